@@ -1,0 +1,35 @@
+"""A policy decision point for AI agents: one answer before every tool call.
+
+`from pdp import Authorizer` works without gRPC, and `pdp.client` works without the Cedar engine:
+what stands here is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pdp.app import Embedded, open_embedded
+    from pdp.authorizer import Authorizer
+    from pdp.model import Call, Caller, Decision, Outcome, Role
+
+__all__ = ["Authorizer", "Call", "Caller", "Decision", "Embedded", "Outcome", "Role", "__version__", "open_embedded"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Authorizer": "pdp.authorizer",
+    "Call": "pdp.model",
+    "Caller": "pdp.model",
+    "Decision": "pdp.model",
+    "Embedded": "pdp.app",
+    "Outcome": "pdp.model",
+    "Role": "pdp.model",
+    "open_embedded": "pdp.app",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever stands under the name
+    if name not in _HOMES:
+        raise AttributeError(f"module `pdp` has no attribute `{name}`")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,88 @@
+"""Time as a parameter: the wall clock and the clock that goes on while a machine sleeps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instant:
+    """One reading of both clocks.
+
+    `wall_at` is unix seconds; `boot_at` is seconds since boot, sleep included; `boot_id` names the boot.
+    """
+
+    wall_at: float
+    boot_at: float
+    boot_id: str
+
+
+class Clock(Protocol):
+    """Where time comes from. `now` never raises; the boot clock never goes back within one boot id."""
+
+    def now(self) -> Instant:
+        """Return the present reading of both clocks."""
+        ...
+
+
+class SystemClock:
+    """Read the machine's clocks."""
+
+    def __init__(self) -> None:
+        self._boot_id = _boot_id()
+
+    def now(self) -> Instant:
+        """Return the present reading of both clocks."""
+        return Instant(
+            wall_at=time.time(),
+            boot_at=time.clock_gettime(_BOOT_CLOCK),
+            boot_id=self._boot_id,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deadline:
+    """A moment on both clocks: it has passed as soon as either clock says so.
+
+    After a reboot only the wall clock can tell; the store's high-water mark keeps that from going back.
+    """
+
+    wall_at: float
+    boot_at: float
+    boot_id: str
+
+    @classmethod
+    def after(cls, start: Instant, seconds: float) -> Deadline:
+        """Return the deadline `seconds` after `start`."""
+        return cls(wall_at=start.wall_at + seconds, boot_at=start.boot_at + seconds, boot_id=start.boot_id)
+
+    def passed(self, now: Instant) -> bool:
+        """Say whether the deadline has passed; the moment itself counts as passed."""
+        if now.wall_at >= self.wall_at:
+            return True
+        return now.boot_id == self.boot_id and now.boot_at >= self.boot_at
+
+    def earliest(self, other: Deadline) -> Deadline:
+        """Return the deadline that passes when either of the two does."""
+        if self.boot_id != other.boot_id:
+            return self if self.wall_at <= other.wall_at else other
+        return Deadline(
+            wall_at=min(self.wall_at, other.wall_at),
+            boot_at=min(self.boot_at, other.boot_at),
+            boot_id=self.boot_id,
+        )
+
+
+# Darwin has no CLOCK_BOOTTIME; its monotonic clock goes on during sleep.
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        # Without a boot id, the start of this boot on the wall clock tells boots apart, to the minute.
+        return f"boot-{round((time.time() - time.clock_gettime(_BOOT_CLOCK)) / 60)}"

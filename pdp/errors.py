@@ -1,0 +1,118 @@
+"""The exception tree: one class per thing that a caller would do differently.
+
+An error is the absence of an answer; a deny is an answer and never an exception.
+`pdp.server.status` maps every leaf to a gRPC status.
+"""
+
+from __future__ import annotations
+
+
+class PDPError(Exception):
+    """Something kept the PDP from answering; the message is one line for people."""
+
+
+class InvalidRequestError(PDPError):
+    """The caller wrote a field wrongly: mend the named field, do not retry."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"`{field}`: {problem}")
+        self.field = field
+
+
+class UnauthenticatedError(PDPError):
+    """The caller is unknown: present valid credentials."""
+
+
+class PermissionDeniedError(PDPError):
+    """The caller is known and may not do this: use another identity."""
+
+
+class NotFoundError(PDPError):
+    """Nothing with this id exists for this caller: check the id."""
+
+
+class WrongStateError(PDPError):
+    """The session's state, or what was shown, does not allow this: read it again and decide anew."""
+
+
+class ConflictError(PDPError):
+    """Somebody else changed the same thing first: read it again and retry."""
+
+
+class RequestIdConflictError(PDPError):
+    """The request id was used for another call: use a fresh id."""
+
+
+class OverloadedError(PDPError):
+    """Too much at once: retry after a pause."""
+
+
+class UnavailableError(PDPError):
+    """The PDP cannot answer now: retry after a pause, and deny meanwhile."""
+
+
+class StoreUnavailableError(UnavailableError):
+    """The session store does not answer."""
+
+
+class BundleUnavailableError(UnavailableError):
+    """No bundle is loaded, or not the active one."""
+
+
+class EvaluatorUnavailableError(UnavailableError):
+    """The child process that evaluates foreign policy text died or took too long."""
+
+
+class BundleError(PDPError):
+    """A bundle cannot be loaded: mend the files that `problems` names."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems) or "the bundle cannot be loaded")
+        self.problems = problems
+
+
+class ConfigurationError(PDPError):
+    """The configuration is wrong: mend every setting that the message names."""
+
+
+class InvalidArgumentsError(PDPError):
+    """The agent's arguments are not what the tool declares; becomes a deny, never reaches the caller.
+
+    `problem` names the place and the rule and never holds a value.
+    """
+
+
+class InvalidJSONError(PDPError):
+    """A text is not strict JSON within the limits; the message holds no value of it."""
+
+
+class UnsafePolicyError(PDPError):
+    """Policy text is too deep or too wide for the engine; `line` counts from 1 within the text."""
+
+    def __init__(self, problem: str, line: int) -> None:
+        super().__init__(problem)
+        self.line = line
+
+
+class Problem:
+    """One thing that is wrong with a bundle: file, line (from 1; 0 for the whole file) and message."""
+
+    __slots__ = ("file", "line", "message")
+
+    def __init__(self, file: str, line: int, message: str) -> None:
+        self.file = file
+        self.line = line
+        self.message = message
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.message}" if place else self.message
+
+    def __repr__(self) -> str:
+        return f"Problem({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Problem) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))

@@ -1,0 +1,126 @@
+"""Read JSON strictly and write it canonically; make digests of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+import rfc8785
+
+from pdp.errors import InvalidJSONError
+from pdp.limits import DEFAULT_LIMITS, Limits
+
+# Cedar's JSON reads an object with one of these keys as an entity or an extension value.
+MINTING_KEYS = frozenset({"__entity", "__extn", "__expr"})
+
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def parse(text: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse strict JSON: no duplicate keys, no NaN, no lone surrogates, within the limits.
+
+    Numbers with a fraction or exponent become `Decimal`, so that nothing is rounded.
+    Raise `InvalidJSONError`; its message names the rule and holds no value.
+    """
+    if len(text) > limits.arguments_bytes:
+        raise InvalidJSONError(f"larger than {limits.arguments_bytes} bytes (limit `arguments_bytes`)")
+    # Counting brackets is cheap and an upper bound of the depth; only suspicious texts are scanned.
+    if text.count(b"[") + text.count(b"{") > limits.arguments_depth:
+        _check_depth(text, limits)
+    try:
+        value = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_float=Decimal,
+            parse_constant=_refuse_constant,
+        )
+    except UnicodeDecodeError:
+        raise InvalidJSONError("not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise InvalidJSONError(f"not JSON (at character {error.pos})") from None
+    except (RecursionError, ValueError):
+        # ValueError: an integer with more digits than the interpreter converts.
+        raise InvalidJSONError("a number is too long, or the text is too deep") from None
+    _check_values(value, limits)
+    return value
+
+
+def parse_object(text: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
+    """Parse a strict JSON object; an empty text is an empty object."""
+    value = parse(text or b"{}", limits)
+    if not isinstance(value, dict):
+        raise InvalidJSONError("not a JSON object")
+    return value
+
+
+def canonical(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """Write a JSON value by RFC 8785, so that equal values have equal bytes in every language."""
+    return rfc8785.dumps(value)
+
+
+def digest(text: bytes) -> str:
+    """Return `sha256:` and the hex digest of some bytes."""
+    return "sha256:" + hashlib.sha256(text).hexdigest()
+
+
+def definition_digest(definition: dict[str, Any]) -> str:
+    """Return the digest of a tool's definition, an entry of an MCP `tools/list` answer.
+
+    `_meta` and `icons` stay out: they are for display and may differ from answer to answer.
+    """
+    return digest(canonical({key: value for key, value in definition.items() if key not in ("_meta", "icons")}))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise InvalidJSONError("a key stands twice in one object")
+    if not MINTING_KEYS.isdisjoint(value):
+        raise InvalidJSONError("a key is reserved (`__entity`, `__extn`, `__expr`)")
+    return value
+
+
+def _refuse_constant(_: str) -> None:
+    raise InvalidJSONError("NaN and Infinity are not JSON")
+
+
+def _check_depth(text: bytes, limits: Limits) -> None:
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        token = match.group()
+        if token in b"[{":
+            depth += 1
+            if depth > limits.arguments_depth:
+                raise InvalidJSONError(f"deeper than {limits.arguments_depth} levels (limit `arguments_depth`)")
+        elif token in b"]}":
+            depth -= 1
+
+
+def _check_values(value: Any, limits: Limits) -> None:  # noqa: ANN401 - any JSON value
+    nodes = 0
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        nodes += 1
+        if isinstance(current, dict):
+            pending.extend(current.values())
+            for key in current:
+                _check_string(key, limits)
+        elif isinstance(current, list):
+            pending.extend(current)
+        elif isinstance(current, str):
+            _check_string(current, limits)
+    if nodes > limits.arguments_nodes:
+        raise InvalidJSONError(f"more than {limits.arguments_nodes} values (limit `arguments_nodes`)")
+
+
+def _check_string(text: str, limits: Limits) -> None:
+    # A character takes up to four bytes; only long strings need counting.
+    if len(text) * 4 > limits.string_bytes and len(text.encode("utf-8", "surrogatepass")) > limits.string_bytes:
+        raise InvalidJSONError(f"a string is longer than {limits.string_bytes} bytes (limit `string_bytes`)")
+    if not text.isascii() and _SURROGATE.search(text):
+        raise InvalidJSONError("a string holds a lone surrogate")

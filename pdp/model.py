@@ -1,0 +1,235 @@
+"""The words of the PDP as frozen values: callers, calls, sessions, decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pdp.clock import Deadline
+
+
+class Outcome(Enum):
+    """Whether a call may go ahead."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Basis(Enum):
+    """What an outcome rests on. The names are the API's, in lower case."""
+
+    PERMIT = "permit"
+    FORBID = "forbid"
+    DEFAULT_DENY = "default_deny"
+    POLICY_ERROR = "policy_error"
+    INVALID_ARGUMENTS = "invalid_arguments"
+    UNKNOWN_TOOL = "unknown_tool"
+    TOOL_CHANGED = "tool_changed"
+    OUT_OF_SCOPE = "out_of_scope"
+    SESSION_NOT_FOUND = "session_not_found"
+    SESSION_NOT_APPROVED = "session_not_approved"
+    SESSION_EXPIRED = "session_expired"
+    SESSION_REVOKED = "session_revoked"
+    SESSION_ENDED = "session_ended"
+    ANCESTOR_DENIED = "ancestor_denied"
+    APPROVAL_REQUIRED = "approval_required"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    RECORD_UNAVAILABLE = "record_unavailable"
+
+
+class CacheResult(Enum):
+    """What the decision cache did for one decision."""
+
+    NONE = "none"
+    HIT = "hit"
+    MISS = "miss"
+    BYPASS = "bypass"
+
+
+class SessionState(Enum):
+    """Where a session stands. EXPIRED is never stored: it is computed when read."""
+
+    REQUESTED = "requested"
+    ACTIVE = "active"
+    DENIED = "denied"
+    ENDED = "ended"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class Role(Enum):
+    """What a caller may be."""
+
+    PEP = "pep"
+    APPROVER = "approver"
+    AUTHOR = "author"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who speaks to our API: an id, what kind of identity it is (`token`, …), its roles and its tenant."""
+
+    id: str
+    kind: str
+    roles: frozenset[Role]
+    tenant: str = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """Everything that decides about one tool call, as the PEP sent it.
+
+    `arguments_json` and `facts_json` are UTF-8 JSON objects, byte for byte; empty means `{}`.
+    `definition_digest` is `sha256:…` or empty when the PEP does not state it.
+    """
+
+    session_handle: str = field(repr=False)
+    server: str
+    tool: str
+    arguments_json: bytes = field(default=b"", repr=False)
+    definition_digest: str = ""
+    facts_json: bytes = field(default=b"", repr=False)
+
+    @property
+    def action(self) -> str:
+        """Return the action's id, `server/tool`."""
+        return f"{self.server}/{self.tool}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The tools of a session, frozen at approval: action id to definition digest.
+
+    `id` is the digest of the content; equal scopes share one object.
+    """
+
+    id: str
+    tools: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One agent working for one user on one approved task, with an end.
+
+    `deadline` is the end of the present state: of the request while REQUESTED, of the session afterwards.
+    `duration` is seconds. `..._at` are unix seconds, 0.0 when it has not happened.
+    `entities_json` holds what the directory said about user and agent when it was captured: Cedar's JSON array.
+    `attributes_json` holds attributes of the user that the requester vouched for: a JSON object.
+    `state` is as stored; `lifecycle.state_of` says what it is now.
+    """
+
+    id: str
+    handle_digest: bytes = field(repr=False)
+    state: SessionState
+    user: str
+    agent: str
+    purpose: str
+    tool_patterns: tuple[str, ...]
+    duration: float
+    requested_at: float
+    deadline: Deadline
+    tenant: str
+    environment: str
+    opened_by: str
+    epoch: int = 1
+    scope: Scope | None = None
+    parent_id: str = ""
+    ancestor_ids: tuple[str, ...] = ()
+    may_delegate: bool = False
+    grants: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    entities_json: str = field(default="[]", repr=False)
+    attributes_json: str = field(default="{}", repr=False)
+    approved_at: float = 0.0
+    approved_by: str = ""
+    ended_at: float = 0.0
+    ended_by: str = ""
+    reason: str = ""
+
+    @property
+    def depth(self) -> int:
+        """Return how many sessions stand above this one."""
+        return len(self.ancestor_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """What was found about a call: the part of a decision that may be remembered.
+
+    `resource_type` and `resource_id` name what the call was mapped to; empty when it did not come to that.
+    `errors` holds ids of policies that could not be evaluated. Policies and errors are sorted.
+    `detail` is one line in our words, without any value of the arguments; for logs, never for agents.
+    """
+
+    outcome: Outcome
+    basis: Basis
+    policies: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    resource_type: str = ""
+    resource_id: str = field(default="", repr=False)
+    log_resource: bool = True
+    ancestor_id: str = ""
+    ancestor_basis: Basis | None = None
+    detail: str = ""
+
+    @property
+    def allowed(self) -> bool:
+        """Say whether the call may go ahead."""
+        return self.outcome is Outcome.ALLOW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The whole answer about one call. Session fields are empty for an unknown handle.
+
+    `phases` holds (name, microseconds) in order. `decided_at` is unix seconds, `duration_us` microseconds.
+    """
+
+    id: str
+    ruling: Ruling
+    session_id: str
+    session_epoch: int
+    ancestor_ids: tuple[str, ...]
+    user: str
+    agent: str
+    tenant: str
+    environment: str
+    opened_by: str
+    caller: Caller
+    server: str
+    tool: str
+    arguments_digest: str
+    definition_digest: str
+    bundle_version: str
+    cache_result: CacheResult
+    decided_at: float
+    duration_us: float
+    phases: tuple[tuple[str, float], ...] = ()
+    request_id: str = ""
+    tool_call_id: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+
+    @property
+    def allowed(self) -> bool:
+        """Say whether the call may go ahead."""
+        return self.ruling.outcome is Outcome.ALLOW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceParent:
+    """Where a decision hangs in the caller's trace: W3C `traceparent` and `tracestate`, as received."""
+
+    traceparent: str = ""
+    tracestate: str = ""
+
+
+class Visibility(Enum):
+    """Whether calls of a tool could be allowed in a session."""
+
+    NEVER = "never"
+    DEPENDS = "depends"
+    ALWAYS = "always"

@@ -1,0 +1,61 @@
+"""Who is told what the PDP decides and does: the trace, the metrics and the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pdp.model import Decision, TraceParent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened and is not a decision.
+
+    `kind` is one of `session.requested`, `.approved`, `.denied`, `.ended`, `.revoked`, `.narrowed`, `.recaptured`,
+    `bundle.activated`, `bundle.refused`, `request.refused`, `server.started`, `server.stopped`.
+    `at` is unix seconds. `facts` holds ids and our own words only: never arguments, handles, tokens or attributes.
+    """
+
+    kind: str
+    at: float
+    caller_id: str = ""
+    session_id: str = ""
+    user: str = ""
+    agent: str = ""
+    tenant: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Told of every decision and event, on the thread where it happens. Methods never raise.
+
+    `decision` returns the decision to go on with: a tracer adds the ids of its span.
+    """
+
+    def decision(self, decision: Decision, parent: TraceParent) -> Decision:
+        """Take note of a decision."""
+        ...
+
+    def event(self, event: Event) -> None:
+        """Take note of an event."""
+        ...
+
+
+class Observers:
+    """Tell several observers in order, handing each one's decision to the next."""
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
+
+    def decision(self, decision: Decision, parent: TraceParent) -> Decision:
+        """Pass a decision through all observers."""
+        for observer in self._observers:
+            decision = observer.decision(decision, parent)
+        return decision
+
+    def event(self, event: Event) -> None:
+        """Tell all observers of an event."""
+        for observer in self._observers:
+            observer.event(event)

@@ -1,0 +1,1 @@
+"""Policies: bundles, the catalogue of tools, typing of arguments, and the Cedar engine."""

@@ -1,0 +1,130 @@
+"""The contract of a session store: what the rest of the PDP relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pdp.model import Session, SessionState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveBundle:
+    """The bundle that all workers must decide by. `activated_at` is unix seconds."""
+
+    version: str
+    activated_at: float
+    activated_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreView:
+    """One consistent look at the store, for one decision.
+
+    `chain` holds the session and then its ancestors, nearest first; empty when no session has the handle.
+    `bundle` is None before the first activation. `high_water_at` is the latest wall time that was ever stored.
+    """
+
+    chain: tuple[Session, ...]
+    bundle: ActiveBundle | None
+    high_water_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFilter:
+    """Which sessions to list. Empty fields do not filter; `state` is compared as stored."""
+
+    tenant: str = ""
+    user: str = ""
+    agent: str = ""
+    opened_by: str = ""
+    states: frozenset[SessionState] = frozenset()
+
+
+Change = Callable[[Session], Session | None]
+
+
+class SessionStore(Protocol):
+    """Sessions, their scopes, and which bundle is active.
+
+    Promises, for every implementation and any number of threads and processes on the same data:
+
+    - What a method acknowledged by returning is not lost: it survives the sudden end of the process.
+      (A memory store promises this for as long as its process lives.)
+    - Every write is one transaction: it happens as a whole or not at all.
+    - A session is written only as the direct successor of what is stored: `epoch` is one more.
+      Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1.
+    - A call that begins after a write was acknowledged, in whichever process, sees that write.
+    - Sessions with equal scope content share one `Scope` object within a process.
+    - When the data cannot be read or written, `StoreUnavailableError`; never a guess, never an old answer.
+    - `high_water_at` never falls. Every write raises it to at least the `wall_at` that it was given.
+    """
+
+    def view(self, handle_digest: bytes) -> StoreView:
+        """Return the session with this handle digest (SHA-256, 32 bytes), its ancestors and the active bundle."""
+        ...
+
+    def get(self, session_id: str) -> tuple[Session, ...]:
+        """Return a session by public id and its ancestors, nearest first; empty when there is none."""
+        ...
+
+    def insert(self, session: Session, *, wall_at: float) -> None:
+        """Add a new session. `ConflictError` when its id or handle exists."""
+        ...
+
+    def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
+        """Replace sessions, all or none; each must be the direct successor of what is stored."""
+        ...
+
+    def select(
+        self, which: SessionFilter, *, limit: int, before: tuple[float, str] | None = None
+    ) -> tuple[Session, ...]:
+        """Return matching sessions, newest first (by `requested_at`, then id, both descending).
+
+        `before` is (`requested_at`, `id`) of the last session of the page before.
+        """
+        ...
+
+    def change_where(self, which: SessionFilter, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+        """Apply `change` to every matching session and all their descendants in one transaction.
+
+        `change` returns the successor, or None to leave the session as it is; it is called in an order in which
+        ancestors come before descendants, and must be pure. Return the successors that were written.
+        """
+        ...
+
+    def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+        """Apply `change` to one session and all its descendants in one transaction, as `change_where` does.
+
+        Return the successors that were written; empty as well when there is no such session.
+        """
+        ...
+
+    def activate_bundle(self, bundle: ActiveBundle, content: bytes, change: Change) -> tuple[Session, ...]:
+        """Make a bundle the active one, keep its content, and apply `change` to all sessions, in one transaction.
+
+        `change` sees every session whose stored state is REQUESTED or ACTIVE. Activating the active version again
+        changes nothing and returns (). Return the successors that were written.
+        """
+        ...
+
+    def bundle_content(self, version: str) -> bytes | None:
+        """Return the kept content of a bundle, or None. At least the active one is kept."""
+        ...
+
+    def active_bundle(self) -> ActiveBundle | None:
+        """Return the active bundle, or None before the first activation."""
+        ...
+
+    def touch(self, *, wall_at: float) -> None:
+        """Raise the high-water mark, and prove that the store can be written."""
+        ...
+
+    def count_by_state(self) -> dict[SessionState, int]:
+        """Return how many sessions are stored in each state, as stored."""
+        ...
+
+    def close(self) -> None:
+        """Release what the store holds. Calling it twice is harmless."""
+        ...

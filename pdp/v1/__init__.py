@@ -1,0 +1,1 @@
+"""Generated from `proto/pdp/v1`; never edited."""
