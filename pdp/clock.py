@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -74,6 +74,11 @@ class Deadline:
             boot_at=min(self.boot_at, other.boot_at),
             boot_id=self.boot_id,
         )
+
+
+def no_earlier(now: Instant, high_water_at: float) -> Instant:
+    """Return the reading for deadlines: the wall clock never goes back below what was stored."""
+    return now if now.wall_at >= high_water_at else replace(now, wall_at=high_water_at)
 
 
 # Darwin has no CLOCK_BOOTTIME; its monotonic clock goes on during sleep.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
 from decimal import Decimal
@@ -16,6 +17,8 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 # Cedar's JSON reads an object with one of these keys as an entity or an extension value.
 MINTING_KEYS = frozenset({"__entity", "__extn", "__expr"})
 
+# The integers that a double holds exactly, and the only ones that RFC 8785 writes as integers.
+_SAFE_INTEGER = 2**53 - 1
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -67,12 +70,35 @@ def digest(text: bytes) -> str:
     return "sha256:" + hashlib.sha256(text).hexdigest()
 
 
+def keyed_digest(key: bytes, text: str) -> str:
+    """Return `hmac-sha256:` and the hex HMAC of a text, which nobody can guess without the key."""
+    # A lone surrogate has no UTF-8 form; `surrogatepass` keeps different texts different.
+    return "hmac-sha256:" + hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
 def definition_digest(definition: dict[str, Any]) -> str:
     """Return the digest of a tool's definition, an entry of an MCP `tools/list` answer.
 
     `_meta` and `icons` stay out: they are for display and may differ from answer to answer.
+    Numbers count as doubles, as RFC 8785 has it: `parse` and other JSON parsers lead to the same digest.
     """
-    return digest(canonical({key: value for key, value in definition.items() if key not in ("_meta", "icons")}))
+    shown = {key: _with_doubles(value) for key, value in definition.items() if key not in ("_meta", "icons")}
+    try:
+        return digest(canonical(shown))
+    except rfc8785.FloatDomainError:
+        raise InvalidJSONError("a number is beyond the range of doubles") from None
+
+
+def _with_doubles(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, Decimal):
+        return float(value)
+    if type(value) is int and abs(value) > _SAFE_INTEGER:
+        return float(Decimal(value))  # infinite rather than an overflow
+    if isinstance(value, dict):
+        return {key: _with_doubles(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_doubles(inner) for inner in value]
+    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

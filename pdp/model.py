@@ -99,7 +99,7 @@ class Call:
         return f"{self.server}/{self.tool}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Scope:
     """The tools of a session, frozen at approval: action id to definition digest.
 

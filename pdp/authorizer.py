@@ -1,0 +1,323 @@
+"""The decision: may this agent, for this user, in this approved session, call this tool with these arguments now?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter_ns
+from typing import Any
+
+from pdp.cache import BoundedCache, DecisionCache, RequestMemory, decision_key
+from pdp.clock import Clock, Instant, no_earlier
+from pdp.errors import (
+    InvalidArgumentsError,
+    InvalidJSONError,
+    InvalidRequestError,
+    NotFoundError,
+    UnavailableError,
+    WrongStateError,
+)
+from pdp.gate import Snapshot, ancestor_deny, deny, gate
+from pdp.ids import decision_ids, handle_digest
+from pdp.jsontext import digest, parse_object
+from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.model import Basis, CacheResult, Call, Caller, Decision, Ruling, Session, SessionState, TraceParent, Visibility
+from pdp.observer import Observer
+from pdp.policy.bundle import Bundle
+from pdp.policy.catalogue import Tool
+from pdp.policy.engine import Question, SessionEntities, datetime_value
+from pdp.policy.mapping import map_resource
+from pdp.sessions.lifecycle import earliest_end, state_of
+from pdp.sessions.store import ActiveBundle, SessionStore, StoreView
+
+NO_PARENT = TraceParent()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRequest:
+    """One call of a batch, with what varies without mattering."""
+
+    call: Call
+    request_id: str = ""
+    tool_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolVisibility:
+    """One tool of the catalogue as a session sees it."""
+
+    server: str
+    tool: str
+    visibility: Visibility
+    definition_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolListing:
+    """Every tool of the catalogue as one session sees it. Being listed gives no authority."""
+
+    session_id: str
+    bundle_version: str
+    tools: tuple[ToolVisibility, ...]
+
+
+class Authorizer:
+    """Decides about tool calls. Safe to use from many threads.
+
+    `bundle_for` returns the loaded bundle that the store names as active; it raises `BundleUnavailableError`.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionStore,
+        bundle_for: Callable[[ActiveBundle | None], Bundle],
+        clock: Clock,
+        observer: Observer,
+        cache: DecisionCache | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._sessions = sessions
+        self._bundle_for = bundle_for
+        self._clock = clock
+        self._observer = observer
+        self._cache = cache if cache is not None else DecisionCache()
+        self._entities: BoundedCache[SessionEntities] = BoundedCache(4096)
+        self._retries = RequestMemory()
+        self._limits = limits
+        self._new_id = decision_ids()
+
+    def authorize(
+        self,
+        call: Call,
+        caller: Caller,
+        *,
+        request_id: str = "",
+        tool_call_id: str = "",
+        parent: TraceParent = NO_PARENT,
+    ) -> Decision:
+        """Decide about one call.
+
+        Raise `InvalidRequestError` for a field that the PEP wrote wrongly, `RequestIdConflictError` for a request id
+        that was used for another call, and `UnavailableError` when there is no answer. Whatever the agent wrote is a
+        deny, never an error.
+        """
+        started = perf_counter_ns()
+        snapshot = self._snapshot(call.session_handle, caller)
+        request = CallRequest(call=call, request_id=request_id, tool_call_id=tool_call_id)
+        return self._decide(snapshot, request, caller, parent, started)
+
+    def batch(
+        self, requests: Sequence[CallRequest], caller: Caller, *, parent: TraceParent = NO_PARENT
+    ) -> tuple[Decision, ...]:
+        """Decide about several calls on one snapshot, in order. Raises what `authorize` raises."""
+        started = perf_counter_ns()
+        snapshots = self._snapshots({request.call.session_handle for request in requests}, caller)
+        for request in requests:
+            # A field that is wrong in any call is refused before anything is decided.
+            self._facts(snapshots[request.call.session_handle].bundle, request.call)
+        decisions = []
+        for request in requests:
+            snapshot = snapshots[request.call.session_handle]
+            decisions.append(self._decide(snapshot, request, caller, parent, started))
+            started = perf_counter_ns()
+        return tuple(decisions)
+
+    def list_tools(self, session_handle: str, caller: Caller) -> ToolListing:
+        """Say for each tool of the catalogue whether the session could be allowed to call it.
+
+        Raise `NotFoundError` for an unknown handle, `WrongStateError` when the session is not active.
+        """
+        snapshot = self._snapshot(session_handle, caller)
+        if not snapshot.chain:
+            raise NotFoundError("no such session")
+        state = state_of(snapshot.chain[0], snapshot.now)
+        if state is not SessionState.ACTIVE:
+            raise WrongStateError(f"the session is {state.value}, not active")
+        tools = snapshot.bundle.catalogue.tools
+        return ToolListing(
+            session_id=snapshot.chain[0].id,
+            bundle_version=snapshot.bundle.version,
+            tools=tuple(self._visibility(snapshot, tools[action], caller) for action in sorted(tools)),
+        )
+
+    # The path of a decision: snapshot, gate, look up, decide, remember, record.
+
+    def _snapshot(self, session_handle: str, caller: Caller) -> Snapshot:
+        view = self._sessions.view(handle_digest(session_handle))
+        return self._snapshot_of(view, self._clock.now(), caller)
+
+    def _decide(
+        self, snapshot: Snapshot, request: CallRequest, caller: Caller, parent: TraceParent, started: int
+    ) -> Decision:
+        call = request.call
+        facts = self._facts(snapshot.bundle, call)
+        ruling, looked_up = gate(snapshot, call), CacheResult.NONE
+        gated = perf_counter_ns()
+        decision_id = self._decision_id(request, caller, snapshot.now, passed=ruling is None)
+        if ruling is None:
+            ruling, looked_up = self._ruling(snapshot, call, caller, facts)
+        ended = perf_counter_ns()
+        phases = (("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000))
+        decision = _decision(decision_id, ruling, looked_up, snapshot, request, caller, phases)
+        return self._observer.decision(decision, parent)
+
+    def _ruling(
+        self, snapshot: Snapshot, call: Call, caller: Caller, facts: Mapping[str, Any]
+    ) -> tuple[Ruling, CacheResult]:
+        """Ask the cache, then the policies. INVARIANT: the gate has been passed on this very snapshot."""
+        cacheable = snapshot.bundle.slice(call.action).cacheable
+        key = decision_key(snapshot.bundle.version, snapshot.chain, call, caller)
+        if cacheable and (found := self._cache.get(key, snapshot.now)) is not None:
+            return found, CacheResult.HIT
+        try:
+            ruling = self._evaluate(snapshot, call, caller, facts)
+        except (InvalidJSONError, InvalidArgumentsError) as error:
+            return deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE
+        if not cacheable or ruling.basis is Basis.POLICY_ERROR or ruling.ancestor_basis is Basis.POLICY_ERROR:
+            return ruling, CacheResult.BYPASS
+        self._cache.put(key, ruling, earliest_end(snapshot.chain), snapshot.now)
+        return ruling, CacheResult.MISS
+
+    def _evaluate(self, snapshot: Snapshot, call: Call, caller: Caller, facts: Mapping[str, Any]) -> Ruling:
+        """Evaluate the policies for the session and for each of its ancestors: all must permit."""
+        bundle, tool = snapshot.bundle, snapshot.bundle.catalogue.tools[call.action]
+        arguments = parse_object(call.arguments_json, self._limits)
+        shown, opaque = tool.input.convert(arguments)
+        resource = map_resource(tool, arguments)
+        context = {"input": shown, "opaque": list(opaque), "caller": {**facts, "id": caller.id}}
+        own: Ruling | None = None
+        for session in snapshot.chain:
+            ruling = self._ask(bundle, tool, session, resource, context, snapshot.wall_at)
+            ruling = replace(ruling, resource_type=resource[0], resource_id=resource[1], log_resource=tool.log_resource)
+            if own is not None and not ruling.allowed:
+                return ancestor_deny(session, ruling)
+            own = own or ruling
+            if not own.allowed:
+                return own
+        if own is None:
+            raise AssertionError("the gate lets no call without a session through")
+        return own
+
+    def _ask(
+        self,
+        bundle: Bundle,
+        tool: Tool,
+        session: Session,
+        resource: tuple[str, str],
+        context: Mapping[str, Any],
+        wall_at: float,
+    ) -> Ruling:
+        try:
+            known = self._known(bundle, session)
+        except ValueError:
+            return deny(Basis.POLICY_ERROR, "the session's entities do not fit the schema")
+        return bundle.slice(tool.action).ask(_question(session, resource, context, wall_at), known)
+
+    def _known(self, bundle: Bundle, session: Session) -> SessionEntities:
+        key = (bundle.version, session.id, session.epoch)
+        return self._entities.get_or_make(key, lambda: bundle.session_entities(session))
+
+    def _visibility(self, snapshot: Snapshot, tool: Tool, caller: Caller) -> ToolVisibility:
+        call = Call(session_handle="", server=tool.server, tool=tool.name, definition_digest=tool.definition_digest)
+        seen = Visibility.NEVER if gate(snapshot, call) else self._policy_visibility(snapshot, tool, caller)
+        return ToolVisibility(
+            server=tool.server, tool=tool.name, visibility=seen, definition_digest=tool.definition_digest
+        )
+
+    def _policy_visibility(self, snapshot: Snapshot, tool: Tool, caller: Caller) -> Visibility:
+        mapped = tool.resource_type != "Server"
+        resource = (tool.resource_type, "" if mapped else tool.server)
+        context = {"opaque": [], "caller": {"id": caller.id}}
+        seen = set()
+        for session in snapshot.chain:
+            question = _question(session, resource, context, snapshot.wall_at)
+            known = self._known(snapshot.bundle, session)
+            seen.add(snapshot.bundle.slice(tool.action).visibility(question, known, mapped=mapped))
+        if Visibility.NEVER in seen:
+            return Visibility.NEVER
+        return Visibility.DEPENDS if Visibility.DEPENDS in seen else Visibility.ALWAYS
+
+    def _snapshots(self, handles: set[str], caller: Caller) -> dict[str, Snapshot]:
+        for _ in range(3):
+            views = {handle: self._sessions.view(handle_digest(handle)) for handle in handles}
+            if len({view.bundle for view in views.values()}) <= 1:
+                now = self._clock.now()
+                return {handle: self._snapshot_of(view, now, caller) for handle, view in views.items()}
+        raise UnavailableError("the active bundle changes too fast; try again")
+
+    def _snapshot_of(self, view: StoreView, now: Instant, caller: Caller) -> Snapshot:
+        bundle = self._bundle_for(view.bundle)
+        # A session of another tenant looks like an unknown one.
+        chain = view.chain if view.chain and view.chain[0].tenant == caller.tenant else ()
+        return Snapshot(bundle=bundle, chain=chain, now=no_earlier(now, view.high_water_at), wall_at=now.wall_at)
+
+    def _facts(self, bundle: Bundle, call: Call) -> Mapping[str, Any]:
+        if not call.facts_json and not bundle.caller_facts.required:
+            return {}
+        try:
+            facts, _ = bundle.caller_facts.convert(parse_object(call.facts_json, self._limits))
+        except (InvalidJSONError, InvalidArgumentsError) as error:
+            raise InvalidRequestError("call.facts_json", str(error)) from None
+        return facts
+
+    def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, *, passed: bool) -> str:
+        fresh = self._new_id()
+        if not request.request_id:
+            return fresh
+        first = self._retries.claim(caller.id, request.request_id, request.call, fresh, now)
+        return first if passed else fresh
+
+
+def _question(session: Session, resource: tuple[str, str], context: Mapping[str, Any], wall_at: float) -> Question:
+    facts = {
+        **context,
+        "agent": {"__entity": {"type": "Agent", "id": session.agent}},
+        "session": {"__entity": {"type": "Session", "id": session.id}},
+        "now": datetime_value(wall_at),
+    }
+    return Question(
+        user=session.user,
+        agent=session.agent,
+        session_id=session.id,
+        resource=resource,
+        context=json.dumps(facts),
+    )
+
+
+def _decision(
+    decision_id: str,
+    ruling: Ruling,
+    looked_up: CacheResult,
+    snapshot: Snapshot,
+    request: CallRequest,
+    caller: Caller,
+    phases: tuple[tuple[str, float], ...],
+) -> Decision:
+    own = snapshot.chain[0] if snapshot.chain else None
+    call = request.call
+    return Decision(
+        id=decision_id,
+        ruling=ruling,
+        session_id=own.id if own else "",
+        session_epoch=own.epoch if own else 0,
+        ancestor_ids=own.ancestor_ids if own else (),
+        user=own.user if own else "",
+        agent=own.agent if own else "",
+        tenant=own.tenant if own else "",
+        environment=own.environment if own else "",
+        opened_by=own.opened_by if own else "",
+        caller=caller,
+        server=call.server,
+        tool=call.tool,
+        arguments_digest=digest(call.arguments_json),
+        definition_digest=call.definition_digest,
+        bundle_version=snapshot.bundle.version,
+        cache_result=looked_up,
+        decided_at=snapshot.wall_at,
+        duration_us=phases[0][1] + phases[1][1],
+        phases=phases,
+        request_id=request.request_id,
+        tool_call_id=request.tool_call_id,
+    )

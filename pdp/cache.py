@@ -1,0 +1,107 @@
+"""What is remembered while it holds: rulings of the policies, parsed entities, request ids.
+
+Nothing is ever invalidated: whatever could change an answer stands in its key, and an end is absolute.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from cachetools import LRUCache
+
+from pdp.clock import Deadline, Instant
+from pdp.errors import RequestIdConflictError
+from pdp.model import Call, Caller, Ruling, Session
+
+V = TypeVar("V")
+
+Key = tuple[object, ...]
+
+
+def decision_key(bundle_version: str, chain: tuple[Session, ...], call: Call, caller: Caller) -> Key:
+    """Return the key of a ruling: every input of the policies, or what that input is a function of.
+
+    INVARIANT: a tuple of `str`, `bytes`, `int` and tuples of them. The bytes of arguments and facts stand for their
+    values; id and epoch of a session stand for everything that it holds.
+    """
+    return (
+        bundle_version,
+        tuple((session.id, session.epoch) for session in chain),
+        caller.id,
+        call.server,
+        call.tool,
+        call.arguments_json,
+        call.facts_json,
+    )
+
+
+class DecisionCache:
+    """A bounded store of rulings, each with an absolute end. `size` 0 remembers nothing."""
+
+    def __init__(self, *, size: int = 65536, max_ttl: float = 300.0) -> None:
+        self.max_ttl = max_ttl
+        self._entries: LRUCache[Key, tuple[Ruling, Deadline]] = LRUCache(size)
+        self._lock = threading.Lock()
+        self._size = size
+
+    def get(self, key: Key, now: Instant) -> Ruling | None:
+        """Return the ruling under a key, or None when there is none or its end has passed."""
+        with self._lock:
+            entry = self._entries.get(key)
+        if entry is None or entry[1].passed(now):
+            return None
+        return entry[0]
+
+    def put(self, key: Key, ruling: Ruling, session_end: Deadline, now: Instant) -> None:
+        """Remember a ruling until the session's end, at most `max_ttl` seconds from now."""
+        if self._size:
+            with self._lock:
+                self._entries[key] = (ruling, session_end.earliest(Deadline.after(now, self.max_ttl)))
+
+    def clear(self) -> None:
+        """Forget everything. Never needed for an answer to be right."""
+        with self._lock:
+            self._entries.clear()
+
+
+class BoundedCache(Generic[V]):
+    """A bounded store of values that are expensive to make and a function of their key."""
+
+    def __init__(self, size: int) -> None:
+        self._entries: LRUCache[Hashable, V] = LRUCache(size)
+        self._lock = threading.Lock()
+
+    def get_or_make(self, key: Hashable, make: Callable[[], V]) -> V:
+        """Return the value under a key, made first when it is missing. Two threads may both make it."""
+        with self._lock:
+            value = self._entries.get(key)
+        if value is None:
+            value = make()
+            with self._lock:
+                self._entries[key] = value
+        return value
+
+
+class RequestMemory:
+    """Remembers which call a request id was used for, so that a retry gets the decision id of the first try."""
+
+    def __init__(self, *, size: int = 10000, ttl: float = 300.0) -> None:
+        self._ttl = ttl
+        self._entries: LRUCache[tuple[str, str], tuple[Call, str, Deadline]] = LRUCache(size)
+        self._lock = threading.Lock()
+
+    def claim(self, caller_id: str, request_id: str, call: Call, fresh_id: str, now: Instant) -> str:
+        """Return the decision id of the first try of this call under this request id, else `fresh_id`.
+
+        Raise `RequestIdConflictError` when the request id was used for another call.
+        """
+        with self._lock:
+            entry = self._entries.get((caller_id, request_id))
+            if entry is None or entry[2].passed(now):
+                self._entries[caller_id, request_id] = (call, fresh_id, Deadline.after(now, self._ttl))
+                return fresh_id
+        if entry[0] != call:
+            raise RequestIdConflictError("the request id was used for another call; use a fresh one")
+        return entry[1]

@@ -1,0 +1,389 @@
+"""The settings: defaults, then a YAML file, then the environment, then flags; one name in three spellings.
+
+Everything that is known about a setting stands in the dataclasses: its name, type, default and help.
+The file, the environment, the flags and the documentation follow from them by reflection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+from pdp.errors import BundleError, ConfigurationError
+from pdp.limits import Limits
+from pdp.policy.yamltext import Section, load_section, unknown
+
+DEFAULT_FILE = "pdp.yaml"
+
+# Variables that begin like settings and are none: what the client and the command line read, and the tests.
+OTHER_VARIABLES: Mapping[str, str] = {
+    "PDP_CONFIG": "the configuration file; without it `pdp.yaml`, if there is one",
+    "PDP_ADDRESS": "the server that commands speak to; without it `server.address`",
+    "PDP_TOKEN_FILE": "the file of the token that commands present",
+    "PDP_TLS_ROOTS": "PEM file of the root certificates that commands trust, or `system`",
+    "PDP_SESSION_HANDLE": "the secret handle of the session that commands ask about",
+    "PDP_DEBUG": "`1` shows where an error comes from",
+    "PDP_TEST_DATA": "the folder of test material",
+}
+
+# Kubernetes sets these in every container that can see a service named `pdp` or `pdp-…`.
+_SERVICE_LINK = re.compile(
+    r"PDP_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,\s]+)):(?P<port>\d{1,5})")
+_SHOWN_CHARACTERS = 80
+_HIGHEST_PORT = 65535
+
+T = TypeVar("T")
+
+
+def _setting(default: T, text: str, *, minimum: float = 0) -> T:
+    field: T = dataclasses.field(default=default, metadata={"help": text, "minimum": minimum})
+    return field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Where the server listens and how."""
+
+    address: str = _setting("127.0.0.1:50151", "where to listen, `host:port`; beyond loopback only with TLS")
+    reflection: bool = _setting(default=False, text="offer the gRPC reflection service")
+    threads: int = _setting(4, "threads that answer calls", minimum=1)
+    tls_certificate: str = _setting("", "PEM file of the server's certificate chain")
+    tls_key: str = _setting("", "PEM file of the certificate's private key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """Where the policies live."""
+
+    folder: str = _setting("policies", "the folder of the bundle")
+    watch: bool = _setting(default=True, text="load the folder when its files change")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """How decisions are remembered."""
+
+    size: int = _setting(65536, "decisions to remember at most; 0 remembers none")
+    max_ttl: float = _setting(300.0, "seconds for which a decision is remembered at most")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """Where sessions live and what is believed about their users."""
+
+    store: Literal["sqlite", "memory"] = _setting("sqlite", "`sqlite` keeps sessions; `memory` loses them at the end")
+    trusted_attributes: tuple[str, ...] = _setting((), "attributes of users that a gateway may vouch for")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings:
+    """Where traces and metrics go."""
+
+    exporter: Literal["auto", "otlp", "console", "none"] = _setting(
+        "auto", "where traces and metrics go; `auto` follows the standard `OTEL_*` variables"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSettings:
+    """Where the decision log goes."""
+
+    folder: str = _setting("", "the folder of the decision log; empty means `record` in `data_dir`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every setting of the server. What is wrong with a value is found by `load`, not here."""
+
+    data_dir: str = _setting(".pdp", "the folder of tokens, keys, sessions and the decision log")
+    server: ServerSettings = ServerSettings()
+    policies: PolicySettings = PolicySettings()
+    cache: CacheSettings = CacheSettings()
+    sessions: SessionSettings = SessionSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    record: RecordSettings = RecordSettings()
+    limits: Limits = Limits()
+
+    @property
+    def record_folder(self) -> Path:
+        """Return the folder of the decision log."""
+        return Path(self.record.folder) if self.record.folder else Path(self.data_dir) / "record"
+
+    @property
+    def tokens_folder(self) -> Path:
+        """Return the folder of the callers' tokens."""
+        return Path(self.data_dir) / "tokens"
+
+
+class SettingRow(NamedTuple):
+    """One setting for people: its three spellings, its default as it is written, and what it is for."""
+
+    name: str
+    environment: str
+    flag: str
+    default: str
+    help: str
+
+
+def environment_name(name: str) -> str:
+    """Return a setting's environment variable: `PDP_CACHE__MAX_TTL` for `cache.max_ttl`."""
+    return "PDP_" + name.replace(".", "__").upper()
+
+
+def flag_name(name: str) -> str:
+    """Return a setting's flag: `--cache-max-ttl` for `cache.max_ttl`."""
+    return "--" + name.replace(".", "-").replace("_", "-")
+
+
+def describe() -> Iterator[SettingRow]:
+    """Yield a row for every setting, in the order in which they are declared."""
+    for setting in _known().values():
+        default = ",".join(setting.default) if isinstance(setting.default, tuple) else _shown(setting.default)
+        yield SettingRow(
+            name=setting.name,
+            environment=environment_name(setting.name),
+            flag=flag_name(setting.name),
+            default=default,
+            help=setting.help,
+        )
+
+
+def load(
+    *, environ: Mapping[str, str], flags: Mapping[str, str] | None = None, file: str | Path | None = None
+) -> Settings:
+    """Load the settings: defaults, then the file, then the environment, then the flags.
+
+    `flags` maps names such as `cache.max_ttl` to text. Without `file`, `PDP_CONFIG` names it, and without that
+    `pdp.yaml` is read if there is one. Raise `ConfigurationError` with one line for each thing that is wrong.
+    """
+    reader = _Reader()
+    named = file or environ.get("PDP_CONFIG")
+    if named or Path(DEFAULT_FILE).is_file():
+        reader.read_file(Path(named or DEFAULT_FILE))
+    reader.read_environment(environ)
+    reader.read_flags(flags or {})
+    settings = reader.settings()
+    problems = reader.problems or list(_contradictions(settings))
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return settings
+
+
+class _Setting(NamedTuple):
+    name: str
+    kind: Any
+    default: Any
+    minimum: float
+    help: str
+
+
+def _known() -> dict[str, _Setting]:
+    return {setting.name: setting for setting in _settings_of(Settings(), "")}
+
+
+def _settings_of(values: Settings | Limits | Any, prefix: str) -> Iterator[_Setting]:  # noqa: ANN401 - any section
+    kinds = get_type_hints(type(values))
+    for field in dataclasses.fields(values):
+        value = getattr(values, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _settings_of(value, f"{field.name}.")
+        else:
+            yield _Setting(
+                name=prefix + field.name,
+                kind=kinds[field.name],
+                default=value,
+                minimum=field.metadata.get("minimum", _lowest_limit(field.name)),
+                help=field.metadata.get("help", f"upper bound: {field.name.replace('_', ' ')}"),
+            )
+
+
+def _lowest_limit(name: str) -> float:
+    # No delegation is a policy that one can want; a server without calls or streams is a mistake.
+    return 0 if name == "delegation_depth" else 1
+
+
+class _Reader:
+    """Collects values and problems from all sources; what comes later counts more."""
+
+    def __init__(self) -> None:
+        self._known = _known()
+        self._values: dict[str, Any] = {}
+        self.problems: list[str] = []
+
+    def read_file(self, path: Path) -> None:
+        try:
+            top = load_section(str(path), path.read_bytes())
+        except OSError as error:
+            self.problems.append(f"cannot read the configuration file `{path}`: {error.strerror or 'I/O error'}")
+        except BundleError as error:
+            self.problems += [str(problem) for problem in error.problems]
+        else:
+            self._section(top, "")
+
+    def read_environment(self, environ: Mapping[str, str]) -> None:
+        names = {environment_name(name): name for name in self._known}
+        for variable, text in sorted(environ.items()):
+            if variable in names:
+                self._take(names[variable], _from_text(self._known[names[variable]].kind, text), f"`{variable}`")
+            elif variable.startswith("PDP_") and not _is_other(variable):
+                self.problems.append(unknown("setting", variable, (*names, *OTHER_VARIABLES)))
+
+    def read_flags(self, flags: Mapping[str, str]) -> None:
+        for name, text in flags.items():
+            if name in self._known:
+                self._take(name, _from_text(self._known[name].kind, text), f"`{flag_name(name)}`")
+            else:
+                self.problems.append(unknown("setting", name, self._known))
+
+    def settings(self) -> Settings:
+        return _build(Settings(), "", self._values)
+
+    def _section(self, section: Section, prefix: str) -> None:
+        sections = {name.partition(".")[0] for name in self._known if "." in name}
+        for key, value in section.items():
+            name = prefix + key
+            if not prefix and key in sections:
+                if isinstance(value, Section):
+                    self._section(value, f"{key}.")
+                elif value is not None:
+                    self.problems.append(str(section.problem(f"`{key}` must hold settings, not {_quoted(value)}", key)))
+            elif name in self._known:
+                self._take(name, value, str(section.problem(f"`{name}`", key)))
+            else:
+                self.problems.append(str(section.problem(unknown("setting", name, (*self._known, *sections)), key)))
+
+    def _take(self, name: str, value: Any, spelling: str) -> None:  # noqa: ANN401 - whatever was written
+        setting = self._known[name]
+        try:
+            self._values[name] = _checked(setting, value)
+        except ValueError as error:
+            self.problems.append(f"{spelling} {error}, not {_quoted(value)}")
+
+
+def _build(values: T, prefix: str, chosen: Mapping[str, Any]) -> T:
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(values):  # type: ignore[arg-type] # sections are dataclasses; a type cannot say so
+        value = getattr(values, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = _build(value, f"{field.name}.", chosen)
+        elif prefix + field.name in chosen:
+            changes[field.name] = chosen[prefix + field.name]
+    return dataclasses.replace(values, **changes)  # type: ignore[type-var] # the same
+
+
+def _is_other(variable: str) -> bool:
+    return variable in OTHER_VARIABLES or _SERVICE_LINK.fullmatch(variable) is not None
+
+
+def _from_text(kind: Any, text: str) -> Any:  # noqa: ANN401 - types have no type in common
+    """Return the value that a text means; the text itself when it means none, for `_checked` to refuse."""
+    text = text.strip()
+    if kind is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if kind is int:
+        return int(text) if _WHOLE_NUMBER.fullmatch(text) else text
+    if kind is float:
+        return float(text) if _NUMBER.fullmatch(text) else text
+    if get_origin(kind) is tuple:
+        return [part.strip() for part in text.split(",")] if text else []
+    return text
+
+
+def _checked(setting: _Setting, value: Any) -> Any:  # noqa: ANN401 - whatever was written
+    """Return the value in the setting's type. Raise `ValueError` saying what it must be."""
+    if get_origin(setting.kind) is Literal:
+        choices = get_args(setting.kind)
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError("must be one of " + ", ".join(f"`{choice}`" for choice in choices))
+        return value
+    if get_origin(setting.kind) is tuple:
+        if not isinstance(value, list) or not all(isinstance(one, str) and one.isidentifier() for one in value):
+            raise ValueError("must be a list of names")
+        return tuple(value)
+    return _KINDS[setting.kind](setting, value)
+
+
+def _checked_bool(_: _Setting, value: Any) -> bool:  # noqa: ANN401 - whatever was written
+    if not isinstance(value, bool):
+        raise ValueError("must be `true` or `false`")  # noqa: TRY004 - a wrong value of a setting, whatever its type
+    return value
+
+
+def _checked_number(setting: _Setting, value: Any) -> Any:  # noqa: ANN401 - a number of the setting's kind
+    kinds = int if setting.kind is int else int | float
+    if not isinstance(value, kinds) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError("must be a whole number" if setting.kind is int else "must be a number")
+    if value < setting.minimum:
+        raise ValueError(f"must be at least `{setting.minimum:g}`")
+    return setting.kind(value)
+
+
+def _checked_text(_: _Setting, value: Any) -> str:  # noqa: ANN401 - whatever was written
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError("must be one line of text")
+    return value
+
+
+_KINDS: Mapping[Any, Callable[[_Setting, Any], Any]] = {
+    bool: _checked_bool,
+    int: _checked_number,
+    float: _checked_number,
+    str: _checked_text,
+}
+
+
+def _contradictions(settings: Settings) -> Iterable[str]:
+    """Yield what is wrong with settings that are right one by one."""
+    server = settings.server
+    if bool(server.tls_certificate) != bool(server.tls_key):
+        present, absent = ("tls_certificate", "tls_key") if server.tls_certificate else ("tls_key", "tls_certificate")
+        yield f"`server.{present}` needs `server.{absent}`"
+    yield from _address_problems(server)
+    if not settings.data_dir:
+        yield "`data_dir` must not be empty"
+    if not settings.policies.folder:
+        yield "`policies.folder` must not be empty"
+
+
+def _address_problems(server: ServerSettings) -> Iterable[str]:
+    match = _HOST_AND_PORT.fullmatch(server.address)
+    if match is None or int(match["port"]) > _HIGHEST_PORT:
+        yield f"`server.address` must be `host:port`, not {_quoted(server.address)}"
+    elif not server.tls_certificate and not _is_loopback(match["six"] or match["host"]):
+        yield (
+            f"`server.address` {_quoted(server.address)} can be reached by others and needs TLS: "
+            "set `server.tls_certificate` and `server.tls_key`"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value)
+    return text.removesuffix(".0") if isinstance(value, float) else text
+
+
+def _quoted(value: object) -> str:
+    """Return a value as it was written, on one line and not too long."""
+    text = "".join(character if character.isprintable() else " " for character in _shown(value))
+    return f"`{text[:_SHOWN_CHARACTERS]}…`" if len(text) > _SHOWN_CHARACTERS else f"`{text}`"

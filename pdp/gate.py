@@ -1,0 +1,89 @@
+"""The gate: what is checked live on every call, before the policies and never remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pdp.clock import Instant
+from pdp.model import Basis, Call, Outcome, Ruling, Session, SessionState
+from pdp.policy.bundle import Bundle
+from pdp.policy.catalogue import Tool
+from pdp.sessions.lifecycle import state_of
+
+_BASIS_OF_STATE = {
+    SessionState.REQUESTED: Basis.SESSION_NOT_APPROVED,
+    SessionState.DENIED: Basis.SESSION_NOT_APPROVED,
+    SessionState.ENDED: Basis.SESSION_ENDED,
+    SessionState.EXPIRED: Basis.SESSION_EXPIRED,
+    SessionState.REVOKED: Basis.SESSION_REVOKED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What one decision rests on: the bundle, the session with its ancestors (nearest first), and the time.
+
+    `chain` is empty when no session of the caller's tenant has the handle. `wall_at` is the wall clock as it is, for
+    policies; `now` never goes back, for deadlines.
+    """
+
+    bundle: Bundle
+    chain: tuple[Session, ...]
+    now: Instant
+    wall_at: float
+
+
+def gate(snapshot: Snapshot, call: Call) -> Ruling | None:
+    """Return the deny of the first check that fails, or None when the policies may be asked."""
+    if not snapshot.chain:
+        return deny(Basis.SESSION_NOT_FOUND)
+    if (refusal := _first(snapshot, lambda session: _standing(session, snapshot))) is not None:
+        return refusal
+    tool = snapshot.bundle.catalogue.tools.get(call.action)
+    if tool is None or tool.server != call.server:
+        return deny(Basis.UNKNOWN_TOOL)
+    if call.definition_digest != tool.definition_digest and (call.definition_digest or tool.digest_required):
+        return deny(Basis.TOOL_CHANGED)
+    return _first(snapshot, lambda session: _reach(session, tool, snapshot))
+
+
+def _first(snapshot: Snapshot, check: Callable[[Session], Basis | None]) -> Ruling | None:
+    """Check the session and then its ancestors; return the deny of the first that fails."""
+    for session in snapshot.chain:
+        if (basis := check(session)) is not None:
+            return deny(basis) if session is snapshot.chain[0] else ancestor_deny(session, deny(basis))
+    return None
+
+
+def _standing(session: Session, snapshot: Snapshot) -> Basis | None:
+    return _BASIS_OF_STATE.get(state_of(session, snapshot.now))
+
+
+def _reach(session: Session, tool: Tool, snapshot: Snapshot) -> Basis | None:
+    approved = session.scope.tools.get(tool.action) if session.scope else None
+    ceiling = snapshot.bundle.directory.ceilings.get(session.agent)
+    if approved is None or ceiling is None or not ceiling.match(tool.action):
+        return Basis.OUT_OF_SCOPE
+    return None if approved == tool.definition_digest else Basis.TOOL_CHANGED
+
+
+def deny(basis: Basis, detail: str = "") -> Ruling:
+    """Return a deny with a basis."""
+    return Ruling(outcome=Outcome.DENY, basis=basis, detail=detail)
+
+
+def ancestor_deny(ancestor: Session, ruling: Ruling) -> Ruling:
+    """Return the deny of a call that a session above would not be allowed."""
+    return Ruling(
+        outcome=Outcome.DENY,
+        basis=Basis.ANCESTOR_DENIED,
+        policies=ruling.policies,
+        errors=ruling.errors,
+        resource_type=ruling.resource_type,
+        resource_id=ruling.resource_id,
+        log_resource=ruling.log_resource,
+        ancestor_id=ancestor.id,
+        ancestor_basis=ruling.basis,
+        detail=ruling.detail,
+    )

@@ -1,0 +1,37 @@
+"""Ids and secrets: how they look and where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import secrets
+from base64 import b32encode
+from collections.abc import Callable
+
+_LENGTH = 26
+
+
+def new_session_id() -> str:
+    """Return a new public session id: `ses_` and 130 random bits."""
+    return "ses_" + _base32(secrets.token_bytes(17))
+
+
+def new_handle() -> str:
+    """Return a new secret session handle: `pdps_` and 256 random bits."""
+    return "pdps_" + secrets.token_urlsafe(32)
+
+
+def handle_digest(handle: str) -> bytes:
+    """Return the key under which a session is stored: the SHA-256 of its secret handle."""
+    return hashlib.sha256(handle.encode("utf-8", "surrogatepass")).digest()
+
+
+def decision_ids() -> Callable[[], str]:
+    """Return a source of decision ids: `dec_`, ten random bytes of this source, and a count."""
+    prefix, count = os.urandom(10), itertools.count()
+    return lambda: "dec_" + _base32(prefix + next(count).to_bytes(6, "big"))
+
+
+def _base32(content: bytes) -> str:
+    return b32encode(content)[:_LENGTH].decode("ascii").lower()

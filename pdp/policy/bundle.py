@@ -1,0 +1,139 @@
+"""A bundle that runs: what was compiled, sliced by action, and asked through the engine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import cedarpy
+
+from pdp.errors import BundleError, Problem
+from pdp.limits import Limits
+from pdp.model import Session
+from pdp.policy.catalogue import Catalogue, Tool, action_schema
+from pdp.policy.contents import Contents, read_contents, version_of
+from pdp.policy.directory import Directory, entity
+from pdp.policy.engine import PolicySource, SessionEntities, Slice, StackCheck
+from pdp.policy.schema import SESSION_ACTIONS, preamble, session_action
+
+Compile = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+
+class Bundle:
+    """Policies, schema, catalogue and directory under one version. Immutable; slices are made when first needed."""
+
+    def __init__(self, version: str, contents: Contents, policies: Sequence[PolicySource]) -> None:
+        self.version = version
+        self.name = contents.name
+        self.label = contents.label
+        self.session_seconds = contents.session_seconds
+        self.request_seconds = contents.request_seconds
+        self.caller_facts = contents.caller_facts
+        self.catalogue: Catalogue = contents.catalogue
+        self.directory: Directory = contents.directory
+        self.policies: Mapping[str, PolicySource] = {policy.id: policy for policy in policies}
+        self._schema = contents.schema + "\n" + preamble(contents.caller_facts)
+        # INVARIANT: policies that constrain no action or a group stand in the slice of each action that they can match.
+        self._by_action = _by_action(policies)
+        self._stack = StackCheck()
+        self._session_schema = cedarpy.Schema.from_str(self._schema)
+        self._slices: dict[str, Slice] = {}
+        self._lock = threading.Lock()
+
+    def slice(self, action: str) -> Slice:
+        """Return what can decide about an action: a tool of the catalogue, or one of the PDP's own."""
+        found = self._slices.get(action)
+        if found is None:
+            with self._lock:
+                found = self._slices.get(action) or self._slices.setdefault(action, self._make_slice(action))
+        return found
+
+    def session_entities(self, session: Session, *, speaker: str | None = None) -> SessionEntities:
+        """Parse what a session is made of: its user, agent, groups and grants, and itself with its attributes.
+
+        `speaker` is a further user who asks about the session, such as an approver.
+        Raise `ValueError` when the entities do not fit the schema.
+        """
+        entities = {(one["uid"]["type"], one["uid"]["id"]): one for one in json.loads(session.entities_json)}
+        user = entities[("User", session.user)]
+        user["attrs"] |= json.loads(session.attributes_json)
+        grants = [("Grant", grant) for grant in session.grants]
+        made = [entity(("Session", session.id), _attributes(session), grants), *(entity(g, {}, ()) for g in grants)]
+        if speaker is not None and ("User", speaker) not in entities:
+            made += self.directory.closure([("User", speaker)]).values() or [entity(("User", speaker), {}, ())]
+        for one in made:
+            entities.setdefault(one.uid, dict(one.json))
+        self._stack.require()
+        handle = cedarpy.Entities.from_json_str(json.dumps(list(entities.values())), self._session_schema)
+        return SessionEntities(handle=handle, entities=entities)
+
+    def _make_slice(self, action: str) -> Slice:
+        tool = self.catalogue.tools.get(action)
+        groups = (action, tool.risk) if tool else (action,)
+        order = sorted({place for group in (None, *groups) for place in self._by_action.get(group, ())})
+        ids = list(self.policies)
+        return Slice(
+            action=action,
+            groups=groups,
+            policies=tuple(self.policies[ids[place]] for place in order),
+            schema=self._schema + self._declaration(action, tool),
+            directory=self.directory,
+            stack=self._stack,
+        )
+
+    def _declaration(self, action: str, tool: Tool | None) -> str:
+        if tool is not None:
+            return action_schema(tool)
+        if action in SESSION_ACTIONS:
+            return session_action(action)
+        raise KeyError(action)
+
+
+def _attributes(session: Session) -> dict[str, Any]:
+    return {
+        "purpose": session.purpose,
+        "tenant": session.tenant,
+        "environment": session.environment,
+        "opened_by": session.opened_by,
+        "depth": session.depth,
+        "labels": list(session.labels),
+    }
+
+
+def load_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> Bundle:
+    """Load a bundle from its files. `compile_files` runs `compile.compile_bundle` in a child process.
+
+    Raise `BundleError` naming every problem that was found, and whatever `compile_files` raises.
+    """
+    contents = read_contents(files, limits)
+    job = {
+        "files": {name: content.decode("utf-8") for name, content in files.items()},
+        "limits": {name: getattr(limits, name) for name in Limits.__slots__},
+    }
+    result = compile_files(job)
+    if "problems" in result:
+        raise BundleError(tuple(Problem(*problem) for problem in result["problems"]))
+    return Bundle(version_of(files), contents, [_source(policy) for policy in result["policies"]])
+
+
+def _source(policy: Mapping[str, Any]) -> PolicySource:
+    return PolicySource(
+        id=policy["id"],
+        effect=policy["effect"],
+        file=policy["file"],
+        line=policy["line"],
+        text=policy["text"],
+        actions=None if policy["actions"] is None else frozenset(policy["actions"]),
+        reads=None if policy["reads"] is None else frozenset(policy["reads"]),
+        entities=frozenset((uid[0], uid[1]) for uid in policy["entities"]),
+    )
+
+
+def _by_action(policies: Sequence[PolicySource]) -> dict[str | None, list[int]]:
+    places: dict[str | None, list[int]] = {}
+    for place, policy in enumerate(policies):
+        for action in policy.actions if policy.actions is not None else (None,):
+            places.setdefault(action, []).append(place)
+    return places

@@ -1,0 +1,246 @@
+"""The catalogue: every tool that a bundle knows, from the servers' own answers and the author's overlays."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from pdp.errors import BundleError, InvalidJSONError, Problem
+from pdp.jsontext import definition_digest, parse
+from pdp.limits import Limits
+from pdp.policy.mapping import ResourceMapping
+from pdp.policy.overlay import RISKS, Risk, ToolOverlay, read_overlay
+from pdp.policy.parameters import RecordType, cedar_string
+from pdp.policy.typing import input_type
+from pdp.policy.yamltext import Section, load_section
+
+__all__ = [
+    "RISKS",
+    "Catalogue",
+    "Risk",
+    "Tool",
+    "action_schema",
+    "annotated_risk",
+    "load_catalogue",
+    "tool_definitions",
+]
+
+_SERVER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_RESERVED_SERVER = "pdp"
+_TOOL_NAME_CHARACTERS = 128
+# Control and format characters and line separators: they would forge lines and reorder text where a name is shown.
+_UNSHOWABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# A tool list is written by a server and kept by an author: larger and deeper than what an agent may send.
+_DEFINITION_LIMITS = Limits(
+    arguments_bytes=8 * 1024 * 1024, arguments_depth=64, arguments_nodes=1024 * 1024, string_bytes=1024 * 1024
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """One tool of one server: what a call of it looks like and what it may do.
+
+    `action` is `server/name`. `definition_digest` is of the whole definition; with `digest_required` a call must
+    state it. `mapping` is None when the server is the resource of every call.
+    """
+
+    action: str
+    server: str
+    name: str
+    definition_digest: str
+    risk: Risk
+    digest_required: bool
+    input: RecordType
+    mapping: ResourceMapping | None = None
+    title: str = ""
+    description: str = ""
+
+    @property
+    def resource_type(self) -> str:
+        """Return the entity type of what calls are about."""
+        return self.mapping.type if self.mapping else "Server"
+
+    @property
+    def log_resource(self) -> bool:
+        """Say whether the resource's id may be written to logs and traces."""
+        return self.mapping.log_resource if self.mapping else True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """All tools by action, `server/name`."""
+
+    tools: Mapping[str, Tool]
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Return the names of all servers, sorted."""
+        return tuple(sorted({tool.server for tool in self.tools.values()}))
+
+
+def load_catalogue(files: Mapping[str, bytes]) -> Catalogue:
+    """Read `tools/<server>.json`, the answers to `tools/list`, and `tools/<server>.yaml`, the overlays.
+
+    Takes all files of a bundle by name and looks at those below `tools/` only.
+    Raise `BundleError` with every problem that was found.
+    """
+    problems: list[Problem] = []
+    tools: dict[str, Tool] = {}
+    paths = [PurePosixPath(file) for file in sorted(files) if file.startswith("tools/")]
+    servers = {str(path)[len("tools/") : -len(".json")] for path in paths if path.suffix == ".json"}
+    for path in paths:
+        server = str(path)[len("tools/") : -len(path.suffix)]
+        if path.suffix == ".yml":
+            problems.append(Problem(str(path), 0, "an overlay ends in `.yaml`; this one would not be read"))
+        elif path.suffix == ".yaml" and server not in servers:
+            problems.append(Problem(str(path), 0, f"an overlay without a catalogue: `tools/{server}.json` is missing"))
+    for server in sorted(servers):
+        reader = _ServerReader(server)
+        tools |= reader.read(files)
+        problems += reader.problems
+    if problems:
+        raise BundleError(tuple(problems))
+    return Catalogue(tools=tools)
+
+
+def tool_definitions(text: bytes) -> tuple[dict[str, Any], ...]:
+    """Return the entries of a whole `tools/list` answer: the message, its result, or the bare list.
+
+    Raise `InvalidJSONError` with what is wrong in one line.
+    """
+    answer = parse(text, _DEFINITION_LIMITS)
+    if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
+        answer = answer["result"]
+    if isinstance(answer, dict):
+        if answer.get("nextCursor"):
+            raise InvalidJSONError("one page of several: `nextCursor` says that there are more tools")
+        answer = answer.get("tools")
+    if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
+        raise InvalidJSONError("not a `tools/list` answer: a list of tools is expected")
+    return tuple(answer)
+
+
+def annotated_risk(definition: Mapping[str, Any]) -> Risk:
+    """Return the risk group that a tool's annotations claim; as in MCP, destructive when they say nothing."""
+    annotations = definition.get("annotations")
+    annotations = annotations if isinstance(annotations, dict) else {}
+    if annotations.get("readOnlyHint") is True:
+        return "read_only"
+    return "mutating" if annotations.get("destructiveHint") is False else "destructive"
+
+
+def action_schema(tool: Tool) -> str:
+    """Write the Cedar declaration of a tool's action.
+
+    The groups, `PdpCaller` and the built-in entity types are declared elsewhere, the resource's type by the author.
+    """
+    return (
+        f"action {cedar_string(tool.action)} in [Action::{cedar_string(tool.risk)}] appliesTo {{\n"
+        f"  principal: [User], resource: [{tool.resource_type}], context: {{\n"
+        "    agent: Agent, session: Session, caller: PdpCaller, now: datetime, opaque: Set<String>,\n"
+        f"    input: {tool.input.cedar()}\n"
+        "  }\n"
+        "};\n"
+    )
+
+
+def server_name_problem(name: str) -> str | None:
+    """Say what is wrong with the name of a tool server, or None."""
+    if not _SERVER_NAME.match(name):
+        return "a server's name is 1 to 64 of `A-Z a-z 0-9 . _ -`"
+    return f"the server name `{name}` is reserved" if name == _RESERVED_SERVER else None
+
+
+def tool_name_problem(name: object) -> str | None:
+    """Say what is wrong with the name of a tool, or None. `/`, `-`, `.` and spaces are fine."""
+    if not isinstance(name, str) or not name:
+        return "a tool without a name"
+    if len(name) > _TOOL_NAME_CHARACTERS:
+        return f"a tool's name is longer than {_TOOL_NAME_CHARACTERS} characters: `{name[:32]!a}…`"
+    if any(unicodedata.category(character) in _UNSHOWABLE for character in name):
+        return f"a tool's name holds a control or format character: `{name!a}`"
+    return None
+
+
+class _ServerReader:
+    """Reads the two files of one server and collects their problems."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._catalogue_file = f"tools/{server}.json"
+        self._overlay_file = f"tools/{server}.yaml"
+        self.problems: list[Problem] = []
+
+    def read(self, files: Mapping[str, bytes]) -> dict[str, Tool]:
+        if problem := server_name_problem(self._server):
+            self._add(problem)
+        definitions = self._definitions(files[self._catalogue_file])
+        if definitions is None:
+            return {}
+        inputs = {name: self._input(name, definition) for name, definition in definitions.items()}
+        overlays, problems = read_overlay(self._overlay(files.get(self._overlay_file, b"")), inputs)
+        self.problems += problems
+        tools = [self._tool(name, definition, overlays[name]) for name, definition in definitions.items()]
+        return {tool.action: tool for tool in tools}
+
+    def _definitions(self, content: bytes) -> dict[str, dict[str, Any]] | None:
+        found: dict[str, dict[str, Any]] = {}
+        try:
+            entries = tool_definitions(content)
+        except InvalidJSONError as error:
+            self._add(str(error))
+            return None
+        for entry in entries:
+            name = entry.get("name")
+            if problem := tool_name_problem(name):
+                self._add(problem)
+            elif name in found:
+                self._add(f"tool `{name}` stands twice")
+            else:
+                found[str(name)] = entry
+        return found
+
+    def _input(self, name: str, definition: Mapping[str, Any]) -> RecordType:
+        found = input_type(definition.get("inputSchema"))
+        if found is None:
+            self._add(f"tool `{name}`: `inputSchema` is not the schema of an object")
+        return found or RecordType()
+
+    def _overlay(self, content: bytes) -> Section:
+        try:
+            return load_section(self._overlay_file, content)
+        except BundleError as error:
+            self.problems += error.problems
+            return Section(self._overlay_file, 1)
+
+    def _tool(self, name: str, definition: dict[str, Any], overlay: ToolOverlay) -> Tool:
+        digest = ""
+        try:
+            digest = definition_digest(definition)
+        except InvalidJSONError as error:
+            self._add(f"tool `{name}`: {error}")
+        annotations = definition.get("annotations")
+        return Tool(
+            action=f"{self._server}/{name}",
+            server=self._server,
+            name=name,
+            definition_digest=digest,
+            risk=overlay.risk or annotated_risk(definition),
+            digest_required=overlay.digest_required,
+            input=overlay.input,
+            mapping=overlay.mapping,
+            title=_text(definition, "title") or _text(annotations, "title"),
+            description=_text(definition, "description"),
+        )
+
+    def _add(self, message: str) -> None:
+        self.problems.append(Problem(self._catalogue_file, 0, message))
+
+
+def _text(found: object, key: str) -> str:
+    text = found.get(key) if isinstance(found, dict) else None
+    return text if isinstance(text, str) else ""

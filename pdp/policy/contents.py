@@ -1,0 +1,150 @@
+"""The files of a bundle and what stands in them, read but not compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from pdp.errors import BundleError, Problem
+from pdp.jsontext import canonical, digest
+from pdp.limits import Limits
+from pdp.policy.catalogue import Catalogue, load_catalogue
+from pdp.policy.directory import Directory, load_directory
+from pdp.policy.parameters import RecordType
+from pdp.policy.typing import facts_type
+from pdp.policy.yamltext import Section, load_section
+
+MANIFEST = "bundle.yaml"
+SCHEMA = "schema.cedarschema"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """A bundle's parts. `policies` maps a file to its text; durations are seconds."""
+
+    name: str
+    label: str
+    session_seconds: float
+    request_seconds: float
+    caller_facts: RecordType
+    schema: str
+    policies: Mapping[str, str]
+    catalogue: Catalogue
+    directory: Directory
+
+
+def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
+    """Read the files of a bundle from a folder; what does not belong to it (tests, notes) is left out.
+
+    Raise `BundleError` when the folder or a file cannot be read or is too large.
+    """
+    files: dict[str, bytes] = {}
+    try:
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if belongs(name) and path.is_file():
+                # One byte more than allowed is enough to know.
+                with path.open("rb") as stream:
+                    files[name] = stream.read(limits.policy_file_bytes * 8 + 1)
+    except OSError as error:
+        raise BundleError((Problem(str(folder), 0, f"cannot be read: {error.strerror or 'I/O error'}"),)) from None
+    if not files:
+        raise BundleError((Problem(str(folder), 0, "holds no bundle"),))
+    return files
+
+
+def belongs(name: str) -> bool:
+    """Say whether a file, named relative to the bundle, is part of it."""
+    path = PurePosixPath(name)
+    if any(part.startswith(".") for part in path.parts):
+        return False
+    if path.parent == PurePosixPath("tools"):
+        return path.suffix in (".json", ".yaml")
+    return len(path.parts) == 1 and (name in (MANIFEST, "directory.yaml", SCHEMA) or path.suffix == ".cedar")
+
+
+def version_of(files: Mapping[str, bytes]) -> str:
+    """Return a bundle's version: the digest of the names and contents of its files."""
+    return digest(canonical({name: digest(content) for name, content in files.items()}))
+
+
+def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
+    """Read what stands in a bundle's files. Raise `BundleError` naming every problem that was found."""
+    problems = _size_problems(files, limits)
+    if problems:
+        raise BundleError(tuple(problems))
+    manifest = _collect(problems, Section(MANIFEST, 1), lambda: load_section(MANIFEST, files.get(MANIFEST, b"")))
+    problems += manifest.unknown_keys(("name", "label", "caller_facts", "session_seconds", "request_seconds"))
+    contents = Contents(
+        name=_text(manifest, "name", "bundle", problems),
+        label=_text(manifest, "label", "", problems),
+        session_seconds=_seconds(manifest, "session_seconds", limits, problems),
+        request_seconds=_seconds(manifest, "request_seconds", limits, problems),
+        caller_facts=_collect(problems, facts_type({}), lambda: _facts(manifest)),
+        schema=_decode(SCHEMA, files.get(SCHEMA, b""), problems),
+        policies={
+            name: _decode(name, content, problems) for name, content in sorted(files.items()) if name.endswith(".cedar")
+        },
+        catalogue=_collect(problems, Catalogue(tools={}), lambda: load_catalogue(files)),
+        directory=_collect(problems, Directory(), lambda: load_directory(files)),
+    )
+    if SCHEMA not in files:
+        problems.append(Problem(SCHEMA, 0, "is missing: it declares `User`, `Agent`, `Session`, `Grant` and `Server`"))
+    if problems:
+        raise BundleError(tuple(problems))
+    return contents
+
+
+def _facts(manifest: Section) -> RecordType:
+    try:
+        return facts_type(manifest.get("caller_facts") or {})
+    except ValueError as error:
+        raise BundleError((manifest.problem(f"`caller_facts`: {error}", "caller_facts"),)) from None
+
+
+def _size_problems(files: Mapping[str, bytes], limits: Limits) -> list[Problem]:
+    problems = []
+    for name, content in files.items():
+        # Real tool lists are larger than any policy file should be.
+        bound = limits.policy_file_bytes * (8 if name.startswith("tools/") else 1)
+        if len(content) > bound:
+            problems.append(Problem(name, 0, f"larger than {bound} bytes (limit `policy_file_bytes`)"))
+    if sum(map(len, files.values())) > limits.bundle_bytes:
+        problems.append(Problem("", 0, f"the bundle is larger than {limits.bundle_bytes} bytes (limit `bundle_bytes`)"))
+    return problems
+
+
+def _collect(problems: list[Problem], default: T, load: Callable[[], T]) -> T:
+    try:
+        return load()
+    except BundleError as error:
+        problems += error.problems
+        return default
+
+
+def _decode(name: str, content: bytes, problems: list[Problem]) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problems.append(Problem(name, content.count(b"\n", 0, error.start) + 1, "not UTF-8"))
+        return ""
+
+
+def _text(manifest: Section, key: str, default: str, problems: list[Problem]) -> str:
+    value = manifest.get(key, default)
+    if isinstance(value, str) and value.isprintable() and len(value) <= 128:  # noqa: PLR2004 - as ids
+        return value
+    problems.append(manifest.problem(f"`{key}` must be one printable line of at most 128 characters", key))
+    return default
+
+
+def _seconds(manifest: Section, key: str, limits: Limits, problems: list[Problem]) -> float:
+    value: Any = manifest.get(key, 3600)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= limits.session_seconds:
+        return float(value)
+    problems.append(manifest.problem(f"`{key}` must be seconds, at most {limits.session_seconds:g}", key))
+    return 3600.0

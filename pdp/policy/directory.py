@@ -1,0 +1,197 @@
+"""The directory of a bundle: users, agents with their ceilings, groups and further entities."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdp.errors import BundleError, Problem
+from pdp.policy.patterns import ToolPatterns, pattern_problem
+from pdp.policy.yamltext import Section, load_section
+
+FILE = "directory.yaml"
+
+Uid = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entity:
+    """One entity as Cedar's JSON has it, and where it stands. `refers_to` holds parents and attribute references."""
+
+    uid: Uid
+    json: Mapping[str, Any]
+    refers_to: frozenset[Uid]
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directory:
+    """What is known about users, agents, groups and things before any session asks.
+
+    `ceilings` bounds each agent's tools, whatever a session or a policy says.
+    """
+
+    entities: Mapping[Uid, Entity] = field(default_factory=dict)
+    ceilings: Mapping[str, ToolPatterns] = field(default_factory=dict)
+
+    def closure(self, roots: Iterable[Uid]) -> dict[Uid, Entity]:
+        """Return every known entity that can be reached from the roots: what a policy could read or ask about."""
+        found: dict[Uid, Entity] = {}
+        pending = list(roots)
+        while pending:
+            uid = pending.pop()
+            entity = self.entities.get(uid)
+            if entity is not None and uid not in found:
+                found[uid] = entity
+                pending.extend(entity.refers_to)
+        return found
+
+    def capture(self, user: str, agent: str) -> str | None:
+        """Return what is known about a user and an agent as Cedar's JSON; None when either is unknown."""
+        if ("User", user) not in self.entities or ("Agent", agent) not in self.entities:
+            return None
+        reached = self.closure([("User", user), ("Agent", agent)])
+        return json.dumps([reached[uid].json for uid in sorted(reached)], sort_keys=True, separators=(",", ":"))
+
+
+def uid_json(uid: Uid) -> dict[str, str]:
+    """Write an entity's uid as Cedar's JSON has it."""
+    return {"type": uid[0], "id": uid[1]}
+
+
+def entity(uid: Uid, attributes: Mapping[str, Any], parents: Iterable[Uid], line: int = 0) -> Entity:
+    """Make an entity from attributes in Cedar's JSON and parents."""
+    above = tuple(parents)
+    return Entity(
+        uid=uid,
+        json={"uid": uid_json(uid), "attrs": dict(attributes), "parents": [uid_json(parent) for parent in above]},
+        refers_to=frozenset(above) | frozenset(references(attributes)),
+        line=line,
+    )
+
+
+def references(value: Any) -> Iterable[Uid]:  # noqa: ANN401 - any JSON value
+    """Yield every entity that a value in Cedar's JSON refers to."""
+    if isinstance(value, Mapping):
+        if set(value) == {"type", "id"} and isinstance(value["type"], str) and isinstance(value["id"], str):
+            yield value["type"], value["id"]
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from references(inner)
+
+
+def load_directory(files: Mapping[str, bytes]) -> Directory:
+    """Read `directory.yaml`; a bundle without one knows nobody. Raise `BundleError` naming every problem."""
+    if FILE not in files:
+        return Directory()
+    return _DirectoryReader().read(load_section(FILE, files[FILE]))
+
+
+class _DirectoryReader:
+    """Collect entities and problems section by section."""
+
+    def __init__(self) -> None:
+        self._entities: dict[Uid, Entity] = {}
+        self._ceilings: dict[str, ToolPatterns] = {}
+        self._problems: list[Problem] = []
+
+    def read(self, top: Section) -> Directory:
+        self._problems += top.unknown_keys(("users", "agents", "user_groups", "agent_groups", "entities"))
+        self._named(top, "user_groups", "UserGroup", "UserGroup", "parents")
+        self._named(top, "agent_groups", "AgentGroup", "AgentGroup", "parents")
+        self._named(top, "users", "User", "UserGroup", "groups")
+        self._named(top, "agents", "Agent", "AgentGroup", "groups")
+        self._further(top)
+        self._known_groups()
+        if self._problems:
+            raise BundleError(tuple(self._problems))
+        return Directory(entities=self._entities, ceilings=self._ceilings)
+
+    def _named(self, top: Section, key: str, entity_type: str, group_type: str, groups_key: str) -> None:
+        section = top.get(key)
+        if section is None:
+            return
+        if not isinstance(section, Section):
+            self._problems.append(top.problem(f"`{key}` must be a mapping from id to facts", key))
+            return
+        known = (groups_key, "attributes", "ceiling") if entity_type == "Agent" else (groups_key, "attributes")
+        for name, facts in section.items():
+            entry = facts if isinstance(facts, Section) else Section(FILE, section.lines[name])
+            if facts is not None and not isinstance(facts, Section):
+                self._problems.append(section.problem(f"`{name}` must be a mapping", name))
+            self._problems += entry.unknown_keys(known)
+            groups = self._strings(entry, groups_key)
+            self._add((entity_type, name), entry, [(group_type, group) for group in groups], section.lines[name])
+            if entity_type == "Agent":
+                self._ceilings[name] = self._ceiling(entry)
+
+    def _further(self, top: Section) -> None:
+        entries = top.get("entities", [])
+        if not isinstance(entries, list):
+            self._problems.append(top.problem("`entities` must be a list", "entities"))
+            return
+        for entry in entries:
+            if not isinstance(entry, Section) or not _is_uid({key: entry.get(key) for key in ("type", "id")}):
+                line = entry.line if isinstance(entry, Section) else top.lines["entities"]
+                self._problems.append(Problem(FILE, line, "an entity needs `type` and `id`"))
+                continue
+            self._problems += entry.unknown_keys(("type", "id", "attributes", "parents"))
+            parents = entry.get("parents") or []
+            if not isinstance(parents, list) or not all(_is_uid(parent) for parent in parents):
+                self._problems.append(entry.problem("`parents` must be a list of `{type: …, id: …}`", "parents"))
+                parents = []
+            self._add((entry["type"], entry["id"]), entry, [(p["type"], p["id"]) for p in parents], entry.line)
+
+    def _add(self, uid: Uid, entry: Section, parents: list[Uid], line: int) -> None:
+        attributes = entry.get("attributes") or {}
+        if not isinstance(attributes, dict):
+            self._problems.append(entry.problem("`attributes` must be a mapping", "attributes"))
+            attributes = {}
+        if uid[0] in ("Session", "Grant", "Action", "Server"):
+            self._problems.append(Problem(FILE, line, f"entities of type `{uid[0]}` are made by the PDP alone"))
+        elif uid in self._entities:
+            self._problems.append(Problem(FILE, line, f"`{uid[0]}::{uid[1]}` stands twice"))
+        else:
+            self._entities[uid] = entity(uid, _plain(attributes), parents, line)
+
+    def _ceiling(self, entry: Section) -> ToolPatterns:
+        patterns = self._strings(entry, "ceiling")
+        for pattern in patterns:
+            if problem := pattern_problem(pattern):
+                self._problems.append(entry.problem(f"ceiling `{pattern}`: {problem}", "ceiling"))
+        return ToolPatterns(patterns)
+
+    def _strings(self, entry: Section, key: str) -> tuple[str, ...]:
+        values = entry.get(key) or []
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            self._problems.append(entry.problem(f"`{key}` must be a list of strings", key))
+            return ()
+        return tuple(values)
+
+    def _known_groups(self) -> None:
+        # A misspelt group would silently make a forbid on the right one not match.
+        for found in self._entities.values():
+            for parent in found.json["parents"]:
+                uid = (parent["type"], parent["id"])
+                if uid[0] != "Server" and uid not in self._entities:
+                    self._problems.append(Problem(FILE, found.line, f"unknown parent: `{uid[0]}::{uid[1]}`"))
+
+
+def _is_uid(value: Any) -> bool:  # noqa: ANN401 - any YAML value
+    return (
+        isinstance(value, dict)
+        and set(value) == {"type", "id"}
+        and all(isinstance(part, str) and part for part in value.values())
+    )
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any YAML value
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,249 @@
+"""Ask the Cedar engine about one action: strictly, with every entity present, and any error is a deny."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import cedarpy
+
+from pdp.errors import UnavailableError
+from pdp.model import Basis, Outcome, Ruling, Visibility
+from pdp.policy.directory import Directory, Uid, entity, uid_json
+
+T = TypeVar("T")
+
+_ERRING_POLICY = re.compile(r"error while evaluating policy `policy(\d+)`")
+
+# The deepest and the widest policy that a bundle may hold, in one text; see `StackCheck`.
+_PROBE_DEPTH = 32
+_PROBE_TERMS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySource:
+    """One policy: its `@id`, effect, place, text, and what analysis found.
+
+    `actions` holds the ids that its action scope names, None for any. `reads` holds what it can read beside principal
+    and action (`context.…` and `resource`), None for everything. `entities` holds the uids that it names.
+    """
+
+    id: str
+    effect: str
+    file: str
+    line: int
+    text: str
+    actions: frozenset[str] | None
+    reads: frozenset[str] | None
+    entities: frozenset[Uid]
+
+    def may_match(self, groups: Iterable[str]) -> bool:
+        """Say whether its action scope can match an action that is in `groups`, itself included."""
+        return self.actions is None or not self.actions.isdisjoint(groups)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEntities:
+    """The entities of one session at one epoch, parsed: user, agent, session, grants and all that these reach."""
+
+    handle: cedarpy.Entities
+    entities: Mapping[Uid, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question to the engine. `context` is the whole context as Cedar's JSON text."""
+
+    user: str
+    agent: str
+    session_id: str
+    resource: Uid
+    context: str
+
+
+class Slice:
+    """The policies that can match one action, and the schema of that action alone.
+
+    `timed` says that a policy reads `context.now`; `cacheable` that an answer may be remembered by what stands in the
+    key: no policy reads the time or the context as a whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        action: str,
+        groups: tuple[str, ...],
+        policies: tuple[PolicySource, ...],
+        schema: str,
+        directory: Directory,
+        stack: StackCheck,
+    ) -> None:
+        stack.require()
+        self._stack = stack
+        self.action = action
+        self.policies = policies
+        self.timed = any(policy.reads is None or "context.now" in policy.reads for policy in policies)
+        self.cacheable = not self.timed
+        self._schema = cedarpy.Schema.from_str(schema)
+        self._set = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
+        self._directory = directory
+        self._named = frozenset(uid for policy in policies for uid in policy.entities)
+        self._actions = _action_entities(groups)
+        self._uid: Uid = ("Action", action)
+
+    def ask(self, question: Question, known: SessionEntities) -> Ruling:
+        """Decide. Never raises for what policies, entities or the context hold: that is a deny by `policy_error`."""
+        self._stack.require()
+        self._require_present(question, known)
+        try:
+            handle = self._entities(question.resource, known, self._schema)
+            result = cedarpy.is_authorized(self._request(question), self._set, handle, self._schema)
+        except ValueError:
+            # The message quotes entities; our words and the action's id are all that may be told.
+            return _error((), "the entities do not fit the schema")
+        return _ruling(result, self.policies)
+
+    def visibility(self, question: Question, known: SessionEntities, *, mapped: bool) -> Visibility:
+        """Say whether calls of this action could be allowed, without knowing their arguments.
+
+        `mapped` says that the resource depends on the arguments. Policies that read what is not known yet are set
+        aside; the others are evaluated.
+        """
+        open_reads = {"context.input", "context.opaque", "context.caller"} | ({"resource"} if mapped else set())
+        decided = [p for p in self.policies if p.reads is not None and open_reads.isdisjoint(p.reads)]
+        undecided = [p for p in self.policies if p not in decided]
+        part = self._part(tuple(decided), question, known)
+        if part.basis in (Basis.FORBID, Basis.POLICY_ERROR):
+            return Visibility.NEVER
+        if part.basis is Basis.PERMIT and not undecided:
+            return Visibility.ALWAYS
+        if part.basis is Basis.DEFAULT_DENY and not any(policy.effect == "permit" for policy in undecided):
+            return Visibility.NEVER
+        return Visibility.DEPENDS
+
+    def _part(self, policies: tuple[PolicySource, ...], question: Question, known: SessionEntities) -> Ruling:
+        some = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
+        # Without the schema: the context has no input yet, and these policies read none of it.
+        result = cedarpy.is_authorized(self._request(question), some, self._entities(question.resource, known, None))
+        return _ruling(result, policies)
+
+    def _request(self, question: Question) -> dict[str, Any]:
+        return {
+            "principal": uid_json(("User", question.user)),
+            "action": uid_json(self._uid),
+            "resource": uid_json(question.resource),
+            "context": question.context,
+        }
+
+    def _entities(self, resource: Uid, known: SessionEntities, schema: cedarpy.Schema | None) -> cedarpy.Entities:
+        """Return the session's entities and those of this call: action, resource, server and all that these reach."""
+        added = {uid: one.json for uid, one in self._directory.closure([resource, *self._named]).items()}
+        added |= self._actions
+        if resource[0] != "Session":
+            # INVARIANT: what a call is mapped to stands below the server of the call, whatever the directory says.
+            server = ("Server", self.action.partition("/")[0])
+            added[server] = entity(server, {}, ()).json
+            if resource != server:
+                added[resource] = _below(server, known.entities.get(resource) or added.get(resource), resource)
+        if resource in known.entities and resource[0] != "Session":
+            return cedarpy.Entities.from_json_str(json.dumps([*({**known.entities, **added}).values()]), schema)
+        fresh = [one for uid, one in added.items() if uid not in known.entities]
+        return known.handle.with_added_json_str(json.dumps(fresh), schema)
+
+    def _require_present(self, question: Question, known: SessionEntities) -> None:
+        # INVARIANT: Cedar skips a hierarchy test on an absent entity without an error, forbids included.
+        wanted = {("User", question.user), ("Agent", question.agent), ("Session", question.session_id)}
+        if not wanted <= known.entities.keys():
+            raise AssertionError("user, agent and session must be among the entities")
+
+
+def datetime_value(wall_at: float) -> dict[str, Any]:
+    """Write unix seconds as Cedar's JSON has a datetime, to the millisecond."""
+    text = datetime.fromtimestamp(wall_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"__extn": {"fn": "datetime", "arg": text}}
+
+
+def _ruling(result: cedarpy.AuthzResult, policies: Sequence[PolicySource]) -> Ruling:
+    diagnostics = result.diagnostics
+    if diagnostics.errors:
+        places = (int(m.group(1)) for error in diagnostics.errors if (m := _ERRING_POLICY.match(error)))
+        return _error((policies[place].id for place in places), "a policy could not be evaluated")
+    ids = tuple(sorted(policies[int(reason.removeprefix("policy"))].id for reason in diagnostics.reasons))
+    match result.decision:
+        case cedarpy.Decision.Allow:
+            return Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT, policies=ids)
+        case cedarpy.Decision.Deny:
+            return Ruling(outcome=Outcome.DENY, basis=Basis.FORBID if ids else Basis.DEFAULT_DENY, policies=ids)
+        case _:
+            return _error((), "the request does not fit the schema")
+
+
+def _error(ids: Iterable[str], detail: str) -> Ruling:
+    return Ruling(outcome=Outcome.DENY, basis=Basis.POLICY_ERROR, errors=tuple(sorted(set(ids))), detail=detail)
+
+
+def _below(server: Uid, one: Mapping[str, Any] | None, uid: Uid) -> Mapping[str, Any]:
+    if one is None:
+        return entity(uid, {}, (server,)).json
+    return {**one, "parents": [*one["parents"], uid_json(server)]}
+
+
+def _action_entities(groups: tuple[str, ...]) -> dict[Uid, Mapping[str, Any]]:
+    action, *above = (("Action", group) for group in groups)
+    return {action: entity(action, {}, above).json, **{group: entity(group, {}, ()).json for group in above}}
+
+
+class StackCheck:
+    """Refuses threads whose stack is too small for the deepest policy that a bundle may hold.
+
+    The engine's answer depends on the stack of the thread that asks: a forbid that is too deep for it is skipped with
+    an error. So each thread tries the deepest one once.
+    """
+
+    def __init__(self) -> None:
+        # Parsing takes more stack than evaluating, so it is done on a thread with a large one.
+        self._probe = on_large_stack(lambda: cedarpy.PolicySet.from_str(_probe_text()))
+        self._checked = threading.local()
+
+    def require(self) -> None:
+        """Raise `UnavailableError` on a thread with a small stack."""
+        if getattr(self._checked, "enough", False):
+            return
+        request = {
+            "principal": uid_json(("P", "")),
+            "action": uid_json(("Action", "")),
+            "resource": uid_json(("R", "")),
+        }
+        result = cedarpy.is_authorized(request, self._probe, "[]")
+        if result.diagnostics.errors or result.decision is not cedarpy.Decision.Deny:
+            raise UnavailableError("this thread's stack is too small to evaluate policies; give it at least 2 MiB")
+        self._checked.enough = True
+
+
+def on_large_stack(work: Callable[[], T]) -> T:
+    """Run `work` on a thread of its own with a stack of 64 MiB, and return what it returns."""
+    results: list[T] = []
+    with _stack_size_lock:
+        before = threading.stack_size(64 * 1024 * 1024)
+        try:
+            thread = threading.Thread(target=lambda: results.append(work()))
+            thread.start()
+        finally:
+            threading.stack_size(before)
+    thread.join()
+    return results[0]
+
+
+# `threading.stack_size` is one setting of the process; two changes at once would leave the wrong one behind.
+_stack_size_lock = threading.Lock()
+
+
+def _probe_text() -> str:
+    wide = " || ".join(["principal == resource"] * (_PROBE_TERMS - 1) + ["true"])
+    deep = "(" * (_PROBE_DEPTH - 2) + wide + ")" * (_PROBE_DEPTH - 2)
+    return f"permit(principal, action, resource); forbid(principal, action, resource) when {{ {deep} }};"

@@ -1,0 +1,57 @@
+"""The part of the Cedar schema that authors never write: built-in types and actions."""
+
+from __future__ import annotations
+
+from pdp.policy.catalogue import RISKS, Tool, action_schema
+from pdp.policy.parameters import RecordType
+
+# Actions of the PDP itself, decided by the policies like any tool call.
+REQUEST_SESSION = "pdp/request_session"
+APPROVE_SESSION = "pdp/approve_session"
+DELEGATE_SESSION = "pdp/delegate_session"
+SESSION_ACTIONS = (REQUEST_SESSION, APPROVE_SESSION, DELEGATE_SESSION)
+
+# What the author's schema must declare for entities that the PDP fills.
+SESSION_ATTRIBUTES = {
+    "purpose": "String",
+    "tenant": "String",
+    "environment": "String",
+    "opened_by": "String",
+    "depth": "Long",
+    "labels": "Set<String>",
+}
+SESSION_DECLARATION = (
+    "entity Session in [Grant] = { " + ", ".join(f"{name}: {kind}" for name, kind in SESSION_ATTRIBUTES.items()) + " };"
+)
+
+_SESSION_ACTION = """\
+action "{action}" appliesTo {{ principal: [User], resource: [Session], context: {{
+  agent: Agent, user: User, caller: {{ id: String }}, grants: Set<Grant>, tools: Set<String>, risks: Set<String>,
+  duration: Long, may_delegate: Bool, now: datetime
+}} }};
+"""
+
+
+def preamble(caller_facts: RecordType) -> str:
+    """Write the risk groups and the type of `context.caller`: its `id`, and the facts that the bundle declares."""
+    facts = caller_facts.cedar().strip()[1:-1].strip()
+    fields = "id: String" + (f", {facts}" if facts else "")
+    groups = ", ".join(f'"{risk}"' for risk in RISKS)
+    return f"type PdpCaller = {{ {fields} }};\naction {groups};\n"
+
+
+def session_action(action: str) -> str:
+    """Write the declaration of one of the PDP's own actions."""
+    return _SESSION_ACTION.format(action=action)
+
+
+def full_schema(author: str, caller_facts: RecordType, tools: tuple[Tool, ...]) -> str:
+    """Write the author's schema together with everything that is generated."""
+    return "\n".join(
+        [
+            author,
+            preamble(caller_facts),
+            *(session_action(action) for action in SESSION_ACTIONS),
+            *(action_schema(tool) for tool in tools),
+        ]
+    )

@@ -1,0 +1,72 @@
+"""Watch a policy folder: take a change only when it has settled."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from pdp.policy.contents import belongs
+
+Signature = tuple[tuple[str, int, int], ...]
+
+# Two scans this many seconds apart must agree: a half-copied folder is not a change.
+SETTLE_SECONDS = 0.5
+
+
+def signature(folder: Path) -> Signature:
+    """Return what tells one state of a bundle's files from another: names, sizes and times. Never raises."""
+    found = []
+    try:
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if belongs(name):
+                status = path.stat()
+                found.append((name, status.st_size, status.st_mtime_ns))
+    except OSError:
+        # Something vanished while we looked: not settled, so no two scans agree on this.
+        found.append(("", -1, len(found)))
+    return tuple(found)
+
+
+class Settling:
+    """Decides, scan by scan, when a change has settled. Pure: whoever scans gives the signatures."""
+
+    def __init__(self, loaded: Signature) -> None:
+        self._loaded = loaded
+        self._before = loaded
+
+    def settled(self, now: Signature) -> bool:
+        """Take the next scan; say whether it differs from what is loaded and agrees with the scan before."""
+        agrees = now == self._before
+        self._before = now
+        if not agrees or now == self._loaded:
+            return False
+        self._loaded = now
+        return True
+
+
+class FolderWatch:
+    """A thread that calls `changed` when a settled change has been seen. Errors are `changed`'s business."""
+
+    def __init__(self, folder: Path, changed: Callable[[], None], interval: float = SETTLE_SECONDS) -> None:
+        self._folder = folder
+        self._changed = changed
+        self._interval = interval
+        self._stopping = threading.Event()
+        self._settling = Settling(signature(folder))
+        self._thread = threading.Thread(target=self._run, name="pdp-policy-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching, and wait until the thread has ended."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval):
+            if self._settling.settled(signature(self._folder)):
+                self._changed()

@@ -1,0 +1,106 @@
+"""Read YAML strictly, and remember on which line everything stands."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from pdp.errors import BundleError, Problem
+
+_DEPTH = 16
+
+
+class Section(dict[str, Any]):
+    """A mapping of a YAML file that knows its file and the line of each key (from 1)."""
+
+    def __init__(self, file: str, line: int) -> None:
+        super().__init__()
+        self.file = file
+        self.line = line
+        self.lines: dict[str, int] = {}
+
+    def problem(self, message: str, key: str | None = None) -> Problem:
+        """Return a problem at a key, or at the section itself."""
+        return Problem(self.file, self.lines.get(key, self.line) if key is not None else self.line, message)
+
+    def unknown_keys(self, known: Iterable[str], what: str = "key") -> list[Problem]:
+        """Return a problem for each key that is not known, naming the nearest known one."""
+        names = tuple(known)
+        return [self.problem(unknown(what, key, names), key) for key in self if key not in names]
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """Say that a name is unknown, and which known one is nearest."""
+    near = difflib.get_close_matches(name, tuple(known), n=1)
+    return f"unknown {what}: `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
+
+
+def load_section(file: str, content: bytes) -> Section:
+    """Parse a YAML file whose top is a mapping; an empty file is an empty mapping.
+
+    Only plain mappings, lists and scalars: no tags, no anchors, no duplicate keys, string keys only.
+    Raise `BundleError` with file and line.
+    """
+    try:
+        # CSafeLoader's composer: nodes only, no objects are made.
+        node = yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError:
+        raise BundleError((Problem(file, 0, "not UTF-8"),)) from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise BundleError((Problem(file, line, f"not YAML: {error.problem}"),)) from None
+    except (yaml.YAMLError, RecursionError):
+        raise BundleError((Problem(file, 0, "not YAML"),)) from None
+    if node is None:
+        return Section(file, 1)
+    value = _Reader(file).read(node, 0)
+    if not isinstance(value, Section):
+        raise BundleError((Problem(file, 1, "must be a mapping"),))
+    return value
+
+
+class _Reader:
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._seen: set[int] = set()
+        self._scalars = yaml.SafeLoader("")
+
+    def read(self, node: yaml.Node, depth: int) -> Any:  # noqa: ANN401 - any YAML value
+        line = node.start_mark.line + 1
+        if id(node) in self._seen:
+            raise BundleError((Problem(self._file, line, "aliases are not allowed"),))
+        self._seen.add(id(node))
+        if depth > _DEPTH:
+            raise BundleError((Problem(self._file, line, f"deeper than {_DEPTH} levels"),))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, line, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(item, depth + 1) for item in node.value]
+        return self._scalar(node, line)
+
+    def _mapping(self, node: yaml.MappingNode, line: int, depth: int) -> Section:
+        section = Section(self._file, line)
+        for key_node, value_node in node.value:
+            key_line = key_node.start_mark.line + 1
+            key = self._scalar(key_node, key_line) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                raise BundleError((Problem(self._file, key_line, "a key must be a string; put it in quotes"),))
+            if key in section:
+                raise BundleError((Problem(self._file, key_line, f"key `{key}` stands twice"),))
+            section.lines[key] = key_line
+            section[key] = self.read(value_node, depth + 1)
+        return section
+
+    def _scalar(self, node: yaml.Node, line: int) -> Any:  # noqa: ANN401 - any YAML scalar
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            raise BundleError((Problem(self._file, line, "tags are not allowed"),))
+        try:
+            value = self._scalars.construct_object(node)
+        except (yaml.YAMLError, ValueError):
+            raise BundleError((Problem(self._file, line, "not a plain value"),)) from None
+        if not isinstance(value, str | int | float | bool | None):
+            raise BundleError((Problem(self._file, line, "dates and binary values must stand in quotes"),))
+        return value

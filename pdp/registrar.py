@@ -1,0 +1,572 @@
+"""Opens, approves, narrows and closes sessions: the life cycle with its rules, its policies and its record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pdp.clock import Clock, Deadline, Instant, no_earlier
+from pdp.errors import (
+    InvalidJSONError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    WrongStateError,
+)
+from pdp.ids import handle_digest, new_handle, new_session_id
+from pdp.jsontext import canonical, digest, parse_object
+from pdp.limits import Limits
+from pdp.model import Caller, Role, Ruling, Scope, Session, SessionState
+from pdp.observer import Event, Observer
+from pdp.policy.bundle import Bundle
+from pdp.policy.engine import Question, datetime_value
+from pdp.policy.patterns import ToolPatterns, pattern_problem
+from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
+from pdp.sessions import lifecycle
+from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
+from pdp.sessions.store import ActiveBundle, SessionFilter, SessionStore
+
+_PAGE = 50
+_LARGEST_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """What a PEP asks for. `duration` is seconds, None for the bundle's default."""
+
+    user: str
+    agent: str
+    purpose: str
+    tool_patterns: tuple[str, ...]
+    duration: float | None = None
+    parent_handle: str = ""
+    environment: str = ""
+    attributes_json: bytes = b""
+    labels: tuple[str, ...] = ()
+    may_delegate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopedTool:
+    """One tool of a session's scope, with its risk group in the present catalogue (empty when it is gone)."""
+
+    server: str
+    tool: str
+    definition_digest: str
+    risk: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionView:
+    """A session as people and PEPs see it: with its state now, and what an approval would approve."""
+
+    session: Session
+    state: SessionState
+    tools: tuple[ScopedTool, ...]
+    request_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """Which sessions to revoke."""
+
+    kind: Literal["session", "user", "agent", "tenant"]
+    value: str
+
+
+class Registrar:
+    """The only way by which sessions come to be and change. Safe to use from many threads.
+
+    `trusted_attributes` names the attributes of a user that a PEP may vouch for. Every method raises
+    `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionStore,
+        bundle_for: Callable[[ActiveBundle | None], Bundle],
+        clock: Clock,
+        observer: Observer,
+        limits: Limits,
+        trusted_attributes: frozenset[str] = frozenset(),
+    ) -> None:
+        self._sessions = sessions
+        self._bundle_for = bundle_for
+        self._clock = clock
+        self._observer = observer
+        self._limits = limits
+        self._trusted = trusted_attributes
+
+    def request(self, wanted: SessionRequest, caller: Caller) -> tuple[SessionView, str]:
+        """Open a session that waits for approval, and return it with its secret handle.
+
+        A delegation that the parent's approval and the policies allow becomes active at once. Raise
+        `InvalidRequestError` naming the field, `PermissionDeniedError` when the policies refuse,
+        `WrongStateError` when the parent is not active.
+        """
+        bundle, now = self._bundle(), self._now()
+        parents = self._parents(wanted, caller, now)
+        draft, handle = self._draft(wanted, caller, parents, bundle, now)
+        scope = self._expansion(draft, parents, bundle)
+        _require_tools(wanted, scope)
+        self._require_policy(bundle, REQUEST_SESSION, draft, scope, caller, speaker=draft.user, grants=())
+        if parents and self._may_delegate(draft, scope, parents, bundle, caller):
+            approved = lifecycle.approve(
+                draft, now, scope=scope, grants=(), by=parents[0].id, no_later_than=earliest_end(parents)
+            )
+            draft = replace(approved, epoch=1)
+        self._insert(draft, bundle, now, caller)
+        self._tell("session.requested", draft, caller, now)
+        if draft.state is SessionState.ACTIVE:
+            self._tell("session.approved", draft, caller, now, by=draft.approved_by)
+        return self._view((draft, *parents), bundle, now), handle
+
+    def approve(self, session_id: str, *, request_digest: str, grants: tuple[str, ...], caller: Caller) -> SessionView:
+        """Approve exactly what was shown.
+
+        Raise `WrongStateError` when the session does not wait for approval or what would be approved is not what
+        was shown, and `PermissionDeniedError` when a rule or the policies refuse.
+        """
+        _require_person(caller)
+        bundle, now = self._bundle(), self._now()
+        chain = self._chain(session_id, caller)
+        session, parents = chain[0], chain[1:]
+        state = state_of(session, now)
+        if state is not SessionState.REQUESTED:
+            raise WrongStateError(f"the session is {state.value}, not requested")
+        _require_active(parents, now)
+        scope = self._expansion(session, parents, bundle)
+        if request_digest != _request_digest(session, scope):
+            raise WrongStateError("what was shown is not what would be approved now; look at the session again")
+        self._require_policy(bundle, APPROVE_SESSION, session, scope, caller, speaker=caller.id, grants=grants)
+        bound = earliest_end(parents) if parents else None
+        approved = lifecycle.approve(session, now, scope=scope, grants=grants, by=caller.id, no_later_than=bound)
+        self._sessions.update([approved], wall_at=now.wall_at)
+        self._tell("session.approved", approved, caller, now, by=caller.id, grants=",".join(approved.grants))
+        return self._view((approved, *parents), bundle, now)
+
+    def deny(self, session_id: str, *, reason: str, caller: Caller) -> SessionView:
+        """Refuse a requested session. Raise `WrongStateError` when it does not wait for approval."""
+        _require_person(caller)
+        bundle, now = self._bundle(), self._now()
+        chain = self._chain(session_id, caller)
+        denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
+        self._sessions.update([denied], wall_at=now.wall_at)
+        self._tell("session.denied", denied, caller, now)
+        return self._view((denied, *chain[1:]), bundle, now)
+
+    def end(self, handle: str, *, caller: Caller) -> SessionView:
+        """End a session and all below it. Raise `WrongStateError` when it is over already."""
+        bundle, now = self._bundle(), self._now()
+        chain = self._visible(self._sessions.view(handle_digest(handle)).chain, caller)
+        self._require_live(chain[0], now)
+        changed = self._sessions.change_tree(chain[0].id, lifecycle.end(now, by=caller.id), wall_at=now.wall_at)
+        for session in changed:
+            self._tell("session.ended", session, caller, now)
+        return self._view(self._chain(chain[0].id, caller), bundle, now)
+
+    def revoke(self, selector: Selector, *, reason: str, caller: Caller) -> tuple[str, ...]:
+        """Revoke the live sessions that the selector names and all below them; return their ids, sorted.
+
+        Raise `NotFoundError` for an unknown session id, and `PermissionDeniedError` for a foreign tenant.
+        """
+        now = self._now()
+        change = lifecycle.revoke(now, by=caller.id, reason=reason)
+        if selector.kind == "session":
+            session = self._chain(selector.value, caller)[0]
+            changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at)
+        else:
+            changed = self._sessions.change_where(_selected(selector, caller), change, wall_at=now.wall_at)
+        for session in changed:
+            self._tell("session.revoked", session, caller, now)
+        return tuple(sorted(session.id for session in changed))
+
+    def get(self, session_id: str, *, caller: Caller) -> SessionView:
+        """Return one session. Raise `NotFoundError` for an unknown id, and for one that is none of the caller's."""
+        return self._view(self._chain(session_id, caller), self._bundle(), self._now())
+
+    def list(
+        self,
+        *,
+        state: SessionState | None,
+        user: str,
+        agent: str,
+        page_size: int,
+        page_token: str,
+        caller: Caller,
+    ) -> tuple[tuple[SessionView, ...], str]:
+        """Return a page of sessions, newest first, and the token of the next page (empty at the end)."""
+        size = _page_size(page_size)
+        before = _page_start(page_token)
+        bundle, now = self._bundle(), self._now()
+        which = SessionFilter(
+            tenant=caller.tenant,
+            user=user,
+            agent=agent,
+            opened_by="" if _sees_all(caller) else caller.id,
+            states=_stored_states(state),
+        )
+        found: list[SessionView] = []
+        while True:
+            page = self._sessions.select(which, limit=size, before=before)
+            for session in page:
+                # EXPIRED is computed, so the store cannot filter by it.
+                if state in (None, state_of(session, now)):
+                    found.append(self._view((session, *self._sessions.get(session.id)[1:]), bundle, now))
+                before = (session.requested_at, session.id)
+                if len(found) == size:
+                    return tuple(found), _page_token(before)
+            if len(page) < size:
+                return tuple(found), ""
+
+    def narrow(
+        self,
+        session_id: str,
+        *,
+        tool_patterns: tuple[str, ...],
+        expires_at: float | None,
+        labels: tuple[str, ...],
+        caller: Caller,
+    ) -> SessionView:
+        """Narrow an active session: fewer tools, an earlier end, more labels.
+
+        Raise `InvalidRequestError` naming the field, `WrongStateError` unless active, `ConflictError` when somebody
+        else changed it first.
+        """
+        _require_patterns(tool_patterns, self._limits)
+        bundle, now = self._bundle(), self._now()
+        chain = self._chain(session_id, caller)
+        session = chain[0]
+        if session.scope is None:
+            raise WrongStateError(f"the session is {state_of(session, now).value}, not active")
+        keep = ToolPatterns(tool_patterns)
+        tools = {a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)}
+        end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
+        narrowed = lifecycle.narrow(session, now, scope=_scope(tools), deadline=end, labels=labels)
+        if narrowed is not None:
+            self._sessions.update([narrowed], wall_at=now.wall_at)
+            self._tell("session.narrowed", narrowed, caller, now)
+        return self._view((narrowed or session, *chain[1:]), bundle, now)
+
+    # What is asked for.
+
+    def _insert(self, draft: Session, bundle: Bundle, now: Instant, caller: Caller) -> None:
+        self._sessions.insert(draft, wall_at=now.wall_at)
+        # A bundle that became active between reading the directory and inserting has not seen this session.
+        active = self._bundle()
+        if active.version != bundle.version:
+            captured = active.directory.capture(draft.user, draft.agent)
+            self._sessions.change_tree(
+                draft.id, lambda session: lifecycle.recapture(session, now, captured, by=caller.id), wall_at=now.wall_at
+            )
+
+    def _draft(
+        self, wanted: SessionRequest, caller: Caller, parents: tuple[Session, ...], bundle: Bundle, now: Instant
+    ) -> tuple[Session, str]:
+        _require_patterns(wanted.tool_patterns, self._limits)
+        duration = bundle.session_seconds if wanted.duration is None else wanted.duration
+        if not 0 < duration <= self._limits.session_seconds:
+            raise InvalidRequestError(
+                "duration", f"must be more than 0 and at most {self._limits.session_seconds:g} s (`session_seconds`)"
+            )
+        captured = bundle.directory.capture(wanted.user, wanted.agent)
+        if captured is None:
+            known = ("User", wanted.user) in bundle.directory.entities
+            raise InvalidRequestError("agent" if known else "user", "is not in the directory")
+        handle = new_handle()
+        return Session(
+            id=new_session_id(),
+            handle_digest=handle_digest(handle),
+            state=SessionState.REQUESTED,
+            user=wanted.user,
+            agent=wanted.agent,
+            purpose=wanted.purpose,
+            tool_patterns=wanted.tool_patterns,
+            duration=float(duration),
+            requested_at=now.wall_at,
+            deadline=Deadline.after(now, bundle.request_seconds),
+            tenant=caller.tenant,
+            environment=wanted.environment,
+            opened_by=caller.id,
+            parent_id=parents[0].id if parents else "",
+            ancestor_ids=tuple(parent.id for parent in parents),
+            may_delegate=wanted.may_delegate,
+            # A child carries its parent's labels: what marks the parent marks what it delegates.
+            labels=tuple(sorted({*wanted.labels, *(label for parent in parents for label in parent.labels)})),
+            entities_json=captured,
+            attributes_json=self._attributes(wanted),
+        ), handle
+
+    def _attributes(self, wanted: SessionRequest) -> str:
+        try:
+            attributes = parse_object(wanted.attributes_json, self._limits)
+            text = json.dumps(attributes, sort_keys=True)
+        except InvalidJSONError as error:
+            raise InvalidRequestError("user_attributes_json", str(error)) from None
+        except TypeError:
+            raise InvalidRequestError("user_attributes_json", "numbers must be integers") from None
+        for name in attributes:
+            if name not in self._trusted:
+                raise InvalidRequestError("user_attributes_json", f"`{name}` may not be vouched for by a caller")
+        return text
+
+    def _parents(self, wanted: SessionRequest, caller: Caller, now: Instant) -> tuple[Session, ...]:
+        if not wanted.parent_handle:
+            return ()
+        view = self._sessions.view(handle_digest(wanted.parent_handle))
+        parents = self._visible(view.chain, caller)
+        _require_active(parents, now)
+        if len(parents) > self._limits.delegation_depth:
+            raise InvalidRequestError(
+                "parent_session_handle", f"deeper than {self._limits.delegation_depth} (limit `delegation_depth`)"
+            )
+        return parents
+
+    def _expansion(self, session: Session, parents: tuple[Session, ...], bundle: Bundle) -> Scope:
+        """Return the tools that the patterns mean now, within the agent's ceiling and every parent's scope."""
+        asked = ToolPatterns(session.tool_patterns)
+        ceiling = bundle.directory.ceilings.get(session.agent, ToolPatterns(()))
+        tools = {
+            action: tool.definition_digest
+            for action, tool in bundle.catalogue.tools.items()
+            if asked.match(action) and ceiling.match(action)
+        }
+        for parent in parents:
+            within = parent.scope.tools if parent.scope else {}
+            tools = {action: found for action, found in tools.items() if within.get(action) == found}
+        return _scope(tools)
+
+    # Rules and policies.
+
+    def _may_delegate(
+        self, draft: Session, scope: Scope, parents: tuple[Session, ...], bundle: Bundle, caller: Caller
+    ) -> bool:
+        parent = parents[0]
+        if not (parent.may_delegate and parent.user == draft.user):
+            return False
+        return self._ask(bundle, DELEGATE_SESSION, draft, scope, caller, speaker=draft.user, grants=()).allowed
+
+    def _require_policy(
+        self,
+        bundle: Bundle,
+        action: str,
+        session: Session,
+        scope: Scope,
+        caller: Caller,
+        *,
+        speaker: str,
+        grants: tuple[str, ...],
+    ) -> None:
+        ruling = self._ask(bundle, action, session, scope, caller, speaker=speaker, grants=grants)
+        if not ruling.allowed:
+            names = ", ".join(ruling.policies or ruling.errors)
+            raise PermissionDeniedError(
+                f"the policies refuse `{action}`: {ruling.basis.value}" + f" ({names})" * bool(names)
+            )
+
+    def _ask(
+        self,
+        bundle: Bundle,
+        action: str,
+        session: Session,
+        scope: Scope,
+        caller: Caller,
+        *,
+        speaker: str,
+        grants: tuple[str, ...],
+    ) -> Ruling:
+        risks = sorted({tool.risk for name in scope.tools if (tool := bundle.catalogue.tools.get(name))})
+        context = {
+            "agent": _reference("Agent", session.agent),
+            "user": _reference("User", session.user),
+            "caller": {"id": caller.id},
+            "grants": [_reference("Grant", grant) for grant in sorted(set(grants))],
+            "tools": sorted(scope.tools),
+            "risks": risks,
+            "duration": int(session.duration),
+            "may_delegate": session.may_delegate,
+            "now": datetime_value(self._clock.now().wall_at),
+        }
+        question = Question(
+            user=speaker,
+            agent=session.agent,
+            session_id=session.id,
+            resource=("Session", session.id),
+            context=json.dumps(context),
+        )
+        try:
+            known = bundle.session_entities(session, speaker=speaker)
+        except ValueError:
+            raise InvalidRequestError("user_attributes_json", "does not fit the schema of the bundle") from None
+        return bundle.slice(action).ask(question, known)
+
+    # What the caller may see.
+
+    def _chain(self, session_id: str, caller: Caller) -> tuple[Session, ...]:
+        return self._visible(self._sessions.get(session_id), caller)
+
+    def _visible(self, chain: tuple[Session, ...], caller: Caller) -> tuple[Session, ...]:
+        # Unknown and foreign look the same.
+        if not chain or chain[0].tenant != caller.tenant:
+            raise NotFoundError("no such session")
+        if not _sees_all(caller) and chain[0].opened_by != caller.id:
+            raise NotFoundError("no such session")
+        return chain
+
+    def _require_live(self, session: Session, now: Instant) -> None:
+        state = state_of(session, now)
+        if state not in LIVE:
+            raise WrongStateError(f"the session is {state.value} already")
+
+    def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant) -> SessionView:
+        session = chain[0]
+        state = state_of(session, now)
+        waiting = state is SessionState.REQUESTED
+        scope = self._expansion(session, chain[1:], bundle) if waiting else session.scope
+        return SessionView(
+            session=session,
+            state=state,
+            tools=_scoped_tools(scope, bundle) if scope else (),
+            request_digest=_request_digest(session, scope) if waiting and scope else "",
+        )
+
+    def _bundle(self) -> Bundle:
+        return self._bundle_for(self._sessions.active_bundle())
+
+    def _now(self) -> Instant:
+        # The high-water mark stands in every view; any handle serves.
+        return no_earlier(self._clock.now(), self._sessions.view(bytes(32)).high_water_at)
+
+    def _tell(self, kind: str, session: Session, caller: Caller, now: Instant, **facts: str) -> None:
+        facts |= {"reason": session.reason} if session.reason else {}
+        facts |= {"parent_id": session.parent_id} if session.parent_id else {}
+        self._observer.event(
+            Event(
+                kind=kind,
+                at=now.wall_at,
+                caller_id=caller.id,
+                session_id=session.id,
+                user=session.user,
+                agent=session.agent,
+                tenant=session.tenant,
+                facts=facts,
+            )
+        )
+
+
+def _require_person(caller: Caller) -> None:
+    # No policy lifts this: what asks for calls never approves sessions.
+    if Role.PEP in caller.roles or Role.APPROVER not in caller.roles:
+        raise PermissionDeniedError("only an approver that is no gateway may decide about a session")
+
+
+def _require_active(chain: Iterable[Session], now: Instant) -> None:
+    for session in chain:
+        state = state_of(session, now)
+        if state is not SessionState.ACTIVE:
+            raise WrongStateError(f"the parent session is {state.value}, not active")
+
+
+def _require_patterns(patterns: tuple[str, ...], limits: Limits) -> None:
+    if len(patterns) > limits.tool_patterns:
+        raise InvalidRequestError("tool_patterns", f"more than {limits.tool_patterns} (limit `tool_patterns`)")
+    for place, pattern in enumerate(patterns):
+        if problem := pattern_problem(pattern):
+            raise InvalidRequestError(f"tool_patterns[{place}]", problem)
+
+
+def _require_tools(wanted: SessionRequest, scope: Scope) -> None:
+    if not wanted.tool_patterns:
+        raise InvalidRequestError("tool_patterns", "at least one is needed")
+    for place, pattern in enumerate(wanted.tool_patterns):
+        one = ToolPatterns((pattern,))
+        if not any(one.match(action) for action in scope.tools):
+            raise InvalidRequestError(f"tool_patterns[{place}]", "matches no tool that the agent may have")
+
+
+def _request_digest(session: Session, scope: Scope) -> str:
+    """Return the digest of exactly what is shown to the approver and nothing that changes while it waits."""
+    shown = {
+        "session_id": session.id,
+        "user": session.user,
+        "agent": session.agent,
+        "purpose": session.purpose,
+        "tool_patterns": list(session.tool_patterns),
+        "tools": dict(scope.tools),
+        "duration": session.duration,
+        "tenant": session.tenant,
+        "environment": session.environment,
+        "opened_by": session.opened_by,
+        "parent_id": session.parent_id,
+        "may_delegate": session.may_delegate,
+        "labels": list(session.labels),
+        "attributes": session.attributes_json,
+    }
+    return digest(canonical(shown))
+
+
+def _scope(tools: dict[str, str]) -> Scope:
+    return Scope(id=digest(canonical(tools)), tools=tools)
+
+
+def _scoped_tools(scope: Scope, bundle: Bundle) -> tuple[ScopedTool, ...]:
+    tools = []
+    for action in sorted(scope.tools):
+        server, _, name = action.partition("/")
+        known = bundle.catalogue.tools.get(action)
+        tools.append(
+            ScopedTool(
+                server=server, tool=name, definition_digest=scope.tools[action], risk=known.risk if known else ""
+            )
+        )
+    return tuple(tools)
+
+
+def _selected(selector: Selector, caller: Caller) -> SessionFilter:
+    states = LIVE
+    match selector.kind:
+        case "user":
+            return SessionFilter(tenant=caller.tenant, user=selector.value, states=states)
+        case "agent":
+            return SessionFilter(tenant=caller.tenant, agent=selector.value, states=states)
+        case _:
+            if selector.value != caller.tenant:
+                raise PermissionDeniedError("another tenant's sessions cannot be revoked")
+            return SessionFilter(tenant=caller.tenant, states=states)
+
+
+def _sees_all(caller: Caller) -> bool:
+    return not caller.roles.isdisjoint({Role.APPROVER, Role.AUDITOR, Role.ADMIN})
+
+
+def _stored_states(state: SessionState | None) -> frozenset[SessionState]:
+    if state is None:
+        return frozenset()
+    return LIVE if state is SessionState.EXPIRED else frozenset({state})
+
+
+def _reference(kind: str, name: str) -> dict[str, dict[str, str]]:
+    return {"__entity": {"type": kind, "id": name}}
+
+
+def _page_size(wanted: int) -> int:
+    if not 0 <= wanted <= _LARGEST_PAGE:
+        raise InvalidRequestError("page_size", f"must be between 0 and {_LARGEST_PAGE}")
+    return wanted or _PAGE
+
+
+def _page_token(last: tuple[float, str]) -> str:
+    return f"{last[0]!r}/{last[1]}"
+
+
+def _page_start(token: str) -> tuple[float, str] | None:
+    if not token:
+        return None
+    at, _, session_id = token.partition("/")
+    try:
+        return float(at), session_id
+    except ValueError:
+        raise InvalidRequestError("page_token", "is not one that this service gave") from None

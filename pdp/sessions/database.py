@@ -1,0 +1,185 @@
+"""Create and open the SQLite file of a session store, and say in our words what went wrong with it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from pdp.errors import StoreUnavailableError
+
+SCHEMA_VERSION: Final = 1
+
+# Before this version, several writing connections could corrupt a WAL database (SQLite 3.51.3 release notes).
+_SOUND_ENGINE: Final = (3, 51, 3)
+
+# `changes` tells other connections which sessions to read again; an insert leaves no trace in it, because nobody
+# remembers anything about a session that did not exist. `forgotten_revision` is the latest revision of which
+# changes were removed: who has seen less has to read everything again.
+_SCHEMA: Final = """
+CREATE TABLE meta (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  schema_version INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  forgotten_revision INTEGER NOT NULL,
+  high_water_at REAL NOT NULL,
+  bundle_version TEXT NOT NULL,
+  bundle_activated_at REAL NOT NULL,
+  bundle_activated_by TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE sessions (
+  id TEXT NOT NULL UNIQUE,
+  handle_digest BLOB NOT NULL UNIQUE,
+  state TEXT NOT NULL,
+  tenant TEXT NOT NULL,
+  user TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  opened_by TEXT NOT NULL,
+  requested_at REAL NOT NULL,
+  epoch INTEGER NOT NULL,
+  parent_id TEXT NOT NULL,
+  depth INTEGER NOT NULL,
+  session_json TEXT NOT NULL
+) STRICT;
+CREATE INDEX sessions_by_age ON sessions (requested_at, id);
+CREATE INDEX sessions_by_user ON sessions (user, requested_at, id);
+CREATE INDEX sessions_by_agent ON sessions (agent, requested_at, id);
+CREATE INDEX sessions_by_state ON sessions (state, requested_at, id);
+CREATE INDEX sessions_by_parent ON sessions (parent_id);
+
+CREATE TABLE scopes (id TEXT PRIMARY KEY, tools_json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE changes (
+  position INTEGER PRIMARY KEY,
+  revision INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  id TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE bundles (
+  version TEXT PRIMARY KEY,
+  content BLOB NOT NULL,
+  activated_at REAL NOT NULL,
+  activated_by TEXT NOT NULL,
+  revision INTEGER NOT NULL
+) STRICT;
+"""
+
+
+class Database:
+    """The file of one store. All errors are `StoreUnavailableError` and quote nothing that is stored."""
+
+    def __init__(self, path: Path, *, busy_seconds: float) -> None:
+        require_sound_engine(apsw.sqlite_lib_version())
+        # An absolute path keeps its meaning when the process changes its folder, and is never `:memory:`.
+        self._path = path.absolute()
+        self._busy_milliseconds = round(busy_seconds * 1000)
+        try:
+            self._create()
+            self._identity = _identity(self._path)
+        except OSError as error:
+            raise StoreUnavailableError(f"cannot create the session store `{path}`: {error.strerror}") from None
+
+    def connect(self) -> apsw.Connection:
+        """Open a connection that waits for locks, and syncs before it acknowledges."""
+        connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close(force=True)
+            raise
+        return connection
+
+    def require_same_file(self) -> None:
+        """Raise when the path no longer leads to the file that was opened: its data would be old for ever."""
+        try:
+            same = _identity(self._path) == self._identity
+        except OSError:
+            same = False
+        if not same:
+            raise StoreUnavailableError(f"the session store was moved, removed or replaced: `{self._path}`")
+
+    def _prepare(self, connection: apsw.Connection) -> None:
+        connection.set_busy_timeout(self._busy_milliseconds)
+        try:
+            version: int | None = connection.execute("SELECT schema_version FROM meta").get
+        except (apsw.SQLError, apsw.NotADBError):
+            version = None
+        if version is None:
+            raise StoreUnavailableError(f"not a session store: `{self._path}`")
+        require_known_schema(version)
+        # Files that we made are in this mode already; one that was restored from a dump may not be.
+        if connection.execute("PRAGMA journal_mode=WAL").get != "wal":
+            raise StoreUnavailableError(f"the session store's file system has no shared memory: `{self._path}`")
+        connection.execute("PRAGMA synchronous=FULL")
+        # Large sorts must not spill sessions into files outside our folder.
+        connection.execute("PRAGMA temp_store=MEMORY")
+
+    def _create(self) -> None:
+        # The file appears under its name only when it is complete, so that processes that start together need
+        # no lock. It is never opened and closed except by SQLite: closing a file drops the process's locks on it.
+        folder = self._path.parent
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._path.exists():
+            return
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as workshop:
+            draft = Path(workshop) / self._path.name
+            draft.touch(mode=0o600)
+            connection = apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(_SCHEMA)
+            connection.execute("INSERT INTO meta VALUES (1, ?, 0, 0, 0.0, '', 0.0, '')", (SCHEMA_VERSION,))
+            connection.close()
+            with suppress(FileExistsError):
+                os.link(draft, self._path)
+        _sync_folder(folder)
+
+
+def require_sound_engine(version: str) -> None:
+    """Raise `StoreUnavailableError` when this version of SQLite can corrupt a store."""
+    if tuple(int(part) for part in version.split(".")) < _SOUND_ENGINE:
+        wanted = ".".join(str(part) for part in _SOUND_ENGINE)
+        raise StoreUnavailableError(f"SQLite `{version}` can corrupt the session store: {wanted} or later is needed")
+
+
+def require_known_schema(version: int) -> None:
+    """Raise `StoreUnavailableError` when a newer program has written the store."""
+    if version > SCHEMA_VERSION:
+        raise StoreUnavailableError(
+            f"the session store has schema `{version}`, and this program knows `{SCHEMA_VERSION}`: upgrade the program"
+        )
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn the engine's errors into `StoreUnavailableError`."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise unavailable(error) from None
+
+
+def unavailable(error: apsw.Error) -> StoreUnavailableError:
+    """Return what to raise for an error of the engine; its own message stays out, as it may hold values."""
+    # Errors of the binding itself, such as the use of a closed connection, have no code of SQLite.
+    code = apsw.mapping_result_codes.get(getattr(error, "result", -1), "closed")
+    return StoreUnavailableError(f"the session store does not answer: `{code}`")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

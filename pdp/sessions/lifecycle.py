@@ -1,0 +1,114 @@
+"""The life cycle of a session as pure functions: what state it is in, and what it can become.
+
+REQUESTED → ACTIVE → ENDED | EXPIRED | REVOKED; REQUESTED → DENIED | EXPIRED | ENDED | REVOKED.
+Terminal states absorb. There is no suspend, extend, renew or refresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from pdp.clock import Deadline, Instant
+from pdp.errors import WrongStateError
+from pdp.model import Scope, Session, SessionState
+
+LIVE = frozenset({SessionState.REQUESTED, SessionState.ACTIVE})
+
+
+def state_of(session: Session, now: Instant) -> SessionState:
+    """Return where a session stands now. The one place that knows about expiry."""
+    if session.state in LIVE and session.deadline.passed(now):
+        return SessionState.EXPIRED
+    return session.state
+
+
+def earliest_end(chain: Sequence[Session]) -> Deadline:
+    """Return the end of the first session of a chain to end; the chain holds at least one."""
+    end = chain[0].deadline
+    for session in chain[1:]:
+        end = end.earliest(session.deadline)
+    return end
+
+
+def approve(
+    session: Session, now: Instant, *, scope: Scope, grants: tuple[str, ...], by: str, no_later_than: Deadline | None
+) -> Session:
+    """Return the approved session: its time begins, its tools are frozen.
+
+    `no_later_than` bounds its end, for a session below another. Raise `WrongStateError` unless REQUESTED.
+    """
+    _require(session, now, SessionState.REQUESTED)
+    deadline = Deadline.after(now, session.duration)
+    return replace(
+        session,
+        state=SessionState.ACTIVE,
+        epoch=session.epoch + 1,
+        scope=scope,
+        grants=tuple(sorted(set(grants))),
+        deadline=deadline.earliest(no_later_than) if no_later_than else deadline,
+        approved_at=now.wall_at,
+        approved_by=by,
+    )
+
+
+def deny(session: Session, now: Instant, *, by: str, reason: str) -> Session:
+    """Return the refused session. Raise `WrongStateError` unless REQUESTED."""
+    _require(session, now, SessionState.REQUESTED)
+    return _closed(session, SessionState.DENIED, now, by, reason)
+
+
+def end(now: Instant, *, by: str) -> Callable[[Session], Session | None]:
+    """Return the change that ends a live session and leaves any other as it is."""
+    return lambda session: _close_live(session, SessionState.ENDED, now, by, "")
+
+
+def revoke(now: Instant, *, by: str, reason: str) -> Callable[[Session], Session | None]:
+    """Return the change that revokes a live session and leaves any other as it is."""
+    return lambda session: _close_live(session, SessionState.REVOKED, now, by, reason)
+
+
+def narrow(
+    session: Session, now: Instant, *, scope: Scope, deadline: Deadline, labels: tuple[str, ...]
+) -> Session | None:
+    """Return the narrowed session, or None when nothing changes. Raise `WrongStateError` unless ACTIVE.
+
+    INVARIANT: the scope is part of the present one, the deadline is not later, and no label is lost.
+    """
+    _require(session, now, SessionState.ACTIVE)
+    if session.scope is None or not scope.tools.items() <= session.scope.tools.items():
+        raise WrongStateError("a session can only be narrowed")
+    narrowed = replace(
+        session,
+        epoch=session.epoch + 1,
+        scope=scope,
+        deadline=session.deadline.earliest(deadline),
+        labels=tuple(sorted({*session.labels, *labels})),
+    )
+    return None if replace(narrowed, epoch=session.epoch) == session else narrowed
+
+
+def recapture(session: Session, now: Instant, entities_json: str | None, *, by: str) -> Session | None:
+    """Return the session with what the directory says now; None when it says the same.
+
+    A session whose user or agent is gone (`entities_json` is None) is revoked.
+    """
+    if entities_json is None:
+        return _close_live(session, SessionState.REVOKED, now, by, "its user or agent is no longer in the directory")
+    if entities_json == session.entities_json:
+        return None
+    return replace(session, epoch=session.epoch + 1, entities_json=entities_json)
+
+
+def _close_live(session: Session, state: SessionState, now: Instant, by: str, reason: str) -> Session | None:
+    return _closed(session, state, now, by, reason) if state_of(session, now) in LIVE else None
+
+
+def _closed(session: Session, state: SessionState, now: Instant, by: str, reason: str) -> Session:
+    return replace(session, state=state, epoch=session.epoch + 1, ended_at=now.wall_at, ended_by=by, reason=reason)
+
+
+def _require(session: Session, now: Instant, wanted: SessionState) -> None:
+    state = state_of(session, now)
+    if state is not wanted:
+        raise WrongStateError(f"the session is {state.value}, not {wanted.value}")

@@ -1,0 +1,183 @@
+"""Keep sessions in memory: for tests, and for embedded use that may forget everything at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from heapq import nlargest
+from threading import Lock
+
+from pdp.errors import ConflictError, StoreUnavailableError
+from pdp.model import Session, SessionState
+from pdp.sessions.scopes import ScopePool
+from pdp.sessions.store import ActiveBundle, Change, SessionFilter, StoreView
+from pdp.sessions.succession import BUNDLES_KEPT, require_new, require_successor, successors_of
+
+
+class MemorySessionStore:
+    """A `SessionStore` that lives as long as its process. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._scopes = ScopePool()
+        self._sessions: dict[str, Session] = {}
+        self._ids: dict[bytes, str] = {}
+        self._children: dict[str, list[str]] = {}
+        self._bundle: ActiveBundle | None = None
+        self._contents: dict[str, bytes] = {}
+        self._high_water_at = 0.0
+        self._closed = False
+
+    def view(self, handle_digest: bytes) -> StoreView:
+        """Return the session with this handle digest, its ancestors and the active bundle."""
+        with self._open():
+            return StoreView(
+                chain=self._chain(self._ids.get(handle_digest, "")),
+                bundle=self._bundle,
+                high_water_at=self._high_water_at,
+            )
+
+    def get(self, session_id: str) -> tuple[Session, ...]:
+        """Return a session by public id and its ancestors, nearest first; empty when there is none."""
+        with self._open():
+            return self._chain(session_id)
+
+    def insert(self, session: Session, *, wall_at: float) -> None:
+        """Add a new session. `ConflictError` when its id or handle exists."""
+        with self._open():
+            if session.id in self._sessions or session.handle_digest in self._ids:
+                raise ConflictError(f"a session with this id or handle exists: `{session.id}`")
+            require_new(session, self._sessions.get(session.parent_id))
+            self._write([session], wall_at)
+            self._ids[session.handle_digest] = session.id
+            self._children.setdefault(session.parent_id, []).append(session.id)
+
+    def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
+        """Replace sessions, all or none; each must be the direct successor of what is stored."""
+        with self._open():
+            draft: dict[str, Session] = {}
+            for session in sessions:
+                require_successor(draft.get(session.id) or self._sessions.get(session.id), session)
+                draft[session.id] = session
+            self._write(draft.values(), wall_at)
+
+    def select(
+        self, which: SessionFilter, *, limit: int, before: tuple[float, str] | None = None
+    ) -> tuple[Session, ...]:
+        """Return matching sessions, newest first."""
+        with self._open():
+            found = (
+                session
+                for session in self._sessions.values()
+                if _matches(which, session) and (before is None or _age(session) < before)
+            )
+            return tuple(nlargest(limit, found, key=_age))
+
+    def change_where(self, which: SessionFilter, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+        """Apply `change` to every matching session and all their descendants in one transaction."""
+        with self._open():
+            matching = [session.id for session in self._sessions.values() if _matches(which, session)]
+            return self._write(successors_of(self._families(matching), change), wall_at)
+
+    def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+        """Apply `change` to one session and all its descendants in one transaction."""
+        with self._open():
+            known = [session_id] if session_id in self._sessions else []
+            return self._write(successors_of(self._families(known), change), wall_at)
+
+    def activate_bundle(self, bundle: ActiveBundle, content: bytes, change: Change) -> tuple[Session, ...]:
+        """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
+        with self._open():
+            if self._bundle is not None and self._bundle.version == bundle.version:
+                return ()
+            live = [session for session in self._sessions.values() if session.state in _LIVE]
+            changed = successors_of(sorted(live, key=_seniority), change)
+            written = self._write(changed, bundle.activated_at)
+            self._bundle = bundle
+            self._contents.pop(bundle.version, None)
+            self._contents[bundle.version] = content
+            for version in list(self._contents)[:-BUNDLES_KEPT]:
+                del self._contents[version]
+            return written
+
+    def bundle_content(self, version: str) -> bytes | None:
+        """Return the kept content of a bundle, or None. The ten last activated are kept."""
+        with self._open():
+            return self._contents.get(version)
+
+    def active_bundle(self) -> ActiveBundle | None:
+        """Return the active bundle, or None before the first activation."""
+        with self._open():
+            return self._bundle
+
+    def touch(self, *, wall_at: float) -> None:
+        """Raise the high-water mark."""
+        with self._open():
+            self._write([], wall_at)
+
+    def count_by_state(self) -> dict[SessionState, int]:
+        """Return how many sessions are stored in each state, as stored."""
+        with self._open():
+            counts = Counter(session.state for session in self._sessions.values())
+            return {state: counts[state] for state in SessionState}
+
+    def close(self) -> None:
+        """Forget everything; afterwards the store does not answer."""
+        with self._lock:
+            self._closed = True
+            self._sessions.clear()
+            self._ids.clear()
+            self._children.clear()
+            self._contents.clear()
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailableError("the session store is closed")
+            yield
+
+    def _chain(self, session_id: str) -> tuple[Session, ...]:
+        session = self._sessions.get(session_id)
+        if session is None:
+            return ()
+        return (session, *(self._sessions[ancestor_id] for ancestor_id in session.ancestor_ids))
+
+    def _families(self, session_ids: Iterable[str]) -> list[Session]:
+        found: dict[str, Session] = {}
+        pending = list(session_ids)
+        while pending:
+            session_id = pending.pop()
+            if session_id not in found:
+                found[session_id] = self._sessions[session_id]
+                pending.extend(self._children.get(session_id, ()))
+        return sorted(found.values(), key=_seniority)
+
+    def _write(self, sessions: Iterable[Session], wall_at: float) -> tuple[Session, ...]:
+        # Adopting may refuse; nothing is changed before all are adopted.
+        written = tuple(self._scopes.adopt(session) for session in sessions)
+        self._sessions.update((session.id, session) for session in written)
+        self._high_water_at = max(self._high_water_at, wall_at)
+        return written
+
+
+_LIVE = frozenset({SessionState.REQUESTED, SessionState.ACTIVE})
+
+
+def _matches(which: SessionFilter, session: Session) -> bool:
+    return (
+        (not which.tenant or session.tenant == which.tenant)
+        and (not which.user or session.user == which.user)
+        and (not which.agent or session.agent == which.agent)
+        and (not which.opened_by or session.opened_by == which.opened_by)
+        and (not which.states or session.state in which.states)
+    )
+
+
+def _age(session: Session) -> tuple[float, str]:
+    return session.requested_at, session.id
+
+
+def _seniority(session: Session) -> tuple[int, float, str]:
+    return session.depth, session.requested_at, session.id

@@ -1,0 +1,74 @@
+"""Write sessions as rows and read them back, without losing anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from pdp.clock import Deadline
+from pdp.errors import StoreUnavailableError
+from pdp.model import Scope, Session, SessionState
+
+
+def row_of(session: Session) -> dict[str, str | bytes | float | int]:
+    """Return a session's columns: those that are selected on, and the whole as text.
+
+    Its scope is stored apart: the text holds the scope's id only.
+    """
+    return {
+        "id": session.id,
+        "handle_digest": session.handle_digest,
+        "state": session.state.value,
+        "tenant": session.tenant,
+        "user": session.user,
+        "agent": session.agent,
+        "opened_by": session.opened_by,
+        "requested_at": session.requested_at,
+        "epoch": session.epoch,
+        "parent_id": session.parent_id,
+        "depth": session.depth,
+        "session_json": _text_of(session),
+    }
+
+
+def session_of(text: str, scope_of: Callable[[str], Scope]) -> Session:
+    """Return the session that a text holds. `StoreUnavailableError` when the text is damaged."""
+    try:
+        values: dict[str, Any] = json.loads(text)
+        values["handle_digest"] = bytes.fromhex(values["handle_digest"])
+        values["state"] = SessionState(values["state"])
+        values["deadline"] = Deadline(**values["deadline"])
+        values["scope"] = None if values["scope"] is None else scope_of(values["scope"])
+        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return Session(**values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # `from None`: the inner message quotes what is stored.
+        raise StoreUnavailableError("a stored session is damaged") from None
+
+
+def tools_text(scope: Scope) -> str:
+    """Return the tools of a scope as text; equal tools have equal texts."""
+    return json.dumps(dict(scope.tools), sort_keys=True, separators=(",", ":"))
+
+
+def scope_from(scope_id: str, text: str) -> Scope:
+    """Return the scope whose tools a text holds. `StoreUnavailableError` when the text is damaged."""
+    try:
+        tools = json.loads(text)
+    except ValueError:
+        raise StoreUnavailableError("a stored scope is damaged") from None
+    if not isinstance(tools, Mapping):
+        raise StoreUnavailableError("a stored scope is damaged")
+    return Scope(id=scope_id, tools=tools)
+
+
+def _text_of(session: Session) -> str:
+    # By reflection, so that a field that is added to `Session` cannot be forgotten here.
+    values: dict[str, Any] = {field.name: getattr(session, field.name) for field in fields(session)}
+    values["handle_digest"] = session.handle_digest.hex()
+    values["state"] = session.state.value
+    values["deadline"] = asdict(session.deadline)
+    values["scope"] = None if session.scope is None else session.scope.id
+    return json.dumps(values, separators=(",", ":"))

@@ -1,0 +1,43 @@
+"""Share scopes: one object per scope in a process, however many sessions refer to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from threading import Lock
+from types import MappingProxyType
+from weakref import WeakValueDictionary
+
+from pdp.errors import ConflictError
+from pdp.model import Scope, Session
+
+
+class ScopePool:
+    """One immutable `Scope` object per id, for as long as somebody holds it. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._scopes: WeakValueDictionary[str, Scope] = WeakValueDictionary()
+
+    def find(self, scope_id: str) -> Scope | None:
+        """Return the scope with this id, or None when nobody in the process holds it."""
+        with self._lock:
+            return self._scopes.get(scope_id)
+
+    def share(self, scope: Scope) -> Scope:
+        """Return the one object for this scope; `ConflictError` when its id is taken by other tools."""
+        with self._lock:
+            shared = self._scopes.get(scope.id)
+            if shared is None:
+                # What many sessions rely on must not change with the mapping that one caller passed.
+                shared = Scope(id=scope.id, tools=MappingProxyType(dict(scope.tools)))
+                self._scopes[scope.id] = shared
+        if shared.tools != scope.tools:
+            raise ConflictError(f"scope `{scope.id}` has other tools than are known by this id")
+        return shared
+
+    def adopt(self, session: Session) -> Session:
+        """Return the session with its scope shared."""
+        if session.scope is None:
+            return session
+        shared = self.share(session.scope)
+        return session if shared is session.scope else replace(session, scope=shared)

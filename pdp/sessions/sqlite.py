@@ -1,0 +1,246 @@
+"""Keep sessions in an SQLite file that any number of processes on one machine share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from threading import Lock
+
+from pdp.errors import ConflictError, StoreUnavailableError
+from pdp.model import Scope, Session, SessionState
+from pdp.sessions.database import Database, answering, require_known_schema
+from pdp.sessions.rows import row_of, tools_text
+from pdp.sessions.scopes import ScopePool
+from pdp.sessions.store import ActiveBundle, Change, SessionFilter, StoreView
+from pdp.sessions.succession import BUNDLES_KEPT, require_new, require_successor, successors_of
+from pdp.sessions.watcher import SessionReader, Value, Watcher
+
+
+class SQLiteSessionStore:
+    """A `SessionStore` in one file. Safe for threads; open it after forking, not before.
+
+    `busy_seconds` is how long to wait for other writers before `StoreUnavailableError`. `sessions_kept` bounds
+    the sessions in memory, `changes_kept` the changes that other processes can follow one by one.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        busy_seconds: float = 2.0,
+        sessions_kept: int = 100_000,
+        changes_kept: int = 10_000,
+    ) -> None:
+        self._busy_seconds = busy_seconds
+        self._changes_kept = changes_kept
+        self._lock = Lock()
+        self._scopes = ScopePool()
+        with ExitStack() as opened, answering():
+            self._database = Database(Path(path), busy_seconds=busy_seconds)
+            self._connection = opened.enter_context(closing(self._database.connect()))
+            self._watcher = opened.enter_context(
+                closing(Watcher(self._database, self._scopes, sessions_kept=sessions_kept))
+            )
+            # Now that both are open, they must have opened the same file.
+            self._database.require_same_file()
+            opened.pop_all()
+        self._reader = SessionReader(self._connection, self._scopes)
+
+    def view(self, handle_digest: bytes) -> StoreView:
+        """Return the session with this handle digest, its ancestors and the active bundle."""
+        return self._watcher.view(handle_digest)
+
+    def get(self, session_id: str) -> tuple[Session, ...]:
+        """Return a session by public id and its ancestors, nearest first; empty when there is none."""
+        return self._watcher.get(session_id)
+
+    def insert(self, session: Session, *, wall_at: float) -> None:
+        """Add a new session. `ConflictError` when its id or handle exists."""
+        with self._transaction():
+            self._advance(wall_at)
+            require_new(session, self._reader.by_id(session.parent_id) if session.parent_id else None)
+            self._keep_scope(session.scope)
+            self._connection.execute(_INSERT, row_of(session))
+            if not self._connection.changes():
+                raise ConflictError(f"a session with this id or handle exists: `{session.id}`")
+
+    def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
+        """Replace sessions, all or none; each must be the direct successor of what is stored."""
+        with self._transaction():
+            revision = self._advance(wall_at)
+            for session in sessions:
+                require_successor(self._reader.by_id(session.id), session)
+                self._replace(session)
+            self._note(revision, [("session", session.id) for session in sessions])
+
+    def select(
+        self, which: SessionFilter, *, limit: int, before: tuple[float, str] | None = None
+    ) -> tuple[Session, ...]:
+        """Return matching sessions, newest first."""
+        condition, values = _condition(which)
+        if before is not None:
+            condition += " AND (requested_at, id) < (?, ?)"
+            values += before
+        with self._reading():
+            return self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
+
+    def change_where(self, which: SessionFilter, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+        """Apply `change` to every matching session and all their descendants in one transaction."""
+        condition, values = _condition(which)
+        return self._change(_FAMILIES.format(condition), values, change, wall_at)
+
+    def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+        """Apply `change` to one session and all its descendants in one transaction."""
+        return self._change(_FAMILIES.format("id = ?"), (session_id,), change, wall_at)
+
+    def activate_bundle(self, bundle: ActiveBundle, content: bytes, change: Change) -> tuple[Session, ...]:
+        """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
+        with self._transaction():
+            if self._connection.execute("SELECT bundle_version FROM meta").get == bundle.version:
+                return ()
+            revision = self._advance(bundle.activated_at)
+            values = (bundle.version, bundle.activated_at, bundle.activated_by)
+            self._connection.execute(_ACTIVATE, values)
+            self._connection.execute(_KEEP_BUNDLE, (*values, content, revision))
+            self._connection.execute(_DROP_BUNDLES, (BUNDLES_KEPT,))
+            written = self._apply(_LIVE, (), change)
+            self._note(revision, [("bundle", bundle.version), *(("session", session.id) for session in written)])
+            return written
+
+    def bundle_content(self, version: str) -> bytes | None:
+        """Return the kept content of a bundle, or None. The ten last activated are kept."""
+        with self._reading():
+            content: bytes | None = self._connection.execute(_CONTENT, (version,)).get
+            return content
+
+    def active_bundle(self) -> ActiveBundle | None:
+        """Return the active bundle, or None before the first activation."""
+        return self._watcher.active_bundle()
+
+    def touch(self, *, wall_at: float) -> None:
+        """Raise the high-water mark, and prove that the store can be written."""
+        with self._transaction():
+            self._advance(wall_at)
+
+    def count_by_state(self) -> dict[SessionState, int]:
+        """Return how many sessions are stored in each state, as stored."""
+        with self._reading():
+            counts = dict(self._connection.execute("SELECT state, count(*) FROM sessions GROUP BY state"))
+        return {state: counts.get(state.value, 0) for state in SessionState}
+
+    def close(self) -> None:
+        """Close the file; afterwards the store does not answer."""
+        with self._lock:
+            self._connection.close()
+        self._watcher.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        # Lists and counts are read where the writes are: they are rare, and must not hold up decisions.
+        if not self._lock.acquire(timeout=self._busy_seconds):
+            raise StoreUnavailableError("the session store is busy with other calls of this process")
+        try:
+            with answering():
+                self._database.require_same_file()
+                yield
+        finally:
+            self._lock.release()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._reading():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # Some failures of the engine have rolled back already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _advance(self, wall_at: float) -> int:
+        schema_version, revision = self._connection.execute(_ADVANCE, (wall_at,)).get
+        require_known_schema(schema_version)
+        return int(revision)
+
+    def _change(self, ids_sql: str, values: tuple[Value, ...], change: Change, wall_at: float) -> tuple[Session, ...]:
+        with self._transaction():
+            revision = self._advance(wall_at)
+            written = self._apply(ids_sql, values, change)
+            self._note(revision, [("session", session.id) for session in written])
+            return written
+
+    def _apply(self, ids_sql: str, values: tuple[Value, ...], change: Change) -> tuple[Session, ...]:
+        # Ids first, then one session after the other: an activation reads all live ones, too many to hold at once.
+        ids = self._connection.execute(ids_sql, values).fetchall()
+        stored = filter(None, (self._reader.by_id(str(session_id)) for (session_id,) in ids))
+        changed = successors_of(stored, change)
+        return tuple(self._replace(session) for session in changed)
+
+    def _replace(self, session: Session) -> Session:
+        session = self._scopes.adopt(session)
+        self._keep_scope(session.scope)
+        self._connection.execute(_UPDATE, row_of(session))
+        return session
+
+    def _keep_scope(self, scope: Scope | None) -> None:
+        if scope is None:
+            return
+        text = tools_text(scope)
+        self._connection.execute("INSERT INTO scopes VALUES (?, ?) ON CONFLICT DO NOTHING", (scope.id, text))
+        if self._connection.execute("SELECT tools_json FROM scopes WHERE id = ?", (scope.id,)).get != text:
+            raise ConflictError(f"scope `{scope.id}` has other tools than are known by this id")
+
+    def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
+        self._connection.executemany(_NOTE, ((revision, kind, item_id) for kind, item_id in changes))
+        removed = self._connection.execute(_FORGET, (self._changes_kept,)).fetchall()
+        if removed:
+            self._connection.execute("UPDATE meta SET forgotten_revision = ?", max(removed))
+
+
+def _condition(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
+    wanted = {"tenant": which.tenant, "user": which.user, "agent": which.agent, "opened_by": which.opened_by}
+    terms = [f"{column} = ?" for column, value in wanted.items() if value]
+    values = [value for value in wanted.values() if value]
+    if which.states:
+        terms.append(f"state IN ({', '.join('?' * len(which.states))})")
+        values += [state.value for state in which.states]
+    return " AND ".join(terms) or "TRUE", tuple(values)
+
+
+# The braces are filled with conditions made of our own column names; values are always bound.
+_SELECT = "SELECT session_json FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?"
+_FAMILIES = """
+WITH RECURSIVE family(id) AS (
+  SELECT id FROM sessions WHERE {}
+  UNION
+  SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id
+)
+SELECT id FROM sessions WHERE id IN family ORDER BY depth, requested_at, id
+"""
+_LIVE = "SELECT id FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
+_INSERT = """
+INSERT INTO sessions
+VALUES (:id, :handle_digest, :state, :tenant, :user, :agent, :opened_by, :requested_at, :epoch, :parent_id, :depth,
+        :session_json)
+ON CONFLICT DO NOTHING
+"""
+_UPDATE = """
+UPDATE sessions
+SET state = :state, tenant = :tenant, user = :user, agent = :agent, opened_by = :opened_by,
+    requested_at = :requested_at, epoch = :epoch, session_json = :session_json
+WHERE id = :id
+"""
+_ADVANCE = (
+    "UPDATE meta SET revision = revision + 1, high_water_at = max(high_water_at, ?) RETURNING schema_version, revision"
+)
+_NOTE = "INSERT INTO changes (revision, kind, id) VALUES (?, ?, ?)"
+_FORGET = "DELETE FROM changes WHERE position <= (SELECT max(position) FROM changes) - ? RETURNING revision"
+_ACTIVATE = "UPDATE meta SET bundle_version = ?, bundle_activated_at = ?, bundle_activated_by = ?"
+_KEEP_BUNDLE = (
+    "INSERT OR REPLACE INTO bundles (version, activated_at, activated_by, content, revision) VALUES (?, ?, ?, ?, ?)"
+)
+_DROP_BUNDLES = "DELETE FROM bundles WHERE version NOT IN (SELECT version FROM bundles ORDER BY revision DESC LIMIT ?)"
+_CONTENT = "SELECT content FROM bundles WHERE version = ?"

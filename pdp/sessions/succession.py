@@ -1,0 +1,52 @@
+"""What may be written after what: the rules that every store applies before it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pdp.errors import ConflictError
+from pdp.model import Session
+from pdp.sessions.store import Change
+
+# Enough to roll back by a few activations; older content is in the authors' version control.
+BUNDLES_KEPT: Final = 10
+
+
+def require_new(session: Session, parent: Session | None) -> None:
+    """Raise `ConflictError` unless the session may be inserted below `parent`."""
+    if session.epoch != 1:
+        raise ConflictError(f"a new session has epoch 1: `{session.id}` has `{session.epoch}`")
+    if session.parent_id and parent is None:
+        raise ConflictError(f"the parent of session `{session.id}` is not stored: `{session.parent_id}`")
+    # INVARIANT: a chain is complete, so that no revoked ancestor can be overlooked.
+    if session.ancestor_ids != ((parent.id, *parent.ancestor_ids) if parent else ()):
+        raise ConflictError(f"the ancestors of session `{session.id}` are not its parent and the parent's ancestors")
+
+
+def require_successor(stored: Session | None, successor: Session) -> None:
+    """Raise `ConflictError` unless `successor` is what may directly follow the stored session."""
+    if stored is None:
+        raise ConflictError(f"no session is stored as `{successor.id}`")
+    if successor.epoch != stored.epoch + 1:
+        raise ConflictError(
+            f"session `{stored.id}` was changed by somebody else: epoch `{successor.epoch}` does not follow "
+            f"`{stored.epoch}`"
+        )
+    if _identity(successor) != _identity(stored):
+        raise ConflictError(f"the id, handle and ancestors of a session never change: `{stored.id}`")
+
+
+def successors_of(stored: Iterable[Session], change: Change) -> list[Session]:
+    """Return what `change` makes of sessions, without those that it leaves as they are."""
+    changed = []
+    for session in stored:
+        successor = change(session)
+        if successor is not None:
+            require_successor(session, successor)
+            changed.append(successor)
+    return changed
+
+
+def _identity(session: Session) -> tuple[str, bytes, str, tuple[str, ...]]:
+    return session.id, session.handle_digest, session.parent_id, session.ancestor_ids

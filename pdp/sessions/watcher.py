@@ -1,0 +1,218 @@
+"""Read sessions quickly, and see every acknowledged write of any process at the next look.
+
+One connection only reads: SQLite's `PRAGMA data_version` tells it of commits by all other connections, in this
+process and in others (it does not move on the connection that wrote). A look that finds the number unchanged answers
+from memory; otherwise it drops the sessions that `changes` names since the last revision seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import TypeVar
+
+import apsw
+from cachetools import LRUCache
+
+from pdp.errors import StoreUnavailableError
+from pdp.model import Scope, Session
+from pdp.sessions.database import Database, require_known_schema, unavailable
+from pdp.sessions.rows import scope_from, session_of
+from pdp.sessions.scopes import ScopePool
+from pdp.sessions.store import ActiveBundle, StoreView
+
+Key = TypeVar("Key", str, bytes)
+Value = str | bytes | float
+Chain = tuple[Session, ...]
+
+
+class SessionReader:
+    """Make sessions of rows, on one connection."""
+
+    def __init__(self, connection: apsw.Connection, scopes: ScopePool) -> None:
+        self._connection = connection
+        self._scopes = scopes
+
+    def all(self, sql: str, bindings: tuple[Value, ...]) -> Chain:
+        """Return the sessions whose texts a query selects."""
+        # All rows are fetched first: a statement that is left open by an error would hold an old snapshot.
+        rows = self._connection.execute(sql, bindings).fetchall()
+        return tuple(session_of(str(text), self._scope) for (text,) in rows)
+
+    def by_id(self, session_id: str) -> Session | None:
+        """Return the session with this id, or None."""
+        found = self.all(BY_ID, (session_id,))
+        return found[0] if found else None
+
+    def _scope(self, scope_id: str) -> Scope:
+        known = self._scopes.find(scope_id)
+        if known is not None:
+            return known
+        text = self._connection.execute("SELECT tools_json FROM scopes WHERE id = ?", (scope_id,)).get
+        if text is None:
+            raise StoreUnavailableError(f"the session store lacks scope `{scope_id}`")
+        return self._scopes.share(scope_from(scope_id, text))
+
+
+class RecentSessions(LRUCache[bytes, Session]):
+    """The sessions last used, by handle digest and by id, at most `sessions_kept` of them."""
+
+    def __init__(self, sessions_kept: int) -> None:
+        super().__init__(sessions_kept)
+        self._digests: dict[str, bytes] = {}
+
+    def keep(self, session: Session) -> None:
+        """Remember a session."""
+        self[session.handle_digest] = session
+        self._digests[session.id] = session.handle_digest
+
+    def drop(self, session_id: str) -> None:
+        """Forget a session."""
+        digest = self._digests.pop(session_id, None)
+        if digest is not None:
+            del self[digest]
+
+    def popitem(self) -> tuple[bytes, Session]:
+        """Forget the session that was not used for longest."""
+        digest, session = super().popitem()
+        del self._digests[session.id]
+        return digest, session
+
+    def clear(self) -> None:
+        """Forget all sessions."""
+        super().clear()
+        self._digests.clear()
+
+    def by_id(self, session_id: str) -> Session | None:
+        """Return the session with this id when it is remembered."""
+        digest = self._digests.get(session_id)
+        return None if digest is None else self[digest]
+
+    def chain_by_handle(self, handle_digest: bytes) -> Chain | None:
+        """Return a session and its ancestors when all of them are remembered."""
+        return self._chain(self.get(handle_digest))
+
+    def chain_by_id(self, session_id: str) -> Chain | None:
+        """Return a session and its ancestors when all of them are remembered."""
+        return self._chain(self.by_id(session_id))
+
+    def _chain(self, session: Session | None) -> Chain | None:
+        if session is None:
+            return None
+        chain = [session]
+        for ancestor_id in session.ancestor_ids:
+            ancestor = self.by_id(ancestor_id)
+            if ancestor is None:
+                return None
+            chain.append(ancestor)
+        return tuple(chain)
+
+
+class Watcher:
+    """The reading side of a store in one process. Safe for threads."""
+
+    def __init__(self, database: Database, scopes: ScopePool, *, sessions_kept: int) -> None:
+        self._lock = Lock()
+        self._database = database
+        self._connection = database.connect()
+        self._connection.execute("PRAGMA query_only=ON")
+        self._cursor = self._connection.cursor()
+        self._reader = SessionReader(self._connection, scopes)
+        self._recent = RecentSessions(sessions_kept)
+        # No commit has this number, so that the first look reads everything.
+        self._data_version = -1
+        self._revision = -1
+        self._bundle: ActiveBundle | None = None
+        self._high_water_at = 0.0
+
+    def view(self, handle_digest: bytes) -> StoreView:
+        """Return the session with this handle digest, its ancestors and the active bundle."""
+        with self._lock:
+            chain = self._look(handle_digest, self._recent.chain_by_handle, BY_HANDLE)
+            return StoreView(chain=chain, bundle=self._bundle, high_water_at=self._high_water_at)
+
+    def get(self, session_id: str) -> Chain:
+        """Return a session by public id and its ancestors, nearest first; empty when there is none."""
+        with self._lock:
+            return self._look(session_id, self._recent.chain_by_id, BY_ID)
+
+    def active_bundle(self) -> ActiveBundle | None:
+        """Return the active bundle, or None before the first activation."""
+        with self._lock:
+            self._look("", lambda _: (), BY_ID)
+            return self._bundle
+
+    def close(self) -> None:
+        """Close the connection and forget all sessions."""
+        with self._lock:
+            self._recent.clear()
+            self._connection.close()
+
+    def _look(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
+        try:
+            self._database.require_same_file()
+            # `get` reads to the end: a statement that is left open would hold an old snapshot.
+            data_version: int = self._cursor.execute("PRAGMA data_version").get
+            if data_version == self._data_version:
+                chain = remembered(key)
+                if chain is not None:
+                    return chain
+            with self._snapshot():
+                self._catch_up()
+                chain = remembered(key)
+                if chain is None:
+                    chain = self._load(sql, key)
+            # INVARIANT: the number was read before the snapshot. A commit between the two is read already, and
+            # is looked for once more; it is never missed.
+            self._data_version = data_version
+        except apsw.Error as error:
+            raise unavailable(error) from None
+        return chain
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    def _catch_up(self) -> None:
+        schema_version, revision, forgotten, high_water_at, *bundle = self._connection.execute(_META).get
+        require_known_schema(schema_version)
+        # A revision that went back means that a backup was restored into the file.
+        if not forgotten <= self._revision <= revision:
+            self._recent.clear()
+        for (session_id,) in self._connection.execute(_CHANGED, (self._revision,)).fetchall():
+            self._recent.drop(str(session_id))
+        self._bundle = active_bundle_of(*bundle)
+        self._high_water_at = high_water_at
+        self._revision = revision
+
+    def _load(self, sql: str, key: str | bytes) -> Chain:
+        chain = list(self._reader.all(sql, (key,)))
+        for ancestor_id in chain[0].ancestor_ids if chain else ():
+            ancestor = self._recent.by_id(ancestor_id) or self._reader.by_id(ancestor_id)
+            if ancestor is None:
+                raise StoreUnavailableError(f"the session store lacks session `{ancestor_id}`")
+            chain.append(ancestor)
+        for member in reversed(chain):
+            self._recent.keep(member)
+        return tuple(chain)
+
+
+def active_bundle_of(version: str, activated_at: float, activated_by: str) -> ActiveBundle | None:
+    """Return the bundle that the row `meta` names, or None."""
+    if not version:
+        return None
+    return ActiveBundle(version=version, activated_at=activated_at, activated_by=activated_by)
+
+
+BY_ID = "SELECT session_json FROM sessions WHERE id = ?"
+BY_HANDLE = "SELECT session_json FROM sessions WHERE handle_digest = ?"
+_META = (
+    "SELECT schema_version, revision, forgotten_revision, high_water_at,"
+    " bundle_version, bundle_activated_at, bundle_activated_by FROM meta"
+)
+_CHANGED = "SELECT id FROM changes WHERE kind = 'session' AND revision > ?"

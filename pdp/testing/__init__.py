@@ -1,0 +1,1 @@
+"""Published helpers for the tests of those who build on the PDP."""

@@ -1,0 +1,67 @@
+"""Build bundles for tests from small pieces, and compile them without a child process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pdp.policy.compile import compile_bundle
+from pdp.policy.engine import on_large_stack
+
+SCHEMA = """
+entity UserGroup in [UserGroup];
+entity User in [UserGroup] = { team?: String, level?: Long };
+entity AgentGroup in [AgentGroup];
+entity Agent in [AgentGroup] = { vendor?: String };
+entity Grant;
+entity Session in [Grant] = {
+  purpose: String, tenant: String, environment: String, opened_by: String, depth: Long, labels: Set<String>,
+};
+entity Server;
+entity Thing in [Server] = { owner?: User, secret?: Bool };
+"""
+
+OPEN_SESSIONS = """
+@id("sessions/all")
+permit (principal, action in [
+  Action::"pdp/request_session", Action::"pdp/approve_session", Action::"pdp/delegate_session"
+], resource);
+"""
+
+
+def tool(
+    name: str, properties: Mapping[str, Any] | None = None, required: Sequence[str] = (), **more: object
+) -> dict[str, Any]:
+    """Return a tool's definition as MCP's `tools/list` has it."""
+    schema = {"type": "object", "properties": dict(properties or {}), "required": list(required)}
+    return {"name": name, "description": name, "inputSchema": schema, **more}
+
+
+def bundle_files(
+    *,
+    policies: Mapping[str, str],
+    tools: Mapping[str, Sequence[Mapping[str, Any]]],
+    directory: str,
+    overlays: Mapping[str, str] | None = None,
+    schema: str = SCHEMA,
+    manifest: str = "name: test\n",
+    sessions: str = OPEN_SESSIONS,
+) -> dict[str, bytes]:
+    """Return the files of a bundle.
+
+    `policies` maps a file's stem to Cedar text, `tools` a server to tool definitions, `overlays` a server to YAML;
+    `directory` and `manifest` are YAML. `sessions` is the text of `sessions.cedar`; by default everybody may open,
+    approve and delegate.
+    """
+    files = {"bundle.yaml": manifest, "schema.cedarschema": schema, "directory.yaml": directory}
+    files |= {"sessions.cedar": sessions} if sessions else {}
+    files |= {f"{stem}.cedar": text for stem, text in policies.items()}
+    files |= {f"tools/{server}.json": json.dumps({"tools": list(listed)}) for server, listed in tools.items()}
+    files |= {f"tools/{server}.yaml": text for server, text in (overlays or {}).items()}
+    return {name: text.encode("utf-8") for name, text in files.items()}
+
+
+def compile_here(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Compile a bundle in this process: for policies that a test has written itself, and faster."""
+    return on_large_stack(lambda: compile_bundle(job))

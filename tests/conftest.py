@@ -1,0 +1,27 @@
+"""What all tests share: where the shared material lies, and what must be absent for it to be skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Return the folder of test material from other people; skip without it, but fail in CI."""
+    folder = Path(os.environ.get("PDP_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "README.md").is_file():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"the test material is absent: `{folder}`; set PDP_TEST_DATA")
+        pytest.skip("the test material is absent; set PDP_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def project_root() -> Path:
+    """Return the root of the project."""
+    return ROOT

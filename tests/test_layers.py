@@ -1,0 +1,140 @@
+"""The structure: imports point down, and libraries stay behind the modules that own them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "pdp"
+
+# First match wins. Siblings of layer 1 do not import each other.
+LAYERS = [
+    ("pdp.v1", 0, "v1"),
+    ("pdp.testing", 9, "testing"),
+    ("pdp.errors", 0, "words"),
+    ("pdp.model", 0, "words"),
+    ("pdp.clock", 0, "words"),
+    ("pdp.limits", 0, "words"),
+    ("pdp.jsontext", 0, "words"),
+    ("pdp.observer", 0, "words"),
+    ("pdp.ids", 0, "words"),
+    ("pdp.policy", 1, "policy"),
+    ("pdp.sessions", 1, "sessions"),
+    ("pdp.cache", 1, "cache"),
+    ("pdp.telemetry", 1, "telemetry"),
+    ("pdp.record", 1, "record"),
+    ("pdp.gate", 2, "decision"),
+    ("pdp.authorizer", 2, "decision"),
+    ("pdp.registrar", 2, "decision"),
+    ("pdp.keeper", 2, "decision"),
+    ("pdp.server", 3, "server"),
+    ("pdp.client", 3, "client"),
+    ("pdp.config", 4, "assembly"),
+    ("pdp.app", 4, "assembly"),
+    ("pdp.cli", 5, "cli"),
+    ("pdp", 9, "package"),
+]
+
+# Who may import which library. What is not listed may be imported nowhere.
+LIBRARIES = {
+    "cedarpy": ("pdp.policy",),
+    "yaml": ("pdp.policy", "pdp.config", "pdp.server.authentication"),
+    "cachetools": ("pdp.cache", "pdp.sessions"),
+    "apsw": ("pdp.sessions",),
+    "rfc8785": ("pdp.jsontext",),
+    "grpc": ("pdp.server", "pdp.client", "pdp.app", "pdp.testing"),
+    "grpc_health": ("pdp.server",),
+    "grpc_reflection": ("pdp.server",),
+    "google": ("pdp.server", "pdp.client"),
+    "opentelemetry": ("pdp.telemetry", "pdp.testing"),
+    "click": ("pdp.cli",),
+    "rich": ("pdp.cli",),
+    "mcp": ("pdp.cli",),
+    "pytest": ("pdp.testing",),
+    "anyio": ("pdp.cli",),
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Yield the name and file of every module that people write."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if not name.startswith("pdp.v1"):
+            yield name, path
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and name of every module that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.lineno, node.module or ""
+            # `from pdp.policy import engine` imports a module too.
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def layer(name: str) -> tuple[int, str]:
+    """Return a module's layer and part."""
+    for prefix, number, part in LAYERS:
+        if name == prefix or name.startswith(prefix + "."):
+            return number, part
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()))
+def test_imports_point_down(name: str, path: Path) -> None:
+    """A module imports only its own part and the layers below."""
+    if name == "pdp":
+        return  # lazy exports: the imports there are for type checkers only
+    number, part = layer(name)
+
+    wrong = [
+        f"{path}:{line}: {imported}"
+        for line, imported in imports(path)
+        if imported.startswith("pdp.")
+        for other_number, other_part in [layer(imported)]
+        if other_part != part and other_number >= number
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("name", "path"), list(modules()))
+def test_libraries_stay_with_their_owner(name: str, path: Path) -> None:
+    """A library is imported only by the parts that own it."""
+    wrong = [
+        f"{path}:{line}: {imported}"
+        for line, imported in imports(path)
+        for library in [imported.partition(".")[0]]
+        if library not in sys.stdlib_module_names and library != "pdp"
+        if not any(name == owner or name.startswith(owner + ".") for owner in LIBRARIES.get(library, ()))
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "blocked"),
+    [
+        ("from pdp import Authorizer", "grpc"),
+        ("from pdp import open_embedded", "grpc"),
+        ("import pdp.client", "cedarpy"),
+        ("import pdp.client", "opentelemetry"),
+        ("import pdp.cli", "cedarpy"),
+    ],
+)
+def test_part_works_without_library(statement: str, blocked: str) -> None:
+    """Embedded use needs no gRPC, and the client needs no engine."""
+    code = f"import sys; sys.modules[{blocked!r}] = None; {statement}"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (0, "") == (done.returncode, done.stderr)
