@@ -62,8 +62,7 @@ def _standing(session: Session, snapshot: Snapshot) -> Basis | None:
 
 def _reach(session: Session, tool: Tool, snapshot: Snapshot) -> Basis | None:
     approved = session.scope.tools.get(tool.action) if session.scope else None
-    ceiling = snapshot.bundle.directory.ceilings.get(session.agent)
-    if approved is None or ceiling is None or not ceiling.match(tool.action):
+    if approved is None or tool.action not in snapshot.bundle.within_ceiling(session.agent):
         return Basis.OUT_OF_SCOPE
     return None if approved == tool.definition_digest else Basis.TOOL_CHANGED
 

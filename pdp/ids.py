@@ -28,9 +28,12 @@ def handle_digest(handle: str) -> bytes:
 
 
 def decision_ids() -> Callable[[], str]:
-    """Return a source of decision ids: `dec_`, ten random bytes of this source, and a count."""
-    prefix, count = os.urandom(10), itertools.count()
-    return lambda: "dec_" + _base32(prefix + next(count).to_bytes(6, "big"))
+    """Return a source of decision ids: `dec_`, 80 random bits of this source, and a count.
+
+    Every decision needs one: encoding random bytes each time would take a third of a remembered decision.
+    """
+    prefix, count = "dec_" + _base32(os.urandom(10)), itertools.count()
+    return lambda: f"{prefix}{next(count):010x}"
 
 
 def _base32(content: bytes) -> str:

@@ -35,12 +35,7 @@ def parse(text: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:  # noqa: ANN401 
     if text.count(b"[") + text.count(b"{") > limits.arguments_depth:
         _check_depth(text, limits)
     try:
-        value = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_float=Decimal,
-            parse_constant=_refuse_constant,
-        )
+        value = _DECODER.decode(text.decode("utf-8"))
     except UnicodeDecodeError:
         raise InvalidJSONError("not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -150,3 +145,7 @@ def _check_string(text: str, limits: Limits) -> None:
         raise InvalidJSONError(f"a string is longer than {limits.string_bytes} bytes (limit `string_bytes`)")
     if not text.isascii() and _SURROGATE.search(text):
         raise InvalidJSONError("a string holds a lone surrogate")
+
+
+# Made once: `json.loads` with options would make one for each call.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_constant=_refuse_constant)

@@ -328,15 +328,15 @@ class Registrar:
     def _expansion(self, session: Session, parents: tuple[Session, ...], bundle: Bundle) -> Scope:
         """Return the tools that the patterns mean now, within the agent's ceiling and every parent's scope."""
         asked = ToolPatterns(session.tool_patterns)
-        ceiling = bundle.directory.ceilings.get(session.agent, ToolPatterns(()))
+        within = bundle.within_ceiling(session.agent)
         tools = {
             action: tool.definition_digest
             for action, tool in bundle.catalogue.tools.items()
-            if asked.match(action) and ceiling.match(action)
+            if asked.match(action) and action in within
         }
         for parent in parents:
-            within = parent.scope.tools if parent.scope else {}
-            tools = {action: found for action, found in tools.items() if within.get(action) == found}
+            above = parent.scope.tools if parent.scope else {}
+            tools = {action: found for action, found in tools.items() if above.get(action) == found}
         return _scope(tools)
 
     # Rules and policies.

@@ -57,7 +57,7 @@ def _known_beforehand(scope: Tree) -> bool:
     within = scope.get("in", scope)  # `is T in E` nests its `in`
     if "entity" not in within:
         return True
-    return scope["op"] in ("in", "is") and bool(_bare(within["entity"])["type"] == "Server")
+    return bool(_bare(within["entity"])["type"] == "Server")
 
 
 def _nodes(roots: list[Tree]) -> Iterator[dict[str, Any]]:

@@ -39,8 +39,19 @@ class Bundle:
         self._by_action = _by_action(policies)
         self._stack = StackCheck()
         self._session_schema = cedarpy.Schema.from_str(self._schema)
+        self._within: dict[str, frozenset[str]] = {}
         self._slices: dict[str, Slice] = {}
         self._lock = threading.Lock()
+
+    def within_ceiling(self, agent: str) -> frozenset[str]:
+        """Return the actions of the catalogue that an agent may ever have; none for an unknown agent."""
+        within = self._within.get(agent)
+        if within is None:
+            ceiling = self.directory.ceilings.get(agent)
+            within = frozenset(action for action in self.catalogue.tools if ceiling and ceiling.match(action))
+            if ceiling is not None:
+                self._within[agent] = within
+        return within
 
     def slice(self, action: str) -> Slice:
         """Return what can decide about an action: a tool of the catalogue, or one of the PDP's own."""

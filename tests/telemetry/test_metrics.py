@@ -1,0 +1,205 @@
+"""What is counted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
+
+from pdp.errors import StoreUnavailableError
+from pdp.model import Basis, CacheResult, Outcome, SessionState, TraceParent
+from pdp.observer import Event
+from pdp.telemetry import Telemetry
+from pdp.testing.decisions import a_decision
+
+NO_PARENT = TraceParent()
+
+
+class Metered:
+    """Telemetry and what it would export."""
+
+    def __init__(self) -> None:
+        self.reader = InMemoryMetricReader()
+        self.telemetry = Telemetry(None, MeterProvider([self.reader], shutdown_on_exit=False))
+
+    def decide(self, **changes: Any) -> None:
+        """Observe one decision."""
+        self.telemetry.decision(a_decision(**changes), NO_PARENT)
+
+    def event(self, kind: str, **facts: str) -> None:
+        """Observe one event."""
+        self.telemetry.event(Event(kind=kind, at=1_800_000_000.0, facts=facts))
+
+    def events(self, kind: str, times: int) -> None:
+        """Observe the same event several times."""
+        for _ in range(times):
+            self.event(kind)
+
+    def points(self, name: str) -> list[Any]:
+        """Return the data points of a metric."""
+        found = self.reader.get_metrics_data()
+        return [
+            point
+            for resource in (found.resource_metrics if found else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+
+    def values(self, name: str) -> dict[tuple[tuple[str, object], ...], int | float]:
+        """Return the values of a metric by its labels."""
+        points: list[NumberDataPoint] = self.points(name)
+        return {tuple(sorted((point.attributes or {}).items())): point.value for point in points}
+
+
+def test_decisions_by_outcome_and_basis() -> None:
+    """Each decision is counted once, by outcome and basis."""
+    metered = Metered()
+
+    metered.decide()
+    metered.decide()
+    metered.decide(outcome=Outcome.DENY, basis=Basis.FORBID)
+
+    assert metered.values("pdp.decisions") == {
+        (("pdp.basis", "permit"), ("pdp.outcome", "allow")): 2,
+        (("pdp.basis", "forbid"), ("pdp.outcome", "deny")): 1,
+    }
+
+
+def test_duration_in_seconds() -> None:
+    """The histogram is in seconds and tells a remembered answer from an evaluated one."""
+    metered = Metered()
+
+    metered.decide(duration_us=4.0)
+    metered.decide(duration_us=70.0)
+
+    (point,) = metered.points("pdp.decision.duration")
+    assert isinstance(point, HistogramDataPoint)
+    assert dict(point.attributes or {}) == {"pdp.outcome": "allow"}
+    assert point.sum == pytest.approx(74e-6)
+    assert [bound for bound, count in zip(point.explicit_bounds, point.bucket_counts, strict=False) if count] == [
+        5e-6,
+        8e-5,
+    ]
+
+
+def test_cache_lookups_by_result() -> None:
+    """A decision of the gate, which never asked the cache, is no look-up."""
+    metered = Metered()
+
+    for result in CacheResult:
+        metered.decide(cache_result=result)
+
+    assert metered.values("pdp.cache.lookups") == {
+        (("pdp.cache", "hit"),): 1,
+        (("pdp.cache", "miss"),): 1,
+        (("pdp.cache", "bypass"),): 1,
+    }
+
+
+def test_policy_errors_by_policy() -> None:
+    """Each policy that could not be evaluated is counted under its id."""
+    metered = Metered()
+
+    metered.decide(errors=("a/broken", "b/broken"))
+    metered.decide(errors=("a/broken",))
+
+    assert metered.values("pdp.policy.errors") == {
+        (("pdp.policy", "a/broken"),): 2,
+        (("pdp.policy", "b/broken"),): 1,
+    }
+
+
+def test_refused_requests_by_rpc_and_status() -> None:
+    """A request without an answer is counted by RPC and status."""
+    metered = Metered()
+
+    metered.event("request.refused", rpc="pdp.v1.SessionService/EndSession", status="UNAVAILABLE", field="")
+
+    assert metered.values("pdp.requests.refused") == {
+        (("rpc.method", "pdp.v1.SessionService/EndSession"), ("rpc.response.status_code", "UNAVAILABLE")): 1
+    }
+
+
+@pytest.mark.parametrize("event", ["requested", "approved", "denied", "ended", "revoked", "narrowed", "recaptured"])
+def test_session_events_by_kind(event: str) -> None:
+    """What happens to sessions is counted by its kind."""
+    metered = Metered()
+
+    metered.event(f"session.{event}")
+
+    assert metered.values("pdp.session.events") == {(("pdp.session.event", event),): 1}
+
+
+def test_the_bundle_in_force() -> None:
+    """The gauge shows the last activated version alone; a refused bundle changes a count and not the gauge."""
+    metered = Metered()
+
+    metered.event("bundle.activated", version="sha256:1")
+    metered.event("bundle.activated", version="sha256:2")
+    metered.event("bundle.refused")
+
+    assert metered.values("pdp.bundle.info") == {(("pdp.bundle.version", "sha256:2"),): 1}
+    assert metered.values("pdp.bundle.activations") == {(): 2}
+    assert metered.values("pdp.bundle.reload.failures") == {(): 1}
+
+
+def test_record_failures() -> None:
+    """A record that could not be written is counted."""
+    metered = Metered()
+
+    metered.telemetry.record_failed()
+
+    assert metered.values("pdp.record.failures") == {(): 1}
+
+
+def test_sessions_by_state() -> None:
+    """Sessions are counted when metrics are collected, by asking; a silent store is a gap, not a zero."""
+    metered = Metered()
+    answers: list[Mapping[SessionState, int] | None] = [{SessionState.ACTIVE: 2, SessionState.ENDED: 1}, None]
+
+    def count() -> Mapping[SessionState, int]:
+        answer = answers.pop(0)
+        if answer is None:
+            raise StoreUnavailableError("the store does not answer")
+        return answer
+
+    metered.telemetry.watch_sessions(count)
+
+    assert metered.values("pdp.sessions") == {
+        (("pdp.session.state", "active"),): 2,
+        (("pdp.session.state", "ended"),): 1,
+    }
+    assert metered.values("pdp.sessions") == {}
+
+
+def test_labels_are_bounded() -> None:
+    """Beyond 500 different label values everything is counted together, and nothing is lost."""
+    metered = Metered()
+
+    for number in range(600):
+        metered.event("request.refused", rpc=f"odd/path{number}", status="UNIMPLEMENTED")
+
+    values = metered.values("pdp.requests.refused")
+    assert len(values) == 501
+    assert values[("rpc.method", "_OTHER"), ("rpc.response.status_code", "_OTHER")] == 100
+
+
+def test_threads_lose_no_count() -> None:
+    """Events of many threads are all counted, also when the interpreter changes threads all the time."""
+    metered = Metered()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-7)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: metered.events("bundle.refused", 2000), range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert metered.values("pdp.bundle.reload.failures") == {(): 16_000}

@@ -1,0 +1,352 @@
+"""What a span shows, and where it hangs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, DEFAULT_ON, Sampler
+from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
+
+from pdp.jsontext import keyed_digest
+from pdp.model import Basis, Caller, Decision, Outcome, Ruling, TraceParent
+from pdp.observer import Event
+from pdp.telemetry import Telemetry
+from pdp.testing.decisions import a_decision
+
+KEY = b"k" * 32
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PARENT = "b7ad6b7169203331"
+NO_PARENT = TraceParent()
+
+
+class Traced:
+    """Telemetry and what it exported."""
+
+    def __init__(self, sampler: Sampler = ALWAYS_ON, digest_key: bytes = KEY) -> None:
+        self.exporter = InMemorySpanExporter()
+        provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.telemetry = Telemetry(provider, None, digest_key=digest_key)
+
+    def span(self, decision: Decision, traceparent: str = "", tracestate: str = "") -> ReadableSpan:
+        """Return the one span of a decision."""
+        self.exporter.clear()
+        self.telemetry.decision(decision, TraceParent(traceparent=traceparent, tracestate=tracestate))
+        (span,) = self.exporter.get_finished_spans()
+        return span
+
+    def refusal(self, **facts: str) -> ReadableSpan:
+        """Return the one span of a refused request."""
+        self.telemetry.event(Event(kind="request.refused", at=1_800_000_000.0, caller_id="gateway-1", facts=facts))
+        (span,) = self.exporter.get_finished_spans()
+        return span
+
+
+def _shown(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+def _trace_of(span: ReadableSpan) -> str:
+    context = span.get_span_context()
+    assert context is not None
+    return format_trace_id(context.trace_id)
+
+
+def test_the_whole_attribute_set() -> None:
+    """A span of a decision in which everything happened has exactly these attributes."""
+    decision = a_decision(
+        outcome=Outcome.DENY,
+        basis=Basis.ANCESTOR_DENIED,
+        errors=("guardrails/broken",),
+        ancestor_id="ses_cccccccccccccccccccccccccc",
+        ancestor_basis=Basis.POLICY_ERROR,
+        detail="a policy could not be evaluated",
+    )
+
+    span = Traced().span(decision)
+
+    assert span.name == "pdp.authorize"
+    assert span.kind is SpanKind.SERVER
+    assert _shown(span) == {
+        "session.id": "ses_bbbbbbbbbbbbbbbbbbbbbbbbbb",
+        "enduser.id": "alice",
+        "gen_ai.agent.id": "coder",
+        "gen_ai.tool.name": "create_issue",
+        "gen_ai.tool.call.id": "call-1",
+        "pdp.decision.id": "dec_aaaaaaaaaaaaaaaaaaaaaaaaaa",
+        "pdp.outcome": "deny",
+        "pdp.basis": "ancestor_denied",
+        "pdp.policies": ("github/coders_open_issues",),
+        "pdp.errors": ("guardrails/broken",),
+        "pdp.server": "github",
+        "pdp.resource.type": "Repository",
+        "pdp.resource.id": "acme/site",
+        "pdp.bundle.version": "sha256:" + "b" * 64,
+        "pdp.session.epoch": 3,
+        "pdp.session.ancestors": ("ses_cccccccccccccccccccccccccc",),
+        "pdp.ancestor.id": "ses_cccccccccccccccccccccccccc",
+        "pdp.ancestor.basis": "policy_error",
+        "pdp.tenant": "default",
+        "pdp.environment": "production",
+        "pdp.caller.id": "gateway-1",
+        "pdp.cache": "miss",
+        "pdp.request.id": "req-1",
+        "pdp.phase.gate_us": 4.5,
+        "pdp.phase.policy_us": 80.0,
+    }
+
+
+def test_only_allowed_fields_are_shown() -> None:
+    """Of all texts in a decision, a span shows those of the list and no other."""
+    texts = {field.name: f"canary-{field.name}" for field in fields(Decision) if field.type == "str"}
+    texts |= {field.name: f"canary-{field.name}" for field in fields(Ruling) if field.type == "str"}
+    caller = Caller(id="canary-caller-id", kind="canary-caller-kind", roles=frozenset(), tenant="canary-caller-tenant")
+
+    shown = str(_shown(Traced().span(a_decision(**texts, caller=caller))))
+
+    hidden = {name for name in (*texts, "caller-kind", "caller-tenant") if f"'canary-{name}'" not in shown}
+    assert hidden == {
+        "arguments_digest",  # could be guessed
+        "definition_digest",  # the log has it
+        "opened_by",  # the log has it
+        "detail",  # for the log
+        "trace_id",  # the span's own
+        "span_id",  # the span's own
+        "caller-kind",
+        "caller-tenant",
+    }
+
+
+def test_an_unknown_handle_shows_the_caller_alone() -> None:
+    """Attributes without a value are left out."""
+    decision = a_decision(
+        outcome=Outcome.DENY,
+        basis=Basis.SESSION_NOT_FOUND,
+        policies=(),
+        resource_type="",
+        resource_id="",
+        session_id="",
+        session_epoch=0,
+        ancestor_ids=(),
+        user="",
+        agent="",
+        tenant="",
+        environment="",
+        request_id="",
+        tool_call_id="",
+        phases=(),
+    )
+
+    assert set(_shown(Traced().span(decision))) == {
+        "gen_ai.tool.name",
+        "pdp.decision.id",
+        "pdp.outcome",
+        "pdp.basis",
+        "pdp.server",
+        "pdp.bundle.version",
+        "pdp.caller.id",
+        "pdp.cache",
+    }
+
+
+def test_a_span_covers_the_time_of_the_decision() -> None:
+    """A span ends when it was decided and starts as much earlier as the decision took."""
+    span = Traced().span(a_decision(decided_at=1_800_000_000.25, duration_us=84.5))
+
+    assert (span.start_time, span.end_time) == (1_800_000_000_249_915_500, 1_800_000_000_250_000_000)
+
+
+@pytest.mark.parametrize("basis", [Basis.FORBID, Basis.DEFAULT_DENY, Basis.POLICY_ERROR])
+def test_a_deny_is_no_error(basis: Basis) -> None:
+    """The status of a denied call's span is unset, and the span has no events."""
+    span = Traced().span(a_decision(outcome=Outcome.DENY, basis=basis, errors=("guardrails/broken",)))
+
+    assert (span.status.status_code, span.events) == (StatusCode.UNSET, ())
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("create_issue", "create_issue"),
+        ("a\nb\x00c\x1b[31m", "abc[31m"),
+        ("a\u202eb\u2066c\u200b", "abc"),
+        ("a\ud800b", "ab"),
+        ("größe", "größe"),
+        ("x" * 129, "x" * 128),
+        ("x" * 100_000, "x" * 128),
+    ],
+)
+@pytest.mark.parametrize(
+    ("field", "attribute"),
+    [
+        ("tool", "gen_ai.tool.name"),
+        ("server", "pdp.server"),
+        ("tool_call_id", "gen_ai.tool.call.id"),
+        ("request_id", "pdp.request.id"),
+        ("resource_id", "pdp.resource.id"),
+    ],
+)
+def test_foreign_text_is_bounded(field: str, attribute: str, written: str, shown: str) -> None:
+    """What others wrote is cut, and characters that are not printed are dropped."""
+    assert _shown(Traced().span(a_decision(**{field: written})))[attribute] == shown
+
+
+def test_a_hidden_resource_shows_a_keyed_digest() -> None:
+    """A resource id that must not be logged appears as a digest that cannot be guessed."""
+    shown = _shown(Traced().span(a_decision(log_resource=False)))
+
+    assert "pdp.resource.id" not in shown
+    assert shown["pdp.resource.digest"] == keyed_digest(KEY, "acme/site")
+
+
+def test_a_hidden_resource_without_a_key_shows_nothing() -> None:
+    """Without a key there is no digest that cannot be guessed."""
+    shown = _shown(Traced(digest_key=b"").span(a_decision(log_resource=False)))
+
+    assert {name for name in shown if name.startswith("pdp.resource")} == {"pdp.resource.type"}
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        f"00-{TRACE}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-00",
+        f"00-{TRACE}-{PARENT}-03",
+        f"00-{TRACE}-{PARENT}-ff",
+        f"cc-{TRACE}-{PARENT}-01",
+        f"cc-{TRACE}-{PARENT}-01-what-comes-later",
+    ],
+)
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, DEFAULT_ON], ids=["always", "by parent"])
+def test_a_span_is_the_callers_child(traceparent: str, sampler: Sampler) -> None:
+    """Whatever the caller's flags say, the span is made, below the caller's span."""
+    span = Traced(sampler).span(a_decision(), traceparent)
+
+    assert span.parent is not None
+    assert (_trace_of(span), format_span_id(span.parent.span_id)) == (TRACE, PARENT)
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "",
+        "00",
+        f"00-{TRACE}-{PARENT}",
+        f"00-{TRACE}-{PARENT}-01-more",
+        f"00-{TRACE}-{PARENT}-01\n",
+        f" 00-{TRACE}-{PARENT}-01",
+        f"ff-{TRACE}-{PARENT}-01",
+        f"00-{'0' * 32}-{PARENT}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-{PARENT}-01",
+        "00-" + "\u0661" * 32 + f"-{PARENT}-01",
+        f"cc-{TRACE}-{PARENT}-01-{'x' * 500}",
+    ],
+)
+def test_a_malformed_traceparent_starts_a_new_trace(traceparent: str) -> None:
+    """A `traceparent` that is not exactly W3C's is as good as none."""
+    span = Traced().span(a_decision(), traceparent)
+
+    assert span.parent is None
+    assert _trace_of(span) != TRACE
+    assert Telemetry.off().decision(a_decision(), TraceParent(traceparent=traceparent)).trace_id == ""
+
+
+@pytest.mark.parametrize(
+    ("tracestate", "carried"),
+    [
+        ("", {}),
+        ("vendor=a b,tenant@system=1", {"vendor": "a b", "tenant@system": "1"}),
+        ("vendor=1\nforged line", {}),
+        ("Vendor=1", {}),
+        ("a=1,a=2", {}),
+        (",".join(f"k{i}=1" for i in range(33)), {}),
+        (f"vendor={'x' * 255},other={'x' * 255}", {}),
+    ],
+)
+def test_tracestate(tracestate: str, carried: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    """A good `tracestate` is carried on, a bad one is dropped without a word of it in the process's log."""
+    with caplog.at_level(logging.DEBUG):
+        span = Traced().span(a_decision(), f"00-{TRACE}-{PARENT}-01", tracestate)
+
+    context = span.get_span_context()
+    assert context is not None
+    assert dict(context.trace_state) == carried
+    assert not caplog.records
+
+
+def test_the_decision_gets_the_ids_and_nothing_else() -> None:
+    """The returned decision differs from the given one in the ids of trace and span alone."""
+    traced, decision = Traced(), a_decision()
+
+    returned = traced.telemetry.decision(decision, TraceParent(traceparent=f"00-{TRACE}-{PARENT}-01"))
+
+    (span,) = traced.exporter.get_finished_spans()
+    context = span.get_span_context()
+    assert context is not None
+    assert returned == replace(decision, trace_id=TRACE, span_id=format_span_id(context.span_id))
+
+
+def test_off_passes_the_callers_trace_on() -> None:
+    """Without telemetry the decision still carries the caller's trace id, and no span id."""
+    returned = Telemetry.off().decision(a_decision(), TraceParent(traceparent=f"00-{TRACE}-{PARENT}-00"))
+
+    assert returned == a_decision(trace_id=TRACE, span_id="")
+
+
+def test_off_without_a_trace_does_nothing() -> None:
+    """Without telemetry and without a caller's trace the decision is handed on as it is."""
+    decision = a_decision()
+
+    assert Telemetry.off().decision(decision, NO_PARENT) is decision
+
+
+def test_a_refused_request_has_a_span() -> None:
+    """A request without an answer has a span with RPC, status and field."""
+    span = Traced().refusal(
+        rpc="pdp.v1.AuthorizationService/Authorize",
+        status="INVALID_ARGUMENT",
+        field="call.server",
+        traceparent=f"00-{TRACE}-{PARENT}-00",
+    )
+
+    assert (span.name, span.kind, _trace_of(span)) == ("pdp.request.refused", SpanKind.SERVER, TRACE)
+    assert _shown(span) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "pdp.v1.AuthorizationService/Authorize",
+        "rpc.response.status_code": "INVALID_ARGUMENT",
+        "pdp.request.field": "call.server",
+        "pdp.caller.id": "gateway-1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("INVALID_ARGUMENT", StatusCode.UNSET),
+        ("PERMISSION_DENIED", StatusCode.UNSET),
+        ("RESOURCE_EXHAUSTED", StatusCode.UNSET),
+        ("UNAVAILABLE", StatusCode.ERROR),
+        ("INTERNAL", StatusCode.ERROR),
+    ],
+)
+def test_the_servers_own_faults_are_errors(status: str, code: StatusCode) -> None:
+    """A refusal is an error in the trace when it is the server's doing, by the conventions for RPC servers."""
+    assert Traced().refusal(rpc="pdp.v1.AuthorizationService/Authorize", status=status).status.status_code is code
+
+
+@pytest.mark.parametrize("act", [lambda t: t.event(Event(kind="session.revoked", at=1.0)), lambda t: t.record_failed()])
+def test_other_events_have_no_span(act: Callable[[Telemetry], None]) -> None:
+    """Only decisions and refused requests have spans."""
+    traced = Traced()
+
+    act(traced.telemetry)
+
+    assert traced.exporter.get_finished_spans() == ()
