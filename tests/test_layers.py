@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).parent.parent / "pdp"
 # First match wins. Siblings of layer 1 do not import each other.
 LAYERS = [
     ("pdp.v1", 0, "v1"),
-    ("pdp.testing", 9, "testing"),
+    ("pdp.__version__", 0, "words"),
+    ("pdp.testing", 5, "testing"),
     ("pdp.errors", 0, "words"),
     ("pdp.model", 0, "words"),
     ("pdp.clock", 0, "words"),
@@ -36,7 +37,7 @@ LAYERS = [
     ("pdp.client", 3, "client"),
     ("pdp.config", 4, "assembly"),
     ("pdp.app", 4, "assembly"),
-    ("pdp.cli", 5, "cli"),
+    ("pdp.cli", 6, "cli"),
     ("pdp", 9, "package"),
 ]
 

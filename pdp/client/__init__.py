@@ -1,0 +1,58 @@
+"""The client library of the PDP: it asks before every tool call, and every doubt is a deny.
+
+`Client` is for threads and `AsyncClient` for asyncio; both offer the same.
+Asking about a call never raises: whatever goes wrong, the `Answer` is a deny that says why.
+Managing sessions and policies raises `PDPClientError`.
+"""
+
+from __future__ import annotations
+
+from pdp.client.aio import AsyncClient
+from pdp.client.connection import DEFAULT_ADDRESS
+from pdp.client.definitions import DefinitionDigests, definition_digest, definition_digests
+from pdp.client.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PDPClientError,
+    PermissionDeniedError,
+    RequestIdConflictError,
+    SessionNotApprovedError,
+    UnauthenticatedError,
+    UnavailableError,
+    WrongStateError,
+)
+from pdp.client.session import AsyncClientSession, ClientSession
+from pdp.client.stream import AsyncAuthorizationStream, AuthorizationStream
+from pdp.client.sync import Client
+from pdp.client.values import Answer, ListedTool, Obligation, ToolCall, ToolCallDenied
+
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "Answer",
+    "AsyncAuthorizationStream",
+    "AsyncClient",
+    "AsyncClientSession",
+    "AuthorizationStream",
+    "Client",
+    "ClientSession",
+    "ConflictError",
+    "DefinitionDigests",
+    "InvalidRequestError",
+    "ListedTool",
+    "NotFoundError",
+    "Obligation",
+    "OverloadedError",
+    "PDPClientError",
+    "PermissionDeniedError",
+    "RequestIdConflictError",
+    "SessionNotApprovedError",
+    "ToolCall",
+    "ToolCallDenied",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "WrongStateError",
+    "definition_digest",
+    "definition_digests",
+]

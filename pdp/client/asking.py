@@ -1,0 +1,224 @@
+"""Build the question about a tool call and judge the answer: pure, and shared by both clients.
+
+Only an `OK` status with `OUTCOME_ALLOW`, on a permit, for exactly the call that was sent, is an allow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
+
+from pdp import jsontext
+from pdp.client.errors import InvalidRequestError, one_line
+from pdp.client.values import ERROR_BASIS, Answer, Obligation, ToolCall
+from pdp.model import Outcome
+from pdp.v1 import decision_pb2
+from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamResponse
+from pdp.v1.decision_pb2 import Decision
+
+_BASES = {number: name.removeprefix("BASIS_").lower() for name, number in decision_pb2.Basis.items() if number}
+_CACHE_RESULTS = {
+    number: name.removeprefix("CACHE_RESULT_").lower() for name, number in decision_pb2.CacheResult.items() if number
+}
+_STATUS_NAMES: dict[int, str] = {code.value[0]: code.name.lower() for code in grpc.StatusCode}
+_RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+_PAUSE_SECONDS = 0.05  # When the server names no pause: enough for a restarted worker, little of a call's deadline.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A question as it is sent, and what its answer must repeat."""
+
+    call: ToolCall
+    request: AuthorizeRequest
+    arguments_digest: str
+
+    def refused(self, error: str) -> Answer:
+        """Return the deny for a question that got no decision."""
+        return _refused(self.call, self.request.request_id, error)
+
+
+def prepare(call: ToolCall) -> Asked | Answer:
+    """Return the question to send, or the deny when the call cannot be written as one."""
+    request_id = call.request_id or uuid4().hex
+    try:
+        arguments = json_object("arguments", call.arguments) or b"{}"
+        request = AuthorizeRequest(
+            call=decision_pb2.Call(
+                session_handle=call.session_handle,
+                server=call.server,
+                tool=call.tool,
+                arguments_json=arguments,
+                definition_digest=call.definition_digest,
+                facts_json=json_object("facts", call.facts),
+            ),
+            request_id=request_id,
+            tool_call_id=call.tool_call_id,
+        )
+    except InvalidRequestError as error:
+        return _refused(call, request_id, str(error))
+    except Exception:  # noqa: BLE001 - fails closed: a call that cannot be written down, for whatever reason, is denied
+        return _refused(call, request_id, "the call holds a value that cannot be sent")
+    return Asked(call=call, request=request, arguments_digest=jsontext.digest(arguments))
+
+
+def judge(asked: Asked, decision: Decision, known_obligations: frozenset[str]) -> Answer:
+    """Return the answer that a decision amounts to; whatever does not fit the question makes it a deny."""
+    error = _mismatch(asked, decision) or _flaw(decision, known_obligations)
+    allowed = not error and decision.outcome == decision_pb2.OUTCOME_ALLOW
+    return Answer(
+        outcome=Outcome.ALLOW if allowed else Outcome.DENY,
+        basis=ERROR_BASIS if error else _BASES[decision.basis],
+        server=asked.call.server,
+        tool=asked.call.tool,
+        request_id=asked.request.request_id,
+        policies=tuple(decision.determining_policies),
+        decision_id=decision.decision_id,
+        error=error,
+        session_id=decision.session_id,
+        user=decision.user,
+        agent=decision.agent,
+        bundle_version=decision.bundle_version,
+        cache_result=_CACHE_RESULTS.get(decision.cache_result, ""),
+        ancestor_session_id=decision.ancestor_session_id,
+        ancestor_basis=_BASES.get(decision.ancestor_basis, ""),
+        duration_us=decision.duration_us,
+        trace_id=decision.trace_id,
+        span_id=decision.span_id,
+        obligations=_obligations(decision) if allowed else (),
+        advice=tuple(decision.advice),
+    )
+
+
+def judge_batch(
+    asked: Iterable[Asked | Answer], decisions: Iterable[Decision], known_obligations: frozenset[str]
+) -> tuple[Answer, ...]:
+    """Return one answer for each call of a batch, in order; a wrong number of decisions denies them all."""
+    entries, pending = tuple(asked), list(decisions)
+    sent = sum(isinstance(entry, Asked) for entry in entries)
+    if len(pending) != sent:
+        return refuse_batch(entries, f"{len(pending)} decisions came for {sent} calls")
+    pending.reverse()
+    return tuple(
+        judge(entry, pending.pop(), known_obligations) if isinstance(entry, Asked) else entry for entry in entries
+    )
+
+
+def refuse_batch(asked: Iterable[Asked | Answer], error: str) -> tuple[Answer, ...]:
+    """Return the denies for a batch that got no decisions."""
+    return tuple(entry.refused(error) if isinstance(entry, Asked) else entry for entry in asked)
+
+
+def judge_stream(asked: Asked, response: AuthorizeStreamResponse, known_obligations: frozenset[str]) -> Answer:
+    """Return the answer that one message of a stream amounts to."""
+    if response.HasField("error"):
+        name = _STATUS_NAMES.get(response.error.code, "unknown status")
+        return asked.refused(one_line(f"{name}: {response.error.message}"))
+    return judge(asked, response.decision, known_obligations)
+
+
+def retry_pause(error: grpc.RpcError, remaining: float) -> float | None:
+    """Return the seconds to wait before the one retry, or None when a retry is no use or comes too late.
+
+    `remaining` is what is left of the call's deadline, in seconds.
+    """
+    if error.code() not in _RETRYABLE:
+        return None
+    pause = _stated_pause(error)
+    return pause if pause < remaining else None
+
+
+def json_object(field: str, value: Mapping[str, Any] | bytes | None) -> bytes:
+    """Return a JSON object as compact UTF-8 bytes; bytes pass as they are, None is empty.
+
+    Raise `InvalidRequestError` for what JSON cannot say.
+    """
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        return value
+    try:
+        return json.dumps(dict(value), separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidRequestError(f"`{field}`: not an object of JSON values (numbers must be finite)") from None
+
+
+def _refused(call: ToolCall, request_id: str, error: str) -> Answer:
+    return Answer(
+        outcome=Outcome.DENY,
+        basis=ERROR_BASIS,
+        server=call.server,
+        tool=call.tool,
+        request_id=request_id,
+        error=error,
+    )
+
+
+def _mismatch(asked: Asked, decision: Decision) -> str:
+    """Name the first thing in which a decision is not about the call that was sent."""
+    call = asked.call
+    if decision.server != call.server or decision.tool != call.tool:
+        return "the decision is about another tool"
+    if decision.arguments_digest != asked.arguments_digest:
+        return "the decision is about other arguments"
+    if call.session_id and decision.session_id != call.session_id:
+        return "the decision is about another session"
+    if not decision.bundle_version:
+        return "the decision names no bundle version"
+    return ""
+
+
+def _flaw(decision: Decision, known_obligations: frozenset[str]) -> str:
+    """Name the first thing that keeps a decision from being relied on."""
+    if decision.outcome not in (decision_pb2.OUTCOME_ALLOW, decision_pb2.OUTCOME_DENY):
+        return f"the decision states no known outcome: `{decision.outcome}`"
+    if decision.basis not in _BASES:
+        return f"the decision states no known basis: `{decision.basis}`"
+    if (decision.outcome == decision_pb2.OUTCOME_ALLOW) != (decision.basis == decision_pb2.BASIS_PERMIT):
+        return f"outcome and basis contradict each other: basis `{_BASES[decision.basis]}`"
+    if not decision.decision_id:
+        return "the decision has no id"
+    return _unmet(decision, known_obligations) if decision.outcome == decision_pb2.OUTCOME_ALLOW else ""
+
+
+def _unmet(decision: Decision, known_obligations: frozenset[str]) -> str:
+    """Name the first thing that an allow lacks, or demands and does not get."""
+    if not decision.session_id:
+        return "the decision allows without a session"
+    for obligation in decision.obligations:
+        if obligation.id not in known_obligations:
+            return one_line(f"unknown obligation: `{obligation.id}`")
+    return ""
+
+
+def _obligations(decision: Decision) -> tuple[Obligation, ...]:
+    return tuple(Obligation(id=each.id, parameters_json=each.parameters_json) for each in decision.obligations)
+
+
+def _stated_pause(error: grpc.RpcError) -> float:
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            return _retry_delay(value)
+    return _PAUSE_SECONDS
+
+
+def _retry_delay(details: bytes) -> float:
+    retry = RetryInfo()
+    try:
+        stated = any(detail.Unpack(retry) for detail in Status.FromString(details).details)
+    except DecodeError:
+        stated = False
+    return max(0.0, _seconds(retry.retry_delay)) if stated else _PAUSE_SECONDS
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

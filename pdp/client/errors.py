@@ -1,0 +1,90 @@
+"""The exceptions of management calls: one class per thing that a caller would do differently.
+
+Asking about a tool call raises none of them.
+"""
+
+from __future__ import annotations
+
+import grpc
+
+from pdp.errors import PDPError
+
+
+class PDPClientError(PDPError):
+    """A management call got no answer; `code` is the gRPC status, or None when it did not come from the server."""
+
+    def __init__(self, message: str, code: grpc.StatusCode | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class InvalidRequestError(PDPClientError):
+    """A field is wrong: mend the one that the message names, do not retry."""
+
+
+class UnauthenticatedError(PDPClientError):
+    """The server does not know this caller: present valid credentials."""
+
+
+class PermissionDeniedError(PDPClientError):
+    """This caller may not do this: use another identity."""
+
+
+class NotFoundError(PDPClientError):
+    """Nothing with this id exists for this caller: check the id."""
+
+
+class WrongStateError(PDPClientError):
+    """The state, or what was shown, does not allow this: read it again and decide anew."""
+
+
+class ConflictError(PDPClientError):
+    """Somebody else changed the same thing first: read it again and retry."""
+
+
+class RequestIdConflictError(PDPClientError):
+    """The request id was used for another request: use a fresh id."""
+
+
+class OverloadedError(PDPClientError):
+    """Too much at once: retry after a pause."""
+
+
+class UnavailableError(PDPClientError):
+    """The server cannot be reached or cannot answer now: retry after a pause."""
+
+
+class SessionNotApprovedError(PDPClientError):
+    """The session that was asked for does not live: ask for another one, or tell the user why."""
+
+
+_CLASSES: dict[grpc.StatusCode, type[PDPClientError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
+    grpc.StatusCode.NOT_FOUND: NotFoundError,
+    grpc.StatusCode.FAILED_PRECONDITION: WrongStateError,
+    grpc.StatusCode.ABORTED: ConflictError,
+    grpc.StatusCode.ALREADY_EXISTS: RequestIdConflictError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: UnavailableError,
+}
+
+
+def from_status(error: grpc.RpcError) -> PDPClientError:
+    """Return the exception for a failed management call; statuses without a class of their own get the base class."""
+    code = error.code()
+    return _CLASSES.get(code, PDPClientError)(describe(error), code)
+
+
+def describe(error: BaseException) -> str:
+    """Return one line about a failure: a gRPC status with its details, or the message of any other exception."""
+    if isinstance(error, grpc.RpcError):
+        return one_line(f"{error.code().name.lower()}: {error.details()}")
+    return one_line(f"the call could not be made: {error}")
+
+
+def one_line(text: str) -> str:
+    """Return the text without control characters and line ends, cut to 512 characters."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text[:512]).split())

@@ -1,0 +1,75 @@
+"""Read the arguments of a guarded Python function by name, as the tool call that they are."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pdp.client.values import ERROR_BASIS, Answer, ToolCallDenied
+from pdp.model import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundCall:
+    """What a guarded function will be called with, and the same as a tool's `arguments`."""
+
+    positional: tuple[Any, ...]
+    named: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+
+
+class GuardedSignature:
+    """The parameters of a guarded function; those in `skip` are not the agent's and are not asked about."""
+
+    def __init__(self, function: Callable[..., Any], skip: Collection[str] = ()) -> None:
+        self._signature = inspect.signature(function)
+        self._skip = frozenset(skip)
+        parameters = self._signature.parameters
+        if unknown := self._skip - parameters.keys():
+            raise TypeError(f"no such parameter to skip: `{min(unknown)}`")
+        self._catch_all = ""
+        for name, parameter in parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL and name not in self._skip:
+                raise TypeError(f"a guarded function cannot take `*{name}`: its arguments have no names")
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                self._catch_all = name
+
+    def bind(self, positional: tuple[Any, ...], named: Mapping[str, Any]) -> BoundCall:
+        """Return the call with its arguments by name, defaults included.
+
+        A default of None means that the argument is absent, as in the schemas of tools, and is left out.
+        Raise `TypeError` where the function itself would.
+        """
+        bound = self._signature.bind(*positional, **named)
+        given = frozenset(bound.arguments)
+        bound.apply_defaults()
+        arguments: dict[str, Any] = {}
+        for name in [name for name in bound.arguments if name not in self._skip]:
+            # INVARIANT: what is authorised is what runs, even if the caller changes its lists and objects meanwhile.
+            value = bound.arguments[name] = copy.deepcopy(bound.arguments[name])
+            if name == self._catch_all:
+                _add(arguments, value)
+            elif value is not None or name in given:
+                _add(arguments, {name: value})
+        return BoundCall(positional=bound.args, named=bound.kwargs, arguments=arguments)
+
+
+def require_allowed(answer: Answer) -> None:
+    """Raise `ToolCallDenied` unless the call is allowed as it stands."""
+    if answer.allowed and answer.obligations:
+        # A decorator cannot carry out an obligation, and what is not carried out is a deny.
+        answer = dataclasses.replace(
+            answer, outcome=Outcome.DENY, basis=ERROR_BASIS, error="a guarded function cannot meet obligations"
+        )
+    if not answer.allowed:
+        raise ToolCallDenied(answer)
+
+
+def _add(arguments: dict[str, Any], more: Mapping[str, Any]) -> None:
+    if twice := arguments.keys() & more.keys():
+        raise TypeError(f"an argument stands twice: `{min(twice)}`")
+    arguments.update(more)

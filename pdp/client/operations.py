@@ -1,0 +1,340 @@
+"""Every RPC as a value: where it goes, what it sends, and how its answer is read. Shared by both clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pdp.client.asking import json_object
+from pdp.client.errors import InvalidRequestError, PDPClientError, SessionNotApprovedError
+from pdp.client.values import ListedTool
+from pdp.model import Visibility
+from pdp.v1 import authorization_pb2, policy_pb2, session_pb2
+from pdp.v1.session_pb2 import Session
+
+Reply = TypeVar("Reply", bound=Message)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method(Generic[Reply]):
+    """One RPC: its path and the message that it answers with."""
+
+    path: str
+    reply: type[Reply]
+
+    def unary(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return what calls the RPC on a channel of either transport."""
+        return channel.unary_unary(
+            self.path, request_serializer=_serialize, response_deserializer=self.reply.FromString
+        )
+
+    def stream(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return what opens the RPC as a stream both ways."""
+        return channel.stream_stream(
+            self.path, request_serializer=_serialize, response_deserializer=self.reply.FromString
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Generic[Reply, Result]):
+    """One management call: an RPC, its request, and what of its reply the caller wants."""
+
+    method: Method[Reply]
+    request: Message
+    read: Callable[[Reply], Result]
+
+
+AUTHORIZE = Method(path="/pdp.v1.AuthorizationService/Authorize", reply=authorization_pb2.AuthorizeResponse)
+BATCH_AUTHORIZE = Method(
+    path="/pdp.v1.AuthorizationService/BatchAuthorize", reply=authorization_pb2.BatchAuthorizeResponse
+)
+AUTHORIZE_STREAM = Method(
+    path="/pdp.v1.AuthorizationService/AuthorizeStream", reply=authorization_pb2.AuthorizeStreamResponse
+)
+
+_VISIBILITIES = {
+    authorization_pb2.VISIBILITY_DEPENDS: Visibility.DEPENDS,
+    authorization_pb2.VISIBILITY_ALWAYS: Visibility.ALWAYS,
+}
+
+
+def list_tools(
+    session_handle: str, session_id: str = ""
+) -> Operation[authorization_pb2.ListToolsResponse, tuple[ListedTool, ...]]:
+    """Ask which tools a session could call; the reply must be about `session_id` when that is known."""
+
+    def read(reply: authorization_pb2.ListToolsResponse) -> tuple[ListedTool, ...]:
+        if session_id and reply.session_id != session_id:
+            raise PDPClientError(f"the listing is about another session than `{session_id}`")
+        return tuple(_listed(tool) for tool in reply.tools)
+
+    return Operation(
+        method=Method(path="/pdp.v1.AuthorizationService/ListTools", reply=authorization_pb2.ListToolsResponse),
+        request=authorization_pb2.ListToolsRequest(session_handle=session_handle),
+        read=read,
+    )
+
+
+def request_session(
+    *,
+    user: str,
+    agent: str,
+    purpose: str,
+    tools: Sequence[str],
+    duration: float | None,
+    parent_session_handle: str,
+    environment: str,
+    user_attributes: Mapping[str, Any] | bytes | None,
+    labels: Sequence[str],
+    may_delegate: bool,
+) -> Operation[session_pb2.RequestSessionResponse, session_pb2.RequestSessionResponse]:
+    """Ask for a session."""
+    request = session_pb2.RequestSessionRequest(
+        user=user,
+        agent=agent,
+        purpose=purpose,
+        tool_patterns=_strings("tools", tools),
+        parent_session_handle=parent_session_handle,
+        environment=environment,
+        user_attributes_json=json_object("user_attributes", user_attributes),
+        labels=_strings("labels", labels),
+        may_delegate=may_delegate,
+    )
+    if duration is not None:
+        request.duration.CopyFrom(_duration(duration))
+    return Operation(
+        method=_session_method("RequestSession", session_pb2.RequestSessionResponse),
+        request=request,
+        read=_opened,
+    )
+
+
+def approve_session(
+    session_id: str, *, request_digest: str, grants: Sequence[str]
+) -> Operation[session_pb2.ApproveSessionResponse, Session]:
+    """Approve exactly what was shown."""
+    return Operation(
+        method=_session_method("ApproveSession", session_pb2.ApproveSessionResponse),
+        request=session_pb2.ApproveSessionRequest(
+            session_id=session_id, request_digest=request_digest, grants=_strings("grants", grants)
+        ),
+        read=lambda reply: reply.session,
+    )
+
+
+def deny_session(session_id: str, *, reason: str) -> Operation[session_pb2.DenySessionResponse, Session]:
+    """Refuse a requested session."""
+    return Operation(
+        method=_session_method("DenySession", session_pb2.DenySessionResponse),
+        request=session_pb2.DenySessionRequest(session_id=session_id, reason=reason),
+        read=lambda reply: reply.session,
+    )
+
+
+def end_session(session_handle: str) -> Operation[session_pb2.EndSessionResponse, Session]:
+    """End a session."""
+    return Operation(
+        method=_session_method("EndSession", session_pb2.EndSessionResponse),
+        request=session_pb2.EndSessionRequest(session_handle=session_handle),
+        read=lambda reply: reply.session,
+    )
+
+
+def revoke_sessions(
+    *, session_id: str, user: str, agent: str, tenant: str, reason: str
+) -> Operation[session_pb2.RevokeSessionsResponse, tuple[str, ...]]:
+    """Revoke the sessions that one selector names."""
+    selectors = {"session_id": session_id, "user": user, "agent": agent, "tenant": tenant}
+    given = {name: value for name, value in selectors.items() if value}
+    if len(given) != 1:
+        raise InvalidRequestError(f"exactly one of `session_id`, `user`, `agent`, `tenant` is needed, not {len(given)}")
+    request = session_pb2.RevokeSessionsRequest(reason=reason)
+    for name, value in given.items():
+        setattr(request, name, value)
+    return Operation(
+        method=_session_method("RevokeSessions", session_pb2.RevokeSessionsResponse),
+        request=request,
+        read=lambda reply: tuple(reply.session_ids),
+    )
+
+
+def get_session(session_id: str) -> Operation[session_pb2.GetSessionResponse, Session]:
+    """Show one session."""
+    return Operation(
+        method=_session_method("GetSession", session_pb2.GetSessionResponse),
+        request=session_pb2.GetSessionRequest(session_id=session_id),
+        read=lambda reply: reply.session,
+    )
+
+
+def list_sessions(
+    *, state: str, user: str, agent: str, page_size: int, page_token: str
+) -> Operation[session_pb2.ListSessionsResponse, session_pb2.ListSessionsResponse]:
+    """List one page of sessions."""
+    name = f"SESSION_STATE_{state.upper()}" if state else "SESSION_STATE_UNSPECIFIED"
+    if name not in session_pb2.SessionState.keys():  # noqa: SIM118 - the enum wrapper is no mapping
+        raise InvalidRequestError(f"`state`: unknown session state: `{state}`")
+    return Operation(
+        method=_session_method("ListSessions", session_pb2.ListSessionsResponse),
+        request=session_pb2.ListSessionsRequest(
+            state=name,
+            user=user,
+            agent=agent,
+            page_size=page_size,
+            page_token=page_token,
+        ),
+        read=_whole,
+    )
+
+
+def narrow_session(
+    session_id: str, *, tools: Sequence[str], expires_at: float | None, labels: Sequence[str]
+) -> Operation[session_pb2.NarrowSessionResponse, Session]:
+    """Narrow an active session."""
+    request = session_pb2.NarrowSessionRequest(
+        session_id=session_id, tool_patterns=_strings("tools", tools), labels=_strings("labels", labels)
+    )
+    if expires_at is not None:
+        seconds, nanos = _seconds_and_nanos(expires_at)
+        request.expire_time.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
+    return Operation(
+        method=_session_method("NarrowSession", session_pb2.NarrowSessionResponse),
+        request=request,
+        read=lambda reply: reply.session,
+    )
+
+
+def get_bundle() -> Operation[policy_pb2.GetBundleResponse, policy_pb2.GetBundleResponse]:
+    """Show the running bundle."""
+    return Operation(
+        method=_policy_method("GetBundle", policy_pb2.GetBundleResponse),
+        request=policy_pb2.GetBundleRequest(),
+        read=_whole,
+    )
+
+
+def reload_bundle() -> Operation[policy_pb2.ReloadBundleResponse, policy_pb2.ReloadBundleResponse]:
+    """Load the server's policy folder now."""
+    return Operation(
+        method=_policy_method("ReloadBundle", policy_pb2.ReloadBundleResponse),
+        request=policy_pb2.ReloadBundleRequest(),
+        read=_whole,
+    )
+
+
+def check_bundle(
+    files: Mapping[str, bytes] | None,
+) -> Operation[policy_pb2.CheckBundleResponse, policy_pb2.CheckBundleResponse]:
+    """Check a bundle without loading it."""
+    sent = [policy_pb2.BundleFile(path=path, content=content) for path, content in sorted((files or {}).items())]
+    return Operation(
+        method=_policy_method("CheckBundle", policy_pb2.CheckBundleResponse),
+        request=policy_pb2.CheckBundleRequest(files=sent),
+        read=_whole,
+    )
+
+
+def evaluate(
+    requests: Iterable[Mapping[str, Any] | str],
+    *,
+    policies: str | None,
+    entities: Sequence[Mapping[str, Any]] | str,
+    schema: str | Mapping[str, Any],
+    template_links: Iterable[policy_pb2.TemplateLink],
+    validate: bool,
+    skip_request_validation: bool,
+) -> Operation[policy_pb2.EvaluateResponse, policy_pb2.EvaluateResponse]:
+    """Evaluate plain Cedar; without `policies`, those of the running bundle."""
+    return Operation(
+        method=_policy_method("Evaluate", policy_pb2.EvaluateResponse),
+        request=policy_pb2.EvaluateRequest(
+            policies=policies or "",
+            running_bundle=policies is None,
+            schema=schema if isinstance(schema, str) else "",
+            schema_json="" if isinstance(schema, str) else json.dumps(schema),
+            entities_json=_json_text(entities),
+            template_links=template_links,
+            validate=validate,
+            requests_json=[_json_text(request) for request in requests],
+            skip_request_validation=skip_request_validation,
+        ),
+        read=_whole,
+    )
+
+
+def is_approved(session: Session) -> bool:
+    """Say whether a session lives (True) or waits for approval (False).
+
+    Raise `SessionNotApprovedError` when it will never live.
+    """
+    if session.state == session_pb2.SESSION_STATE_ACTIVE:
+        return True
+    if session.state == session_pb2.SESSION_STATE_REQUESTED:
+        return False
+    names = {number: name.removeprefix("SESSION_STATE_").lower() for name, number in session_pb2.SessionState.items()}
+    raise SessionNotApprovedError(
+        f"session `{session.session_id}` is {names.get(session.state, 'in an unknown state')}"
+        + (f": {session.reason}" if session.reason else "")
+    )
+
+
+def still_waiting(session: Session, wait: float) -> SessionNotApprovedError:
+    """Return the error for a session that nobody approved within `wait` seconds."""
+    return SessionNotApprovedError(f"session `{session.session_id}` was not approved within {wait:g} s")
+
+
+def _opened(reply: session_pb2.RequestSessionResponse) -> session_pb2.RequestSessionResponse:
+    if not reply.session_handle or not reply.session.session_id:
+        raise PDPClientError("the server returned no session")
+    return reply
+
+
+def _whole(reply: Reply) -> Reply:
+    return reply
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _session_method(name: str, reply: type[Reply]) -> Method[Reply]:
+    return Method(path=f"/pdp.v1.SessionService/{name}", reply=reply)
+
+
+def _policy_method(name: str, reply: type[Reply]) -> Method[Reply]:
+    return Method(path=f"/pdp.v1.PolicyService/{name}", reply=reply)
+
+
+def _listed(tool: authorization_pb2.ToolVisibility) -> ListedTool:
+    # INVARIANT: what is not stated, or not known here, is never visible.
+    visibility = _VISIBILITIES.get(tool.visibility, Visibility.NEVER)
+    return ListedTool(
+        server=tool.server, tool=tool.tool, visibility=visibility, definition_digest=tool.definition_digest
+    )
+
+
+def _strings(field: str, values: Sequence[str]) -> list[str]:
+    # One string is a sequence of its characters: `tools="*"` or `"git/log"` would silently become something else.
+    if isinstance(values, str):
+        raise InvalidRequestError(f"`{field}`: a list of texts is needed, not one text: `{values}`")
+    return list(values)
+
+
+def _duration(seconds: float) -> Duration:
+    whole, nanos = _seconds_and_nanos(seconds)
+    return Duration(seconds=whole, nanos=nanos)
+
+
+def _seconds_and_nanos(value: float) -> tuple[int, int]:
+    return divmod(round(value * 1_000_000_000), 1_000_000_000)
+
+
+def _json_text(value: Mapping[str, Any] | Sequence[Mapping[str, Any]] | str) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,374 @@
+"""The client for threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from google.protobuf.message import Message
+
+from pdp.client import operations
+from pdp.client.asking import judge, judge_batch, prepare, refuse_batch, retry_pause
+from pdp.client.connection import Connection, checked_timeout
+from pdp.client.definitions import DefinitionDigests
+from pdp.client.errors import (
+    NotFoundError,
+    OverloadedError,
+    PDPClientError,
+    UnavailableError,
+    WrongStateError,
+    describe,
+    from_status,
+)
+from pdp.client.operations import Operation, Reply, Result
+from pdp.client.session import ClientSession, HeldSession
+from pdp.client.stream import AuthorizationStream
+from pdp.client.values import Answer, ListedTool, ToolCall
+from pdp.v1 import policy_pb2, session_pb2
+from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
+
+
+class Client:
+    """A connection to the PDP, to be shared by threads and closed at the end; `with Client() as client:` does both.
+
+    `address` is `host:port` or `unix:…`; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
+    `tls` is True for the system's root certificates or the path of a PEM file; needed beyond loopback.
+    `timeout` bounds a question about calls, retry included, `management_timeout` every other call; in seconds.
+    `known_obligations` are the obligations that the caller meets; an answer with any other is a deny.
+    `traceparent` gives the W3C header of the present trace, for calls that do not state one.
+    Raise `ConfigurationError` when the address, the token or the certificates are wrong.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        token: str | None = None,
+        token_file: str | Path | None = None,
+        tls: bool | str | Path = False,
+        timeout: float = 2.0,
+        management_timeout: float = 30.0,
+        known_obligations: Iterable[str] = (),
+        traceparent: Callable[[], str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._connection = Connection.to(address, token=token, token_file=token_file, tls=tls)
+        self._timeout = checked_timeout("timeout", timeout)
+        self._management_timeout = checked_timeout("management_timeout", management_timeout)
+        self._known_obligations = frozenset(known_obligations)
+        self._traceparent = traceparent
+        self._clock = clock
+        self._sleep = sleep
+        self._channel = self._connection.open(grpc)
+        self._authorize = operations.AUTHORIZE.unary(self._channel)
+        self._batch_authorize = operations.BATCH_AUTHORIZE.unary(self._channel)
+        self._authorize_stream = operations.AUTHORIZE_STREAM.stream(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls under way and later ones are denied."""
+        self._channel.close()
+
+    def authorize(
+        self,
+        session_handle: str,
+        server: str,
+        tool: str,
+        arguments: Mapping[str, Any] | bytes | None = None,
+        *,
+        session_id: str = "",
+        definition_digest: str = "",
+        facts: Mapping[str, Any] | bytes | None = None,
+        request_id: str = "",
+        tool_call_id: str = "",
+        traceparent: str = "",
+        tracestate: str = "",
+    ) -> Answer:
+        """Ask whether a tool call may go ahead; `ToolCall` says what the fields mean.
+
+        Never raises for a fault of server, network or arguments: the answer is then a deny with `error`.
+        """
+        call = ToolCall(
+            session_handle=session_handle,
+            server=server,
+            tool=tool,
+            arguments=arguments,
+            session_id=session_id,
+            definition_digest=definition_digest,
+            facts=facts,
+            request_id=request_id,
+            tool_call_id=tool_call_id,
+        )
+        return self.ask(call, traceparent=traceparent, tracestate=tracestate)
+
+    def ask(self, call: ToolCall, *, traceparent: str = "", tracestate: str = "") -> Answer:
+        """Ask about one call, as `authorize` does."""
+        asked = prepare(call)
+        if isinstance(asked, Answer):
+            return asked
+        try:
+            reply = self._decide(self._authorize, asked.request, traceparent, tracestate)
+            return judge(asked, reply.decision, self._known_obligations)
+        except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
+            return asked.refused(describe(error))
+
+    def batch(self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = "") -> tuple[Answer, ...]:
+        """Ask about up to 100 calls at once, all decided on one snapshot; answers stand in the order of the calls."""
+        asked = tuple(prepare(call) for call in calls)
+        requests = [entry.request for entry in asked if not isinstance(entry, Answer)]
+        if not requests:
+            return refuse_batch(asked, "")
+        try:
+            message = BatchAuthorizeRequest(requests=requests)
+            reply = self._decide(self._batch_authorize, message, traceparent, tracestate)
+            return judge_batch(asked, reply.decisions, self._known_obligations)
+        except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, every answer is a deny
+            return refuse_batch(asked, describe(error))
+
+    def stream(self, *, traceparent: str = "", tracestate: str = "") -> AuthorizationStream:
+        """Return a stream for many calls one after the other; open it with `with`."""
+
+        def start(requests: Iterator[Message]) -> Any:  # noqa: ANN401 - gRPC has no types
+            return self._authorize_stream(requests, metadata=self._metadata(traceparent, tracestate))
+
+        return AuthorizationStream(start, timeout=self._timeout, known_obligations=self._known_obligations)
+
+    def list_tools(self, session_handle: str, *, session_id: str = "") -> tuple[ListedTool, ...]:
+        """Return every tool of the catalogue as a session sees it. Being listed gives no authority."""
+        return self._manage(operations.list_tools(session_handle, session_id))
+
+    @contextmanager
+    def session(
+        self,
+        *,
+        user: str,
+        agent: str,
+        purpose: str,
+        tools: Sequence[str],
+        duration: float | None = None,
+        wait: float = 300.0,
+        poll: float = 0.5,
+        announce: Callable[[session_pb2.Session], None] | None = None,
+        definitions: DefinitionDigests | None = None,
+        parent_session_handle: str = "",
+        environment: str = "",
+        user_attributes: Mapping[str, Any] | bytes | None = None,
+        labels: Sequence[str] = (),
+        may_delegate: bool = False,
+    ) -> Iterator[ClientSession]:
+        """Hold a session: ask for it, wait for its approval, and end it on the way out, whatever happens inside.
+
+        `announce` is told of a session that waits, so that an approver can be asked. `wait` bounds the waiting and
+        `poll` is the pause between two looks, in seconds. `definitions` come from `definition_digests`.
+        Raise `SessionNotApprovedError` when the session is refused or nobody approves it in time.
+        """
+        opened = self.request_session(
+            user=user,
+            agent=agent,
+            purpose=purpose,
+            tools=tools,
+            duration=duration,
+            parent_session_handle=parent_session_handle,
+            environment=environment,
+            user_attributes=user_attributes,
+            labels=labels,
+            may_delegate=may_delegate,
+        )
+        try:
+            self._await_approval(opened.session, wait, poll, announce)
+            yield self.attach(opened.session_handle, session_id=opened.session.session_id, definitions=definitions)
+        except BaseException as error:
+            try:
+                self._end_if_live(opened.session_handle)
+            except PDPClientError as failure:
+                error.add_note(f"the session could not be ended: {failure}")
+            raise
+        self._end_if_live(opened.session_handle)
+
+    def attach(
+        self, session_handle: str, *, session_id: str = "", definitions: DefinitionDigests | None = None
+    ) -> ClientSession:
+        """Return a session that exists already; it is not ended by this client."""
+        return ClientSession(self, HeldSession(handle=session_handle, id=session_id, definitions=definitions or {}))
+
+    def request_session(
+        self,
+        *,
+        user: str,
+        agent: str,
+        purpose: str,
+        tools: Sequence[str],
+        duration: float | None = None,
+        parent_session_handle: str = "",
+        environment: str = "",
+        user_attributes: Mapping[str, Any] | bytes | None = None,
+        labels: Sequence[str] = (),
+        may_delegate: bool = False,
+    ) -> session_pb2.RequestSessionResponse:
+        """Ask for a session; the reply holds its secret handle, shown only here. `duration` is seconds."""
+        return self._manage(
+            operations.request_session(
+                user=user,
+                agent=agent,
+                purpose=purpose,
+                tools=tools,
+                duration=duration,
+                parent_session_handle=parent_session_handle,
+                environment=environment,
+                user_attributes=user_attributes,
+                labels=labels,
+                may_delegate=may_delegate,
+            )
+        )
+
+    def approve_session(
+        self, session_id: str, *, request_digest: str, grants: Sequence[str] = ()
+    ) -> session_pb2.Session:
+        """Approve exactly what was shown; `request_digest` comes from `get_session`."""
+        return self._manage(operations.approve_session(session_id, request_digest=request_digest, grants=grants))
+
+    def deny_session(self, session_id: str, *, reason: str = "") -> session_pb2.Session:
+        """Refuse a requested session."""
+        return self._manage(operations.deny_session(session_id, reason=reason))
+
+    def end_session(self, session_handle: str) -> session_pb2.Session:
+        """End a session and all below it."""
+        return self._manage(operations.end_session(session_handle))
+
+    def revoke_sessions(
+        self, *, reason: str, session_id: str = "", user: str = "", agent: str = "", tenant: str = ""
+    ) -> tuple[str, ...]:
+        """Revoke the sessions of exactly one selector and all below them; return the ids of those that lived."""
+        return self._manage(
+            operations.revoke_sessions(session_id=session_id, user=user, agent=agent, tenant=tenant, reason=reason)
+        )
+
+    def get_session(self, session_id: str) -> session_pb2.Session:
+        """Return one session."""
+        return self._manage(operations.get_session(session_id))
+
+    def list_sessions(
+        self, *, state: str = "", user: str = "", agent: str = "", page_size: int = 0
+    ) -> Iterator[session_pb2.Session]:
+        """Yield sessions, newest first, page by page. `state` is a name such as `active`; empty does not filter."""
+        token = ""
+        while True:
+            page = self._manage(
+                operations.list_sessions(state=state, user=user, agent=agent, page_size=page_size, page_token=token)
+            )
+            yield from page.sessions
+            token = page.next_page_token
+            if not token:
+                return
+
+    def narrow_session(
+        self, session_id: str, *, tools: Sequence[str] = (), expires_at: float | None = None, labels: Sequence[str] = ()
+    ) -> session_pb2.Session:
+        """Narrow an active session: keep only tools that match, end it earlier (unix seconds), add labels."""
+        return self._manage(operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels))
+
+    def get_bundle(self) -> policy_pb2.GetBundleResponse:
+        """Return the running bundle, and why the last load failed if it did."""
+        return self._manage(operations.get_bundle())
+
+    def reload_bundle(self) -> policy_pb2.ReloadBundleResponse:
+        """Have the server load its policy folder now. A bad bundle changes nothing."""
+        return self._manage(operations.reload_bundle())
+
+    def check_bundle(self, files: Mapping[str, bytes] | None = None) -> policy_pb2.CheckBundleResponse:
+        """Check a bundle, path to content, without loading it; without files, the server's own folder."""
+        return self._manage(operations.check_bundle(files))
+
+    def evaluate(
+        self,
+        requests: Iterable[Mapping[str, Any] | str],
+        *,
+        policies: str | None = None,
+        entities: Sequence[Mapping[str, Any]] | str = "",
+        schema: str | Mapping[str, Any] = "",
+        template_links: Iterable[policy_pb2.TemplateLink] = (),
+        validate: bool = False,
+        skip_request_validation: bool = False,
+    ) -> policy_pb2.EvaluateResponse:
+        """Evaluate plain Cedar requests; without `policies`, those of the running bundle with its schema.
+
+        Requests and entities are Cedar's JSON, as values or as text; a schema is Cedar's text or its JSON as a value.
+        """
+        return self._manage(
+            operations.evaluate(
+                requests,
+                policies=policies,
+                entities=entities,
+                schema=schema,
+                template_links=template_links,
+                validate=validate,
+                skip_request_validation=skip_request_validation,
+            )
+        )
+
+    def _metadata(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
+        if not traceparent and self._traceparent is not None:
+            traceparent = self._traceparent()
+        return self._connection.metadata(traceparent, tracestate)
+
+    def _decide(self, method: Any, request: Message, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - gRPC has no types
+        metadata = self._metadata(traceparent, tracestate)
+        deadline = self._clock() + self._timeout
+        try:
+            return method(request, timeout=self._timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            pause = retry_pause(error, deadline - self._clock())
+            if pause is None:
+                raise
+        self._sleep(pause)
+        # The same request with the same id: the server answers it once, however often it arrives.
+        return method(request, timeout=deadline - self._clock(), metadata=metadata)
+
+    def _manage(self, operation: Operation[Reply, Result]) -> Result:
+        method = operation.method.unary(self._channel)
+        try:
+            reply = method(operation.request, timeout=self._management_timeout, metadata=self._metadata("", ""))
+        except grpc.RpcError as error:
+            raise from_status(error) from error
+        return operation.read(reply)
+
+    def _await_approval(
+        self,
+        session: session_pb2.Session,
+        wait: float,
+        poll: float,
+        announce: Callable[[session_pb2.Session], None] | None,
+    ) -> None:
+        if operations.is_approved(session):
+            return
+        if announce is not None:
+            announce(session)
+        deadline = self._clock() + wait
+        while not operations.is_approved(session):
+            remaining = deadline - self._clock()
+            if remaining <= 0:
+                raise operations.still_waiting(session, wait)
+            self._sleep(min(poll, remaining))
+            try:
+                session = self.get_session(session.session_id)
+            except (UnavailableError, OverloadedError):
+                continue  # a server that is away for a moment has refused nothing
+
+    def _end_if_live(self, session_handle: str) -> None:
+        try:
+            self.end_session(session_handle)
+        except (NotFoundError, WrongStateError):
+            return  # it expired, or somebody else ended or revoked it

@@ -1,0 +1,101 @@
+"""What a gateway asks and what it is answered, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdp.model import Outcome, Visibility
+
+ERROR_BASIS = "error"  # The basis of a deny that the client made itself.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One tool call to ask about.
+
+    `arguments` is the agent's JSON object: a mapping, or its bytes, which are sent as they are.
+    `definition_digest` is the tool's digest as the gateway sees it now; empty when it is not stated.
+    `facts` is what the gateway vouches for, in the fields that the bundle declares.
+    `session_id`, when known, must come back in the answer.
+    `request_id` makes a repeated question safe; left empty, a fresh one is made.
+    """
+
+    server: str
+    tool: str
+    arguments: Mapping[str, Any] | bytes | None = field(default=None, repr=False)
+    session_handle: str = field(default="", repr=False)
+    session_id: str = ""
+    definition_digest: str = ""
+    facts: Mapping[str, Any] | bytes | None = field(default=None, repr=False)
+    request_id: str = ""
+    tool_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obligation:
+    """Something that the gateway must do with an allowed call; `parameters_json` is a JSON object."""
+
+    id: str
+    parameters_json: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Whether one tool call may go ahead, and why. An answer is true exactly when the call is allowed.
+
+    `basis` is a name of `pdp.model.Basis` such as `permit` or `out_of_scope`, or `error` when there is no decision
+    that can be relied on: then `error` says why in one line.
+    The other fields are what the server said, and empty where it said nothing. `duration_us` is its own time.
+    `obligations` must be met before the call goes ahead; only those of `known_obligations` ever stand here.
+    """
+
+    outcome: Outcome
+    basis: str
+    server: str
+    tool: str
+    request_id: str
+    policies: tuple[str, ...] = ()
+    decision_id: str = ""
+    error: str = ""
+    session_id: str = ""
+    user: str = ""
+    agent: str = ""
+    bundle_version: str = ""
+    cache_result: str = ""
+    ancestor_session_id: str = ""
+    ancestor_basis: str = ""
+    duration_us: float = 0.0
+    trace_id: str = ""
+    span_id: str = ""
+    obligations: tuple[Obligation, ...] = ()
+    advice: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Say whether the call may go ahead."""
+        return self.outcome is Outcome.ALLOW
+
+    def __bool__(self) -> bool:
+        # Without this, `if client.authorize(...)` would take every deny for an allow.
+        return self.allowed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedTool:
+    """One tool of the catalogue as a session sees it. Being listed gives no authority."""
+
+    server: str
+    tool: str
+    visibility: Visibility
+    definition_digest: str
+
+
+class ToolCallDenied(Exception):  # noqa: N818 - a deny is an answer and no error; only a guard has to raise it
+    """A guarded function was not called: show the agent that it may not, and go on. `answer` says why."""
+
+    def __init__(self, answer: Answer) -> None:
+        why = answer.error or f"{answer.basis} {' '.join(answer.policies)}".strip()
+        super().__init__(f"denied: `{answer.server}/{answer.tool}`: {why}")
+        self.answer = answer

@@ -1,0 +1,132 @@
+"""A real gRPC server that answers as each test tells it to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+
+from pdp import jsontext
+from pdp.v1 import authorization_pb2_grpc, decision_pb2, policy_pb2_grpc, session_pb2_grpc
+from pdp.v1.authorization_pb2 import (
+    AuthorizeRequest,
+    AuthorizeResponse,
+    AuthorizeStreamRequest,
+    AuthorizeStreamResponse,
+    BatchAuthorizeRequest,
+    BatchAuthorizeResponse,
+)
+from pdp.v1.decision_pb2 import Decision
+
+
+def fitting_allow(request: AuthorizeRequest) -> Decision:
+    """Return the allow that an honest server would give to this request."""
+    return Decision(
+        decision_id="dec_1",
+        outcome=decision_pb2.OUTCOME_ALLOW,
+        basis=decision_pb2.BASIS_PERMIT,
+        determining_policies=["files/read"],
+        session_id="ses_1",
+        user="alice",
+        agent="coder",
+        server=request.call.server,
+        tool=request.call.tool,
+        arguments_digest=jsontext.digest(request.call.arguments_json),
+        bundle_version="sha256:bundle",
+        cache_result=decision_pb2.CACHE_RESULT_MISS,
+        duration_us=12.5,
+        trace_id="0" * 32,
+    )
+
+
+class ScriptedServer:
+    """Answers with `decide`, unless a method has a script of its own in `scripts`; keeps what it was sent."""
+
+    honest = staticmethod(fitting_allow)
+
+    def __init__(self) -> None:
+        self.decide: Callable[[AuthorizeRequest, Any], Decision] = lambda request, _: fitting_allow(request)
+        self.scripts: dict[str, Callable[[Any, Any], Any]] = {
+            "Authorize": self._authorize,
+            "BatchAuthorize": self._batch,
+            "AuthorizeStream": self._stream,
+        }
+        self.requests: list[tuple[str, Any]] = []
+        self.metadata: list[dict[str, str | bytes]] = []
+        self.released = threading.Event()
+        self._server = grpc.server(ThreadPoolExecutor(8))
+        for module, service in (
+            (authorization_pb2_grpc, "AuthorizationService"),
+            (session_pb2_grpc, "SessionService"),
+            (policy_pb2_grpc, "PolicyService"),
+        ):
+            register = getattr(module, f"add_{service}Servicer_to_server")
+            register(self._servicer(getattr(module, f"{service}Servicer")), self._server)
+
+    def start(self, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None) -> str:
+        """Listen, and return the address."""
+        if credentials is None:
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, credentials)
+        self._server.start()
+        return address if address.startswith("unix:") else f"127.0.0.1:{port}"
+
+    def stop(self) -> None:
+        """Let go of what hangs, and stop."""
+        self.released.set()
+        self._server.stop(0).wait()
+
+    def sent(self, method: str) -> list[Any]:
+        """Return the requests that came to one method."""
+        return [request for name, request in self.requests if name == method]
+
+    def _servicer(self, base: type) -> Any:
+        def handler(name: str) -> Callable[[Any, Any, Any], Any]:
+            def handle(_: Any, request: Any, context: Any) -> Any:
+                self.metadata.append(dict(context.invocation_metadata()))
+                if name != "AuthorizeStream":
+                    self.requests.append((name, request))
+                if name not in self.scripts:
+                    context.abort(grpc.StatusCode.UNIMPLEMENTED, "no script")
+                return self.scripts[name](request, context)
+
+            return handle
+
+        names = [name for name in vars(base) if not name.startswith("_")]
+        return type(f"Scripted{base.__name__}", (base,), {name: handler(name) for name in names})()
+
+    def _authorize(self, request: AuthorizeRequest, context: Any) -> AuthorizeResponse:
+        return AuthorizeResponse(decision=self.decide(request, context))
+
+    def _batch(self, request: BatchAuthorizeRequest, context: Any) -> BatchAuthorizeResponse:
+        return BatchAuthorizeResponse(decisions=[self.decide(each, context) for each in request.requests])
+
+    def _stream(self, requests: Iterator[AuthorizeStreamRequest], context: Any) -> Iterator[AuthorizeStreamResponse]:
+        for message in requests:
+            self.requests.append(("AuthorizeStream", message))
+            decision = self.decide(message.request, context)
+            yield AuthorizeStreamResponse(request_id=message.request.request_id, decision=decision)
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedServer]:
+    """Return a server that is not listening yet."""
+    scripted = ScriptedServer()
+    yield scripted
+    scripted.stop()
+
+
+@pytest.fixture
+def address(server: ScriptedServer) -> str:
+    """Return where the server listens."""
+    return server.start()
+
+
+@pytest.fixture(autouse=True)
+def _no_address_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PDP_ADDRESS", raising=False)

@@ -1,0 +1,217 @@
+"""Where the client may speak, and what it says about itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from pdp.client import Client, ToolCall
+from pdp.client.connection import Connection
+from pdp.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tests.client.conftest import ScriptedServer
+
+CALL = ToolCall(session_handle="pdps_secret", server="files", tool="read")
+TOKEN = "sesame"  # noqa: S105 - a token of the tests' own server
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1:50151",
+        "127.9.8.7:1",
+        "localhost:65535",
+        "[::1]:50151",
+        "unix:/run/pdp.sock",
+        "unix:///run/pdp.sock",
+        "unix-abstract:pdp",
+    ],
+)
+def test_plain_text_stays_on_this_machine(address: str) -> None:
+    """Loopback and unix sockets need no certificates."""
+    assert Connection.to(address).credentials is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.0.0.5:50151",
+        "0.0.0.0:50151",
+        "[::]:50151",
+        "[2001:db8::1]:50151",
+        "pdp.example.com:50151",
+        "localhost.example.com:50151",
+        "127.0.0.1.example.com:50151",
+        "127.0.0.1",
+        "127.1:50151",
+        "2130706433:50151",
+        "::1:50151",
+        "127.0.0.1:50151,10.0.0.5:50151",
+        "ipv4:127.0.0.1:50151,10.0.0.5:50151",
+        "dns:///pdp.example.com:50151",
+        "dns://10.0.0.5/localhost:50151",
+        "xds:///localhost:50151",
+        "127.0.0.1:50151\n",
+        "evil@127.0.0.1:50151",
+        "UNIX:/run/pdp.sock",
+    ],
+)
+def test_plain_text_to_anywhere_else_is_refused(address: str) -> None:
+    """A token in clear never leaves the machine, and an address in doubt counts as elsewhere."""
+    with pytest.raises(ConfigurationError, match="plain text does not leave this machine"):
+        Client(address, token=TOKEN)
+
+
+def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`PDP_ADDRESS` counts when no address is given, under the same rules."""
+    built_in = Connection.to(None).address
+    monkeypatch.setenv("PDP_ADDRESS", "127.0.0.1:7")
+    from_outside = Connection.to(None).address
+    given = Connection.to("127.0.0.1:8").address
+
+    assert (built_in, from_outside, given) == ("127.0.0.1:50151", "127.0.0.1:7", "127.0.0.1:8")
+
+    monkeypatch.setenv("PDP_ADDRESS", "pdp.example.com:50151")
+    with pytest.raises(ConfigurationError):
+        Client()
+
+
+@pytest.mark.parametrize("token", ["", " ", "two words", "line\nend", "t\u00f6ken"], ids=repr)
+def test_a_malformed_token_is_refused(token: str) -> None:
+    """A token that could not stand in a header is an error before anything is sent, and is not quoted."""
+    with pytest.raises(ConfigurationError, match="visible ASCII"):
+        Client(token=token)
+
+
+def test_a_token_comes_from_a_file(server: ScriptedServer, address: str, tmp_path: Path) -> None:
+    """The line end of the file is not part of the token."""
+    file = tmp_path / "pep.token"
+    file.write_text(f"{TOKEN}\n", encoding="ascii")
+
+    with Client(address, token_file=file) as client:
+        client.ask(CALL)
+
+    assert server.metadata[0]["authorization"] == f"Bearer {TOKEN}"
+
+
+def test_a_token_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """The message names the file."""
+    with pytest.raises(ConfigurationError, match=r"cannot read `.*absent`"):
+        Client(token_file=tmp_path / "absent")
+
+
+def test_a_token_and_a_token_file_exclude_each_other(tmp_path: Path) -> None:
+    """Which of the two would count is not guessed."""
+    with pytest.raises(ConfigurationError, match="exclude"):
+        Client(token=TOKEN, token_file=tmp_path)
+
+
+def test_nothing_shows_the_token() -> None:
+    """The token stands in no text that could be logged."""
+    assert TOKEN not in repr(Connection.to(None, token=TOKEN))
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["timeout", "management_timeout"])
+def test_a_call_always_has_a_deadline(name: str, seconds: float) -> None:
+    """A timeout is positive and finite."""
+    options: dict[str, Any] = {name: seconds}
+    with pytest.raises(ConfigurationError, match=f"`{name}`"):
+        Client(**options)
+
+
+@pytest.mark.parametrize(
+    ("client_wide", "per_call", "sent"),
+    [
+        (None, ("", ""), None),
+        (None, (TRACEPARENT, "a=1"), (TRACEPARENT, "a=1")),
+        (lambda: TRACEPARENT, ("", ""), (TRACEPARENT, None)),
+        (lambda: "of the client", (TRACEPARENT, ""), (TRACEPARENT, None)),
+        (None, ("00-xyz", "a=1"), None),
+        (None, (TRACEPARENT + "\nx: y", ""), None),
+        (None, (TRACEPARENT, "a=1\nb"), (TRACEPARENT, None)),
+    ],
+)
+def test_the_trace_is_passed_on(
+    server: ScriptedServer, address: str, client_wide: Any, per_call: tuple[str, str], sent: tuple[str, str] | None
+) -> None:
+    """Well-formed trace headers travel, others are left out, and neither changes the answer."""
+    with Client(address, traceparent=client_wide) as client:
+        answer = client.ask(CALL, traceparent=per_call[0], tracestate=per_call[1])
+
+    found = server.metadata[0]
+    assert (found.get("traceparent"), found.get("tracestate")) == (sent or (None, None))
+    assert answer.allowed
+
+
+def test_a_trace_that_fails_is_a_deny(address: str) -> None:
+    """Not even the caller's own hook makes `authorize` raise."""
+    with Client(address, traceparent=lambda: str(1 / 0)) as client:
+        answer = client.ask(CALL)
+
+    assert (answer.allowed, answer.basis) == (False, "error")
+
+
+def test_a_unix_socket_works(server: ScriptedServer, tmp_path: Path) -> None:
+    """A server on a unix socket is asked in plain text."""
+    address = server.start(f"unix:{tmp_path}/pdp.sock")
+
+    with Client(address, token=TOKEN) as client:
+        answer = client.ask(CALL)
+
+    assert answer.allowed
+
+
+def test_tls_is_used_and_checked(server: ScriptedServer, tmp_path: Path) -> None:
+    """With the right root certificate the call is allowed, without it denied."""
+    key, certificate = _certificate()
+    (tmp_path / "root.pem").write_bytes(certificate)
+    address = server.start(credentials=grpc.ssl_server_credentials([(key, certificate)]))
+
+    with Client(address, token=TOKEN, tls=tmp_path / "root.pem") as client:
+        trusted = client.ask(CALL)
+    with Client(address, token=TOKEN, tls=True) as client:
+        untrusted = client.ask(CALL)
+    with Client(address, token=TOKEN) as client:
+        plain = client.ask(CALL)
+
+    assert (trusted.allowed, untrusted.allowed, plain.allowed) == (True, False, False)
+    assert len(server.metadata) == 1
+
+
+def test_with_tls_any_address_will_do() -> None:
+    """Beyond loopback TLS is all that is asked for."""
+    assert Connection.to("pdp.example.com:443", token=TOKEN, tls=True).credentials is not None
+
+
+def _certificate() -> tuple[bytes, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pdp")])
+    today = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(today - dt.timedelta(days=1))
+        .not_valid_after(today + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    text = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return text, certificate.public_bytes(serialization.Encoding.PEM)

@@ -1,0 +1,153 @@
+"""One retry with the same request id, when the server asks for it and the deadline allows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs lack py.typed
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs lack py.typed
+
+from pdp.client import Answer, AsyncClient, Client, ToolCall
+from pdp.v1.decision_pb2 import Decision
+
+if TYPE_CHECKING:
+    from tests.client.conftest import ScriptedServer
+
+CALL = ToolCall(session_handle="pdps_secret", server="files", tool="read")
+RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def _ask(address: str, pauses: list[float]) -> Answer:
+    with Client(address, sleep=pauses.append) as client:
+        return client.ask(CALL)
+
+
+def _ask_batch(address: str, pauses: list[float]) -> Answer:
+    with Client(address, sleep=pauses.append) as client:
+        return client.batch([CALL])[0]
+
+
+def _ask_async(address: str, pauses: list[float]) -> Answer:
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def run() -> Answer:
+        async with AsyncClient(address, sleep=sleep) as client:
+            return await client.ask(CALL)
+
+    return asyncio.run(run())
+
+
+Ask = Callable[[str, list[float]], Answer]
+every_way = pytest.mark.parametrize("ask", [_ask, _ask_batch, _ask_async], ids=["unary", "batch", "async"])
+
+
+def _fail(server: ScriptedServer, times: int, code: grpc.StatusCode, details: bytes | None) -> None:
+    left = iter(range(times))
+
+    def decide(request: Any, context: Any) -> Decision:
+        if next(left, None) is None:
+            return server.honest(request)
+        if details is not None:
+            context.set_trailing_metadata((("grpc-status-details-bin", details),))
+        context.abort(code, "busy")
+        raise AssertionError
+
+    server.decide = decide
+
+
+def _retry_info(seconds: float) -> bytes:
+    packed = AnyMessage()
+    packed.Pack(RetryInfo(retry_delay=Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))))
+    encoded: bytes = Status(code=8, details=[packed]).SerializeToString()
+    return encoded
+
+
+def _request_ids(server: ScriptedServer) -> list[str]:
+    return [getattr(message, "requests", [message])[0].request_id for _, message in server.requests]
+
+
+@every_way
+@pytest.mark.parametrize("code", RETRYABLE, ids=lambda code: code.name)
+def test_a_stated_pause_is_kept(server: ScriptedServer, address: str, ask: Ask, code: grpc.StatusCode) -> None:
+    """The client waits as long as the server says, and asks again under the same request id."""
+    pauses: list[float] = []
+    _fail(server, 1, code, _retry_info(0.25))
+
+    answer = ask(address, pauses)
+
+    assert answer.allowed
+    assert pauses == [0.25]
+    assert _request_ids(server) == [answer.request_id] * 2
+
+
+@every_way
+@pytest.mark.parametrize("details", [None, b"", b"\xff\xff", Status(code=8).SerializeToString()], ids=repr)
+def test_without_a_stated_pause_there_is_a_short_one(
+    server: ScriptedServer, address: str, ask: Ask, details: bytes | None
+) -> None:
+    """Details that are absent or cannot be read name no pause and do not hinder the retry."""
+    pauses: list[float] = []
+    _fail(server, 1, grpc.StatusCode.UNAVAILABLE, details)
+
+    answer = ask(address, pauses)
+
+    assert (answer.allowed, pauses) == (True, [0.05])
+
+
+@every_way
+def test_there_is_only_one_retry(server: ScriptedServer, address: str, ask: Ask) -> None:
+    """A second failure is a deny."""
+    pauses: list[float] = []
+    _fail(server, 2, grpc.StatusCode.RESOURCE_EXHAUSTED, None)
+
+    answer = ask(address, pauses)
+
+    assert (answer.allowed, answer.error, len(server.requests)) == (False, "resource_exhausted: busy", 2)
+
+
+@every_way
+def test_a_pause_beyond_the_deadline_is_a_deny_at_once(server: ScriptedServer, address: str, ask: Ask) -> None:
+    """A retry that would come too late is not made."""
+    pauses: list[float] = []
+    _fail(server, 1, grpc.StatusCode.UNAVAILABLE, _retry_info(60))
+
+    answer = ask(address, pauses)
+
+    assert (answer.allowed, pauses, len(server.requests)) == (False, [], 1)
+
+
+@every_way
+@pytest.mark.parametrize(
+    "code",
+    [code for code in grpc.StatusCode if code not in (*RETRYABLE, grpc.StatusCode.OK)],
+    ids=lambda code: code.name,
+)
+def test_other_failures_are_not_retried(server: ScriptedServer, address: str, ask: Ask, code: grpc.StatusCode) -> None:
+    """Asking again is no use where the server did not say so."""
+    pauses: list[float] = []
+    _fail(server, 1, code, _retry_info(0.25))
+
+    answer = ask(address, pauses)
+
+    assert (answer.allowed, pauses, len(server.requests)) == (False, [], 1)
+
+
+def test_a_deadline_that_passes_during_the_pause_is_a_deny(server: ScriptedServer, address: str) -> None:
+    """The retry gets what is left of the deadline, which may be nothing."""
+    now = [0.0]
+
+    def sleep(_: float) -> None:
+        now[0] += 10.0
+
+    _fail(server, 1, grpc.StatusCode.UNAVAILABLE, None)
+    with Client(address, clock=lambda: now[0], sleep=sleep) as client:
+        answer = client.ask(CALL)
+
+    assert (answer.allowed, answer.error.split(":")[0]) == (False, "deadline_exceeded")

@@ -1,0 +1,79 @@
+"""Both clients offer the same, and neither needs the engine or a tracing library."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import pdp.client
+
+PAIRS = [
+    (pdp.client.Client, pdp.client.AsyncClient),
+    (pdp.client.ClientSession, pdp.client.AsyncClientSession),
+    (pdp.client.AuthorizationStream, pdp.client.AsyncAuthorizationStream),
+]
+
+
+def _surface(kind: type) -> dict[str, list[tuple[Any, ...]]]:
+    """Return each public method's parameters: name, kind and default."""
+    found = {}
+    for name, member in vars(kind).items():
+        if callable(member) and (name == "__init__" or not name.startswith("_")):
+            parameters = inspect.signature(member).parameters.values()
+            # The defaults of `sleep` are what differs: one blocks, the other is awaited.
+            found[name] = [(p.name, p.kind, None if p.name == "sleep" else p.default) for p in parameters]
+    return found
+
+
+@pytest.mark.parametrize(("threaded", "awaited"), PAIRS, ids=lambda kind: kind.__name__)
+def test_both_clients_have_the_same_methods(threaded: type, awaited: type) -> None:
+    """Names, parameters and defaults are the same."""
+    start = "start"
+    ours = {name: [p for p in found if p[0] != start] for name, found in _surface(threaded).items()}
+    theirs = {name: [p for p in found if p[0] != start] for name, found in _surface(awaited).items()}
+
+    assert ours == theirs
+    assert len(ours) > 2
+
+
+@pytest.mark.parametrize(("threaded", "awaited"), PAIRS, ids=lambda kind: kind.__name__)
+def test_both_clients_are_documented_alike(threaded: type, awaited: type) -> None:
+    """Every public method says the same in both, in the words of its own kind."""
+    for name in _surface(threaded):
+        if name == "__init__":
+            continue
+        ours, theirs = inspect.getdoc(getattr(threaded, name)), inspect.getdoc(getattr(awaited, name))
+        assert ours
+        assert theirs
+        if name not in ("guard", "stream"):  # what opens a stream and what can be guarded differs
+            assert theirs.replace("AsyncClient", "Client") == ours
+
+
+def test_every_public_name_exists() -> None:
+    """`__all__` promises nothing that is missing."""
+    assert [name for name in pdp.client.__all__ if not hasattr(pdp.client, name)] == []
+    assert pdp.client.__all__ == sorted(
+        pdp.client.__all__, key=lambda name: (name != "DEFAULT_ADDRESS", name[0].islower(), name)
+    )
+
+
+def test_the_client_needs_neither_engine_nor_tracing() -> None:
+    """It imports and asks with both blocked, and imports nothing of the server's layers."""
+    program = """
+import sys
+for name in ("cedarpy", "opentelemetry", "mcp", "apsw", "cachetools", "yaml"):
+    sys.modules[name] = None
+from pdp.client import Client
+with Client("127.0.0.1:9", timeout=0.2, sleep=lambda _: None) as client:
+    assert not client.authorize("pdps_x", "files", "read").allowed
+ours = {name.split(".")[1] for name in sys.modules if name.startswith("pdp.")}
+print(sorted(ours))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.stderr == ""
+    assert done.stdout.strip() == str(["client", "clock", "errors", "jsontext", "limits", "model", "v1"])
