@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,21 +14,26 @@ from typing import TYPE_CHECKING, Any
 from pdp.authorizer import Authorizer
 from pdp.cache import DecisionCache
 from pdp.clock import Clock, SystemClock
+from pdp.errors import ConfigurationError, PDPError
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Observer, Observers
 from pdp.policy.bundle import Compile
-from pdp.policy.child import run_once
+from pdp.policy.child import PolicyChild, run_once
 from pdp.policy.contents import read_folder
+from pdp.policy.source import FolderWatch
 from pdp.registrar import Registrar
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionStore
 
 if TYPE_CHECKING:
-    pass
+    from pdp.config import Settings
+
+_LOG = logging.getLogger("pdp")
 
 _COMPILE_SECONDS = 120.0
-_TOUCH_SECONDS = 10.0
+_EVALUATE_SECONDS = 30.0
+_HEARTBEAT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +98,150 @@ def compile_once() -> Compile:
         return run_once("compile", dict(job), timeout=_COMPILE_SECONDS)
 
     return compile_files
+
+
+class App:
+    """The server with everything that it needs, on its settings. `start` it, `wait`, and `stop` it."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
+        # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
+        from pdp.record import DecisionLog  # noqa: PLC0415 - see above
+        from pdp.server.authentication import TokenAuthenticator  # noqa: PLC0415 - see above
+        from pdp.server.listener import Listener, TLSFiles  # noqa: PLC0415 - see above
+        from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
+        from pdp.telemetry import TelemetrySettings, build_telemetry  # noqa: PLC0415 - see above
+
+        data, key = Path(settings.data_dir), record_key(Path(settings.data_dir))
+        time = clock or SystemClock()
+        self._opened = ExitStack()
+        try:
+            chosen = settings.telemetry.exporter
+            wanted = TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
+            telemetry = build_telemetry(wanted, digest_key=key)
+            self._opened.callback(telemetry.shutdown)
+            log = DecisionLog.in_folder(
+                settings.record_folder, key=key, started_at=time.now().wall_at, on_failure=telemetry.record_failed
+            )
+            self._opened.callback(log.close)
+            watchers = Observers(telemetry, log, *([observer] if observer else []))
+            sessions = _open_store(settings)
+            self._opened.callback(sessions.close)
+            telemetry.watch_sessions(sessions.count_by_state)
+            self.embedded = open_embedded(
+                settings.policies.folder,
+                sessions=sessions,
+                clock=time,
+                observer=watchers,
+                cache=DecisionCache(size=settings.cache.size, max_ttl=settings.cache.max_ttl),
+                limits=settings.limits,
+                trusted_attributes=frozenset(settings.sessions.trusted_attributes),
+            )
+            evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
+            self._opened.callback(evaluator.close)
+            tls = settings.server.tls_certificate and settings.server.tls_key
+            self._server = PDPServer(
+                Listener(
+                    address=settings.server.address,
+                    tls=TLSFiles(key=Path(settings.server.tls_key), certificate=Path(settings.server.tls_certificate))
+                    if tls
+                    else None,
+                ),
+                authorizer=self.embedded.authorizer,
+                registrar=self.embedded.registrar,
+                keeper=self.embedded.keeper,
+                evaluator=evaluator,
+                authenticator=TokenAuthenticator(data / "callers.yaml"),
+                observer=watchers,
+                clock=time,
+                healthy=self._healthy,
+                limits=settings.limits,
+                reflection=settings.server.reflection,
+            )
+            if settings.policies.watch:
+                self._watch(Path(settings.policies.folder))
+            self._beat(lambda: sessions.touch(wall_at=time.now().wall_at))
+        except BaseException:
+            self._opened.close()
+            raise
+
+    @property
+    def address(self) -> str:
+        """Return the address to connect to, with the port that was chosen."""
+        return self._server.address
+
+    def start(self) -> int:
+        """Listen and serve; return the port. Raise `ConfigurationError` when it cannot listen."""
+        try:
+            self._server.start()
+        except BaseException:
+            self._opened.close()
+            raise
+        return self._server.port
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server has been stopped; False when `timeout` seconds were not enough."""
+        return self._server.wait(timeout)
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Take no new calls, give those that are open `grace` seconds, and release everything."""
+        self._server.stop(grace)
+        self._opened.close()
+
+    def _healthy(self) -> bool:
+        try:
+            self.embedded.keeper.current()
+        except PDPError:
+            return False
+        return True
+
+    def _watch(self, folder: Path) -> None:
+        watch = FolderWatch(folder, self._reload)
+        watch.start()
+        self._opened.callback(watch.stop)
+
+    def _reload(self) -> None:
+        try:
+            self.embedded.keeper.reload(by="policy-folder")
+        except PDPError as error:
+            # The bundle that runs goes on; the keeper has told metrics and log.
+            _LOG.error("the policy folder was not loaded: %s", error)
+
+    def _beat(self, touch: Callable[[], None]) -> None:
+        # Keeps the high-water mark of the wall clock young: after a reboot it bounds how far the clock can go back.
+        stopping = threading.Event()
+
+        def beat() -> None:
+            while not stopping.wait(_HEARTBEAT_SECONDS):
+                try:
+                    touch()
+                except PDPError as error:
+                    _LOG.error("the session store cannot be written: %s", error)
+
+        thread = threading.Thread(target=beat, name="pdp-heartbeat", daemon=True)
+        thread.start()
+        self._opened.callback(thread.join)
+        self._opened.callback(stopping.set)
+
+
+def build(settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None) -> App:
+    """Build the server on its settings; nothing listens before `App.start`.
+
+    Raise `ConfigurationError`, `BundleError` or `StoreUnavailableError`.
+    """
+    return App(settings, clock=clock, observer=observer)
+
+
+def record_key(data_dir: Path) -> bytes:
+    """Return the deployment's key for digests in logs and traces. Raise `ConfigurationError` without one."""
+    try:
+        return (data_dir / "record.key").read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read `{data_dir / 'record.key'}`: {error.strerror}; run `pdp init`") from None
+
+
+def _open_store(settings: Settings) -> SessionStore:
+    if settings.sessions.store == "memory":
+        return MemorySessionStore()
+    from pdp.sessions.sqlite import SQLiteSessionStore  # noqa: PLC0415 - embedded use may have no need of it
+
+    return SQLiteSessionStore(Path(settings.data_dir) / "sessions.sqlite")

@@ -185,7 +185,7 @@ class Authorizer:
         bundle, tool = snapshot.bundle, snapshot.bundle.catalogue.tools[call.action]
         arguments = parse_object(call.arguments_json, self._limits)
         shown, opaque = tool.input.convert(arguments)
-        resource = map_resource(tool, arguments)
+        resource = map_resource(tool, arguments, self._limits.resource_id_characters)
         context = {"input": shown, "opaque": list(opaque), "caller": {**facts, "id": caller.id}}
         own: Ruling | None = None
         for session in snapshot.chain:

@@ -53,6 +53,11 @@ class Bundle:
                 self._within[agent] = within
         return within
 
+    def schema_text(self) -> str:
+        """Return the whole schema: what the author wrote, and every action that is generated."""
+        tools = [action_schema(tool) for tool in self.catalogue.tools.values()]
+        return "\n".join([self._schema, *(session_action(action) for action in SESSION_ACTIONS), *tools])
+
     def slice(self, action: str) -> Slice:
         """Return what can decide about an action: a tool of the catalogue, or one of the PDP's own."""
         found = self._slices.get(action)

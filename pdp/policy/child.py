@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, cast
 
 from pdp.errors import EvaluatorUnavailableError, OverloadedError
 from pdp.policy.child_main import read_frame, write_frame
@@ -61,19 +61,23 @@ class PolicyChild:
         if process is not None:
             process.kill()
         with self._turn:
+            if self._process is not None:
+                self._process.kill()
             self._discard()
 
     def _run(self, kind: str, job: Mapping[str, Any]) -> dict[str, Any]:
+        self._check_open()
         if self._process is not None and self._process.poll() is not None:
             self._discard()
         if self._process is None:
-            process = self._process = _start(self._timeout)
-            self._exchange(process, None, _START_SECONDS)
-        if self._closed:
-            self._process.kill()
-            self._discard()
-            raise EvaluatorUnavailableError("the policy evaluator is closed")
+            self._process = _start(self._timeout)
+            self._exchange(self._process, None, _START_SECONDS)
+            self._check_open()  # `close` may have come too early to see the process
         return self._exchange(self._process, {"kind": kind, "job": dict(job)}, self._timeout)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EvaluatorUnavailableError("the policy evaluator is closed")
 
     def _exchange(
         self, process: subprocess.Popen[bytes], question: dict[str, Any] | None, seconds: float
@@ -88,19 +92,19 @@ class PolicyChild:
         timer = threading.Timer(seconds, stop)
         timer.daemon = True
         timer.start()
+        answer, code = None, 0
         try:
-            if question is not None:
-                write_frame(cast("BinaryIO", process.stdin), question)
-            answer = read_frame(cast("BinaryIO", process.stdout))
-        except BrokenPipeError:
-            answer = None
+            with suppress(BrokenPipeError):
+                if question is not None:
+                    write_frame(cast("IO[bytes]", process.stdin), question)
+                answer = read_frame(cast("IO[bytes]", process.stdout))
         finally:
             timer.cancel()
+            # INVARIANT: a child is kept only when its answer was read, so that nobody gets another's answer.
+            if answer is None or late.is_set():
+                code = self._discard()
         if answer is None:
-            code = self._discard()
-            if question is None:
-                raise EvaluatorUnavailableError(f"the policy evaluator does not start (exit code `{code}`)")
-            raise EvaluatorUnavailableError(_obituary(code, seconds, late=late.is_set()))
+            raise EvaluatorUnavailableError(_obituary(code, seconds, late=late.is_set(), started=question is not None))
         return answer
 
     def _discard(self) -> int:
@@ -115,7 +119,7 @@ class PolicyChild:
             code = process.wait()
         for pipe in (process.stdin, process.stdout):
             with suppress(BrokenPipeError):  # what was not sent is of no use to a child that has ended
-                cast("BinaryIO", pipe).close()
+                cast("IO[bytes]", pipe).close()
         return code
 
 
@@ -144,7 +148,9 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}  # noqa: PTH100 - text
 
 
-def _obituary(code: int, seconds: float, *, late: bool) -> str:
+def _obituary(code: int, seconds: float, *, late: bool, started: bool) -> str:
+    if not started:
+        return f"the policy evaluator does not start (exit code `{code}`)"
     if late:
         return f"the policies took the engine longer than `{seconds:g}` seconds"
     if code < 0:

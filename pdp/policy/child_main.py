@@ -15,7 +15,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from importlib import import_module
+from typing import IO, Any
 
 # The engine recurses; what the limits allow takes less than 2 MiB, and what they miss should have room to fail well.
 STACK_BYTES = 256 * 1024 * 1024
@@ -23,6 +24,8 @@ STACK_BYTES = 256 * 1024 * 1024
 MEMORY_BYTES = 4 * 1024 * 1024 * 1024
 # Policies as JSON are twice as deep as their operators; the interpreter's own limit allows about 450.
 _RECURSION = 100_000
+
+_FUNCTIONS = {"compile": ("pdp.policy.compile", "compile_bundle"), "evaluate": ("pdp.policy.evaluation", "evaluate")}
 
 
 def main() -> int:
@@ -38,7 +41,7 @@ def main() -> int:
     return 0 if finished else 1
 
 
-def serve(jobs: BinaryIO, answers: BinaryIO, seconds: float) -> bool:
+def serve(jobs: IO[bytes], answers: IO[bytes], seconds: float) -> bool:
     """Answer every job of one stream on another; return True when the first ends."""
     write_frame(answers, {})
     while (job := read_frame(jobs)) is not None:
@@ -51,7 +54,7 @@ def serve(jobs: BinaryIO, answers: BinaryIO, seconds: float) -> bool:
     return True
 
 
-def read_frame(stream: BinaryIO) -> dict[str, Any] | None:
+def read_frame(stream: IO[bytes]) -> dict[str, Any] | None:
     """Read one frame; return None at the end of the stream, also in the middle of a frame."""
     head = stream.read(4)
     body = stream.read(int.from_bytes(head, "big"))
@@ -61,7 +64,7 @@ def read_frame(stream: BinaryIO) -> dict[str, Any] | None:
     return value
 
 
-def write_frame(stream: BinaryIO, value: dict[str, Any]) -> None:
+def write_frame(stream: IO[bytes], value: dict[str, Any]) -> None:
     """Write one frame and flush it."""
     body = json.dumps(value).encode("ascii")
     stream.write(len(body).to_bytes(4, "big") + body)
@@ -70,13 +73,9 @@ def write_frame(stream: BinaryIO, value: dict[str, Any]) -> None:
 
 def _function(kind: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     # Imported by kind, so that a mistake in one does not keep the other from working.
-    if kind == "compile":
-        from pdp.policy.compile import compile_bundle  # noqa: PLC0415 - see above
-
-        return compile_bundle
-    from pdp.policy.evaluation import evaluate  # noqa: PLC0415 - see above
-
-    return evaluate
+    module, name = _FUNCTIONS[kind]
+    function: Callable[[dict[str, Any]], dict[str, Any]] = getattr(import_module(module), name)
+    return function
 
 
 def _limit_process() -> None:
@@ -86,7 +85,7 @@ def _limit_process() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-def _take_stdout() -> BinaryIO:
+def _take_stdout() -> IO[bytes]:
     # What the engine prints must not end up between the frames.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

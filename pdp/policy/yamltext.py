@@ -73,6 +73,8 @@ class _Reader:
         if id(node) in self._seen:
             raise BundleError((Problem(self._file, line, "aliases are not allowed"),))
         self._seen.add(id(node))
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            raise BundleError((Problem(self._file, line, "tags are not allowed"),))
         if depth > _DEPTH:
             raise BundleError((Problem(self._file, line, f"deeper than {_DEPTH} levels"),))
         if isinstance(node, yaml.MappingNode):
@@ -95,8 +97,6 @@ class _Reader:
         return section
 
     def _scalar(self, node: yaml.Node, line: int) -> Any:  # noqa: ANN401 - any YAML scalar
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            raise BundleError((Problem(self._file, line, "tags are not allowed"),))
         try:
             value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError):

@@ -1,0 +1,114 @@
+"""What is proposed for a tool server that nobody has judged yet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.jsontext import definition_digest, parse
+from pdp.policy.catalogue import load_catalogue, tool_definitions
+from pdp.policy.importing import catalogue_file, propose_overlay, propose_risk
+
+
+@pytest.mark.parametrize(
+    ("name", "annotations", "risk", "source"),
+    [
+        ("anything", {"readOnlyHint": True}, "read_only", "its annotations"),
+        ("anything", {"readOnlyHint": False, "destructiveHint": False}, "mutating", "its annotations"),
+        ("get_thing", {"destructiveHint": True}, "destructive", "its annotations"),
+        ("get_thing", {"readOnlyHint": "true"}, "read_only", "`get` in its name"),
+        ("getThing", None, "read_only", "`get` in its name"),
+        ("issue-read", None, "read_only", "`read` in its name"),
+        ("merge_pull_request", {"readOnlyHint": False}, "destructive", "`merge` in its name"),
+        ("get_and_delete", None, "destructive", "`delete` in its name"),
+        ("HTTPDelete", None, "destructive", "`delete` in its name"),
+        ("mark_as_read", None, "mutating", "`mark` in its name"),
+        ("frobnicate", None, "mutating", "neither its annotations nor its name tell: look closely"),
+        ("日本", "none", "mutating", "neither its annotations nor its name tell: look closely"),
+        (
+            "get_thing",
+            {"readOnlyHint": False},
+            "mutating",
+            "its annotations say not read-only, in spite of `get` in its name",
+        ),
+        (
+            "delete_all",
+            {"readOnlyHint": True},
+            "destructive",
+            "`delete` in its name, while its annotations say read-only: look closely",
+        ),
+    ],
+)
+def test_proposed_risk(name: str, annotations: object, risk: str, source: str) -> None:
+    """Annotations come first, then the verb; a destructive verb is never read-only; in doubt a tool changes things."""
+    assert propose_risk({"name": name, "annotations": annotations}) == (risk, source)
+
+
+AWKWARD = ["on", "no", "null", "a: b", "a#b", "- x", '"q"', "it's", "x y", "a/b.c-d", "ünï", "1e3", "{a}", "~", "*a"]
+
+
+def test_awkward_names() -> None:
+    """Whatever a tool is called, the proposed overlay loads beside its catalogue and names every tool."""
+    tools: list[dict[str, Any]] = [{"name": name, "inputSchema": {"type": "object"}} for name in AWKWARD]
+
+    overlay = propose_overlay("odd", tools)
+    loaded = load_catalogue({"tools/odd.json": catalogue_file(tools), "tools/odd.yaml": overlay.encode()})
+
+    assert sorted(loaded.tools) == sorted(f"odd/{name}" for name in AWKWARD)
+    assert {tool.risk for tool in loaded.tools.values()} == {"mutating"}  # the annotations' default is destructive
+
+
+def test_no_tools() -> None:
+    """A server without tools gets files that load."""
+    files = {"tools/empty.json": catalogue_file([]), "tools/empty.yaml": propose_overlay("empty", []).encode()}
+
+    assert load_catalogue(files).tools == {}
+
+
+def test_every_proposal_says_where_it_comes_from() -> None:
+    """Each line of a tool ends in a comment."""
+    lines = propose_overlay("s", [{"name": "get_it"}, {"name": "a # b"}]).splitlines()
+
+    assert lines[-2:] == [
+        '  "a # b": {risk: mutating}  # neither its annotations nor its name tell: look closely',
+        "  get_it: {risk: read_only}  # `get` in its name",
+    ]
+
+
+def test_real_servers(test_data: Path) -> None:
+    """The proposal for each real server loads, and the written catalogue keeps every definition's digest."""
+    for file in sorted((test_data / "mcp-tools").glob("*.json")):
+        server = file.name.removesuffix(".tools.json")
+        tools = tool_definitions(file.read_bytes())
+
+        loaded = load_catalogue(
+            {
+                f"tools/{server}.json": catalogue_file(tools),
+                f"tools/{server}.yaml": propose_overlay(server, tools).encode(),
+            }
+        )
+
+        assert {f"{server}/{tool['name']}": definition_digest(tool) for tool in tools} == {
+            action: tool.definition_digest for action, tool in loaded.tools.items()
+        }
+        assert all(
+            tool.risk != "read_only" for action, tool in loaded.tools.items() if "delete" in action or "write" in action
+        )
+
+
+def test_catalogue_file_is_stable() -> None:
+    """Order and display fields do not change the file; numbers keep what the digest sees of them."""
+    text = '{"name": "b", "icons": [1], "inputSchema": {"x": 0.50, "y": 1e2, "z": 9223372036854775807}}'
+    first, second = parse(text.encode()), {"name": "a", "_meta": {"now": 1}}
+
+    written = catalogue_file([first, second])
+
+    assert written == catalogue_file([second, {"icons": [], **json.loads(text)}])
+    assert written.endswith(b"}\n")
+    assert [definition_digest(tool) for tool in tool_definitions(written)] == [
+        definition_digest(second),
+        definition_digest(first),
+    ]
