@@ -1,0 +1,1 @@
+"""Measurements of the PDP, beside a control."""
