@@ -24,7 +24,7 @@ Compile = Callable[[Mapping[str, Any]], dict[str, Any]]
 class Bundle:
     """Policies, schema, catalogue and directory under one version. Immutable; slices are made when first needed."""
 
-    def __init__(self, version: str, contents: Contents, policies: Sequence[PolicySource]) -> None:
+    def __init__(self, version: str, contents: Contents, policies: Sequence[PolicySource], stack: StackCheck) -> None:
         self.version = version
         self.name = contents.name
         self.label = contents.label
@@ -37,7 +37,7 @@ class Bundle:
         self._schema = contents.schema + "\n" + preamble(contents.caller_facts)
         # INVARIANT: policies that constrain no action or a group stand in the slice of each action that they can match.
         self._by_action = _by_action(policies)
-        self._stack = StackCheck()
+        self._stack = stack
         self._session_schema = cedarpy.Schema.from_str(self._schema)
         self._within: dict[str, frozenset[str]] = {}
         self._slices: dict[str, Slice] = {}
@@ -131,7 +131,7 @@ def load_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compi
     result = compile_files(job)
     if "problems" in result:
         raise BundleError(tuple(Problem(*problem) for problem in result["problems"]))
-    return Bundle(version_of(files), contents, [_source(policy) for policy in result["policies"]])
+    return Bundle(version_of(files), contents, [_source(policy) for policy in result["policies"]], StackCheck(limits))
 
 
 def _source(policy: Mapping[str, Any]) -> PolicySource:

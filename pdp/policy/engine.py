@@ -13,16 +13,13 @@ from typing import Any, TypeVar
 import cedarpy
 
 from pdp.errors import UnavailableError
+from pdp.limits import Limits
 from pdp.model import Basis, Outcome, Ruling, Visibility
 from pdp.policy.directory import Directory, Uid, entity, uid_json
 
 T = TypeVar("T")
 
 _ERRING_POLICY = re.compile(r"error while evaluating policy `policy(\d+)`")
-
-# The deepest and the widest policy that a bundle may hold, in one text; see `StackCheck`.
-_PROBE_DEPTH = 32
-_PROBE_TERMS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,12 +199,13 @@ class StackCheck:
     """Refuses threads whose stack is too small for the deepest policy that a bundle may hold.
 
     The engine's answer depends on the stack of the thread that asks: a forbid that is too deep for it is skipped with
-    an error. So each thread tries the deepest one once.
+    an error. So each thread tries the deepest one once: brackets and operators as many as the limits allow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        text = _probe_text(limits.policy_depth, limits.policy_terms)
         # Parsing takes more stack than evaluating, so it is done on a thread with a large one.
-        self._probe = on_large_stack(lambda: cedarpy.PolicySet.from_str(_probe_text()))
+        self._probe = on_large_stack(lambda: cedarpy.PolicySet.from_str(text))
         self._checked = threading.local()
 
     def require(self) -> None:
@@ -243,7 +241,7 @@ def on_large_stack(work: Callable[[], T]) -> T:
 _stack_size_lock = threading.Lock()
 
 
-def _probe_text() -> str:
-    wide = " || ".join(["principal == resource"] * (_PROBE_TERMS - 1) + ["true"])
-    deep = "(" * (_PROBE_DEPTH - 2) + wide + ")" * (_PROBE_DEPTH - 2)
+def _probe_text(depth: int, terms: int) -> str:
+    wide = " || ".join(["principal == resource"] * (terms - 1) + ["true"])
+    deep = "(" * (depth - 2) + wide + ")" * (depth - 2)
     return f"permit(principal, action, resource); forbid(principal, action, resource) when {{ {deep} }};"

@@ -1,0 +1,184 @@
+"""The documentation: its commands run, its examples work, its tables say what the code says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+
+from pdp.config import describe
+from pdp.limits import DEFAULT_LIMITS
+from pdp.v1 import authorization_pb2
+
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# These set up an environment of their own and run everything again.
+ELSEWHERE = ("make demo", "make .venv/ready")
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    """Return the code blocks of a page whose opening line says `kind`."""
+    return [text for info, text in BLOCK.findall(page.read_text(encoding="utf-8")) if info.strip() == kind]
+
+
+@pytest.fixture
+def place(project_root: Path, tmp_path: Path) -> Path:
+    """Return a folder that looks like a fresh clone to the commands."""
+    for name in ("policies", "tests/fixtures", "proto"):
+        shutil.copytree(project_root / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def environment(place: Path) -> dict[str, str]:
+    """Return an environment in which `pdp` is this one, on a port of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
+    # The pages activate the environment that the reader has; here it is active already.
+    activate = place / ".venv" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text("", encoding="utf-8")
+    return {**clean, "PATH": paths, "PDP_SERVER__ADDRESS": address, "PDP_ADDRESS": address, "COPY": str(place / "copy")}
+
+
+@contextmanager
+def served(command: str, place: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Run the command of a `sh serve` block while the `with` block runs."""
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {command}"], cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"listening on ")
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def run(script: str, place: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the lines of some blocks as one script that stops at the first failure."""
+    lines = [line for line in script.splitlines() if line not in ELSEWHERE]
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_readme_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """Whoever types the commands of the README sees what it says."""
+    page = project_root / "README.md"
+    (serve,) = blocks(page, "sh serve")
+
+    with served(serve, place, environment):
+        done = run("\n".join(blocks(page, "sh")), place, environment)
+
+    assert 0 == done.returncode, done.stderr
+
+
+def test_readme_python_runs(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The ten lines of Python ask and are answered, while somebody approves."""
+    page = project_root / "README.md"
+    (serve,) = blocks(page, "sh serve")
+    (example,) = blocks(page, "python")
+    approve = """
+until SESSION=$(pdp session list --state requested --json | grep -o 'ses_[a-z0-9]*' | head -1); do :; done
+pdp session approve "$SESSION" --yes
+"""
+
+    with served(serve, place, environment):
+        asking = subprocess.Popen(
+            [sys.executable, "-c", example], cwd=place, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        run(approve, place, environment)
+        output, _ = asking.communicate(timeout=60)
+
+    assert "allow permit ('git/engineers-read',)\n" == output
+
+
+def test_embedded_python_runs(project_root: Path, place: Path) -> None:
+    """The example of embedded use allows what it says."""
+    (example,) = blocks(project_root / "pdp" / "README.md", "python")
+
+    done = subprocess.run([sys.executable, "-c", example], cwd=place, capture_output=True, text=True, check=False)
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_policies_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The commands for policy authors run on a copy of the example."""
+    shutil.copytree(place / "policies", place / "copy")
+
+    done = run("\n".join(blocks(project_root / "policies" / "README.md", "sh")), place, environment)
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_first_policy_is_valid(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The policy that the README suggests passes the check."""
+    (policy,) = blocks(project_root / "README.md", "cedar")
+    git = place / "policies" / "git.cedar"
+    git.write_text(git.read_text(encoding="utf-8") + policy, encoding="utf-8")
+
+    done = run("pdp check policies", place, environment)
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_grpcurl_body_is_a_request(project_root: Path) -> None:
+    """What the README sends with grpcurl is what the API takes."""
+    (command,) = blocks(project_root / "README.md", "console")
+    match = re.search(r"-d '([^']*)'", command)
+    assert match is not None
+
+    request = json_format.Parse(match.group(1), authorization_pb2.AuthorizeRequest())
+
+    assert b'{"repo_path": "/srv/app"}' == request.call.arguments_json
+    assert command.strip().endswith("pdp.v1.AuthorizationService/Authorize")
+
+
+def test_settings_table_is_current(project_root: Path) -> None:
+    """The README names every setting with its spellings and default, and no other."""
+    rows = re.findall(
+        r"^\| `([a-z_.]+)` \| `(PDP_\w+)` \| `(--[a-z-]+)` \| `?([^|`]*)`? \| (.*) \|$",
+        readme(project_root),
+        re.MULTILINE,
+    )
+
+    assert [tuple(row) for row in describe()] == rows
+
+
+def test_limits_table_is_current(project_root: Path) -> None:
+    """The README's limits are the code's."""
+    text = readme(project_root)
+    message, arguments = DEFAULT_LIMITS.message_bytes // 1024, DEFAULT_LIMITS.arguments_bytes // 1024
+
+    for row in (
+        f"| message, arguments | {message} KiB, {arguments} KiB |",
+        f"| calls in a batch | {DEFAULT_LIMITS.batch_size} |",
+        f"| brackets and operators of one policy | {DEFAULT_LIMITS.policy_depth}, {DEFAULT_LIMITS.policy_terms} |",
+        f"| tool patterns of a session | {DEFAULT_LIMITS.tool_patterns} |",
+        f"| concurrent calls | {DEFAULT_LIMITS.concurrent_calls} |",
+    ):
+        assert row in text
+
+
+def readme(project_root: Path) -> str:
+    """Return the text of the README."""
+    return (project_root / "README.md").read_text(encoding="utf-8")
