@@ -5,6 +5,7 @@ Nothing is ever invalidated: whatever could change an answer stands in its key, 
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -13,11 +14,15 @@ from cachetools import LRUCache
 
 from pdp.clock import Deadline, Instant
 from pdp.errors import RequestIdConflictError
+from pdp.ids import handle_digest
 from pdp.model import Call, Caller, Ruling, Session
 
 V = TypeVar("V")
 
 Key = tuple[object, ...]
+
+# Texts up to this many bytes stand in a key as they are; what an agent sends must not fill the memory.
+_LONGEST_IN_KEY = 1024
 
 
 def decision_key(bundle_version: str, chain: tuple[Session, ...], call: Call, caller: Caller) -> Key:
@@ -32,9 +37,14 @@ def decision_key(bundle_version: str, chain: tuple[Session, ...], call: Call, ca
         caller.id,
         call.server,
         call.tool,
-        call.arguments_json,
-        call.facts_json,
+        _content(call.arguments_json),
+        _content(call.facts_json),
     )
+
+
+def _content(text: bytes) -> bytes | tuple[bytes]:
+    """Return what stands for a text in a key: itself, or its SHA-256 where it is long, and never one for the other."""
+    return text if len(text) <= _LONGEST_IN_KEY else (hashlib.sha256(text).digest(),)
 
 
 class DecisionCache:
@@ -89,7 +99,7 @@ class RequestMemory:
 
     def __init__(self, *, size: int = 10000, ttl: float = 300.0) -> None:
         self._ttl = ttl
-        self._entries: LRUCache[tuple[str, str], tuple[Call, str, Deadline]] = LRUCache(size)
+        self._entries: LRUCache[tuple[str, str], tuple[Key, str, Deadline]] = LRUCache(size)
         self._lock = threading.Lock()
 
     def claim(self, caller_id: str, request_id: str, call: Call, fresh_id: str, now: Instant) -> str:
@@ -97,11 +107,24 @@ class RequestMemory:
 
         Raise `RequestIdConflictError` when the request id was used for another call.
         """
+        asked = _asked(call)
         with self._lock:
             entry = self._entries.get((caller_id, request_id))
             if entry is None or entry[2].passed(now):
-                self._entries[caller_id, request_id] = (call, fresh_id, Deadline.after(now, self._ttl))
+                self._entries[caller_id, request_id] = (asked, fresh_id, Deadline.after(now, self._ttl))
                 return fresh_id
-        if entry[0] != call:
+        if entry[0] != asked:
             raise RequestIdConflictError("the request id was used for another call; use a fresh one")
         return entry[1]
+
+
+def _asked(call: Call) -> Key:
+    # Every field of a call, and no secret: what is kept here outlives the call.
+    return (
+        handle_digest(call.session_handle),
+        call.server,
+        call.tool,
+        _content(call.arguments_json),
+        call.definition_digest,
+        _content(call.facts_json),
+    )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from pdp.errors import BundleError, ConfigurationError
-from pdp.limits import Limits
+from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.yamltext import Section, load_section, unknown
 
 DEFAULT_FILE = "pdp.yaml"
@@ -55,7 +55,7 @@ def _setting(default: T, text: str, *, minimum: float = 0) -> T:
 class ServerSettings:
     """Where the server listens and how."""
 
-    address: str = _setting("127.0.0.1:50151", "where to listen, `host:port`; beyond loopback only with TLS")
+    address: str = _setting("127.0.0.1:50151", "where to listen: `host:port`, beyond loopback with TLS, or `unix:PATH`")
     reflection: bool = _setting(default=False, text="offer the gRPC reflection service")
     threads: int = _setting(4, "threads that answer calls", minimum=1)
     tls_certificate: str = _setting("", "PEM file of the server's certificate chain")
@@ -113,7 +113,7 @@ class Settings:
     sessions: SessionSettings = SessionSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     record: RecordSettings = RecordSettings()
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def record_folder(self) -> Path:
@@ -258,6 +258,9 @@ class _Reader:
                     self._section(value, f"{key}.")
                 elif value is not None:
                     self.problems.append(str(section.problem(f"`{key}` must hold settings, not {_quoted(value)}", key)))
+            elif not prefix and "." in key and key in self._known:
+                parent, _, child = key.partition(".")
+                self.problems.append(str(section.problem(f"`{key}` must stand as `{child}` below `{parent}`", key)))
             elif name in self._known:
                 self._take(name, value, str(section.problem(f"`{name}`", key)))
             else:
@@ -357,9 +360,11 @@ def _contradictions(settings: Settings) -> Iterable[str]:
 
 
 def _address_problems(server: ServerSettings) -> Iterable[str]:
+    if server.address.startswith("unix:"):
+        return
     match = _HOST_AND_PORT.fullmatch(server.address)
     if match is None or int(match["port"]) > _HIGHEST_PORT:
-        yield f"`server.address` must be `host:port`, not {_quoted(server.address)}"
+        yield f"`server.address` must be `host:port` or `unix:PATH`, not {_quoted(server.address)}"
     elif not server.tls_certificate and not _is_loopback(match["six"] or match["host"]):
         yield (
             f"`server.address` {_quoted(server.address)} can be reached by others and needs TLS: "
@@ -384,6 +389,7 @@ def _shown(value: object) -> str:
 
 
 def _quoted(value: object) -> str:
-    """Return a value as it was written, on one line and not too long."""
-    text = "".join(character if character.isprintable() else " " for character in _shown(value))
-    return f"`{text[:_SHOWN_CHARACTERS]}…`" if len(text) > _SHOWN_CHARACTERS else f"`{text}`"
+    """Return a value as it was written: its first line alone, in case that somebody pasted a key."""
+    whole = _shown(value)
+    line = "".join(character if character.isprintable() else " " for character in whole.partition("\n")[0])
+    return f"`{line[:_SHOWN_CHARACTERS]}…`" if len(whole) > min(len(line), _SHOWN_CHARACTERS) else f"`{line}`"

@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pdp.clock import Clock
+from pdp.clock import Clock, Instant
 from pdp.errors import BundleError, BundleUnavailableError, PDPError, Problem
 from pdp.limits import Limits
-from pdp.model import Session
+from pdp.model import Session, SessionState
 from pdp.observer import Event, Observer
 from pdp.policy.bundle import Bundle, Compile, load_bundle
+from pdp.policy.contents import version_of
 from pdp.sessions.lifecycle import recapture
 from pdp.sessions.store import ActiveBundle, SessionStore
 
@@ -99,7 +100,7 @@ class BundleKeeper:
         with self._changing:
             try:
                 files = self._read()
-                bundle = load_bundle(files, self._limits, self._compile)
+                bundle = self._loaded.get(version_of(files)) or load_bundle(files, self._limits, self._compile)
             except BundleError as error:
                 self._refused(error.problems)
                 raise
@@ -132,7 +133,24 @@ class BundleKeeper:
             return False
         facts = {"version": bundle.version, "sessions_changed": str(len(changed))}
         self._observer.event(Event(kind="bundle.activated", at=now.wall_at, caller_id=by, facts=facts))
+        for session in changed:
+            self._tell(session, by, now)
         return True
+
+    def _tell(self, session: Session, by: str, now: Instant) -> None:
+        revoked = session.state is SessionState.REVOKED
+        self._observer.event(
+            Event(
+                kind="session.revoked" if revoked else "session.recaptured",
+                at=now.wall_at,
+                caller_id=by,
+                session_id=session.id,
+                user=session.user,
+                agent=session.agent,
+                tenant=session.tenant,
+                facts={"reason": session.reason} if revoked else {},
+            )
+        )
 
     def _keep(self, bundle: Bundle) -> None:
         # The bundle before stays, for decisions that began with it.

@@ -63,6 +63,15 @@ class Question:
     context: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KnownPart:
+    """The policies that can be evaluated without the arguments, and the effects of the others."""
+
+    policies: tuple[PolicySource, ...]
+    set: cedarpy.PolicySet
+    effects_aside: frozenset[str]
+
+
 class Slice:
     """The policies that can match one action, and the schema of that action alone.
 
@@ -92,6 +101,7 @@ class Slice:
         self._named = frozenset(uid for policy in policies for uid in policy.entities)
         self._actions = _action_entities(groups)
         self._uid: Uid = ("Action", action)
+        self._part: _KnownPart | None = None
 
     def ask(self, question: Question, known: SessionEntities) -> Ruling:
         """Decide. Never raises for what policies, entities or the context hold: that is a deny by `policy_error`."""
@@ -111,23 +121,29 @@ class Slice:
         `mapped` says that the resource depends on the arguments. Policies that read what is not known yet are set
         aside; the others are evaluated.
         """
-        open_reads = {"context.input", "context.opaque", "context.caller"} | ({"resource"} if mapped else set())
-        decided = [p for p in self.policies if p.reads is not None and open_reads.isdisjoint(p.reads)]
-        undecided = [p for p in self.policies if p not in decided]
-        part = self._part(tuple(decided), question, known)
-        if part.basis in (Basis.FORBID, Basis.POLICY_ERROR):
+        part = self._known_part(mapped=mapped)
+        entities = self._entities(question.resource, known, None)
+        # Without the schema: the context has no input yet, and the policies of this part read none of it.
+        ruling = _ruling(cedarpy.is_authorized(self._request(question), part.set, entities), part.policies)
+        if ruling.basis in (Basis.FORBID, Basis.POLICY_ERROR):
             return Visibility.NEVER
-        if part.basis is Basis.PERMIT and not undecided:
+        if ruling.basis is Basis.PERMIT and not part.effects_aside:
             return Visibility.ALWAYS
-        if part.basis is Basis.DEFAULT_DENY and not any(policy.effect == "permit" for policy in undecided):
+        if ruling.basis is Basis.DEFAULT_DENY and "permit" not in part.effects_aside:
             return Visibility.NEVER
         return Visibility.DEPENDS
 
-    def _part(self, policies: tuple[PolicySource, ...], question: Question, known: SessionEntities) -> Ruling:
-        some = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
-        # Without the schema: the context has no input yet, and these policies read none of it.
-        result = cedarpy.is_authorized(self._request(question), some, self._entities(question.resource, known, None))
-        return _ruling(result, policies)
+    def _known_part(self, *, mapped: bool) -> _KnownPart:
+        if self._part is None:
+            unknown = {"context.input", "context.opaque", "context.caller"} | ({"resource"} if mapped else set())
+            aside = [p for p in self.policies if p.reads is None or not unknown.isdisjoint(p.reads)]
+            policies = tuple(p for p in self.policies if p not in aside)
+            self._part = _KnownPart(
+                policies=policies,
+                set=cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies)),
+                effects_aside=frozenset(policy.effect for policy in aside),
+            )
+        return self._part
 
     def _request(self, question: Question) -> dict[str, Any]:
         return {
