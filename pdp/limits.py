@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T", int, float)
+
+
+def _limit(default: T, text: str) -> T:
+    bound: T = field(default=default, metadata={"help": text})
+    return bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on what callers and policy files may send. Sizes are bytes unless a name says otherwise."""
+    """Bounds on what callers and policy files may send; the texts say of what, and in which unit."""
 
-    message_bytes: int = 256 * 1024
-    arguments_bytes: int = 128 * 1024
-    arguments_depth: int = 32
-    arguments_nodes: int = 4096
-    string_bytes: int = 32 * 1024
-    batch_size: int = 100
-    text_characters: int = 512
-    resource_id_characters: int = 1024
-    policy_file_bytes: int = 1024 * 1024
-    bundle_bytes: int = 8 * 1024 * 1024
-    policy_depth: int = 32
-    policy_terms: int = 200
-    tool_patterns: int = 64
-    session_seconds: float = 8 * 3600.0
-    delegation_depth: int = 3
-    streams: int = 32
-    stream_idle_seconds: float = 300.0
-    concurrent_calls: int = 512
+    message_bytes: int = _limit(256 * 1024, "bytes of one message")
+    arguments_bytes: int = _limit(128 * 1024, "bytes of the arguments of one call, and of the facts")
+    arguments_depth: int = _limit(32, "levels of objects and lists in arguments")
+    arguments_nodes: int = _limit(4096, "values in arguments")
+    string_bytes: int = _limit(32 * 1024, "bytes of one string in arguments")
+    batch_size: int = _limit(100, "calls in one batch")
+    text_characters: int = _limit(512, "characters of free text, such as a purpose")
+    resource_id_characters: int = _limit(1024, "characters of a resource's id")
+    policy_file_bytes: int = _limit(1024 * 1024, "bytes of one policy file")
+    bundle_bytes: int = _limit(8 * 1024 * 1024, "bytes of a bundle")
+    policy_depth: int = _limit(32, "levels of brackets and attributes in a policy")
+    policy_terms: int = _limit(200, "operators of one policy")
+    tool_patterns: int = _limit(64, "tool patterns of one session")
+    session_seconds: float = _limit(8 * 3600.0, "seconds that a session may live")
+    delegation_depth: int = _limit(3, "sessions above a delegated one")
+    streams: int = _limit(32, "open streams")
+    stream_idle_seconds: float = _limit(300.0, "seconds without a message after which a stream is closed")
+    concurrent_calls: int = _limit(512, "calls that are answered or wait at one time")
 
 
 DEFAULT_LIMITS = Limits()

@@ -1,0 +1,100 @@
+"""`pdp authorize`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from pdp.cli.connection import with_client
+from pdp.cli.options import handle_option, json_option, read_handle
+from pdp.cli.output import print_fields, print_json
+from pdp.cli.root import NO
+from pdp.client import Answer, Client
+from pdp.client.values import ERROR_BASIS
+from pdp.model import Role
+
+
+@click.command(epilog='Example:  pdp authorize --session-handle-file handle git git_status \'{"repo_path": "/src"}\'')
+@click.argument("server")
+@click.argument("tool")
+@click.argument("arguments", metavar="[ARGS_JSON|-]", default="{}")
+@handle_option
+@click.option("--definition-digest", metavar="DIGEST", default="", help="The tool's definition as it is now.")
+@click.option("--facts", metavar="JSON", default="", help="Facts that the gateway vouches for.")
+@click.option("--tool-call-id", metavar="ID", default="", help="The model's id of this call, for traces.")
+@json_option
+@with_client(Role.PEP)
+def authorize(
+    *,
+    client: Client,
+    server: str,
+    tool: str,
+    arguments: str,
+    session_handle_file: str | None,
+    definition_digest: str,
+    facts: str,
+    tool_call_id: str,
+    as_json: bool,
+) -> None:
+    """Ask whether a tool call may go ahead.
+
+    Exits with 0 for allow, 1 for deny, 2 when there is no answer.
+    """
+    text = sys.stdin.buffer.read() if arguments == "-" else arguments.encode("utf-8")
+    answer = client.authorize(
+        read_handle(session_handle_file),
+        server,
+        tool,
+        text,
+        definition_digest=definition_digest,
+        facts=facts.encode("utf-8"),
+        tool_call_id=tool_call_id,
+    )
+    if as_json:
+        print_json(_plain(answer))
+    if answer.basis == ERROR_BASIS:
+        raise click.ClickException(answer.error)
+    if not as_json:
+        _print(answer)
+    if not answer.allowed:
+        raise click.exceptions.Exit(NO)
+
+
+def _print(answer: Answer) -> None:
+    policies = " ".join(answer.policies)
+    click.echo(f"{answer.outcome.value}  {answer.basis}  {policies}".rstrip())
+    print_fields(
+        (
+            ("decision", answer.decision_id),
+            ("session", answer.session_id),
+            ("ancestor", f"{answer.ancestor_session_id} {answer.ancestor_basis}".strip()),
+            ("bundle", answer.bundle_version),
+            ("cache", answer.cache_result),
+            ("trace", answer.trace_id),
+            ("advice", "; ".join(answer.advice)),
+        )
+    )
+
+
+def _plain(answer: Answer) -> dict[str, object]:
+    return {
+        "outcome": answer.outcome.value,
+        "basis": answer.basis,
+        "policies": list(answer.policies),
+        "error": answer.error,
+        "server": answer.server,
+        "tool": answer.tool,
+        "decision_id": answer.decision_id,
+        "request_id": answer.request_id,
+        "session_id": answer.session_id,
+        "user": answer.user,
+        "agent": answer.agent,
+        "bundle_version": answer.bundle_version,
+        "cache_result": answer.cache_result,
+        "ancestor_session_id": answer.ancestor_session_id,
+        "ancestor_basis": answer.ancestor_basis,
+        "duration_us": answer.duration_us,
+        "trace_id": answer.trace_id,
+        "advice": list(answer.advice),
+    }

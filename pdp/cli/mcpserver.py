@@ -1,0 +1,68 @@
+"""Run an MCP server over stdio and read its list of tools. Needs the optional `mcp` package."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO, cast
+
+import anyio
+import click
+from mcp import ClientSession, MCPError, StdioServerParameters, stdio_client
+from mcp.types import PaginatedRequestParams
+
+_PAGES = 1000
+
+
+def listed_tools(command: Sequence[str], environ: Mapping[str, str], *, seconds: float) -> list[dict[str, Any]]:
+    """Return the entries of all pages of a server's `tools/list` answer, as they travel.
+
+    Raise `click.ClickException` when the server does not start, does not answer in time or answers wrongly.
+    """
+    # The package logs what it cannot read with a traceback; one line of ours says it.
+    logging.getLogger("mcp").addHandler(logging.NullHandler())
+    # Our own variables are none of the server's business: one of them may hold a session's handle.
+    kept = {name: value for name, value in environ.items() if not name.startswith("PDP_")}
+    server = StdioServerParameters(command=command[0], args=list(command[1:]), env=kept)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as temporary:
+        words = cast("TextIO", temporary)  # a text file in all but its declared type
+        try:
+            return anyio.run(_list, server, words, seconds)
+        except (OSError, MCPError, ValueError, ExceptionGroup) as error:
+            said = _last_line(words)
+            reason = _reason(error, seconds) + (f"; it said: {said}" if said else "")
+            raise click.ClickException(f"cannot list the tools of `{command[0]}`: {reason}") from error
+
+
+async def _list(server: StdioServerParameters, words: TextIO, seconds: float) -> list[dict[str, Any]]:
+    tools: list[dict[str, Any]] = []
+    with anyio.fail_after(seconds):
+        async with stdio_client(server, errlog=words) as streams, ClientSession(*streams) as session:
+            await session.initialize()
+            cursor: str | None = None
+            for _ in range(_PAGES):
+                page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
+                # By alias and without empty fields is how these values travel; digests are made of the same.
+                tools += page.model_dump(by_alias=True, exclude_none=True)["tools"]
+                cursor = page.next_cursor
+                if not cursor:
+                    return tools
+    raise ValueError(f"more than {_PAGES} pages")
+
+
+def _reason(error: BaseException, seconds: float) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, TimeoutError):
+        return f"no answer in {seconds:g} s"
+    text = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+    return text[:1].lower() + text[1:] if text else "the connection broke"
+
+
+def _last_line(words: TextIO) -> str:
+    words.seek(0, os.SEEK_END)
+    words.seek(max(0, words.tell() - 4096))
+    lines = [line.strip() for line in words.read().splitlines() if line.strip()]
+    return "".join(character for character in lines[-1] if character.isprintable())[:200] if lines else ""

@@ -1,0 +1,88 @@
+"""Options that several commands share: the settings as flags, the session handle, durations."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pdp.config import SettingRow, describe, load
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+HANDLE_VARIABLE = "PDP_SESSION_HANDLE"
+
+_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?")
+
+
+def with_settings(*names: str) -> Callable[[C], Callable[..., Any]]:
+    """Make a decorator that offers settings as flags and passes all settings on as `settings`.
+
+    The file and the environment count whatever is offered.
+    """
+    rows = [row for row in describe() if row.name in names]
+
+    def decorate(function: C) -> Callable[..., Any]:
+        @wraps(function)
+        def command(*args: Any, config: str | None, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
+            texts = {row.name: given.pop(_parameter(row)) for row in rows}
+            flags = {name: text for name, text in texts.items() if text is not None}
+            return function(*args, settings=load(environ=os.environ, flags=flags, file=config), **given)
+
+        decorated: Callable[..., Any] = command
+        for row in reversed(rows):
+            decorated = _setting_option(row)(decorated)
+        return click.option("--config", metavar="FILE", help="Read settings from this file.")(decorated)
+
+    return decorate
+
+
+def read_handle(file: str | None) -> str:
+    """Return the secret handle of a session, from a file or from the environment.
+
+    There is no flag for the handle itself: everybody on the machine can read flags.
+    """
+    if file is not None:
+        handle = Path(file).read_text(encoding="utf-8").strip()
+    else:
+        handle = os.environ.get(HANDLE_VARIABLE, "").strip()
+    if not handle:
+        raise click.UsageError(
+            f"the file `{file}` holds no session handle" if file else f"pass --session-handle-file or {HANDLE_VARIABLE}"
+        )
+    return handle
+
+
+handle_option = click.option(
+    "--session-handle-file", metavar="FILE", help=f"The session's secret handle. [{HANDLE_VARIABLE} holds it itself]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def duration(text: str) -> float:
+    """Read a duration such as `90s`, `15m` or `1h30m`; a number alone is seconds. For click's `type`."""
+    match = _DURATION.fullmatch(text)
+    parts = match.groups() if match else ()
+    seconds = sum(int(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
+    if not seconds:
+        raise click.BadParameter(f"`{text}` is no duration such as `90s`, `15m` or `1h30m`")
+    return float(seconds)
+
+
+def _parameter(row: SettingRow) -> str:
+    return "setting_" + row.name.replace(".", "__")
+
+
+def _setting_option(row: SettingRow) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    text = f"{row.help[:1].upper()}{row.help[1:]}. [{row.environment}; {row.default or 'empty'}]"
+    if row.default in ("true", "false"):
+        # The flag alone says yes, and like every other setting it takes a value.
+        return click.option(
+            row.flag, _parameter(row), is_flag=False, flag_value="true", metavar="[true|false]", help=text
+        )
+    return click.option(row.flag, _parameter(row), metavar="VALUE", help=text)

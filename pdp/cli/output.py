@@ -1,0 +1,53 @@
+"""What people and scripts read: tables, plain columns, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Print a value as indented JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on a terminal, and elsewhere plain columns that are never wrapped or cut."""
+    console = Console()
+    listed = [tuple(map(visible, row)) for row in rows]
+    if not console.is_terminal:
+        _print_columns([tuple(columns), *listed])
+        return
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for row in listed:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))  # no markup: cells are other people's words
+    console.print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Print names and values, one a line; empty values are left out."""
+    kept = [(name, visible(value)) for name, value in fields if value]
+    width = max((len(name) for name, _ in kept), default=0)
+    for name, value in kept:
+        click.echo(f"{name.ljust(width)}  {value}")
+
+
+def visible(text: str) -> str:
+    """Return the text with an escape for each character that moves or hides others, such as a bidi override.
+
+    What an approver reads was written by somebody who wants it approved.
+    """
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def _print_columns(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,100 @@
+"""The table of commands, and the boundary where every error becomes one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+from pdp.errors import BundleError, PDPError
+
+YES, NO, ERROR = 0, 1, 2
+
+
+class Place(NamedTuple):
+    """Where a command lives, and what it does in one line."""
+
+    module: str
+    summary: str
+
+
+# Modules are imported when their command is used: `pdp --help` needs neither the engine nor gRPC.
+COMMANDS: Mapping[str, Place] = {
+    "init": Place("pdp.cli.init", "Write a token for each role, and the key of the decision log."),
+    "serve": Place("pdp.cli.serve", "Run the server."),
+    "authorize": Place("pdp.cli.authorize", "Ask whether a tool call may go ahead."),
+    "session": Place("pdp.cli.session", "Request, approve, show and end sessions."),
+    "tools": Place("pdp.cli.tools", "Import and list the tools that policies are about."),
+    "check": Place("pdp.cli.bundle", "Check a policy folder."),
+    "schema": Place("pdp.cli.bundle", "Print the whole Cedar schema of a policy folder."),
+    "version": Place("pdp.cli.version", "Print the version."),
+}
+
+
+class CommandTable(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of all commands, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Import a command, or return None when there is none of this name."""
+        place = COMMANDS.get(cmd_name)
+        command: click.Command | None = getattr(import_module(place.module), cmd_name) if place else None
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """Write the table of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, place.summary) for name, place in COMMANDS.items()])
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's own parameters
+        """Run a command and exit: errors are lines on stderr, and `PDP_DEBUG=1` shows where they come from."""
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(ERROR)
+        except Exception as error:  # noqa: BLE001 - a person gets one line about whatever went wrong, and exit code 2
+            if os.environ.get("PDP_DEBUG") == "1":
+                traceback.print_exc()
+            for line in error_lines(error):
+                click.echo(f"error: {line}", err=True)
+            sys.exit(ERROR)
+        sys.exit(code if isinstance(code, int) else YES)
+
+
+def error_lines(error: Exception) -> Iterable[str]:
+    """Return what is wrong, one line for each thing."""
+    if isinstance(error, BundleError):
+        return [str(problem) for problem in error.problems] or [str(error)]
+    if isinstance(error, PDPError):
+        return str(error).splitlines()
+    if isinstance(error, click.ClickException):
+        message = " ".join(error.format_message().split()).removesuffix(".")
+        return [message[:1].lower() + message[1:]]
+    return [_line(error)]
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, click.Abort):
+        return "interrupted"
+    if isinstance(error, OSError):
+        problem = (error.strerror or "input or output failed").lower()
+        return f"`{error.filename}`: {problem}" if error.filename else problem
+    return f"internal error: {' '.join(str(error).split())}; `PDP_DEBUG=1` shows where"
+
+
+@click.group(
+    cls=CommandTable,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`pdp COMMAND --help` shows an example of each. `PDP_DEBUG=1` shows where an error comes from.",
+)
+def root() -> None:
+    """Decide about the tool calls of AI agents."""

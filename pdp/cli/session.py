@@ -1,0 +1,256 @@
+"""`pdp session`: the life of a session, for gateways and for people."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import click
+
+from pdp.cli.connection import with_client
+from pdp.cli.options import duration, handle_option, json_option, read_handle
+from pdp.cli.output import print_json, print_table
+from pdp.cli.root import NO
+from pdp.cli.sessionview import plain, print_session, state_name, time_text
+from pdp.client import Client
+from pdp.model import Role, SessionState
+from pdp.v1.session_pb2 import Session
+
+_PURPOSE_CHARACTERS = 48
+
+
+@click.group()
+def session() -> None:
+    """Request, approve, show and end sessions."""
+
+
+@session.command(
+    epilog="Example:  pdp session request --user alice --agent coder --purpose 'fix the build' --tool 'git/*' "
+    "--handle-file handle"
+)
+@click.option("--user", required=True, help="Whose authority is used.")
+@click.option("--agent", required=True, help="Who works.")
+@click.option("--purpose", required=True, help="The task, for the approver.")
+@click.option("--tool", "patterns", metavar="PATTERN", required=True, multiple=True, help="Tools, such as `git/*`.")
+@click.option("--duration", "lifetime", type=duration, help="How long it lives, such as `30m`.")
+@click.option("--parent-handle-file", metavar="FILE", help="The secret handle of the session that delegates.")
+@click.option("--environment", default="", help="Such as `production`.")
+@click.option("--attributes", metavar="JSON", default="", help="Attributes of the user that you vouch for.")
+@click.option("--label", "labels", multiple=True, help="A label of the session.")
+@click.option("--may-delegate", is_flag=True, help="Ask to delegate without a person.")
+@click.option("--handle-file", metavar="FILE", help="Write the secret handle to this new file, not to stdout.")
+@json_option
+@with_client(Role.PEP)
+def request(
+    *,
+    client: Client,
+    user: str,
+    agent: str,
+    purpose: str,
+    patterns: tuple[str, ...],
+    lifetime: float | None,
+    parent_handle_file: str | None,
+    environment: str,
+    attributes: str,
+    labels: tuple[str, ...],
+    may_delegate: bool,
+    handle_file: str | None,
+    as_json: bool,
+) -> None:
+    """Ask for a session, and print its secret handle.
+
+    With --handle-file the handle goes to that file, and the session's public id is printed instead.
+    """
+    with _secret_file(handle_file) as file:
+        opened = client.request_session(
+            user=user,
+            agent=agent,
+            purpose=purpose,
+            tools=patterns,
+            duration=lifetime,
+            parent_session_handle=read_handle(parent_handle_file) if parent_handle_file else "",
+            environment=environment,
+            user_attributes=attributes.encode("utf-8") or None,
+            labels=labels,
+            may_delegate=may_delegate,
+        )
+        if file is not None:
+            file.write(opened.session_handle + "\n")
+    shown = {} if handle_file else {"session_handle": opened.session_handle}
+    if as_json:
+        print_json({**plain(opened.session), **shown})
+        return
+    name = opened.session.session_id
+    if state_name(opened.session) == SessionState.REQUESTED.value:
+        click.echo(f"requested {name}; next: pdp session approve {name}", err=True)
+    click.echo(shown.get("session_handle", name))
+
+
+@session.command(epilog="Example:  pdp session approve ses_… --grant merge-approved")
+@click.argument("session_id")
+@click.option("--grant", "grants", metavar="GRANT", multiple=True, help="A grant to give.")
+@click.option("--yes", is_flag=True, help="Approve without asking.")
+@click.option("--request-digest", metavar="DIGEST", help="Approve only what was shown with this digest.")
+@json_option
+@with_client(Role.APPROVER)
+def approve(
+    *, client: Client, session_id: str, grants: tuple[str, ...], yes: bool, request_digest: str | None, as_json: bool
+) -> None:
+    """Show what is asked for, and approve exactly that.
+
+    Asks first, and exits with 1 when the answer is no.
+    """
+    if as_json and not yes:
+        raise click.UsageError("--json needs --yes: a question and JSON do not go together")
+    seen = client.get_session(session_id)
+    if state_name(seen) != SessionState.REQUESTED.value:
+        raise click.ClickException(f"the session is {state_name(seen)} and waits for no approval")
+    if request_digest is not None and request_digest != seen.request_digest:
+        raise click.ClickException(f"the request is not the one that was shown: its digest is `{seen.request_digest}`")
+    if not as_json:
+        print_session(seen, grants=grants)
+    if not yes and not click.confirm("approve?"):
+        raise click.exceptions.Exit(NO)
+    # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.
+    approved = client.approve_session(session_id, request_digest=seen.request_digest, grants=grants)
+    if as_json:
+        print_json(plain(approved))
+    else:
+        click.echo(f"approved {approved.session_id} until {time_text(approved, 'expire_time')}")
+
+
+@session.command(epilog='Example:  pdp session deny ses_… --reason "not this week"')
+@click.argument("session_id")
+@click.option("--reason", default="", help="Why, for the record.")
+@json_option
+@with_client(Role.APPROVER)
+def deny(*, client: Client, session_id: str, reason: str, as_json: bool) -> None:
+    """Refuse a requested session."""
+    denied = client.deny_session(session_id, reason=reason)
+    _print_done("denied", denied, as_json=as_json)
+
+
+@session.command("list", epilog="Example:  pdp session list --state requested")
+@click.option("--state", type=click.Choice([state.value for state in SessionState]), help="Only in this state.")
+@click.option("--user", default="", help="Only of this user.")
+@click.option("--agent", default="", help="Only of this agent.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@json_option
+@with_client(Role.APPROVER)
+def list_sessions(*, client: Client, state: str | None, user: str, agent: str, limit: int, as_json: bool) -> None:
+    """List sessions, newest first."""
+    found = list(islice(client.list_sessions(state=state or "", user=user, agent=agent), limit))
+    if as_json:
+        print_json([plain(one) for one in found])
+    else:
+        print_table(("session", "state", "user", "agent", "expires", "purpose"), [_row(one) for one in found])
+
+
+@session.command(epilog="Example:  pdp session show ses_… --json")
+@click.argument("session_id")
+@json_option
+@with_client(Role.APPROVER)
+def show(*, client: Client, session_id: str, as_json: bool) -> None:
+    """Show one session."""
+    found = client.get_session(session_id)
+    if as_json:
+        print_json(plain(found))
+    else:
+        print_session(found)
+
+
+@session.command(epilog="Example:  pdp session end --session-handle-file handle")
+@handle_option
+@json_option
+@with_client(Role.PEP)
+def end(*, client: Client, session_handle_file: str | None, as_json: bool) -> None:
+    """End a session and all below it, by its secret handle."""
+    ended = client.end_session(read_handle(session_handle_file))
+    _print_done("ended", ended, as_json=as_json)
+
+
+@session.command(epilog='Example:  pdp session revoke --agent coder --reason "acts strangely"')
+@click.argument("session_id", required=False, default="")
+@click.option("--user", default="", help="All sessions of this user.")
+@click.option("--agent", default="", help="All sessions of this agent.")
+@click.option("--tenant", default="", help="All sessions of this tenant.")
+@click.option("--reason", required=True, help="Why, for the record.")
+@json_option
+@with_client(Role.APPROVER)
+def revoke(*, client: Client, session_id: str, user: str, agent: str, tenant: str, reason: str, as_json: bool) -> None:
+    """Revoke sessions and all below them, by one selector."""
+    if sum(map(bool, (session_id, user, agent, tenant))) != 1:
+        raise click.UsageError("pass exactly one of SESSION_ID, --user, --agent and --tenant")
+    revoked = client.revoke_sessions(reason=reason, session_id=session_id, user=user, agent=agent, tenant=tenant)
+    if as_json:
+        print_json({"revoked": list(revoked)})
+    else:
+        for one in revoked:
+            click.echo(f"revoked {one}")
+        if not revoked:
+            click.echo("no live session matched", err=True)
+
+
+@session.command(epilog="Example:  pdp session narrow ses_… --tool 'git/git_log' --ends-in 10m")
+@click.argument("session_id")
+@click.option("--tool", "patterns", metavar="PATTERN", multiple=True, help="Keep only tools that match.")
+@click.option("--ends-in", type=duration, help="End it this long from now, such as `10m`.")
+@click.option("--label", "labels", multiple=True, help="A label to add.")
+@json_option
+@with_client(Role.APPROVER)
+def narrow(
+    *,
+    client: Client,
+    session_id: str,
+    patterns: tuple[str, ...],
+    ends_in: float | None,
+    labels: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Narrow an active session.
+
+    Fewer tools, an earlier end, more labels; never the other way.
+    """
+    if not (patterns or ends_in or labels):
+        raise click.UsageError("pass at least one of --tool, --ends-in and --label")
+    expires_at = time.time() + ends_in if ends_in else None
+    narrowed = client.narrow_session(session_id, tools=patterns, expires_at=expires_at, labels=labels)
+    _print_done("narrowed", narrowed, as_json=as_json)
+
+
+def _print_done(deed: str, session: Session, *, as_json: bool) -> None:
+    if as_json:
+        print_json(plain(session))
+    else:
+        click.echo(f"{deed} {session.session_id}")
+
+
+def _row(session: Session) -> Sequence[str]:
+    purpose = session.purpose
+    if len(purpose) > _PURPOSE_CHARACTERS:
+        purpose = purpose[: _PURPOSE_CHARACTERS - 1] + "…"
+    expires = time_text(session, "expire_time")
+    return session.session_id, state_name(session), session.user, session.agent, expires, purpose
+
+
+@contextmanager
+def _secret_file(path: str | None) -> Iterator[IO[str] | None]:
+    """Open a new file of mode 0600, and remove it when nothing came of it.
+
+    It is opened before the session is asked for: a handle that cannot be written would be lost.
+    """
+    if path is None:
+        yield None
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            yield file
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,112 @@
+"""How a session looks to people and to scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from pdp.cli.output import print_fields, print_table
+from pdp.v1.session_pb2 import Session, SessionState
+
+
+def state_name(session: Session) -> str:
+    """Return the state as a word: `active`."""
+    return SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
+
+
+def time_text(session: Session, field: str) -> str:
+    """Return a time of the session in ISO 8601, to the second; empty when it has not happened."""
+    if not session.HasField(field):
+        return ""
+    moment: datetime = getattr(session, field).ToDatetime(tzinfo=UTC)
+    return moment.isoformat(timespec="seconds")
+
+
+def plain(session: Session) -> dict[str, Any]:
+    """Return the session as a JSON object."""
+    return {
+        "session_id": session.session_id,
+        "state": state_name(session),
+        "user": session.user,
+        "agent": session.agent,
+        "purpose": session.purpose,
+        "tool_patterns": list(session.tool_patterns),
+        "tools": [
+            {"server": one.server, "tool": one.tool, "risk": one.risk, "definition_digest": one.definition_digest}
+            for one in session.tools
+        ],
+        "request_digest": session.request_digest,
+        "duration": _seconds(session),
+        **{field: time_text(session, field) for field in ("request_time", "approve_time", "expire_time", "end_time")},
+        "parent_session_id": session.parent_session_id,
+        "depth": session.depth,
+        "may_delegate": session.may_delegate,
+        "grants": list(session.grants),
+        "labels": list(session.labels),
+        "user_attributes": _attributes(session),
+        "tenant": session.tenant,
+        "environment": session.environment,
+        "opened_by": session.opened_by,
+        "approved_by": session.approved_by,
+        "ended_by": session.ended_by,
+        "reason": session.reason,
+        "epoch": session.epoch,
+    }
+
+
+def print_session(session: Session, *, grants: tuple[str, ...] = ()) -> None:
+    """Print everything that a person needs to judge a session; `grants` are those about to be given."""
+    print_fields(_fields(session, (*session.grants, *grants)))
+    click.echo()
+    if session.tools:
+        print_table(("tool", "risk"), [(f"{one.server}/{one.tool}", one.risk) for one in session.tools])
+    else:
+        click.echo("no tools")
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as people write it: `1h30m`."""
+    left = round(seconds)
+    parts = [(left // 3600, "h"), (left % 3600 // 60, "m"), (left % 60, "s")]
+    return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
+
+
+def _fields(session: Session, grants: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    yield "session", session.session_id
+    yield "state", state_name(session)
+    yield "user", session.user
+    yield "attributes", json.dumps(_attributes(session), ensure_ascii=False) if _attributes(session) else ""
+    yield "agent", session.agent
+    yield "purpose", session.purpose
+    yield "asked for", " ".join(session.tool_patterns)
+    yield "duration", duration_text(_seconds(session))
+    yield "grants", " ".join(grants)
+    yield "labels", " ".join(session.labels)
+    yield "delegation", "may delegate without a person" if session.may_delegate else ""
+    yield "parent", session.parent_session_id
+    yield "tenant", session.tenant
+    yield "environment", session.environment
+    yield "requested", _deed(session, "request_time", session.opened_by)
+    yield "approved", _deed(session, "approve_time", session.approved_by)
+    yield "expires", time_text(session, "expire_time")
+    yield "closed", _deed(session, "end_time", session.ended_by)
+    yield "reason", session.reason
+    yield "digest", session.request_digest
+
+
+def _deed(session: Session, field: str, by: str) -> str:
+    moment = time_text(session, field)
+    return f"{moment} by {by}" if moment and by else moment
+
+
+def _seconds(session: Session) -> float:
+    return session.duration.seconds + session.duration.nanos / 1e9
+
+
+def _attributes(session: Session) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = json.loads(session.user_attributes_json or b"{}")
+    return found

@@ -1,0 +1,194 @@
+"""`pdp tools`: the catalogue of a policy folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pdp.cli.options import duration, json_option, with_settings
+from pdp.cli.output import print_json, print_table
+from pdp.config import Settings
+from pdp.errors import BundleError, InvalidJSONError
+from pdp.policy.catalogue import Catalogue, load_catalogue, server_name_problem, tool_definitions
+from pdp.policy.contents import read_folder
+from pdp.policy.importing import catalogue_file, propose_overlay
+from pdp.policy.yamltext import Section, load_section
+
+
+@click.group()
+def tools() -> None:
+    """Import and list the tools that policies are about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What an import changes in the catalogue of one server: names of tools, sorted."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@tools.command("import", epilog='Example:  pdp tools import git --command "python -m mcp_server_git"')
+@click.argument("server")
+@click.argument("source", metavar="[FILE|-]", required=False)
+@click.option("--command", metavar="COMMAND", help="Run this MCP server and ask it.")
+@click.option("--timeout", type=duration, default="30s", show_default=True, help="How long it may take to answer.")
+@click.option("--policies", metavar="DIR", help="The policy folder. [policies.folder]")
+@click.option("--force", is_flag=True, help="Also replace the overlay by a new proposal.")
+@json_option
+@with_settings()
+def import_tools(
+    *,
+    settings: Settings,
+    server: str,
+    source: str | None,
+    command: str | None,
+    timeout: float,
+    policies: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write the catalogue of a tool server, and propose an overlay where there is none.
+
+    Takes a `tools/list` answer from a file, from stdin (`-`), or from the MCP server itself.
+    """
+    if (problem := server_name_problem(server)) is not None:
+        raise click.UsageError(problem)
+    if (source is None) == (command is None):
+        raise click.UsageError("pass either a file (`-` for stdin) or --command")
+    definitions = _ask(command, timeout) if command is not None else _read(str(source))
+    folder = Path(policies or settings.policies.folder) / "tools"
+    catalogue, overlay = folder / f"{server}.json", folder / f"{server}.yaml"
+    content = catalogue_file(definitions)
+    new = load_catalogue({f"tools/{server}.json": content})
+    change = _change(_known(server, catalogue), new)
+    proposed = force or not overlay.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(catalogue, content)
+    if proposed:
+        _write(overlay, propose_overlay(server, definitions).encode("utf-8"))
+    unmentioned = () if proposed else _unmentioned(overlay, new)
+    if as_json:
+        print_json(
+            {
+                "catalogue": str(catalogue),
+                "tools": len(new.tools),
+                "added": change.added,
+                "changed": change.changed,
+                "removed": change.removed,
+                "overlay": str(overlay),
+                "overlay_written": proposed,
+                "not_in_overlay": unmentioned,
+            }
+        )
+    else:
+        _report(catalogue, len(new.tools), change)
+        _report_overlay(overlay, unmentioned, proposed=proposed)
+
+
+@tools.command("list", epilog="Example:  pdp tools list --policies policies")
+@click.option("--policies", metavar="DIR", help="The policy folder. [policies.folder]")
+@json_option
+@with_settings()
+def list_tools(*, settings: Settings, policies: str | None, as_json: bool) -> None:
+    """List the tools of a policy folder."""
+    catalogue = load_catalogue(read_folder(Path(policies or settings.policies.folder), settings.limits))
+    listed = [catalogue.tools[action] for action in sorted(catalogue.tools)]
+    if as_json:
+        print_json(
+            [
+                {
+                    "server": tool.server,
+                    "tool": tool.name,
+                    "risk": tool.risk,
+                    "resource_type": tool.resource_type,
+                    "digest_required": tool.digest_required,
+                    "definition_digest": tool.definition_digest,
+                }
+                for tool in listed
+            ]
+        )
+    else:
+        rows = [(tool.action, tool.risk, tool.resource_type, tool.definition_digest[:19]) for tool in listed]
+        print_table(("tool", "risk", "resource", "definition"), rows)
+
+
+def _ask(command: str, seconds: float) -> Sequence[Mapping[str, Any]]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise click.UsageError(f"--command: {error}") from None
+    if not words:
+        raise click.UsageError("--command is empty")
+    try:
+        from pdp.cli.mcpserver import listed_tools  # noqa: PLC0415 - the `mcp` package is optional
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"--command needs the `{error.name}` package: pip install 'pdp[demo]'") from error
+    return listed_tools(words, os.environ, seconds=seconds)
+
+
+def _read(source: str) -> Sequence[Mapping[str, Any]]:
+    text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    try:
+        return tool_definitions(text)
+    except InvalidJSONError as error:
+        raise click.ClickException(f"`{source}`: {error}") from None
+
+
+def _known(server: str, path: Path) -> Catalogue:
+    """Return the catalogue of the server before the import; empty when there is none that can be read."""
+    try:
+        return load_catalogue({f"tools/{server}.json": path.read_bytes()})
+    except (FileNotFoundError, BundleError):
+        return Catalogue(tools={})
+
+
+def _change(old: Catalogue, new: Catalogue) -> Change:
+    before = {tool.name: tool.definition_digest for tool in old.tools.values()}
+    after = {tool.name: tool.definition_digest for tool in new.tools.values()}
+    return Change(
+        added=tuple(sorted(after.keys() - before.keys())),
+        changed=tuple(sorted(name for name in after.keys() & before.keys() if after[name] != before[name])),
+        removed=tuple(sorted(before.keys() - after.keys())),
+    )
+
+
+def _unmentioned(overlay: Path, new: Catalogue) -> tuple[str, ...]:
+    """Return the tools that the overlay says nothing about. A broken overlay is for `pdp check` to report."""
+    try:
+        mentioned = load_section(str(overlay), overlay.read_bytes()).get("tools")
+    except BundleError:
+        return ()
+    names = mentioned if isinstance(mentioned, Section) else {}
+    return tuple(sorted(tool.name for tool in new.tools.values() if tool.name not in names))
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _report(catalogue: Path, count: int, change: Change) -> None:
+    counts = f"{len(change.added)} added, {len(change.changed)} changed, {len(change.removed)} removed"
+    click.echo(f"{catalogue}: {count} tools: {counts}")
+    for sign, names in (("+", change.added), ("~", change.changed), ("-", change.removed)):
+        for name in names:
+            click.echo(f"  {sign} {name}")
+
+
+def _report_overlay(overlay: Path, unmentioned: Sequence[str], *, proposed: bool) -> None:
+    if proposed:
+        click.echo(f"{overlay}: proposed; read its risk groups before you rely on them")
+    elif unmentioned:
+        click.echo(f"{overlay}: kept; it says nothing about {', '.join(unmentioned)}")
+    else:
+        click.echo(f"{overlay}: kept")

@@ -1,0 +1,23 @@
+"""`pdp version`."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version as version_of
+
+import click
+
+from pdp import __version__
+from pdp.cli.options import json_option
+from pdp.cli.output import print_json
+
+
+@click.command(epilog="Example:  pdp version --json")
+@json_option
+def version(*, as_json: bool) -> None:
+    """Print the version."""
+    parts = {"pdp": __version__, "cedarpy": version_of("cedarpy"), "python": platform.python_version()}
+    if as_json:
+        print_json(parts)
+    else:
+        click.echo(" · ".join(f"{name} {number}" for name, number in parts.items()))

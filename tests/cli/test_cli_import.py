@@ -1,0 +1,197 @@
+"""`pdp tools import`: catalogues from files, from stdin and from real servers, and overlays that stay."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pdp.policy.catalogue import load_catalogue
+from pdp.testing.bundles import tool
+from tests.cli.conftest import Run
+
+CATALOGUE, OVERLAY = Path("policies/tools/files.json"), Path("policies/tools/files.yaml")
+
+# A server of the official package that gives its tools one a page and says something on stderr.
+PAGED_SERVER = """
+import sys, anyio
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+from mcp.types import ListToolsResult, Tool
+
+async def listed(context, params):
+    page = int(params.cursor or 0) if params else 0
+    tool = Tool(name=f"get_{page}", description="one", inputSchema={"type": "object"})
+    return ListToolsResult(tools=[tool], next_cursor=str(page + 1) if page < 2 else None)
+
+async def main():
+    server = Server("paged", on_list_tools=listed)
+    async with stdio_server() as (reader, writer):
+        await server.run(reader, writer, server.create_initialization_options())
+
+print("noise", file=sys.stderr)
+anyio.run(main)
+"""
+
+
+def answer(*names: str, description: str = "x") -> str:
+    """Return a `tools/list` answer."""
+    return json.dumps({"tools": [tool(name) | {"description": description} for name in names]})
+
+
+def command(program: str) -> str:
+    """Return the command line of a Python program."""
+    return shlex.join([sys.executable, "-c", program])
+
+
+def test_import_from_file_writes_catalogue_and_overlay(run: Run) -> None:
+    """The catalogue holds the definitions, and the overlay proposes a risk group for each tool."""
+    Path("answer.json").write_text(answer("get_file", "delete_file"), encoding="utf-8")
+
+    done = run("tools", "import", "files", "answer.json")
+
+    assert (0, "") == (done.exit_code, done.stderr)
+    assert [
+        "policies/tools/files.json: 2 tools: 2 added, 0 changed, 0 removed",
+        "  + delete_file",
+        "  + get_file",
+        "policies/tools/files.yaml: proposed; read its risk groups before you rely on them",
+    ] == done.stdout.splitlines()
+    catalogue = load_catalogue({f"tools/{path.name}": path.read_bytes() for path in (CATALOGUE, OVERLAY)})
+    assert {"files/delete_file": "destructive", "files/get_file": "read_only"} == {
+        action: one.risk for action, one in catalogue.tools.items()
+    }
+
+
+def test_import_from_stdin_says_what_changed(run: Run) -> None:
+    """A second import names what was added, changed and removed, and keeps the overlay."""
+    run("tools", "import", "files", "-", stdin=answer("same", "gone") + "\n")
+    OVERLAY.write_text("tools: {same: {risk: destructive}}\n", encoding="utf-8")
+    listed = json.loads(answer("same"))["tools"] + json.loads(answer("new"))["tools"]
+
+    done = run("tools", "import", "files", "-", stdin=json.dumps(listed))
+    changed = run("tools", "import", "files", "-", "--json", stdin=answer("same", "new", description="other"))
+
+    assert [
+        "policies/tools/files.json: 2 tools: 1 added, 0 changed, 1 removed",
+        "  + new",
+        "  - gone",
+        "policies/tools/files.yaml: kept; it says nothing about new",
+    ] == done.stdout.splitlines()
+    facts = json.loads(changed.stdout)
+    assert ([], ["new", "same"], []) == (facts["added"], facts["changed"], facts["removed"])
+    assert (False, ["new"]) == (facts["overlay_written"], facts["not_in_overlay"])
+    assert "tools: {same: {risk: destructive}}\n" == OVERLAY.read_text(encoding="utf-8")
+
+
+def test_import_replaces_an_overlay_only_when_forced(run: Run) -> None:
+    """`--force` writes a new proposal over the author's overlay."""
+    run("tools", "import", "files", "-", stdin=answer("get_file"))
+    OVERLAY.write_text("tools: {get_file: {risk: destructive}}\n", encoding="utf-8")
+
+    done = run("tools", "import", "files", "-", "--force", stdin=answer("get_file"))
+
+    assert 0 == done.exit_code
+    assert "get_file: {risk: read_only}" in OVERLAY.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "expected"),
+    [
+        (("files", "-"), "{", "error: `-`: not JSON (at character 1)"),
+        (("files", "-"), "{}", "error: `-`: not a `tools/list` answer: a list of tools is expected"),
+        (("files", "-"), '{"tools": [], "nextCursor": "2"}', "error: `-`: one page of several"),
+        (("files", "-"), answer("a", "a"), "error: tools/files.json: tool `a` stands twice"),
+        (("files", "-"), answer("a\x1b[2J"), "error: tools/files.json: a tool's name holds a control"),
+        (("pdp", "-"), answer("a"), "error: the server name `pdp` is reserved"),
+        (("../x", "-"), answer("a"), "error: a server's name is 1 to 64 of"),
+        (("files",), "", "error: pass either a file (`-` for stdin) or --command"),
+        (("files", "-", "--command", "x"), "", "error: pass either a file (`-` for stdin) or --command"),
+        (("files", "nope.json"), "", "error: `nope.json`: no such file or directory"),
+        (("files", "--command", "'"), "", "error: --command: No closing quotation"),
+        (("files", "--command", ""), "", "error: --command is empty"),
+        (("files", "--command", "no-such-program"), "", "error: cannot list the tools of `no-such-program`: no such"),
+    ],
+)
+def test_what_cannot_be_imported_is_refused(run: Run, words: tuple[str, ...], text: str, expected: str) -> None:
+    """A wrong answer or a wrong use is one line, and writes nothing."""
+    done = run("tools", "import", *words, stdin=text)
+
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert done.stderr.startswith(expected)
+    assert 1 == done.stderr.count("\n")
+    assert not Path("policies").exists()
+
+
+def test_import_from_a_real_server(run: Run) -> None:
+    """The tools of a real MCP server are imported over stdio; a second import finds nothing new."""
+    pytest.importorskip("mcp_server_git")
+
+    first = run("tools", "import", "git", "--command", f"{sys.executable} -m mcp_server_git")
+    second = run("tools", "import", "git", "--command", f"{sys.executable} -m mcp_server_git")
+
+    assert (0, 0) == (first.exit_code, second.exit_code), first.output
+    assert "  + git_status\n" in first.stdout
+    assert "0 added, 0 changed, 0 removed" in second.stdout
+
+
+def test_import_reads_all_pages(run: Run) -> None:
+    """A server that gives its tools page by page is read to the end."""
+    pytest.importorskip("mcp")
+
+    done = run("tools", "import", "paged", "--command", command(PAGED_SERVER))
+
+    assert 0 == done.exit_code, done.output
+    assert ["  + get_0", "  + get_1", "  + get_2"] == done.stdout.splitlines()[1:4]
+
+
+def test_server_sees_no_variable_of_ours(run: Run) -> None:
+    """A tool server that is started gets the environment without what belongs to the PDP."""
+    pytest.importorskip("mcp")
+    told = "import os, sys; sys.exit(' '.join(sorted(n for n in os.environ if 'PDP_' in n)))"
+
+    done = run("tools", "import", "x", "--command", command(told), env={"PDP_SESSION_HANDLE": "s", "NOT_PDP_X": "t"})
+
+    assert f"error: cannot list the tools of `{sys.executable}`: connection closed; it said: NOT_PDP_X\n" == done.stderr
+
+
+def test_silent_server_is_given_up(run: Run) -> None:
+    """A server that does not answer in time is an error."""
+    pytest.importorskip("mcp")
+
+    done = run("tools", "import", "x", "--timeout", "1", "--command", command("import sys; sys.stdin.read()"))
+
+    assert (2, f"error: cannot list the tools of `{sys.executable}`: no answer in 1 s\n") == (
+        done.exit_code,
+        done.stderr,
+    )
+
+
+def test_missing_package_is_named() -> None:
+    """Without the optional `mcp` package, `--command` says what to install."""
+    program = (
+        "import sys; sys.modules['mcp'] = None; sys.argv = ['pdp', 'tools', 'import', 'x', '--command', 'y']; "
+        "from pdp.cli import main; main()"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (2, "error: --command needs the `mcp` package: pip install 'pdp[demo]'\n") == (done.returncode, done.stderr)
+
+
+def test_all_shared_tool_lists_import(run: Run, test_data: Path) -> None:
+    """Every real tool list of the test material becomes a catalogue that loads with its proposed overlay."""
+    lists = sorted((test_data / "mcp-tools").glob("*.tools.json"))
+
+    counts = []
+    for path in lists:
+        done = run("tools", "import", path.name.removesuffix(".tools.json"), str(path), "--json")
+        assert 0 == done.exit_code, done.output
+        counts.append(json.loads(done.stdout)["tools"])
+
+    files = {f"tools/{path.name}": path.read_bytes() for path in Path("policies/tools").iterdir()}
+    assert (5, 146, 146) == (len(lists), sum(counts), len(load_catalogue(files).tools))

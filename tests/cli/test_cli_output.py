@@ -1,0 +1,89 @@
+"""What is printed: tables on a terminal, plain columns elsewhere, and nothing that hides or moves text."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pdp.cli.options import duration
+from pdp.cli.output import print_fields, print_table, visible
+from pdp.cli.sessionview import duration_text, print_session
+from pdp.v1.session_pb2 import Session
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain, Grüße, 日本", "plain, Grüße, 日本"),
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("a\nb", "a\\nb"),
+        ("read\u202eetirw", "read\\u202eetirw"),
+        ("a\u200bb", "a\\u200bb"),
+    ],
+)
+def test_hidden_characters_are_shown(text: str, expected: str) -> None:
+    """Control, bidi and zero-width characters are printed as escapes, everything else as it is."""
+    assert expected == visible(text)
+
+
+def test_approver_is_not_deceived(capsys: pytest.CaptureFixture[str]) -> None:
+    """No word of the requester can forge a line or clear the screen before an approval."""
+    print_session(Session(purpose="x\nuser  root", labels=["\x1b[2J"], user_attributes_json='{"a": "\u202e"}'.encode()))
+
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert [] == [line for line in out.splitlines() if line.startswith("user ")]
+
+
+def test_columns_are_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal, a row is one line however long it is."""
+    print_table(("one", "two"), [("a" * 200, "b"), ("c", "d" * 200)])
+
+    assert ["one" + " " * 199 + "two", "a" * 200 + "  b", "c" + " " * 201 + "d" * 200] == (
+        capsys.readouterr().out.splitlines()
+    )
+
+
+def test_empty_fields_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only what has a value is printed, aligned."""
+    print_fields([("a", "1"), ("bb", ""), ("ccc", "3")])
+
+    assert "a    1\nccc  3\n" == capsys.readouterr().out
+
+
+def test_terminal_gets_a_table(tmp_path: Path) -> None:
+    """On a terminal the same rows are a table with a rule below its head."""
+    program = "from pdp.cli.output import print_table; print_table(['tool'], [['[red]a/b']])"
+    main, other = pty.openpty()
+    with os.fdopen(main, "rb") as reader:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=other, cwd=tmp_path, env=os.environ | {"TERM": "xterm"}, check=False
+        )
+        out = os.read(reader.fileno(), 4096).decode()
+        os.close(other)
+
+    assert 0 == done.returncode
+    assert "─" in out
+    assert "[red]a/b" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("1h30m", 5400), ("1h1m1s", 3661), ("2h", 7200)]
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    """Hours, minutes and seconds add up."""
+    assert seconds == duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59, "59s"), (60, "1m"), (5400, "1h30m"), (28800, "8h"), (3661, "1h1m1s")]
+)
+def test_durations_are_written(seconds: float, text: str) -> None:
+    """A duration is written the way it is read."""
+    assert text == duration_text(seconds)

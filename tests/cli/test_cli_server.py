@@ -1,0 +1,360 @@
+"""Commands that speak to a real server, which `pdp serve` runs in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.serving import DEADLINE_SECONDS, Server, clean_environment, start_server, stop_server, write_bundle
+
+WANTED = ("--user", "alice", "--agent", "coder", "--purpose", "fix the build", "--tool", "files/*")
+READ = ("files", "read", '{"path": "/a"}')
+
+
+@pytest.fixture
+def requested(ask: Run) -> str:
+    """Ask for a session, put its handle into the file `handle`, and return its public id."""
+    done = ask("session", "request", *WANTED, "--handle-file", "handle")
+    assert 0 == done.exit_code, done.output
+    return str(done.stdout.strip())
+
+
+@pytest.fixture
+def approved(ask: Run, requested: str) -> str:
+    """Return the public id of an approved session; its handle is in the file `handle`."""
+    done = ask("session", "approve", requested, "--yes")
+    assert 0 == done.exit_code, done.output
+    return requested
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """Start a server for one test alone."""
+    write_bundle(tmp_path / "policies")
+    running = start_server(tmp_path)
+    yield running
+    if running.process.poll() is None:
+        stop_server(running)
+
+
+def shown(ask: Run, session_id: str) -> dict[str, object]:
+    """Return what `session show --json` says."""
+    found: dict[str, object] = json.loads(ask("session", "show", session_id, "--json").stdout)
+    return found
+
+
+def test_handle_goes_to_stdout_alone(ask: Run) -> None:
+    """Without a file, stdout holds the secret handle and nothing else, and stderr does not hold it."""
+    done = ask("session", "request", *WANTED)
+
+    assert 0 == done.exit_code
+    assert done.stdout.startswith("pdps_")
+    assert 1 == done.stdout.count("\n")
+    assert "pdps_" not in done.stderr
+    assert "next: pdp session approve ses_" in done.stderr
+
+
+def test_handle_file_is_for_its_owner_alone(requested: str) -> None:
+    """With `--handle-file` the handle is in a file of mode 0600, and stdout holds the public id."""
+    path = Path("handle")
+
+    assert requested.startswith("ses_")
+    assert 0o600 == stat.S_IMODE(path.stat().st_mode)
+    assert path.read_text(encoding="ascii").startswith("pdps_")
+
+
+def test_handle_file_is_never_overwritten(ask: Run) -> None:
+    """A file that is there may hold the handle of a live session: it stays, and no session is asked for."""
+    Path("handle").write_text("precious", encoding="ascii")
+    before = ask("session", "list", "--json").stdout
+
+    done = ask("session", "request", *WANTED, "--handle-file", "handle")
+
+    assert (2, "error: `handle`: file exists\n") == (done.exit_code, done.stderr)
+    assert "precious" == Path("handle").read_text(encoding="ascii")
+    assert before == ask("session", "list", "--json").stdout
+
+
+def test_refused_request_leaves_no_file(ask: Run) -> None:
+    """When the server refuses, no empty handle file stays behind."""
+    done = ask("session", "request", *WANTED, "--user", "nobody", "--handle-file", "handle")
+
+    assert 2 == done.exit_code
+    assert done.stderr.startswith("error: ")
+    assert not Path("handle").exists()
+
+
+def test_request_as_json_holds_the_handle_once(ask: Run) -> None:
+    """JSON holds the handle, unless it went to a file."""
+    to_stdout = json.loads(ask("session", "request", *WANTED, "--json").stdout)
+    to_file = json.loads(ask("session", "request", *WANTED, "--json", "--handle-file", "handle").stdout)
+
+    assert to_stdout["session_handle"].startswith("pdps_")
+    assert "session_handle" not in to_file
+    assert ("requested", 3600.0) == (to_file["state"], to_file["duration"])
+
+
+def test_approval_shows_what_is_approved(ask: Run, requested: str) -> None:
+    """Before it asks, the command shows user, agent, purpose, tools with risk, duration and grants."""
+    done = ask("session", "approve", requested, "--grant", "writing", stdin="y\n")
+
+    assert 0 == done.exit_code
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    for line in (
+        "user alice",
+        "agent coder",
+        "purpose fix the build",
+        "duration 1h",
+        "grants writing",
+        "files/read read_only",
+        "files/write mutating",
+    ):
+        assert line in lines
+    assert f"approved {requested}" in done.stdout
+    assert ["writing"] == shown(ask, requested)["grants"]
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 1), ("\n", 1), ("", 2)])
+def test_no_answer_is_no_approval(ask: Run, requested: str, answer: str, code: int) -> None:
+    """Anything but yes approves nothing."""
+    done = ask("session", "approve", requested, stdin=answer)
+
+    assert code == done.exit_code
+    assert "requested" == shown(ask, requested)["state"]
+
+
+def test_approval_is_bound_to_the_digest(ask: Run, requested: str) -> None:
+    """A script that saw one request cannot approve another; with the right digest it can."""
+    digest = str(shown(ask, requested)["request_digest"])
+
+    other = ask("session", "approve", requested, "--yes", "--request-digest", "sha256:0")
+    same = ask("session", "approve", requested, "--yes", "--json", "--request-digest", digest)
+
+    assert 2 == other.exit_code
+    assert other.stderr.startswith("error: the request is not the one that was shown")
+    assert (0, "active") == (same.exit_code, json.loads(same.stdout)["state"])
+
+
+def test_question_and_json_exclude_each_other(ask: Run, requested: str) -> None:
+    """`--json` without `--yes` is a wrong use."""
+    assert 2 == ask("session", "approve", requested, "--json", stdin="y\n").exit_code
+
+
+def test_approved_session_is_not_approved_again(ask: Run, approved: str) -> None:
+    """A session that waits for nothing is not shown for approval."""
+    done = ask("session", "approve", approved, "--yes")
+
+    assert (2, "error: the session is active and waits for no approval\n") == (done.exit_code, done.stderr)
+
+
+def test_gateway_cannot_approve(ask: Run, server: Server, requested: str) -> None:
+    """With the PEP's token an approval fails."""
+    token = str(server.folder / ".pdp/tokens/pep.token")
+
+    done = ask("session", "approve", requested, "--yes", "--token-file", token)
+
+    assert 2 == done.exit_code
+    assert done.stderr.startswith("error: permission_denied")
+    assert "requested" == shown(ask, requested)["state"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (READ, 0, "allow  permit  files/read"),
+        (("files", "write", "{}"), 1, "deny  default_deny"),
+        (("files", "write"), 1, "deny  default_deny"),
+        (("files", "none", "{}"), 1, "deny  unknown_tool"),
+        (("files", "read", "{"), 1, "deny  invalid_arguments"),
+    ],
+)
+def test_authorize_answers_by_exit_code(ask: Run, approved: str, words: tuple[str, ...], code: int, line: str) -> None:
+    """0 is allow and 1 is deny; the first line says why."""
+    done = ask("authorize", "--session-handle-file", "handle", *words)
+
+    assert (code, "") == (done.exit_code, done.stderr)
+    assert line == done.stdout.splitlines()[0]
+    assert approved in done.stdout
+
+
+def test_authorize_reads_arguments_and_handle_from_elsewhere(ask: Run, approved: str) -> None:
+    """Arguments may come from stdin and the handle from the environment."""
+    handle = Path("handle").read_text(encoding="ascii").strip()
+
+    done = ask("authorize", "--json", *READ[:2], "-", stdin='{"path": "/a"}', env={"PDP_SESSION_HANDLE": handle})
+
+    answer = json.loads(done.stdout)
+    assert (0, "allow", "permit", ["files/read"]) == (
+        done.exit_code,
+        answer["outcome"],
+        answer["basis"],
+        answer["policies"],
+    )
+    assert approved == answer["session_id"]
+    assert handle not in done.output
+
+
+def test_no_answer_is_exit_code_2(run: Run, approved: str, server: Server) -> None:
+    """A server that cannot be reached gives no answer: neither allow nor deny."""
+    token = str(server.folder / ".pdp/tokens/pep.token")
+    words = ("authorize", "--session-handle-file", "handle", "--token-file", token, "--address", "127.0.0.1:1", *READ)
+
+    done = run(*words)
+    as_json = run(*words, "--json")
+
+    assert approved
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert done.stderr.startswith("error: unavailable")
+    assert (2, "deny", "error") == (as_json.exit_code, *map(json.loads(as_json.stdout).get, ("outcome", "basis")))
+
+
+@pytest.mark.parametrize("words", [("authorize", *READ), ("session", "end")])
+def test_handle_is_required(ask: Run, words: tuple[str, ...]) -> None:
+    """Without a handle the command says how to pass it."""
+    done = ask(*words)
+
+    assert (2, "error: pass --session-handle-file or PDP_SESSION_HANDLE\n") == (done.exit_code, done.stderr)
+
+
+def test_deny_refuses_a_request(ask: Run, requested: str) -> None:
+    """A denied session says why."""
+    done = ask("session", "deny", requested, "--reason", "not this week")
+
+    found = shown(ask, requested)
+    assert (0, f"denied {requested}\n") == (done.exit_code, done.stdout)
+    assert ("denied", "not this week", "approver") == (found["state"], found["reason"], found["ended_by"])
+
+
+def test_end_closes_by_handle(ask: Run, approved: str) -> None:
+    """The owner ends the session, and the next call is denied."""
+    done = ask("session", "end", "--session-handle-file", "handle")
+
+    assert (0, f"ended {approved}\n") == (done.exit_code, done.stdout)
+    assert ask("authorize", "--session-handle-file", "handle", *READ).stdout.startswith("deny  session_ended")
+
+
+@pytest.mark.parametrize("selector", ["id", "--agent"])
+def test_revoke_stops_sessions(ask: Run, approved: str, selector: str) -> None:
+    """Revoked by id or by agent, the next call is denied."""
+    words = (approved,) if selector == "id" else (selector, "coder")
+
+    done = ask("session", "revoke", *words, "--reason", "acts strangely", "--json")
+
+    assert approved in json.loads(done.stdout)["revoked"]
+    assert ask("authorize", "--session-handle-file", "handle", *READ).stdout.startswith("deny  session_revoked")
+
+
+@pytest.mark.parametrize("words", [(), ("ses_a", "--user", "alice"), ("--user", "alice", "--agent", "coder")])
+def test_revoke_takes_one_selector(ask: Run, words: tuple[str, ...]) -> None:
+    """Not exactly one selector is a wrong use."""
+    done = ask("session", "revoke", *words, "--reason", "x")
+
+    assert (2, "error: pass exactly one of SESSION_ID, --user, --agent and --tenant\n") == (done.exit_code, done.stderr)
+
+
+def test_revoke_that_stops_nothing_says_so(ask: Run) -> None:
+    """When no live session matches, stdout stays empty and stderr says it."""
+    done = ask("session", "revoke", "--user", "bob", "--reason", "x")
+
+    assert (0, "", "no live session matched\n") == (done.exit_code, done.stdout, done.stderr)
+
+
+def test_narrow_takes_tools_and_time(ask: Run, approved: str) -> None:
+    """A narrowed session has fewer tools, an earlier end and one more label."""
+    before = shown(ask, approved)
+
+    done = ask("session", "narrow", approved, "--tool", "files/write", "--ends-in", "10m", "--label", "tainted")
+
+    after = shown(ask, approved)
+    assert (0, f"narrowed {approved}\n") == (done.exit_code, done.stdout)
+    assert str(after["expire_time"]) < str(before["expire_time"])
+    assert (["tainted"], 1) == (after["labels"], len(list(after["tools"])))  # type: ignore[call-overload] # JSON
+    assert ask("authorize", "--session-handle-file", "handle", *READ).stdout.startswith("deny  out_of_scope")
+
+
+def test_narrow_needs_something_to_do(ask: Run) -> None:
+    """A narrowing that narrows nothing is a wrong use."""
+    assert 2 == ask("session", "narrow", "ses_x").exit_code
+
+
+def test_list_filters(ask: Run, approved: str) -> None:
+    """Sessions are listed newest first, by state, and no more than asked for."""
+    newest = json.loads(ask("session", "request", *WANTED, "--json").stdout)["session_id"]
+
+    active = json.loads(ask("session", "list", "--state", "active", "--json").stdout)
+    first = ask("session", "list", "--limit", "1").stdout.splitlines()
+
+    assert {"active"} == {one["state"] for one in active}
+    assert approved == active[0]["session_id"]
+    assert ["session", newest] == [line.split()[0] for line in first]
+    assert "pdps_" not in json.dumps(active)
+
+
+def test_unknown_session_is_an_error(ask: Run) -> None:
+    """An id that does not exist is one line."""
+    done = ask("session", "show", "ses_aaaaaaaaaaaaaaaaaaaaaaaaaa")
+
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert done.stderr.startswith("error: not_found")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_server_stops_on_signal(own_server: Server, number: signal.Signals) -> None:
+    """A first start says where the tokens are; a signal ends the server with exit code 0 and nothing on stdout."""
+    own_server.process.send_signal(number)
+    out, err = own_server.process.communicate(timeout=DEADLINE_SECONDS)
+
+    assert (0, "") == (own_server.process.returncode, out)
+    assert "first start: the tokens of all callers are in `.pdp/tokens`" in err
+    assert "Traceback" not in err
+
+
+def test_sessions_outlive_the_server(own_server: Server, run: Run) -> None:
+    """A second start makes no new tokens, and a session from before is still approved."""
+    run("session", "request", *WANTED, "--handle-file", "handle", env={"PDP_ADDRESS": own_server.address})
+    listed = json.loads(run("session", "list", "--json", env={"PDP_ADDRESS": own_server.address}).stdout)
+    run("session", "approve", listed[0]["session_id"], "--yes", env={"PDP_ADDRESS": own_server.address})
+    stop_server(own_server)
+
+    again = start_server(own_server.folder)
+    done = run("authorize", "--session-handle-file", "handle", *READ, env={"PDP_ADDRESS": again.address})
+    _, _, err = stop_server(again)
+
+    assert done.stdout.startswith("allow  permit")
+    assert "first start" not in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--policies-folder", "bad"), ["error: files.cedar:1: "]),
+        (("--server-address", "0.0.0.0:1"), ["error: `server.address` `0.0.0.0:1` can be reached by others"]),
+        (("--policies-folder", "nope"), ["error: nope: holds no bundle"]),
+    ],
+)
+def test_server_that_cannot_start_says_why(tmp_path: Path, flags: tuple[str, ...], expected: list[str]) -> None:
+    """What keeps the server from starting is told in a line each, with exit code 2."""
+    write_bundle(tmp_path / "bad", policies={"files": "permit (principal, action, resource"})
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0", *flags],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_SECONDS,
+    )
+
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert (2, "") == (done.returncode, done.stdout)
+    assert len(expected) == len(errors)
+    assert all(line.startswith(start) for line, start in zip(errors, expected, strict=True))
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,320 @@
+"""The settings: one name in three spellings, four sources in order, and every problem told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+from pdp import config
+from pdp.config import Settings, describe, environment_name, flag_name, load
+from pdp.errors import ConfigurationError
+from pdp.limits import Limits
+
+NAMES = [row.name for row in describe()]
+TLS = {"server.tls_certificate": "chain.pem", "server.tls_key": "key.pem"}
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def problems(
+    *, environ: Mapping[str, str] | None = None, flags: Mapping[str, str] | None = None, text: str = ""
+) -> list[str]:
+    """Return what is wrong, line by line; `text` is the content of `pdp.yaml`."""
+    Path("pdp.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ=environ or {}, flags=flags)
+    return str(caught.value).splitlines()
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """Return a setting by its dotted name."""
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def another_value(name: str) -> Any:
+    """Return a legal value that is not the setting's default."""
+    setting = config._known()[name]
+    if name == "server.address":
+        return "127.0.0.1:7"
+    if get_origin(setting.kind) is Literal:
+        return get_args(setting.kind)[-1]
+    if get_origin(setting.kind) is tuple:
+        return ("team", "level")
+    if setting.kind is str:
+        return "other"
+    return not setting.default if setting.kind is bool else setting.default + 1
+
+
+def written(value: Any) -> str:
+    """Write a value as the environment and flags have it."""
+    return ",".join(value) if isinstance(value, tuple) else value if isinstance(value, str) else json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("file", "variable", "flag", "expected"),
+    [
+        (None, None, None, 300.0),
+        ("1", None, None, 1.0),
+        (None, "2", None, 2.0),
+        (None, None, "3", 3.0),
+        ("1", "2", None, 2.0),
+        ("1", None, "3", 3.0),
+        (None, "2", "3", 3.0),
+        ("1", "2", "3", 3.0),
+        ("1.5", None, None, 1.5),
+        (None, "0", None, 0.0),
+    ],
+)
+def test_later_source_wins(file: str | None, variable: str | None, flag: str | None, expected: float) -> None:
+    """Defaults give way to the file, the file to the environment, the environment to flags."""
+    Path("pdp.yaml").write_text(f"cache: {{max_ttl: {file}}}" if file else "", encoding="utf-8")
+    environ = {"PDP_CACHE__MAX_TTL": variable} if variable else {}
+    flags = {"cache.max_ttl": flag} if flag else {}
+
+    settings = load(environ=environ, flags=flags)
+
+    assert expected == settings.cache.max_ttl
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_has_three_spellings(name: str) -> None:
+    """Every setting can be set in the file, in the environment and by a flag, to the same effect."""
+    value = another_value(name)
+    extra = {other: text for other, text in TLS.items() if name in TLS and other != name}
+    section, _, key = name.rpartition(".")
+    tree = {key: list(value) if isinstance(value, tuple) else value}
+    if section:
+        tree = {section: tree | {other.rpartition(".")[2]: text for other, text in extra.items()}}
+    Path("in_file.yaml").write_text(json.dumps(tree), encoding="utf-8")
+    variables = {environment_name(one): text for one, text in {name: written(value), **extra}.items()}
+
+    in_file = load(environ={}, file="in_file.yaml")
+    in_environment = load(environ=variables)
+    by_flag = load(environ={}, flags={name: written(value), **extra})
+
+    assert value != value_of(Settings(), name)
+    assert [value] * 3 == [value_of(settings, name) for settings in (in_file, in_environment, by_flag)]
+    assert in_file == in_environment == by_flag
+
+
+def test_spellings_are_unique() -> None:
+    """No two settings share a spelling, and no spelling is another thing's variable."""
+    variables = [environment_name(name) for name in NAMES]
+
+    assert len(NAMES) == len(set(NAMES)) == len(set(variables)) == len({flag_name(name) for name in NAMES})
+    assert [] == [variable for variable in variables if config._is_other(variable)]
+
+
+def test_spellings_follow_the_rule() -> None:
+    """A dot becomes two underscores in the environment and a hyphen in the flag."""
+    row = next(row for row in describe() if row.name == "cache.max_ttl")
+
+    assert ("PDP_CACHE__MAX_TTL", "--cache-max-ttl", "300") == (row.environment, row.flag, row.default)
+
+
+def test_every_limit_is_a_setting() -> None:
+    """All fields of `Limits` stand among the settings with their defaults."""
+    expected = {f"limits.{field.name}": getattr(Limits(), field.name) for field in dataclasses.fields(Limits)}
+
+    assert expected == {name: value_of(Settings(), name) for name in NAMES if name.startswith("limits.")}
+
+
+def test_defaults_are_described() -> None:
+    """What is described as the default is the default."""
+    flags = {row.name: row.default for row in describe()}
+
+    assert Settings() == load(environ={}, flags=flags)
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    """No setting is without help."""
+    assert [] == [row.name for row in describe() if not row.help]
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "text", "expected"),
+    [
+        ({"PDP_CACHE__TTL": "3"}, {}, "", "unknown setting: `PDP_CACHE__TTL`; did you mean `PDP_CACHE__MAX_TTL`?"),
+        ({"PDP_TOKENFILE": "x"}, {}, "", "unknown setting: `PDP_TOKENFILE`; did you mean `PDP_TOKEN_FILE`?"),
+        ({"PDP_QQQQQQQQQQ": "x"}, {}, "", "unknown setting: `PDP_QQQQQQQQQQ`"),
+        ({}, {"cache.ttl": "3"}, "", "unknown setting: `cache.ttl`; did you mean `cache.max_ttl`?"),
+        ({}, {}, "cache:\n  ttl: 3", "pdp.yaml:2: unknown setting: `cache.ttl`; did you mean `cache.max_ttl`?"),
+        ({}, {}, "data_dri: x", "pdp.yaml:1: unknown setting: `data_dri`; did you mean `data_dir`?"),
+        ({}, {}, "cahce: {size: 1}", "pdp.yaml:1: unknown setting: `cahce`; did you mean `cache`?"),
+        ({}, {}, "cache.max_ttl: 1", "pdp.yaml:1: `cache.max_ttl` must stand as `max_ttl` below `cache`"),
+    ],
+)
+def test_unknown_names_are_refused(environ: dict[str, str], flags: dict[str, str], text: str, expected: str) -> None:
+    """An unknown name is an error that names the nearest known one."""
+    found = problems(environ=environ, flags=flags, text=text)
+
+    assert [expected] == found
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("cache.max_ttl", "soon", "must be a number, not `soon`"),
+        ("cache.max_ttl", "nan", "must be a number, not `nan`"),
+        ("cache.max_ttl", "1e999", "must be a number, not `Infinity`"),
+        ("cache.max_ttl", "-1", "must be at least `0`, not `-1`"),
+        ("cache.size", "1.5", "must be a whole number, not `1.5`"),
+        ("cache.size", "", "must be a whole number, not ``"),
+        ("cache.size", "1_000", "must be a whole number, not `1_000`"),
+        ("server.threads", "0", "must be at least `1`, not `0`"),
+        ("server.reflection", "yes", "must be `true` or `false`, not `yes`"),
+        ("sessions.store", "redis", "must be one of `sqlite`, `memory`, not `redis`"),
+        ("sessions.trusted_attributes", "a b", 'must be a list of names, not `["a b"]`'),
+        ("policies.folder", "a\nb", "must be one line of text, not `a…`"),
+        ("limits.streams", "0", "must be at least `1`, not `0`"),
+        ("limits.delegation_depth", "-1", "must be at least `0`, not `-1`"),
+    ],
+)
+def test_wrong_text_is_refused(name: str, text: str, expected: str) -> None:
+    """The environment and flags take only text that means a value of the setting's type."""
+    in_environment = problems(environ={environment_name(name): text})
+    by_flag = problems(flags={name: text})
+
+    assert [f"`{environment_name(name)}` {expected}"] == in_environment
+    assert [f"`{flag_name(name)}` {expected}"] == by_flag
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cache: {max_ttl: '60'}", "pdp.yaml:1: `cache.max_ttl` must be a number, not `60`"),
+        ("cache: {size: true}", "pdp.yaml:1: `cache.size` must be a whole number, not `true`"),
+        ("cache: {size: 2.0}", "pdp.yaml:1: `cache.size` must be a whole number, not `2`"),
+        ("server: {reflection: 1}", "pdp.yaml:1: `server.reflection` must be `true` or `false`, not `1`"),
+        ("data_dir: 3", "pdp.yaml:1: `data_dir` must be one line of text, not `3`"),
+        ("data_dir: null", "pdp.yaml:1: `data_dir` must be one line of text, not `null`"),
+        (
+            "sessions: {trusted_attributes: team}",
+            "pdp.yaml:1: `sessions.trusted_attributes` must be a list of names, not `team`",
+        ),
+        ("cache: 3", "pdp.yaml:1: `cache` must hold settings, not `3`"),
+        ("- a", "pdp.yaml:1: must be a mapping"),
+        ("cache: {size: 1, size: 2}", "pdp.yaml:1: key `size` stands twice"),
+        ("cache: {", "pdp.yaml:1: not YAML: expected the node content, but found '<stream end>'"),
+    ],
+)
+def test_wrong_file_is_refused(text: str, expected: str) -> None:
+    """The file is read strictly: a text is no number and a number is no text."""
+    assert [expected] == problems(text=text)
+
+
+def test_all_problems_are_reported_together() -> None:
+    """One error holds a line for each thing that is wrong in any source, though a later source would win."""
+    text = "cache:\n  max_ttl: soon\n  ttl: 3\nsessions: {store: redis}\n"
+
+    found = problems(
+        environ={"PDP_SERVER__THREADS": "many", "PDP_SEVER__THREADS": "3"}, flags={"cache.max_ttl": "never"}, text=text
+    )
+
+    assert [
+        "pdp.yaml:2: `cache.max_ttl` must be a number, not `soon`",
+        "pdp.yaml:3: unknown setting: `cache.ttl`; did you mean `cache.max_ttl`?",
+        "pdp.yaml:4: `sessions.store` must be one of `sqlite`, `memory`, not `redis`",
+        "`PDP_SERVER__THREADS` must be a whole number, not `many`",
+        "unknown setting: `PDP_SEVER__THREADS`; did you mean `PDP_SERVER__THREADS`?",
+        "`--cache-max-ttl` must be a number, not `never`",
+    ] == found
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"server.tls_key": "k"}, "`server.tls_key` needs `server.tls_certificate`"),
+        ({"server.tls_certificate": "c"}, "`server.tls_certificate` needs `server.tls_key`"),
+        ({"server.address": "50151"}, "`server.address` must be `host:port` or `unix:PATH`, not `50151`"),
+        ({"server.address": "::1:1"}, "`server.address` must be `host:port` or `unix:PATH`, not `::1:1`"),
+        ({"server.address": "h:65536"}, "`server.address` must be `host:port` or `unix:PATH`, not `h:65536`"),
+        ({"data_dir": ""}, "`data_dir` must not be empty"),
+        ({"policies.folder": ""}, "`policies.folder` must not be empty"),
+    ],
+)
+def test_contradictions_are_refused(flags: dict[str, str], expected: str) -> None:
+    """Settings that are right one by one may still be wrong together."""
+    assert [expected] == problems(flags=flags)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:50151", "[::]:1", "10.0.0.1:1", "pdp.example:1", "127.0.0.1.example:1"])
+def test_reachable_listener_needs_tls(address: str) -> None:
+    """A listener that others can reach is refused without TLS and accepted with it."""
+    found = problems(flags={"server.address": address})
+    settings = load(environ={}, flags={"server.address": address, **TLS})
+
+    assert 1 == len(found)
+    assert found[0].startswith(f"`server.address` `{address}` can be reached by others and needs TLS")
+    assert address == settings.server.address
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.8.8:1", "[::1]:1", "localhost:1", "unix:/run/pdp"])
+def test_loopback_needs_no_tls(address: str) -> None:
+    """Nobody else can reach a loopback listener."""
+    assert address == load(environ={}, flags={"server.address": address}).server.address
+
+
+def test_pasted_key_is_not_repeated() -> None:
+    """Who pastes a key in place of a path does not find it in the logs."""
+    found = problems(environ={"PDP_SERVER__TLS_KEY": "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n"})
+
+    assert "c2VjcmV0" not in "\n".join(found)
+
+
+def test_named_file_must_exist() -> None:
+    """A file that is named and absent is an error; `pdp.yaml` may be absent."""
+    with pytest.raises(ConfigurationError, match=r"cannot read the configuration file `nope\.yaml`: No such file"):
+        load(environ={"PDP_CONFIG": "nope.yaml"})
+    assert Settings() == load(environ={})
+
+
+def test_named_file_counts_instead_of_default_file() -> None:
+    """`--config` wins over `PDP_CONFIG`, and each over `pdp.yaml`."""
+    for number, name in enumerate(["pdp.yaml", "variable.yaml", "flag.yaml"]):
+        Path(name).write_text(f"cache: {{size: {number}}}", encoding="utf-8")
+    environ = {"PDP_CONFIG": "variable.yaml"}
+
+    sizes = [load(environ={}), load(environ=environ), load(environ=environ, file="flag.yaml")]
+
+    assert [0, 1, 2] == [settings.cache.size for settings in sizes]
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "PDP_SERVICE_HOST",
+        "PDP_SERVICE_PORT",
+        "PDP_SERVICE_PORT_GRPC",
+        "PDP_PORT",
+        "PDP_PORT_50151_TCP",
+        "PDP_PORT_50151_TCP_ADDR",
+        "PDP_SHADOW_SERVICE_HOST",
+        *config.OTHER_VARIABLES,
+    ],
+)
+def test_variables_of_others_are_left_alone(variable: str) -> None:
+    """What a cluster sets for a service of this name, and what the commands read, is no unknown setting."""
+    Path("x").write_text("", encoding="utf-8")
+
+    assert Settings() == load(environ={variable: "x"})
+
+
+def test_folders_follow_from_the_data_folder() -> None:
+    """The decision log lies in the data folder unless it has a folder of its own."""
+    plain = load(environ={}, flags={"data_dir": "d"})
+    apart = load(environ={}, flags={"data_dir": "d", "record.folder": "r"})
+
+    assert (Path("d/record"), Path("r")) == (plain.record_folder, apart.record_folder)
+    assert Path("d/tokens") == plain.tokens_folder
