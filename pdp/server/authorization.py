@@ -1,0 +1,74 @@
+"""Answers `AuthorizationService`: decisions about tool calls."""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from pdp.authorizer import Authorizer
+from pdp.limits import Limits
+from pdp.server.fields import require_id
+from pdp.server.messages import call_request, call_requests, decision_message, visibility_number
+from pdp.server.origin import Origin
+from pdp.server.status import Refusal, duration
+from pdp.v1 import authorization_pb2 as calls
+
+
+class AuthorizationHandlers:
+    """One method for each RPC; each takes the message and where it comes from."""
+
+    def __init__(self, authorizer: Authorizer, limits: Limits) -> None:
+        self._authorizer = authorizer
+        self._limits = limits
+
+    def authorize(self, request: calls.AuthorizeRequest, origin: Origin) -> calls.AuthorizeResponse:
+        """Decide about one call."""
+        asked = call_request(request, self._limits)
+        decision = self._authorizer.authorize(
+            asked.call,
+            origin.caller,
+            request_id=asked.request_id,
+            tool_call_id=asked.tool_call_id,
+            parent=origin.parent,
+        )
+        return calls.AuthorizeResponse(decision=decision_message(decision))
+
+    def batch_authorize(self, request: calls.BatchAuthorizeRequest, origin: Origin) -> calls.BatchAuthorizeResponse:
+        """Decide about several calls on one snapshot."""
+        asked = call_requests(request, self._limits)
+        decided = self._authorizer.batch(asked, origin.caller, parent=origin.parent)
+        return calls.BatchAuthorizeResponse(decisions=[decision_message(decision) for decision in decided])
+
+    def authorize_stream(self, request: calls.AuthorizeStreamRequest, origin: Origin) -> calls.AuthorizeStreamResponse:
+        """Decide about one call of a stream."""
+        answer = self.authorize(request.request, origin)
+        return calls.AuthorizeStreamResponse(request_id=request.request.request_id, decision=answer.decision)
+
+    def list_tools(self, request: calls.ListToolsRequest, origin: Origin) -> calls.ListToolsResponse:
+        """Say which tools a session could call."""
+        handle = require_id("session_handle", request.session_handle)
+        listing = self._authorizer.list_tools(handle, origin.caller)
+        return calls.ListToolsResponse(
+            tools=[
+                calls.ToolVisibility(
+                    server=tool.server,
+                    tool=tool.tool,
+                    visibility=visibility_number(tool.visibility),
+                    definition_digest=tool.definition_digest,
+                )
+                for tool in listing.tools
+            ],
+            bundle_version=listing.bundle_version,
+            session_id=listing.session_id,
+        )
+
+
+def stream_error(wire: bytes, refusal: Refusal) -> bytes:
+    """Return the message that answers one call of a stream which got no decision; the stream goes on."""
+    try:
+        request_id = calls.AuthorizeStreamRequest.FromString(wire).request.request_id
+    except DecodeError:
+        request_id = ""
+    error = calls.StreamError(code=refusal.number, message=refusal.details)
+    if refusal.retry_seconds is not None:
+        error.retry_delay.CopyFrom(duration(refusal.retry_seconds))
+    return calls.AuthorizeStreamResponse(request_id=request_id, error=error).SerializeToString()

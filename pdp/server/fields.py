@@ -1,0 +1,141 @@
+"""Checks of what callers write: every refusal names the field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from pdp.errors import InvalidRequestError
+
+M = TypeVar("M", bound=Message)
+
+_ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
+_SERVER = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# Control characters, line separators, and what turns the direction of text: they would forge what a person reads.
+_UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_LENGTH_DELIMITED = 2
+# The last second of the year 9999, which is as far as protobuf's timestamps go.
+_LAST_SECOND = 253402300799
+_NANOS = 1_000_000_000
+
+
+def read(kind: type[M], wire: bytes) -> M:
+    """Decode a message. Raise `InvalidRequestError` for other bytes, and for a field that stands twice.
+
+    Of a field that stands twice, each reader believes another one; protobuf's own rule is to merge the two.
+    """
+    try:
+        message = kind.FromString(wire)
+    except DecodeError:
+        raise InvalidRequestError("request", f"these bytes are no `{kind.DESCRIPTOR.full_name}`") from None
+    # Merging always shortens, so only bytes that differ in length from what we would write need a look.
+    if message.ByteSize() != len(wire):
+        _refuse_twice(kind.DESCRIPTOR, wire, "")
+    return message
+
+
+def _refuse_twice(kind: Any, wire: bytes, place: str) -> None:  # noqa: ANN401 - a descriptor, of which there are two types
+    seen: dict[str, int] = {}
+    entries: Any = UnknownFieldSet(Empty.FromString(wire))  # every field is unknown to an empty message
+    for entry in entries:
+        field = kind.fields_by_number.get(entry.field_number)
+        if field is None:
+            continue
+        name = field.containing_oneof.name if field.containing_oneof else field.name
+        count = seen[name] = seen.get(name, 0) + 1
+        if count > 1 and not field.is_repeated:
+            raise InvalidRequestError(place + name, "stands twice")
+        if field.message_type is not None and entry.wire_type == _LENGTH_DELIMITED:
+            index = f"[{count - 1}]" if field.is_repeated else ""
+            _refuse_twice(field.message_type, entry.data, f"{place}{name}{index}.")
+
+
+def require_id(field: str, value: str) -> str:
+    """Return an id: 1 to 128 characters of `A-Za-z0-9._:@/-`."""
+    if not _ID.fullmatch(value):
+        problem = f"must match {_ID.pattern}" if value else "is required"
+        raise InvalidRequestError(field, problem)
+    return value
+
+
+def optional_id(field: str, value: str) -> str:
+    """Return an id or an empty text."""
+    return require_id(field, value) if value else value
+
+
+def require_ids(field: str, values: Iterable[str], most: int) -> tuple[str, ...]:
+    """Return a list of at most `most` ids."""
+    ids = tuple(values)
+    if len(ids) > most:
+        raise InvalidRequestError(field, f"more than {most}")
+    return tuple(require_id(f"{field}[{place}]", value) for place, value in enumerate(ids))
+
+
+def require_server(field: str, value: str) -> str:
+    """Return the name of a tool server."""
+    if not _SERVER.fullmatch(value):
+        raise InvalidRequestError(field, f"must match {_SERVER.pattern}" if value else "is required")
+    return value
+
+
+def require_digest(field: str, value: str) -> str:
+    """Return a digest: `sha256:` and 64 hex digits in lower case."""
+    if not _DIGEST.fullmatch(value):
+        raise InvalidRequestError(field, f"must match {_DIGEST.pattern}" if value else "is required")
+    return value
+
+
+def optional_digest(field: str, value: str) -> str:
+    """Return a digest or an empty text."""
+    return require_digest(field, value) if value else value
+
+
+def require_text(field: str, value: str, characters: int) -> str:
+    """Return text for people: not empty, one line, nothing that hides or turns letters."""
+    if not value.strip():
+        raise InvalidRequestError(field, "is required")
+    return optional_text(field, value, characters)
+
+
+def optional_text(field: str, value: str, characters: int) -> str:
+    """Return text for people or an empty text."""
+    if len(value) > characters:
+        raise InvalidRequestError(field, f"longer than {characters} characters (limit `text_characters`)")
+    if _UNSHOWABLE.search(value):
+        raise InvalidRequestError(field, "holds a control character or one that turns the direction of text")
+    return value
+
+
+def require_size(field: str, value: bytes, size: int, limit: str) -> bytes:
+    """Return bytes that are at most `size` long; `limit` names the limit."""
+    if len(value) > size:
+        raise InvalidRequestError(field, f"larger than {size} bytes (limit `{limit}`)")
+    return value
+
+
+def seconds_of(field: str, value: Duration) -> float:
+    """Return a duration in seconds; whether it is too long is for others to say."""
+    if value.seconds < 0 or not 0 <= value.nanos < _NANOS:
+        raise InvalidRequestError(field, "is no positive duration")
+    return value.seconds + value.nanos / _NANOS
+
+
+def moment_of(field: str, value: Timestamp) -> float:
+    """Return a timestamp in unix seconds."""
+    if not 0 <= value.seconds <= _LAST_SECOND or not 0 <= value.nanos < _NANOS:
+        raise InvalidRequestError(field, "is no time between 1970 and 9999")
+    return value.seconds + value.nanos / _NANOS
+
+
+def timestamp(moment_at: float) -> Timestamp:
+    """Return unix seconds as a timestamp."""
+    seconds = int(moment_at)
+    return Timestamp(seconds=seconds, nanos=min(round((moment_at - seconds) * _NANOS), _NANOS - 1))

@@ -1,0 +1,71 @@
+"""Ends streams on which nothing has happened for too long."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pdp.clock import Clock
+
+
+class IdleWatch:
+    """Cancels open streams that were idle for `limit` seconds of the boot clock. Safe to use from many threads.
+
+    A thread of its own looks every `every` seconds.
+    """
+
+    def __init__(self, clock: Clock, *, limit: float, every: float = 1.0) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._every = every
+        self._streams: set[_Stream] = set()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pdp-idle", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no longer; harmless when it never began."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @contextmanager
+    def watched(self, cancel: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        """Watch a stream; yield what must be called whenever something happens on it."""
+        stream = _Stream(cancel, self._clock)
+        with self._lock:
+            self._streams.add(stream)
+        try:
+            yield stream.touch
+        finally:
+            with self._lock:
+                self._streams.discard(stream)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        idle_since = self._clock.now().boot_at - self._limit
+        with self._lock:
+            streams = tuple(self._streams)
+        for stream in streams:
+            if stream.active_at <= idle_since:
+                stream.cancel()
+
+
+class _Stream:
+    __slots__ = ("_clock", "active_at", "cancel")
+
+    def __init__(self, cancel: Callable[[], None], clock: Clock) -> None:
+        self.cancel = cancel
+        self._clock = clock
+        self.touch()
+
+    def touch(self) -> None:
+        self.active_at = self._clock.now().boot_at

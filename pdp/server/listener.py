@@ -1,0 +1,92 @@
+"""Where the server listens: loopback and sockets of this machine in plain text, everything else with TLS."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from pdp.errors import ConfigurationError
+
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,]+)):(?P<port>[0-9]{1,5})")
+_UNIX = "unix:"
+_LARGEST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSFiles:
+    """The server's private key and certificate chain, as PEM files."""
+
+    key: Path
+    certificate: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """An address to listen on: `host:port`, `[v6]:port` (port 0: any free one) or `unix:PATH`.
+
+    Raise `ConfigurationError` for another form, and without TLS for an address that others can reach; nothing lifts
+    that.
+    """
+
+    address: str
+    tls: TLSFiles | None = None
+
+    def __post_init__(self) -> None:
+        if self.socket is None and not _is_address(self.address):
+            raise ConfigurationError(f"`{self.address}` is no address; write `host:port` or `unix:PATH`")
+        if self.tls is None and self.socket is None and not _is_loopback(self.address):
+            raise ConfigurationError(f"others can reach `{self.address}`: it needs TLS; set key and certificate")
+
+    @property
+    def socket(self) -> Path | None:
+        """Return the path of a Unix socket, or None for another address."""
+        if not self.address.startswith(_UNIX) or self.address == _UNIX:
+            return None
+        return Path(self.address.removeprefix(_UNIX).removeprefix("//"))
+
+    def bind(self, server: Any) -> int:  # noqa: ANN401 - gRPC has no types
+        """Bind a gRPC server; return its port (1 for a Unix socket). Raise `ConfigurationError` when it cannot."""
+        # A socket must never be open to others, not even for the moment between its creation and a chmod.
+        before = os.umask(0o177) if self.socket else None
+        try:
+            if self.tls is None:
+                return int(server.add_insecure_port(self.address))
+            return int(server.add_secure_port(self.address, _credentials(self.tls)))
+        except RuntimeError:
+            raise ConfigurationError(f"cannot listen on `{self.address}`: is it in use?") from None
+        finally:
+            if before is not None:
+                os.umask(before)
+
+
+def _is_address(address: str) -> bool:
+    match = _HOST_AND_PORT.fullmatch(address)
+    return match is not None and int(match["port"]) <= _LARGEST_PORT
+
+
+def _is_loopback(address: str) -> bool:
+    match = _HOST_AND_PORT.fullmatch(address)
+    host = (match["six"] or match["host"]) if match else ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _credentials(files: TLSFiles) -> Any:  # noqa: ANN401 - gRPC has no types
+    return grpc.ssl_server_credentials([(_read(files.key), _read(files.certificate))])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read `{path}`: {error.strerror}") from None

@@ -1,0 +1,216 @@
+"""Messages of the API to the words of the PDP and back. What callers wrote is checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pdp.authorizer import CallRequest
+from pdp.errors import InvalidRequestError
+from pdp.limits import Limits
+from pdp.model import Basis, CacheResult, Call, Decision, Outcome, SessionState, Visibility
+from pdp.registrar import Selector, SessionRequest, SessionView
+from pdp.server.fields import (
+    optional_digest,
+    optional_id,
+    optional_text,
+    require_id,
+    require_ids,
+    require_server,
+    require_size,
+    require_text,
+    seconds_of,
+    timestamp,
+)
+from pdp.server.status import duration
+from pdp.v1 import authorization_pb2 as calls
+from pdp.v1 import decision_pb2 as decisions
+from pdp.v1 import session_pb2 as sessions
+
+E = TypeVar("E", bound=Enum)
+
+
+def _numbers(words: type[E], api: Any, prefix: str) -> Mapping[E, Any]:  # noqa: ANN401 - the generated stubs give numbers no common type
+    return {word: api.Value(prefix + word.name) for word in words}
+
+
+_OUTCOMES = _numbers(Outcome, decisions.Outcome, "OUTCOME_")
+_BASES = _numbers(Basis, decisions.Basis, "BASIS_")
+_CACHE_RESULTS = _numbers(CacheResult, decisions.CacheResult, "CACHE_RESULT_")
+_VISIBILITIES = _numbers(Visibility, calls.Visibility, "VISIBILITY_")
+_STATES = _numbers(SessionState, sessions.SessionState, "SESSION_STATE_")
+_STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
+
+# Labels and grants are few; what a session carries is read on every call.
+_LIST_LENGTH = 64
+
+
+def call_request(request: calls.AuthorizeRequest, limits: Limits, place: str = "") -> CallRequest:
+    """Return the call that a PEP asks about. The tool's name and the arguments are the agent's and judged later."""
+    if not request.HasField("call"):
+        raise InvalidRequestError(f"{place}call", "is required")
+    call = request.call
+    return CallRequest(
+        call=Call(
+            session_handle=require_id(f"{place}call.session_handle", call.session_handle),
+            server=require_server(f"{place}call.server", call.server),
+            tool=call.tool,
+            arguments_json=call.arguments_json,
+            definition_digest=optional_digest(f"{place}call.definition_digest", call.definition_digest),
+            facts_json=require_size(
+                f"{place}call.facts_json", call.facts_json, limits.arguments_bytes, "arguments_bytes"
+            ),
+        ),
+        request_id=optional_id(f"{place}request_id", request.request_id),
+        # The model made it up, so it is text and no id of ours.
+        tool_call_id=optional_text(f"{place}tool_call_id", request.tool_call_id, limits.text_characters),
+    )
+
+
+def call_requests(request: calls.BatchAuthorizeRequest, limits: Limits) -> tuple[CallRequest, ...]:
+    """Return the calls of a batch; a field that is wrong in one of them refuses them all."""
+    if not request.requests:
+        raise InvalidRequestError("requests", "is required")
+    if len(request.requests) > limits.batch_size:
+        raise InvalidRequestError("requests", f"more than {limits.batch_size} (limit `batch_size`)")
+    return tuple(call_request(one, limits, f"requests[{place}].") for place, one in enumerate(request.requests))
+
+
+def decision_message(decision: Decision) -> decisions.Decision:
+    """Return a decision as callers see it."""
+    ruling = decision.ruling
+    message = decisions.Decision(
+        decision_id=decision.id,
+        outcome=_OUTCOMES[ruling.outcome],
+        basis=_BASES[ruling.basis],
+        determining_policies=ruling.policies,
+        session_id=decision.session_id,
+        user=decision.user,
+        agent=decision.agent,
+        server=decision.server,
+        tool=decision.tool,
+        arguments_digest=decision.arguments_digest,
+        bundle_version=decision.bundle_version,
+        session_epoch=decision.session_epoch,
+        cache_result=_CACHE_RESULTS[decision.cache_result],
+        decide_time=timestamp(decision.decided_at),
+        trace_id=decision.trace_id,
+        span_id=decision.span_id,
+        tenant=decision.tenant,
+        duration_us=decision.duration_us,
+    )
+    if ruling.ancestor_id:
+        message.ancestor_session_id = ruling.ancestor_id
+    if ruling.ancestor_basis is not None:
+        message.ancestor_basis = _BASES[ruling.ancestor_basis]
+    return message
+
+
+def visibility_number(seen: Visibility) -> calls.Visibility:
+    """Return a visibility as the API numbers it."""
+    number: calls.Visibility = _VISIBILITIES[seen]
+    return number
+
+
+def session_request(request: sessions.RequestSessionRequest, limits: Limits) -> SessionRequest:
+    """Return the session that a PEP asks for. What the directory and the policies say of it is judged later."""
+    return SessionRequest(
+        user=require_id("user", request.user),
+        agent=require_id("agent", request.agent),
+        purpose=require_text("purpose", request.purpose, limits.text_characters),
+        tool_patterns=tool_patterns(request.tool_patterns, limits),
+        duration=seconds_of("duration", request.duration) if request.HasField("duration") else None,
+        parent_handle=optional_id("parent_session_handle", request.parent_session_handle),
+        environment=optional_id("environment", request.environment),
+        attributes_json=require_size(
+            "user_attributes_json", request.user_attributes_json, limits.arguments_bytes, "arguments_bytes"
+        ),
+        labels=labels(request.labels),
+        may_delegate=request.may_delegate,
+    )
+
+
+def tool_patterns(patterns: Iterable[str], limits: Limits) -> tuple[str, ...]:
+    """Return tool patterns; what a pattern may hold is judged later."""
+    return tuple(
+        require_text(f"tool_patterns[{place}]", pattern, limits.text_characters)
+        for place, pattern in enumerate(patterns)
+    )
+
+
+def labels(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the labels of a session."""
+    return require_ids("labels", values, _LIST_LENGTH)
+
+
+def grants(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the grants that an approver gives."""
+    return require_ids("grants", values, _LIST_LENGTH)
+
+
+def selector(request: sessions.RevokeSessionsRequest) -> Selector:
+    """Return which sessions to revoke: exactly one way of naming them."""
+    match request.WhichOneof("selector"):
+        case "session_id":
+            return Selector(kind="session", value=require_id("session_id", request.session_id))
+        case "user":
+            return Selector(kind="user", value=require_id("user", request.user))
+        case "agent":
+            return Selector(kind="agent", value=require_id("agent", request.agent))
+        case "tenant":
+            return Selector(kind="tenant", value=require_id("tenant", request.tenant))
+    raise InvalidRequestError("selector", "one of `session_id`, `user`, `agent` and `tenant` is required")
+
+
+def wanted_state(number: int) -> SessionState | None:
+    """Return the state to filter by, or None for any."""
+    if number == sessions.SESSION_STATE_UNSPECIFIED:
+        return None
+    if number not in _STATES_BY_NUMBER:
+        raise InvalidRequestError("state", f"`{number}` is no state")
+    return _STATES_BY_NUMBER[number]
+
+
+def session_message(view: SessionView) -> sessions.Session:
+    """Return a session as callers see it: without its handle, and without what the directory says."""
+    session = view.session
+    return sessions.Session(
+        session_id=session.id,
+        state=_STATES[view.state],
+        user=session.user,
+        agent=session.agent,
+        purpose=session.purpose,
+        tool_patterns=session.tool_patterns,
+        tools=[
+            sessions.ScopedTool(
+                server=tool.server, tool=tool.tool, definition_digest=tool.definition_digest, risk=tool.risk
+            )
+            for tool in view.tools
+        ],
+        request_digest=view.request_digest,
+        duration=duration(session.duration),
+        request_time=timestamp(session.requested_at),
+        approve_time=_moment(session.approved_at),
+        expire_time=timestamp(session.deadline.wall_at),
+        end_time=_moment(session.ended_at),
+        parent_session_id=session.parent_id,
+        depth=session.depth,
+        may_delegate=session.may_delegate,
+        grants=session.grants,
+        labels=session.labels,
+        tenant=session.tenant,
+        environment=session.environment,
+        opened_by=session.opened_by,
+        approved_by=session.approved_by,
+        epoch=session.epoch,
+        reason=session.reason,
+        ended_by=session.ended_by,
+        user_attributes_json=session.attributes_json.encode("utf-8"),
+    )
+
+
+def _moment(at: float) -> Timestamp | None:
+    return timestamp(at) if at else None

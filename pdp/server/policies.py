@@ -1,0 +1,141 @@
+"""Answers `PolicyService`: the running bundle, and tools for those who write the next one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from pdp.errors import BundleUnavailableError, InvalidRequestError, Problem
+from pdp.keeper import BundleKeeper, BundleStatus
+from pdp.server.fields import timestamp
+from pdp.server.origin import Origin
+from pdp.v1 import policy_pb2 as policies
+
+_DECISIONS = {
+    "Allow": policies.ENGINE_DECISION_ALLOW,
+    "Deny": policies.ENGINE_DECISION_DENY,
+    "NoDecision": policies.ENGINE_DECISION_NO_DECISION,
+}
+_POSITION = re.compile(r"policy([0-9]+)")
+
+
+class Evaluator(Protocol):
+    """Evaluates foreign policy text where it can end no process that matters.
+
+    `evaluate` takes the fields of `EvaluateRequest` and returns `evaluations`, `valid` and `validation_errors`, or
+    `invalid` with `field` and `problem`. Raise `UnavailableError` or `OverloadedError` when there is no answer.
+    """
+
+    def evaluate(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Evaluate one job."""
+        ...
+
+
+class PolicyHandlers:
+    """One method for each RPC; each takes the message and where it comes from."""
+
+    def __init__(self, keeper: BundleKeeper, evaluator: Evaluator) -> None:
+        self._keeper = keeper
+        self._evaluator = evaluator
+
+    def get_bundle(self, _: policies.GetBundleRequest, __: Origin) -> policies.GetBundleResponse:
+        """Show the running bundle; without one, why there is none."""
+        status = self._keeper.status()
+        return policies.GetBundleResponse(
+            bundle=_bundle_message(status), load_errors=[str(problem) for problem in status.load_errors]
+        )
+
+    def reload_bundle(self, _: policies.ReloadBundleRequest, origin: Origin) -> policies.ReloadBundleResponse:
+        """Load the policy folder now."""
+        changed = self._keeper.reload(by=origin.caller.id)
+        bundle = _bundle_message(self._keeper.status())
+        if bundle is None:
+            raise BundleUnavailableError("another worker made another bundle active; try again")
+        return policies.ReloadBundleResponse(bundle=bundle, changed=changed)
+
+    def check_bundle(self, request: policies.CheckBundleRequest, _: Origin) -> policies.CheckBundleResponse:
+        """Check a bundle without loading it."""
+        files: dict[str, bytes] = {}
+        for place, file in enumerate(request.files):
+            if file.path in files:
+                raise InvalidRequestError(f"files[{place}].path", "stands twice")
+            files[file.path] = file.content
+        problems, version = self._keeper.check(files or None)
+        return policies.CheckBundleResponse(problems=[_problem_message(one) for one in problems], version=version)
+
+    def evaluate(self, request: policies.EvaluateRequest, _: Origin) -> policies.EvaluateResponse:
+        """Evaluate plain Cedar."""
+        job = {
+            "policies": request.policies,
+            "schema": request.schema,
+            "schema_json": request.schema_json,
+            "entities_json": request.entities_json,
+            "template_links": [_link(link) for link in request.template_links],
+            "validate": request.validate,
+            "requests_json": list(request.requests_json),
+            "skip_request_validation": request.skip_request_validation,
+        }
+        names: Sequence[str] = ()
+        if request.running_bundle:
+            for field in ("policies", "schema", "schema_json"):
+                if job[field]:
+                    raise InvalidRequestError(field, "not together with `running_bundle`")
+            bundle = self._keeper.current()
+            names = tuple(bundle.policies)
+            job["policies"] = "\n".join(policy.text for policy in bundle.policies.values())
+            job["schema"] = bundle.schema_text()
+        result = self._evaluator.evaluate(job)
+        if "invalid" in result:
+            raise InvalidRequestError(result["invalid"]["field"], result["invalid"]["problem"])
+        return policies.EvaluateResponse(
+            evaluations=[_evaluation_message(one, names) for one in result["evaluations"]],
+            valid=result["valid"],
+            validation_errors=result["validation_errors"],
+        )
+
+
+def _bundle_message(status: BundleStatus) -> policies.Bundle | None:
+    bundle, active = status.bundle, status.active
+    if bundle is None or active is None:
+        return None
+    return policies.Bundle(
+        version=bundle.version,
+        name=bundle.name,
+        label=bundle.label,
+        policies=[
+            policies.Policy(policy_id=policy.id, effect=policy.effect, file=policy.file, line=policy.line)
+            for _, policy in sorted(bundle.policies.items())
+        ],
+        tool_count=len(bundle.catalogue.tools),
+        activate_time=timestamp(active.activated_at),
+        activated_by=active.activated_by,
+    )
+
+
+def _problem_message(problem: Problem) -> policies.Problem:
+    return policies.Problem(file=problem.file, line=problem.line, message=problem.message)
+
+
+def _link(link: policies.TemplateLink) -> dict[str, Any]:
+    job: dict[str, Any] = {"template_id": link.template_id, "new_id": link.new_id}
+    if link.HasField("principal"):
+        job["principal"] = {"type": link.principal.type, "id": link.principal.id}
+    if link.HasField("resource"):
+        job["resource"] = {"type": link.resource.type, "id": link.resource.id}
+    return job
+
+
+def _evaluation_message(evaluation: Mapping[str, Any], names: Sequence[str]) -> policies.Evaluation:
+    return policies.Evaluation(
+        decision=_DECISIONS[evaluation["decision"]],
+        reasons=sorted(_named(one, names) for one in evaluation["reasons"]),
+        erroring_policies=sorted(_named(one, names) for one in evaluation["erroring_policies"]),
+        errors=evaluation["errors"],
+    )
+
+
+def _named(policy_id: str, names: Sequence[str]) -> str:
+    # The engine numbers policies by their place in the text; of the running bundle we know the `@id` at each place.
+    match = _POSITION.fullmatch(policy_id) if names else None
+    return names[int(match[1])] if match and int(match[1]) < len(names) else policy_id

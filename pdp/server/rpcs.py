@@ -1,0 +1,144 @@
+"""The one table of RPCs: who may call what. What is not listed is not served."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final, Literal
+
+from google.protobuf.message import Message
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+
+from pdp.model import Role
+from pdp.v1 import authorization_pb2 as calls
+from pdp.v1 import policy_pb2 as policies
+from pdp.v1 import session_pb2 as sessions
+
+AUTHORIZATION = "pdp.v1.AuthorizationService"
+SESSIONS = "pdp.v1.SessionService"
+POLICIES = "pdp.v1.PolicyService"
+HEALTH = "grpc.health.v1.Health"
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+
+# Open to everyone without credentials, which probes cannot send. Says whether the server serves and nothing else.
+PUBLIC: Final = "public"
+
+
+class Shape(Enum):
+    """How messages go: one and its answer; many and an answer to each; one and many answers."""
+
+    UNARY = "unary"
+    EXCHANGE = "exchange"
+    FEED = "feed"
+
+
+class Lane(Enum):
+    """Which threads serve an RPC. Lanes do not wait for each other."""
+
+    CALLS = "calls"
+    STREAMS = "streams"
+    # Compiling and evaluating in the child process can take seconds.
+    AUTHORING = "authoring"
+    # Whoever has no credentials can fill these two and no other.
+    PROBES = "probes"
+    WATCHES = "watches"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RPC:
+    """One row: an RPC, who may call it, and how it is served. A `large` message may hold a whole bundle."""
+
+    service: str
+    method: str
+    request: type[Message]
+    roles: frozenset[Role] | Literal["public"]
+    lane: Lane
+    shape: Shape = Shape.UNARY
+    large: bool = False
+
+    @property
+    def path(self) -> str:
+        """Return the path under which the RPC is called."""
+        return f"/{self.service}/{self.method}"
+
+    @property
+    def name(self) -> str:
+        """Return the full name, as traces and the record spell it."""
+        return f"{self.service}/{self.method}"
+
+    @property
+    def handler(self) -> str:
+        """Return the name of the function that answers: the method's, in lower case with underscores."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.method).lower()
+
+
+_EVERY_CALLER = frozenset(Role)
+
+
+def _row(
+    service: str,
+    method: str,
+    request: type[Message],
+    roles: set[Role] | frozenset[Role] | Literal["public"],
+    lane: Lane,
+    *,
+    shape: Shape = Shape.UNARY,
+    large: bool = False,
+) -> RPC:
+    allowed = roles if roles == PUBLIC else frozenset(roles)
+    return RPC(service=service, method=method, request=request, roles=allowed, lane=lane, shape=shape, large=large)
+
+
+def _authorization() -> tuple[RPC, ...]:
+    of, pep = AUTHORIZATION, {Role.PEP}
+    return (
+        _row(of, "Authorize", calls.AuthorizeRequest, pep, Lane.CALLS),
+        _row(of, "BatchAuthorize", calls.BatchAuthorizeRequest, pep, Lane.CALLS),
+        _row(of, "AuthorizeStream", calls.AuthorizeStreamRequest, pep, Lane.STREAMS, shape=Shape.EXCHANGE),
+        _row(of, "ListTools", calls.ListToolsRequest, pep, Lane.CALLS),
+    )
+
+
+def _sessions() -> tuple[RPC, ...]:
+    of, lane = SESSIONS, Lane.CALLS
+    pep, approver, auditor, admin = Role.PEP, Role.APPROVER, Role.AUDITOR, Role.ADMIN
+    return (
+        _row(of, "RequestSession", sessions.RequestSessionRequest, {pep}, lane),
+        _row(of, "ApproveSession", sessions.ApproveSessionRequest, {approver}, lane),
+        _row(of, "DenySession", sessions.DenySessionRequest, {approver}, lane),
+        _row(of, "EndSession", sessions.EndSessionRequest, {pep}, lane),
+        _row(of, "RevokeSessions", sessions.RevokeSessionsRequest, {approver, admin}, lane),
+        _row(of, "GetSession", sessions.GetSessionRequest, {pep, approver, auditor, admin}, lane),
+        _row(of, "ListSessions", sessions.ListSessionsRequest, {pep, approver, auditor, admin}, lane),
+        _row(of, "NarrowSession", sessions.NarrowSessionRequest, {pep, approver}, lane),
+    )
+
+
+def _policies() -> tuple[RPC, ...]:
+    of, lane = POLICIES, Lane.AUTHORING
+    author, auditor, admin = Role.AUTHOR, Role.AUDITOR, Role.ADMIN
+    return (
+        _row(of, "GetBundle", policies.GetBundleRequest, {author, auditor, admin}, lane),
+        _row(of, "ReloadBundle", policies.ReloadBundleRequest, {author, admin}, lane),
+        _row(of, "CheckBundle", policies.CheckBundleRequest, {author, admin}, lane, large=True),
+        _row(of, "Evaluate", policies.EvaluateRequest, {author}, lane, large=True),
+    )
+
+
+def _standard() -> tuple[RPC, ...]:
+    info = ServerReflectionRequest
+    return (
+        _row(HEALTH, "Check", HealthCheckRequest, PUBLIC, Lane.PROBES),
+        _row(HEALTH, "Watch", HealthCheckRequest, PUBLIC, Lane.WATCHES, shape=Shape.FEED),
+        # Served only when the setting asks for it.
+        _row(REFLECTION, "ServerReflectionInfo", info, _EVERY_CALLER, Lane.STREAMS, shape=Shape.EXCHANGE),
+    )
+
+
+RPCS: Mapping[str, RPC] = MappingProxyType(
+    {row.path: row for row in (*_authorization(), *_sessions(), *_policies(), *_standard())}
+)

@@ -1,0 +1,207 @@
+"""The server: builds its lanes, routes and listener, and starts, drains and stops them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from pdp.authorizer import Authorizer
+from pdp.clock import Clock
+from pdp.errors import ConfigurationError
+from pdp.keeper import BundleKeeper
+from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.observer import Event, Observer
+from pdp.registrar import Registrar
+from pdp.server.authentication import Authenticator
+from pdp.server.authorization import AuthorizationHandlers, stream_error
+from pdp.server.boundary import Boundary, Route
+from pdp.server.idle import IdleWatch
+from pdp.server.listener import Listener
+from pdp.server.policies import Evaluator, PolicyHandlers
+from pdp.server.pools import BoundedPool
+from pdp.server.rpcs import AUTHORIZATION, HEALTH, POLICIES, REFLECTION, RPC, RPCS, SESSIONS, Lane
+from pdp.server.sessions import SessionHandlers
+from pdp.server.standard import HealthHandlers, ReflectionHandlers
+
+# Measured: more threads make calls slower, because all share one interpreter lock.
+_CALL_THREADS = 4
+_AUTHORING_THREADS = 2
+_AUTHORING_BOUND = 16
+_PROBE_THREADS = 2
+_PROBE_BOUND = 32
+_WATCHES = 8
+# Calls that are being refused wait here for a moment; beyond it gRPC refuses by itself, without saying when to retry.
+_REFUSALS = 256
+
+_METADATA_BYTES = 8 * 1024
+# A message's frame around the files of a bundle.
+_BUNDLE_FACTOR = 2
+# Certificates and routes change: connections must come back now and then. Streams have the grace to end by themselves.
+_CONNECTION_AGE_MS = 5 * 60 * 1000
+_CONNECTION_GRACE_MS = 60 * 1000
+_CONNECTION_IDLE_MS = 2 * 60 * 1000
+_PING_MS = 60 * 1000
+_PING_ANSWER_MS = 20 * 1000
+_PING_INTERVAL_MS = 10 * 1000
+_LOOK_SECONDS = 1.0
+
+
+class PDPServer:
+    """The PDP over gRPC. Use it as a context manager, or call `start` and `stop`.
+
+    `healthy` says whether there are a bundle and a live store; it is asked for each probe and never raises.
+    `share_port` lets several worker processes listen on one port. `look_seconds` is how often watchers of health and
+    idle streams look. Raise `ConfigurationError` when it cannot listen.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        *,
+        authorizer: Authorizer,
+        registrar: Registrar,
+        keeper: BundleKeeper,
+        evaluator: Evaluator,
+        authenticator: Authenticator,
+        observer: Observer,
+        clock: Clock,
+        healthy: Callable[[], bool],
+        limits: Limits = DEFAULT_LIMITS,
+        reflection: bool = False,
+        share_port: bool = False,
+        look_seconds: float = _LOOK_SECONDS,
+    ) -> None:
+        self._listener = listener
+        self._observer = observer
+        self._clock = clock
+        self._health = HealthHandlers(healthy, every=look_seconds)
+        self._idle = IdleWatch(clock, limit=limits.stream_idle_seconds, every=look_seconds)
+        services: dict[str, object] = {
+            AUTHORIZATION: AuthorizationHandlers(authorizer, limits),
+            SESSIONS: SessionHandlers(registrar, limits),
+            POLICIES: PolicyHandlers(keeper, evaluator),
+            HEALTH: self._health,
+        }
+        if reflection:
+            services[REFLECTION] = ReflectionHandlers((*services, REFLECTION))
+        bounds = {
+            Lane.CALLS: (_CALL_THREADS, limits.concurrent_calls),
+            Lane.STREAMS: (limits.streams, limits.streams),
+            Lane.AUTHORING: (_AUTHORING_THREADS, _AUTHORING_BOUND),
+            Lane.PROBES: (_PROBE_THREADS, _PROBE_BOUND),
+            Lane.WATCHES: (_WATCHES, _WATCHES),
+        }
+        lanes = {lane: BoundedPool(lane.value, threads=most, bound=bound) for lane, (most, bound) in bounds.items()}
+        refusals = BoundedPool("refusals", threads=1, bound=_REFUSALS)
+        self._pools = (*lanes.values(), refusals)
+        boundary = Boundary(
+            _routes(services, lanes, limits),
+            authenticator=authenticator,
+            observer=observer,
+            clock=clock,
+            idle=self._idle,
+        )
+        self._server = grpc.server(
+            refusals,
+            handlers=(boundary,),
+            options=_options(limits, share_port=share_port),
+            maximum_concurrent_rpcs=sum(bound for _, bound in bounds.values()) + _REFUSALS,
+        )
+        self._port = 0
+        self._released = False
+
+    @property
+    def address(self) -> str:
+        """Return the address to connect to, with the port that was chosen."""
+        if self._listener.socket or not self._port:
+            return self._listener.address
+        return f"{self._listener.address.rpartition(':')[0]}:{self._port}"
+
+    @property
+    def port(self) -> int:
+        """Return the port, once started."""
+        return self._port
+
+    def start(self) -> None:
+        """Listen and serve. Raise `ConfigurationError` when it cannot listen; the server is of no use then."""
+        try:
+            self._port = self._listener.bind(self._server)
+        except ConfigurationError:
+            self._release()
+            raise
+        self._idle.start()
+        self._server.start()
+        self._tell("server.started")
+
+    def drain(self) -> None:
+        """Tell probes that the server does not serve any longer, and go on serving: the first half of a soft end."""
+        self._health.drain()
+
+    def stop(self, grace: float = 0.0) -> None:
+        """Take no new calls, give those that are open `grace` seconds, and end. Twice is harmless."""
+        self.drain()
+        self._server.stop(grace).wait()
+        if not self._released:
+            self._release()
+            self._tell("server.stopped")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server has been stopped; False when `timeout` seconds were not enough."""
+        return not self._server.wait_for_termination(timeout)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _release(self) -> None:
+        self._released = True
+        self._idle.stop()
+        for pool in self._pools:
+            pool.shutdown()
+
+    def _tell(self, kind: str) -> None:
+        self._observer.event(Event(kind=kind, at=self._clock.now().wall_at, facts={"address": self.address}))
+
+
+def _routes(services: Mapping[str, object], lanes: Mapping[Lane, BoundedPool], limits: Limits) -> dict[str, Route]:
+    return {
+        path: _route(rpc, services[rpc.service], lanes[rpc.lane], limits)
+        for path, rpc in RPCS.items()
+        if rpc.service in services
+    }
+
+
+def _route(rpc: RPC, service: object, pool: BoundedPool, limits: Limits) -> Route:
+    return Route(
+        rpc=rpc,
+        handle=getattr(service, rpc.handler),
+        pool=pool,
+        limit="bundle_bytes" if rpc.large else "message_bytes",
+        largest=limits.bundle_bytes * _BUNDLE_FACTOR if rpc.large else limits.message_bytes,
+        in_band=stream_error if rpc.method == "AuthorizeStream" else None,
+    )
+
+
+def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]:
+    return (
+        # One bound for all RPCs is all that gRPC has; the smaller one of most RPCs is kept by the boundary.
+        ("grpc.max_receive_message_length", max(limits.message_bytes, limits.bundle_bytes * _BUNDLE_FACTOR)),
+        ("grpc.max_metadata_size", _METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+        ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
+        ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
+        ("grpc.max_connection_idle_ms", _CONNECTION_IDLE_MS),
+        ("grpc.keepalive_time_ms", _PING_MS),
+        ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
+        ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
+        # Otherwise a second server takes half of the calls of the first without a word.
+        ("grpc.so_reuseport", int(share_port)),
+    )

@@ -1,0 +1,104 @@
+"""Answers `SessionService`: the life cycle of sessions."""
+
+from __future__ import annotations
+
+from pdp.errors import InvalidRequestError
+from pdp.limits import Limits
+from pdp.registrar import Registrar
+from pdp.server.fields import moment_of, optional_id, optional_text, require_digest, require_id, require_text
+from pdp.server.messages import (
+    grants,
+    labels,
+    selector,
+    session_message,
+    session_request,
+    tool_patterns,
+    wanted_state,
+)
+from pdp.server.origin import Origin
+from pdp.v1 import session_pb2 as sessions
+
+
+class SessionHandlers:
+    """One method for each RPC; each takes the message and where it comes from."""
+
+    def __init__(self, registrar: Registrar, limits: Limits) -> None:
+        self._registrar = registrar
+        self._limits = limits
+
+    def request_session(
+        self, request: sessions.RequestSessionRequest, origin: Origin
+    ) -> sessions.RequestSessionResponse:
+        """Open a session that waits for approval."""
+        view, handle = self._registrar.request(session_request(request, self._limits), origin.caller)
+        return sessions.RequestSessionResponse(session=session_message(view), session_handle=handle)
+
+    def approve_session(
+        self, request: sessions.ApproveSessionRequest, origin: Origin
+    ) -> sessions.ApproveSessionResponse:
+        """Approve exactly what was shown."""
+        view = self._registrar.approve(
+            require_id("session_id", request.session_id),
+            request_digest=require_digest("request_digest", request.request_digest),
+            grants=grants(request.grants),
+            caller=origin.caller,
+        )
+        return sessions.ApproveSessionResponse(session=session_message(view))
+
+    def deny_session(self, request: sessions.DenySessionRequest, origin: Origin) -> sessions.DenySessionResponse:
+        """Refuse a requested session."""
+        view = self._registrar.deny(
+            require_id("session_id", request.session_id),
+            reason=optional_text("reason", request.reason, self._limits.text_characters),
+            caller=origin.caller,
+        )
+        return sessions.DenySessionResponse(session=session_message(view))
+
+    def end_session(self, request: sessions.EndSessionRequest, origin: Origin) -> sessions.EndSessionResponse:
+        """End a session and all below it."""
+        view = self._registrar.end(require_id("session_handle", request.session_handle), caller=origin.caller)
+        return sessions.EndSessionResponse(session=session_message(view))
+
+    def revoke_sessions(
+        self, request: sessions.RevokeSessionsRequest, origin: Origin
+    ) -> sessions.RevokeSessionsResponse:
+        """Revoke the live sessions that one selector names."""
+        revoked = self._registrar.revoke(
+            selector(request),
+            reason=require_text("reason", request.reason, self._limits.text_characters),
+            caller=origin.caller,
+        )
+        return sessions.RevokeSessionsResponse(session_ids=revoked)
+
+    def get_session(self, request: sessions.GetSessionRequest, origin: Origin) -> sessions.GetSessionResponse:
+        """Show one session."""
+        view = self._registrar.get(require_id("session_id", request.session_id), caller=origin.caller)
+        return sessions.GetSessionResponse(session=session_message(view))
+
+    def list_sessions(self, request: sessions.ListSessionsRequest, origin: Origin) -> sessions.ListSessionsResponse:
+        """Show a page of sessions."""
+        if request.page_size < 0:
+            raise InvalidRequestError("page_size", f"`{request.page_size}` is negative")
+        views, next_token = self._registrar.list(
+            state=wanted_state(request.state),
+            user=optional_id("user", request.user),
+            agent=optional_id("agent", request.agent),
+            page_size=request.page_size,
+            page_token=optional_text("page_token", request.page_token, self._limits.text_characters),
+            caller=origin.caller,
+        )
+        return sessions.ListSessionsResponse(
+            sessions=[session_message(view) for view in views], next_page_token=next_token
+        )
+
+    def narrow_session(self, request: sessions.NarrowSessionRequest, origin: Origin) -> sessions.NarrowSessionResponse:
+        """Narrow an active session."""
+        expires = moment_of("expire_time", request.expire_time) if request.HasField("expire_time") else None
+        view = self._registrar.narrow(
+            require_id("session_id", request.session_id),
+            tool_patterns=tool_patterns(request.tool_patterns, self._limits),
+            expires_at=expires,
+            labels=labels(request.labels),
+            caller=origin.caller,
+        )
+        return sessions.NarrowSessionResponse(session=session_message(view))

@@ -1,0 +1,66 @@
+"""Answers the standard services: health for probes, reflection for people with a command line."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha.reflection import ReflectionServicer
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
+
+from pdp.errors import NotFoundError
+from pdp.server.origin import Origin
+from pdp.server.rpcs import AUTHORIZATION, POLICIES, SESSIONS
+
+SERVICES = ("", AUTHORIZATION, SESSIONS, POLICIES)
+
+
+class HealthHandlers:
+    """Says whether the server serves: it does with a bundle and a live store, until it drains.
+
+    `healthy` is asked each time and never raises. `every` is how often a watcher looks, in seconds.
+    """
+
+    def __init__(self, healthy: Callable[[], bool], *, every: float) -> None:
+        self._healthy = healthy
+        self._every = every
+        self._draining = threading.Event()
+
+    def drain(self) -> None:
+        """Say from now on that the server does not serve."""
+        self._draining.set()
+
+    def check(self, request: HealthCheckRequest, _: Origin) -> HealthCheckResponse:
+        """Say whether a service is served now; the empty name stands for the whole server."""
+        if request.service not in SERVICES:
+            raise NotFoundError("no such service")
+        return self._answer(request.service)
+
+    def watch(self, request: HealthCheckRequest, over: threading.Event) -> Iterator[HealthCheckResponse]:
+        """Say whether a service is served, now and whenever it changes, until `over`."""
+        told: HealthCheckResponse | None = None
+        while not over.is_set():
+            answer = self._answer(request.service)
+            if answer != told:
+                told = answer
+                yield answer
+            over.wait(self._every)
+
+    def _answer(self, service: str) -> HealthCheckResponse:
+        if service not in SERVICES:
+            return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
+        serving = not self._draining.is_set() and self._healthy()
+        return HealthCheckResponse(status=HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
+
+
+class ReflectionHandlers:
+    """Describes the API to tools that do not have its files."""
+
+    def __init__(self, services: tuple[str, ...]) -> None:
+        self._servicer = ReflectionServicer(services)
+
+    def server_reflection_info(self, request: ServerReflectionRequest, _: Origin) -> ServerReflectionResponse:
+        """Answer one question about the API."""
+        answer: ServerReflectionResponse = next(self._servicer.ServerReflectionInfo(iter((request,)), None))
+        return answer

@@ -1,0 +1,131 @@
+"""The one table of errors and gRPC statuses, and what a refused caller is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
+from grpc import StatusCode
+
+from pdp import errors
+
+# Twice in the trailers, once encoded: together they stay far below the 8 KiB that clients accept.
+_DETAILS_BYTES = 1000
+_OVERLOAD_SECONDS = 0.1
+_UNAVAILABLE_SECONDS = 0.25
+
+
+class DeadlinePassedError(errors.PDPError):
+    """The caller's own deadline passed before work began: ask again with more time."""
+
+
+class MessageTooLargeError(errors.PDPError):
+    """A message is larger than its limit: send less, do not retry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """A status, and after how many seconds a retry is worthwhile; None means never as it stands."""
+
+    code: StatusCode
+    retry_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What a caller is told instead of an answer. `field` names what it wrote wrongly, or is empty."""
+
+    code: StatusCode
+    details: str
+    retry_seconds: float | None = None
+    field: str = ""
+
+    @property
+    def number(self) -> int:
+        """Return the code as a number."""
+        return int(self.code.value[0])
+
+    @property
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """Return the details for programs, as gRPC clients of every language read them."""
+        details: list[Message] = []
+        if self.retry_seconds is not None:
+            details.append(RetryInfo(retry_delay=duration(self.retry_seconds)))
+        if self.field:
+            violation = BadRequest.FieldViolation(field=self.field, description=self.details)
+            details.append(BadRequest(field_violations=[violation]))
+        if not details:
+            return ()
+        status = Status(code=self.number, message=self.details, details=[_packed(detail) for detail in details])
+        return (("grpc-status-details-bin", status.SerializeToString()),)
+
+
+STATUSES: Mapping[type[errors.PDPError], Rule] = MappingProxyType(
+    {
+        errors.InvalidRequestError: Rule(code=StatusCode.INVALID_ARGUMENT),
+        errors.UnauthenticatedError: Rule(code=StatusCode.UNAUTHENTICATED),
+        errors.PermissionDeniedError: Rule(code=StatusCode.PERMISSION_DENIED),
+        errors.NotFoundError: Rule(code=StatusCode.NOT_FOUND),
+        errors.WrongStateError: Rule(code=StatusCode.FAILED_PRECONDITION),
+        # The caller must read again before it retries, so no pause makes the same bytes right.
+        errors.ConflictError: Rule(code=StatusCode.ABORTED),
+        errors.RequestIdConflictError: Rule(code=StatusCode.ALREADY_EXISTS),
+        errors.OverloadedError: Rule(code=StatusCode.RESOURCE_EXHAUSTED, retry_seconds=_OVERLOAD_SECONDS),
+        errors.UnavailableError: Rule(code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS),
+        errors.StoreUnavailableError: Rule(code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS),
+        errors.BundleUnavailableError: Rule(code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS),
+        errors.EvaluatorUnavailableError: Rule(code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS),
+        # What runs is not touched; the folder must be mended first.
+        errors.BundleError: Rule(code=StatusCode.FAILED_PRECONDITION),
+        DeadlinePassedError: Rule(code=StatusCode.DEADLINE_EXCEEDED),
+        MessageTooLargeError: Rule(code=StatusCode.RESOURCE_EXHAUSTED),
+    }
+)
+
+# These become something else before they reach a caller; one that does is our mistake and told as such.
+NEVER_SENT: frozenset[type[errors.PDPError]] = frozenset(
+    {
+        errors.ConfigurationError,
+        errors.InvalidArgumentsError,
+        errors.InvalidJSONError,
+        errors.UnsafePolicyError,
+    }
+)
+
+
+def refusal_of(error: Exception) -> Refusal | None:
+    """Return what a caller is told about an error, or None when the error is none that callers are told about."""
+    for kind in type(error).__mro__:
+        rule = STATUSES.get(kind)
+        if rule is not None:
+            field = error.field if isinstance(error, errors.InvalidRequestError) else ""
+            return Refusal(code=rule.code, details=_line(str(error)), retry_seconds=rule.retry_seconds, field=field)
+    return None
+
+
+def internal_error(trace_id: str) -> Refusal:
+    """Return what a caller is told when something unforeseen went wrong: nothing but where to look."""
+    return Refusal(code=StatusCode.INTERNAL, details=f"internal error (trace id {trace_id})")
+
+
+def duration(seconds: float) -> Duration:
+    """Return seconds as a protobuf duration."""
+    return Duration(seconds=int(seconds), nanos=round((seconds - int(seconds)) * 1e9))
+
+
+def _line(text: str) -> str:
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    cut = line.encode("utf-8", "replace")[:_DETAILS_BYTES].decode("utf-8", "ignore")
+    return line if len(cut) == len(line) else cut + " …"
+
+
+def _packed(detail: Message) -> Any:
+    packed = Any()
+    packed.Pack(detail)
+    return packed

@@ -1,0 +1,143 @@
+"""The table of RPCs against the API as it is described, and against callers of every role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from pdp.model import Role
+from pdp.server.rpcs import PUBLIC, RPC, RPCS, Shape
+from pdp.server.service import PDPServer
+from pdp.v1 import authorization_pb2, policy_pb2, session_pb2
+from tests.server.running import PATIENCE, Running, Serve
+
+PEP, APPROVER, AUTHOR, AUDITOR, ADMIN = Role.PEP, Role.APPROVER, Role.AUTHOR, Role.AUDITOR, Role.ADMIN
+
+# Stated once more by hand: a change of the table must be meant.
+EXPECTED: dict[str, set[Role]] = {
+    "/pdp.v1.AuthorizationService/Authorize": {PEP},
+    "/pdp.v1.AuthorizationService/BatchAuthorize": {PEP},
+    "/pdp.v1.AuthorizationService/AuthorizeStream": {PEP},
+    "/pdp.v1.AuthorizationService/ListTools": {PEP},
+    "/pdp.v1.SessionService/RequestSession": {PEP},
+    "/pdp.v1.SessionService/ApproveSession": {APPROVER},
+    "/pdp.v1.SessionService/DenySession": {APPROVER},
+    "/pdp.v1.SessionService/EndSession": {PEP},
+    "/pdp.v1.SessionService/RevokeSessions": {APPROVER, ADMIN},
+    "/pdp.v1.SessionService/GetSession": {PEP, APPROVER, AUDITOR, ADMIN},
+    "/pdp.v1.SessionService/ListSessions": {PEP, APPROVER, AUDITOR, ADMIN},
+    "/pdp.v1.SessionService/NarrowSession": {PEP, APPROVER},
+    "/pdp.v1.PolicyService/GetBundle": {AUTHOR, AUDITOR, ADMIN},
+    "/pdp.v1.PolicyService/ReloadBundle": {AUTHOR, ADMIN},
+    "/pdp.v1.PolicyService/CheckBundle": {AUTHOR, ADMIN},
+    "/pdp.v1.PolicyService/Evaluate": {AUTHOR},
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {PEP, APPROVER, AUTHOR, AUDITOR, ADMIN},
+}
+
+
+def described() -> Iterator[tuple[str, MethodDescriptor]]:
+    """Yield path and description of every RPC of the API and of the standard services."""
+    for module in (authorization_pb2, session_pb2, policy_pb2, health_pb2, reflection_pb2):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                yield f"/{service.full_name}/{method.name}", method
+
+
+def test_every_rpc_has_a_row() -> None:
+    """An RPC that nobody gave roles to cannot be forgotten, and a row without RPC neither."""
+    # The standard health service lists the state of all services, which nobody asked for.
+    unserved = {"/grpc.health.v1.Health/List"}
+
+    assert {path for path, _ in described()} - unserved == set(RPCS)
+
+
+@pytest.mark.parametrize(("path", "method"), [(path, method) for path, method in described() if path in RPCS])
+def test_rows_have_the_shape_of_their_rpc(path: str, method: MethodDescriptor) -> None:
+    """The message and the direction of streams are those of the API."""
+    row = RPCS[path]
+
+    assert method.input_type.full_name == row.request.DESCRIPTOR.full_name
+    assert {
+        (False, False): Shape.UNARY,
+        (True, True): Shape.EXCHANGE,
+        (False, True): Shape.FEED,
+    }[method.client_streaming, method.server_streaming] is row.shape
+
+
+def test_roles_are_as_decided() -> None:
+    """Who may call what is stated here a second time; only health is open to everyone."""
+    roles = {path: set(row.roles) for path, row in RPCS.items() if row.roles != PUBLIC}
+    public = {path for path, row in RPCS.items() if row.roles == PUBLIC}
+
+    assert roles == EXPECTED
+    assert public == {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"}
+
+
+@pytest.mark.parametrize("role", [*Role, None], ids=lambda role: role.value if role else "nobody")
+def test_every_role_on_every_rpc(serve: Serve, role: Role | None) -> None:
+    """Each caller gets through to the RPCs of its role and to no other, on the real server."""
+    running = serve(reflection=True)
+
+    answers = {path: code_for(running, row, role) for path, row in RPCS.items()}
+
+    for path, row in RPCS.items():
+        if row.roles == PUBLIC or (role is not None and role in row.roles):
+            assert answers[path] in {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT}, path
+        elif role is None:
+            assert answers[path] is grpc.StatusCode.UNAUTHENTICATED, path
+        else:
+            assert answers[path] is grpc.StatusCode.PERMISSION_DENIED, path
+
+
+def code_for(running: Running, row: RPC, role: Role | None) -> grpc.StatusCode:
+    """Call an RPC with an empty message and return its status."""
+    metadata = running.credentials(role.value) if role else ()
+    kind = {Shape.UNARY: "unary_unary", Shape.EXCHANGE: "stream_stream", Shape.FEED: "unary_stream"}[row.shape]
+    message = iter([b""]) if row.shape is Shape.EXCHANGE else b""
+    call = getattr(running.channel, kind)(row.path)
+    try:
+        if row.shape is Shape.UNARY:
+            call(message, metadata=metadata, timeout=PATIENCE)
+        else:
+            answers = call(message, metadata=metadata, timeout=PATIENCE)
+            next(answers)
+            answers.cancel()
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/pdp.v1.AuthorizationService/Nothing",
+        "/pdp.v1.AuthorizationService/authorize",
+        "/pdp.v1.AuthorizationService/Authorize/",
+        "//pdp.v1.AuthorizationService/Authorize",
+        "/pdp.v1.AuthorizationService/../AuthorizationService/Authorize",
+        "/PDP.V1.AuthorizationService/Authorize",
+        "/pdp.v1.AuthorizationService/Authorize?x=1",
+        "/pdp.v1.AuthorizationService%2FAuthorize",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "/grpc.health.v1.Health/List",
+        "pdp.v1.AuthorizationService/Authorize",
+    ],
+)
+def test_odd_paths_are_not_served(running: Running, path: str) -> None:
+    """Only the exact paths of the table lead anywhere; reflection is off unless it is asked for."""
+    error = running.refused(path, b"")
+
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert running.notes.decisions == []
+
+
+def test_a_handler_stands_behind_every_row(serve: Serve) -> None:
+    """The server cannot be built when a row names a function that does not exist."""
+    server: PDPServer = serve(reflection=True).server
+
+    assert server.port > 0
