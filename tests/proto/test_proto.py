@@ -84,18 +84,26 @@ def _problems(file: FileDescriptorProto) -> Iterator[str]:
         for one in message.field:
             yield from _named(one, SNAKE)
     for enum in file.enum_type:
-        prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
-        yield from (f"{value.name} lacks {prefix}" for value in enum.value if not value.name.startswith(prefix))
-        if enum.value[0].number != 0 or enum.value[0].name != prefix + "UNSPECIFIED":
-            yield f"{enum.name} does not begin with UNSPECIFIED"
+        yield from _enum_problems(enum)
     for service in file.service:
-        if not service.name.endswith("Service"):
-            yield f"{service.name} does not end in Service"
-        for method in service.method:
-            if method.input_type != f".pdp.v1.{method.name}Request":
-                yield f"{method.name} takes {method.input_type}"
-            if method.output_type != f".pdp.v1.{method.name}Response":
-                yield f"{method.name} returns {method.output_type}"
+        yield from _service_problems(service)
+
+
+def _enum_problems(enum: Any) -> Iterator[str]:
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
+    yield from (f"{value.name} lacks {prefix}" for value in enum.value if not value.name.startswith(prefix))
+    if enum.value[0].number != 0 or enum.value[0].name != prefix + "UNSPECIFIED":
+        yield f"{enum.name} does not begin with UNSPECIFIED"
+
+
+def _service_problems(service: Any) -> Iterator[str]:
+    if not service.name.endswith("Service"):
+        yield f"{service.name} does not end in Service"
+    for method in service.method:
+        if method.input_type != f".pdp.v1.{method.name}Request":
+            yield f"{method.name} takes {method.input_type}"
+        if method.output_type != f".pdp.v1.{method.name}Response":
+            yield f"{method.name} returns {method.output_type}"
 
 
 def _named(element: Any, pattern: re.Pattern[str]) -> Iterator[str]:
