@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pdp.errors import BundleError
@@ -17,10 +19,10 @@ agents: {worker: {ceiling: ["files/*"]}}
 READ = tool("read", {"path": {"type": "string"}, "n": {"type": "integer"}}, ["path"])
 
 
-def files(policies: str = "", **changes: object) -> dict[str, bytes]:
+def files(policies: str = "", **changes: Any) -> dict[str, bytes]:
     """Return a small bundle with some policies in `files.cedar`."""
     wanted = {"policies": {"files": policies}, "tools": {"files": [READ]}, "directory": DIRECTORY, **changes}
-    return bundle_files(**wanted)  # type: ignore[arg-type]  # the table below changes one part at a time
+    return bundle_files(**wanted)
 
 
 def load(contents: dict[str, bytes]) -> Bundle:
@@ -53,7 +55,7 @@ POLICY_PROBLEMS = [
     ('\n\n@id("files/x") permit (principal, action, resource', "files.cedar:3: `(` is never closed"),
     ('@id("files/x") permit (principal == ?principal, action, resource);', "files.cedar:1: templates are not allowed"),
     (
-        '@id("files/x")\npermit (principal, action == Action::"files/read", resource)\nwhen {\ncontext.input.pth == ""\n};',
+        '@id("files/x")\npermit (principal, action, resource)\nwhen { true &&\ncontext.input.pth == "" };',
         "files.cedar:4: policy `files/x`: attribute `input.pth`",
     ),
     (
@@ -122,7 +124,7 @@ OTHER_PROBLEMS = [
 
 
 @pytest.mark.parametrize(("changes", "expected"), OTHER_PROBLEMS)
-def test_other_problems_name_file_and_line(changes: dict[str, object], expected: str) -> None:
+def test_other_problems_name_file_and_line(changes: dict[str, Any], expected: str) -> None:
     """What is wrong outside the policies is named as exactly."""
     with pytest.raises(BundleError) as caught:
         load(files(**changes))
