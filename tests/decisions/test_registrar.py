@@ -1,0 +1,282 @@
+"""How sessions come to be and change: rules that no policy lifts, and what policies decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pdp.app import Embedded, open_embedded
+from pdp.errors import InvalidRequestError, NotFoundError, PDPError, PermissionDeniedError, WrongStateError
+from pdp.model import Call, Caller, Role, SessionState
+from pdp.registrar import Selector, SessionRequest
+from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
+from pdp.testing.clock import FakeClock
+
+PEP = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
+OTHER_PEP = replace(PEP, id="other-pep")
+APPROVER = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}))
+FOREIGN = replace(APPROVER, id="foreign", tenant="elsewhere")
+BOTH = Caller(id="both", kind="token", roles=frozenset({Role.PEP, Role.APPROVER}))
+
+WANTED = SessionRequest(user="alice", agent="worker", purpose="Work", tool_patterns=("files/*",))
+DIRECTORY = """
+users: {alice: {}, bob: {}}
+agents:
+  worker: {ceiling: ["files/*"]}
+  reader: {ceiling: ["files/read"]}
+"""
+SESSIONS = (
+    OPEN_SESSIONS
+    + """
+@id("sessions/merge-needs-purpose")
+forbid (principal, action == Action::"pdp/approve_session", resource)
+when { context.grants.contains(Grant::"merge") && resource.purpose != "Merge" };
+@id("sessions/no-delegated-writes")
+forbid (principal, action == Action::"pdp/delegate_session", resource)
+when { context.risks.contains("mutating") };
+"""
+)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return a clock that stands."""
+    return FakeClock()
+
+
+@pytest.fixture
+def pdp(tmp_path: Path, clock: FakeClock) -> Embedded:
+    """Return a PDP with a reading and a writing tool."""
+    files = bundle_files(
+        policies={"files": '@id("files/all") permit (principal, action, resource is Server);'},
+        tools={
+            "files": [
+                tool("read", annotations={"readOnlyHint": True}),
+                tool("write", annotations={"destructiveHint": False}),
+            ]
+        },
+        directory=DIRECTORY,
+        sessions=SESSIONS,
+    )
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    return open_embedded(tmp_path, clock=clock, compile_files=compile_here, trusted_attributes=frozenset({"team"}))
+
+
+def approved(pdp: Embedded, wanted: SessionRequest = WANTED) -> tuple[str, str]:
+    """Return the id and handle of an approved session."""
+    view, handle = pdp.registrar.request(wanted, PEP)
+    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=APPROVER)
+    return view.session.id, handle
+
+
+def basis(pdp: Embedded, handle: str, name: str = "read") -> str:
+    """Return what a call's decision rests on."""
+    return pdp.authorizer.authorize(Call(session_handle=handle, server="files", tool=name), PEP).ruling.basis.value
+
+
+def test_approval_is_bound_to_what_was_shown(pdp: Embedded) -> None:
+    """An approver who saw something else approves nothing."""
+    view, handle = pdp.registrar.request(WANTED, PEP)
+
+    with pytest.raises(WrongStateError, match="what was shown"):
+        pdp.registrar.approve(view.session.id, request_digest="sha256:" + "0" * 64, grants=(), caller=APPROVER)
+
+    assert "session_not_approved" == basis(pdp, handle)
+
+
+@pytest.mark.parametrize("caller", [PEP, BOTH])
+def test_gateway_never_approves(pdp: Embedded, caller: Caller) -> None:
+    """Whoever asks for calls approves no session, whatever other roles it has."""
+    view, handle = pdp.registrar.request(WANTED, PEP)
+
+    with pytest.raises(PermissionDeniedError):
+        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=caller)
+
+    assert "session_not_approved" == basis(pdp, handle)
+
+
+def test_policies_decide_about_grants(pdp: Embedded) -> None:
+    """A grant that the policies refuse is not given, and the session waits on."""
+    view, _ = pdp.registrar.request(WANTED, PEP)
+
+    with pytest.raises(PermissionDeniedError, match="sessions/merge-needs-purpose"):
+        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=("merge",), caller=APPROVER)
+
+    assert SessionState.REQUESTED is pdp.registrar.get(view.session.id, caller=APPROVER).state
+
+
+# (what is changed in the request, the field that the refusal names)
+REFUSED = [
+    ({"user": "nobody"}, "user"),
+    ({"agent": "nobody"}, "agent"),
+    ({"tool_patterns": ()}, "tool_patterns"),
+    ({"tool_patterns": ("*",)}, "tool_patterns[0]"),
+    ({"tool_patterns": ("*/read",)}, "tool_patterns[0]"),
+    ({"tool_patterns": ("files/read", "files/nothing")}, "tool_patterns[1]"),
+    ({"tool_patterns": ("files/write",), "agent": "reader"}, "tool_patterns[0]"),
+    ({"tool_patterns": ("files/read",) * 65}, "tool_patterns"),
+    ({"duration": 8 * 3600 + 1.0}, "duration"),
+    ({"duration": 0.0}, "duration"),
+    ({"attributes_json": b'{"level": 1}'}, "user_attributes_json"),
+    ({"attributes_json": b'{"team": 5}'}, "user_attributes_json"),
+    ({"attributes_json": b"{"}, "user_attributes_json"),
+    ({"attributes_json": b'{"team": {"__entity": 1}}'}, "user_attributes_json"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field"), REFUSED)
+def test_refused_request_names_the_field(pdp: Embedded, changes: dict[str, object], field: str) -> None:
+    """A request that cannot be is refused with the field to mend."""
+    with pytest.raises(InvalidRequestError) as caught:
+        pdp.registrar.request(replace(WANTED, **changes), PEP)  # type: ignore[arg-type]  # a table of single changes
+
+    assert field == caught.value.field
+
+
+def test_scope_is_what_the_agent_may_have(pdp: Embedded) -> None:
+    """Patterns mean the tools within the agent's ceiling, and the approver sees these."""
+    view, _ = pdp.registrar.request(replace(WANTED, agent="reader"), PEP)
+
+    assert ["read"] == [one.tool for one in view.tools]
+
+
+def test_delegation_without_a_person_needs_every_condition(pdp: Embedded) -> None:
+    """A child is active at once only when the parent may delegate, the user is the same and policies permit."""
+    plain, plain_handle = approved(pdp)
+    _, handle = approved(pdp, replace(WANTED, may_delegate=True))
+    reading = replace(WANTED, agent="reader", parent_handle=handle)
+
+    def state(wanted: SessionRequest) -> SessionState:
+        return pdp.registrar.request(wanted, PEP)[0].state
+
+    assert SessionState.ACTIVE is state(reading)
+    assert SessionState.REQUESTED is state(replace(reading, parent_handle=plain_handle))
+    assert SessionState.REQUESTED is state(replace(reading, user="bob"))
+    assert SessionState.REQUESTED is state(replace(reading, agent="worker"))  # a policy: no delegated writes
+    assert plain
+
+
+def test_child_never_outlives_or_outreaches_its_parent(pdp: Embedded, clock: FakeClock) -> None:
+    """A child's end and tools are within its parent's, also when the parent is narrowed later."""
+    parent, handle = approved(pdp, replace(WANTED, may_delegate=True, duration=600.0))
+    child, child_handle = pdp.registrar.request(
+        replace(WANTED, agent="reader", parent_handle=handle, duration=3600.0), PEP
+    )
+
+    assert child.session.deadline.wall_at == pdp.registrar.get(parent, caller=PEP).session.deadline.wall_at
+    pdp.registrar.narrow(parent, tool_patterns=("files/write",), expires_at=None, labels=(), caller=PEP)
+    assert "ancestor_denied" == basis(pdp, child_handle)
+    clock.advance(600)
+    assert "session_expired" == basis(pdp, child_handle)
+
+
+def test_depth_of_delegation_is_bounded(pdp: Embedded) -> None:
+    """A fourth session above is one too many."""
+    _, handle = approved(pdp, replace(WANTED, may_delegate=True))
+    for _ in range(3):
+        wanted = replace(WANTED, agent="reader", parent_handle=handle, may_delegate=True)
+        _, handle = pdp.registrar.request(wanted, PEP)
+
+    with pytest.raises(InvalidRequestError, match="delegation_depth"):
+        pdp.registrar.request(replace(WANTED, agent="reader", parent_handle=handle), PEP)
+
+
+def test_end_and_revocation_take_everything_below(pdp: Embedded) -> None:
+    """Whoever ends a session ends what it delegated; nobody has to clean up."""
+    parent, handle = approved(pdp, replace(WANTED, may_delegate=True))
+    child, child_handle = pdp.registrar.request(replace(WANTED, agent="reader", parent_handle=handle), PEP)
+
+    revoked = pdp.registrar.revoke(Selector(kind="session", value=parent), reason="test", caller=APPROVER)
+
+    assert sorted([parent, child.session.id]) == list(revoked)
+    assert ["session_revoked", "session_revoked"] == [basis(pdp, handle), basis(pdp, child_handle)]
+
+
+@pytest.mark.parametrize("caller", [FOREIGN, OTHER_PEP])
+def test_foreign_sessions_look_unknown(pdp: Embedded, caller: Caller) -> None:
+    """Another tenant's session, and another gateway's, cannot be told from one that does not exist."""
+    session_id, _ = approved(pdp)
+
+    def refusal(wanted: str) -> str:
+        with pytest.raises(NotFoundError) as caught:
+            pdp.registrar.get(wanted, caller=caller)
+        return str(caught.value)
+
+    assert refusal("ses_" + "a" * 26) == refusal(session_id)
+
+
+def test_foreign_tenant_is_not_revoked(pdp: Embedded) -> None:
+    """Selectors reach the caller's own tenant only."""
+    _, handle = approved(pdp)
+
+    assert () == pdp.registrar.revoke(Selector(kind="user", value="alice"), reason="test", caller=FOREIGN)
+    with pytest.raises(PermissionDeniedError):
+        pdp.registrar.revoke(Selector(kind="tenant", value="default"), reason="test", caller=FOREIGN)
+    assert "permit" == basis(pdp, handle)
+
+
+def test_narrowing_never_widens(pdp: Embedded, clock: FakeClock) -> None:
+    """Tools go, labels come, the end comes nearer; what is asked beyond changes nothing."""
+    session_id, handle = approved(pdp)
+    before = pdp.registrar.get(session_id, caller=PEP).session
+
+    later = clock.now().wall_at + 9 * 3600
+    view = pdp.registrar.narrow(
+        session_id, tool_patterns=("files/read",), expires_at=later, labels=("seen",), caller=APPROVER
+    )
+
+    assert (["read"], ("seen",), before.deadline) == (
+        [one.tool for one in view.tools],
+        view.session.labels,
+        view.session.deadline,
+    )
+    assert ["permit", "out_of_scope"] == [basis(pdp, handle), basis(pdp, handle, "write")]
+
+
+def test_list_pages_and_knows_expiry(pdp: Embedded, clock: FakeClock) -> None:
+    """Pages join without gap or overlap, and expired sessions are found by their state now."""
+    made = []
+    for number in range(7):
+        clock.advance(1)
+        view, _ = pdp.registrar.request(replace(WANTED, duration=60.0 if number % 2 else 3600.0), PEP)
+        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=APPROVER)
+        made.append(view.session.id)
+    clock.advance(100)
+
+    def listed(state: SessionState | None) -> list[str]:
+        found: list[str] = []
+        token = ""
+        while True:
+            views, token = pdp.registrar.list(
+                state=state, user="", agent="", page_size=2, page_token=token, caller=APPROVER
+            )
+            found += [view.session.id for view in views]
+            if not token:
+                return found
+
+    assert made[::-1] == listed(None)
+    assert made[1::2][::-1] == listed(SessionState.EXPIRED)
+    assert made[0::2][::-1] == listed(SessionState.ACTIVE)
+
+
+def test_terminal_states_absorb(pdp: Embedded) -> None:
+    """What is over stays over: nothing ends, revokes, narrows or approves it again."""
+    session_id, handle = approved(pdp)
+    pdp.registrar.end(handle, caller=PEP)
+    tries: list[Callable[[], object]] = [
+        lambda: pdp.registrar.end(handle, caller=PEP),
+        lambda: pdp.registrar.deny(session_id, reason="", caller=APPROVER),
+        lambda: pdp.registrar.narrow(session_id, tool_patterns=(), expires_at=None, labels=("x",), caller=PEP),
+        lambda: pdp.registrar.approve(session_id, request_digest="", grants=(), caller=APPROVER),
+    ]
+
+    for attempt in tries:
+        with pytest.raises(PDPError):
+            attempt()
+    assert () == pdp.registrar.revoke(Selector(kind="session", value=session_id), reason="x", caller=APPROVER)
+    assert SessionState.ENDED is pdp.registrar.get(session_id, caller=PEP).state
