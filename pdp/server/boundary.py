@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import grpc
 
@@ -22,7 +22,7 @@ from pdp.observer import Event, Observer
 from pdp.server.authentication import Authenticator, Metadata
 from pdp.server.fields import read
 from pdp.server.idle import IdleWatch
-from pdp.server.origin import NOBODY, Origin, trace_parent
+from pdp.server.origin import NOBODY, Origin, trace_id_of, trace_parent
 from pdp.server.pools import BoundedPool
 from pdp.server.rpcs import PUBLIC, RPC, Shape
 from pdp.server.status import DeadlinePassedError, MessageTooLargeError, Refusal, internal_error, refusal_of
@@ -30,6 +30,7 @@ from pdp.server.status import DeadlinePassedError, MessageTooLargeError, Refusal
 _LOG = logging.getLogger("pdp.server")
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,108 +71,127 @@ class Boundary:
         route = self._routes.get(call.method)
         if route is None:
             return None
-        metadata: Metadata = call.invocation_metadata
-        origin = Origin(caller=NOBODY, parent=trace_parent(metadata))
-        caller = self._attempt(route.rpc, origin, lambda: self._admit(route, metadata))
+        rpc, metadata = route.rpc, call.invocation_metadata
+        caller = self._attempt(rpc, metadata, self._identify, rpc, metadata)
         if isinstance(caller, Refusal):
-            # A handler of streams waits for no message, so even a silent caller is refused at once.
-            return grpc.stream_stream_rpc_method_handler(partial(_refuse, caller))
-        origin = Origin(caller=caller, parent=origin.parent)
-        match route.rpc.shape:
+            return self._refusing(rpc, NOBODY, metadata, caller)
+        barred = self._attempt(rpc, metadata, _require_admission, route, caller)
+        if barred is not None:
+            return self._refusing(rpc, caller, metadata, barred)
+        match rpc.shape:
             case Shape.UNARY:
-                return grpc.unary_unary_rpc_method_handler(self._on(route, partial(self._unary, route, origin)))
+                return grpc.unary_unary_rpc_method_handler(self._on(route, self._unary, caller, metadata))
             case Shape.EXCHANGE:
-                exchange = partial(self._exchange, route, origin, metadata)
-                return grpc.stream_stream_rpc_method_handler(self._on(route, exchange))
+                return grpc.stream_stream_rpc_method_handler(self._on(route, self._exchange, metadata))
             case Shape.FEED:
                 # As a stream too: gRPC's own handler would wait for the message without a bound.
-                return grpc.stream_stream_rpc_method_handler(self._on(route, partial(self._feed, route, origin)))
-
-    def _admit(self, route: Route, metadata: Metadata) -> Caller:
-        caller = self._identify(route.rpc, metadata)
-        if route.pool.full:
-            raise OverloadedError(f"too many open calls (lane `{route.rpc.lane.value}`); try again")
-        return caller
+                return grpc.stream_stream_rpc_method_handler(self._on(route, self._feed, metadata))
 
     def _identify(self, rpc: RPC, metadata: Metadata) -> Caller:
-        if rpc.roles == PUBLIC:
-            return NOBODY
-        caller = self._authenticator.authenticate(metadata)
-        if caller.roles.isdisjoint(rpc.roles):
-            raise PermissionDeniedError(f"`{caller.id}` may not call `{rpc.name}`")
-        return caller
+        return NOBODY if rpc.roles == PUBLIC else self._authenticator.authenticate(metadata)
 
-    def _on(self, route: Route, behavior: partial[Any]) -> partial[Any]:
+    def _refusing(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal) -> Any:  # noqa: ANN401 - gRPC has no types
+        def refuse(_: Iterator[bytes], context: Any) -> None:  # noqa: ANN401 - gRPC has no types
+            self._end(rpc, caller, metadata, refusal, context)
+
+        # A handler of streams waits for no message, so even a silent caller is refused at once. It runs on the
+        # server's default thread: gRPC's own must not wait for an observer.
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _on(self, route: Route, serve: Callable[..., Any], *what: object) -> partial[Any]:
+        behavior = partial(serve, route, *what)
         # How gRPC learns on which threads to run a handler.
         behavior.experimental_thread_pool = route.pool  # type: ignore[attr-defined]  # gRPC's own convention
         return behavior
 
-    def _unary(self, route: Route, origin: Origin, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
-        answer = self._attempt(route.rpc, origin, lambda: _work(route, origin, wire, context))
-        return _end(context, answer) if isinstance(answer, Refusal) else answer
+    def _unary(self, route: Route, caller: Caller, metadata: Metadata, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        answer = self._attempt(route.rpc, metadata, _work, route, caller, metadata, wire, context)
+        if isinstance(answer, Refusal):
+            self._end(route.rpc, caller, metadata, answer, context)
+        return answer
 
-    def _exchange(
-        self,
-        route: Route,
-        origin: Origin,
-        metadata: Metadata,
-        requests: Iterator[bytes],
-        context: Any,  # noqa: ANN401 - gRPC has no types
-    ) -> Iterator[bytes]:
+    def _exchange(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+        rpc = route.rpc
         with self._idle.watched(context.cancel) as touch:
             for wire in requests:
                 touch()
-                # The caller may have been removed since the stream was opened.
-                caller = self._attempt(route.rpc, origin, lambda: self._identify(route.rpc, metadata))
+                # The caller may have been removed, or lost its role, since the stream was opened.
+                caller = self._attempt(rpc, metadata, self._identify, rpc, metadata)
                 if isinstance(caller, Refusal):
-                    _end(context, caller)
-                    return
-                now = Origin(caller=caller, parent=origin.parent)
-                answer = self._attempt(route.rpc, now, partial(_work, route, now, wire, context))
-                if isinstance(answer, Refusal):
-                    answer = route.in_band(wire, answer) if route.in_band else _end(context, answer)
-                yield answer
+                    self._end(rpc, NOBODY, metadata, caller, context)
+                barred = self._attempt(rpc, metadata, _require_role, rpc, caller)
+                if barred is not None:
+                    self._end(rpc, caller, metadata, barred, context)
+                answer = self._attempt(rpc, metadata, _work, route, caller, metadata, wire, context)
+                if not isinstance(answer, Refusal):
+                    yield answer
+                elif route.in_band is None:
+                    self._end(rpc, caller, metadata, answer, context)
+                else:
+                    self._tell(rpc, caller, metadata, answer)
+                    yield route.in_band(wire, answer)
 
-    def _feed(self, route: Route, origin: Origin, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+    def _feed(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
         over = threading.Event()
         if not context.add_callback(over.set):
             return
         with self._idle.watched(context.cancel):
             wire = next(requests, None)
-        answers = self._attempt(route.rpc, origin, lambda: _open_feed(route, wire, over))
-        while not isinstance(answers, Refusal):
-            answer = self._attempt(route.rpc, origin, partial(_next_of_feed, answers))
-            if answer is None:
-                return
+        answers = self._attempt(route.rpc, metadata, _open_feed, route, wire, over)
+        if isinstance(answers, Refusal):
+            self._end(route.rpc, NOBODY, metadata, answers, context)
+        while (answer := self._attempt(route.rpc, metadata, _next_of_feed, answers)) is not None:
             if isinstance(answer, Refusal):
-                answers = answer
-            else:
-                yield answer
-        _end(context, answers)
+                self._end(route.rpc, NOBODY, metadata, answer, context)
+            yield answer
 
-    def _attempt(self, rpc: RPC, origin: Origin, work: Callable[[], T]) -> T | Refusal:
+    def _attempt(
+        self, rpc: RPC, metadata: Metadata, work: Callable[P, T], *args: P.args, **more: P.kwargs
+    ) -> T | Refusal:
         """Do some work; whatever goes wrong becomes a refusal, here and nowhere else."""
         try:
-            return work()
+            return work(*args, **more)
         except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes a status
             refusal = refusal_of(error)
             if refusal is None:
-                trace_id = origin.trace_id
+                trace_id = trace_id_of(trace_parent(metadata))
                 _LOG.exception("%s failed (trace id %s)", rpc.name, trace_id)
                 refusal = internal_error(trace_id)
+            return refusal
+
+    def _end(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, context: Any) -> NoReturn:  # noqa: ANN401 - gRPC has no types
+        """End an RPC with a status. Never returns: gRPC unwinds its handler with an exception of its own."""
+        self._tell(rpc, caller, metadata, refusal)
+        context.set_trailing_metadata(refusal.trailing_metadata)
+        context.abort(refusal.code, refusal.details)
+        raise AssertionError("gRPC's abort returned")
+
+    def _tell(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal) -> None:
+        parent = trace_parent(metadata).traceparent
         facts = {"rpc": rpc.name, "status": refusal.code.name}
         facts |= {"field": refusal.field} if refusal.field else {}
-        facts |= {"traceparent": origin.parent.traceparent} if origin.parent.traceparent else {}
-        caller, at = origin.caller, self._clock.now().wall_at
+        facts |= {"traceparent": parent} if parent else {}
+        at = self._clock.now().wall_at
         self._observer.event(
             Event(kind="request.refused", at=at, caller_id=caller.id, tenant=caller.tenant, facts=facts)
         )
-        return refusal
 
 
-def _work(route: Route, origin: Origin, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+def _require_admission(route: Route, caller: Caller) -> None:
+    _require_role(route.rpc, caller)
+    if route.pool.full:
+        raise OverloadedError(f"too many open calls (lane `{route.rpc.lane.value}`); try again")
+
+
+def _require_role(rpc: RPC, caller: Caller) -> None:
+    if rpc.roles != PUBLIC and caller.roles.isdisjoint(rpc.roles):
+        raise PermissionDeniedError(f"`{caller.id}` may not call `{rpc.name}`")
+
+
+def _work(route: Route, caller: Caller, metadata: Metadata, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
     if context.time_remaining() <= 0:
         raise DeadlinePassedError("the deadline has passed")
+    origin = Origin(caller=caller, parent=trace_parent(metadata))
     answer: bytes = route.handle(_read(route, wire), origin).SerializeToString()
     return answer
 
@@ -192,14 +212,3 @@ def _open_feed(route: Route, wire: bytes | None, over: threading.Event) -> Itera
 def _next_of_feed(answers: Iterator[Any]) -> bytes | None:
     answer = next(answers, None)
     return None if answer is None else answer.SerializeToString()
-
-
-def _refuse(refusal: Refusal, _: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
-    _end(context, refusal)
-    return iter(())
-
-
-def _end(context: Any, refusal: Refusal) -> Any:  # noqa: ANN401 - gRPC has no types
-    """End an RPC with a status; never returns, as gRPC unwinds the handler with an exception of its own."""
-    context.set_trailing_metadata(refusal.trailing_metadata)
-    context.abort(refusal.code, refusal.details)

@@ -22,17 +22,17 @@ class Origin:
     caller: Caller
     parent: TraceParent
 
-    @property
-    def trace_id(self) -> str:
-        """Return the caller's trace id, or a new one when it has none: to find the log by."""
-        match = _TRACE_ID.fullmatch(self.parent.traceparent)
-        return match[1] if match else secrets.token_hex(16)
-
 
 def trace_parent(metadata: Metadata) -> TraceParent:
     """Return the trace headers of an RPC. One that stands more than once is ignored: a trace decides nothing."""
     traceparent = _single(metadata, "traceparent")
     return TraceParent(traceparent=traceparent, tracestate=_single(metadata, "tracestate") if traceparent else "")
+
+
+def trace_id_of(parent: TraceParent) -> str:
+    """Return the caller's trace id, or a new one when it has none: to find the log by."""
+    match = _TRACE_ID.fullmatch(parent.traceparent)
+    return match[1] if match else secrets.token_hex(16)
 
 
 def _single(metadata: Metadata, name: str) -> str:

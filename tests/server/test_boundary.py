@@ -307,6 +307,14 @@ def test_refusals_name_caller_and_field(running: Running) -> None:
     }
 
 
+def test_a_denied_caller_is_named(running: Running) -> None:
+    """Who tried what it may not do is told by name."""
+    running.refused(AUTHORIZE, a_call().SerializeToString(), "approver")
+
+    event = running.notes.refusal()
+    assert (event.caller_id, event.facts["status"]) == ("approver", "PERMISSION_DENIED")
+
+
 def test_large_metadata_is_refused(running: Running) -> None:
     """Metadata beyond 8 KiB does not reach a handler."""
     refused = running.refused(AUTHORIZE, a_call().SerializeToString(), metadata=(("x", "y" * 9000),))
