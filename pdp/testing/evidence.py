@@ -1,0 +1,62 @@
+"""Keep what a PDP shows of itself, its trace and its record, where a test can look at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from pdp.model import Decision, TraceParent
+from pdp.observer import Event, Observers
+from pdp.record import DecisionLog, read_log
+from pdp.telemetry import Telemetry
+from pdp.telemetry.names import SPAN_DECISION
+
+KEY = b"a key that only tests ever use. "
+
+
+class Evidence:
+    """The observer of a PDP under test: real telemetry into memory, and a real decision log below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._exporter = InMemorySpanExporter()
+        provider = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self._log = DecisionLog(folder / "decisions.jsonl", key=KEY)
+        self._observers = Observers(Telemetry(provider, None, digest_key=KEY), self._log)
+
+    def decision(self, decision: Decision, parent: TraceParent) -> Decision:
+        """Trace a decision and write it down."""
+        return self._observers.decision(decision, parent)
+
+    def event(self, event: Event) -> None:
+        """Trace an event and write it down."""
+        self._observers.event(event)
+
+    @property
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        """Return every span so far, in the order in which they ended."""
+        return self._exporter.get_finished_spans()
+
+    @property
+    def decision_spans(self) -> tuple[dict[str, Any], ...]:
+        """Return the attributes of the span of each decision so far."""
+        return tuple(dict(span.attributes or {}) for span in self.spans if span.name == SPAN_DECISION)
+
+    @property
+    def records(self) -> tuple[dict[str, Any], ...]:
+        """Return every line of the log so far."""
+        return tuple(read_log(self._log.path))
+
+    @property
+    def decision_records(self) -> tuple[dict[str, Any], ...]:
+        """Return the line of each decision so far."""
+        return tuple(record for record in self.records if record["kind"] == "decision")
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()

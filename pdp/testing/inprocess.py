@@ -1,0 +1,173 @@
+"""Run the real server on loopback inside a test, on a bundle of the test's own and a clock that it moves."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pdp.app import Embedded, open_embedded
+from pdp.cache import DecisionCache
+from pdp.client import Client
+from pdp.errors import PDPError
+from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.model import Caller, Role
+from pdp.policy.child import PolicyChild
+from pdp.server.authentication import TokenAuthenticator
+from pdp.server.listener import Listener
+from pdp.server.policies import Evaluator
+from pdp.server.service import PDPServer
+from pdp.sessions.store import SessionStore
+from pdp.testing.bundles import compile_here
+from pdp.testing.clock import FakeClock
+from pdp.testing.evidence import Evidence
+
+# One caller for each role, with the role's name: what `pdp init` makes.
+ONE_OF_EACH_ROLE = tuple(Caller(id=role.value, kind="token", roles=frozenset({role})) for role in Role)
+
+_EVALUATE_SECONDS = 60.0
+# A machine that is busy with other tests must not turn an answer into a deny of the client's own.
+_CLIENT_SECONDS = 60.0
+
+
+class RunningServer:
+    """A server that runs, the parts behind it, and a client for each caller. `running_server` makes one."""
+
+    def __init__(
+        self,
+        server: PDPServer,
+        *,
+        embedded: Embedded,
+        evidence: Evidence,
+        clock: FakeClock,
+        policies: Path,
+        tokens: Mapping[str, str],
+        opened: ExitStack,
+    ) -> None:
+        self.embedded = embedded
+        self.evidence = evidence
+        self.clock = clock
+        self._server = server
+        self._policies = policies
+        self._tokens = tokens
+        self._opened = opened
+        self._clients: dict[str, Client] = {}
+
+    @property
+    def address(self) -> str:
+        """Return the address to connect to."""
+        return self._server.address
+
+    def token(self, caller_id: str) -> str:
+        """Return the bearer token of a caller."""
+        return self._tokens[caller_id]
+
+    def client(self, caller_id: str) -> Client:
+        """Return the client of a caller; it is closed with the server."""
+        if caller_id not in self._clients:
+            client = Client(self.address, token=self.token(caller_id), timeout=_CLIENT_SECONDS)
+            self._clients[caller_id] = self._opened.enter_context(client)
+        return self._clients[caller_id]
+
+    def write_policies(self, files: Mapping[str, bytes]) -> None:
+        """Replace the policy folder; the server goes on with what it has until it is told to reload."""
+        write_folder(self._policies, files)
+
+
+@contextmanager
+def running_server(
+    files: Mapping[str, bytes],
+    *,
+    callers: Sequence[Caller] = ONE_OF_EACH_ROLE,
+    clock: FakeClock | None = None,
+    store: SessionStore | None = None,
+    cache_size: int = 65536,
+    limits: Limits = DEFAULT_LIMITS,
+    trusted_attributes: frozenset[str] = frozenset(),
+    evaluator: Evaluator | None = None,
+) -> Iterator[RunningServer]:
+    """Serve a bundle, given as its files, while the `with` block runs.
+
+    The bundle is compiled in this process, so it should be the test's own. A `store` that is given stays open.
+    """
+    time = clock or FakeClock()
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(TemporaryDirectory(prefix="pdp-")))
+        write_folder(folder / "policies", files)
+        tokens = _write_callers(folder / "callers.yaml", callers)
+        evidence = Evidence(folder)
+        opened.callback(evidence.close)
+        embedded = open_embedded(
+            folder / "policies",
+            sessions=store,
+            clock=time,
+            observer=evidence,
+            cache=DecisionCache(size=cache_size),
+            limits=limits,
+            trusted_attributes=trusted_attributes,
+            compile_files=compile_here,
+        )
+        if store is None:
+            opened.callback(embedded.close)
+        if evaluator is None:
+            child = PolicyChild(timeout=_EVALUATE_SECONDS)
+            opened.callback(child.close)
+            evaluator = child
+        server = PDPServer(
+            Listener(address="127.0.0.1:0"),
+            authorizer=embedded.authorizer,
+            registrar=embedded.registrar,
+            keeper=embedded.keeper,
+            evaluator=evaluator,
+            authenticator=TokenAuthenticator(folder / "callers.yaml"),
+            observer=evidence,
+            clock=time,
+            healthy=lambda: _healthy(embedded),
+            limits=limits,
+        )
+        opened.enter_context(server)
+        # Closed before the server stops, so that no connection keeps it waiting.
+        clients = opened.enter_context(ExitStack())
+        yield RunningServer(
+            server,
+            embedded=embedded,
+            evidence=evidence,
+            clock=time,
+            policies=folder / "policies",
+            tokens=tokens,
+            opened=clients,
+        )
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make a folder hold exactly these files, named relative to it."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in files:
+            path.unlink()
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _write_callers(file: Path, callers: Sequence[Caller]) -> dict[str, str]:
+    tokens = {caller.id: "pdpt_" + secrets.token_urlsafe(32) for caller in callers}
+    lines = []
+    for caller in callers:
+        digest = hashlib.sha256(tokens[caller.id].encode("ascii")).hexdigest()
+        roles = ", ".join(sorted(role.value for role in caller.roles))
+        lines += [f"{caller.id}:", f"  token_sha256: '{digest}'", f"  roles: [{roles}]", f"  tenant: {caller.tenant}"]
+    file.write_text("\n".join(lines) + "\n", encoding="ascii")
+    file.chmod(0o600)
+    return tokens
+
+
+def _healthy(embedded: Embedded) -> bool:
+    try:
+        embedded.keeper.current()
+    except PDPError:
+        return False
+    return True

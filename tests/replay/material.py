@@ -1,0 +1,51 @@
+"""Read workloads, and make tool definitions for those that bring calls only."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pdp.testing.bundles import tool
+
+JSON = dict[str, Any]
+
+_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+
+
+def rows(path: Path) -> Iterator[JSON]:
+    """Yield the objects of a file with one per line, packed or not."""
+    content = path.read_bytes()
+    text = gzip.decompress(content) if path.suffix == ".gz" else content
+    for line in text.splitlines():
+        yield json.loads(line)
+
+
+def definitions_of(calls: Iterable[JSON]) -> list[JSON]:
+    """Return a definition for each tool in the calls; what every call of a tool names is required.
+
+    A call has a `tool` and its `args`. The definitions are sorted by name.
+    """
+    arguments: dict[str, list[JSON]] = {}
+    for call in calls:
+        arguments.setdefault(call["tool"], []).append(call["args"])
+    return [_definition(name, seen) for name, seen in sorted(arguments.items())]
+
+
+def _definition(name: str, seen: list[JSON]) -> JSON:
+    values: dict[str, list[Any]] = {}
+    for arguments in seen:
+        for parameter, value in arguments.items():
+            values.setdefault(parameter, []).append(value)
+    properties = {parameter: _schema(found) for parameter, found in values.items()}
+    return tool(name, properties, [parameter for parameter, found in values.items() if len(found) == len(seen)])
+
+
+def _schema(values: list[Any]) -> JSON:
+    kinds = sorted({_KINDS[type(value)] for value in values})
+    if kinds == ["array"]:
+        items = [item for value in values for item in value]
+        return {"type": "array", "items": _schema(items)} if items else {"type": "array"}
+    return {"type": kinds[0] if len(kinds) == 1 else kinds}
