@@ -106,7 +106,7 @@ class App:
     def __init__(self, settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
         from pdp.record import DecisionLog  # noqa: PLC0415 - see above
-        from pdp.server.authentication import TokenAuthenticator  # noqa: PLC0415 - see above
+        from pdp.server.authentication import CALLERS_FILE, TokenAuthenticator  # noqa: PLC0415 - see above
         from pdp.server.listener import Listener, TLSFiles  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
         from pdp.telemetry import TelemetrySettings, build_telemetry  # noqa: PLC0415 - see above
@@ -136,6 +136,7 @@ class App:
                 limits=settings.limits,
                 trusted_attributes=frozenset(settings.sessions.trusted_attributes),
             )
+            self._authenticator = TokenAuthenticator(data / CALLERS_FILE)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
             tls = settings.server.tls_certificate and settings.server.tls_key
@@ -150,12 +151,13 @@ class App:
                 registrar=self.embedded.registrar,
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,
-                authenticator=TokenAuthenticator(data / "callers.yaml"),
+                authenticator=self._authenticator,
                 observer=watchers,
                 clock=time,
                 healthy=self._healthy,
                 limits=settings.limits,
                 reflection=settings.server.reflection,
+                call_threads=settings.server.threads,
             )
             if settings.policies.watch:
                 self._watch(Path(settings.policies.folder))
@@ -177,6 +179,13 @@ class App:
             self._opened.close()
             raise
         return self._server.port
+
+    def reload_callers(self) -> None:
+        """Read who may call again; go on with the callers as they were when the file is wrong."""
+        try:
+            self._authenticator.reload()
+        except ConfigurationError as error:
+            _LOG.error("the callers were not read again: %s", error)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server has been stopped; False when `timeout` seconds were not enough."""

@@ -114,9 +114,9 @@ class Authorizer:
         """Decide about several calls on one snapshot, in order. Raises what `authorize` raises."""
         started = perf_counter_ns()
         snapshots = self._snapshots({request.call.session_handle for request in requests}, caller)
-        for request in requests:
+        for place, request in enumerate(requests):
             # A field that is wrong in any call is refused before anything is decided.
-            self._facts(snapshots[request.call.session_handle].bundle, request.call)
+            self._facts(snapshots[request.call.session_handle].bundle, request.call, f"requests[{place}].")
         decisions = []
         for request in requests:
             snapshot = snapshots[request.call.session_handle]
@@ -177,7 +177,7 @@ class Authorizer:
             return deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE
         if not cacheable or ruling.basis is Basis.POLICY_ERROR or ruling.ancestor_basis is Basis.POLICY_ERROR:
             return ruling, CacheResult.BYPASS
-        self._cache.put(key, ruling, earliest_end(snapshot.chain), snapshot.now)
+        self._cache.put(key, ruling, earliest_end(snapshot.chain, snapshot.now), snapshot.now)
         return ruling, CacheResult.MISS
 
     def _evaluate(self, snapshot: Snapshot, call: Call, caller: Caller, facts: Mapping[str, Any]) -> Ruling:
@@ -253,13 +253,13 @@ class Authorizer:
         chain = view.chain if view.chain and view.chain[0].tenant == caller.tenant else ()
         return Snapshot(bundle=bundle, chain=chain, now=no_earlier(now, view.high_water_at), wall_at=now.wall_at)
 
-    def _facts(self, bundle: Bundle, call: Call) -> Mapping[str, Any]:
+    def _facts(self, bundle: Bundle, call: Call, place: str = "") -> Mapping[str, Any]:
         if not call.facts_json and not bundle.caller_facts.required:
             return {}
         try:
             facts, _ = bundle.caller_facts.convert(parse_object(call.facts_json, self._limits))
         except (InvalidJSONError, InvalidArgumentsError) as error:
-            raise InvalidRequestError("call.facts_json", str(error)) from None
+            raise InvalidRequestError(f"{place}call.facts_json", str(error)) from None
         return facts
 
     def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, *, passed: bool) -> str:

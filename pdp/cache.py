@@ -68,7 +68,7 @@ class DecisionCache:
         """Remember a ruling until the session's end, at most `max_ttl` seconds from now."""
         if self._size:
             with self._lock:
-                self._entries[key] = (ruling, session_end.earliest(Deadline.after(now, self.max_ttl)))
+                self._entries[key] = (ruling, Deadline.after(now, self.max_ttl).earliest(session_end))
 
     def clear(self) -> None:
         """Forget everything. Never needed for an answer to be right."""

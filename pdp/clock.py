@@ -66,12 +66,13 @@ class Deadline:
         return now.boot_id == self.boot_id and now.boot_at >= self.boot_at
 
     def earliest(self, other: Deadline) -> Deadline:
-        """Return the deadline that passes when either of the two does."""
-        if self.boot_id != other.boot_id:
-            return self if self.wall_at <= other.wall_at else other
+        """Return the deadline that passes when either of the two does; `self` is of the present boot, if one is.
+
+        The clock of another boot has stopped: of `other` only the wall clock counts then, and of `self` both.
+        """
         return Deadline(
             wall_at=min(self.wall_at, other.wall_at),
-            boot_at=min(self.boot_at, other.boot_at),
+            boot_at=min(self.boot_at, other.boot_at) if self.boot_id == other.boot_id else self.boot_at,
             boot_id=self.boot_id,
         )
 

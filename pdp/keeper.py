@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pdp.clock import Clock, Instant
+from pdp.clock import Clock, Instant, no_earlier
 from pdp.errors import BundleError, BundleUnavailableError, PDPError, Problem
 from pdp.limits import Limits
 from pdp.model import Session, SessionState
@@ -122,7 +122,8 @@ class BundleKeeper:
         before = self._sessions.active_bundle()
         # INVARIANT: loaded before active, so that this worker never lacks what it activates itself.
         self._keep(bundle)
-        now = self._clock.now()
+        # As everywhere: what was once written down, the wall clock cannot take back.
+        now = no_earlier(self._clock.now(), self._sessions.view(bytes(32)).high_water_at)
         active = ActiveBundle(version=bundle.version, activated_at=now.wall_at, activated_by=by)
 
         def recaptured(session: Session) -> Session | None:

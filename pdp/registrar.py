@@ -115,7 +115,7 @@ class Registrar:
         self._require_policy(bundle, REQUEST_SESSION, draft, scope, caller, speaker=draft.user, grants=())
         if parents and self._may_delegate(draft, scope, parents, bundle, caller):
             approved = lifecycle.approve(
-                draft, now, scope=scope, grants=(), by=parents[0].id, no_later_than=earliest_end(parents)
+                draft, now, scope=scope, grants=(), by=parents[0].id, no_later_than=earliest_end(parents, now)
             )
             draft = replace(approved, epoch=1)
         self._insert(draft, bundle, now, caller)
@@ -142,7 +142,7 @@ class Registrar:
         if request_digest != _request_digest(session, scope):
             raise WrongStateError("what was shown is not what would be approved now; look at the session again")
         self._require_policy(bundle, APPROVE_SESSION, session, scope, caller, speaker=caller.id, grants=grants)
-        bound = earliest_end(parents) if parents else None
+        bound = earliest_end(parents, now) if parents else None
         approved = lifecycle.approve(session, now, scope=scope, grants=grants, by=caller.id, no_later_than=bound)
         self._sessions.update([approved], wall_at=now.wall_at)
         self._tell("session.approved", approved, caller, now, by=caller.id, grants=",".join(approved.grants))

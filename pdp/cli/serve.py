@@ -24,13 +24,14 @@ def serve(*, settings: Settings) -> None:
     """Run the server.
 
     A first start writes tokens and keys, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running
-    calls finish; a second one ends the process at once.
+    calls finish; a second one ends the process at once. SIGHUP reads the callers again.
     """
     if prepare(settings):
         click.echo(f"first start: the tokens of all callers are in `{settings.tokens_folder}`", err=True)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     stopping = _stop_on_signals()
     app = build(settings)
+    signal.signal(signal.SIGHUP, lambda _number, _frame: app.reload_callers())
     app.start()
     try:
         click.echo(f"listening on {app.address}")

@@ -27,7 +27,7 @@ from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
 
 # Measured: more threads make calls slower, because all share one interpreter lock.
-_CALL_THREADS = 4
+CALL_THREADS = 4
 _AUTHORING_THREADS = 2
 _AUTHORING_BOUND = 16
 _PROBE_THREADS = 2
@@ -71,6 +71,7 @@ class PDPServer:
         healthy: Callable[[], bool],
         limits: Limits = DEFAULT_LIMITS,
         reflection: bool = False,
+        call_threads: int = CALL_THREADS,
         share_port: bool = False,
         look_seconds: float = _LOOK_SECONDS,
     ) -> None:
@@ -88,7 +89,7 @@ class PDPServer:
         if reflection:
             services[REFLECTION] = ReflectionHandlers((*services, REFLECTION))
         bounds = {
-            Lane.CALLS: (_CALL_THREADS, limits.concurrent_calls),
+            Lane.CALLS: (call_threads, limits.concurrent_calls),
             Lane.STREAMS: (limits.streams, limits.streams),
             Lane.AUTHORING: (_AUTHORING_THREADS, _AUTHORING_BOUND),
             Lane.PROBES: (_PROBE_THREADS, _PROBE_BOUND),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 
 from pdp.clock import Deadline, Instant
 from pdp.errors import WrongStateError
@@ -23,10 +24,11 @@ def state_of(session: Session, now: Instant) -> SessionState:
     return session.state
 
 
-def earliest_end(chain: Sequence[Session]) -> Deadline:
+def earliest_end(chain: Sequence[Session], now: Instant) -> Deadline:
     """Return the end of the first session of a chain to end; the chain holds at least one."""
-    end = chain[0].deadline
-    for session in chain[1:]:
+    # Begins with this boot, so that its clock counts whichever sessions of the chain are older than it.
+    end = Deadline(wall_at=inf, boot_at=inf, boot_id=now.boot_id)
+    for session in chain:
         end = end.earliest(session.deadline)
     return end
 
@@ -82,7 +84,8 @@ def narrow(
         session,
         epoch=session.epoch + 1,
         scope=scope,
-        deadline=session.deadline.earliest(deadline),
+        # The new deadline was set in this boot, the present one perhaps in an older one.
+        deadline=deadline.earliest(session.deadline),
         labels=tuple(sorted({*session.labels, *labels})),
     )
     return None if replace(narrowed, epoch=session.epoch) == session else narrowed

@@ -317,6 +317,26 @@ def test_server_stops_on_signal(own_server: Server, number: signal.Signals) -> N
     assert "Traceback" not in err
 
 
+def test_callers_are_read_again_on_signal(own_server: Server, run: Run) -> None:
+    """A caller that was taken out of the file is refused after SIGHUP."""
+    callers = own_server.folder / ".pdp" / "callers.yaml"
+    text = callers.read_text(encoding="ascii")
+    listing = ("session", "list", "--json")
+    environment = {"PDP_ADDRESS": own_server.address}
+
+    def codes_until(wanted: int) -> int:
+        own_server.process.send_signal(signal.SIGHUP)
+        # The signal is handled a moment later; the run's own time limit bounds the waiting.
+        while (code := run(*listing, env=environment).exit_code) != wanted:
+            own_server.process.send_signal(signal.SIGHUP)
+        return code
+
+    callers.write_text(text.replace("approver:", "somebody:").replace("[approver]", "[author]"), encoding="ascii")
+    assert 2 == codes_until(2)
+    callers.write_text(text, encoding="ascii")
+    assert 0 == codes_until(0)
+
+
 def test_sessions_outlive_the_server(own_server: Server, run: Run) -> None:
     """A second start makes no new tokens, and a session from before is still approved."""
     run("session", "request", *WANTED, "--handle-file", "handle", env={"PDP_ADDRESS": own_server.address})
