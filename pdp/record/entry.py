@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from json.encoder import encode_basestring_ascii as _text
 from typing import Any
 
 from pdp.jsontext import keyed_digest
@@ -22,49 +23,34 @@ _JSON = json.JSONEncoder(separators=(",", ":"), sort_keys=True, check_circular=F
 
 
 def decision_line(decision: Decision, key: bytes) -> bytes:
-    """Return the line for a decision. Digests of what must not be guessed are keyed with `key`."""
-    ruling = decision.ruling
-    entry = {
-        "v": VERSION,
-        "kind": "decision",
-        "id": decision.id,
-        "time": _time(decision.decided_at),
-        "outcome": ruling.outcome.value,
-        "basis": ruling.basis.value,
-        "policies": ruling.policies,
-        "errors": ruling.errors,
-        "detail": ruling.detail,
-        "ancestor_id": ruling.ancestor_id,
-        "ancestor_basis": ruling.ancestor_basis.value if ruling.ancestor_basis else "",
-        "obligations": [],
-        "session_id": decision.session_id,
-        "session_epoch": decision.session_epoch,
-        "ancestors": decision.ancestor_ids,
-        "user": decision.user,
-        "agent": decision.agent,
-        "tenant": decision.tenant,
-        "environment": decision.environment,
-        "opened_by": decision.opened_by,
-        "caller_id": decision.caller.id,
-        "caller_kind": decision.caller.kind,
-        "server": decision.server[:_TEXT_CHARACTERS],
-        "tool": decision.tool[:_TEXT_CHARACTERS],
-        "definition_digest": decision.definition_digest,
-        "arguments_digest": keyed_digest(key, decision.arguments_digest),
-        "resource_type": ruling.resource_type,
-        "bundle_version": decision.bundle_version,
-        "cache": decision.cache_result.value,
-        "duration_us": round(decision.duration_us, 1),
-        "request_id": decision.request_id,
-        "tool_call_id": decision.tool_call_id,
-        "trace_id": decision.trace_id,
-        "span_id": decision.span_id,
-    }
+    """Return the line for a decision. Digests of what must not be guessed are keyed with `key`.
+
+    Every decision waits for its line, so it is written by hand: an encoder takes twice as long.
+    """
+    ruling, caller = decision.ruling, decision.caller
     if ruling.log_resource or not ruling.resource_id:
-        entry["resource_id"] = ruling.resource_id
+        resource = f'"resource_id":{_text(ruling.resource_id)}'
     else:
-        entry["resource_digest"] = keyed_digest(key, ruling.resource_id)
-    return _line(entry)
+        resource = f'"resource_digest":{_text(keyed_digest(key, ruling.resource_id))}'
+    ancestor_basis = ruling.ancestor_basis.value if ruling.ancestor_basis else ""
+    return (
+        f'{{"agent":{_text(decision.agent)},"ancestor_basis":"{ancestor_basis}",'
+        f'"ancestor_id":{_text(ruling.ancestor_id)},"ancestors":{_texts(decision.ancestor_ids)},'
+        f'"arguments_digest":{_text(keyed_digest(key, decision.arguments_digest))},"basis":"{ruling.basis.value}",'
+        f'"bundle_version":{_text(decision.bundle_version)},"cache":"{decision.cache_result.value}",'
+        f'"caller_id":{_text(caller.id)},"caller_kind":{_text(caller.kind)},'
+        f'"definition_digest":{_text(decision.definition_digest)},"detail":{_text(ruling.detail)},'
+        f'"duration_us":{round(decision.duration_us, 1)},"environment":{_text(decision.environment)},'
+        f'"errors":{_texts(ruling.errors)},"id":{_text(decision.id)},"kind":"decision","obligations":[],'
+        f'"opened_by":{_text(decision.opened_by)},"outcome":"{ruling.outcome.value}",'
+        f'"policies":{_texts(ruling.policies)},"request_id":{_text(decision.request_id)},{resource},'
+        f'"resource_type":{_text(ruling.resource_type)},"server":{_text(decision.server[:_TEXT_CHARACTERS])},'
+        f'"session_epoch":{decision.session_epoch},"session_id":{_text(decision.session_id)},'
+        f'"span_id":{_text(decision.span_id)},"tenant":{_text(decision.tenant)},'
+        f'"time":"{_time(decision.decided_at)}","tool":{_text(decision.tool[:_TEXT_CHARACTERS])},'
+        f'"tool_call_id":{_text(decision.tool_call_id)},"trace_id":{_text(decision.trace_id)},'
+        f'"user":{_text(decision.user)},"v":{VERSION}}}\n'
+    ).encode("ascii")
 
 
 def event_line(event: Event) -> bytes:
@@ -82,6 +68,10 @@ def event_line(event: Event) -> bytes:
             "facts": {name: fact[:_TEXT_CHARACTERS] for name, fact in event.facts.items()},
         }
     )
+
+
+def _texts(values: tuple[str, ...]) -> str:
+    return "[" + ",".join(map(_text, values)) + "]"
 
 
 def _line(entry: dict[str, Any]) -> bytes:
