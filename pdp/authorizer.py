@@ -233,7 +233,10 @@ class Authorizer:
         seen = set()
         for session in snapshot.chain:
             question = _question(session, resource, context, snapshot.wall_at)
-            known = self._known(snapshot.bundle, session)
+            try:
+                known = self._known(snapshot.bundle, session)
+            except ValueError:
+                return Visibility.NEVER
             seen.add(snapshot.bundle.slice(tool.action).visibility(question, known, mapped=mapped))
         if Visibility.NEVER in seen:
             return Visibility.NEVER
@@ -266,7 +269,8 @@ class Authorizer:
         fresh = self._new_id()
         if not request.request_id:
             return fresh
-        first = self._retries.claim(caller.id, request.request_id, request.call, fresh, now)
+        # What the gate denies has an id of its own: a retry that passes later is another decision.
+        first = self._retries.claim(caller.id, request.request_id, request.call, fresh if passed else "", now)
         return first if passed else fresh
 
 

@@ -105,12 +105,13 @@ class RequestMemory:
     def claim(self, caller_id: str, request_id: str, call: Call, fresh_id: str, now: Instant) -> str:
         """Return the decision id of the first try of this call under this request id, else `fresh_id`.
 
+        An empty `fresh_id` takes the request id for this call and leaves the decision id to a later try.
         Raise `RequestIdConflictError` when the request id was used for another call.
         """
         asked = _asked(call)
         with self._lock:
             entry = self._entries.get((caller_id, request_id))
-            if entry is None or entry[2].passed(now):
+            if entry is None or entry[2].passed(now) or (entry[0] == asked and not entry[1]):
                 self._entries[caller_id, request_id] = (asked, fresh_id, Deadline.after(now, self._ttl))
                 return fresh_id
         if entry[0] != asked:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import rfc8785
@@ -19,7 +19,7 @@ MINTING_KEYS = frozenset({"__entity", "__extn", "__expr"})
 
 # The integers that a double holds exactly, and the only ones that RFC 8785 writes as integers.
 _SAFE_INTEGER = 2**53 - 1
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -40,8 +40,9 @@ def parse(text: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:  # noqa: ANN401 
         raise InvalidJSONError("not UTF-8") from None
     except json.JSONDecodeError as error:
         raise InvalidJSONError(f"not JSON (at character {error.pos})") from None
-    except (RecursionError, ValueError):
-        # ValueError: an integer with more digits than the interpreter converts.
+    except (RecursionError, ValueError, InvalidOperation):
+        # ValueError: an integer with more digits than the interpreter converts. InvalidOperation: an exponent beyond
+        # what a `Decimal` holds.
         raise InvalidJSONError("a number is too long, or the text is too deep") from None
     _check_values(value, limits)
     return value
@@ -113,6 +114,9 @@ def _check_depth(text: bytes, limits: Limits) -> None:
     depth = 0
     for match in _STRING_OR_BRACKET.finditer(text):
         token = match.group()
+        if token == b'"':
+            # To look for a string's end from every further quote too would take the square of the text's length.
+            raise InvalidJSONError(f"not JSON (at character {len(text[: match.start()].decode('utf-8', 'replace'))})")
         if token in b"[{":
             depth += 1
             if depth > limits.arguments_depth:

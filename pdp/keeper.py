@@ -13,7 +13,7 @@ from pdp.errors import BundleError, BundleUnavailableError, PDPError, Problem
 from pdp.limits import Limits
 from pdp.model import Session, SessionState
 from pdp.observer import Event, Observer
-from pdp.policy.bundle import Bundle, Compile, load_bundle
+from pdp.policy.bundle import Bundle, Compile, check_bundle, load_bundle
 from pdp.policy.contents import version_of
 from pdp.sessions.lifecycle import recapture
 from pdp.sessions.store import ActiveBundle, SessionStore
@@ -57,6 +57,7 @@ class BundleKeeper:
         self._loaded: Mapping[str, Bundle] = {}
         self._load_errors: tuple[Problem, ...] = ()
         self._changing = threading.Lock()
+        self._keeping = threading.Lock()
         self._catching_up = threading.Lock()
 
     def bundle_for(self, active: ActiveBundle | None) -> Bundle:
@@ -113,10 +114,11 @@ class BundleKeeper:
     def check(self, files: Files | None) -> tuple[tuple[Problem, ...], str]:
         """Return what is wrong with a bundle (None: the policy folder), and its version when nothing is."""
         try:
-            bundle = load_bundle(self._read() if files is None else files, self._limits, self._compile)
+            checked = self._read() if files is None else files
+            check_bundle(checked, self._limits, self._compile)
         except BundleError as error:
             return error.problems, ""
-        return (), bundle.version
+        return (), version_of(checked)
 
     def _activate(self, bundle: Bundle, files: Files, by: str) -> bool:
         before = self._sessions.active_bundle()
@@ -154,9 +156,12 @@ class BundleKeeper:
         )
 
     def _keep(self, bundle: Bundle) -> None:
-        # The bundle before stays, for decisions that began with it.
-        kept = [one for one in self._loaded.values() if one.version != bundle.version][-1:]
-        self._loaded = {one.version: one for one in [*kept, bundle]}
+        with self._keeping:
+            # The active one stays whatever is loaded beside it, and the one before for decisions that began with it.
+            active = self._sessions.active_bundle()
+            others = [one for one in self._loaded.values() if one.version != bundle.version]
+            kept = [one for one in others[:-1] if active is not None and one.version == active.version] + others[-1:]
+            self._loaded = {one.version: one for one in [*kept, bundle]}
 
     def _refused(self, problems: tuple[Problem, ...]) -> None:
         self._load_errors = problems
@@ -166,7 +171,11 @@ class BundleKeeper:
     def _catch_up_soon(self, active: ActiveBundle) -> None:
         # One thread at a time; the calls that arrive meanwhile are told to try again.
         if self._catching_up.acquire(blocking=False):
-            threading.Thread(target=self._catch_up_then_release, args=(active,), daemon=True).start()
+            try:
+                threading.Thread(target=self._catch_up_then_release, args=(active,), daemon=True).start()
+            except RuntimeError:
+                # No thread is to be had now; the next call tries again.
+                self._catching_up.release()
 
     def _catch_up_then_release(self, active: ActiveBundle) -> None:
         try:

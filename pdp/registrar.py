@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import isfinite
 from typing import Literal
 
 from pdp.clock import Clock, Deadline, Instant, no_earlier
@@ -15,10 +17,11 @@ from pdp.errors import (
     PermissionDeniedError,
     WrongStateError,
 )
+from pdp.gate import deny
 from pdp.ids import handle_digest, new_handle, new_session_id
 from pdp.jsontext import canonical, digest, parse_object
 from pdp.limits import Limits
-from pdp.model import Caller, Role, Ruling, Scope, Session, SessionState
+from pdp.model import Basis, Caller, Role, Ruling, Scope, Session, SessionState
 from pdp.observer import Event, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import Question, datetime_value
@@ -30,6 +33,8 @@ from pdp.sessions.store import ActiveBundle, SessionFilter, SessionStore
 
 _PAGE = 50
 _LARGEST_PAGE = 1000
+# Each narrowing may add labels, and every decision looks at all of them.
+_MOST_LABELS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +46,9 @@ class SessionRequest:
     purpose: str
     tool_patterns: tuple[str, ...]
     duration: float | None = None
-    parent_handle: str = ""
+    parent_handle: str = field(default="", repr=False)
     environment: str = ""
-    attributes_json: bytes = b""
+    attributes_json: bytes = field(default=b"", repr=False)
     labels: tuple[str, ...] = ()
     may_delegate: bool = False
 
@@ -209,9 +214,11 @@ class Registrar:
             opened_by="" if _sees_all(caller) else caller.id,
             states=_stored_states(state),
         )
+        # Sessions whose state is computed may be few among many: small steps would visit the store once for each.
+        step = size if state is None else _LARGEST_PAGE
         found: list[SessionView] = []
         while True:
-            page = self._sessions.select(which, limit=size, before=before)
+            page = self._sessions.select(which, limit=step, before=before)
             for session in page:
                 # EXPIRED is computed, so the store cannot filter by it.
                 if state in (None, state_of(session, now)):
@@ -219,7 +226,7 @@ class Registrar:
                 before = (session.requested_at, session.id)
                 if len(found) == size:
                     return tuple(found), _page_token(before)
-            if len(page) < size:
+            if len(page) < step:
                 return tuple(found), ""
 
     def narrow(
@@ -237,11 +244,15 @@ class Registrar:
         else changed it first.
         """
         _require_patterns(tool_patterns, self._limits)
+        if expires_at is not None and not isfinite(expires_at):
+            raise InvalidRequestError("expire_time", "must be a moment")
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         session = chain[0]
         if session.scope is None:
             raise WrongStateError(f"the session is {state_of(session, now).value}, not active")
+        if len({*session.labels, *labels}) > max(_MOST_LABELS, len(session.labels)):
+            raise InvalidRequestError("labels", f"more than {_MOST_LABELS} together")
         keep = ToolPatterns(tool_patterns)
         tools = {a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)}
         end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
@@ -255,12 +266,15 @@ class Registrar:
 
     def _insert(self, draft: Session, bundle: Bundle, now: Instant, caller: Caller) -> None:
         self._sessions.insert(draft, wall_at=now.wall_at)
-        # A bundle that became active between reading the directory and inserting has not seen this session.
-        active = self._bundle()
-        if active.version != bundle.version:
-            captured = active.directory.capture(draft.user, draft.agent)
+        # A bundle that became active between reading the directory and inserting has not seen this session. Once more
+        # after each change: the next bundle may have become active before it, and what that one captured is the newer.
+        seen = bundle.version
+        while (active := self._bundle()).version != seen:
+            seen, captured = active.version, active.directory.capture(draft.user, draft.agent)
             self._sessions.change_tree(
-                draft.id, lambda session: lifecycle.recapture(session, now, captured, by=caller.id), wall_at=now.wall_at
+                draft.id,
+                partial(lifecycle.recapture, now=now, entities_json=captured, by=caller.id),
+                wall_at=now.wall_at,
             )
 
     def _draft(
@@ -400,6 +414,8 @@ class Registrar:
         try:
             known = bundle.session_entities(session, speaker=speaker)
         except ValueError:
+            if action != REQUEST_SESSION:
+                return deny(Basis.POLICY_ERROR, "the entities do not fit the schema")
             raise InvalidRequestError("user_attributes_json", "does not fit the schema of the bundle") from None
         return bundle.slice(action).ask(question, known)
 

@@ -26,14 +26,17 @@ def reads(policy: Tree) -> list[str] | None:
 
     Attributes of the context by name, and `resource` when it matters beyond its type and server. A `context` that does
     not stand directly under an attribute or a `has` could be read as a whole.
+
+    Whether something else stands below a server depends on the resource too: what a call is mapped to stands below
+    the server of the call, for this one call.
     """
     found = set()
-    if not _known_beforehand(policy["resource"]):
+    if not _known_beforehand(policy["resource"]) or _below_server(policy["principal"]):
         found.add("resource")
     for node in _nodes([condition["body"] for condition in policy["conditions"]]):
         if node.get("Var") == "context":
             return None
-        if node.get("Var") == "resource":
+        if node.get("Var") == "resource" or _could_ask_for_server(node):
             found.add("resource")
         if (attribute := _context_attribute(node)) is not None:
             found.add(f"context.{attribute}")
@@ -58,6 +61,23 @@ def _known_beforehand(scope: Tree) -> bool:
     if "entity" not in within:
         return True
     return bool(_bare(within["entity"])["type"] == "Server")
+
+
+def _below_server(scope: Tree) -> bool:
+    within = scope.get("in", scope)
+    return "entity" in within and bool(_bare(within["entity"])["type"] == "Server")
+
+
+def _could_ask_for_server(node: dict[str, Any]) -> bool:
+    """Say whether a node is a test for ancestors that are not all named, or one of which is a server."""
+    inner = node.get("in") or node.get("is")
+    if not isinstance(inner, dict) or inner.get("left") == {"Var": "action"}:
+        return False
+    above = inner.get("in" if "is" in node else "right")
+    if above is None:
+        return False
+    named = [one.get("Value") for one in (above.get("Set") or [above])]
+    return not all(isinstance(one, dict) and _bare(one).get("type", "Server") != "Server" for one in named)
 
 
 def _nodes(roots: list[Tree]) -> Iterator[dict[str, Any]]:

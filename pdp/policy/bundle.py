@@ -13,8 +13,8 @@ from pdp.errors import BundleError, Problem
 from pdp.limits import Limits
 from pdp.model import Session
 from pdp.policy.catalogue import Catalogue, Tool, action_schema
-from pdp.policy.contents import Contents, read_contents, version_of
-from pdp.policy.directory import Directory, entity
+from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
+from pdp.policy.directory import Directory, entity, references
 from pdp.policy.engine import PolicySource, SessionEntities, Slice, StackCheck
 from pdp.policy.schema import SESSION_ACTIONS, preamble, session_action
 
@@ -74,9 +74,11 @@ class Bundle:
         """
         entities = {(one["uid"]["type"], one["uid"]["id"]): one for one in json.loads(session.entities_json)}
         user = entities[("User", session.user)]
-        user["attrs"] |= json.loads(session.attributes_json)
+        vouched = json.loads(session.attributes_json)
+        user["attrs"] |= vouched
         grants = [("Grant", grant) for grant in session.grants]
         made = [entity(("Session", session.id), _attributes(session), grants), *(entity(g, {}, ()) for g in grants)]
+        made += self.directory.closure(references(vouched)).values()
         if speaker is not None and ("User", speaker) not in entities:
             made += self.directory.closure([("User", speaker)]).values() or [entity(("User", speaker), {}, ())]
         for one in made:
@@ -123,15 +125,24 @@ def load_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compi
 
     Raise `BundleError` naming every problem that was found, and whatever `compile_files` raises.
     """
-    contents = read_contents(files, limits)
+    policies = check_bundle(files, limits, compile_files)
+    return Bundle(version_of(files), read_contents(files, limits), policies, StackCheck(limits))
+
+
+def check_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> list[PolicySource]:
+    """Return the policies of a bundle that could be loaded. Raises what `load_bundle` raises.
+
+    Beyond their sizes, the files are looked at by `compile_files` alone: what nobody has checked yet may take long.
+    """
+    require_sizes(files, limits)
     job = {
-        "files": {name: content.decode("utf-8") for name, content in files.items()},
+        "files": {name: content.decode("utf-8", "surrogateescape") for name, content in files.items()},
         "limits": {name: getattr(limits, name) for name in Limits.__slots__},
     }
     result = compile_files(job)
     if "problems" in result:
         raise BundleError(tuple(Problem(*problem) for problem in result["problems"]))
-    return Bundle(version_of(files), contents, [_source(policy) for policy in result["policies"]], StackCheck(limits))
+    return [_source(policy) for policy in result["policies"]]
 
 
 def _source(policy: Mapping[str, Any]) -> PolicySource:

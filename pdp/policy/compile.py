@@ -34,10 +34,12 @@ def compile_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
     """
     limits = Limits(**job["limits"])
     try:
-        contents = read_contents({path: text.encode("utf-8") for path, text in job["files"].items()}, limits)
+        contents = read_contents(
+            {path: text.encode("utf-8", "surrogateescape") for path, text in job["files"].items()}, limits
+        )
         return {"policies": _compile(contents, limits)}
     except BundleError as error:
-        return {"problems": [[problem.file, problem.line, problem.message] for problem in error.problems]}
+        return {"problems": [[problem.file, problem.line, _one_line(problem.message)] for problem in error.problems]}
 
 
 def _compile(contents: Contents, limits: Limits) -> list[Policy]:
@@ -47,6 +49,11 @@ def _compile(contents: Contents, limits: Limits) -> list[Policy]:
     _check_ids(policies)
     _validate(policies, schema)
     return policies
+
+
+def _one_line(message: str) -> str:
+    # What the engine quotes of a file may hold line breaks and characters that hide or turn others.
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in message).split())
 
 
 def _schema(contents: Contents, limits: Limits) -> cedarpy.Schema:
@@ -185,7 +192,10 @@ def _validate(policies: list[Policy], schema: cedarpy.Schema) -> None:
     result = cedarpy.validate_policies("\n".join(policy["text"] for policy in policies), schema)
     if result.validation_passed:
         return
-    raise BundleError(tuple(_validation_problem(error.policy_id, error.error, policies) for error in result.errors))
+    problems = [_validation_problem(error.policy_id, error.error, policies) for error in result.errors]
+    # The engine's order changes from run to run. What names the most comes first: it is the nearest to the cause.
+    problems.sort(key=lambda one: (one.file, one.line, -one.message.count("`"), one.message))
+    raise BundleError(tuple(problems))
 
 
 def _validation_problem(position: str, message: str, policies: list[Policy]) -> Problem:

@@ -47,6 +47,9 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
             if belongs(name) and path.is_file():
+                if not name.isprintable():
+                    # Also what is not UTF-8 on the disk; it cannot be named in a digest, or in a message.
+                    raise BundleError((Problem(ascii(name), 0, "a file's name must be printable"),))
                 # One byte more than allowed is enough to know.
                 with path.open("rb") as stream:
                     files[name] = stream.read(limits.policy_file_bytes * 8 + 1)
@@ -74,9 +77,8 @@ def version_of(files: Mapping[str, bytes]) -> str:
 
 def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
     """Read what stands in a bundle's files. Raise `BundleError` naming every problem that was found."""
-    problems = _size_problems(files, limits)
-    if problems:
-        raise BundleError(tuple(problems))
+    require_sizes(files, limits)
+    problems: list[Problem] = []
     manifest = _collect(problems, Section(MANIFEST, 1), lambda: load_section(MANIFEST, files.get(MANIFEST, b"")))
     problems += manifest.unknown_keys(("name", "label", "caller_facts", "session_seconds", "request_seconds"))
     contents = Contents(
@@ -106,7 +108,8 @@ def _facts(manifest: Section) -> RecordType:
         raise BundleError((manifest.problem(f"`caller_facts`: {error}", "caller_facts"),)) from None
 
 
-def _size_problems(files: Mapping[str, bytes], limits: Limits) -> list[Problem]:
+def require_sizes(files: Mapping[str, bytes], limits: Limits) -> None:
+    """Raise `BundleError` when a file, or all of them together, are larger than the limits."""
     problems = []
     for name, content in files.items():
         # Real tool lists are larger than any policy file should be.
@@ -115,7 +118,8 @@ def _size_problems(files: Mapping[str, bytes], limits: Limits) -> list[Problem]:
             problems.append(Problem(name, 0, f"larger than {bound} bytes (limit `policy_file_bytes`)"))
     if sum(map(len, files.values())) > limits.bundle_bytes:
         problems.append(Problem("", 0, f"the bundle is larger than {limits.bundle_bytes} bytes (limit `bundle_bytes`)"))
-    return problems
+    if problems:
+        raise BundleError(tuple(problems))
 
 
 def _collect(problems: list[Problem], default: T, load: Callable[[], T]) -> T:

@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -60,7 +60,7 @@ class Question:
     agent: str
     session_id: str
     resource: Uid
-    context: str
+    context: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +108,7 @@ class Slice:
         self._stack.require()
         self._require_present(question, known)
         try:
-            handle = self._entities(question.resource, known, self._schema)
+            handle = self._entities(question.resource, known)
             result = cedarpy.is_authorized(self._request(question), self._set, handle, self._schema)
         except ValueError:
             # The message quotes entities; our words and the action's id are all that may be told.
@@ -122,7 +122,10 @@ class Slice:
         aside; the others are evaluated.
         """
         part = self._known_part(mapped=mapped)
-        entities = self._entities(question.resource, known, None)
+        try:
+            entities = self._entities(question.resource, known)
+        except ValueError:
+            return Visibility.NEVER
         # Without the schema: the context has no input yet, and the policies of this part read none of it.
         ruling = _ruling(cedarpy.is_authorized(self._request(question), part.set, entities), part.policies)
         if ruling.basis in (Basis.FORBID, Basis.POLICY_ERROR):
@@ -153,7 +156,7 @@ class Slice:
             "context": question.context,
         }
 
-    def _entities(self, resource: Uid, known: SessionEntities, schema: cedarpy.Schema | None) -> cedarpy.Entities:
+    def _entities(self, resource: Uid, known: SessionEntities) -> cedarpy.Entities:
         """Return the session's entities and those of this call: action, resource, server and all that these reach."""
         added = {uid: one.json for uid, one in self._directory.closure([resource, *self._named]).items()}
         added |= self._actions
@@ -164,9 +167,11 @@ class Slice:
             if resource != server:
                 added[resource] = _below(server, known.entities.get(resource) or added.get(resource), resource)
         if resource in known.entities and resource[0] != "Session":
-            return cedarpy.Entities.from_json_str(json.dumps([*({**known.entities, **added}).values()]), schema)
+            # What the session knows goes first: of its user it may know more than the directory does.
+            whole = {**added, **known.entities, resource: added[resource]}
+            return cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._schema)
         fresh = [one for uid, one in added.items() if uid not in known.entities]
-        return known.handle.with_added_json_str(json.dumps(fresh), schema)
+        return known.handle.with_added_json_str(json.dumps(fresh), self._schema)
 
     def _require_present(self, question: Question, known: SessionEntities) -> None:
         # INVARIANT: Cedar skips a hierarchy test on an absent entity without an error, forbids included.

@@ -54,7 +54,8 @@ class FolderWatch:
         self._changed = changed
         self._interval = interval
         self._stopping = threading.Event()
-        self._settling = Settling(signature(folder))
+        # Whoever loaded the folder may have read it before its latest change, so the first state counts as a change.
+        self._settling = Settling(())
         self._thread = threading.Thread(target=self._run, name="pdp-policy-watch", daemon=True)
 
     def start(self) -> None:

@@ -11,6 +11,9 @@ import yaml
 from pdp.errors import BundleError, Problem
 
 _DEPTH = 16
+# Numbers to the base of 60 and the like take the square of their length to read.
+_LONGEST_PLAIN = 64
+_STRING = "tag:yaml.org,2002:str"
 
 
 class Section(dict[str, Any]):
@@ -97,9 +100,12 @@ class _Reader:
         return section
 
     def _scalar(self, node: yaml.Node, line: int) -> Any:  # noqa: ANN401 - any YAML scalar
+        if node.tag != _STRING and len(node.value) > _LONGEST_PLAIN:
+            raise BundleError((Problem(self._file, line, "a long value must stand in quotes"),))
         try:
             value = self._scalars.construct_object(node)
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError):
+            # The last three: what PyYAML makes of `!!int ""`, `!!bool x`, `!!timestamp x` and `1:1:…:1.0`.
             raise BundleError((Problem(self._file, line, "not a plain value"),)) from None
         if not isinstance(value, str | int | float | bool | None):
             raise BundleError((Problem(self._file, line, "dates and binary values must stand in quotes"),))

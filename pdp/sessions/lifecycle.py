@@ -92,19 +92,28 @@ def narrow(
 
 
 def recapture(session: Session, now: Instant, entities_json: str | None, *, by: str) -> Session | None:
-    """Return the session with what the directory says now; None when it says the same.
+    """Return the session with what the directory says now; None when it says the same, or the session is over.
 
     A session whose user or agent is gone (`entities_json` is None) is revoked.
     """
     if entities_json is None:
         return _close_live(session, SessionState.REVOKED, now, by, "its user or agent is no longer in the directory")
-    if entities_json == session.entities_json:
+    if entities_json == session.entities_json or _over_for_good(session, now):
         return None
     return replace(session, epoch=session.epoch + 1, entities_json=entities_json)
 
 
 def _close_live(session: Session, state: SessionState, now: Instant, by: str, reason: str) -> Session | None:
-    return _closed(session, state, now, by, reason) if state_of(session, now) in LIVE else None
+    return None if _over_for_good(session, now) else _closed(session, state, now, by, reason)
+
+
+def _over_for_good(session: Session, now: Instant) -> bool:
+    """Say whether nothing can bring a session back. What it is written for raises the high-water mark to `now`.
+
+    Past its end on the boot clock alone it may come back: after a reboot only the wall clock can tell. A revocation
+    and what the directory said meanwhile must hold then.
+    """
+    return session.state not in LIVE or now.wall_at >= session.deadline.wall_at
 
 
 def _closed(session: Session, state: SessionState, now: Instant, by: str, reason: str) -> Session:

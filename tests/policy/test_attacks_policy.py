@@ -1,0 +1,154 @@
+"""What hostile or unlucky files and texts do to the reading of bundles and arguments: nothing but a told problem."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import cedarpy
+import pytest
+
+from pdp.errors import BundleError, InvalidJSONError
+from pdp.jsontext import parse
+from pdp.limits import DEFAULT_LIMITS
+from pdp.policy.analysis import reads
+from pdp.policy.bundle import check_bundle, load_bundle
+from pdp.policy.contents import read_folder
+from pdp.policy.source import FolderWatch
+from pdp.policy.yamltext import load_section
+from pdp.testing.bundles import bundle_files, compile_here, tool
+
+SCALARS = [
+    "!!int ''",
+    "!!float ''",
+    "!!bool perhaps",
+    "!!timestamp soon",
+    "1" + ":1" * 300 + ".0",
+    "1" + ":59" * 100_000,
+    "9" * 5000,
+]
+
+
+@pytest.mark.parametrize("scalar", SCALARS, ids=range(len(SCALARS)))
+def test_scalars_that_yaml_cannot_make_are_problems(scalar: str) -> None:
+    """A value that the YAML library stumbles over is told with its line, whatever it raises."""
+    with pytest.raises(BundleError) as caught:
+        load_section("directory.yaml", f"a: 1\nb: {scalar}".encode())
+
+    assert ("directory.yaml", 2) == (caught.value.problems[0].file, caught.value.problems[0].line)
+
+
+@pytest.mark.parametrize("name", [b"\xff.cedar", b"a\nb.cedar"])
+def test_file_names_that_cannot_be_told_are_refused(tmp_path: Path, name: bytes) -> None:
+    """A policy under an odd name is a problem, neither overlooked nor a crash."""
+    path = bytes(tmp_path) + b"/" + name
+    Path(path.decode("utf-8", "surrogateescape")).write_bytes(b"")
+
+    with pytest.raises(BundleError, match="must be printable") as caught:
+        read_folder(tmp_path, DEFAULT_LIMITS)
+
+    assert caught.value.problems[0].file.isascii()
+
+
+def contents(**changes: bytes) -> dict[str, bytes]:
+    """Return a small bundle, some of its files replaced."""
+    files = bundle_files(policies={}, tools={"files": [tool("read")]}, directory="users: {alice: {}}")
+    return files | {name.replace("_", "."): content for name, content in changes.items()}
+
+
+def test_files_are_read_here_only_when_the_child_has_read_them() -> None:
+    """What keeps its reader busy or ends it does so in the child process first."""
+    asked: list[Mapping[str, Any]] = []
+
+    def refuse(job: Mapping[str, Any]) -> dict[str, Any]:
+        asked.append(job)
+        return {"problems": [["bundle.yaml", 1, "told by the child"]]}
+
+    with pytest.raises(BundleError, match="told by the child"):
+        load_bundle(contents(bundle_yaml=b"a: [", directory_yaml=b"\xff"), DEFAULT_LIMITS, refuse)
+
+    assert 1 == len(asked)
+
+
+def test_bytes_that_are_no_text_reach_the_child_as_they_are() -> None:
+    """The child names the file and line of what is not UTF-8."""
+    with pytest.raises(BundleError, match=r"schema\.cedarschema:2: not UTF-8"):
+        check_bundle(contents(schema_cedarschema=b"\n\xff"), DEFAULT_LIMITS, compile_here)
+
+
+@pytest.mark.parametrize("policy", ['@id("files\n/\u202ex")permit(principal,action,resource);', 'permit("a\nb");'])
+def test_problems_are_one_line_whatever_they_quote(policy: str) -> None:
+    """What stands in a file cannot forge a line of a log."""
+    with pytest.raises(BundleError) as caught:
+        load_bundle(contents(files_cedar=policy.encode()), DEFAULT_LIMITS, compile_here)
+
+    assert all(str(problem).isprintable() for problem in caught.value.problems)
+
+
+def test_change_before_the_watch_began_is_told(tmp_path: Path) -> None:
+    """Whoever loaded the folder read it some time before: its first settled state counts as a change."""
+    (tmp_path / "a.cedar").write_text("x", encoding="utf-8")
+    changed = Event()
+    watch = FolderWatch(tmp_path, changed.set, interval=0.01)
+
+    watch.start()
+
+    assert changed.wait(30)
+    watch.stop()
+
+
+BELOW_A_SERVER = [
+    ('principal in Server::"s"', ["resource"]),
+    ('principal has home && principal.home in Server::"s"', ["resource"]),
+    ('[principal.home].contains(Thing::"t") && Thing::"t" in [UserGroup::"g", Server::"s"]', ["resource"]),
+    ("principal in principal.team", ["resource"]),
+    ('principal.home is Thing in Server::"s"', ["resource"]),
+    ('principal in UserGroup::"g" || principal in [UserGroup::"g", UserGroup::"h"]', []),
+    ('principal is User in UserGroup::"g" || principal is User', []),
+    ('action in [Action::"a", Action::"b"]', []),
+]
+
+
+@pytest.mark.parametrize(("condition", "expected"), BELOW_A_SERVER)
+def test_what_stands_below_a_server_depends_on_the_resource(condition: str, expected: list[str]) -> None:
+    """A call's resource stands below the call's server, so a hierarchy test that could end there reads it."""
+    text = f"permit (principal, action, resource) when {{ {condition} }};"
+    (policy,) = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"].values()
+
+    assert expected == reads(policy)
+
+
+def test_principal_scope_below_a_server_depends_on_the_resource() -> None:
+    """The same in the scope."""
+    text = 'permit (principal is User in Server::"s", action, resource);'
+    (policy,) = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"].values()
+
+    assert ["resource"] == reads(policy)
+
+
+@pytest.mark.parametrize("number", [b"1e99999999999999999999", b"-1E-99999999999999999999", b"9" * 5000])
+def test_numbers_beyond_all_bounds_are_refused(number: bytes) -> None:
+    """A number that nothing holds is bad JSON, not an error of ours."""
+    with pytest.raises(InvalidJSONError, match="a number is too long"):
+        parse(b'{"amount":' + number + b"}")
+
+
+def test_string_without_an_end_takes_no_time() -> None:
+    """Looking for the end of a string again from each of its quotes would hold the interpreter for most of a minute."""
+    script = (
+        "from pdp.errors import InvalidJSONError\n"
+        "from pdp.jsontext import parse\n"
+        "try:\n"
+        "    parse(b'[' + b'[],' * 40 + b'\"' + b'\\\\\"' * 65000)\n"
+        "except InvalidJSONError as error:\n"
+        "    print(error)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], timeout=15, capture_output=True, text=True, check=True)
+
+    assert "not JSON (at character 121)\n" == done.stdout
