@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pdp.authorizer import Authorizer
 from pdp.cache import DecisionCache
 from pdp.clock import Clock, SystemClock
-from pdp.errors import ConfigurationError, PDPError
+from pdp.errors import ConfigurationError, PDPError, UnavailableError
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Observer, Observers
@@ -136,6 +136,8 @@ class App:
                 limits=settings.limits,
                 trusted_attributes=frozenset(settings.sessions.trusted_attributes),
             )
+            self._running, self._refused = "", ""
+            self._say_how_it_began()
             self._authenticator = TokenAuthenticator(data / CALLERS_FILE)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
@@ -208,12 +210,37 @@ class App:
         watch.start()
         self._opened.callback(watch.stop)
 
-    def _reload(self) -> None:
+    def _reload(self) -> bool:
+        """Load the policy folder; say whether nothing is left to do until its next change."""
         try:
             self.embedded.keeper.reload(by="policy-folder")
+            self._say_what_runs()
         except PDPError as error:
-            # The bundle that runs goes on; the keeper has told metrics and log.
-            _LOG.error("the policy folder was not loaded: %s", error)
+            self._say_refused(str(error))
+            return not isinstance(error, UnavailableError)
+        return True
+
+    def _say_how_it_began(self) -> None:
+        self._say_what_runs()
+        problems = self.embedded.keeper.status().load_errors
+        if problems:
+            self._say_refused("; ".join(str(problem) for problem in problems))
+
+    def _say_what_runs(self) -> None:
+        bundle = self.embedded.keeper.status().bundle
+        if bundle is None:
+            return
+        # Also when the folder has been mended to what runs already: somebody waits to hear it.
+        if self._refused or bundle.version != self._running:
+            counts = len(bundle.policies), len(bundle.catalogue.tools)
+            _LOG.info("bundle `%s` runs: %d policies, %d tools, %s", bundle.name, *counts, bundle.version)
+        self._running, self._refused = bundle.version, ""
+
+    def _say_refused(self, problem: str) -> None:
+        # The keeper has told metrics and log. The watch loads the folder once more after the start: said once.
+        if problem != self._refused:
+            _LOG.error("the policy folder was not loaded, the bundle before goes on: %s", problem)
+        self._refused = problem
 
     def _beat(self, touch: Callable[[], None]) -> None:
         # Keeps the high-water mark of the wall clock young: after a reboot it bounds how far the clock can go back.
@@ -245,7 +272,11 @@ def record_key(data_dir: Path) -> bytes:
     try:
         return (data_dir / "record.key").read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"cannot read `{data_dir / 'record.key'}`: {error.strerror}; run `pdp init`") from None
+        raise ConfigurationError(f"cannot read `{data_dir / 'record.key'}`: {_reason(error)}; run `pdp init`") from None
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or "input or output failed").lower()
 
 
 def _open_store(settings: Settings) -> SessionStore:

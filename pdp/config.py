@@ -225,7 +225,9 @@ class _Reader:
         try:
             top = load_section(str(path), path.read_bytes())
         except OSError as error:
-            self.problems.append(f"cannot read the configuration file `{path}`: {error.strerror or 'I/O error'}")
+            self.problems.append(
+                f"cannot read the configuration file `{path}`: {(error.strerror or 'input or output failed').lower()}"
+            )
         except BundleError as error:
             self.problems += [str(problem) for problem in error.problems]
         else:

@@ -20,6 +20,8 @@ from pdp.sessions.store import ActiveBundle, SessionStore
 
 Files = Mapping[str, bytes]
 
+_CATCH_UP_PAUSE_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleStatus:
@@ -59,6 +61,7 @@ class BundleKeeper:
         self._changing = threading.Lock()
         self._keeping = threading.Lock()
         self._catching_up = threading.Lock()
+        self._catch_up_at = 0.0
 
     def bundle_for(self, active: ActiveBundle | None) -> Bundle:
         """Return the loaded bundle of the active version. Raise `BundleUnavailableError` when it is not loaded."""
@@ -169,8 +172,8 @@ class BundleKeeper:
         self._observer.event(Event(kind="bundle.refused", at=self._clock.now().wall_at, facts=facts))
 
     def _catch_up_soon(self, active: ActiveBundle) -> None:
-        # One thread at a time; the calls that arrive meanwhile are told to try again.
-        if self._catching_up.acquire(blocking=False):
+        # One thread at a time, and after a failure a pause; the calls that arrive meanwhile are told to try again.
+        if self._clock.now().boot_at >= self._catch_up_at and self._catching_up.acquire(blocking=False):
             try:
                 threading.Thread(target=self._catch_up_then_release, args=(active,), daemon=True).start()
             except RuntimeError:
@@ -181,6 +184,7 @@ class BundleKeeper:
         try:
             self._catch_up(active)
         except PDPError as error:
+            self._catch_up_at = self._clock.now().boot_at + _CATCH_UP_PAUSE_SECONDS
             self._refused((Problem("", 0, f"the active bundle cannot be loaded: {error}"),))
         finally:
             self._catching_up.release()

@@ -19,20 +19,28 @@ from pdp.errors import (
 )
 from pdp.gate import deny
 from pdp.ids import handle_digest, new_handle, new_session_id
-from pdp.jsontext import canonical, digest, parse_object
+from pdp.jsontext import parse_object
 from pdp.limits import Limits
 from pdp.model import Basis, Caller, Role, Ruling, Scope, Session, SessionState
 from pdp.observer import Event, Observer
+from pdp.paging import LARGEST_PAGE, page_size_of, page_start_of, page_token_of
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import Question, datetime_value
-from pdp.policy.patterns import ToolPatterns, pattern_problem
+from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
+from pdp.scoping import (
+    ScopedTool,
+    expansion,
+    request_digest_of,
+    require_patterns,
+    require_tools,
+    scope_of,
+    scoped_tools,
+)
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import ActiveBundle, SessionFilter, SessionStore
 
-_PAGE = 50
-_LARGEST_PAGE = 1000
 # Each narrowing may add labels, and every decision looks at all of them.
 _MOST_LABELS = 256
 
@@ -51,16 +59,6 @@ class SessionRequest:
     attributes_json: bytes = field(default=b"", repr=False)
     labels: tuple[str, ...] = ()
     may_delegate: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScopedTool:
-    """One tool of a session's scope, with its risk group in the present catalogue (empty when it is gone)."""
-
-    server: str
-    tool: str
-    definition_digest: str
-    risk: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +113,8 @@ class Registrar:
         bundle, now = self._bundle(), self._now()
         parents = self._parents(wanted, caller, now)
         draft, handle = self._draft(wanted, caller, parents, bundle, now)
-        scope = self._expansion(draft, parents, bundle)
-        _require_tools(wanted, scope)
+        scope = expansion(draft, parents, bundle)
+        require_tools(wanted.tool_patterns, scope)
         self._require_policy(bundle, REQUEST_SESSION, draft, scope, caller, speaker=draft.user, grants=())
         if parents and self._may_delegate(draft, scope, parents, bundle, caller):
             approved = lifecycle.approve(
@@ -143,8 +141,8 @@ class Registrar:
         if state is not SessionState.REQUESTED:
             raise WrongStateError(f"the session is {state.value}, not requested")
         _require_active(parents, now)
-        scope = self._expansion(session, parents, bundle)
-        if request_digest != _request_digest(session, scope):
+        scope = expansion(session, parents, bundle)
+        if request_digest != request_digest_of(session, scope, bundle):
             raise WrongStateError("what was shown is not what would be approved now; look at the session again")
         self._require_policy(bundle, APPROVE_SESSION, session, scope, caller, speaker=caller.id, grants=grants)
         bound = earliest_end(parents, now) if parents else None
@@ -204,8 +202,8 @@ class Registrar:
         caller: Caller,
     ) -> tuple[tuple[SessionView, ...], str]:
         """Return a page of sessions, newest first, and the token of the next page (empty at the end)."""
-        size = _page_size(page_size)
-        before = _page_start(page_token)
+        size = page_size_of(page_size)
+        before = page_start_of(page_token)
         bundle, now = self._bundle(), self._now()
         which = SessionFilter(
             tenant=caller.tenant,
@@ -215,7 +213,7 @@ class Registrar:
             states=_stored_states(state),
         )
         # Sessions whose state is computed may be few among many: small steps would visit the store once for each.
-        step = size if state is None else _LARGEST_PAGE
+        step = size if state is None else LARGEST_PAGE
         found: list[SessionView] = []
         while True:
             page = self._sessions.select(which, limit=step, before=before)
@@ -225,7 +223,7 @@ class Registrar:
                     found.append(self._view((session, *self._sessions.get(session.id)[1:]), bundle, now))
                 before = (session.requested_at, session.id)
                 if len(found) == size:
-                    return tuple(found), _page_token(before)
+                    return tuple(found), page_token_of(before)
             if len(page) < step:
                 return tuple(found), ""
 
@@ -243,7 +241,7 @@ class Registrar:
         Raise `InvalidRequestError` naming the field, `WrongStateError` unless active, `ConflictError` when somebody
         else changed it first.
         """
-        _require_patterns(tool_patterns, self._limits)
+        require_patterns(tool_patterns, self._limits)
         if expires_at is not None and not isfinite(expires_at):
             raise InvalidRequestError("expire_time", "must be a moment")
         bundle, now = self._bundle(), self._now()
@@ -256,7 +254,7 @@ class Registrar:
         keep = ToolPatterns(tool_patterns)
         tools = {a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)}
         end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
-        narrowed = lifecycle.narrow(session, now, scope=_scope(tools), deadline=end, labels=labels)
+        narrowed = lifecycle.narrow(session, now, scope=scope_of(tools), deadline=end, labels=labels)
         if narrowed is not None:
             self._sessions.update([narrowed], wall_at=now.wall_at)
             self._tell("session.narrowed", narrowed, caller, now)
@@ -280,7 +278,7 @@ class Registrar:
     def _draft(
         self, wanted: SessionRequest, caller: Caller, parents: tuple[Session, ...], bundle: Bundle, now: Instant
     ) -> tuple[Session, str]:
-        _require_patterns(wanted.tool_patterns, self._limits)
+        require_patterns(wanted.tool_patterns, self._limits)
         duration = bundle.session_seconds if wanted.duration is None else wanted.duration
         if not 0 < duration <= self._limits.session_seconds:
             raise InvalidRequestError(
@@ -338,20 +336,6 @@ class Registrar:
                 "parent_session_handle", f"deeper than {self._limits.delegation_depth} (limit `delegation_depth`)"
             )
         return parents
-
-    def _expansion(self, session: Session, parents: tuple[Session, ...], bundle: Bundle) -> Scope:
-        """Return the tools that the patterns mean now, within the agent's ceiling and every parent's scope."""
-        asked = ToolPatterns(session.tool_patterns)
-        within = bundle.within_ceiling(session.agent)
-        tools = {
-            action: tool.definition_digest
-            for action, tool in bundle.catalogue.tools.items()
-            if asked.match(action) and action in within
-        }
-        for parent in parents:
-            above = parent.scope.tools if parent.scope else {}
-            tools = {action: found for action, found in tools.items() if above.get(action) == found}
-        return _scope(tools)
 
     # Rules and policies.
 
@@ -441,12 +425,12 @@ class Registrar:
         session = chain[0]
         state = state_of(session, now)
         waiting = state is SessionState.REQUESTED
-        scope = self._expansion(session, chain[1:], bundle) if waiting else session.scope
+        scope = expansion(session, chain[1:], bundle) if waiting else session.scope
         return SessionView(
             session=session,
             state=state,
-            tools=_scoped_tools(scope, bundle) if scope else (),
-            request_digest=_request_digest(session, scope) if waiting and scope else "",
+            tools=scoped_tools(scope, bundle) if scope else (),
+            request_digest=request_digest_of(session, scope, bundle) if waiting and scope else "",
         )
 
     def _bundle(self) -> Bundle:
@@ -486,61 +470,6 @@ def _require_active(chain: Iterable[Session], now: Instant) -> None:
             raise WrongStateError(f"the parent session is {state.value}, not active")
 
 
-def _require_patterns(patterns: tuple[str, ...], limits: Limits) -> None:
-    if len(patterns) > limits.tool_patterns:
-        raise InvalidRequestError("tool_patterns", f"more than {limits.tool_patterns} (limit `tool_patterns`)")
-    for place, pattern in enumerate(patterns):
-        if problem := pattern_problem(pattern):
-            raise InvalidRequestError(f"tool_patterns[{place}]", problem)
-
-
-def _require_tools(wanted: SessionRequest, scope: Scope) -> None:
-    if not wanted.tool_patterns:
-        raise InvalidRequestError("tool_patterns", "at least one is needed")
-    for place, pattern in enumerate(wanted.tool_patterns):
-        one = ToolPatterns((pattern,))
-        if not any(one.match(action) for action in scope.tools):
-            raise InvalidRequestError(f"tool_patterns[{place}]", "matches no tool that the agent may have")
-
-
-def _request_digest(session: Session, scope: Scope) -> str:
-    """Return the digest of exactly what is shown to the approver and nothing that changes while it waits."""
-    shown = {
-        "session_id": session.id,
-        "user": session.user,
-        "agent": session.agent,
-        "purpose": session.purpose,
-        "tool_patterns": list(session.tool_patterns),
-        "tools": dict(scope.tools),
-        "duration": session.duration,
-        "tenant": session.tenant,
-        "environment": session.environment,
-        "opened_by": session.opened_by,
-        "parent_id": session.parent_id,
-        "may_delegate": session.may_delegate,
-        "labels": list(session.labels),
-        "attributes": session.attributes_json,
-    }
-    return digest(canonical(shown))
-
-
-def _scope(tools: dict[str, str]) -> Scope:
-    return Scope(id=digest(canonical(tools)), tools=tools)
-
-
-def _scoped_tools(scope: Scope, bundle: Bundle) -> tuple[ScopedTool, ...]:
-    tools = []
-    for action in sorted(scope.tools):
-        server, _, name = action.partition("/")
-        known = bundle.catalogue.tools.get(action)
-        tools.append(
-            ScopedTool(
-                server=server, tool=name, definition_digest=scope.tools[action], risk=known.risk if known else ""
-            )
-        )
-    return tuple(tools)
-
-
 def _selected(selector: Selector, caller: Caller) -> SessionFilter:
     states = LIVE
     match selector.kind:
@@ -566,23 +495,3 @@ def _stored_states(state: SessionState | None) -> frozenset[SessionState]:
 
 def _reference(kind: str, name: str) -> dict[str, dict[str, str]]:
     return {"__entity": {"type": kind, "id": name}}
-
-
-def _page_size(wanted: int) -> int:
-    if not 0 <= wanted <= _LARGEST_PAGE:
-        raise InvalidRequestError("page_size", f"must be between 0 and {_LARGEST_PAGE}")
-    return wanted or _PAGE
-
-
-def _page_token(last: tuple[float, str]) -> str:
-    return f"{last[0]!r}/{last[1]}"
-
-
-def _page_start(token: str) -> tuple[float, str] | None:
-    if not token:
-        return None
-    at, _, session_id = token.partition("/")
-    try:
-        return float(at), session_id
-    except ValueError:
-        raise InvalidRequestError("page_token", "is not one that this service gave") from None

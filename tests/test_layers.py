@@ -32,6 +32,8 @@ LAYERS = [
     ("pdp.gate", 2, "decision"),
     ("pdp.authorizer", 2, "decision"),
     ("pdp.registrar", 2, "decision"),
+    ("pdp.scoping", 2, "decision"),
+    ("pdp.paging", 2, "decision"),
     ("pdp.keeper", 2, "decision"),
     ("pdp.server", 3, "server"),
     ("pdp.client", 3, "client"),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from pdp.cli.root import root
 
 
 def main() -> None:
     """Run the command that the process was started with, and exit."""
+    if os.environ.get("PDP_DEBUG") != "1":
+        # gRPC writes lines of its own about what our one line says.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     root(prog_name="pdp")

@@ -10,7 +10,7 @@ from pdp.cli.connection import with_client
 from pdp.cli.options import handle_option, json_option, read_handle
 from pdp.cli.output import print_fields, print_json
 from pdp.cli.root import NO
-from pdp.client import Answer, Client
+from pdp.client import Answer, Client, PDPClientError
 from pdp.client.values import ERROR_BASIS
 from pdp.model import Role
 
@@ -54,7 +54,7 @@ def authorize(
     if as_json:
         print_json(_plain(answer))
     if answer.basis == ERROR_BASIS:
-        raise click.ClickException(answer.error)
+        raise PDPClientError(answer.error)
     if not as_json:
         _print(answer)
     if not answer.allowed:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from pdp.cli.options import with_settings
-from pdp.client import Client
+from pdp.client import Client, PDPClientError
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
 from pdp.model import Role
@@ -25,7 +25,9 @@ def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
     """
 
     def decorate(function: C) -> Callable[..., Any]:
-        @click.option("--address", metavar="HOST:PORT", envvar="PDP_ADDRESS", help="The server. [PDP_ADDRESS]")
+        @click.option(
+            "--address", metavar="ADDRESS", envvar="PDP_ADDRESS", help="The server. [PDP_ADDRESS; server.address]"
+        )
         @click.option(
             "--token-file",
             metavar="FILE",
@@ -48,16 +50,29 @@ def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
             tls_roots: str | None,
             **given: Any,  # noqa: ANN401 - the same
         ) -> Any:  # noqa: ANN401 - the same
+            server = address or settings.server.address
             with Client(
-                address or settings.server.address,
+                server,
                 token_file=token_file or _token_of(role, settings),
                 tls=True if tls_roots == "system" else tls_roots or False,
             ) as client:
-                return function(*args, client=client, **given)
+                try:
+                    return function(*args, client=client, **given)
+                except PDPClientError as error:
+                    raise PDPClientError(_explained(str(error), server), error.code) from error
 
         return command
 
     return decorate
+
+
+def _explained(problem: str, server: str) -> str:
+    """Return the problem; in our words when no connection came about, for which gRPC has no status of its own."""
+    if "failed to connect" not in problem:
+        return problem
+    if "handshake" in problem.lower():
+        return f"unavailable: no TLS connection to `{server}`; does it use TLS, with a certificate of --tls-roots?"
+    return f"unavailable: nothing answers at `{server}`; is `pdp serve` running, and is --address right?"
 
 
 def _token_of(role: Role, settings: Settings) -> Path:

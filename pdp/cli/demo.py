@@ -19,6 +19,7 @@ from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pdp.client import Answer, AsyncClient, DefinitionDigests, PDPClientError, definition_digests
 from pdp.testing.otlp import OTLPReceiver, attributes_of
@@ -26,6 +27,8 @@ from pdp.testing.otlp import OTLPReceiver, attributes_of
 SERVERS = {"git": "mcp_server_git", "time": "mcp_server_time"}
 SCOPE = ("git/git_status", "git/git_log", "git/git_add", "git/git_commit", "git/git_reset", "time/get_current_time")
 _PLAIN_WIDTH = 160
+_WIDE = 120
+_RESULT_CHARACTERS = 48
 _LISTENING = re.compile(r"listening on (\S+)")
 
 
@@ -49,7 +52,7 @@ class Place:
 
 
 def main() -> int:
-    """Run the demonstration; return 0 when every call was decided as expected."""
+    """Run the demonstration; return 0 when every call was decided as expected, and exit with 1 otherwise."""
     console = Console()
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
@@ -60,6 +63,7 @@ def main() -> int:
             answers = asyncio.run(_task(console, place, address))
         # The server has ended and sent what it had traced.
         _show_trace(console, receiver, answers)
+    console.print(f"[bold]8[/] all {len(answers)} calls were decided as expected; next: `By hand` in README.md")
     return 0
 
 
@@ -98,8 +102,8 @@ async def _task(console: Console, place: Place, address: str) -> list[Answer]:
         )
         answer = await held.authorize(last.server, last.tool, last.arguments)
         rows.append((last, answer, await _execute(tools, last) if answer else "not executed"))
-        console.print("[bold]6[/] the agent works; after the last but one call the approver revokes the session")
-        console.print(_table(rows))
+        console.print("[bold]6[/] the agent works; before its last call the approver revokes the session")
+        console.print(_table(rows, wide=console.width >= _WIDE))
         _require_expected([row[1] for row in rows])
         return [row[1] for row in rows]
 
@@ -163,19 +167,23 @@ def _server(place: Place, telemetry: str) -> Iterator[str]:
     command = [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0"]
     command += ["--data-dir", str(place.data), "--policies-folder", str(place.policies)]
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": telemetry, "OTEL_BSP_SCHEDULE_DELAY": "200"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own words
-    try:
-        yield _address(process)
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+    # What the server logs is not part of the demonstration, unless it does not start.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)  # noqa: S603 - our own words
+        try:
+            yield _address(process, log)
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
 
 
-def _address(process: subprocess.Popen[str]) -> str:
+def _address(process: subprocess.Popen[str], log: TextIO) -> str:
     for line in process.stdout or ():
         if match := _LISTENING.search(line):
             return match.group(1)
-    raise SystemExit("the server did not start; see above")
+    process.wait()
+    log.seek(0)
+    raise SystemExit(f"the server did not start:\n{log.read()}")
 
 
 @asynccontextmanager
@@ -215,25 +223,25 @@ async def _import_tools(
 async def _execute(tools: Mapping[str, ClientSession], step: Step) -> str:
     result = await tools[step.server].call_tool(step.tool, dict(step.arguments))
     text = "\n".join(part.text for part in result.content if part.type == "text")
-    return text.strip().partition("\n")[0][:30]
+    return " ".join(text.split())[:_RESULT_CHARACTERS]
 
 
-def _table(rows: list[tuple[Step, Answer, str]]) -> Table:
+def _table(rows: list[tuple[Step, Answer, str]], *, wide: bool) -> Table:
+    """Return the calls as a table; what the tools said is shown where there is room for it."""
     table = Table(title="every call, decided before it is made")
-    for heading in ("call", "", "outcome", "basis", "determining policies", "cache"):
-        table.add_column(heading, no_wrap=heading != "")
+    for heading in ("call", "outcome", "basis and policies", "cache"):
+        table.add_column(heading, overflow="fold")
     table.add_column("µs", justify="right")
-    table.add_column("what the tool said")
+    if wide:
+        table.add_column("what the tool said", overflow="fold")
     for step, answer, result in rows:
         table.add_row(
-            f"{step.server}/{step.tool}",
-            step.note,
+            f"{step.server}/{step.tool}\n  {step.note}",
             f"[{'green' if answer else 'red'}]{answer.outcome.value}[/]",
-            answer.basis,
-            "\n".join(answer.policies),
+            "\n".join((answer.basis, *answer.policies)),
             answer.cache_result,
             f"{answer.duration_us:.0f}",
-            result,
+            *([Text(result)] if wide else []),
         )
     return table
 
@@ -245,9 +253,9 @@ def _show_trace(console: Console, receiver: OTLPReceiver, answers: list[Answer])
     console.print(f"[bold]7[/] the trace of the denied `git_reset`, as an OTLP receiver got it: {denied.trace_id}")
     table = Table(title=f"span {span.name}, {(span.end_time_unix_nano - span.start_time_unix_nano) / 1000:.0f} µs")
     table.add_column("attribute")
-    table.add_column("value")
+    table.add_column("value", overflow="fold")
     for name, value in sorted(attributes_of(span).items()):
-        table.add_row(name, str(value))
+        table.add_row(name, ", ".join(map(str, value)) if isinstance(value, tuple) else str(value))
     console.print(table)
 
 

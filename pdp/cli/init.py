@@ -10,6 +10,7 @@ import click
 
 from pdp.cli.options import with_settings
 from pdp.config import Settings
+from pdp.errors import ConfigurationError
 from pdp.server.authentication import CALLERS_FILE, init_callers
 
 RECORD_KEY_FILE = "record.key"
@@ -33,6 +34,8 @@ def init(*, settings: Settings) -> None:
 def prepare(settings: Settings) -> tuple[Path, ...]:
     """Make sure that the data folder holds callers and the key, and return what was written. Overwrites nothing."""
     folder = Path(settings.data_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"`data_dir` must be a folder, and `{folder}` is none")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     written: list[Path] = []
     if not (folder / CALLERS_FILE).exists():

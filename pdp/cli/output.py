@@ -19,13 +19,19 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on a terminal, and elsewhere plain columns that are never wrapped or cut."""
+    """Print a table on a terminal, and elsewhere plain columns that are never wrapped or cut.
+
+    The first column holds what people copy, so it stays on one line.
+    """
     console = Console()
     listed = [tuple(map(visible, row)) for row in rows]
     if not console.is_terminal:
         _print_columns([tuple(columns), *listed])
         return
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(columns[0], min_width=max((len(row[0]) for row in listed), default=0))
+    for column in columns[1:]:
+        table.add_column(column)
     for row in listed:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))  # no markup: cells are other people's words
     console.print(table)

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
@@ -49,6 +50,19 @@ class CommandTable(click.Group):
         command: click.Command | None = getattr(import_module(place.module), cmd_name) if place else None
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was asked for, or raise and name one that is spelled like it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            # click would suggest from the commands that it holds, and this table holds names alone.
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            if near:
+                raise click.UsageError(f"no such command: `{args[0]}`; did you mean `{near[0]}`?", ctx) from error
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the table of commands without importing them."""
         with formatter.section("Commands"):
@@ -64,6 +78,9 @@ class CommandTable(click.Group):
         except Exception as error:  # noqa: BLE001 - a person gets one line about whatever went wrong, and exit code 2
             if os.environ.get("PDP_DEBUG") == "1":
                 traceback.print_exc()
+            if isinstance(error, click.Abort):
+                # The cursor stands behind a question, or behind the `^C` of the terminal.
+                click.echo(err=True)
             for line in error_lines(error):
                 click.echo(f"error: {line}", err=True)
             sys.exit(ERROR)

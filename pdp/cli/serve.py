@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import threading
+from queue import SimpleQueue
 from types import FrameType
 
 import click
@@ -35,20 +35,21 @@ def serve(*, settings: Settings) -> None:
     app.start()
     try:
         click.echo(f"listening on {app.address}")
-        stopping.wait()
+        stopping.get()
         click.echo("stopping", err=True)
     finally:
         app.stop(_GRACE_SECONDS)
 
 
-def _stop_on_signals() -> threading.Event:
-    """Return what is set by the first SIGTERM or SIGINT; the second one has its usual effect."""
-    stopping = threading.Event()
+def _stop_on_signals() -> SimpleQueue[int]:
+    """Return what the first SIGTERM or SIGINT is put into; the second one has its usual effect."""
+    # A queue of this kind alone may be filled while the same thread waits for it: an event can lock itself up.
+    stopping: SimpleQueue[int] = SimpleQueue()
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        stopping.set()
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for one in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(one, signal.SIG_DFL)
+        stopping.put(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

@@ -220,7 +220,12 @@ def narrow(
         raise click.UsageError("pass at least one of --tool, --ends-in and --label")
     expires_at = time.time() + ends_in if ends_in else None
     narrowed = client.narrow_session(session_id, tools=patterns, expires_at=expires_at, labels=labels)
-    _print_done("narrowed", narrowed, as_json=as_json)
+    if as_json:
+        print_json(plain(narrowed))
+    else:
+        count = len(narrowed.tools)
+        tools = f"{count} tool{'' if count == 1 else 's'}"
+        click.echo(f"narrowed {narrowed.session_id}: {tools} until {time_text(narrowed, 'expire_time')}")
 
 
 def _print_done(deed: str, session: Session, *, as_json: bool) -> None:
@@ -247,7 +252,10 @@ def _secret_file(path: str | None) -> Iterator[IO[str] | None]:
     if path is None:
         yield None
         return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise click.ClickException(f"`{path}` exists already; remove it, or name a new file") from None
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             yield file

@@ -23,7 +23,7 @@ def time_text(session: Session, field: str) -> str:
     if not session.HasField(field):
         return ""
     moment: datetime = getattr(session, field).ToDatetime(tzinfo=UTC)
-    return moment.isoformat(timespec="seconds")
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def plain(session: Session) -> dict[str, Any]:

@@ -36,7 +36,11 @@ class Change:
     removed: tuple[str, ...]
 
 
-@tools.command("import", epilog='Example:  pdp tools import git --command "python -m mcp_server_git"')
+@tools.command(
+    "import",
+    short_help="Write the catalogue of a tool server.",
+    epilog='Example:  pdp tools import git --command "python -m mcp_server_git"',
+)
 @click.argument("server")
 @click.argument("source", metavar="[FILE|-]", required=False)
 @click.option("--command", metavar="COMMAND", help="Run this MCP server and ask it.")
@@ -65,6 +69,8 @@ def import_tools(
     if (source is None) == (command is None):
         raise click.UsageError("pass either a file (`-` for stdin) or --command")
     definitions = _ask(command, timeout) if command is not None else _read(str(source))
+    if policies is not None and not Path(policies).is_dir():
+        raise click.UsageError(f"the policy folder `{policies}` does not exist")
     folder = Path(policies or settings.policies.folder) / "tools"
     catalogue, overlay = folder / f"{server}.json", folder / f"{server}.yaml"
     content = catalogue_file(definitions)
@@ -125,7 +131,7 @@ def _ask(command: str, seconds: float) -> Sequence[Mapping[str, Any]]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise click.UsageError(f"--command: {error}") from None
+        raise click.UsageError(f"--command is no command line: {str(error).lower()}") from None
     if not words:
         raise click.UsageError("--command is empty")
     try:
@@ -140,7 +146,8 @@ def _read(source: str) -> Sequence[Mapping[str, Any]]:
     try:
         return tool_definitions(text)
     except InvalidJSONError as error:
-        raise click.ClickException(f"`{source}`: {error}") from None
+        name = "stdin" if source == "-" else f"`{source}`"
+        raise click.ClickException(f"{name}: {error}") from None
 
 
 def _known(server: str, path: Path) -> Catalogue:

@@ -106,7 +106,7 @@ class _DirectoryReader:
         self._named(top, "users", "User", "UserGroup", "groups")
         self._named(top, "agents", "Agent", "AgentGroup", "groups")
         self._further(top)
-        self._known_groups()
+        self._known_parents()
         if self._problems:
             raise BundleError(tuple(self._problems))
         return Directory(entities=self._entities, ceilings=self._ceilings)
@@ -172,8 +172,9 @@ class _DirectoryReader:
             return ()
         return tuple(values)
 
-    def _known_groups(self) -> None:
-        # A misspelt group would silently make a forbid on the right one not match.
+    def _known_parents(self) -> None:
+        # A misspelt group would silently make a forbid on the right one not match. What attributes refer to may be
+        # gone: an owner who has left is still the owner.
         for found in self._entities.values():
             for parent in found.json["parents"]:
                 uid = (parent["type"], parent["id"])

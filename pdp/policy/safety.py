@@ -38,7 +38,7 @@ _TOKEN = re.compile(
     |(?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
-_JSON_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_JSON_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
 
 # `when` and `unless` are here because the engine joins a policy's conditions with `&&`.
 _OPERATOR_WORDS = frozenset({"in", "like", "has", "is", "if", "when", "unless"})
@@ -119,6 +119,9 @@ def scan_json(text: str) -> None:
     depth = 0
     for match in _JSON_STRING_OR_BRACKET.finditer(text):
         bracket = match.group()
+        if bracket == '"':
+            # To look for a string's end from every further quote too would take the square of the text's length.
+            raise InvalidJSONError("not JSON: a string has no end")
         if bracket in ("[", "{"):
             depth += 1
             if depth > JSON_DEPTH:

@@ -47,9 +47,12 @@ class Settling:
 
 
 class FolderWatch:
-    """A thread that calls `changed` when a settled change has been seen. Errors are `changed`'s business."""
+    """A thread that calls `changed` when a settled change has been seen, again and again until it returns True.
 
-    def __init__(self, folder: Path, changed: Callable[[], None], interval: float = SETTLE_SECONDS) -> None:
+    Errors are `changed`'s business.
+    """
+
+    def __init__(self, folder: Path, changed: Callable[[], bool], interval: float = SETTLE_SECONDS) -> None:
         self._folder = folder
         self._changed = changed
         self._interval = interval
@@ -69,5 +72,5 @@ class FolderWatch:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval):
-            if self._settling.settled(signature(self._folder)):
-                self._changed()
+            if self._settling.settled(signature(self._folder)) and not self._changed():
+                self._settling = Settling(())

@@ -94,7 +94,12 @@ def test_change_before_the_watch_began_is_told(tmp_path: Path) -> None:
     """Whoever loaded the folder read it some time before: its first settled state counts as a change."""
     (tmp_path / "a.cedar").write_text("x", encoding="utf-8")
     changed = Event()
-    watch = FolderWatch(tmp_path, changed.set, interval=0.01)
+
+    def take() -> bool:
+        changed.set()
+        return True
+
+    watch = FolderWatch(tmp_path, take, interval=0.01)
 
     watch.start()
 

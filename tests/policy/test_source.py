@@ -44,10 +44,35 @@ def test_vanished_folder_is_no_error(tmp_path: Path) -> None:
 def test_watch_tells_of_a_settled_change(tmp_path: Path) -> None:
     """The thread calls when files have changed, and ends when it is told to."""
     changed = Event()
-    watch = FolderWatch(tmp_path, changed.set, interval=0.01)
+
+    def take() -> bool:
+        changed.set()
+        return True
+
+    watch = FolderWatch(tmp_path, take, interval=0.01)
     watch.start()
 
     (tmp_path / "a.cedar").write_text("x", encoding="utf-8")
 
     assert changed.wait(30)
     watch.stop()
+
+
+def test_watch_tells_again_until_it_is_taken(tmp_path: Path) -> None:
+    """A change that could not be taken for a passing reason is not forgotten."""
+    (tmp_path / "a.cedar").write_text("x", encoding="utf-8")
+    tries: list[int] = []
+    taken = Event()
+
+    def changed() -> bool:
+        tries.append(1)
+        if len(tries) == 3:
+            taken.set()
+        return len(tries) >= 3
+
+    watch = FolderWatch(tmp_path, changed, interval=0.01)
+    watch.start()
+
+    assert taken.wait(30)
+    watch.stop()
+    assert 3 == len(tries)
