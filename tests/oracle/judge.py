@@ -1,0 +1,213 @@
+"""The oracle's half without memory: typing, mapping, and the whole policy text asked with the full schema.
+
+Written anew from the documents; it shares no line with the product and imports nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import cedarpy
+
+JSON = dict[str, Any]
+Uid = tuple[str, str]
+
+CEDAR = {
+    "string": "String",
+    "string?": "String",
+    "integer": "Long",
+    "boolean": "Bool",
+    "decimal": "decimal",
+    "strings": "Set<String>",
+}
+SESSION_ACTION = """
+action "pdp/{}_session" appliesTo {{ principal: User, resource: Session, context: {{
+  agent: Agent, user: User, caller: {{ id: String }}, grants: Set<Grant>, tools: Set<String>, risks: Set<String>,
+  duration: Long, may_delegate: Bool, now: datetime
+}} }};"""
+TOOL_ACTION = """
+action "{}" in [Action::"{}"] appliesTo {{ principal: User, resource: {}, context: {{
+  agent: Agent, session: Session, caller: Caller, now: datetime, opaque: Set<String>, input: {{ {} }}
+}} }};"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """One tool. `parameters` maps names to a kind of `CEDAR` or `opaque`.
+
+    `resource` is a type and the parameters whose values name it, joined by `/`, in lower case where `lower` says so.
+    """
+
+    server: str
+    name: str
+    risk: str
+    digest: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    required: Collection[str] = ()
+    resource: tuple[str, tuple[str, ...]] | None = None
+    lower: bool = False
+    digest_required: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """All that is known at one time. Entities are Cedar's JSON; ceilings are lists of patterns by agent."""
+
+    schema: str
+    policies: str
+    tools: Mapping[str, Tool]
+    facts: Mapping[str, str]
+    entities: Sequence[JSON]
+    ceilings: Mapping[str, Sequence[str]]
+    request_seconds: float
+
+    def knows(self, *uids: Uid) -> bool:
+        """Say whether the directory knows all of these."""
+        return set(uids) <= {(one["uid"]["type"], one["uid"]["id"]) for one in self.entities}
+
+
+class Answer(NamedTuple):
+    """What is said about a call; an ancestor by its name. The basis `refused` stands for an error of the PEP's."""
+
+    basis: str
+    policies: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    resource: Uid = ("", "")
+    ancestor: str = ""
+    ancestor_basis: str = ""
+
+
+class Judge:
+    """Asks the engine about one bundle, each time with everything."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._schema = cedarpy.Schema.from_str(full_schema(bundle))
+        self._policies = cedarpy.PolicySet.from_str(bundle.policies)
+        self._ids = re.findall(r'@id\("([^"]+)"\)', bundle.policies)
+
+    def ask(self, action: str, who: str, resource: Uid, context: JSON, made: Iterable[JSON], wall_at: float) -> Answer:
+        """Answer about one action; `made` holds entities beside the directory's, or instead of them."""
+        entities = {(one["uid"]["type"], one["uid"]["id"]): one for one in [*self._bundle.entities, *made]}
+        for tool in self._bundle.tools.values():
+            entities["Server", tool.server] = entity(("Server", tool.server))
+        entities.setdefault(("User", who), entity(("User", who)))
+        if resource[0] not in ("Session", "Server"):
+            known = entities.get(resource, entity(resource))
+            above = [*known["parents"], {"type": "Server", "id": action.split("/", maxsplit=1)[0]}]
+            entities[resource] = {**known, "parents": above}
+        moment = datetime.fromtimestamp(wall_at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        request = {
+            "principal": {"type": "User", "id": who},
+            "action": {"type": "Action", "id": action},
+            "resource": {"type": resource[0], "id": resource[1]},
+            "context": {**context, "now": {"__extn": {"fn": "datetime", "arg": moment}}},
+        }
+        try:
+            handle = cedarpy.Entities.from_json_str(json.dumps([*entities.values()]), self._schema)
+        except ValueError:
+            return Answer("policy_error", resource=resource)
+        result = cedarpy.is_authorized(request, self._policies, handle, self._schema)
+        errors, decision = result.diagnostics.errors, result.decision.value
+        if errors or decision not in ("Allow", "Deny"):
+            found = re.findall(r"evaluating policy `(policy\d+)`", " ".join(errors))
+            return Answer("policy_error", errors=self._names(found), resource=resource)
+        policies = self._names(result.diagnostics.reasons)
+        basis = "permit" if decision == "Allow" else "forbid" if policies else "default_deny"
+        return Answer(basis, policies, resource=resource)
+
+    def _names(self, positions: Iterable[str]) -> tuple[str, ...]:
+        return tuple(sorted({self._ids[int(one.removeprefix("policy"))] for one in positions}))
+
+
+def full_schema(bundle: Bundle) -> str:
+    """Write the schema of every action there is."""
+    caller = ", ".join(["id: String", *(f'"{name}"?: {CEDAR[kind]}' for name, kind in bundle.facts.items())])
+    parts = [bundle.schema, f"type Caller = {{ {caller} }};", "action read_only, mutating, destructive;"]
+    parts += [SESSION_ACTION.format(deed) for deed in ("request", "approve", "delegate")]
+    for action, tool in bundle.tools.items():
+        seen = {name: kind for name, kind in tool.parameters.items() if kind != "opaque"}
+        always = [name for name, kind in seen.items() if name in tool.required and kind != "string?"]
+        shown = ", ".join(f'"{name}"{"?" * (name not in always)}: {CEDAR[kind]}' for name, kind in seen.items())
+        parts.append(TOOL_ACTION.format(action, tool.risk, tool.resource[0] if tool.resource else "Server", shown))
+    return "\n".join(parts)
+
+
+def parsed(text: bytes) -> JSON:
+    """Read a strict JSON object; `ValueError` for anything else."""
+
+    def pairs(items: list[tuple[str, Any]]) -> JSON:
+        made = dict(items)
+        if len(made) < len(items) or {"__entity", "__extn", "__expr"} & made.keys():
+            raise ValueError("a key twice, or one that is reserved")
+        return made
+
+    def refuse(_: str) -> None:
+        raise ValueError("no such number")
+
+    text = text or b"{}"
+    value = json.loads(text.decode(), object_pairs_hook=pairs, parse_float=Decimal, parse_constant=refuse)
+    if type(value) is not dict or _depth(value) > 32:
+        raise ValueError("no object, or too deep")
+    return value
+
+
+def typed(kinds: Mapping[str, str], required: Collection[str], found: JSON) -> tuple[JSON, list[str]]:
+    """Return what policies see of arguments, and the names of what they do not; `ValueError` for what does not fit."""
+    if not set(required) <= found.keys() <= kinds.keys():
+        raise ValueError("a parameter is missing or unknown")
+    hidden = [
+        name for name, value in found.items() if kinds[name] == "opaque" or (kinds[name], value) == ("string?", None)
+    ]
+    return {name: _value(kinds[name], value) for name, value in found.items() if name not in hidden}, hidden
+
+
+def mapped(tool: Tool, found: JSON) -> Uid:
+    """Return what a call is about; `ValueError` when that cannot be told from another thing."""
+    if tool.resource is None:
+        return "Server", tool.server
+    parts = [found[name].lower() if tool.lower else found[name] for name in tool.resource[1]]
+    if len("/".join(parts)) > 1024 or "" in parts or (len(parts) > 1 and any("/" in part for part in parts)):
+        raise ValueError("not one thing")
+    return tool.resource[0], "/".join(parts)
+
+
+def entity(uid: Uid, attributes: JSON | None = None, parents: Iterable[Uid] = ()) -> JSON:
+    """Write an entity in Cedar's JSON."""
+    above = [{"type": kind, "id": name} for kind, name in parents]
+    return {"uid": {"type": uid[0], "id": uid[1]}, "attrs": attributes or {}, "parents": above}
+
+
+def reference(kind: str, name: str) -> JSON:
+    """Write a reference to an entity as a value in Cedar's JSON."""
+    return {"__entity": {"type": kind, "id": name}}
+
+
+def _value(kind: str, value: Any) -> Any:
+    if kind == "strings" and type(value) is list:
+        return [_value("string", one) for one in value]
+    if kind in ("string", "string?") and type(value) is str:
+        value.encode()  # a lone surrogate raises an error that is a `ValueError`
+        return value
+    if kind == "boolean" and type(value) is bool:
+        return value
+    if kind == "integer" and type(value) is int and -(2**63) <= value < 2**63:
+        return value
+    if kind == "decimal" and type(value) in (int, Decimal):
+        scaled = Fraction(value) * 10_000
+        if scaled.denominator == 1 and -(2**63) <= scaled < 2**63:
+            whole, rest = divmod(abs(int(scaled)), 10_000)
+            return {"__extn": {"fn": "decimal", "arg": f"{'-' * (scaled < 0)}{whole}.{rest:04d}"}}
+    raise ValueError("of another type")
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)

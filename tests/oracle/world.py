@@ -1,0 +1,342 @@
+"""Two real PDPs and the oracle beside them: every deed happens to all three, and every answer must be one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+from unittest.mock import patch
+
+from pdp.app import Embedded, open_embedded
+from pdp.cache import BoundedCache, DecisionCache
+from pdp.errors import InvalidRequestError, PDPError
+from pdp.limits import Limits
+from pdp.model import CacheResult, Call, Caller, Decision, Role
+from pdp.policy.bundle import Bundle as LoadedBundle
+from pdp.policy.bundle import Compile, load_bundle
+from pdp.registrar import Selector, SessionRequest, SessionView
+from pdp.sessions.memory import MemorySessionStore
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.testing.bundles import compile_here
+from pdp.testing.clock import FakeClock
+from tests.oracle.bundles import all_bundles
+from tests.oracle.judge import Answer, Bundle
+from tests.oracle.model import Oracle, Session, Time
+
+CALLERS = {
+    "gateway-1": Caller(id="gateway-1", kind="token", roles=frozenset({Role.PEP})),
+    "gateway-2": Caller(id="gateway-2", kind="token", roles=frozenset({Role.PEP})),
+    "gateway-x": Caller(id="gateway-x", kind="token", roles=frozenset({Role.PEP}), tenant="other"),
+    "ann": Caller(id="ann", kind="token", roles=frozenset({Role.APPROVER})),
+    "oz": Caller(id="oz", kind="token", roles=frozenset({Role.APPROVER}), tenant="other"),
+    "stranger": Caller(id="stranger", kind="token", roles=frozenset({Role.APPROVER})),
+}
+UNKNOWN_HANDLE = "pdps_" + "A" * 43
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """One call as the pool of the state machine holds it; `digest` says how the definition is stated."""
+
+    server: str
+    tool: str
+    arguments: bytes = b""
+    digest: Literal["none", "right", "wrong"] = "none"
+    facts: bytes = b""
+    caller: str = "gateway-1"
+
+
+@dataclass
+class Product:
+    """One real PDP, with its own ids and handles for the sessions that the oracle knows by name."""
+
+    embedded: Embedded
+    ids: dict[str, str] = field(default_factory=dict)
+    handles: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, str] = field(default_factory=dict)
+
+
+_loaded: dict[frozenset[tuple[str, bytes]], LoadedBundle] = {}
+
+
+def _load_once(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> LoadedBundle:
+    """Load each bundle once in the whole run: the machine changes often between few."""
+    key = frozenset(files.items())
+    if key not in _loaded:
+        _loaded[key] = load_bundle(files, limits, compile_files)
+    return _loaded[key]
+
+
+@cache
+def _bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
+    return all_bundles()
+
+
+class World:
+    """A clock, the oracle, a PDP that remembers much and forgets often, and one that remembers nothing.
+
+    `counts` is told of everything that happened: `hit`, `basis:forbid`, `deed:approve` …
+    """
+
+    def __init__(self, counts: Counter[str], *, remembering_on_disk: bool) -> None:
+        self._counts = counts
+        self._opened = ExitStack()
+        self._folder = Path(self._opened.enter_context(TemporaryDirectory()))
+        self._opened.enter_context(patch("pdp.keeper.load_bundle", _load_once))
+        self.clock = FakeClock()
+        self.oracle = Oracle(self._time)
+        self._current = 0
+        self._write_files()
+        disk, memory = SQLiteSessionStore(self._folder / "sessions.sqlite"), MemorySessionStore()
+        first, second = (disk, memory) if remembering_on_disk else (memory, disk)
+        self.cache = DecisionCache(size=24, max_ttl=300.0)
+        self.products = [self._open(first, self.cache), self._open(second, DecisionCache(size=0))]
+        # So small that entities are made again and again.
+        self.products[0].embedded.authorizer._entities = BoundedCache(3)
+        self.oracle.activate(_bundles()[0][0])
+        self.shown: dict[str, Mapping[str, str]] = {}
+
+    def close(self) -> None:
+        """Release stores and files."""
+        self._opened.close()
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all sessions, oldest first."""
+        return list(self.oracle.sessions)
+
+    # Deeds.
+
+    def request(
+        self, *, parent: str = "", caller: str = "gateway-1", labels: tuple[str, ...] = (), **wanted: Any
+    ) -> str:
+        """Ask for a session; return its name, empty when it is refused."""
+        name = f"session-{len(self.names)}"
+        session = Session(
+            name=name, tenant=CALLERS[caller].tenant, opened_by=caller, labels=frozenset(labels), **wanted
+        )
+        happens = self.oracle.request(session, caller, parent)
+
+        def ask(product: Product) -> None:
+            wish = SessionRequest(
+                user=session.user,
+                agent=session.agent,
+                purpose="p",
+                tool_patterns=tuple(session.patterns),
+                duration=session.duration,
+                parent_handle=product.handles.get(parent, ""),
+                attributes_json=json.dumps(session.attributes).encode("ascii"),
+                labels=labels,
+                may_delegate=session.may_delegate,
+            )
+            view, handle = product.embedded.registrar.request(wish, CALLERS[caller])
+            product.ids[name], product.handles[name] = view.session.id, handle
+            self._check_view(name, view)
+
+        self._all("request", ask, happens=happens)
+        if happens:
+            self.look(name)
+        return name if happens else ""
+
+    def look(self, name: str) -> None:
+        """Look at a session, as an approver does."""
+        self.shown[name] = self.oracle.expansion(self.oracle.sessions[name])
+        for product in self.products:
+            view = product.embedded.registrar.get(product.ids[name], caller=self._approver(name))
+            product.shown[name] = view.request_digest
+            self._check_view(name, view)
+
+    def approve(self, name: str, grants: tuple[str, ...], caller: str = "") -> None:
+        """Approve what was shown when somebody looked last."""
+        speaker = CALLERS[caller] if caller else self._approver(name)
+        visible = self.oracle.sessions[name].tenant == speaker.tenant
+        happens = visible and self.oracle.approve(name, self.shown[name], grants, speaker.id)
+        self._all(
+            "approve",
+            lambda product: product.embedded.registrar.approve(
+                product.ids[name], request_digest=product.shown[name], grants=grants, caller=speaker
+            ),
+            happens=happens,
+        )
+
+    def deny(self, name: str) -> None:
+        """Refuse a session."""
+        speaker = self._approver(name)
+        self._all(
+            "deny",
+            lambda product: product.embedded.registrar.deny(product.ids[name], reason="r", caller=speaker),
+            happens=self.oracle.deny(name),
+        )
+
+    def end(self, name: str, caller: str) -> None:
+        """End a session with its handle."""
+        session = self.oracle.sessions[name]
+        happens = session.opened_by == caller and self.oracle.end(name)
+        self._all(
+            "end",
+            lambda product: product.embedded.registrar.end(product.handles[name], caller=CALLERS[caller]),
+            happens=happens,
+        )
+
+    def revoke(self, kind: Literal["session", "user", "agent", "tenant"], value: str, caller: str) -> None:
+        """Revoke by a session's name, a user, an agent or a tenant."""
+        speaker = CALLERS[caller]
+        happens = {
+            "session": value in self.oracle.sessions and self.oracle.sessions[value].tenant == speaker.tenant,
+            "tenant": value == speaker.tenant,
+        }.get(kind, True)
+        if happens:
+            self.oracle.revoke(kind, value, speaker.tenant)
+        self._all(
+            "revoke",
+            lambda product: product.embedded.registrar.revoke(
+                Selector(kind=kind, value=product.ids[value] if kind == "session" else value),
+                reason="r",
+                caller=speaker,
+            ),
+            happens=happens,
+        )
+
+    def narrow(self, name: str, patterns: tuple[str, ...], seconds: float | None, labels: tuple[str, ...]) -> None:
+        """Take tools from a session, set its end so many seconds from now, add labels."""
+        speaker = self._approver(name)
+        expires_at = None if seconds is None else self.clock.now().wall_at + seconds
+        self._all(
+            "narrow",
+            lambda product: product.embedded.registrar.narrow(
+                product.ids[name], tool_patterns=patterns, expires_at=expires_at, labels=labels, caller=speaker
+            ),
+            happens=self.oracle.narrow(name, patterns, expires_at, labels),
+        )
+
+    def reload(self, number: int) -> None:
+        """Take another bundle."""
+        changes, self._current = number != self._current, number
+        self._write_files()
+        if changes:
+            self.oracle.activate(_bundles()[number][0])
+
+        for product in self.products:
+            assert changes == product.embedded.keeper.reload(by="test")
+
+        self._counts["deed:reload"] += changes
+
+    def evict(self) -> None:
+        """Forget all decisions and entities that are remembered."""
+        self.cache.clear()
+        self.products[0].embedded.authorizer._entities = BoundedCache(3)
+
+    # Calls.
+
+    def call(self, name: str, wanted: ToolCall) -> Answer:
+        """Ask all three about a call, compare, and return what all say."""
+        tool = self.oracle.bundle.tools.get(f"{wanted.server}/{wanted.tool}")
+        digest = {"none": "", "wrong": "sha256:" + "0" * 64, "right": tool.digest if tool else ""}[wanted.digest]
+        caller = CALLERS[wanted.caller]
+        expected = self.oracle.call(
+            name, caller.tenant, caller.id, wanted.server, wanted.tool, wanted.arguments, digest, wanted.facts
+        )
+        for product in self.products:
+            call = Call(
+                session_handle=product.handles.get(name, UNKNOWN_HANDLE),
+                server=wanted.server,
+                tool=wanted.tool,
+                arguments_json=wanted.arguments,
+                definition_digest=digest,
+                facts_json=wanted.facts,
+            )
+            found, looked_up = self._answer(product, call, caller)
+
+            assert expected == found, f"{name} {wanted}: {looked_up}: {found}, expected {expected}"
+
+            self._counts[f"{looked_up.value}{'' if product is self.products[0] else ' without cache'}"] += 1
+        self._counts[f"basis:{expected.basis}"] += 1
+        self._counts[f"ancestor:{expected.ancestor_basis}"] += 1
+        self._counts.update(f"policy:{policy}" for policy in (*expected.policies, *expected.errors))
+        return expected
+
+    def check_states(self) -> None:
+        """Compare the state, the tools and the labels of every session."""
+        for product in self.products:
+            for name in self.names:
+                speaker = self._approver(name)
+                self._check_view(name, product.embedded.registrar.get(product.ids[name], caller=speaker))
+
+    def _answer(self, product: Product, call: Call, caller: Caller) -> tuple[Answer, CacheResult]:
+        try:
+            decision = product.embedded.authorizer.authorize(call, caller)
+        except InvalidRequestError:
+            return Answer("refused"), CacheResult.NONE
+        return _spoken(decision, product), decision.cache_result
+
+    def _all(self, deed: str, act: Callable[[Product], object], *, happens: bool) -> None:
+        for product in self.products:
+            refusal = ""
+            try:
+                act(product)
+            except PDPError as error:
+                refusal = str(error) or "refused"
+
+            assert happens == (not refusal), f"{deed}: the oracle says {happens}, the product `{refusal}`"
+
+        self._counts[f"{'deed' if happens else 'refused'}:{deed}"] += 1
+
+    def _check_view(self, name: str, view: SessionView) -> None:
+        session = self.oracle.sessions[name]
+        state = self.oracle.state(session)
+        scope = self.oracle.expansion(session) if state == "requested" else session.scope
+
+        assert (state, sorted(session.labels)) == (view.state.value, list(view.session.labels))
+        assert scope == {f"{tool.server}/{tool.tool}": tool.definition_digest for tool in view.tools}
+
+        self._counts[f"state:{state}"] += 1
+
+    def _approver(self, name: str) -> Caller:
+        return CALLERS["ann" if self.oracle.sessions[name].tenant == "default" else "oz"]
+
+    def _open(self, store: MemorySessionStore | SQLiteSessionStore, remembered: DecisionCache) -> Product:
+        embedded = open_embedded(
+            self._folder / "policies",
+            sessions=store,
+            clock=self.clock,
+            cache=remembered,
+            trusted_attributes=frozenset({"level"}),
+            compile_files=compile_here,
+        )
+        self._opened.callback(embedded.close)
+        return Product(embedded)
+
+    def _write_files(self) -> None:
+        folder = self._folder / "policies"
+        (folder / "tools").mkdir(parents=True, exist_ok=True)
+        files = _bundles()[self._current][1]
+        for path in [*folder.glob("*.*"), *folder.glob("tools/*")]:
+            path.unlink()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+
+    def _time(self) -> Time:
+        now = self.clock.now()
+        return now.wall_at, now.boot_at, now.boot_id
+
+
+def _spoken(decision: Decision, product: Product) -> Answer:
+    ruling = decision.ruling
+    names = {session_id: name for name, session_id in product.ids.items()}
+
+    assert decision.allowed == (ruling.basis.value == "permit")
+
+    return Answer(
+        ruling.basis.value,
+        ruling.policies,
+        ruling.errors,
+        (ruling.resource_type, ruling.resource_id),
+        names.get(ruling.ancestor_id, ""),
+        ruling.ancestor_basis.value if ruling.ancestor_basis else "",
+    )
