@@ -136,7 +136,7 @@ class App:
                 limits=settings.limits,
                 trusted_attributes=frozenset(settings.sessions.trusted_attributes),
             )
-            self._running, self._refused = "", ""
+            self._folder, self._running, self._refused = settings.policies.folder, "", ""
             self._say_how_it_began()
             self._authenticator = TokenAuthenticator(data / CALLERS_FILE)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
@@ -239,7 +239,7 @@ class App:
     def _say_refused(self, problem: str) -> None:
         # The keeper has told metrics and log. The watch loads the folder once more after the start: said once.
         if problem != self._refused:
-            _LOG.error("the policy folder was not loaded, the bundle before goes on: %s", problem)
+            _LOG.error("policy folder `%s` was not loaded, the bundle before goes on: %s", self._folder, problem)
         self._refused = problem
 
     def _beat(self, touch: Callable[[], None]) -> None:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_LEAST_CHARACTERS = 6
+
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print a value as indented JSON."""
@@ -21,7 +23,7 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table on a terminal, and elsewhere plain columns that are never wrapped or cut.
 
-    The first column holds what people copy, so it stays on one line.
+    The first column holds what people copy, so it stays on one line where the terminal has room for that.
     """
     console = Console()
     listed = [tuple(map(visible, row)) for row in rows]
@@ -29,7 +31,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         _print_columns([tuple(columns), *listed])
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column(columns[0], min_width=max((len(row[0]) for row in listed), default=0))
+    longest = max((len(row[0]) for row in listed), default=0)
+    table.add_column(columns[0], no_wrap=longest + _LEAST_CHARACTERS * len(columns) <= console.width)
     for column in columns[1:]:
         table.add_column(column)
     for row in listed:

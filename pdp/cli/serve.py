@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
-from queue import SimpleQueue
 from types import FrameType
 
 import click
@@ -16,6 +16,7 @@ from pdp.cli.options import with_settings
 from pdp.config import Settings, describe
 
 _GRACE_SECONDS = 5.0
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 @click.command(epilog="Example:  pdp serve --policies-folder policies --server-address 127.0.0.1:0")
@@ -29,28 +30,34 @@ def serve(*, settings: Settings) -> None:
     if prepare(settings):
         click.echo(f"first start: the tokens of all callers are in `{settings.tokens_folder}`", err=True)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    stopping = _stop_on_signals()
+    received = _receive_signals()
     app = build(settings)
-    signal.signal(signal.SIGHUP, lambda _number, _frame: app.reload_callers())
     app.start()
     try:
         click.echo(f"listening on {app.address}")
-        stopping.get()
+        while (number := ord(os.read(received, 1))) not in _STOPPING:
+            if number == signal.SIGHUP:
+                app.reload_callers()
         click.echo("stopping", err=True)
     finally:
         app.stop(_GRACE_SECONDS)
 
 
-def _stop_on_signals() -> SimpleQueue[int]:
-    """Return what the first SIGTERM or SIGINT is put into; the second one has its usual effect."""
-    # A queue of this kind alone may be filled while the same thread waits for it: an event can lock itself up.
-    stopping: SimpleQueue[int] = SimpleQueue()
+def _receive_signals() -> int:
+    """Return a descriptor to read the numbers of signals from; a second SIGTERM or SIGINT has its usual effect.
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        for one in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(one, signal.SIG_DFL)
-        stopping.put(number)
+    Who waits on a lock or an event can miss a signal: when it comes just before the waiting begins, or to another
+    thread. What is in a pipe is not missed.
+    """
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    return stopping
+    def leave_next_to_the_system(_number: int, _frame: FrameType | None) -> None:
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in _STOPPING:
+        signal.signal(number, leave_next_to_the_system)
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+    return receiver

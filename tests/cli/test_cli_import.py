@@ -102,9 +102,9 @@ def test_import_replaces_an_overlay_only_when_forced(run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "text", "expected"),
     [
-        (("files", "-"), "{", "error: `-`: not JSON (at character 1)"),
-        (("files", "-"), "{}", "error: `-`: not a `tools/list` answer: a list of tools is expected"),
-        (("files", "-"), '{"tools": [], "nextCursor": "2"}', "error: `-`: one page of several"),
+        (("files", "-"), "{", "error: stdin: not JSON (at character 1)"),
+        (("files", "-"), "{}", "error: stdin: not a `tools/list` answer: a list of tools is expected"),
+        (("files", "-"), '{"tools": [], "nextCursor": "2"}', "error: stdin: one page of several"),
         (("files", "-"), answer("a", "a"), "error: tools/files.json: tool `a` stands twice"),
         (("files", "-"), answer("a\x1b[2J"), "error: tools/files.json: a tool's name holds a control"),
         (("pdp", "-"), answer("a"), "error: the server name `pdp` is reserved"),
@@ -112,7 +112,8 @@ def test_import_replaces_an_overlay_only_when_forced(run: Run) -> None:
         (("files",), "", "error: pass either a file (`-` for stdin) or --command"),
         (("files", "-", "--command", "x"), "", "error: pass either a file (`-` for stdin) or --command"),
         (("files", "nope.json"), "", "error: `nope.json`: no such file or directory"),
-        (("files", "--command", "'"), "", "error: --command: No closing quotation"),
+        (("files", "--command", "'"), "", "error: --command is no command line: no closing quotation"),
+        (("files", "-", "--policies", "policy"), answer("a"), "error: the policy folder `policy` does not exist"),
         (("files", "--command", ""), "", "error: --command is empty"),
         (("files", "--command", "no-such-program"), "", "error: cannot list the tools of `no-such-program`: no such"),
     ],
@@ -124,7 +125,7 @@ def test_what_cannot_be_imported_is_refused(run: Run, words: tuple[str, ...], te
     assert (2, "") == (done.exit_code, done.stdout)
     assert done.stderr.startswith(expected)
     assert 1 == done.stderr.count("\n")
-    assert not Path("policies").exists()
+    assert [] == list(Path().iterdir())
 
 
 def test_import_from_a_real_server(run: Run) -> None:

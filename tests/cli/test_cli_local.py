@@ -69,6 +69,15 @@ def test_init_adds_only_what_is_missing(run: Run) -> None:
     assert callers == Path(".pdp/callers.yaml").read_bytes()
 
 
+def test_data_folder_must_be_a_folder(run: Run) -> None:
+    """A file in the place of the data folder is named, with the setting."""
+    Path("d").write_text("", encoding="ascii")
+
+    done = run("init", "--data-dir", "d")
+
+    assert (2, "error: `data_dir` must be a folder, and `d` is none\n") == (done.exit_code, done.stderr)
+
+
 def test_init_shows_no_secret(run: Run) -> None:
     """What `pdp init` prints holds no token."""
     done = run("init")
@@ -157,12 +166,13 @@ def test_tools_list(run: Run, policies: Path) -> None:
     ("words", "expected"),
     [
         (("frob",), "error: no such command 'frob'"),
+        (("sevre",), "error: no such command: `sevre`; did you mean `serve`?"),
         (("init", "extra"), "error: got unexpected extra argument (extra)"),
         (("check", "--frob"), "error: no such option"),
         (("serve", "--server-threads", "many"), "error: `--server-threads` must be a whole number, not `many`"),
         (("serve", "--server-reflection", "--server-threads", "x"), "error: `--server-threads` must be a whole number"),
         (("serve", "--server-reflection=maybe"), "error: `--server-reflection` must be `true` or `false`, not `maybe`"),
-        (("init", "--config", "nope.yaml"), "error: cannot read the configuration file `nope.yaml`: No such file or"),
+        (("init", "--config", "nope.yaml"), "error: cannot read the configuration file `nope.yaml`: no such file or"),
         (("tools", "list", "--policies", "nope"), "error: nope: holds no bundle"),
         (("schema", "nope"), "error: nope: holds no bundle"),
         (("session", "list"), "error: no token: `.pdp/tokens/approver.token` does not exist; run `pdp init`"),

@@ -59,18 +59,33 @@ def test_empty_fields_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_terminal_gets_a_table(tmp_path: Path) -> None:
     """On a terminal the same rows are a table with a rule below its head."""
-    program = "from pdp.cli.output import print_table; print_table(['tool'], [['[red]a/b']])"
-    main, other = pty.openpty()
-    with os.fdopen(main, "rb") as reader:
-        done = subprocess.run(
-            [sys.executable, "-c", program], stdout=other, cwd=tmp_path, env=os.environ | {"TERM": "xterm"}, check=False
-        )
-        out = os.read(reader.fileno(), 4096).decode()
-        os.close(other)
+    out = on_terminal("print_table(['tool'], [['[red]a/b']])", tmp_path)
 
-    assert 0 == done.returncode
     assert "─" in out
     assert "[red]a/b" in out
+
+
+def test_terminal_keeps_what_is_copied_whole(tmp_path: Path) -> None:
+    """On a narrow terminal the first column stays on one line and the others are folded."""
+    name = "ses_aaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+    out = on_terminal(f"print_table(['session', 'purpose'], [['{name}', '{'b' * 60}']])", tmp_path)
+
+    assert name in out
+    assert "b" * 60 not in out
+    assert 60 == out.count("b")
+
+
+def on_terminal(call: str, folder: Path) -> str:
+    """Return what a call prints on a terminal of 60 columns."""
+    program = f"from pdp.cli.output import print_table; {call}"
+    main, other = pty.openpty()
+    with os.fdopen(main, "rb") as reader:
+        environment = os.environ | {"TERM": "xterm", "COLUMNS": "60", "NO_COLOR": "1"}
+        subprocess.run([sys.executable, "-c", program], stdout=other, cwd=folder, env=environment, check=True)
+        out = os.read(reader.fileno(), 4096).decode()
+        os.close(other)
+    return out
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_handle_file_is_never_overwritten(ask: Run) -> None:
 
     done = ask("session", "request", *WANTED, "--handle-file", "handle")
 
-    assert (2, "error: `handle`: file exists\n") == (done.exit_code, done.stderr)
+    assert (2, "error: `handle` exists already; remove it, or name a new file\n") == (done.exit_code, done.stderr)
     assert "precious" == Path("handle").read_text(encoding="ascii")
     assert before == ask("session", "list", "--json").stdout
 
@@ -212,7 +213,8 @@ def test_no_answer_is_exit_code_2(run: Run, approved: str, server: Server) -> No
 
     assert approved
     assert (2, "") == (done.exit_code, done.stdout)
-    assert done.stderr.startswith("error: unavailable")
+    assert done.stderr.startswith("error: unavailable: nothing answers at `127.0.0.1:1`; is `pdp serve` running")
+    assert 1 == done.stderr.count("\n")
     assert (2, "deny", "error") == (as_json.exit_code, *map(json.loads(as_json.stdout).get, ("outcome", "basis")))
 
 
@@ -274,7 +276,7 @@ def test_narrow_takes_tools_and_time(ask: Run, approved: str) -> None:
     done = ask("session", "narrow", approved, "--tool", "files/write", "--ends-in", "10m", "--label", "tainted")
 
     after = shown(ask, approved)
-    assert (0, f"narrowed {approved}\n") == (done.exit_code, done.stdout)
+    assert (0, f"narrowed {approved}: 1 tool until {after['expire_time']}\n") == (done.exit_code, done.stdout)
     assert str(after["expire_time"]) < str(before["expire_time"])
     assert (["tainted"], 1) == (after["labels"], len(list(after["tools"])))  # type: ignore[call-overload] # JSON
     assert ask("authorize", "--session-handle-file", "handle", *READ).stdout.startswith("deny  out_of_scope")
@@ -378,3 +380,52 @@ def test_server_that_cannot_start_says_why(tmp_path: Path, flags: tuple[str, ...
     assert len(expected) == len(errors)
     assert all(line.startswith(start) for line, start in zip(errors, expected, strict=True))
     assert "Traceback" not in done.stderr
+
+
+def test_bad_folder_is_told_at_the_start_and_after(own_server: Server) -> None:
+    """A server that starts on a bad folder says so and serves the last good bundle; when it is mended, it says that."""
+    stop_server(own_server)
+    policy = own_server.folder / "policies" / "files.cedar"
+    good = policy.read_text(encoding="utf-8")
+    policy.write_text("permit (principal, action, resource", encoding="utf-8")
+
+    again = start_server(own_server.folder)
+    lines = lines_until(again, "the bundle before goes on: files.cedar:1: ")
+    policy.write_text(good, encoding="utf-8")
+    lines += lines_until(again, "runs: 3 policies, 2 tools, sha256:")
+    _, _, rest = stop_server(again)
+
+    assert [True, False, True] == ["runs: 3 policies, 2 tools" in line for line in lines]
+    assert "Traceback" not in rest
+
+
+def test_new_bundle_is_told(own_server: Server) -> None:
+    """A changed folder that loads is told with what runs from then on."""
+    lines_until(own_server, "runs: 3 policies, 2 tools, sha256:")
+    write_bundle(
+        own_server.folder / "policies",
+        overlays={},
+        policies={"files": '@id("files/a")\npermit (principal, action == Action::"files/read", resource);'},
+    )
+
+    lines = lines_until(own_server, "runs: 2 policies, 2 tools, sha256:")
+
+    assert 1 == len(lines)
+
+
+def lines_until(server: Server, wanted: str) -> list[str]:
+    """Return what a server logs up to the line that holds `wanted`."""
+    assert server.process.stderr is not None
+    # A server that says nothing is ended, and then its log has an end.
+    watchdog = threading.Timer(DEADLINE_SECONDS, server.process.kill)
+    watchdog.start()
+    lines: list[str] = []
+    for line in server.process.stderr:
+        if not line.startswith("first start"):
+            lines.append(line)
+        if wanted in line:
+            break
+    else:
+        pytest.fail(f"`{wanted}` is not in the log: {lines}")
+    watchdog.cancel()
+    return lines
