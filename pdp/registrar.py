@@ -287,7 +287,8 @@ class Registrar:
         captured = bundle.directory.capture(wanted.user, wanted.agent)
         if captured is None:
             known = ("User", wanted.user) in bundle.directory.entities
-            raise InvalidRequestError("agent" if known else "user", "is not in the directory")
+            field, name = ("agent", wanted.agent) if known else ("user", wanted.user)
+            raise InvalidRequestError(field, f"`{name}` is not in the bundle's directory")
         handle = new_handle()
         return Session(
             id=new_session_id(),

@@ -59,7 +59,7 @@ class Connection:
         if credentials is None and not _is_local(address):
             raise ConfigurationError(
                 f"address `{address}` is not a loopback `host:port` or `unix:` address: "
-                "plain text does not leave this machine; pass `tls`"
+                "plain text does not leave this machine; use TLS (`tls=`, `--tls-roots`)"
             )
         return cls(address=address, token=_token(token, token_file), credentials=credentials)
 

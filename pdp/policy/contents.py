@@ -43,6 +43,9 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
     Raise `BundleError` when the folder or a file cannot be read or is too large.
     """
     files: dict[str, bytes] = {}
+    if not folder.is_dir():
+        problem = "is no folder" if folder.exists() else "does not exist"
+        raise BundleError((Problem(str(folder), 0, problem),))
     try:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()

@@ -59,7 +59,7 @@ class Listener:
                 return int(server.add_insecure_port(self.address))
             return int(server.add_secure_port(self.address, _credentials(self.tls)))
         except RuntimeError:
-            raise ConfigurationError(f"cannot listen on `{self.address}`: is it in use?") from None
+            raise ConfigurationError(f"cannot listen on `{self.address}`: is it in use, or not allowed?") from None
         finally:
             if before is not None:
                 os.umask(before)

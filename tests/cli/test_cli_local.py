@@ -173,8 +173,8 @@ def test_tools_list(run: Run, policies: Path) -> None:
         (("serve", "--server-reflection", "--server-threads", "x"), "error: `--server-threads` must be a whole number"),
         (("serve", "--server-reflection=maybe"), "error: `--server-reflection` must be `true` or `false`, not `maybe`"),
         (("init", "--config", "nope.yaml"), "error: cannot read the configuration file `nope.yaml`: no such file or"),
-        (("tools", "list", "--policies", "nope"), "error: nope: holds no bundle"),
-        (("schema", "nope"), "error: nope: holds no bundle"),
+        (("tools", "list", "--policies", "nope"), "error: nope: does not exist"),
+        (("schema", "nope"), "error: nope: does not exist"),
         (("session", "list"), "error: no token: `.pdp/tokens/approver.token` does not exist; run `pdp init`"),
         (("authorize", "git"), "error: missing argument 'TOOL'"),
         (("session", "request", "--duration", "soon"), "error: invalid value for '--duration': `soon` is no duration"),
@@ -206,7 +206,7 @@ def test_debugging_shows_where_an_error_comes_from(run: Run) -> None:
 
     assert 2 == done.exit_code
     assert done.stderr.startswith("Traceback")
-    assert done.stderr.endswith("error: nope: holds no bundle\n")
+    assert done.stderr.endswith("error: nope: does not exist\n")
 
 
 @pytest.mark.parametrize("words", [(), ("session",), ("tools",)])

@@ -359,7 +359,7 @@ def test_sessions_outlive_the_server(own_server: Server, run: Run) -> None:
     [
         (("--policies-folder", "bad"), ["error: files.cedar:1: "]),
         (("--server-address", "0.0.0.0:1"), ["error: `server.address` `0.0.0.0:1` can be reached by others"]),
-        (("--policies-folder", "nope"), ["error: nope: holds no bundle"]),
+        (("--policies-folder", "nope"), ["error: nope: does not exist"]),
     ],
 )
 def test_server_that_cannot_start_says_why(tmp_path: Path, flags: tuple[str, ...], expected: list[str]) -> None:
