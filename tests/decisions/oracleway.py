@@ -66,14 +66,14 @@ class OracleWay:
             may_delegate=given.get("may_delegate", False),
         )
         _require(step, happened=self._oracle.request(session, caller.id, given.get("parent", "")))
-        self._shown[step.subject] = self._oracle.expansion(session)
+        self._shown[step.subject] = self._oracle.shown(session)
         return {"becomes": self._oracle.state(session)}
 
     _delegate = _request
 
     def _approve(self, step: Step) -> Mapping[str, Any]:
         session = self._oracle.sessions[step.subject]
-        shown = self._oracle.expansion(session) if step.given.get("shown") == "now" else self._shown[step.subject]
+        shown = self._oracle.shown(session) if step.given.get("shown") == "now" else self._shown[step.subject]
         grants = step.given.get("grants", ())
         _require(step, happened=self._oracle.approve(step.subject, shown, grants, step.caller))
         return self._look(step)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import reduce
 
 from tests.oracle.judge import JSON, Answer, Bundle, Judge, Uid, entity, reference
 
@@ -48,9 +49,8 @@ class Sessions:
 
     def activate(self, bundle: Bundle) -> None:
         """Take another bundle; sessions whose user or agent is gone are revoked."""
-        self._close(
-            (s for s in self.sessions.values() if not bundle.knows(("User", s.user), ("Agent", s.agent))), "revoked"
-        )
+        lost = [s for s in self.sessions.values() if not bundle.knows(("User", s.user), ("Agent", s.agent))]
+        self._close(lost, "revoked")
         self.bundle = bundle
         self._judge = Judge(bundle)
 
@@ -86,15 +86,14 @@ class Sessions:
     def approve(self, name: str, shown: Mapping[str, str], grants: Sequence[str], caller: str) -> bool:
         """Approve a session, if what was shown is still what it would be given."""
         session = self.sessions[name]
-        scope = self.expansion(session)
         if (
             self.state(session) != "requested"
             or any(self.state(one) != "active" for one in session.parents)
-            or scope != shown
+            or self.shown(session) != shown
             or not self._permits("approve", session, caller, caller, grants)
         ):
             return False
-        self._begin(session, scope, grants)
+        self._begin(session, self.expansion(session), grants)
         return self._written()
 
     def deny(self, name: str) -> bool:
@@ -125,8 +124,12 @@ class Sessions:
         session.labels |= frozenset(labels)
         return before == (session.scope, session.end, session.labels) or self._written()
 
+    def shown(self, session: Session) -> dict[str, str]:
+        """Return what an approver is shown: the tools with their digests and risks."""
+        return {a: f"{digest} {self.bundle.tools[a].risk}" for a, digest in self.expansion(session).items()}
+
     def expansion(self, session: Session) -> dict[str, str]:
-        """Return the tools that a session would be given now, with their digests: what an approver is shown."""
+        """Return the tools that a session would be given now, with their digests."""
         return {
             action: tool.digest
             for action, tool in self.bundle.tools.items()
@@ -150,8 +153,8 @@ class Sessions:
             "duration": int(session.duration),
             "may_delegate": session.may_delegate,
         }
-        about = ("Session", session.name)
-        return self.about(session, f"pdp/{deed}_session", who, about, context).basis == "permit"
+        answer = self.about(session, f"pdp/{deed}_session", who, ("Session", session.name), context)
+        return answer.basis == "permit"
 
     def about(self, session: Session, action: str, who: str, resource: Uid, context: JSON) -> Answer:
         """Ask the policies about one action in one session."""
@@ -161,16 +164,13 @@ class Sessions:
         (user,) = (one for one in self.bundle.entities if one["uid"] == {"type": "User", "id": session.user})
         user = {**user, "attrs": {**user["attrs"], **session.attributes}}
         made = [user, entity(("Session", session.name), facts, grants), *map(entity, grants)]
-        pair = {"agent": reference("Agent", session.agent), "session": reference("Session", session.name)}
-        if action.startswith("pdp/"):
-            del pair["session"]
-        return self._judge.ask(action, who, resource, {**context, **pair}, made, self._clock()[0])
+        context = {**context, "agent": reference("Agent", session.agent)}
+        context |= {} if action.startswith("pdp/") else {"session": reference("Session", session.name)}
+        return self._judge.ask(action, who, resource, context, made, self._clock()[0])
 
     def _begin(self, session: Session, scope: dict[str, str], grants: Sequence[str]) -> None:
         session.state, session.scope, session.grants = "active", scope, frozenset(grants)
-        session.end = self._after(session.duration)
-        for parent in session.parents:
-            session.end = _first(session.end, parent.end)
+        session.end = reduce(_first, (parent.end for parent in session.parents), self._after(session.duration))
 
     def _with_all_below(self, sessions: Sequence[Session]) -> list[Session]:
         return [s for s in self.sessions.values() if any(one in (s, *s.parents) for one in sessions)]

@@ -146,7 +146,7 @@ class World:
 
     def look(self, name: str) -> None:
         """Look at a session, as an approver does."""
-        self.shown[name] = self.oracle.expansion(self.oracle.sessions[name])
+        self.shown[name] = self.oracle.shown(self.oracle.sessions[name])
         for product in self.products:
             view = product.embedded.registrar.get(product.ids[name], caller=self._approver(name))
             product.shown[name] = view.request_digest
