@@ -48,7 +48,7 @@ def load_section(file: str, content: bytes) -> Section:
     Raise `BundleError` with file and line.
     """
     try:
-        # CSafeLoader's composer: nodes only, no objects are made.
+        # Nodes only: no objects are made.
         node = yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)
     except UnicodeDecodeError:
         raise BundleError((Problem(file, 0, "not UTF-8"),)) from None

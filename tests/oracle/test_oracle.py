@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,6 +155,11 @@ class Machine(RuleBasedStateMachine):
         second = self.world.request(user="bob", agent="helper", patterns=PATTERNS[1], duration=1200.0)
         self.world.approve(second, ("all",))
         self._call(second, CALLS[0])
+        # Deeds that are rare otherwise.
+        for deed in (self.world.deny, lambda name: self.world.end(name, "gateway-1")):
+            deed(self.world.request(user="carol", agent="coder", patterns=PATTERNS[3], duration=60.0))
+        self.world.call(second, replace(CALLS[0], facts=b'{"shift":"9"}'))
+        self.world.narrow(second, ("repo/*", "notes/*"), 1100.0, ("seen",))
 
     @rule(session=st.integers(0, 11), wanted=st.sampled_from(CALLS))
     def call(self, session: int, wanted: ToolCall) -> None:
@@ -341,10 +347,12 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def same_again(self) -> None:
         """After whatever happened: repeat the last call, repeat one of an active session, and make another one."""
+        self.turn += 1
+        if self.turn % 40 == 0:
+            self.world.reload(self.turn // 40 % 5)
         if not self._in_state("active"):
             self._open(("all",))
         active = self._in_state("active")
-        self.turn += 1
         # Mostly the youngest that work, now and then any other.
         names = active[-3:] if self.turn % 4 else self.world.names
         other = (names[-1 - self.turn % len(names)], CALLS[self.turn * 7 % len(CALLS)])
