@@ -16,13 +16,14 @@ _DECISIONS = {
 }
 
 
-def over_grpc(channel: grpc.Channel) -> Run:
-    """Return what runs jobs on the server behind a channel whose caller is an author."""
+def over_grpc(channel: grpc.Channel, token: str) -> Run:
+    """Return what runs jobs on the server behind a channel, with the token of an author."""
+    metadata = (("authorization", f"Bearer {token}"),)
     service = policy_pb2_grpc.PolicyServiceStub(channel)  # type: ignore[no-untyped-call]  # generated without types
 
     def run(job: JSON) -> JSON:
         try:
-            return result_of(service.Evaluate(request_of(job), timeout=60))
+            return result_of(service.Evaluate(request_of(job), timeout=60, metadata=metadata))
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
                 raise

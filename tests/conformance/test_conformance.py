@@ -6,10 +6,13 @@ import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
-from pdp.policy.child import PolicyChild
+from pdp.testing.bundles import bundle_files
+from pdp.testing.inprocess import running_server
 from tests.conformance.cases import Case, Run, authzen, corpus, disagreements, examples, hand_written
+from tests.conformance.over_grpc import over_grpc
 
 SEED = 20261125
 SAMPLE = 5_000
@@ -17,10 +20,10 @@ SAMPLE = 5_000
 
 @pytest.fixture(scope="session")
 def run() -> Iterator[Run]:
-    """Yield what runs a job; here in the child process, without a server."""
-    child = PolicyChild(timeout=60)
-    yield child.evaluate
-    child.close()
+    """Yield what runs a job: `PolicyService.Evaluate` on a running server."""
+    files = bundle_files(policies={}, tools={}, directory="")
+    with running_server(files) as server, grpc.insecure_channel(server.address) as channel:
+        yield over_grpc(channel, server.token("author"))
 
 
 def check(cases: Iterable[Case], run: Run) -> tuple[int, int]:
