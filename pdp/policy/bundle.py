@@ -16,7 +16,7 @@ from pdp.policy.catalogue import Catalogue, Tool, action_schema
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.directory import Directory, entity, references
 from pdp.policy.engine import PolicySource, SessionEntities, Slice, StackCheck
-from pdp.policy.schema import SESSION_ACTIONS, preamble, session_action
+from pdp.policy.schema import SESSION_ACTIONS, full_schema, preamble, session_action
 
 Compile = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -34,6 +34,7 @@ class Bundle:
         self.catalogue: Catalogue = contents.catalogue
         self.directory: Directory = contents.directory
         self.policies: Mapping[str, PolicySource] = {policy.id: policy for policy in policies}
+        self._author_schema = contents.schema
         self._schema = contents.schema + "\n" + preamble(contents.caller_facts)
         # INVARIANT: policies that constrain no action or a group stand in the slice of each action that they can match.
         self._by_action = _by_action(policies)
@@ -55,8 +56,7 @@ class Bundle:
 
     def schema_text(self) -> str:
         """Return the whole schema: what the author wrote, and every action that is generated."""
-        tools = [action_schema(tool) for tool in self.catalogue.tools.values()]
-        return "\n".join([self._schema, *(session_action(action) for action in SESSION_ACTIONS), *tools])
+        return full_schema(self._author_schema, self.caller_facts, tuple(self.catalogue.tools.values()))
 
     def slice(self, action: str) -> Slice:
         """Return what can decide about an action: a tool of the catalogue, or one of the PDP's own."""

@@ -61,7 +61,6 @@ def _schema(contents: Contents, limits: Limits) -> cedarpy.Schema:
         scan_schema(contents.schema, limits)
     except UnsafePolicyError as error:
         raise BundleError((Problem(SCHEMA, error.line, str(error)),)) from None
-    # The author's part alone first: its mistakes are named without our part around them.
     text = full_schema(contents.schema, contents.caller_facts, tuple(contents.catalogue.tools.values()))
     try:
         return cedarpy.Schema.from_str(text)
