@@ -156,7 +156,7 @@ class App:
                 authenticator=self._authenticator,
                 observer=watchers,
                 clock=time,
-                healthy=self._healthy,
+                healthy=self.embedded.keeper.serves,
                 limits=settings.limits,
                 reflection=settings.server.reflection,
                 call_threads=settings.server.threads,
@@ -197,13 +197,6 @@ class App:
         """Take no new calls, give those that are open `grace` seconds, and release everything."""
         self._server.stop(grace)
         self._opened.close()
-
-    def _healthy(self) -> bool:
-        try:
-            self.embedded.keeper.current()
-        except PDPError:
-            return False
-        return True
 
     def _watch(self, folder: Path) -> None:
         watch = FolderWatch(folder, self._reload)

@@ -77,6 +77,14 @@ class BundleKeeper:
         """Return the active bundle. Raise `BundleUnavailableError` when it is not loaded."""
         return self.bundle_for(self._sessions.active_bundle())
 
+    def serves(self) -> bool:
+        """Say whether the store answers and its active bundle is loaded; for health, never raises."""
+        try:
+            self.current()
+        except PDPError:
+            return False
+        return True
+
     def status(self) -> BundleStatus:
         """Return the running bundle, which version is active, and why the last load failed."""
         active = self._sessions.active_bundle()

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 from pdp.app import Embedded, open_embedded
 from pdp.cache import DecisionCache
 from pdp.client import Client
-from pdp.errors import PDPError
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Caller, Role
 from pdp.policy.child import PolicyChild
@@ -125,7 +124,7 @@ def running_server(
             authenticator=TokenAuthenticator(folder / "callers.yaml"),
             observer=evidence,
             clock=time,
-            healthy=lambda: _healthy(embedded),
+            healthy=embedded.keeper.serves,
             limits=limits,
         )
         opened.enter_context(server)
@@ -163,11 +162,3 @@ def _write_callers(file: Path, callers: Sequence[Caller]) -> dict[str, str]:
     file.write_text("\n".join(lines) + "\n", encoding="ascii")
     file.chmod(0o600)
     return tokens
-
-
-def _healthy(embedded: Embedded) -> bool:
-    try:
-        embedded.keeper.current()
-    except PDPError:
-        return False
-    return True
