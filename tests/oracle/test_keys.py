@@ -83,6 +83,7 @@ BUNDLE = {
     **CONTENTS,
     "version": DIRECTLY,
     "_schema": VERSION,
+    "_author_schema": VERSION,
     "_session_schema": VERSION,
     "_by_action": VERSION,
     "_within": VERSION,
