@@ -339,11 +339,11 @@ def test_worker_without_a_thread_to_spare_catches_up_later(
         patch.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(BundleUnavailableError):
             behind.current()
+    others = set(threading.enumerate())
     with pytest.raises(BundleUnavailableError):
         behind.current()
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(30)
+    for thread in set(threading.enumerate()) - others:
+        thread.join(30)
 
     assert store.active_bundle() == behind.status().active
     assert behind.current().version == behind.status().active.version  # type: ignore[union-attr]  # asserted above

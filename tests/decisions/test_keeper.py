@@ -147,11 +147,11 @@ def test_worker_that_is_behind_is_unavailable_and_catches_up(
 
     here.files = contents("two")
     first.reload(by="test")
+    others = set(threading.enumerate())
     with pytest.raises(BundleUnavailableError):
         second.current()
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
-            thread.join(30)
+    for thread in set(threading.enumerate()) - others:
+        thread.join(30)
 
     assert first.current().version == second.current().version
 
