@@ -24,7 +24,7 @@ test: $(VENV)/ready  ## all tests but the long proofs
 	$(BIN)/python -m pytest
 
 long: $(VENV)/ready  ## the long proofs
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long --timeout 0
 
 lint: $(VENV)/ready  ## style, format and types
 	$(BIN)/ruff check .

@@ -30,6 +30,7 @@ from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import ActiveBundle, Change, SessionFilter
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
+from pdp.testing.waiting import wait_until
 
 PEP = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
 APPROVER = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}))
@@ -339,11 +340,9 @@ def test_worker_without_a_thread_to_spare_catches_up_later(
         patch.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(BundleUnavailableError):
             behind.current()
-    others = set(threading.enumerate())
     with pytest.raises(BundleUnavailableError):
         behind.current()
-    for thread in set(threading.enumerate()) - others:
-        thread.join(30)
+    wait_until(behind.serves)
 
     assert store.active_bundle() == behind.status().active
     assert behind.current().version == behind.status().active.version  # type: ignore[union-attr]  # asserted above

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
+from pdp.testing.waiting import wait_until
 
 DIRECTORY = "users: {alice: {}}\nagents: {worker: {ceiling: ['files/*']}}"
 
@@ -147,11 +147,9 @@ def test_worker_that_is_behind_is_unavailable_and_catches_up(
 
     here.files = contents("two")
     first.reload(by="test")
-    others = set(threading.enumerate())
     with pytest.raises(BundleUnavailableError):
         second.current()
-    for thread in set(threading.enumerate()) - others:
-        thread.join(30)
+    wait_until(second.serves)
 
     assert first.current().version == second.current().version
 

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from pdp.errors import EvaluatorUnavailableError, OverloadedError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.child import PolicyChild, run_once
 from pdp.policy.child_main import read_frame, write_frame
+from pdp.testing.waiting import wait_until
 
 PERMIT = "permit(principal, action, resource);"
 
@@ -48,14 +48,6 @@ def question(user: str = "ada") -> dict[str, Any]:
 def decision(answer: dict[str, Any]) -> str:
     """Return the decision of an answer to one request."""
     return str(answer["evaluations"][0]["decision"])
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds, and fail when it does not within 30 seconds."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "this never came about"
-        os.sched_yield()
 
 
 def pid_of(child: PolicyChild) -> int:
