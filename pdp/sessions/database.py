@@ -12,6 +12,7 @@ from typing import Final
 import apsw
 
 from pdp.errors import StoreUnavailableError
+from pdp.sessions.changesignal import ChangeSignal
 
 SCHEMA_VERSION: Final = 1
 
@@ -95,6 +96,14 @@ class Database:
             connection.close(force=True)
             raise
         return connection
+
+    def signal(self) -> ChangeSignal:
+        """Open the file by which the processes that share the store tell each other of writes."""
+        path = self._path.with_name(f"{self._path.name}-signal")
+        try:
+            return ChangeSignal(path)
+        except OSError as error:
+            raise StoreUnavailableError(f"cannot use `{path}`, beside the session store: {error.strerror}") from None
 
     def require_same_file(self) -> None:
         """Raise when the path no longer leads to the file that was opened: its data would be old for ever."""

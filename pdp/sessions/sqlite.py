@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -21,7 +22,8 @@ class SQLiteSessionStore:
     """A `SessionStore` in one file. Safe for threads; open it after forking, not before.
 
     `busy_seconds` is how long to wait for other writers before `StoreUnavailableError`. `sessions_kept` bounds
-    the sessions in memory, `changes_kept` the changes that other processes can follow one by one.
+    the sessions in memory, `changes_kept` the changes that other processes can follow one by one. A file that is
+    taken away, or written by a foreign program, is noticed after `trust_seconds` of `monotonic`.
     """
 
     def __init__(
@@ -31,6 +33,8 @@ class SQLiteSessionStore:
         busy_seconds: float = 2.0,
         sessions_kept: int = 100_000,
         changes_kept: int = 10_000,
+        trust_seconds: float = 0.1,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._busy_seconds = busy_seconds
         self._changes_kept = changes_kept
@@ -39,8 +43,18 @@ class SQLiteSessionStore:
         with ExitStack() as opened, answering():
             self._database = Database(Path(path), busy_seconds=busy_seconds)
             self._connection = opened.enter_context(closing(self._database.connect()))
+            self._signal = opened.enter_context(closing(self._database.signal()))
             self._watcher = opened.enter_context(
-                closing(Watcher(self._database, self._scopes, sessions_kept=sessions_kept))
+                closing(
+                    Watcher(
+                        self._database,
+                        self._scopes,
+                        self._signal,
+                        sessions_kept=sessions_kept,
+                        trust_seconds=trust_seconds,
+                        monotonic=monotonic,
+                    )
+                )
             )
             # Now that both are open, they must have opened the same file.
             self._database.require_same_file()
@@ -134,6 +148,7 @@ class SQLiteSessionStore:
         with self._lock:
             self._connection.close()
         self._watcher.close()
+        self._signal.close()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -159,6 +174,14 @@ class SQLiteSessionStore:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            self._announce()
+
+    def _announce(self) -> None:
+        # INVARIANT: nothing is acknowledged before every reader, in whichever process, can know of it.
+        try:
+            self._signal.announce()
+        except OSError:
+            raise StoreUnavailableError("the session store cannot tell other processes of a write") from None
 
     def _advance(self, wall_at: float) -> int:
         schema_version, revision = self._connection.execute(_ADVANCE, (wall_at,)).get

@@ -57,7 +57,9 @@ class SessionStore(Protocol):
       Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1.
     - A call that begins after a write was acknowledged, in whichever process, sees that write.
     - Sessions with equal scope content share one `Scope` object within a process.
-    - When the data cannot be read or written, `StoreUnavailableError`; never a guess, never an old answer.
+    - When the data cannot be read or written, `StoreUnavailableError`; never a guess, never an old answer. What
+      happens behind the store's back (its data moved away, or written by a foreign program) it may notice later, by
+      a bound that its docstring names.
     - `high_water_at` never falls. Every write raises it to at least the `wall_at` that it was given.
     """
 

@@ -1,12 +1,14 @@
 """Read sessions quickly, and see every acknowledged write of any process at the next look.
 
-One connection only reads: SQLite's `PRAGMA data_version` tells it of commits by all other connections, in this
-process and in others (it does not move on the connection that wrote). A look that finds the number unchanged answers
-from memory; otherwise it drops the sessions that `changes` names since the last revision seen.
+Writers announce what they committed (`changesignal.py`), so a look that finds nothing announced answers from memory.
+Otherwise, and every `trust_seconds` in any case, the database is asked: on a connection that only reads, SQLite's
+`PRAGMA data_version` tells of commits by all other connections, in this process and in others (it does not move on the
+connection that wrote); then the sessions that `changes` names since the last revision seen are dropped.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -17,6 +19,7 @@ from cachetools import LRUCache
 
 from pdp.errors import StoreUnavailableError
 from pdp.model import Scope, Session
+from pdp.sessions.changesignal import ChangeSignal
 from pdp.sessions.database import Database, require_known_schema, unavailable
 from pdp.sessions.rows import scope_from, session_of
 from pdp.sessions.scopes import ScopePool
@@ -110,10 +113,28 @@ class RecentSessions(LRUCache[bytes, Session]):
 
 
 class Watcher:
-    """The reading side of a store in one process. Safe for threads."""
+    """The reading side of a store in one process. Safe for threads.
 
-    def __init__(self, database: Database, scopes: ScopePool, *, sessions_kept: int) -> None:
+    For `trust_seconds` after a look into the database, memory answers while nothing was announced. It bounds how long
+    a file that was taken away, or a write by a foreign program, goes unnoticed. `monotonic` returns seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        scopes: ScopePool,
+        signal: ChangeSignal,
+        *,
+        sessions_kept: int,
+        trust_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._lock = Lock()
+        self._signal = signal
+        self._trust_seconds = trust_seconds
+        self._monotonic = monotonic
+        self._announced = b""
+        self._trusted_until = 0.0
         self._database = database
         self._connection = database.connect()
         self._connection.execute("PRAGMA query_only=ON")
@@ -150,6 +171,18 @@ class Watcher:
             self._connection.close()
 
     def _look(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
+        # INVARIANT: what was announced is read before the look, so that a later write is looked for again.
+        announced, looked_at = self._signal.read(), self._monotonic()
+        if announced == self._announced and looked_at < self._trusted_until:
+            chain = remembered(key)
+            if chain is not None:
+                return chain
+        chain = self._look_into_database(key, remembered, sql)
+        self._announced = announced
+        self._trusted_until = looked_at + self._trust_seconds if self._signal.shared() else 0.0
+        return chain
+
+    def _look_into_database(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
         try:
             self._database.require_same_file()
             # `get` reads to the end: a statement that is left open would hold an old snapshot.

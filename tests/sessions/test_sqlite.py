@@ -70,6 +70,30 @@ def store(path: Path) -> Iterator[SQLiteSessionStore]:
         yield store
 
 
+class Stopwatch:
+    """A monotonic clock that tests move."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        """Return the present reading in seconds."""
+        return self.seconds
+
+
+@pytest.fixture
+def stopwatch() -> Stopwatch:
+    """Give the clock of the store `watched`."""
+    return Stopwatch()
+
+
+@pytest.fixture
+def watched(path: Path, stopwatch: Stopwatch) -> Iterator[SQLiteSessionStore]:
+    """Give a store that trusts what it remembers for a second of `stopwatch`."""
+    with closing(SQLiteSessionStore(path, trust_seconds=1.0, monotonic=stopwatch)) as store:
+        yield store
+
+
 @pytest.fixture
 def two(path: Path) -> Iterator[Two]:
     """Give two stores on one file, as two processes have them."""
@@ -416,48 +440,106 @@ def test_a_store_of_a_newer_program_is_refused(path: Path) -> None:
         SQLiteSessionStore(path)
 
 
-def test_a_newer_program_may_come_while_the_store_is_open(store: SQLiteSessionStore, path: Path) -> None:
+def test_a_newer_program_may_come_while_the_store_is_open(
+    watched: SQLiteSessionStore, stopwatch: Stopwatch, path: Path
+) -> None:
     """Once a newer program has changed the schema, neither looks nor writes answer."""
     session = make_session("a")
-    store.insert(session, wall_at=1000.0)
-    store.view(session.handle_digest)
+    watched.insert(session, wall_at=1000.0)
+    watched.view(session.handle_digest)
     query(path, "UPDATE meta SET schema_version = schema_version + 1")
+    stopwatch.seconds += 1.0
 
     with pytest.raises(StoreUnavailableError, match="upgrade"):
-        store.view(session.handle_digest)
+        watched.view(session.handle_digest)
     with pytest.raises(StoreUnavailableError, match="upgrade"):
-        store.touch(wall_at=1000.0)
+        watched.touch(wall_at=1000.0)
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_file_that_was_taken_away_is_unavailable(store: SQLiteSessionStore, path: Path, *, replaced: bool) -> None:
+def test_a_file_that_was_taken_away_is_unavailable(
+    watched: SQLiteSessionStore, stopwatch: Stopwatch, path: Path, *, replaced: bool
+) -> None:
     """Once the path leads elsewhere, others no longer write where we look: no old answer, no lost write."""
     session = make_session("a")
-    store.insert(session, wall_at=1000.0)
-    store.view(session.handle_digest)
+    watched.insert(session, wall_at=1000.0)
+    watched.view(session.handle_digest)
     path.rename(path.with_name("moved.db"))
     if replaced:
         path.write_bytes(b"")
+    stopwatch.seconds += 1.0
 
     with pytest.raises(StoreUnavailableError, match="moved, removed or replaced"):
-        store.view(session.handle_digest)
+        watched.view(session.handle_digest)
     with pytest.raises(StoreUnavailableError, match="moved, removed or replaced"):
-        store.touch(wall_at=1000.0)
+        watched.touch(wall_at=1000.0)
 
 
-def test_a_backup_may_be_restored_into_an_open_file(store: SQLiteSessionStore, path: Path) -> None:
+def test_memory_is_trusted_for_a_bounded_time(watched: SQLiteSessionStore, stopwatch: Stopwatch, path: Path) -> None:
+    """A foreign program announces nothing; what it wrote is seen when the time is over, and not later."""
+    session = make_session("a")
+    watched.insert(session, wall_at=1000.0)
+    watched.view(session.handle_digest)
+    query(path, "UPDATE meta SET bundle_version = 'v1', revision = revision + 1")
+    early = watched.view(session.handle_digest).bundle
+    stopwatch.seconds += 1.0
+    late = watched.view(session.handle_digest).bundle
+
+    assert early is None
+    assert late is not None
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_without_a_shared_signal_every_look_asks_the_database(
+    watched: SQLiteSessionStore, stopwatch: Stopwatch, path: Path, *, replaced: bool
+) -> None:
+    """Who takes the file of the signal away costs time, not safety: a write by a later process is seen at once."""
+    session = make_session("a")
+    watched.insert(session, wall_at=1000.0)
+    watched.view(session.handle_digest)
+    path.with_name("sessions.db-signal").unlink()
+    stopwatch.seconds += 1.0
+    watched.view(session.handle_digest)
+    with closing(SQLiteSessionStore(path)) as later:
+        if not replaced:
+            path.with_name("sessions.db-signal").unlink()
+        later.change_tree(session.id, revoked, wall_at=1000.0)
+
+        assert watched.view(session.handle_digest).chain == (revoked(session),)
+
+
+def test_a_write_that_cannot_be_announced_is_not_acknowledged(
+    watched: SQLiteSessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other processes could go on with what they remember, so the writer learns nothing good."""
+
+    def full(*_: object) -> int:
+        raise OSError(28, "no space")
+
+    session = make_session("a")
+    watched.insert(session, wall_at=1000.0)
+    monkeypatch.setattr("pdp.sessions.changesignal.os.pwrite", full)
+
+    with pytest.raises(StoreUnavailableError, match="cannot tell other processes"):
+        watched.change_tree(session.id, revoked, wall_at=1000.0)
+
+
+def test_a_backup_may_be_restored_into_an_open_file(
+    watched: SQLiteSessionStore, stopwatch: Stopwatch, path: Path
+) -> None:
     """When the data goes back to an earlier revision, nothing of the later one is remembered."""
     session = make_session("a")
-    store.insert(session, wall_at=1000.0)
+    watched.insert(session, wall_at=1000.0)
     with closing(apsw.Connection(":memory:")) as backup, closing(apsw.Connection(str(path))) as live:
         with backup.backup("main", live, "main") as copy:
             copy.step()
-        store.change_tree(session.id, revoked, wall_at=1000.0)
-        store.view(session.handle_digest)
+        watched.change_tree(session.id, revoked, wall_at=1000.0)
+        watched.view(session.handle_digest)
         with live.backup("main", backup, "main") as copy:
             copy.step()
+    stopwatch.seconds += 1.0
 
-    assert store.view(session.handle_digest).chain == (session,)
+    assert watched.view(session.handle_digest).chain == (session,)
 
 
 def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
@@ -485,12 +567,13 @@ def test_a_sound_engine_is_accepted(version: str) -> None:
 
 
 def test_files_are_for_their_owner_only(store: SQLiteSessionStore, path: Path) -> None:
-    """The folder has mode 0700; the database and what SQLite puts beside it have mode 0600."""
+    """The folder has mode 0700; the database and what lies beside it have mode 0600."""
     store.insert(make_session("a"), wall_at=1000.0)
     modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
 
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert modes == {"sessions.db": 0o600, "sessions.db-wal": 0o600, "sessions.db-shm": 0o600}
+    names = ("sessions.db", "sessions.db-wal", "sessions.db-shm", "sessions.db-signal")
+    assert modes == dict.fromkeys(names, 0o600)
 
 
 def test_a_store_is_durable_and_shared(store: SQLiteSessionStore) -> None:

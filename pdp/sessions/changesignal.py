@@ -1,0 +1,54 @@
+"""Tell all processes that share a store that something was written, at the cost of a look into memory.
+
+Beside the database lies a file of eight bytes that every process maps. A writer puts a fresh random number there after
+its commit and before it acknowledges: who finds the number that it found before its last look has missed no
+acknowledged write. A look into the database instead costs a decision a tenth of its time.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+_LENGTH = 8
+
+
+class ChangeSignal:
+    """The number in the file at `path`, which is made when it is missing. Raise `OSError` when it cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with ExitStack() as opened:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            opened.callback(os.close, self._file)
+            if os.fstat(self._file).st_size < _LENGTH:
+                # Bytes that exist: reading a hole on a full disk would end the process.
+                self.announce()
+            self._map = mmap.mmap(self._file, _LENGTH, access=mmap.ACCESS_READ)
+            opened.pop_all()
+
+    def read(self) -> bytes:
+        """Return the number of the latest announcement; nothing once it is closed.
+
+        A number read while it is being written is one more number that nobody saw before, and does no harm.
+        """
+        return b"" if self._map.closed else self._map[:]
+
+    def announce(self) -> None:
+        """Say that something was written. Raise `OSError` when others cannot be told."""
+        os.pwrite(self._file, os.urandom(_LENGTH), 0)
+
+    def shared(self) -> bool:
+        """Say whether a process that opens the path now would share this number."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close the file. Twice is harmless."""
+        if not self._map.closed:
+            self._map.close()
+            os.close(self._file)
