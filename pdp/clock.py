@@ -82,6 +82,12 @@ def no_earlier(now: Instant, high_water_at: float) -> Instant:
     return now if now.wall_at >= high_water_at else replace(now, wall_at=high_water_at)
 
 
+def utc_text(at: float) -> str:
+    """Write unix seconds by RFC 3339, in UTC with microseconds: texts of equal length, in the order of time."""
+    seconds, microseconds = divmod(round(at * 1_000_000), 1_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{microseconds:06d}Z"
+
+
 # Darwin has no CLOCK_BOOTTIME; its monotonic clock goes on during sleep.
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 

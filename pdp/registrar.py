@@ -9,7 +9,7 @@ from functools import partial
 from math import isfinite
 from typing import Literal
 
-from pdp.clock import Clock, Deadline, Instant, no_earlier
+from pdp.clock import Clock, Deadline, Instant, no_earlier, utc_text
 from pdp.errors import (
     InvalidJSONError,
     InvalidRequestError,
@@ -444,6 +444,10 @@ class Registrar:
     def _tell(self, kind: str, session: Session, caller: Caller, now: Instant, **facts: str) -> None:
         facts |= {"reason": session.reason} if session.reason else {}
         facts |= {"parent_id": session.parent_id} if session.parent_id else {}
+        if session.state in LIVE:
+            # Whoever reads the record alone can say which sessions are over, and what they could reach.
+            facts |= {"expires_at": utc_text(session.deadline.wall_at)}
+            facts |= {"scope_id": session.scope.id} if session.scope else {"tools": " ".join(session.tool_patterns)}
         self._observer.event(
             Event(
                 kind=kind,

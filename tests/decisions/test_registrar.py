@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pdp.model import Call, Caller, Role, SessionState
 from pdp.registrar import Selector, SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
+from pdp.testing.evidence import Evidence
 
 PEP = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
 OTHER_PEP = replace(PEP, id="other-pep")
@@ -48,7 +49,15 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def pdp(tmp_path: Path, clock: FakeClock) -> Embedded:
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
+    """Yield what keeps the record."""
+    evidence = Evidence(tmp_path_factory.mktemp("record"))
+    yield evidence
+    evidence.close()
+
+
+@pytest.fixture
+def pdp(tmp_path: Path, clock: FakeClock, evidence: Evidence) -> Embedded:
     """Return a PDP with a reading and a writing tool."""
     files = bundle_files(
         policies={"files": '@id("files/all") permit (principal, action, resource is Server);'},
@@ -64,7 +73,13 @@ def pdp(tmp_path: Path, clock: FakeClock) -> Embedded:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    return open_embedded(tmp_path, clock=clock, compile_files=compile_here, trusted_attributes=frozenset({"team"}))
+    return open_embedded(
+        tmp_path,
+        clock=clock,
+        observer=evidence,
+        compile_files=compile_here,
+        trusted_attributes=frozenset({"team"}),
+    )
 
 
 def approved(pdp: Embedded, wanted: SessionRequest = WANTED) -> tuple[str, str]:
@@ -280,3 +295,16 @@ def test_terminal_states_absorb(pdp: Embedded) -> None:
             attempt()
     assert () == pdp.registrar.revoke(Selector(kind="session", value=session_id), reason="x", caller=APPROVER)
     assert SessionState.ENDED is pdp.registrar.get(session_id, caller=PEP).state
+
+
+def test_the_record_says_when_a_session_is_over(pdp: Embedded, evidence: Evidence) -> None:
+    """Request, approval and narrowing are recorded with the end that they set, and with what may be reached."""
+    session_id, _ = approved(pdp)
+    pdp.registrar.narrow(
+        session_id, tool_patterns=("files/read",), expires_at=1_767_225_700.0, labels=(), caller=APPROVER
+    )
+
+    facts = [record["facts"] for record in evidence.records if record["session_id"] == session_id]
+    assert ["2026-01-01T01:00:00.000000Z"] * 2 + ["2026-01-01T00:01:40.000000Z"] == [one["expires_at"] for one in facts]
+    assert "files/*" == facts[0]["tools"]
+    assert 3 == len({one.get("scope_id") for one in facts})
