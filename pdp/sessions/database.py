@@ -14,11 +14,10 @@ import apsw
 from pdp.errors import StoreUnavailableError
 from pdp.sessions.changesignal import ChangeSignal
 
-SCHEMA_VERSION: Final = 1
-
 # Before this version, several writing connections could corrupt a WAL database (SQLite 3.51.3 release notes).
 _SOUND_ENGINE: Final = (3, 51, 3)
 
+# A file of the first schema; `_UPGRADES` makes it a current one, whether it is new or somebody's.
 # `changes` tells other connections which sessions to read again; an insert leaves no trace in it, because nobody
 # remembers anything about a session that did not exist. `forgotten_revision` is the latest revision of which
 # changes were removed: who has seen less has to read everything again.
@@ -71,6 +70,25 @@ CREATE TABLE bundles (
   revision INTEGER NOT NULL
 ) STRICT;
 """
+
+# Each brings a file from one schema version to the next. What was released is never edited.
+_UPGRADES: Final = (
+    """
+    ALTER TABLE meta ADD COLUMN bundle_reason TEXT NOT NULL DEFAULT '';
+    ALTER TABLE meta ADD COLUMN bundle_chosen INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE meta ADD COLUMN bundle_number INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE meta ADD COLUMN bundle_signed_by TEXT NOT NULL DEFAULT '';
+    ALTER TABLE meta ADD COLUMN highest_number INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE bundles ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+    ALTER TABLE bundles ADD COLUMN chosen INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE bundles ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE bundles ADD COLUMN signed_by TEXT NOT NULL DEFAULT '';
+    CREATE TABLE past_bundles (version TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX past_bundles_by_age ON past_bundles (revision);
+    INSERT INTO past_bundles SELECT version, revision FROM bundles;
+    """,
+)
+SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 
 
 class Database:
@@ -127,6 +145,7 @@ class Database:
         if connection.execute("PRAGMA journal_mode=WAL").get != "wal":
             raise StoreUnavailableError(f"the session store's file system has no shared memory: `{self._path}`")
         connection.execute("PRAGMA synchronous=FULL")
+        _upgrade(connection, version)
         # Large sorts must not spill sessions into files outside our folder.
         connection.execute("PRAGMA temp_store=MEMORY")
 
@@ -143,7 +162,8 @@ class Database:
             connection = apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(_SCHEMA)
-            connection.execute("INSERT INTO meta VALUES (1, ?, 0, 0, 0.0, '', 0.0, '')", (SCHEMA_VERSION,))
+            connection.execute("INSERT INTO meta VALUES (1, 1, 0, 0, 0.0, '', 0.0, '')")
+            _upgrade(connection, 1)
             connection.close()
             with suppress(FileExistsError):
                 os.link(draft, self._path)
@@ -163,6 +183,24 @@ def require_known_schema(version: int) -> None:
         raise StoreUnavailableError(
             f"the session store has schema `{version}`, and this program knows `{SCHEMA_VERSION}`: upgrade the program"
         )
+
+
+def _upgrade(connection: apsw.Connection, version: int) -> None:
+    if version == SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have been faster.
+        version = connection.execute("SELECT schema_version FROM meta").get
+        require_known_schema(version)
+        for statements in _UPGRADES[version - 1 :]:
+            connection.execute(statements)
+        connection.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 @contextmanager

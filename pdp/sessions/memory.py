@@ -7,25 +7,42 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import nlargest
 from threading import Lock
+from typing import TypeVar
 
 from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Session, SessionState
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import ActiveBundle, Change, SessionFilter, StoreView
-from pdp.sessions.succession import BUNDLES_KEPT, require_new, require_successor, successors_of
+from pdp.sessions.store import ActiveBundle, BundlePast, Change, SessionFilter, StoreView
+from pdp.sessions.succession import (
+    BUNDLES_KEPT,
+    VERSIONS_REMEMBERED,
+    require_expected,
+    require_new,
+    require_successor,
+    successors_of,
+)
+
+T = TypeVar("T")
 
 
 class MemorySessionStore:
-    """A `SessionStore` that lives as long as its process. Safe for threads."""
+    """A `SessionStore` that lives as long as its process. Safe for threads.
 
-    def __init__(self) -> None:
+    `bundles_kept` is how many of the last active bundles keep their content.
+    """
+
+    def __init__(self, *, bundles_kept: int = BUNDLES_KEPT) -> None:
+        self._bundles_kept = bundles_kept
         self._lock = Lock()
         self._scopes = ScopePool()
         self._sessions: dict[str, Session] = {}
         self._ids: dict[bytes, str] = {}
         self._children: dict[str, list[str]] = {}
         self._bundle: ActiveBundle | None = None
-        self._contents: dict[str, bytes] = {}
+        # In the order of their latest activation.
+        self._kept: dict[str, tuple[ActiveBundle, bytes]] = {}
+        self._past: dict[str, None] = {}
+        self._highest_number = 0
         self._high_water_at = 0.0
         self._closed = False
 
@@ -86,25 +103,37 @@ class MemorySessionStore:
             known = [session_id] if session_id in self._sessions else []
             return self._write(successors_of(self._families(known), change), wall_at)
 
-    def activate_bundle(self, bundle: ActiveBundle, content: bytes, change: Change) -> tuple[Session, ...]:
+    def activate_bundle(
+        self, bundle: ActiveBundle, content: bytes, change: Change, *, expected: str | None = None
+    ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         with self._open():
-            if self._bundle is not None and self._bundle.version == bundle.version:
+            require_expected(self._bundle, expected)
+            if bundle.same_as(self._bundle):
                 return ()
             live = [session for session in self._sessions.values() if session.state in _LIVE]
             changed = successors_of(sorted(live, key=_seniority), change)
             written = self._write(changed, bundle.activated_at)
             self._bundle = bundle
-            self._contents.pop(bundle.version, None)
-            self._contents[bundle.version] = content
-            for version in list(self._contents)[:-BUNDLES_KEPT]:
-                del self._contents[version]
+            self._highest_number = max(self._highest_number, bundle.number)
+            _put_last(self._kept, bundle.version, (bundle, content), self._bundles_kept)
+            _put_last(self._past, bundle.version, None, VERSIONS_REMEMBERED)
             return written
 
     def bundle_content(self, version: str) -> bytes | None:
-        """Return the kept content of a bundle, or None. The ten last activated are kept."""
+        """Return the kept content of a bundle, or None."""
         with self._open():
-            return self._contents.get(version)
+            return self._kept[version][1] if version in self._kept else None
+
+    def kept_bundles(self) -> tuple[ActiveBundle, ...]:
+        """Return the latest activation of each bundle whose content is kept, newest first."""
+        with self._open():
+            return tuple(bundle for bundle, _ in reversed(self._kept.values()))
+
+    def bundle_past(self, version: str) -> BundlePast:
+        """Return what is remembered of earlier activations."""
+        with self._open():
+            return BundlePast(was_active=version in self._past, highest_number=self._highest_number)
 
     def active_bundle(self) -> ActiveBundle | None:
         """Return the active bundle, or None before the first activation."""
@@ -129,7 +158,7 @@ class MemorySessionStore:
             self._sessions.clear()
             self._ids.clear()
             self._children.clear()
-            self._contents.clear()
+            self._kept.clear()
 
     @contextmanager
     def _open(self) -> Iterator[None]:
@@ -163,6 +192,13 @@ class MemorySessionStore:
 
 
 _LIVE = frozenset({SessionState.REQUESTED, SessionState.ACTIVE})
+
+
+def _put_last(kept: dict[str, T], key: str, value: T, most: int) -> None:
+    kept.pop(key, None)
+    kept[key] = value
+    for oldest in list(kept)[:-most]:
+        del kept[oldest]
 
 
 def _matches(which: SessionFilter, session: Session) -> bool:

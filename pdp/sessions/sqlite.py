@@ -7,23 +7,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.database import Database, answering, require_known_schema
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import ActiveBundle, Change, SessionFilter, StoreView
-from pdp.sessions.succession import BUNDLES_KEPT, require_new, require_successor, successors_of
-from pdp.sessions.watcher import SessionReader, Value, Watcher
+from pdp.sessions.store import ActiveBundle, BundlePast, Change, SessionFilter, StoreView
+from pdp.sessions.succession import (
+    BUNDLES_KEPT,
+    VERSIONS_REMEMBERED,
+    require_expected,
+    require_new,
+    require_successor,
+    successors_of,
+)
+from pdp.sessions.watcher import SessionReader, Value, Watcher, activation_of
 
 
 class SQLiteSessionStore:
     """A `SessionStore` in one file. Safe for threads; open it after forking, not before.
 
     `busy_seconds` is how long to wait for other writers before `StoreUnavailableError`. `sessions_kept` bounds
-    the sessions in memory, `changes_kept` the changes that other processes can follow one by one. A file that is
-    taken away, or written by a foreign program, is noticed after `trust_seconds` of `monotonic`.
+    the sessions in memory, `changes_kept` the changes that other processes can follow one by one, `bundles_kept`
+    the last active bundles that keep their content. A file that is taken away, or written by a foreign program, is
+    noticed after `trust_seconds` of `monotonic`.
     """
 
     def __init__(
@@ -33,11 +42,13 @@ class SQLiteSessionStore:
         busy_seconds: float = 2.0,
         sessions_kept: int = 100_000,
         changes_kept: int = 10_000,
+        bundles_kept: int = BUNDLES_KEPT,
         trust_seconds: float = 0.1,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._busy_seconds = busy_seconds
         self._changes_kept = changes_kept
+        self._bundles_kept = bundles_kept
         self._lock = Lock()
         self._scopes = ScopePool()
         with ExitStack() as opened, answering():
@@ -108,25 +119,39 @@ class SQLiteSessionStore:
         """Apply `change` to one session and all its descendants in one transaction."""
         return self._change(_FAMILIES.format("id = ?"), (session_id,), change, wall_at)
 
-    def activate_bundle(self, bundle: ActiveBundle, content: bytes, change: Change) -> tuple[Session, ...]:
+    def activate_bundle(
+        self, bundle: ActiveBundle, content: bytes, change: Change, *, expected: str | None = None
+    ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         with self._transaction():
-            if self._connection.execute("SELECT bundle_version FROM meta").get == bundle.version:
+            version, *how = self._connection.execute(_ACTIVE).get
+            active = activation_of(version, *how) if version else None
+            require_expected(active, expected)
+            if bundle.same_as(active):
                 return ()
             revision = self._advance(bundle.activated_at)
-            values = (bundle.version, bundle.activated_at, bundle.activated_by)
-            self._connection.execute(_ACTIVATE, values)
-            self._connection.execute(_KEEP_BUNDLE, (*values, content, revision))
-            self._connection.execute(_DROP_BUNDLES, (BUNDLES_KEPT,))
+            self._keep_bundle(bundle, content, revision)
             written = self._apply(_LIVE, (), change)
             self._note(revision, [("bundle", bundle.version), *(("session", session.id) for session in written)])
             return written
 
     def bundle_content(self, version: str) -> bytes | None:
-        """Return the kept content of a bundle, or None. The ten last activated are kept."""
+        """Return the kept content of a bundle, or None."""
         with self._reading():
             content: bytes | None = self._connection.execute(_CONTENT, (version,)).get
             return content
+
+    def kept_bundles(self) -> tuple[ActiveBundle, ...]:
+        """Return the latest activation of each bundle whose content is kept, newest first."""
+        with self._reading():
+            rows: list[tuple[Any, ...]] = self._connection.execute(_KEPT).fetchall()
+        return tuple(activation_of(*row) for row in rows)
+
+    def bundle_past(self, version: str) -> BundlePast:
+        """Return what is remembered of earlier activations."""
+        with self._reading():
+            was_active, highest = self._connection.execute(_PAST, (version,)).get
+        return BundlePast(was_active=bool(was_active), highest_number=highest)
 
     def active_bundle(self) -> ActiveBundle | None:
         """Return the active bundle, or None before the first activation."""
@@ -202,6 +227,15 @@ class SQLiteSessionStore:
         changed = successors_of(stored, change)
         return tuple(self._replace(session) for session in changed)
 
+    def _keep_bundle(self, bundle: ActiveBundle, content: bytes, revision: int) -> None:
+        how = (bundle.activated_at, bundle.activated_by, bundle.reason, int(bundle.chosen), bundle.number)
+        values = (bundle.version, *how, bundle.signed_by)
+        self._connection.execute(_ACTIVATE, (*values, bundle.number))
+        self._connection.execute(_KEEP_BUNDLE, (*values, content, revision))
+        self._connection.execute(_DROP_BUNDLES, (self._bundles_kept,))
+        self._connection.execute(_REMEMBER, (bundle.version, revision))
+        self._connection.execute(_FORGET_VERSIONS, (VERSIONS_REMEMBERED,))
+
     def _replace(self, session: Session) -> Session:
         session = self._scopes.adopt(session)
         self._keep_scope(session.scope)
@@ -261,9 +295,28 @@ _ADVANCE = (
 )
 _NOTE = "INSERT INTO changes (revision, kind, id) VALUES (?, ?, ?)"
 _FORGET = "DELETE FROM changes WHERE position <= (SELECT max(position) FROM changes) - ? RETURNING revision"
-_ACTIVATE = "UPDATE meta SET bundle_version = ?, bundle_activated_at = ?, bundle_activated_by = ?"
-_KEEP_BUNDLE = (
-    "INSERT OR REPLACE INTO bundles (version, activated_at, activated_by, content, revision) VALUES (?, ?, ?, ?, ?)"
+_ACTIVE = (
+    "SELECT bundle_version, bundle_activated_at, bundle_activated_by,"
+    " bundle_reason, bundle_chosen, bundle_number, bundle_signed_by FROM meta"
 )
+_ACTIVATE = """
+UPDATE meta
+SET bundle_version = ?, bundle_activated_at = ?, bundle_activated_by = ?, bundle_reason = ?, bundle_chosen = ?,
+    bundle_number = ?, bundle_signed_by = ?, highest_number = max(highest_number, ?)
+"""
+_KEEP_BUNDLE = """
+INSERT OR REPLACE INTO bundles
+  (version, activated_at, activated_by, reason, chosen, number, signed_by, content, revision)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 _DROP_BUNDLES = "DELETE FROM bundles WHERE version NOT IN (SELECT version FROM bundles ORDER BY revision DESC LIMIT ?)"
+_REMEMBER = "INSERT OR REPLACE INTO past_bundles (version, revision) VALUES (?, ?)"
+_FORGET_VERSIONS = """
+DELETE FROM past_bundles
+WHERE revision < (SELECT min(revision) FROM (SELECT revision FROM past_bundles ORDER BY revision DESC LIMIT ?))
+"""
 _CONTENT = "SELECT content FROM bundles WHERE version = ?"
+_KEPT = """
+SELECT version, activated_at, activated_by, reason, chosen, number, signed_by FROM bundles ORDER BY revision DESC
+"""
+_PAST = "SELECT EXISTS (SELECT 1 FROM past_bundles WHERE version = ?), highest_number FROM meta"

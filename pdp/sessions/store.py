@@ -11,11 +11,39 @@ from pdp.model import Session, SessionState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveBundle:
-    """The bundle that all workers must decide by. `activated_at` is unix seconds."""
+    """The bundle that all workers must decide by, and how it came to be that. `activated_at` is unix seconds.
+
+    `reason` is what was said when it was activated. `chosen` says that somebody chose it by its version, and no
+    source brought it. `number` and `signed_by` (the id of a key) come with its signature; 0 and empty without one.
+    """
 
     version: str
     activated_at: float
     activated_by: str
+    reason: str = ""
+    chosen: bool = False
+    number: int = 0
+    signed_by: str = ""
+
+    def same_as(self, other: ActiveBundle | None) -> bool:
+        """Say whether another activation would change nothing but who made it, when and why."""
+        return other is not None and (self.version, self.chosen, self.number, self.signed_by) == (
+            other.version,
+            other.chosen,
+            other.number,
+            other.signed_by,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundlePast:
+    """What is remembered of earlier activations, whether or not content was kept.
+
+    `was_active` is about one version. `highest_number` is the highest of all bundles that ever were active.
+    """
+
+    was_active: bool
+    highest_number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,16 +131,27 @@ class SessionStore(Protocol):
         """
         ...
 
-    def activate_bundle(self, bundle: ActiveBundle, content: bytes, change: Change) -> tuple[Session, ...]:
+    def activate_bundle(
+        self, bundle: ActiveBundle, content: bytes, change: Change, *, expected: str | None = None
+    ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all sessions, in one transaction.
 
-        `change` sees every session whose stored state is REQUESTED or ACTIVE. Activating the active version again
-        changes nothing and returns (). Return the successors that were written.
+        `change` sees every session whose stored state is REQUESTED or ACTIVE. A bundle that is `same_as` the active
+        one changes nothing and returns (). `expected` is the version that must be active, empty for none; otherwise
+        `ConflictError`. Return the successors that were written.
         """
         ...
 
     def bundle_content(self, version: str) -> bytes | None:
         """Return the kept content of a bundle, or None. At least the active one is kept."""
+        ...
+
+    def kept_bundles(self) -> tuple[ActiveBundle, ...]:
+        """Return the latest activation of each bundle whose content is kept, newest first: the active one."""
+        ...
+
+    def bundle_past(self, version: str) -> BundlePast:
+        """Return what is remembered of earlier activations; at least the last thousand versions are."""
         ...
 
     def active_bundle(self) -> ActiveBundle | None:

@@ -7,10 +7,12 @@ from typing import Final
 
 from pdp.errors import ConflictError
 from pdp.model import Session
-from pdp.sessions.store import Change
+from pdp.sessions.store import ActiveBundle, Change
 
 # Enough to roll back by a few activations; older content is in the authors' version control.
 BUNDLES_KEPT: Final = 10
+# Of these no content is kept, only that they were active once.
+VERSIONS_REMEMBERED: Final = 10_000
 
 
 def require_new(session: Session, parent: Session | None) -> None:
@@ -35,6 +37,12 @@ def require_successor(stored: Session | None, successor: Session) -> None:
         )
     if _identity(successor) != _identity(stored):
         raise ConflictError(f"the id, handle and ancestors of a session never change: `{stored.id}`")
+
+
+def require_expected(active: ActiveBundle | None, expected: str | None) -> None:
+    """Raise `ConflictError` unless the active bundle is the one that whoever activates another has seen."""
+    if expected is not None and expected != (active.version if active else ""):
+        raise ConflictError("another bundle was made active meanwhile")
 
 
 def successors_of(stored: Iterable[Session], change: Change) -> list[Session]:

@@ -212,14 +212,14 @@ class Watcher:
             self._connection.execute("ROLLBACK")
 
     def _catch_up(self) -> None:
-        schema_version, revision, forgotten, high_water_at, *bundle = self._connection.execute(_META).get
+        schema_version, revision, forgotten, high_water_at, version, *how = self._connection.execute(_META).get
         require_known_schema(schema_version)
         # A revision that went back means that a backup was restored into the file.
         if not forgotten <= self._revision <= revision:
             self._recent.clear()
         for (session_id,) in self._connection.execute(_CHANGED, (self._revision,)).fetchall():
             self._recent.drop(str(session_id))
-        self._bundle = active_bundle_of(*bundle)
+        self._bundle = activation_of(version, *how) if version else None
         self._high_water_at = high_water_at
         self._revision = revision
 
@@ -235,17 +235,26 @@ class Watcher:
         return tuple(chain)
 
 
-def active_bundle_of(version: str, activated_at: float, activated_by: str) -> ActiveBundle | None:
-    """Return the bundle that the row `meta` names, or None."""
-    if not version:
-        return None
-    return ActiveBundle(version=version, activated_at=activated_at, activated_by=activated_by)
+def activation_of(
+    version: str, activated_at: float, activated_by: str, reason: str, chosen: int, number: int, signed_by: str
+) -> ActiveBundle:
+    """Return the activation that a row holds."""
+    return ActiveBundle(
+        version=version,
+        activated_at=activated_at,
+        activated_by=activated_by,
+        reason=reason,
+        chosen=bool(chosen),
+        number=number,
+        signed_by=signed_by,
+    )
 
 
 BY_ID = "SELECT session_json FROM sessions WHERE id = ?"
 BY_HANDLE = "SELECT session_json FROM sessions WHERE handle_digest = ?"
 _META = (
     "SELECT schema_version, revision, forgotten_revision, high_water_at,"
-    " bundle_version, bundle_activated_at, bundle_activated_by FROM meta"
+    " bundle_version, bundle_activated_at, bundle_activated_by,"
+    " bundle_reason, bundle_chosen, bundle_number, bundle_signed_by FROM meta"
 )
 _CHANGED = "SELECT id FROM changes WHERE kind = 'session' AND revision > ?"

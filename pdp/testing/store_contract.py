@@ -71,9 +71,9 @@ def unchanged(_: Session) -> None:
     """Leave a session as it is, as a `Change` does."""
 
 
-def make_bundle(version: str, *, activated_at: float = 2000.0) -> ActiveBundle:
+def make_bundle(version: str, **changes: Any) -> ActiveBundle:  # noqa: ANN401 - any field
     """Return a bundle to activate."""
-    return ActiveBundle(version=version, activated_at=activated_at, activated_by="admin")
+    return replace(ActiveBundle(version=version, activated_at=2000.0, activated_by="admin"), **changes)
 
 
 class StoreContract:
@@ -483,6 +483,65 @@ class StoreContract:
         assert gone is None
         assert (store.bundle_content("v8"), store.bundle_content("w8")) == (b"content", b"content")
 
+    def test_an_activation_keeps_how_it_came_about(self, store: SessionStore) -> None:
+        """Reason, choice, number and signer are those of the latest activation, in each look."""
+        bundle = make_bundle("v1", reason="the new one fails", chosen=True, number=7, signed_by="key")
+        store.activate_bundle(bundle, b"one", unchanged)
+
+        assert store.active_bundle() == bundle
+        assert store.view(b"\0" * 32).bundle == bundle
+        assert store.kept_bundles() == (bundle,)
+
+    @pytest.mark.parametrize("changed", [{"chosen": True}, {"number": 8}, {"signed_by": "key"}])
+    def test_the_active_bundle_may_be_activated_otherwise(self, store: SessionStore, changed: dict[str, Any]) -> None:
+        """Somebody may choose the version that a source brought, or bring it signed: then this is how it runs."""
+        store.activate_bundle(make_bundle("v1"), b"one", unchanged)
+        store.view(b"\0" * 32)
+        otherwise = make_bundle("v1", activated_at=3000.0, **changed)
+        store.activate_bundle(otherwise, b"signed", unchanged)
+
+        assert (store.active_bundle(), store.bundle_content("v1")) == (otherwise, b"signed")
+        assert store.kept_bundles() == (otherwise,)
+
+    @pytest.mark.parametrize(("active", "expected"), [("v1", ""), ("v1", "v0"), ("", "v1")])
+    def test_an_activation_that_expects_another_bundle_is_refused(
+        self, store: SessionStore, active: str, expected: str
+    ) -> None:
+        """Who has not seen the active bundle activates nothing."""
+        if active:
+            store.activate_bundle(make_bundle(active), b"one", unchanged)
+        before = store.active_bundle()
+
+        with pytest.raises(ConflictError):
+            store.activate_bundle(make_bundle("v2"), b"two", unchanged, expected=expected)
+        assert (store.active_bundle(), store.bundle_content("v2")) == (before, None)
+
+    def test_an_activation_that_expects_the_active_bundle_is_made(self, store: SessionStore) -> None:
+        """Empty expects that nothing is active yet."""
+        store.activate_bundle(make_bundle("v1"), b"one", unchanged, expected="")
+        store.activate_bundle(make_bundle("v2"), b"two", unchanged, expected="v1")
+
+        assert store.active_bundle() == make_bundle("v2")
+
+    def test_kept_bundles_are_listed_by_their_latest_activation(self, store: SessionStore) -> None:
+        """The active one stands first; one that came back stands once, with its latest activation."""
+        for place, version in enumerate(("v1", "v2", "v3", "v1")):
+            store.activate_bundle(make_bundle(version, activated_at=2000.0 - place), b"content", unchanged)
+
+        listed = [(bundle.version, bundle.activated_at) for bundle in store.kept_bundles()]
+        assert listed == [("v1", 1997.0), ("v3", 1998.0), ("v2", 1999.0)]
+
+    def test_the_past_outlives_the_content(self, store: SessionStore) -> None:
+        """Whether a version was active, and the highest number, are known long after the content has gone."""
+        never = store.bundle_past("v0")
+        for number in range(1000):
+            store.activate_bundle(make_bundle(f"v{number}", number=1000 - number), b"", unchanged)
+
+        past = store.bundle_past("v0")
+        assert (never.was_active, never.highest_number) == (False, 0)
+        assert (past.was_active, past.highest_number) == (True, 1000)
+        assert (store.bundle_content("v0"), store.bundle_past("w").was_active) == (None, False)
+
     # The high-water mark
 
     @pytest.mark.parametrize(
@@ -572,6 +631,8 @@ class StoreContract:
             pytest.param(lambda store: store.activate_bundle(make_bundle("v"), b"", unchanged), id="activate_bundle"),
             pytest.param(lambda store: store.bundle_content("v"), id="bundle_content"),
             pytest.param(lambda store: store.active_bundle(), id="active_bundle"),
+            pytest.param(lambda store: store.kept_bundles(), id="kept_bundles"),
+            pytest.param(lambda store: store.bundle_past("v"), id="bundle_past"),
             pytest.param(lambda store: store.touch(wall_at=1.0), id="touch"),
             pytest.param(lambda store: store.count_by_state(), id="count_by_state"),
         ],

@@ -282,11 +282,13 @@ class InterruptedStore(MemorySessionStore):
         self.selections += 1
         return super().select(which, limit=limit, before=before)
 
-    def activate_bundle(self, bundle: ActiveBundle, content: bytes, change: Change) -> tuple[Session, ...]:
+    def activate_bundle(
+        self, bundle: ActiveBundle, content: bytes, change: Change, *, expected: str | None = None
+    ) -> tuple[Session, ...]:
         """Activate, unless writes are refused."""
         if self.refuses:
             raise StoreUnavailableError("the disk is full")
-        return super().activate_bundle(bundle, content, change)
+        return super().activate_bundle(bundle, content, change, expected=expected)
 
 
 def test_two_activations_around_an_insertion_leave_the_newest_facts(tmp_path: Path, clock: FakeClock) -> None:

@@ -603,6 +603,46 @@ def test_ten_bundles_are_kept(store: SQLiteSessionStore) -> None:
     assert [number for number in range(12) if store.bundle_content(f"v{number}") is None] == [0, 1]
 
 
+def test_as_many_bundles_are_kept_as_wanted(path: Path) -> None:
+    """The number of bundles that keep their content is a choice."""
+    with closing(SQLiteSessionStore(path, bundles_kept=2)) as store:
+        for number in range(4):
+            store.activate_bundle(make_bundle(f"v{number}"), b"content", unchanged)
+
+        assert [bundle.version for bundle in store.kept_bundles()] == ["v3", "v2"]
+        assert store.bundle_content("v1") is None
+
+
+FIRST_SCHEMA = Path(__file__).with_name("first_schema.sql")
+
+
+def test_a_file_of_the_first_schema_is_upgraded(path: Path) -> None:
+    """What an earlier program has written is there, and what it could not know is empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute(FIRST_SCHEMA.read_text(encoding="utf-8"))
+
+    with closing(SQLiteSessionStore(path)) as store, closing(SQLiteSessionStore(path)) as other:
+        bundle = make_bundle("v1")
+        store.activate_bundle(make_bundle("v2", number=3), b"two", unchanged, expected="v1")
+
+        assert other.kept_bundles() == (make_bundle("v2", number=3), bundle)
+        assert other.bundle_content("v1") == b"one"
+        assert other.bundle_past("v1").was_active
+
+
+def test_new_files_have_the_schema_of_upgraded_ones(path: Path, tmp_path: Path) -> None:
+    """A file of any age has the same tables."""
+    old = tmp_path / "old.sqlite"
+    with closing(apsw.Connection(str(old))) as connection:
+        connection.execute(FIRST_SCHEMA.read_text(encoding="utf-8"))
+    for file in (path, old):
+        SQLiteSessionStore(file).close()
+
+    tables = [query(file, "SELECT name, sql FROM sqlite_schema ORDER BY name") for file in (path, old)]
+    assert tables[0] == tables[1]
+
+
 def test_memory_is_bounded(path: Path) -> None:
     """No more sessions are remembered than was asked for, and the last used stay."""
     made = [make_session(f"s{number}") for number in range(5)]
