@@ -39,6 +39,7 @@ LAYERS = [
     ("pdp.client", 3, "client"),
     ("pdp.config", 4, "assembly"),
     ("pdp.app", 4, "assembly"),
+    ("pdp.workbench", 5, "workbench"),
     ("pdp.cli", 6, "cli"),
     ("pdp", 9, "package"),
 ]

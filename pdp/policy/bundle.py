@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import cedarpy
@@ -14,7 +15,7 @@ from pdp.limits import Limits
 from pdp.model import Session
 from pdp.policy.catalogue import Catalogue, Tool, action_schema
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
-from pdp.policy.directory import Directory, entity, references
+from pdp.policy.directory import Directory, Entity, entity, references
 from pdp.policy.engine import PolicySource, SessionEntities, Slice, StackCheck
 from pdp.policy.schema import SESSION_ACTIONS, full_schema, preamble, session_action
 
@@ -43,6 +44,31 @@ class Bundle:
         self._within: dict[str, frozenset[str]] = {}
         self._slices: dict[str, Slice] = {}
         self._lock = threading.Lock()
+        self._origin: Bundle | None = None
+
+    def with_directory(self, directory: Directory) -> Bundle:
+        """Return the bundle beside another directory, for tests of policies; the version stays what it was."""
+        other = self._variant()
+        other.directory = directory
+        return other
+
+    def with_policies(self, policies: Sequence[PolicySource]) -> Bundle:
+        """Return the bundle with other policies, for asking what would change; the version stays what it was.
+
+        Whoever makes them has had their texts parsed and validated in a child process. What was parsed for an action
+        whose policies are the same is shared, so a bundle in which one policy differs costs little.
+        """
+        other = self._variant()
+        other.policies = {policy.id: policy for policy in policies}
+        other._by_action = _by_action(policies)  # noqa: SLF001 - a copy of this very class
+        return other
+
+    def misfits(self, entities: Iterable[Entity]) -> tuple[Entity, ...]:
+        """Return the entities that do not fit the schema, or all of them when they do not fit together."""
+        whole = tuple(entities)
+        if self._fits(whole):
+            return ()
+        return tuple(one for one in whole if not self._fits((one,))) or whole
 
     def within_ceiling(self, agent: str) -> frozenset[str]:
         """Return the actions of the catalogue that an agent may ever have; none for an unknown agent."""
@@ -87,15 +113,31 @@ class Bundle:
         handle = cedarpy.Entities.from_json_str(json.dumps(list(entities.values())), self._session_schema)
         return SessionEntities(handle=handle, entities=entities)
 
+    def _variant(self) -> Bundle:
+        other = copy.copy(self)
+        other._within, other._slices = {}, {}  # noqa: SLF001 - a copy of this very class
+        other._lock, other._origin = threading.Lock(), self  # noqa: SLF001 - the same
+        return other
+
+    def _fits(self, entities: Iterable[Entity]) -> bool:
+        try:
+            cedarpy.Entities.from_json_str(json.dumps([one.json for one in entities]), self._session_schema)
+        except ValueError:
+            return False
+        return True
+
     def _make_slice(self, action: str) -> Slice:
         tool = self.catalogue.tools.get(action)
         groups = (action, tool.risk) if tool else (action,)
         order = sorted({place for group in (None, *groups) for place in self._by_action.get(group, ())})
         ids = list(self.policies)
+        policies = tuple(self.policies[ids[place]] for place in order)
+        if self._origin is not None and (parsed := self._origin.slice(action)).policies == policies:
+            return parsed.with_directory(self.directory)
         return Slice(
             action=action,
             groups=groups,
-            policies=tuple(self.policies[ids[place]] for place in order),
+            policies=policies,
             schema=self._schema + self._declaration(action, tool),
             directory=self.directory,
             stack=self._stack,

@@ -18,6 +18,8 @@ from pdp.policy.yamltext import Section, load_section
 
 MANIFEST = "bundle.yaml"
 SCHEMA = "schema.cedarschema"
+# Beside what decides, and never part of it: the bundle's version says nothing about its tests.
+TESTS = "tests"
 
 T = TypeVar("T")
 

@@ -55,6 +55,19 @@ class Directory:
         reached = self.closure([("User", user), ("Agent", agent)])
         return json.dumps([reached[uid].json for uid in sorted(reached)], sort_keys=True, separators=(",", ":"))
 
+    def overlaid(self, over: Directory) -> Directory:
+        """Return the directory in which what `over` says of an entity stands in the place of what was known."""
+        return Directory(entities={**self.entities, **over.entities}, ceilings={**self.ceilings, **over.ceilings})
+
+    def orphans(self) -> tuple[tuple[Entity, Uid], ...]:
+        """Return each entity that has a parent which nobody knows, with that parent."""
+        # A misspelt group would silently make a forbid on the right one not match. What attributes refer to may be
+        # gone: an owner who has left is still the owner.
+        parents = (
+            (one, (parent["type"], parent["id"])) for one in self.entities.values() for parent in one.json["parents"]
+        )
+        return tuple((one, uid) for one, uid in parents if uid[0] != "Server" and uid not in self.entities)
+
 
 def uid_json(uid: Uid) -> dict[str, str]:
     """Write an entity's uid as Cedar's JSON has it."""
@@ -88,13 +101,22 @@ def load_directory(files: Mapping[str, bytes]) -> Directory:
     """Read `directory.yaml`; a bundle without one knows nobody. Raise `BundleError` naming every problem."""
     if FILE not in files:
         return Directory()
-    return _DirectoryReader().read(load_section(FILE, files[FILE]))
+    return _DirectoryReader(FILE).read(load_section(FILE, files[FILE]))
+
+
+def read_overlay(top: Section) -> Directory:
+    """Read `users`, `agents` and `entities` of another file, as in `directory.yaml`; parents are not looked up.
+
+    Raise `BundleError` naming every problem. Other keys of the file are not looked at.
+    """
+    return _DirectoryReader(top.file).read_overlay(top)
 
 
 class _DirectoryReader:
     """Collect entities and problems section by section."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: str) -> None:
+        self._file = file
         self._entities: dict[Uid, Entity] = {}
         self._ceilings: dict[str, ToolPatterns] = {}
         self._problems: list[Problem] = []
@@ -103,10 +125,21 @@ class _DirectoryReader:
         self._problems += top.unknown_keys(("users", "agents", "user_groups", "agent_groups", "entities"))
         self._named(top, "user_groups", "UserGroup", "UserGroup", "parents")
         self._named(top, "agent_groups", "AgentGroup", "AgentGroup", "parents")
+        self._people_and_things(top)
+        for found, uid in Directory(entities=self._entities).orphans():
+            self._problems.append(Problem(self._file, found.line, unknown_parent(uid)))
+        return self._directory()
+
+    def read_overlay(self, top: Section) -> Directory:
+        self._people_and_things(top)
+        return self._directory()
+
+    def _people_and_things(self, top: Section) -> None:
         self._named(top, "users", "User", "UserGroup", "groups")
         self._named(top, "agents", "Agent", "AgentGroup", "groups")
         self._further(top)
-        self._known_parents()
+
+    def _directory(self) -> Directory:
         if self._problems:
             raise BundleError(tuple(self._problems))
         return Directory(entities=self._entities, ceilings=self._ceilings)
@@ -120,7 +153,7 @@ class _DirectoryReader:
             return
         known = (groups_key, "attributes", "ceiling") if entity_type == "Agent" else (groups_key, "attributes")
         for name, facts in section.items():
-            entry = facts if isinstance(facts, Section) else Section(FILE, section.lines[name])
+            entry = facts if isinstance(facts, Section) else Section(self._file, section.lines[name])
             if facts is not None and not isinstance(facts, Section):
                 self._problems.append(section.problem(f"`{name}` must be a mapping", name))
             self._problems += entry.unknown_keys(known)
@@ -137,7 +170,7 @@ class _DirectoryReader:
         for entry in entries:
             if not isinstance(entry, Section) or not _is_uid({key: entry.get(key) for key in ("type", "id")}):
                 line = entry.line if isinstance(entry, Section) else top.lines["entities"]
-                self._problems.append(Problem(FILE, line, "an entity needs `type` and `id`"))
+                self._problems.append(Problem(self._file, line, "an entity needs `type` and `id`"))
                 continue
             self._problems += entry.unknown_keys(("type", "id", "attributes", "parents"))
             parents = entry.get("parents") or []
@@ -152,9 +185,9 @@ class _DirectoryReader:
             self._problems.append(entry.problem("`attributes` must be a mapping", "attributes"))
             attributes = {}
         if uid[0] in ("Session", "Grant", "Action", "Server"):
-            self._problems.append(Problem(FILE, line, f"entities of type `{uid[0]}` are made by the PDP alone"))
+            self._problems.append(Problem(self._file, line, f"entities of type `{uid[0]}` are made by the PDP alone"))
         elif uid in self._entities:
-            self._problems.append(Problem(FILE, line, f"`{uid[0]}::{uid[1]}` stands twice"))
+            self._problems.append(Problem(self._file, line, f"`{uid[0]}::{uid[1]}` stands twice"))
         else:
             self._entities[uid] = entity(uid, _plain(attributes), parents, line)
 
@@ -172,14 +205,10 @@ class _DirectoryReader:
             return ()
         return tuple(values)
 
-    def _known_parents(self) -> None:
-        # A misspelt group would silently make a forbid on the right one not match. What attributes refer to may be
-        # gone: an owner who has left is still the owner.
-        for found in self._entities.values():
-            for parent in found.json["parents"]:
-                uid = (parent["type"], parent["id"])
-                if uid[0] != "Server" and uid not in self._entities:
-                    self._problems.append(Problem(FILE, found.line, f"unknown parent: `{uid[0]}::{uid[1]}`"))
+
+def unknown_parent(uid: Uid) -> str:
+    """Say that nobody knows a parent."""
+    return f"unknown parent: `{uid[0]}::{uid[1]}`"
 
 
 def _is_uid(value: Any) -> bool:  # noqa: ANN401 - any YAML value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import threading
@@ -102,6 +103,12 @@ class Slice:
         self._actions = _action_entities(groups)
         self._uid: Uid = ("Action", action)
         self._part: _KnownPart | None = None
+
+    def with_directory(self, directory: Directory) -> Slice:
+        """Return the same policies beside another directory; what was parsed is shared."""
+        other = copy.copy(self)
+        other._directory = directory  # noqa: SLF001 - a copy of this very class
+        return other
 
     def ask(self, question: Question, known: SessionEntities) -> Ruling:
         """Decide. Never raises for what policies, entities or the context hold: that is a deny by `policy_error`."""

@@ -14,6 +14,7 @@ _DEPTH = 16
 # Numbers to the base of 60 and the like take the square of their length to read.
 _LONGEST_PLAIN = 64
 _STRING = "tag:yaml.org,2002:str"
+_TIME = "tag:yaml.org,2002:timestamp"
 
 
 class Section(dict[str, Any]):
@@ -41,10 +42,11 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what}: `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
 
 
-def load_section(file: str, content: bytes) -> Section:
+def load_section(file: str, content: bytes, *, times_as_text: bool = False) -> Section:
     """Parse a YAML file whose top is a mapping; an empty file is an empty mapping.
 
     Only plain mappings, lists and scalars: no tags, no anchors, no duplicate keys, string keys only.
+    `times_as_text` reads a date or time without quotes as the text that it is; otherwise it is a problem.
     Raise `BundleError` with file and line.
     """
     try:
@@ -59,15 +61,16 @@ def load_section(file: str, content: bytes) -> Section:
         raise BundleError((Problem(file, 0, "not YAML"),)) from None
     if node is None:
         return Section(file, 1)
-    value = _Reader(file).read(node, 0)
+    value = _Reader(file, times_as_text=times_as_text).read(node, 0)
     if not isinstance(value, Section):
         raise BundleError((Problem(file, 1, "must be a mapping"),))
     return value
 
 
 class _Reader:
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, times_as_text: bool) -> None:
         self._file = file
+        self._times_as_text = times_as_text
         self._seen: set[int] = set()
         self._scalars = yaml.SafeLoader("")
 
@@ -100,6 +103,8 @@ class _Reader:
         return section
 
     def _scalar(self, node: yaml.Node, line: int) -> Any:  # noqa: ANN401 - any YAML scalar
+        if self._times_as_text and node.tag == _TIME:
+            return node.value
         if node.tag != _STRING and len(node.value) > _LONGEST_PLAIN:
             raise BundleError((Problem(self._file, line, "a long value must stand in quotes"),))
         try:

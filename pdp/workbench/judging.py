@@ -1,0 +1,60 @@
+"""Compare what a case expects with what the PDP said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pdp.model import Basis, Ruling
+from pdp.policy.bundle import Bundle
+from pdp.policy.yamltext import unknown
+from pdp.workbench.suite import Expectation
+
+# A test that meets these by accident tests nothing: a slip in it looks like a deny of the policies.
+SLIPS = {
+    Basis.UNKNOWN_TOOL: "the tool is not in the catalogue",
+    Basis.INVALID_ARGUMENTS: "the arguments are not what the tool takes",
+    Basis.POLICY_ERROR: "a policy could not be evaluated",
+    Basis.TOOL_CHANGED: "the definition is not the approved one",
+}
+
+
+def judge(expect: Expectation, ruling: Ruling, bundle: Bundle) -> tuple[str, ...]:
+    """Return what is wrong, one line each; nothing when the ruling is what was expected."""
+    return tuple(_differences(expect, ruling, bundle))
+
+
+def _differences(expect: Expectation, ruling: Ruling, bundle: Bundle) -> Iterable[str]:
+    unexpected_error = ruling.basis is Basis.POLICY_ERROR and expect.basis is not Basis.POLICY_ERROR
+    if unexpected_error:
+        which = ", ".join(f"`{name}`" for name in ruling.errors) or "the facts"
+        yield f"unexpected error: {which} could not be evaluated{_in_brackets(ruling.detail)}"
+    if expect.outcome not in (None, ruling.outcome):
+        yield f"expected `{expect.outcome.value}`, got `{ruling.outcome.value}`" if expect.outcome else ""
+    if expect.basis is not None:
+        if expect.basis is not ruling.basis:
+            yield f"expected basis `{expect.basis.value}`, got `{ruling.basis.value}`{_in_brackets(ruling.detail)}"
+    elif ruling.basis in SLIPS and not unexpected_error:
+        yield (
+            f"the deny rests on `{ruling.basis.value}`: {ruling.detail or SLIPS[ruling.basis]}; "
+            f"say `deny {ruling.basis.value}` when that is meant"
+        )
+    yield from _ids("policies", expect.policies, ruling.policies, bundle)
+    if not unexpected_error:
+        yield from _ids("errors", expect.errors, ruling.errors, bundle)
+
+
+def _ids(what: str, expected: tuple[str, ...] | None, actual: tuple[str, ...], bundle: Bundle) -> Iterable[str]:
+    if expected is None:
+        return
+    for name in expected:
+        if name not in bundle.policies:
+            yield unknown("policy", name, bundle.policies)
+        elif name not in actual:
+            yield f"{what}: `{name}` is missing"
+    for name in actual:
+        if name not in expected:
+            yield f"{what}: `{name}` was not expected"
+
+
+def _in_brackets(detail: str) -> str:
+    return f" ({detail})" if detail else ""

@@ -1,0 +1,188 @@
+"""Run test suites against a bundle, through the real registrar and authorizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+from pdp.errors import PDPError
+from pdp.gate import Snapshot
+from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.model import Basis, Call, Ruling
+from pdp.policy.bundle import Bundle
+from pdp.policy.directory import unknown_parent
+from pdp.policy.yamltext import unknown
+from pdp.workbench.judging import judge
+from pdp.workbench.stage import CannotOpenError, CaseError, Stage
+from pdp.workbench.suite import Case, NamedCall, Suite
+from pdp.workbench.watching import Asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything that one case's decision rested on, so that it can be explained.
+
+    `bundle` holds the suite's own directory. `snapshot` and `call` are None for a step of a session. `asked` is what
+    the policies were asked for this case: of a call in a delegated session, first for itself and then for each one
+    above; nothing when the gate denied. `opening` is what they were asked when its session was opened.
+    """
+
+    bundle: Bundle
+    asked: tuple[Asked, ...]
+    opening: tuple[Asked, ...]
+    snapshot: Snapshot | None = None
+    call: Call | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseResult:
+    """What became of a case.
+
+    `problems` says what is wrong, one line each; it is empty when the case passed. `ruling` is None when there was no
+    decision; `facts` as well, and where results come from another process.
+    """
+
+    case: Case
+    problems: tuple[str, ...]
+    ruling: Ruling | None = None
+    facts: Facts | None = None
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Say whether the case found what it expects."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What became of all cases, in the order of the suites."""
+
+    results: tuple[CaseResult, ...]
+    seconds: float
+
+    @property
+    def failed(self) -> tuple[CaseResult, ...]:
+        """Return the results of the cases that failed."""
+        return tuple(result for result in self.results if not result.passed)
+
+    @property
+    def passed(self) -> bool:
+        """Say whether all cases passed."""
+        return not self.failed
+
+
+def _ignore(_: CaseResult) -> None:
+    pass
+
+
+def run(
+    bundle: Bundle,
+    suites: Iterable[Suite],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    stop_at_failure: bool = False,
+    done: Callable[[CaseResult], None] = _ignore,
+) -> Report:
+    """Run every case of the suites against a bundle; `done` is told of each. Never raises for what a case holds.
+
+    The same suites may be run against many bundles: `bundle.with_policies(…)` makes one that differs in some policies
+    and shares what was parsed for all others. `stop_at_failure` ends after the first case that fails.
+    """
+    started = perf_counter()
+    results: list[CaseResult] = []
+    for suite in suites:
+        for result in _SuiteRun(bundle, suite, limits).results():
+            results.append(result)
+            done(result)
+            if stop_at_failure and not result.passed:
+                return Report(results=tuple(results), seconds=perf_counter() - started)
+    return Report(results=tuple(results), seconds=perf_counter() - started)
+
+
+class _SuiteRun:
+    """One suite against one bundle. A stage is kept for each session and moment, since calls change nothing."""
+
+    def __init__(self, bundle: Bundle, suite: Suite, limits: Limits) -> None:
+        self._suite = suite
+        self._limits = limits
+        over = suite.directory.entities
+        self._bundle = bundle.with_directory(bundle.directory.overlaid(suite.directory)) if over else bundle
+        self._misfit = _misfit(self._bundle, suite)
+        self._stages: dict[tuple[str, float], Stage | CannotOpenError] = {}
+
+    def results(self) -> Iterable[CaseResult]:
+        return map(self._result, self._suite.cases)
+
+    def _result(self, case: Case) -> CaseResult:
+        started = perf_counter()
+        finish = partial(CaseResult, case=case)
+        try:
+            ruling, facts = self._decide(case)
+        except (CaseError, PDPError) as error:
+            return finish(problems=(str(error),), seconds=perf_counter() - started)
+        problems = judge(case.expect, ruling, self._bundle)
+        return finish(problems=problems, ruling=ruling, facts=facts, seconds=perf_counter() - started)
+
+    def _decide(self, case: Case) -> tuple[Ruling, Facts]:
+        if self._misfit is not None:
+            raise self._misfit
+        if case.step is not None:
+            stage = Stage(self._bundle, self._suite, case.session, case.now, self._limits)
+            asked = stage.take(case.step)
+            opening = tuple(one for one in stage.opening if one is not asked)
+            return asked.ruling, Facts(bundle=self._bundle, asked=(asked,), opening=opening)
+        named = self._suite.calls[case.call]
+        stage = self._stage(case)
+        call = self._call(case, named)
+        decision, snapshot, answers = stage.call(call, stage.gateway)
+        return decision.ruling, Facts(
+            bundle=self._bundle, asked=answers, opening=stage.opening, snapshot=snapshot, call=call
+        )
+
+    def _call(self, case: Case, named: NamedCall) -> Call:
+        tool = self._bundle.catalogue.tools.get(named.action)
+        if tool is None and case.expect.basis is not Basis.UNKNOWN_TOOL:
+            said = unknown("tool", named.action, self._bundle.catalogue.tools)
+            raise UnknownNameError(f"call `{named.name}`: {said}")
+        current = tool.definition_digest if tool else ""
+        return Call(
+            session_handle="",
+            server=named.server,
+            tool=named.tool,
+            arguments_json=named.arguments_json,
+            definition_digest=current if named.definition_digest is None else named.definition_digest,
+            facts_json=named.facts_json,
+        )
+
+    def _stage(self, case: Case) -> Stage:
+        key = (case.session, case.now)
+        if key not in self._stages:
+            stage = Stage(self._bundle, self._suite, case.session, case.now, self._limits)
+            try:
+                stage.open()
+                self._stages[key] = stage
+            except CannotOpenError as error:
+                self._stages[key] = error
+        found = self._stages[key]
+        if isinstance(found, CannotOpenError):
+            raise found
+        return found
+
+
+class UnknownNameError(CaseError):
+    """A case speaks of something that the bundle does not have: mend the name."""
+
+
+def _misfit(bundle: Bundle, suite: Suite) -> UnknownNameError | None:
+    """Return what is wrong with the suite's own users, agents and entities beside this bundle, or None."""
+    own = suite.directory.entities
+    orphans = [(one, uid) for one, uid in bundle.directory.orphans() if one.uid in own] if own else []
+    for one, uid in orphans:
+        return UnknownNameError(f"{suite.file}:{one.line}: {unknown_parent(uid)}")
+    for one in bundle.misfits(own.values()) if own else ():
+        kind, name = one.uid
+        return UnknownNameError(f"{suite.file}:{one.line}: `{kind}::{name}` does not fit the schema of the bundle")
+    return None

@@ -1,0 +1,262 @@
+"""Bring sessions into the states that cases need, through the registrar and by the policies that are tested."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pdp.authorizer import Authorizer
+from pdp.cache import DecisionCache
+from pdp.clock import Instant, no_earlier
+from pdp.errors import PDPError
+from pdp.gate import Snapshot
+from pdp.ids import handle_digest
+from pdp.limits import Limits
+from pdp.model import Call, Caller, Decision, Role, SessionState
+from pdp.observer import Observers
+from pdp.policy.bundle import Bundle
+from pdp.policy.yamltext import unknown
+from pdp.registrar import Registrar, Selector, SessionRequest, SessionView
+from pdp.sessions.memory import MemorySessionStore
+from pdp.workbench.suite import NamedSession, Step, Suite
+from pdp.workbench.watching import Asked, watched
+
+
+class CaseError(Exception):
+    """A case has no decision: the message says what to mend."""
+
+
+class CannotOpenError(CaseError):
+    """A session cannot be brought into the state that a case needs: mend the session or the policies."""
+
+    def __init__(self, session: NamedSession, problem: str, asked: Sequence[Asked] = ()) -> None:
+        super().__init__(f"session `{session.name}` {problem}")
+        self.session = session
+        self.asked = tuple(asked)
+
+
+class FixedClock:
+    """A clock that moves by command only."""
+
+    def __init__(self, wall_at: float) -> None:
+        self._now = Instant(wall_at=wall_at, boot_at=0.0, boot_id="workbench")
+
+    def now(self) -> Instant:
+        """Return the present reading of both clocks."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass on both clocks."""
+        wall_at, boot_at = self._now.wall_at + seconds, self._now.boot_at + seconds
+        self._now = Instant(wall_at=wall_at, boot_at=boot_at, boot_id=self._now.boot_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """One session of a stage. The view is the one of its request: with what an approver was shown."""
+
+    session: NamedSession
+    view: SessionView
+    handle: str
+
+    @property
+    def id(self) -> str:
+        return self.view.session.id
+
+
+class Stage:
+    """A PDP in memory that holds one session with those above it, at one moment. Not for several threads.
+
+    `opening` is what the policies were asked while the sessions were opened.
+    """
+
+    def __init__(self, bundle: Bundle, suite: Suite, name: str, now: float, limits: Limits) -> None:
+        self._bundle = bundle
+        self._line = _lineage(suite, name)
+        self._now = now
+        self._limits = limits
+        # What is to be over at `now` has begun its whole life before.
+        expired = [one for one in self._line if one.state is SessionState.EXPIRED]
+        self._clock = FixedClock(now - max((self._life(one) for one in expired), default=0.0))
+        self._store = MemorySessionStore()
+        self._seen: list[Asked] = []
+        seen_by_all = watched(bundle, self._seen)
+        self._registrar = Registrar(
+            sessions=self._store,
+            bundle_for=lambda _: seen_by_all,
+            clock=self._clock,
+            observer=Observers(),
+            limits=limits,
+            trusted_attributes=_vouched(self._line),
+        )
+        self._authorizer = Authorizer(
+            sessions=self._store,
+            bundle_for=lambda _: seen_by_all,
+            clock=self._clock,
+            observer=Observers(),
+            # Every case asks the policies themselves.
+            cache=DecisionCache(size=0),
+            limits=limits,
+        )
+        self._handle = ""
+        self.opening: tuple[Asked, ...] = ()
+
+    def open(self) -> None:
+        """Open the sessions and bring them into their states. Raise `CannotOpenError`."""
+        opened: list[_Opened] = []
+        for session in self._line:
+            opened.append(self._request(session, opened[-1].handle if opened else ""))
+            if session.state not in (SessionState.REQUESTED, SessionState.DENIED):
+                self._approve(opened[-1])
+        # From the last to the first: what ends a parent ends all below it.
+        for one in reversed(opened):
+            self._close(one)
+        self._clock.advance(self._now - self._clock.now().wall_at)
+        for one in opened:
+            self._require_state(one)
+        self._handle = opened[-1].handle
+        self.opening = tuple(self._seen)
+
+    def take(self, step: Step) -> Asked:
+        """Take one step of the session, which the policies may refuse, and return what they were asked and said.
+
+        Those above it are opened first. Raise `CannotOpenError` when it does not come to the step.
+        """
+        handle = ""
+        for session in self._line[:-1]:
+            opened = self._request(session, handle)
+            self._approve(opened)
+            handle = opened.handle
+        last = self._line[-1]
+        before = len(self._seen)
+        try:
+            opened = self._request(last, handle)
+            if step is Step.APPROVE:
+                self._approve(opened)
+        except CannotOpenError:
+            if not self._asked(step, before):
+                raise
+        found = self._asked(step, before)
+        if not found:
+            raise CannotOpenError(last, f"never asks the policies about `{step.value}`{_why_not(step, self._line)}")
+        self.opening = tuple(self._seen)
+        return found[-1]
+
+    def call(self, call: Call, gateway: str) -> tuple[Decision, Snapshot, tuple[Asked, ...]]:
+        """Decide about a call in the opened session; its handle is filled in. Raises what `authorize` raises."""
+        caller = _gateway(gateway)
+        before = len(self._seen)
+        decision = self._authorizer.authorize(replace(call, session_handle=self._handle), caller)
+        view = self._store.view(handle_digest(self._handle))
+        now = self._clock.now()
+        snapshot = Snapshot(
+            bundle=self._bundle, chain=view.chain, now=no_earlier(now, view.high_water_at), wall_at=now.wall_at
+        )
+        return decision, snapshot, tuple(self._seen[before:])
+
+    @property
+    def gateway(self) -> str:
+        """Return the id of the gateway that makes the calls of the session."""
+        return self._line[-1].gateway
+
+    def _asked(self, step: Step, start: int) -> list[Asked]:
+        return [one for one in self._seen[start:] if one.action == step.value]
+
+    def _life(self, session: NamedSession) -> float:
+        return session.duration if session.duration is not None else self._bundle.session_seconds
+
+    def _request(self, session: NamedSession, parent_handle: str) -> _Opened:
+        self._require_known(session)
+        wanted = SessionRequest(
+            user=session.user,
+            agent=session.agent,
+            purpose=session.purpose,
+            tool_patterns=session.tools,
+            duration=session.duration,
+            parent_handle=parent_handle,
+            environment=session.environment,
+            attributes_json=json.dumps(session.attributes).encode() if session.attributes else b"",
+            labels=session.labels,
+            may_delegate=session.may_delegate,
+        )
+        try:
+            view, handle = self._registrar.request(wanted, _gateway(session.gateway))
+        except PDPError as error:
+            raise CannotOpenError(session, f"cannot be requested: {error}", self._seen) from None
+        return _Opened(session=session, view=view, handle=handle)
+
+    def _require_known(self, session: NamedSession) -> None:
+        for kind, name in (("User", session.user), ("Agent", session.agent)):
+            if (kind, name) not in self._bundle.directory.entities:
+                known = [uid[1] for uid in self._bundle.directory.entities if uid[0] == kind]
+                raise CannotOpenError(session, f"cannot be requested: {unknown(kind.lower(), name, known)}")
+
+    def _approve(self, opened: _Opened) -> None:
+        session = opened.session
+        if opened.view.state is SessionState.ACTIVE:
+            # Delegated: nobody was asked, so nobody gave anything.
+            if session.grants:
+                raise CannotOpenError(session, "is delegated without an approval, so nobody can give it `grants`")
+            return
+        try:
+            self._registrar.approve(
+                opened.id,
+                request_digest=opened.view.request_digest,
+                grants=session.grants,
+                caller=_approver(session.approver),
+            )
+        except PDPError as error:
+            raise CannotOpenError(session, f"cannot be approved by `{session.approver}`: {error}", self._seen) from None
+
+    def _close(self, opened: _Opened) -> None:
+        session = opened.session
+        try:
+            match session.state:
+                case SessionState.DENIED:
+                    self._registrar.deny(opened.id, reason="a test", caller=_approver(session.approver))
+                case SessionState.ENDED:
+                    self._registrar.end(opened.handle, caller=_gateway(session.gateway))
+                case SessionState.REVOKED:
+                    selector = Selector(kind="session", value=opened.id)
+                    self._registrar.revoke(selector, reason="a test", caller=_approver(session.approver))
+        except PDPError as error:
+            raise CannotOpenError(session, f"cannot become {session.state.value}: {error}", self._seen) from None
+
+    def _require_state(self, opened: _Opened) -> None:
+        wanted = opened.session.state
+        if wanted is SessionState.ACTIVE:
+            return  # the state of one above it may have ended it, and that is what such a case is about
+        state = self._registrar.get(opened.id, caller=_approver(opened.session.approver)).state
+        if state is not wanted:
+            raise CannotOpenError(opened.session, f"cannot become {wanted.value}: it is {state.value}", self._seen)
+
+
+def _lineage(suite: Suite, name: str) -> tuple[NamedSession, ...]:
+    """Return a session and those above it, the highest first."""
+    found = [suite.sessions[name]]
+    while found[0].parent:
+        found.insert(0, suite.sessions[found[0].parent])
+    return tuple(found)
+
+
+def _vouched(line: Sequence[NamedSession]) -> frozenset[str]:
+    return frozenset(name for session in line for name in session.attributes)
+
+
+def _gateway(name: str) -> Caller:
+    return Caller(id=name, kind="test", roles=frozenset({Role.PEP}))
+
+
+def _approver(name: str) -> Caller:
+    return Caller(id=name, kind="test", roles=frozenset({Role.APPROVER}))
+
+
+def _why_not(step: Step, line: Sequence[NamedSession]) -> str:
+    if step is Step.DELEGATE and len(line) == 1:
+        return ": it has no `parent`"
+    if step is Step.DELEGATE and not line[-2].may_delegate:
+        return f": its parent `{line[-2].name}` does not say `may_delegate: true`"
+    if step is Step.APPROVE:
+        return ": it is delegated without an approval"
+    return ": its user is another than its parent's"

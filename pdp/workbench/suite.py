@@ -1,0 +1,116 @@
+"""The words of a test of policies: suites, sessions, calls, cases and what they expect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pdp.model import Basis, Outcome, SessionState
+from pdp.policy.directory import Directory
+from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
+
+
+class Step(Enum):
+    """A step in the life of a session that the policies decide about; the value is its action."""
+
+    REQUEST = REQUEST_SESSION
+    APPROVE = APPROVE_SESSION
+    DELEGATE = DELEGATE_SESSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedSession:
+    """A session that cases use: who asks for it, what for, and in which state a case finds it.
+
+    `duration` is seconds, None for the bundle's default. `attributes` is what the gateway vouches for about the
+    user. `approver` decides about it and `gateway` requests it and makes its calls.
+    """
+
+    name: str
+    line: int
+    user: str
+    agent: str
+    tools: tuple[str, ...]
+    purpose: str
+    state: SessionState = SessionState.ACTIVE
+    parent: str = ""
+    grants: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    environment: str = ""
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    duration: float | None = None
+    may_delegate: bool = False
+    approver: str = "approver"
+    gateway: str = "gateway"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedCall:
+    """A call that cases make. `definition_digest` is None for the tool's definition in the catalogue."""
+
+    name: str
+    line: int
+    server: str
+    tool: str
+    arguments_json: bytes = field(default=b"", repr=False)
+    facts_json: bytes = field(default=b"", repr=False)
+    definition_digest: str | None = None
+
+    @property
+    def action(self) -> str:
+        """Return the action's id, `server/tool`."""
+        return f"{self.server}/{self.tool}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What a case says about its decision; None is not checked. Policies and errors are sorted ids."""
+
+    outcome: Outcome | None = None
+    basis: Basis | None = None
+    policies: tuple[str, ...] | None = None
+    errors: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        words = [one.value for one in (self.outcome, self.basis) if one]
+        words += [f"{what} [{', '.join(ids)}]" for what, ids in self._lists() if ids is not None]
+        return " ".join(words)
+
+    def _lists(self) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
+        return ("policies", self.policies), ("errors", self.errors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One decision and what is expected of it: a call in a session, or a step of a session.
+
+    A table is expanded: each of its cells is a case of its own, `name` says which. `line` is where the expectation
+    stands, `now` is unix seconds. Exactly one of `call` (a name) and `step` is given.
+    """
+
+    file: str
+    line: int
+    name: str
+    now: float
+    session: str
+    call: str = ""
+    step: Step | None = None
+    expect: Expectation
+
+    @property
+    def id(self) -> str:
+        """Return what tells the case from all others: its file and its name."""
+        return f"{self.file}: {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """One test file. `directory` holds the users, agents and entities that stand over the bundle's."""
+
+    file: str
+    name: str
+    directory: Directory
+    sessions: Mapping[str, NamedSession]
+    calls: Mapping[str, NamedCall]
+    cases: tuple[Case, ...]

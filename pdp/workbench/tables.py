@@ -1,0 +1,173 @@
+"""Read the cases of a test file: each cell of a table becomes a case with its own expectation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pdp.errors import Problem
+from pdp.model import Basis, Outcome
+from pdp.policy.yamltext import Section, unknown
+from pdp.workbench.suite import Case, Expectation, NamedCall, NamedSession, Step
+from pdp.workbench.values import FieldReader
+
+CASE_KEYS = ("case", "now", "session", "sessions", "call", "calls", "step", "expect")
+EXPECTATION_KEYS = ("outcome", "basis", "policies", "errors")
+STEPS = {step.name.lower(): step for step in Step}
+
+_BASES = {basis.value: basis for basis in Basis}
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+
+
+class _Said(NamedTuple):
+    """What is said about one or more cells of a table, and on which line."""
+
+    value: Any
+    line: int
+
+
+class CaseReader:
+    """Reads the list of cases. Problems go to `fields`."""
+
+    def __init__(
+        self,
+        fields: FieldReader,
+        sessions: Mapping[str, NamedSession],
+        calls: Mapping[str, NamedCall],
+        now: float,
+    ) -> None:
+        self._fields = fields
+        self._sessions = sessions
+        self._calls = calls
+        self._now = now
+
+    def read(self, top: Section) -> tuple[Case, ...]:
+        """Return the cases of a file, every table expanded."""
+        entries = top.get("cases", [])
+        if not isinstance(entries, list) or not all(isinstance(entry, Section) for entry in entries):
+            self._fields.problem(top.problem("`cases` must be a list of mappings", "cases"))
+            return ()
+        if not entries:
+            self._fields.problem(top.problem("holds no case", "cases" if "cases" in top else None))
+        seen: dict[str, int] = {}
+        found: list[Case] = []
+        for entry in entries:
+            name = self._fields.text(entry, "case", "")
+            if name in seen:
+                self._fields.problem(entry.problem(f"case `{name}` stands twice; first at line {seen[name]}", "case"))
+            elif name:
+                seen[name] = entry.lines["case"]
+            found += self._case(entry, name)
+        return tuple(found)
+
+    def _case(self, entry: Section, name: str) -> Iterator[Case]:
+        fields = self._fields
+        fields.problems += entry.unknown_keys(CASE_KEYS)
+        for key in ("case", "expect"):
+            fields.require(entry, key)
+        now = fields.moment(entry, "now", self._now)
+        sessions = self._names(entry, "session", "sessions", self._sessions)
+        step = self._step(entry)
+        if step is not None and not {"call", "calls"}.isdisjoint(entry):
+            fields.problem(entry.problem("a case has either a call or a `step`", "step"))
+        calls = [""] if step else self._names(entry, "call", "calls", self._calls)
+        if "expect" not in entry or not sessions or not calls:
+            return
+        for session, call, said in self._cells(entry, sessions, calls):
+            axes = [session] * ("sessions" in entry) + [call] * ("calls" in entry)
+            yield Case(
+                file=entry.file,
+                line=said.line,
+                name=f"{name} [{', '.join(axes)}]" if axes else name,
+                now=now,
+                session=session,
+                call=call,
+                step=step,
+                expect=self._expectation(said.value, entry.file, said.line),
+            )
+
+    def _step(self, entry: Section) -> Step | None:
+        if "step" not in entry:
+            return None
+        said = entry["step"]
+        if isinstance(said, str) and said in STEPS:
+            return STEPS[said]
+        self._fields.problem(entry.problem(f"`step` must be one of {', '.join(STEPS)}", "step"))
+        return Step.REQUEST
+
+    def _names(self, entry: Section, one: str, many: str, known: Mapping[str, object]) -> list[str]:
+        """Return the names of one axis; none when something is wrong with it."""
+        if (one in entry) == (many in entry):
+            self._fields.problem(entry.problem(f"a case needs either `{one}` or `{many}`", many))
+            return []
+        key = one if one in entry else many
+        names = self._fields.texts(entry, many) if key == many else (self._fields.text(entry, one, ""),)
+        if key == many and (not names or len(set(names)) != len(names)):
+            self._fields.problem(entry.problem(f"`{many}` must name some, each once", many))
+        strangers = [name for name in names if name and name not in known]
+        for name in strangers:
+            self._fields.problem(entry.problem(unknown(one, name, known), key))
+        return [] if strangers else [name for name in names if name]
+
+    def _cells(self, entry: Section, sessions: list[str], calls: list[str]) -> Iterator[tuple[str, str, _Said]]:
+        """Yield each session with each call, and what is said about the two."""
+        whole = _Said(entry["expect"], entry.lines["expect"])
+        rows = self._spread(whole, sessions, "session", by_name="sessions" in entry)
+        for session, row in rows.items():
+            for call, cell in self._spread(row, calls, "call", by_name="calls" in entry).items():
+                yield session, call, cell
+
+    def _spread(self, said: _Said, names: list[str], what: str, *, by_name: bool) -> dict[str, _Said]:
+        """Spread what is said over the names of an axis: a mapping by name, or one value for all."""
+        value = said.value
+        if not by_name or not isinstance(value, Section) or set(value) & set(EXPECTATION_KEYS):
+            return dict.fromkeys(names, said)
+        self._complete(value, names, what)
+        return {name: _Said(value[name], value.lines[name]) for name in names if name in value}
+
+    def _complete(self, said: Section, names: Iterable[str], what: str) -> None:
+        listed = tuple(names)
+        for name in said:
+            if name not in listed:
+                self._fields.problem(said.problem(unknown(what, name, listed), name))
+        for name in listed:
+            if name not in said:
+                self._fields.problem(said.problem(f"nothing is expected of {what} `{name}`"))
+
+    def _expectation(self, said: Any, file: str, line: int) -> Expectation:  # noqa: ANN401 - any YAML value
+        if isinstance(said, str):
+            return self._short(said, file, line)
+        if not isinstance(said, Section) or not said:
+            self._fields.problem(Problem(file, line, "an expectation is a text such as `deny forbid`, or a mapping"))
+            return Expectation()
+        self._fields.problems += said.unknown_keys(EXPECTATION_KEYS)
+        expected = Expectation(
+            outcome=self._fields.choice(said, "outcome", Outcome, Outcome.DENY) if "outcome" in said else None,
+            basis=self._fields.choice(said, "basis", Basis, Basis.FORBID) if "basis" in said else None,
+            policies=tuple(sorted(self._fields.texts(said, "policies"))) if "policies" in said else None,
+            errors=tuple(sorted(self._fields.texts(said, "errors"))) if "errors" in said else None,
+        )
+        self._fit(expected, file, said.lines.get("basis", line))
+        return expected
+
+    def _short(self, said: str, file: str, line: int) -> Expectation:
+        outcome, _, basis = said.partition(" ")
+        if outcome not in _OUTCOMES:
+            self._fields.problem(Problem(file, line, unknown("outcome", outcome, _OUTCOMES) + _or_deny(outcome)))
+        elif basis and basis not in _BASES:
+            self._fields.problem(Problem(file, line, unknown("basis", basis, _BASES)))
+        expected = Expectation(outcome=_OUTCOMES.get(outcome), basis=_BASES.get(basis))
+        self._fit(expected, file, line)
+        return expected
+
+    def _fit(self, expected: Expectation, file: str, line: int) -> None:
+        if None not in (expected.outcome, expected.basis) and (
+            (expected.outcome is Outcome.ALLOW) != (expected.basis is Basis.PERMIT)
+        ):
+            self._fields.problem(
+                Problem(file, line, f"no decision is `{expected}`: an allow, and nothing else, rests on `permit`")
+            )
+
+
+def _or_deny(word: str) -> str:
+    return f"; did you mean `deny {word}`?" if word in _BASES else ""

@@ -1,0 +1,305 @@
+"""Running cases: the real PDP decides, sessions really are in their states, and a wrong case fails."""
+
+from __future__ import annotations
+
+import pytest
+
+from pdp.model import Basis, Outcome, SessionState
+from pdp.workbench.runner import run
+from tests.workbench.material import HEAD, bundle, only, report, suite
+
+SESSION = "  {name}: {{user: ada, agent: coder, tools: ['files/*'], {more}}}\n"
+
+
+def with_sessions(**more: str) -> str:
+    """Return the head of a file with further sessions, each with further fields."""
+    added = "".join(SESSION.format(name=name, more=text) for name, text in more.items())
+    return HEAD.replace("calls:\n", added + "calls:\n")
+
+
+@pytest.mark.parametrize(
+    "expect",
+    [
+        "allow",
+        "allow permit",
+        "{outcome: allow}",
+        "{basis: permit}",
+        "{outcome: allow, basis: permit, policies: [files/staff-read]}",
+        "{errors: []}",
+    ],
+)
+def test_right_expectation_passes(expect: str) -> None:
+    """What a case leaves out is not checked."""
+    result = only(f"  - {{case: one, session: work, call: read, expect: {expect}}}\n")
+
+    assert () == result.problems
+
+
+@pytest.mark.parametrize(
+    ("case", "problems"),
+    [
+        ("call: secret, expect: allow", ["expected `allow`, got `deny`"]),
+        ("call: write, expect: deny forbid", ["expected basis `forbid`, got `default_deny`"]),
+        ("call: read, expect: {policies: []}", ["policies: `files/staff-read` was not expected"]),
+        (
+            "call: read, expect: {policies: [files/staff-read, guardrails/no-secrets]}",
+            ["policies: `guardrails/no-secrets` is missing"],
+        ),
+        (
+            "call: read, expect: {policies: [files/staff-red]}",
+            [
+                "unknown policy: `files/staff-red`; did you mean `files/staff-read`?",
+                "policies: `files/staff-read` was not expected",
+            ],
+        ),
+    ],
+)
+def test_wrong_expectation_fails(case: str, problems: list[str]) -> None:
+    """Each difference between what is expected and what was decided is said."""
+    result = only(f"  - {{case: one, session: work, {case}}}\n")
+
+    assert problems == list(result.problems)
+
+
+def test_unexpected_error_fails_where_a_deny_is_expected() -> None:
+    """A policy that cannot be evaluated denies, and that is not the deny that a test means."""
+    result = only("  - {case: one, session: granted, call: huge, expect: deny}\n")
+
+    assert (
+        "unexpected error: `files/write-when-granted` could not be evaluated (a policy could not be evaluated)",
+    ) == result.problems
+
+
+def test_expected_error_passes() -> None:
+    """A test may mean that a policy cannot be evaluated, and then names it."""
+    result = only(
+        "  - {case: one, session: granted, call: huge,"
+        " expect: {basis: policy_error, errors: [files/write-when-granted]}}\n"
+    )
+
+    assert () == result.problems
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("{tool: files/rad}", "call `x`: unknown tool: `files/rad`; did you mean `files/read`?"),
+        ("{tool: files/read, arguments: {pth: a}}", "the deny rests on `invalid_arguments`"),
+        ("{tool: files/read, arguments: '{'}", "the deny rests on `invalid_arguments`"),
+        ("{tool: files/read, definition_digest: sha256:0}", "the deny rests on `tool_changed`"),
+    ],
+)
+def test_slip_in_a_call_does_not_pass_for_a_deny(call: str, said: str) -> None:
+    """A case that expects a deny fails when it is denied because of a slip in the case."""
+    result = only("  - {case: one, session: work, call: x, expect: deny}\n", f"{HEAD}  x: {call}\n")
+
+    assert result.problems[0].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("call", "basis"),
+    [
+        ("{tool: files/rad}", "unknown_tool"),
+        ("{tool: files/read, arguments: '{'}", "invalid_arguments"),
+        ("{tool: files/read, definition_digest: sha256:0}", "tool_changed"),
+    ],
+)
+def test_deny_of_the_gate_can_be_meant(call: str, basis: str) -> None:
+    """A case that names the basis may be about what agents write wrongly."""
+    result = only(f"  - {{case: one, session: work, call: x, expect: deny {basis}}}\n", f"{HEAD}  x: {call}\n")
+
+    assert () == result.problems
+
+
+@pytest.mark.parametrize("state", list(SessionState))
+def test_session_is_in_its_state(state: SessionState) -> None:
+    """A case finds its session in the state that it names, at the time that it names."""
+    bases = {
+        SessionState.ACTIVE: Basis.PERMIT,
+        SessionState.EXPIRED: Basis.SESSION_EXPIRED,
+        SessionState.REVOKED: Basis.SESSION_REVOKED,
+        SessionState.ENDED: Basis.SESSION_ENDED,
+        SessionState.REQUESTED: Basis.SESSION_NOT_APPROVED,
+        SessionState.DENIED: Basis.SESSION_NOT_APPROVED,
+    }
+
+    result = only(
+        "  - {case: one, session: s, call: read, expect: {errors: []}}\n",
+        with_sessions(s=f"state: {state.value}"),
+    )
+
+    assert result.ruling is not None
+    assert bases[state] is result.ruling.basis
+    assert result.facts is not None
+    assert result.facts.snapshot is not None
+    assert 1767607200.0 == result.facts.snapshot.wall_at
+
+
+def test_child_of_an_ended_session_has_ended() -> None:
+    """What happens to a parent happens to the session below it."""
+    head = with_sessions(p="state: revoked, may_delegate: true").replace(
+        "calls:\n", "  c: {parent: p, agent: helper, tools: [files/read]}\ncalls:\n"
+    )
+
+    result = only("  - {case: one, session: c, call: read, expect: deny session_revoked}\n", head)
+
+    assert () == result.problems
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("user: eve", "session `s` cannot be requested: the policies refuse `pdp/request_session`: default_deny"),
+        ("user: add", "session `s` cannot be requested: unknown user: `add`; did you mean `ada`?"),
+        ("agent: codr", "session `s` cannot be requested: unknown agent: `codr`; did you mean `coder`?"),
+        ("approver: ada", "session `s` cannot be approved by `ada`: the policies refuse `pdp/approve_session`"),
+        ("tools: [files/rm]", "session `s` cannot be requested: `tool_patterns[0]`: matches no tool"),
+        ("parent: child, tools: [files/read], state: ended, may_delegate: true", ""),
+        ("parent: gone, tools: [files/read], grants: [g]", ""),
+    ],
+)
+def test_session_that_cannot_be_opened_fails_its_cases(more: str, said: str) -> None:
+    """Where the policies or the registrar refuse a session, the case fails and says which step was refused."""
+    keys = {part.split(":")[0] for part in more.split(", ")}
+    own = ", ".join(
+        f"{key}: {value}"
+        for key, value in {"user": "ada", "agent": "coder", "tools": "['files/*']"}.items()
+        if key not in keys
+    )
+    head = HEAD.replace("calls:\n", f"  s: {{{', '.join(filter(None, (own, more)))}}}\ncalls:\n")
+
+    result = only("  - {case: one, session: s, call: read, expect: deny}\n", head)
+
+    if said:
+        assert result.problems[0].startswith(said)
+        assert result.ruling is None
+    else:
+        assert () == result.problems
+
+
+def test_delegated_session_has_no_grants() -> None:
+    """A delegation needs no approver, so a test that wants grants of it is told so."""
+    head = HEAD.replace('tools: ["files/read"]}', 'tools: ["files/read"], grants: [writing]}')
+
+    result = only("  - {case: one, session: child, call: read, expect: allow}\n", head)
+
+    assert ("session `child` is delegated without an approval, so nobody can give it `grants`",) == result.problems
+
+
+@pytest.mark.parametrize(
+    ("session", "step", "policies"),
+    [
+        ("work", "request", "sessions/request"),
+        ("work", "approve", "sessions/approve"),
+        ("child", "delegate", "sessions/delegate"),
+    ],
+)
+def test_steps_of_a_session_are_decided(session: str, step: str, policies: str) -> None:
+    """A case may be about what the policies say to a request, an approval or a delegation."""
+    result = only(
+        f"  - {{case: one, session: {session}, step: {step}, expect: {{outcome: allow, policies: [{policies}]}}}}\n"
+    )
+
+    assert () == result.problems
+
+
+def test_refused_step_is_a_ruling() -> None:
+    """Where the policies refuse a step, that is what the case is about and not a failure to open."""
+    result = only(
+        "  - {case: one, session: own, step: approve, expect: deny default_deny}\n", with_sessions(own="approver: ada")
+    )
+
+    assert () == result.problems
+
+
+@pytest.mark.parametrize(
+    ("session", "step", "said"),
+    [
+        ("work", "delegate", "session `work` never asks the policies about `pdp/delegate_session`: it has no `parent`"),
+        ("child", "approve", "session `child` never asks the policies about `pdp/approve_session`: it is delegated"),
+    ],
+)
+def test_step_that_is_never_taken_fails(session: str, step: str, said: str) -> None:
+    """A case about a step that the session never takes says why."""
+    result = only(f"  - {{case: one, session: {session}, step: {step}, expect: allow}}\n")
+
+    assert result.problems[0].startswith(said)
+
+
+def test_own_users_stand_over_the_directory() -> None:
+    """A test file may bring its own users and change those of the bundle, for itself alone."""
+    head = HEAD + "users: {zoe: {groups: [staff]}, ada: {}}\n"
+    head = head.replace("work: {user: ada", "work: {user: zoe")
+
+    done = run(
+        bundle(),
+        [
+            suite("  - {case: one, session: work, call: read, expect: allow}\n", head),
+            suite("  - {case: two, session: gone, step: request, expect: deny default_deny}\n", head),
+            suite("  - {case: three, session: work, call: read, expect: allow}\n"),
+        ],
+    )
+
+    assert [(), (), ()] == [result.problems for result in done.results]
+
+
+@pytest.mark.parametrize(
+    ("users", "said"),
+    [
+        ("{zoe: {groups: [stuff]}}", "unknown parent: `UserGroup::stuff`"),
+        ("{zoe: {attributes: {level: high}}}", "`User::zoe` does not fit the schema of the bundle"),
+    ],
+)
+def test_own_users_must_fit_the_bundle(users: str, said: str) -> None:
+    """Users that the bundle's groups or schema do not take fail the cases of their file, with file and line."""
+    result = only("  - {case: one, session: work, call: read, expect: deny}\n", f"{HEAD}users:\n  {users[1:-1]}\n")
+
+    assert (f"tests/files_test.yaml:14: {said}",) == result.problems
+
+
+def test_facts_answer_again() -> None:
+    """What a case rested on is kept, so that the same question has the same answer."""
+    result = only("  - {case: one, session: child, call: read, expect: allow}\n")
+
+    assert result.facts is not None
+    asked = result.facts.asked
+    assert ["files/read", "files/read"] == [one.action for one in asked]
+    assert [one.ruling for one in asked] == [
+        result.facts.bundle.slice(one.action).ask(one.question, one.known) for one in asked
+    ]
+    assert ["pdp/request_session", "pdp/approve_session", "pdp/request_session", "pdp/delegate_session"] == [
+        one.action for one in result.facts.opening
+    ]
+
+
+def test_same_suites_run_against_other_policies() -> None:
+    """Without a policy the cases that rest on it fail, and the bundle itself is as before."""
+    suites = [suite("  - {case: one, session: work, call: secret, expect: deny}\n")]
+    fewer = [policy for policy in bundle().policies.values() if policy.id != "guardrails/no-secrets"]
+
+    changed, same = run(bundle().with_policies(fewer), suites), run(bundle(), suites)
+
+    assert (False, True) == (changed.passed, same.passed)
+    assert Outcome.ALLOW is changed.results[0].ruling.outcome  # type: ignore[union-attr] # it has one
+
+
+def test_run_can_stop_at_the_first_failure() -> None:
+    """Whoever only wants to know whether all pass need not wait for the rest."""
+    cases = """  - {case: one, session: work, call: read, expect: deny}
+  - {case: two, session: work, call: read, expect: allow}
+"""
+
+    done = run(bundle(), [suite(cases)], stop_at_failure=True)
+
+    assert ["one"] == [result.case.name for result in done.results]
+    assert 2 == len(report(cases).results)
+
+
+def test_caller_facts_and_times_reach_the_policies() -> None:
+    """A call's facts are checked as the gateway's are; a fact that the bundle does not declare is no decision."""
+    result = only(
+        "  - {case: one, session: work, call: x, expect: deny}\n",
+        f"{HEAD}  x: {{tool: files/read, arguments: {{path: a}}, caller: {{workstation: w1}}}}\n",
+    )
+
+    assert result.problems[0].startswith("`call.facts_json`: ")
