@@ -193,6 +193,7 @@ def _source(policy: Mapping[str, Any]) -> PolicySource:
         effect=policy["effect"],
         file=policy["file"],
         line=policy["line"],
+        column=policy["column"],
         text=policy["text"],
         actions=None if policy["actions"] is None else frozenset(policy["actions"]),
         reads=None if policy["reads"] is None else frozenset(policy["reads"]),

@@ -28,8 +28,8 @@ def compile_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
     """Compile the files of a bundle.
 
     `job` holds `files` (path to text) and `limits` (fields of `Limits`). Return either `{"problems": [[file, line,
-    message], …]}`, or `{"policies": […]}` with `id`, `effect`, `file`, `line`, `text`, `actions` (ids that the action
-    scope names; null means any), `reads` (attributes of the context, `resource` for the resource; null means
+    message], …]}`, or `{"policies": […]}` with `id`, `effect`, `file`, `line`, `column`, `text`, `actions` (ids that
+    the action scope names; null means any), `reads` (attributes of the context, `resource` for the resource; null means
     everything) and `entities` (uids that it names) for each policy, in the order of their files.
     """
     limits = Limits(**job["limits"])
@@ -161,6 +161,7 @@ def _policy(file: str, part: PolicyText) -> Policy:
         "effect": policy["effect"],
         "file": file,
         "line": part.line,
+        "column": part.column,
         "text": part.text,
         "actions": action_scope(policy),
         "reads": reads(policy),

@@ -21,6 +21,16 @@ from pdp.policy.directory import Directory, Uid, entity, uid_json
 T = TypeVar("T")
 
 _ERRING_POLICY = re.compile(r"error while evaluating policy `policy(\d+)`")
+# The engine's messages quote what they are about; only their kind may be told. The first pattern that fits names it.
+_ERROR_CLASSES = (
+    ("overflow", re.compile(r"integer overflow ")),
+    ("wrong_type", re.compile(r"type error: ")),
+    ("wrong_value", re.compile(r"error while evaluating `")),
+    ("too_deep", re.compile(r"recursion limit reached")),
+    ("missing_entity", re.compile(r"entity `.*` does not exist", re.DOTALL)),
+    ("missing_tag", re.compile(r".* does not have the tag ", re.DOTALL)),
+    ("missing_attribute", re.compile(r".* does not have the attribute ", re.DOTALL)),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +49,7 @@ class PolicySource:
     actions: frozenset[str] | None
     reads: frozenset[str] | None
     entities: frozenset[Uid]
+    column: int = 1
 
     def may_match(self, groups: Iterable[str]) -> bool:
         """Say whether its action scope can match an action that is in `groups`, itself included."""
@@ -62,6 +73,17 @@ class Question:
     session_id: str
     resource: Uid
     context: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeAnswer:
+    """What the engine said about a set of permits: which matched, and which could not be evaluated and why.
+
+    Policies are places in the set's text. What went wrong is one of our own words, see `_ERROR_CLASSES`.
+    """
+
+    matched: frozenset[int]
+    errors: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +143,20 @@ class Slice:
             # The message quotes entities; our words and the action's id are all that may be told.
             return _error((), "the entities do not fit the schema")
         return _ruling(result, self.policies)
+
+    def probe(self, question: Question, known: SessionEntities, probes: cedarpy.PolicySet) -> ProbeAnswer | None:
+        """Say which policies of a set of permits match, under the schema and the entities that `ask` would use.
+
+        They may name no entity that this slice does not name. None when the question does not fit the schema.
+        """
+        self._stack.require()
+        self._require_present(question, known)
+        try:
+            handle = self._entities(question.resource, known)
+            result = cedarpy.is_authorized(self._request(question), probes, handle, self._schema)
+        except ValueError:
+            return None
+        return None if result.decision is cedarpy.Decision.NoDecision else _probe_answer(result)
 
     def visibility(self, question: Question, known: SessionEntities, *, mapped: bool) -> Visibility:
         """Say whether calls of this action could be allowed, without knowing their arguments.
@@ -206,6 +242,18 @@ def _ruling(result: cedarpy.AuthzResult, policies: Sequence[PolicySource]) -> Ru
             return Ruling(outcome=Outcome.DENY, basis=Basis.FORBID if ids else Basis.DEFAULT_DENY, policies=ids)
         case _:
             return _error((), "the request does not fit the schema")
+
+
+def _probe_answer(result: cedarpy.AuthzResult) -> ProbeAnswer:
+    found = [(match, text) for text in result.diagnostics.errors if (match := _ERRING_POLICY.match(text))]
+    return ProbeAnswer(
+        matched=frozenset(int(reason.removeprefix("policy")) for reason in result.diagnostics.reasons),
+        errors={int(match.group(1)): _error_class(text[match.end() :].removeprefix(": ")) for match, text in found},
+    )
+
+
+def _error_class(message: str) -> str:
+    return next((name for name, pattern in _ERROR_CLASSES if pattern.match(message)), "other")
 
 
 def _error(ids: Iterable[str], detail: str) -> Ruling:

@@ -48,14 +48,20 @@ _CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyText:
-    """One policy as its author wrote it; `line` counts from 1 and is the line of its first token."""
+    """One policy as its author wrote it; `line` and `column` count from 1 and are those of its first token."""
 
     text: str
     line: int
+    column: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class Token:
+    """One token of Cedar text; `start` is its offset, `line` counts from 1. Blanks and comments are none.
+
+    `kind` is one of the names in `_TOKEN`, or `name` for an attribute behind a dot.
+    """
+
     kind: str
     text: str
     start: int
@@ -70,10 +76,10 @@ def scan(text: str, limits: Limits) -> tuple[PolicyText, ...]:
     brackets that do not pair: what the engine makes of those cannot be measured.
     """
     policies = []
-    first: _Token | None = None
+    first: Token | None = None
     nesting = _Nesting(limits.policy_depth, "policy_depth")
     terms = 0
-    for token in _tokens(text):
+    for token in tokens(text):
         first = first or token
         terms += token.kind == "operator" or (token.kind == "word" and token.text in _OPERATOR_WORDS)
         if terms > limits.policy_terms:
@@ -82,12 +88,17 @@ def scan(text: str, limits: Limits) -> tuple[PolicyText, ...]:
             )
         nesting.take(token)
         if token.kind == "end" and nesting.closed:
-            policies.append(PolicyText(text=text[first.start : token.start + 1], line=first.line))
+            policies.append(_policy_text(text, first, token.start + 1))
             first, terms = None, 0
     nesting.finish()
     if first:
-        policies.append(PolicyText(text=text[first.start :], line=first.line))
+        policies.append(_policy_text(text, first, len(text)))
     return tuple(policies)
+
+
+def _policy_text(text: str, first: Token, end: int) -> PolicyText:
+    column = first.start - (text.rfind("\n", 0, first.start) + 1) + 1
+    return PolicyText(text=text[first.start : end], line=first.line, column=column)
 
 
 def scan_schema(text: str, limits: Limits) -> None:
@@ -100,7 +111,7 @@ def scan_schema(text: str, limits: Limits) -> None:
     total = deepest = 0
     declaring = False
     before = ""
-    for token in _tokens(text, angles=True):
+    for token in tokens(text, angles=True):
         nesting.take(token)
         if token.kind == "word" and before == "type":
             declaring, deepest = True, 1
@@ -139,7 +150,7 @@ class _Nesting:
     def __init__(self, limit: int, limit_name: str) -> None:
         self._limit = limit
         self._limit_name = limit_name
-        self._open: list[_Token] = []
+        self._open: list[Token] = []
         self._operand = [0]  # per open bracket, and outside of all: the depth of the operand being read
         self._deepest = [0]  # the same: the deepest operand so far
 
@@ -153,7 +164,7 @@ class _Nesting:
         """Say whether no bracket is open."""
         return not self._open
 
-    def take(self, token: _Token) -> None:
+    def take(self, token: Token) -> None:
         """Follow one token; raise `UnsafePolicyError` beyond the limit."""
         if token.kind == "open":
             self._open.append(token)
@@ -174,7 +185,7 @@ class _Nesting:
         if self._open:
             raise UnsafePolicyError(f"`{self._open[-1].text}` is never closed", self._open[-1].line)
 
-    def _close(self, token: _Token) -> None:
+    def _close(self, token: Token) -> None:
         if not self._open:
             raise UnsafePolicyError(f"`{token.text}` closes nothing", token.line)
         opened = self._open.pop()
@@ -186,7 +197,11 @@ class _Nesting:
         self._operand[-1] = max(self._operand[-1] + step, inside)
 
 
-def _tokens(text: str, *, angles: bool = False) -> Iterator[_Token]:
+def tokens(text: str, *, angles: bool = False) -> Iterator[Token]:
+    """Yield the tokens of Cedar text; with `angles`, `<` and `>` are brackets, as schemas have them.
+
+    Raise `UnsafePolicyError` for a string without an end.
+    """
     line, counted, before = 1, 0, ""
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup or "other"
@@ -201,4 +216,4 @@ def _tokens(text: str, *, angles: bool = False) -> Iterator[_Token]:
         if angles and match.group() in ("<", ">"):
             kind = "open" if match.group() == "<" else "close"
         before = kind
-        yield _Token(kind, match.group(), match.start(), line)
+        yield Token(kind, match.group(), match.start(), line)

@@ -1,0 +1,289 @@
+"""Take a policy apart: its scope and the conditions that must all hold, each with its place and its value.
+
+A policy matches when its scope and each of its conditions hold, from left to right. `when { a && b }` holds two
+conditions; so does `unless { a || b }`, neither of which may be. The text is cut at these operators and nowhere else.
+What each piece is worth is for the engine to say: every piece becomes a permit of its own, and the whole policy too.
+Cedar's expressions have no side effects, so what a piece is worth alone is what it is worth where it stands, if it is
+reached there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+
+import cedarpy
+
+from pdp.policy.engine import PolicySource, ProbeAnswer, Question, SessionEntities, Slice
+from pdp.policy.safety import Token, tokens
+
+# The engine holds the interpreter lock while it evaluates, so it is asked about so many pieces at once.
+_PROBES_AT_ONCE = 500
+
+_SCOPE = ("principal", "action", "resource")
+_SEPARATORS = {"when": "&&", "unless": "||"}
+
+
+class Value(Enum):
+    """What a condition is worth for some facts, or whether a policy matched."""
+
+    TRUE = "true"
+    FALSE = "false"
+    ERROR = "error"
+    NOT_REACHED = "not_reached"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One thing that must hold for a policy to match, and where it stands in its file.
+
+    `kind` is `principal`, `action` or `resource` for the scope, else the clause: of an `unless`, `text` is what must
+    not be. `text` is on one line, without comments. Lines and columns count from 1; `end_column` is the last one's.
+    """
+
+    kind: str
+    text: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+    probe: str
+
+    def __str__(self) -> str:
+        return f"unless {self.text}" if self.kind == "unless" else self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyParts:
+    """A policy taken apart. `scope` leaves out what any principal, action or resource satisfies."""
+
+    policy: PolicySource
+    scope: tuple[Condition, ...]
+    conditions: tuple[Condition, ...]
+    probe: str
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """Return the permits to ask about: the whole, the scope, the conditions."""
+        return (self.probe, *(one.probe for one in (*self.scope, *self.conditions)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionResult:
+    """A condition and its value.
+
+    `error` is the kind of error, when its value is one. `alone` is the value whether or not it was reached: what it
+    would have been without the conditions before it, an error when it needs one of them.
+    """
+
+    condition: Condition
+    value: Value
+    alone: Value
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyResult:
+    """What a policy is worth for some facts: whether it matched, and the value of each part."""
+
+    policy: PolicySource
+    value: Value
+    scope: tuple[ConditionResult, ...]
+    conditions: tuple[ConditionResult, ...]
+    error: str = ""
+
+    @property
+    def parts(self) -> tuple[ConditionResult, ...]:
+        """Return scope and conditions, in the order in which they count."""
+        return (*self.scope, *self.conditions)
+
+    @property
+    def failed(self) -> tuple[ConditionResult, ...]:
+        """Return what keeps the policy from matching, the one that decided first."""
+        return tuple(one for one in self.parts if one.alone is not Value.TRUE)
+
+
+def parts_of(policy: PolicySource) -> PolicyParts:
+    """Take apart the text of a policy that the engine has read before."""
+    return _Splitter(policy).parts()
+
+
+class Probes:
+    """The pieces of some policies, parsed. Make it where the slice was made: parsing needs the stack as well."""
+
+    def __init__(self, policies: Iterable[PolicySource]) -> None:
+        self._chunks = [
+            (chunk, cedarpy.PolicySet.from_str("\n".join(p for one in chunk for p in one.probes), release_gil=True))
+            for chunk in _chunks(parts_of(policy) for policy in policies)
+        ]
+
+    def results(self, asked: Slice, question: Question, known: SessionEntities) -> tuple[PolicyResult, ...] | None:
+        """Return what each policy is worth, in order; None when the question does not fit the schema."""
+        results: list[PolicyResult] = []
+        for chunk, probes in self._chunks:
+            answer = asked.probe(question, known, probes)
+            if answer is None:
+                return None
+            results += _results(chunk, answer)
+        return tuple(results)
+
+
+def _chunks(every: Iterable[PolicyParts]) -> Iterator[list[PolicyParts]]:
+    chunk: list[PolicyParts] = []
+    size = 0
+    for parts in every:
+        if chunk and size + len(parts.probes) > _PROBES_AT_ONCE:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(parts)
+        size += len(parts.probes)
+    if chunk:
+        yield chunk
+
+
+def _results(chunk: Sequence[PolicyParts], answer: ProbeAnswer) -> Iterator[PolicyResult]:
+    first = 0
+    for parts in chunk:
+        places = range(first, first + len(parts.probes))
+        first = places.stop
+        pieces = _reached((*parts.scope, *parts.conditions), places[1:], answer)
+        yield PolicyResult(
+            policy=parts.policy,
+            value=_value(places[0], answer),
+            error=answer.errors.get(places[0], ""),
+            scope=pieces[: len(parts.scope)],
+            conditions=pieces[len(parts.scope) :],
+        )
+
+
+def _reached(pieces: Sequence[Condition], places: Sequence[int], answer: ProbeAnswer) -> tuple[ConditionResult, ...]:
+    """Return the value of each piece: the first that is not true ends the way to those behind it."""
+    results, reached = [], True
+    for piece, place in zip(pieces, places, strict=True):
+        alone = _value(place, answer)
+        value = alone if reached else Value.NOT_REACHED
+        error = answer.errors.get(place, "") if value is Value.ERROR else ""
+        results.append(ConditionResult(condition=piece, value=value, alone=alone, error=error))
+        reached = reached and alone is Value.TRUE
+    return tuple(results)
+
+
+def _value(place: int, answer: ProbeAnswer) -> Value:
+    if place in answer.errors:
+        return Value.ERROR
+    return Value.TRUE if place in answer.matched else Value.FALSE
+
+
+class _Splitter:
+    """Cut the text of one policy. The engine has read it, so brackets pair and words stand where they should."""
+
+    def __init__(self, policy: PolicySource) -> None:
+        self._policy = policy
+        self._text = policy.text
+        self._tokens = tuple(tokens(policy.text))
+        self._closing = _pairs(self._tokens)
+
+    def parts(self) -> PolicyParts:
+        opening = self._effect() + 1
+        closing = self._closing[opening]
+        bounds = (opening, *self._places(opening + 1, closing, ","), closing)
+        scope = [
+            self._condition(kind, before + 1, after)
+            for kind, (before, after) in zip(_SCOPE, pairwise(bounds), strict=True)
+        ]
+        return PolicyParts(
+            policy=self._policy,
+            scope=tuple(one for one in scope if one.text != one.kind),
+            conditions=tuple(self._clauses(closing + 1)),
+            probe="permit " + self._text[self._tokens[opening].start :],
+        )
+
+    def _effect(self) -> int:
+        """Return the place of `permit` or `forbid`, behind the annotations."""
+        place = 0
+        while self._tokens[place].text == "@":
+            place += 2
+            if self._tokens[place].text == "(":
+                place = self._closing[place] + 1
+        return place
+
+    def _clauses(self, place: int) -> Iterator[Condition]:
+        while self._tokens[place].text in _SEPARATORS:
+            closing = self._closing[place + 1]
+            for first, last in self._pieces(self._tokens[place].text, place + 2, closing):
+                yield self._condition(self._tokens[place].text, first, last)
+            place = closing + 1
+
+    def _pieces(self, clause: str, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yield the pieces of an expression, as token places from and before: those of `a && b` for a `when`."""
+        bounds = (first - 1, *self._cuts(clause, first, last), last)
+        if len(bounds) > 2:  # noqa: PLR2004 - there is an operator between first and last
+            for before, after in pairwise(bounds):
+                yield from self._pieces(clause, before + 1, after)
+        elif self._tokens[first].text == "(" and self._closing[first] == last - 1:
+            inner = tuple(self._pieces(clause, first + 1, last - 1))
+            yield from inner if len(inner) > 1 else ((first, last),)
+        else:
+            yield first, last
+
+    def _cuts(self, clause: str, first: int, last: int) -> tuple[int, ...]:
+        # `if` takes in everything behind it, and `||` binds less than `&&`: neither is a row of conditions.
+        if self._tokens[first].text == "if" or (clause == "when" and self._places(first, last, "||")):
+            return ()
+        return self._places(first, last, _SEPARATORS[clause])
+
+    def _places(self, first: int, last: int, text: str) -> tuple[int, ...]:
+        """Return where a token stands between two places, outside of all brackets there."""
+        found, place = [], first
+        while place < last:
+            if self._tokens[place].text == text:
+                found.append(place)
+            place = self._closing.get(place, place) + 1
+        return tuple(found)
+
+    def _condition(self, kind: str, first: int, last: int) -> Condition:
+        begin, final = self._tokens[first], self._tokens[last - 1]
+        end = final.start + len(final.text) - 1
+        line, column = self._place(begin.start)
+        end_line, end_column = self._place(end)
+        text = self._text[begin.start : end + 1]
+        return Condition(
+            kind=kind,
+            text=self._one_line(first, last),
+            line=line,
+            column=column,
+            end_line=end_line,
+            end_column=end_column,
+            # What follows a text stands on a line of its own, for a text may hold comments.
+            probe=f"permit (principal, action, resource) {kind} {{ {text}\n}};"
+            if kind in _SEPARATORS
+            else "permit (" + ", ".join(text if one == kind else one for one in _SCOPE) + "\n);",
+        )
+
+    def _place(self, offset: int) -> tuple[int, int]:
+        """Return line and column in the file of a place in the text."""
+        above = self._text.count("\n", 0, offset)
+        column = offset - self._text.rfind("\n", 0, offset)
+        return self._policy.line + above, column if above else column + self._policy.column - 1
+
+    def _one_line(self, first: int, last: int) -> str:
+        words, end = [], self._tokens[first].start
+        for token in self._tokens[first:last]:
+            text = " ".join(token.text.splitlines())  # a string may hold line breaks
+            words += [" ", text] if token.start > end else [text]
+            end = token.start + len(token.text)
+        return "".join(words)
+
+
+def _pairs(found: Sequence[Token]) -> dict[int, int]:
+    """Return for each opening bracket the place of the one that closes it."""
+    pairs: dict[int, int] = {}
+    waiting: list[int] = []
+    for place, token in enumerate(found):
+        if token.kind == "open":
+            waiting.append(place)
+        elif token.kind == "close":
+            pairs[waiting.pop()] = place
+    return pairs
