@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
 from pdp.cache import BoundedCache, DecisionCache, RequestMemory, decision_key
 from pdp.clock import Clock, Instant, no_earlier
-from pdp.errors import (
-    InvalidArgumentsError,
-    InvalidJSONError,
-    InvalidRequestError,
-    NotFoundError,
-    UnavailableError,
-    WrongStateError,
-)
-from pdp.gate import Snapshot, ancestor_deny, deny, gate
+from pdp.errors import InvalidArgumentsError, InvalidJSONError, NotFoundError, UnavailableError, WrongStateError
+from pdp.gate import Snapshot, deny, gate
 from pdp.ids import decision_ids, handle_digest
-from pdp.jsontext import digest, parse_object
+from pdp.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, CacheResult, Call, Caller, Decision, Ruling, Session, SessionState, TraceParent, Visibility
 from pdp.observer import Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.catalogue import Tool
-from pdp.policy.engine import Question, SessionEntities, datetime_value
-from pdp.policy.mapping import map_resource
+from pdp.policy.engine import SessionEntities
+from pdp.ruling import CallFacts, call_facts, caller_facts, question_of, rule_chain
 from pdp.sessions.lifecycle import earliest_end, state_of
 from pdp.sessions.store import ActiveBundle, SessionStore, StoreView
 
@@ -116,7 +108,8 @@ class Authorizer:
         snapshots = self._snapshots({request.call.session_handle for request in requests}, caller)
         for place, request in enumerate(requests):
             # A field that is wrong in any call is refused before anything is decided.
-            self._facts(snapshots[request.call.session_handle].bundle, request.call, f"requests[{place}].")
+            bundle = snapshots[request.call.session_handle].bundle
+            caller_facts(bundle, request.call, self._limits, f"requests[{place}].call.")
         decisions = []
         for request in requests:
             snapshot = snapshots[request.call.session_handle]
@@ -152,7 +145,7 @@ class Authorizer:
         self, snapshot: Snapshot, request: CallRequest, caller: Caller, parent: TraceParent, started: int
     ) -> Decision:
         call = request.call
-        facts = self._facts(snapshot.bundle, call)
+        facts = caller_facts(snapshot.bundle, call, self._limits)
         ruling, looked_up = gate(snapshot, call), CacheResult.NONE
         gated = perf_counter_ns()
         decision_id = self._decision_id(request, caller, snapshot.now, passed=ruling is None)
@@ -183,37 +176,17 @@ class Authorizer:
     def _evaluate(self, snapshot: Snapshot, call: Call, caller: Caller, facts: Mapping[str, Any]) -> Ruling:
         """Evaluate the policies for the session and for each of its ancestors: all must permit."""
         bundle, tool = snapshot.bundle, snapshot.bundle.catalogue.tools[call.action]
-        arguments = parse_object(call.arguments_json, self._limits)
-        shown, opaque = tool.input.convert(arguments)
-        resource = map_resource(tool, arguments, self._limits.resource_id_characters)
-        context = {"input": shown, "opaque": list(opaque), "caller": {**facts, "id": caller.id}}
-        own: Ruling | None = None
-        for session in snapshot.chain:
-            ruling = self._ask(bundle, tool, session, resource, context, snapshot.wall_at)
-            ruling = replace(ruling, resource_type=resource[0], resource_id=resource[1], log_resource=tool.log_resource)
-            if own is not None and not ruling.allowed:
-                return ancestor_deny(session, ruling)
-            own = own or ruling
-            if not own.allowed:
-                return own
-        if own is None:
-            raise AssertionError("the gate lets no call without a session through")
-        return own
+        seen = call_facts(tool, call, caller.id, facts, self._limits)
+        return rule_chain(
+            snapshot.chain, lambda session: self._ask(bundle, session, seen, snapshot.wall_at, call.action), tool, seen
+        )
 
-    def _ask(
-        self,
-        bundle: Bundle,
-        tool: Tool,
-        session: Session,
-        resource: tuple[str, str],
-        context: Mapping[str, Any],
-        wall_at: float,
-    ) -> Ruling:
+    def _ask(self, bundle: Bundle, session: Session, facts: CallFacts, wall_at: float, action: str) -> Ruling:
         try:
             known = self._known(bundle, session)
         except ValueError:
             return deny(Basis.POLICY_ERROR, "the session's entities do not fit the schema")
-        return bundle.slice(tool.action).ask(_question(session, resource, context, wall_at), known)
+        return bundle.slice(action).ask(question_of(session, facts, wall_at), known)
 
     def _known(self, bundle: Bundle, session: Session) -> SessionEntities:
         key = (bundle.version, session.id, session.epoch)
@@ -229,10 +202,10 @@ class Authorizer:
     def _policy_visibility(self, snapshot: Snapshot, tool: Tool, caller: Caller) -> Visibility:
         mapped = tool.resource_type != "Server"
         resource = (tool.resource_type, "" if mapped else tool.server)
-        context = {"opaque": [], "caller": {"id": caller.id}}
+        facts = CallFacts(resource=resource, context={"opaque": [], "caller": {"id": caller.id}})
         seen = set()
         for session in snapshot.chain:
-            question = _question(session, resource, context, snapshot.wall_at)
+            question = question_of(session, facts, snapshot.wall_at)
             try:
                 known = self._known(snapshot.bundle, session)
             except ValueError:
@@ -256,15 +229,6 @@ class Authorizer:
         chain = view.chain if view.chain and view.chain[0].tenant == caller.tenant else ()
         return Snapshot(bundle=bundle, chain=chain, now=no_earlier(now, view.high_water_at), wall_at=now.wall_at)
 
-    def _facts(self, bundle: Bundle, call: Call, place: str = "") -> Mapping[str, Any]:
-        if not call.facts_json and not bundle.caller_facts.required:
-            return {}
-        try:
-            facts, _ = bundle.caller_facts.convert(parse_object(call.facts_json, self._limits))
-        except (InvalidJSONError, InvalidArgumentsError) as error:
-            raise InvalidRequestError(f"{place}call.facts_json", str(error)) from None
-        return facts
-
     def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, *, passed: bool) -> str:
         fresh = self._new_id()
         if not request.request_id:
@@ -272,22 +236,6 @@ class Authorizer:
         # What the gate denies has an id of its own: a retry that passes later is another decision.
         first = self._retries.claim(caller.id, request.request_id, request.call, fresh if passed else "", now)
         return first if passed else fresh
-
-
-def _question(session: Session, resource: tuple[str, str], context: Mapping[str, Any], wall_at: float) -> Question:
-    facts = {
-        **context,
-        "agent": {"__entity": {"type": "Agent", "id": session.agent}},
-        "session": {"__entity": {"type": "Session", "id": session.id}},
-        "now": datetime_value(wall_at),
-    }
-    return Question(
-        user=session.user,
-        agent=session.agent,
-        session_id=session.id,
-        resource=resource,
-        context=json.dumps(facts),
-    )
 
 
 def _decision(

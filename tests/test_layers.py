@@ -30,6 +30,7 @@ LAYERS = [
     ("pdp.telemetry", 1, "telemetry"),
     ("pdp.record", 1, "record"),
     ("pdp.gate", 2, "decision"),
+    ("pdp.ruling", 2, "decision"),
     ("pdp.authorizer", 2, "decision"),
     ("pdp.registrar", 2, "decision"),
     ("pdp.scoping", 2, "decision"),
