@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-import click
-
-from pdp.cli.options import with_settings
+from pdp.cli.options import connection_options, with_settings
 from pdp.client import Client, PDPClientError
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
@@ -25,21 +24,7 @@ def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
     """
 
     def decorate(function: C) -> Callable[..., Any]:
-        @click.option(
-            "--address", metavar="ADDRESS", envvar="PDP_ADDRESS", help="The server. [PDP_ADDRESS; server.address]"
-        )
-        @click.option(
-            "--token-file",
-            metavar="FILE",
-            envvar="PDP_TOKEN_FILE",
-            help=f"Whose token to present. [PDP_TOKEN_FILE; the {role.value}'s]",
-        )
-        @click.option(
-            "--tls-roots",
-            metavar="FILE",
-            envvar="PDP_TLS_ROOTS",
-            help="Use TLS and trust these root certificates, or the `system`'s. [PDP_TLS_ROOTS]",
-        )
+        @connection_options(role)
         @with_settings("data_dir")
         @wraps(function)
         def command(
@@ -50,20 +35,29 @@ def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
             tls_roots: str | None,
             **given: Any,  # noqa: ANN401 - the same
         ) -> Any:  # noqa: ANN401 - the same
-            server = address or settings.server.address
-            with Client(
-                server,
-                token_file=token_file or _token_of(role, settings),
-                tls=True if tls_roots == "system" else tls_roots or False,
-            ) as client:
-                try:
-                    return function(*args, client=client, **given)
-                except PDPClientError as error:
-                    raise PDPClientError(_explained(str(error), server), error.code) from error
+            with connect(role, settings, address=address, token_file=token_file, tls_roots=tls_roots) as client:
+                return function(*args, client=client, **given)
 
         return command
 
     return decorate
+
+
+@contextmanager
+def connect(
+    role: Role, settings: Settings, *, address: str | None, token_file: str | None, tls_roots: str | None
+) -> Iterator[Client]:
+    """Open a client; what fails while it is open is explained in our words."""
+    server = address or settings.server.address
+    with Client(
+        server,
+        token_file=token_file or _token_of(role, settings),
+        tls=True if tls_roots == "system" else tls_roots or False,
+    ) as client:
+        try:
+            yield client
+        except PDPClientError as error:
+            raise PDPClientError(_explained(str(error), server), error.code) from error
 
 
 def _explained(problem: str, server: str) -> str:

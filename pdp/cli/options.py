@@ -1,4 +1,4 @@
-"""Options that several commands share: the settings as flags, the session handle, durations."""
+"""Options that several commands share: the settings as flags, the connection, the session handle, durations."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from pdp.config import SettingRow, describe, load
+from pdp.model import Role
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -38,6 +39,38 @@ def with_settings(*names: str) -> Callable[[C], Callable[..., Any]]:
         for row in reversed(rows):
             decorated = _setting_option(row)(decorated)
         return click.option("--config", metavar="FILE", help="Read settings from this file.")(decorated)
+
+    return decorate
+
+
+def connection_options(role: Role) -> Callable[[C], C]:
+    """Make a decorator that offers the options of a connection, for `connection.connect` to take."""
+
+    def decorate(function: C) -> C:
+        for option in reversed(
+            (
+                click.option(
+                    "--address",
+                    metavar="ADDRESS",
+                    envvar="PDP_ADDRESS",
+                    help="The server. [PDP_ADDRESS; server.address]",
+                ),
+                click.option(
+                    "--token-file",
+                    metavar="FILE",
+                    envvar="PDP_TOKEN_FILE",
+                    help=f"Whose token to present. [PDP_TOKEN_FILE; the {role.value}'s]",
+                ),
+                click.option(
+                    "--tls-roots",
+                    metavar="FILE",
+                    envvar="PDP_TLS_ROOTS",
+                    help="Use TLS and trust these root certificates, or the `system`'s. [PDP_TLS_ROOTS]",
+                ),
+            )
+        ):
+            function = option(function)
+        return function
 
     return decorate
 

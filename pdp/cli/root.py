@@ -30,7 +30,7 @@ COMMANDS: Mapping[str, Place] = {
     "serve": Place("pdp.cli.serve", "Run the server."),
     "authorize": Place("pdp.cli.authorize", "Ask whether a tool call may go ahead."),
     "session": Place("pdp.cli.session", "Request, approve, show and end sessions."),
-    "tools": Place("pdp.cli.tools", "Import and list the tools that policies are about."),
+    "tools": Place("pdp.cli.tools", "Import, list and compare the tools that policies are about."),
     "check": Place("pdp.cli.bundle", "Check a policy folder."),
     "schema": Place("pdp.cli.bundle", "Print the whole Cedar schema of a policy folder."),
     "version": Place("pdp.cli.version", "Print the version."),

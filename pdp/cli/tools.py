@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
-from pdp.cli.options import duration, json_option, with_settings
+from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table
+from pdp.cli.toollist import read_tool_list, tool_list_options
+from pdp.cli.toolsdiff import diff
 from pdp.config import Settings
-from pdp.errors import BundleError, InvalidJSONError
-from pdp.policy.catalogue import Catalogue, load_catalogue, server_name_problem, tool_definitions
+from pdp.errors import BundleError
+from pdp.policy.catalogue import Catalogue, load_catalogue
 from pdp.policy.contents import read_folder
 from pdp.policy.importing import catalogue_file, propose_overlay
 from pdp.policy.yamltext import Section, load_section
@@ -24,7 +22,10 @@ from pdp.policy.yamltext import Section, load_section
 
 @click.group()
 def tools() -> None:
-    """Import and list the tools that policies are about."""
+    """Import, list and compare the tools that policies are about."""
+
+
+tools.add_command(diff)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +43,7 @@ class Change:
     epilog='Example:  pdp tools import git --command "python -m mcp_server_git"',
 )
 @click.argument("server")
-@click.argument("source", metavar="[FILE|-]", required=False)
-@click.option("--command", metavar="COMMAND", help="Run this MCP server and ask it.")
-@click.option("--timeout", type=duration, default="30s", show_default=True, help="How long it may take to answer.")
+@tool_list_options
 @click.option("--policies", metavar="DIR", help="The policy folder. [policies.folder]")
 @click.option("--force", is_flag=True, help="Also replace the overlay by a new proposal.")
 @json_option
@@ -64,11 +63,7 @@ def import_tools(
 
     Takes a `tools/list` answer from a file, from stdin (`-`), or from the MCP server itself.
     """
-    if (problem := server_name_problem(server)) is not None:
-        raise click.UsageError(problem)
-    if (source is None) == (command is None):
-        raise click.UsageError("pass either a file (`-` for stdin) or --command")
-    definitions = _ask(command, timeout) if command is not None else _read(str(source))
+    definitions = read_tool_list(server, source, command, timeout)
     if policies is not None and not Path(policies).is_dir():
         raise click.UsageError(f"the policy folder `{policies}` does not exist")
     folder = Path(policies or settings.policies.folder) / "tools"
@@ -125,29 +120,6 @@ def list_tools(*, settings: Settings, policies: str | None, as_json: bool) -> No
     else:
         rows = [(tool.action, tool.risk, tool.resource_type, tool.definition_digest[:19]) for tool in listed]
         print_table(("tool", "risk", "resource", "definition"), rows)
-
-
-def _ask(command: str, seconds: float) -> Sequence[Mapping[str, Any]]:
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise click.UsageError(f"--command is no command line: {str(error).lower()}") from None
-    if not words:
-        raise click.UsageError("--command is empty")
-    try:
-        from pdp.cli.mcpserver import listed_tools  # noqa: PLC0415 - the `mcp` package is optional
-    except ModuleNotFoundError as error:
-        raise click.ClickException(f"--command needs the `{error.name}` package: pip install 'pdp[demo]'") from error
-    return listed_tools(words, os.environ, seconds=seconds)
-
-
-def _read(source: str) -> Sequence[Mapping[str, Any]]:
-    text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    try:
-        return tool_definitions(text)
-    except InvalidJSONError as error:
-        name = "stdin" if source == "-" else f"`{source}`"
-        raise click.ClickException(f"{name}: {error}") from None
 
 
 def _known(server: str, path: Path) -> Catalogue:

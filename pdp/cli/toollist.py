@@ -1,0 +1,63 @@
+"""Where the `tools/list` answer of a server comes from: a file, stdin, or the MCP server itself."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pdp.cli.options import duration
+from pdp.errors import InvalidJSONError
+from pdp.policy.catalogue import server_name_problem, tool_definitions
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def tool_list_options(function: C) -> C:
+    """Offer `[FILE|-]`, --command and --timeout, for `read_tool_list` to take."""
+    for parameter in (
+        click.option(
+            "--timeout", type=duration, default="30s", show_default=True, help="How long it may take to answer."
+        ),
+        click.option("--command", metavar="COMMAND", help="Run this MCP server and ask it."),
+        click.argument("source", metavar="[FILE|-]", required=False),
+    ):
+        function = parameter(function)
+    return function
+
+
+def read_tool_list(server: str, source: str | None, command: str | None, timeout: float) -> Sequence[Mapping[str, Any]]:
+    """Return the entries of a server's `tools/list` answer. Raise `click.ClickException` when there is none."""
+    if (problem := server_name_problem(server)) is not None:
+        raise click.UsageError(problem)
+    if (source is None) == (command is None):
+        raise click.UsageError("pass either a file (`-` for stdin) or --command")
+    return _ask(command, timeout) if command is not None else _read(str(source))
+
+
+def _ask(command: str, seconds: float) -> Sequence[Mapping[str, Any]]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise click.UsageError(f"--command is no command line: {str(error).lower()}") from None
+    if not words:
+        raise click.UsageError("--command is empty")
+    try:
+        from pdp.cli.mcpserver import listed_tools  # noqa: PLC0415 - the `mcp` package is optional
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"--command needs the `{error.name}` package: pip install 'pdp[demo]'") from error
+    return listed_tools(words, os.environ, seconds=seconds)
+
+
+def _read(source: str) -> Sequence[Mapping[str, Any]]:
+    text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    try:
+        return tool_definitions(text)
+    except InvalidJSONError as error:
+        name = "stdin" if source == "-" else f"`{source}`"
+        raise click.ClickException(f"{name}: {error}") from None

@@ -1,0 +1,173 @@
+"""Say what became of a server's tools since its catalogue was approved, and what rests on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pdp.errors import BundleError, Problem
+from pdp.limits import Limits
+from pdp.policy.bundle import Bundle, Compile, check_bundle, load_bundle
+from pdp.policy.catalogue import Tool, load_catalogue, tool_definitions
+from pdp.policy.importing import catalogue_file
+from pdp.policy.parameters import OpaqueType, Parameter, RecordType
+
+Kind = Literal["added", "changed", "removed"]
+Definition = Mapping[str, Any]
+
+# Told from the types that policies see, or for display only and in no digest.
+_TOLD_OTHERWISE = frozenset({"name", "inputSchema", "_meta", "icons"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolDifference:
+    """One tool that appeared, changed or vanished.
+
+    `was` and `now` are definition digests, empty where there is no definition; `parts` says in words what changed.
+    `risk` is the group after an import, of a removed tool the one before. `named_by` holds the ids of policies that
+    name the tool, `covered_by` of the others that could match it, `agents` who has it within the ceiling.
+    """
+
+    tool: str
+    kind: Kind
+    was: str
+    now: str
+    parts: tuple[str, ...]
+    risk: str
+    named_by: tuple[str, ...]
+    covered_by: tuple[str, ...]
+    agents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolsDifference:
+    """The differences of one server, by tool, and what `pdp check` would say after an import.
+
+    `approved` counts the tools of the catalogue, `present` those that the server has now.
+    """
+
+    server: str
+    approved: int
+    present: int
+    tools: tuple[ToolDifference, ...]
+    problems: tuple[Problem, ...]
+
+
+def compare_tools(
+    server: str, definitions: Sequence[Definition], files: Mapping[str, bytes], limits: Limits, compile_files: Compile
+) -> ToolsDifference:
+    """Compare a server's present `tools/list` answer with the catalogue among a bundle's files.
+
+    Raise `BundleError` when the bundle does not load as it is, or the answer cannot become a catalogue.
+    """
+    bundle = load_bundle(files, limits, compile_files)
+    name = f"tools/{server}.json"
+    imported = {**files, name: catalogue_file(definitions)}
+    old, new = _side(files.get(name), name), _side(imported[name], name)
+    risk = _risks(imported, bundle, new)
+    changed = [one for one in sorted(old.keys() | new.keys()) if _digest(old.get(one)) != _digest(new.get(one))]
+    return ToolsDifference(
+        server=server,
+        approved=len(old),
+        present=len(new),
+        tools=tuple(_difference(old.get(action), new.get(action), bundle, risk) for action in changed),
+        problems=_problems(imported, limits, compile_files),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """A tool as its own definition describes it, without what an overlay adds."""
+
+    tool: Tool
+    definition: Definition
+
+
+def _side(content: bytes | None, name: str) -> dict[str, _Side]:
+    if content is None:
+        return {}
+    definitions = {str(one["name"]): one for one in tool_definitions(content)}
+    tools = load_catalogue({name: content}).tools
+    return {action: _Side(tool=tool, definition=definitions[tool.name]) for action, tool in tools.items()}
+
+
+def _digest(side: _Side | None) -> str:
+    return side.tool.definition_digest if side else ""
+
+
+def _risks(imported: Mapping[str, bytes], bundle: Bundle, new: Mapping[str, _Side]) -> Callable[[str], str]:
+    """Return what tells the risk group of a tool after an import."""
+    try:
+        tools = load_catalogue(imported).tools
+    except BundleError:
+        # The overlay speaks of what is gone. Until it is mended, what it says of the others still holds.
+        tools = {action: side.tool for action, side in new.items()} | dict(bundle.catalogue.tools)
+    return lambda action: (tools.get(action) or bundle.catalogue.tools[action]).risk
+
+
+def _problems(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> tuple[Problem, ...]:
+    try:
+        check_bundle(files, limits, compile_files)
+    except BundleError as error:
+        return error.problems
+    return ()
+
+
+def _difference(old: _Side | None, new: _Side | None, bundle: Bundle, risk: Callable[[str], str]) -> ToolDifference:
+    one = new or old
+    if one is None:
+        raise AssertionError("a tool that neither side has is no difference")
+    action = one.tool.action
+    policies = bundle.policies.values()
+    named = sorted(policy.id for policy in policies if policy.actions is not None and action in policy.actions)
+    covering = sorted(policy.id for policy in policies if policy.may_match((action, risk(action))))
+    return ToolDifference(
+        tool=action,
+        kind="changed" if old and new else "added" if new else "removed",
+        was=_digest(old),
+        now=_digest(new),
+        parts=tuple(_parts(old, new, bundle, risk)) if old and new else (),
+        risk=risk(action),
+        named_by=tuple(named),
+        covered_by=tuple(one for one in covering if one not in named),
+        agents=tuple(sorted(agent for agent, ceiling in bundle.directory.ceilings.items() if ceiling.match(action))),
+    )
+
+
+def _parts(old: _Side, new: _Side, bundle: Bundle, risk: Callable[[str], str]) -> Iterator[str]:
+    """Say in words what changed in a definition, what policies see first."""
+    action = new.tool.action
+    before, after = bundle.catalogue.tools[action].risk, risk(action)
+    if before != after:
+        yield f"risk group: {before} → {after}, by its own annotations"
+    yield from _parameters(old.tool.input, new.tool.input, "")
+    fields = (old.definition.keys() | new.definition.keys()) - _TOLD_OTHERWISE
+    for field in sorted(fields):
+        if old.definition.get(field) != new.definition.get(field):
+            yield field
+    if old.definition.get("inputSchema") != new.definition.get("inputSchema") and old.tool.input == new.tool.input:
+        yield "inputSchema: only what policies do not see"
+
+
+def _parameters(old: RecordType, new: RecordType, path: str) -> Iterator[str]:
+    was = {one.name: one for one in old.parameters}
+    now = {one.name: one for one in new.parameters}
+    for name in sorted(was.keys() | now.keys()):
+        before, after = was.get(name), now.get(name)
+        if before is None or after is None:
+            yield f"parameter `{path}{name}`: {_kind(before)} → {_kind(after)}"
+        elif isinstance(before.type, RecordType) and isinstance(after.type, RecordType):
+            yield from _parameters(before.type, after.type, f"{path}{name}.")
+        elif before != after:
+            yield f"parameter `{path}{name}`: {_kind(before)} → {_kind(after)}"
+
+
+def _kind(parameter: Parameter | None) -> str:
+    if parameter is None:
+        return "absent"
+    words = "opaque" if isinstance(parameter.type, OpaqueType) else parameter.type.cedar()
+    words += "" if parameter.required else ", optional"
+    words += ", nullable" if parameter.nullable else ""
+    allowed = getattr(parameter.type, "allowed", None)
+    return words + (f", one of {', '.join(sorted(map(str, allowed)))}" if allowed else "")
