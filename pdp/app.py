@@ -105,7 +105,7 @@ class App:
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
-        from pdp.record import DecisionLog  # noqa: PLC0415 - see above
+        from pdp.record import Admission, DecisionLog, Rotation, SigningKey  # noqa: PLC0415 - see above
         from pdp.server.authentication import CALLERS_FILE, TokenAuthenticator  # noqa: PLC0415 - see above
         from pdp.server.listener import Listener, TLSFiles  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
@@ -119,11 +119,20 @@ class App:
             wanted = TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
             telemetry = build_telemetry(wanted, digest_key=key)
             self._opened.callback(telemetry.shutdown)
-            log = DecisionLog.in_folder(
-                settings.record_folder, key=key, started_at=time.now().wall_at, on_failure=telemetry.record_failed
+            log = DecisionLog(
+                settings.record_folder,
+                key=key,
+                signer=SigningKey.load(settings.record_signing_key),
+                clock=time,
+                durability=settings.record.durability,
+                rotation=Rotation(bytes=settings.record.segment_bytes, seconds=settings.record.segment_seconds),
+                checkpoint_seconds=settings.record.checkpoint_seconds,
+                on_failure=telemetry.record_failed,
             )
             self._opened.callback(log.close)
-            watchers = Observers(telemetry, log, *([observer] if observer else []))
+            log.start()
+            # In this order: what the record cannot keep is a deny before it is traced, and the record names the span.
+            watchers = Observers(Admission(log), telemetry, log, *([observer] if observer else []))
             sessions = _open_store(settings)
             self._opened.callback(sessions.close)
             telemetry.watch_sessions(sessions.count_by_state)
@@ -156,7 +165,8 @@ class App:
                 authenticator=self._authenticator,
                 observer=watchers,
                 clock=time,
-                healthy=self.embedded.keeper.serves,
+                healthy=lambda: log.permits and self.embedded.keeper.serves(),
+                record_healthy=lambda: log.healthy,
                 limits=settings.limits,
                 reflection=settings.server.reflection,
                 call_threads=settings.server.threads,

@@ -21,6 +21,7 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.yamltext import Section, load_section, unknown
 
 DEFAULT_FILE = "pdp.yaml"
+SIGNING_KEY_FILE = "record-signing.pem"
 
 # Variables that begin like settings and are none: what the client and the command line read, and the tests.
 OTHER_VARIABLES: Mapping[str, str] = {
@@ -97,9 +98,18 @@ class TelemetrySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSettings:
-    """Where the decision log goes."""
+    """Where the decision log goes, how sure it is before an answer leaves, and how it is signed."""
 
     folder: str = _setting("", "the folder of the decision log; empty means `record` in `data_dir`")
+    durability: Literal["written", "durable", "async"] = _setting(
+        "written", "before the answer the record is `written` to the system, `durable` on disk, or queued (`async`)"
+    )
+    signing_key: str = _setting("", "PEM file of the key that signs the log; empty means the one of `pdp init`")
+    checkpoint_seconds: float = _setting(
+        10.0, "seconds after which what is new in the log is signed and synced", minimum=0.1
+    )
+    segment_bytes: int = _setting(64 * 1024 * 1024, "bytes after which the log goes on in a new file", minimum=65536)
+    segment_seconds: float = _setting(86400.0, "seconds after which the log goes on in a new file", minimum=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +129,11 @@ class Settings:
     def record_folder(self) -> Path:
         """Return the folder of the decision log."""
         return Path(self.record.folder) if self.record.folder else Path(self.data_dir) / "record"
+
+    @property
+    def record_signing_key(self) -> Path:
+        """Return the file of the key that signs the decision log."""
+        return Path(self.record.signing_key) if self.record.signing_key else Path(self.data_dir) / SIGNING_KEY_FILE
 
     @property
     def tokens_folder(self) -> Path:

@@ -57,6 +57,7 @@ LIBRARIES = {
     "grpc_reflection": ("pdp.server",),
     "google": ("pdp.server", "pdp.client"),
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
+    "cryptography": ("pdp.record.keys",),
     "click": ("pdp.cli",),
     "rich": ("pdp.cli",),
     "mcp": ("pdp.cli",),

@@ -26,13 +26,14 @@ class Place(NamedTuple):
 
 # Modules are imported when their command is used: `pdp --help` needs neither the engine nor gRPC.
 COMMANDS: Mapping[str, Place] = {
-    "init": Place("pdp.cli.init", "Write a token for each role, and the key of the decision log."),
+    "init": Place("pdp.cli.init", "Write a token for each role, and the keys of the decision log."),
     "serve": Place("pdp.cli.serve", "Run the server."),
     "authorize": Place("pdp.cli.authorize", "Ask whether a tool call may go ahead."),
     "session": Place("pdp.cli.session", "Request, approve, show and end sessions."),
     "tools": Place("pdp.cli.tools", "Import, list and compare the tools that policies are about."),
     "check": Place("pdp.cli.bundle", "Check a policy folder."),
     "schema": Place("pdp.cli.bundle", "Print the whole Cedar schema of a policy folder."),
+    "audit": Place("pdp.cli.audit", "Ask the record what was decided, and whether it is as it was written."),
     "version": Place("pdp.cli.version", "Print the version."),
 }
 

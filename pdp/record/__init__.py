@@ -1,5 +1,8 @@
-"""Keep the record: what was decided and done, in files that only grow."""
+"""Keep the record: what was decided and done, in files that only grow and prove that nothing was changed."""
 
-from pdp.record.log import DecisionLog, read_log
+from pdp.record.chain import Rotation
+from pdp.record.keys import SigningKey
+from pdp.record.log import Admission, DecisionLog, RecordStatus
+from pdp.record.reader import Located, read_records
 
-__all__ = ["DecisionLog", "read_log"]
+__all__ = ["Admission", "DecisionLog", "Located", "RecordStatus", "Rotation", "SigningKey", "read_records"]

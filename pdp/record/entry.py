@@ -1,32 +1,50 @@
-"""Write a decision or an event as one line of JSON.
+"""Write a decision or an event as the fields of a record (`envelope.py` has the form).
 
-Keys are sorted and everything outside printable ASCII is escaped, so that a line is a line whatever an agent wrote.
-Only what is named here is written: no arguments, no handles, no attributes.
+Only what is named here is written: no arguments but those that the bundle allows, no handles, no attributes.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from json.encoder import encode_basestring_ascii as _text
-from typing import Any
 
+from pdp.clock import utc_text
 from pdp.jsontext import keyed_digest
 from pdp.model import Decision
 from pdp.observer import Event
-
-VERSION = 1
+from pdp.record.envelope import VERSION, body
 
 _TEXT_CHARACTERS = 512
-# Nothing here refers to itself; sorted keys make equal entries equal lines.
-_JSON = json.JSONEncoder(separators=(",", ":"), sort_keys=True, check_circular=False, allow_nan=False)
 
 
-def decision_line(decision: Decision, key: bytes) -> bytes:
-    """Return the line for a decision. Digests of what must not be guessed are keyed with `key`.
+class Entries:
+    """Writes bodies of records. Digests of what must not be guessed are keyed with `key`."""
 
-    Every decision waits for its line, so it is written by hand: an encoder takes twice as long.
-    """
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def decision(self, decision: Decision) -> bytes:
+        """Return the body of a decision's record."""
+        return _decision_body(decision, self._key)
+
+    def event(self, event: Event) -> bytes:
+        """Return the body of an event's record."""
+        return body(
+            {
+                "v": VERSION,
+                "kind": event.kind,
+                "time": utc_text(event.at),
+                "caller_id": event.caller_id,
+                "session_id": event.session_id,
+                "user": event.user,
+                "agent": event.agent,
+                "tenant": event.tenant,
+                "facts": {name: fact[:_TEXT_CHARACTERS] for name, fact in event.facts.items()},
+            }
+        )
+
+
+def _decision_body(decision: Decision, key: bytes) -> bytes:
+    """Return the body for a decision, written by hand because every decision waits for it."""
     ruling, caller = decision.ruling, decision.caller
     if ruling.log_resource or not ruling.resource_id:
         resource = f'"resource_id":{_text(ruling.resource_id)}'
@@ -47,38 +65,11 @@ def decision_line(decision: Decision, key: bytes) -> bytes:
         f'"resource_type":{_text(ruling.resource_type)},"server":{_text(decision.server[:_TEXT_CHARACTERS])},'
         f'"session_epoch":{decision.session_epoch},"session_id":{_text(decision.session_id)},'
         f'"span_id":{_text(decision.span_id)},"tenant":{_text(decision.tenant)},'
-        f'"time":"{_time(decision.decided_at)}","tool":{_text(decision.tool[:_TEXT_CHARACTERS])},'
+        f'"time":"{utc_text(decision.decided_at)}","tool":{_text(decision.tool[:_TEXT_CHARACTERS])},'
         f'"tool_call_id":{_text(decision.tool_call_id)},"trace_id":{_text(decision.trace_id)},'
-        f'"user":{_text(decision.user)},"v":{VERSION}}}\n'
+        f'"user":{_text(decision.user)},"v":{VERSION}'
     ).encode("ascii")
-
-
-def event_line(event: Event) -> bytes:
-    """Return the line for an event."""
-    return _line(
-        {
-            "v": VERSION,
-            "kind": event.kind,
-            "time": _time(event.at),
-            "caller_id": event.caller_id,
-            "session_id": event.session_id,
-            "user": event.user,
-            "agent": event.agent,
-            "tenant": event.tenant,
-            "facts": {name: fact[:_TEXT_CHARACTERS] for name, fact in event.facts.items()},
-        }
-    )
 
 
 def _texts(values: tuple[str, ...]) -> str:
     return "[" + ",".join(map(_text, values)) + "]"
-
-
-def _line(entry: dict[str, Any]) -> bytes:
-    return _JSON.encode(entry).encode("ascii") + b"\n"
-
-
-def _time(at: float) -> str:
-    """Write unix seconds by RFC 3339, in UTC with microseconds."""
-    seconds, microseconds = divmod(round(at * 1_000_000), 1_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{microseconds:06d}Z"

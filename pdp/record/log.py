@@ -1,135 +1,402 @@
-"""Append every decision and event to a file, before the answer leaves.
+"""Append every decision and event to the record before the answer leaves.
 
-The mode is `written`: a line is handed to the operating system with the answer still unsent, so it survives the
-sudden end of this process, but not that of the machine.
+How sure a record is before the answer leaves is the operator's choice:
+
+- `written`: handed to the operating system. Survives the sudden end of this process, not that of the machine.
+- `durable`: on the disk, for every allow. No record, no allow: it becomes a deny with the basis `record_unavailable`.
+- `async`: in a queue of this process. A full queue drops records and counts them.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
-from typing import Any, Self
+from typing import Literal
 
+from pdp.clock import Clock, SystemClock
 from pdp.errors import ConfigurationError
-from pdp.model import Decision, TraceParent
+from pdp.model import Basis, Decision, Outcome, TraceParent
 from pdp.observer import Event
-from pdp.record.entry import decision_line, event_line
+from pdp.record.chain import Chain, Rotation
+from pdp.record.disk import Disk
+from pdp.record.entry import Entries
+from pdp.record.envelope import own_body
+from pdp.record.keys import DIGEST_KEY_BYTES, SigningKey
 
-_KEY_BYTES = 32
+Durability = Literal["written", "durable", "async"]
+
+_LOG = logging.getLogger("pdp.record")
+
+# What waits while the disk fails, and in `async` for its turn; beyond it records are dropped and counted.
+QUEUE_RECORDS = 10_000
+# After a sync that failed, the next one waits, twice as long each time: every attempt costs a segment.
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
+
+# How many records the writer of `async` takes at a time.
+_AT_ONCE = 64
+
+_WRITING, _SYNCING, _ROTATING = "written", "synced", "rotated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordStatus:
+    """How the record stands.
+
+    `problem` is empty while all is well. `late` counts records that could not be written when they should have been,
+    `lost` those that never will be; `waiting` is how many wait, `unsigned` how many no checkpoint covers yet.
+    """
+
+    problem: str
+    late: int
+    lost: int
+    waiting: int
+    unsigned: int
 
 
 class DecisionLog:
-    """The observer that keeps the record in one file, which belongs to this process alone.
+    """The observer that keeps the record in a folder that several processes may share. Safe for threads.
 
-    A line that cannot be written is lost, counted and reported to `on_failure`; the decision goes on. `healthy` is
-    False from then until a line is written again. `key` (at least 32 bytes) makes digests that cannot be guessed.
-    Raise `ConfigurationError` when the file cannot be opened.
+    `key` (at least 32 bytes) makes digests that cannot be guessed; `signer` signs checkpoints. Once `start` has been
+    called, the record is signed and synced every `checkpoint_seconds`. `on_failure` is told of each record that is
+    late or lost. Raise `ConfigurationError` when the folder cannot be written.
     """
 
-    def __init__(self, path: Path, *, key: bytes, on_failure: Callable[[], None] | None = None) -> None:
-        if len(key) < _KEY_BYTES:
-            raise ConfigurationError(f"the key of the decision log is shorter than {_KEY_BYTES} bytes")
-        self.path = path
-        self.failures = 0
-        self._key = key
-        self._on_failure = on_failure
-        self._lock = Lock()
-        self._healthy = True
-        self._file = _open(path)
-        self._inside_line = not _ends_with_line(self._file)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        key: bytes,
+        signer: SigningKey,
+        clock: Clock | None = None,
+        durability: Durability = "written",
+        rotation: Rotation | None = None,
+        checkpoint_seconds: float = 10.0,
+        disk: Disk | None = None,
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
+        if len(key) < DIGEST_KEY_BYTES:
+            raise ConfigurationError(f"the key of the decision log is shorter than {DIGEST_KEY_BYTES} bytes")
+        self.folder, self._durability = folder, durability
+        self._clock, self._disk, self._every = clock or SystemClock(), disk or Disk(), checkpoint_seconds
+        self._on_failure = on_failure or (lambda: None)
+        self._entries = Entries(key)
+        # Guards all that follows.
+        self._changed = threading.Condition(threading.Lock())
+        self._chain = self._open_chain(signer, rotation or Rotation())
+        self._waiting: deque[bytes] = deque()
+        self._problems: dict[str, str] = {}
+        self._late, self._lost, self._untold = 0, 0, (0, 0)
+        self._syncing, self._closed = False, False
+        self._sync_at, self._pause = 0.0, _FIRST_PAUSE_SECONDS
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        if durability == "async":
+            self._run("pdp-record-writer", self._write_queue)
 
-    @classmethod
-    def in_folder(
-        cls, folder: Path, *, key: bytes, started_at: float, on_failure: Callable[[], None] | None = None
-    ) -> Self:
-        """Open a file of this process's own in a folder that several may share; `started_at` is unix seconds."""
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"cannot make the folder `{folder}`: {error.strerror}") from None
-        started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(started_at))
-        return cls(folder / f"decisions-{started}-{os.getpid()}.jsonl", key=key, on_failure=on_failure)
+    @property
+    def path(self) -> Path:
+        """Return the file of the present segment."""
+        return self._chain.path
 
     @property
     def healthy(self) -> bool:
-        """Say whether the latest line was written."""
-        return self._healthy
+        """Say whether everything that was tried last, writing, syncing and rotating, went well."""
+        return not self._problems
+
+    @property
+    def permits(self) -> bool:
+        """Say whether an allow can be answered as far as the record goes; only `durable` ever says no."""
+        return self._durability != "durable" or not (_WRITING in self._problems or _SYNCING in self._problems)
+
+    @property
+    def failures(self) -> int:
+        """Return how many records were late or lost."""
+        return self._late + self._lost
+
+    def status(self) -> RecordStatus:
+        """Return how the record stands."""
+        with self._changed:
+            problem = "; ".join(f"cannot be {deed}: {why}" for deed, why in sorted(self._problems.items()))
+            return RecordStatus(
+                problem=problem,
+                late=self._late,
+                lost=self._lost,
+                waiting=len(self._waiting),
+                unsigned=self._chain.unsigned,
+            )
+
+    def start(self) -> None:
+        """Begin to sign and sync in the background."""
+        self._run("pdp-record-keeper", self._keep)
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - the observer's signature
-        """Write a decision down; return it unchanged."""
-        self._append(decision_line(decision, self._key))
+        """Write a decision down; return it unchanged, but in `durable` an allow without a record as a deny."""
+        if self._durability == "durable" and decision.allowed:
+            return self._allow(decision)
+        self._take(self._entries.decision(decision))
         return decision
 
     def event(self, event: Event) -> None:
         """Write an event down."""
-        self._append(event_line(event))
+        self._take(self._entries.event(event))
+
+    def admit(self, decision: Decision) -> Decision:
+        """Return the decision that can be answered: in `durable`, while no record can be kept, a deny.
+
+        For what comes before `decision` and should tell of the same answer, such as the trace.
+        """
+        if self._durability != "durable" or not decision.allowed or not self._problems:
+            return decision
+        with self._changed:
+            return decision if self._recovers() else withheld(decision)
+
+    def tick(self) -> None:
+        """Write what waits, end a segment that is old, sign and sync: what happens every `checkpoint_seconds`."""
+        with self._changed:
+            self._await_sync()
+            if self._closed:
+                return
+            self._write()
+            self._keep_up()
+            self._try(_WRITING, self._chain.checkpoint)
+            self._commit(self._chain.generation, self._chain.seq)
 
     def close(self) -> None:
-        """Close the file. Calling it twice is harmless; what comes afterwards counts as a failure."""
-        with self._lock:
-            if self._file >= 0:
-                os.close(self._file)
-            self._file = -1
+        """Write what waits, sign, and let the files go. Twice is harmless; what comes afterwards counts as lost."""
+        with self._changed:
+            first, self._closed = not self._closed, True
+            self._changed.notify_all()
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        with self._changed:
+            self._await_sync()
+            if first:
+                self._write()
+                self._try(_SYNCING, self._chain.close)
+                self._lost += len(self._waiting)
+                self._waiting.clear()
 
-    def _append(self, line: bytes) -> None:
-        with self._lock:
-            try:
-                self._write(line)
-            except OSError:
-                self._healthy = False
-                self.failures += 1
+    # What a decision waits for.
+
+    def _allow(self, decision: Decision) -> Decision:
+        body = self._entries.decision(decision)
+        with self._changed:
+            if self._append(body) and self._commit(self._chain.generation, self._chain.seq):
+                return decision
+            # What is answered is written down as well, after the allow if that was written and never came to the disk.
+            decision = withheld(decision)
+            body = self._entries.decision(decision)
+            if not self._append(body):
+                self._queue(body, late=True)
+        self._on_failure()
+        return decision
+
+    def _take(self, body: bytes) -> None:
+        with self._changed:
+            if self._durability == "async":
+                fine = self._queue(body, late=False)
+                self._changed.notify()
             else:
-                self._healthy = True
-                return
-        # Outside the lock, because it is foreign code.
-        if self._on_failure is not None:
+                fine = self._append(body)
+                if not fine:
+                    self._queue(body, late=True)
+        if not fine:
+            # Outside the lock, because it is foreign code.
             self._on_failure()
 
-    def _write(self, line: bytes) -> None:
-        if self._inside_line:
-            # A reader skips the broken line; a record must not become part of it.
-            line = b"\n" + line
-        written = 0
-        while written < len(line):
-            # A full disk first cuts a write short and then refuses the rest.
-            written += os.write(self._file, line[written:])
-            self._inside_line = written < len(line)
+    def _append(self, body: bytes) -> bool:
+        """Write a record after all that waits; say whether it is written."""
+        if self._closed:
+            return False
+        if self._chain.due:
+            self._keep_up()
+        if self._problems or self._waiting or not self._chain.is_open:
+            return self._write(body)
+        try:
+            self._chain.append(body)
+        except OSError as error:
+            self._failed(_WRITING, error)
+            return False
+        return True
+
+    def _write(self, body: bytes | None = None, *, most: int = QUEUE_RECORDS) -> bool:
+        """Write up to `most` of what waits, and then a record; say whether all that is written."""
+        chain, waiting = self._chain, self._waiting
+        try:
+            chain.open()
+            before = chain.seq
+            for _ in range(min(most, len(waiting))):
+                chain.append(waiting[0])
+                waiting.popleft()
+            if any(self._untold):
+                late, lost = self._untold
+                chain.append(own_body("record.gap", self._clock.now().wall_at, late=late, lost=lost))
+                self._untold = (0, 0)
+            if body is not None:
+                chain.append(body)
+        except OSError as error:
+            self._failed(_WRITING, error)
+            return False
+        if chain.seq > before:
+            self._well(_WRITING)
+        return True
+
+    def _queue(self, body: bytes, *, late: bool) -> bool:
+        """Keep a record for later; say whether there was room."""
+        told_late, told_lost = self._untold
+        if self._closed or len(self._waiting) >= QUEUE_RECORDS:
+            self._lost, self._untold = self._lost + 1, (told_late, told_lost + 1)
+            return False
+        self._waiting.append(body)
+        if late:
+            self._late, self._untold = self._late + 1, (told_late + 1, told_lost)
+        return True
+
+    # How a record comes to the disk: one thread syncs for all that wait.
+
+    def _commit(self, generation: int, seq: int) -> bool:
+        """Return once a record is on the disk; say whether it is. Lets others write meanwhile."""
+        while (done := self._chain.on_disk(generation, seq)) is None:
+            if self._syncing:
+                self._changed.wait()
+            elif not self._chain.is_open or (_SYNCING in self._problems and self._boot_at() < self._sync_at):
+                return False
+            else:
+                self._sync()
+        return done
+
+    def _sync(self) -> None:
+        target, self._syncing = self._chain.seq, True
+        try:
+            self._sync_unlocked()
+        except OSError as error:
+            self._chain.abandon()
+            self._failed(_SYNCING, error)
+            self._sync_at, self._pause = self._boot_at() + self._pause, min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+        else:
+            self._chain.synced(target)
+            self._pause = _FIRST_PAUSE_SECONDS
+            self._well(_SYNCING)
+        finally:
+            self._syncing = False
+            self._changed.notify_all()
+
+    def _sync_unlocked(self) -> None:
+        # A descriptor of its own: others may give the segment up meanwhile.
+        copy = self._chain.duplicate()
+        self._changed.release()
+        try:
+            self._disk.sync(copy)
+        finally:
+            self._changed.acquire()
+            os.close(copy)
+
+    def _keep_up(self) -> None:
+        self._await_sync()
+        self._try(_ROTATING, self._chain.keep_up)
+
+    def _await_sync(self) -> None:
+        # Only one of two that sync a file is told that it failed; so nobody else may sync meanwhile.
+        while self._syncing:
+            self._changed.wait()
+
+    def _recovers(self) -> bool:
+        if _WRITING in self._problems and not self._write():
+            return False
+        return _SYNCING not in self._problems or self._commit(self._chain.generation, self._chain.seq)
+
+    # What went wrong.
+
+    def _try(self, deed: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except OSError as error:
+            self._failed(deed, error)
+        else:
+            # Nothing may have been to do: only a success of the same kind says that all is well again.
+            if deed == _ROTATING and not self._chain.postponed:
+                self._well(deed)
+
+    def _failed(self, deed: str, error: OSError) -> None:
+        reason = (error.strerror or "input or output failed").lower()
+        if deed not in self._problems:
+            then = "; calls are denied until it can" if self._durability == "durable" and deed != _ROTATING else ""
+            _LOG.error("the decision log in `%s` cannot be %s: %s%s", self.folder, deed, reason, then)
+        self._problems = {**self._problems, deed: reason}
+
+    def _well(self, deed: str) -> None:
+        if deed in self._problems:
+            _LOG.warning("the decision log in `%s` can be %s again", self.folder, deed)
+            self._problems = {other: why for other, why in self._problems.items() if other != deed}
+
+    # Threads and what they need.
+
+    def _run(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(self._every):
+            self.tick()
+
+    def _write_queue(self) -> None:
+        while not self._closed:
+            # The lock is given back now and then, so that decisions can queue.
+            with self._changed:
+                if not self._waiting and not self._closed:
+                    self._changed.wait()
+                elif self._waiting and not self._write(most=_AT_ONCE):
+                    self._changed.wait(_FIRST_PAUSE_SECONDS)
+                elif self._chain.due:
+                    self._keep_up()
+
+    def _boot_at(self) -> float:
+        return self._clock.now().boot_at
+
+    def _open_chain(self, signer: SigningKey, rotation: Rotation) -> Chain:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return Chain(
+                self.folder,
+                signer=signer,
+                now=lambda: self._clock.now().wall_at,
+                mode=self._durability,
+                rotation=rotation,
+                disk=self._disk,
+            )
+        except OSError as error:
+            reason = (error.strerror or "input or output failed").lower()
+            raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {reason}") from None
 
 
-def read_log(path: Path, *, on_broken: Callable[[int], None] | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the records of a log in order, also while it is being written.
+class Admission:
+    """The observer that stands before the trace, so that trace and answer tell the same of what cannot be recorded."""
 
-    A line that is not a whole record (the last one after a crash, one that a full disk cut) is skipped, and its
-    number, from 1, is reported to `on_broken`.
-    """
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            record = _record(line)
-            if record is not None:
-                yield record
-            elif on_broken is not None:
-                on_broken(number)
+    def __init__(self, log: DecisionLog) -> None:
+        self._log = log
 
+    def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - the observer's signature
+        """Return the decision that can be answered."""
+        return self._log.admit(decision)
 
-def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
+    def event(self, event: Event) -> None:
+        """Do nothing."""
 
 
-def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"cannot open the decision log `{path}`: {error.strerror}") from None
-
-
-def _ends_with_line(file: int) -> bool:
-    size = os.fstat(file).st_size
-    return size == 0 or os.pread(file, 1, size - 1) == b"\n"
+def withheld(decision: Decision) -> Decision:
+    """Return the deny that an allow becomes when there can be no record of it."""
+    ruling = replace(
+        decision.ruling,
+        outcome=Outcome.DENY,
+        basis=Basis.RECORD_UNAVAILABLE,
+        policies=(),
+        detail="the record cannot be kept, and without a record there is no allow",
+    )
+    return replace(decision, ruling=ruling)

@@ -13,17 +13,22 @@ from pdp.errors import NotFoundError
 from pdp.server.origin import Origin
 from pdp.server.rpcs import AUTHORIZATION, POLICIES, SESSIONS
 
-SERVICES = ("", AUTHORIZATION, SESSIONS, POLICIES)
+# No service of the API: whether the record is kept as it should be, while the server still serves.
+RECORD = "pdp.record"
+SERVICES = ("", AUTHORIZATION, SESSIONS, POLICIES, RECORD)
 
 
 class HealthHandlers:
     """Says whether the server serves: it does with a bundle and a live store, until it drains.
 
-    `healthy` is asked each time and never raises. `every` is how often a watcher looks, in seconds.
+    `healthy`, and `record_healthy` for the record, are asked each time and never raise. `every` is how often a
+    watcher looks, in seconds.
     """
 
-    def __init__(self, healthy: Callable[[], bool], *, every: float) -> None:
-        self._healthy = healthy
+    def __init__(
+        self, healthy: Callable[[], bool], *, every: float, record_healthy: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._healthy, self._record_healthy = healthy, record_healthy
         self._every = every
         self._draining = threading.Event()
 
@@ -50,7 +55,8 @@ class HealthHandlers:
     def _answer(self, service: str) -> HealthCheckResponse:
         if service not in SERVICES:
             return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
-        serving = not self._draining.is_set() and self._healthy()
+        healthy = self._record_healthy if service == RECORD else self._healthy
+        serving = not self._draining.is_set() and healthy()
         return HealthCheckResponse(status=HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
 
 

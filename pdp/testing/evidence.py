@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from pdp.model import Decision, TraceParent
 from pdp.observer import Event, Observers
-from pdp.record import DecisionLog, read_log
+from pdp.record import Admission, DecisionLog, SigningKey, read_records
 from pdp.telemetry import Telemetry
 from pdp.telemetry.names import SPAN_DECISION
 
@@ -26,8 +26,8 @@ class Evidence:
         self._exporter = InMemorySpanExporter()
         provider = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self._log = DecisionLog(folder / "decisions.jsonl", key=KEY)
-        self._observers = Observers(Telemetry(provider, None, digest_key=KEY), self._log)
+        self._log = DecisionLog(folder / "record", key=KEY, signer=SigningKey.generate())
+        self._observers = Observers(Admission(self._log), Telemetry(provider, None, digest_key=KEY), self._log)
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
         """Trace a decision and write it down."""
@@ -50,7 +50,7 @@ class Evidence:
     @property
     def records(self) -> tuple[dict[str, Any], ...]:
         """Return every line of the log so far."""
-        return tuple(read_log(self._log.path))
+        return tuple(located.record for located in read_records(self._log.folder))
 
     @property
     def decision_records(self) -> tuple[dict[str, Any], ...]:

@@ -18,7 +18,9 @@ import pytest
 
 from pdp.client import Client, NotFoundError
 from pdp.model import Role
-from pdp.record import read_log
+from pdp.record import read_records
+from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
+from pdp.record.verify import verify
 from pdp.testing.inprocess import write_folder
 from pdp.v1.session_pb2 import SessionState
 from tests.processes.bundle import READ, notes_bundle
@@ -121,7 +123,7 @@ def problems(pep: Client, entry: Entry) -> Iterable[str]:
 
 def lost_records(server: ServerProcess, ledgers: Iterable[Ledger]) -> list[str]:
     """Return each answered decision that the record does not hold exactly once, and each change that it lacks."""
-    records = [record for log in sorted(server.record_folder.glob("*.jsonl")) for record in read_log(log)]
+    records = [record for _, _, record in read_records(server.record_folder)]
     decided = Counter((one["id"], one["outcome"]) for one in records if one["kind"] == "decision")
     happened = {(record["kind"], record["session_id"]) for record in records if record["kind"].startswith("session.")}
     lost = []
@@ -134,13 +136,11 @@ def lost_records(server: ServerProcess, ledgers: Iterable[Ledger]) -> list[str]:
 
 
 def damage(server: ServerProcess) -> list[str]:
-    """Return what SQLite finds wrong with the store, each broken record before the last, and each error of a server."""
+    """Return what SQLite finds wrong with the store, each finding in the record, and each error of a server."""
     with apsw.Connection(str(server.store), flags=apsw.SQLITE_OPEN_READONLY) as connection:
         found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
-    for log in server.record_folder.glob("*.jsonl"):
-        broken: list[int] = []
-        whole = sum(1 for _ in read_log(log, on_broken=broken.append))
-        found += [f"{log.name}:{line}: broken" for line in broken if line <= whole]
+    keys = PublicKeys.load([server.record_folder.parent / PUBLIC_KEY_FILE])
+    found += [str(finding) for finding in verify(server.record_folder, keys).findings]
     return found + [line for line in server.log.read_text().splitlines() if " ERROR " in line]
 
 

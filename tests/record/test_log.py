@@ -1,19 +1,15 @@
-"""The decision log: what a line holds, and what happens when it cannot be written."""
+"""The decision log: what a record holds, and where it stands."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
-import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,24 +19,46 @@ from pdp.errors import ConfigurationError
 from pdp.jsontext import keyed_digest
 from pdp.model import Basis, CacheResult, Caller, Decision, Outcome, Role, Ruling, TraceParent
 from pdp.observer import Event
-from pdp.record import DecisionLog, read_log
-from pdp.record.entry import decision_line
+from pdp.record import DecisionLog, SigningKey, read_records
+from pdp.record.entry import Entries
+from pdp.record.envelope import canonical
+from pdp.record.reader import read_segment
 from pdp.testing.decisions import a_decision
 
 KEY = b"k" * 32
 NO_PARENT = TraceParent()
 
 
+SIGNER = SigningKey.generate()
+# Where a record stands is not what it says.
+PLACE = {"chain", "seq", "prev"}
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[DecisionLog]:
     """Yield a log in a folder of its own."""
-    log = DecisionLog(tmp_path / "decisions.jsonl", key=KEY)
+    log = DecisionLog(tmp_path, key=KEY, signer=SIGNER)
     yield log
     log.close()
 
 
-def _ids(path: Path) -> list[str]:
-    return [record["id"] for record in read_log(path)]
+def _told(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of decisions and events, without their places."""
+    own = {"segment.opened", "checkpoint"}
+    return [
+        {name: value for name, value in record.items() if name not in PLACE}
+        for _, _, record in read_records(folder)
+        if record["kind"] not in own
+    ]
+
+
+def _ids(folder: Path) -> list[str]:
+    return [record["id"] for record in _told(folder)]
+
+
+def _record(decision: Decision, key: bytes = KEY) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(Entries(key).decision(decision) + b"}")
+    return record
 
 
 def test_the_whole_record_of_a_decision(log: DecisionLog) -> None:
@@ -58,7 +76,7 @@ def test_the_whole_record_of_a_decision(log: DecisionLog) -> None:
 
     assert log.decision(decision, NO_PARENT) is decision
 
-    (record,) = read_log(log.path)
+    (record,) = _told(log.folder)
     assert record == {
         "v": 1,
         "kind": "decision",
@@ -113,7 +131,7 @@ def test_the_whole_record_of_an_event(log: DecisionLog) -> None:
         )
     )
 
-    (record,) = read_log(log.path)
+    (record,) = _told(log.folder)
     assert record == {
         "v": 1,
         "kind": "session.revoked",
@@ -132,14 +150,14 @@ def test_only_allowed_fields_are_written() -> None:
     texts = {field.name: f"canary-{field.name}" for field in fields(Decision) if field.type == "str"}
     texts |= {field.name: f"canary-{field.name}" for field in fields(Ruling) if field.type == "str"}
 
-    line = decision_line(a_decision(**texts), KEY).decode()
+    line = Entries(KEY).decision(a_decision(**texts)).decode()
 
     assert {name for name in texts if f'"canary-{name}"' not in line} == {"arguments_digest"}
 
 
 def test_a_hidden_resource_is_a_keyed_digest() -> None:
     """A resource id that must not be logged is written as a digest that cannot be guessed."""
-    record = json.loads(decision_line(a_decision(log_resource=False), KEY))
+    record = _record(a_decision(log_resource=False))
 
     assert "resource_id" not in record
     assert record["resource_digest"] == keyed_digest(KEY, "acme/site")
@@ -147,7 +165,7 @@ def test_a_hidden_resource_is_a_keyed_digest() -> None:
 
 def test_digests_depend_on_the_key() -> None:
     """Equal arguments have equal digests in one deployment and different ones in another."""
-    digests = [json.loads(decision_line(a_decision(), key))["arguments_digest"] for key in (KEY, KEY, b"x" * 32)]
+    digests = [_record(a_decision(), key)["arguments_digest"] for key in (KEY, KEY, b"x" * 32)]
 
     assert digests[0] == digests[1] != digests[2]
     assert digests[0].startswith("hmac-sha256:")
@@ -185,11 +203,10 @@ _DECISIONS = st.builds(
 @given(_DECISIONS)
 def test_any_decision_is_one_line(decision: Decision) -> None:
     """Whatever stands in a decision, its record is one line of printable ASCII that gives the texts back."""
-    line = decision_line(decision, KEY)
+    line = Entries(KEY).decision(decision) + b"}"
 
     assert line.isascii()
-    assert line.endswith(b"\n")
-    assert line[:-1].decode("ascii").isprintable()
+    assert line.decode("ascii").isprintable()
     record = json.loads(line)
     assert record["tool"] == decision.tool
     assert record["policies"] == list(decision.ruling.policies)
@@ -199,26 +216,34 @@ def test_any_decision_is_one_line(decision: Decision) -> None:
 
 def test_the_tools_name_is_bounded() -> None:
     """An agent cannot make a record as long as it likes."""
-    record = json.loads(decision_line(a_decision(tool="x" * 100_000), KEY))
+    record = _record(a_decision(tool="x" * 100_000))
 
     assert record["tool"] == "x" * 512
 
 
 def test_equal_decisions_are_equal_lines() -> None:
     """A record is a function of the decision: keys are sorted, nothing is spaced."""
-    line = decision_line(a_decision(), KEY)
+    line = Entries(KEY).decision(a_decision()) + b"}"
 
-    assert line == decision_line(a_decision(), KEY)
-    assert line == json.dumps(json.loads(line), sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    assert line == Entries(KEY).decision(a_decision()) + b"}"
+    assert line == json.dumps(json.loads(line), sort_keys=True, separators=(",", ":")).encode()
 
 
-def test_a_process_has_its_own_file(tmp_path: Path) -> None:
-    """In a shared folder a file is named after start and process, and others cannot read it."""
-    log = DecisionLog.in_folder(tmp_path / "log", key=KEY, started_at=1_800_000_000.0)
+def test_lines_are_canonical(log: DecisionLog) -> None:
+    """What stands in the file is the canonical form of what a reader parses."""
+    log.decision(a_decision(), NO_PARENT)
+    log.event(Event(kind="server.stopped", at=1.0))
     log.close()
 
-    assert log.path == tmp_path / "log" / f"decisions-20270115T080000Z-{os.getpid()}.jsonl"
-    assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+    lines = log.path.read_bytes().splitlines()
+    assert [canonical(json.loads(line)) for line in lines] == lines
+
+
+def test_others_cannot_read_the_record(log: DecisionLog) -> None:
+    """A segment and its lock are for the owner alone."""
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in log.folder.iterdir()}
+
+    assert modes == {0o600}
 
 
 def test_threads_do_not_mix_lines(log: DecisionLog) -> None:
@@ -228,135 +253,85 @@ def test_threads_do_not_mix_lines(log: DecisionLog) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: log.decision(a_decision(id=name), NO_PARENT), names))
 
-    assert sorted(_ids(log.path)) == sorted(names)
-
-
-_WRITER = """
-import sys
-from pathlib import Path
-from pdp.model import TraceParent
-from pdp.record import DecisionLog
-from pdp.testing.decisions import a_decision
-
-log = DecisionLog(Path(sys.argv[1]), key=b"k" * 32)
-for number in range(10**9):
-    print(log.decision(a_decision(id=f"dec_{number}"), TraceParent()).id, flush=True)
-"""
-
-
-def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
-    """Every decision that was answered before the process was killed is in the log."""
-    path = tmp_path / "decisions.jsonl"
-    with subprocess.Popen([sys.executable, "-c", _WRITER, path], stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout is not None
-        answered = [next(writer.stdout).strip() for _ in range(300)]
-        writer.send_signal(signal.SIGKILL)
-        answered += [line.strip() for line in writer.stdout if line.endswith("\n")]
-
-    assert _ids(path)[: len(answered)] == answered
-
-
-def test_a_full_disk_changes_no_decision() -> None:
-    """A line that cannot be written is counted and reported; the decision goes on, and the log is not healthy."""
-    reports: list[str] = []
-    log = DecisionLog(Path("/dev/full"), key=KEY, on_failure=lambda: reports.append("failed"))
-    decision = a_decision()
-
-    assert log.healthy
-    assert log.decision(decision, NO_PARENT) is decision
-    log.event(Event(kind="server.started", at=1.0))
-    log.close()
-
-    assert (log.healthy, log.failures, reports) == (False, 2, ["failed", "failed"])
-
-
-@contextmanager
-def _largest_file(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes, as on a disk that is almost full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_after_a_short_write_the_next_record_is_whole(log: DecisionLog) -> None:
-    """A line that was cut is skipped by the reader, and the line after it is not part of it."""
-    log.decision(a_decision(id="dec_1"), NO_PARENT)
-    with _largest_file(log.path.stat().st_size + 100):
-        log.decision(a_decision(id="dec_2"), NO_PARENT)
-        log.decision(a_decision(id="dec_3"), NO_PARENT)
-        cut = log.healthy, log.failures
-    log.decision(a_decision(id="dec_4"), NO_PARENT)
-
-    broken: list[int] = []
-    assert [record["id"] for record in read_log(log.path, on_broken=broken.append)] == ["dec_1", "dec_4"]
-    assert broken == [2]
-    assert (cut, log.healthy, log.failures) == ((False, 2), True, 2)
-
-
-def test_a_reopened_log_starts_on_a_fresh_line(log: DecisionLog) -> None:
-    """When the process before died inside a line, the next record does not become part of it."""
-    log.decision(a_decision(id="dec_1"), NO_PARENT)
-    log.close()
-    with log.path.open("ab") as file:
-        file.write(b'{"agent":"cod')
-
-    again = DecisionLog(log.path, key=KEY)
-    again.decision(a_decision(id="dec_2"), NO_PARENT)
-    again.close()
-
-    assert _ids(log.path) == ["dec_1", "dec_2"]
+    assert sorted(_ids(log.folder)) == sorted(names)
 
 
 @pytest.mark.parametrize("missing", [1, 2, 100])
-def test_reading_tolerates_an_incomplete_last_line(log: DecisionLog, missing: int) -> None:
-    """A log can be read while it is being written: a record counts as soon as its last brace is there."""
+def test_reading_leaves_an_incomplete_last_line_out(log: DecisionLog, missing: int) -> None:
+    """A log can be read while it is being written: a record counts as soon as its newline is there."""
     log.decision(a_decision(id="dec_1"), NO_PARENT)
     log.decision(a_decision(id="dec_2"), NO_PARENT)
     os.truncate(log.path, log.path.stat().st_size - missing)
 
-    assert _ids(log.path) == (["dec_1", "dec_2"] if missing == 1 else ["dec_1"])
+    assert _ids(log.folder) == ["dec_1"]
 
 
-@pytest.mark.parametrize("line", [b"\n", b"[]\n", b"7\n", b"\x00\x00\x00\n", b"\xff\n", b"{}}\n"])
-def test_reading_skips_what_is_no_record(log: DecisionLog, line: bytes) -> None:
+@pytest.mark.parametrize("line", [b"\n", b"[]\n", b"7\n", b"\x00\x00\x00\n", b"\xff\n", b"{}}\n", b'{"a":NaN}\n'])
+def test_reading_skips_what_is_no_record(tmp_path: Path, line: bytes) -> None:
     """Anything but a JSON object is reported by its number and skipped."""
-    with log.path.open("ab") as file:
-        file.write(line)
-    log.decision(a_decision(id="dec_1"), NO_PARENT)
+    file = tmp_path / "segment"
+    file.write_bytes(line + b'{"seq":1}\n')
 
     broken: list[int] = []
-    assert [record["id"] for record in read_log(log.path, on_broken=broken.append)] == ["dec_1"]
+    read = list(read_segment(file, on_broken=lambda _, number: broken.append(number)))
+
+    assert [(2, {"seq": 1})] == [(located.line, located.record) for located in read]
     assert broken == [1]
 
 
-def test_a_closed_log_is_not_healthy(log: DecisionLog) -> None:
-    """A decision after closing is a failure and not an exception."""
+def test_reading_keeps_fields_that_it_does_not_know(tmp_path: Path) -> None:
+    """A record of a later version that only adds fields is read."""
+    file = tmp_path / "segment"
+    file.write_bytes(b'{"kind":"decision","new":[1],"v":1}\n')
+
+    assert [{"kind": "decision", "new": [1], "v": 1}] == [located.record for located in read_segment(file)]
+
+
+def test_several_processes_are_one_log(tmp_path: Path) -> None:
+    """Each open log has a chain of its own, and readers see all records by time."""
+    logs = [DecisionLog(tmp_path, key=KEY, signer=SIGNER) for _ in range(2)]
+    for number in range(6):
+        logs[number % 2].event(Event(kind="server.started", at=2_000_000_000.0 + number))
+    for log in logs:
+        log.close()
+
+    read = [record for _, _, record in read_records(tmp_path) if record["kind"] == "server.started"]
+    assert [record["time"][17:19] for record in read] == ["20", "21", "22", "23", "24", "25"]
+    assert len({record["chain"] for record in read}) == 2
+
+
+def test_after_closing_nothing_is_written(log: DecisionLog) -> None:
+    """A decision after closing is counted as lost, and is not an exception."""
     log.close()
     log.close()
 
-    log.decision(replace(a_decision()), NO_PARENT)
+    log.decision(a_decision(), NO_PARENT)
 
-    assert (log.healthy, log.failures) == (False, 1)
+    assert (log.status().lost, _ids(log.folder)) == (1, [])
 
 
 def test_a_short_key_is_refused(tmp_path: Path) -> None:
     """A key that could be guessed makes no digests."""
     with pytest.raises(ConfigurationError, match="shorter than 32 bytes"):
-        DecisionLog(tmp_path / "decisions.jsonl", key=b"k" * 31)
+        DecisionLog(tmp_path, key=b"k" * 31, signer=SIGNER)
 
 
-def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    """The message says which file and why."""
-    with pytest.raises(ConfigurationError, match=r"cannot open the decision log `.*missing/decisions\.jsonl`: No such"):
-        DecisionLog(tmp_path / "missing" / "decisions.jsonl", key=KEY)
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """The message says which folder and why."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigurationError, match=r"cannot write the decision log in `.*file/record`: not a directory"):
+        DecisionLog(tmp_path / "file" / "record", key=KEY, signer=SIGNER)
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_is_not_followed(log: DecisionLog) -> None:
     """Whoever can make a link in the folder cannot direct the log to another file."""
-    (tmp_path / "decisions.jsonl").symlink_to(tmp_path / "elsewhere")
+    chain = log.path.name.split("-")[1]
+    log.close()
+    elsewhere = log.folder / "elsewhere"
+    elsewhere.write_bytes(b"not a line")
+    (log.folder / f"record-{chain}-000002.jsonl").symlink_to(elsewhere)
 
     with pytest.raises(ConfigurationError):
-        DecisionLog(tmp_path / "decisions.jsonl", key=KEY)
+        DecisionLog(log.folder, key=KEY, signer=SIGNER)
+    assert elsewhere.read_bytes() == b"not a line"

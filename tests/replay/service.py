@@ -13,7 +13,7 @@ from pdp.app import build
 from pdp.cli.init import prepare
 from pdp.client import Client, ClientSession
 from pdp.config import PolicySettings, ServerSettings, Settings
-from pdp.record import read_log
+from pdp.record import read_records
 from pdp.telemetry.names import SPAN_DECISION
 from pdp.testing.inprocess import write_folder
 from pdp.testing.otlp import OTLPReceiver, Value, attributes_of
@@ -62,8 +62,8 @@ def tracing() -> Iterator[OTLPReceiver]:
 
 def decision_records(folder: Path) -> list[dict[str, Any]]:
     """Return the records of all decisions in the logs of a service that `serving` ran in a folder."""
-    logs = sorted((folder / "data" / "record").glob("*.jsonl"))
-    return [record for log in logs for record in read_log(log) if record["kind"] == "decision"]
+    located = read_records(folder / "data" / "record")
+    return [record for _, _, record in located if record["kind"] == "decision"]
 
 
 def decision_spans(receiver: OTLPReceiver) -> list[dict[str, Value]]:

@@ -1,0 +1,88 @@
+"""`pdp audit`: what can be asked of the record."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from pdp.cli.output import print_json
+from pdp.record.keys import PublicKeys
+from pdp.record.verify import ChainReport, Report
+from pdp.record.verify import verify as verify_record
+
+
+@click.group()
+def audit() -> None:
+    """Ask the record what was decided, and whether it is as it was written."""
+
+
+@audit.command(
+    epilog="Example:  pdp audit verify .pdp/record --public-key .pdp/record-signing.pub.pem",
+)
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--public-key",
+    "public_keys",
+    metavar="FILE",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="The public half of the key that signs the record; once for each key that ever did.",
+)
+@click.option("--open-end", is_flag=True, help="Accept a chain that is not closed: a copy of a record in use.")
+@click.option("--missing-start", is_flag=True, help="Accept that the oldest segments have been taken away.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(folder: Path, public_keys: tuple[Path, ...], *, open_end: bool, missing_start: bool, as_json: bool) -> None:
+    """Find what was changed, dropped, inserted, repeated or reordered in a record.
+
+    Nothing but the public key is needed. Prints a line `file:line: what` for each finding. Exit code 0: the record is
+    as it was written. 1: it is not. 2: it cannot be verified.
+    """
+    report = verify_record(folder, PublicKeys.load(public_keys), open_end=open_end, missing_start=missing_start)
+    if as_json:
+        print_json(_as_json(report))
+    else:
+        _print(report)
+    sys.exit(1 if report.findings else 0)
+
+
+def _print(report: Report) -> None:
+    for finding in report.findings:
+        click.echo(str(finding))
+    if report.more_findings:
+        click.echo(f"and {report.more_findings} more")
+    for chain in report.chains:
+        click.echo(
+            f"chain {chain.chain}: {chain.records} records in {chain.segments} segments, "
+            f"up to record {chain.seq}, {_end(chain)}, {chain.hash}"
+        )
+    click.echo("the record is not as it was written" if report.findings else "the record is as it was written")
+
+
+def _end(chain: ChainReport) -> str:
+    if chain.closed:
+        return "closed"
+    return ("being written, " if chain.live else "") + f"{chain.unsigned} unsigned since {chain.signed_at or 'ever'}"
+
+
+def _as_json(report: Report) -> dict[str, object]:
+    return {
+        "findings": [{"file": str(one.file), "line": one.line, "problem": one.problem} for one in report.findings],
+        "more_findings": report.more_findings,
+        "chains": [
+            {
+                "chain": one.chain,
+                "segments": one.segments,
+                "records": one.records,
+                "seq": one.seq,
+                "hash": one.hash,
+                "unsigned": one.unsigned,
+                "signed_at": one.signed_at,
+                "closed": one.closed,
+                "live": one.live,
+            }
+            for one in report.chains
+        ],
+    }

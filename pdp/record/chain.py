@@ -1,0 +1,247 @@
+"""Write one chain: segments that follow each other, each record naming the one before, and signed checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from pdp.record.disk import Disk
+from pdp.record.envelope import CHECKPOINT, OPENED, Place, own_body, placed
+from pdp.record.keys import SigningKey
+from pdp.record.segments import segment_of
+from pdp.record.slot import other_heads, take_slot
+
+# A checkpoint follows so many records even when the interval is not over.
+UNSIGNED_RECORDS = 1000
+# A segment that could not be ended grows by so much before that is tried again.
+_POSTPONED_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotation:
+    """When a segment ends and the next one begins: at so many bytes, or so many seconds after its start."""
+
+    bytes: int = 64 * 1024 * 1024
+    seconds: float = 24 * 3600.0
+
+
+class Chain:
+    """One worker's chain in a folder. Not for several threads at once; `now` returns unix seconds.
+
+    INVARIANT: `seq` and the hash move on only when a line is wholly handed to the operating system, so that what comes
+    next always follows what is there. Methods raise `OSError`; what they did not do, the next call tries again.
+    """
+
+    def __init__(
+        self, folder: Path, *, signer: SigningKey, now: Callable[[], float], mode: str, rotation: Rotation, disk: Disk
+    ) -> None:
+        self._folder, self._signer, self._now = folder, signer, now
+        self._mode, self._rotation, self._disk = mode, rotation, disk
+        self._slot = take_slot(folder)
+        self._held = True
+        self.id = self._slot.chain
+        self.seq, self._hash = self._slot.head.seq, self._slot.head.hash.encode()
+        self._number, self._after, self._cut_bytes = self._slot.number, self._slot.after, self._slot.cut_bytes
+        self._file, self._size, self._largest, self._ends_at = -1, 0, rotation.bytes, 0.0
+        self._unsigned, self.synced_seq = 0, self.seq
+        self.generation, self._given_up = 0, dict[int, int]()
+        self.postponed = False
+        # What every line of this chain has behind its fields.
+        self._mark = b',"chain":"%b","seq":' % self.id.encode()
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def path(self) -> Path:
+        """Return the file of the present segment, or of the latest one."""
+        return segment_of(self._folder, self.id, self._number).path
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether there is a segment to write to."""
+        return self._file >= 0
+
+    @property
+    def unsigned(self) -> int:
+        """Return how many records no checkpoint covers yet."""
+        return self._unsigned
+
+    @property
+    def due(self) -> bool:
+        """Say whether `keep_up` has something to do before the next record."""
+        return self._unsigned >= UNSIGNED_RECORDS or self._size >= self._largest
+
+    def open(self) -> None:
+        """Begin a segment unless there is one."""
+        if self._file < 0:
+            self._begin(self._create(self._number + 1))
+
+    def append(self, body: bytes) -> None:
+        """Write one record. When this raises, it is not written."""
+        line = b'%b%b%d,"prev":"%b"}' % (body, self._mark, self.seq + 1, self._hash)
+        self._write(line + b"\n")
+        self._hash = sha256(line).hexdigest().encode()
+        self.seq += 1
+        self._unsigned += 1
+
+    def keep_up(self) -> None:
+        """End a segment that is large or old, and sign what should be signed by now."""
+        if self._file < 0:
+            return
+        if self._size >= self._largest or self._now() >= self._ends_at:
+            self.rotate()
+        elif self._unsigned >= UNSIGNED_RECORDS:
+            self.checkpoint()
+
+    def checkpoint(self) -> None:
+        """Sign what stands there so far, unless everything is signed."""
+        if self._file >= 0 and self._unsigned:
+            self._write_checkpoint(final=False)
+
+    def rotate(self) -> None:
+        """End the segment with a signed checkpoint and begin the next one.
+
+        The next file is made first: while that fails, the present one goes on.
+        """
+        # Not at every record once it fails.
+        self._largest, self.postponed = self._size + _POSTPONED_BYTES, True
+        following = self._create(self._number + 1)
+        try:
+            self._write_checkpoint(final=True)
+            self._sync()
+        except OSError:
+            self._remove(following)
+            raise
+        os.close(self._file)
+        self._file, self._after, self.synced_seq = -1, "closed", self.seq
+        self._begin(following)
+
+    def duplicate(self) -> int:
+        """Return a descriptor of its own for the present segment, to sync it while others write."""
+        return os.dup(self._file)
+
+    def synced(self, seq: int) -> None:
+        """Take note that everything up to a record is on the disk."""
+        self.synced_seq = max(self.synced_seq, seq)
+
+    def on_disk(self, generation: int, seq: int) -> bool | None:
+        """Say whether a record, written in a generation, is on the disk for sure; None while it may still come to it.
+
+        A generation ends with each segment that was given up; what was not synced by then never is.
+        """
+        if generation != self.generation:
+            return seq <= self._given_up[generation]
+        return True if seq <= self.synced_seq else None
+
+    def abandon(self) -> None:
+        """Write no more to the present segment: after a failed sync nobody knows what of it is on the disk."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file, self._after = -1, "failed"
+            self._given_up[self.generation] = self.synced_seq
+            self.generation += 1
+
+    def close(self) -> None:
+        """End the segment with a signed checkpoint and let the chain go. Twice is harmless."""
+        try:
+            if self._file >= 0:
+                self._write_checkpoint(final=True)
+                self._sync()
+        finally:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+            if self._held:
+                self._held = False
+                self._slot.release()
+
+    def _create(self, number: int) -> int:
+        path = segment_of(self._folder, self.id, number).path
+        file = self._disk.open_new(path)
+        try:
+            if self._mode == "durable":
+                self._disk.sync_folder(self._folder)
+        except OSError:
+            self._remove(file)
+            raise
+        return file
+
+    def _sync(self) -> None:
+        try:
+            self._disk.sync(self._file)
+        except OSError:
+            self.abandon()
+            raise
+
+    def _remove(self, following: int) -> None:
+        os.close(following)
+        self._unlink()
+
+    def _unlink(self) -> None:
+        segment_of(self._folder, self.id, self._number + 1).path.unlink(missing_ok=True)
+
+    def _begin(self, file: int) -> None:
+        """Write what a segment opens with, signed at once, so that the place after the one before is beyond doubt."""
+        at = self._now()
+        opening = own_body(
+            OPENED,
+            at,
+            after=self._after,
+            cut_bytes=self._cut_bytes,
+            heads=other_heads(self._folder, self.id),
+            key=self._signer.id,
+            mode=self._mode,
+            number=self._number + 1,
+            pid=os.getpid(),
+            synced_seq=self.synced_seq,
+        )
+        line = placed(opening, Place(self.id, self.seq + 1, self._hash.decode()))
+        signed = self._checkpoint_line(self.seq + 2, sha256(line).hexdigest(), at, final=False)
+        self._file, self._size = file, 0
+        after = self._after
+        try:
+            self._write(line + b"\n" + signed + b"\n")
+        except OSError:
+            self.abandon()
+            self._after = after
+            self._unlink()
+            raise
+        self.seq, self._hash, self._unsigned = self.seq + 2, sha256(signed).hexdigest().encode(), 0
+        self._number, self._cut_bytes = self._number + 1, 0
+        self._largest, self._ends_at = self._rotation.bytes, at + self._rotation.seconds
+        self.postponed = False
+
+    def _write_checkpoint(self, *, final: bool) -> None:
+        line = self._checkpoint_line(self.seq + 1, self._hash.decode(), self._now(), final=final)
+        self._write(line + b"\n")
+        self.seq, self._hash, self._unsigned = self.seq + 1, sha256(line).hexdigest().encode(), 0
+
+    def _checkpoint_line(self, seq: int, prev: str, at: float, *, final: bool) -> bytes:
+        place, fields = Place(self.id, seq, prev), {"final": final, "key": self._signer.id}
+        signature = self._signer.sign(placed(own_body(CHECKPOINT, at, **fields), place))
+        return placed(own_body(CHECKPOINT, at, **fields, signature=signature), place)
+
+    def _write(self, data: bytes) -> None:
+        done = 0
+        try:
+            done = self._disk.write(self._file, data)
+            while done < len(data):
+                # A full disk first cuts a write short and then refuses the rest.
+                done += self._disk.write(self._file, data[done:])
+        except OSError:
+            if done:
+                self._cut_back()
+            raise
+        self._size += len(data)
+
+    def _cut_back(self) -> None:
+        try:
+            self._disk.truncate(self._file, self._size)
+        except OSError:
+            self.abandon()

@@ -1,0 +1,47 @@
+"""Read the record: all segments of all chains as one log, also while it is being written."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pdp.record.envelope import parse_line
+from pdp.record.segments import segments_by_chain
+
+
+class Located(NamedTuple):
+    """A record with the file and the line (from 1) where it stands."""
+
+    file: Path
+    line: int
+    record: dict[str, Any]
+
+
+def read_records(folder: Path, *, on_broken: Callable[[Path, int], None] | None = None) -> Iterator[Located]:
+    """Yield the records of all segments in a folder, chains merged by time.
+
+    Within a chain the order is that of writing. Nothing is verified: a line that is no record is skipped and reported
+    to `on_broken`; what stands behind the last newline is being written and is left out. Raise `OSError` when the
+    folder cannot be read.
+    """
+    chains = [
+        chain.from_iterable(read_segment(segment.path, on_broken=on_broken) for segment in segments)
+        for segments in segments_by_chain(folder).values()
+    ]
+    if len(chains) == 1:
+        return chains[0]
+    return heapq.merge(*chains, key=lambda located: str(located.record.get("time", "")))
+
+
+def read_segment(path: Path, *, on_broken: Callable[[Path, int], None] | None = None) -> Iterator[Located]:
+    """Yield the records of one file in order, as `read_records` does."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            record = parse_line(line) if line.endswith(b"\n") else None
+            if record is not None:
+                yield Located(path, number, record)
+            elif on_broken is not None and line.endswith(b"\n"):
+                on_broken(path, number)

@@ -1,0 +1,77 @@
+"""The files of the record: which there are, which belong together, and how each one ends.
+
+A chain is what one worker writes, over all its restarts: `record-<chain>-<number>.jsonl`, numbered from 1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pdp.record.envelope import NOTHING_BEFORE, hash_of, place_of
+
+_NAME = re.compile(r"record-([0-9a-f]{12})-([0-9]{6,})\.jsonl")
+_BLOCK_BYTES = 1 << 16
+
+
+class Segment(NamedTuple):
+    """One file of one chain."""
+
+    chain: str
+    number: int
+    path: Path
+
+
+class Head(NamedTuple):
+    """The latest record of a chain: its number and its hash."""
+
+    seq: int
+    hash: str
+
+
+NO_HEAD = Head(0, NOTHING_BEFORE)
+
+
+def segment_of(folder: Path, chain: str, number: int) -> Segment:
+    """Return what the segment of this number is called."""
+    return Segment(chain, number, folder / f"record-{chain}-{number:06d}.jsonl")
+
+
+def segments_by_chain(folder: Path) -> Mapping[str, tuple[Segment, ...]]:
+    """Return the segments of each chain in order. Raise `OSError` when the folder cannot be read."""
+    found: dict[str, list[Segment]] = {}
+    for path in folder.iterdir():
+        if match := _NAME.fullmatch(path.name):
+            found.setdefault(match[1], []).append(Segment(match[1], int(match[2]), path))
+    return {chain: tuple(sorted(found[chain], key=lambda one: one.number)) for chain in sorted(found)}
+
+
+def lines_backwards(path: Path) -> Iterator[bytes]:
+    """Yield the whole lines of a file from its last to its first, without newlines; an incomplete last is left out."""
+    with path.open("rb") as file:
+        place, rest, whole = file.seek(0, os.SEEK_END), b"", False
+        while place:
+            size = min(_BLOCK_BYTES, place)
+            place -= size
+            file.seek(place)
+            lines = (file.read(size) + rest).split(b"\n")
+            rest = lines[0]
+            for line in reversed(lines[1:]):
+                if whole:
+                    yield line
+                # What stands behind the last newline is no line.
+                whole = True
+        if whole:
+            yield rest
+
+
+def head_of(segments: tuple[Segment, ...]) -> Head:
+    """Return the latest record of a chain that has a place; lines that have none are passed over."""
+    for segment in reversed(segments):
+        for line in lines_backwards(segment.path):
+            if place := place_of(line):
+                return Head(place.seq, hash_of(line))
+    return NO_HEAD

@@ -1,0 +1,279 @@
+"""Find what was changed, dropped, inserted, repeated or reordered in a record, with nothing but the public key.
+
+Each chain is read once from its beginning, line by line: memory does not grow with the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pdp.record.chain import UNSIGNED_RECORDS
+from pdp.record.envelope import CHECKPOINT, NOTHING_BEFORE, OPENED, canonical, hash_of, parse_line, place_of
+from pdp.record.keys import PublicKeys
+from pdp.record.segments import Segment, segments_by_chain
+from pdp.record.slot import held
+
+# No record is longer; a longer line is no record, and is not read into memory.
+_LONGEST_LINE = 4 * 1024 * 1024
+# A record that was wholly replaced has as many findings as lines.
+_MOST_FINDINGS = 1000
+
+_SHOWN = 32
+_MARKS = (b'"kind":"checkpoint"', b'"kind":"segment.opened"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is not as it was written: file, line (from 1; 0 for the whole file), and what."""
+
+    file: Path
+    line: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.problem}" if self.line else f"{self.file}: {self.problem}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainReport:
+    """One chain as far as it goes: how much was read, and how much of its end is not signed.
+
+    `signed_at` is the time of the last good checkpoint. `live` says that a process of this machine is writing it.
+    """
+
+    chain: str
+    segments: int
+    records: int
+    seq: int
+    hash: str
+    unsigned: int
+    signed_at: str
+    closed: bool
+    live: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was found in a folder; no `findings` means that the record is as it was written."""
+
+    chains: tuple[ChainReport, ...]
+    findings: tuple[Finding, ...]
+    more_findings: int
+
+    @property
+    def records(self) -> int:
+        """Return how many records were read."""
+        return sum(chain.records for chain in self.chains)
+
+
+def verify(folder: Path, keys: PublicKeys, *, open_end: bool = False, missing_start: bool = False) -> Report:
+    """Verify all chains in a folder.
+
+    `open_end` accepts a chain that ends without being closed, as in a copy of a record that is being written.
+    `missing_start` accepts that the oldest segments, or whole chains, have been taken away. Raise `OSError`.
+    """
+    chains = segments_by_chain(folder)
+    findings = _Findings()
+    if not chains:
+        findings.add(folder, 0, "there is no record here")
+    named = _named_heads(chains)
+    reports = []
+    for chain, segments in chains.items():
+        reader = _ChainReader(chain, keys, findings, named.get(chain, {}), missing_start=missing_start)
+        reports.append(reader.read(segments, live=held(folder, chain), open_end=open_end))
+    if not missing_start:
+        for chain in sorted(named.keys() - chains.keys()):
+            findings.add(next(iter(named[chain].values())).file, 1, f"chain `{chain}`, which is named here, is missing")
+    return Report(chains=tuple(reports), findings=tuple(findings.kept), more_findings=findings.more)
+
+
+class _Findings:
+    def __init__(self) -> None:
+        self.kept: list[Finding] = []
+        self.more = 0
+
+    def add(self, file: Path, line: int, problem: str) -> None:
+        if len(self.kept) < _MOST_FINDINGS:
+            self.kept.append(Finding(file=file, line=line, problem=problem))
+        else:
+            self.more += 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    """A record of another chain, as a segment's first line names it."""
+
+    hash: str
+    file: Path
+
+
+def _named_heads(chains: Mapping[str, tuple[Segment, ...]]) -> dict[str, dict[int, _Named]]:
+    named: dict[str, dict[int, _Named]] = {}
+    for segment in (one for segments in chains.values() for one in segments if one.path.is_file()):
+        with segment.path.open("rb") as file:
+            opened = parse_line(file.readline(_LONGEST_LINE)) or {}
+        heads = opened.get("heads")
+        for chain, head in heads.items() if isinstance(heads, dict) else ():
+            seq, _, head_hash = str(head).partition(":")
+            if seq.isascii() and seq.isdecimal():
+                named.setdefault(chain, {})[int(seq)] = _Named(hash=head_hash, file=segment.path)
+    return named
+
+
+@dataclass(slots=True, kw_only=True)
+class _Position:
+    """Where the reader stands in a chain."""
+
+    seq: int = 0
+    hash: str = NOTHING_BEFORE
+    # Nothing is known about what should follow: at a start that may be missing, and behind a broken line.
+    unknown: bool = False
+    records: int = 0
+    unsigned: int = 0
+    signed_at: str = ""
+    final: bool = False
+    named: dict[int, _Named] = field(default_factory=dict)
+
+
+class _ChainReader:
+    """Reads one chain and says what is wrong with it."""
+
+    def __init__(
+        self, chain: str, keys: PublicKeys, findings: _Findings, named: dict[int, _Named], *, missing_start: bool
+    ) -> None:
+        self._chain, self._keys, self._findings = chain, keys, findings
+        self._missing_start = missing_start
+        self._at = _Position(named=dict(named))
+        self._file, self._line = Path(), 0
+
+    def read(self, segments: tuple[Segment, ...], *, live: bool, open_end: bool) -> ChainReport:
+        at, number = self._at, 0
+        for segment in segments:
+            self._file, self._line = segment.path, 0
+            if segment.number != number + 1:
+                self._missing(number + 1, segment.number - 1)
+            number = segment.number
+            self._segment(segment, last=segment is segments[-1], growing=live or open_end)
+        self._end(growing=live or open_end)
+        return ChainReport(
+            chain=self._chain,
+            segments=len(segments),
+            records=at.records,
+            seq=at.seq,
+            hash=at.hash,
+            unsigned=at.unsigned,
+            signed_at=at.signed_at,
+            closed=at.final,
+            live=live,
+        )
+
+    def _missing(self, first: int, last: int) -> None:
+        self._at.unknown = True
+        if first > 1 or not self._missing_start:
+            names = f"segment {first} is" if first == last else f"segments {first} to {last} are"
+            self._add(f"{names} missing before this one")
+        elif first == 1:
+            # What was taken away cannot be compared with what other chains say of it.
+            self._at.named = {seq: head for seq, head in self._at.named.items() if seq > self._at.seq}
+
+    def _segment(self, segment: Segment, *, last: bool, growing: bool) -> None:
+        if segment.path.is_symlink() or not segment.path.is_file():
+            self._add("not a file")
+            self._at.unknown = True
+            return
+        self._at.final = False
+        with segment.path.open("rb") as file:
+            for self._line, line in enumerate(_lines(file), start=1):
+                if line.endswith(b"\n"):
+                    self._record(line[:-1], segment)
+                elif not (last and growing):
+                    self._incomplete(segment, last=last)
+        if not self._line and not (last and growing):
+            self._add("an empty segment")
+
+    def _incomplete(self, segment: Segment, *, last: bool) -> None:
+        following = segment.path.with_name(f"record-{segment.chain}-{segment.number + 1:06d}.jsonl")
+        opened = {}
+        if not last and following.is_file():
+            with following.open("rb") as file:
+                opened = parse_line(file.readline(_LONGEST_LINE)) or {}
+        # Half a line may stand where the disk failed; whoever went on has signed that it did.
+        if opened.get("after") != "failed" or self._at.final:
+            self._add("an incomplete line")
+
+    def _record(self, line: bytes, segment: Segment) -> None:
+        at, place = self._at, place_of(line)
+        if place is None or place.chain != self._chain:
+            self._add("not a record of this chain" if place else "not a record")
+            at.unknown = True
+            return
+        if not at.unknown and (place.seq != at.seq + 1 or place.prev != at.hash):
+            self._add(_break(at.seq + 1, place.seq))
+        if at.final:
+            self._add("a record after the end of its segment")
+        at.seq, at.hash, at.unknown = place.seq, hash_of(line), False
+        at.records += 1
+        at.unsigned += 1
+        if at.named and place.seq in at.named:
+            head = at.named.pop(place.seq)
+            if head.hash != at.hash:
+                self._add(f"not the record that `{head.file.name}` names")
+        if self._line == 1 or _MARKS[0] in line or _MARKS[1] in line:
+            self._own(line, parse_line(line) or {}, segment)
+
+    def _own(self, line: bytes, record: dict[str, Any], segment: Segment) -> None:
+        """Look at what the record keeps about itself."""
+        kind = record.get("kind")
+        if (kind == OPENED) != (self._line == 1):
+            self._add("a segment begins here" if kind == OPENED else "a segment must begin with `segment.opened`")
+        elif kind == OPENED and record.get("number") != segment.number:
+            self._add(f"this is segment {record.get('number')} under another name")
+        elif kind == CHECKPOINT:
+            self._checkpoint(line, record)
+
+    def _checkpoint(self, line: bytes, record: dict[str, Any]) -> None:
+        key_id, signature = str(record.get("key")), str(record.pop("signature", ""))
+        if key_id not in self._keys:
+            self._add(f"a checkpoint signed by the key `{key_id[:_SHOWN]}`, which was not given")
+        elif not self._keys.signed(key_id, canonical(record), signature):
+            self._add("the signature of a checkpoint is wrong")
+        elif canonical({**record, "signature": signature}) != line:
+            self._add("a checkpoint that is not written as it was signed")
+        else:
+            self._at.unsigned, self._at.signed_at = 0, str(record.get("time"))
+            self._at.final = record.get("final") is True
+
+    def _end(self, *, growing: bool) -> None:
+        at = self._at
+        if at.unsigned > UNSIGNED_RECORDS or not (at.final or growing):
+            since = f"since the checkpoint of {at.signed_at}" if at.signed_at else "since the beginning"
+            self._add(
+                f"the chain is not closed, {at.unsigned} records {since} are not signed: "
+                "its writer was killed, or the tail was cut"
+            )
+        for seq, head in sorted(at.named.items()):
+            if seq > at.seq:
+                self._add(f"the chain ends at record {at.seq}, and `{head.file.name}` names record {seq}")
+
+    def _add(self, problem: str) -> None:
+        self._findings.add(self._file, self._line, problem)
+
+
+def _break(expected: int, found: int) -> str:
+    if found == expected:
+        return "the record before this one is not the one that was followed: it was changed or replaced"
+    if found < expected:
+        return f"record {found} stands here after record {expected - 1}: repeated, inserted or out of order"
+    missing = f"record {expected} is" if found == expected + 1 else f"records {expected} to {found - 1} are"
+    return f"{missing} missing before this one"
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield lines; one that is too long for a record comes as its first bytes and an end."""
+    while line := file.readline(_LONGEST_LINE):
+        yield line if line.endswith(b"\n") or len(line) < _LONGEST_LINE else b"\n"
+        while len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+            line = file.readline(_LONGEST_LINE)
