@@ -1,0 +1,288 @@
+"""The index over the log: a SQLite file beside it that is never the truth, and can be deleted at any time.
+
+SQLite was chosen over DuckDB because several processes read and write the index at once, a million records grow by a
+few, and questions are about one session, one agent, one decision: see `README.md` for the figures.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import Any, Final, Self
+from zlib import crc32
+
+import apsw
+
+from pdp.audit.rows import INDEXES, INSERT, SCHEMA, SCHEMA_VERSION, row_of
+from pdp.audit.segments import Lines, mark_of, read_lines, segments_of, whole_bytes
+from pdp.errors import UnavailableError
+
+FILE_NAME: Final = "audit-index.sqlite"
+
+_CHUNK_BYTES = 4 * 1024 * 1024
+_BUSY_MILLISECONDS = 10_000
+_CACHE_KIBIBYTES = 64 * 1024
+# Names that one process remembers; beyond it they are looked up again.
+_MOST_NAMES = 500_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How much of the log is in the index: bytes read, bytes there are, and lines that are no records."""
+
+    read: int
+    size: int
+    broken: int
+
+    @property
+    def complete(self) -> bool:
+        """Say whether every whole line is in."""
+        return self.read >= self.size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Segment:
+    id: int
+    inode: int
+    modified: int
+    consumed: int
+    mark: int
+
+
+class AuditIndex:
+    """The index of one folder of the log. Safe for threads, and for several processes on one file.
+
+    Without `file` it lies beside the log. A file that is none of ours, damaged, or of another version is built anew.
+    Raise `UnavailableError` when it cannot be opened, written, or is locked for too long.
+    """
+
+    def __init__(self, folder: Path, file: Path | None = None) -> None:
+        self.folder = folder
+        self.file = file or folder / FILE_NAME
+        self._lock = RLock()
+        self._names: dict[str, int] = {}
+        with _explained(self.file):
+            self._connection = _open(self.file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. Twice is harmless."""
+        with self._lock:
+            self._connection.close(force=True)
+
+    def refresh(
+        self, *, most_bytes: int | None = None, on_progress: Callable[[Progress], None] | None = None
+    ) -> Progress:
+        """Read what was written since; at most about `most_bytes` of it.
+
+        A segment that was replaced is read anew, and one that is gone is forgotten. `on_progress` is told now and then.
+        """
+        left = most_bytes
+        with self._lock, _explained(self.file):
+            self._forget(set(segments_of(self.folder)))
+            for name in segments_of(self.folder):
+                while left is None or left > 0:
+                    taken = self._take(name, _CHUNK_BYTES if left is None else min(left, _CHUNK_BYTES))
+                    if not taken:
+                        break
+                    left = None if left is None else left - taken
+                    if on_progress is not None:
+                        on_progress(self.progress())
+            progress = self.progress()
+            if progress.complete:
+                self._connection.execute(INDEXES)
+            return progress
+
+    def progress(self) -> Progress:
+        """Return how much of the log is in the index."""
+        read, broken = self.rows("SELECT total(consumed), total(broken) FROM segments")[0]
+        size = 0
+        for name in segments_of(self.folder):
+            with suppress(FileNotFoundError):
+                size += whole_bytes(self.folder / name)
+        return Progress(read=int(read), size=size, broken=int(broken))
+
+    def rows(self, query: str, bindings: tuple[Any, ...] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        with self._lock, _explained(self.file):
+            return self._connection.execute(query, bindings).fetchall()
+
+    def lines(self, places: Iterable[tuple[str, int, int, int]]) -> list[bytes]:
+        """Return lines of the log by segment, place, size and checksum.
+
+        Raise `UnavailableError` when one is not what was indexed.
+        """
+        with ExitStack() as opened:
+            files: dict[str, int] = {}
+            return [self._line(name, place, size, checksum, files, opened) for name, place, size, checksum in places]
+
+    def _line(self, name: str, place: int, size: int, checksum: int, files: dict[str, int], opened: ExitStack) -> bytes:
+        try:
+            if name not in files:
+                files[name] = os.open(self.folder / name, os.O_RDONLY | os.O_CLOEXEC)
+                opened.callback(os.close, files[name])
+            line = os.pread(files[name], size, place)
+        except OSError:
+            line = b""
+        if crc32(line) != checksum or len(line) != size:
+            self._distrust(name)
+            raise UnavailableError(
+                f"`{name}` was changed at byte {place} after it was indexed; ask again, and run `pdp audit verify`"
+            )
+        return line
+
+    # Reading the log.
+
+    def _forget(self, present: set[str]) -> None:
+        for segment_id, name in self.rows("SELECT id, name FROM segments"):
+            if name not in present:
+                with self._writing():
+                    self._drop(segment_id)
+
+    def _take(self, name: str, most_bytes: int) -> int:
+        """Index the next lines of a segment in one transaction; return how many bytes that were, 0 at its end."""
+        path = self.folder / name
+        with self._writing():
+            try:
+                stat = path.stat()
+                segment = self._trusted(name, path, stat)
+                if segment.consumed == stat.st_size:
+                    return 0
+                found = read_lines(path, segment.consumed, stat.st_size, most_bytes)
+                mark = mark_of(path, found.end)
+            except FileNotFoundError:
+                # Archived between listing and reading; the next refresh forgets it.
+                return 0
+            broken = self._insert(segment.id, found)
+            self._connection.execute(
+                "UPDATE segments SET inode=?, modified=?, consumed=?, mark=?, broken=broken+? WHERE id=?",
+                (stat.st_ino, stat.st_mtime_ns, found.end, mark, broken, segment.id),
+            )
+            return found.end - found.start
+
+    def _trusted(self, name: str, path: Path, stat: os.stat_result) -> _Segment:
+        """Return what is known of a segment; nothing, when its file is another one than the file that was read."""
+        found = self.rows("SELECT id, inode, modified, consumed, mark FROM segments WHERE name = ?", (name,))
+        if found:
+            segment = _Segment(**dict(zip(("id", "inode", "modified", "consumed", "mark"), found[0], strict=True)))
+            untouched = (segment.inode, segment.modified) == (stat.st_ino, stat.st_mtime_ns)
+            rewritten = segment.inode == stat.st_ino and segment.consumed == stat.st_size and not untouched
+            same = segment.consumed <= stat.st_size and mark_of(path, segment.consumed) == segment.mark
+            if untouched or (same and not rewritten):
+                return segment
+            self._drop(segment.id)
+        self._connection.execute(
+            "INSERT INTO segments (name, inode, modified, consumed, mark, broken) VALUES (?, ?, ?, 0, 0, 0)",
+            (name, stat.st_ino, stat.st_mtime_ns),
+        )
+        return _Segment(
+            id=self._connection.last_insert_rowid(), inode=stat.st_ino, modified=stat.st_mtime_ns, consumed=0, mark=0
+        )
+
+    def _drop(self, segment_id: int) -> None:
+        self._connection.execute("DELETE FROM records WHERE segment = ?", (segment_id,))
+        self._connection.execute("DELETE FROM segments WHERE id = ?", (segment_id,))
+
+    def _distrust(self, name: str) -> None:
+        with self._lock, self._writing():
+            for (segment_id,) in self.rows("SELECT id FROM segments WHERE name = ?", (name,)):
+                self._drop(segment_id)
+
+    def _insert(self, segment_id: int, found: Lines) -> int:
+        rows, broken = [], 0
+        texts: set[str] = set()
+        for place, line in found.placed():
+            row = row_of(line)
+            if row is None:
+                broken += 1
+                continue
+            rows.append((place, row))
+            texts.update(row[1])
+        numbers = self._numbers(texts)
+        self._connection.executemany(
+            INSERT, ((segment_id, place, *own, *(numbers[text] for text in named)) for place, (own, named) in rows)
+        )
+        return broken
+
+    def _numbers(self, texts: Iterable[str]) -> dict[str, int | None]:
+        if len(self._names) > _MOST_NAMES:
+            self._names.clear()
+        unknown = [text for text in texts if text and text not in self._names]
+        self._connection.executemany("INSERT OR IGNORE INTO names (text) VALUES (?)", [(text,) for text in unknown])
+        new = {text: self.rows("SELECT id FROM names WHERE text = ?", (text,))[0][0] for text in unknown}
+        numbers: dict[str, int | None] = {"": None}
+        numbers |= {text: new.get(text) or self._names[text] for text in texts if text}
+        self._learned |= new
+        return numbers
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the one lock for writing, which other processes respect, until all is written or none of it."""
+        self._learned: dict[str, int] = {}
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+        # INVARIANT: only what is committed is remembered.
+        self._names |= self._learned
+
+
+def _open(file: Path) -> apsw.Connection:
+    try:
+        return _connected(file)
+    except (apsw.NotADBError, apsw.CorruptError, _OtherVersionError):
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{file}{suffix}").unlink(missing_ok=True)
+        return _connected(file)
+
+
+class _OtherVersionError(Exception):
+    """The index was made by another version: build it anew."""
+
+
+def _connected(file: Path) -> apsw.Connection:
+    # The file tells who did what when: for nobody else to read.
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    connection = apsw.Connection(str(file.absolute()))
+    try:
+        connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        connection.execute(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-{_CACHE_KIBIBYTES}")
+        if connection.execute("PRAGMA user_version").get != SCHEMA_VERSION:
+            _create(connection)
+    except BaseException:
+        connection.close(force=True)
+        raise
+    return connection
+
+
+def _create(connection: apsw.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    # Another process may have been first.
+    if connection.execute("PRAGMA user_version").get != SCHEMA_VERSION:
+        if connection.execute("SELECT count(*) FROM sqlite_schema").get:
+            raise _OtherVersionError
+        connection.execute(f"{SCHEMA} PRAGMA user_version={SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except apsw.BusyError:
+        raise UnavailableError(f"the index of the record is being written by another process: `{file}`") from None
+    except (apsw.Error, OSError) as error:
+        problem = getattr(error, "strerror", None) or str(error) or "input or output failed"
+        raise UnavailableError(f"the index of the record cannot be used: `{file}`: {problem.lower()}") from None

@@ -1,0 +1,146 @@
+"""The investigator's questions, asked of the index and answered with lines of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pdp.audit.index import AuditIndex
+from pdp.audit.plan import revocation_plan
+from pdp.audit.rows import Deed
+from pdp.audit.sessions import SessionFacts, ancestry, facts_of
+from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Selector, Touch
+from pdp.audit.where import Where
+from pdp.errors import NotFoundError
+
+_BATCH = 1000
+# Deeper than any limit of delegation; ends a walk through records that somebody wrote by hand.
+_DEEPEST = 64
+
+_FOUND = "r.at, s.name, r.place, r.size, r.checksum"
+_JOINED = "records r CROSS JOIN segments s ON s.id = r.segment"
+_ORDER = "ORDER BY r.at, s.name, r.place"
+
+
+class Search:
+    """Answers from one index; whoever asks refreshes it first. Safe for threads.
+
+    A record of a `tenant` that is given elsewhere is unknown here; None means all tenants. What belongs to no tenant
+    (bundles, start and stop, a call with an unknown handle) is shown to whoever sees all of them.
+    """
+
+    def __init__(self, index: AuditIndex) -> None:
+        self._index = index
+
+    def show(self, ref: str, *, tenant: str | None = None) -> Found:
+        """Return the record of a decision. Raise `NotFoundError` for an unknown id."""
+        where = Where(tenant=tenant).text("r.ref", ref)
+        found = self._found(f"{where.clause} {_ORDER} LIMIT 1", where)
+        if not found:
+            raise NotFoundError(f"no such decision: `{ref}`")
+        return found[0]
+
+    def page(self, which: Filter, *, after: Mark | None = None, limit: int) -> list[Found]:
+        """Return the next records in order of time; less than `limit` of them at the end."""
+        where = Where.of(which)
+        if after is not None:
+            where.condition("r.at >= ?", after.at)
+            where.condition("(r.at, s.name, r.place) > (?, ?, ?)", after.at, after.segment, after.place)
+        return self._found(f"{where.clause} {_ORDER} LIMIT {int(limit)}", where)
+
+    def latest(self, which: Filter, *, limit: int) -> list[Found]:
+        """Return the last records, in order of time."""
+        where = Where.of(which)
+        order = "ORDER BY r.at DESC, s.name DESC, r.place DESC"
+        return self._found(f"{where.clause} {order} LIMIT {int(limit)}", where)[::-1]
+
+    def all(self, which: Filter) -> Iterator[Found]:
+        """Yield every record in order of time."""
+        after = None
+        while found := self.page(which, after=after, limit=_BATCH):
+            yield from found
+            after = found[-1].mark
+
+    def touched(self, which: Filter, *, limit: int, after: tuple[str, str, str, str] | None = None) -> list[Touch]:
+        """Return what was reached or tried, sorted by server, tool, type and id of the resource.
+
+        `after` is the last of these four of the page before.
+        """
+        where = Where.of(which).condition("r.allowed IS NOT NULL")
+        rows = self._index.rows(
+            f"""SELECT * FROM (
+              SELECT coalesce(server.text, '') server, coalesce(tool.text, '') tool, coalesce(kind.text, '') kind,
+                     coalesce(resource.text, '') resource, allowed, denied, first_at, last_at
+              FROM (
+                SELECT r.server, r.tool, r.resource_type, r.resource, sum(r.allowed) allowed,
+                       sum(1 - r.allowed) denied, min(r.at) first_at, max(r.at) last_at
+                FROM records r {where.clause} GROUP BY r.server, r.tool, r.resource_type, r.resource
+              ) t LEFT JOIN names server ON server.id = t.server LEFT JOIN names tool ON tool.id = t.tool
+              LEFT JOIN names kind ON kind.id = t.resource_type LEFT JOIN names resource ON resource.id = t.resource
+            ) {"WHERE (server, tool, kind, resource) > (?, ?, ?, ?)" if after else ""}
+            ORDER BY server, tool, kind, resource LIMIT {int(limit)}""",
+            (*where.bindings, *(after or ())),
+        )
+        return [
+            Touch(
+                server=server,
+                tool=tool,
+                resource_type=kind,
+                resource_id=resource,
+                allowed=allowed,
+                denied=denied,
+                first_at=first / 1e6,
+                last_at=last / 1e6,
+            )
+            for server, tool, kind, resource, allowed, denied, first, last in rows
+        ]
+
+    def approvals(self, session_or_decision: str, *, now_at: float, tenant: str | None = None) -> list[Approval]:
+        """Return who approved a session, or the session of a decision, and every session above it: nearest first.
+
+        Raise `NotFoundError` for an unknown id.
+        """
+        session_id = session_or_decision
+        if not self._knows_session(session_id, tenant):
+            session_id = str(self.show(session_or_decision, tenant=tenant).record().get("session_id", ""))
+        if not session_id:
+            raise NotFoundError(f"the decision `{session_or_decision}` belongs to no session: its handle was unknown")
+        chain = ancestry(self._index, session_id, _DEEPEST)
+        return [self._approval(facts) for facts in facts_of(self._index, chain, now_at=now_at)]
+
+    def plan(self, selector: Selector, *, now_at: float, limit: int, after: str = "") -> list[PlannedSession]:
+        """Return the sessions to revoke, as `revocation_plan` says."""
+        return revocation_plan(self._index, selector, now_at=now_at, limit=limit, after=after)
+
+    def _knows_session(self, session_id: str, tenant: str | None) -> bool:
+        where = Where(tenant=tenant).name("r.session", session_id)
+        return bool(self._index.rows(f"SELECT 1 FROM records r {where.clause} LIMIT 1", where.bindings))
+
+    def _approval(self, facts: SessionFacts) -> Approval:
+        where = Where().name("r.session", facts.session_id)
+        where.condition(f"r.deed IN ({Deed.REQUESTED:d}, {Deed.APPROVED:d}, {Deed.DELEGATED:d})")
+        by_kind = {str(one["kind"]): one for one in (found.record() for found in self._found(where.clause, where))}
+        requested = by_kind.get("session.requested", {})
+        approved = by_kind.get("session.approved", {})
+        told = approved.get("facts", {})
+        return Approval(
+            session_id=facts.session_id,
+            user=facts.user,
+            agent=facts.agent,
+            state=facts.state,
+            parent_id=facts.parent_id,
+            requested_by=str(requested.get("caller_id", "")),
+            requested_at=facts.requested_at,
+            approved_by=str(told.get("by", approved.get("caller_id", ""))),
+            approved_at=facts.approved_at,
+            delegated=facts.delegated,
+            grants=tuple(grant for grant in str(told.get("grants", "")).split(",") if grant),
+            expires_at=facts.expires_at,
+        )
+
+    def _found(self, rest: str, where: Where) -> list[Found]:
+        rows = self._index.rows(f"SELECT {_FOUND} FROM {_JOINED} {rest}", where.bindings)
+        lines = self._index.lines((name, place, size, checksum) for _, name, place, size, checksum in rows)
+        return [
+            Found(mark=Mark(at=at, segment=name, place=place), line=line)
+            for (at, name, place, *_), line in zip(rows, lines, strict=True)
+        ]

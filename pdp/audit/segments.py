@@ -1,0 +1,93 @@
+"""Read the log's files by place: which there are, and the whole lines behind a byte."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+from pdp.record.segments import segments_by_chain
+
+_MARK_BYTES = 4096
+# A record is a few kilobytes. What goes on for longer without a newline is no log, and is not kept in memory.
+_LINE_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """Whole lines of a segment from `start`, each with its newline; `end` is where the next one begins."""
+
+    start: int
+    end: int
+    lines: tuple[bytes, ...]
+
+    def placed(self) -> Iterator[tuple[int, bytes]]:
+        """Yield each line with its place in bytes."""
+        place = self.start
+        for line in self.lines:
+            yield place, line
+            place += len(line)
+
+
+def segments_of(folder: Path) -> list[str]:
+    """Return the names of the segments in a folder, those of a chain in order. A folder that is not there has none."""
+    try:
+        chains = segments_by_chain(folder).values()
+    except FileNotFoundError:
+        return []
+    return [segment.path.name for chain in chains for segment in chain]
+
+
+def read_lines(path: Path, start: int, end: int, most_bytes: int) -> Lines:
+    """Read whole lines between two places: at most `most_bytes`, but at least one line if a whole one is there.
+
+    What stands behind the last newline is being written, or was cut by a crash, and is left for later.
+    """
+    with path.open("rb", buffering=0) as file:
+        content = _read(file.fileno(), start, min(end - start, most_bytes))
+        while b"\n" not in content and start + len(content) < end and len(content) < _LINE_BYTES:
+            more = _read(file.fileno(), start + len(content), min(end - start - len(content), most_bytes))
+            if not more:
+                break
+            content += more
+    if b"\n" not in content:
+        content = content if len(content) >= _LINE_BYTES else b""
+        return Lines(start=start, end=start + len(content), lines=(content,) if content else ())
+    whole = content[: content.rfind(b"\n") + 1]
+    lines = tuple(line + b"\n" for line in whole.split(b"\n")[:-1])
+    return Lines(start=start, end=start + len(whole), lines=lines)
+
+
+def whole_bytes(path: Path) -> int:
+    """Return how many bytes of a file are whole lines."""
+    with path.open("rb", buffering=0) as file:
+        end = os.fstat(file.fileno()).st_size
+        while end > 0:
+            start = max(end - _MARK_BYTES, 0)
+            place = _read(file.fileno(), start, end - start).rfind(b"\n")
+            if place >= 0:
+                return start + place + 1
+            end = start
+    return 0
+
+
+def mark_of(path: Path, end: int) -> int:
+    """Return a number that tells the first `end` bytes of a file from other ones: of how they begin and how they end.
+
+    It notices a file that was replaced. What was changed in between is found by `pdp audit verify`.
+    """
+    with path.open("rb", buffering=0) as file:
+        head = os.pread(file.fileno(), min(end, _MARK_BYTES), 0)
+        tail = os.pread(file.fileno(), min(end, _MARK_BYTES), max(end - _MARK_BYTES, 0))
+    return crc32(tail, crc32(head))
+
+
+def _read(file: int, start: int, size: int) -> bytes:
+    parts = []
+    while size > 0 and (part := os.pread(file, size, start)):
+        parts.append(part)
+        start += len(part)
+        size -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,189 @@
+"""What an investigator asks for and gets, as frozen values. Times are unix seconds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from pdp.errors import InvalidRequestError
+
+DECISION = "decision"
+
+
+class State(Enum):
+    """Where a session stands by the record. UNKNOWN: its beginning is not in the record that is left."""
+
+    REQUESTED = "requested"
+    ACTIVE = "active"
+    DENIED = "denied"
+    ENDED = "ended"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    UNKNOWN = "unknown"
+
+
+# In doubt a session is live: one revocation too many is harmless.
+LIVE_STATES = frozenset({State.REQUESTED, State.ACTIVE, State.UNKNOWN})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A span of time: from `since_at` on, before `until_at`. None leaves a side open."""
+
+    since_at: float | None = None
+    until_at: float | None = None
+
+    @property
+    def open(self) -> bool:
+        """Say whether it leaves nothing out."""
+        return self.since_at is None and self.until_at is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which records. Empty fields do not filter; `outcome` is `allow` or `deny` and selects decisions.
+
+    `delegated` counts sessions below `session_id` as well. `tenant` None means all of them.
+    """
+
+    session_id: str = ""
+    user: str = ""
+    agent: str = ""
+    caller_id: str = ""
+    outcome: str = ""
+    kind: str = ""
+    window: Window = Window()
+    delegated: bool = False
+    tenant: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Mark:
+    """Where a record stands in the one order of all segments: by time, then segment, then place in bytes.
+
+    `at` is microseconds since 1970.
+    """
+
+    at: int
+    segment: str
+    place: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One record: where it stands, and its line as it was written."""
+
+    mark: Mark
+    line: bytes = field(repr=False)
+
+    def record(self) -> dict[str, Any]:
+        """Return the record as an object."""
+        found: dict[str, Any] = json.loads(self.line)
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touch:
+    """One thing that was reached or tried: a tool with the resource that its calls were mapped to.
+
+    `resource_id` holds a keyed digest where the catalogue keeps the id out of the record.
+    """
+
+    server: str
+    tool: str
+    resource_type: str
+    resource_id: str
+    allowed: int
+    denied: int
+    first_at: float
+    last_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """How one session came to be. `approved_by` is a person, or the parent session's id when it was `delegated`."""
+
+    session_id: str
+    user: str
+    agent: str
+    state: State
+    parent_id: str = ""
+    requested_by: str = ""
+    requested_at: float = 0.0
+    approved_by: str = ""
+    approved_at: float = 0.0
+    delegated: bool = False
+    grants: tuple[str, ...] = ()
+    expires_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSession:
+    """One live session to revoke. `matched` is False when it is named only because a session above it is."""
+
+    session_id: str
+    user: str
+    agent: str
+    state: State
+    matched: bool
+    parent_id: str
+    expires_at: float
+    allowed: int
+    denied: int
+    last_call_at: float
+
+
+SELECTOR_KINDS = ("session", "user", "agent", "pep", "approver", "tool", "server", "resource", "bundle")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """Which sessions a plan is about: all that is named must hold.
+
+    `tool` (`server/tool`), `server`, `resource` (an id, or its digest as recorded) and `bundle` (a version) are about
+    one call of the session, an allowed one unless `tried` counts denied ones too; `approver` is about its approval;
+    `pep` about such a call, or else about any call or the request. The window bounds the same call or approval, and
+    without one of those any record of the session.
+    """
+
+    session: str = ""
+    user: str = ""
+    agent: str = ""
+    pep: str = ""
+    approver: str = ""
+    tool: str = ""
+    server: str = ""
+    resource: str = ""
+    bundle: str = ""
+    window: Window = Window()
+    tried: bool = False
+    tenant: str | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Say whether it names nothing, and so would select every session."""
+        return self.window.open and not any(getattr(self, kind) for kind in SELECTOR_KINDS)
+
+    @property
+    def about_calls(self) -> bool:
+        """Say whether it is about one call of a session."""
+        return bool(self.tool or self.server or self.resource or self.bundle)
+
+
+def selector_of(texts: tuple[str, ...], *, window: Window, tried: bool = False, tenant: str | None = None) -> Selector:
+    """Read selectors such as `agent:coder`. Raise `InvalidRequestError` naming the one that is none."""
+    named: dict[str, str] = {}
+    for text in texts:
+        kind, colon, value = text.partition(":")
+        if kind not in SELECTOR_KINDS or not colon or not value:
+            raise InvalidRequestError("selector", f"`{text}` must read `KIND:VALUE`, with {', '.join(SELECTOR_KINDS)}")
+        if kind == "tool" and "/" not in value:
+            raise InvalidRequestError("selector", f"`{text}` must read `tool:SERVER/TOOL`")
+        if named.setdefault(kind, value) != value:
+            raise InvalidRequestError("selector", f"`{kind}` stands twice, and no session has both")
+    selector = Selector(window=window, tried=tried, tenant=tenant, **named)
+    if selector.empty:
+        raise InvalidRequestError("selector", "name at least one, or a window; otherwise every session is meant")
+    return selector
