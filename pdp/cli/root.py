@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, Place] = {
     "session": Place("pdp.cli.session", "Request, approve, show and end sessions."),
     "tools": Place("pdp.cli.tools", "Import, list and compare the tools that policies are about."),
     "check": Place("pdp.cli.bundle", "Check a policy folder."),
+    "diff": Place("pdp.cli.diff", "Compare two bundles: policies, and decisions."),
     "schema": Place("pdp.cli.bundle", "Print the whole Cedar schema of a policy folder."),
     "audit": Place("pdp.cli.audit", "Ask the record what was decided, and whether it is as it was written."),
     "version": Place("pdp.cli.version", "Print the version."),

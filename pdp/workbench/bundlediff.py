@@ -1,0 +1,161 @@
+"""Compare two bundles: the policies that differ, and the calls that are decided otherwise.
+
+A call without a decision (its session cannot be opened, its tool is not known) counts as denied, on either side: what
+is newly allowed is never hidden by a test that does not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.model import Basis, Ruling
+from pdp.policy.bundle import Bundle
+from pdp.workbench.runner import CaseResult, run
+from pdp.workbench.suite import Suite
+
+
+class Effect(Enum):
+    """What a change of the bundle does to a call, the most dangerous first."""
+
+    NEWLY_ALLOWED = "newly allowed"
+    NEWLY_DENIED = "newly denied"
+    NEWLY_ERRING = "newly erring"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChange:
+    """A policy that one bundle has and the other has not, or has otherwise. The place is in the bundle that has it."""
+
+    id: str
+    kind: Literal["added", "removed", "changed"]
+    effect: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one bundle says of a call. `problem` says why there is no decision; then the call counts as denied."""
+
+    allowed: bool = False
+    basis: str = ""
+    policies: tuple[str, ...] = ()
+    erring: bool = False
+    problem: str = ""
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"no decision ({self.problem})"
+        words = f"{'allow' if self.allowed else 'deny'} {self.basis}"
+        return f"{words} by {', '.join(self.policies)}" if self.policies else words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallChange:
+    """A call that the two bundles decide otherwise. `name` says which, `what` is its action."""
+
+    name: str
+    what: str
+    effect: Effect
+    was: Answer
+    now: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallsDifference:
+    """What became of a set of calls: how many were compared, and those that changed, in their order."""
+
+    compared: int
+    changes: tuple[CallChange, ...]
+
+    def having(self, effect: Effect) -> tuple[CallChange, ...]:
+        """Return the changes of one kind."""
+        return tuple(change for change in self.changes if change.effect is effect)
+
+
+def compare_policies(old: Bundle, new: Bundle) -> tuple[PolicyChange, ...]:
+    """Return the policies that were added, removed or changed, by id. Another place of the same text is no change."""
+    changes = []
+    for name in sorted(old.policies.keys() | new.policies.keys()):
+        before, after = old.policies.get(name), new.policies.get(name)
+        if before is not None and after is not None and before.text == after.text:
+            continue
+        place = after or before
+        if place is not None:
+            kind: Literal["added", "removed", "changed"]
+            kind = "changed" if before and after else "added" if after else "removed"
+            changes.append(PolicyChange(id=name, kind=kind, effect=place.effect, file=place.file, line=place.line))
+    return tuple(changes)
+
+
+def compare_files(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return the names of other files than policies that differ: tools, directory, schema and the rest."""
+    names = sorted(name for name in old.keys() | new.keys() if not name.endswith(".cedar"))
+    return tuple(name for name in names if old.get(name) != new.get(name))
+
+
+def compare_calls(
+    old: Bundle,
+    new: Bundle,
+    suites: Iterable[Suite],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    done: Callable[[CaseResult], None] = lambda _: None,
+) -> CallsDifference:
+    """Decide every case of the suites by both bundles, and say which are decided otherwise.
+
+    What the cases expect does not matter. `done` is told of each decision of either bundle.
+    """
+    known = tuple(suites)
+    before = run(old, known, limits=limits, done=done).results
+    after = run(new, known, limits=limits, done=done).results
+    pairs = zip(before, after, strict=True)
+    changes = [change for was, now in pairs if (change := _change(was, now)) is not None]
+    return CallsDifference(compared=len(before), changes=tuple(changes))
+
+
+def by_policy(changes: Sequence[CallChange]) -> dict[tuple[str, str], list[CallChange]]:
+    """Group changes by what decided before and what decides now, the largest group first."""
+    groups: dict[tuple[str, str], list[CallChange]] = {}
+    for change in changes:
+        groups.setdefault((str(change.was), str(change.now)), []).append(change)
+    return dict(sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])))
+
+
+def effect_of(was: Answer, now: Answer) -> Effect | None:
+    """Return what changed for a call, or None. A deny for another reason is no change, unless it errs now."""
+    if now.erring and not was.erring:
+        return Effect.NEWLY_ERRING
+    if was.allowed == now.allowed:
+        return None
+    return Effect.NEWLY_ALLOWED if now.allowed else Effect.NEWLY_DENIED
+
+
+def answer_of(ruling: Ruling) -> Answer:
+    """Return what a ruling says, as far as two bundles are compared by it."""
+    return Answer(
+        allowed=ruling.allowed,
+        basis=ruling.basis.value,
+        policies=ruling.policies,
+        erring=Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis),
+    )
+
+
+def _answer(result: CaseResult) -> Answer:
+    if result.ruling is not None:
+        return answer_of(result.ruling)
+    return Answer(problem=result.problems[0] if result.problems else "not run")
+
+
+def _change(was: CaseResult, now: CaseResult) -> CallChange | None:
+    before, after = _answer(was), _answer(now)
+    effect = effect_of(before, after)
+    if effect is None:
+        return None
+    case = now.case
+    what = case.step.value if case.step is not None else case.call
+    return CallChange(name=case.id, what=what, effect=effect, was=before, now=after)

@@ -1,0 +1,167 @@
+"""`pdp diff`: two bundles side by side, from folders and from git."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.serving import POLICIES, write_bundle
+
+CASES = """
+sessions: {work: {user: alice, agent: coder, tools: ["files/*"]}}
+calls:
+  read: {tool: files/read, arguments: {path: notes}}
+  write: {tool: files/write}
+cases:
+  - {case: read, session: work, call: read, expect: allow}
+  - {case: write, session: work, call: write, expect: deny}
+"""
+WIDER = '\n@id("files/write-always") permit (principal, action == Action::"files/write", resource);\n'
+
+
+def written(folder: Path, more: str = "", cases: str = CASES) -> Path:
+    """Write a bundle with test cases; `more` is policies beside the usual ones."""
+    write_bundle(folder, policies={"files": POLICIES["files"] + more})
+    (folder / "tests").mkdir(exist_ok=True)
+    (folder / "tests/files_test.yaml").write_text(cases, encoding="utf-8")
+    return folder
+
+
+def git(*words: str) -> None:
+    """Run git in the present folder, as somebody."""
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *who, *words], check=True, capture_output=True)
+
+
+def test_equal_bundles(run: Run) -> None:
+    """Nothing is said but how much was compared."""
+    old, new = written(Path("old")), written(Path("new"))
+
+    done = run("diff", str(old), str(new))
+
+    assert (0, "2 calls of the test cases compared: 0 newly allowed, 0 newly denied, 0 newly erring\n", "") == (
+        done.exit_code,
+        done.stdout,
+        done.stderr,
+    )
+
+
+def test_what_is_newly_allowed_fails(run: Run) -> None:
+    """The call is named with what decided before and now; exit code 2, unless it was meant."""
+    old, new = written(Path("old")), written(Path("new"), WIDER)
+
+    done = run("diff", str(old), str(new))
+    meant = run("diff", str(old), str(new), "--allow-widening")
+
+    assert [
+        "+ permit files/write-always  files.cedar:8",
+        "2 calls of the test cases compared: 1 newly allowed, 0 newly denied, 0 newly erring",
+        "",
+        "newly allowed: 1",
+        "    was: deny default_deny",
+        "    now: allow permit by files/write-always",
+        "      write  tests/files_test.yaml: write",
+    ] == done.stdout.splitlines()
+    assert (2, 0) == (done.exit_code, meant.exit_code)
+
+
+def test_what_is_newly_denied_does_not_fail(run: Run) -> None:
+    """The other way round is told, and is no failure."""
+    old, new = written(Path("old"), WIDER), written(Path("new"))
+
+    done = run("diff", str(old), str(new), "--json")
+
+    told = json.loads(done.stdout)
+    assert (0, [("tests/files_test.yaml: write", "newly_denied")]) == (
+        done.exit_code,
+        [(one["call"], one["effect"]) for one in told["changes"]],
+    )
+    assert [("files/write-always", "removed")] == [(one["id"], one["kind"]) for one in told["policies"]]
+
+
+def test_a_deleted_case_is_replayed_all_the_same(run: Run) -> None:
+    """Whoever widens a policy and deletes the case that shows it is found out."""
+    old, new = (
+        written(Path("old")),
+        written(Path("new"), WIDER, CASES.replace("call: write, expect: deny", "call: read, expect: allow")),
+    )
+
+    done = run("diff", str(old), str(new))
+
+    assert 2 == done.exit_code
+    assert "newly allowed: 1" in done.stdout
+
+
+def test_without_cases_it_says_so(run: Run) -> None:
+    """No calls compared must not look like no calls changed."""
+    old, new = write_bundle(Path("old")), write_bundle(Path("new"), policies={"files": POLICIES["files"] + WIDER})
+
+    done = run("diff", str(old), str(new))
+
+    assert ["+ permit files/write-always  files.cedar:8", "no calls of the test cases to compare"] == (
+        done.stdout.splitlines()
+    )
+
+
+@pytest.mark.parametrize("revision", ["HEAD", "HEAD:policies", "first"])
+def test_revisions_of_git(run: Run, revision: str) -> None:
+    """A revision means the same folder as it was then, whatever the working tree holds."""
+    written(Path("policies"))
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    git("tag", "first")
+    written(Path("policies"), WIDER)
+
+    done = run("diff", revision, "policies")
+
+    assert 2 == done.exit_code
+    assert "newly allowed: 1" in done.stdout.splitlines()
+
+
+def test_two_revisions_from_below_the_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides may be revisions, and paths are those of the present folder."""
+    written(Path("team/policies"))
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    written(Path("team/policies"), WIDER)
+    git("commit", "-a", "-m", "second")
+    shutil.rmtree("team/policies")
+    monkeypatch.chdir("team")
+
+    done = run("diff", "HEAD~1", "HEAD", "--allow-widening")
+
+    assert (0, True) == (done.exit_code, "newly allowed: 1" in done.stdout)
+
+
+@pytest.mark.parametrize("source", ["nowhere", "--output=x", "HEAD:nowhere", ":policies"])
+def test_what_is_no_bundle_is_refused(run: Run, source: str) -> None:
+    """Neither folder nor revision; nothing of it reaches git as a flag."""
+    written(Path("policies"))
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+
+    done = run("diff", "--", source, "policies")
+
+    assert 2 == done.exit_code
+    assert f"error: `{source}` is" in done.stderr
+    assert not Path("x").exists()
+
+
+def test_a_log_is_replayed_too(run: Run) -> None:
+    """An empty log changes nothing and is told; a folder that is not there is refused."""
+    old, new = written(Path("old")), written(Path("new"))
+    Path("record").mkdir()
+
+    done = run("diff", str(old), str(new), "--log", "record")
+    gone = run("diff", str(old), str(new), "--log", "nowhere")
+
+    assert "no calls of the decision log to compare" == done.stdout.splitlines()[-1]
+    assert (2, "error: --log: `nowhere` is no folder\n") == (gone.exit_code, gone.stderr)

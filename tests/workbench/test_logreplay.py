@@ -1,0 +1,242 @@
+"""A decision log, written by the real thing, replayed through two bundles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.app import Embedded, open_embedded
+from pdp.limits import DEFAULT_LIMITS
+from pdp.model import Call, Caller, Role
+from pdp.policy.bundle import Bundle, load_bundle
+from pdp.record import DecisionLog, SigningKey, read_records
+from pdp.registrar import SessionRequest
+from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
+from pdp.workbench.bundlediff import Effect
+from pdp.workbench.logreplay import FACT_CHARACTERS, LogDifference, compare_records
+
+SESSIONS = """
+@id("sessions/all")
+permit (principal, action in [Action::"pdp/request_session", Action::"pdp/approve_session"], resource);
+@id("sessions/delegate") permit (principal, action == Action::"pdp/delegate_session", resource);
+"""
+DIRECTORY = """
+user_groups: {staff: {}}
+users: {ada: {groups: [staff]}, bob: {}, approver: {}}
+agents: {coder: {ceiling: ["files/*"]}, helper: {ceiling: ["files/read"]}}
+entities: [{type: Thing, id: mine, attributes: {owner: {type: User, id: ada}}}]
+"""
+OVERLAY = """
+tools:
+  read: {risk: read_only}
+  drop: {risk: destructive, resource: {type: Thing, id: "{path}"}}
+  hide: {risk: mutating, resource: {type: Thing, id: "{path}", log: digest}}
+"""
+PATH = {"path": {"type": "string"}}
+TOOLS = {"files": [tool(name, PATH, ["path"]) for name in ("read", "drop", "hide")]}
+
+GATEWAY = Caller(id="gateway", kind="test", roles=frozenset({Role.PEP}))
+APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}))
+
+READ = '@id("files/read") permit (principal, action == Action::"files/read", resource);'
+
+
+def files_of(policies: str, directory: str = DIRECTORY) -> dict[str, bytes]:
+    """Return a bundle's files."""
+    return bundle_files(
+        policies={"files": policies},
+        tools=TOOLS,
+        directory=directory,
+        overlays={"files": OVERLAY},
+        schema=SCHEMA,
+        sessions=SESSIONS,
+    )
+
+
+def bundle_of(policies: str, directory: str = DIRECTORY) -> Bundle:
+    """Load a bundle."""
+    return load_bundle(files_of(policies, directory), DEFAULT_LIMITS, compile_here)
+
+
+class Recorder:
+    """A PDP that runs on a bundle and keeps a record."""
+
+    def __init__(self, pdp: Embedded, folder: Path) -> None:
+        self._pdp = pdp
+        self._folder = folder
+
+    def session(
+        self, user: str = "ada", agent: str = "coder", *, parent: str = "", grants: tuple[str, ...] = ()
+    ) -> str:
+        """Open a session and return its handle."""
+        wanted = SessionRequest(
+            user=user, agent=agent, purpose="test", tool_patterns=("files/*",), parent_handle=parent, may_delegate=True
+        )
+        view, handle = self._pdp.registrar.request(wanted, GATEWAY)
+        if not parent:
+            self._pdp.registrar.approve(
+                view.session.id, request_digest=view.request_digest, grants=grants, caller=APPROVER
+            )
+        return handle
+
+    def call(self, handle: str, name: str, path: str = "mine") -> None:
+        """Make a call."""
+        arguments = f'{{"path": "{path}"}}'.encode()
+        call = Call(session_handle=handle, server="files", tool=name, arguments_json=arguments)
+        self._pdp.authorizer.authorize(call, GATEWAY)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """Return the record."""
+        return [one.record for one in read_records(self._folder)]
+
+
+@contextmanager
+def running(tmp_path: Path, policies: str) -> Iterator[Recorder]:
+    """Run a PDP on these policies."""
+    folder = tmp_path / "policies"
+    for name, content in files_of(policies).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    log = DecisionLog(tmp_path / "record", key=b"k" * 32, signer=SigningKey.generate())
+    pdp = open_embedded(folder, observer=log, compile_files=compile_here)
+    try:
+        yield Recorder(pdp, tmp_path / "record")
+        log.tick()
+    finally:
+        pdp.close()
+        log.close()
+
+
+def outcome(found: LogDifference) -> list[tuple[str, Effect]]:
+    """Return what changed."""
+    return [(change.what, change.effect) for change in found.changes]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (READ, []),
+        ('@id("files/x") permit (principal, action, resource is Thing);', [
+            ("files/read", Effect.NEWLY_DENIED), ("files/drop", Effect.NEWLY_ALLOWED)
+        ]),
+        (READ + '@id("files/x") forbid (principal in UserGroup::"staff", action, resource);', [
+            ("files/read", Effect.NEWLY_DENIED)
+        ]),
+        (READ + '@id("files/x") permit (principal, action == Action::"files/drop", resource);', [
+            ("files/drop", Effect.NEWLY_ALLOWED)
+        ]),
+        (
+            READ + '@id("files/x") permit (principal, action == Action::"files/drop", resource) '
+            "when { resource has owner && resource.owner == principal };",
+            [("files/drop", Effect.NEWLY_ALLOWED)],
+        ),
+        (
+            READ + '@id("files/x") permit (principal, action == Action::"files/drop", resource) '
+            'when { context.session in Grant::"dropping" };',
+            [("files/drop", Effect.NEWLY_ALLOWED)],
+        ),
+        (
+            READ + '@id("files/x") permit (principal, action == Action::"files/drop", resource) '
+            'when { context.now < datetime("2020-01-01") };',
+            [],
+        ),
+    ],
+)  # fmt: skip
+def test_recorded_calls_are_decided_again(tmp_path: Path, changed: str, expected: list[tuple[str, Effect]]) -> None:
+    """By user, agent, grants, resource and time, which the record holds."""
+    with running(tmp_path, READ) as pdp:
+        handle = pdp.session(grants=("dropping",))
+        pdp.call(handle, "read")
+        pdp.call(handle, "drop")
+        found = compare_records(bundle_of(READ), bundle_of(changed), pdp.records)
+
+    assert (expected, {}, 2) == (outcome(found), found.untold, found.told)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'when { context.input.path == "x" }',
+        'unless { context.opaque.contains("x") }',
+        'when { context.caller.id == "x" }',
+        'when { context.session.purpose == "x" }',
+        'when { context["session"].labels.isEmpty() }',
+    ],
+)
+def test_what_the_record_does_not_hold_is_untold(tmp_path: Path, condition: str) -> None:
+    """Arguments, facts of the gateway, purpose and labels: such a call is counted and never guessed."""
+    reading = f'@id("files/y") permit (principal, action == Action::"files/read", resource) {condition};'
+    with running(tmp_path, READ) as pdp:
+        pdp.call(pdp.session(), "read")
+        found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
+
+    assert ([], {"policies read what is not in the log": 1}, 0) == (outcome(found), found.untold, found.told)
+
+
+def test_a_resource_that_is_not_logged_is_untold(tmp_path: Path) -> None:
+    """A digest cannot be decided about."""
+    wider = READ + '@id("files/x") permit (principal, action, resource is Thing);'
+    with running(tmp_path, READ) as pdp:
+        pdp.call(pdp.session(), "hide")
+        found = compare_records(bundle_of(READ), bundle_of(wider), pdp.records)
+
+    assert ([], {"the resource is not in the log": 1}) == (outcome(found), found.untold)
+
+
+def test_all_sessions_of_a_chain_must_be_permitted(tmp_path: Path) -> None:
+    """A delegated call is denied as soon as the session above would be."""
+    narrower = READ + '@id("files/x") forbid (principal, action, resource) when { context.agent == Agent::"coder" };'
+    with running(tmp_path, READ) as pdp:
+        pdp.call(pdp.session(agent="helper", parent=pdp.session()), "read")
+        found = compare_records(bundle_of(READ), bundle_of(narrower), pdp.records)
+
+    assert [("files/read", Effect.NEWLY_DENIED)] == outcome(found)
+
+
+@pytest.mark.parametrize(
+    "directory",
+    [
+        DIRECTORY.replace('coder: {ceiling: ["files/*"]}', 'coder: {ceiling: ["files/drop"]}'),
+        DIRECTORY.replace("ada: {groups: [staff]}, ", "").replace("type: User, id: ada", "type: User, id: bob"),
+    ],
+    ids=["ceiling", "user"],
+)
+def test_a_directory_that_lacks_what_it_had_denies(tmp_path: Path, directory: str) -> None:
+    """An agent with a lower ceiling and a user who is gone lose what they had."""
+    with running(tmp_path, READ) as pdp:
+        pdp.call(pdp.session(), "read")
+        found = compare_records(bundle_of(READ), bundle_of(READ, directory), pdp.records)
+
+    assert [("files/read", Effect.NEWLY_DENIED)] == outcome(found)
+
+
+def test_what_the_gate_denied_is_untold(tmp_path: Path) -> None:
+    """No policy was asked, so no policy could change it."""
+    with running(tmp_path, READ) as pdp:
+        pdp.call("pdps_unknown", "read")
+        found = compare_records(bundle_of(READ), bundle_of(READ), pdp.records)
+
+    assert {"not decided by the policies": 1} == found.untold
+
+
+def test_a_call_without_its_approval_is_untold(tmp_path: Path) -> None:
+    """Where the record begins after the approval, or its list of grants was cut, nobody knows the grants."""
+    other = READ.replace('files/read")', 'files/other")')
+    with running(tmp_path, READ) as pdp:
+        pdp.call(pdp.session(), "read")
+        records = pdp.records
+    late = [one for one in records if one["kind"] == "decision"]
+    cut = [
+        one | {"facts": {"grants": "g" * FACT_CHARACTERS}} if one["kind"] == "session.approved" else one
+        for one in records
+    ]
+
+    for kept in (late, cut):
+        assert {"the session's approval is not in the log": 1} == compare_records(
+            bundle_of(READ), bundle_of(other), kept
+        ).untold
