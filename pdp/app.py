@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 from pdp.authorizer import Authorizer
 from pdp.cache import DecisionCache
 from pdp.clock import Clock, SystemClock
-from pdp.errors import ConfigurationError, PDPError, UnavailableError
+from pdp.errors import ConfigurationError, PDPError
+from pdp.follower import BundleFollower
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Observer, Observers
 from pdp.policy.bundle import Compile
 from pdp.policy.child import PolicyChild, run_once
-from pdp.policy.contents import read_folder
+from pdp.policy.delivery import BundleSource
+from pdp.policy.signing import Trust
 from pdp.policy.source import FolderWatch
+from pdp.policy.sources import FolderSource, source_at
 from pdp.registrar import Registrar
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionStore
@@ -51,7 +54,7 @@ class Embedded:
 
 
 def open_embedded(
-    policies: Path | str,
+    policies: Path | str | BundleSource,
     *,
     sessions: SessionStore | None = None,
     clock: Clock | None = None,
@@ -60,21 +63,25 @@ def open_embedded(
     limits: Limits = DEFAULT_LIMITS,
     trusted_attributes: frozenset[str] = frozenset(),
     compile_files: Compile | None = None,
+    trust: Trust | None = None,
+    never_older: bool = False,
 ) -> Embedded:
-    """Open a PDP in this process on a policy folder; by default with a store in memory.
+    """Open a PDP in this process on a policy folder or a packed file; by default with a store in memory.
 
-    Raise `BundleError` when the folder holds no bundle that loads. Threads that decide need a stack of 2 MiB or more.
+    Raise `BundleError` when it holds no bundle that loads. Threads that decide need a stack of 2 MiB or more.
     """
     store = sessions if sessions is not None else MemorySessionStore()
     time = clock or SystemClock()
     watcher = observer or Observers()
     keeper = BundleKeeper(
-        read=lambda: read_folder(Path(policies), limits),
+        source=source_at(Path(policies), limits) if isinstance(policies, Path | str) else policies,
         compile_files=compile_files or compile_once(),
         sessions=store,
         clock=time,
         observer=watcher,
         limits=limits,
+        trust=trust,
+        never_older=never_older,
     )
     authorizer = Authorizer(
         sessions=store, bundle_for=keeper.bundle_for, clock=time, observer=watcher, cache=cache, limits=limits
@@ -137,7 +144,7 @@ class App:
             self._opened.callback(sessions.close)
             telemetry.watch_sessions(sessions.count_by_state)
             self.embedded = open_embedded(
-                settings.policies.folder,
+                FolderSource(Path(settings.policies.folder), settings.limits),
                 sessions=sessions,
                 clock=time,
                 observer=watchers,
@@ -145,8 +152,8 @@ class App:
                 limits=settings.limits,
                 trusted_attributes=frozenset(settings.sessions.trusted_attributes),
             )
-            self._folder, self._running, self._refused = settings.policies.folder, "", ""
-            self._say_how_it_began()
+            follower = BundleFollower(self.embedded.keeper, f"policy folder `{settings.policies.folder}`")
+            follower.began()
             self._authenticator = TokenAuthenticator(data / CALLERS_FILE)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
@@ -172,7 +179,9 @@ class App:
                 call_threads=settings.server.threads,
             )
             if settings.policies.watch:
-                self._watch(Path(settings.policies.folder))
+                watch = FolderWatch(Path(settings.policies.folder), follower.follow)
+                watch.start()
+                self._opened.callback(watch.stop)
             self._beat(lambda: sessions.touch(wall_at=time.now().wall_at))
         except BaseException:
             self._opened.close()
@@ -207,43 +216,6 @@ class App:
         """Take no new calls, give those that are open `grace` seconds, and release everything."""
         self._server.stop(grace)
         self._opened.close()
-
-    def _watch(self, folder: Path) -> None:
-        watch = FolderWatch(folder, self._reload)
-        watch.start()
-        self._opened.callback(watch.stop)
-
-    def _reload(self) -> bool:
-        """Load the policy folder; say whether nothing is left to do until its next change."""
-        try:
-            self.embedded.keeper.reload(by="policy-folder")
-            self._say_what_runs()
-        except PDPError as error:
-            self._say_refused(str(error))
-            return not isinstance(error, UnavailableError)
-        return True
-
-    def _say_how_it_began(self) -> None:
-        self._say_what_runs()
-        problems = self.embedded.keeper.status().load_errors
-        if problems:
-            self._say_refused("; ".join(str(problem) for problem in problems))
-
-    def _say_what_runs(self) -> None:
-        bundle = self.embedded.keeper.status().bundle
-        if bundle is None:
-            return
-        # Also when the folder has been mended to what runs already: somebody waits to hear it.
-        if self._refused or bundle.version != self._running:
-            counts = len(bundle.policies), len(bundle.catalogue.tools)
-            _LOG.info("bundle `%s` runs: %d policies, %d tools, %s", bundle.name, *counts, bundle.version)
-        self._running, self._refused = bundle.version, ""
-
-    def _say_refused(self, problem: str) -> None:
-        # The keeper has told metrics and log. The watch loads the folder once more after the start: said once.
-        if problem != self._refused:
-            _LOG.error("policy folder `%s` was not loaded, the bundle before goes on: %s", self._folder, problem)
-        self._refused = problem
 
     def _beat(self, touch: Callable[[], None]) -> None:
         # Keeps the high-water mark of the wall clock young: after a reboot it bounds how far the clock can go back.
@@ -284,7 +256,7 @@ def _reason(error: OSError) -> str:
 
 def _open_store(settings: Settings) -> SessionStore:
     if settings.sessions.store == "memory":
-        return MemorySessionStore()
+        return MemorySessionStore(bundles_kept=settings.policies.kept)
     from pdp.sessions.sqlite import SQLiteSessionStore  # noqa: PLC0415 - embedded use may have no need of it
 
-    return SQLiteSessionStore(Path(settings.data_dir) / "sessions.sqlite")
+    return SQLiteSessionStore(Path(settings.data_dir) / "sessions.sqlite", bundles_kept=settings.policies.kept)

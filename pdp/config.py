@@ -69,6 +69,7 @@ class PolicySettings:
 
     folder: str = _setting("policies", "the folder of the bundle")
     watch: bool = _setting(default=True, text="load the folder when its files change")
+    kept: int = _setting(10, "bundles that are kept to be activated again", minimum=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

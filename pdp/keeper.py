@@ -1,75 +1,111 @@
-"""Keeps the running bundle: loads, activates, catches up with other workers, and never takes a bad one."""
+"""Keeps the running bundle: loads, activates, follows its source and other workers, and never takes a bad one.
+
+The rule of what becomes active:
+
+- Somebody who activates a version, or reloads, has their way.
+- By itself a source brings what was never active before.
+- What was active before comes back by itself only where the source goes back: when it held the active bundle and now
+  holds an earlier one, and nobody chose the active one by its version.
+
+So a rollback stays until there is new content, a worker that starts on an old folder brings nothing back, and a change
+of the folder that is undone is undone.
+"""
 
 from __future__ import annotations
 
-import base64
-import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from pdp.clock import Clock, Instant, no_earlier
-from pdp.errors import BundleError, BundleUnavailableError, PDPError, Problem
+from pdp.activation import Activation, Activations
+from pdp.clock import Clock
+from pdp.errors import BundleError, BundleUnavailableError, ConflictError, NotFoundError, PDPError, Problem
 from pdp.limits import Limits
-from pdp.model import Session, SessionState
+from pdp.loaded import LoadedBundles
 from pdp.observer import Event, Observer
-from pdp.policy.bundle import Bundle, Compile, check_bundle, load_bundle
-from pdp.policy.contents import version_of
-from pdp.sessions.lifecycle import recapture
+from pdp.policy.bundle import Bundle, Compile, check_bundle
+from pdp.policy.contents import titles_of, version_of
+from pdp.policy.delivery import BundleSource, Delivery, Signature
+from pdp.policy.signing import Trust
 from pdp.sessions.store import ActiveBundle, SessionStore
 
-Files = Mapping[str, bytes]
-
-_CATCH_UP_PAUSE_SECONDS = 5.0
+_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleStatus:
-    """The running bundle, the active version in the store, and why the last load failed (empty when it did not)."""
+    """The running bundle, the active version in the store, and why the last load failed (empty when it did not).
+
+    `source_version` is what the source held when it was last read with success; empty before that.
+    """
 
     bundle: Bundle | None
     active: ActiveBundle | None
     load_errors: tuple[Problem, ...]
+    source_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptBundle:
+    """A bundle that can be activated again: its latest activation, its name and its label."""
+
+    activation: ActiveBundle
+    name: str
+    label: str
 
 
 class BundleKeeper:
-    """Holds loaded bundles by version; the store says which one is active.
+    """Holds the running bundle; the store says which one is active.
 
-    `read` returns the files of the policy folder as they are now; `compile_files` compiles them in a child process.
-    Every worker keeps its own; a worker that has not loaded the active bundle yet answers `BundleUnavailableError`
-    and catches up in the background from the content that the store keeps.
+    `compile_files` compiles in a child process. With `never_older`, a source brings only bundles with a higher number
+    than any that was active. Every worker keeps its own; a worker that has not loaded the active bundle yet answers
+    `BundleUnavailableError` and catches up in the background from the content that the store keeps.
     """
 
     def __init__(
         self,
         *,
-        read: Callable[[], Files],
+        source: BundleSource,
         compile_files: Compile,
         sessions: SessionStore,
         clock: Clock,
         observer: Observer,
         limits: Limits,
+        trust: Trust | None = None,
+        never_older: bool = False,
     ) -> None:
-        self._read = read
+        self._source = source
         self._compile = compile_files
         self._sessions = sessions
         self._clock = clock
         self._observer = observer
         self._limits = limits
-        self._loaded: Mapping[str, Bundle] = {}
+        self._trust = trust or Trust()
+        self._never_older = never_older
+        self._bundles = LoadedBundles(
+            compile_files=compile_files,
+            sessions=sessions,
+            clock=clock,
+            limits=limits,
+            trust=self._trust,
+            failed=self._refused,
+        )
+        self._activations = Activations(sessions=sessions, bundles=self._bundles, clock=clock, observer=observer)
         self._load_errors: tuple[Problem, ...] = ()
-        self._changing = threading.Lock()
-        self._keeping = threading.Lock()
-        self._catching_up = threading.Lock()
-        self._catch_up_at = 0.0
+        # What the source held when it was last read: a good bundle, and one that is not.
+        self._seen: _Seen | None = None
+        self._bad: _Seen | None = None
+        # A source may take long to answer; nobody who activates by version waits for it.
+        self._following = threading.Lock()
 
     def bundle_for(self, active: ActiveBundle | None) -> Bundle:
         """Return the loaded bundle of the active version. Raise `BundleUnavailableError` when it is not loaded."""
         if active is None:
             raise BundleUnavailableError("no bundle is loaded")
-        bundle = self._loaded.get(active.version)
+        bundle = self._bundles.get(active.version)
         if bundle is None:
-            self._catch_up_soon(active)
+            self._bundles.catch_up_soon(active)
             raise BundleUnavailableError("this worker is loading the active bundle; try again")
         return bundle
 
@@ -88,127 +124,198 @@ class BundleKeeper:
     def status(self) -> BundleStatus:
         """Return the running bundle, which version is active, and why the last load failed."""
         active = self._sessions.active_bundle()
-        bundle = self._loaded.get(active.version) if active else None
-        return BundleStatus(bundle=bundle, active=active, load_errors=self._load_errors)
+        return BundleStatus(
+            bundle=self._bundles.get(active.version) if active else None,
+            active=active,
+            load_errors=self._load_errors,
+            source_version=self._seen.version if self._seen else "",
+        )
 
     def start(self, *, by: str) -> None:
-        """Load the folder's bundle; when it is bad, go on with the last good one that the store keeps.
+        """Begin with what the source holds if it may be taken, and otherwise with the active bundle of the store.
 
-        Raise `BundleError` when there is neither.
+        Where there is neither, begin with the good bundle that the source has kept. Raise `PDPError` without any.
         """
-        try:
-            self.reload(by=by)
-        except PDPError:
-            active = self._sessions.active_bundle()
-            if active is None:
+        with self._following:
+            try:
+                with self._telling():
+                    self._begin(self._source.read(), by)
+            except PDPError:
+                if self._go_on():
+                    return
+                last_good = self._source.last_good()
+                if last_good is None:
+                    raise
+                self._begin(last_good, by)
+
+    def follow(self) -> None:
+        """Take what the source holds now, if it may be taken without anybody's word.
+
+        Raises what `reload` raises, and once only for the same bad bundle.
+        """
+        with self._following, self._telling(only_news=True):
+            delivery = self._source.read()
+            seen = _Seen.of(delivery)
+            if seen in (self._seen, self._bad):
+                return
+            try:
+                self._take(delivery, self._source.name)
+            except BundleError:
+                self._bad = seen
                 raise
-            self._catch_up(active)
+            self._settle(seen)
 
     def reload(self, *, by: str) -> bool:
-        """Load the policy folder and make it the active bundle; say whether it differs from the one before.
+        """Load what the source holds and make it the active bundle; say whether it differs from the one before.
 
         Raise `BundleError`; the bundle that runs is not touched by a bad one.
         """
-        with self._changing:
-            try:
-                files = self._read()
-                bundle = self._loaded.get(version_of(files)) or load_bundle(files, self._limits, self._compile)
-            except BundleError as error:
-                self._refused(error.problems)
-                raise
-            except PDPError as error:
-                self._refused((Problem("", 0, str(error)),))
-                raise
-            self._load_errors = ()
-            return self._activate(bundle, files, by)
+        with self._following:
+            with self._telling():
+                delivery = self._source.read()
+                active = self._sessions.active_bundle()
+                if active is None or active.version != delivery.version:
+                    self._require_newer(delivery)
+                self._load(delivery)
+            self._settle(_Seen.of(delivery))
+            return self._activate(delivery, by)
 
-    def check(self, files: Files | None) -> tuple[tuple[Problem, ...], str]:
-        """Return what is wrong with a bundle (None: the policy folder), and its version when nothing is."""
+    def activate(self, version: str, *, by: str, reason: str = "") -> bool:
+        """Make a version the active one that the store keeps, or that the source holds, whatever is newer.
+
+        Say whether it differs from the one before. It stays until content appears that was never active, or somebody
+        activates. Raise `NotFoundError`, or `BundleError` when it may not run here.
+        """
+        delivery = self._bundles.kept_in_store(version) or self._from_source(version)
+        how = Activation(by=by, reason=reason, chosen=True, signed_by=self._trust.signer_of(delivery))
+        return self._activations.activate(self._bundles.load(delivery), delivery, how)
+
+    def kept(self) -> tuple[KeptBundle, ...]:
+        """Return the bundles that can be activated again, by their latest activation, newest first."""
+        return tuple(self._kept(activation) for activation in self._sessions.kept_bundles())
+
+    def find(self, version: str) -> tuple[Bundle, ActiveBundle]:
+        """Return a kept bundle and its latest activation. Raise `NotFoundError`."""
+        activation = next((one for one in self._sessions.kept_bundles() if one.version == version), None)
+        delivery = self._bundles.kept_in_store(version) if activation else None
+        if activation is None or delivery is None:
+            raise _not_kept(version)
+        return self._bundles.load(delivery), activation
+
+    def check(self, files: Mapping[str, bytes] | None) -> tuple[tuple[Problem, ...], str]:
+        """Return what is wrong with a bundle (None: what the source holds), and its version when nothing is."""
         try:
-            checked = self._read() if files is None else files
+            checked = self._source.read().files if files is None else files
             check_bundle(checked, self._limits, self._compile)
         except BundleError as error:
             return error.problems, ""
         return (), version_of(checked)
 
-    def _activate(self, bundle: Bundle, files: Files, by: str) -> bool:
-        before = self._sessions.active_bundle()
-        # INVARIANT: loaded before active, so that this worker never lacks what it activates itself.
-        self._keep(bundle)
-        # As everywhere: what was once written down, the wall clock cannot take back.
-        now = no_earlier(self._clock.now(), self._sessions.view(bytes(32)).high_water_at)
-        active = ActiveBundle(version=bundle.version, activated_at=now.wall_at, activated_by=by)
+    def _begin(self, delivery: Delivery, by: str) -> None:
+        if self._take(delivery, by) is None and not self._go_on():
+            # What is active may not run here, say since signatures are required: then there is nothing to keep.
+            self._activate(delivery, by)
+        self._settle(_Seen.of(delivery))
 
-        def recaptured(session: Session) -> Session | None:
-            return recapture(session, now, bundle.directory.capture(session.user, session.agent), by=by)
-
-        changed = self._sessions.activate_bundle(active, pack(files), recaptured)
-        if before is not None and before.version == bundle.version:
+    def _go_on(self) -> bool:
+        """Load the active bundle of the store; say whether there is one that may run here."""
+        active = self._sessions.active_bundle()
+        try:
+            if active is not None:
+                self._bundles.catch_up(active)
+        except BundleError:
             return False
-        facts = {"version": bundle.version, "sessions_changed": str(len(changed))}
-        self._observer.event(Event(kind="bundle.activated", at=now.wall_at, caller_id=by, facts=facts))
-        for session in changed:
-            self._tell(session, by, now)
-        return True
+        return active is not None
 
-    def _tell(self, session: Session, by: str, now: Instant) -> None:
-        revoked = session.state is SessionState.REVOKED
-        self._observer.event(
-            Event(
-                kind="session.revoked" if revoked else "session.recaptured",
-                at=now.wall_at,
-                caller_id=by,
-                session_id=session.id,
-                user=session.user,
-                agent=session.agent,
-                tenant=session.tenant,
-                facts={"reason": session.reason} if revoked else {},
-            )
-        )
-
-    def _keep(self, bundle: Bundle) -> None:
-        with self._keeping:
-            # The active one stays whatever is loaded beside it, and the one before for decisions that began with it.
+    def _take(self, delivery: Delivery, by: str) -> bool | None:
+        """Activate what a source brings, by the rule above; say whether it was news, None when it was not taken."""
+        came_from = self._seen.version if self._seen else ""
+        for _ in range(_TRIES):
             active = self._sessions.active_bundle()
-            others = [one for one in self._loaded.values() if one.version != bundle.version]
-            kept = [one for one in others[:-1] if active is not None and one.version == active.version] + others[-1:]
-            self._loaded = {one.version: one for one in [*kept, bundle]}
+            same = active is not None and active.version == delivery.version
+            if not same:
+                self._require_newer(delivery)
+                if not self._may_take(active, delivery.version, came_from):
+                    return None
+            if active is not None and same and self._trust.signer_of(delivery) in ("", active.signed_by):
+                self._bundles.keep(self._load(delivery))
+                return False
+            chosen = active is not None and same and active.chosen
+            with suppress(ConflictError):
+                return self._activate(delivery, by, chosen=chosen, expected=active.version if active else "")
+        raise BundleUnavailableError("other workers go on activating bundles; try again")
+
+    def _may_take(self, active: ActiveBundle | None, version: str, came_from: str) -> bool:
+        if active is None or not self._sessions.bundle_past(version).was_active:
+            return True
+        return not active.chosen and came_from == active.version
+
+    def _require_newer(self, delivery: Delivery) -> None:
+        if not self._never_older:
+            return
+        number = delivery.signature.number if delivery.signature and self._trust.signer_of(delivery) else 0
+        highest = self._sessions.bundle_past(delivery.version).highest_number
+        if number <= highest:
+            problem = (
+                f"the bundle has number `{number}`, and `{highest}` was active already; only newer ones are taken, "
+                f"unless somebody activates `{delivery.version}`"
+            )
+            raise BundleError((Problem("", 0, problem),))
+
+    def _load(self, delivery: Delivery) -> Bundle:
+        self._trust.signer_of(delivery)
+        bundle = self._bundles.load(delivery)
+        self._source.loaded(delivery)
+        return bundle
+
+    def _activate(self, delivery: Delivery, by: str, *, chosen: bool = False, expected: str | None = None) -> bool:
+        how = Activation(by=by, chosen=chosen, signed_by=self._trust.signer_of(delivery), expected=expected)
+        return self._activations.activate(self._load(delivery), delivery, how)
+
+    def _from_source(self, version: str) -> Delivery:
+        try:
+            delivery = self._source.read()
+        except PDPError:
+            raise _not_kept(version) from None
+        if delivery.version != version:
+            raise _not_kept(version)
+        return delivery
+
+    def _kept(self, activation: ActiveBundle) -> KeptBundle:
+        delivery = self._bundles.kept_in_store(activation.version)
+        name, label = titles_of(delivery.files) if delivery else ("", "")
+        return KeptBundle(activation=activation, name=name, label=label)
+
+    def _settle(self, seen: _Seen) -> None:
+        self._seen, self._bad, self._load_errors = seen, None, ()
+
+    @contextmanager
+    def _telling(self, *, only_news: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except PDPError as error:
+            problems = error.problems if isinstance(error, BundleError) else (Problem("", 0, str(error)),)
+            if not only_news or problems != self._load_errors:
+                self._refused(problems)
+            raise
 
     def _refused(self, problems: tuple[Problem, ...]) -> None:
         self._load_errors = problems
         facts = {"problems": "; ".join(str(problem) for problem in problems[:20])}
         self._observer.event(Event(kind="bundle.refused", at=self._clock.now().wall_at, facts=facts))
 
-    def _catch_up_soon(self, active: ActiveBundle) -> None:
-        # One thread at a time, and after a failure a pause; the calls that arrive meanwhile are told to try again.
-        if self._clock.now().boot_at >= self._catch_up_at and self._catching_up.acquire(blocking=False):
-            try:
-                threading.Thread(target=self._catch_up_then_release, args=(active,), daemon=True).start()
-            except RuntimeError:
-                # No thread is to be had now; the next call tries again.
-                self._catching_up.release()
 
-    def _catch_up_then_release(self, active: ActiveBundle) -> None:
-        try:
-            self._catch_up(active)
-        except PDPError as error:
-            self._catch_up_at = self._clock.now().boot_at + _CATCH_UP_PAUSE_SECONDS
-            self._refused((Problem("", 0, f"the active bundle cannot be loaded: {error}"),))
-        finally:
-            self._catching_up.release()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What tells one delivery from another."""
 
-    def _catch_up(self, active: ActiveBundle) -> None:
-        content = self._sessions.bundle_content(active.version)
-        if content is None:
-            raise BundleUnavailableError("the store does not hold the active bundle")
-        self._keep(load_bundle(unpack(content), self._limits, self._compile))
+    version: str
+    signature: Signature | None
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> _Seen:
+        return cls(version=delivery.version, signature=delivery.signature)
 
 
-def pack(files: Files) -> bytes:
-    """Pack a bundle's files into one text for the store."""
-    return json.dumps({name: base64.b64encode(files[name]).decode("ascii") for name in sorted(files)}).encode("ascii")
-
-
-def unpack(content: bytes) -> dict[str, bytes]:
-    """Unpack what `pack` packed."""
-    return {name: base64.b64decode(text) for name, text in json.loads(content).items()}
+def _not_kept(version: str) -> NotFoundError:
+    return NotFoundError(f"no bundle with this version is kept: `{version}`")

@@ -299,12 +299,20 @@ class AsyncClient:
             operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels)
         )
 
-    async def get_bundle(self) -> policy_pb2.GetBundleResponse:
-        """Return the running bundle, and why the last load failed if it did."""
-        return await self._manage(operations.get_bundle())
+    async def get_bundle(self, version: str = "") -> policy_pb2.GetBundleResponse:
+        """Return the running bundle, or a version that is kept; and why the last load failed if it did."""
+        return await self._manage(operations.get_bundle(version))
+
+    async def list_bundles(self) -> tuple[policy_pb2.Bundle, ...]:
+        """Return the bundles that can be activated again, newest activation first."""
+        return await self._manage(operations.list_bundles())
+
+    async def activate_bundle(self, version: str, *, reason: str = "") -> policy_pb2.ActivateBundleResponse:
+        """Make a version the running bundle, for the record with a reason; it stays until there is new content."""
+        return await self._manage(operations.activate_bundle(version, reason=reason))
 
     async def reload_bundle(self) -> policy_pb2.ReloadBundleResponse:
-        """Have the server load its policy folder now. A bad bundle changes nothing."""
+        """Have the server load what its source of bundles holds now. A bad bundle changes nothing."""
         return await self._manage(operations.reload_bundle())
 
     async def check_bundle(self, files: Mapping[str, bytes] | None = None) -> policy_pb2.CheckBundleResponse:

@@ -211,17 +211,37 @@ def narrow_session(
     )
 
 
-def get_bundle() -> Operation[policy_pb2.GetBundleResponse, policy_pb2.GetBundleResponse]:
-    """Show the running bundle."""
+def get_bundle(version: str) -> Operation[policy_pb2.GetBundleResponse, policy_pb2.GetBundleResponse]:
+    """Show a bundle; without a version, the running one."""
     return Operation(
         method=_policy_method("GetBundle", policy_pb2.GetBundleResponse),
-        request=policy_pb2.GetBundleRequest(),
+        request=policy_pb2.GetBundleRequest(version=version),
+        read=_whole,
+    )
+
+
+def list_bundles() -> Operation[policy_pb2.ListBundlesResponse, tuple[policy_pb2.Bundle, ...]]:
+    """List the bundles that are kept."""
+    return Operation(
+        method=_policy_method("ListBundles", policy_pb2.ListBundlesResponse),
+        request=policy_pb2.ListBundlesRequest(),
+        read=lambda reply: tuple(reply.bundles),
+    )
+
+
+def activate_bundle(
+    version: str, *, reason: str
+) -> Operation[policy_pb2.ActivateBundleResponse, policy_pb2.ActivateBundleResponse]:
+    """Make a version the running bundle."""
+    return Operation(
+        method=_policy_method("ActivateBundle", policy_pb2.ActivateBundleResponse),
+        request=policy_pb2.ActivateBundleRequest(version=version, reason=reason),
         read=_whole,
     )
 
 
 def reload_bundle() -> Operation[policy_pb2.ReloadBundleResponse, policy_pb2.ReloadBundleResponse]:
-    """Load the server's policy folder now."""
+    """Load what the server's source of bundles holds now."""
     return Operation(
         method=_policy_method("ReloadBundle", policy_pb2.ReloadBundleResponse),
         request=policy_pb2.ReloadBundleRequest(),

@@ -280,12 +280,20 @@ class Client:
         """Narrow an active session: keep only tools that match, end it earlier (unix seconds), add labels."""
         return self._manage(operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels))
 
-    def get_bundle(self) -> policy_pb2.GetBundleResponse:
-        """Return the running bundle, and why the last load failed if it did."""
-        return self._manage(operations.get_bundle())
+    def get_bundle(self, version: str = "") -> policy_pb2.GetBundleResponse:
+        """Return the running bundle, or a version that is kept; and why the last load failed if it did."""
+        return self._manage(operations.get_bundle(version))
+
+    def list_bundles(self) -> tuple[policy_pb2.Bundle, ...]:
+        """Return the bundles that can be activated again, newest activation first."""
+        return self._manage(operations.list_bundles())
+
+    def activate_bundle(self, version: str, *, reason: str = "") -> policy_pb2.ActivateBundleResponse:
+        """Make a version the running bundle, for the record with a reason; it stays until there is new content."""
+        return self._manage(operations.activate_bundle(version, reason=reason))
 
     def reload_bundle(self) -> policy_pb2.ReloadBundleResponse:
-        """Have the server load its policy folder now. A bad bundle changes nothing."""
+        """Have the server load what its source of bundles holds now. A bad bundle changes nothing."""
         return self._manage(operations.reload_bundle())
 
     def check_bundle(self, files: Mapping[str, bytes] | None = None) -> policy_pb2.CheckBundleResponse:

@@ -20,6 +20,11 @@ MANIFEST = "bundle.yaml"
 SCHEMA = "schema.cedarschema"
 # Beside what decides, and never part of it: the bundle's version says nothing about its tests.
 TESTS = "tests"
+# What fits into the header of a packed file.
+NAME_BYTES = 100
+
+_FEWEST_FILES = 64
+_BYTES_FOR_A_FILE = 2048
 
 T = TypeVar("T")
 
@@ -113,10 +118,24 @@ def _facts(manifest: Section) -> RecordType:
         raise BundleError((manifest.problem(f"`caller_facts`: {error}", "caller_facts"),)) from None
 
 
+def titles_of(files: Mapping[str, bytes]) -> tuple[str, str]:
+    """Return a bundle's name and label, for listings; empty where its manifest cannot be read."""
+    try:
+        manifest = load_section(MANIFEST, files.get(MANIFEST, b""))
+    except BundleError:
+        return "", ""
+    problems: list[Problem] = []
+    return _text(manifest, "name", "bundle", problems), _text(manifest, "label", "", problems)
+
+
 def require_sizes(files: Mapping[str, bytes], limits: Limits) -> None:
     """Raise `BundleError` when a file, or all of them together, are larger than the limits."""
     problems = []
+    if len(files) > most_files(limits):
+        problems.append(Problem("", 0, f"more than {most_files(limits)} files (limit `bundle_bytes`)"))
     for name, content in files.items():
+        if len(name.encode("utf-8", "surrogateescape")) > NAME_BYTES:
+            problems.append(Problem(name, 0, f"a file's name must be at most {NAME_BYTES} bytes"))
         # Real tool lists are larger than any policy file should be.
         bound = limits.policy_file_bytes * (8 if name.startswith("tools/") else 1)
         if len(content) > bound:
@@ -125,6 +144,11 @@ def require_sizes(files: Mapping[str, bytes], limits: Limits) -> None:
         problems.append(Problem("", 0, f"the bundle is larger than {limits.bundle_bytes} bytes (limit `bundle_bytes`)"))
     if problems:
         raise BundleError(tuple(problems))
+
+
+def most_files(limits: Limits) -> int:
+    """Return how many files a bundle may have: packing them must not take much more than their content."""
+    return max(_FEWEST_FILES, limits.bundle_bytes // _BYTES_FOR_A_FILE)
 
 
 def _collect(problems: list[Problem], default: T, load: Callable[[], T]) -> T:

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pdp.errors import BundleUnavailableError, InvalidRequestError, Problem
-from pdp.keeper import BundleKeeper, BundleStatus
-from pdp.server.fields import timestamp
+from pdp.keeper import BundleKeeper, BundleStatus, KeptBundle
+from pdp.limits import Limits
+from pdp.policy.bundle import Bundle
+from pdp.server.fields import optional_text, require_digest, timestamp
 from pdp.server.origin import Origin
+from pdp.sessions.store import ActiveBundle
 from pdp.v1 import policy_pb2 as policies
 
 _DECISIONS = {
@@ -35,24 +38,47 @@ class Evaluator(Protocol):
 class PolicyHandlers:
     """One method for each RPC; each takes the message and where it comes from."""
 
-    def __init__(self, keeper: BundleKeeper, evaluator: Evaluator) -> None:
+    def __init__(self, keeper: BundleKeeper, evaluator: Evaluator, limits: Limits) -> None:
         self._keeper = keeper
         self._evaluator = evaluator
+        self._limits = limits
 
-    def get_bundle(self, _: policies.GetBundleRequest, __: Origin) -> policies.GetBundleResponse:
-        """Show the running bundle; without one, why there is none."""
+    def get_bundle(self, request: policies.GetBundleRequest, _: Origin) -> policies.GetBundleResponse:
+        """Show the running bundle, without one why there is none; or another one that is kept."""
         status = self._keeper.status()
+        shown = _running_message(status)
+        if request.version:
+            shown = _bundle_message(*self._keeper.find(require_digest("version", request.version)), status)
         return policies.GetBundleResponse(
-            bundle=_bundle_message(status), load_errors=[str(problem) for problem in status.load_errors]
+            bundle=shown,
+            load_errors=[str(problem) for problem in status.load_errors],
+            source_version=status.source_version,
         )
 
+    def list_bundles(self, _: policies.ListBundlesRequest, __: Origin) -> policies.ListBundlesResponse:
+        """List the bundles that are kept."""
+        status = self._keeper.status()
+        return policies.ListBundlesResponse(bundles=[_kept_message(one, status) for one in self._keeper.kept()])
+
+    def activate_bundle(
+        self, request: policies.ActivateBundleRequest, origin: Origin
+    ) -> policies.ActivateBundleResponse:
+        """Make a version the running bundle."""
+        version = require_digest("version", request.version)
+        reason = optional_text("reason", request.reason, self._limits.text_characters)
+        changed = self._keeper.activate(version, by=origin.caller.id, reason=reason)
+        return policies.ActivateBundleResponse(bundle=self._now_running(), changed=changed)
+
     def reload_bundle(self, _: policies.ReloadBundleRequest, origin: Origin) -> policies.ReloadBundleResponse:
-        """Load the policy folder now."""
+        """Load what the source holds now."""
         changed = self._keeper.reload(by=origin.caller.id)
-        bundle = _bundle_message(self._keeper.status())
+        return policies.ReloadBundleResponse(bundle=self._now_running(), changed=changed)
+
+    def _now_running(self) -> policies.Bundle:
+        bundle = _running_message(self._keeper.status())
         if bundle is None:
             raise BundleUnavailableError("another worker made another bundle active; try again")
-        return policies.ReloadBundleResponse(bundle=bundle, changed=changed)
+        return bundle
 
     def check_bundle(self, request: policies.CheckBundleRequest, _: Origin) -> policies.CheckBundleResponse:
         """Check a bundle without loading it."""
@@ -95,21 +121,33 @@ class PolicyHandlers:
         )
 
 
-def _bundle_message(status: BundleStatus) -> policies.Bundle | None:
-    bundle, active = status.bundle, status.active
-    if bundle is None or active is None:
+def _running_message(status: BundleStatus) -> policies.Bundle | None:
+    if status.bundle is None or status.active is None:
         return None
+    return _bundle_message(status.bundle, status.active, status)
+
+
+def _bundle_message(bundle: Bundle, activation: ActiveBundle, status: BundleStatus) -> policies.Bundle:
+    message = _kept_message(KeptBundle(activation=activation, name=bundle.name, label=bundle.label), status)
+    for _, policy in sorted(bundle.policies.items()):
+        message.policies.add(policy_id=policy.id, effect=policy.effect, file=policy.file, line=policy.line)
+    message.tool_count = len(bundle.catalogue.tools)
+    return message
+
+
+def _kept_message(kept: KeptBundle, status: BundleStatus) -> policies.Bundle:
+    activation = kept.activation
     return policies.Bundle(
-        version=bundle.version,
-        name=bundle.name,
-        label=bundle.label,
-        policies=[
-            policies.Policy(policy_id=policy.id, effect=policy.effect, file=policy.file, line=policy.line)
-            for _, policy in sorted(bundle.policies.items())
-        ],
-        tool_count=len(bundle.catalogue.tools),
-        activate_time=timestamp(active.activated_at),
-        activated_by=active.activated_by,
+        version=activation.version,
+        name=kept.name,
+        label=kept.label,
+        activate_time=timestamp(activation.activated_at),
+        activated_by=activation.activated_by,
+        reason=activation.reason,
+        active=status.active is not None and status.active.version == activation.version,
+        chosen=activation.chosen,
+        number=activation.number,
+        signed_by=activation.signed_by,
     )
 
 

@@ -123,6 +123,8 @@ def _policies() -> tuple[RPC, ...]:
     author, auditor, admin = Role.AUTHOR, Role.AUDITOR, Role.ADMIN
     return (
         _row(of, "GetBundle", policies.GetBundleRequest, {author, auditor, admin}, lane),
+        _row(of, "ListBundles", policies.ListBundlesRequest, {author, auditor, admin}, lane),
+        _row(of, "ActivateBundle", policies.ActivateBundleRequest, {author, admin}, lane),
         _row(of, "ReloadBundle", policies.ReloadBundleRequest, {author, admin}, lane),
         _row(of, "CheckBundle", policies.CheckBundleRequest, {author, admin}, lane, large=True),
         _row(of, "Evaluate", policies.EvaluateRequest, {author}, lane, large=True),

@@ -85,7 +85,7 @@ class PDPServer:
         services: dict[str, object] = {
             AUTHORIZATION: AuthorizationHandlers(authorizer, limits),
             SESSIONS: SessionHandlers(registrar, limits),
-            POLICIES: PolicyHandlers(keeper, evaluator),
+            POLICIES: PolicyHandlers(keeper, evaluator, limits),
             HEALTH: self._health,
         }
         if reflection:

@@ -34,7 +34,7 @@ class Policy(_message.Message):
     def __init__(self, policy_id: _Optional[str] = ..., effect: _Optional[str] = ..., file: _Optional[str] = ..., line: _Optional[int] = ...) -> None: ...
 
 class Bundle(_message.Message):
-    __slots__ = ("version", "name", "label", "policies", "tool_count", "activate_time", "activated_by")
+    __slots__ = ("version", "name", "label", "policies", "tool_count", "activate_time", "activated_by", "reason", "active", "chosen", "number", "signed_by")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,11 @@ class Bundle(_message.Message):
     TOOL_COUNT_FIELD_NUMBER: _ClassVar[int]
     ACTIVATE_TIME_FIELD_NUMBER: _ClassVar[int]
     ACTIVATED_BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_BY_FIELD_NUMBER: _ClassVar[int]
     version: str
     name: str
     label: str
@@ -49,19 +54,54 @@ class Bundle(_message.Message):
     tool_count: int
     activate_time: _timestamp_pb2.Timestamp
     activated_by: str
-    def __init__(self, version: _Optional[str] = ..., name: _Optional[str] = ..., label: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., tool_count: _Optional[int] = ..., activate_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activated_by: _Optional[str] = ...) -> None: ...
+    reason: str
+    active: bool
+    chosen: bool
+    number: int
+    signed_by: str
+    def __init__(self, version: _Optional[str] = ..., name: _Optional[str] = ..., label: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., tool_count: _Optional[int] = ..., activate_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activated_by: _Optional[str] = ..., reason: _Optional[str] = ..., active: _Optional[bool] = ..., chosen: _Optional[bool] = ..., number: _Optional[int] = ..., signed_by: _Optional[str] = ...) -> None: ...
 
 class GetBundleRequest(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    def __init__(self, version: _Optional[str] = ...) -> None: ...
+
+class GetBundleResponse(_message.Message):
+    __slots__ = ("bundle", "load_errors", "source_version")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    LOAD_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    bundle: Bundle
+    load_errors: _containers.RepeatedScalarFieldContainer[str]
+    source_version: str
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., load_errors: _Optional[_Iterable[str]] = ..., source_version: _Optional[str] = ...) -> None: ...
+
+class ListBundlesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class GetBundleResponse(_message.Message):
-    __slots__ = ("bundle", "load_errors")
+class ListBundlesResponse(_message.Message):
+    __slots__ = ("bundles",)
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    bundles: _containers.RepeatedCompositeFieldContainer[Bundle]
+    def __init__(self, bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ...) -> None: ...
+
+class ActivateBundleRequest(_message.Message):
+    __slots__ = ("version", "reason")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    reason: str
+    def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ActivateBundleResponse(_message.Message):
+    __slots__ = ("bundle", "changed")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
-    LOAD_ERRORS_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
     bundle: Bundle
-    load_errors: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., load_errors: _Optional[_Iterable[str]] = ...) -> None: ...
+    changed: bool
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
 
 class ReloadBundleRequest(_message.Message):
     __slots__ = ()

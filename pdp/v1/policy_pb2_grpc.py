@@ -40,6 +40,16 @@ class PolicyServiceStub:
                 request_serializer=pdp_dot_v1_dot_policy__pb2.GetBundleRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.GetBundleResponse.FromString,
                 _registered_method=True)
+        self.ListBundles = channel.unary_unary(
+                '/pdp.v1.PolicyService/ListBundles',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.ListBundlesRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.ListBundlesResponse.FromString,
+                _registered_method=True)
+        self.ActivateBundle = channel.unary_unary(
+                '/pdp.v1.PolicyService/ActivateBundle',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.ActivateBundleRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.ActivateBundleResponse.FromString,
+                _registered_method=True)
         self.ReloadBundle = channel.unary_unary(
                 '/pdp.v1.PolicyService/ReloadBundle',
                 request_serializer=pdp_dot_v1_dot_policy__pb2.ReloadBundleRequest.SerializeToString,
@@ -62,14 +72,29 @@ class PolicyServiceServicer:
     """
 
     def GetBundle(self, request, context):
-        """Shows the running bundle.
+        """Shows the running bundle, or another one that is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBundles(self, request, context):
+        """Lists the bundles that can be activated again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateBundle(self, request, context):
+        """Makes a version the running bundle: back to an earlier one, or on to one that the server did not take by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReloadBundle(self, request, context):
-        """Loads the server's policy folder now. A bad bundle changes nothing.
+        """Loads what the source of bundles holds now: the policy folder, the packed file or the URL. A bad bundle changes
+        nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +121,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.GetBundle,
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.GetBundleRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.GetBundleResponse.SerializeToString,
+            ),
+            'ListBundles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBundles,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.ListBundlesRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.ListBundlesResponse.SerializeToString,
+            ),
+            'ActivateBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateBundle,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.ActivateBundleRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.ActivateBundleResponse.SerializeToString,
             ),
             'ReloadBundle': grpc.unary_unary_rpc_method_handler(
                     servicer.ReloadBundle,
@@ -141,6 +176,60 @@ class PolicyService:
             '/pdp.v1.PolicyService/GetBundle',
             pdp_dot_v1_dot_policy__pb2.GetBundleRequest.SerializeToString,
             pdp_dot_v1_dot_policy__pb2.GetBundleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBundles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/ListBundles',
+            pdp_dot_v1_dot_policy__pb2.ListBundlesRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.ListBundlesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/ActivateBundle',
+            pdp_dot_v1_dot_policy__pb2.ActivateBundleRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.ActivateBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -133,6 +133,18 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Message, Message, Any]] = {
         session_pb2.NarrowSessionResponse(session=SESSION),
         SESSION,
     ),
+    "ListBundles": (
+        lambda client: client.list_bundles(),
+        policy_pb2.ListBundlesRequest(),
+        policy_pb2.ListBundlesResponse(bundles=[policy_pb2.Bundle(version="sha256:v")]),
+        (policy_pb2.Bundle(version="sha256:v"),),
+    ),
+    "ActivateBundle": (
+        lambda client: client.activate_bundle("sha256:v", reason="the new one fails"),
+        policy_pb2.ActivateBundleRequest(version="sha256:v", reason="the new one fails"),
+        policy_pb2.ActivateBundleResponse(changed=True),
+        policy_pb2.ActivateBundleResponse(changed=True),
+    ),
     "GetBundle": (
         lambda client: client.get_bundle(),
         policy_pb2.GetBundleRequest(),

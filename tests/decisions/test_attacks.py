@@ -25,6 +25,7 @@ from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Call, Caller, Decision, Outcome, Role, Ruling, Session, SessionState, Visibility
 from pdp.observer import Observers
+from pdp.policy.sources import FolderSource
 from pdp.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import ActiveBundle, Change, SessionFilter
@@ -332,7 +333,12 @@ def test_worker_without_a_thread_to_spare_catches_up_later(
     store = MemorySessionStore()
     open_embedded(tmp_path, sessions=store, clock=clock, compile_files=compile_here)
     behind = BundleKeeper(
-        read=dict, compile_files=compile_here, sessions=store, clock=clock, observer=Observers(), limits=DEFAULT_LIMITS
+        source=FolderSource(tmp_path, DEFAULT_LIMITS),
+        compile_files=compile_here,
+        sessions=store,
+        clock=clock,
+        observer=Observers(),
+        limits=DEFAULT_LIMITS,
     )
 
     def no_thread(_: threading.Thread) -> None:

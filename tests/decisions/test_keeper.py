@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pdp.clock import Clock
-from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, Problem
-from pdp.keeper import BundleKeeper, pack, unpack
+from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, NotFoundError, Problem
+from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Decision, TraceParent
 from pdp.observer import Event
+from pdp.policy.contents import version_of
+from pdp.policy.delivery import Delivery
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.sessions.store import SessionStore
+from pdp.sessions.store import ActiveBundle, SessionStore
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until
@@ -37,9 +41,17 @@ class Folder:
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
 
-    def read(self) -> dict[str, bytes]:
+    name = "folder"
+
+    def read(self) -> Delivery:
         """Return the files."""
-        return self.files
+        return Delivery(files=self.files)
+
+    def loaded(self, delivery: Delivery) -> None:
+        """Keep nothing."""
+
+    def last_good(self) -> None:
+        """Return nothing."""
 
 
 class Events:
@@ -66,7 +78,7 @@ def clock() -> FakeClock:
 def keeper(folder: Folder, store: SessionStore, clock: Clock, events: Events | None = None) -> BundleKeeper:
     """Return a keeper that compiles in this process."""
     return BundleKeeper(
-        read=folder.read,
+        source=folder,
         compile_files=compile_here,
         sessions=store,
         clock=clock,
@@ -178,7 +190,7 @@ def test_child_that_dies_is_a_refused_bundle(open_store: Callable[[], SessionSto
     folder = Folder(contents("one"))
     kept = keeper(folder, open_store(), clock)
     kept.start(by="test")
-    kept._compile = crash
+    kept._bundles._compile = crash
     folder.files = contents("two")
 
     with pytest.raises(EvaluatorUnavailableError):
@@ -188,8 +200,231 @@ def test_child_that_dies_is_a_refused_bundle(open_store: Callable[[], SessionSto
     assert {"files/one", "sessions/all"} == set(kept.current().policies)
 
 
-def test_packing_loses_nothing() -> None:
-    """What the store keeps is the bundle, byte for byte."""
-    files = {"bundle.yaml": bytes(range(256)), "a.cedar": b""}
+# The rule of what becomes active, by itself and by somebody's word.
 
-    assert files == unpack(pack(files))
+
+def version(policy: str) -> str:
+    """Return the version of a bundle with one policy."""
+    return version_of(contents(policy))
+
+
+def active(kept: BundleKeeper) -> str:
+    """Return which policy's bundle is active."""
+    return next(name for name in ("one", "two", "three") if version(name) == kept.current().version)
+
+
+Followed = tuple[Folder, Callable[[str], str], BundleKeeper]
+
+
+@pytest.fixture
+def following(open_store: Callable[[], SessionStore], clock: FakeClock) -> Followed:
+    """Give a folder with bundle `one`, what changes it and tells which bundle runs then, and its keeper."""
+    folder = Folder(contents("one"))
+    kept = keeper(folder, open_store(), clock)
+    kept.start(by="start")
+
+    def change(policy: str) -> str:
+        folder.files = contents(policy)
+        kept.follow()
+        return active(kept)
+
+    return folder, change, kept
+
+
+def test_change_of_the_source_is_taken_and_so_is_its_undoing(following: Followed) -> None:
+    """Who takes back a change of the folder gets what was there before."""
+    _, change, _ = following
+
+    assert ["two", "one", "two"] == [change(policy) for policy in ("two", "one", "two")]
+
+
+def test_rollback_stays_while_the_source_is_as_it_was(following: Followed) -> None:
+    """A look at a folder that has not changed brings nothing back."""
+    _, change, kept = following
+    change("two")
+
+    kept.activate(version("one"), by="author")
+
+    assert "one" == change("two")
+    assert version("two") == kept.status().source_version
+
+
+def test_rollback_stays_until_there_is_new_content(following: Followed) -> None:
+    """After a rollback the folder may come and go among what was active before; new content is taken."""
+    _, change, kept = following
+    change("two")
+    kept.activate(version("one"), by="author")
+
+    assert ["one", "one", "three"] == [change(policy) for policy in ("one", "two", "three")]
+
+
+def test_choosing_the_running_version_holds_it(following: Followed) -> None:
+    """Somebody who activates what runs already wants it to stay."""
+    _, change, kept = following
+    change("two")
+
+    changed = kept.activate(version("two"), by="author")
+
+    assert changed is False
+    assert "two" == change("one")
+
+
+def test_reload_has_its_way_and_ends_the_hold(following: Followed) -> None:
+    """Who reloads wants what the folder holds, and the folder is followed again."""
+    _, change, kept = following
+    change("two")
+    kept.activate(version("one"), by="author")
+
+    assert kept.reload(by="author") is True
+    assert ["two", "one"] == [active(kept), change("one")]
+
+
+def test_worker_that_starts_on_an_old_folder_brings_nothing_back(
+    following: Followed, open_store: Callable[[], SessionStore], clock: FakeClock
+) -> None:
+    """A start is no change: what was active before stays out, and the worker runs what the others run."""
+    _, change, first = following
+    change("two")
+    late = keeper(Folder(contents("one")), open_store(), clock)
+
+    late.start(by="start")
+    late.follow()
+
+    assert ["two", "two"] == [active(first), active(late)]
+    assert version("one") == late.status().source_version
+
+
+def test_worker_that_starts_on_a_new_folder_brings_it(
+    following: Followed, open_store: Callable[[], SessionStore], clock: FakeClock
+) -> None:
+    """Content that was never active is taken at a start too, also after a rollback."""
+    _, change, first = following
+    change("two")
+    first.activate(version("one"), by="author")
+    late = keeper(Folder(contents("three")), open_store(), clock)
+
+    late.start(by="start")
+    wait_until(first.serves)
+
+    assert ["three", "three"] == [active(first), active(late)]
+
+
+def test_worker_that_is_late_with_a_change_does_not_go_back(
+    following: Followed, open_store: Callable[[], SessionStore], clock: FakeClock
+) -> None:
+    """A folder that changes to what others have left behind already is not news."""
+    _, change, first = following
+    late_folder = Folder(contents("one"))
+    late = keeper(late_folder, open_store(), clock)
+    late.start(by="start")
+    change("two")
+    change("three")
+
+    late_folder.files = contents("two")
+    late.follow()
+    wait_until(late.serves)
+
+    assert ["three", "three"] == [active(first), active(late)]
+
+
+def test_bad_content_between_two_good_ones_is_no_step(following: Followed) -> None:
+    """A folder that was broken for a while and then undone counts as undone."""
+    folder, change, kept = following
+    change("two")
+    folder.files = {**contents("two"), "files.cedar": b"permit ("}
+    with pytest.raises(BundleError):
+        kept.follow()
+
+    assert "one" == change("one")
+    assert () == kept.status().load_errors
+
+
+def test_same_bad_content_is_told_once(open_store: Callable[[], SessionStore], clock: FakeClock) -> None:
+    """Looking again and again at a bad source neither compiles nor complains again; a reload does."""
+    folder, events = Folder(contents("one")), Events()
+    kept = keeper(folder, open_store(), clock, events)
+    kept.start(by="start")
+    folder.files = {**contents("two"), "files.cedar": b"permit ("}
+    with pytest.raises(BundleError):
+        kept.follow()
+
+    kept.follow()
+    with pytest.raises(BundleError):
+        kept.reload(by="author")
+
+    assert ["bundle.activated", "bundle.refused", "bundle.refused"] == [event.kind for event in events.events]
+
+
+def test_rollback_says_who_when_and_why(open_store: Callable[[], SessionStore], clock: FakeClock) -> None:
+    """The listing and the event name the version, the one before, the person, the time and the reason."""
+    folder, events = Folder(contents("one")), Events()
+    kept = keeper(folder, open_store(), clock, events)
+    kept.start(by="start")
+    folder.files = contents("two")
+    kept.follow()
+    clock.advance(60)
+
+    kept.activate(version("one"), by="author", reason="two denies everybody")
+
+    listed = [(one.activation.version, one.activation.activated_by, one.name) for one in kept.kept()]
+    assert [(version("one"), "author", "test"), (version("two"), "folder", "test")] == listed
+    first = kept.kept()[0].activation
+    assert ("two denies everybody", True) == (first.reason, first.chosen)
+    assert 60 == first.activated_at - kept.kept()[1].activation.activated_at
+    assert {
+        "version": version("one"),
+        "before": version("two"),
+        "reason": "two denies everybody",
+        "chosen": "true",
+        "sessions_changed": "0",
+    } == events.events[-1].facts
+
+
+def test_rollback_reaches_the_other_worker(
+    following: Followed, open_store: Callable[[], SessionStore], clock: FakeClock
+) -> None:
+    """A worker that never had the version loads it from the store."""
+    _, change, first = following
+    change("two")
+    other = keeper(Folder(contents("two")), open_store(), clock)
+    other.start(by="start")
+
+    first.activate(version("one"), by="author")
+    wait_until(other.serves)
+
+    assert "one" == active(other)
+
+
+def test_version_that_is_not_kept_cannot_be_activated(following: Followed) -> None:
+    """The store and the source are looked at, and the answer names the version."""
+    _, _, kept = following
+
+    with pytest.raises(NotFoundError, match=version("three")):
+        kept.activate(version("three"), by="author")
+
+    assert "one" == active(kept)
+
+
+def test_version_of_the_source_can_be_activated(following: Followed) -> None:
+    """What the folder holds may be chosen although it never ran."""
+    folder, _, kept = following
+    folder.files = contents("three")
+
+    assert kept.activate(version("three"), by="author") is True
+    assert "three" == active(kept)
+
+
+def test_content_that_an_earlier_program_kept_is_understood(
+    open_store: Callable[[], SessionStore], clock: FakeClock
+) -> None:
+    """Before bundles were packed, the store kept them as JSON."""
+    old = json.dumps({name: base64.b64encode(text).decode() for name, text in contents("one").items()})
+    store = open_store()
+    store.activate_bundle(
+        ActiveBundle(version=version("one"), activated_at=1.0, activated_by="start"), old.encode(), lambda _: None
+    )
+    kept = keeper(Folder({}), store, clock)
+
+    kept.start(by="start")
+
+    assert "one" == active(kept)

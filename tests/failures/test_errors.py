@@ -342,6 +342,8 @@ NO_BUNDLE = dict.fromkeys(METHODS, "UNAVAILABLE") | {
     "RevokeSessions": "OK",
     # These say and mend what is wrong.
     "GetBundle": "OK",
+    "ListBundles": "OK",
+    "ActivateBundle": "OK",
     "ReloadBundle": "OK",
 }
 

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 
+from pdp.policy.contents import version_of
 from pdp.v1 import policy_pb2
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, BatchAuthorizeRequest, ListToolsRequest
 from pdp.v1.session_pb2 import (
@@ -22,7 +23,17 @@ from pdp.v1.session_pb2 import (
     RevokeSessionsRequest,
     SessionState,
 )
-from tests.failures.service import METHODS, UNKNOWN_HANDLE, UNKNOWN_ID, Opened, Service, a_call, basis_of, serving
+from tests.failures.service import (
+    FILES,
+    METHODS,
+    UNKNOWN_HANDLE,
+    UNKNOWN_ID,
+    Opened,
+    Service,
+    a_call,
+    basis_of,
+    serving,
+)
 
 
 def requested(service: Service) -> Opened:
@@ -132,6 +143,8 @@ MESSAGES: Mapping[str, Callable[[Opened], Message]] = {
     "ListSessions": lambda _: ListSessionsRequest(page_size=1000),
     "NarrowSession": lambda session: NarrowSessionRequest(session_id=session.id, labels=["narrower"]),
     "GetBundle": lambda _: policy_pb2.GetBundleRequest(),
+    "ListBundles": lambda _: policy_pb2.ListBundlesRequest(),
+    "ActivateBundle": lambda _: policy_pb2.ActivateBundleRequest(version=version_of(FILES)),
     "ReloadBundle": lambda _: policy_pb2.ReloadBundleRequest(),
     "CheckBundle": lambda _: policy_pb2.CheckBundleRequest(),
     "Evaluate": lambda _: policy_pb2.EvaluateRequest(policies="permit (principal, action, resource);"),
@@ -228,6 +241,8 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     ),
     # Policies belong to no session.
     "GetBundle": _WHATEVER,
+    "ListBundles": _WHATEVER,
+    "ActivateBundle": _WHATEVER,
     "ReloadBundle": _WHATEVER,
     "CheckBundle": _WHATEVER,
     "Evaluate": _WHATEVER,

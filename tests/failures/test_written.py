@@ -12,7 +12,14 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.telemetry import names
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, BatchAuthorizeRequest, ListToolsRequest
 from pdp.v1.decision_pb2 import OUTCOME_ALLOW, OUTCOME_DENY, Decision
-from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest, EvaluateRequest, TemplateLink
+from pdp.v1.policy_pb2 import (
+    ActivateBundleRequest,
+    BundleFile,
+    CheckBundleRequest,
+    EvaluateRequest,
+    GetBundleRequest,
+    TemplateLink,
+)
 from pdp.v1.session_pb2 import (
     ApproveSessionRequest,
     DenySessionRequest,
@@ -225,11 +232,13 @@ WRITTEN_BY_CALLERS: dict[str, tuple[Message, str]] = {
     "GetSession": (GetSessionRequest(session_id="a b"), "session_id"),
     "ListSessions": (ListSessionsRequest(page_size=-1), "page_size"),
     "NarrowSession": (NarrowSessionRequest(session_id="ses_a", labels=["a b"]), "labels[0]"),
+    "GetBundle": (GetBundleRequest(version="v1"), "version"),
+    "ActivateBundle": (ActivateBundleRequest(version="sha256:12"), "version"),
     "CheckBundle": (CheckBundleRequest(files=[BundleFile(path="a"), BundleFile(path="a")]), "files[1].path"),
     "Evaluate": (EvaluateRequest(entities_json="{"), "entities_json"),
 }
 # Their requests have no fields.
-NOTHING_TO_WRITE = {"GetBundle", "ReloadBundle"}
+NOTHING_TO_WRITE = {"ListBundles", "ReloadBundle"}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -283,6 +292,10 @@ ANY_VALUE_WILL_DO = {
     "template_links.template_id": "the engine's, shown by `template_links`",
 }
 MORE_WRONG: list[tuple[Message, str]] = [
+    (GetBundleRequest(version="v1"), "version"),
+    (ActivateBundleRequest(version="sha256:12"), "version"),
+    # It would forge what people read.
+    (ActivateBundleRequest(version="sha256:" + "0" * 64, reason="fine\nanother line"), "reason"),
     (EvaluateRequest(entities_json="{"), "entities_json"),
     (EvaluateRequest(template_links=[TemplateLink(template_id="a", new_id="b")]), "template_links"),
     (EvaluateRequest(template_links=[TemplateLink(template_id="a", new_id="`")]), "template_links[0].new_id"),
@@ -290,9 +303,9 @@ MORE_WRONG: list[tuple[Message, str]] = [
 
 
 @pytest.mark.parametrize(("message", "field"), MORE_WRONG)
-def test_fields_of_evaluate(service: Service, message: Message, field: str) -> None:
-    """What the engine cannot read is the author's mistake, and named."""
-    error = service.refused("Evaluate", message)
+def test_fields_for_authors(service: Service, message: Message, field: str) -> None:
+    """What is no version, and what the engine cannot read, is the author's mistake, and named."""
+    error = service.refused(type(message).__name__.removesuffix("Request"), message)
 
     assert (error.code().name, error.details().partition(": ")[0]) == ("INVALID_ARGUMENT", f"`{field}`")
 

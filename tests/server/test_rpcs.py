@@ -33,6 +33,8 @@ EXPECTED: dict[str, set[Role]] = {
     "/pdp.v1.SessionService/ListSessions": {PEP, APPROVER, AUDITOR, ADMIN},
     "/pdp.v1.SessionService/NarrowSession": {PEP, APPROVER},
     "/pdp.v1.PolicyService/GetBundle": {AUTHOR, AUDITOR, ADMIN},
+    "/pdp.v1.PolicyService/ListBundles": {AUTHOR, AUDITOR, ADMIN},
+    "/pdp.v1.PolicyService/ActivateBundle": {AUTHOR, ADMIN},
     "/pdp.v1.PolicyService/ReloadBundle": {AUTHOR, ADMIN},
     "/pdp.v1.PolicyService/CheckBundle": {AUTHOR, ADMIN},
     "/pdp.v1.PolicyService/Evaluate": {AUTHOR},
