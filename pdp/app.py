@@ -15,6 +15,7 @@ from pdp.authorizer import Authorizer
 from pdp.cache import DecisionCache
 from pdp.clock import Clock, SystemClock
 from pdp.errors import ConfigurationError, PDPError
+from pdp.explainer import Explainer
 from pdp.follower import BundleFollower
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
@@ -41,11 +42,15 @@ _HEARTBEAT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """The PDP without a server: ask `authorizer`, open sessions with `registrar`, reload with `keeper`."""
+    """The PDP without a server.
+
+    Ask `authorizer`, open sessions with `registrar`, reload with `keeper`, ask why with `explainer`.
+    """
 
     authorizer: Authorizer
     registrar: Registrar
     keeper: BundleKeeper
+    explainer: Explainer
     sessions: SessionStore
 
     def close(self) -> None:
@@ -94,8 +99,9 @@ def open_embedded(
         limits=limits,
         trusted_attributes=trusted_attributes,
     )
+    explainer = Explainer(sessions=store, bundle_for=keeper.bundle_for, clock=time, observer=watcher, limits=limits)
     keeper.start(by="start")
-    return Embedded(authorizer=authorizer, registrar=registrar, keeper=keeper, sessions=store)
+    return Embedded(authorizer=authorizer, registrar=registrar, keeper=keeper, explainer=explainer, sessions=store)
 
 
 def compile_once() -> Compile:
@@ -169,6 +175,7 @@ class App:
                 registrar=self.embedded.registrar,
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,
+                explainer=self.embedded.explainer,
                 authenticator=self._authenticator,
                 observer=watchers,
                 clock=time,

@@ -14,7 +14,7 @@ class Event:
     """Something that happened and is not a decision.
 
     `kind` is one of `session.requested`, `.approved`, `.denied`, `.ended`, `.revoked`, `.narrowed`, `.recaptured`,
-    `bundle.activated`, `bundle.refused`, `request.refused`, `server.started`, `server.stopped`.
+    `bundle.activated`, `bundle.refused`, `call.explained`, `request.refused`, `server.started`, `server.stopped`.
     `at` is unix seconds. `facts` holds ids and our own words only: never arguments, handles, tokens or attributes.
     """
 

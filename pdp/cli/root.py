@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Place] = {
     "tools": Place("pdp.cli.tools", "Import, list and compare the tools that policies are about."),
     "check": Place("pdp.cli.bundle", "Check a policy folder."),
     "diff": Place("pdp.cli.diff", "Compare two bundles: policies, and decisions."),
+    "explain": Place("pdp.cli.explain", "Say why a tool call is allowed or denied."),
     "schema": Place("pdp.cli.bundle", "Print the whole Cedar schema of a policy folder."),
     "audit": Place("pdp.cli.audit", "Ask the record what was decided, and whether it is as it was written."),
     "version": Place("pdp.cli.version", "Print the version."),

@@ -15,7 +15,7 @@ from pdp.client.asking import json_object
 from pdp.client.errors import InvalidRequestError, PDPClientError, SessionNotApprovedError
 from pdp.client.values import ListedTool
 from pdp.model import Visibility
-from pdp.v1 import authorization_pb2, policy_pb2, session_pb2
+from pdp.v1 import authorization_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
 Reply = TypeVar("Reply", bound=Message)
@@ -285,6 +285,58 @@ def evaluate(
             requests_json=[_json_text(request) for request in requests],
             skip_request_validation=skip_request_validation,
         ),
+        read=_whole,
+    )
+
+
+def explain(
+    server: str,
+    tool: str,
+    arguments: Mapping[str, Any] | bytes | None,
+    *,
+    session_id: str,
+    user: str,
+    agent: str,
+    grants: Sequence[str],
+    labels: Sequence[str],
+    purpose: str,
+    environment: str,
+    user_attributes: Mapping[str, Any] | bytes | None,
+    definition_digest: str,
+    facts: Mapping[str, Any] | bytes | None,
+    caller_id: str,
+    at: float | None,
+) -> Operation[explain_pb2.ExplainResponse, explain_pb2.ExplainResponse]:
+    """Explain a call of a session, or of one that nobody opened."""
+    supposed = explain_pb2.SupposedSession(
+        user=user,
+        agent=agent,
+        grants=_strings("grants", grants),
+        labels=_strings("labels", labels),
+        purpose=purpose,
+        environment=environment,
+        user_attributes_json=json_object("user_attributes", user_attributes),
+    )
+    if bool(session_id) == bool(supposed.ByteSize()):
+        raise InvalidRequestError(
+            "either `session_id` is needed, or `user` and `agent` of a session that nobody opened"
+        )
+    request = explain_pb2.ExplainRequest(
+        session_id=session_id or None,
+        supposed=None if session_id else supposed,
+        server=server,
+        tool=tool,
+        arguments_json=json_object("arguments", arguments),
+        definition_digest=definition_digest,
+        facts_json=json_object("facts", facts),
+        caller_id=caller_id,
+    )
+    if at is not None:
+        seconds, nanos = _seconds_and_nanos(at)
+        request.time.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
+    return Operation(
+        method=_policy_method("Explain", explain_pb2.ExplainResponse),
+        request=request,
         read=_whole,
     )
 

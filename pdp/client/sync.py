@@ -29,7 +29,7 @@ from pdp.client.operations import Operation, Reply, Result
 from pdp.client.session import ClientSession, HeldSession
 from pdp.client.stream import AuthorizationStream
 from pdp.client.values import Answer, ListedTool, ToolCall
-from pdp.v1 import policy_pb2, session_pb2
+from pdp.v1 import explain_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
 
 
@@ -324,6 +324,50 @@ class Client:
                 template_links=template_links,
                 validate=validate,
                 skip_request_validation=skip_request_validation,
+            )
+        )
+
+    def explain(
+        self,
+        server: str,
+        tool: str,
+        arguments: Mapping[str, Any] | bytes | None = None,
+        *,
+        session_id: str = "",
+        user: str = "",
+        agent: str = "",
+        grants: Sequence[str] = (),
+        labels: Sequence[str] = (),
+        purpose: str = "",
+        environment: str = "",
+        user_attributes: Mapping[str, Any] | bytes | None = None,
+        definition_digest: str = "",
+        facts: Mapping[str, Any] | bytes | None = None,
+        caller_id: str = "",
+        at: float | None = None,
+    ) -> explain_pb2.ExplainResponse:
+        """Say why a call would be decided as it would be. Nothing is decided or remembered.
+
+        The call is one of the session with this public id, or of a session that nobody opened, of `user` and `agent`.
+        `caller_id` is the gateway that makes it, by default the session's; `at` is unix seconds, by default now.
+        """
+        return self._manage(
+            operations.explain(
+                server,
+                tool,
+                arguments,
+                session_id=session_id,
+                user=user,
+                agent=agent,
+                grants=grants,
+                labels=labels,
+                purpose=purpose,
+                environment=environment,
+                user_attributes=user_attributes,
+                definition_digest=definition_digest,
+                facts=facts,
+                caller_id=caller_id,
+                at=at,
             )
         )
 

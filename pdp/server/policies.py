@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pdp.errors import BundleUnavailableError, InvalidRequestError, Problem
+from pdp.explainer import Explainer
 from pdp.keeper import BundleKeeper, BundleStatus, KeptBundle
 from pdp.limits import Limits
 from pdp.policy.bundle import Bundle
+from pdp.server.explaining import explain
 from pdp.server.fields import optional_text, require_digest, timestamp
 from pdp.server.origin import Origin
 from pdp.sessions.store import ActiveBundle
+from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import policy_pb2 as policies
 
 _DECISIONS = {
@@ -38,9 +41,10 @@ class Evaluator(Protocol):
 class PolicyHandlers:
     """One method for each RPC; each takes the message and where it comes from."""
 
-    def __init__(self, keeper: BundleKeeper, evaluator: Evaluator, limits: Limits) -> None:
+    def __init__(self, keeper: BundleKeeper, evaluator: Evaluator, explainer: Explainer, limits: Limits) -> None:
         self._keeper = keeper
         self._evaluator = evaluator
+        self._explainer = explainer
         self._limits = limits
 
     def get_bundle(self, request: policies.GetBundleRequest, _: Origin) -> policies.GetBundleResponse:
@@ -119,6 +123,11 @@ class PolicyHandlers:
             valid=result["valid"],
             validation_errors=result["validation_errors"],
         )
+
+    def explain(self, request: explanations.ExplainRequest, origin: Origin) -> explanations.ExplainResponse:
+        """Explain what would be decided about a call."""
+        # Here and not in the child process: the policies that run have been checked, and the store is here.
+        return explain(self._explainer, request, origin, self._limits)
 
 
 def _running_message(status: BundleStatus) -> policies.Bundle | None:

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from pdp.model import Role
 from pdp.v1 import authorization_pb2 as calls
+from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import policy_pb2 as policies
 from pdp.v1 import session_pb2 as sessions
 
@@ -128,6 +129,7 @@ def _policies() -> tuple[RPC, ...]:
         _row(of, "ReloadBundle", policies.ReloadBundleRequest, {author, admin}, lane),
         _row(of, "CheckBundle", policies.CheckBundleRequest, {author, admin}, lane, large=True),
         _row(of, "Evaluate", policies.EvaluateRequest, {author}, lane, large=True),
+        _row(of, "Explain", explanations.ExplainRequest, {author, auditor}, lane),
     )
 
 

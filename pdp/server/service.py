@@ -11,6 +11,7 @@ import grpc
 from pdp.authorizer import Authorizer
 from pdp.clock import Clock
 from pdp.errors import ConfigurationError
+from pdp.explainer import Explainer
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, Observer
@@ -66,6 +67,7 @@ class PDPServer:
         registrar: Registrar,
         keeper: BundleKeeper,
         evaluator: Evaluator,
+        explainer: Explainer,
         authenticator: Authenticator,
         observer: Observer,
         clock: Clock,
@@ -85,7 +87,7 @@ class PDPServer:
         services: dict[str, object] = {
             AUTHORIZATION: AuthorizationHandlers(authorizer, limits),
             SESSIONS: SessionHandlers(registrar, limits),
-            POLICIES: PolicyHandlers(keeper, evaluator, limits),
+            POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
             HEALTH: self._health,
         }
         if reflection:

@@ -121,6 +121,7 @@ def running_server(
             registrar=embedded.registrar,
             keeper=embedded.keeper,
             evaluator=evaluator,
+            explainer=embedded.explainer,
             authenticator=TokenAuthenticator(folder / "callers.yaml"),
             observer=evidence,
             clock=time,

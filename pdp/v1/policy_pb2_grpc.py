@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from pdp.v1 import explain_pb2 as pdp_dot_v1_dot_explain__pb2
 from pdp.v1 import policy_pb2 as pdp_dot_v1_dot_policy__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -65,6 +66,11 @@ class PolicyServiceStub:
                 request_serializer=pdp_dot_v1_dot_policy__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.EvaluateResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/pdp.v1.PolicyService/Explain',
+                request_serializer=pdp_dot_v1_dot_explain__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_explain__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer:
@@ -114,6 +120,13 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Explains what would be decided about a call, condition by condition. Nothing is decided.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +159,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.Evaluate,
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.EvaluateRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.EvaluateResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=pdp_dot_v1_dot_explain__pb2.ExplainRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_explain__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +329,33 @@ class PolicyService:
             '/pdp.v1.PolicyService/Evaluate',
             pdp_dot_v1_dot_policy__pb2.EvaluateRequest.SerializeToString,
             pdp_dot_v1_dot_policy__pb2.EvaluateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/Explain',
+            pdp_dot_v1_dot_explain__pb2.ExplainRequest.SerializeToString,
+            pdp_dot_v1_dot_explain__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

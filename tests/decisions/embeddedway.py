@@ -16,6 +16,7 @@ from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 from pdp.testing.inprocess import write_folder
+from tests.decisions.explained import assert_explains
 from tests.decisions.notation import Case, Step, changed, files_of, written
 from tests.decisions.ways import (
     CALLERS,
@@ -86,6 +87,9 @@ class EmbeddedWay:
             )
         except PDPError as error:
             raise RefusedError(kinds_of(error), str(error)) from error
+        if decision.session_id and not self.remembers:
+            caller = CALLERS[step.caller]
+            assert_explains(self._pdp.explainer.explain(decision.session_id, call, caller, made_by=caller.id), decision)
         return self._seen(decision)
 
     def _request(self, step: Step, caller: Caller) -> Mapping[str, Any]:

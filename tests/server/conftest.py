@@ -116,6 +116,7 @@ def serve(
                 registrar=registrar or embedded.registrar,
                 keeper=embedded.keeper,
                 evaluator=child,
+                explainer=embedded.explainer,
                 authenticator=authenticator or TokenAuthenticator(callers_file),
                 observer=notes,
                 clock=clock,

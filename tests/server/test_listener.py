@@ -83,6 +83,7 @@ def test_tls_serves_who_trusts_the_certificate(
         registrar=embedded.registrar,
         keeper=embedded.keeper,
         evaluator=child,
+        explainer=embedded.explainer,
         authenticator=TokenAuthenticator(callers_file),
         observer=notes,
         clock=clock,

@@ -38,6 +38,7 @@ EXPECTED: dict[str, set[Role]] = {
     "/pdp.v1.PolicyService/ReloadBundle": {AUTHOR, ADMIN},
     "/pdp.v1.PolicyService/CheckBundle": {AUTHOR, ADMIN},
     "/pdp.v1.PolicyService/Evaluate": {AUTHOR},
+    "/pdp.v1.PolicyService/Explain": {AUTHOR, AUDITOR},
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {PEP, APPROVER, AUTHOR, AUDITOR, ADMIN},
 }
 

@@ -1,0 +1,220 @@
+"""Explain a call: what would be decided about it and why, condition by condition. Decides nothing itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import inf
+
+from pdp.cache import BoundedCache
+from pdp.clock import Clock, Deadline, Instant, no_earlier
+from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError, NotFoundError
+from pdp.explanation import Explanation, SessionExplanation
+from pdp.gate import Snapshot, deny, gate
+from pdp.gatewords import gate_words
+from pdp.jsontext import parse_object
+from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.model import Basis, Call, Caller, Scope, Session, SessionState
+from pdp.observer import Event, Observer
+from pdp.policy.bundle import Bundle
+from pdp.policy.conditions import PolicyResult, Probes
+from pdp.policy.engine import Question, SessionEntities
+from pdp.ruling import CallFacts, call_facts, caller_facts, question_of, rule_chain
+from pdp.sessions.store import ActiveBundle, SessionStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupposedSession:
+    """A session that nobody opened: what it would be like. It reaches every tool within the agent's ceiling."""
+
+    user: str
+    agent: str
+    grants: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    purpose: str = ""
+    environment: str = ""
+    attributes_json: bytes = field(default=b"", repr=False)
+
+
+class CallExplainer:
+    """Explains calls on snapshots: bundle, sessions and time are given. Safe to use from many threads."""
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._limits = limits
+        self._probes: BoundedCache[Probes] = BoundedCache(64)
+
+    def explain(self, snapshot: Snapshot, call: Call, caller_id: str) -> Explanation:
+        """Explain a call on a snapshot that holds at least one session.
+
+        Raise `InvalidRequestError` for facts that the bundle does not declare.
+        """
+        facts = caller_facts(snapshot.bundle, call, self._limits, "")
+        refused = gate(snapshot, call)
+        refusal = gate_words(snapshot, call, refused) if refused else ""
+        explained = partial(
+            Explanation,
+            action=call.action,
+            bundle_version=snapshot.bundle.version,
+            explained_at=snapshot.wall_at,
+            refusal=refusal,
+        )
+        tool = snapshot.bundle.catalogue.tools.get(call.action)
+        if tool is None:
+            return explained(ruling=refused or deny(Basis.UNKNOWN_TOOL), sessions=())
+        try:
+            seen = call_facts(tool, call, caller_id, facts, self._limits)
+        except (InvalidJSONError, InvalidArgumentsError) as error:
+            problem = str(error)
+            ruling = refused or deny(Basis.INVALID_ARGUMENTS, problem)
+            return explained(ruling=ruling, sessions=(), problem=problem)
+        sides = {one.id: self._side(snapshot, one, seen, call.action) for one in snapshot.chain}
+        ruling = refused or rule_chain(snapshot.chain, lambda session: sides[session.id].ruling, tool, seen)
+        return explained(ruling=ruling, sessions=tuple(sides.values()), resource=seen.resource)
+
+    def results(
+        self, bundle: Bundle, action: str, question: Question, known: SessionEntities
+    ) -> tuple[PolicyResult, ...]:
+        """Return what each policy of an action's slice is worth; nothing when the question does not fit the schema."""
+        asked = bundle.slice(action)
+        # By what the policies are, not by the bundle's version: tests change some and leave the version as it is.
+        probes = self._probes.get_or_make((action, asked.policies), lambda: Probes(asked.policies))
+        return probes.results(asked, question, known) or ()
+
+    def _side(self, snapshot: Snapshot, session: Session, facts: CallFacts, action: str) -> SessionExplanation:
+        explained = partial(SessionExplanation, session=session)
+        try:
+            known = snapshot.bundle.session_entities(session)
+        except ValueError:
+            ruling = deny(Basis.POLICY_ERROR, "the session's entities do not fit the schema")
+            return explained(ruling=ruling, policies=())
+        question = question_of(session, facts, snapshot.wall_at)
+        return explained(
+            ruling=snapshot.bundle.slice(action).ask(question, known),
+            policies=self.results(snapshot.bundle, action, question, known),
+        )
+
+
+class Explainer:
+    """Explains calls of sessions in the store, and of sessions that nobody opened, by the active bundle.
+
+    Nothing is decided or remembered; that somebody asked is an event. Safe to use from many threads. Every method
+    raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionStore,
+        bundle_for: Callable[[ActiveBundle | None], Bundle],
+        clock: Clock,
+        observer: Observer,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._sessions = sessions
+        self._bundle_for = bundle_for
+        self._clock = clock
+        self._observer = observer
+        self._limits = limits
+        self._calls = CallExplainer(limits)
+
+    def explain(
+        self, session_id: str, call: Call, caller: Caller, *, made_by: str = "", at: float | None = None
+    ) -> Explanation:
+        """Explain a call in a session, which is named by its public id; the call's handle does not count.
+
+        The call is taken to be made by `made_by`, or else by who opened the session, and at `at` (unix seconds), or
+        else now. Raise `NotFoundError`, and `InvalidRequestError` for facts that the bundle does not declare.
+        """
+        chain = self._sessions.get(session_id)
+        if not chain or chain[0].tenant != caller.tenant:
+            raise NotFoundError(f"no session `{session_id}`")
+        return self._explained(chain, call, caller, made_by or chain[0].opened_by, at)
+
+    def suppose(
+        self, supposed: SupposedSession, call: Call, caller: Caller, *, made_by: str, at: float | None = None
+    ) -> Explanation:
+        """Explain a call as if there were a session for it.
+
+        Raise `InvalidRequestError` for a user or an agent that is not in the directory, and as `explain` does.
+        """
+        session = supposed_session(supposed, self._bundle(), self._limits, opened_by=made_by, tenant=caller.tenant)
+        return self._explained((session,), call, caller, made_by, at)
+
+    def _explained(
+        self, chain: tuple[Session, ...], call: Call, caller: Caller, made_by: str, at: float | None
+    ) -> Explanation:
+        now = self._clock.now()
+        high_water_at = self._sessions.view(bytes(32)).high_water_at
+        then = no_earlier(now, high_water_at) if at is None else _moved(now, at)
+        snapshot = Snapshot(bundle=self._bundle(), chain=chain, now=then, wall_at=now.wall_at if at is None else at)
+        explanation = self._calls.explain(snapshot, call, made_by)
+        self._tell(explanation, chain[0], caller, now)
+        return explanation
+
+    def _bundle(self) -> Bundle:
+        return self._bundle_for(self._sessions.active_bundle())
+
+    def _tell(self, explanation: Explanation, session: Session, caller: Caller, now: Instant) -> None:
+        facts = {
+            "action": explanation.action,
+            "basis": explanation.ruling.basis.value,
+            "bundle_version": explanation.bundle_version,
+        }
+        self._observer.event(
+            Event(
+                kind="call.explained",
+                at=now.wall_at,
+                caller_id=caller.id,
+                session_id=session.id,
+                user=session.user,
+                agent=session.agent,
+                tenant=caller.tenant,
+                facts=facts,
+            )
+        )
+
+
+def supposed_session(
+    supposed: SupposedSession, bundle: Bundle, limits: Limits, *, opened_by: str, tenant: str
+) -> Session:
+    """Return an active session that reaches every tool of the catalogue, has no end and is stored nowhere."""
+    for kind, name in (("User", supposed.user), ("Agent", supposed.agent)):
+        if (kind, name) not in bundle.directory.entities:
+            raise InvalidRequestError(f"supposed.{kind.lower()}", f"`{name}` is not in the directory")
+    tools = {action: tool.definition_digest for action, tool in bundle.catalogue.tools.items()}
+    return Session(
+        id="ses_supposed",
+        handle_digest=b"",
+        state=SessionState.ACTIVE,
+        user=supposed.user,
+        agent=supposed.agent,
+        purpose=supposed.purpose,
+        tool_patterns=(),
+        duration=inf,
+        requested_at=0.0,
+        deadline=Deadline(wall_at=inf, boot_at=inf, boot_id=""),
+        tenant=tenant,
+        environment=supposed.environment,
+        opened_by=opened_by,
+        scope=Scope(id="", tools=tools),
+        grants=supposed.grants,
+        labels=supposed.labels,
+        entities_json=bundle.directory.capture(supposed.user, supposed.agent) or "[]",
+        attributes_json=_attributes(supposed, limits),
+    )
+
+
+def _attributes(supposed: SupposedSession, limits: Limits) -> str:
+    try:
+        return json.dumps(parse_object(supposed.attributes_json, limits))
+    except InvalidJSONError as error:
+        raise InvalidRequestError("supposed.user_attributes_json", str(error)) from None
+    except TypeError:
+        raise InvalidRequestError("supposed.user_attributes_json", "numbers must be integers") from None
+
+
+def _moved(now: Instant, at: float) -> Instant:
+    # Both clocks move together, as if one had waited, or asked earlier.
+    return replace(now, wall_at=at, boot_at=now.boot_at + at - now.wall_at)

@@ -1,0 +1,134 @@
+"""What an explanation holds, and how it is put into one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pdp.model import Basis, Ruling, Session
+from pdp.policy.conditions import ConditionResult, PolicyResult, Value
+
+# A permit for other people, or for other things, is further away than one that wants another fact.
+_SCOPE_WEIGHT = 10
+_NEAREST = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionExplanation:
+    """What the policies make of a call for one session of the chain.
+
+    `policies` holds every policy whose action scope can match, in the order of their files; it is empty when the
+    question does not fit the schema.
+    """
+
+    session: Session
+    ruling: Ruling
+    policies: tuple[PolicyResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a call would be decided as it would be, in one moment.
+
+    `ruling` is the answer that the call would get, `resource` the type and id of what it is mapped to. `refusal` says
+    in plain words which check of the gate failed, `problem` what is wrong with the arguments; both are empty when
+    nothing is. `sessions` holds the session and then each above it; it is empty for an unknown tool and for arguments
+    that policies cannot be asked about. When the gate refuses, the policies were not asked, and what stands there is
+    what they would have said.
+    """
+
+    action: str
+    bundle_version: str
+    explained_at: float
+    ruling: Ruling
+    sessions: tuple[SessionExplanation, ...]
+    resource: tuple[str, str] = field(default=("", ""), repr=False)
+    refusal: str = ""
+    problem: str = ""
+
+    @property
+    def summary(self) -> str:
+        """Return the answer to "why?" in one sentence."""
+        if self.refusal:
+            return f"denied: {self.refusal}{self._otherwise()}"
+        if self.problem:
+            return f"denied: the arguments are not what the tool takes: {self.problem}"
+        for one in self.sessions:
+            if one.session.id == self.ruling.ancestor_id:
+                return f"denied: session `{one.session.id}` above is {because(one.ruling, one.policies, self.action)}"
+        own = self.sessions[0]
+        return because(own.ruling, own.policies, self.action)
+
+    def _otherwise(self) -> str:
+        if not self.sessions:
+            return ""
+        would = next((one.ruling for one in self.sessions if not one.ruling.allowed), self.sessions[0].ruling)
+        return f"; the policies were not asked, and would {'permit' if would.allowed else 'deny'} it"
+
+
+def nearest_permits(policies: Sequence[PolicyResult]) -> tuple[PolicyResult, ...]:
+    """Return the permits that failed by least, the nearest first: at most three, none that matched."""
+    missed = [one for one in policies if one.policy.effect == "permit" and one.value is not Value.TRUE]
+    return tuple(sorted(missed, key=lambda one: (_distance(one), one.policy.id))[:_NEAREST])
+
+
+def because(ruling: Ruling, policies: Sequence[PolicyResult], action: str) -> str:
+    """Say what the policies made of a call, and why."""
+    results = {one.policy.id: one for one in policies}
+    match ruling.basis:
+        case Basis.PERMIT:
+            return f"allowed: {_and(map(_place, _named(ruling.policies, results)))} {_verb(ruling, 'permit')} it"
+        case Basis.FORBID:
+            return f"denied: {_and(map(_place, _named(ruling.policies, results)))} {_verb(ruling, 'forbid')} it"
+        case Basis.POLICY_ERROR:
+            failed = _and(
+                f"{_place(one)} could not be evaluated{_cause(one)}" for one in _named(ruling.errors, results)
+            )
+            return f"denied: {failed or ruling.detail}"
+        case _:
+            return f"denied: no permit matched{_nearest(policies, action)}"
+
+
+def _distance(result: PolicyResult) -> int:
+    scope = sum(one.alone is not Value.TRUE for one in result.scope)
+    return scope * _SCOPE_WEIGHT + sum(one.alone is not Value.TRUE for one in result.conditions)
+
+
+def _nearest(policies: Sequence[PolicyResult], action: str) -> str:
+    nearest = nearest_permits(policies)
+    if not nearest:
+        return f"; none speaks of `{action}`"
+    first = nearest[0]
+    return f"; the nearest is {_place(first)}: {_missing(first)}"
+
+
+def _missing(result: PolicyResult) -> str:
+    decided, *others = result.failed
+    more = f", and {len(others)} more" if others else ""
+    return f"{_condition(result, decided)} {'cannot be evaluated' if decided.error else 'does not hold'}{more}"
+
+
+def _condition(result: PolicyResult, one: ConditionResult) -> str:
+    return f"`{one.condition}` ({result.policy.file}:{one.condition.line})"
+
+
+def _cause(result: PolicyResult) -> str:
+    erring = [one for one in result.parts if one.value is Value.ERROR]
+    return "".join(f": {one.error.replace('_', ' ')} in {_condition(result, one)}" for one in erring)
+
+
+def _place(result: PolicyResult) -> str:
+    return f"`{result.policy.id}` ({result.policy.file}:{result.policy.line})"
+
+
+def _named(ids: Sequence[str], results: Mapping[str, PolicyResult]) -> list[PolicyResult]:
+    return [results[name] for name in ids if name in results]
+
+
+def _verb(ruling: Ruling, verb: str) -> str:
+    return verb if len(ruling.policies) > 1 else f"{verb}s"
+
+
+def _and(words: Iterable[str]) -> str:
+    listed = list(words)
+    return " and ".join(([", ".join(listed[:-1])] if listed[1:] else []) + listed[-1:])

@@ -1,0 +1,136 @@
+"""Messages of `PolicyService.Explain` to the words of the PDP and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pdp.errors import InvalidRequestError
+from pdp.explainer import Explainer, SupposedSession
+from pdp.explanation import Explanation, SessionExplanation, nearest_permits
+from pdp.limits import Limits
+from pdp.model import Basis, Call, Outcome
+from pdp.policy.conditions import ConditionResult, PolicyResult, Value
+from pdp.server.fields import (
+    moment_of,
+    optional_digest,
+    optional_id,
+    optional_text,
+    require_id,
+    require_server,
+    require_size,
+    require_text,
+    timestamp,
+)
+from pdp.server.messages import grants, labels
+from pdp.server.origin import Origin
+from pdp.v1 import decision_pb2 as decisions
+from pdp.v1 import explain_pb2 as explanations
+
+# What `pdp init` calls the one gateway that it makes.
+GATEWAY = "pep"
+
+# The generated stubs give numbers no common type.
+_OUTCOMES: Mapping[Outcome, Any] = {one: decisions.Outcome.Value(f"OUTCOME_{one.name}") for one in Outcome}
+_BASES: Mapping[Basis, Any] = {one: decisions.Basis.Value(f"BASIS_{one.name}") for one in Basis}
+_VALUES: Mapping[Value, Any] = {one: explanations.ConditionValue.Value(f"CONDITION_VALUE_{one.name}") for one in Value}
+
+
+def explain(
+    explainer: Explainer, request: explanations.ExplainRequest, origin: Origin, limits: Limits
+) -> explanations.ExplainResponse:
+    """Answer a request. Raise `InvalidRequestError` naming the field."""
+    call = Call(
+        session_handle="",
+        server=require_server("server", request.server),
+        tool=require_text("tool", request.tool, limits.text_characters),
+        arguments_json=request.arguments_json,
+        definition_digest=optional_digest("definition_digest", request.definition_digest),
+        facts_json=require_size("facts_json", request.facts_json, limits.arguments_bytes, "arguments_bytes"),
+    )
+    made_by = optional_id("caller_id", request.caller_id)
+    at = moment_of("time", request.time) if request.HasField("time") else None
+    match request.WhichOneof("who"):
+        case "session_id":
+            session_id = require_id("session_id", request.session_id)
+            explanation = explainer.explain(session_id, call, origin.caller, made_by=made_by, at=at)
+        case "supposed":
+            supposed = _supposed(request.supposed, limits)
+            explanation = explainer.suppose(supposed, call, origin.caller, made_by=made_by or GATEWAY, at=at)
+        case _:
+            raise InvalidRequestError("who", "one of `session_id`, `supposed` is required")
+    return explanation_message(explanation)
+
+
+def explanation_message(explanation: Explanation) -> explanations.ExplainResponse:
+    """Return an explanation as the API has it."""
+    ruling = explanation.ruling
+    return explanations.ExplainResponse(
+        summary=explanation.summary,
+        outcome=_OUTCOMES[ruling.outcome],
+        basis=_BASES[ruling.basis],
+        refusal=explanation.refusal,
+        problem=explanation.problem,
+        sessions=[_session(one) for one in explanation.sessions],
+        resource_type=explanation.resource[0],
+        resource_id=explanation.resource[1],
+        bundle_version=explanation.bundle_version,
+        explain_time=timestamp(explanation.explained_at),
+    )
+
+
+def _supposed(message: explanations.SupposedSession, limits: Limits) -> SupposedSession:
+    return SupposedSession(
+        user=require_id("supposed.user", message.user),
+        agent=require_id("supposed.agent", message.agent),
+        grants=grants(message.grants),
+        labels=labels(message.labels),
+        purpose=optional_text("supposed.purpose", message.purpose, limits.text_characters),
+        environment=optional_id("supposed.environment", message.environment),
+        attributes_json=require_size(
+            "supposed.user_attributes_json", message.user_attributes_json, limits.arguments_bytes, "arguments_bytes"
+        ),
+    )
+
+
+def _session(one: SessionExplanation) -> explanations.SessionExplanation:
+    rests_on = {*one.ruling.policies, *one.ruling.errors}
+    return explanations.SessionExplanation(
+        session_id=one.session.id if one.session.handle_digest else "",
+        user=one.session.user,
+        agent=one.session.agent,
+        outcome=_OUTCOMES[one.ruling.outcome],
+        basis=_BASES[one.ruling.basis],
+        policies=[_policy(result, determining=result.policy.id in rests_on) for result in one.policies],
+        nearest_permits=[result.policy.id for result in nearest_permits(one.policies)]
+        if one.ruling.basis is Basis.DEFAULT_DENY
+        else [],
+    )
+
+
+def _policy(result: PolicyResult, *, determining: bool) -> explanations.PolicyExplanation:
+    return explanations.PolicyExplanation(
+        policy_id=result.policy.id,
+        effect=result.policy.effect,
+        file=result.policy.file,
+        line=result.policy.line,
+        value=_VALUES[result.value],
+        error=result.error,
+        determining=determining,
+        conditions=[_condition(one) for one in result.parts],
+    )
+
+
+def _condition(one: ConditionResult) -> explanations.ConditionExplanation:
+    condition = one.condition
+    return explanations.ConditionExplanation(
+        kind=condition.kind,
+        text=condition.text,
+        value=_VALUES[one.value],
+        alone=_VALUES[one.alone],
+        error=one.error,
+        line=condition.line,
+        column=condition.column,
+        end_line=condition.end_line,
+        end_column=condition.end_column,
+    )

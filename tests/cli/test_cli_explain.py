@@ -1,0 +1,90 @@
+"""`pdp explain`: the answer for people and for scripts, from a folder and from a server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.serving import Server
+
+SUPPOSED = ("--user", "alice", "--agent", "coder")
+WRITE = ("explain", "--tool", "files/write")
+
+DENIED = """\
+denied: no permit matched; the nearest is `files/write-when-granted` (files.cedar:5): \
+`context.session in Grant::"writing"` (files.cedar:6) does not hold
+
+a supposed session, alice with coder: deny default_deny
+✗ permit files/write-when-granted  files.cedar:5
+    ✓ action == Action::"files/write"        files.cedar:6:20
+    ✗ context.session in Grant::"writing"    files.cedar:6:70
+
+✓ holds   ✗ does not hold   ! cannot be evaluated   · not reached
+"""
+
+
+def test_a_folder_is_asked(run: Run, policies: Path) -> None:
+    """With `--policies` no server is needed: the sentence first, then each policy with its conditions."""
+    done = run(*WRITE, *SUPPOSED, "--policies", str(policies))
+
+    assert (0, "") == (done.exit_code, done.stderr)
+    assert DENIED.split() == done.stdout.split()
+
+
+def test_grants_are_supposed(run: Run, policies: Path) -> None:
+    """`--grant` supposes what an approver would give, and JSON says which policy decided."""
+    done = run(*WRITE, *SUPPOSED, "--grant", "writing", "--policies", str(policies), "--json")
+
+    found = json.loads(done.stdout)
+    assert ("allow", "permit") == (found["outcome"], found["basis"])
+    (policy,) = found["sessions"][0]["policies"]
+    assert ("files/write-when-granted", True, "true") == (policy["policy_id"], policy["determining"], policy["value"])
+    assert ["action", "when"] == [one["kind"] for one in policy["conditions"]]
+
+
+def test_a_server_is_asked_about_a_session(ask: Run) -> None:
+    """By the public id of a session, with the author's token; what the gate refuses says why."""
+    requested = ask(
+        "session", "request", *SUPPOSED, "--purpose", "see", "--tool", "files/read", "--handle-file", "handle"
+    ).stdout.strip()
+
+    done = ask("explain", "--session", requested, "--tool", "files/read", "--arguments", "-", stdin='{"path": "/a"}')
+
+    assert (0, "") == (done.exit_code, done.stderr)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"denied: session `{requested}` waits for approval since ")
+    assert f"session {requested}, alice with coder: the policies would say allow permit" == lines[2]
+
+
+def test_a_gateway_is_not_answered(ask: Run, server: Server) -> None:
+    """The gateway's token opens sessions, and no explanations."""
+    done = ask(*WRITE, *SUPPOSED, "--token-file", str(server.folder / ".pdp/tokens/pep.token"))
+
+    assert 2 == done.exit_code
+    assert "permission_denied: `pep` may not call `pdp.v1.PolicyService/Explain`" in done.stderr
+
+
+# (words, what the error says)
+WRONG = [
+    (("--tool", "write", *SUPPOSED), "`--tool` must read `server/tool`: `write`"),
+    (("--tool", "files/write"), "say who calls: either --session, or --user and --agent"),
+    (("--tool", "files/write", "--user", "alice"), "say who calls: either --session, or --user and --agent"),
+    (("--tool", "files/write", "--session", "ses_a", *SUPPOSED), "say who calls: either --session"),
+    (("--tool", "files/write", "--session", "ses_a", "--policies", "."), "a folder has no sessions"),
+    (("--tool", "files/write", *SUPPOSED, "--at", "noon"), "`--at` is no time such as"),
+    (("--tool", "files/write", "--user", "x", "--agent", "coder", "--policies", "policies"), "`x` is not in the"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), WRONG)
+@pytest.mark.usefixtures("policies")
+def test_what_cannot_be_asked_is_one_line(run: Run, words: tuple[str, ...], expected: str) -> None:
+    """A question that nobody can answer ends with 2 and a line that says what to mend."""
+    done = run("explain", *words)
+
+    assert 2 == done.exit_code
+    assert expected in done.stderr
+    assert 1 == done.stderr.count("\n")

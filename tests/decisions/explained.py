@@ -1,0 +1,33 @@
+"""Hold an explanation against the decision that it explains."""
+
+from __future__ import annotations
+
+from pdp.explanation import Explanation, SessionExplanation
+from pdp.model import Basis, Decision
+from pdp.policy.conditions import Value
+
+
+def assert_explains(explanation: Explanation, decision: Decision) -> None:
+    """Check that an explanation says what was decided, and that no condition's value contradicts it."""
+    assert decision.ruling == explanation.ruling
+    assert explanation.summary.startswith("allowed: " if decision.allowed else "denied: ")
+    assert explanation.summary.isprintable()
+    for one in explanation.sessions:
+        _assert_consistent(one)
+
+
+def _assert_consistent(one: SessionExplanation) -> None:
+    ruling = one.ruling
+    for result in one.policies:
+        first = next((part.value for part in result.parts if part.value is not Value.TRUE), Value.TRUE)
+        assert result.value is first, result.policy.id
+    matched = {result.policy.id: result.policy.effect for result in one.policies if result.value is Value.TRUE}
+    erring = [result.policy.id for result in one.policies if result.value is Value.ERROR]
+    if ruling.basis is Basis.POLICY_ERROR:
+        assert sorted(erring) == list(ruling.errors)
+        return
+    assert [] == erring
+    forbids = sorted(name for name, effect in matched.items() if effect == "forbid")
+    permits = sorted(name for name, effect in matched.items() if effect == "permit")
+    assert (forbids or permits) == list(ruling.policies)
+    assert ruling.basis is (Basis.FORBID if forbids else Basis.PERMIT if permits else Basis.DEFAULT_DENY)
