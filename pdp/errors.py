@@ -96,14 +96,39 @@ class UnsafePolicyError(PDPError):
 
 
 class Problem:
-    """One thing that is wrong with a bundle: file, line (from 1; 0 for the whole file) and message."""
+    """One thing that is wrong with a bundle: file, line (from 1; 0 for the whole file) and message.
 
-    __slots__ = ("file", "line", "message")
+    `severity` is `error` for what keeps the bundle from loading and `warning` for what does not. `code` is a stable
+    name of the kind of problem. `column` counts characters from 1 (0: unknown), and `width` how many are meant.
+    `help` says what to do. Two problems are equal when they read the same.
+    """
 
-    def __init__(self, file: str, line: int, message: str) -> None:
+    __slots__ = ("code", "column", "file", "help", "line", "message", "severity", "width")
+
+    def __init__(
+        self,
+        file: str,
+        line: int,
+        message: str,
+        *,
+        severity: str = "error",
+        code: str = "",
+        column: int = 0,
+        width: int = 1,
+        help: str = "",  # noqa: A002 - the word of the API
+    ) -> None:
         self.file = file
         self.line = line
         self.message = message
+        self.severity = severity
+        self.code = code
+        self.column = column
+        self.width = width
+        self.help = help
+
+    def as_json(self) -> dict[str, str | int]:
+        """Return every part by its name; `Problem(**…)` reads it back."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file

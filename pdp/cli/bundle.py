@@ -6,41 +6,44 @@ from pathlib import Path
 
 import click
 
+from pdp import __version__
 from pdp.app import compile_once
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.cli.root import NO
 from pdp.config import Settings
-from pdp.errors import BundleError
-from pdp.policy.bundle import load_bundle
+from pdp.policy.bundle import inspect_bundle
 from pdp.policy.contents import read_contents, read_folder
 from pdp.policy.schema import full_schema
+from pdp.workbench.checking import report_json, report_sarif, text_lines
 
 
-@click.command(epilog="Example:  pdp check policies --json")
+@click.command(epilog="Example:  pdp check policies --deny warnings")
 @click.argument("folder", metavar="[DIR]", required=False)
 @json_option
+@click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0, for code review.")
+@click.option("--deny", type=click.Choice(["warnings"]), help="Exit with 1 for warnings too.")
 @with_settings("policies.folder")
-def check(*, settings: Settings, folder: str | None, as_json: bool) -> None:
+def check(*, settings: Settings, folder: str | None, as_json: bool, as_sarif: bool, deny: str | None) -> None:
     """Check a policy folder.
 
-    Prints one line for each problem, `file:line: message`, and exits with 1 when there are any.
+    Finds what keeps it from loading, and what loads and is probably a mistake. Prints each problem with its line, a
+    caret and what to do. Exits with 0 when there is no error, 1 when there is one, and 2 when nothing could be checked.
     """
+    if as_json and as_sarif:
+        raise click.UsageError("pass `--json` or `--sarif`, not both")
     path = Path(folder or settings.policies.folder)
-    try:
-        bundle = load_bundle(read_folder(path, settings.limits), settings.limits, compile_once())
-    except BundleError as error:
-        if as_json:
-            problems = [{"file": one.file, "line": one.line, "message": one.message} for one in error.problems]
-            print_json({"valid": False, "version": "", "problems": problems})
-        else:
-            for problem in error.problems:
-                click.echo(str(problem))
-        raise click.exceptions.Exit(NO) from None
+    files = read_folder(path, settings.limits)
+    report = inspect_bundle(files, settings.limits, compile_once())
     if as_json:
-        print_json({"valid": True, "version": bundle.version, "problems": []})
+        print_json(report_json(report))
+    elif as_sarif:
+        print_json(report_sarif(report, path, tool_version=__version__))
     else:
-        click.echo(f"{path}: {len(bundle.policies)} policies, {len(bundle.catalogue.tools)} tools, {bundle.version}")
+        for line in text_lines(report, path, files):
+            click.echo(line)
+    if report.errors or (deny and report.warnings):
+        raise click.exceptions.Exit(NO)
 
 
 @click.command(epilog="Example:  pdp schema policies > whole.cedarschema")

@@ -6,6 +6,7 @@ import copy
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cedarpy
@@ -177,14 +178,46 @@ def check_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Comp
     Beyond their sizes, the files are looked at by `compile_files` alone: what nobody has checked yet may take long.
     """
     require_sizes(files, limits)
-    job = {
+    result = compile_files(_job(files, limits))
+    if "problems" in result:
+        raise BundleError(tuple(Problem(**problem) for problem in result["problems"]))
+    return [_source(policy) for policy in result["policies"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """What is wrong with a bundle: `errors` keep it from loading, `warnings` are what lints find.
+
+    Without errors `version` is the one that it would have, and `policies` and `tools` count what it holds.
+    """
+
+    errors: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    version: str = ""
+    policies: int = 0
+    tools: int = 0
+
+
+def inspect_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> CheckReport:
+    """Return what is wrong with a bundle, lints included. Raises what `compile_files` raises."""
+    try:
+        require_sizes(files, limits)
+    except BundleError as error:
+        return CheckReport(errors=error.problems)
+    result = compile_files({**_job(files, limits), "lint": True})
+    warnings = tuple(Problem(**problem) for problem in result["warnings"])
+    if "problems" in result:
+        return CheckReport(errors=tuple(Problem(**problem) for problem in result["problems"]), warnings=warnings)
+    return CheckReport(
+        warnings=warnings, version=version_of(files), policies=len(result["policies"]), tools=result["tools"]
+    )
+
+
+def _job(files: Mapping[str, bytes], limits: Limits) -> dict[str, Any]:
+    return {
         "files": {name: content.decode("utf-8", "surrogateescape") for name, content in files.items()},
         "limits": {name: getattr(limits, name) for name in Limits.__slots__},
     }
-    result = compile_files(job)
-    if "problems" in result:
-        raise BundleError(tuple(Problem(*problem) for problem in result["problems"]))
-    return [_source(policy) for policy in result["policies"]]
 
 
 def _source(policy: Mapping[str, Any]) -> PolicySource:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cedarpy
@@ -12,13 +13,17 @@ import cedarpy
 from pdp.errors import BundleError, Problem, UnsafePolicyError
 from pdp.limits import Limits
 from pdp.policy.analysis import action_scope, entity_uids, reads
-from pdp.policy.contents import SCHEMA, Contents, read_contents
+from pdp.policy.contents import MANIFEST, SCHEMA, Contents, read_contents
+from pdp.policy.directory import FILE as DIRECTORY
 from pdp.policy.directory import Entity
+from pdp.policy.lint import run_lints, with_impossible
+from pdp.policy.lint_errors import HELP, by_policy, refusals
+from pdp.policy.lint_facts import Environment, LintBundle, LintPolicy, environments, matching
+from pdp.policy.locate import in_line
 from pdp.policy.safety import PolicyText, scan, scan_schema
 from pdp.policy.schema import SESSION_ATTRIBUTES, SESSION_DECLARATION, full_schema
 
 _ID = re.compile(r"[a-z0-9._/-]{1,128}\Z")
-_POSITION = re.compile(r"policy(\d+)\Z")
 _QUOTED = re.compile(r"`([^`]+)`")
 
 Policy = dict[str, Any]
@@ -27,28 +32,76 @@ Policy = dict[str, Any]
 def compile_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
     """Compile the files of a bundle.
 
-    `job` holds `files` (path to text) and `limits` (fields of `Limits`). Return either `{"problems": [[file, line,
-    message], …]}`, or `{"policies": […]}` with `id`, `effect`, `file`, `line`, `column`, `text`, `actions` (ids that
-    the action scope names; null means any), `reads` (attributes of the context, `resource` for the resource; null means
-    everything) and `entities` (uids that it names) for each policy, in the order of their files.
+    `job` holds `files` (path to text), `limits` (fields of `Limits`) and, when lints are wanted, `lint`. Return either
+    `{"problems": […]}` with the fields of `Problem`, or `{"policies": […]}` with `id`, `effect`, `file`, `line`,
+    `column`, `text`, `actions` (ids that the action scope names; null means any), `reads` (attributes of the context,
+    `resource` for the resource; null means everything) and `entities` (uids that it names) for each policy, in the
+    order of their files, and `tools`, how many tools there are. With `lint` both hold `warnings` too, problems that do
+    not keep the bundle from loading.
     """
-    limits = Limits(**job["limits"])
+    compilation = _Compilation(Limits(**job["limits"]), lint=bool(job.get("lint")))
+    files: Mapping[str, str] = job["files"]
     try:
-        contents = read_contents(
-            {path: text.encode("utf-8", "surrogateescape") for path, text in job["files"].items()}, limits
-        )
-        return {"policies": _compile(contents, limits)}
+        policies = compilation.run({path: text.encode("utf-8", "surrogateescape") for path, text in files.items()})
+        result: dict[str, Any] = {"policies": policies, "tools": compilation.tools}
     except BundleError as error:
-        return {"problems": [[problem.file, problem.line, _one_line(problem.message)] for problem in error.problems]}
+        result = {"problems": _placed(error.problems, files)}
+    if job.get("lint"):
+        result["warnings"] = _placed(compilation.warnings, files)
+    return result
 
 
-def _compile(contents: Contents, limits: Limits) -> list[Policy]:
-    schema = _schema(contents, limits)
-    _check_entities(contents, schema)
-    policies = [policy for file, text in contents.policies.items() for policy in _policies(file, text, limits)]
-    _check_ids(policies)
-    _validate(policies, schema)
-    return policies
+class _Compilation:
+    """One run of the compiler; `warnings` holds what lints found as far as it came."""
+
+    def __init__(self, limits: Limits, *, lint: bool) -> None:
+        self._limits = limits
+        self._lint = lint
+        self.warnings: list[Problem] = []
+        self.tools = 0
+
+    def run(self, files: Mapping[str, bytes]) -> list[Policy]:
+        contents = read_contents(files, self._limits)
+        self.tools = len(contents.catalogue.tools)
+        schema = _schema(contents, self._limits)
+        _check_entities(contents, schema)
+        parsed = _all_policies(contents, self._limits)
+        _check_ids(parsed)
+        known = environments(contents.catalogue)
+        policies = [one.linted(known) for one in parsed]
+        refused = _validate(policies, schema, known)
+        if self._lint:
+            sound = tuple(one for one in policies if one.id not in refused)
+            self.warnings = run_lints(with_impossible(LintBundle(contents=contents, policies=sound), schema))
+        if refused:
+            problems = [problem for found in refused.values() for problem in found]
+            raise BundleError(tuple(sorted(problems, key=lambda one: (one.file, one.line))))
+        return [one.result() for one in parsed]
+
+
+def _placed(problems: Iterable[Problem], files: Mapping[str, str]) -> list[dict[str, str | int]]:
+    """Return problems as JSON: one line each, with a code, and a column where one can be told."""
+    lines: dict[str, list[str]] = {}
+    placed = []
+    for problem in problems:
+        problem.code = problem.code or _code(problem.file)
+        problem.message = _one_line(problem.message)
+        problem.help = _one_line(problem.help) or HELP.get(problem.code, "")
+        if problem.line and not problem.column:
+            if problem.file not in lines:
+                lines[problem.file] = files.get(problem.file, "").split("\n")
+            if problem.line <= len(lines[problem.file]):
+                text = lines[problem.file][problem.line - 1]
+                problem.column, problem.width = in_line(text, problem.message)
+        placed.append(problem.as_json())
+    return placed
+
+
+def _code(file: str) -> str:
+    kinds = {MANIFEST: "manifest", SCHEMA: "schema", DIRECTORY: "directory"}
+    if file.startswith("tools/"):
+        return "catalogue" if file.endswith(".json") else "overlay"
+    return kinds.get(file, "policy" if file.endswith(".cedar") else "bundle")
 
 
 def _one_line(message: str) -> str:
@@ -130,82 +183,109 @@ def _sample(kind: str) -> object:
     return {"String": "", "Long": 0, "Set<String>": []}[kind]
 
 
-def _policies(file: str, text: str, limits: Limits) -> list[Policy]:
-    try:
-        parts = scan(text, limits)
-    except UnsafePolicyError as error:
-        raise BundleError((Problem(file, error.line, str(error)),)) from None
-    found: list[Policy] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parsed:
+    """One policy of a file: its text and its tree."""
+
+    file: str
+    part: PolicyText
+    tree: Any
+
+    @property
+    def id(self) -> str:
+        name: str = self.tree.get("annotations", {}).get("id") or ""
+        return name
+
+    def linted(self, known: Mapping[str, Environment]) -> LintPolicy:
+        return LintPolicy(
+            id=self.id,
+            effect=self.tree["effect"],
+            file=self.file,
+            line=self.part.line,
+            column=self.part.column,
+            text=self.part.text,
+            tree=self.tree,
+            environments=matching(action_scope(self.tree), known),
+        )
+
+    def result(self) -> Policy:
+        return {
+            "id": self.id,
+            "effect": self.tree["effect"],
+            "file": self.file,
+            "line": self.part.line,
+            "column": self.part.column,
+            "text": self.part.text,
+            "actions": action_scope(self.tree),
+            "reads": reads(self.tree),
+            "entities": entity_uids(self.tree),
+        }
+
+
+def _all_policies(contents: Contents, limits: Limits) -> list[_Parsed]:
+    found: list[_Parsed] = []
     problems: list[Problem] = []
-    for part in parts:
+    for file, text in contents.policies.items():
         try:
-            found.append(_policy(file, part))
-        except BundleError as error:
-            problems += error.problems
+            parts = scan(text, limits)
+        except UnsafePolicyError as error:
+            problems.append(Problem(file, error.line, str(error), code="limit" if "limit" in str(error) else "syntax"))
+            continue
+        for part in parts:
+            try:
+                found.append(_Parsed(file=file, part=part, tree=_tree(file, part)))
+            except BundleError as error:
+                problems += error.problems
     if problems:
         raise BundleError(tuple(problems))
     return found
 
 
-def _policy(file: str, part: PolicyText) -> Policy:
+def _tree(file: str, part: PolicyText) -> Any:  # noqa: ANN401 - Cedar's JSON
     try:
         tree = json.loads(cedarpy.policies_to_json_str(part.text))
     except ValueError as error:
         line = part.line + _line_of(part.text, str(error), 1) - 1
-        raise BundleError((Problem(file, line, f"not a policy: {error}"),)) from None
+        raise BundleError((Problem(file, line, f"not a policy: {error}", code="syntax"),)) from None
     if tree.get("templates"):
-        raise BundleError((Problem(file, part.line, "templates are not allowed; use groups"),))
+        raise BundleError((Problem(file, part.line, "templates are not allowed; use groups", code="template"),))
     (policy,) = tree["staticPolicies"].values()
-    return {
-        "id": policy.get("annotations", {}).get("id") or "",
-        "effect": policy["effect"],
-        "file": file,
-        "line": part.line,
-        "column": part.column,
-        "text": part.text,
-        "actions": action_scope(policy),
-        "reads": reads(policy),
-        "entities": entity_uids(policy),
-    }
+    return policy
 
 
-def _check_ids(policies: list[Policy]) -> None:
+def _check_ids(policies: list[_Parsed]) -> None:
     problems: list[Problem] = []
     first: dict[str, str] = {}
     for policy in policies:
-        name, stem = policy["id"], policy["file"].removesuffix(".cedar")
+        name, stem, line = policy.id, policy.file.removesuffix(".cedar"), policy.part.line
+        message = ""
         if not _ID.match(name):
             message = f"`@id` must match [a-z0-9._/-]{{1,128}}: `{name[:128]}`" if name else "a policy needs an `@id`"
-            problems.append(Problem(policy["file"], policy["line"], message))
         elif not name.startswith(stem):
             message = f"`@id` must start with the name of its file, `{stem}`: `{name}`"
-            problems.append(Problem(policy["file"], policy["line"], message))
         elif name in first:
             message = f"`@id` stands twice: `{name}`; first at {first[name]}"
-            problems.append(Problem(policy["file"], policy["line"], message))
-        first.setdefault(name, f"{policy['file']}:{policy['line']}")
+        if message:
+            problems.append(Problem(policy.file, line, message, code="id", help=f'write `@id("{stem}/…")` above it'))
+        first.setdefault(name, f"{policy.file}:{line}")
     if problems:
         raise BundleError(tuple(problems))
 
 
-def _validate(policies: list[Policy], schema: cedarpy.Schema) -> None:
-    result = cedarpy.validate_policies("\n".join(policy["text"] for policy in policies), schema)
+def _validate(
+    policies: Sequence[LintPolicy], schema: cedarpy.Schema, known: Mapping[str, Environment]
+) -> dict[str, list[Problem]]:
+    """Return what the validator refuses, by policy."""
+    result = cedarpy.validate_policies("\n".join(policy.text for policy in policies), schema)
     if result.validation_passed:
-        return
-    problems = [_validation_problem(error.policy_id, error.error, policies) for error in result.errors]
-    # The engine's order changes from run to run. What names the most comes first: it is the nearest to the cause.
-    problems.sort(key=lambda one: (one.file, one.line, -one.message.count("`"), one.message))
-    raise BundleError(tuple(problems))
-
-
-def _validation_problem(position: str, message: str, policies: list[Policy]) -> Problem:
-    match = _POSITION.match(position)
-    if match is None:
-        return Problem("", 0, message)
-    policy = policies[int(match.group(1))]
-    text = message.replace(f"for policy `{position}`, ", "")
-    line = policy["line"] + _line_of(policy["text"], text, 1) - 1
-    return Problem(policy["file"], line, f"policy `{policy['id']}`: {text}")
+        return {}
+    refused: dict[str, list[Problem]] = {}
+    for place, messages in by_policy((error.policy_id, error.error) for error in result.errors):
+        if place is None:
+            refused[""] = [Problem("", 0, message, code="validation") for message in messages]
+        else:
+            refused[policies[place].id] = refusals(policies[place], messages, known)
+    return refused
 
 
 def _line_of(text: str, message: str, default: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -15,6 +15,32 @@ _DEPTH = 16
 _LONGEST_PLAIN = 64
 _STRING = "tag:yaml.org,2002:str"
 _TIME = "tag:yaml.org,2002:timestamp"
+
+
+class _DepthError(yaml.MarkedYAMLError):
+    pass
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader, which stops where nesting is deeper than we take.
+
+    To go on would cost it the square of the depth: a minute for a few ten thousand brackets.
+    """
+
+    def fetch_flow_collection_start(self, token_class: Any) -> None:  # noqa: ANN401 - PyYAML's method
+        """Take a `[` or `{`; raise beyond the depth."""
+        if self.flow_level > _DEPTH:
+            self._refuse()
+        super().fetch_flow_collection_start(token_class)
+
+    def add_indent(self, column: int) -> bool:
+        """Begin a block of its own; raise beyond the depth."""
+        if len(self.indents) > _DEPTH + 1:
+            self._refuse()
+        return bool(super().add_indent(column))
+
+    def _refuse(self) -> NoReturn:
+        raise _DepthError(problem=f"deeper than {_DEPTH} levels", problem_mark=self.get_mark())
 
 
 class Section(dict[str, Any]):
@@ -51,12 +77,13 @@ def load_section(file: str, content: bytes, *, times_as_text: bool = False) -> S
     """
     try:
         # Nodes only: no objects are made.
-        node = yaml.compose(content.decode("utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(content.decode("utf-8"), Loader=_Loader)
     except UnicodeDecodeError:
         raise BundleError((Problem(file, 0, "not UTF-8"),)) from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise BundleError((Problem(file, line, f"not YAML: {error.problem}"),)) from None
+        problem = error.problem if isinstance(error, _DepthError) else f"not YAML: {error.problem}"
+        raise BundleError((Problem(file, line, problem or "not YAML"),)) from None
     except (yaml.YAMLError, RecursionError):
         raise BundleError((Problem(file, 0, "not YAML"),)) from None
     if node is None:

@@ -28,7 +28,7 @@ tools:
 POLICIES = {
     "files": """
 @id("files/read")
-permit (principal, action in Action::"read_only", resource);
+permit (principal, action in Action::"read_only", resource) when { context.agent == Agent::"coder" };
 
 @id("files/write-when-granted")
 permit (principal, action == Action::"files/write", resource) when { context.session in Grant::"writing" };

@@ -104,7 +104,7 @@ def test_check_accepts_good_folder(run: Run, policies: Path) -> None:
 
 
 def test_check_names_file_and_line(run: Run, tmp_path: Path) -> None:
-    """Each problem of a folder stands on a line of its own with file and line, and the exit code is 1."""
+    """Each problem of a folder names file, line and column, and the exit code is 1."""
     wrong = '\n@id("files/wrong")\npermit (principal, action, resource) when { principal.shoe == 3 };\n'
     folder = write_bundle(tmp_path / "bad", policies={"files": wrong})
 
@@ -112,7 +112,7 @@ def test_check_names_file_and_line(run: Run, tmp_path: Path) -> None:
     as_json = run("check", str(folder), "--json")
 
     assert (1, "") == (done.exit_code, done.stderr)
-    assert done.stdout.startswith("files.cedar:3: ")
+    assert done.stdout.startswith(f"{folder}/files.cedar:3:45: error[unknown-attribute]: ")
     answer = json.loads(as_json.stdout)
     assert (1, False, "") == (as_json.exit_code, answer["valid"], answer["version"])
     assert [("files.cedar", 3)] == [(problem["file"], problem["line"]) for problem in answer["problems"]]
@@ -127,8 +127,8 @@ def test_check_names_all_problems(run: Run, tmp_path: Path) -> None:
     done = run("check", str(folder))
 
     assert 1 == done.exit_code
-    assert {"tools/files.yaml:1", "directory.yaml:1"} == {
-        ":".join(line.split(":")[:2]) for line in done.stdout.splitlines()
+    assert {f"{folder}/tools/files.yaml:1", f"{folder}/directory.yaml:1"} == {
+        ":".join(line.split(":")[:2]) for line in done.stdout.splitlines() if ": error[" in line
     }
 
 
@@ -136,7 +136,8 @@ def test_check_reads_the_limits_of_the_settings(run: Run, policies: Path) -> Non
     """A folder is checked against the limits that the server would have."""
     done = run("check", str(policies), env={"PDP_LIMITS__BUNDLE_BYTES": "10"})
 
-    assert (1, "the bundle is larger than 10 bytes (limit `bundle_bytes`)\n") == (done.exit_code, done.stdout)
+    assert 1 == done.exit_code
+    assert "the bundle is larger than 10 bytes (limit `bundle_bytes`)" in done.stdout
 
 
 def test_schema_is_the_whole_schema(run: Run, policies: Path) -> None:

@@ -67,7 +67,7 @@ def test_files_are_read_here_only_when_the_child_has_read_them() -> None:
 
     def refuse(job: Mapping[str, Any]) -> dict[str, Any]:
         asked.append(job)
-        return {"problems": [["bundle.yaml", 1, "told by the child"]]}
+        return {"problems": [{"file": "bundle.yaml", "line": 1, "message": "told by the child"}]}
 
     with pytest.raises(BundleError, match="told by the child"):
         load_bundle(contents(bundle_yaml=b"a: [", directory_yaml=b"\xff"), DEFAULT_LIMITS, refuse)

@@ -1,0 +1,208 @@
+"""Say in an author's words what the validator refuses: what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pdp.errors import Problem
+from pdp.policy.catalogue import RISKS
+from pdp.policy.lint_arguments import opaque_finding, parameter_at
+from pdp.policy.lint_facts import Environment, LintPolicy, nodes, path
+from pdp.policy.locate import Anchor, Place, find, start
+from pdp.policy.parameters import RecordType, cedar_string
+
+# The codes of what keeps a bundle from loading, each in a few words; they never change their meaning.
+ERRORS = {
+    "bundle": "the bundle as a whole",
+    "manifest": "`bundle.yaml`",
+    "schema": "`schema.cedarschema`",
+    "directory": "`directory.yaml`",
+    "catalogue": "the tools that a server answered",
+    "overlay": "what is said about a server's tools",
+    "limit": "a policy that is too deep or too wide",
+    "syntax": "what is no Cedar policy",
+    "template": "a template",
+    "id": "a missing, wrong or repeated `@id`",
+    "optional-attribute": "an optional attribute that is read without `has`",
+    "unknown-attribute": "an attribute that nothing has",
+    "unknown-action": "an action that no tool is",
+    "unknown-type": "an entity type that is not declared",
+    "type-mismatch": "values of different types that are compared",
+    "validation": "what else the validator refuses",
+    "policy": "anything else about a policy file",
+}
+
+# What to do where nothing nearer can be said.
+HELP = {
+    "limit": "split it into several policies, or ask with a set: `[…].contains(…)`",
+    "syntax": "nothing of this file is read before it parses; `pdp fmt` shows how a policy looks",
+    "template": "write one policy, with a group in its scope",
+    "overlay": "`pdp tools list` shows each tool as its overlay makes it",
+    "catalogue": "take the server's own answer: `pdp tools import SERVER --command …`",
+}
+
+_OPTIONAL = re.compile(r"unable to guarantee safety of access to optional attribute `([^`]+)` (in context|on entity)")
+_MISSING = re.compile(r"attribute `([^`]+)` (in context|on entity type `([^`]+)`)")
+_ACTION = re.compile(r'Action::"(?:[^"\\]|\\.)*"')
+_QUOTED = re.compile(r"`([^`]+)`")
+_NO_ACTION = "unable to find an applicable action"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """One refusal in our words; `key` tells refusals of the same thing for several actions from others."""
+
+    key: str
+    code: str
+    message: str
+    help: str = ""
+    at: tuple[Anchor, ...] = ()
+
+
+def refusals(policy: LintPolicy, messages: Iterable[str], known: Mapping[str, Environment]) -> list[Problem]:
+    """Return the validator's messages about one policy as problems; the nearest to the cause comes first."""
+    # The engine's order changes from run to run. What quotes the most is the nearest to the cause.
+    texts = sorted(set(messages), key=lambda one: (-one.count("`"), one))
+    if any(text.startswith("unrecognized") for text in texts):
+        texts = [text for text in texts if not text.startswith(_NO_ACTION)]
+    problems: dict[str, Problem] = {}
+    for text in texts:
+        told = _told(policy, text, known)
+        anchors = (*told.at, *_QUOTED.findall(text))
+        if told.key not in problems:
+            problems[told.key] = _problem(policy, told, find(policy.text, anchors, policy.line, policy.column))
+    return list(problems.values())
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``did you mean `…`?`` with the known word that is most like another; empty when none is."""
+    near = difflib.get_close_matches(word, sorted(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
+
+
+def _told(policy: LintPolicy, text: str, known: Mapping[str, Environment]) -> _Told:
+    if found := _OPTIONAL.search(text):
+        return _optional(policy, text, found)
+    if found := _MISSING.search(text):
+        return _missing(policy, text, found, known)
+    for start_of_text, explain in _BY_START.items():
+        if text.startswith(start_of_text):
+            return explain(policy, text, known)
+    if "not compatible" in text:
+        return _plain(policy, text, "type-mismatch", "compare values of one type; `pdp schema` prints the types")
+    return _plain(policy, text, "validation", "")
+
+
+def _unknown_action(policy: LintPolicy, text: str, known: Mapping[str, Environment]) -> _Told:
+    name = next(iter(_ACTION.findall(text)), "")
+    hint = nearest(name[len('Action::"') : -1], [*known, *RISKS])
+    return _plain(policy, text, "unknown-action", hint or "`pdp tools list` shows the tools that exist")
+
+
+def _unknown_type(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -> _Told:
+    return _plain(policy, text, "unknown-type", "declare it in `schema.cedarschema`, or mend its name")
+
+
+def _no_action(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -> _Told:
+    if not policy.environments:
+        message = f"policy `{policy.id}`: {text}: no tool is in its action group"
+        advice = "`pdp tools list` shows the group of each tool; set `risk` in an overlay, or remove the policy"
+        return _Told(key=text, code="never-matches", message=message, help=advice)
+    message = f"policy `{policy.id}`: {text}: its principal, action and resource exclude each other"
+    advice = (
+        "the principal of every action is a `User`; the resource is the tool's `Server`, or what its overlay maps the "
+        "call to"
+    )
+    return _Told(key=text, code="never-matches", message=message, help=advice)
+
+
+_BY_START = {
+    "unrecognized action": _unknown_action,
+    "unrecognized entity type": _unknown_type,
+    _NO_ACTION: _no_action,
+}
+
+
+def _optional(policy: LintPolicy, text: str, found: re.Match[str]) -> _Told:
+    attribute, in_context = found.group(1), found.group(2) == "in context"
+    shown = f"context.{attribute}" if in_context else attribute
+    base, _, name = shown.rpartition(".")
+    if not in_context:
+        base = next(
+            (".".join(where[:-1]) for one in nodes(policy.conditions) if (where := path(one))[-1:] == (name,)), ""
+        )
+        shown = f"{base}.{name}" if base else name
+    actions = [one[len('Action::"') : -1] for one in _ACTION.findall(text)]
+    calls = f" in calls of `{actions[0]}`" if actions else ""
+    left_out = "was left out" if in_context else "is not known"
+    subject = base or "…"
+    test = f"{subject} has {name} && {subject}.{name} …"
+    return _Told(
+        key=shown,
+        code="optional-attribute",
+        message=f"policy `{policy.id}`: reads the optional attribute `{shown}`{calls} without `has`",
+        help=f"write `{test}`: a policy that reads what {left_out} cannot be evaluated, and the call is denied",
+        at=(tuple(shown.split(".")), *_reads_of(name), name),
+    )
+
+
+def _missing(policy: LintPolicy, text: str, found: re.Match[str], known: Mapping[str, Environment]) -> _Told:
+    steps = tuple(found.group(1).split("."))
+    if found.group(3):
+        hint = f"declare it in `schema.cedarschema`, at `entity {found.group(3)}`"
+        return _plain(policy, text, "unknown-attribute", hint, *_reads_of(steps[-1]))
+    where = ("context", *steps)
+    names = {f"Action::{cedar_string(action)}": one for action, one in known.items()}
+    environment = next((names[one] for one in _ACTION.findall(text) if one in names), None)
+    tool = environment.tool if environment else None
+    if tool is None or steps[0] != "input":
+        return _plain(policy, text, "unknown-attribute", "`pdp schema` prints what a context holds", where)
+    parameter = parameter_at(tool, where)
+    if parameter is not None and parameter.opaque:
+        hidden = opaque_finding(policy.id, where, tool, parameter)
+        return _Told(
+            key=f"{found.group(1)} is opaque",
+            code="opaque-parameter",
+            message=hidden.message,
+            help=hidden.help,
+            at=(where,),
+        )
+    hint = nearest(steps[-1], _attributes(tool.input)) or f"`{tool.action}` declares {_listed(_attributes(tool.input))}"
+    return _plain(policy, text, "unknown-attribute", hint, where)
+
+
+def _reads_of(name: str) -> tuple[Anchor, ...]:
+    bases = (("principal",), ("resource",), ("context", "agent"), ("context", "session"), ("context", "user"))
+    return (*((*base, name) for base in bases), f".{name}")
+
+
+def _attributes(record: RecordType) -> list[str]:
+    return [one.name for one in record.parameters if not one.opaque]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names[:12]) or "no parameter that policies can see"
+
+
+def _plain(policy: LintPolicy, text: str, code: str, advice: str, *at: Anchor) -> _Told:
+    return _Told(key=text, code=code, message=f"policy `{policy.id}`: {text}", help=advice, at=at)
+
+
+def _problem(policy: LintPolicy, told: _Told, place: Place | None) -> Problem:
+    where = place or start(policy.text, policy.line, policy.column)
+    return Problem(
+        policy.file, where.line, told.message, code=told.code, column=where.column, width=where.width, help=told.help
+    )
+
+
+def by_policy(errors: Iterable[tuple[str, str]]) -> Iterator[tuple[int | None, list[str]]]:
+    """Group the validator's `(policy id, message)` by the policy's place in the text; None: it names no place."""
+    grouped: dict[int | None, list[str]] = {}
+    for policy_id, message in errors:
+        number = policy_id.removeprefix("policy")
+        place = int(number) if number.isdecimal() and policy_id.startswith("policy") else None
+        grouped.setdefault(place, []).append(message.replace(f"for policy `{policy_id}`, ", ""))
+    yield from grouped.items()
