@@ -26,10 +26,10 @@ def judge(expect: Expectation, ruling: Ruling, bundle: Bundle) -> tuple[str, ...
 def _differences(expect: Expectation, ruling: Ruling, bundle: Bundle) -> Iterable[str]:
     unexpected_error = ruling.basis is Basis.POLICY_ERROR and expect.basis is not Basis.POLICY_ERROR
     if unexpected_error:
-        which = ", ".join(f"`{name}`" for name in ruling.errors) or "the facts"
-        yield f"unexpected error: {which} could not be evaluated{_in_brackets(ruling.detail)}"
-    if expect.outcome not in (None, ruling.outcome):
-        yield f"expected `{expect.outcome.value}`, got `{ruling.outcome.value}`" if expect.outcome else ""
+        which = ", ".join(f"`{name}`" for name in ruling.errors)
+        yield f"unexpected error: {which + ' could not be evaluated' if which else ruling.detail}"
+    if expect.outcome is not None and expect.outcome is not ruling.outcome:
+        yield f"expected `{expect.outcome.value}`, got `{ruling.outcome.value}`"
     if expect.basis is not None:
         if expect.basis is not ruling.basis:
             yield f"expected basis `{expect.basis.value}`, got `{ruling.basis.value}`{_in_brackets(ruling.detail)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,6 +61,11 @@ def read_suite(file: str, content: bytes) -> Suite:
     if not file.endswith(SUFFIX):
         raise BundleError((Problem(file, 0, f"would not be run: the name of a test file ends with `{SUFFIX}`"),))
     return _SuiteReader(load_section(file, content, times_as_text=True)).read()
+
+
+def schema_text() -> str:
+    """Return the JSON schema of test files, by which editors complete and check them."""
+    return files("pdp.workbench").joinpath("suite.schema.json").read_text(encoding="utf-8")
 
 
 def _content(path: Path, name: str, limits: Limits) -> bytes:

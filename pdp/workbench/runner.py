@@ -26,7 +26,8 @@ class Facts:
 
     `bundle` holds the suite's own directory. `snapshot` and `call` are None for a step of a session. `asked` is what
     the policies were asked for this case: of a call in a delegated session, first for itself and then for each one
-    above; nothing when the gate denied. `opening` is what they were asked when its session was opened.
+    above; nothing when the gate denied; where they refused to open the session, that. `opening` is what they were
+    asked before, when the session was opened.
     """
 
     bundle: Bundle
@@ -41,7 +42,7 @@ class CaseResult:
     """What became of a case.
 
     `problems` says what is wrong, one line each; it is empty when the case passed. `ruling` is None when there was no
-    decision; `facts` as well, and where results come from another process.
+    decision; `facts` as well unless the policies refused the session, and where results come from another process.
     """
 
     case: Case
@@ -120,11 +121,12 @@ class _SuiteRun:
         started = perf_counter()
         finish = partial(CaseResult, case=case)
         try:
-            ruling, facts = self._decide(case)
+            ruling, rested_on = self._decide(case)
         except (CaseError, PDPError) as error:
-            return finish(problems=(str(error),), seconds=perf_counter() - started)
+            facts = self._refusal(error)
+            return finish(problems=(str(error),), facts=facts, seconds=perf_counter() - started)
         problems = judge(case.expect, ruling, self._bundle)
-        return finish(problems=problems, ruling=ruling, facts=facts, seconds=perf_counter() - started)
+        return finish(problems=problems, ruling=ruling, facts=rested_on, seconds=perf_counter() - started)
 
     def _decide(self, case: Case) -> tuple[Ruling, Facts]:
         if self._misfit is not None:
@@ -141,6 +143,11 @@ class _SuiteRun:
         return decision.ruling, Facts(
             bundle=self._bundle, asked=answers, opening=stage.opening, snapshot=snapshot, call=call
         )
+
+    def _refusal(self, error: Exception) -> Facts | None:
+        if not isinstance(error, CannotOpenError) or not error.asked:
+            return None
+        return Facts(bundle=self._bundle, asked=error.asked[-1:], opening=error.asked[:-1])
 
     def _call(self, case: Case, named: NamedCall) -> Call:
         tool = self._bundle.catalogue.tools.get(named.action)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pdp.authorizer import Authorizer
 from pdp.cache import DecisionCache
 from pdp.clock import Instant, no_earlier
-from pdp.errors import PDPError
+from pdp.errors import PDPError, PermissionDeniedError
 from pdp.gate import Snapshot
 from pdp.ids import handle_digest
 from pdp.limits import Limits
-from pdp.model import Call, Caller, Decision, Role, SessionState
+from pdp.model import Basis, Call, Caller, Decision, Role, SessionState
 from pdp.observer import Observers
 from pdp.policy.bundle import Bundle
 from pdp.policy.yamltext import unknown
@@ -28,11 +28,13 @@ class CaseError(Exception):
 
 
 class CannotOpenError(CaseError):
-    """A session cannot be brought into the state that a case needs: mend the session or the policies."""
+    """A session cannot be brought into the state that a case needs: mend the session or the policies.
+
+    `asked` is what the policies were asked, up to what they refused; empty when it was not they who refused.
+    """
 
     def __init__(self, session: NamedSession, problem: str, asked: Sequence[Asked] = ()) -> None:
         super().__init__(f"session `{session.name}` {problem}")
-        self.session = session
         self.asked = tuple(asked)
 
 
@@ -183,7 +185,7 @@ class Stage:
         try:
             view, handle = self._registrar.request(wanted, _gateway(session.gateway))
         except PDPError as error:
-            raise CannotOpenError(session, f"cannot be requested: {error}", self._seen) from None
+            raise self._refused(session, "requested", error) from None
         return _Opened(session=session, view=view, handle=handle)
 
     def _require_known(self, session: NamedSession) -> None:
@@ -207,7 +209,14 @@ class Stage:
                 caller=_approver(session.approver),
             )
         except PDPError as error:
-            raise CannotOpenError(session, f"cannot be approved by `{session.approver}`: {error}", self._seen) from None
+            raise self._refused(session, f"approved by `{session.approver}`", error) from None
+
+    def _refused(self, session: NamedSession, deed: str, error: PDPError) -> CannotOpenError:
+        by_policies = isinstance(error, PermissionDeniedError) and self._seen
+        said = str(error)
+        if by_policies and self._seen[-1].ruling.basis is Basis.DEFAULT_DENY:
+            said = f"no permit for `{self._seen[-1].action}` matches"
+        return CannotOpenError(session, f"cannot be {deed}: {said}", self._seen if by_policies else ())
 
     def _close(self, opened: _Opened) -> None:
         session = opened.session
@@ -221,7 +230,7 @@ class Stage:
                     selector = Selector(kind="session", value=opened.id)
                     self._registrar.revoke(selector, reason="a test", caller=_approver(session.approver))
         except PDPError as error:
-            raise CannotOpenError(session, f"cannot become {session.state.value}: {error}", self._seen) from None
+            raise CannotOpenError(session, f"cannot become {session.state.value}: {error}") from None
 
     def _require_state(self, opened: _Opened) -> None:
         wanted = opened.session.state
@@ -229,7 +238,7 @@ class Stage:
             return  # the state of one above it may have ended it, and that is what such a case is about
         state = self._registrar.get(opened.id, caller=_approver(opened.session.approver)).state
         if state is not wanted:
-            raise CannotOpenError(opened.session, f"cannot become {wanted.value}: it is {state.value}", self._seen)
+            raise CannotOpenError(opened.session, f"cannot become {wanted.value}: it is {state.value}")
 
 
 def _lineage(suite: Suite, name: str) -> tuple[NamedSession, ...]:

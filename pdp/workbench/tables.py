@@ -53,6 +53,8 @@ class CaseReader:
         found: list[Case] = []
         for entry in entries:
             name = self._fields.text(entry, "case", "")
+            if not name.isprintable():
+                self._fields.problem(entry.problem("`case` must be printable", "case"))
             if name in seen:
                 self._fields.problem(entry.problem(f"case `{name}` stands twice; first at line {seen[name]}", "case"))
             elif name:
@@ -120,7 +122,7 @@ class CaseReader:
     def _spread(self, said: _Said, names: list[str], what: str, *, by_name: bool) -> dict[str, _Said]:
         """Spread what is said over the names of an axis: a mapping by name, or one value for all."""
         value = said.value
-        if not by_name or not isinstance(value, Section) or set(value) & set(EXPECTATION_KEYS):
+        if not by_name or not isinstance(value, Section) or not value or set(value) & set(EXPECTATION_KEYS):
             return dict.fromkeys(names, said)
         self._complete(value, names, what)
         return {name: _Said(value[name], value.lines[name]) for name in names if name in value}
@@ -154,7 +156,7 @@ class CaseReader:
         outcome, _, basis = said.partition(" ")
         if outcome not in _OUTCOMES:
             self._fields.problem(Problem(file, line, unknown("outcome", outcome, _OUTCOMES) + _or_deny(outcome)))
-        elif basis and basis not in _BASES:
+        elif said != outcome and basis not in _BASES:
             self._fields.problem(Problem(file, line, unknown("basis", basis, _BASES)))
         expected = Expectation(outcome=_OUTCOMES.get(outcome), basis=_BASES.get(basis))
         self._fit(expected, file, line)

@@ -128,6 +128,16 @@ def test_policies_commands_run(project_root: Path, place: Path, environment: dic
     assert (0, "") == (done.returncode, done.stderr)
 
 
+def test_example_of_a_test_file_passes(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The test file that the page for policy authors shows passes on the example that it is about."""
+    (example,) = (text for text in blocks(project_root / "policies" / "README.md", "yaml") if "cases:" in text)
+    (place / "policies" / "tests" / "shown_test.yaml").write_text(example, encoding="utf-8")
+
+    done = run("pdp test policies --filter 'tests/shown*'", place, environment)
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 def test_first_policy_is_valid(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """The policy that the README suggests passes the check."""
     (policy,) = blocks(project_root / "README.md", "cedar")

@@ -1,0 +1,175 @@
+"""`pdp test`: run the tests of a policy folder, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from pdp.app import compile_once
+from pdp.cli.options import json_option, with_settings
+from pdp.cli.output import print_json, visible
+from pdp.cli.root import ERROR, NO
+from pdp.config import Settings
+from pdp.errors import BundleError
+from pdp.limits import Limits
+from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.child import PolicyChild
+from pdp.policy.contents import TESTS, read_folder
+from pdp.workbench.cedarcases import read_cedar_cases, run_cedar_cases
+from pdp.workbench.junit import junit
+from pdp.workbench.parallel import jobs_for, run_parallel
+from pdp.workbench.reading import SUFFIX, read_suites, schema_text
+from pdp.workbench.report import TextReport, report_json
+from pdp.workbench.runner import CaseResult, Report, run
+from pdp.workbench.selection import chosen, found
+from pdp.workbench.suite import Suite
+
+# Fewer cases are over before a bar could be read.
+_CASES_WORTH_A_BAR = 200
+_EVALUATE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What is to be run, and how."""
+
+    cedar: tuple[Path, ...]
+    filters: tuple[str, ...]
+    jobs: int | None
+    limits: Limits
+    quiet: bool
+
+
+@click.command(
+    epilog="Example:  pdp test policies --filter 'git*' --verbose  |  pdp test policies --cedar cases.json  |"
+    "  pdp test policies --junit report.xml"
+)
+@click.argument("paths", metavar="[DIR] [FILE.json]...", nargs=-1)
+@click.option("--filter", "filters", metavar="TEXT", multiple=True, help="Only cases whose file or name holds TEXT.")
+@click.option("--cedar", metavar="FILE", multiple=True, help="Also run a test file of `cedar run-tests`.")
+@click.option("--verbose", is_flag=True, help="Name the cases that pass, too.")
+@click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit's XML.")
+@click.option("--jobs", metavar="N", type=click.IntRange(1, 64), help="Run in N processes. [as many as pay]")
+@click.option("--print-schema", is_flag=True, help="Print the JSON schema of test files, for editors.")
+@json_option
+@with_settings("policies.folder")
+def test(
+    *,
+    settings: Settings,
+    paths: tuple[str, ...],
+    filters: tuple[str, ...],
+    cedar: tuple[str, ...],
+    verbose: bool,
+    junit_file: str | None,
+    jobs: int | None,
+    print_schema: bool,
+    as_json: bool,
+) -> None:
+    """Run the tests of a policy folder.
+
+    They stand in DIR/tests, in files named `*_test.yaml`. A FILE.json is a test file of `cedar run-tests`. `--filter`
+    may be given several times; with `*` or `?` it is a pattern. Exits with 0 when all cases pass, 1 when some fail,
+    2 when they cannot be run.
+    """
+    if print_schema:
+        click.echo(schema_text(), nl=False)
+        return
+    folders = [path for path in paths if not path.endswith(".json")]
+    if len(folders) > 1:
+        raise click.UsageError(f"one folder at a time, and `{folders[1]}` is another")
+    choice = Choice(
+        cedar=tuple(map(Path, (*cedar, *(path for path in paths if path.endswith(".json"))))),
+        filters=filters,
+        jobs=jobs,
+        limits=settings.limits,
+        quiet=as_json,
+    )
+    folder = folders[0] if folders else settings.policies.folder
+    bundle, suites, report = _run(folder, choice)
+    text = TextReport(bundle, suites, folder=folder)
+    if junit_file is not None:
+        Path(junit_file).write_bytes(junit(report, text.failed))
+    if as_json:
+        print_json(report_json(report, bundle))
+    else:
+        _print_text(report, text, verbose=verbose)
+    if not report.passed:
+        raise click.exceptions.Exit(NO)
+
+
+def _run(folder: str, choice: Choice) -> tuple[Bundle, Sequence[Suite], Report]:
+    files, bundle, suites = _load(folder, choice)
+    cases = [
+        case
+        for file in choice.cedar
+        for case in read_cedar_cases(file, choice.limits)
+        if not choice.filters or any(found(one, case.case.file, case.case.name) for one in choice.filters)
+    ]
+    count = sum(len(suite.cases) for suite in suites)
+    if not count + len(cases):
+        what = f"no case matches `{' '.join(choice.filters)}`" if choice.filters else _nothing(folder)
+        raise click.ClickException(what)
+    with _progress(count, quiet=choice.quiet) as done:
+        jobs = choice.jobs or jobs_for(count)
+        go = partial(run_parallel, bundle, files, jobs=jobs) if jobs > 1 else partial(run, bundle)
+        report = go(suites=suites, limits=choice.limits, done=done)
+    if cases:
+        with closing(PolicyChild(timeout=_EVALUATE_SECONDS)) as child:
+            results = run_cedar_cases(bundle, cases, child.evaluate)
+        seconds = report.seconds + sum(result.seconds for result in results)
+        report = Report(results=(*report.results, *results), seconds=seconds)
+    return bundle, suites, report
+
+
+def _load(folder: str, choice: Choice) -> tuple[Mapping[str, bytes], Bundle, tuple[Suite, ...]]:
+    """Load the bundle and its tests; print what is wrong with either and exit with 2."""
+    path = Path(folder)
+    try:
+        files = read_folder(path, choice.limits)
+        bundle = load_bundle(files, choice.limits, compile_once())
+        return files, bundle, chosen(read_suites(path, choice.limits), choice.filters)
+    except BundleError as error:
+        for problem in error.problems:
+            place = path / problem.file if problem.file and path.is_dir() else Path(problem.file)
+            at = f":{problem.line}" if problem.line else ""
+            click.echo(visible(f"error: {place}{at}: {problem.message}"), err=True)
+        click.echo(f"error: nothing was run: mend {'the tests' if _in_tests(error) else 'the bundle'} first", err=True)
+        raise click.exceptions.Exit(ERROR) from None
+
+
+def _in_tests(error: BundleError) -> bool:
+    return all(problem.file.startswith(f"{TESTS}/") for problem in error.problems)
+
+
+def _nothing(folder: str) -> str:
+    return f"`{Path(folder) / TESTS}` holds no test: write one into a file `{TESTS}/NAME{SUFFIX}`"
+
+
+@contextmanager
+def _progress(count: int, *, quiet: bool) -> Iterator[Callable[[CaseResult], None]]:
+    """Show a bar on a terminal while many cases run; what is to be read by a script stays clean."""
+    console = Console(stderr=True)
+    if quiet or count < _CASES_WORTH_A_BAR or not console.is_terminal:
+        yield lambda _: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("cases", total=count)
+        yield lambda _: bar.advance(task)
+
+
+def _print_text(report: Report, text: TextReport, *, verbose: bool) -> None:
+    for result in report.results:
+        if not result.passed:
+            for line in (*text.failed(result), ""):
+                click.echo(visible(line))
+        elif verbose:
+            click.echo(visible(text.passed(result)))
+    click.echo(text.summary(report))

@@ -1,0 +1,188 @@
+"""Read and run the JSON test files of Cedar's own command line, `cedar run-tests`.
+
+A file is a list of `{"name"?, "request": {principal, action, resource, context}, "entities", "decision", "reason",
+"num_errors"}`: <https://github.com/cedar-policy/cedar>, `cedar-policy-cli`. A case is judged as there: the decision,
+the reasons that are named (there may be more), and the number of policies that erred.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdp.errors import BundleError, Problem
+from pdp.limits import Limits
+from pdp.model import Basis, Outcome, Ruling
+from pdp.policy.bundle import Bundle
+from pdp.workbench.runner import CaseResult
+from pdp.workbench.suite import Case, Expectation
+
+Evaluate = Callable[[Mapping[str, Any]], dict[str, Any]]
+
+_KEYS = {"name", "request", "entities", "decision", "reason", "num_errors"}
+_REQUEST_KEYS = ("principal", "action", "resource")
+_UID = re.compile(r'([A-Za-z_]\w*(?:::[A-Za-z_]\w*)*)::"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:u\{([0-9A-Fa-f]{1,6})\}|x([0-7][0-9A-Fa-f])|(.))", re.DOTALL)
+_PLAIN = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\", '"': '"', "'": "'"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CedarCase:
+    """One case of such a file. `request_json` and `entities_json` are Cedar's JSON."""
+
+    case: Case
+    request_json: str
+    entities_json: str
+    reasons: tuple[str, ...]
+    errors: int
+
+
+def read_cedar_cases(path: Path, limits: Limits) -> tuple[CedarCase, ...]:
+    """Read a test file of Cedar's command line. Raise `BundleError` naming every problem."""
+    file = str(path)
+    tests = _load(path, file, limits)
+    if not isinstance(tests, list):
+        raise BundleError((Problem(file, 0, "must be a list of tests"),))
+    found: list[CedarCase] = []
+    problems: list[Problem] = []
+    for number, test in enumerate(tests, 1):
+        try:
+            found.append(_case(file, number, test, path.parent, limits))
+        except ValueError as error:
+            problems.append(Problem(file, 0, f"test {number}: {error}"))
+    if problems:
+        raise BundleError(tuple(problems))
+    return tuple(found)
+
+
+def run_cedar_cases(bundle: Bundle, cases: Iterable[CedarCase], evaluate: Evaluate) -> tuple[CaseResult, ...]:
+    """Run cases against a bundle's policies and its whole schema; `evaluate` does it in a child process.
+
+    Raises what `evaluate` raises.
+    """
+    ids = tuple(bundle.policies)
+    plain = {
+        "policies": "\n".join(policy.text for policy in bundle.policies.values()),
+        "schema": bundle.schema_text(),
+    }
+    return tuple(_result(one, evaluate({**plain, **_facts(one)}), ids) for one in cases)
+
+
+def _facts(one: CedarCase) -> dict[str, Any]:
+    return {"entities_json": one.entities_json, "requests_json": [one.request_json]}
+
+
+def _result(one: CedarCase, answer: Mapping[str, Any], ids: tuple[str, ...]) -> CaseResult:
+    if "invalid" in answer:
+        invalid = answer["invalid"]
+        return CaseResult(case=one.case, problems=(f"{invalid['field']}: {invalid['problem']}",))
+    (said,) = answer["evaluations"]
+    if said["decision"] == "NoDecision":
+        return CaseResult(case=one.case, problems=("the request does not fit the schema of the bundle",))
+    ruling = _ruling(said, ids)
+    return CaseResult(case=one.case, problems=tuple(_differences(one, ruling)), ruling=ruling)
+
+
+def _ruling(said: Mapping[str, Any], ids: tuple[str, ...]) -> Ruling:
+    policies, errors = (
+        tuple(sorted(ids[int(place.removeprefix("policy"))] for place in said[key]))
+        for key in ("reasons", "erroring_policies")
+    )
+    if said["decision"] == "Allow":
+        return Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT, policies=policies, errors=errors)
+    basis = Basis.FORBID if policies else Basis.DEFAULT_DENY
+    return Ruling(outcome=Outcome.DENY, basis=basis, policies=policies, errors=errors)
+
+
+def _differences(one: CedarCase, ruling: Ruling) -> Iterable[str]:
+    expected = one.case.expect.outcome
+    if expected is not None and expected is not ruling.outcome:
+        yield f"expected `{expected.value}`, got `{ruling.outcome.value}`"
+    for name in one.reasons:
+        if name not in ruling.policies:
+            yield f"reason: `{name}` is missing"
+    if one.errors != len(ruling.errors):
+        yield f"expected {one.errors} errors, got {len(ruling.errors)}"
+
+
+def _load(path: Path, file: str, limits: Limits) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(limits.bundle_bytes + 1)
+    except OSError as error:
+        problem = f"cannot be read: {(error.strerror or 'input or output failed').lower()}"
+        raise BundleError((Problem(file, 0, problem),)) from None
+    if len(content) > limits.bundle_bytes:
+        raise BundleError((Problem(file, 0, f"larger than {limits.bundle_bytes} bytes (limit `bundle_bytes`)"),))
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as error:
+        raise BundleError((Problem(file, error.lineno, f"not JSON: {error.msg.lower()}"),)) from None
+    except (ValueError, RecursionError):
+        raise BundleError((Problem(file, 0, "not JSON that can be read"),)) from None
+
+
+def _case(file: str, number: int, test: Any, folder: Path, limits: Limits) -> CedarCase:  # noqa: ANN401 - any JSON value
+    if not isinstance(test, dict):
+        raise ValueError("must be an object")  # noqa: TRY004 - what is wrong with a test is a ValueError here
+    if missing := _KEYS - {"name"} - test.keys():
+        raise ValueError(f"`{min(missing)}` is missing")
+    if test["decision"] not in ("allow", "deny"):
+        raise ValueError("`decision` must be `allow` or `deny`")
+    reasons, errors = test["reason"], test["num_errors"]
+    if not isinstance(reasons, list) or not all(isinstance(one, str) for one in reasons):
+        raise ValueError("`reason` must be a list of policy ids")
+    if not isinstance(errors, int) or isinstance(errors, bool) or errors < 0:
+        raise ValueError("`num_errors` must be a number from 0")
+    name = test.get("name", f"test {number}")
+    expect = Expectation(outcome=Outcome(test["decision"]), policies=tuple(sorted(reasons)))
+    return CedarCase(
+        case=Case(file=file, line=0, name=str(name), now=0.0, session="", expect=expect),
+        request_json=json.dumps(_request(test["request"])),
+        entities_json=json.dumps(_entities(test["entities"], folder, limits)),
+        reasons=tuple(reasons),
+        errors=errors,
+    )
+
+
+def _request(request: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
+    if not isinstance(request, dict):
+        raise ValueError("`request` must be an object")  # noqa: TRY004 - as above
+    uids = {key: _uid(key, request.get(key)) for key in _REQUEST_KEYS}
+    return {**uids, "context": request.get("context", {})}
+
+
+def _uid(key: str, text: Any) -> dict[str, str]:  # noqa: ANN401 - any JSON value
+    match = _UID.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f'`{key}` must be written `Type::"id"`')
+    return {"type": match.group(1), "id": _ESCAPE.sub(_character, match.group(2))}
+
+
+def _character(match: re.Match[str]) -> str:
+    long, short, plain = match.groups()
+    if plain is None:
+        try:
+            return chr(int(long or short, 16))
+        except ValueError:
+            raise ValueError(f"`{match.group()}` is no character") from None
+    if plain not in _PLAIN:
+        raise ValueError(f"`{match.group()}` is no escape of Cedar")
+    return _PLAIN[plain]
+
+
+def _entities(said: Any, folder: Path, limits: Limits) -> Any:  # noqa: ANN401 - any JSON value
+    if not isinstance(said, str):
+        return said
+    path = (folder / said).resolve()
+    # As Cedar's command line has it: a test reads nothing but what lies beside it.
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError(f"`{said}` lies outside of the test's folder")
+    try:
+        return _load(path, said, limits)
+    except BundleError as error:
+        raise ValueError(str(error)) from None
