@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Place] = {
     "check": Place("pdp.cli.bundle", "Check a policy folder."),
     "diff": Place("pdp.cli.diff", "Compare two bundles: policies, and decisions."),
     "explain": Place("pdp.cli.explain", "Say why a tool call is allowed or denied."),
+    "bundle": Place("pdp.cli.versions", "Pack, sign and verify bundles; list and activate versions."),
     "schema": Place("pdp.cli.bundle", "Print the whole Cedar schema of a policy folder."),
     "audit": Place("pdp.cli.audit", "Ask the record what was decided, and whether it is as it was written."),
     "version": Place("pdp.cli.version", "Print the version."),

@@ -33,7 +33,10 @@ _CHECKSUM_PLACE = 148
 
 
 def pack(files: Mapping[str, bytes], signature: Signature | None = None) -> bytes:
-    """Pack the files of a bundle, and its signature if it has one. Takes what `read_folder` returns."""
+    """Pack the files of a bundle, and its signature if it has one.
+
+    Raise `BundleError` when a file's name does not fit. Names and sizes are otherwise as whoever read them found them.
+    """
     members = [(name, files[name]) for name in sorted(files)]
     if signature is not None:
         members.insert(0, (SIGNATURE_FILE, _signature_text(signature)))
@@ -90,9 +93,11 @@ def _member(name: str, content: bytes) -> bytes:
 
 
 def _header(name: str, size: int) -> bytes:
-    header = bytearray(_BLOCK)
+    header, encoded = bytearray(_BLOCK), name.encode("utf-8")
+    if len(encoded) > NAME_BYTES:
+        raise BundleError((Problem(name, 0, f"a file's name must be at most {NAME_BYTES} bytes"),))
     fields = (
-        (0, name.encode("utf-8")),
+        (0, encoded),
         (100, b"0000644\0" + b"0000000\0" * 2),  # mode, owner, group
         (124, b"%011o\0" % size + b"00000000000\0"),  # size, time
         (_CHECKSUM_PLACE, b" " * 8),

@@ -138,6 +138,14 @@ def test_example_of_a_test_file_passes(project_root: Path, place: Path, environm
     assert (0, "") == (done.returncode, done.stderr)
 
 
+def test_policies_commands_run_beside_a_server(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The commands for policy authors that ask a server work on one with the example."""
+    with served("pdp serve", place, environment):
+        done = run("\n".join(blocks(project_root / "policies" / "README.md", "sh served")), place, environment)
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 def test_first_policy_is_valid(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """The policy that the README suggests passes the check."""
     (policy,) = blocks(project_root / "README.md", "cedar")

@@ -1,0 +1,154 @@
+"""`pdp bundle build`, `keygen`, `sign`, `verify` and `show`: packed bundles, without a server."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from pdp.app import compile_once
+from pdp.cli.options import json_option, with_settings
+from pdp.cli.output import print_fields, print_json, print_table
+from pdp.cli.root import NO
+from pdp.config import Settings
+from pdp.errors import BundleError, ConfigurationError
+from pdp.policy.bundle import check_bundle
+from pdp.policy.contents import read_folder, titles_of
+from pdp.policy.delivery import Delivery
+from pdp.policy.packed import HIGHEST_NUMBER, pack, read_packed
+from pdp.policy.signing import Trust, generate_key, read_public_keys
+from pdp.policy.signing import sign as signed
+
+_OUTPUT = click.option("-o", "--output", metavar="FILE", required=True, help="The file to write.")
+
+
+@click.command(epilog="Example:  pdp bundle build policies -o policies.bundle")
+@click.argument("folder", metavar="[DIR]", required=False)
+@_OUTPUT
+@with_settings("policies.folder")
+def build(*, settings: Settings, folder: str | None, output: str) -> None:
+    """Check a policy folder, and pack it into one file.
+
+    The same content gives the same bytes, whatever the times, order and modes of the files. Prints the version. Exits
+    with 1, and writes nothing, when the bundle would not load.
+    """
+    files = read_folder(Path(folder or settings.policies.folder), settings.limits)
+    try:
+        check_bundle(files, settings.limits, compile_once())
+    except BundleError as error:
+        for problem in error.problems:
+            click.echo(str(problem))
+        raise click.exceptions.Exit(NO) from None
+    delivery = Delivery(files=files)
+    _write(Path(output), pack(files))
+    click.echo(delivery.version)
+
+
+@click.command(epilog="Example:  pdp bundle keygen -o release.key")
+@_OUTPUT
+def keygen(*, output: str) -> None:
+    """Make an Ed25519 key pair to sign bundles with.
+
+    Writes the private key to FILE, for its owner alone, and the public one to FILE.pub. Overwrites nothing.
+    """
+    private, public = Path(output), Path(f"{output}.pub")
+    if public.exists():
+        raise ConfigurationError(f"`{public}` exists; keys are never overwritten")
+    private_pem, public_pem = generate_key()
+    try:
+        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigurationError(f"`{private}` exists; keys are never overwritten") from None
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(private_pem)
+    public.write_bytes(public_pem)
+    click.echo(next(iter(read_public_keys(public_pem))))
+
+
+@click.command(epilog="Example:  pdp bundle sign policies.bundle --key release.key --number 42")
+@click.argument("file", metavar="FILE")
+@click.option("--key", "key_file", metavar="FILE", required=True, help="The private key, in PEM.")
+@click.option(
+    "--number",
+    metavar="N",
+    type=click.IntRange(1, HIGHEST_NUMBER),
+    help="A number that grows with each bundle, such as a build's. [the unix time]",
+)
+@click.option("-o", "--output", metavar="FILE", help="The file to write. [the same file]")
+@with_settings()
+def sign(*, settings: Settings, file: str, key_file: str, number: int | None, output: str | None) -> None:
+    """Sign a packed bundle, and with it a number.
+
+    A server with `policies.never_older` takes by itself only higher numbers than were active. A signature that the
+    file has is replaced. Prints the version, the number and the id of the key.
+    """
+    delivery = read_packed(Path(file), settings.limits)
+    try:
+        result = signed(delivery, Path(key_file).read_bytes(), number or int(time.time()))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"`{key_file}`: {error}") from None
+    _write(Path(output or file), pack(result.files, result.signature))
+    print_fields(_fields(result))
+
+
+@click.command(epilog="Example:  pdp bundle verify policies.bundle --key release.key.pub")
+@click.argument("file", metavar="FILE")
+@click.option("--key", "key_file", metavar="FILE", required=True, help="The public keys that are trusted, in PEM.")
+@with_settings()
+def verify(*, settings: Settings, file: str, key_file: str) -> None:
+    """Verify that a packed bundle is whole, and was signed by a trusted key.
+
+    Exits with 1 when it is not.
+    """
+    try:
+        trust = Trust(keys=read_public_keys(Path(key_file).read_bytes()), required=True)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"`{key_file}` {error}") from None
+    try:
+        delivery = read_packed(Path(file), settings.limits)
+        trust.signer_of(delivery)
+    except BundleError as error:
+        for problem in error.problems:
+            click.echo(problem.message if not problem.file else str(problem))
+        raise click.exceptions.Exit(NO) from None
+    print_fields(_fields(delivery))
+
+
+@click.command(epilog="Example:  pdp bundle show policies.bundle --json")
+@click.argument("file", metavar="FILE")
+@json_option
+@with_settings()
+def show(*, settings: Settings, file: str, as_json: bool) -> None:
+    """Show what a packed bundle holds. Does not verify its signature; `pdp bundle verify` does."""
+    delivery = read_packed(Path(file), settings.limits)
+    name, label = titles_of(delivery.files)
+    sizes = [(path, len(content)) for path, content in sorted(delivery.files.items())]
+    if as_json:
+        fields = {key.replace(" ", "_"): value for key, value in _fields(delivery)}
+        listed = [{"path": path, "size": size} for path, size in sizes]
+        print_json({**fields, "name": name, "label": label, "files": listed})
+        return
+    print_fields([*_fields(delivery), ("name", name), ("label", label)])
+    click.echo()
+    print_table(("file", "bytes"), [(path, str(size)) for path, size in sizes])
+
+
+def _fields(delivery: Delivery) -> list[tuple[str, str]]:
+    signature = delivery.signature
+    return [
+        ("version", delivery.version),
+        ("number", str(signature.number) if signature else ""),
+        ("signed by", signature.key_id if signature else ""),
+    ]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a server may watch it."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
