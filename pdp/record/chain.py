@@ -16,8 +16,8 @@ from pdp.record.slot import other_heads, take_slot
 
 # A checkpoint follows so many records even when the interval is not over.
 UNSIGNED_RECORDS = 1000
-# A segment that could not be ended grows by so much before that is tried again.
-_POSTPONED_BYTES = 1024 * 1024
+# A segment that could not be ended goes on for so long before that is tried again.
+_POSTPONED_BYTES, _POSTPONED_SECONDS = 1024 * 1024, 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,9 @@ class Chain:
         self._file, self._size, self._largest, self._ends_at = -1, 0, rotation.bytes, 0.0
         self._unsigned, self.synced_seq = 0, self.seq
         self.generation, self._given_up = 0, dict[int, int]()
-        self.postponed = False
+        # Whether the next record has to wait for something: a segment to open, to end, or to sign. Whether an end that
+        # was due has failed.
+        self.due, self.postponed = True, False
         # What every line of this chain has behind its fields.
         self._mark = b',"chain":"%b","seq":' % self.id.encode()
         try:
@@ -72,11 +74,6 @@ class Chain:
         """Return how many records no checkpoint covers yet."""
         return self._unsigned
 
-    @property
-    def due(self) -> bool:
-        """Say whether `keep_up` has something to do before the next record."""
-        return self._unsigned >= UNSIGNED_RECORDS or self._size >= self._largest
-
     def open(self) -> None:
         """Begin a segment unless there is one."""
         if self._file < 0:
@@ -89,15 +86,17 @@ class Chain:
         self._hash = sha256(line).hexdigest().encode()
         self.seq += 1
         self._unsigned += 1
+        if self._unsigned >= UNSIGNED_RECORDS or self._size >= self._largest:
+            self.due = True
 
     def keep_up(self) -> None:
         """End a segment that is large or old, and sign what should be signed by now."""
         if self._file < 0:
             return
+        if self._unsigned >= UNSIGNED_RECORDS:
+            self.checkpoint()
         if self._size >= self._largest or self._now() >= self._ends_at:
             self.rotate()
-        elif self._unsigned >= UNSIGNED_RECORDS:
-            self.checkpoint()
 
     def checkpoint(self) -> None:
         """Sign what stands there so far, unless everything is signed."""
@@ -110,7 +109,8 @@ class Chain:
         The next file is made first: while that fails, the present one goes on.
         """
         # Not at every record once it fails.
-        self._largest, self.postponed = self._size + _POSTPONED_BYTES, True
+        self._largest, self._ends_at = self._size + _POSTPONED_BYTES, self._now() + _POSTPONED_SECONDS
+        self.postponed, self.due = True, False
         following = self._create(self._number + 1)
         try:
             self._write_checkpoint(final=True)
@@ -119,7 +119,7 @@ class Chain:
             self._remove(following)
             raise
         os.close(self._file)
-        self._file, self._after, self.synced_seq = -1, "closed", self.seq
+        self._file, self._after, self.synced_seq, self.due = -1, "closed", self.seq, True
         self._begin(following)
 
     def duplicate(self) -> int:
@@ -143,7 +143,7 @@ class Chain:
         """Write no more to the present segment: after a failed sync nobody knows what of it is on the disk."""
         if self._file >= 0:
             os.close(self._file)
-            self._file, self._after = -1, "failed"
+            self._file, self._after, self.due = -1, "failed", True
             self._given_up[self.generation] = self.synced_seq
             self.generation += 1
 
@@ -213,6 +213,7 @@ class Chain:
             self._unlink()
             raise
         self.seq, self._hash, self._unsigned = self.seq + 2, sha256(signed).hexdigest().encode(), 0
+        self.due = False
         self._number, self._cut_bytes = self._number + 1, 0
         self._largest, self._ends_at = self._rotation.bytes, at + self._rotation.seconds
         self.postponed = False
@@ -221,6 +222,7 @@ class Chain:
         line = self._checkpoint_line(self.seq + 1, self._hash.decode(), self._now(), final=final)
         self._write(line + b"\n")
         self.seq, self._hash, self._unsigned = self.seq + 1, sha256(line).hexdigest().encode(), 0
+        self.due = self._size >= self._largest
 
     def _checkpoint_line(self, seq: int, prev: str, at: float, *, final: bool) -> bytes:
         place, fields = Place(self.id, seq, prev), {"final": final, "key": self._signer.id}

@@ -6,25 +6,75 @@ Only what is named here is written: no arguments but those that the bundle allow
 from __future__ import annotations
 
 from json.encoder import encode_basestring_ascii as _text
+from operator import attrgetter
+from typing import NamedTuple
 
 from pdp.clock import utc_text
 from pdp.jsontext import keyed_digest
-from pdp.model import Decision
+from pdp.model import CacheResult, Caller, Decision, Ruling
 from pdp.observer import Event
 from pdp.record.envelope import VERSION, body
 
 _TEXT_CHARACTERS = 512
+# About 2 KiB each.
+_MOST_FORMS = 2048
+# What a form holds beside ruling and caller.
+_IN_COMMON = attrgetter(
+    "session_id",
+    "session_epoch",
+    "ancestor_ids",
+    "user",
+    "agent",
+    "tenant",
+    "environment",
+    "opened_by",
+    "server",
+    "tool",
+    "arguments_digest",
+    "definition_digest",
+    "bundle_version",
+)
+
+
+class _Form(NamedTuple):
+    """What the records of equal calls have in common: the texts between what differs.
+
+    `ruling` and `caller` are kept because the form is found by their identity.
+    """
+
+    ruling: Ruling
+    caller: Caller
+    to_duration: str
+    to_id: str
+    to_request_id: str
+    to_span_id: str
+    to_time: str
+    to_tool_call_id: str
+    to_trace_id: str
+    to_end: str
 
 
 class Entries:
-    """Writes bodies of records. Digests of what must not be guessed are keyed with `key`."""
+    """Writes bodies of records. Digests of what must not be guessed are keyed with `key`. Safe for threads.
+
+    Every decision waits for its record. What equal calls have in common is written once and kept: a remembered ruling
+    is the same object each time.
+    """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
+        self._forms: dict[tuple[object, ...], _Form] = {}
+        self._second = (0, "1970-01-01T00:00:00")
 
     def decision(self, decision: Decision) -> bytes:
         """Return the body of a decision's record."""
-        return _decision_body(decision, self._key)
+        form = self._form(decision)
+        return (
+            f"{form.to_duration}{decision.duration_us:.1f}{form.to_id}{_text(decision.id)}{form.to_request_id}"
+            f"{_text(decision.request_id)}{form.to_span_id}{_text(decision.span_id)}{form.to_time}"
+            f"{self._time(decision.decided_at)}{form.to_tool_call_id}{_text(decision.tool_call_id)}"
+            f"{form.to_trace_id}{_text(decision.trace_id)}{form.to_end}"
+        ).encode("ascii")
 
     def event(self, event: Event) -> bytes:
         """Return the body of an event's record."""
@@ -42,33 +92,61 @@ class Entries:
             }
         )
 
+    def _form(self, decision: Decision) -> _Form:
+        ruling = decision.ruling
+        if decision.cache_result is not CacheResult.HIT:
+            return _form_of(decision, self._key)
+        key = (id(ruling), id(decision.caller), _IN_COMMON(decision))
+        form = self._forms.get(key)
+        if form is None:
+            if len(self._forms) >= _MOST_FORMS:
+                # Calls that go on are written anew, once each.
+                self._forms = {}
+            form = self._forms[key] = _form_of(decision, self._key)
+        return form
 
-def _decision_body(decision: Decision, key: bytes) -> bytes:
-    """Return the body for a decision, written by hand because every decision waits for it."""
+    def _time(self, at: float) -> str:
+        microseconds = round(at * 1_000_000)
+        second, text = self._second
+        if microseconds // 1_000_000 != second:
+            second, text = microseconds // 1_000_000, utc_text(at)[:19]
+            self._second = (second, text)
+        return f"{text}.{microseconds - second * 1_000_000:06d}Z"
+
+
+def _form_of(decision: Decision, key: bytes) -> _Form:
     ruling, caller = decision.ruling, decision.caller
     if ruling.log_resource or not ruling.resource_id:
         resource = f'"resource_id":{_text(ruling.resource_id)}'
     else:
         resource = f'"resource_digest":{_text(keyed_digest(key, ruling.resource_id))}'
     ancestor_basis = ruling.ancestor_basis.value if ruling.ancestor_basis else ""
-    return (
-        f'{{"agent":{_text(decision.agent)},"ancestor_basis":"{ancestor_basis}",'
-        f'"ancestor_id":{_text(ruling.ancestor_id)},"ancestors":{_texts(decision.ancestor_ids)},'
-        f'"arguments_digest":{_text(keyed_digest(key, decision.arguments_digest))},"basis":"{ruling.basis.value}",'
-        f'"bundle_version":{_text(decision.bundle_version)},"cache":"{decision.cache_result.value}",'
-        f'"caller_id":{_text(caller.id)},"caller_kind":{_text(caller.kind)},'
-        f'"definition_digest":{_text(decision.definition_digest)},"detail":{_text(ruling.detail)},'
-        f'"duration_us":{round(decision.duration_us, 1)},"environment":{_text(decision.environment)},'
-        f'"errors":{_texts(ruling.errors)},"id":{_text(decision.id)},"kind":"decision","obligations":[],'
-        f'"opened_by":{_text(decision.opened_by)},"outcome":"{ruling.outcome.value}",'
-        f'"policies":{_texts(ruling.policies)},"request_id":{_text(decision.request_id)},{resource},'
-        f'"resource_type":{_text(ruling.resource_type)},"server":{_text(decision.server[:_TEXT_CHARACTERS])},'
-        f'"session_epoch":{decision.session_epoch},"session_id":{_text(decision.session_id)},'
-        f'"span_id":{_text(decision.span_id)},"tenant":{_text(decision.tenant)},'
-        f'"time":"{utc_text(decision.decided_at)}","tool":{_text(decision.tool[:_TEXT_CHARACTERS])},'
-        f'"tool_call_id":{_text(decision.tool_call_id)},"trace_id":{_text(decision.trace_id)},'
-        f'"user":{_text(decision.user)},"v":{VERSION}'
-    ).encode("ascii")
+    return _Form(
+        ruling=ruling,
+        caller=caller,
+        to_duration=(
+            f'{{"agent":{_text(decision.agent)},"ancestor_basis":"{ancestor_basis}",'
+            f'"ancestor_id":{_text(ruling.ancestor_id)},"ancestors":{_texts(decision.ancestor_ids)},'
+            f'"arguments_digest":{_text(keyed_digest(key, decision.arguments_digest))},"basis":"{ruling.basis.value}",'
+            f'"bundle_version":{_text(decision.bundle_version)},"cache":"{decision.cache_result.value}",'
+            f'"caller_id":{_text(caller.id)},"caller_kind":{_text(caller.kind)},'
+            f'"definition_digest":{_text(decision.definition_digest)},"detail":{_text(ruling.detail)},"duration_us":'
+        ),
+        to_id=f',"environment":{_text(decision.environment)},"errors":{_texts(ruling.errors)},"id":',
+        to_request_id=(
+            f',"kind":"decision","obligations":[],"opened_by":{_text(decision.opened_by)},'
+            f'"outcome":"{ruling.outcome.value}","policies":{_texts(ruling.policies)},"request_id":'
+        ),
+        to_span_id=(
+            f',{resource},"resource_type":{_text(ruling.resource_type)},'
+            f'"server":{_text(decision.server[:_TEXT_CHARACTERS])},"session_epoch":{decision.session_epoch},'
+            f'"session_id":{_text(decision.session_id)},"span_id":'
+        ),
+        to_time=f',"tenant":{_text(decision.tenant)},"time":"',
+        to_tool_call_id=f'","tool":{_text(decision.tool[:_TEXT_CHARACTERS])},"tool_call_id":',
+        to_trace_id=',"trace_id":',
+        to_end=f',"user":{_text(decision.user)},"v":{VERSION}',
+    )
 
 
 def _texts(values: tuple[str, ...]) -> str:

@@ -93,10 +93,12 @@ class PublicKeys:
         if key is None:
             return False
         try:
-            key.verify(bytes.fromhex(signature), message)
+            raw = bytes.fromhex(signature)
+            key.verify(raw, message)
         except (InvalidSignature, ValueError):
             return False
-        return True
+        # Of all that reads as the same bytes, only the form that was written: not one letter may change.
+        return raw.hex() == signature
 
     def __contains__(self, key_id: object) -> bool:
         return key_id in self._keys

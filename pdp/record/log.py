@@ -212,18 +212,21 @@ class DecisionLog:
 
     def _append(self, body: bytes) -> bool:
         """Write a record after all that waits; say whether it is written."""
-        if self._closed:
-            return False
-        if self._chain.due:
-            self._keep_up()
-        if self._problems or self._waiting or not self._chain.is_open:
-            return self._write(body)
+        if self._chain.due or self._problems or self._waiting or self._closed:
+            return self._append_with_care(body)
         try:
             self._chain.append(body)
         except OSError as error:
             self._failed(_WRITING, error)
             return False
         return True
+
+    def _append_with_care(self, body: bytes) -> bool:
+        if self._closed:
+            return False
+        if self._chain.due:
+            self._keep_up()
+        return self._write(body)
 
     def _write(self, body: bytes | None = None, *, most: int = QUEUE_RECORDS) -> bool:
         """Write up to `most` of what waits, and then a record; say whether all that is written."""

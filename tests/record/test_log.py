@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +212,36 @@ def test_any_decision_is_one_line(decision: Decision) -> None:
     assert record["policies"] == list(decision.ruling.policies)
     assert record["detail"] == decision.ruling.detail
     assert record["basis"] == decision.ruling.basis.value
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Decision)])
+def test_a_remembered_ruling_is_recorded_like_a_new_one(field: str) -> None:
+    """What is kept of a record for equal calls never stands in the record of another call, whichever field differs."""
+    entries, first = Entries(KEY), a_decision(cache_result=CacheResult.HIT)
+    other: dict[type, Any] = {
+        str: "other",
+        int: 7,
+        float: 7.0,
+        tuple: ("other",),
+        Caller: replace(first.caller, id="other"),
+        Ruling: replace(first.ruling, policies=("other",)),
+        CacheResult: CacheResult.BYPASS,
+    }
+    second = replace(first, **{field: other[type(getattr(first, field))]})
+
+    written = [entries.decision(first), entries.decision(second), entries.decision(first)]
+
+    assert written == [Entries(KEY).decision(decision) for decision in (first, second, first)]
+
+
+def test_what_is_kept_for_equal_calls_is_bounded() -> None:
+    """However many different calls there are, the log does not grow in memory."""
+    entries = Entries(KEY)
+
+    for number in range(5000):
+        entries.decision(a_decision(cache_result=CacheResult.HIT, tool=f"tool_{number}"))
+
+    assert len(entries._forms) <= 2048
 
 
 def test_the_tools_name_is_bounded() -> None:
