@@ -163,7 +163,7 @@ class DecisionLog:
                 return
             self._write()
             self._keep_up()
-            self._try(_WRITING, self._chain.checkpoint)
+            self._sign()
             self._commit(self._chain.generation, self._chain.seq)
 
     def close(self) -> None:
@@ -231,9 +231,9 @@ class DecisionLog:
     def _write(self, body: bytes | None = None, *, most: int = QUEUE_RECORDS) -> bool:
         """Write up to `most` of what waits, and then a record; say whether all that is written."""
         chain, waiting = self._chain, self._waiting
+        before = chain.seq
         try:
             chain.open()
-            before = chain.seq
             for _ in range(min(most, len(waiting))):
                 chain.append(waiting[0])
                 waiting.popleft()
@@ -303,6 +303,12 @@ class DecisionLog:
     def _keep_up(self) -> None:
         self._await_sync()
         self._try(_ROTATING, self._chain.keep_up)
+
+    def _sign(self) -> None:
+        before = self._chain.seq
+        self._try(_WRITING, self._chain.checkpoint)
+        if self._chain.seq > before:
+            self._well(_WRITING)
 
     def _await_sync(self) -> None:
         # Only one of two that sync a file is told that it failed; so nobody else may sync meanwhile.

@@ -51,8 +51,16 @@ class Progress:
             return self._changed.wait_for(lambda: self._count >= count, PATIENCE)
 
 
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.long)])
-def test_what_was_acknowledged_survives_kills(tmp_path: Path, kills: int) -> None:
+@pytest.mark.parametrize(
+    ("durability", "kills"),
+    [
+        ("written", 20),
+        ("durable", 3),
+        pytest.param("written", 200, marks=pytest.mark.long),
+        pytest.param("durable", 50, marks=pytest.mark.long),
+    ],
+)
+def test_what_was_acknowledged_survives_kills(tmp_path: Path, durability: str, kills: int) -> None:
     """Approvals, revocations, ends and records are all there after each of many kills at random moments."""
     seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(2**32))
     print(f"seed {seed}")  # noqa: T201 - to repeat it
@@ -62,10 +70,10 @@ def test_what_was_acknowledged_survives_kills(tmp_path: Path, kills: int) -> Non
     wrong: list[str] = []
 
     for _ in range(kills):
-        with ServerProcess(tmp_path) as server:
+        with ServerProcess(tmp_path, record_durability=durability) as server:
             wrong += disagreements(server, everything[-THREADS:])
             everything += killed_under_load(server, choices)
-    with ServerProcess(tmp_path) as server:
+    with ServerProcess(tmp_path, record_durability=durability) as server:
         wrong += disagreements(server, everything)
         wrong += [*lost_records(server, everything), *damage(server)]
         assert server.terminate() == 0

@@ -1,0 +1,487 @@
+"""How sure a record is before the answer leaves, and what happens while the disk fails."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.model import Basis, Decision, Outcome, TraceParent
+from pdp.observer import Event, Observers
+from pdp.record import Admission, DecisionLog, Rotation, SigningKey, read_records
+from pdp.record.disk import Disk
+from pdp.record.keys import PublicKeys
+from pdp.record.log import QUEUE_RECORDS, Durability
+from pdp.record.segments import segments_by_chain
+from pdp.record.verify import verify
+from pdp.testing.clock import FakeClock
+from pdp.testing.decisions import a_decision
+from pdp.testing.waiting import wait_until
+from tests.record.disks import REAL, Faults
+
+KEY = b"k" * 32
+SIGNER = SigningKey.generate()
+NO_PARENT = TraceParent()
+FULL, READ_ONLY, BROKEN = errno.ENOSPC, errno.EROFS, errno.EIO
+
+
+class Subject:
+    """A log in a folder, on a disk that fails on command."""
+
+    def __init__(self, folder: Path, durability: Durability, **more: Any) -> None:
+        self.faults, self.clock, self.reports = Faults(), FakeClock(), 0
+        more = {"disk": self.faults.disk, **more}
+        self.log = DecisionLog(
+            folder,
+            key=KEY,
+            signer=SIGNER,
+            clock=self.clock,
+            durability=durability,
+            on_failure=self._reported,
+            **more,
+        )
+
+    def ask(self, name: str, **changes: Any) -> str:
+        """Record a decision as the server does; return the basis of what is answered."""
+        decision = Observers(Admission(self.log), self.log).decision(a_decision(id=name, **changes), NO_PARENT)
+        return decision.ruling.basis.value
+
+    def told(self) -> list[str]:
+        """Return `id basis` of each decision in the record, and `gap: late, lost` where some are late or lost."""
+        return [
+            f"{one['id']} {one['basis']}" if one["kind"] == "decision" else f"gap: {one['late']}, {one['lost']}"
+            for _, _, one in read_records(self.log.folder)
+            if one["kind"] in ("decision", "record.gap")
+        ]
+
+    def findings(self) -> list[str]:
+        """Close the log and verify it."""
+        self.log.close()
+        return [str(one) for one in verify(self.log.folder, PublicKeys.of(SIGNER)).findings]
+
+    def segments(self) -> int:
+        """Return how many segments there are."""
+        return sum(len(segments) for segments in segments_by_chain(self.log.folder).values())
+
+    def _reported(self) -> None:
+        self.reports += 1
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Subject]:
+    """Yield a log that is `written`."""
+    subject = Subject(tmp_path, "written")
+    yield subject
+    subject.log.close()
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Iterator[Subject]:
+    """Yield a log that is `durable`."""
+    subject = Subject(tmp_path, "durable")
+    yield subject
+    subject.log.close()
+
+
+# Written.
+
+
+def test_written_does_not_wait_for_the_disk(written: Subject) -> None:
+    """A decision is handed to the operating system by one call, and nothing is synced for it."""
+    written.faults.calls.clear()
+
+    written.ask("a")
+
+    assert written.faults.calls == ["write"]
+
+
+@pytest.mark.parametrize("fault", [FULL, READ_ONLY, BROKEN])
+def test_written_goes_on_while_the_disk_fails(written: Subject, fault: int) -> None:
+    """Decisions are answered as they are; each is reported, and the log is not healthy."""
+    written.faults.write = fault
+
+    answers = [written.ask("a"), written.ask("b")]
+
+    assert answers == ["permit", "permit"]
+    assert (written.log.healthy, written.log.permits, written.reports) == (False, True, 2)
+    assert written.log.status().waiting == 2
+
+
+def test_what_could_not_be_written_is_written_late(written: Subject) -> None:
+    """When the disk is well again, the next decision brings all that waited with it, in order, and says so."""
+    written.ask("a")
+    written.faults.write = FULL
+    written.ask("b")
+    written.ask("c")
+    written.faults.heal()
+    written.ask("d")
+
+    assert written.told() == ["a permit", "b permit", "c permit", "gap: 2, 0", "d permit"]
+    assert written.log.healthy
+    assert written.findings() == []
+
+
+def test_the_tick_recovers_without_a_decision(written: Subject) -> None:
+    """Nobody needs to ask for the log to be well again."""
+    written.faults.write = FULL
+    written.ask("a")
+    written.faults.heal()
+    written.log.tick()
+
+    assert (written.log.healthy, written.told()) == (True, ["a permit", "gap: 1, 0"])
+
+
+def test_a_checkpoint_that_failed_is_tried_again(written: Subject) -> None:
+    """When nothing but the signature could not be written, the next tick writes it and all is well."""
+    written.ask("a")
+    written.faults.write = FULL
+    written.log.tick()
+    unhealthy = not written.log.healthy
+    written.faults.heal()
+    written.log.tick()
+
+    assert (unhealthy, written.log.healthy, written.log.status().unsigned) == (True, True, 0)
+
+
+def test_closing_writes_what_waits(written: Subject) -> None:
+    """What waits is written when the server stops, if the disk is well by then."""
+    written.faults.write = FULL
+    written.ask("a")
+    written.faults.heal()
+    written.log.close()
+
+    assert written.told() == ["a permit", "gap: 1, 0"]
+    assert written.findings() == []
+
+
+def test_what_waits_is_bounded(written: Subject) -> None:
+    """Beyond a bound, records are lost; how many is counted, and told in the record."""
+    written.faults.write = FULL
+    for number in range(QUEUE_RECORDS + 3):
+        written.log.event(Event(kind="server.started", at=float(number)))
+    written.faults.heal()
+    written.ask("a")
+
+    assert (written.log.status().late, written.log.status().lost) == (QUEUE_RECORDS, 3)
+    assert written.told() == [f"gap: {QUEUE_RECORDS}, 3", "a permit"]
+
+
+@pytest.mark.parametrize("truncate", [0, BROKEN])
+def test_half_a_line_never_stays_in_the_way(written: Subject, truncate: int) -> None:
+    """A line that was cut short is taken back; when that fails too, the record goes on in another segment."""
+    written.ask("a")
+    written.faults.room, written.faults.truncate = 100, truncate
+    written.ask("b")
+    written.faults.heal()
+    written.ask("c")
+
+    assert written.told() == ["a permit", "b permit", "gap: 1, 0", "c permit"]
+    assert written.segments() == (2 if truncate else 1)
+    assert written.findings() == []
+
+
+def test_a_loud_word_at_the_beginning_and_the_end(written: Subject, caplog: pytest.LogCaptureFixture) -> None:
+    """The log of the server says once that the record cannot be written, and once that it can again."""
+    caplog.set_level(logging.INFO, "pdp.record")
+    written.faults.write = FULL
+    written.ask("a")
+    written.ask("b")
+    written.faults.heal()
+    written.ask("c")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the decision log in `{written.log.folder}` cannot be written: no space left on device",
+        f"the decision log in `{written.log.folder}` can be written again",
+    ]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+def test_a_failed_sync_shows_in_written_too(written: Subject) -> None:
+    """Every interval is synced; when that fails, the record goes on in another segment and the log is not healthy."""
+    written.ask("a")
+    written.faults.sync = BROKEN
+    written.log.tick()
+    unhealthy = not written.log.healthy
+    written.ask("b")
+    written.faults.heal()
+    written.clock.advance(60.0)
+    written.log.tick()
+
+    assert (unhealthy, written.log.healthy, written.segments()) == (True, True, 2)
+    assert written.told() == ["a permit", "b permit"]
+    assert written.findings() == []
+
+
+@contextmanager
+def _largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes, as on a disk that is almost full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("durability", ["written", "durable"])
+def test_a_real_limit_of_the_operating_system(tmp_path: Path, durability: Durability) -> None:
+    """With a file that really cannot grow, the behaviour is the same, and ends without a restart."""
+    subject = Subject(tmp_path, durability, disk=REAL)
+    with _largest_file(subject.log.path.stat().st_size + 100):
+        during = subject.ask("a")
+    after = subject.ask("b")
+
+    assert (during, after) == ("permit" if durability == "written" else "record_unavailable", "permit")
+    assert subject.told() == [f"a {during}", "gap: 1, 0", "b permit"]
+    assert subject.findings() == []
+
+
+# Rotation.
+
+
+def test_a_folder_without_room_for_files_keeps_its_segment(tmp_path: Path) -> None:
+    """When no further segment can be made, the present one goes on, in `durable` as well; the log is not healthy."""
+    subject = Subject(tmp_path, "durable", rotation=Rotation(bytes=2000))
+    subject.faults.open_new = READ_ONLY
+    answers = {subject.ask(f"dec_{number}") for number in range(20)}
+    unhealthy = not subject.log.healthy
+    subject.faults.heal()
+    subject.clock.advance(60.0)
+    subject.log.tick()
+
+    assert (answers, unhealthy, subject.log.healthy, subject.segments()) == ({"permit"}, True, True, 2)
+    assert subject.findings() == []
+
+
+def test_a_segment_that_cannot_be_closed_is_given_up(tmp_path: Path) -> None:
+    """When the sync at the end of a segment fails, the chain says so and goes on in the next one."""
+    subject = Subject(tmp_path, "written", rotation=Rotation(bytes=2000))
+    subject.faults.sync = BROKEN
+    answers = {subject.ask(f"dec_{number}") for number in range(5)}
+    subject.faults.heal()
+    subject.ask("last")
+
+    opened = [one for _, _, one in read_records(tmp_path) if one["kind"] == "segment.opened"]
+    assert answers == {"permit"}
+    assert "failed" in {one["after"] for one in opened}
+    assert subject.findings() == []
+
+
+# Durable.
+
+
+def test_durable_syncs_before_an_allow_is_answered(durable: Subject) -> None:
+    """When an allow is answered, its record has been written and then synced."""
+    durable.faults.calls.clear()
+
+    durable.ask("a")
+
+    assert durable.faults.calls == ["write", "sync"]
+
+
+def test_durable_answers_a_deny_at_once(durable: Subject) -> None:
+    """A deny needs no proof: it is written and not waited for."""
+    durable.faults.calls.clear()
+
+    durable.ask("a", outcome=Outcome.DENY, basis=Basis.FORBID)
+
+    assert durable.faults.calls == ["write"]
+
+
+@pytest.mark.parametrize("fault", [FULL, READ_ONLY, BROKEN])
+def test_no_record_no_allow(durable: Subject, fault: int) -> None:
+    """While nothing can be written, every allow is a deny with its own basis, and denies stay what they are."""
+    durable.faults.write = fault
+
+    answers = [durable.ask("a"), durable.ask("b", outcome=Outcome.DENY, basis=Basis.FORBID), durable.ask("c")]
+
+    assert answers == ["record_unavailable", "forbid", "record_unavailable"]
+    assert (durable.log.healthy, durable.log.permits) == (False, False)
+
+
+def test_what_was_answered_is_recorded_late(durable: Subject) -> None:
+    """When the disk is well again, the next allow is one, and the record holds what was answered meanwhile."""
+    durable.faults.write = FULL
+    durable.ask("a")
+    durable.ask("b")
+    durable.faults.heal()
+    last = durable.ask("c")
+
+    assert (last, durable.log.healthy, durable.log.permits) == ("permit", True, True)
+    assert durable.told() == ["a record_unavailable", "b record_unavailable", "gap: 2, 0", "c permit"]
+    assert durable.findings() == []
+
+
+def test_an_allow_that_never_came_to_the_disk_is_followed_by_its_deny(durable: Subject) -> None:
+    """When the sync fails, the allow stands there already: the deny that was answered follows it, as the last word."""
+    durable.ask("a")
+    durable.faults.sync = BROKEN
+    answer = durable.ask("b")
+
+    assert answer == "record_unavailable"
+    assert durable.told() == ["a permit", "b permit", "b record_unavailable"]
+
+
+def test_a_file_that_failed_to_sync_is_never_written_again(durable: Subject) -> None:
+    """After a failed sync nobody knows what of the file is on the disk; all that follows goes to another one."""
+    durable.ask("a")
+    failed = durable.log.path
+    durable.faults.sync = BROKEN
+    durable.ask("b")
+    content = failed.read_bytes()
+    durable.faults.heal()
+    durable.clock.advance(1.0)
+    recovered = durable.ask("c")
+
+    assert (recovered, failed.read_bytes() == content, durable.log.path != failed) == ("permit", True, True)
+    opened = [one for _, _, one in read_records(durable.log.folder) if one["kind"] == "segment.opened"]
+    assert [one["after"] for one in opened] == ["", "failed"]
+    assert durable.findings() == []
+
+
+def test_a_broken_disk_is_not_tried_for_every_call(durable: Subject) -> None:
+    """Each attempt to sync costs a segment, so there are few: after 1 s, 2 s, 4 s, and at most each minute."""
+    durable.faults.sync = BROKEN
+    for _ in range(100):
+        durable.ask("a")
+        durable.clock.advance(0.1)
+
+    assert durable.segments() <= 6
+    assert durable.faults.calls.count("sync") <= 5
+
+
+def test_many_wait_for_one_sync(tmp_path: Path) -> None:
+    """Allows that arrive while the disk is busy are synced together, by one call."""
+    busy, free, faults = threading.Event(), threading.Event(), Faults()
+
+    def sync(file: int) -> None:
+        faults.calls.append("sync")
+        busy.set()
+        assert free.wait(60.0)
+        REAL.sync(file)
+
+    subject = Subject(tmp_path, "durable", disk=Disk(sync=sync))
+    with ThreadPoolExecutor(9) as threads:
+        first = threads.submit(subject.ask, "first")
+        assert busy.wait(60.0)
+        others = [threads.submit(subject.ask, f"dec_{number}") for number in range(8)]
+        wait_until(lambda: len(subject.told()) == 9)
+        free.set()
+        answers = {one.result(60.0) for one in [first, *others]}
+
+    assert (answers, faults.calls) == ({"permit"}, ["sync", "sync"])
+    assert subject.findings() == []
+
+
+def test_all_that_waited_for_a_failed_sync_are_denied(tmp_path: Path) -> None:
+    """One thread syncs for many; when it fails, it fails for all of them."""
+    busy, fail = threading.Event(), threading.Event()
+
+    def sync(_: int) -> None:
+        busy.set()
+        assert fail.wait(60.0)
+        raise OSError(BROKEN, os.strerror(BROKEN))
+
+    subject = Subject(tmp_path, "durable", disk=Disk(sync=sync))
+    with ThreadPoolExecutor(9) as threads:
+        first = threads.submit(subject.ask, "first")
+        assert busy.wait(60.0)
+        others = [threads.submit(subject.ask, f"dec_{number}") for number in range(8)]
+        wait_until(lambda: len(subject.told()) == 9)
+        fail.set()
+        answers = {one.result(60.0) for one in [first, *others]}
+
+    assert answers == {"record_unavailable"}
+
+
+class _Spans:
+    """An observer that keeps the basis of each decision that it is told of, as a tracer would."""
+
+    def __init__(self) -> None:
+        self.bases: list[str] = []
+
+    def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - the observer's signature
+        self.bases.append(decision.ruling.basis.value)
+        return decision
+
+    def event(self, event: Event) -> None:
+        """Do nothing."""
+
+
+def test_trace_and_answer_say_the_same_while_the_disk_fails(durable: Subject) -> None:
+    """Once it is known that no record can be kept, the deny is made before the span."""
+    spans = _Spans()
+    observers = Observers(Admission(durable.log), spans, durable.log)
+    durable.faults.write = FULL
+    durable.ask("a")
+
+    answered = observers.decision(a_decision(id="b"), NO_PARENT)
+
+    assert spans.bases == ["record_unavailable"]
+    assert answered.ruling.basis is Basis.RECORD_UNAVAILABLE
+
+
+def test_after_closing_no_allow_is_answered(durable: Subject) -> None:
+    """Without a log there is no record, and in `durable` no allow."""
+    durable.log.close()
+
+    assert durable.ask("a") == "record_unavailable"
+
+
+# Async.
+
+
+def test_async_does_not_wait(tmp_path: Path) -> None:
+    """A decision is answered while the disk is busy, and its record follows."""
+    go_on = threading.Event()
+
+    def write(file: int, data: bytes) -> int:
+        assert go_on.wait(60.0)
+        return REAL.write(file, data)
+
+    go_on.set()
+    subject = Subject(tmp_path, "async", disk=Disk(write=write))
+    go_on.clear()
+    answer = subject.ask("a")
+    before = subject.told()
+    go_on.set()
+    wait_until(lambda: subject.told() == ["a permit"])
+
+    assert (answer, before) == ("permit", [])
+    assert subject.findings() == []
+
+
+def test_async_counts_what_it_drops(tmp_path: Path) -> None:
+    """A full queue drops what comes; the drops are counted, reported, and told in the record."""
+    subject = Subject(tmp_path, "async")
+    subject.faults.write = FULL
+    subject.ask("first")
+    wait_until(lambda: not subject.log.healthy)
+    for number in range(QUEUE_RECORDS + 1):
+        subject.log.event(Event(kind="server.started", at=float(number)))
+    dropped = subject.log.status().lost
+    subject.faults.heal()
+    findings = subject.findings()
+
+    assert (dropped, subject.reports) == (2, 2)
+    assert (subject.told(), findings) == (["first permit", "gap: 0, 2"], [])
+
+
+def test_async_keeps_everything_at_the_end(tmp_path: Path) -> None:
+    """Closing waits for the queue."""
+    subject = Subject(tmp_path, "async")
+    for number in range(500):
+        subject.ask(f"dec_{number}")
+    subject.log.close()
+
+    assert subject.told() == [f"dec_{number} permit" for number in range(500)]
+    assert subject.findings() == []
