@@ -26,6 +26,7 @@ from pdp.workbench.cedarcases import read_cedar_cases, run_cedar_cases
 from pdp.workbench.junit import junit
 from pdp.workbench.parallel import jobs_for, run_parallel
 from pdp.workbench.reading import SUFFIX, read_suites, schema_text
+from pdp.workbench.reasons import Reasons
 from pdp.workbench.report import TextReport, report_json
 from pdp.workbench.runner import CaseResult, Report, run
 from pdp.workbench.selection import chosen, found
@@ -93,11 +94,12 @@ def test(
     )
     folder = folders[0] if folders else settings.policies.folder
     bundle, suites, report = _run(folder, choice)
-    text = TextReport(bundle, suites, folder=folder)
+    why = Reasons(settings.limits)
+    text = TextReport(bundle, suites, folder=folder, why=why)
     if junit_file is not None:
         Path(junit_file).write_bytes(junit(report, text.failed))
     if as_json:
-        print_json(report_json(report, bundle))
+        print_json(report_json(report, bundle, why))
     else:
         _print_text(report, text, verbose=verbose)
     if not report.passed:

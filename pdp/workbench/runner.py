@@ -24,16 +24,18 @@ from pdp.workbench.watching import Asked
 class Facts:
     """Everything that one case's decision rested on, so that it can be explained.
 
-    `bundle` holds the suite's own directory. `snapshot` and `call` are None for a step of a session. `asked` is what
-    the policies were asked for this case: of a call in a delegated session, first for itself and then for each one
-    above; nothing when the gate denied; where they refused to open the session, that. `opening` is what they were
-    asked before, when the session was opened.
+    `bundle` holds the suite's own directory. `snapshot` and `call` are None for a step of a session; `names` are those
+    of the sessions in the snapshot's chain, whose ids are made anew in each run. `asked` is what the policies were
+    asked for this case: of a call in a delegated session, first for itself and then for each one above; nothing when
+    the gate denied; where they refused to open the session, that. `opening` is what they were asked before, when the
+    session was opened.
     """
 
     bundle: Bundle
     asked: tuple[Asked, ...]
     opening: tuple[Asked, ...]
     snapshot: Snapshot | None = None
+    names: tuple[str, ...] = ()
     call: Call | None = None
 
 
@@ -141,7 +143,12 @@ class _SuiteRun:
         call = self._call(case, named)
         decision, snapshot, answers = stage.call(call, stage.gateway)
         return decision.ruling, Facts(
-            bundle=self._bundle, asked=answers, opening=stage.opening, snapshot=snapshot, call=call
+            bundle=self._bundle,
+            asked=answers,
+            opening=stage.opening,
+            snapshot=snapshot,
+            names=stage.names,
+            call=call,
         )
 
     def _refusal(self, error: Exception) -> Facts | None:

@@ -158,6 +158,11 @@ class Stage:
         return decision, snapshot, tuple(self._seen[before:])
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the session and those above it, nearest first, as a snapshot's chain has them."""
+        return tuple(one.name for one in reversed(self._line))
+
+    @property
     def gateway(self) -> str:
         """Return the id of the gateway that makes the calls of the session."""
         return self._line[-1].gateway

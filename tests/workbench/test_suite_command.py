@@ -14,6 +14,7 @@ from pdp.cli.root import root
 from pdp.limits import DEFAULT_LIMITS
 from pdp.testing.bundles import bundle_files
 from pdp.workbench.parallel import jobs_for, run_parallel
+from pdp.workbench.reasons import Reasons
 from pdp.workbench.runner import CaseResult, run
 from pdp.workbench.selection import found
 from tests.workbench import material
@@ -181,6 +182,22 @@ def test_schema_is_printed(pdp: Run) -> None:
     assert "Tests of policies: tests/*_test.yaml" == json.loads(pdp("test", "--print-schema").stdout)["title"]
 
 
+def test_json_explains_what_failed(pdp: Run) -> None:
+    """A case that failed says why it was decided so, and the nearest permit part by part; the others say nothing."""
+    answer = json.loads(pdp("test", "policies", "--json", "--filter", "tests/more/*").stdout)
+
+    explanations = [result["explanation"] for result in answer["results"]]
+    assert [[], []] == explanations[:2]
+    why, *parts = explanations[2]
+    assert why.startswith("why:      denied: no permit matched; the nearest is `files/write-when-granted`")
+    assert [
+        "✗ permit files/write-when-granted  files.cedar:5",
+        '    ✓ action == Action::"files/write"',
+        '    ✗ context.session in Grant::"writing"',
+        "    · context.input.size + 1 > 0",
+    ] == parts
+
+
 def test_several_processes_find_the_same() -> None:
     """In processes the results are the same, in the same order, and what failed can still be explained."""
     suites = [suite(GOOD + BAD), suite(GOOD)]
@@ -199,6 +216,7 @@ def test_several_processes_find_the_same() -> None:
     assert [(r.case, r.problems, r.ruling) for r in expected] == [(r.case, r.problems, r.ruling) for r in results]
     assert list(report.results) == told
     assert [False, False, True, False, False] == [result.facts is not None for result in report.results]
+    assert Reasons(DEFAULT_LIMITS)(report.results[2])[0].startswith("why:      denied: no permit matched")
 
 
 def test_processes_pay_for_many_cases() -> None:
