@@ -104,6 +104,7 @@ def running_server(
             sessions=store,
             clock=time,
             observer=evidence,
+            place=evidence.place,
             cache=DecisionCache(size=cache_size),
             limits=limits,
             trusted_attributes=trusted_attributes,
