@@ -125,6 +125,7 @@ class App:
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
+        from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
         from pdp.record import DecisionLog, Rotation, SigningKey  # noqa: PLC0415 - see above
         from pdp.server.authentication import CALLERS_FILE, TokenAuthenticator  # noqa: PLC0415 - see above
         from pdp.server.listener import Listener, TLSFiles  # noqa: PLC0415 - see above
@@ -172,6 +173,8 @@ class App:
             self._authenticator = TokenAuthenticator(data / CALLERS_FILE)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
+            auditor = Auditor(settings.record_folder, most_bytes=SERVER_BYTES)
+            self._opened.callback(auditor.close)
             tls = settings.server.tls_certificate and settings.server.tls_key
             self._server = PDPServer(
                 Listener(
@@ -185,6 +188,7 @@ class App:
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,
+                auditor=auditor,
                 authenticator=self._authenticator,
                 observer=watchers,
                 clock=time,

@@ -46,6 +46,11 @@ class Evidence:
         return tuple(dict(span.attributes) for span in self.spans if span.name == SPAN_DECISION)
 
     @property
+    def record_folder(self) -> Path:
+        """Return the folder of the log."""
+        return self._log.folder
+
+    @property
     def records(self) -> tuple[dict[str, Any], ...]:
         """Return every line of the log so far."""
         return tuple(located.record for located in read_records(self._log.folder))
