@@ -21,6 +21,14 @@ def action_scope(policy: Tree) -> list[str] | None:
     return sorted(uid["id"] for uid in (_bare(uid) for uid in uids))
 
 
+def resource_type(policy: Tree) -> str | None:
+    """Return the one type of resource that the scope can match: `is Repository`, or `== Repository::"…"`; else None."""
+    scope = policy["resource"]
+    if "entity_type" in scope:
+        return str(scope["entity_type"])
+    return str(_bare(scope["entity"])["type"]) if scope["op"] == "==" and "entity" in scope else None
+
+
 def reads(policy: Tree) -> list[str] | None:
     """Return what the policy can read beside principal and action, sorted; None means everything.
 

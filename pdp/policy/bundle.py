@@ -132,7 +132,10 @@ class Bundle:
         groups = (action, tool.risk) if tool else (action,)
         order = sorted({place for group in (None, *groups) for place in self._by_action.get(group, ())})
         ids = list(self.policies)
-        policies = tuple(self.policies[ids[place]] for place in order)
+        resource = tool.resource_type if tool else "Session"
+        listed = (self.policies[ids[place]] for place in order)
+        # What can only match another type of resource would never take part.
+        policies = tuple(policy for policy in listed if policy.resource_type in (None, resource))
         if self._origin is not None and (parsed := self._origin.slice(action)).policies == policies:
             return parsed.with_directory(self.directory)
         return Slice(
@@ -231,6 +234,7 @@ def _source(policy: Mapping[str, Any]) -> PolicySource:
         actions=None if policy["actions"] is None else frozenset(policy["actions"]),
         reads=None if policy["reads"] is None else frozenset(policy["reads"]),
         entities=frozenset((uid[0], uid[1]) for uid in policy["entities"]),
+        resource_type=policy["resource_type"],
     )
 
 

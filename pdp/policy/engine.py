@@ -37,7 +37,8 @@ _ERROR_CLASSES = (
 class PolicySource:
     """One policy: its `@id`, effect, place, text, and what analysis found.
 
-    `actions` holds the ids that its action scope names, None for any. `reads` holds what it can read beside principal
+    `actions` holds the ids that its action scope names, None for any. `resource_type` is the one type of resource that
+    its resource scope can match, None for any. `reads` holds what it can read beside principal
     and action (`context.…` and `resource`), None for everything. `entities` holds the uids that it names.
     """
 
@@ -50,6 +51,7 @@ class PolicySource:
     reads: frozenset[str] | None
     entities: frozenset[Uid]
     column: int = 1
+    resource_type: str | None = None
 
     def may_match(self, groups: Iterable[str]) -> bool:
         """Say whether its action scope can match an action that is in `groups`, itself included."""

@@ -8,7 +8,7 @@ from typing import Any
 import cedarpy
 import pytest
 
-from pdp.policy.analysis import action_scope, entity_uids, reads
+from pdp.policy.analysis import action_scope, entity_uids, reads, resource_type
 
 
 def tree(text: str) -> Any:
@@ -51,6 +51,21 @@ def test_attribute_named_like_an_operator_hides_nothing() -> None:
     text = 'permit(principal, action, resource) when { {".": context, "left": 1}.left == 1 };'
 
     assert reads(tree(text)) is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        ("resource", None),
+        ('resource in Server::"s"', None),
+        ("resource is Thing", "Thing"),
+        ('resource is A::Thing in Server::"s"', "A::Thing"),
+        ('resource == A::Thing::"t"', "A::Thing"),
+    ],
+)
+def test_resource_type(scope: str, expected: str | None) -> None:
+    """The scope names the one type of resource that it can match, or leaves it open."""
+    assert expected == resource_type(tree(f"permit(principal, action, {scope});"))
 
 
 def test_action_scope() -> None:
