@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pdp.model import Caller, Decision, TraceParent
-
-# Gives a decision that is about to be made its place in the trace: the ids of trace and span, empty without a trace.
-Place = Callable[[TraceParent, Caller], tuple[str, str]]
+from pdp.model import Decision, TraceParent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +31,7 @@ class Event:
 class Observer(Protocol):
     """Told of every decision and event, on the thread where it happens. Methods never raise.
 
-    `decision` returns the decision to go on with: the record may turn an allow into a deny.
+    `decision` returns the decision to go on with: a tracer adds the ids of its span.
     """
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:

@@ -214,8 +214,8 @@ async def _import_tools(
             raise SystemExit(f"`{' '.join(command[2:])}` failed")
     reloaded = await author.reload_bundle()
     console.print(
-        f"[bold]2[/] live tools of {', '.join(tools)} are imported: {reloaded.bundle.tool_count} tools, "
-        f"{len(reloaded.bundle.policies)} policies, bundle {reloaded.bundle.version[:19]}…"
+        f"[bold]2[/] live tools of {', '.join(tools)} are imported; the bundle has {reloaded.bundle.tool_count} tools "
+        f"and {len(reloaded.bundle.policies)} policies: {reloaded.bundle.version[:19]}…"
     )
     return digests
 

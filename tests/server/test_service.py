@@ -187,9 +187,10 @@ def test_listing_tools(running: Running) -> None:
     listing = ask(running, "authorization", "ListTools", calls.ListToolsRequest(session_handle=handle), "pep")
 
     seen = {f"{tool.server}/{tool.tool}": tool.visibility for tool in listing.tools}
-    assert seen["git/git_log"] == calls.VISIBILITY_ALWAYS
+    assert seen["git/git_status"] == calls.VISIBILITY_ALWAYS
+    assert seen["git/git_log"] == calls.VISIBILITY_DEPENDS
     assert seen["git/git_commit"] == calls.VISIBILITY_NEVER
-    assert len(seen) == 14
+    assert len(seen) == 145
     assert listing.session_id.startswith("ses_")
     assert listing.bundle_version.startswith("sha256:")
     with pytest.raises(grpc.RpcError) as caught:
@@ -202,10 +203,10 @@ def test_the_running_bundle(running: Running) -> None:
     shown = ask(running, "policies", "GetBundle", policies.GetBundleRequest(), "auditor")
     again = ask(running, "policies", "ReloadBundle", policies.ReloadBundleRequest(), "admin")
 
-    assert (shown.bundle.name, shown.bundle.activated_by, shown.bundle.tool_count) == ("example", "start", 14)
+    assert (shown.bundle.name, shown.bundle.activated_by, shown.bundle.tool_count) == ("example", "start", 145)
     assert list(shown.load_errors) == []
-    first = shown.bundle.policies[0]
-    assert (first.policy_id, first.effect, first.file) == ("git/engineers-discard", "permit", "git.cedar")
+    first = next(policy for policy in shown.bundle.policies if policy.file == "git.cedar")
+    assert (first.policy_id, first.effect) == ("git/engineers-branch", "permit")
     assert first.line > 1
     assert (again.changed, again.bundle.version) == (False, shown.bundle.version)
 

@@ -1,0 +1,141 @@
+"""The shipped bundle: what it promises to people who copy it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.limits import DEFAULT_LIMITS
+from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.catalogue import load_catalogue, tool_definitions
+from pdp.policy.contents import read_folder
+from pdp.testing.bundles import compile_here
+from pdp.workbench.reading import read_suites
+from pdp.workbench.runner import Report, run
+from pdp.workbench.suite import Suite
+
+SERVERS = {"filesystem": "server-filesystem", "git": "mcp-server-git", "github": "github-mcp-server"}
+
+
+@pytest.fixture(scope="module")
+def folder(project_root: Path) -> Path:
+    """Return the folder of the bundle."""
+    return project_root / "policies"
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path) -> Bundle:
+    """Return the bundle, compiled."""
+    return load_bundle(read_folder(folder, DEFAULT_LIMITS), DEFAULT_LIMITS, compile_here)
+
+
+@pytest.fixture(scope="module")
+def suites(folder: Path) -> tuple[Suite, ...]:
+    """Return the bundle's own tests."""
+    return read_suites(folder)
+
+
+@pytest.fixture(scope="module")
+def report(bundle: Bundle, suites: tuple[Suite, ...]) -> Report:
+    """Return what became of the bundle's own tests."""
+    return run(bundle, suites)
+
+
+@pytest.fixture(scope="module")
+def said_of_themselves(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return what each tool says about itself, by action."""
+    return {
+        f"{path.stem}/{tool['name']}": tool.get("annotations", {})
+        for path in sorted((folder / "tools").glob("*.json"))
+        for tool in tool_definitions(path.read_bytes())
+    }
+
+
+def test_its_own_tests_pass(report: Report) -> None:
+    """Every case of the bundle finds what it expects."""
+    assert [] == [(result.case.id, result.problems) for result in report.failed]
+
+
+def test_every_policy_decides_a_case(bundle: Bundle, report: Report) -> None:
+    """No policy is there without a case in which it determines the outcome."""
+    determining = {name for result in report.results if result.ruling for name in result.ruling.policies}
+
+    assert set() == set(bundle.policies) - determining
+
+
+def test_every_case_says_all(suites: tuple[Suite, ...]) -> None:
+    """A case states outcome, basis and determining policies, so that it shows how to write one."""
+    silent = [
+        case.id
+        for suite in suites
+        for case in suite.cases
+        if None in (case.expect.outcome, case.expect.basis, case.expect.policies)
+    ]
+
+    assert [] == silent
+
+
+def test_it_is_large_enough_to_learn_from(bundle: Bundle) -> None:
+    """It has at least 25 policies, over at least 40 tools of three servers."""
+    tools = [tool for tool in bundle.catalogue.tools.values() if tool.server in SERVERS]
+
+    assert len(bundle.policies) >= 25
+    assert len(tools) >= 40
+    assert set(SERVERS) == {tool.server for tool in tools}
+
+
+def test_tools_are_those_of_the_real_servers(folder: Path, test_data: Path) -> None:
+    """The catalogue is what real servers answered, to the last digest."""
+    for server, name in SERVERS.items():
+        answer = (test_data / "mcp-tools" / f"{name}.tools.json").read_bytes()
+        kept = (folder / "tools" / f"{server}.json").read_bytes()
+
+        assert digests(server, answer) == digests(server, kept)
+
+
+def test_no_overlay_is_milder_than_its_server(
+    bundle: Bundle, said_of_themselves: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """What a server calls destructive is, and nothing that it does not call read-only is."""
+    for action, tool in bundle.catalogue.tools.items():
+        said = said_of_themselves[action]
+        if said.get("destructiveHint") is True and said.get("readOnlyHint") is not True:
+            assert tool.risk == "destructive", action
+        if said.get("readOnlyHint") is not True:
+            assert tool.risk != "read_only", action
+
+
+def test_what_names_a_resource_is_mapped_to_it(bundle: Bundle) -> None:
+    """No tool that requires a repository or a path is left with its server, and every placeholder is canonical."""
+    for action, tool in bundle.catalogue.tools.items():
+        required = set(tool.input.required)
+        if {"owner", "repo"} <= required or not required.isdisjoint({"repo_path", "path", "source"}):
+            assert tool.mapping is not None, action
+        if tool.mapping is not None:
+            assert set(tool.mapping.fields) == set(tool.mapping.canonical), action
+
+
+def test_guardrails_only_forbid(bundle: Bundle) -> None:
+    """`guardrails.cedar` holds forbids, and permits stand in the file of their server."""
+    assert {"forbid"} == {policy.effect for policy in bundle.policies.values() if policy.file == "guardrails.cedar"}
+    for server in {tool.server for tool in bundle.catalogue.tools.values()}:
+        assert {"permit"} == {policy.effect for policy in bundle.policies.values() if policy.file == f"{server}.cedar"}
+
+
+def test_every_policy_says_what_it_is_for(folder: Path, bundle: Bundle) -> None:
+    """Above each policy stands a comment that is a sentence."""
+    for policy in bundle.policies.values():
+        text = (folder / policy.file).read_text(encoding="utf-8")
+        above = text[: text.index(f'@id("{policy.id}")')].splitlines()[-1]
+
+        assert re.fullmatch(r"// .+[.!]", above), policy.id
+
+
+def digests(server: str, answer: bytes) -> dict[str, str]:
+    """Return the digest of each definition of a `tools/list` answer."""
+    catalogue = load_catalogue({f"tools/{server}.json": answer})
+    return {action: tool.definition_digest for action, tool in catalogue.tools.items()}
