@@ -19,7 +19,7 @@ from pdp.explainer import Explainer
 from pdp.follower import BundleFollower
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.observer import Observer, Observers
+from pdp.observer import Observer, Observers, Place
 from pdp.policy.bundle import Compile
 from pdp.policy.child import PolicyChild, run_once
 from pdp.policy.delivery import BundleSource
@@ -64,6 +64,7 @@ def open_embedded(
     sessions: SessionStore | None = None,
     clock: Clock | None = None,
     observer: Observer | None = None,
+    place: Place | None = None,
     cache: DecisionCache | None = None,
     limits: Limits = DEFAULT_LIMITS,
     trusted_attributes: frozenset[str] = frozenset(),
@@ -89,7 +90,13 @@ def open_embedded(
         never_older=never_older,
     )
     authorizer = Authorizer(
-        sessions=store, bundle_for=keeper.bundle_for, clock=time, observer=watcher, cache=cache, limits=limits
+        sessions=store,
+        bundle_for=keeper.bundle_for,
+        clock=time,
+        observer=watcher,
+        place=place,
+        cache=cache,
+        limits=limits,
     )
     registrar = Registrar(
         sessions=store,
@@ -118,7 +125,8 @@ class App:
 
     def __init__(self, settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
-        from pdp.record import Admission, DecisionLog, Rotation, SigningKey  # noqa: PLC0415 - see above
+        from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
+        from pdp.record import DecisionLog, Rotation, SigningKey  # noqa: PLC0415 - see above
         from pdp.server.authentication import CALLERS_FILE, TokenAuthenticator  # noqa: PLC0415 - see above
         from pdp.server.listener import Listener, TLSFiles  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
@@ -144,8 +152,9 @@ class App:
             )
             self._opened.callback(log.close)
             log.start()
-            # In this order: what the record cannot keep is a deny before it is traced, and the record names the span.
-            watchers = Observers(Admission(log), telemetry, log, *([observer] if observer else []))
+            telemetry.watch_record(log.status)
+            # In this order: what the record cannot keep is a deny, and the trace tells of what is answered.
+            watchers = Observers(log, telemetry, *([observer] if observer else []))
             sessions = _open_store(settings)
             self._opened.callback(sessions.close)
             telemetry.watch_sessions(sessions.count_by_state)
@@ -154,6 +163,7 @@ class App:
                 sessions=sessions,
                 clock=time,
                 observer=watchers,
+                place=telemetry.place,
                 cache=DecisionCache(size=settings.cache.size, max_ttl=settings.cache.max_ttl),
                 limits=settings.limits,
                 trusted_attributes=frozenset(settings.sessions.trusted_attributes),
@@ -163,6 +173,8 @@ class App:
             self._authenticator = TokenAuthenticator(data / CALLERS_FILE)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
+            auditor = Auditor(settings.record_folder, most_bytes=SERVER_BYTES)
+            self._opened.callback(auditor.close)
             tls = settings.server.tls_certificate and settings.server.tls_key
             self._server = PDPServer(
                 Listener(
@@ -176,6 +188,7 @@ class App:
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,
+                auditor=auditor,
                 authenticator=self._authenticator,
                 observer=watchers,
                 clock=time,

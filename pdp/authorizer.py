@@ -15,7 +15,7 @@ from pdp.ids import decision_ids, handle_digest
 from pdp.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, CacheResult, Call, Caller, Decision, Ruling, Session, SessionState, TraceParent, Visibility
-from pdp.observer import Observer
+from pdp.observer import Observer, Place
 from pdp.policy.bundle import Bundle
 from pdp.policy.catalogue import Tool
 from pdp.policy.engine import SessionEntities
@@ -58,6 +58,7 @@ class Authorizer:
     """Decides about tool calls. Safe to use from many threads.
 
     `bundle_for` returns the loaded bundle that the store names as active; it raises `BundleUnavailableError`.
+    `place` gives each decision the ids of its trace and span, so that all observers see them.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Authorizer:
         bundle_for: Callable[[ActiveBundle | None], Bundle],
         clock: Clock,
         observer: Observer,
+        place: Place | None = None,
         cache: DecisionCache | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
@@ -74,6 +76,7 @@ class Authorizer:
         self._bundle_for = bundle_for
         self._clock = clock
         self._observer = observer
+        self._place = place or _nowhere
         self._cache = cache if cache is not None else DecisionCache()
         self._entities: BoundedCache[SessionEntities] = BoundedCache(4096)
         self._retries = RequestMemory()
@@ -153,7 +156,8 @@ class Authorizer:
             ruling, looked_up = self._ruling(snapshot, call, caller, facts)
         ended = perf_counter_ns()
         phases = (("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000))
-        decision = _decision(decision_id, ruling, looked_up, snapshot, request, caller, phases)
+        trace = self._place(parent, caller)
+        decision = _decision(decision_id, ruling, looked_up, snapshot, request, caller, phases, trace)
         return self._observer.decision(decision, parent)
 
     def _ruling(
@@ -246,6 +250,7 @@ def _decision(
     request: CallRequest,
     caller: Caller,
     phases: tuple[tuple[str, float], ...],
+    trace: tuple[str, str],
 ) -> Decision:
     own = snapshot.chain[0] if snapshot.chain else None
     call = request.call
@@ -272,4 +277,10 @@ def _decision(
         phases=phases,
         request_id=request.request_id,
         tool_call_id=request.tool_call_id,
+        trace_id=trace[0],
+        span_id=trace[1],
     )
+
+
+def _nowhere(_: TraceParent, __: Caller) -> tuple[str, str]:
+    return "", ""

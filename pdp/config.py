@@ -90,10 +90,10 @@ class SessionSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
-    """Where traces and metrics go."""
+    """Where traces, metrics and log records go."""
 
     exporter: Literal["auto", "otlp", "console", "none"] = _setting(
-        "auto", "where traces and metrics go; `auto` follows the standard `OTEL_*` variables"
+        "auto", "where traces, metrics and logs go; `auto` follows the standard `OTEL_*` variables"
     )
 
 

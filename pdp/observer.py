@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pdp.model import Decision, TraceParent
+from pdp.model import Caller, Decision, TraceParent
+
+# Gives a decision that is about to be made its place in the trace: the ids of trace and span, empty without a trace.
+Place = Callable[[TraceParent, Caller], tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,7 @@ class Event:
 class Observer(Protocol):
     """Told of every decision and event, on the thread where it happens. Methods never raise.
 
-    `decision` returns the decision to go on with: a tracer adds the ids of its span.
+    `decision` returns the decision to go on with: the record may turn an allow into a deny.
     """
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:

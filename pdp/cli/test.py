@@ -16,6 +16,7 @@ from pdp.app import compile_once
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, visible
 from pdp.cli.root import ERROR, NO
+from pdp.cli.testcoverage import CoverageWish, coverage_options
 from pdp.config import Settings
 from pdp.errors import BundleError
 from pdp.limits import Limits
@@ -23,6 +24,7 @@ from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.child import PolicyChild
 from pdp.policy.contents import TESTS, read_folder
 from pdp.workbench.cedarcases import read_cedar_cases, run_cedar_cases
+from pdp.workbench.coverage import Coverage, coverage_json, coverage_lines
 from pdp.workbench.junit import junit
 from pdp.workbench.parallel import jobs_for, run_parallel
 from pdp.workbench.reading import SUFFIX, read_suites, schema_text
@@ -50,7 +52,7 @@ class Choice:
 
 @click.command(
     epilog="Example:  pdp test policies --filter 'git*' --verbose  |  pdp test policies --cedar cases.json  |"
-    "  pdp test policies --junit report.xml"
+    "  pdp test policies --junit report.xml  |  pdp test policies --coverage --coverage-html coverage.html"
 )
 @click.argument("paths", metavar="[DIR] [FILE.json]...", nargs=-1)
 @click.option("--filter", "filters", metavar="TEXT", multiple=True, help="Only cases whose file or name holds TEXT.")
@@ -58,6 +60,7 @@ class Choice:
 @click.option("--verbose", is_flag=True, help="Name the cases that pass, too.")
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit's XML.")
 @click.option("--jobs", metavar="N", type=click.IntRange(1, 64), help="Run in N processes. [as many as pay]")
+@coverage_options
 @click.option("--print-schema", is_flag=True, help="Print the JSON schema of test files, for editors.")
 @json_option
 @with_settings("policies.folder")
@@ -70,6 +73,7 @@ def test(
     verbose: bool,
     junit_file: str | None,
     jobs: int | None,
+    coverage: CoverageWish,
     print_schema: bool,
     as_json: bool,
 ) -> None:
@@ -88,7 +92,8 @@ def test(
     choice = Choice(
         cedar=tuple(map(Path, (*cedar, *(path for path in paths if path.endswith(".json"))))),
         filters=filters,
-        jobs=jobs,
+        # What the policies were asked, no other process can pass on.
+        jobs=1 if coverage.wanted else jobs,
         limits=settings.limits,
         quiet=as_json,
     )
@@ -98,12 +103,20 @@ def test(
     text = TextReport(bundle, suites, folder=folder, why=why)
     if junit_file is not None:
         Path(junit_file).write_bytes(junit(report, text.failed))
+    counted = coverage.count(bundle, report) if coverage.wanted else None
     if as_json:
-        print_json(report_json(report, bundle, why))
+        print_json(report_json(report, bundle, why) | ({"coverage": coverage_json(counted)} if counted else {}))
     else:
         _print_text(report, text, verbose=verbose)
-    if not report.passed:
+        _print_coverage(counted, folder)
+    enough = counted is None or coverage.suffices(counted, folder=folder, limits=settings.limits)
+    if not report.passed or not enough:
         raise click.exceptions.Exit(NO)
+
+
+def _print_coverage(counted: Coverage | None, folder: str) -> None:
+    for line in coverage_lines(counted, folder=folder) if counted else ():
+        click.echo(visible(line))
 
 
 def _run(folder: str, choice: Choice) -> tuple[Bundle, Sequence[Suite], Report]:

@@ -12,7 +12,7 @@ from typing import Any, Self
 import grpc
 from google.protobuf.message import Message
 
-from pdp.client import operations
+from pdp.client import auditing, operations
 from pdp.client.asking import judge, judge_batch, prepare, refuse_batch, retry_pause
 from pdp.client.connection import Connection, checked_timeout
 from pdp.client.definitions import DefinitionDigests
@@ -29,7 +29,7 @@ from pdp.client.operations import Operation, Reply, Result
 from pdp.client.session import ClientSession, HeldSession
 from pdp.client.stream import AuthorizationStream
 from pdp.client.values import Answer, ListedTool, ToolCall
-from pdp.v1 import explain_pb2, policy_pb2, session_pb2
+from pdp.v1 import audit_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
 
 
@@ -279,6 +279,48 @@ class Client:
     ) -> session_pb2.Session:
         """Narrow an active session: keep only tools that match, end it earlier (unix seconds), add labels."""
         return self._manage(operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels))
+
+    def get_record(self, decision_id: str) -> audit_pb2.AuditRecord:
+        """Return the record of one decision."""
+        return self._manage(auditing.get_record(decision_id))
+
+    def list_records(
+        self, which: audit_pb2.RecordFilter | None = None, *, page_size: int = 0
+    ) -> Iterator[audit_pb2.AuditRecord]:
+        """Yield records in order of time, page by page."""
+        token = ""
+        while True:
+            page = self._manage(auditing.list_records(which, page_size=page_size, page_token=token))
+            yield from page.records
+            token = page.next_page_token
+            if not token:
+                return
+
+    def list_approvals(self, *, session_id: str = "", decision_id: str = "") -> tuple[audit_pb2.Approval, ...]:
+        """Return who approved a session, or that of a decision, and every session above it: nearest first."""
+        return self._manage(auditing.list_approvals(session_id=session_id, decision_id=decision_id))
+
+    def list_touched(
+        self, which: audit_pb2.RecordFilter | None = None, *, page_size: int = 0
+    ) -> Iterator[audit_pb2.Touch]:
+        """Yield the tools and resources that were reached or tried, page by page."""
+        token = ""
+        while True:
+            page = self._manage(auditing.list_touched(which, page_size=page_size, page_token=token))
+            yield from page.touched
+            token = page.next_page_token
+            if not token:
+                return
+
+    def plan_revocation(self, wanted: audit_pb2.PlanRevocationRequest) -> Iterator[audit_pb2.PlannedRevocation]:
+        """Yield exactly the live sessions to revoke, page by page. Nothing is revoked."""
+        token = ""
+        while True:
+            page = self._manage(auditing.plan_revocation(wanted, page_token=token))
+            yield from page.sessions
+            token = page.next_page_token
+            if not token:
+                return
 
     def get_bundle(self, version: str = "") -> policy_pb2.GetBundleResponse:
         """Return the running bundle, or a version that is kept; and why the last load failed if it did."""

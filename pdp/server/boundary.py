@@ -17,7 +17,7 @@ import grpc
 
 from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, OverloadedError, PermissionDeniedError
-from pdp.model import Caller
+from pdp.model import Caller, Role
 from pdp.observer import Event, Observer
 from pdp.server.authentication import Authenticator, Metadata
 from pdp.server.fields import read
@@ -170,7 +170,8 @@ class Boundary:
         parent = trace_parent(metadata).traceparent
         facts = {"rpc": rpc.name, "status": refusal.code.name}
         facts |= {"field": refusal.field} if refusal.field else {}
-        facts |= {"traceparent": parent} if parent else {}
+        # Only a PEP's trace is believed: whoever else names one may not write into it.
+        facts |= {"traceparent" if Role.PEP in caller.roles else "tracelink": parent} if parent else {}
         at = self._clock.now().wall_at
         self._observer.event(
             Event(kind="request.refused", at=at, caller_id=caller.id, tenant=caller.tenant, facts=facts)

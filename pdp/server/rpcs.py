@@ -14,6 +14,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from pdp.model import Role
+from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import policy_pb2 as policies
@@ -22,6 +23,7 @@ from pdp.v1 import session_pb2 as sessions
 AUTHORIZATION = "pdp.v1.AuthorizationService"
 SESSIONS = "pdp.v1.SessionService"
 POLICIES = "pdp.v1.PolicyService"
+AUDIT = "pdp.v1.AuditService"
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
@@ -44,6 +46,8 @@ class Lane(Enum):
     STREAMS = "streams"
     # Compiling and evaluating in the child process can take seconds.
     AUTHORING = "authoring"
+    # A question may read many records, and first those that its index does not know yet.
+    AUDIT = "audit"
     # Whoever has no credentials can fill these two and no other.
     PROBES = "probes"
     WATCHES = "watches"
@@ -133,6 +137,17 @@ def _policies() -> tuple[RPC, ...]:
     )
 
 
+def _audit() -> tuple[RPC, ...]:
+    of, lane, roles = AUDIT, Lane.AUDIT, {Role.AUDITOR, Role.ADMIN}
+    return (
+        _row(of, "GetRecord", audit.GetRecordRequest, roles, lane),
+        _row(of, "ListRecords", audit.ListRecordsRequest, roles, lane),
+        _row(of, "ListApprovals", audit.ListApprovalsRequest, roles, lane),
+        _row(of, "ListTouched", audit.ListTouchedRequest, roles, lane),
+        _row(of, "PlanRevocation", audit.PlanRevocationRequest, roles, lane),
+    )
+
+
 def _standard() -> tuple[RPC, ...]:
     info = ServerReflectionRequest
     return (
@@ -144,5 +159,5 @@ def _standard() -> tuple[RPC, ...]:
 
 
 RPCS: Mapping[str, RPC] = MappingProxyType(
-    {row.path: row for row in (*_authorization(), *_sessions(), *_policies(), *_standard())}
+    {row.path: row for row in (*_authorization(), *_sessions(), *_policies(), *_audit(), *_standard())}
 )

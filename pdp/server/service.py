@@ -8,6 +8,7 @@ from typing import Self
 
 import grpc
 
+from pdp.audit.auditor import Auditor
 from pdp.authorizer import Authorizer
 from pdp.clock import Clock
 from pdp.errors import ConfigurationError
@@ -16,6 +17,7 @@ from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, Observer
 from pdp.registrar import Registrar
+from pdp.server.audit import AuditHandlers
 from pdp.server.authentication import Authenticator
 from pdp.server.authorization import AuthorizationHandlers, stream_error
 from pdp.server.boundary import Boundary, Route
@@ -23,7 +25,7 @@ from pdp.server.idle import IdleWatch
 from pdp.server.listener import Listener
 from pdp.server.policies import Evaluator, PolicyHandlers
 from pdp.server.pools import BoundedPool
-from pdp.server.rpcs import AUTHORIZATION, HEALTH, POLICIES, REFLECTION, RPC, RPCS, SESSIONS, Lane
+from pdp.server.rpcs import AUDIT, AUTHORIZATION, HEALTH, POLICIES, REFLECTION, RPC, RPCS, SESSIONS, Lane
 from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
 
@@ -31,6 +33,8 @@ from pdp.server.standard import HealthHandlers, ReflectionHandlers
 CALL_THREADS = 4
 _AUTHORING_THREADS = 2
 _AUTHORING_BOUND = 16
+_AUDIT_THREADS = 2
+_AUDIT_BOUND = 8
 _PROBE_THREADS = 2
 _PROBE_BOUND = 32
 _WATCHES = 8
@@ -55,6 +59,7 @@ class PDPServer:
 
     `healthy` says whether there are a bundle and a live store; it is asked for each probe and never raises.
     `record_healthy` says the same of the record.
+    Without an `auditor` there is no record, and `AuditService` answers that it is unavailable.
     `share_port` lets several worker processes listen on one port. `look_seconds` is how often watchers of health and
     idle streams look. Raise `ConfigurationError` when it cannot listen.
     """
@@ -68,6 +73,7 @@ class PDPServer:
         keeper: BundleKeeper,
         evaluator: Evaluator,
         explainer: Explainer,
+        auditor: Auditor | None = None,
         authenticator: Authenticator,
         observer: Observer,
         clock: Clock,
@@ -88,6 +94,7 @@ class PDPServer:
             AUTHORIZATION: AuthorizationHandlers(authorizer, limits),
             SESSIONS: SessionHandlers(registrar, limits),
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
+            AUDIT: AuditHandlers(auditor, clock=clock, limits=limits),
             HEALTH: self._health,
         }
         if reflection:
@@ -96,6 +103,7 @@ class PDPServer:
             Lane.CALLS: (call_threads, limits.concurrent_calls),
             Lane.STREAMS: (limits.streams, limits.streams),
             Lane.AUTHORING: (_AUTHORING_THREADS, _AUTHORING_BOUND),
+            Lane.AUDIT: (_AUDIT_THREADS, _AUDIT_BOUND),
             Lane.PROBES: (_PROBE_THREADS, _PROBE_BOUND),
             Lane.WATCHES: (_WATCHES, _WATCHES),
         }

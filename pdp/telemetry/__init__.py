@@ -1,10 +1,11 @@
-"""Show what the PDP does: one span per decision and per refused request, and metrics with few labels.
+"""Show what the PDP does: a span and a log record for each decision, a span for each refused request, and metrics.
 
 The trace is a view and may lose spans while the receiver is away; the decision log is the record.
 """
 
-from pdp.telemetry.export import TelemetrySettings, build_telemetry
+from pdp.telemetry.build import build_telemetry
 from pdp.telemetry.metrics import CountSessions
 from pdp.telemetry.observer import Telemetry
+from pdp.telemetry.settings import TelemetrySettings
 
 __all__ = ["CountSessions", "Telemetry", "TelemetrySettings", "build_telemetry"]

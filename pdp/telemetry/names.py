@@ -1,16 +1,23 @@
-"""Every name that the PDP's telemetry uses: spans, their attributes, metrics and metrics' labels.
+"""Every name that the PDP's telemetry uses: spans, log records, their attributes, metrics and metrics' labels.
 
 Names without `pdp.` are OpenTelemetry's. They are copied, because its package of names that are not yet stable
-drops a name when it changes; dashboards should not follow such a change by surprise.
+drops a name when it changes; dashboards should not follow such a change by surprise. `README.md` beside this file
+holds the same as a table; a test compares them.
 """
 
 from __future__ import annotations
 
-# Spans
+from typing import Literal, NamedTuple
+
+# Who makes all of them: the instrumentation scope
+SCOPE = "pdp"
+
+# Spans and log records
 SPAN_DECISION = "pdp.authorize"
 SPAN_REFUSED = "pdp.request.refused"
+EVENT_DECISION = "pdp.decision"
 
-# Attributes of spans, by OpenTelemetry's semantic conventions
+# Attributes, by OpenTelemetry's semantic conventions
 SESSION_ID = "session.id"
 USER = "enduser.id"
 AGENT = "gen_ai.agent.id"
@@ -20,7 +27,7 @@ RPC_SYSTEM = "rpc.system.name"
 RPC_METHOD = "rpc.method"
 RPC_STATUS = "rpc.response.status_code"
 
-# Attributes of spans, ours
+# Attributes, ours
 DECISION_ID = "pdp.decision.id"
 OUTCOME = "pdp.outcome"
 BASIS = "pdp.basis"
@@ -44,23 +51,167 @@ REQUEST_FIELD = "pdp.request.field"
 PHASE_PREFIX = "pdp.phase."
 PHASE_SUFFIX = "_us"
 
+# Attributes that only log records have
+OPENED_BY = "pdp.session.opened_by"
+DEFINITION_DIGEST = "pdp.tool.definition_digest"
+ARGUMENTS_DIGEST = "pdp.arguments.digest"
+DETAIL = "pdp.detail"
+
 # Labels that only metrics have; the others share their name with an attribute above
 POLICY = "pdp.policy"
 STATE = "pdp.session.state"
 SESSION_EVENT = "pdp.session.event"
-
-# Metrics
-DECISIONS = "pdp.decisions"
-DURATION = "pdp.decision.duration"
-CACHE_LOOKUPS = "pdp.cache.lookups"
-POLICY_ERRORS = "pdp.policy.errors"
-SESSIONS = "pdp.sessions"
-SESSION_EVENTS = "pdp.session.events"
-BUNDLE = "pdp.bundle.info"
-BUNDLE_ACTIVATIONS = "pdp.bundle.activations"
-BUNDLE_FAILURES = "pdp.bundle.reload.failures"
-REFUSED = "pdp.requests.refused"
-RECORD_FAILURES = "pdp.record.failures"
+ERROR_TYPE = "error.type"
 
 # The value of a label when there are too many different ones
 OTHER = "_OTHER"
+
+DECIDED, LOGGED, REFUSED_REQUEST = "decision", "log record", "refused request"
+_BOTH = (DECIDED, LOGGED)
+_ALL = (DECIDED, LOGGED, REFUSED_REQUEST)
+
+
+class Attribute(NamedTuple):
+    """An attribute: its name, what has it (spans of decisions, their log records, spans of refusals), what it says."""
+
+    name: str
+    on: tuple[str, ...]
+    says: str
+
+
+# Every attribute of spans and log records; one without a value is left out
+ATTRIBUTES: tuple[Attribute, ...] = (
+    Attribute(SESSION_ID, _ALL, "public id of the session"),
+    Attribute(USER, _ALL, "the user whose authority is used"),
+    Attribute(AGENT, _ALL, "the agent that performs the call"),
+    Attribute(SESSION_EPOCH, _BOTH, "how often the session has changed"),
+    Attribute(ANCESTORS, _BOTH, "public ids of the sessions above, the nearest first"),
+    Attribute(TENANT, _ALL, "the tenant of the session, or of the caller"),
+    Attribute(ENVIRONMENT, _BOTH, "the environment of the session"),
+    Attribute(CALLER_ID, _ALL, "who asked"),
+    Attribute(TOOL, _BOTH, "the tool, as the agent wrote it, cut to 128 printable characters"),
+    Attribute(SERVER, _BOTH, "the tool server, cut like the tool"),
+    Attribute(BUNDLE_VERSION, _BOTH, "the bundle that decided"),
+    Attribute(OUTCOME, _BOTH, "`allow` or `deny`"),
+    Attribute(BASIS, _BOTH, "what the outcome rests on"),
+    Attribute(POLICIES, _BOTH, "ids of the policies that produced the outcome, at most 64"),
+    Attribute(ERRORS, _BOTH, "ids of the policies that could not be evaluated, at most 64"),
+    Attribute(RESOURCE_TYPE, _BOTH, "type of the resource that the call was mapped to"),
+    Attribute(ANCESTOR_ID, _BOTH, "the session above that denied"),
+    Attribute(ANCESTOR_BASIS, _BOTH, "the basis of that deny"),
+    Attribute(CACHE, _BOTH, "`hit`, `miss`, `bypass` or `none`"),
+    Attribute(DECISION_ID, _BOTH, "id of the decision"),
+    Attribute(RESOURCE_ID, _BOTH, "id of the resource, where its mapping allows to show it"),
+    Attribute(RESOURCE_DIGEST, _BOTH, "its keyed digest, where not"),
+    Attribute(TOOL_CALL_ID, _BOTH, "the agent's id of the call"),
+    Attribute(REQUEST_ID, _BOTH, "the caller's id of the request"),
+    Attribute(f"{PHASE_PREFIX}gate{PHASE_SUFFIX}", _BOTH, "microseconds that snapshot and live checks took"),
+    Attribute(f"{PHASE_PREFIX}policy{PHASE_SUFFIX}", _BOTH, "microseconds that look-up and policies took"),
+    Attribute(OPENED_BY, (LOGGED,), "the caller who requested the session"),
+    Attribute(DEFINITION_DIGEST, (LOGGED,), "digest of the tool's definition, as the caller saw it"),
+    Attribute(DETAIL, (LOGGED,), "one line in our words"),
+    Attribute(ARGUMENTS_DIGEST, (LOGGED,), "keyed digest of the arguments"),
+    Attribute(RPC_SYSTEM, (REFUSED_REQUEST,), "always `grpc`"),
+    Attribute(RPC_METHOD, (REFUSED_REQUEST,), "service and method"),
+    Attribute(RPC_STATUS, (REFUSED_REQUEST,), "the status that was answered"),
+    Attribute(REQUEST_FIELD, (REFUSED_REQUEST,), "the field that was wrong"),
+)
+
+Kind = Literal["counter", "updowncounter", "gauge", "histogram"]
+
+
+class Metric(NamedTuple):
+    """A metric: its name, kind, unit, what it says, and its labels."""
+
+    name: str
+    kind: Kind
+    unit: str
+    description: str
+    labels: tuple[str, ...] = ()
+
+
+DECISIONS = Metric("pdp.decisions", "counter", "{decision}", "Decisions by outcome and basis.", (OUTCOME, BASIS))
+DURATION = Metric(
+    "pdp.decision.duration", "histogram", "s", "Time that a decision takes, without transport.", (OUTCOME,)
+)
+CACHE_LOOKUPS = Metric("pdp.cache.lookups", "counter", "{lookup}", "Look-ups in the decision cache.", (CACHE,))
+POLICY_ERRORS = Metric("pdp.policy.errors", "counter", "{error}", "Policies that could not be evaluated.", (POLICY,))
+SESSIONS = Metric("pdp.sessions", "gauge", "{session}", "Sessions by state.", (STATE,))
+SESSION_EVENTS = Metric("pdp.session.events", "counter", "{event}", "What happened to sessions.", (SESSION_EVENT,))
+BUNDLE = Metric("pdp.bundle.info", "gauge", "{bundle}", "The bundle in force; always 1.", (BUNDLE_VERSION,))
+BUNDLE_ACTIVATIONS = Metric("pdp.bundle.activations", "counter", "{activation}", "Bundles that were put into force.")
+BUNDLE_FAILURES = Metric("pdp.bundle.reload.failures", "counter", "{failure}", "Bundles that could not be loaded.")
+REFUSED = Metric(
+    "pdp.requests.refused", "counter", "{request}", "Requests without an answer.", (RPC_METHOD, RPC_STATUS)
+)
+RECORD_FAILURES = Metric(
+    "pdp.record.failures", "counter", "{record}", "Records that could not be written in time, or at all."
+)
+RECORD_LOST = Metric("pdp.record.lost", "counter", "{record}", "Records that will never be written.")
+RECORD_WAITING = Metric("pdp.record.waiting", "gauge", "{record}", "Records that wait to be written.")
+RECORD_UNSIGNED = Metric("pdp.record.unsigned", "gauge", "{record}", "Records that no checkpoint covers yet.")
+
+# What becomes of spans and log records, by the semantic conventions for OpenTelemetry's own SDKs
+SPANS_PROCESSED = Metric(
+    "otel.sdk.processor.span.processed",
+    "counter",
+    "{span}",
+    "Spans that left the queue; with `error.type`, those that were dropped.",
+    (ERROR_TYPE,),
+)
+SPANS_EXPORTED = Metric(
+    "otel.sdk.exporter.span.exported",
+    "counter",
+    "{span}",
+    "Spans that the receiver took; with `error.type`, those that it did not.",
+    (ERROR_TYPE,),
+)
+SPAN_QUEUE = Metric("otel.sdk.processor.span.queue.size", "updowncounter", "{span}", "Spans that wait to be sent.")
+SPAN_CAPACITY = Metric(
+    "otel.sdk.processor.span.queue.capacity", "updowncounter", "{span}", "Spans that can wait to be sent."
+)
+LOGS_PROCESSED = Metric(
+    "otel.sdk.processor.log.processed",
+    "counter",
+    "{log_record}",
+    "Log records that left the queue; with `error.type`, those that were dropped.",
+    (ERROR_TYPE,),
+)
+LOGS_EXPORTED = Metric(
+    "otel.sdk.exporter.log.exported",
+    "counter",
+    "{log_record}",
+    "Log records that the receiver took; with `error.type`, those that it did not.",
+    (ERROR_TYPE,),
+)
+LOG_QUEUE = Metric(
+    "otel.sdk.processor.log.queue.size", "updowncounter", "{log_record}", "Log records that wait to be sent."
+)
+LOG_CAPACITY = Metric(
+    "otel.sdk.processor.log.queue.capacity", "updowncounter", "{log_record}", "Log records that can wait to be sent."
+)
+
+METRICS: tuple[Metric, ...] = (
+    DECISIONS,
+    DURATION,
+    CACHE_LOOKUPS,
+    POLICY_ERRORS,
+    SESSIONS,
+    SESSION_EVENTS,
+    BUNDLE,
+    BUNDLE_ACTIVATIONS,
+    BUNDLE_FAILURES,
+    REFUSED,
+    RECORD_FAILURES,
+    RECORD_LOST,
+    RECORD_WAITING,
+    RECORD_UNSIGNED,
+    SPANS_PROCESSED,
+    SPANS_EXPORTED,
+    SPAN_QUEUE,
+    SPAN_CAPACITY,
+    LOGS_PROCESSED,
+    LOGS_EXPORTED,
+    LOG_QUEUE,
+    LOG_CAPACITY,
+)

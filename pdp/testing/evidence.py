@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-
 from pdp.model import Decision, TraceParent
 from pdp.observer import Event, Observers
-from pdp.record import Admission, DecisionLog, SigningKey, read_records
+from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.telemetry import Telemetry
+from pdp.telemetry.encoder import Item, span_of
+from pdp.telemetry.limits import AttributeLimits
 from pdp.telemetry.names import SPAN_DECISION
+from pdp.telemetry.wire import Span
 
 KEY = b"a key that only tests ever use. "
 
@@ -23,11 +21,11 @@ class Evidence:
     """The observer of a PDP under test: real telemetry into memory, and a real decision log below `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        self._exporter = InMemorySpanExporter()
-        provider = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self._items: list[Item] = []
         self._log = DecisionLog(folder / "record", key=KEY, signer=SigningKey.generate())
-        self._observers = Observers(Admission(self._log), Telemetry(provider, None, digest_key=KEY), self._log)
+        telemetry = Telemetry(spans=self._items.append)
+        self.place = telemetry.place
+        self._observers = Observers(self._log, telemetry)
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
         """Trace a decision and write it down."""
@@ -38,14 +36,19 @@ class Evidence:
         self._observers.event(event)
 
     @property
-    def spans(self) -> tuple[ReadableSpan, ...]:
+    def spans(self) -> tuple[Span, ...]:
         """Return every span so far, in the order in which they ended."""
-        return self._exporter.get_finished_spans()
+        return tuple(span_of(item, KEY, AttributeLimits()) for item in tuple(self._items))
 
     @property
     def decision_spans(self) -> tuple[dict[str, Any], ...]:
         """Return the attributes of the span of each decision so far."""
-        return tuple(dict(span.attributes or {}) for span in self.spans if span.name == SPAN_DECISION)
+        return tuple(dict(span.attributes) for span in self.spans if span.name == SPAN_DECISION)
+
+    @property
+    def record_folder(self) -> Path:
+        """Return the folder of the log."""
+        return self._log.folder
 
     @property
     def records(self) -> tuple[dict[str, Any], ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pdp.app import Embedded, open_embedded
+from pdp.audit.auditor import Auditor
 from pdp.cache import DecisionCache
 from pdp.client import Client
 from pdp.limits import DEFAULT_LIMITS, Limits
@@ -104,6 +105,7 @@ def running_server(
             sessions=store,
             clock=time,
             observer=evidence,
+            place=evidence.place,
             cache=DecisionCache(size=cache_size),
             limits=limits,
             trusted_attributes=trusted_attributes,
@@ -115,6 +117,8 @@ def running_server(
             child = PolicyChild(timeout=_EVALUATE_SECONDS)
             opened.callback(child.close)
             evaluator = child
+        auditor = Auditor(evidence.record_folder)
+        opened.callback(auditor.close)
         server = PDPServer(
             Listener(address="127.0.0.1:0"),
             authorizer=embedded.authorizer,
@@ -122,6 +126,7 @@ def running_server(
             keeper=embedded.keeper,
             evaluator=evaluator,
             explainer=embedded.explainer,
+            auditor=auditor,
             authenticator=TokenAuthenticator(folder / "callers.yaml"),
             observer=evidence,
             clock=time,

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
@@ -23,16 +25,21 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+_RETRY_INFO = "google.rpc.retryinfo-bin"
+
 Value = str | int | float | bool | tuple[Any, ...]
 
 
 class OTLPReceiver:
     """Receive traces, metrics and logs over gRPC on loopback while the `with` block runs.
 
-    `requests` holds every export as it came, in order; the other properties look into them.
+    `requests` holds every export as it came, in order; the other properties look into them. While `refusals` holds
+    something, an export takes the first and is refused with it: a status, and after how many seconds to try again.
     """
 
     def __init__(self) -> None:
+        self.refusals: list[tuple[grpc.StatusCode, float | None]] = []
+        self.attempts = 0
         self.requests: list[ExportTraceServiceRequest | ExportMetricsServiceRequest | ExportLogsServiceRequest] = []
         self._arrived = Condition()
         self._server = grpc.server(ThreadPoolExecutor(max_workers=4))
@@ -111,10 +118,19 @@ class OTLPReceiver:
             return self._arrived.wait_for(condition, timeout)
 
     def _service(self, name: str, request: Any, response: Any) -> Any:  # noqa: ANN401 - generated and gRPC's types
-        def export(arrival: Any, _: grpc.ServicerContext) -> Any:  # noqa: ANN401 - generated types
+        def export(arrival: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - generated types
             with self._arrived:
-                self.requests.append(arrival)
+                self.attempts += 1
+                refusal = self.refusals.pop(0) if self.refusals else None
+                if refusal is None:
+                    self.requests.append(arrival)
                 self._arrived.notify_all()
+            if refusal is not None:
+                code, seconds = refusal
+                if seconds is not None:
+                    delay = Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1_000_000_000))
+                    context.set_trailing_metadata(((_RETRY_INFO, RetryInfo(retry_delay=delay).SerializeToString()),))
+                context.abort(code, "refused by the test")
             return response()
 
         method = grpc.unary_unary_rpc_method_handler(

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from pdp import jsontext
-from pdp.v1 import authorization_pb2_grpc, decision_pb2, policy_pb2_grpc, session_pb2_grpc
+from pdp.v1 import audit_pb2_grpc, authorization_pb2_grpc, decision_pb2, policy_pb2_grpc, session_pb2_grpc
 from pdp.v1.authorization_pb2 import (
     AuthorizeRequest,
     AuthorizeResponse,
@@ -63,6 +63,7 @@ class ScriptedServer:
             (authorization_pb2_grpc, "AuthorizationService"),
             (session_pb2_grpc, "SessionService"),
             (policy_pb2_grpc, "PolicyService"),
+            (audit_pb2_grpc, "AuditService"),
         ):
             register = getattr(module, f"add_{service}Servicer_to_server")
             register(self._servicer(getattr(module, f"{service}Servicer")), self._server)

@@ -15,13 +15,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pdp import client as library
 from pdp.client import AsyncClient, Client, ListedTool
 from pdp.model import Visibility
-from pdp.v1 import authorization_pb2, policy_pb2, session_pb2
+from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
 
 SESSION = Session(session_id="ses_1", user="alice")
+RECORD = audit_pb2.AuditRecord(record_json=b"{}\n", segment="a", place=7)
+FILTER = audit_pb2.RecordFilter(session_id="ses_1", delegated=True)
 LINK = policy_pb2.TemplateLink(template_id="t", new_id="n")
 
 # One row per RPC: what is called, what the server gets, what it says, and what the caller gets.
@@ -190,6 +192,36 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Message, Message, Any]] = {
         policy_pb2.EvaluateResponse(valid=True),
         policy_pb2.EvaluateResponse(valid=True),
     ),
+    "GetRecord": (
+        lambda client: client.get_record("dec_1"),
+        audit_pb2.GetRecordRequest(decision_id="dec_1"),
+        audit_pb2.GetRecordResponse(record=RECORD),
+        RECORD,
+    ),
+    "ListRecords": (
+        lambda client: client.list_records(FILTER, page_size=2),
+        audit_pb2.ListRecordsRequest(filter=FILTER, page_size=2),
+        audit_pb2.ListRecordsResponse(records=[RECORD]),
+        [RECORD],
+    ),
+    "ListApprovals": (
+        lambda client: client.list_approvals(decision_id="dec_1"),
+        audit_pb2.ListApprovalsRequest(decision_id="dec_1"),
+        audit_pb2.ListApprovalsResponse(approvals=[audit_pb2.Approval(session_id="ses_1")]),
+        (audit_pb2.Approval(session_id="ses_1"),),
+    ),
+    "ListTouched": (
+        lambda client: client.list_touched(FILTER, page_size=2),
+        audit_pb2.ListTouchedRequest(filter=FILTER, page_size=2),
+        audit_pb2.ListTouchedResponse(touched=[audit_pb2.Touch(tool="read")]),
+        [audit_pb2.Touch(tool="read")],
+    ),
+    "PlanRevocation": (
+        lambda client: client.plan_revocation(audit_pb2.PlanRevocationRequest(agent="coder", page_size=2)),
+        audit_pb2.PlanRevocationRequest(agent="coder", page_size=2),
+        audit_pb2.PlanRevocationResponse(sessions=[audit_pb2.PlannedRevocation(session_id="ses_1")]),
+        [audit_pb2.PlannedRevocation(session_id="ses_1")],
+    ),
 }
 
 
@@ -227,7 +259,7 @@ def test_a_management_call_travels_and_returns(server: ScriptedServer, address: 
 
 def test_every_rpc_has_its_row() -> None:
     """A new RPC needs a wrapper, and a wrapper its row."""
-    files = (authorization_pb2.DESCRIPTOR, session_pb2.DESCRIPTOR, policy_pb2.DESCRIPTOR)
+    files = (authorization_pb2.DESCRIPTOR, session_pb2.DESCRIPTOR, policy_pb2.DESCRIPTOR, audit_pb2.DESCRIPTOR)
     rpcs = {rpc.name for file in files for service in file.services_by_name.values() for rpc in service.methods}
 
     assert rpcs - CALLS.keys() == {"Authorize", "BatchAuthorize", "AuthorizeStream"}
@@ -278,11 +310,37 @@ def test_sessions_are_listed_over_all_pages(server: ScriptedServer, address: str
 
 
 @both
+def test_answers_about_the_record_are_read_over_all_pages(server: ScriptedServer, address: str, run: Run) -> None:
+    """Records, what was touched, and the plan follow the page tokens to the end."""
+    pages = {"": "two", "two": "three", "three": ""}
+    server.scripts["ListRecords"] = lambda request, _: audit_pb2.ListRecordsResponse(
+        records=[RECORD], next_page_token=pages[request.page_token]
+    )
+    server.scripts["ListTouched"] = lambda request, _: audit_pb2.ListTouchedResponse(
+        touched=[audit_pb2.Touch()], next_page_token=pages[request.page_token]
+    )
+    server.scripts["PlanRevocation"] = lambda request, _: audit_pb2.PlanRevocationResponse(
+        sessions=[audit_pb2.PlannedRevocation()], next_page_token=pages[request.page_token]
+    )
+
+    found = [
+        run(address, lambda client: client.list_records()),
+        run(address, lambda client: client.list_touched()),
+        run(address, lambda client: client.plan_revocation(audit_pb2.PlanRevocationRequest(user="alice"))),
+    ]
+
+    assert [3, 3, 3] == [len(one) for one in found]
+    assert {"alice"} == {request.user for request in server.sent("PlanRevocation")}
+
+
+@both
 @pytest.mark.parametrize(
     ("call", "text"),
     [
         (lambda client: client.revoke_sessions(reason="why"), "exactly one of"),
         (lambda client: client.revoke_sessions(reason="why", user="alice", agent="coder"), "exactly one of"),
+        (lambda client: client.list_approvals(), "exactly one of"),
+        (lambda client: client.list_approvals(session_id="ses_1", decision_id="dec_1"), "exactly one of"),
         (lambda client: client.list_sessions(state="living"), "unknown session state: `living`"),
         (lambda client: client.narrow_session("ses_1", tools="files/read"), "a list of texts is needed"),
         (

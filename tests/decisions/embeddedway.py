@@ -50,6 +50,7 @@ class EmbeddedWay:
             self._folder,
             clock=self._clock,
             observer=self.evidence,
+            place=self.evidence.place,
             cache=DecisionCache() if remembers else DecisionCache(size=0),
             trusted_attributes=frozenset(case.trusts),
             compile_files=compile_here,

@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionStore
 from pdp.testing.inprocess import RunningServer, running_server
-from pdp.v1 import authorization_pb2, policy_pb2, session_pb2
+from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamResponse
 from pdp.v1.decision_pb2 import Basis, Call
 from tests.decisions.notation import changed, files_of, load_bundle
@@ -39,7 +39,7 @@ FILES = files_of(BUNDLE)
 # Every RPC of the API as it is described, so that a new one cannot be forgotten.
 METHODS: Mapping[str, MethodDescriptor] = {
     method.name: method
-    for module in (authorization_pb2, session_pb2, policy_pb2)
+    for module in (authorization_pb2, session_pb2, policy_pb2, audit_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -134,6 +134,14 @@ class Opened:
         self.handle = handle
         self.id = session_id
         self.digest = digest
+        self._decision_id = ""
+
+    @property
+    def decision_id(self) -> str:
+        """Return the id of the decision about the one call that was asked about in it."""
+        if not self._decision_id:
+            self._decision_id = self._service.send("Authorize", a_call(self.handle)).decision.decision_id
+        return self._decision_id
 
     def approved(self) -> Opened:
         """Have the session approved."""
@@ -160,6 +168,8 @@ def usual_caller(method: MethodDescriptor) -> str:
     """Return a caller who may call an RPC."""
     if method.containing_service.name == "PolicyService":
         return "author"
+    if method.containing_service.name == "AuditService":
+        return "auditor"
     return "lead" if method.name in _APPROVERS else "gateway"
 
 

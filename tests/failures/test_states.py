@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.message import Message
 
 from pdp.policy.contents import version_of
-from pdp.v1 import policy_pb2
+from pdp.v1 import audit_pb2, policy_pb2
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, BatchAuthorizeRequest, ListToolsRequest
 from pdp.v1.session_pb2 import (
     ApproveSessionRequest,
@@ -148,6 +148,13 @@ MESSAGES: Mapping[str, Callable[[Opened], Message]] = {
     "ReloadBundle": lambda _: policy_pb2.ReloadBundleRequest(),
     "CheckBundle": lambda _: policy_pb2.CheckBundleRequest(),
     "Evaluate": lambda _: policy_pb2.EvaluateRequest(policies="permit (principal, action, resource);"),
+    "GetRecord": lambda session: audit_pb2.GetRecordRequest(decision_id=session.decision_id),
+    "ListRecords": lambda session: audit_pb2.ListRecordsRequest(
+        filter=audit_pb2.RecordFilter(session_id=session.id, kind="session.requested")
+    ),
+    "ListApprovals": lambda session: audit_pb2.ListApprovalsRequest(session_id=session.id),
+    "ListTouched": lambda session: audit_pb2.ListTouchedRequest(filter=audit_pb2.RecordFilter(session_id=session.id)),
+    "PlanRevocation": lambda session: audit_pb2.PlanRevocationRequest(session_id=session.id),
 }
 
 
@@ -246,6 +253,19 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     "ReloadBundle": _WHATEVER,
     "CheckBundle": _WHATEVER,
     "Evaluate": _WHATEVER,
+    # The record tells an auditor everything of the own tenant, and nothing of another one.
+    "GetRecord": _WHATEVER | {"unknown": "NOT_FOUND", "of_another_tenant": "NOT_FOUND"},
+    "ListRecords": dict.fromkeys(STATES, "1 record") | {"unknown": "no record", "of_another_tenant": "no record"},
+    "ListApprovals": _SEEN | {"of_another_gateway": "active"},
+    "ListTouched": _WHATEVER,
+    "PlanRevocation": row(
+        live="revoke it",
+        over="nothing to revoke",
+        requested="revoke it",
+        unknown="nothing to revoke",
+        of_another_tenant="nothing to revoke",
+        of_another_gateway="revoke it",
+    ),
 }
 
 
@@ -285,6 +305,10 @@ def _shown(session: Any) -> str:
     return SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
 
 
+def _recorded(approval: Any) -> str:
+    return audit_pb2.RecordedState.Name(approval.state).removeprefix("RECORDED_STATE_").lower()
+
+
 READ: Mapping[str, Callable[[Any, Opened], str]] = {
     "Authorize": lambda found, _: basis_of(found.decision.basis),
     "BatchAuthorize": lambda found, _: basis_of(found.decisions[0].basis),
@@ -293,5 +317,10 @@ READ: Mapping[str, Callable[[Any, Opened], str]] = {
     "GetSession": lambda found, _: _shown(found.session),
     "ListSessions": lambda found, session: next(
         (_shown(one) for one in found.sessions if one.session_id == session.id), "not listed"
+    ),
+    "ListRecords": lambda found, _: "1 record" if found.records else "no record",
+    "ListApprovals": lambda found, _: _recorded(found.approvals[0]),
+    "PlanRevocation": lambda found, session: (
+        "revoke it" if [session.id] == [one.session_id for one in found.sessions] else "nothing to revoke"
     ),
 }

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.telemetry import names
+from pdp.v1 import audit_pb2
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, BatchAuthorizeRequest, ListToolsRequest
 from pdp.v1.decision_pb2 import OUTCOME_ALLOW, OUTCOME_DENY, Decision
 from pdp.v1.policy_pb2 import (
@@ -236,6 +237,11 @@ WRITTEN_BY_CALLERS: dict[str, tuple[Message, str]] = {
     "ActivateBundle": (ActivateBundleRequest(version="sha256:12"), "version"),
     "CheckBundle": (CheckBundleRequest(files=[BundleFile(path="a"), BundleFile(path="a")]), "files[1].path"),
     "Evaluate": (EvaluateRequest(entities_json="{"), "entities_json"),
+    "GetRecord": (audit_pb2.GetRecordRequest(), "decision_id"),
+    "ListRecords": (audit_pb2.ListRecordsRequest(filter=audit_pb2.RecordFilter(user="a b")), "filter.user"),
+    "ListApprovals": (audit_pb2.ListApprovalsRequest(decision_id="a b"), "decision_id"),
+    "ListTouched": (audit_pb2.ListTouchedRequest(page_size=-1), "page_size"),
+    "PlanRevocation": (audit_pb2.PlanRevocationRequest(), "request"),
 }
 # Their requests have no fields.
 NOTHING_TO_WRITE = {"ListBundles", "ReloadBundle"}
@@ -284,6 +290,7 @@ ANY_VALUE_WILL_DO = {
     "running_bundle": "yes or no",
     "validate": "yes or no",
     "skip_request_validation": "yes or no",
+    "tried": "yes or no",
     "files.content": "what is wrong with a bundle is the answer of CheckBundle",
     "template_links.principal.type": "the engine's, shown by `template_links`",
     "template_links.principal.id": "any text is an id",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pdp.app import Embedded, open_embedded
+from pdp.audit.auditor import Auditor
 from pdp.authorizer import Authorizer
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.child import PolicyChild, run_once
@@ -97,6 +98,7 @@ def serve(
     notes: Notes,
     clock: FakeClock,
     unhealthy: Unhealthy,
+    tmp_path: Path,
 ) -> Iterator[Serve]:
     """Return what starts a server; it ends with the test."""
     with ExitStack() as stack:
@@ -106,10 +108,14 @@ def serve(
             authorizer: Authorizer | None = None,
             registrar: Registrar | None = None,
             authenticator: Authenticator | None = None,
+            auditor: Auditor | None = None,
             limits: Limits = DEFAULT_LIMITS,
             reflection: bool = False,
             address: str = "127.0.0.1:0",
         ) -> Running:
+            if auditor is None:
+                auditor = Auditor(tmp_path)
+                stack.callback(auditor.close)
             server = PDPServer(
                 Listener(address=address),
                 authorizer=authorizer or embedded.authorizer,
@@ -117,6 +123,7 @@ def serve(
                 keeper=embedded.keeper,
                 evaluator=child,
                 explainer=embedded.explainer,
+                auditor=auditor,
                 authenticator=authenticator or TokenAuthenticator(callers_file),
                 observer=notes,
                 clock=clock,

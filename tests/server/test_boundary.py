@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ import grpc
 import pytest
 
 from pdp.app import Embedded
+from pdp.audit import Search
+from pdp.audit.auditor import Auditor
 from pdp.authorizer import Authorizer
 from pdp.limits import Limits
 from pdp.model import TraceParent
@@ -178,6 +181,40 @@ def test_overload_is_refused_with_advice(serve: Serve, embedded: Embedded) -> No
         assert running.unary("/pdp.v1.PolicyService/GetBundle", b"", "author") != b""
 
     assert running.unary(AUTHORIZE, a_call().SerializeToString()) != b""
+
+
+class Stalled(Auditor):
+    """An auditor whose questions wait until they are let go."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.entered = threading.Semaphore(0)
+        self.go_on = threading.Event()
+
+    def search(self) -> Search:
+        """Say that the question is here, wait, answer."""
+        self.entered.release()
+        assert self.go_on.wait(PATIENCE)
+        return super().search()
+
+
+def test_questions_about_the_record_keep_no_call_waiting(serve: Serve, tmp_path: Path) -> None:
+    """However many questions are open, calls are decided at once, and one question too many is refused."""
+    stalled = Stalled(tmp_path)
+    running = serve(auditor=stalled)
+    ask = running.channel.unary_unary("/pdp.v1.AuditService/ListRecords")
+    try:
+        questions = [ask.future(b"", metadata=running.credentials("auditor"), timeout=PATIENCE) for _ in range(8)]
+        for _ in range(2):
+            assert stalled.entered.acquire(timeout=PATIENCE)
+
+        assert running.unary(AUTHORIZE, a_call().SerializeToString()) != b""
+        refused = running.refused("/pdp.v1.AuditService/ListRecords", b"", "auditor")
+        assert refused.code() is Code.RESOURCE_EXHAUSTED
+    finally:
+        stalled.go_on.set()
+    assert {question.code() for question in questions} == {Code.OK}
+    stalled.close()
 
 
 def test_calls_within_the_bound_wait(serve: Serve, embedded: Embedded) -> None:

@@ -15,6 +15,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pdp.limits import Limits
 from pdp.server.fields import timestamp
 from pdp.server.rpcs import RPCS, Shape
+from pdp.v1.audit_pb2 import (
+    GetRecordRequest,
+    ListApprovalsRequest,
+    ListRecordsRequest,
+    ListTouchedRequest,
+    PlanRevocationRequest,
+    RecordFilter,
+)
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse, BatchAuthorizeRequest, ListToolsRequest
 from pdp.v1.decision_pb2 import BASIS_UNKNOWN_TOOL, OUTCOME_DENY, Call
 from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest, EvaluateRequest
@@ -130,6 +138,53 @@ WRONG: list[tuple[Message, str]] = [
     (EvaluateRequest(running_bundle=True, schema_json="{}"), "schema_json"),
     (EvaluateRequest(policies="permit"), "policies"),
     (EvaluateRequest(requests_json=["[]"]), "requests_json[0]"),
+    (GetRecordRequest(), "decision_id"),
+    (GetRecordRequest(decision_id="dec 1"), "decision_id"),
+    (ListApprovalsRequest(), "session_id"),
+    (ListApprovalsRequest(session_id="ses 1"), "session_id"),
+    (ListApprovalsRequest(decision_id="dec 1"), "decision_id"),
+    *(
+        (kind(filter=RecordFilter(**{field: value})), f"filter.{field}")  # type: ignore[arg-type]  # by name
+        for kind in (ListRecordsRequest, ListTouchedRequest)
+        for field, value in (
+            ("session_id", "ses 1"),
+            ("user", "a\n"),
+            ("agent", "a b"),
+            ("caller_id", LONG_ID),
+            ("kind", "*"),
+            ("outcome", 7),
+            ("delegated", True),
+            ("since_time", Timestamp(seconds=-1)),
+            ("until_time", Timestamp(nanos=-1)),
+        )
+    ),
+    *((kind(page_size=size), "page_size") for kind in (ListRecordsRequest, ListTouchedRequest) for size in (-1, 1001)),
+    *(
+        (kind(page_token=token), "page_token")
+        for kind in (ListRecordsRequest, ListTouchedRequest)
+        for token in ("nonsense", "WzFd", "bnVsbA==", "WzEsICJhIiwgLTFd", "W" * 9000, "WzEsICJhIiwgMWUzMF0=")
+    ),
+    *(
+        (PlanRevocationRequest(**{field: value}), field)  # type: ignore[arg-type]  # by name
+        for field, value in (
+            ("session_id", "ses 1"),
+            ("user", "a b"),
+            ("agent", BIDI),
+            ("pep", "a\n"),
+            ("approver", LONG_ID),
+            ("tool", "git_log"),
+            ("tool", "git/" + BIDI),
+            ("server", "a" * 1026),
+            ("resource", "r" * 1025),
+            ("bundle_version", "sha 256"),
+            ("since_time", Timestamp(seconds=-1)),
+            ("until_time", Timestamp(seconds=2**62)),
+        )
+    ),
+    (PlanRevocationRequest(user="alice", page_size=1001), "page_size"),
+    (PlanRevocationRequest(user="alice", page_token="nonsense"), "page_token"),  # noqa: S106 - no secret
+    (PlanRevocationRequest(), "request"),
+    (PlanRevocationRequest(tried=True), "request"),
 ]
 
 

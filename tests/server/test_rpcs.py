@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from pdp.model import Role
 from pdp.server.rpcs import PUBLIC, RPC, RPCS, Shape
 from pdp.server.service import PDPServer
-from pdp.v1 import authorization_pb2, policy_pb2, session_pb2
+from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from tests.server.running import PATIENCE, Running, Serve
 
 PEP, APPROVER, AUTHOR, AUDITOR, ADMIN = Role.PEP, Role.APPROVER, Role.AUTHOR, Role.AUDITOR, Role.ADMIN
@@ -39,13 +39,18 @@ EXPECTED: dict[str, set[Role]] = {
     "/pdp.v1.PolicyService/CheckBundle": {AUTHOR, ADMIN},
     "/pdp.v1.PolicyService/Evaluate": {AUTHOR},
     "/pdp.v1.PolicyService/Explain": {AUTHOR, AUDITOR},
+    "/pdp.v1.AuditService/GetRecord": {AUDITOR, ADMIN},
+    "/pdp.v1.AuditService/ListRecords": {AUDITOR, ADMIN},
+    "/pdp.v1.AuditService/ListApprovals": {AUDITOR, ADMIN},
+    "/pdp.v1.AuditService/ListTouched": {AUDITOR, ADMIN},
+    "/pdp.v1.AuditService/PlanRevocation": {AUDITOR, ADMIN},
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {PEP, APPROVER, AUTHOR, AUDITOR, ADMIN},
 }
 
 
 def described() -> Iterator[tuple[str, MethodDescriptor]]:
     """Yield path and description of every RPC of the API and of the standard services."""
-    for module in (authorization_pb2, session_pb2, policy_pb2, health_pb2, reflection_pb2):
+    for module in (authorization_pb2, session_pb2, policy_pb2, audit_pb2, health_pb2, reflection_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 yield f"/{service.full_name}/{method.name}", method

@@ -313,6 +313,7 @@ def test_reflection_describes_the_api(serve: Serve) -> None:
     assert {service.name for service in listed.list_services_response.service} == {
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "pdp.v1.AuditService",
         "pdp.v1.AuthorizationService",
         "pdp.v1.PolicyService",
         "pdp.v1.SessionService",

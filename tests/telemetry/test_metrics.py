@@ -8,13 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader, NumberDataPoint
+from opentelemetry.sdk.metrics.export import AggregationTemporality, HistogramDataPoint, NumberDataPoint
+from opentelemetry.sdk.resources import Resource
 
 from pdp.errors import StoreUnavailableError
 from pdp.model import Basis, CacheResult, Outcome, SessionState, TraceParent
 from pdp.observer import Event
 from pdp.telemetry import Telemetry
+from pdp.telemetry.metrics import Metrics
+from pdp.telemetry.pipeline import Flow
+from pdp.telemetry.settings import Temporality
 from pdp.testing.decisions import a_decision
 
 NO_PARENT = TraceParent()
@@ -23,9 +26,9 @@ NO_PARENT = TraceParent()
 class Metered:
     """Telemetry and what it would export."""
 
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.telemetry = Telemetry(None, MeterProvider([self.reader], shutdown_on_exit=False))
+    def __init__(self, *, temporality: Temporality = "cumulative", exemplars: bool = True) -> None:
+        self.metrics = Metrics(Resource({}), "1", temporality=temporality, exemplars=exemplars)
+        self.telemetry = Telemetry(spans=lambda _: None, metrics=self.metrics)
 
     def decide(self, **changes: Any) -> None:
         """Observe one decision."""
@@ -42,10 +45,9 @@ class Metered:
 
     def points(self, name: str) -> list[Any]:
         """Return the data points of a metric."""
-        found = self.reader.get_metrics_data()
         return [
             point
-            for resource in (found.resource_metrics if found else ())
+            for resource in self.metrics.collect().resource_metrics
             for scope in resource.scope_metrics
             for metric in scope.metrics
             if metric.name == name
@@ -203,3 +205,82 @@ def test_threads_lose_no_count() -> None:
         sys.setswitchinterval(interval)
 
     assert metered.values("pdp.bundle.reload.failures") == {(): 16_000}
+
+
+def test_a_slow_decision_leads_to_its_trace() -> None:
+    """Each bucket of the histogram has the trace and span of its latest decision as exemplar, once."""
+    metered = Metered()
+
+    metered.decide(duration_us=4.0)
+    metered.decide(duration_us=4.5, trace_id="0af7651916cd43dd8448eb211c80319c", span_id="b7ad6b7169203331")
+    metered.decide(duration_us=900.0, trace_id="1af7651916cd43dd8448eb211c80319c", span_id="17ad6b7169203331")
+
+    (first,), (second,) = metered.points("pdp.decision.duration"), metered.points("pdp.decision.duration")
+    assert [(f"{one.trace_id:x}", f"{one.span_id:x}", one.value) for one in first.exemplars] == [
+        ("af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 4.5e-6),
+        ("1af7651916cd43dd8448eb211c80319c", "17ad6b7169203331", 9e-4),
+    ]
+    assert second.exemplars == []
+
+
+def test_no_exemplars_when_they_are_not_wanted() -> None:
+    """`OTEL_METRICS_EXEMPLAR_FILTER=always_off` is heard."""
+    metered = Metered(exemplars=False)
+
+    metered.decide()
+
+    (point,) = metered.points("pdp.decision.duration")
+    assert point.exemplars == []
+
+
+def test_delta_temporality() -> None:
+    """With `delta`, each collection holds what is new since the one before, with its own start."""
+    metered = Metered(temporality="delta")
+    flows = [Flow(queued=0, capacity=9, processed={"": count}, exported={"": count}) for count in (3, 5)]
+    metered.metrics.watch_flow("traces", lambda: flows.pop(0))
+
+    metered.decide()
+    metered.event("bundle.refused")
+    first = _points(metered)
+    metered.decide()
+    metered.decide()
+    second = _points(metered)
+
+    assert [first[name] for name in ("pdp.decisions", "pdp.bundle.reload.failures", _PROCESSED)] == [1, 1, 3]
+    assert [second[name] for name in ("pdp.decisions", "pdp.bundle.reload.failures", _PROCESSED)] == [2, 0, 2]
+    assert (first["pdp.decision.duration"], second["pdp.decision.duration"]) == (1, 2)
+
+
+_PROCESSED = "otel.sdk.processor.span.processed"
+
+
+def _points(metered: Metered) -> dict[str, int | float]:
+    """Return the first point of each metric, all of which count from the collection before."""
+    (resource,) = metered.metrics.collect().resource_metrics
+    (scope,) = resource.scope_metrics
+    found: dict[str, int | float] = {}
+    for metric in scope.metrics:
+        data: Any = metric.data
+        point = data.data_points[0]
+        found[metric.name] = point.count if isinstance(point, HistogramDataPoint) else point.value
+        assert "queue" in metric.name or data.aggregation_temporality is AggregationTemporality.DELTA
+    return found
+
+
+def test_what_becomes_of_spans() -> None:
+    """Spans that were dropped or not taken are counted by what went wrong, and the queue is shown beside its bound."""
+    metered = Metered()
+    flow = Flow(queued=7, capacity=9, processed={"": 5, "queue_full": 2}, exported={"": 4, "UNAVAILABLE": 1})
+
+    metered.metrics.watch_flow("traces", lambda: flow)
+
+    assert metered.values(_PROCESSED) == {(): 5, (("error.type", "queue_full"),): 2}
+    assert metered.values("otel.sdk.exporter.span.exported") == {(): 4, (("error.type", "UNAVAILABLE"),): 1}
+    assert metered.values("otel.sdk.processor.span.queue.size") == {(): 7}
+    assert metered.values("otel.sdk.processor.span.queue.capacity") == {(): 9}
+
+
+@pytest.mark.parametrize("name", ["pdp.bundle.activations", "pdp.bundle.reload.failures", "pdp.record.failures"])
+def test_counters_without_labels_begin_at_zero(name: str) -> None:
+    """The first failure is an increase that an alert can see."""
+    assert Metered().values(name) == {(): 0}

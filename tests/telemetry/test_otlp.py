@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -16,8 +15,8 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from pdp import __version__
-from pdp.errors import ConfigurationError
-from pdp.model import TraceParent
+from pdp.model import Basis, Outcome, TraceParent
+from pdp.observer import Event
 from pdp.telemetry import Telemetry, TelemetrySettings, build_telemetry
 from pdp.testing.decisions import a_decision
 from pdp.testing.otlp import OTLPReceiver, attributes_of
@@ -111,30 +110,32 @@ def test_the_operator_names_the_service(receiver: OTLPReceiver, monkeypatch: pyt
     assert wanted.items() <= receiver.resource.items()
 
 
-def test_a_dead_receiver_changes_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With nobody listening, decisions are made and have their ids, also when the queue runs over."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+def test_log_records_arrive(receiver: OTLPReceiver) -> None:
+    """Each decision is a log record too, with the ids of its span."""
     telemetry = _telemetry()
 
-    answers = [telemetry.decision(a_decision(id=f"dec_{number}"), _parent(number)) for number in range(3000)]
+    answers = [telemetry.decision(a_decision(id=f"dec_{number}"), NO_PARENT) for number in range(700)]
 
-    assert [answer.id for answer in answers] == [f"dec_{number}" for number in range(3000)]
-    assert all(answer.span_id for answer in answers)
-    telemetry.shutdown(timeout=10.0)
+    assert telemetry.shutdown(timeout=30.0)
+    assert [(record.trace_id.hex(), record.span_id.hex()) for record in receiver.logs] == [
+        (answer.trace_id, answer.span_id) for answer in answers
+    ]
+    assert {(record.event_name, record.severity_text) for record in receiver.logs} == {("pdp.decision", "INFO")}
+    assert receiver.logs[0].body.string_value == "allow github/create_issue: permit"
 
 
-def test_shutdown_gives_up_on_a_silent_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A receiver that accepts and never answers cannot hold the process back."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "5")
-        telemetry = _telemetry()
-        telemetry.decision(a_decision(), NO_PARENT)
+@pytest.mark.parametrize(
+    ("basis", "severity"),
+    [(Basis.FORBID, "INFO"), (Basis.POLICY_ERROR, "WARN"), (Basis.RECORD_UNAVAILABLE, "WARN")],
+)
+def test_severity(receiver: OTLPReceiver, basis: Basis, severity: str) -> None:
+    """A deny is an answer; what could not be judged or recorded needs somebody's attention."""
+    telemetry = _telemetry()
 
-        assert not telemetry.shutdown(timeout=0.05)
+    telemetry.decision(a_decision(outcome=Outcome.DENY, basis=basis), NO_PARENT)
+
+    assert telemetry.shutdown(timeout=30.0)
+    assert [record.severity_text for record in receiver.logs] == [severity]
 
 
 class _TraceSink(BaseHTTPRequestHandler):
@@ -166,60 +167,25 @@ def test_http_protobuf(monkeypatch: pytest.MonkeyPatch) -> None:
 
         assert telemetry.shutdown(timeout=30.0)
         server.shutdown()
-    assert {path for path, _ in _TraceSink.arrived} == {"/v1/traces", "/v1/metrics"}
+    assert {path for path, _ in _TraceSink.arrived} == {"/v1/traces", "/v1/metrics", "/v1/logs"}
     (body,) = [body for path, body in _TraceSink.arrived if path == "/v1/traces"]
     spans = ExportTraceServiceRequest.FromString(body).resource_spans[0].scope_spans[0].spans
     assert [span.name for span in spans] == ["pdp.authorize"]
 
 
-def test_the_console_shows_one_line_per_span(capsys: pytest.CaptureFixture[str]) -> None:
-    """For development, spans are written to standard error as JSON, one line each."""
-    telemetry = build_telemetry(TelemetrySettings(traces="console"))
+def test_the_console_shows_one_line_for_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """For development, spans, log records and metrics are written to standard error as JSON, one line each."""
+    telemetry = build_telemetry(TelemetrySettings(traces="console", logs="console", metrics="console"))
 
     telemetry.decision(a_decision(), NO_PARENT)
-
-    (line,) = capsys.readouterr().err.splitlines()
-    assert json.loads(line)["attributes"]["pdp.decision.id"] == "dec_aaaaaaaaaaaaaaaaaaaaaaaaaa"
+    telemetry.event(Event(kind="request.refused", at=1.0, facts={"rpc": "a/b", "status": "INTERNAL"}))
     telemetry.shutdown()
 
-
-@pytest.mark.parametrize(
-    ("environ", "exporter", "traces", "metrics"),
-    [
-        ({}, "", "none", "none"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4317"}, "", "otlp", "otlp"),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x:4317"}, "", "otlp", "none"),
-        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://x:4317"}, "", "none", "otlp"),
-        ({"OTEL_TRACES_EXPORTER": "otlp"}, "", "otlp", "none"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4317", "OTEL_METRICS_EXPORTER": "none"}, "", "otlp", "none"),
-        ({"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console"}, "", "console", "console"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4317"}, "none", "none", "none"),
-        ({}, "console", "console", "console"),
-        ({"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4317"}, "otlp", "none", "none"),
-        ({"OTEL_SDK_DISABLED": "false", "OTEL_EXPORTER_OTLP_ENDPOINT": ""}, "", "none", "none"),
-    ],
-)
-def test_settings(environ: dict[str, str], exporter: str, traces: str, metrics: str) -> None:
-    """The standard variables and our own setting say where the signals go."""
-    settings = TelemetrySettings.from_environment(environ, exporter=exporter)
-
-    assert (settings.traces, settings.metrics) == (traces, metrics)
-
-
-@pytest.mark.parametrize(
-    ("environ", "exporter", "message"),
-    [
-        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "", "`OTEL_TRACES_EXPORTER` cannot be `zipkin`; it is one of"),
-        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "", "`OTEL_EXPORTER_OTLP_PROTOCOL` cannot be `http/json`"),
-        ({}, "jaeger", "`telemetry.exporter` cannot be `jaeger`"),
-    ],
-)
-def test_unknown_settings(environ: dict[str, str], exporter: str, message: str) -> None:
-    """A value that is not known is an error that names the setting and its choices."""
-    with pytest.raises(ConfigurationError) as refused:
-        TelemetrySettings.from_environment(environ, exporter=exporter)
-
-    assert message in str(refused.value)
+    span, record, refused, metrics = map(json.loads, capsys.readouterr().err.splitlines())
+    assert span["attributes"]["pdp.decision.id"] == "dec_aaaaaaaaaaaaaaaaaaaaaaaaaa"
+    assert (record["event"], record["span_id"]) == ("pdp.decision", span["context"]["span_id"].removeprefix("0x"))
+    assert (refused["name"], refused["status"]["status_code"]) == ("pdp.request.refused", "ERROR")
+    assert metrics["resource_metrics"]
 
 
 def test_telemetry_needs_no_grpc() -> None:

@@ -1,0 +1,59 @@
+"""Opens the index of a folder when the first question comes, and catches up with the log before each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+
+from pdp.audit.index import AuditIndex, Progress
+from pdp.audit.search import Search
+from pdp.errors import UnavailableError
+
+# About a second of work: what a server reads before it asks to be asked again.
+SERVER_BYTES = 32 * 1024 * 1024
+
+
+class Auditor:
+    """Answers questions about one folder of the log. Safe for threads.
+
+    `most_bytes` bounds what one question reads of the log; None reads all of it, and `on_progress` is told.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        index_file: Path | None = None,
+        most_bytes: int | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self._folder = folder
+        self._index_file = index_file
+        self._most_bytes = most_bytes
+        self._on_progress = on_progress
+        self._lock = Lock()
+        self._index: AuditIndex | None = None
+
+    def search(self) -> Search:
+        """Return what answers, with all that is in the log by now.
+
+        Raise `UnavailableError` when the index cannot be used, or when so much is new that the next question has to
+        go on reading it.
+        """
+        with self._lock:
+            if self._index is None:
+                self._index = AuditIndex(self._folder, self._index_file)
+            index = self._index
+        progress = index.refresh(most_bytes=self._most_bytes, on_progress=self._on_progress)
+        if not progress.complete and self._most_bytes is not None:
+            percent = 100 * progress.read // progress.size
+            raise UnavailableError(f"the index of the record is being built: {percent} %; ask again")
+        return Search(index)
+
+    def close(self) -> None:
+        """Close the index. Twice is harmless."""
+        with self._lock:
+            if self._index is not None:
+                self._index.close()
+            self._index = None

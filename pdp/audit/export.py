@@ -1,0 +1,138 @@
+"""Write records for other tools: JSON lines as they are, CSV for spreadsheets, Parquet for columnar engines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import IO, Any, Final
+
+from pdp.audit.values import Found
+from pdp.errors import ConfigurationError
+
+# One row for every record; what a kind of record does not have is empty. Lists are of texts.
+TEXTS: Final = (
+    "kind",
+    "id",
+    "session_id",
+    "user",
+    "agent",
+    "caller_id",
+    "caller_kind",
+    "tenant",
+    "environment",
+    "opened_by",
+    "server",
+    "tool",
+    "outcome",
+    "basis",
+    "detail",
+    "resource_type",
+    "resource_id",
+    "resource_digest",
+    "arguments_digest",
+    "definition_digest",
+    "bundle_version",
+    "cache",
+    "ancestor_id",
+    "ancestor_basis",
+    "request_id",
+    "tool_call_id",
+    "trace_id",
+    "span_id",
+)
+LISTS: Final = ("policies", "errors", "obligations", "ancestors")
+COLUMNS: Final = ("time", *TEXTS, *LISTS, "session_epoch", "duration_us", "facts")
+
+# A spreadsheet takes a cell that begins like this for a formula, and runs it.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_ROW_GROUP = 50_000
+
+
+def write_jsonl(records: Iterable[Found], out: IO[bytes]) -> int:
+    """Write the lines as they stand in the log; return how many."""
+    count = 0
+    for count, found in enumerate(records, start=1):  # noqa: B007 - counts what it writes
+        out.write(found.line)
+    return count
+
+
+def write_csv(records: Iterable[Found], out: IO[bytes]) -> int:
+    """Write a table; a text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    count = 0
+    for count, found in enumerate(records, start=1):  # noqa: B007 - counts what it writes
+        row = row_of_record(found.record())
+        writer.writerow([_cell(row[column]) for column in COLUMNS])
+    text.detach()
+    return count
+
+
+def write_parquet(records: Iterable[Found], out: IO[bytes]) -> int:
+    """Write a Parquet file. Raise `ConfigurationError` when the library for it is not installed."""
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+        from pyarrow import parquet  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise ConfigurationError("Parquet needs the extra `parquet`: pip install 'pdp[parquet]'") from None
+    text, texts = pa.string(), pa.list_(pa.string())
+    schema = pa.schema(
+        [
+            ("time", pa.timestamp("us", tz="UTC")),
+            *((name, text) for name in TEXTS),
+            *((name, texts) for name in LISTS),
+            ("session_epoch", pa.int64()),
+            ("duration_us", pa.float64()),
+            ("facts", text),
+        ]
+    )
+    count = 0
+    with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
+        for rows in _batches(row_of_record(found.record()) for found in records):
+            for row in rows:
+                row["time"] = datetime.fromisoformat(row["time"])
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            count += len(rows)
+    return count
+
+
+WRITERS: Final[Mapping[str, Callable[[Iterable[Found], IO[bytes]], int]]] = {
+    "jsonl": write_jsonl,
+    "csv": write_csv,
+    "parquet": write_parquet,
+}
+
+
+def row_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as one row of `COLUMNS`. What is not of the column's type is left out."""
+    row: dict[str, Any] = {"time": record["time"]}
+    row |= {name: value if isinstance(value := record.get(name), str) else "" for name in TEXTS}
+    for name in LISTS:
+        value = record.get(name)
+        row[name] = [str(one) for one in value] if isinstance(value, list) else []
+    row["session_epoch"] = _number(record.get("session_epoch"), int)
+    row["duration_us"] = _number(record.get("duration_us"), (int, float))
+    facts = record.get("facts")
+    row["facts"] = json.dumps(facts, sort_keys=True) if isinstance(facts, dict) else ""
+    return row
+
+
+def _number(value: Any, kinds: Any) -> Any:  # noqa: ANN401 - a number, or nothing
+    return value if isinstance(value, kinds) and not isinstance(value, bool) else None
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401 - whatever a row holds
+    if value is None:
+        return ""
+    text = " ".join(value) if isinstance(value, list) else str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while batch := list(islice(rows, _ROW_GROUP)):
+        yield batch

@@ -1,0 +1,71 @@
+"""Follow the log while it is written: new lines of all segments, and segments that appear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pdp.audit.rows import time_of
+from pdp.audit.segments import Lines, read_lines, segments_of, whole_bytes
+from pdp.audit.values import Found, Mark
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+class Follower:
+    """Where a reader stands in each segment of a folder. For one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._places: dict[str, int] = {}
+
+    def start(self, lines: int) -> list[Found]:
+        """Go to the end and return the last records before it, in order of time.
+
+        Of each segment the last MiB is looked at.
+        """
+        found: list[Found] = []
+        for name in segments_of(self._folder):
+            path = self._folder / name
+            try:
+                end = whole_bytes(path)
+                start = max(end - _CHUNK_BYTES, 0)
+                read = read_lines(path, start, end, _CHUNK_BYTES)
+            except FileNotFoundError:
+                continue
+            self._places[name] = end
+            # The chunk may begin inside a line; what is left of it is no record.
+            found += _records(name, read)
+        found.sort(key=lambda one: one.mark)
+        return found[len(found) - min(lines, len(found)) :]
+
+    def poll(self) -> list[Found]:
+        """Return what was written since, in order of time as far as it was there together."""
+        found: list[Found] = []
+        for name in segments_of(self._folder):
+            found += self._new(name)
+        found.sort(key=lambda one: one.mark)
+        return found
+
+    def _new(self, name: str) -> list[Found]:
+        path = self._folder / name
+        found: list[Found] = []
+        try:
+            size = path.stat().st_size
+            # A segment that is shorter than what was read is another one.
+            place = self._places.get(name, 0) if self._places.get(name, 0) <= size else 0
+            while (read := read_lines(path, place, size, _CHUNK_BYTES)).lines:
+                place = read.end
+                found += _records(name, read)
+        except FileNotFoundError:
+            return found
+        self._places[name] = place
+        return found
+
+
+def _records(name: str, read: Lines) -> list[Found]:
+    found = []
+    for place, line in read.placed():
+        at = time_of(line)
+        if at is not None:
+            found.append(Found(mark=Mark(at=at, segment=name, place=place), line=line))
+    return found

@@ -1,0 +1,74 @@
+"""The questions about the record as values, like `operations`: for auditors and admins."""
+
+from __future__ import annotations
+
+from pdp.client.errors import InvalidRequestError
+from pdp.client.operations import Method, Operation, Reply
+from pdp.v1 import audit_pb2
+
+
+def get_record(decision_id: str) -> Operation[audit_pb2.GetRecordResponse, audit_pb2.AuditRecord]:
+    """Show the record of one decision."""
+    return Operation(
+        method=_method("GetRecord", audit_pb2.GetRecordResponse),
+        request=audit_pb2.GetRecordRequest(decision_id=decision_id),
+        read=lambda reply: reply.record,
+    )
+
+
+def list_records(
+    which: audit_pb2.RecordFilter | None, *, page_size: int, page_token: str
+) -> Operation[audit_pb2.ListRecordsResponse, audit_pb2.ListRecordsResponse]:
+    """List one page of records."""
+    return Operation(
+        method=_method("ListRecords", audit_pb2.ListRecordsResponse),
+        request=audit_pb2.ListRecordsRequest(filter=which, page_size=page_size, page_token=page_token),
+        read=_whole,
+    )
+
+
+def list_approvals(
+    *, session_id: str, decision_id: str
+) -> Operation[audit_pb2.ListApprovalsResponse, tuple[audit_pb2.Approval, ...]]:
+    """Say who approved the session, or that of the decision, and every session above it."""
+    if bool(session_id) == bool(decision_id):
+        raise InvalidRequestError("exactly one of `session_id`, `decision_id` is needed")
+    request = audit_pb2.ListApprovalsRequest()
+    if session_id:
+        request.session_id = session_id
+    else:
+        request.decision_id = decision_id
+    return Operation(
+        method=_method("ListApprovals", audit_pb2.ListApprovalsResponse),
+        request=request,
+        read=lambda reply: tuple(reply.approvals),
+    )
+
+
+def list_touched(
+    which: audit_pb2.RecordFilter | None, *, page_size: int, page_token: str
+) -> Operation[audit_pb2.ListTouchedResponse, audit_pb2.ListTouchedResponse]:
+    """List one page of what was reached or tried."""
+    return Operation(
+        method=_method("ListTouched", audit_pb2.ListTouchedResponse),
+        request=audit_pb2.ListTouchedRequest(filter=which, page_size=page_size, page_token=page_token),
+        read=_whole,
+    )
+
+
+def plan_revocation(
+    wanted: audit_pb2.PlanRevocationRequest, *, page_token: str
+) -> Operation[audit_pb2.PlanRevocationResponse, audit_pb2.PlanRevocationResponse]:
+    """Name one page of the live sessions to revoke."""
+    request = audit_pb2.PlanRevocationRequest()
+    request.CopyFrom(wanted)
+    request.page_token = page_token
+    return Operation(method=_method("PlanRevocation", audit_pb2.PlanRevocationResponse), request=request, read=_whole)
+
+
+def _method(name: str, reply: type[Reply]) -> Method[Reply]:
+    return Method(path=f"/pdp.v1.AuditService/{name}", reply=reply)
+
+
+def _whole(reply: Reply) -> Reply:
+    return reply

@@ -1,0 +1,247 @@
+"""Answers `AuditService`: questions about the record."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pdp.audit.auditor import Auditor
+from pdp.audit.search import Search
+from pdp.audit.values import (
+    SELECTOR_KINDS,
+    Approval,
+    Filter,
+    Found,
+    Mark,
+    PlannedSession,
+    Selector,
+    State,
+    Touch,
+    Window,
+)
+from pdp.clock import Clock
+from pdp.errors import InvalidRequestError, UnavailableError
+from pdp.limits import Limits
+from pdp.paging import page_size_of
+from pdp.server.fields import moment_of, optional_id, optional_text, require_id, timestamp
+from pdp.server.origin import Origin
+from pdp.v1 import audit_pb2 as audit
+from pdp.v1 import decision_pb2 as decisions
+
+# A client takes messages of up to 4 MiB; a record has about 1 KiB, and may have more.
+_PAGE_BYTES = 1024 * 1024
+# What an agent called a server or a tool is recorded up to here.
+_NAME_CHARACTERS = 512
+_TOKEN_CHARACTERS = 8192
+
+_OUTCOMES = {
+    decisions.OUTCOME_UNSPECIFIED: "",
+    decisions.OUTCOME_ALLOW: "allow",
+    decisions.OUTCOME_DENY: "deny",
+}
+# The generated stubs give numbers no common type.
+_STATES: Mapping[State, Any] = {state: audit.RecordedState.Value(f"RECORDED_STATE_{state.name}") for state in State}
+_SELECTORS = {"session": "session_id", "bundle": "bundle_version"}
+
+
+class AuditHandlers:
+    """One method for each RPC; each takes the message and where it comes from.
+
+    INVARIANT: every question is asked about the caller's tenant.
+    """
+
+    def __init__(self, auditor: Auditor | None, *, clock: Clock, limits: Limits) -> None:
+        self._auditor = auditor
+        self._clock = clock
+        self._limits = limits
+
+    def get_record(self, request: audit.GetRecordRequest, origin: Origin) -> audit.GetRecordResponse:
+        """Show the record of one decision."""
+        decision_id = require_id("decision_id", request.decision_id)
+        found = self._search().show(decision_id, tenant=origin.caller.tenant)
+        return audit.GetRecordResponse(record=_record_message(found))
+
+    def list_records(self, request: audit.ListRecordsRequest, origin: Origin) -> audit.ListRecordsResponse:
+        """List a page of records."""
+        which = self._filter(request.filter, origin)
+        size = page_size_of(request.page_size)
+        after = _mark(request.page_token)
+        found = self._search().page(which, after=after, limit=size + 1)
+        page = _bounded(found[:size])
+        more = len(page) < len(found)
+        return audit.ListRecordsResponse(
+            records=[_record_message(one) for one in page],
+            next_page_token=_token(page[-1].mark.at, page[-1].mark.segment, page[-1].mark.place) if more else "",
+        )
+
+    def list_approvals(self, request: audit.ListApprovalsRequest, origin: Origin) -> audit.ListApprovalsResponse:
+        """Say who approved a session and those above it."""
+        field = request.WhichOneof("subject") or "session_id"
+        subject = require_id(field, getattr(request, field))
+        found = self._search().approvals(subject, now_at=self._now_at(), tenant=origin.caller.tenant)
+        return audit.ListApprovalsResponse(approvals=[_approval_message(one) for one in found])
+
+    def list_touched(self, request: audit.ListTouchedRequest, origin: Origin) -> audit.ListTouchedResponse:
+        """List a page of what was reached or tried."""
+        which = self._filter(request.filter, origin)
+        size = page_size_of(request.page_size)
+        after = _start(request.page_token, (str, str, str, str))
+        found = self._search().touched(which, limit=size + 1, after=after)
+        last = found[size - 1] if len(found) > size else None
+        return audit.ListTouchedResponse(
+            touched=[_touch_message(one) for one in found[:size]],
+            next_page_token=_token(last.server, last.tool, last.resource_type, last.resource_id) if last else "",
+        )
+
+    def plan_revocation(self, request: audit.PlanRevocationRequest, origin: Origin) -> audit.PlanRevocationResponse:
+        """Name a page of the live sessions to revoke."""
+        selector = self._selector(request, origin)
+        size = page_size_of(request.page_size)
+        after = _start(request.page_token, (str,))
+        found = self._search().plan(selector, now_at=self._now_at(), limit=size + 1, after=after[0] if after else "")
+        return audit.PlanRevocationResponse(
+            sessions=[_planned_message(one) for one in found[:size]],
+            next_page_token=_token(found[size - 1].session_id) if len(found) > size else "",
+        )
+
+    def _search(self) -> Search:
+        if self._auditor is None:
+            raise UnavailableError("this server keeps no record")
+        return self._auditor.search()
+
+    def _now_at(self) -> float:
+        return self._clock.now().wall_at
+
+    def _filter(self, given: audit.RecordFilter, origin: Origin) -> Filter:
+        if given.outcome not in _OUTCOMES:
+            raise InvalidRequestError("filter.outcome", f"`{given.outcome}` is no outcome")
+        if given.delegated and not given.session_id:
+            raise InvalidRequestError("filter.delegated", "is only for a `session_id`")
+        return Filter(
+            session_id=optional_id("filter.session_id", given.session_id),
+            user=optional_id("filter.user", given.user),
+            agent=optional_id("filter.agent", given.agent),
+            caller_id=optional_id("filter.caller_id", given.caller_id),
+            outcome=_OUTCOMES[given.outcome],
+            kind=optional_id("filter.kind", given.kind),
+            delegated=given.delegated,
+            window=_window("filter.", given),
+            tenant=origin.caller.tenant,
+        )
+
+    def _selector(self, request: audit.PlanRevocationRequest, origin: Origin) -> Selector:
+        given = {kind: getattr(request, _SELECTORS.get(kind, kind)) for kind in SELECTOR_KINDS}
+        for kind in ("session", "user", "agent", "pep", "approver", "bundle"):
+            optional_id(_SELECTORS.get(kind, kind), given[kind])
+        for kind in ("tool", "server"):
+            optional_text(kind, given[kind], 2 * _NAME_CHARACTERS + 1)
+        if given["tool"] and "/" not in given["tool"]:
+            raise InvalidRequestError("tool", "must read `server/tool`")
+        if len(given["resource"]) > self._limits.resource_id_characters:
+            raise InvalidRequestError("resource", f"longer than {self._limits.resource_id_characters} characters")
+        selector = Selector(window=_window("", request), tried=request.tried, tenant=origin.caller.tenant, **given)
+        if selector.empty:
+            raise InvalidRequestError("request", "names nothing, and so would mean every session")
+        return selector
+
+
+def _window(place: str, given: Any) -> Window:  # noqa: ANN401 - two messages with the same two fields
+    since, until = (
+        moment_of(place + field, getattr(given, field)) if given.HasField(field) else None
+        for field in ("since_time", "until_time")
+    )
+    return Window(since_at=since, until_at=until)
+
+
+def _bounded(found: list[Found]) -> list[Found]:
+    """Return as many as fit into a page, and at least one."""
+    size = 0
+    for count, one in enumerate(found):
+        size += len(one.line)
+        if size > _PAGE_BYTES and count:
+            return found[:count]
+    return found
+
+
+def _token(*values: str | int) -> str:
+    return base64.urlsafe_b64encode(json.dumps(values).encode("ascii")).decode("ascii")
+
+
+def _start(token: str, kinds: tuple[type, ...]) -> Any:  # noqa: ANN401 - values of these kinds, or None
+    if not token:
+        return None
+    try:
+        if len(token) > _TOKEN_CHARACTERS:
+            raise ValueError(token)
+        values = json.loads(base64.urlsafe_b64decode(token.encode("ascii")))
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list) or [type(value) for value in values] != list(kinds):
+        raise InvalidRequestError("page_token", "is not one that this service gave")
+    return tuple(values)
+
+
+def _mark(token: str) -> Mark | None:
+    start = _start(token, (int, str, int))
+    if start is None:
+        return None
+    if not all(0 <= number < 1 << 63 for number in (start[0], start[2])):
+        raise InvalidRequestError("page_token", "is not one that this service gave")
+    return Mark(at=start[0], segment=start[1], place=start[2])
+
+
+def _record_message(found: Found) -> audit.AuditRecord:
+    return audit.AuditRecord(record_json=found.line, segment=found.mark.segment, place=found.mark.place)
+
+
+def _approval_message(found: Approval) -> audit.Approval:
+    return audit.Approval(
+        session_id=found.session_id,
+        user=found.user,
+        agent=found.agent,
+        state=_STATES[found.state],
+        parent_session_id=found.parent_id,
+        requested_by=found.requested_by,
+        request_time=_optional(found.requested_at),
+        approved_by=found.approved_by,
+        approve_time=_optional(found.approved_at),
+        delegated=found.delegated,
+        grants=found.grants,
+        expire_time=_optional(found.expires_at),
+    )
+
+
+def _touch_message(found: Touch) -> audit.Touch:
+    return audit.Touch(
+        server=found.server,
+        tool=found.tool,
+        resource_type=found.resource_type,
+        resource_id=found.resource_id,
+        allowed=found.allowed,
+        denied=found.denied,
+        first_time=timestamp(found.first_at),
+        last_time=timestamp(found.last_at),
+    )
+
+
+def _planned_message(found: PlannedSession) -> audit.PlannedRevocation:
+    return audit.PlannedRevocation(
+        session_id=found.session_id,
+        user=found.user,
+        agent=found.agent,
+        state=_STATES[found.state],
+        matched=found.matched,
+        parent_session_id=found.parent_id,
+        expire_time=_optional(found.expires_at),
+        allowed=found.allowed,
+        denied=found.denied,
+        last_call_time=_optional(found.last_call_at),
+    )
+
+
+def _optional(at: float) -> Timestamp | None:
+    return timestamp(at) if at else None

@@ -1,0 +1,145 @@
+"""Say what the span and the log record of a decision show: ids and our own words, never arguments or attributes.
+
+The attributes come in parts, by what they depend on. A part that repeats is encoded once; see `encoder.py`.
+"""
+
+from __future__ import annotations
+
+from pdp.jsontext import keyed_digest
+from pdp.model import Decision
+from pdp.observer import Event
+from pdp.telemetry import names
+
+Attributes = dict[str, str | int | float | tuple[str, ...]]
+
+_TEXT_CHARACTERS = 128
+_POLICIES = 64
+
+
+def decision_attributes(decision: Decision, digest_key: bytes) -> Attributes:
+    """Return what the span of a decision shows; without a `digest_key`, nothing that could be guessed."""
+    return {
+        **session_part(decision),
+        **tool_part(decision),
+        **ruling_part(decision),
+        **call_part(decision, digest_key),
+    }
+
+
+def record_attributes(decision: Decision, digest_key: bytes) -> Attributes:
+    """Return what the log record of a decision shows: all that its span shows, and more."""
+    return {
+        **decision_attributes(decision, digest_key),
+        **record_part(decision),
+        **digest_part(decision, digest_key),
+    }
+
+
+def session_part(decision: Decision) -> Attributes:
+    """Return what is the same for all calls of a caller in a session."""
+    return _shown(
+        {
+            names.SESSION_ID: decision.session_id,
+            names.USER: decision.user,
+            names.AGENT: decision.agent,
+            names.SESSION_EPOCH: decision.session_epoch,
+            names.ANCESTORS: decision.ancestor_ids,
+            names.TENANT: decision.tenant,
+            names.ENVIRONMENT: decision.environment,
+            names.CALLER_ID: decision.caller.id,
+        }
+    )
+
+
+def tool_part(decision: Decision) -> Attributes:
+    """Return what is the same for all calls of a tool under a bundle."""
+    return _shown(
+        {
+            names.TOOL: bounded(decision.tool),
+            names.SERVER: bounded(decision.server),
+            names.BUNDLE_VERSION: decision.bundle_version,
+        }
+    )
+
+
+def ruling_part(decision: Decision) -> Attributes:
+    """Return what was found."""
+    ruling = decision.ruling
+    return _shown(
+        {
+            names.OUTCOME: ruling.outcome.value,
+            names.BASIS: ruling.basis.value,
+            names.POLICIES: ruling.policies[:_POLICIES],
+            names.ERRORS: ruling.errors[:_POLICIES],
+            names.RESOURCE_TYPE: ruling.resource_type,
+            names.ANCESTOR_ID: ruling.ancestor_id,
+            names.ANCESTOR_BASIS: ruling.ancestor_basis.value if ruling.ancestor_basis else "",
+            names.CACHE: decision.cache_result.value,
+        }
+    )
+
+
+def call_part(decision: Decision, digest_key: bytes) -> Attributes:
+    """Return what differs from call to call."""
+    ruling = decision.ruling
+    hidden = bool(ruling.resource_id) and not ruling.log_resource
+    attributes = _shown(
+        {
+            names.DECISION_ID: decision.id,
+            names.RESOURCE_ID: "" if hidden else bounded(ruling.resource_id),
+            names.RESOURCE_DIGEST: keyed_digest(digest_key, ruling.resource_id) if hidden and digest_key else "",
+            names.TOOL_CALL_ID: bounded(decision.tool_call_id),
+            names.REQUEST_ID: bounded(decision.request_id),
+        }
+    )
+    for phase, microseconds in decision.phases:
+        attributes[phase_name(phase)] = microseconds
+    return attributes
+
+
+def record_part(decision: Decision) -> Attributes:
+    """Return what only the log record shows and what repeats."""
+    return _shown(
+        {
+            names.OPENED_BY: decision.opened_by,
+            names.DEFINITION_DIGEST: bounded(decision.definition_digest),
+            names.DETAIL: decision.ruling.detail,
+        }
+    )
+
+
+def digest_part(decision: Decision, digest_key: bytes) -> Attributes:
+    """Return the digest of the arguments, which nobody can guess without the key."""
+    return {names.ARGUMENTS_DIGEST: keyed_digest(digest_key, decision.arguments_digest)} if digest_key else {}
+
+
+def refusal_attributes(event: Event) -> Attributes:
+    """Return what the span of a refused request shows."""
+    return _shown(
+        {
+            names.RPC_SYSTEM: "grpc",
+            names.RPC_METHOD: bounded(event.facts.get("rpc", "")),
+            names.RPC_STATUS: bounded(event.facts.get("status", "")),
+            names.REQUEST_FIELD: bounded(event.facts.get("field", "")),
+            names.CALLER_ID: event.caller_id,
+            names.SESSION_ID: event.session_id,
+            names.USER: event.user,
+            names.AGENT: event.agent,
+            names.TENANT: event.tenant,
+        }
+    )
+
+
+def phase_name(phase: str) -> str:
+    """Return the name of the attribute for a phase of a decision."""
+    return f"{names.PHASE_PREFIX}{phase}{names.PHASE_SUFFIX}"
+
+
+def bounded(text: str) -> str:
+    """Cut a text that somebody else wrote, and drop control, bidi and other invisible characters."""
+    text = text[:_TEXT_CHARACTERS]
+    return text if text.isprintable() else "".join(filter(str.isprintable, text))
+
+
+def _shown(found: Attributes) -> Attributes:
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,101 @@
+"""Put telemetry together on its settings."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+
+from pdp import __version__
+from pdp.telemetry import names, wire
+from pdp.telemetry.console import record_writer, span_writer, write_metrics
+from pdp.telemetry.encoder import Item, RecordEncoder, SpanEncoder
+from pdp.telemetry.metrics import Metrics
+from pdp.telemetry.observer import Closing, Sink, Telemetry
+from pdp.telemetry.pipeline import Pipeline, QueueSettings
+from pdp.telemetry.reporting import MetricReporter
+from pdp.telemetry.settings import Signal, TelemetrySettings
+from pdp.telemetry.transport import open_sender
+
+_SERVICE = "pdp"
+
+
+def build_telemetry(settings: TelemetrySettings, *, digest_key: bytes = b"") -> Telemetry:
+    """Build telemetry with threads of its own; call it in each process, after forking.
+
+    `digest_key` keys the digests of what must not be guessed; without a key they are left out. Raise
+    `ConfigurationError` for certificates that cannot be used.
+    """
+    parts = _Parts(settings, digest_key)
+    return Telemetry(
+        spans=parts.spans(),
+        records=parts.records(),
+        metrics=parts.metrics,
+        closing=(*parts.closing, *parts.reporter()),
+    )
+
+
+class _Parts:
+    """What telemetry is made of, on some settings."""
+
+    def __init__(self, settings: TelemetrySettings, digest_key: bytes) -> None:
+        self._settings = settings
+        self._digest_key = digest_key
+        self._resource = _resource()
+        self._source = wire.source(self._resource.attributes, names.SCOPE, __version__)
+        self.closing: list[Closing] = []
+        self.metrics = (
+            None
+            if settings.metrics == "none"
+            else Metrics(self._resource, __version__, temporality=settings.temporality, exemplars=settings.exemplars)
+        )
+
+    def spans(self) -> Sink | None:
+        """Return what takes decisions and refused requests to be shown as spans."""
+        settings, key = self._settings, self._digest_key
+        if settings.traces == "console":
+            return span_writer(key, settings.span_limits, self._resource)
+        if settings.traces == "otlp":
+            return self._queue("traces", "spans", SpanEncoder(key, settings.span_limits), settings.span_queue)
+        return None
+
+    def records(self) -> Sink | None:
+        """Return what takes decisions to be shown as log records."""
+        settings, key = self._settings, self._digest_key
+        if settings.logs == "console":
+            return record_writer(key, settings.log_limits)
+        if settings.logs == "otlp":
+            return self._queue("logs", "log records", RecordEncoder(key, settings.log_limits), settings.log_queue)
+        return None
+
+    def reporter(self) -> tuple[Closing, ...]:
+        """Return what reports the metrics, if they are wanted."""
+        if self.metrics is None:
+            return ()
+        sent = self._settings.metrics == "otlp"
+        return (
+            MetricReporter(
+                self.metrics.collect,
+                interval=self._settings.metric_interval,
+                sender=open_sender(self._settings.endpoints["metrics"]) if sent else None,
+                write=None if sent else write_metrics,
+            ),
+        )
+
+    def _queue(self, signal: Signal, what: str, encode: Callable[[Item], bytes], queue: QueueSettings) -> Sink:
+        pipeline = Pipeline(what, encode, self._source, open_sender(self._settings.endpoints[signal]), queue)
+        self.closing.append(pipeline)
+        if self.metrics is not None:
+            self.metrics.watch_flow(signal, pipeline.flow)
+        return pipeline.put
+
+
+def _resource() -> Resource:
+    ours = {
+        "service.name": _SERVICE,
+        "service.version": __version__,
+        "service.instance.id": str(uuid.uuid4()),
+    }
+    # What the operator set in OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES wins.
+    return Resource.create({**ours, **OTELResourceDetector().detect().attributes})

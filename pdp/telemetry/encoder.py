@@ -1,0 +1,299 @@
+"""Encode decisions as spans and log records, remembering the parts that repeat.
+
+Sessions, tools and rulings come again and again; what they say is encoded once. What is left is put together from
+prepared pieces. The bytes are the same as `wire.span` and `wire.log_record` return for `attributes.py`, and the same
+as those of the SDK's encoder: tests compare all three. An encoder belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from random import getrandbits
+
+from pdp.jsontext import keyed_digest
+from pdp.model import Basis, Decision, TraceParent
+from pdp.observer import Event
+from pdp.telemetry import names, wire
+from pdp.telemetry.attributes import (
+    Attributes,
+    bounded,
+    decision_attributes,
+    phase_name,
+    record_attributes,
+    record_part,
+    refusal_attributes,
+    ruling_part,
+    session_part,
+    tool_part,
+)
+from pdp.telemetry.limits import AttributeLimits
+from pdp.telemetry.parent import Parent, is_believed, read_parent
+
+Item = tuple[Decision | Event, TraceParent]
+
+_REMEMBERED = 4096
+INFO, WARN = (9, "INFO"), (13, "WARN")
+# These need somebody's attention; any other deny is an answer.
+_WARNED = frozenset({Basis.POLICY_ERROR, Basis.RECORD_UNAVAILABLE})
+
+# What OpenTelemetry's conventions for RPC servers call an error; the other statuses are the caller's doing.
+_SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+
+
+def span_of(item: Item, digest_key: bytes, limits: AttributeLimits) -> wire.Span:
+    """Return the span of a decision or of a refused request."""
+    decided, parent = item
+    if isinstance(decided, Event):
+        return refusal_span(decided, limits)
+    return decision_span(decided, parent, digest_key, limits)
+
+
+def decision_span(decision: Decision, parent: TraceParent, digest_key: bytes, limits: AttributeLimits) -> wire.Span:
+    """Return the span of a decision that knows its trace and span."""
+    above, links = _place(read_parent(parent), believed=is_believed(decision.caller.roles))
+    shown, dropped = limits.applied(decision_attributes(decision, digest_key))
+    start, end = times(decision)
+    return wire.Span(
+        name=names.SPAN_DECISION,
+        trace_id=decision.trace_id,
+        span_id=decision.span_id,
+        start=start,
+        end=end,
+        attributes=shown,
+        dropped_attributes=dropped,
+        parent_id=above.span_id if above else "",
+        trace_state=above.trace_state if above else "",
+        links=links[: limits.links],
+        dropped_links=len(links[limits.links :]),
+    )
+
+
+def refusal_span(event: Event, limits: AttributeLimits) -> wire.Span:
+    """Return the span of a refused request."""
+    believed = event.facts.get("traceparent", "")
+    above = read_parent(TraceParent(traceparent=believed))
+    linked = read_parent(TraceParent(traceparent=event.facts.get("tracelink", "")))
+    links = ((linked.trace_id, linked.span_id),) if linked and not above else ()
+    shown, dropped = limits.applied(refusal_attributes(event))
+    at = nanoseconds(event.at)
+    return wire.Span(
+        name=names.SPAN_REFUSED,
+        trace_id=above.trace_id if above else new_trace_id(),
+        span_id=new_span_id(),
+        start=at,
+        end=at,
+        attributes=shown,
+        dropped_attributes=dropped,
+        parent_id=above.span_id if above else "",
+        links=links[: limits.links],
+        dropped_links=len(links[limits.links :]),
+        failed=event.facts.get("status") in _SERVER_FAULTS,
+    )
+
+
+def decision_record(decision: Decision, digest_key: bytes, limits: AttributeLimits, observed_at: int) -> wire.LogRecord:
+    """Return the log record of a decision."""
+    shown, dropped = limits.applied(record_attributes(decision, digest_key))
+    severity, severity_text = _severity(decision)
+    return wire.LogRecord(
+        event=names.EVENT_DECISION,
+        at=nanoseconds(decision.decided_at),
+        observed_at=observed_at,
+        severity=severity,
+        severity_text=severity_text,
+        body=_body(decision),
+        attributes=shown,
+        dropped_attributes=dropped,
+        trace_id=decision.trace_id,
+        span_id=decision.span_id,
+    )
+
+
+class SpanEncoder:
+    """Encodes decisions and refused requests as spans."""
+
+    def __init__(self, digest_key: bytes, limits: AttributeLimits) -> None:
+        self._digest_key = digest_key
+        self._limits = limits
+        self._parts = _Parts(wire.SPAN_ATTRIBUTE, digest_key)
+        self._name = wire.named(names.SPAN_DECISION)
+        self._tails = {child: wire.span_tail(0, (), 0, failed=False, child=child) for child in (False, True)}
+
+    def __call__(self, item: Item) -> bytes:
+        """Return an encoded span."""
+        decided, parent = item
+        if isinstance(decided, Event):
+            return wire.span(refusal_span(decided, self._limits))
+        above = read_parent(parent) if parent.traceparent else None
+        if self._limits.bites or (above is not None and not is_believed(decided.caller.roles)):
+            return wire.span(decision_span(decided, parent, self._digest_key, self._limits))
+        start, end = times(decided)
+        return b"".join(
+            (
+                b"\x0a\x10",
+                bytes.fromhex(decided.trace_id),
+                b"\x12\x08",
+                bytes.fromhex(decided.span_id),
+                b"" if above is None else wire.below(above.trace_state, above.span_id),
+                self._name,
+                wire.interval(start, end),
+                self._parts.shown(decided),
+                self._tails[above is not None],
+            )
+        )
+
+
+class RecordEncoder:
+    """Encodes decisions as log records."""
+
+    def __init__(self, digest_key: bytes, limits: AttributeLimits, now: Callable[[], int] = time.time_ns) -> None:
+        self._digest_key = digest_key
+        self._limits = limits
+        self._now = now
+        self._parts = _Parts(wire.LOG_ATTRIBUTE, digest_key)
+
+    def __call__(self, item: Item) -> bytes:
+        """Return an encoded log record; nothing for what is no decision."""
+        decision, _ = item
+        if isinstance(decision, Event):
+            return b""
+        if self._limits.bites:
+            return wire.log_record(decision_record(decision, self._digest_key, self._limits, self._now()))
+        severity, severity_text = _severity(decision)
+        return b"".join(
+            (
+                wire.log_head(nanoseconds(decision.decided_at), severity, severity_text, _body(decision)),
+                self._parts.recorded(decision),
+                wire.log_tail(0, decision.trace_id, decision.span_id, self._now(), names.EVENT_DECISION),
+            )
+        )
+
+
+class _Parts:
+    """Encoded attributes of decisions, each behind one tag; what repeats is remembered."""
+
+    def __init__(self, tag: bytes, digest_key: bytes) -> None:
+        self._tag = tag
+        self._digest_key = digest_key
+        self._known: dict[tuple[object, ...], bytes] = {}
+        self._text_heads: dict[tuple[str, int], bytes] = {}
+        self._number_heads: dict[str, bytes] = {}
+
+    def shown(self, decision: Decision) -> bytes:
+        """Return the encoded `decision_attributes`."""
+        ruling = decision.ruling
+        # INVARIANT: a key holds all that its part is made of, and begins with the part's own name.
+        session = (
+            "session",
+            decision.session_id,
+            decision.session_epoch,
+            decision.user,
+            decision.agent,
+            decision.ancestor_ids,
+            decision.tenant,
+            decision.environment,
+            decision.caller.id,
+        )
+        tool = ("tool", decision.tool, decision.server, decision.bundle_version)
+        found = (
+            "ruling",
+            ruling.outcome,
+            ruling.basis,
+            ruling.policies,
+            ruling.errors,
+            ruling.resource_type,
+            ruling.ancestor_id,
+            ruling.ancestor_basis,
+            decision.cache_result,
+        )
+        known = self._known
+        return b"".join(
+            (
+                known.get(session) or self._learn(session, session_part(decision)),
+                known.get(tool) or self._learn(tool, tool_part(decision)),
+                known.get(found) or self._learn(found, ruling_part(decision)),
+                self._call(decision),
+            )
+        )
+
+    def recorded(self, decision: Decision) -> bytes:
+        """Return the encoded `record_attributes`."""
+        key = ("record", decision.opened_by, decision.definition_digest, decision.ruling.detail)
+        more = self._known.get(key) or self._learn(key, record_part(decision))
+        digest = keyed_digest(self._digest_key, decision.arguments_digest) if self._digest_key else ""
+        return self.shown(decision) + more + self._text(names.ARGUMENTS_DIGEST, digest)
+
+    def _call(self, decision: Decision) -> bytes:
+        """Return the encoded `call_part`."""
+        ruling = decision.ruling
+        shown = hidden = ""
+        if ruling.resource_id and ruling.log_resource:
+            shown = bounded(ruling.resource_id)
+        elif ruling.resource_id and self._digest_key:
+            hidden = keyed_digest(self._digest_key, ruling.resource_id)
+        parts = [
+            self._text(names.DECISION_ID, decision.id),
+            self._text(names.RESOURCE_ID, shown),
+            self._text(names.RESOURCE_DIGEST, hidden),
+            self._text(names.TOOL_CALL_ID, bounded(decision.tool_call_id)),
+            self._text(names.REQUEST_ID, bounded(decision.request_id)),
+        ]
+        for phase, microseconds in decision.phases:
+            head = self._number_heads.get(phase)
+            if head is None:
+                head = self._number_heads[phase] = wire.number_attribute(self._tag, phase_name(phase))
+            parts += (head, wire.double(microseconds))
+        return b"".join(parts)
+
+    def _text(self, name: str, value: str) -> bytes:
+        if not value:
+            return b""
+        raw = value.encode("utf-8", "replace")
+        key = (name, len(raw))
+        head = self._text_heads.get(key)
+        if head is None:
+            head = self._text_heads[key] = wire.text_attribute(self._tag, name, len(raw))
+        return head + raw
+
+    def _learn(self, key: tuple[object, ...], part: Attributes) -> bytes:
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        encoded = self._known[key] = wire.attributes(self._tag, part)
+        return encoded
+
+
+def times(decision: Decision) -> tuple[int, int]:
+    """Return when the span of a decision begins and ends."""
+    end = nanoseconds(decision.decided_at)
+    return end - int(decision.duration_us * 1000), end
+
+
+def nanoseconds(at: float) -> int:
+    """Return unix seconds as nanoseconds. A float of today's size is good for microseconds and no finer."""
+    return round(at * 1_000_000) * 1000
+
+
+def new_trace_id() -> str:
+    """Return a new trace id, as the SDK makes them: random, and not all zeros."""
+    return f"{getrandbits(128) or 1:032x}"
+
+
+def new_span_id() -> str:
+    """Return a new span id."""
+    return f"{getrandbits(64) or 1:016x}"
+
+
+def _place(found: Parent | None, *, believed: bool) -> tuple[Parent | None, tuple[tuple[str, str], ...]]:
+    if found is None or believed:
+        return found, ()
+    return None, ((found.trace_id, found.span_id),)
+
+
+def _severity(decision: Decision) -> tuple[int, str]:
+    return WARN if decision.ruling.basis in _WARNED else INFO
+
+
+def _body(decision: Decision) -> str:
+    ruling = decision.ruling
+    return f"{ruling.outcome.value} {bounded(decision.server)}/{bounded(decision.tool)}: {ruling.basis.value}"

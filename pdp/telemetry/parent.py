@@ -1,0 +1,57 @@
+"""Read where a request hangs in its caller's trace: W3C Trace Context, strictly."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from opentelemetry.trace import TraceState
+
+from pdp.model import Role, TraceParent
+
+# W3C Trace Context: version, trace id, parent id, flags, and what later versions may add.
+_TRACEPARENT = re.compile(r"((?!ff)[0-9a-f]{2})-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACEPARENT_CHARACTERS = 512
+_TRACESTATE_KEY = r"(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
+_TRACESTATE_VALUE = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+_TRACESTATE_MEMBER = rf"{_TRACESTATE_KEY}={_TRACESTATE_VALUE}"
+_TRACESTATE = re.compile(rf"{_TRACESTATE_MEMBER}(?:[ \t]*,[ \t]*{_TRACESTATE_MEMBER}){{0,31}}")
+_TRACESTATE_CHARACTERS = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """A span of somebody else's, as 32 and 16 hexadecimal digits; `trace_state` is empty when there is none."""
+
+    trace_id: str
+    span_id: str
+    trace_state: str = ""
+
+
+def read_parent(parent: TraceParent) -> Parent | None:
+    """Return the caller's span, or None when it is not stated or malformed. Its sampling flag does not count."""
+    text = parent.traceparent
+    if not text or len(text) > _TRACEPARENT_CHARACTERS:
+        return None
+    match = _TRACEPARENT.fullmatch(text)
+    if match is None or (match[1] == "00" and match[5]):
+        return None
+    return Parent(trace_id=match[2], span_id=match[3], trace_state=_trace_state(parent.tracestate))
+
+
+def is_believed(roles: frozenset[Role]) -> bool:
+    """Say whether a caller's span may be the parent of ours. Anybody else's is linked: our traces are not theirs."""
+    return Role.PEP in roles
+
+
+def _trace_state(text: str) -> str:
+    # Checked here first, because the SDK writes what it does not like into the process's log.
+    if not text or len(text) > _TRACESTATE_CHARACTERS or not _TRACESTATE.fullmatch(text):
+        return ""
+    return _normal_trace_state(text)
+
+
+@lru_cache(256)
+def _normal_trace_state(text: str) -> str:
+    return TraceState.from_header([text]).to_header()

@@ -1,0 +1,84 @@
+"""Send export requests by OTLP, with the protocol's rules for trying again.
+
+The SDK's exporters take objects of the SDK alone, log every failure and cannot be interrupted; these take bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from random import uniform
+from threading import Event
+from typing import Protocol
+
+from pdp.telemetry.settings import Endpoint
+
+_ATTEMPTS = 6
+_JITTER = (0.8, 1.2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """How one attempt went. `problem` is empty for success; `pause` is what the receiver asks for, in seconds."""
+
+    problem: str = ""
+    transient: bool = False
+    pause: float | None = None
+
+
+TAKEN = Answer()
+
+
+class Attempt(Protocol):
+    """One way of sending a request."""
+
+    def attempt(self, request: bytes, timeout: float) -> Answer:
+        """Send a request once and wait for `timeout` seconds at most. Never raises."""
+        ...
+
+    def close(self) -> None:
+        """Give up what is being sent."""
+        ...
+
+
+class RetryingSender:
+    """Tries again while `timeout` seconds last, at growing intervals; the receiver may name its own."""
+
+    def __init__(self, way: Attempt, timeout: float) -> None:
+        self._way = way
+        self._timeout = timeout
+        self._hurried = Event()
+
+    def send(self, request: bytes) -> str:
+        """Return an empty text when the receiver took the request, else what went wrong. Never raises."""
+        end = time.monotonic() + self._timeout
+        for number in range(_ATTEMPTS):
+            answer = self._way.attempt(request, max(0.0, end - time.monotonic()))
+            pause = 2**number * uniform(*_JITTER) if answer.pause is None else answer.pause  # noqa: S311 - no secret
+            if not answer.transient or pause > end - time.monotonic() or self._hurried.wait(pause):
+                break
+        return answer.problem
+
+    def hurry(self) -> None:
+        """Try each request only once from now on."""
+        self._hurried.set()
+
+    def close(self) -> None:
+        """Give up at once what is being sent, and send nothing more."""
+        self._hurried.set()
+        self._way.close()
+
+
+def open_sender(endpoint: Endpoint) -> RetryingSender:
+    """Return what sends to an endpoint. Raise `ConfigurationError` for certificates that cannot be read."""
+    way: Attempt
+    # Imported where they are chosen: gRPC is something that the embedded mode does without.
+    if endpoint.protocol == "grpc":
+        from pdp.telemetry.transport_grpc import GRPCAttempt  # noqa: PLC0415 - see above
+
+        way = GRPCAttempt(endpoint)
+    else:
+        from pdp.telemetry.transport_http import HTTPAttempt  # noqa: PLC0415 - see above
+
+        way = HTTPAttempt(endpoint)
+    return RetryingSender(way, endpoint.timeout)

@@ -1,0 +1,228 @@
+"""Count what tests make of each policy and of each of its conditions.
+
+A policy is covered when one test made it determining and one made it not match. One that always matches where it is
+looked at, because it has no condition and constrains neither principal nor resource, needs the first alone. A
+condition is covered when it was reached and was true, and reached and was false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pdp.explainer import CallExplainer
+from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.policy.bundle import Bundle
+from pdp.policy.conditions import Condition, PolicyParts, Value, parts_of
+from pdp.policy.engine import PolicySource, Question
+from pdp.workbench.runner import CaseResult
+from pdp.workbench.watching import Asked
+
+_WHOLE = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """How many of how many."""
+
+    covered: int
+    total: int
+
+    @property
+    def percent(self) -> float:
+        """Return the share in percent; all of nothing is the whole."""
+        return _WHOLE * self.covered / self.total if self.total else _WHOLE
+
+    def __str__(self) -> str:
+        # Rounded down, so that only all is 100.0.
+        return f"{self.covered} of {self.total} ({int(self.percent * 10) / 10:.1f} %)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionCoverage:
+    """Whether a condition was ever true, and whether it was ever false, where the engine came to it."""
+
+    condition: Condition
+    seen_true: bool
+    seen_false: bool
+
+    @property
+    def covered(self) -> bool:
+        """Say whether it was seen both ways."""
+        return self.seen_true and self.seen_false
+
+    @property
+    def missing(self) -> str:
+        """Say what no test showed; empty when it is covered."""
+        if self.covered:
+            return ""
+        if not self.seen_true and not self.seen_false:
+            return "never reached"
+        return "never false" if self.seen_true else "never true"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyCoverage:
+    """Whether tests asked a policy, made it determining and made it not match; `always` when it cannot but match."""
+
+    policy: PolicySource
+    asked: bool
+    determining: bool
+    unmatched: bool
+    always: bool
+    conditions: tuple[ConditionCoverage, ...]
+
+    @property
+    def covered(self) -> bool:
+        """Say whether tests showed both sides of it."""
+        return self.determining and (self.unmatched or self.always)
+
+    @property
+    def missing(self) -> str:
+        """Say what no test showed; empty when it is covered."""
+        if not self.asked:
+            return "never asked"
+        wanted = (
+            "" if self.determining else "never decided",
+            "" if self.unmatched or self.always else "always matched",
+        )
+        return ", ".join(filter(None, wanted))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """What tests showed of all policies of a bundle, in the order of their files."""
+
+    policies: tuple[PolicyCoverage, ...]
+
+    @property
+    def policy_share(self) -> Share:
+        """Return how many policies are covered."""
+        return Share(covered=sum(one.covered for one in self.policies), total=len(self.policies))
+
+    @property
+    def condition_share(self) -> Share:
+        """Return how many conditions are covered."""
+        every = [condition for one in self.policies for condition in one.conditions]
+        return Share(covered=sum(one.covered for one in every), total=len(every))
+
+
+class CoverageCounter:
+    """Takes the results of cases, one by one, and counts. The cases must have run in this process: see `Facts`."""
+
+    def __init__(self, bundle: Bundle, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._parts = {name: parts_of(policy) for name, policy in bundle.policies.items()}
+        self._explainer = CallExplainer(limits)
+        self._asked: set[tuple[str, Question]] = set()
+        self._looked_at: set[str] = set()
+        self._determining: set[str] = set()
+        self._unmatched: set[str] = set()
+        self._seen: set[tuple[str, int, Value]] = set()
+
+    def take(self, result: CaseResult) -> None:
+        """Count what a case asked the policies, and what its session asked them when it was opened."""
+        if result.facts is None:
+            return
+        for asked in (*result.facts.opening, *result.facts.asked):
+            # The sessions of a suite are opened once for many cases; a session's id makes its questions its own.
+            if (asked.action, asked.question) not in self._asked:
+                self._asked.add((asked.action, asked.question))
+                self._count(result.facts.bundle, asked)
+
+    def coverage(self) -> Coverage:
+        """Return what was counted so far."""
+        return Coverage(policies=tuple(self._policy(parts) for parts in self._parts.values()))
+
+    def _count(self, bundle: Bundle, asked: Asked) -> None:
+        self._determining.update(asked.ruling.policies)
+        for result in self._explainer.results(bundle, asked.action, asked.question, asked.known):
+            name = result.policy.id
+            self._looked_at.add(name)
+            if result.value is Value.FALSE:
+                self._unmatched.add(name)
+            self._seen.update((name, place, one.value) for place, one in enumerate(result.conditions))
+
+    def _policy(self, parts: PolicyParts) -> PolicyCoverage:
+        name = parts.policy.id
+        return PolicyCoverage(
+            policy=parts.policy,
+            asked=name in self._looked_at,
+            determining=name in self._determining,
+            unmatched=name in self._unmatched,
+            always=not parts.conditions and all(one.kind == "action" for one in parts.scope),
+            conditions=tuple(
+                ConditionCoverage(
+                    condition=condition,
+                    seen_true=(name, place, Value.TRUE) in self._seen,
+                    seen_false=(name, place, Value.FALSE) in self._seen,
+                )
+                for place, condition in enumerate(parts.conditions)
+            ),
+        )
+
+
+def coverage_lines(coverage: Coverage, *, folder: str) -> Iterator[str]:
+    """Return what to print: both shares, and then what no test showed, with its place. `folder` stands before files."""
+    yield f"coverage: policies {coverage.policy_share}, conditions {coverage.condition_share}"
+    prefix = f"{folder.rstrip('/')}/" if folder not in ("", ".") else ""
+    for one in coverage.policies:
+        missed = [condition for condition in one.conditions if not condition.covered]
+        if one.covered and not missed:
+            continue
+        place = f"{prefix}{one.policy.file}"
+        yield f"{place}:{one.policy.line}: {one.policy.id}{': ' if one.missing else ''}{one.missing}"
+        yield from (
+            f"  {place}:{each.condition.line}:{each.condition.column}: `{each.condition}`: {each.missing}"
+            for each in missed
+        )
+
+
+def coverage_json(coverage: Coverage) -> dict[str, Any]:
+    """Return coverage as a JSON value."""
+    return {
+        "policies": _share_json(coverage.policy_share),
+        "conditions": _share_json(coverage.condition_share),
+        "by_policy": [_policy_json(one) for one in coverage.policies],
+    }
+
+
+def shortfall(coverage: Coverage, *, policies: float | None, conditions: float | None) -> tuple[str, ...]:
+    """Return a line for each share that is smaller than it must be, in percent; None demands nothing."""
+    return tuple(_below(coverage, policies=policies, conditions=conditions))
+
+
+def _below(coverage: Coverage, *, policies: float | None, conditions: float | None) -> Iterable[str]:
+    wanted = (("policies", coverage.policy_share, policies), ("conditions", coverage.condition_share, conditions))
+    for what, share, least in wanted:
+        if least is not None and share.percent < least:
+            yield f"coverage of {what} is {share}, and must be {least:g} %"
+
+
+def _share_json(share: Share) -> Mapping[str, float]:
+    return {"covered": share.covered, "total": share.total, "percent": round(share.percent, 2)}
+
+
+def _policy_json(one: PolicyCoverage) -> dict[str, Any]:
+    return {
+        "policy_id": one.policy.id,
+        "file": one.policy.file,
+        "line": one.policy.line,
+        "covered": one.covered,
+        "determining": one.determining,
+        "unmatched": one.unmatched,
+        "always_matches": one.always,
+        "conditions": list(map(_condition_json, one.conditions)),
+    }
+
+
+def _condition_json(one: ConditionCoverage) -> dict[str, Any]:
+    condition = one.condition
+    return {
+        "kind": condition.kind,
+        "text": condition.text,
+        "line": condition.line,
+        "column": condition.column,
+        "seen_true": one.seen_true,
+        "seen_false": one.seen_false,
+    }

@@ -1,0 +1,177 @@
+"""`AuditService` on a real server: the answers of the index, for the caller's tenant, page by page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pdp.audit import AuditIndex, Search
+from pdp.audit.auditor import Auditor
+from pdp.audit.values import Filter, Selector
+from pdp.client import Client, NotFoundError
+from pdp.errors import UnavailableError
+from pdp.model import Caller, Role
+from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.clock import FakeClock
+from pdp.testing.inprocess import running_server
+from pdp.v1 import decision_pb2
+from pdp.v1.audit_pb2 import PlanRevocationRequest, RecordFilter
+from tests.audit.bruteforce import Record, chosen, everything
+from tests.audit.incident import write_incident
+
+COUNT = 3000
+TENANTS = {"default": "auditor", "other": "foreign-auditor"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A server with an incident in its record, its auditors, and an index of the test's own."""
+
+    clients: dict[str, Client]
+    search: Search
+    records: list[Record]
+    now_at: float
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    """Serve an incident to an auditor of each tenant."""
+    callers = [
+        Caller(id=name, kind="token", roles=frozenset({Role.AUDITOR}), tenant=tenant)
+        for tenant, name in TENANTS.items()
+    ]
+    files = bundle_files(
+        policies={"files": '@id("files/all") permit (principal, action, resource is Server);'},
+        tools={"files": [tool("read")]},
+        directory="users: {alice: {}}\nagents: {coder: {}}\n",
+    )
+    clock = FakeClock()
+    index_file = tmp_path_factory.mktemp("index") / "index.sqlite"
+    with running_server(files, callers=callers, clock=clock) as server:
+        folder = server.evidence.record_folder
+        now_at = write_incident(folder, COUNT)
+        clock.step_wall(now_at - clock.now().wall_at)
+        with AuditIndex(folder, index_file) as index:
+            index.refresh()
+            yield Asked(
+                clients={tenant: server.client(name) for tenant, name in TENANTS.items()},
+                search=Search(index),
+                records=everything(folder),
+                now_at=now_at,
+            )
+
+
+@pytest.mark.parametrize("tenant", TENANTS)
+def test_records_are_those_of_the_tenant_in_order(asked: Asked, tenant: str) -> None:
+    """Over all pages an auditor gets every line of the own tenant, byte for byte, and no other."""
+    found = [one.record_json for one in asked.clients[tenant].list_records(page_size=1000)]
+
+    assert [json.loads(line) for line in found] == chosen(asked.records, tenant=tenant)
+
+
+def test_filters_travel(asked: Asked) -> None:
+    """Each field of the filter means what it means locally."""
+    session = next(
+        one for one in asked.records[COUNT // 2 :] if one.get("tenant") == "default" and one.get("ancestors")
+    )
+    since, until = asked.records[COUNT // 10]["time"], asked.records[COUNT - COUNT // 10]["time"]
+    which = RecordFilter(
+        session_id=session["ancestors"][-1],
+        delegated=True,
+        user=session["user"],
+        caller_id=session["caller_id"],
+        outcome=decision_pb2.OUTCOME_ALLOW,
+        kind="decision",
+    )
+    which.since_time.FromJsonString(since)
+    which.until_time.FromJsonString(until)
+
+    found = [json.loads(one.record_json)["id"] for one in asked.clients["default"].list_records(which, page_size=3)]
+
+    assert found
+    assert found == [
+        one["id"]
+        for one in chosen(
+            asked.records,
+            kind="decision",
+            outcome="allow",
+            user=session["user"],
+            caller_id=session["caller_id"],
+        )
+        if session["ancestors"][-1] in (one["session_id"], *one["ancestors"]) and since <= one["time"] < until
+    ]
+
+
+@pytest.mark.parametrize("tenant", TENANTS)
+def test_touched_is_that_of_the_tenant(asked: Asked, tenant: str) -> None:
+    """What was reached is counted over the tenant's calls, over all pages."""
+    found = asked.clients[tenant].list_touched(RecordFilter(agent="agent-3"), page_size=7)
+
+    expected = asked.search.touched(Filter(agent="agent-3", tenant=tenant), limit=10_000)
+    assert [(one.server, one.tool, one.resource_type, one.resource_id, one.allowed, one.denied) for one in found] == [
+        (one.server, one.tool, one.resource_type, one.resource_id, one.allowed, one.denied) for one in expected
+    ]
+
+
+@pytest.mark.parametrize("tenant", TENANTS)
+def test_the_plan_is_that_of_the_tenant(asked: Asked, tenant: str) -> None:
+    """Only sessions of the tenant are named, over all pages."""
+    found = asked.clients[tenant].plan_revocation(PlanRevocationRequest(agent="agent-3", page_size=2))
+
+    expected = asked.search.plan(Selector(agent="agent-3", tenant=tenant), now_at=asked.now_at, limit=10_000)
+    assert expected
+    assert [(one.session_id, one.matched, one.allowed) for one in found] == [
+        (one.session_id, one.matched, one.allowed) for one in expected
+    ]
+
+
+def test_approvals_travel(asked: Asked) -> None:
+    """Who approved a delegated session is told up to the person."""
+    decision = next(one for one in asked.records if one.get("tenant") == "default" and one.get("ancestors"))
+
+    found = asked.clients["default"].list_approvals(decision_id=decision["id"])
+
+    expected = asked.search.approvals(decision["id"], now_at=asked.now_at)
+    assert len(expected) > 1
+    assert [(one.session_id, one.approved_by, one.delegated, list(one.grants)) for one in found] == [
+        (one.session_id, one.approved_by, one.delegated, list(one.grants)) for one in expected
+    ]
+
+
+def test_a_foreign_record_looks_unknown(asked: Asked) -> None:
+    """Another tenant's decision and session cannot be told from invented ones."""
+    decision = next(one for one in chosen(asked.records, kind="decision", tenant="other"))
+    client = asked.clients["default"]
+
+    with pytest.raises(NotFoundError) as foreign:
+        client.get_record(decision["id"])
+    with pytest.raises(NotFoundError) as invented:
+        client.get_record("dec_0")
+    with pytest.raises(NotFoundError):
+        client.list_approvals(session_id=decision["session_id"])
+
+    assert str(foreign.value).replace(decision["id"], "dec_0") == str(invented.value)
+    assert decision == json.loads(asked.clients["other"].get_record(decision["id"]).record_json)
+
+
+def test_a_backlog_is_read_in_pieces(tmp_path: Path) -> None:
+    """A server does not answer from half of the record, and each question brings the index on."""
+    write_incident(tmp_path, 2000)
+    auditor = Auditor(tmp_path, most_bytes=400_000)
+    percents: list[str] = []
+    while len(percents) < 100:
+        try:
+            search = auditor.search()
+            break
+        except UnavailableError as error:
+            percents.append(str(error))
+    found = [one.record() for one in search.all(Filter())]
+    auditor.close()
+
+    assert "the index of the record is being built: " in percents[0]
+    assert sorted(set(percents)) == sorted(percents)
+    assert everything(tmp_path) == found

@@ -1,0 +1,176 @@
+"""The queue between decisions and a receiver: bounded, counted, never in the way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from pdp.telemetry.pipeline import Flow, Pipeline, QueueSettings
+from pdp.telemetry.wire import Span, source, span
+from pdp.testing.waiting import wait_until
+
+SOURCE = source({"service.name": "pdp"}, "pdp", "1")
+
+
+class Receiver:
+    """Takes requests, or says what `problems` hold; while `held` is unset, sending waits."""
+
+    def __init__(self) -> None:
+        self.arrived: list[list[str]] = []
+        self.problems: list[str] = []
+        self.held = Event()
+        self.held.set()
+        self.busy = Event()
+        self.hurried = self.closed = False
+
+    def send(self, request: bytes) -> str:
+        """Take a request."""
+        self.busy.set()
+        self.held.wait()
+        if self.closed:
+            return "closed"
+        if self.problems:
+            return self.problems.pop(0)
+        (resource,) = ExportTraceServiceRequest.FromString(request).resource_spans
+        self.arrived.append([one.name for one in resource.scope_spans[0].spans])
+        return ""
+
+    def hurry(self) -> None:
+        """Take note."""
+        self.hurried = True
+
+    def close(self) -> None:
+        """Let go of what waits."""
+        self.closed = True
+        self.held.set()
+
+
+def _encoded(name: str) -> bytes:
+    return span(Span(name=name, trace_id="a" * 32, span_id="b" * 16, start=1, end=2, attributes={}))
+
+
+@contextmanager
+def _pipeline(
+    receiver: Receiver, *, capacity: int = 100, batch: int = 3, delay: float = 60.0
+) -> Iterator[Pipeline[str]]:
+    settings = QueueSettings(capacity=capacity, batch=batch, delay=delay)
+    pipeline = Pipeline("spans", _encoded, SOURCE, receiver, settings)
+    try:
+        yield pipeline
+    finally:
+        pipeline.shut_down(timeout=10.0)
+
+
+def test_a_full_batch_goes_at_once() -> None:
+    """What fills a batch is sent together, in order; the rest waits."""
+    receiver = Receiver()
+
+    with _pipeline(receiver) as pipeline:
+        for number in range(5):
+            pipeline.put(str(number))
+
+        wait_until(lambda: len(receiver.arrived) == 1)
+        assert [["0", "1", "2"]] == receiver.arrived
+
+
+def test_what_is_left_goes_after_the_delay() -> None:
+    """A batch that does not fill up is sent when its time has come."""
+    receiver = Receiver()
+
+    with _pipeline(receiver, delay=0.05) as pipeline:
+        pipeline.put("a")
+
+        wait_until(lambda: receiver.arrived == [["a"]])
+
+
+def test_shutting_down_sends_what_waits() -> None:
+    """Nothing that waits is lost at the end, and the sender is told to hurry."""
+    receiver = Receiver()
+
+    with _pipeline(receiver) as pipeline:
+        pipeline.put("a")
+        pipeline.put("b")
+        assert pipeline.shut_down(timeout=10.0)
+
+    assert [["a", "b"]] == receiver.arrived
+    assert receiver.hurried
+
+
+def test_a_full_queue_drops_what_comes_and_counts_it() -> None:
+    """While the receiver hangs, the queue fills to its bound and no further, and the rest is counted."""
+    receiver = Receiver()
+    receiver.held.clear()
+
+    with _pipeline(receiver, capacity=4, batch=2) as pipeline:
+        for number in range(2):
+            pipeline.put(str(number))
+        receiver.busy.wait(10.0)
+        for number in range(2, 20):
+            pipeline.put(str(number))
+
+        flow = pipeline.flow()
+        assert flow.queued == flow.capacity == 4
+        assert {"queue_full": 14} == flow.processed
+        receiver.held.set()
+
+
+def test_what_is_not_taken_is_counted_by_reason() -> None:
+    """A batch that the receiver does not take is gone and counted."""
+    receiver = Receiver()
+    receiver.problems = ["UNAVAILABLE"]
+
+    with _pipeline(receiver) as pipeline:
+        for number in range(4):
+            pipeline.put(str(number))
+        wait_until(lambda: pipeline.flow().queued == 1)
+        pipeline.shut_down(timeout=10.0)
+
+    assert {"": 1, "UNAVAILABLE": 3} == pipeline.flow().exported
+    assert {"": 4} == pipeline.flow().processed
+
+
+def test_shutting_down_gives_up_on_a_hanging_receiver() -> None:
+    """A receiver that never answers cannot hold the process back; what was lost with it is counted."""
+    receiver = Receiver()
+    receiver.held.clear()
+
+    with _pipeline(receiver, batch=2) as pipeline:
+        for number in range(5):
+            pipeline.put(str(number))
+        receiver.busy.wait(10.0)
+
+        assert not pipeline.shut_down(timeout=0.05)
+
+    assert receiver.closed
+    assert (
+        Flow(queued=0, capacity=100, processed={"": 2, "already_shutdown": 3}, exported={"closed": 2})
+        == pipeline.flow()
+    )
+
+
+def test_what_comes_after_the_end_is_counted() -> None:
+    """Putting something down never raises, not even at the end."""
+    with _pipeline(Receiver()) as pipeline:
+        pipeline.shut_down(timeout=10.0)
+
+        pipeline.put("late")
+
+    assert {"already_shutdown": 1} == pipeline.flow().processed
+
+
+def test_a_receiver_that_is_away_is_mentioned_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The process's log says when it begins and when it is over, and nothing in between."""
+    receiver = Receiver()
+    receiver.problems = ["UNAVAILABLE", "timeout", "UNAVAILABLE"]
+
+    with caplog.at_level(logging.WARNING, "pdp.telemetry"), _pipeline(receiver, batch=1) as pipeline:
+        for number in range(6):
+            pipeline.put(str(number))
+        wait_until(lambda: len(receiver.arrived) > 1)
+
+    assert ["spans are not sent: UNAVAILABLE", "spans are sent again"] == caplog.messages
