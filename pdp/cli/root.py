@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Place] = {
     "authorize": Place("pdp.cli.authorize", "Ask whether a tool call may go ahead."),
     "session": Place("pdp.cli.session", "Request, approve, show and end sessions."),
     "tools": Place("pdp.cli.tools", "Import, list and compare the tools that policies are about."),
+    "new": Place("pdp.cli.new", "Begin a policy folder."),
     "test": Place("pdp.cli.test", "Run the tests of a policy folder."),
     "check": Place("pdp.cli.bundle", "Check a policy folder."),
     "diff": Place("pdp.cli.diff", "Compare two bundles: policies, and decisions."),

@@ -1,0 +1,127 @@
+"""Make the files of a new bundle for one tool server: policies to begin with, and tests that they pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from pdp.errors import BundleError, InvalidArgumentsError, Problem
+from pdp.policy.catalogue import Tool, load_catalogue, tool_definitions
+from pdp.policy.importing import catalogue_file, propose_overlay
+from pdp.policy.parameters import Parameter, RecordType, StringType
+
+EXAMPLE_SERVER = "notes"
+
+_CALLS = {"read_only": "read", "mutating": "change", "destructive": "destroy"}
+# Tried in this order for a required parameter.
+_SAMPLES: tuple[Any, ...] = ("example", 1, True, ["example"], [], {})
+
+
+def example_definitions() -> Sequence[Mapping[str, Any]]:
+    """Return the tools of a server that exists in examples only."""
+    return tool_definitions(_template("notes.tools.json").encode("utf-8"))
+
+
+def scaffold(server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """Return the files of a new bundle: a path to its content.
+
+    Permits, guardrails and tests are there for the risk groups that the server has tools of. Raise `BundleError` when
+    the definitions are none that a catalogue takes, or the server's name is one of the bundle's own files.
+    """
+    stem = server.lower()
+    if stem in ("guardrails", "sessions"):
+        raise BundleError((Problem("", 0, f"the server `{server}` would have the file of `{stem}.cedar`; rename it"),))
+    catalogue = {
+        f"tools/{server}.json": catalogue_file(definitions),
+        f"tools/{server}.yaml": propose_overlay(server, definitions).encode("utf-8"),
+    }
+    tools = [tool for _, tool in sorted(load_catalogue(catalogue).tools.items())]
+    if not tools:
+        raise BundleError((Problem("", 0, f"the server `{server}` has no tools"),))
+    risks: set[str] = {tool.risk for tool in tools}
+    words = {"server": server, "stem": stem, "changing": _changing(risks)}
+    texts = {
+        "README.md": _filled(["README.md"], words),
+        "bundle.yaml": _filled(["bundle.yaml"], words),
+        "schema.cedarschema": _filled(["schema.cedarschema"], words),
+        "directory.yaml": _filled(["directory.yaml"], words),
+        "sessions.cedar": _filled(["sessions.cedar"], words),
+        "guardrails.cedar": _filled(_guardrails(risks), words),
+        f"{stem}.cedar": _filled(_permits(risks), words),
+        f"tests/{stem}_test.yaml": _tests(tools, words),
+    }
+    return {**{name: text.encode("utf-8") for name, text in texts.items()}, **catalogue}
+
+
+def _permits(risks: set[str]) -> list[str]:
+    read = ["permit_read.cedar"] * ("read_only" in risks)
+    return ["permits.cedar", *read, *["permit_change.cedar"] * bool(risks - {"read_only"})]
+
+
+def _guardrails(risks: set[str]) -> list[str]:
+    # A policy about a risk group without tools could never match, and strict validation refuses it.
+    destructive = ["guardrail_destructive.cedar"] * ("destructive" in risks)
+    return ["guardrails.cedar", *destructive, *["guardrail_tainted.cedar"] * bool(risks - {"read_only"})]
+
+
+def _changing(risks: set[str]) -> str:
+    groups = [f'Action::"{risk}"' for risk in ("mutating", "destructive") if risk in risks]
+    return groups[0] if len(groups) == 1 else f"[{', '.join(groups)}]"
+
+
+def _tests(tools: Iterable[Tool], words: Mapping[str, str]) -> str:
+    """Write the test file: a call of the first tool of each risk group whose arguments can be made up."""
+    calls: dict[str, str] = {}
+    for tool in tools:
+        if tool.risk not in calls and (arguments := sample_arguments(tool.input)) is not None:
+            # JSON is YAML.
+            call = f"{{tool: {json.dumps(tool.action)}, arguments: {json.dumps(arguments)}}}"
+            calls[tool.risk] = f"  {_CALLS[tool.risk]}: {call}"
+    groups = [risk for risk in _CALLS if risk in calls]
+    parts = ["test.yaml", *["test_states.yaml"] * bool(groups), *(f"test_{risk}.yaml" for risk in groups)]
+    listed = "\n" + "\n".join(calls[risk] for risk in groups) if groups else " {}"
+    first = _CALLS[groups[0]] if groups else ""
+    return _filled(parts, {**words, "calls": listed, "first": first})
+
+
+def sample_arguments(parameters: RecordType) -> dict[str, Any] | None:
+    """Return arguments that a tool takes, with its required parameters only; None when none come to mind."""
+    arguments = {}
+    for parameter in parameters.parameters:
+        if parameter.required:
+            found = [value for value in _candidates(parameter) if _fits(parameter, value)]
+            if not found:
+                return None
+            arguments[parameter.name] = found[0]
+    return arguments
+
+
+def _candidates(parameter: Parameter) -> Iterable[Any]:
+    kind = parameter.type
+    if isinstance(kind, StringType) and kind.allowed:
+        return sorted(kind.allowed)
+    if isinstance(kind, RecordType):
+        nested = sample_arguments(kind)
+        return () if nested is None else (nested,)
+    return _SAMPLES
+
+
+def _fits(parameter: Parameter, value: object) -> bool:
+    try:
+        RecordType(parameters=(parameter,)).convert({parameter.name: value})
+    except InvalidArgumentsError:
+        return False
+    return True
+
+
+def _filled(names: Sequence[str], words: Mapping[str, str]) -> str:
+    text = "".join(map(_template, names))
+    for name, word in words.items():
+        text = text.replace("{{" + name + "}}", word)
+    return text
+
+
+def _template(name: str) -> str:
+    return files("pdp.workbench").joinpath("templates", name).read_text(encoding="utf-8")

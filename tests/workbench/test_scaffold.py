@@ -1,0 +1,138 @@
+"""`pdp new`: what it writes passes the check and its own tests, whatever tools the server has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from pdp.cli.root import root
+from pdp.errors import BundleError
+from pdp.limits import DEFAULT_LIMITS
+from pdp.policy.bundle import load_bundle
+from pdp.policy.catalogue import load_catalogue, tool_definitions
+from pdp.policy.contents import belongs
+from pdp.testing.bundles import compile_here, tool
+from pdp.workbench.reading import read_suite
+from pdp.workbench.runner import Report, run
+from pdp.workbench.scaffold import example_definitions, sample_arguments, scaffold
+
+READ = tool("read", {"kind": {"type": "string", "enum": ["b", "a"]}}, ["kind"], annotations={"readOnlyHint": True})
+WRITE = tool("write", {"n": {"type": "integer"}}, ["n"], annotations={"destructiveHint": False})
+WIPE = tool("wipe", {"ids": {"type": "array", "items": {"type": "integer"}}}, ["ids"])
+
+
+def made_and_run(server: str, definitions: Sequence[Mapping[str, Any]]) -> Report:
+    """Make a bundle, load it, and run its own tests."""
+    files = scaffold(server, definitions)
+    bundle = load_bundle({n: text for n, text in files.items() if belongs(n)}, DEFAULT_LIMITS, compile_here)
+    suites = [read_suite(name, text) for name, text in files.items() if name.startswith("tests/")]
+    return run(bundle, suites)
+
+
+@pytest.mark.parametrize(
+    ("server", "definitions", "cases"),
+    [
+        ("notes", example_definitions(), 15),
+        ("all", [READ, WRITE, WIPE], 15),
+        ("reads", [READ], 11),
+        ("Writes.Only", [WRITE], 11),
+        ("wipes", [WIPE], 11),
+        ("no_samples", [tool("x", {"n": {"type": "string", "enum": []}}, ["n"])], 6),
+    ],
+)
+def test_new_bundle_passes_its_tests(server: str, definitions: Sequence[Mapping[str, Any]], cases: int) -> None:
+    """Policies and tests are there for the risk groups that the server has, and fit together."""
+    report = made_and_run(server, definitions)
+
+    assert [] == [(result.case.name, result.problems) for result in report.failed]
+    assert cases == len(report.results)
+
+
+@pytest.mark.parametrize("name", ["github-mcp-server", "mcp-server-git", "mcp-server-fetch", "server-filesystem"])
+def test_new_bundle_for_a_real_server_passes_its_tests(test_data: Path, name: str) -> None:
+    """Real tool lists lead to bundles that load and pass."""
+    definitions = tool_definitions((test_data / "mcp-tools" / f"{name}.tools.json").read_bytes())
+
+    assert [] == [(result.case.name, result.problems) for result in made_and_run(name, definitions).failed]
+
+
+def test_arguments_are_made_up_for_required_parameters() -> None:
+    """The first value that the tool's own schema takes, of each required parameter and of no other."""
+    properties = {
+        "s": {"type": "string"},
+        "e": {"type": "string", "enum": ["z", "y"]},
+        "n": {"type": "integer"},
+        "b": {"type": "boolean"},
+        "l": {"type": "array", "items": {"type": "integer"}},
+        "o": {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"]},
+        "unasked": {"type": "string"},
+    }
+    listed = {"tools": [tool("t", properties, ["s", "e", "n", "b", "l", "o"])]}
+    catalogue = load_catalogue({"tools/a.json": json.dumps(listed).encode()})
+
+    assert {"s": "example", "e": "y", "n": 1, "b": True, "l": [], "o": {"x": True}} == sample_arguments(
+        catalogue.tools["a/t"].input
+    )
+
+
+@pytest.mark.parametrize(
+    ("server", "definitions", "said"),
+    [
+        ("Sessions", [READ], "the server `Sessions` would have the file of `sessions.cedar`; rename it"),
+        ("empty", [], "the server `empty` has no tools"),
+    ],
+)
+def test_server_without_a_bundle_is_named(server: str, definitions: Sequence[Mapping[str, Any]], said: str) -> None:
+    """What no bundle can be made for is said before anything is written."""
+    with pytest.raises(BundleError) as caught:
+        scaffold(server, definitions)
+
+    assert said == str(caught.value)
+
+
+@pytest.mark.parametrize("words", [(), ("--server", "git", "--tools", "git.json")])
+def test_command_writes_what_check_and_test_accept(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project_root: Path
+) -> None:
+    """`pdp new`, `pdp check` without a warning, `pdp test`: one after the other."""
+    monkeypatch.chdir(tmp_path)
+    Path("git.json").write_bytes((project_root / "tests" / "fixtures" / "git.tools.json").read_bytes())
+    runner = CliRunner()
+
+    made = runner.invoke(root, ["new", "mine", *words], prog_name="pdp")
+    checked = runner.invoke(root, ["check", "mine"], prog_name="pdp")
+    passed = runner.invoke(root, ["test", "mine"], prog_name="pdp")
+
+    assert (0, 0, 0) == (made.exit_code, checked.exit_code, passed.exit_code)
+    assert "pdp test mine" in made.output
+    assert 1 == len(checked.output.splitlines())
+
+
+def test_folder_that_holds_something_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with anything in it, or a file, is never written into; an empty folder is."""
+    monkeypatch.chdir(tmp_path)
+    Path("full").mkdir()
+    Path("full/note").write_text("", encoding="utf-8")
+    Path("empty").mkdir()
+
+    codes = [
+        CliRunner().invoke(root, ["new", name], prog_name="pdp").exit_code for name in ("full", "full/note", "empty")
+    ]
+
+    assert [2, 2, 0] == codes
+    assert ["note"] == [path.name for path in Path("full").iterdir()]
+
+
+def test_server_and_tools_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server without its tools, or tools without a name, make no bundle."""
+    monkeypatch.chdir(tmp_path)
+
+    done = CliRunner().invoke(root, ["new", "mine", "--server", "git"], prog_name="pdp")
+
+    assert 2 == done.exit_code
+    assert not Path("mine").exists()
