@@ -17,13 +17,15 @@ _NEAREST = 3
 class SessionExplanation:
     """What the policies make of a call for one session of the chain.
 
-    `policies` holds every policy whose action scope can match, in the order of their files; it is empty when the
-    question does not fit the schema.
+    `policies` holds the policies whose action scope can match, in the order of their files; it is empty when the
+    question does not fit the schema. `left_out` is how many more there are: of very many, only some are looked at,
+    those that decided among them.
     """
 
     session: Session
     ruling: Ruling
     policies: tuple[PolicyResult, ...]
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

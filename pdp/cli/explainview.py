@@ -69,6 +69,8 @@ def _print_session(session: SessionExplanation, *, asked: bool) -> None:
     click.echo(visible(f"{name}, {session.user} with {session.agent}: {would}{said}"))
     for policy in _sorted(session):
         _print_policy(policy)
+    if session.policies_left_out:
+        click.echo(f"{session.policies_left_out} more policies were not looked at")
 
 
 def _sorted(session: SessionExplanation) -> list[PolicyExplanation]:
@@ -107,6 +109,7 @@ def _plain_session(session: SessionExplanation) -> dict[str, Any]:
         "outcome": _outcome(session.outcome),
         "basis": _basis(session.basis),
         "nearest_permits": list(session.nearest_permits),
+        "policies_left_out": session.policies_left_out,
         "policies": [_plain_policy(policy) for policy in session.policies],
     }
 

@@ -21,6 +21,8 @@ from pdp.policy.safety import Token, tokens
 
 # The engine holds the interpreter lock while it evaluates, so it is asked about so many pieces at once.
 _PROBES_AT_ONCE = 500
+# A string in a policy may be as long as its file.
+_TEXT_CHARACTERS = 400
 
 _SCOPE = ("principal", "action", "resource")
 _SEPARATORS = {"when": "&&", "unless": "||"}
@@ -40,7 +42,8 @@ class Condition:
     """One thing that must hold for a policy to match, and where it stands in its file.
 
     `kind` is `principal`, `action` or `resource` for the scope, else the clause: of an `unless`, `text` is what must
-    not be. `text` is on one line, without comments. Lines and columns count from 1; `end_column` is the last one's.
+    not be. `text` is on one line, without comments, and cut when it is very long. Lines and columns count from 1;
+    `end_column` is the last one's.
     """
 
     kind: str
@@ -274,7 +277,8 @@ class _Splitter:
             text = " ".join(token.text.splitlines())  # a string may hold line breaks
             words += [" ", text] if token.start > end else [text]
             end = token.start + len(token.text)
-        return "".join(words)
+        text = "".join(words)
+        return text if len(text) <= _TEXT_CHARACTERS else text[: _TEXT_CHARACTERS - 1] + "…"
 
 
 def _pairs(found: Sequence[Token]) -> dict[int, int]:

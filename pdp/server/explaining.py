@@ -105,6 +105,7 @@ def _session(one: SessionExplanation) -> explanations.SessionExplanation:
         nearest_permits=[result.policy.id for result in nearest_permits(one.policies)]
         if one.ruling.basis is Basis.DEFAULT_DENY
         else [],
+        policies_left_out=one.left_out,
     )
 
 

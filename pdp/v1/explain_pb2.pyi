@@ -107,7 +107,7 @@ class PolicyExplanation(_message.Message):
     def __init__(self, policy_id: _Optional[str] = ..., effect: _Optional[str] = ..., file: _Optional[str] = ..., line: _Optional[int] = ..., value: _Optional[_Union[ConditionValue, str]] = ..., error: _Optional[str] = ..., determining: _Optional[bool] = ..., conditions: _Optional[_Iterable[_Union[ConditionExplanation, _Mapping]]] = ...) -> None: ...
 
 class SessionExplanation(_message.Message):
-    __slots__ = ("session_id", "user", "agent", "outcome", "basis", "policies", "nearest_permits")
+    __slots__ = ("session_id", "user", "agent", "outcome", "basis", "policies", "nearest_permits", "policies_left_out")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +115,7 @@ class SessionExplanation(_message.Message):
     BASIS_FIELD_NUMBER: _ClassVar[int]
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     NEAREST_PERMITS_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user: str
     agent: str
@@ -122,7 +123,8 @@ class SessionExplanation(_message.Message):
     basis: _decision_pb2.Basis
     policies: _containers.RepeatedCompositeFieldContainer[PolicyExplanation]
     nearest_permits: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., policies: _Optional[_Iterable[_Union[PolicyExplanation, _Mapping]]] = ..., nearest_permits: _Optional[_Iterable[str]] = ...) -> None: ...
+    policies_left_out: int
+    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., policies: _Optional[_Iterable[_Union[PolicyExplanation, _Mapping]]] = ..., nearest_permits: _Optional[_Iterable[str]] = ..., policies_left_out: _Optional[int] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
     __slots__ = ("summary", "outcome", "basis", "refusal", "problem", "sessions", "resource_type", "resource_id", "bundle_version", "explain_time")

@@ -13,6 +13,7 @@ from pdp.errors import InvalidRequestError, NotFoundError
 from pdp.explainer import SupposedSession
 from pdp.explanation import Explanation
 from pdp.model import Basis, Call, Caller, Role
+from pdp.policy.conditions import Value
 from pdp.registrar import Selector, SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
@@ -387,3 +388,25 @@ def test_explanations_hold_no_argument(world: World) -> None:
     assert Basis.POLICY_ERROR is explanation.ruling.basis
     assert "canary" not in explanation.summary + repr(explanation)
     assert "987654321" not in explanation.summary + repr(explanation)
+
+
+def test_of_very_many_policies_some_are_looked_at(tmp_path: Path) -> None:
+    """What decided is always among them, and how many are left out is said."""
+    many = "".join(
+        f'@id("files/n{n}") permit (principal, action == Action::"files/read", resource)'
+        f" when {{ {'true' if n == 1100 else 'false'} }};\n"
+        for n in range(1200)
+    )
+    write_folder(
+        tmp_path, bundle_files(policies={"files": many}, tools={"files": TOOLS}, directory=DIRECTORY, sessions="")
+    )
+    pdp = open_embedded(tmp_path, compile_files=compile_here)
+
+    explanation = pdp.explainer.suppose(
+        SupposedSession(user="ada", agent="worker"), call("files/read", '{"path": "/x"}'), AUTHOR, made_by="gateway"
+    )
+
+    (one,) = explanation.sessions
+    assert (1000, 200) == (len(one.policies), one.left_out)
+    assert ["files/n1100"] == [result.policy.id for result in one.policies if result.value is Value.TRUE]
+    assert "allowed: `files/n1100` (files.cedar:1101) permits it" == explanation.summary

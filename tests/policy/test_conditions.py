@@ -89,6 +89,14 @@ def test_places_are_those_in_the_file() -> None:
     ]
 
 
+def test_very_long_texts_are_cut() -> None:
+    """What is shown of a condition is short, whatever string it holds; what the engine is asked is the whole."""
+    (condition,) = parts_of(source(f'permit (principal, action, resource) when {{ a == "{"x" * 5000}" }};')).conditions
+
+    assert (400, "…") == (len(condition.text), condition.text[-1])
+    assert 5000 < len(condition.probe)
+
+
 # (conditions, their values for n = 3, s = "x", without o)
 VALUES = [
     ("context.input.n == 3", [("true", "")]),
