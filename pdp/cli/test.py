@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pdp.app import compile_once
+from pdp.cli.mutation import mutation
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, visible
 from pdp.cli.root import ERROR, NO
@@ -61,6 +62,8 @@ class Choice:
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit's XML.")
 @click.option("--jobs", metavar="N", type=click.IntRange(1, 64), help="Run in N processes. [as many as pay]")
 @coverage_options
+@click.option("--mutate", is_flag=True, help="Change one thing in one policy at a time, and list what no test notices.")
+@click.option("--mutate-policy", "mutated", metavar="TEXT", multiple=True, help="Only policies whose `@id` holds TEXT.")
 @click.option("--print-schema", is_flag=True, help="Print the JSON schema of test files, for editors.")
 @json_option
 @with_settings("policies.folder")
@@ -74,6 +77,8 @@ def test(
     junit_file: str | None,
     jobs: int | None,
     coverage: CoverageWish,
+    mutate: bool,
+    mutated: tuple[str, ...],
     print_schema: bool,
     as_json: bool,
 ) -> None:
@@ -98,6 +103,10 @@ def test(
         quiet=as_json,
     )
     folder = folders[0] if folders else settings.policies.folder
+    if mutate or mutated:
+        if not mutation(Path(folder), mutated, filters, settings.limits, as_json=as_json):
+            raise click.exceptions.Exit(NO)
+        return
     bundle, suites, report = _run(folder, choice)
     why = Reasons(settings.limits)
     text = TextReport(bundle, suites, folder=folder, why=why)

@@ -12,6 +12,16 @@ from typing import Any
 Tree = Any
 
 
+def findings(policy: Tree) -> dict[str, Any]:
+    """Return everything that slices, the cache and listings go by: what is found about a policy, in one place."""
+    return {
+        "actions": action_scope(policy),
+        "resource_type": resource_type(policy),
+        "reads": reads(policy),
+        "entities": entity_uids(policy),
+    }
+
+
 def action_scope(policy: Tree) -> list[str] | None:
     """Return the ids of the actions and groups that the scope names; None means any action."""
     scope = policy["action"]

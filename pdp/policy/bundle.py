@@ -181,10 +181,10 @@ def check_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Comp
     Beyond their sizes, the files are looked at by `compile_files` alone: what nobody has checked yet may take long.
     """
     require_sizes(files, limits)
-    result = compile_files(_job(files, limits))
+    result = compile_files(compile_job(files, limits))
     if "problems" in result:
         raise BundleError(tuple(Problem(**problem) for problem in result["problems"]))
-    return [_source(policy) for policy in result["policies"]]
+    return [policy_source(policy) for policy in result["policies"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +207,7 @@ def inspect_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Co
         require_sizes(files, limits)
     except BundleError as error:
         return CheckReport(errors=error.problems)
-    result = compile_files({**_job(files, limits), "lint": True})
+    result = compile_files({**compile_job(files, limits), "lint": True})
     warnings = tuple(Problem(**problem) for problem in result["warnings"])
     if "problems" in result:
         return CheckReport(errors=tuple(Problem(**problem) for problem in result["problems"]), warnings=warnings)
@@ -216,14 +216,16 @@ def inspect_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Co
     )
 
 
-def _job(files: Mapping[str, bytes], limits: Limits) -> dict[str, Any]:
+def compile_job(files: Mapping[str, bytes], limits: Limits) -> dict[str, Any]:
+    """Return what a child process is given of a bundle whose sizes were looked at."""
     return {
         "files": {name: content.decode("utf-8", "surrogateescape") for name, content in files.items()},
         "limits": {name: getattr(limits, name) for name in Limits.__slots__},
     }
 
 
-def _source(policy: Mapping[str, Any]) -> PolicySource:
+def policy_source(policy: Mapping[str, Any]) -> PolicySource:
+    """Return a policy as a child process describes it."""
     return PolicySource(
         id=policy["id"],
         effect=policy["effect"],

@@ -25,7 +25,11 @@ MEMORY_BYTES = 4 * 1024 * 1024 * 1024
 # Policies as JSON are twice as deep as their operators; the interpreter's own limit allows about 450.
 _RECURSION = 100_000
 
-_FUNCTIONS = {"compile": ("pdp.policy.compile", "compile_bundle"), "evaluate": ("pdp.policy.evaluation", "evaluate")}
+_FUNCTIONS = {
+    "compile": ("pdp.policy.compile", "compile_bundle"),
+    "evaluate": ("pdp.policy.evaluation", "evaluate"),
+    "mutate": ("pdp.policy.mutants", "mutate_bundle"),
+}
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ import cedarpy
 
 from pdp.errors import BundleError, Problem, UnsafePolicyError
 from pdp.limits import Limits
-from pdp.policy.analysis import action_scope, entity_uids, reads, resource_type
+from pdp.policy.analysis import action_scope, findings
 from pdp.policy.contents import MANIFEST, SCHEMA, Contents, read_contents
 from pdp.policy.directory import FILE as DIRECTORY
 from pdp.policy.directory import Entity
@@ -216,10 +216,7 @@ class _Parsed:
             "line": self.part.line,
             "column": self.part.column,
             "text": self.part.text,
-            "actions": action_scope(self.tree),
-            "resource_type": resource_type(self.tree),
-            "reads": reads(self.tree),
-            "entities": entity_uids(self.tree),
+            **findings(self.tree),
         }
 
 

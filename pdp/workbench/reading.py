@@ -15,6 +15,7 @@ from pdp.policy.contents import TESTS
 from pdp.policy.directory import Directory, read_overlay
 from pdp.policy.patterns import pattern_problem
 from pdp.policy.yamltext import Section, load_section, unknown
+from pdp.workbench.equivalents import FILE as EQUIVALENTS
 from pdp.workbench.suite import NamedCall, NamedSession, Suite
 from pdp.workbench.tables import CaseReader
 from pdp.workbench.values import FieldReader, moment
@@ -45,7 +46,7 @@ def read_suites(folder: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[Suite, .
     problems: list[Problem] = []
     for path in sorted((folder / TESTS).rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        if path.suffix not in (".yaml", ".yml") or not path.is_file() or name == f"{TESTS}/{EQUIVALENTS}":
             continue
         try:
             suites.append(read_suite(name, _content(path, name, limits)))
