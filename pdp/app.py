@@ -24,8 +24,7 @@ from pdp.policy.bundle import Compile
 from pdp.policy.child import PolicyChild, run_once
 from pdp.policy.delivery import BundleSource
 from pdp.policy.signing import Trust
-from pdp.policy.source import FolderWatch
-from pdp.policy.sources import FolderSource, source_at
+from pdp.policy.sources import source_at
 from pdp.registrar import Registrar
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionStore
@@ -130,6 +129,7 @@ class App:
         from pdp.server.authentication import CALLERS_FILE, TokenAuthenticator  # noqa: PLC0415 - see above
         from pdp.server.listener import Listener, TLSFiles  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
+        from pdp.sourcing import sourcing_of, trust_of  # noqa: PLC0415 - see above
         from pdp.telemetry import TelemetrySettings, build_telemetry  # noqa: PLC0415 - see above
 
         data, key = Path(settings.data_dir), record_key(Path(settings.data_dir))
@@ -158,8 +158,9 @@ class App:
             sessions = _open_store(settings)
             self._opened.callback(sessions.close)
             telemetry.watch_sessions(sessions.count_by_state)
+            sourcing = sourcing_of(settings)
             self.embedded = open_embedded(
-                FolderSource(Path(settings.policies.folder), settings.limits),
+                sourcing.source,
                 sessions=sessions,
                 clock=time,
                 observer=watchers,
@@ -167,8 +168,10 @@ class App:
                 cache=DecisionCache(size=settings.cache.size, max_ttl=settings.cache.max_ttl),
                 limits=settings.limits,
                 trusted_attributes=frozenset(settings.sessions.trusted_attributes),
+                trust=trust_of(settings),
+                never_older=settings.policies.never_older,
             )
-            follower = BundleFollower(self.embedded.keeper, f"policy folder `{settings.policies.folder}`")
+            follower = BundleFollower(self.embedded.keeper, sourcing.place)
             follower.began()
             self._authenticator = TokenAuthenticator(data / CALLERS_FILE)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
@@ -199,7 +202,7 @@ class App:
                 call_threads=settings.server.threads,
             )
             if settings.policies.watch:
-                watch = FolderWatch(Path(settings.policies.folder), follower.follow)
+                watch = sourcing.watch(follower.follow)
                 watch.start()
                 self._opened.callback(watch.stop)
             self._beat(lambda: sessions.touch(wall_at=time.now().wall_at))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from pdp.errors import BundleError, ConfigurationError
 from pdp.limits import DEFAULT_LIMITS, Limits
@@ -68,8 +69,18 @@ class PolicySettings:
     """Where the policies live."""
 
     folder: str = _setting("policies", "the folder of the bundle")
-    watch: bool = _setting(default=True, text="load the folder when its files change")
+    file: str = _setting("", "a packed bundle to serve instead of a folder")
+    url: str = _setting("", "the https URL of a packed bundle to serve instead of a folder; http on loopback only")
+    url_token_file: str = _setting("", "file of the bearer token to present to the URL")
+    url_ca_file: str = _setting("", "PEM file of the root certificates to trust at the URL; empty means the system's")
+    poll_seconds: float = _setting(30.0, "seconds between two looks at the URL", minimum=0.1)
+    watch: bool = _setting(default=True, text="load the folder or file when it changes, and look at the URL again")
     kept: int = _setting(10, "bundles that are kept to be activated again", minimum=1)
+    require_signature: bool = _setting(default=False, text="take only bundles that one of the public keys has signed")
+    public_keys: str = _setting("", "PEM file of the Ed25519 public keys that may sign; several may stand in it")
+    never_older: bool = _setting(
+        default=False, text="take by itself only bundles with a higher signed number than any that was active"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,8 +384,7 @@ def _contradictions(settings: Settings) -> Iterable[str]:
     yield from _address_problems(server)
     if not settings.data_dir:
         yield "`data_dir` must not be empty"
-    if not settings.policies.folder:
-        yield "`policies.folder` must not be empty"
+    yield from _policies_problems(settings.policies)
 
 
 def _address_problems(server: ServerSettings) -> Iterable[str]:
@@ -388,6 +398,41 @@ def _address_problems(server: ServerSettings) -> Iterable[str]:
             f"`server.address` {_quoted(server.address)} can be reached by others and needs TLS: "
             "set `server.tls_certificate` and `server.tls_key`"
         )
+
+
+def _policies_problems(policies: PolicySettings) -> Iterable[str]:
+    if not policies.folder:
+        yield "`policies.folder` must not be empty"
+    if policies.file and policies.url:
+        yield "`policies.file` and `policies.url` cannot both be set"
+    if policies.url:
+        yield from _url_problems(policies.url)
+    for name in ("url_token_file", "url_ca_file"):
+        if getattr(policies, name) and not policies.url:
+            yield f"`policies.{name}` needs `policies.url`"
+    if policies.require_signature:
+        if not policies.public_keys:
+            yield "`policies.require_signature` needs `policies.public_keys`"
+        if not policies.file and not policies.url:
+            yield "`policies.require_signature` needs `policies.file` or `policies.url`: a folder is never signed"
+    elif policies.never_older:
+        yield "`policies.never_older` needs `policies.require_signature`: the number is signed with the bundle"
+
+
+def _url_problems(url: str) -> Iterable[str]:
+    try:
+        parts = urlsplit(url)
+        sound = bool(parts.hostname) and url.isascii() and " " not in url and parts.port != 0 and not parts.fragment
+    except ValueError:
+        sound = False
+    if not sound:
+        yield f"`policies.url` must be a URL, not {_quoted(url)}"
+    elif parts.username is not None or parts.password is not None:
+        yield "`policies.url` must not hold a user or a password; use `policies.url_token_file`"
+    elif parts.scheme not in ("https", "http"):
+        yield f"`policies.url` must begin with `https://`, not {_quoted(url)}"
+    elif parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        yield f"`policies.url` {_quoted(url)} is reached over the network and needs `https://`"
 
 
 def _is_loopback(host: str) -> bool:

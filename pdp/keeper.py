@@ -139,7 +139,9 @@ class BundleKeeper:
         with self._following:
             try:
                 with self._telling():
-                    self._begin(self._source.read(), by)
+                    delivery = self._source.read()
+                    self._begin(delivery, by)
+                    self._settle(_Seen.of(delivery))
             except PDPError:
                 if self._go_on():
                     return
@@ -147,6 +149,7 @@ class BundleKeeper:
                 if last_good is None:
                     raise
                 self._begin(last_good, by)
+                self._seen = _Seen.of(last_good)
 
     def follow(self) -> None:
         """Take what the source holds now, if it may be taken without anybody's word.
@@ -215,7 +218,6 @@ class BundleKeeper:
         if self._take(delivery, by) is None and not self._go_on():
             # What is active may not run here, say since signatures are required: then there is nothing to keep.
             self._activate(delivery, by)
-        self._settle(_Seen.of(delivery))
 
     def _go_on(self) -> bool:
         """Load the active bundle of the store; say whether there is one that may run here."""
@@ -253,7 +255,8 @@ class BundleKeeper:
     def _require_newer(self, delivery: Delivery) -> None:
         if not self._never_older:
             return
-        number = delivery.signature.number if delivery.signature and self._trust.signer_of(delivery) else 0
+        signer = self._trust.signer_of(delivery)
+        number = delivery.signature.number if delivery.signature and signer else 0
         highest = self._sessions.bundle_past(delivery.version).highest_number
         if number <= highest:
             problem = (

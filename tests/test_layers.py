@@ -46,6 +46,7 @@ LAYERS = [
     ("pdp.server", 3, "server"),
     ("pdp.client", 3, "client"),
     ("pdp.config", 4, "assembly"),
+    ("pdp.sourcing", 4, "assembly"),
     ("pdp.app", 4, "assembly"),
     ("pdp.workbench", 5, "workbench"),
     ("pdp.cli", 6, "cli"),

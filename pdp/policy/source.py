@@ -1,4 +1,4 @@
-"""Watch a policy folder: take a change only when it has settled."""
+"""Watch where bundles come from: take a change only when it has settled, and ask a URL now and then."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Signature = tuple[tuple[str, int, int], ...]
 SETTLE_SECONDS = 0.5
 
 
-def signature(folder: Path) -> Signature:
-    """Return what tells one state of a bundle's files from another: names, sizes and times. Never raises."""
+def signature(place: Path) -> Signature:
+    """Return what tells one state of a folder or a packed file from another: names, sizes and times. Never raises."""
     found = []
     try:
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder).as_posix()
-            if belongs(name):
+        for path in [place] if place.is_file() else sorted(place.rglob("*")):
+            name = path.relative_to(place).as_posix()
+            if belongs(name) or path == place:
                 status = path.stat()
                 found.append((name, status.st_size, status.st_mtime_ns))
     except OSError:
@@ -49,7 +49,7 @@ class Settling:
 class FolderWatch:
     """A thread that calls `changed` when a settled change has been seen, again and again until it returns True.
 
-    Errors are `changed`'s business.
+    Watches a folder, or a packed file. Errors are `changed`'s business.
     """
 
     def __init__(self, folder: Path, changed: Callable[[], bool], interval: float = SETTLE_SECONDS) -> None:
@@ -74,3 +74,28 @@ class FolderWatch:
         while not self._stopping.wait(self._interval):
             if self._settling.settled(signature(self._folder)) and not self._changed():
                 self._settling = Settling(())
+
+
+class PollWatch:
+    """A thread that calls `ask` every `interval` seconds. Errors are `ask`'s business; `abort` ends a call of it."""
+
+    def __init__(self, ask: Callable[[], object], interval: float, *, abort: Callable[[], None]) -> None:
+        self._ask = ask
+        self._interval = interval
+        self._abort = abort
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pdp-policy-poll", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop asking, and wait until the thread has ended."""
+        self._stopping.set()
+        self._abort()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval):
+            self._ask()

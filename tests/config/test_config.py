@@ -47,6 +47,8 @@ def another_value(name: str) -> Any:
     setting = config._known()[name]
     if name == "server.address":
         return "127.0.0.1:7"
+    if name == "policies.url":
+        return "https://policies.example/b"
     if get_origin(setting.kind) is Literal:
         return get_args(setting.kind)[-1]
     if get_origin(setting.kind) is tuple:
@@ -54,6 +56,16 @@ def another_value(name: str) -> Any:
     if setting.kind is str:
         return "other"
     return not setting.default if setting.kind is bool else setting.default + 1
+
+
+# What must be set as well.
+_SIGNED: dict[str, Any] = {"policies.file": "b", "policies.public_keys": "k"}
+COMPANIONS: dict[str, dict[str, Any]] = {
+    "policies.url_token_file": {"policies.url": "https://policies.example/b"},
+    "policies.url_ca_file": {"policies.url": "https://policies.example/b"},
+    "policies.require_signature": _SIGNED,
+    "policies.never_older": {**_SIGNED, "policies.require_signature": True},
+}
 
 
 def written(value: Any) -> str:
@@ -91,17 +103,18 @@ def test_later_source_wins(file: str | None, variable: str | None, flag: str | N
 def test_every_setting_has_three_spellings(name: str) -> None:
     """Every setting can be set in the file, in the environment and by a flag, to the same effect."""
     value = another_value(name)
-    extra = {other: text for other, text in TLS.items() if name in TLS and other != name}
+    extra = {other: text for other, text in TLS.items() if name in TLS and other != name} | COMPANIONS.get(name, {})
     section, _, key = name.rpartition(".")
     tree = {key: list(value) if isinstance(value, tuple) else value}
     if section:
         tree = {section: tree | {other.rpartition(".")[2]: text for other, text in extra.items()}}
     Path("in_file.yaml").write_text(json.dumps(tree), encoding="utf-8")
-    variables = {environment_name(one): text for one, text in {name: written(value), **extra}.items()}
+    texts = {one: written(chosen) for one, chosen in {name: value, **extra}.items()}
+    variables = {environment_name(one): text for one, text in texts.items()}
 
     in_file = load(environ={}, file="in_file.yaml")
     in_environment = load(environ=variables)
-    by_flag = load(environ={}, flags={name: written(value), **extra})
+    by_flag = load(environ={}, flags=texts)
 
     assert value != value_of(Settings(), name)
     assert [value] * 3 == [value_of(settings, name) for settings in (in_file, in_environment, by_flag)]
@@ -242,11 +255,45 @@ def test_all_problems_are_reported_together() -> None:
         ({"server.address": "h:65536"}, "`server.address` must be `host:port` or `unix:PATH`, not `h:65536`"),
         ({"data_dir": ""}, "`data_dir` must not be empty"),
         ({"policies.folder": ""}, "`policies.folder` must not be empty"),
+        ({"policies.file": "f", "policies.url": "https://h/"}, "`policies.file` and `policies.url` cannot both be set"),
+        ({"policies.url_ca_file": "f"}, "`policies.url_ca_file` needs `policies.url`"),
+        ({"policies.url_token_file": "f"}, "`policies.url_token_file` needs `policies.url`"),
+        ({"policies.url": "h/b"}, "`policies.url` must be a URL, not `h/b`"),
+        ({"policies.url": "https:///b"}, "`policies.url` must be a URL, not `https:///b`"),
+        ({"policies.url": "https://h:port/"}, "`policies.url` must be a URL, not `https://h:port/`"),
+        ({"policies.url": "https://h/ä"}, "`policies.url` must be a URL, not `https://h/ä`"),
+        ({"policies.url": "ftp://h/b"}, "`policies.url` must begin with `https://`, not `ftp://h/b`"),
+        (
+            {"policies.url": "https://me:secret@h/"},
+            "`policies.url` must not hold a user or a password; use `policies.url_token_file`",
+        ),
+        (
+            {"policies.url": "http://10.0.0.1/b"},
+            "`policies.url` `http://10.0.0.1/b` is reached over the network and needs `https://`",
+        ),
+        (
+            {"policies.file": "f", "policies.require_signature": "true"},
+            "`policies.require_signature` needs `policies.public_keys`",
+        ),
+        (
+            {"policies.public_keys": "k", "policies.require_signature": "true"},
+            "`policies.require_signature` needs `policies.file` or `policies.url`: a folder is never signed",
+        ),
+        (
+            {"policies.file": "f", "policies.never_older": "true"},
+            "`policies.never_older` needs `policies.require_signature`: the number is signed with the bundle",
+        ),
     ],
 )
 def test_contradictions_are_refused(flags: dict[str, str], expected: str) -> None:
     """Settings that are right one by one may still be wrong together."""
     assert [expected] == problems(flags=flags)
+
+
+@pytest.mark.parametrize("url", ["https://policies.example/b?v=1", "http://127.0.0.1:8000/b", "http://[::1]/b"])
+def test_url_of_bundles(url: str) -> None:
+    """TLS to anywhere, and plain HTTP to this machine."""
+    assert url == load(environ={}, flags={"policies.url": url}).policies.url
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:50151", "[::]:1", "10.0.0.1:1", "pdp.example:1", "127.0.0.1.example:1"])

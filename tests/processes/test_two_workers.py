@@ -224,6 +224,21 @@ def test_no_call_after_a_bundle_change_sees_the_old_one(workers: Pair, reload: R
     assert {new} == {answer.bundle_version for answer in late if not answer.error}
 
 
+def test_a_rollback_reaches_the_other_worker(workers: Pair, reload: Reload) -> None:
+    """What one worker activates by version holds for the other at its next decision, with who did it and why."""
+    opened, before = open_session(workers[0]), workers[0].admin.get_bundle().bundle.version
+    new = reload("goes-back")
+    forbidden = answers_until_there_is_a_decision(seen_by(workers[1], opened))[-1]
+
+    workers[0].admin.activate_bundle(before, reason="it denies too much")
+    allowed = answers_until_there_is_a_decision(seen_by(workers[1], opened))[-1]
+    shown = workers[1].admin.list_bundles()[0]
+    workers[1].admin.activate_bundle(new)
+
+    assert [(new, "forbid"), (before, "permit")] == [(one.bundle_version, one.basis) for one in (forbidden, allowed)]
+    assert (before, "admin", "it denies too much") == (shown.version, shown.activated_by, shown.reason)
+
+
 def test_a_worker_that_is_behind_opens_no_session(workers: Pair, reload: Reload) -> None:
     """A worker that has not loaded the active bundle takes no request: its directory may be out of date."""
     reload("opens-no-session")

@@ -1,0 +1,82 @@
+"""Makes of the settings where bundles come from, who watches it, and whose signature is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pdp.errors import ConfigurationError
+from pdp.policy.delivery import BundleSource
+from pdp.policy.fetching import BundleURL, URLSource
+from pdp.policy.signing import Trust, read_public_keys
+from pdp.policy.source import FolderWatch, PollWatch
+from pdp.policy.sources import FolderSource, PackedFileSource
+
+if TYPE_CHECKING:
+    from pdp.config import Settings
+
+_LAST_GOOD_FILE = "last-good.bundle"
+
+
+class Watch(Protocol):
+    """Looks at a source again and again, between `start` and `stop`."""
+
+    def start(self) -> None:
+        """Begin to look."""
+        ...
+
+    def stop(self) -> None:
+        """End, and wait for that."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sourcing:
+    """A source, what it is called in the log, and what makes a watch of it from what is to be done at a change."""
+
+    source: BundleSource
+    place: str
+    watch: Callable[[Callable[[], bool]], Watch]
+
+
+def sourcing_of(settings: Settings) -> Sourcing:
+    """Return the source that the settings name: a URL, else a packed file, else a folder."""
+    policies, limits = settings.policies, settings.limits
+    if policies.url:
+        place = BundleURL(url=policies.url, ca_file=policies.url_ca_file, token_file=policies.url_token_file)
+        fetched = URLSource(place, limits, kept_at=Path(settings.data_dir) / _LAST_GOOD_FILE)
+
+        def poll(follow: Callable[[], bool]) -> Watch:
+            return PollWatch(follow, policies.poll_seconds, abort=fetched.close)
+
+        return Sourcing(source=fetched, place=f"policy URL `{place.shown}`", watch=poll)
+    if policies.file:
+        file = Path(policies.file)
+        return Sourcing(
+            source=PackedFileSource(file, limits),
+            place=f"policy file `{file}`",
+            watch=lambda follow: FolderWatch(file, follow),
+        )
+    folder = Path(policies.folder)
+    return Sourcing(
+        source=FolderSource(folder, limits),
+        place=f"policy folder `{folder}`",
+        watch=lambda follow: FolderWatch(folder, follow),
+    )
+
+
+def trust_of(settings: Settings) -> Trust:
+    """Return whose signatures are believed. Raise `ConfigurationError` when the public keys cannot be read."""
+    name = settings.policies.public_keys
+    if not name:
+        return Trust()
+    try:
+        keys = read_public_keys(Path(name).read_bytes())
+    except OSError as error:
+        problem = (error.strerror or "input or output failed").lower()
+        raise ConfigurationError(f"cannot read `policies.public_keys`: `{name}`: {problem}") from None
+    except ConfigurationError as error:
+        raise ConfigurationError(f"`policies.public_keys`: `{name}` {error}") from None
+    return Trust(keys=keys, required=settings.policies.require_signature)
