@@ -82,6 +82,7 @@ def ancestor_deny(ancestor: Session, ruling: Ruling) -> Ruling:
         resource_type=ruling.resource_type,
         resource_id=ruling.resource_id,
         log_resource=ruling.log_resource,
+        logged_arguments=ruling.logged_arguments,
         ancestor_id=ancestor.id,
         ancestor_basis=ruling.basis,
         detail=ruling.detail,

@@ -160,6 +160,7 @@ class Ruling:
     """What was found about a call: the part of a decision that may be remembered.
 
     `resource_type` and `resource_id` name what the call was mapped to; empty when it did not come to that.
+    `logged_arguments` holds what the bundle allows to be recorded of the arguments, each as name and JSON text.
     `errors` holds ids of policies that could not be evaluated. Policies and errors are sorted.
     `detail` is one line in our words, without any value of the arguments; for logs, never for agents.
     """
@@ -171,6 +172,7 @@ class Ruling:
     resource_type: str = ""
     resource_id: str = field(default="", repr=False)
     log_resource: bool = True
+    logged_arguments: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     ancestor_id: str = ""
     ancestor_basis: Basis | None = None
     detail: str = ""

@@ -20,13 +20,20 @@ from pdp.policy.catalogue import Tool
 from pdp.policy.engine import Question, datetime_value
 from pdp.policy.mapping import map_resource
 
+# A record is a line; a longer value stands in it with its length alone.
+_LOGGED_CHARACTERS = 512
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFacts:
-    """A call as policies see it: what it is mapped to, and the context but for what each session adds."""
+    """A call as policies see it: what it is mapped to, and the context but for what each session adds.
+
+    `logged` is what the bundle allows to be recorded of the arguments, each as name and JSON text.
+    """
 
     resource: tuple[str, str] = field(repr=False)
     context: Mapping[str, Any] = field(repr=False)
+    logged: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 def caller_facts(bundle: Bundle, call: Call, limits: Limits, place: str = "call.") -> Mapping[str, Any]:
@@ -51,7 +58,14 @@ def call_facts(tool: Tool, call: Call, caller_id: str, facts: Mapping[str, Any],
     return CallFacts(
         resource=resource,
         context={"input": shown, "opaque": list(opaque), "caller": {**facts, "id": caller_id}},
+        logged=tuple((name, _logged(arguments[name])) for name in tool.log if name in arguments),
     )
+
+
+def _logged(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    # Decimals are written as texts: nothing is rounded.
+    text = json.dumps(value, separators=(",", ":"), sort_keys=True, default=str)
+    return text if len(text) <= _LOGGED_CHARACTERS else f'{{"omitted_characters":{len(text)}}}'
 
 
 def question_of(session: Session, facts: CallFacts, wall_at: float) -> Question:
@@ -80,6 +94,7 @@ def rule_chain(chain: Sequence[Session], ask: Callable[[Session], Ruling], tool:
             resource_type=facts.resource[0],
             resource_id=facts.resource[1],
             log_resource=tool.log_resource,
+            logged_arguments=facts.logged,
         )
         if own is not None and not ruling.allowed:
             return ancestor_deny(session, ruling)

@@ -45,7 +45,8 @@ class Tool:
     """One tool of one server: what a call of it looks like and what it may do.
 
     `action` is `server/name`. `definition_digest` is of the whole definition; with `digest_required` a call must
-    state it. `mapping` is None when the server is the resource of every call.
+    state it. `mapping` is None when the server is the resource of every call. `log` names the parameters whose values
+    may be recorded; of all others only a keyed digest is.
     """
 
     action: str
@@ -56,6 +57,7 @@ class Tool:
     digest_required: bool
     input: RecordType
     mapping: ResourceMapping | None = None
+    log: tuple[str, ...] = ()
     title: str = ""
     description: str = ""
 
@@ -233,6 +235,7 @@ class _ServerReader:
             digest_required=overlay.digest_required,
             input=overlay.input,
             mapping=overlay.mapping,
+            log=overlay.log,
             title=_text(definition, "title") or _text(annotations, "title"),
             description=_text(definition, "description"),
         )

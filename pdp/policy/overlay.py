@@ -26,12 +26,16 @@ _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Sessio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolOverlay:
-    """What the overlay says about one tool; `risk` is None where it says nothing. `input` has the types it sets."""
+    """What the overlay says about one tool; `risk` is None where it says nothing. `input` has the types it sets.
+
+    `log` names the parameters whose values may be written to the record.
+    """
 
     input: RecordType
     risk: Risk | None = None
     digest_required: bool = False
     mapping: ResourceMapping | None = None
+    log: tuple[str, ...] = ()
 
 
 def read_overlay(top: Section, inputs: Mapping[str, RecordType]) -> tuple[dict[str, ToolOverlay], list[Problem]]:
@@ -63,14 +67,26 @@ class _OverlayReader:
     def _tool(
         self, tool: str, entry: Section, parameters: RecordType, risk: Risk | None, digest: _DigestRule | None
     ) -> ToolOverlay:
-        self.problems += entry.unknown_keys(("risk", "digest", "resource", "parameters"))
+        self.problems += entry.unknown_keys(("risk", "digest", "resource", "parameters", "log"))
         typed = self._parameters(tool, self._section(entry, "parameters"), parameters)
         return ToolOverlay(
             input=typed,
             risk=self._word(entry, "risk", RISKS) or risk,
             digest_required=(self._word(entry, "digest", get_args(_DigestRule)) or digest) == "required",
             mapping=self._mapping(tool, self._section(entry, "resource"), typed) if "resource" in entry else None,
+            log=self._log(tool, entry, parameters),
         )
+
+    def _log(self, tool: str, entry: Section, parameters: RecordType) -> tuple[str, ...]:
+        names = entry.get("log", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self._add(entry, "log", f"`{tool}`: `log` must be a list of parameters whose values may be recorded")
+            return ()
+        known = [one.name for one in parameters.parameters]
+        for name in names:
+            if name not in known:
+                self._add(entry, "log", unknown(f"parameter of `{tool}`", name, known))
+        return tuple(sorted(set(names)))
 
     def _parameters(self, tool: str, section: Section, parameters: RecordType) -> RecordType:
         names = [one.name for one in parameters.parameters]

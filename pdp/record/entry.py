@@ -127,6 +127,7 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
         to_duration=(
             f'{{"agent":{_text(decision.agent)},"ancestor_basis":"{ancestor_basis}",'
             f'"ancestor_id":{_text(ruling.ancestor_id)},"ancestors":{_texts(decision.ancestor_ids)},'
+            f"{_arguments(ruling.logged_arguments)}"
             f'"arguments_digest":{_text(keyed_digest(key, decision.arguments_digest))},"basis":"{ruling.basis.value}",'
             f'"bundle_version":{_text(decision.bundle_version)},"cache":"{decision.cache_result.value}",'
             f'"caller_id":{_text(caller.id)},"caller_kind":{_text(caller.kind)},'
@@ -147,6 +148,11 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
         to_trace_id=',"trace_id":',
         to_end=f',"user":{_text(decision.user)},"v":{VERSION}',
     )
+
+
+def _arguments(logged: tuple[tuple[str, str], ...]) -> str:
+    # The values are JSON already, of printable ASCII.
+    return f'"arguments":{{{",".join(f"{_text(name)}:{text}" for name, text in logged)}}},' if logged else ""
 
 
 def _texts(values: tuple[str, ...]) -> str:

@@ -260,6 +260,7 @@ tools:
     risk: destructive
     digest: optional
     resource: {type: "Shop::Order", id: "{owner}", canonical: {owner: lower}, log: digest}
+    log: [owner]
     parameters: {amount: {type: decimal}, note: {opaque: true}}
 """,
     ).tools
@@ -274,6 +275,7 @@ tools:
     )
     assert (first.resource_type, first.log_resource) == ("Shop::Order", False)
     assert (second.resource_type, second.log_resource) == ("Server", True)
+    assert (first.log, second.log) == (("owner",), ())
     assert map_resource(first, arguments) == ("Shop::Order", "me")
     assert first.input.convert(arguments) == (
         {"owner": "Me", "amount": {"__extn": {"fn": "decimal", "arg": "7.0"}}},
@@ -353,9 +355,18 @@ BAD_RESOURCES = [
 ]
 
 
+BAD_LOGS = [
+    ("owner", "`pay`: `log` must be a list of parameters whose values may be recorded"),
+    ("[7]", "`pay`: `log` must be a list of parameters whose values may be recorded"),
+    ("[ownr]", "unknown parameter of `pay`: `ownr`; did you mean `owner`?"),
+]
+
+
 @pytest.mark.parametrize(
     ("overlay", "problem"),
-    BAD_OVERLAYS + [(f"tools:\n  pay:\n    resource: {said}", f"3: {problem}") for said, problem in BAD_RESOURCES],
+    BAD_OVERLAYS
+    + [(f"tools:\n  pay:\n    resource: {said}", f"3: {problem}") for said, problem in BAD_RESOURCES]
+    + [(f"tools:\n  pay:\n    log: {said}", f"3: {problem}") for said, problem in BAD_LOGS],
 )
 def test_bad_overlays(overlay: str, problem: str) -> None:
     """Each mistake in an overlay is named with file and line, and with the nearest name that would be right."""
