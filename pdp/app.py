@@ -15,6 +15,7 @@ from pdp.authorizer import Authorizer
 from pdp.cache import DecisionCache
 from pdp.clock import Clock, SystemClock
 from pdp.errors import ConfigurationError, PDPError
+from pdp.expiry import ExpiryNotices
 from pdp.explainer import Explainer
 from pdp.follower import BundleFollower
 from pdp.keeper import BundleKeeper
@@ -77,7 +78,7 @@ def open_embedded(
     """
     store = sessions if sessions is not None else MemorySessionStore()
     time = clock or SystemClock()
-    watcher = observer or Observers()
+    watcher = ExpiryNotices(observer or Observers())
     keeper = BundleKeeper(
         source=source_at(Path(policies), limits) if isinstance(policies, Path | str) else policies,
         compile_files=compile_files or compile_once(),

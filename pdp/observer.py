@@ -16,9 +16,10 @@ Place = Callable[[TraceParent, Caller], tuple[str, str]]
 class Event:
     """Something that happened and is not a decision.
 
-    `kind` is one of `session.requested`, `.approved`, `.denied`, `.ended`, `.revoked`, `.narrowed`, `.recaptured`,
-    `bundle.activated`, `bundle.refused`, `call.explained`, `request.refused`, `server.started`, `server.stopped`.
-    `at` is unix seconds. `facts` holds ids and our own words only: never arguments, handles, tokens or attributes.
+    `kind` is one of `session.requested`, `.delegated`, `.approved`, `.denied`, `.ended`, `.expired`, `.revoked`,
+    `.narrowed`, `.recaptured`, `bundle.activated`, `bundle.refused`, `call.explained`, `request.refused`,
+    `server.started`, `server.stopped`. `at` is unix seconds.
+    `facts` holds ids, our own words, and a session's purpose and reason: never arguments, handles, tokens, attributes.
     """
 
     kind: str

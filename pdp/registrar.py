@@ -17,6 +17,7 @@ from pdp.errors import (
     PermissionDeniedError,
     WrongStateError,
 )
+from pdp.expiry import EXPIRED
 from pdp.gate import deny
 from pdp.ids import handle_digest, new_handle, new_session_id
 from pdp.jsontext import parse_object
@@ -122,7 +123,9 @@ class Registrar:
             )
             draft = replace(approved, epoch=1)
         self._insert(draft, bundle, now, caller)
-        self._tell("session.requested", draft, caller, now)
+        self._tell("session.requested", draft, caller, now, purpose=draft.purpose)
+        if parents:
+            self._tell("session.delegated", draft, caller, now)
         if draft.state is SessionState.ACTIVE:
             self._tell("session.approved", draft, caller, now, by=draft.approved_by)
         return self._view((draft, *parents), bundle, now), handle
@@ -425,6 +428,9 @@ class Registrar:
     def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant) -> SessionView:
         session = chain[0]
         state = state_of(session, now)
+        if state is SessionState.EXPIRED:
+            # Whoever passes events on tells of it once.
+            self._observer.event(_expiry(session, now))
         waiting = state is SessionState.REQUESTED
         scope = expansion(session, chain[1:], bundle) if waiting else session.scope
         return SessionView(
@@ -460,6 +466,18 @@ class Registrar:
                 facts=facts,
             )
         )
+
+
+def _expiry(session: Session, now: Instant) -> Event:
+    return Event(
+        kind=EXPIRED,
+        at=now.wall_at,
+        session_id=session.id,
+        user=session.user,
+        agent=session.agent,
+        tenant=session.tenant,
+        facts={"was": session.state.value, "expired_at": utc_text(session.deadline.wall_at)},
+    )
 
 
 def _require_person(caller: Caller) -> None:

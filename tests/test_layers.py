@@ -31,6 +31,7 @@ LAYERS = [
     ("pdp.record", 1, "record"),
     ("pdp.audit", 2, "audit"),
     ("pdp.gate", 2, "decision"),
+    ("pdp.expiry", 2, "decision"),
     ("pdp.ruling", 2, "decision"),
     ("pdp.explanation", 2, "decision"),
     ("pdp.explainer", 2, "decision"),

@@ -2,7 +2,7 @@
 
 from pdp.record.chain import Rotation
 from pdp.record.keys import SigningKey
-from pdp.record.log import Admission, DecisionLog, RecordStatus
+from pdp.record.log import DecisionLog, RecordStatus
 from pdp.record.reader import Located, read_records
 
-__all__ = ["Admission", "DecisionLog", "Located", "RecordStatus", "Rotation", "SigningKey", "read_records"]
+__all__ = ["DecisionLog", "Located", "RecordStatus", "Rotation", "SigningKey", "read_records"]

@@ -145,16 +145,6 @@ class DecisionLog:
         """Write an event down."""
         self._take(self._entries.event(event))
 
-    def admit(self, decision: Decision) -> Decision:
-        """Return the decision that can be answered: in `durable`, while no record can be kept, a deny.
-
-        For what comes before `decision` and should tell of the same answer, such as the trace.
-        """
-        if self._durability != "durable" or not decision.allowed or not self._problems:
-            return decision
-        with self._changed:
-            return decision if self._recovers() else withheld(decision)
-
     def tick(self) -> None:
         """Write what waits, end a segment that is old, sign and sync: what happens every `checkpoint_seconds`."""
         with self._changed:
@@ -187,9 +177,10 @@ class DecisionLog:
     def _allow(self, decision: Decision) -> Decision:
         body = self._entries.decision(decision)
         with self._changed:
-            if self._append(body) and self._commit(self._chain.generation, self._chain.seq):
+            well = not self._problems or self._recovers()
+            if well and self._append(body) and self._commit(self._chain.generation, self._chain.seq):
                 return decision
-            # What is answered is written down as well, after the allow if that was written and never came to the disk.
+            # What is answered is written down as well, if need be after an allow that never came to the disk.
             decision = withheld(decision)
             body = self._entries.decision(decision)
             if not self._append(body):
@@ -383,20 +374,6 @@ class DecisionLog:
         except OSError as error:
             reason = (error.strerror or "input or output failed").lower()
             raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {reason}") from None
-
-
-class Admission:
-    """The observer that stands before the trace, so that trace and answer tell the same of what cannot be recorded."""
-
-    def __init__(self, log: DecisionLog) -> None:
-        self._log = log
-
-    def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - the observer's signature
-        """Return the decision that can be answered."""
-        return self._log.admit(decision)
-
-    def event(self, event: Event) -> None:
-        """Do nothing."""
 
 
 def withheld(decision: Decision) -> Decision:

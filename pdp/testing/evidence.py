@@ -8,6 +8,7 @@ from typing import Any
 from pdp.model import Decision, TraceParent
 from pdp.observer import Event, Observers
 from pdp.record import DecisionLog, SigningKey, read_records
+from pdp.record.envelope import CHECKPOINT, OPENED
 from pdp.telemetry import Telemetry
 from pdp.telemetry.encoder import Item, span_of
 from pdp.telemetry.limits import AttributeLimits
@@ -52,8 +53,9 @@ class Evidence:
 
     @property
     def records(self) -> tuple[dict[str, Any], ...]:
-        """Return every line of the log so far."""
-        return tuple(located.record for located in read_records(self._log.folder))
+        """Return the record of each decision and event so far, without what the log keeps about itself."""
+        records = (located.record for located in read_records(self._log.folder))
+        return tuple(record for record in records if record["kind"] not in (CHECKPOINT, OPENED))
 
     @property
     def decision_records(self) -> tuple[dict[str, Any], ...]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from pdp.model import Basis, Decision, Outcome, TraceParent
-from pdp.observer import Event, Observers
-from pdp.record import Admission, DecisionLog, Rotation, SigningKey, read_records
+from pdp.model import Basis, Outcome, TraceParent
+from pdp.observer import Event
+from pdp.record import DecisionLog, Rotation, SigningKey, read_records
 from pdp.record.disk import Disk
 from pdp.record.keys import PublicKeys
 from pdp.record.log import QUEUE_RECORDS, Durability
@@ -52,8 +52,7 @@ class Subject:
 
     def ask(self, name: str, **changes: Any) -> str:
         """Record a decision as the server does; return the basis of what is answered."""
-        decision = Observers(Admission(self.log), self.log).decision(a_decision(id=name, **changes), NO_PARENT)
-        return decision.ruling.basis.value
+        return self.log.decision(a_decision(id=name, **changes), NO_PARENT).ruling.basis.value
 
     def told(self) -> list[str]:
         """Return `id basis` of each decision in the record, and `gap: late, lost` where some are late or lost."""
@@ -403,31 +402,13 @@ def test_all_that_waited_for_a_failed_sync_are_denied(tmp_path: Path) -> None:
     assert answers == {"record_unavailable"}
 
 
-class _Spans:
-    """An observer that keeps the basis of each decision that it is told of, as a tracer would."""
+def test_a_known_fault_leaves_no_allow_in_the_record(durable: Subject) -> None:
+    """Once it is known that the disk fails, the record holds the denies alone."""
+    durable.faults.sync = BROKEN
+    for name in ("a", "b", "c"):
+        durable.ask(name)
 
-    def __init__(self) -> None:
-        self.bases: list[str] = []
-
-    def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - the observer's signature
-        self.bases.append(decision.ruling.basis.value)
-        return decision
-
-    def event(self, event: Event) -> None:
-        """Do nothing."""
-
-
-def test_trace_and_answer_say_the_same_while_the_disk_fails(durable: Subject) -> None:
-    """Once it is known that no record can be kept, the deny is made before the span."""
-    spans = _Spans()
-    observers = Observers(Admission(durable.log), spans, durable.log)
-    durable.faults.write = FULL
-    durable.ask("a")
-
-    answered = observers.decision(a_decision(id="b"), NO_PARENT)
-
-    assert spans.bases == ["record_unavailable"]
-    assert answered.ruling.basis is Basis.RECORD_UNAVAILABLE
+    assert durable.told() == ["a permit", *(f"{name} record_unavailable" for name in ("a", "b", "c"))]
 
 
 def test_after_closing_no_allow_is_answered(durable: Subject) -> None:

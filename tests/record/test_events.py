@@ -1,0 +1,139 @@
+"""What the record holds of a session's life, beside its decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.app import Embedded, open_embedded
+from pdp.model import Call, Caller, Role
+from pdp.registrar import Selector, SessionRequest
+from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.clock import FakeClock
+from pdp.testing.evidence import Evidence
+from pdp.testing.inprocess import write_folder
+
+GATEWAY = Caller(id="gateway", kind="token", roles=frozenset({Role.PEP}))
+LEAD = Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}))
+FILES = bundle_files(
+    policies={"notes": '@id("notes/all") permit (principal, action, resource) when { true };'},
+    tools={"notes": [tool("read")]},
+    directory="users: {alice: {}}\nagents: {coder: {ceiling: [notes/*]}, helper: {ceiling: [notes/*]}}",
+)
+
+
+class Life:
+    """A PDP on the bundle above, and what it records."""
+
+    def __init__(self, embedded: Embedded, evidence: Evidence, clock: FakeClock) -> None:
+        self.registrar, self._authorizer = embedded.registrar, embedded.authorizer
+        self._evidence, self.clock = evidence, clock
+
+    def open(self, *, agent: str = "coder", parent: str = "", may_delegate: bool = False) -> tuple[str, str]:
+        """Ask for a session and have it approved unless it was delegated; return its id and its handle."""
+        wanted = SessionRequest(
+            user="alice",
+            agent=agent,
+            purpose="take notes",
+            tool_patterns=("notes/*",),
+            duration=600.0,
+            parent_handle=parent,
+            may_delegate=may_delegate,
+        )
+        view, handle = self.registrar.request(wanted, GATEWAY)
+        if view.session.state.value == "requested":
+            self.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=LEAD)
+        return view.session.id, handle
+
+    def ask(self, handle: str) -> str:
+        """Ask about a call; return the basis of the answer."""
+        call = Call(session_handle=handle, server="notes", tool="read")
+        return self._authorizer.authorize(call, GATEWAY).ruling.basis.value
+
+    def events(self, session_id: str) -> list[dict[str, Any]]:
+        """Return what the record holds of a session, without decisions."""
+        records = [one for one in self._evidence.records if one.get("session_id") == session_id]
+        return [one for one in records if one["kind"] != "decision"]
+
+    def kinds(self, session_id: str) -> list[str]:
+        """Return the kinds of those records."""
+        return [one["kind"].removeprefix("session.") for one in self.events(session_id)]
+
+
+@pytest.fixture
+def life(tmp_path: Path) -> Iterator[Life]:
+    """Yield the PDP."""
+    write_folder(tmp_path / "policies", FILES)
+    evidence, clock = Evidence(tmp_path), FakeClock()
+    embedded = open_embedded(tmp_path / "policies", observer=evidence, clock=clock, compile_files=compile_here)
+    yield Life(embedded, evidence, clock)
+    embedded.close()
+    evidence.close()
+
+
+def test_a_request_says_what_for(life: Life) -> None:
+    """The purpose that the approver read stands in the record."""
+    session, _ = life.open()
+
+    assert life.events(session)[0]["facts"]["purpose"] == "take notes"
+
+
+def test_an_expiry_is_recorded_when_a_call_meets_it(life: Life) -> None:
+    """The first call after the end is denied, and the record tells that the session has expired, once."""
+    session, handle = life.open()
+    life.clock.advance(600.0)
+
+    answers = [life.ask(handle) for _ in range(3)]
+
+    assert answers == ["session_expired"] * 3
+    assert life.kinds(session) == ["requested", "approved", "expired"]
+
+
+def test_an_expiry_is_recorded_when_somebody_looks(life: Life) -> None:
+    """Reading an expired session is noticing it, and says what it was and when it ended."""
+    session, handle = life.open()
+    life.clock.advance(900.0)
+
+    life.registrar.get(session, caller=LEAD)
+    life.ask(handle)
+
+    assert life.kinds(session) == ["requested", "approved", "expired"]
+    assert life.events(session)[-1]["facts"] == {"was": "active", "expired_at": "2026-01-01T00:10:00.000000Z"}
+
+
+def test_the_expiry_of_a_session_above_is_recorded(life: Life) -> None:
+    """A call that fails because of an ancestor's expiry is noticing that one."""
+    parent, handle = life.open(may_delegate=True)
+    child, child_handle = life.open(agent="helper", parent=handle)
+    life.clock.advance(599.0)
+    life.registrar.narrow(parent, tool_patterns=(), expires_at=life.clock.now().wall_at, labels=(), caller=LEAD)
+
+    answer = life.ask(child_handle)
+
+    assert answer == "ancestor_denied"
+    assert life.kinds(parent)[-1] == "expired"
+    assert "expired" not in life.kinds(child)
+
+
+def test_a_delegation_is_recorded(life: Life) -> None:
+    """A session below another one is told as such, with the one above."""
+    parent, handle = life.open(may_delegate=True)
+    child, _ = life.open(agent="helper", parent=handle)
+
+    assert life.kinds(child)[:2] == ["requested", "delegated"]
+    assert life.events(child)[1]["facts"]["parent_id"] == parent
+
+
+def test_a_whole_life_is_recorded(life: Life) -> None:
+    """Each change of a session is one record, in order."""
+    session, handle = life.open()
+    life.registrar.narrow(session, tool_patterns=(), expires_at=None, labels=("seen",), caller=LEAD)
+    other, _ = life.open()
+    life.registrar.end(handle, caller=GATEWAY)
+    life.registrar.revoke(Selector(kind="session", value=other), reason="enough", caller=LEAD)
+
+    assert life.kinds(session) == ["requested", "approved", "narrowed", "ended"]
+    assert life.kinds(other) == ["requested", "approved", "revoked"]
