@@ -81,7 +81,8 @@ def because(ruling: Ruling, policies: Sequence[PolicyResult], action: str) -> st
         case Basis.PERMIT:
             return f"allowed: {_and(map(_place, _named(ruling.policies, results)))} {_verb(ruling, 'permit')} it"
         case Basis.FORBID:
-            return f"denied: {_and(map(_place, _named(ruling.policies, results)))} {_verb(ruling, 'forbid')} it"
+            found = _and(map(_place, _named(ruling.policies, results)))
+            return f"denied: {found} {_verb(ruling, 'forbid')} it{_otherwise(policies)}"
         case Basis.POLICY_ERROR:
             failed = _and(
                 f"{_place(one)} could not be evaluated{_cause(one)}" for one in _named(ruling.errors, results)
@@ -94,6 +95,11 @@ def because(ruling: Ruling, policies: Sequence[PolicyResult], action: str) -> st
 def _distance(result: PolicyResult) -> int:
     scope = sum(one.alone is not Value.TRUE for one in result.scope)
     return scope * _SCOPE_WEIGHT + sum(one.alone is not Value.TRUE for one in result.conditions)
+
+
+def _otherwise(policies: Sequence[PolicyResult]) -> str:
+    permitted = any(one.policy.effect == "permit" and one.value is Value.TRUE for one in policies)
+    return "" if permitted else ", and no permit matched either"
 
 
 def _nearest(policies: Sequence[PolicyResult], action: str) -> str:

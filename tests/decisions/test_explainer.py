@@ -153,6 +153,12 @@ ANSWERS = [
         "denied: `files/not-secret` (files.cedar:13) forbids it",
     ),
     (
+        "bob",
+        "files/write",
+        '{"path": "/srv/secret/x", "n": 1}',
+        "denied: `files/not-secret` (files.cedar:13) forbids it, and no permit matched either",
+    ),
+    (
         "ada",
         "files/write",
         '{"path": "/srv/x", "n": 99}',
