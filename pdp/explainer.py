@@ -42,11 +42,14 @@ class SupposedSession:
 
 
 class CallExplainer:
-    """Explains calls on snapshots: bundle, sessions and time are given. Safe to use from many threads."""
+    """Explains calls on snapshots: bundle, sessions and time are given. Safe to use from many threads.
 
-    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
+    `kept` is for how many actions the pieces of policies are kept; they take some times as much as the policies.
+    """
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, *, kept: int = 16) -> None:
         self._limits = limits
-        self._probes: BoundedCache[Probes] = BoundedCache(64)
+        self._probes: BoundedCache[Probes] = BoundedCache(kept)
 
     def explain(self, snapshot: Snapshot, call: Call, caller_id: str) -> Explanation:
         """Explain a call on a snapshot that holds at least one session.

@@ -20,6 +20,8 @@ from pdp.workbench.runner import CaseResult
 from pdp.workbench.watching import Asked
 
 _WHOLE = 100.0
+# Cases go from tool to tool; taking the policies of one apart takes longer than a case.
+_ACTIONS_KEPT = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,7 @@ class CoverageCounter:
 
     def __init__(self, bundle: Bundle, limits: Limits = DEFAULT_LIMITS) -> None:
         self._parts = {name: parts_of(policy) for name, policy in bundle.policies.items()}
-        self._explainer = CallExplainer(limits)
+        self._explainer = CallExplainer(limits, kept=_ACTIONS_KEPT)
         self._asked: set[tuple[str, Question]] = set()
         self._looked_at: set[str] = set()
         self._determining: set[str] = set()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pdp.testing.bundles import tool
 from tests.cli.conftest import Run
-from tests.cli.serving import Server
+from tests.cli.serving import Server, write_bundle
 
 SUPPOSED = ("--user", "alice", "--agent", "coder")
 WRITE = ("explain", "--tool", "files/write")
@@ -32,6 +33,42 @@ def test_a_folder_is_asked(run: Run, policies: Path) -> None:
 
     assert (0, "") == (done.exit_code, done.stderr)
     assert DENIED.split() == done.stdout.split()
+
+
+OVERFLOW = """
+@id("files/guarded")
+permit (principal == User::"bob", action == Action::"files/read", resource)
+when { context.input has n && context.input.n == 1 };
+
+@id("files/overflow")
+forbid (principal, action == Action::"files/read", resource)
+when { context.session.depth - 9223372036854775807 - 2 < 0 && true };
+"""
+
+
+def test_every_kind_of_value_is_shown(run: Run, tmp_path: Path) -> None:
+    """What was not reached says what it would be, an error says which, and what decided comes first."""
+    read = tool("read", {"path": {"type": "string"}, "n": {"type": "integer"}}, ["path"])
+    write_bundle(tmp_path / "p", policies={"files": OVERFLOW}, tools={"files": [read]}, overlays={})
+
+    done = run("explain", "--tool", "files/read", "--arguments", '{"path": "/"}', *SUPPOSED, "--policies", "p")
+
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert (
+        "denied: `files/overflow` (files.cedar:6) could not be evaluated: overflow in "
+        "`context.session.depth - 9223372036854775807 - 2 < 0` (files.cedar:8)"
+    ) == lines[0]
+    assert [
+        "! forbid files/overflow files.cedar:6 decides",
+        '✓ action == Action::"files/read" files.cedar:7:20',
+        "! context.session.depth - 9223372036854775807 - 2 < 0 files.cedar:8:8 overflow",
+        "· true files.cedar:8:63 not reached; it holds",
+        "✗ permit files/guarded files.cedar:2",
+        '✗ principal == User::"bob" files.cedar:3:9',
+        '· action == Action::"files/read" files.cedar:3:35 not reached; it holds',
+        "· context.input has n files.cedar:4:8 not reached; it does not hold either",
+        "· context.input.n == 1 files.cedar:4:31 not reached; it needs what stands before it",
+    ] == lines[3:-2]
 
 
 def test_grants_are_supposed(run: Run, policies: Path) -> None:
