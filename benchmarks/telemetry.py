@@ -1,0 +1,208 @@
+"""Measure what telemetry and record cost for each decision: `python -m benchmarks.telemetry`.
+
+Remembered decisions of the embedded form, in turns with nothing, with each part alone, with everything, and with the
+SDK's own way as control. CPU is that of the whole process, background threads, sending and the end included; the
+receiver of OTLP is another process. Figures are medians over rounds of the difference to "nothing" in the same round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from benchmarks.workload import SERVER, TOOL, arguments, write_bundle
+from pdp.app import Embedded, open_embedded
+from pdp.cache import DecisionCache
+from pdp.model import Call, Caller, Decision, Role, TraceParent
+from pdp.observer import Event, Observer, Observers, Place
+from pdp.record import DecisionLog, SigningKey
+from pdp.registrar import SessionRequest
+from pdp.telemetry import TelemetrySettings, build_telemetry
+from pdp.telemetry.attributes import decision_attributes
+
+_KEY = b"k" * 32
+_PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
+_APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}))
+_PARENT = TraceParent(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+
+NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What observes the decisions of one measurement, and how it ends."""
+
+    observer: Observer
+    place: Place | None
+    end: Callable[[], object]
+
+
+class SDKWay:
+    """The control: a span for each decision, as an application makes it with OpenTelemetry's SDK."""
+
+    def __init__(self) -> None:
+        self._tracers = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
+        self._tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), max_queue_size=100_000))
+        self._tracer = self._tracers.get_tracer("pdp")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def decision(self, decision: Decision, parent: TraceParent) -> Decision:
+        """Make a span."""
+        end = round(decision.decided_at * 1_000_000) * 1000
+        self._tracer.start_span(
+            "pdp.authorize",
+            self._propagator.extract({"traceparent": parent.traceparent}),
+            kind=SpanKind.SERVER,
+            attributes=decision_attributes(decision, _KEY),
+            start_time=end - int(decision.duration_us * 1000),
+        ).end(end)
+        return decision
+
+    def event(self, event: Event) -> None:
+        """Do nothing."""
+
+    def end(self) -> None:
+        """Send what waits."""
+        self._tracers.shutdown()
+
+
+def main() -> int:
+    """Run everything and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--decisions", type=int, default=10_000, help="decisions of one measurement")
+    parser.add_argument("--rounds", type=int, default=9, help="how often each is repeated, in turns")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder, _receiver() as endpoint:
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+        write_bundle(Path(folder) / "policies")
+        found: dict[str, list[float]] = {name: [] for name in _PARTS}
+        for turn in range(chosen.rounds + 1):
+            for name, make in _PARTS.items():
+                place = Path(folder) / f"{name.replace(' ', '-')}-{turn}"
+                cost = _measure(Path(folder) / "policies", make(place), chosen.decisions)
+                # The first round warms up.
+                if turn:
+                    found[name].append(cost)
+            print(".", end="", flush=True, file=sys.stderr)
+        print(file=sys.stderr)
+    _print_table(found, chosen.decisions)
+    return 0
+
+
+def _measure(policies: Path, part: Part, decisions: int) -> float:
+    """Return the CPU of the process in µs for each decision, until everything has been sent and written."""
+    pdp, handle = _opened(policies, part)
+    call = Call(session_handle=handle, server=SERVER, tool=TOOL, arguments_json=arguments("same"))
+    pdp.authorizer.authorize(call, _PEP, parent=_PARENT)
+    before = time.process_time()
+    for number in range(decisions):
+        # What a gateway sends differs in its ids.
+        name = f"req-{number}"
+        if not pdp.authorizer.authorize(call, _PEP, tool_call_id=name, parent=_PARENT).allowed:
+            raise SystemExit("an answer is wrong")
+    part.end()
+    cost = (time.process_time() - before) / decisions * 1e6
+    pdp.close()
+    return cost
+
+
+def _opened(policies: Path, part: Part) -> tuple[Embedded, str]:
+    pdp = open_embedded(policies, observer=part.observer, place=part.place, cache=DecisionCache())
+    wanted = SessionRequest(user="alice", agent="worker", purpose="benchmark", tool_patterns=(f"{SERVER}/*",))
+    view, handle = pdp.registrar.request(wanted, _PEP)
+    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=_APPROVER)
+    return pdp, handle
+
+
+def _nothing(_: Path) -> Part:
+    return Part(observer=Observers(), place=None, end=lambda: None)
+
+
+def _sdk(_: Path) -> Part:
+    way = SDKWay()
+    return Part(observer=way, place=None, end=way.end)
+
+
+def _record(folder: Path) -> Part:
+    log = DecisionLog(folder, key=_KEY, signer=SigningKey.generate())
+    log.start()
+    return Part(observer=log, place=None, end=log.close)
+
+
+def _telemetry(*signals: str) -> Callable[[Path], Part]:
+    def make(_: Path) -> Part:
+        wanted = {f"OTEL_{one}_EXPORTER": "otlp" if one in signals else "none" for one in ("TRACES", "METRICS", "LOGS")}
+        telemetry = build_telemetry(TelemetrySettings.from_environment({**os.environ, **wanted}), digest_key=_KEY)
+
+        def end() -> None:
+            if not telemetry.shutdown(60.0):
+                raise SystemExit("not everything was sent")
+
+        return Part(observer=telemetry, place=telemetry.place, end=end)
+
+    return make
+
+
+def _together(*makes: Callable[[Path], Part]) -> Callable[[Path], Part]:
+    def make(folder: Path) -> Part:
+        parts = [make(folder) for make in makes]
+
+        def end() -> None:
+            for part in parts:
+                part.end()
+
+        place = next((part.place for part in parts if part.place), None)
+        return Part(observer=Observers(*(part.observer for part in parts)), place=place, end=end)
+
+    return make
+
+
+_PARTS: dict[str, Callable[[Path], Part]] = {
+    NOTHING: _nothing,
+    "trace": _telemetry("TRACES"),
+    "metrics": _telemetry("METRICS"),
+    "log records": _telemetry("LOGS"),
+    "record": _record,
+    "trace, metrics and record": _together(_record, _telemetry("TRACES", "METRICS")),
+    "everything": _together(_record, _telemetry("TRACES", "METRICS", "LOGS")),
+    "the SDK's own trace (control)": _sdk,
+}
+
+
+@contextmanager
+def _receiver() -> Iterator[str]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.receiver"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        if process.stdout is None:
+            raise AssertionError("the receiver has an output")
+        yield process.stdout.readline().strip()
+
+
+def _print_table(found: dict[str, list[float]], decisions: int) -> None:
+    print(f"{decisions} decisions a measurement, {len(found[NOTHING])} rounds; µs of CPU for each decision\n")
+    print("| with | whole process | more than nothing | least and most of it |\n|---|---|---|---|")
+    for name, values in found.items():
+        more = [value - base for value, base in zip(values, found[NOTHING], strict=True)]
+        whole, median = statistics.median(values), statistics.median(more)
+        print(f"| {name} | {whole:.1f} | {median:.1f} | {min(more):.1f} to {max(more):.1f} |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
