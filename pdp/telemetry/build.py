@@ -32,7 +32,8 @@ def build_telemetry(settings: TelemetrySettings, *, digest_key: bytes = b"") -> 
         spans=parts.spans(),
         records=parts.records(),
         metrics=parts.metrics,
-        closing=(*parts.closing, *parts.reporter()),
+        # The last report tells what became of the last spans.
+        closing=(tuple(parts.closing), parts.reporter()),
     )
 
 

@@ -152,6 +152,7 @@ class RecordEncoder:
         self._limits = limits
         self._now = now
         self._parts = _Parts(wire.LOG_ATTRIBUTE, digest_key)
+        self._said: dict[tuple[object, ...], bytes] = {}
 
     def __call__(self, item: Item) -> bytes:
         """Return an encoded log record; nothing for what is no decision."""
@@ -160,10 +161,17 @@ class RecordEncoder:
             return b""
         if self._limits.bites:
             return wire.log_record(decision_record(decision, self._digest_key, self._limits, self._now()))
-        severity, severity_text = _severity(decision)
+        ruling = decision.ruling
+        key = (ruling.outcome, ruling.basis, decision.server, decision.tool)
+        said = self._said.get(key)
+        if said is None:
+            if len(self._said) >= _REMEMBERED:
+                self._said.clear()
+            said = self._said[key] = wire.said(*_severity(decision), _body(decision))
         return b"".join(
             (
-                wire.log_head(nanoseconds(decision.decided_at), severity, severity_text, _body(decision)),
+                wire.instant(nanoseconds(decision.decided_at)),
+                said,
                 self._parts.recorded(decision),
                 wire.log_tail(0, decision.trace_id, decision.span_id, self._now(), names.EVENT_DECISION),
             )
@@ -236,8 +244,8 @@ class _Parts:
             self._text(names.DECISION_ID, decision.id),
             self._text(names.RESOURCE_ID, shown),
             self._text(names.RESOURCE_DIGEST, hidden),
-            self._text(names.TOOL_CALL_ID, bounded(decision.tool_call_id)),
-            self._text(names.REQUEST_ID, bounded(decision.request_id)),
+            self._text(names.TOOL_CALL_ID, bounded(decision.tool_call_id) if decision.tool_call_id else ""),
+            self._text(names.REQUEST_ID, bounded(decision.request_id) if decision.request_id else ""),
         ]
         for phase, microseconds in decision.phases:
             head = self._number_heads.get(phase)

@@ -37,7 +37,7 @@ class Telemetry:
     """The observer that makes spans, log records and metrics. Pass None for what is not wanted.
 
     `spans` and `records` take what is to be shown, in the order in which it happens; they never wait and never raise.
-    `closing` is shut down with it.
+    `closing` is shut down with it, one group after the other, what is in a group at the same time.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Telemetry:
         spans: Sink | None = None,
         records: Sink | None = None,
         metrics: Metrics | None = None,
-        closing: tuple[Closing, ...] = (),
+        closing: tuple[tuple[Closing, ...], ...] = (),
     ) -> None:
         self._spans = spans
         self._records = records
@@ -109,17 +109,20 @@ class Telemetry:
 
     def shutdown(self, timeout: float = 5.0) -> bool:
         """Send what is waiting and end; return False when `timeout` seconds were not enough."""
-        results: list[bool] = []
-        threads = [
-            Thread(target=lambda one=one: results.append(one.shut_down(timeout)), daemon=True) for one in self._closing
-        ]
-        count, self._closing = len(self._closing), ()
-        end = time.monotonic() + timeout + 1.0
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(max(0.0, end - time.monotonic()))
-        return len(results) == count and all(results)
+        groups, self._closing = self._closing, ()
+        end = time.monotonic() + timeout
+        in_time = [_all_shut_down(group, max(0.0, end - time.monotonic())) for group in groups]
+        return all(in_time)
+
+
+def _all_shut_down(group: tuple[Closing, ...], timeout: float) -> bool:
+    results: list[bool] = []
+    threads = [Thread(target=lambda one=one: results.append(one.shut_down(timeout)), daemon=True) for one in group]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return all(results)
 
 
 _NO_PARENT = TraceParent()

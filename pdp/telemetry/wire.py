@@ -129,15 +129,19 @@ def span_tail(
 
 def log_record(one: LogRecord) -> bytes:
     """Return an encoded log record."""
-    head = log_head(one.at, one.severity, one.severity_text, one.body)
+    head = instant(one.at) + said(one.severity, one.severity_text, one.body)
     tail = log_tail(one.dropped_attributes, one.trace_id, one.span_id, one.observed_at, one.event)
     return head + attributes(LOG_ATTRIBUTE, one.attributes) + tail
 
 
-def log_head(at: int, severity: int, severity_text: str, body: str) -> bytes:
-    """Return what stands before a log record's attributes."""
-    said = field(b"\x2a", _value(body))
-    return _fixed64(b"\x09", at) + _number(b"\x10", severity) + text(b"\x1a", severity_text) + said
+def instant(at: int) -> bytes:
+    """Return when a log record's event happened, which stands first."""
+    return _fixed64(b"\x09", at)
+
+
+def said(severity: int, severity_text: str, body: str) -> bytes:
+    """Return the severity and the body of a log record, which stand before its attributes."""
+    return _number(b"\x10", severity) + text(b"\x1a", severity_text) + field(b"\x2a", _value(body))
 
 
 def log_tail(dropped: int, trace_id: str, span_id: str, observed_at: int, event: str) -> bytes:

@@ -146,6 +146,13 @@ def test_policies_commands_run_beside_a_server(project_root: Path, place: Path, 
     assert (0, "") == (done.returncode, done.stderr)
 
 
+def test_telemetry_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The commands for whoever watches the server print what the page says."""
+    done = run("\n".join(blocks(project_root / "pdp" / "telemetry" / "README.md", "sh")), place, environment)
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 def test_first_policy_is_valid(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """The policy that the README suggests passes the check."""
     (policy,) = blocks(project_root / "README.md", "cedar")

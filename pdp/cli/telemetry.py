@@ -1,0 +1,31 @@
+"""`pdp telemetry`: dashboard, alert rules and names, for whoever watches the server."""
+
+from __future__ import annotations
+
+import click
+
+from pdp.telemetry.dashboards import alert_rules, dashboard
+from pdp.telemetry.reference import reference
+
+
+@click.group()
+def telemetry() -> None:
+    """Print what goes with the server's telemetry: dashboard, alerts, names."""
+
+
+@telemetry.command("dashboard", epilog="Example:  pdp telemetry dashboard > pdp-dashboard.json")
+def print_dashboard() -> None:
+    """Print the Grafana dashboard, to be imported."""
+    click.echo(dashboard(), nl=False)
+
+
+@telemetry.command("alerts", epilog="Example:  pdp telemetry alerts > /etc/prometheus/rules/pdp.yaml")
+def print_alerts() -> None:
+    """Print the alert rules for Prometheus."""
+    click.echo(alert_rules(), nl=False)
+
+
+@telemetry.command("names", short_help="Print all names.", epilog="Example:  pdp telemetry names | less")
+def print_names() -> None:
+    """Print the tables of all attributes and metrics, with their names in Prometheus."""
+    click.echo(reference())

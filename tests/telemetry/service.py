@@ -1,0 +1,86 @@
+"""The whole service, assembled as in production and watched by a real receiver of OTLP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pdp.app import App, build
+from pdp.cli.init import prepare
+from pdp.client import Client, ClientSession
+from pdp.config import PolicySettings, ServerSettings, Settings
+from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.inprocess import write_folder
+
+_POLICIES = """
+@id("desk/read")
+permit (principal, action in Action::"read_only", resource);
+@id("desk/no-secrets")
+forbid (principal, action in Action::"read_only", resource) when { context.input.what == "secret" };
+@id("desk/broken")
+forbid (principal, action == Action::"desk/count", resource) when { context.input.number + 9223372036854775807 > 0 };
+"""
+_DIRECTORY = """
+users: {alice: {}}
+agents: {coder: {ceiling: ["desk/*"]}}
+"""
+_READ_ONLY = {"readOnlyHint": True}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A running server with an approved session of the gateway's, and its policy folder."""
+
+    app: App
+    pep: Client
+    approver: Client
+    session: ClientSession
+    policies: Path
+
+
+@contextmanager
+def serving(folder: Path, **variables: str) -> Iterator[Service]:
+    """Serve with these `OTEL_*` variables; what is sent has arrived when the block ends."""
+    tools = [
+        tool("read", {"what": {"type": "string"}}, ["what"], annotations=_READ_ONLY),
+        tool(
+            "count",
+            {"what": {"type": "string"}, "number": {"type": "integer"}},
+            ["what", "number"],
+            annotations=_READ_ONLY,
+        ),
+    ]
+    files = bundle_files(policies={"desk": _POLICIES}, tools={"desk": tools}, directory=_DIRECTORY)
+    write_folder(folder / "policies", files)
+    settings = Settings(
+        data_dir=str(folder / "data"),
+        server=ServerSettings(address="127.0.0.1:0"),
+        policies=PolicySettings(folder=str(folder / "policies"), watch=False),
+    )
+    prepare(settings)
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in variables.items():
+            environment.setenv(name, value)
+        app = build(settings)
+    app.start()
+    tokens = settings.tokens_folder
+    try:
+        with (
+            Client(app.address, token_file=tokens / "pep.token", timeout=60.0) as pep,
+            Client(app.address, token_file=tokens / "approver.token") as approver,
+        ):
+            session = _approved(pep, approver)
+            yield Service(app=app, pep=pep, approver=approver, session=session, policies=folder / "policies")
+    finally:
+        app.stop()
+
+
+def _approved(pep: Client, approver: Client) -> ClientSession:
+    opened = pep.request_session(user="alice", agent="coder", purpose="telemetry", tools=("desk/*",))
+    shown = opened.session
+    approver.approve_session(shown.session_id, request_digest=shown.request_digest)
+    return pep.attach(opened.session_handle, session_id=shown.session_id)
