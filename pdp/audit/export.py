@@ -43,13 +43,16 @@ TEXTS: Final = (
     "tool_call_id",
     "trace_id",
     "span_id",
+    "chain",
+    "prev",
 )
 LISTS: Final = ("policies", "errors", "obligations", "ancestors")
-COLUMNS: Final = ("time", *TEXTS, *LISTS, "session_epoch", "duration_us", "facts")
+COLUMNS: Final = ("time", *TEXTS, *LISTS, "session_epoch", "seq", "duration_us", "facts")
 
 # A spreadsheet takes a cell that begins like this for a formula, and runs it.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _ROW_GROUP = 50_000
+_LARGEST = 1 << 63
 
 
 def write_jsonl(records: Iterable[Found], out: IO[bytes]) -> int:
@@ -87,6 +90,7 @@ def write_parquet(records: Iterable[Found], out: IO[bytes]) -> int:
             *((name, text) for name in TEXTS),
             *((name, texts) for name in LISTS),
             ("session_epoch", pa.int64()),
+            ("seq", pa.int64()),
             ("duration_us", pa.float64()),
             ("facts", text),
         ]
@@ -116,6 +120,7 @@ def row_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
         value = record.get(name)
         row[name] = [str(one) for one in value] if isinstance(value, list) else []
     row["session_epoch"] = _number(record.get("session_epoch"), int)
+    row["seq"] = _number(record.get("seq"), int)
     row["duration_us"] = _number(record.get("duration_us"), (int, float))
     facts = record.get("facts")
     row["facts"] = json.dumps(facts, sort_keys=True) if isinstance(facts, dict) else ""
@@ -123,7 +128,8 @@ def row_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _number(value: Any, kinds: Any) -> Any:  # noqa: ANN401 - a number, or nothing
-    return value if isinstance(value, kinds) and not isinstance(value, bool) else None
+    fits = isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < _LARGEST
+    return value if fits else None
 
 
 def _cell(value: Any) -> str:  # noqa: ANN401 - whatever a row holds

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from pdp.cli.investigate import COMMANDS
 from pdp.cli.output import print_json
 from pdp.record.keys import PublicKeys
 from pdp.record.verify import ChainReport, Report
@@ -16,6 +17,10 @@ from pdp.record.verify import verify as verify_record
 @click.group()
 def audit() -> None:
     """Ask the record what was decided, and whether it is as it was written."""
+
+
+for command in COMMANDS:
+    audit.add_command(command)
 
 
 @audit.command(

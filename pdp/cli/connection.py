@@ -57,7 +57,8 @@ def connect(
         try:
             yield client
         except PDPClientError as error:
-            raise PDPClientError(_explained(str(error), server), error.code) from error
+            # Of the same class, for whoever does something about it.
+            raise type(error)(_explained(str(error), server), error.code) from error
 
 
 def _explained(problem: str, server: str) -> str:

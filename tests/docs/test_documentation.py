@@ -92,6 +92,19 @@ def test_readme_commands_run(project_root: Path, place: Path, environment: dict[
     assert 0 == done.returncode, done.stderr
 
 
+def test_audit_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The commands for investigators run beside a server with a session."""
+    (serve,) = blocks(project_root / "README.md", "sh serve")
+    request = "pdp session request --user alice --agent coder --purpose x --tool 'git/*' --handle-file handle"
+    page = project_root / "pdp" / "audit" / "README.md"
+
+    with served(serve, place, environment):
+        done = run("\n".join([f"pdp session approve $({request}) --yes", *blocks(page, "sh")]), place, environment)
+
+    assert 0 == done.returncode, done.stderr
+    assert "revoked  ses_" in done.stdout
+
+
 def test_readme_python_runs(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """The ten lines of Python ask and are answered, while somebody approves."""
     page = project_root / "README.md"

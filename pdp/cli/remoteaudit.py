@@ -1,0 +1,161 @@
+"""Ask a server about its record, and read the answers as values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pdp.audit.rows import time_of
+from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Selector, State, Touch, Window
+from pdp.client import Client
+from pdp.v1 import audit_pb2, decision_pb2
+
+_PAGE = 1000
+# Records of several workers, and of several threads, arrive a little out of order.
+_OVERLAP_MICROSECONDS = 2_000_000
+
+_OUTCOMES = {
+    "": decision_pb2.OUTCOME_UNSPECIFIED,
+    "allow": decision_pb2.OUTCOME_ALLOW,
+    "deny": decision_pb2.OUTCOME_DENY,
+}
+
+
+class ServerSource:
+    """Answers from `AuditService`, about the tenant of whoever asks."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._since = 0
+        self._seen: set[Mark] = set()
+
+    def show(self, decision_id: str) -> Found:
+        """Return the record of a decision."""
+        return _found(self._client.get_record(decision_id))
+
+    def records(self, which: Filter) -> Iterator[Found]:
+        """Yield records in order of time."""
+        return map(_found, self._client.list_records(_filter(which), page_size=_PAGE))
+
+    def approvals(self, subject: str) -> list[Approval]:
+        """Return who approved a session, or that of a decision, and those above it."""
+        named = {"decision_id" if subject.startswith("dec_") else "session_id": subject}
+        return [_approval(one) for one in self._client.list_approvals(**named)]
+
+    def touched(self, which: Filter) -> Iterator[Touch]:
+        """Yield what was reached or tried."""
+        return map(_touch, self._client.list_touched(_filter(which), page_size=_PAGE))
+
+    def plan(self, selector: Selector) -> Iterator[PlannedSession]:
+        """Yield the live sessions to revoke."""
+        request = audit_pb2.PlanRevocationRequest(
+            session_id=selector.session,
+            user=selector.user,
+            agent=selector.agent,
+            pep=selector.pep,
+            approver=selector.approver,
+            tool=selector.tool,
+            server=selector.server,
+            resource=selector.resource,
+            bundle_version=selector.bundle,
+            tried=selector.tried,
+            page_size=_PAGE,
+        )
+        _bound(request, selector.window)
+        return map(_planned, self._client.plan_revocation(request))
+
+    def start(self, lines: int) -> list[Found]:
+        """Begin here and now: a server lists records from the oldest, and so returns no last ones."""
+        del lines
+        self._since = round(time.time() * 1_000_000)
+        return []
+
+    def poll(self) -> list[Found]:
+        """Return what was recorded since."""
+        since = (self._since - _OVERLAP_MICROSECONDS) / 1e6
+        found = list(self.records(Filter(window=Window(since_at=since))))
+        new = [one for one in found if one.mark not in self._seen]
+        self._since = max((one.mark.at for one in found), default=self._since)
+        self._seen = {one.mark for one in found}
+        return new
+
+
+def _found(record: audit_pb2.AuditRecord) -> Found:
+    line = record.record_json
+    return Found(mark=Mark(at=time_of(line) or 0, segment=record.segment, place=record.place), line=line)
+
+
+def _filter(which: Filter) -> audit_pb2.RecordFilter:
+    message = audit_pb2.RecordFilter(
+        session_id=which.session_id,
+        delegated=which.delegated,
+        user=which.user,
+        agent=which.agent,
+        caller_id=which.caller_id,
+        outcome=_OUTCOMES[which.outcome],
+        kind=which.kind,
+    )
+    _bound(message, which.window)
+    return message
+
+
+def _bound(message: audit_pb2.RecordFilter | audit_pb2.PlanRevocationRequest, window: Window) -> None:
+    if window.since_at is not None:
+        message.since_time.FromMicroseconds(round(window.since_at * 1_000_000))
+    if window.until_at is not None:
+        message.until_time.FromMicroseconds(round(window.until_at * 1_000_000))
+
+
+def _state(number: int) -> State:
+    name = audit_pb2.RecordedState.Name(number)
+    return State(name.removeprefix("RECORDED_STATE_").lower())
+
+
+def _at(message: Any) -> float:  # noqa: ANN401 - a timestamp
+    return float(message.seconds + message.nanos / 1e9)
+
+
+def _approval(found: audit_pb2.Approval) -> Approval:
+    return Approval(
+        session_id=found.session_id,
+        user=found.user,
+        agent=found.agent,
+        state=_state(found.state),
+        parent_id=found.parent_session_id,
+        requested_by=found.requested_by,
+        requested_at=_at(found.request_time),
+        approved_by=found.approved_by,
+        approved_at=_at(found.approve_time),
+        delegated=found.delegated,
+        grants=tuple(found.grants),
+        expires_at=_at(found.expire_time),
+    )
+
+
+def _touch(found: audit_pb2.Touch) -> Touch:
+    return Touch(
+        server=found.server,
+        tool=found.tool,
+        resource_type=found.resource_type,
+        resource_id=found.resource_id,
+        allowed=found.allowed,
+        denied=found.denied,
+        first_at=_at(found.first_time),
+        last_at=_at(found.last_time),
+    )
+
+
+def _planned(found: audit_pb2.PlannedRevocation) -> PlannedSession:
+    return PlannedSession(
+        session_id=found.session_id,
+        user=found.user,
+        agent=found.agent,
+        state=_state(found.state),
+        matched=found.matched,
+        parent_id=found.parent_session_id,
+        expires_at=_at(found.expire_time),
+        allowed=found.allowed,
+        denied=found.denied,
+        last_call_at=_at(found.last_call_time),
+    )

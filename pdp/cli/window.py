@@ -1,0 +1,46 @@
+"""The options of a window of time, in UTC."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from pdp.audit.values import Window
+from pdp.cli.options import duration
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+_DAY_SECONDS = 86400
+_AGO = re.compile(r"(?:(\d{1,4})d)?((?:\d{1,6}h)?(?:\d{1,6}m)?(?:\d{1,9}s)?)")
+
+
+def moment(text: str) -> float:
+    """Read a moment in UTC: RFC 3339, a date, or a duration ago such as `2h` or `7d`. For click's `type`."""
+    ago = _AGO.fullmatch(text)
+    if ago and text:
+        return time.time() - int(ago[1] or 0) * _DAY_SECONDS - (duration(ago[2]) if ago[2] else 0.0)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"`{text}` is no time such as `2026-01-05T10:00:00Z`, `2026-01-05` or `2h`") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def window_options(function: C) -> Callable[..., Any]:
+    """Offer a window of time, and pass it on as `window`."""
+
+    @click.option("--since", type=moment, metavar="TIME", help="From then on: a time in UTC, or such as `2h` ago.")
+    @click.option("--until", type=moment, metavar="TIME", help="Before then.")
+    @wraps(function)
+    def command(*args: Any, since: float | None, until: float | None, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
+        if since is not None and until is not None and since >= until:
+            raise click.UsageError("--since must be before --until")
+        return function(*args, window=Window(since_at=since, until_at=until), **given)
+
+    return command

@@ -1,0 +1,110 @@
+"""Exports: lines as they are, tables that no spreadsheet runs, and Parquet with types."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdp.audit.export import COLUMNS, LISTS, TEXTS, write_csv, write_jsonl, write_parquet
+from pdp.audit.values import Filter, Found, Mark
+from pdp.errors import ConfigurationError
+from tests.audit.conftest import Investigated
+
+
+def found(**fields: Any) -> Found:
+    """Return a record with some fields."""
+    record = {"kind": "decision", "time": "2026-01-05T10:00:00.000001Z", **fields}
+    return Found(mark=Mark(at=0, segment="a", place=0), line=json.dumps(record).encode() + b"\n")
+
+
+def table(*records: Found) -> list[dict[str, str]]:
+    """Return the rows of the CSV of some records."""
+    out = io.BytesIO()
+    write_csv(records, out)
+    return list(csv.DictReader(io.StringIO(out.getvalue().decode("utf-8"), newline="")))
+
+
+def test_json_lines_are_those_of_the_log(incident: Investigated) -> None:
+    """Every line is there, byte for byte, so that its hash still holds."""
+    out = io.BytesIO()
+
+    count = write_jsonl(incident.search.all(Filter()), out)
+
+    lines = sorted(
+        line for path in incident.folder.glob("*.jsonl") for line in path.read_bytes().splitlines(keepends=True)
+    )
+    assert len(lines) == count
+    assert lines == sorted(out.getvalue().splitlines(keepends=True))
+
+
+def test_a_table_has_a_row_for_every_record(incident: Investigated) -> None:
+    """Each column holds the field of its name, lists as words."""
+    rows = table(*incident.search.all(Filter(agent="agent-3")))
+
+    expected = [one for one in incident.records if one.get("agent") == "agent-3"]
+    assert expected
+    for name in TEXTS:
+        assert [str(one.get(name, "")) for one in expected] == [row[name] for row in rows]
+    for name in LISTS:
+        assert [" ".join(one.get(name, [])) for one in expected] == [row[name] for row in rows]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=cmd|' /C calc'!A0"])
+def test_no_cell_is_a_formula(text: str) -> None:
+    """What an agent called a tool is shown by a spreadsheet, and never run."""
+    (row,) = table(found(tool=text, policies=[text]))
+
+    assert ["'" + text, "'" + text] == [row["tool"], row["policies"]]
+
+
+@given(st.lists(st.text(), max_size=4))
+def test_no_text_breaks_the_table(texts: list[str]) -> None:
+    """Whatever stands in a field, it stays in its cell."""
+    rows = table(*(found(tool=text) for text in texts))
+
+    assert texts == [
+        row["tool"].removeprefix("'") if text[:1] != "'" else row["tool"] for text, row in zip(texts, rows, strict=True)
+    ]
+
+
+def test_fields_of_other_types_are_left_out() -> None:
+    """A record that somebody wrote by hand spoils no table."""
+    (row,) = table(found(tool=7, policies="x", duration_us="fast", session_epoch=True, facts=[], seq=2**70))
+
+    assert {"kind", "time"} == {name for name, value in row.items() if value}
+
+
+def test_parquet_has_types_and_every_value(incident: Investigated, tmp_path: Path) -> None:
+    """A columnar engine reads times as times, lists as lists, numbers as numbers."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "out.parquet"
+    with path.open("wb") as out:
+        count = write_parquet(incident.search.all(Filter(agent="agent-3")), out)
+
+    rows = parquet.read_table(path).to_pylist()
+
+    expected = [one for one in incident.records if one.get("agent") == "agent-3"]
+    assert len(expected) == count == len(rows)
+    assert list(COLUMNS) == list(rows[0])
+    for record, row in zip(expected, rows, strict=True):
+        assert datetime.fromisoformat(record["time"]).astimezone(UTC) == row["time"]
+        assert [record.get(name, "") for name in TEXTS] == [row[name] for name in TEXTS]
+        assert [record.get(name, []) for name in LISTS] == [row[name] for name in LISTS]
+        assert (record.get("duration_us"), record["seq"]) == (row["duration_us"], row["seq"])
+
+
+def test_without_the_extra_parquet_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the extra."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    with pytest.raises(ConfigurationError, match=r"pip install 'pdp\[parquet\]'"):
+        write_parquet([found()], io.BytesIO())

@@ -1,0 +1,290 @@
+"""`pdp audit`: the investigator's commands on files and on a server, with the same answers."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import Result
+
+from pdp.cli.auditview import tail_line
+from pdp.testing.waiting import wait_until
+from tests.cli.serving import Server, clean_environment
+
+Run = Callable[..., Result]
+
+
+class Case(NamedTuple):
+    """A session on the server with an allowed and a denied call."""
+
+    session_id: str
+    allowed: str
+    denied: str
+    handle_file: str
+
+
+@pytest.fixture
+def case(ask: Run, tmp_path: Path) -> Case:
+    """Return a session whose coder read a file and was not allowed to write one."""
+    handle = tmp_path / "handle"
+    words = ("--user", "alice", "--agent", "coder", "--purpose", "look", "--tool", "files/*")
+    session_id = ask("session", "request", *words, "--handle-file", str(handle)).stdout.strip()
+    ask("session", "approve", session_id, "--yes")
+    allowed, denied = [
+        json.loads(ask("authorize", "--session-handle-file", str(handle), "files", *call, "--json").stdout)[
+            "decision_id"
+        ]
+        for call in (("read", '{"path": "a"}'), ("write", "{}"))
+    ]
+    return Case(session_id, allowed, denied, str(handle))
+
+
+both = pytest.mark.parametrize("where", [(), ("--server",)], ids=["files", "server"])
+
+
+def answer(result: Result) -> Any:
+    """Return what a command that went well printed as JSON."""
+    assert 0 == result.exit_code, result.stderr
+    return json.loads(result.stdout)
+
+
+@both
+def test_show(ask: Run, case: Case, where: tuple[str, ...]) -> None:
+    """A decision is shown as it was recorded."""
+    record = answer(ask("audit", "show", case.denied, "--json", *where))
+
+    assert (case.denied, "deny", "default_deny") == (record["id"], record["outcome"], record["basis"])
+    assert (case.session_id, "alice", "coder", "pep") == tuple(
+        record[name] for name in ("session_id", "user", "agent", "caller_id")
+    )
+
+
+@both
+def test_session(ask: Run, case: Case, where: tuple[str, ...]) -> None:
+    """The ledger is request, approval, calls and end, in order."""
+    ask("session", "end", "--session-handle-file", case.handle_file)
+
+    shown = answer(ask("audit", "session", case.session_id, "--json", *where))
+
+    assert ["session.requested", "session.approved", "decision", "decision", "session.ended"] == [
+        entry["kind"] for entry in shown["entries"]
+    ]
+    assert ("ended", "pep", "approver") == tuple(
+        shown["session"][name] for name in ("state", "requested_by", "approved_by")
+    )
+    assert shown == answer(ask("audit", "session", case.allowed, "--json", *where))
+
+
+@both
+def test_who_approved(ask: Run, case: Case, where: tuple[str, ...]) -> None:
+    """A session, and the session of a decision, name their approver."""
+    of_session = answer(ask("audit", "who-approved", case.session_id, "--json", *where))
+
+    assert [(case.session_id, "approver", False)] == [
+        (one["session_id"], one["approved_by"], one["delegated"]) for one in of_session
+    ]
+    assert of_session == answer(ask("audit", "who-approved", case.denied, "--json", *where))
+
+
+@both
+def test_executed_by(ask: Run, case: Case, where: tuple[str, ...]) -> None:
+    """Allowed calls are listed, denied ones when they are asked for."""
+    words = ("audit", "executed-by", f"session:{case.session_id}", "agent:coder", "--since", "1h", "--json", *where)
+
+    assert [case.allowed] == [one["id"] for one in answer(ask(*words))]
+    assert [case.denied] == [one["id"] for one in answer(ask(*words, "--outcome", "deny"))]
+    assert [case.allowed, case.denied] == [one["id"] for one in answer(ask(*words, "--outcome", "all"))]
+
+
+@both
+def test_touched(ask: Run, case: Case, where: tuple[str, ...]) -> None:
+    """What was reached stands apart from what was denied."""
+    shown = answer(ask("audit", "touched", f"session:{case.session_id}", "--json", *where))
+
+    assert (["files/read"], ["files/write"]) == (shown["allowed"]["tools"], shown["denied"]["tools"])
+    assert [("read", 1, 0), ("write", 0, 1)] == [(one["tool"], one["allowed"], one["denied"]) for one in shown["calls"]]
+
+
+@both
+def test_revoke_plan_and_apply(ask: Run, case: Case, where: tuple[str, ...]) -> None:
+    """The plan names the session; applied, it is revoked, the next call is denied, and nothing is left to revoke."""
+    words = ("audit", "revoke-plan", f"session:{case.session_id}", "tool:files/read", "--json", *where)
+
+    planned = answer(ask(*words))
+    applied = answer(ask(*words, "--apply", "--reason", "leak", "--yes"))
+
+    assert [case.session_id] == [one["session_id"] for one in planned["sessions"]]
+    assert {case.session_id: "revoked"} == applied["outcomes"]
+    assert [] == answer(ask(*words))["sessions"]
+    call = ask("authorize", "--session-handle-file", case.handle_file, "files", "read", '{"path": "a"}', "--json")
+    assert "session_revoked" == json.loads(call.stdout)["basis"]
+
+
+def test_a_denied_call_is_planned_for_when_asked(ask: Run, case: Case) -> None:
+    """Without --tried only allowed calls count."""
+    words = ("audit", "revoke-plan", f"session:{case.session_id}", "tool:files/write", "--json")
+
+    assert [] == answer(ask(*words))["sessions"]
+    assert [case.session_id] == [one["session_id"] for one in answer(ask(*words, "--tried"))["sessions"]]
+
+
+def test_apply_reports_each_session(ask: Run, case: Case, server: Server, tmp_path: Path) -> None:
+    """A session that the server does not know is told, and makes the exit code 1; the others are revoked."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in (server.folder / ".pdp" / "record").glob("record-*.jsonl"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    line = b'{"kind":"session.requested","session_id":"ses_gone","user":"alice","agent":"ghost","time":"%s"}\n'
+    segment = next(copy.iterdir())
+    segment.write_bytes(segment.read_bytes() + line % b"2026-01-05T10:00:00Z")
+    words = ("audit", "revoke-plan", "--record", str(copy), "--apply", "--reason", "x", "--yes")
+
+    revoked = ask(*words, f"session:{case.session_id}", "--json")
+    again = ask(*words, f"session:{case.session_id}", "--json")
+    unknown = ask(*words, "agent:ghost")
+
+    assert (0, "revoked") == (revoked.exit_code, json.loads(revoked.stdout)["outcomes"][case.session_id])
+    assert (0, "over already") == (again.exit_code, json.loads(again.stdout)["outcomes"][case.session_id])
+    assert (1, True) == (unknown.exit_code, "unknown to the server  ses_gone" in unknown.stdout)
+
+
+@both
+def test_export(ask: Run, case: Case, where: tuple[str, ...], tmp_path: Path) -> None:
+    """The lines of a session are written as they are, to a private file."""
+    out = tmp_path / "out.jsonl"
+
+    done = ask("audit", "export", f"session:{case.session_id}", "--output", str(out), *where)
+
+    assert (0, "wrote 4 records\n") == (done.exit_code, done.stderr)
+    assert case.session_id == json.loads(out.read_bytes().splitlines()[0])["session_id"]
+    assert 0o600 == stat.S_IMODE(out.stat().st_mode)
+    assert out.read_text() == ask("audit", "export", f"session:{case.session_id}", *where).stdout
+
+
+@both
+@pytest.mark.parametrize("command", ["show", "session", "who-approved"])
+def test_an_unknown_id_is_exit_code_1(ask: Run, where: tuple[str, ...], command: str) -> None:
+    """There is no such thing: that is an answer, and no failure."""
+    done = ask("audit", command, "dec_0", *where)
+
+    assert (1, "") == (done.exit_code, done.stdout)
+    assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("touched", "coder"), "`coder` must read KIND:ID"),
+        (("touched", "tool:git/x"), "`tool:git/x` must read KIND:ID"),
+        (("touched", "agent:a", "agent:b"), "`agent` stands twice"),
+        (("touched", "agent:a", "--delegated"), "--delegated is only for"),
+        (("executed-by", "agent:a", "--since", "soon"), "`soon` is no time"),
+        (("executed-by", "agent:a", "--since", "1h", "--until", "2h"), "--since must be before --until"),
+        (("revoke-plan",), "name at least one"),
+        (("revoke-plan", "agent:a", "--apply"), "--apply needs --reason"),
+        (("revoke-plan", "agent:a", "--apply", "--reason", "x", "--json"), "--json needs --yes"),
+        (("export", "--format", "parquet"), "needs --output"),
+        (("show", "dec_0", "--server", "--record", "x"), "--server does not go together"),
+        (("show", "dec_0", "--record", "nowhere"), "there is no record in `nowhere`"),
+    ],
+)
+def test_wrong_use_is_exit_code_2(ask: Run, words: tuple[str, ...], problem: str) -> None:
+    """Each refusal names what is wrong."""
+    done = ask("audit", *words)
+
+    assert (2, True) == (done.exit_code, problem in done.stderr), done.stderr
+
+
+def test_people_read_tables(ask: Run, case: Case) -> None:
+    """Without --json every command prints columns with what matters."""
+    printed = {
+        command: ask("audit", command, *words).stdout
+        for command, words in {
+            "show": [case.allowed],
+            "session": [case.session_id],
+            "who-approved": [case.session_id],
+            "executed-by": [f"session:{case.session_id}"],
+            "touched": [f"session:{case.session_id}"],
+            "revoke-plan": [f"session:{case.session_id}"],
+            "tail": ["--no-follow", f"session:{case.session_id}"],
+        }.items()
+    }
+
+    for command, text in printed.items():
+        expected = "files/read" if command in ("session", "executed-by", "touched", "tail") else "alice"
+        assert expected in text, command
+
+
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(
+    ask: Run, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An investigator with a read-only copy gets answers, and is told that the index is not kept."""
+    monkeypatch.setattr("pdp.cli.auditsource._can_write", lambda _: False)
+
+    done = ask("audit", "show", case.allowed, "--json")
+
+    assert case.allowed == json.loads(done.stdout)["id"]
+    assert "--index FILE keeps it" in done.stderr
+
+
+def test_apply_asks_first(ask: Run, case: Case) -> None:
+    """No is an answer: nothing is revoked, exit code 1."""
+    words = ("audit", "revoke-plan", f"session:{case.session_id}")
+
+    done = ask(*words, "--apply", "--reason", "x", stdin="n\n")
+
+    assert (1, True) == (done.exit_code, "revoke 1 session?" in done.stdout)
+    assert [case.session_id] == [one["session_id"] for one in answer(ask(*words, "--json"))["sessions"]]
+
+
+@both
+def test_tail_shows_what_happens_now(
+    ask: Run, case: Case, server: Server, where: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A record appears while the command runs, as one line of JSON."""
+    shown = tmp_path / "shown"
+    with shown.open("wb") as out:
+        tail = subprocess.Popen(
+            [sys.executable, "-m", "pdp.cli", "audit", "tail", "--json", "--address", server.address, *where],
+            cwd=server.folder,
+            env=clean_environment() | {"PYTHONUNBUFFERED": "1"},
+            stdout=out,
+        )
+        try:
+
+            def seen() -> bool:
+                call = (
+                    "authorize",
+                    "--session-handle-file",
+                    case.handle_file,
+                    "files",
+                    "read",
+                    '{"path": "b"}',
+                    "--json",
+                )
+                decision_id = json.loads(ask(*call).stdout)["decision_id"]
+                known.append(decision_id)
+                return any(one.encode() in shown.read_bytes() for one in known)
+
+            known: list[str] = []
+            wait_until(seen)
+        finally:
+            tail.terminate()
+            tail.wait(timeout=30)
+
+    lines = [json.loads(line) for line in shown.read_bytes().splitlines()]
+    ids = [line["id"] for line in lines if line.get("id") in known]
+    assert ids == [one for one in known if one in ids]
+
+
+def test_a_line_is_a_line_whatever_an_agent_wrote() -> None:
+    """Control and direction characters of a tool's name are shown as escapes."""
+    line = tail_line({"kind": "decision", "time": "t", "outcome": "deny", "server": "a", "tool": "b\n\x1b[2J\u202ec"})
+
+    assert "t  deny   a/b\\n\\x1b[2J\\u202ec" == line.strip()
