@@ -135,6 +135,29 @@ def test_every_policy_says_what_it_is_for(folder: Path, bundle: Bundle) -> None:
         assert re.fullmatch(r"// .+[.!]", above), policy.id
 
 
+def test_the_guide_shows_what_is_there(folder: Path, bundle: Bundle) -> None:
+    """Each policy and each case of the ten patterns stands in the bundle, word for word."""
+    guide = (folder / "README.md").read_text(encoding="utf-8")
+    patterns = guide[guide.index("## Ten patterns") : guide.index("## Check")]
+    policies = [text for shown in blocks(patterns, "cedar") for text in shown.split("\n\n")]
+    cases = [text for shown in blocks(patterns, "yaml") for text in shown.split("\n\n")]
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (folder / "tests").glob("*_test.yaml"))
+
+    assert 10 == len(re.findall(r"^### \d+\. ", patterns, re.MULTILINE))
+    assert set() == {text.strip() for text in policies} - {policy.text.strip() for policy in bundle.policies.values()}
+    assert [] == [text for text in cases if indented(text) not in tests]
+
+
+def blocks(text: str, kind: str) -> list[str]:
+    """Return the code blocks of one kind."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def indented(case: str) -> str:
+    """Return a case as it stands in the list of a test file."""
+    return "\n".join(f"  {line}" for line in case.strip("\n").splitlines()) + "\n"
+
+
 def digests(server: str, answer: bytes) -> dict[str, str]:
     """Return the digest of each definition of a `tools/list` answer."""
     catalogue = load_catalogue({f"tools/{server}.json": answer})
