@@ -159,7 +159,7 @@ class App:
             sessions = _open_store(settings)
             self._opened.callback(sessions.close)
             telemetry.watch_sessions(sessions.count_by_state)
-            sourcing = sourcing_of(settings)
+            self._sourcing = sourcing = sourcing_of(settings)
             self.embedded = open_embedded(
                 sourcing.source,
                 sessions=sessions,
@@ -238,6 +238,8 @@ class App:
 
     def stop(self, grace: float = 5.0) -> None:
         """Take no new calls, give those that are open `grace` seconds, and release everything."""
+        # Nobody waits for a source that stalls.
+        self._sourcing.close()
         self._server.stop(grace)
         self._opened.close()
 

@@ -31,6 +31,8 @@ from pdp.policy.signing import Trust
 from pdp.sessions.store import ActiveBundle, SessionStore
 
 _TRIES = 10
+# Whoever reloads does not wait for somebody else's reading of a source that stalls.
+_PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,8 @@ class BundleKeeper:
         # What the source held when it was last read: a good bundle, and one that is not.
         self._seen: _Seen | None = None
         self._bad: _Seen | None = None
+        # What the source brought and was not taken: somebody may activate it by its version.
+        self._held: Delivery | None = None
         # A source may take long to answer; nobody who activates by version waits for it.
         self._following = threading.Lock()
 
@@ -171,25 +175,32 @@ class BundleKeeper:
     def reload(self, *, by: str) -> bool:
         """Load what the source holds and make it the active bundle; say whether it differs from the one before.
 
-        Raise `BundleError`; the bundle that runs is not touched by a bad one.
+        Raise `BundleError`, or `BundleUnavailableError`; the bundle that runs is not touched by a bad one.
         """
-        with self._following:
+        if not self._following.acquire(timeout=_PATIENCE_SECONDS):
+            raise BundleUnavailableError("the source of bundles is being read; try again")
+        try:
             with self._telling():
                 delivery = self._source.read()
                 active = self._sessions.active_bundle()
                 if active is None or active.version != delivery.version:
                     self._require_newer(delivery)
-                self._load(delivery)
+                bundle = self._load(delivery)
             self._settle(_Seen.of(delivery))
-            return self._activate(delivery, by)
+            return self._activate(bundle, delivery, by)
+        finally:
+            self._following.release()
 
     def activate(self, version: str, *, by: str, reason: str = "") -> bool:
-        """Make a version the active one that the store keeps, or that the source holds, whatever is newer.
+        """Make a version the active one that the store keeps, or that the source brought and was not taken.
 
         Say whether it differs from the one before. It stays until content appears that was never active, or somebody
         activates. Raise `NotFoundError`, or `BundleError` when it may not run here.
         """
-        delivery = self._bundles.kept_in_store(version) or self._from_source(version)
+        held = self._held
+        delivery = held if held is not None and held.version == version else self._bundles.kept_in_store(version)
+        if delivery is None:
+            raise _not_kept(version)
         how = Activation(by=by, reason=reason, chosen=True, signed_by=self._trust.signer_of(delivery))
         return self._activations.activate(self._bundles.load(delivery), delivery, how)
 
@@ -217,7 +228,7 @@ class BundleKeeper:
     def _begin(self, delivery: Delivery, by: str) -> None:
         if self._take(delivery, by) is None and not self._go_on():
             # What is active may not run here, say since signatures are required: then there is nothing to keep.
-            self._activate(delivery, by)
+            self._activate(self._load(delivery), delivery, by)
 
     def _go_on(self) -> bool:
         """Load the active bundle of the store; say whether there is one that may run here."""
@@ -232,19 +243,25 @@ class BundleKeeper:
     def _take(self, delivery: Delivery, by: str) -> bool | None:
         """Activate what a source brings, by the rule above; say whether it was news, None when it was not taken."""
         came_from = self._seen.version if self._seen else ""
+        bundle: Bundle | None = None
         for _ in range(_TRIES):
             active = self._sessions.active_bundle()
             same = active is not None and active.version == delivery.version
             if not same:
                 self._require_newer(delivery)
                 if not self._may_take(active, delivery.version, came_from):
+                    self._held = delivery
                     return None
+            if bundle is None:
+                # That takes its time: whether the bundle may be taken is asked once more.
+                bundle = self._load(delivery)
+                continue
             if active is not None and same and self._trust.signer_of(delivery) in ("", active.signed_by):
-                self._bundles.keep(self._load(delivery))
+                self._bundles.keep(bundle)
                 return False
             chosen = active is not None and same and active.chosen
             with suppress(ConflictError):
-                return self._activate(delivery, by, chosen=chosen, expected=active.version if active else "")
+                return self._activate(bundle, delivery, by, chosen=chosen, expected=active.version if active else "")
         raise BundleUnavailableError("other workers go on activating bundles; try again")
 
     def _may_take(self, active: ActiveBundle | None, version: str, came_from: str) -> bool:
@@ -259,6 +276,7 @@ class BundleKeeper:
         number = delivery.signature.number if delivery.signature and signer else 0
         highest = self._sessions.bundle_past(delivery.version).highest_number
         if number <= highest:
+            self._held = delivery
             problem = (
                 f"the bundle has number `{number}`, and `{highest}` was active already; only newer ones are taken, "
                 f"unless somebody activates `{delivery.version}`"
@@ -271,18 +289,13 @@ class BundleKeeper:
         self._source.loaded(delivery)
         return bundle
 
-    def _activate(self, delivery: Delivery, by: str, *, chosen: bool = False, expected: str | None = None) -> bool:
+    def _activate(
+        self, bundle: Bundle, delivery: Delivery, by: str, *, chosen: bool = False, expected: str | None = None
+    ) -> bool:
         how = Activation(by=by, chosen=chosen, signed_by=self._trust.signer_of(delivery), expected=expected)
-        return self._activations.activate(self._load(delivery), delivery, how)
-
-    def _from_source(self, version: str) -> Delivery:
-        try:
-            delivery = self._source.read()
-        except PDPError:
-            raise _not_kept(version) from None
-        if delivery.version != version:
-            raise _not_kept(version)
-        return delivery
+        changed = self._activations.activate(bundle, delivery, how)
+        self._held = None
+        return changed
 
     def _kept(self, activation: ActiveBundle) -> KeptBundle:
         delivery = self._bundles.kept_in_store(activation.version)

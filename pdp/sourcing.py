@@ -34,11 +34,15 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sourcing:
-    """A source, what it is called in the log, and what makes a watch of it from what is to be done at a change."""
+    """A source, what it is called in the log, and what makes a watch of it from what is to be done at a change.
+
+    `close` ends a reading that is going on.
+    """
 
     source: BundleSource
     place: str
     watch: Callable[[Callable[[], bool]], Watch]
+    close: Callable[[], None] = lambda: None
 
 
 def sourcing_of(settings: Settings) -> Sourcing:
@@ -51,7 +55,7 @@ def sourcing_of(settings: Settings) -> Sourcing:
         def poll(follow: Callable[[], bool]) -> Watch:
             return PollWatch(follow, policies.poll_seconds, abort=fetched.close)
 
-        return Sourcing(source=fetched, place=f"policy URL `{place.shown}`", watch=poll)
+        return Sourcing(source=fetched, place=f"policy URL `{place.shown}`", watch=poll, close=fetched.close)
     if policies.file:
         file = Path(policies.file)
         return Sourcing(

@@ -46,7 +46,7 @@ def list_(*, client: Client, as_json: bool) -> None:
 @click.option("--reason", default="", help="Why, for the record.")
 @with_client(Role.AUTHOR)
 def activate(*, client: Client, version: str, reason: str) -> None:
-    """Make a version the running one: one that is kept, or one that the source holds and the server did not take.
+    """Make a version the running one: one that is kept, or one that the source brought and was not taken.
 
     The first digits of the version are enough. It stays until content appears that was never active before, or
     somebody activates or reloads.

@@ -23,6 +23,8 @@ _LOG = logging.getLogger("pdp")
 # For one step, such as connecting or waiting for the next bytes; and for all of them.
 _STEP_SECONDS = 10.0
 _WHOLE_SECONDS = 60.0
+# Whoever comes while somebody else is being answered waits for so long.
+_PATIENCE_SECONDS = 2.0
 _CHUNK_BYTES = 64 * 1024
 _OK, _NOT_MODIFIED, _REDIRECTS = 200, 304, range(300, 400)
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,256}"')
@@ -75,7 +77,9 @@ class URLSource:
 
     def read(self) -> Delivery:
         """Return what is behind the URL; what was read before, when the server says that nothing has changed."""
-        with self._reading:
+        if not self._reading.acquire(timeout=_PATIENCE_SECONDS):
+            raise self._silent("is being asked already; try again")
+        try:
             if self._closed:
                 raise self._silent("is not asked any more")
             try:
@@ -90,6 +94,8 @@ class URLSource:
             if self._latest is None:
                 raise self._silent(f"answers `{_NOT_MODIFIED}`, and nothing was read before")
             return self._latest
+        finally:
+            self._reading.release()
 
     def loaded(self, delivery: Delivery) -> None:
         """Keep a good bundle on the disk, for a start while the URL is silent."""

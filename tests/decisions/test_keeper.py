@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,12 @@ from pdp.model import Decision, TraceParent
 from pdp.observer import Event
 from pdp.policy.contents import version_of
 from pdp.policy.delivery import Delivery
+from pdp.policy.packed import pack
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import ActiveBundle, SessionStore
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
+from pdp.testing.store_contract import unchanged
 from pdp.testing.waiting import wait_until
 
 DIRECTORY = "users: {alice: {}}\nagents: {worker: {ceiling: ['files/*']}}"
@@ -405,12 +408,83 @@ def test_version_that_is_not_kept_cannot_be_activated(following: Followed) -> No
     assert "one" == active(kept)
 
 
-def test_version_of_the_source_can_be_activated(following: Followed) -> None:
-    """What the folder holds may be chosen although it never ran."""
-    folder, _, kept = following
-    folder.files = contents("three")
+def test_what_was_not_taken_can_be_activated(open_store: Callable[[], SessionStore], clock: FakeClock) -> None:
+    """What the source brought may be chosen although its content is kept no more."""
+    store = open_store()
+    store.activate_bundle(
+        ActiveBundle(version=version("one"), activated_at=1.0, activated_by="start"), pack(contents("one")), unchanged
+    )
+    for number in range(20):
+        bundle = ActiveBundle(version=f"v{number}", activated_at=2.0, activated_by="start")
+        store.activate_bundle(bundle, b"", unchanged)
+    keeper(Folder(contents("two")), open_store(), clock).start(by="start")
+    kept = keeper(Folder(contents("one")), store, clock)
+    kept.start(by="start")
+    before = active(kept)
 
-    assert kept.activate(version("three"), by="author") is True
+    kept.activate(version("one"), by="author")
+
+    assert ["two", "one"] == [before, active(kept)]
+
+
+def test_reload_compiles_once(open_store: Callable[[], SessionStore], clock: FakeClock) -> None:
+    """A bundle is compiled when it is new, and not again when it is looked at again."""
+    folder = Folder(contents("one"))
+    kept = keeper(folder, open_store(), clock)
+    compiled: list[Mapping[str, Any]] = []
+
+    def counting(job: Mapping[str, Any]) -> dict[str, Any]:
+        compiled.append(job)
+        return compile_here(job)
+
+    kept._bundles._compile = counting
+    kept.start(by="start")
+    folder.files = contents("two")
+    kept.follow()
+    folder.files = contents("three")
+    kept.reload(by="author")
+    kept.reload(by="author")
+    kept.follow()
+
+    assert 3 == len(compiled)
+
+
+def test_reload_does_not_wait_for_another_reading(
+    open_store: Callable[[], SessionStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes while a source stalls is told to try again, and who activates by version is not held up."""
+    monkeypatch.setattr("pdp.keeper._PATIENCE_SECONDS", 0.01)
+    folder = Folder(contents("one"))
+    kept = keeper(folder, open_store(), clock)
+    kept.start(by="start")
+
+    with kept._following:
+        with pytest.raises(BundleUnavailableError, match="is being read"):
+            kept.reload(by="author")
+        kept.activate(version("one"), by="author")
+
+    assert kept.kept()[0].activation.chosen
+
+
+def test_choice_that_is_made_meanwhile_holds(open_store: Callable[[], SessionStore], clock: FakeClock) -> None:
+    """Somebody chooses the running bundle while a change of the folder is being compiled: it stays."""
+    folder = Folder(contents("one"))
+    kept = keeper(folder, open_store(), clock)
+    kept.start(by="start")
+    folder.files = contents("two")
+    kept.follow()
+    folder.files = contents("three")
+    kept.follow()
+    folder.files = contents("one")
+
+    def choosing(job: Mapping[str, Any]) -> dict[str, Any]:
+        kept._bundles._compile = compile_here
+        kept.activate(version("three"), by="author")
+        return compile_here(job)
+
+    kept._bundles._compile = choosing
+    kept.follow()
+
     assert "three" == active(kept)
 
 
@@ -421,7 +495,7 @@ def test_content_that_an_earlier_program_kept_is_understood(
     old = json.dumps({name: base64.b64encode(text).decode() for name, text in contents("one").items()})
     store = open_store()
     store.activate_bundle(
-        ActiveBundle(version=version("one"), activated_at=1.0, activated_by="start"), old.encode(), lambda _: None
+        ActiveBundle(version=version("one"), activated_at=1.0, activated_by="start"), old.encode(), unchanged
     )
     kept = keeper(Folder({}), store, clock)
 

@@ -14,10 +14,12 @@ from pdp.cli.init import prepare
 from pdp.client import Client
 from pdp.client.errors import PDPClientError
 from pdp.config import load
+from pdp.errors import ConfigurationError
 from pdp.policy.delivery import Delivery
 from pdp.policy.packed import pack
 from pdp.policy.signing import generate_key, sign
 from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
 from tests.versions.webserver import WebServer, web_server
 
@@ -239,6 +241,96 @@ def test_running_bundle_may_be_signed_afterwards(serve: Serve, file: Path, only_
 
     shown = server.author.get_bundle().bundle
     assert (version("one"), 5) == (shown.version, shown.number)
+
+
+def test_kept_version_can_be_looked_at(serve: Serve, file: Path) -> None:
+    """GetBundle shows a version that does not run, with its policies, and changes nothing."""
+    file.write_bytes(packed("one"))
+    server = serve(policies__file=file)
+    replace_file(file, packed("two"))
+    server.runs("two")
+
+    shown = server.author.get_bundle(version("one")).bundle
+
+    assert (version("one"), False) == (shown.version, shown.active)
+    assert {"files/one", "sessions/all"} == {policy.policy_id for policy in shown.policies}
+    assert "two" == server.policy
+
+
+def test_version_that_nobody_has_is_not_found(serve: Serve, file: Path) -> None:
+    """Neither shown nor activated."""
+    file.write_bytes(packed("one"))
+    server = serve(policies__file=file)
+
+    for ask in (server.author.get_bundle, server.author.activate_bundle):
+        with pytest.raises(PDPClientError, match="no bundle with this version is kept"):
+            ask(version("two"))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot read `policies.public_keys`: `.*keys.pem`: no such file or directory"),
+        (b"no key", "`policies.public_keys`: `.*keys.pem` holds no public key in PEM"),
+    ],
+)
+def test_public_keys_must_be_readable(
+    serve: Serve, file: Path, only_signed: dict[str, str], content: bytes | None, problem: str
+) -> None:
+    """A server that cannot know whom to trust does not start, and says what to mend."""
+    file.write_bytes(packed("one", 1))
+    keys = Path(only_signed["policies__public_keys"])
+    keys.unlink()
+    if content is not None:
+        keys.write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match=problem):
+        serve(**only_signed)
+
+
+# A folder
+
+
+def test_rollback_is_not_undone_by_the_folder_or_a_restart(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Touched files and a new process bring nothing back; new content does."""
+    folder = tmp_path / "policies"
+    write_folder(folder, files("one"))
+    server = serve(policies__folder=folder)
+    write_folder(folder, files("two"))
+    server.runs("two")
+    server.author.activate_bundle(version("one"))
+    looks = Counted(server)
+    write_folder(folder, files("two"))
+    looks.wait(1)
+    touched = server.policy
+    server.close()
+    again = serve(policies__folder=folder)
+    restarted = again.policy
+    write_folder(folder, files("three"))
+    again.runs("three")
+
+    assert ("one", "one") == (touched, restarted)
+    assert f"holds {version('two')}, which was active before and stays out" in caplog.text
+
+
+class Counted:
+    """Counts how often a server has looked at its source."""
+
+    def __init__(self, server: Server) -> None:
+        keeper = server.app.embedded.keeper
+        self._looks = 0
+        self._follow = keeper.follow
+        keeper.follow = self._count  # type: ignore[method-assign]  # the real one is called, and counted
+
+    def wait(self, looks: int) -> None:
+        """Wait until the server has looked so often."""
+        wait_until(lambda: self._looks >= looks)
+
+    def _count(self) -> None:
+        self._follow()
+        self._looks += 1
 
 
 # A URL
