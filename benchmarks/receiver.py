@@ -1,26 +1,66 @@
-"""A receiver of OTLP in a process of its own, so that its CPU is not the sender's: `python -m benchmarks.receiver`.
+"""A receiver of OTLP in a process of its own, so that its CPU is not the sender's.
 
-It prints its endpoint and receives until its input ends.
+Run as `python -m benchmarks.receiver take`, or `refuse`, or `hang`. It prints its endpoint and serves until its input
+ends. One that hangs takes requests and never answers.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from subprocess import PIPE, Popen
+from threading import Event
 from typing import Any
 
 import grpc
 
+_OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024), ("grpc.so_reuseport", 0))
+_THREADS = 4
 
-class _Taking(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC has no types
+
+def _take(_: bytes, __: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    return b""
+
+
+def _refuse(_: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    context.abort(grpc.StatusCode.UNAVAILABLE, "refused")
+    return b""
+
+
+def _hang(_: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    over = Event()
+    if context.add_callback(over.set):
+        over.wait()
+    return b""
+
+
+_WAYS: Mapping[str, Callable[[bytes, Any], bytes]] = {"take": _take, "refuse": _refuse, "hang": _hang}
+
+
+class _Every(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC has no types
+    """Serves every path in one way."""
+
+    def __init__(self, way: Callable[[bytes, Any], bytes]) -> None:
+        self._handler = grpc.unary_unary_rpc_method_handler(way)
+
     def service(self, call: Any) -> Any:  # noqa: ANN401, ARG002 - gRPC has no types
-        return grpc.unary_unary_rpc_method_handler(lambda _, __: b"")
+        return self._handler
+
+
+@contextmanager
+def receiving(way: str) -> Iterator[str]:
+    """Run a receiver while the `with` block runs; yield its endpoint."""
+    with Popen([sys.executable, "-m", "benchmarks.receiver", way], stdin=PIPE, stdout=PIPE, text=True) as process:
+        if process.stdout is None:
+            raise AssertionError("the receiver has an output")
+        yield process.stdout.readline().strip()
 
 
 def main() -> None:
-    """Receive until standard input ends."""
-    options = (("grpc.max_receive_message_length", 64 * 1024 * 1024),)
-    server = grpc.server(ThreadPoolExecutor(2), handlers=(_Taking(),), options=options)
+    """Serve until standard input ends."""
+    server = grpc.server(ThreadPoolExecutor(_THREADS), handlers=(_Every(_WAYS[sys.argv[1]]),), options=_OPTIONS)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(f"http://127.0.0.1:{port}", flush=True)

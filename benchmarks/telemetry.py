@@ -10,12 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from benchmarks.receiver import receiving
 from benchmarks.workload import SERVER, TOOL, arguments, write_bundle
 from pdp.app import Embedded, open_embedded
 from pdp.cache import DecisionCache
@@ -88,7 +87,7 @@ def main() -> int:
     parser.add_argument("--decisions", type=int, default=10_000, help="decisions of one measurement")
     parser.add_argument("--rounds", type=int, default=9, help="how often each is repeated, in turns")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder, _receiver() as endpoint:
+    with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder, receiving("take") as endpoint:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
         write_bundle(Path(folder) / "policies")
         found: dict[str, list[float]] = {name: [] for name in _PARTS}
@@ -183,16 +182,6 @@ _PARTS: dict[str, Callable[[Path], Part]] = {
     "everything": _together(_record, _telemetry("TRACES", "METRICS", "LOGS")),
     "the SDK's own trace (control)": _sdk,
 }
-
-
-@contextmanager
-def _receiver() -> Iterator[str]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.receiver"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        if process.stdout is None:
-            raise AssertionError("the receiver has an output")
-        yield process.stdout.readline().strip()
 
 
 def _print_table(found: dict[str, list[float]], decisions: int) -> None:

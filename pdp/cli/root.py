@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Place] = {
     "bundle": Place("pdp.cli.versions", "Pack, sign and verify bundles; list and activate versions."),
     "schema": Place("pdp.cli.bundle", "Print the whole Cedar schema of a policy folder."),
     "audit": Place("pdp.cli.audit", "Ask the record what was decided, and whether it is as it was written."),
+    "top": Place("pdp.cli.top", "Watch the decisions as they are made."),
     "telemetry": Place("pdp.cli.telemetry", "Print the dashboard, the alert rules and the names of telemetry."),
     "version": Place("pdp.cli.version", "Print the version."),
 }

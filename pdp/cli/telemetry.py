@@ -10,7 +10,7 @@ from pdp.telemetry.reference import reference
 
 @click.group()
 def telemetry() -> None:
-    """Print what goes with the server's telemetry: dashboard, alerts, names."""
+    """Print the dashboard, the alert rules and the names of telemetry."""
 
 
 @telemetry.command("dashboard", epilog="Example:  pdp telemetry dashboard > pdp-dashboard.json")

@@ -1,0 +1,190 @@
+"""Say what goes on now, from the records of the last minute or so: for `pdp top`."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pdp.audit.values import DECISION, Found
+
+_MICROSECONDS = 1_000_000
+# About 100 bytes each; beyond it the window is shorter than it was meant to be.
+_MOST_RECORDS = 200_000
+_LEAST_SECONDS = 1.0
+# What the record says of itself is nothing that went on.
+_NO_EVENTS = frozenset({DECISION, "checkpoint", "segment.opened", ""})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolActivity:
+    """One tool: how often it was asked about and denied, and the median and longest time in µs."""
+
+    server: str
+    tool: str
+    decisions: int
+    denied: int
+    median_us: float
+    longest_us: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionActivity:
+    """One session with denies: whose it is, how often it was denied, and what the last deny was about."""
+
+    session_id: str
+    user: str
+    agent: str
+    decisions: int
+    denied: int
+    server: str
+    tool: str
+    basis: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """What went on in `seconds` seconds. `hit_rate` is None when nothing asked the cache.
+
+    `outcomes` and `bases` count decisions, `events` everything else by its kind.
+    """
+
+    seconds: float
+    decisions: int
+    per_second: float
+    outcomes: Mapping[str, int]
+    bases: Mapping[str, int]
+    hit_rate: float | None
+    median_us: float
+    longest_us: float
+    slowest: tuple[ToolActivity, ...]
+    denied: tuple[SessionActivity, ...]
+    events: Mapping[str, int]
+
+
+class _Seen(NamedTuple):
+    """What is kept of one record."""
+
+    at: int
+    kind: str
+    session_id: str = ""
+    user: str = ""
+    agent: str = ""
+    server: str = ""
+    tool: str = ""
+    outcome: str = ""
+    basis: str = ""
+    cache: str = ""
+    duration_us: float = 0.0
+
+
+class ActivityWindow:
+    """The records of the last `seconds` seconds, from which an `Activity` follows. For one thread."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._seen: deque[_Seen] = deque(maxlen=_MOST_RECORDS)
+
+    def add(self, found: Iterable[Found]) -> None:
+        """Take records in, in order of time. Fields that are missing or of another kind count as empty."""
+        self._seen.extend(_seen(one) for one in found)
+
+    def activity(self, now: float, *, most: int = 10) -> Activity:
+        """Return what went on until `now`, unix seconds, with at most so many tools and sessions."""
+        seen = self._seen
+        while seen and seen[0].at < (now - self._seconds) * _MICROSECONDS:
+            seen.popleft()
+        decisions = [one for one in seen if one.kind == DECISION]
+        # What has been looked at for less than the window is no reason to call it slow.
+        looked = min(self._seconds, now - seen[0].at / _MICROSECONDS) if seen else self._seconds
+        seconds = max(looked, _LEAST_SECONDS)
+        asked = [one.cache for one in decisions if one.cache != "none"]
+        durations = sorted(one.duration_us for one in decisions)
+        return Activity(
+            seconds=round(seconds, 3),
+            decisions=len(decisions),
+            per_second=round(len(decisions) / seconds, 1),
+            outcomes=dict(Counter(one.outcome for one in decisions)),
+            bases=dict(Counter(one.basis for one in decisions).most_common()),
+            hit_rate=round(asked.count("hit") / len(asked), 4) if asked else None,
+            median_us=_median(durations),
+            longest_us=durations[-1] if durations else 0.0,
+            slowest=_slowest(decisions, most),
+            denied=_denied(decisions, most),
+            events=dict(Counter(one.kind for one in seen if one.kind not in _NO_EVENTS).most_common()),
+        )
+
+
+def _seen(found: Found) -> _Seen:
+    record = found.record()
+    kind = _text(record, "kind")
+    if kind != DECISION:
+        return _Seen(found.mark.at, kind)
+    duration = record.get("duration_us")
+    return _Seen(
+        at=found.mark.at,
+        kind=kind,
+        session_id=_text(record, "session_id"),
+        user=_text(record, "user"),
+        agent=_text(record, "agent"),
+        server=_text(record, "server"),
+        tool=_text(record, "tool"),
+        outcome=_text(record, "outcome"),
+        basis=_text(record, "basis"),
+        cache=_text(record, "cache"),
+        duration_us=float(duration) if isinstance(duration, int | float) else 0.0,
+    )
+
+
+def _slowest(decisions: Iterable[_Seen], most: int) -> tuple[ToolActivity, ...]:
+    by_tool: dict[tuple[str, str], list[_Seen]] = {}
+    for one in decisions:
+        by_tool.setdefault((one.server, one.tool), []).append(one)
+    tools = []
+    for (server, tool), asked in by_tool.items():
+        durations = sorted(one.duration_us for one in asked)
+        tools.append(
+            ToolActivity(
+                server=server,
+                tool=tool,
+                decisions=len(asked),
+                denied=sum(one.outcome == "deny" for one in asked),
+                median_us=_median(durations),
+                longest_us=durations[-1],
+            )
+        )
+    return tuple(sorted(tools, key=lambda one: (-one.median_us, one.server, one.tool))[:most])
+
+
+def _denied(decisions: Iterable[_Seen], most: int) -> tuple[SessionActivity, ...]:
+    asked: Counter[str] = Counter()
+    denied: Counter[str] = Counter()
+    last: dict[str, _Seen] = {}
+    for one in decisions:
+        asked[one.session_id] += 1
+        if one.outcome == "deny":
+            denied[one.session_id] += 1
+            last[one.session_id] = one
+    return tuple(
+        SessionActivity(
+            session_id=session_id,
+            user=last[session_id].user,
+            agent=last[session_id].agent,
+            decisions=asked[session_id],
+            denied=count,
+            server=last[session_id].server,
+            tool=last[session_id].tool,
+            basis=last[session_id].basis,
+        )
+        for session_id, count in denied.most_common(most)
+    )
+
+
+def _median(ordered: list[float]) -> float:
+    return ordered[len(ordered) // 2] if ordered else 0.0
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    value = record.get(name)
+    return value if isinstance(value, str) else ""
