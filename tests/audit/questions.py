@@ -32,24 +32,28 @@ def answered(question: Question) -> tuple[Any, Any, float]:
     return answer, question.expected(), seconds
 
 
-def questions(search: Search, records: list[Record], now_at: float) -> Iterator[Question]:
-    """Yield the questions about an incident."""
-    yield from _of_one(search, records, now_at)
+def questions(
+    search: Search, records: list[Record], now_at: float, cut: Callable[[Record], Record] = lambda record: record
+) -> Iterator[Question]:
+    """Yield the questions about an incident; records are compared as `cut` leaves them."""
+    yield from _of_one(search, records, now_at, cut)
     yield from _of_many(search, records)
     yield from _of_revocation(search, records, now_at)
 
 
-def _of_one(search: Search, records: list[Record], now_at: float) -> Iterator[Question]:
+def _of_one(
+    search: Search, records: list[Record], now_at: float, cut: Callable[[Record], Record]
+) -> Iterator[Question]:
     decision = next(one for one in records[len(records) // 2 :] if one.get("ancestors"))
     session = decision["session_id"]
     yield Question(
         name="show DECISION",
-        ask=lambda: search.show(decision["id"]).record(),
+        ask=lambda: cut(search.show(decision["id"]).record()),
         expected=lambda: decision,
     )
     yield Question(
         name="session ID",
-        ask=lambda: [one.record() for one in search.page(Filter(session_id=session), limit=_MOST)],
+        ask=lambda: [cut(one.record()) for one in search.page(Filter(session_id=session), limit=_MOST)],
         expected=lambda: chosen(records, session_id=session),
     )
     yield Question(
