@@ -22,7 +22,7 @@ from pdp.observer import Event, Observer
 from pdp.server.authentication import Authenticator, Metadata
 from pdp.server.fields import read
 from pdp.server.idle import IdleWatch
-from pdp.server.origin import NOBODY, Origin, trace_id_of, trace_parent
+from pdp.server.origin import NOBODY, Origin, parent_ids, trace_id_of, trace_parent
 from pdp.server.pools import BoundedPool
 from pdp.server.rpcs import PUBLIC, RPC, Shape
 from pdp.server.status import DeadlinePassedError, MessageTooLargeError, Refusal, internal_error, refusal_of
@@ -167,7 +167,7 @@ class Boundary:
         raise AssertionError("gRPC's abort returned")
 
     def _tell(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal) -> None:
-        parent = trace_parent(metadata).traceparent
+        parent = parent_ids(trace_parent(metadata))
         facts = {"rpc": rpc.name, "status": refusal.code.name}
         facts |= {"field": refusal.field} if refusal.field else {}
         # Only a PEP's trace is believed: whoever else names one may not write into it.

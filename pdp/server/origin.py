@@ -11,6 +11,8 @@ from pdp.server.authentication import Metadata
 
 _TRACE_ID = re.compile(r"[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
+_PARENT_IDS = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=-|\Z)")
+
 # Whoever calls what is open to everyone, or has not said yet who it is. Has no role.
 NOBODY = Caller(id="", kind="public", roles=frozenset(), tenant="")
 
@@ -33,6 +35,15 @@ def trace_id_of(parent: TraceParent) -> str:
     """Return the caller's trace id, or a new one when it has none: to find the log by."""
     match = _TRACE_ID.fullmatch(parent.traceparent)
     return match[1] if match else secrets.token_hex(16)
+
+
+def parent_ids(parent: TraceParent) -> str:
+    """Return a `traceparent` as far as it is made of ids and flags; empty when it is anything else.
+
+    For what is written down: a caller can put any text into a header.
+    """
+    match = _PARENT_IDS.match(parent.traceparent)
+    return match[0] if match else ""
 
 
 def _single(metadata: Metadata, name: str) -> str:

@@ -1,0 +1,381 @@
+"""Nothing secret leaves the PDP: unique texts in every field of every RPC, and where each of them is found again."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from pdp.app import build
+from pdp.cli.init import prepare
+from pdp.client import Client
+from pdp.config import PolicySettings, ServerSettings, SessionSettings, Settings
+from pdp.model import Role
+from pdp.policy.contents import version_of
+from pdp.server.rpcs import HEALTH, REFLECTION, RPC, RPCS, Shape
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.inprocess import write_folder
+from pdp.testing.otlp import OTLPReceiver
+from pdp.v1 import audit_pb2 as audit
+from pdp.v1 import authorization_pb2 as calls
+from pdp.v1 import decision_pb2 as decisions
+from pdp.v1 import explain_pb2 as explain
+from pdp.v1 import policy_pb2 as policies
+from pdp.v1 import session_pb2 as sessions
+from tests.record.canaries import new_canary, plant, plantings
+
+PATIENCE = 60.0
+
+# A permit, a rule that overflows for large numbers, and a fact that the gateway may state.
+FILES = bundle_files(
+    policies={
+        "notes": """
+@id("notes/all") permit (principal, action, resource);
+@id("notes/few") forbid (principal, action == Action::"notes/write", resource)
+when { context.input has count && context.input.count * 4 > 4000000000000000000 };
+"""
+    },
+    tools={"notes": [tool("write", {"team": {"type": "string"}, "count": {"type": "integer"}}, ["team"])]},
+    overlays={"notes": "tools: {write: {risk: mutating}}"},
+    directory="users: {alice: {}}\nagents: {coder: {ceiling: [notes/*]}}",
+    manifest="name: canaries\ncaller_facts: {properties: {team: {type: string}, count: {type: integer}}}\n",
+)
+
+NOTE = b'{"team": "shopping"}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A session of the test's own."""
+
+    id: str
+    handle: str
+    digest: str
+    decision_id: str = "dec_" + "a" * 26
+
+
+LOST = Opened(id="ses_" + "a" * 26, handle="pdps_" + "a" * 43, digest="sha256:" + "0" * 64)
+_SIGNALS: Mapping[type, str] = {
+    ExportTraceServiceRequest: "traces",
+    ExportMetricsServiceRequest: "metrics",
+    ExportLogsServiceRequest: "otlp logs",
+}
+
+
+def _call(session: Opened) -> calls.AuthorizeRequest:
+    call = decisions.Call(session_handle=session.handle, server="notes", tool="write", arguments_json=NOTE)
+    return calls.AuthorizeRequest(call=call)
+
+
+# A message of each RPC that is answered without an error, given an active session; of two, one that waits.
+BASES: Mapping[str, Callable[[Opened], Message]] = {
+    "Authorize": _call,
+    "BatchAuthorize": lambda one: calls.BatchAuthorizeRequest(requests=[_call(one)]),
+    "AuthorizeStream": lambda one: calls.AuthorizeStreamRequest(request=_call(one)),
+    "ListTools": lambda one: calls.ListToolsRequest(session_handle=one.handle),
+    "RequestSession": lambda _: sessions.RequestSessionRequest(
+        user="alice", agent="coder", purpose="notes", tool_patterns=["notes/*"]
+    ),
+    "ApproveSession": lambda one: sessions.ApproveSessionRequest(session_id=one.id, request_digest=one.digest),
+    "DenySession": lambda one: sessions.DenySessionRequest(session_id=one.id),
+    "EndSession": lambda one: sessions.EndSessionRequest(session_handle=one.handle),
+    "RevokeSessions": lambda one: sessions.RevokeSessionsRequest(session_id=one.id, reason="enough"),
+    "GetSession": lambda one: sessions.GetSessionRequest(session_id=one.id),
+    "ListSessions": lambda _: sessions.ListSessionsRequest(),
+    "NarrowSession": lambda one: sessions.NarrowSessionRequest(session_id=one.id),
+    "GetBundle": lambda _: policies.GetBundleRequest(),
+    "ListBundles": lambda _: policies.ListBundlesRequest(),
+    "ActivateBundle": lambda _: policies.ActivateBundleRequest(version=version_of(FILES)),
+    "ReloadBundle": lambda _: policies.ReloadBundleRequest(),
+    "CheckBundle": lambda _: policies.CheckBundleRequest(),
+    "Evaluate": lambda _: policies.EvaluateRequest(policies="permit (principal, action, resource);"),
+    "Explain": lambda one: explain.ExplainRequest(session_id=one.id, server="notes", tool="write", arguments_json=NOTE),
+    "GetRecord": lambda one: audit.GetRecordRequest(decision_id=one.decision_id),
+    "ListRecords": lambda _: audit.ListRecordsRequest(),
+    "ListApprovals": lambda one: audit.ListApprovalsRequest(session_id=one.id),
+    "ListTouched": lambda one: audit.ListTouchedRequest(filter=audit.RecordFilter(session_id=one.id)),
+    "PlanRevocation": lambda one: audit.PlanRevocationRequest(session_id=one.id),
+}
+_WAITING = ("ApproveSession", "DenySession")
+# These look a session up by its handle.
+_HANDLED = ("Authorize", "BatchAuthorize", "AuthorizeStream", "ListTools", "EndSession")
+_SPENDING = (*_WAITING, "EndSession", "RevokeSessions")
+
+
+@dataclass(slots=True, kw_only=True)
+class Found:
+    """What was sent, and everything in which it could be found again, by place."""
+
+    sent: list[tuple[str, str, str]] = field(default_factory=list)
+    secrets: dict[str, str] = field(default_factory=dict)
+    places: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    errors: dict[str, bytes] = field(default_factory=dict)
+    plain: dict[str, bytes] = field(default_factory=dict)
+
+    def where(self, canary: str) -> set[str]:
+        """Return the places that hold a text."""
+        text = canary.encode()
+        places = {place for place, contents in self.places.items() if any(text in content for content in contents)}
+        return places | ({"error"} if text in self.errors.get(canary, b"") else set())
+
+
+class _Speaker:
+    """Speaks to the server in raw messages, as whoever may call an RPC."""
+
+    def __init__(self, channel: grpc.Channel, settings: Settings, pep: Client, approver: Client, found: Found) -> None:
+        self._channel, self._found = channel, found
+        self._pep, self._approver = pep, approver
+        self._tokens = {
+            role: (settings.tokens_folder / f"{role.value}.token").read_text("ascii").strip() for role in Role
+        }
+        found.secrets |= {f"token of {role.value}": token for role, token in self._tokens.items()}
+
+    def open(self, *, approved: bool) -> Opened:
+        """Return a new session."""
+        opened = self._pep.request_session(user="alice", agent="coder", purpose="notes", tools=("notes/*",))
+        answer = self._pep.authorize(opened.session_handle, "notes", "write", {"team": "shopping"})
+        one = Opened(
+            id=opened.session.session_id,
+            handle=opened.session_handle,
+            digest=opened.session.request_digest,
+            decision_id=answer.decision_id,
+        )
+        if approved:
+            self._approver.approve_session(one.id, request_digest=one.digest)
+        self._found.secrets[f"handle of {one.id}"] = one.handle
+        return one
+
+    def send(self, path: str, rpc: RPC, wire: bytes, *, token: str = "", more: tuple[tuple[str, str], ...] = ()) -> Any:
+        """Call an RPC; return its error, or None."""
+        roles = rpc.roles if isinstance(rpc.roles, frozenset) else frozenset(Role)
+        # Nobody who asks for calls decides about sessions.
+        role = Role.APPROVER if rpc.method in (*_WAITING, "RevokeSessions") else min(roles, key=list(Role).index)
+        metadata = (("authorization", f"Bearer {token or self._tokens[role]}"), *more)
+        try:
+            if rpc.shape is Shape.UNARY:
+                self._channel.unary_unary(path)(wire, metadata=metadata, timeout=PATIENCE)
+            else:
+                answers = self._channel.stream_stream(path)(iter([wire]), metadata=metadata, timeout=PATIENCE)
+                answer = calls.AuthorizeStreamResponse.FromString(next(answers))
+                return answer.error if answer.HasField("error") else None
+        except grpc.RpcError as error:
+            return error
+        return None
+
+
+def _told(error: Any) -> bytes:
+    if error is None:
+        return b""
+    if isinstance(error, grpc.RpcError):
+        return f"{error.details()} {error.trailing_metadata()}".encode()
+    return str(error).encode()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """Send a canary in each field of each RPC and in each header, and return where all of them were found."""
+    folder, found = tmp_path_factory.mktemp("canaries"), Found()
+    logged: list[bytes] = []
+    with OTLPReceiver() as receiver, _logging(logged), pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+        settings = _settings(folder)
+        with _speaking(settings, found) as speaker:
+            for path, rpc in RPCS.items():
+                if rpc.service not in (HEALTH, REFLECTION):
+                    _send_all(speaker, path, rpc, found)
+                    _send_headers(speaker, path, rpc, found)
+            # The wrong way: nobody meant this to happen, and the message goes to the server's log.
+            environment.setattr(SQLiteSessionStore, "view", _broken)
+            for path, rpc in RPCS.items():
+                if rpc.method in _HANDLED:
+                    _send_all(speaker, path, rpc, found, session=LOST)
+    for request in receiver.requests:
+        found.places[_SIGNALS[type(request)]].append(request.SerializeToString())
+    found.places["server log"] += logged
+    data = Path(settings.data_dir)
+    for file in data.rglob("*"):
+        if file.is_file() and settings.tokens_folder not in file.parents:
+            parts = file.relative_to(data).parts
+            place = "record" if parts[0] == "record" else "store" if "sqlite" in file.name else "files"
+            found.places[place].append(file.read_bytes())
+    return found
+
+
+def _settings(folder: Path) -> Settings:
+    write_folder(folder / "policies", FILES)
+    settings = Settings(
+        data_dir=str(folder / "data"),
+        server=ServerSettings(address="127.0.0.1:0"),
+        policies=PolicySettings(folder=str(folder / "policies"), watch=False),
+        sessions=SessionSettings(trusted_attributes=("team",)),
+    )
+    prepare(settings)
+    return settings
+
+
+@contextmanager
+def _speaking(settings: Settings, found: Found) -> Iterator[_Speaker]:
+    app = build(settings)
+    app.start()
+    tokens = settings.tokens_folder
+    try:
+        with (
+            Client(app.address, token_file=tokens / "pep.token", timeout=PATIENCE) as pep,
+            Client(app.address, token_file=tokens / "approver.token", management_timeout=PATIENCE) as approver,
+            grpc.insecure_channel(app.address) as channel,
+        ):
+            yield _Speaker(channel, settings, pep, approver, found)
+    finally:
+        app.stop()
+
+
+@contextmanager
+def _logging(logged: list[bytes]) -> Iterator[None]:
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logged.append(logging.Formatter().format(record).encode())
+
+    keeper, root = Keeper(), logging.getLogger()
+    before = root.level
+    root.addHandler(keeper)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.removeHandler(keeper)
+        root.setLevel(before)
+
+
+def _broken(*_: object, **__: object) -> None:
+    raise RuntimeError("broken on purpose")
+
+
+def _send_all(speaker: _Speaker, path: str, rpc: RPC, found: Found, *, session: Opened | None = None) -> None:
+    base, lost = BASES[rpc.method], session is not None
+    session = session or speaker.open(approved=rpc.method not in _WAITING)
+    if not lost:
+        found.plain[rpc.method] = _told(speaker.send(path, rpc, base(session).SerializeToString()))
+    for place, shape in plantings(base(session).DESCRIPTOR):
+        if rpc.method in _SPENDING and not lost:
+            session = speaker.open(approved=rpc.method not in _WAITING)
+        one = plant(base(session), place, shape)
+        wire = one.message.SerializeToString()
+        found.sent.append((rpc.method, one.path, one.canary))
+        found.errors[one.canary] = _told(speaker.send(path, rpc, wire))
+        # The same bytes, cut: what cannot be read is not shown either.
+        found.errors[one.canary] += _told(speaker.send(path, rpc, wire[:-1]))
+
+
+def _send_headers(speaker: _Speaker, path: str, rpc: RPC, found: Found) -> None:
+    wire = BASES[rpc.method](speaker.open(approved=rpc.method not in _WAITING)).SerializeToString()
+    for name in ("traceparent", "tracestate", "x-anything", "authorization"):
+        canary = new_canary()
+        found.sent.append((rpc.method, f"header {name}", canary))
+        for sent in (wire, b"\xff"):
+            if name == "authorization":
+                told = speaker.send(path, rpc, sent, token=canary)
+            else:
+                told = speaker.send(path, rpc, sent, more=((name, canary),))
+            found.errors[canary] = found.errors.get(canary, b"") + _told(told)
+
+
+# Where what the PDP was sent may be found again. What is not named here may be found nowhere.
+RECORD, TRACES, LOGS, STORE, ERROR = "record", "traces", "otlp logs", "store", "error"
+_CALL_FIELDS = {
+    "call.server": {RECORD, TRACES, LOGS},
+    "call.tool": {RECORD, TRACES, LOGS},
+    "call.definition_digest": {RECORD, LOGS},
+    "request_id": {RECORD, TRACES, LOGS},
+    "tool_call_id": {RECORD, TRACES, LOGS},
+}
+ALLOWED: Mapping[tuple[str, str], set[str]] = {
+    **{("Authorize", path): places for path, places in _CALL_FIELDS.items()},
+    **{("BatchAuthorize", f"requests.{path}"): places for path, places in _CALL_FIELDS.items()},
+    **{("AuthorizeStream", f"request.{path}"): places for path, places in _CALL_FIELDS.items()},
+    # What a person is shown, decides about, and says why. A session keeps it, its record tells it.
+    ("RequestSession", "purpose"): {RECORD, STORE},
+    ("RequestSession", "environment"): {STORE},
+    ("RequestSession", "labels"): {STORE},
+    ("NarrowSession", "labels"): {STORE},
+    ("ApproveSession", "grants"): {RECORD, STORE},
+    ("DenySession", "reason"): {RECORD, STORE},
+    ("RevokeSessions", "reason"): {RECORD, STORE},
+    ("Explain", "server"): {RECORD},
+    ("Explain", "tool"): {RECORD},
+    # A name that is not known goes back to whoever sent it. Of attributes only the name does, never the value; values
+    # that may be vouched for stand in the session.
+    ("RequestSession", "user"): {ERROR},
+    ("RequestSession", "agent"): {ERROR},
+    ("RequestSession", "user_attributes_json"): {ERROR, STORE},
+    ("ActivateBundle", "version"): {ERROR},
+    ("GetBundle", "version"): {ERROR},
+    ("Explain", "session_id"): {ERROR},
+    ("GetRecord", "decision_id"): {ERROR},
+    ("ListApprovals", "session_id"): {ERROR},
+    ("ListApprovals", "decision_id"): {ERROR},
+    ("Evaluate", "schema"): {ERROR},
+    ("Evaluate", "schema_json"): {ERROR},
+}
+
+
+def test_every_rpc_has_a_message() -> None:
+    """A new RPC cannot be left out: all that are not standard ones get canaries."""
+    assert {rpc.method for rpc in RPCS.values() if rpc.service not in (HEALTH, REFLECTION)} == set(BASES)
+
+
+def test_the_messages_are_answered(found: Found) -> None:
+    """Without a canary each message is answered, so that a canary gets as far as it can."""
+    assert found.plain == dict.fromkeys(BASES, b"")
+
+
+def test_the_places_were_looked_at(found: Found) -> None:
+    """Records, traces, metrics, logs, the store and other files were all there to be searched, and searched rightly."""
+    texts = {place: b"".join(contents) for place, contents in found.places.items()}
+
+    assert {place for place, text in texts.items() if text} == {
+        RECORD,
+        TRACES,
+        "metrics",
+        LOGS,
+        STORE,
+        "files",
+        "server log",
+    }
+    assert b"pdp.decisions" in texts["metrics"]
+    assert b"broken on purpose" in texts["server log"]
+
+
+def test_the_failures_were_reached(found: Found) -> None:
+    """Canaries went through each way in which a call can fail, down to an error of the engine and of the store."""
+    text = b"".join(found.places[RECORD])
+
+    for basis in ("permit", "policy_error", "invalid_arguments", "unknown_tool", "session_not_found", "tool_changed"):
+        assert f'"basis":"{basis}"'.encode() in text, basis
+    assert b'"status":"INTERNAL"' in text
+
+
+def test_nothing_is_found_where_it_may_not_be(found: Found) -> None:
+    """Of all that was sent, only the fields named above are found again, and only in the places named there."""
+    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for method, path, canary in found.sent:
+        seen[method, path] |= found.where(canary)
+
+    assert {key: places for key, places in seen.items() if places} == ALLOWED
+
+
+def test_no_handle_and_no_token_is_found(found: Found) -> None:
+    """The handle of no session and the token of no caller stands anywhere but in the file that is meant for it."""
+    assert len(found.secrets) > 50
+    assert [name for name, secret in found.secrets.items() if found.where(secret)] == []
