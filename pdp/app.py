@@ -177,7 +177,7 @@ class App:
             self._authenticator = TokenAuthenticator(data / CALLERS_FILE)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
-            auditor = Auditor(settings.record_folder, most_bytes=SERVER_BYTES)
+            auditor = Auditor(settings.record_folder, index_file=settings.record_index, most_bytes=SERVER_BYTES)
             self._opened.callback(auditor.close)
             tls = settings.server.tls_certificate and settings.server.tls_key
             self._server = PDPServer(

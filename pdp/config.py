@@ -122,6 +122,7 @@ class RecordSettings:
     )
     segment_bytes: int = _setting(64 * 1024 * 1024, "bytes after which the log goes on in a new file", minimum=65536)
     segment_seconds: float = _setting(86400.0, "seconds after which the log goes on in a new file", minimum=1)
+    index_file: str = _setting("", "the index for questions about the log; empty means one beside the log")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +142,11 @@ class Settings:
     def record_folder(self) -> Path:
         """Return the folder of the decision log."""
         return Path(self.record.folder) if self.record.folder else Path(self.data_dir) / "record"
+
+    @property
+    def record_index(self) -> Path | None:
+        """Return the index over the decision log; None means beside it."""
+        return Path(self.record.index_file) if self.record.index_file else None
 
     @property
     def record_signing_key(self) -> Path:

@@ -65,7 +65,8 @@ class AuditIndex:
         self.file = file or folder / FILE_NAME
         self._lock = RLock()
         self._names: dict[str, int] = {}
-        with _explained(self.file):
+        self._damaged = False
+        with self._explained():
             self._connection = _open(self.file)
 
     def __enter__(self) -> Self:
@@ -87,7 +88,8 @@ class AuditIndex:
         A segment that was replaced is read anew, and one that is gone is forgotten. `on_progress` is told now and then.
         """
         left = most_bytes
-        with self._lock, _explained(self.file):
+        with self._lock, self._explained():
+            self._reopen_damaged()
             self._forget(set(segments_of(self.folder)))
             for name in segments_of(self.folder):
                 while left is None or left > 0:
@@ -113,7 +115,7 @@ class AuditIndex:
 
     def rows(self, query: str, bindings: tuple[Any, ...] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
-        with self._lock, _explained(self.file):
+        with self._lock, self._explained():
             return self._connection.execute(query, bindings).fetchall()
 
     def lines(self, places: Iterable[tuple[str, int, int, int]]) -> list[bytes]:
@@ -139,6 +141,31 @@ class AuditIndex:
                 f"`{name}` was changed at byte {place} after it was indexed; ask again, and run `pdp audit verify`"
             )
         return line
+
+    # The file itself.
+
+    def _reopen_damaged(self) -> None:
+        if self._damaged:
+            self._connection.close(force=True)
+            _remove(self.file)
+            self._names.clear()
+            self._connection = _open(self.file)
+            self._damaged = False
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.BusyError:
+            raise UnavailableError(f"the index of the record is written by another process: `{self.file}`") from None
+        except (apsw.CorruptError, apsw.NotADBError):
+            self._damaged = True
+            raise UnavailableError(f"the index of the record is damaged and is built anew: `{self.file}`") from None
+        except (apsw.Error, OSError) as error:
+            problem = getattr(error, "strerror", None) or str(error) or "input or output failed"
+            raise UnavailableError(
+                f"the index of the record cannot be used: `{self.file}`: {problem.lower()}"
+            ) from None
 
     # Reading the log.
 
@@ -232,7 +259,9 @@ class AuditIndex:
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            # What went wrong may have ended the transaction already.
+            with suppress(apsw.Error):
+                self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
         # INVARIANT: only what is committed is remembered.
@@ -243,9 +272,13 @@ def _open(file: Path) -> apsw.Connection:
     try:
         return _connected(file)
     except (apsw.NotADBError, apsw.CorruptError, _OtherVersionError):
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{file}{suffix}").unlink(missing_ok=True)
+        _remove(file)
         return _connected(file)
+
+
+def _remove(file: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{file}{suffix}").unlink(missing_ok=True)
 
 
 class _OtherVersionError(Exception):
@@ -275,14 +308,3 @@ def _create(connection: apsw.Connection) -> None:
             raise _OtherVersionError
         connection.execute(f"{SCHEMA} PRAGMA user_version={SCHEMA_VERSION}")
     connection.execute("COMMIT")
-
-
-@contextmanager
-def _explained(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except apsw.BusyError:
-        raise UnavailableError(f"the index of the record is being written by another process: `{file}`") from None
-    except (apsw.Error, OSError) as error:
-        problem = getattr(error, "strerror", None) or str(error) or "input or output failed"
-        raise UnavailableError(f"the index of the record cannot be used: `{file}`: {problem.lower()}") from None

@@ -138,7 +138,7 @@ def with_source(function: C) -> Callable[..., Any]:
     """
 
     @click.option("--record", metavar="DIR", help="The folder of the record. [record.folder]")
-    @click.option("--index", "index_file", metavar="FILE", help="Where its index lies. [beside the record]")
+    @click.option("--index", "index_file", metavar="FILE", help="Where its index lies. [record.index_file]")
     @click.option("--server", "remote", is_flag=True, help="Ask the server instead of reading files.")
     @connection_options(Role.AUDITOR)
     @with_settings("data_dir")
@@ -163,7 +163,9 @@ def with_source(function: C) -> Callable[..., Any]:
                 source = ServerSource(opened.enter_context(reach.client(Role.AUDITOR)))
             else:
                 folder = Path(record) if record else settings.record_folder
-                source = FolderSource(folder, Path(index_file) if index_file else None, opened)
+                # A copy of a record is not what the configured index is about.
+                configured = None if record else settings.record_index
+                source = FolderSource(folder, Path(index_file) if index_file else configured, opened)
             try:
                 return function(*args, source=source, reach=reach, **given)
             except (NotFoundError, UnknownToServerError) as error:

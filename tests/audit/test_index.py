@@ -167,6 +167,21 @@ def test_a_damaged_index_is_built_anew(segment: Path, content: bytes) -> None:
         assert ["dec_1", "dec_2"] == found(index)
 
 
+def test_an_index_that_is_damaged_in_use_is_built_anew(index: AuditIndex) -> None:
+    """Whoever asks is told, and the next question goes on with a new index."""
+    index.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = index.file.stat().st_size
+    with index.file.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * (size - 100))
+    index.rows("PRAGMA shrink_memory")
+
+    with pytest.raises(UnavailableError, match="damaged and is built anew"):
+        found(index)
+
+    assert ["dec_1", "dec_2"] == found(index)
+
+
 def test_an_index_of_another_version_is_built_anew(index: AuditIndex) -> None:
     """After an upgrade nobody has to delete anything."""
     index.rows("PRAGMA user_version=99")
