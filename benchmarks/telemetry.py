@@ -40,7 +40,7 @@ _PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
 _APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}))
 _PARENT = TraceParent(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
-NOTHING = "nothing"
+NOTHING, EVERYTHING, CONTROL = "nothing", "everything", "the SDK's own trace (control)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,21 +87,31 @@ def main() -> int:
     parser.add_argument("--decisions", type=int, default=10_000, help="decisions of one measurement")
     parser.add_argument("--rounds", type=int, default=9, help="how often each is repeated, in turns")
     chosen = parser.parse_args()
+    _print_table(measure_all(chosen.rounds, chosen.decisions), chosen.decisions)
+    return 0
+
+
+def measure_all(rounds: int, decisions: int) -> dict[str, list[float]]:
+    """Return for each way of observing what a decision costs in each round: µs of CPU of the whole process."""
+    found: dict[str, list[float]] = {name: [] for name in _PARTS}
     with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder, receiving("take") as endpoint:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
         write_bundle(Path(folder) / "policies")
-        found: dict[str, list[float]] = {name: [] for name in _PARTS}
-        for turn in range(chosen.rounds + 1):
+        for turn in range(rounds + 1):
             for name, make in _PARTS.items():
                 place = Path(folder) / f"{name.replace(' ', '-')}-{turn}"
-                cost = _measure(Path(folder) / "policies", make(place), chosen.decisions)
+                cost = _measure(Path(folder) / "policies", make(place), decisions)
                 # The first round warms up.
                 if turn:
                     found[name].append(cost)
             print(".", end="", flush=True, file=sys.stderr)
         print(file=sys.stderr)
-    _print_table(found, chosen.decisions)
-    return 0
+    return found
+
+
+def more_than_nothing(found: dict[str, list[float]], name: str) -> list[float]:
+    """Return what a way of observing adds, round by round."""
+    return [value - base for value, base in zip(found[name], found[NOTHING], strict=True)]
 
 
 def _measure(policies: Path, part: Part, decisions: int) -> float:
@@ -179,8 +189,8 @@ _PARTS: dict[str, Callable[[Path], Part]] = {
     "log records": _telemetry("LOGS"),
     "record": _record,
     "trace, metrics and record": _together(_record, _telemetry("TRACES", "METRICS")),
-    "everything": _together(_record, _telemetry("TRACES", "METRICS", "LOGS")),
-    "the SDK's own trace (control)": _sdk,
+    EVERYTHING: _together(_record, _telemetry("TRACES", "METRICS", "LOGS")),
+    CONTROL: _sdk,
 }
 
 
@@ -188,7 +198,7 @@ def _print_table(found: dict[str, list[float]], decisions: int) -> None:
     print(f"{decisions} decisions a measurement, {len(found[NOTHING])} rounds; µs of CPU for each decision\n")
     print("| with | whole process | more than nothing | least and most of it |\n|---|---|---|---|")
     for name, values in found.items():
-        more = [value - base for value, base in zip(values, found[NOTHING], strict=True)]
+        more = more_than_nothing(found, name)
         whole, median = statistics.median(values), statistics.median(more)
         print(f"| {name} | {whole:.1f} | {median:.1f} | {min(more):.1f} to {max(more):.1f} |")
 

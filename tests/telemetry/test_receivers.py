@@ -18,6 +18,7 @@ import grpc
 import pytest
 
 from benchmarks.receiver import receiving
+from benchmarks.telemetry import CONTROL, EVERYTHING, measure_all, more_than_nothing
 from benchmarks.workload import SERVER, request, write_bundle
 from pdp.client import Client, ToolCall
 from pdp.record import read_records
@@ -131,6 +132,18 @@ def test_trouble_costs_less_than_a_tenth(tmp_path: Path, capsys: pytest.CaptureF
         for kind, figures in moved.items():
             print(f"\n{kind}: latency x {figures.latency:.3f}, CPU x {figures.cpu:.3f}", end="")  # noqa: T201 - the proof's figures
     assert {kind: figures for kind, figures in moved.items() if any(abs(one - 1) >= 0.1 for one in figures)} == {}
+
+
+@pytest.mark.long
+def test_everything_costs_at_most_forty_microseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace, log record, metrics and record together cost at most 40 µs, and half of what the SDK takes."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://set-by-the-benchmark:4317")
+
+    found = measure_all(ROUNDS, DECISIONS)
+
+    everything, control = (statistics.median(more_than_nothing(found, name)) for name in (EVERYTHING, CONTROL))
+    assert everything <= 40
+    assert everything <= control / 2
 
 
 @contextmanager
