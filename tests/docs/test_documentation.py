@@ -20,6 +20,9 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.v1 import authorization_pb2
 
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Some pages have thirty commands, each a process of its own. On a busy machine that takes minutes, and never this long.
+PAGE_SECONDS = 900
+pytestmark = pytest.mark.timeout(2 * PAGE_SECONDS)
 # These set up an environment of their own and run everything again.
 ELSEWHERE = ("make demo", "make .venv/ready")
 
@@ -77,7 +80,7 @@ def run(script: str, place: Path, environment: dict[str, str]) -> subprocess.Com
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PAGE_SECONDS,
     )
 
 
@@ -120,7 +123,7 @@ pdp session approve "$SESSION" --yes
             [sys.executable, "-c", example], cwd=place, env=environment, stdout=subprocess.PIPE, text=True
         )
         run(approve, place, environment)
-        output, _ = asking.communicate(timeout=60)
+        output, _ = asking.communicate(timeout=PAGE_SECONDS)
 
     assert "allow permit ('git/engineers-read',)\n" == output
 
