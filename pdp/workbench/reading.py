@@ -88,6 +88,8 @@ class _SuiteReader:
     def __init__(self, top: Section) -> None:
         self._top = top
         self._fields = FieldReader()
+        self._approver = self._fields.text(top, "approver", "approver")
+        self._gateway = self._fields.text(top, "gateway", "gateway")
 
     def read(self) -> Suite:
         top, fields = self._top, self._fields
@@ -122,7 +124,7 @@ class _SuiteReader:
         return found
 
     def _session(self, name: str, entry: Section) -> NamedSession:
-        fields, top = self._fields, self._top
+        fields = self._fields
         fields.problems += entry.unknown_keys(SESSION_KEYS)
         parent = fields.text(entry, "parent", "")
         for key in ("user", "agent", "tools") if not parent else ("tools",):
@@ -146,8 +148,8 @@ class _SuiteReader:
             attributes=fields.section(entry, "attributes"),
             duration=fields.seconds(entry, "duration"),
             may_delegate=fields.flag(entry, "may_delegate"),
-            approver=fields.text(entry, "approver", fields.text(top, "approver", "approver")),
-            gateway=fields.text(entry, "gateway", fields.text(top, "gateway", "gateway")),
+            approver=fields.text(entry, "approver", self._approver),
+            gateway=fields.text(entry, "gateway", self._gateway),
         )
 
     def _inherit(self, sessions: dict[str, NamedSession]) -> None:

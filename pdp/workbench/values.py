@@ -14,7 +14,9 @@ from pdp.policy.yamltext import Section, unknown
 
 E = TypeVar("E", bound=Enum)
 
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)")
+# Within the years that clocks and the engine know, also some hours before and after.
+_MOMENT = re.compile(r"(19[789]|2\d\d)\d-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def moment(text: str) -> float:
@@ -43,15 +45,15 @@ class FieldReader:
     def text(self, entry: Section, key: str, default: str) -> str:
         """Return a text of at least one character; only the default may be empty."""
         value = entry.get(key, default)
-        if isinstance(value, str) and (value or key not in entry or key == "definition_digest"):
-            return value
+        if _is_text(value) and (value or key not in entry or key == "definition_digest"):
+            return str(value)
         self.problem(entry.problem(f"`{key}` must be a text", key))
         return default
 
     def texts(self, entry: Section, key: str) -> tuple[str, ...]:
         """Return a list of texts; () when it is missing."""
         value = entry.get(key, [])
-        if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        if isinstance(value, list) and all(map(_is_text, value)):
             return tuple(value)
         self.problem(entry.problem(f"`{key}` must be a list of texts", key))
         return ()
@@ -111,6 +113,11 @@ class FieldReader:
         if key not in entry:
             return b""
         return json.dumps(self.section(entry, key), ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _is_text(value: object) -> bool:
+    # YAML can write half a character, which no gateway can send.
+    return isinstance(value, str) and not _SURROGATE.search(value)
 
 
 def _no_choice(key: str, value: Any, known: Iterable[str]) -> str:  # noqa: ANN401 - any YAML value

@@ -255,6 +255,33 @@ def test_own_users_must_fit_the_bundle(users: str, said: str) -> None:
     assert (f"tests/files_test.yaml:14: {said}",) == result.problems
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        'attributes: {level: "\\ud800"}',
+        "attributes: {level: .inf}",
+        "attributes: {level: {__entity: {type: User, id: ada}}}",
+        "attributes: {level: 99999999999999999999}",
+        "duration: 1.0e+300",
+        "state: expired, duration: 1.0e+300",
+        "grants: ['']",
+        'purpose: "a\\0b"',
+        "tools: []",
+    ],
+)
+def test_odd_session_ends_no_run(more: str) -> None:
+    """Whatever a test file says of a session, its case passes or fails, and the run goes on."""
+    own = "user: ada, agent: coder" + ("" if "tools" in more else ", tools: ['files/*']")
+    head = HEAD.replace("calls:\n", f"  s: {{{own}, {more}}}\ncalls:\n")
+    cases = """  - {case: odd, session: s, call: read, expect: deny}
+  - {case: even, session: work, call: read, expect: allow}
+"""
+
+    odd, even = report(cases, head).results
+
+    assert (False, True) == (odd.passed, even.passed)
+
+
 def test_facts_answer_again() -> None:
     """What a case rested on is kept, so that the same question has the same answer."""
     result = only("  - {case: one, session: child, call: read, expect: allow}\n")
