@@ -17,12 +17,13 @@ from pdp.server.fields import (
     optional_id,
     optional_text,
     require_id,
+    require_ids,
     require_server,
     require_size,
     require_text,
     timestamp,
 )
-from pdp.server.messages import grants, labels
+from pdp.server.messages import LIST_LENGTH
 from pdp.server.origin import Origin
 from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import explain_pb2 as explanations
@@ -83,8 +84,8 @@ def _supposed(message: explanations.SupposedSession, limits: Limits) -> Supposed
     return SupposedSession(
         user=require_id("supposed.user", message.user),
         agent=require_id("supposed.agent", message.agent),
-        grants=grants(message.grants),
-        labels=labels(message.labels),
+        grants=require_ids("supposed.grants", message.grants, LIST_LENGTH),
+        labels=require_ids("supposed.labels", message.labels, LIST_LENGTH),
         purpose=optional_text("supposed.purpose", message.purpose, limits.text_characters),
         environment=optional_id("supposed.environment", message.environment),
         attributes_json=require_size(

@@ -45,7 +45,7 @@ _STATES = _numbers(SessionState, sessions.SessionState, "SESSION_STATE_")
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
 # Labels and grants are few; what a session carries is read on every call.
-_LIST_LENGTH = 64
+LIST_LENGTH = 64
 
 
 def call_request(request: calls.AuthorizeRequest, limits: Limits, place: str = "") -> CallRequest:
@@ -143,12 +143,12 @@ def tool_patterns(patterns: Iterable[str], limits: Limits) -> tuple[str, ...]:
 
 def labels(values: Iterable[str]) -> tuple[str, ...]:
     """Return the labels of a session."""
-    return require_ids("labels", values, _LIST_LENGTH)
+    return require_ids("labels", values, LIST_LENGTH)
 
 
 def grants(values: Iterable[str]) -> tuple[str, ...]:
     """Return the grants that an approver gives."""
-    return require_ids("grants", values, _LIST_LENGTH)
+    return require_ids("grants", values, LIST_LENGTH)
 
 
 def selector(request: sessions.RevokeSessionsRequest) -> Selector:

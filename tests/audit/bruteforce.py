@@ -49,7 +49,9 @@ def everything(folder: Path, cut: Callable[[Record], Record] = lambda record: re
 def kept(record: Record) -> Record:
     """Return of a record what the questions are about, equal texts as one object."""
     return {
-        name: sys.intern(value) if isinstance(value, str) else value for name in KEPT if (value := record.get(name))
+        name: sys.intern(value) if isinstance(value, str) else value
+        for name in KEPT
+        if (value := record.get(name)) is not None
     }
 
 

@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pdp import client as library
 from pdp.client import AsyncClient, Client, ListedTool
 from pdp.model import Visibility
-from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
+from pdp.v1 import audit_pb2, authorization_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
 if TYPE_CHECKING:
@@ -191,6 +191,30 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Message, Message, Any]] = {
         ),
         policy_pb2.EvaluateResponse(valid=True),
         policy_pb2.EvaluateResponse(valid=True),
+    ),
+    "Explain": (
+        lambda client: client.explain(
+            "files",
+            "read",
+            {"path": "a"},
+            session_id="ses_1",
+            definition_digest="sha256:d",
+            facts={"level": 1},
+            caller_id="gateway",
+            at=12.25,
+        ),
+        explain_pb2.ExplainRequest(
+            session_id="ses_1",
+            server="files",
+            tool="read",
+            arguments_json=b'{"path":"a"}',
+            definition_digest="sha256:d",
+            facts_json=b'{"level":1}',
+            caller_id="gateway",
+            time=Timestamp(seconds=12, nanos=250_000_000),
+        ),
+        explain_pb2.ExplainResponse(summary="allowed"),
+        explain_pb2.ExplainResponse(summary="allowed"),
     ),
     "GetRecord": (
         lambda client: client.get_record("dec_1"),

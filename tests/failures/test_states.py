@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.message import Message
 
 from pdp.policy.contents import version_of
-from pdp.v1 import audit_pb2, policy_pb2
+from pdp.v1 import audit_pb2, explain_pb2, policy_pb2
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, BatchAuthorizeRequest, ListToolsRequest
 from pdp.v1.session_pb2 import (
     ApproveSessionRequest,
@@ -148,6 +148,9 @@ MESSAGES: Mapping[str, Callable[[Opened], Message]] = {
     "ReloadBundle": lambda _: policy_pb2.ReloadBundleRequest(),
     "CheckBundle": lambda _: policy_pb2.CheckBundleRequest(),
     "Evaluate": lambda _: policy_pb2.EvaluateRequest(policies="permit (principal, action, resource);"),
+    "Explain": lambda session: explain_pb2.ExplainRequest(
+        session_id=session.id, server="git", tool="log", arguments_json=b'{"repo": "web"}'
+    ),
     "GetRecord": lambda session: audit_pb2.GetRecordRequest(decision_id=session.decision_id),
     "ListRecords": lambda session: audit_pb2.ListRecordsRequest(
         filter=audit_pb2.RecordFilter(session_id=session.id, kind="session.requested")
@@ -253,6 +256,8 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     "ReloadBundle": _WHATEVER,
     "CheckBundle": _WHATEVER,
     "Evaluate": _WHATEVER,
+    # What a call would be answered, to authors of the tenant, whichever gateway opened the session.
+    "Explain": _CALL | {"unknown": "NOT_FOUND", "of_another_tenant": "NOT_FOUND"},
     # The record tells an auditor everything of the own tenant, and nothing of another one.
     "GetRecord": _WHATEVER | {"unknown": "NOT_FOUND", "of_another_tenant": "NOT_FOUND"},
     "ListRecords": dict.fromkeys(STATES, "1 record") | {"unknown": "no record", "of_another_tenant": "no record"},
@@ -313,6 +318,7 @@ READ: Mapping[str, Callable[[Any, Opened], str]] = {
     "Authorize": lambda found, _: basis_of(found.decision.basis),
     "BatchAuthorize": lambda found, _: basis_of(found.decisions[0].basis),
     "AuthorizeStream": lambda found, _: basis_of(found.decision.basis),
+    "Explain": lambda found, _: basis_of(found.basis),
     "RevokeSessions": lambda found, session: f"revokes {list(found.session_ids).count(session.id)}",
     "GetSession": lambda found, _: _shown(found.session),
     "ListSessions": lambda found, session: next(

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.telemetry import names
-from pdp.v1 import audit_pb2
+from pdp.v1 import audit_pb2, explain_pb2
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, BatchAuthorizeRequest, ListToolsRequest
 from pdp.v1.decision_pb2 import OUTCOME_ALLOW, OUTCOME_DENY, Decision
 from pdp.v1.policy_pb2 import (
@@ -237,6 +237,7 @@ WRITTEN_BY_CALLERS: dict[str, tuple[Message, str]] = {
     "ActivateBundle": (ActivateBundleRequest(version="sha256:12"), "version"),
     "CheckBundle": (CheckBundleRequest(files=[BundleFile(path="a"), BundleFile(path="a")]), "files[1].path"),
     "Evaluate": (EvaluateRequest(entities_json="{"), "entities_json"),
+    "Explain": (explain_pb2.ExplainRequest(server="git", tool="log"), "who"),
     "GetRecord": (audit_pb2.GetRecordRequest(), "decision_id"),
     "ListRecords": (audit_pb2.ListRecordsRequest(filter=audit_pb2.RecordFilter(user="a b")), "filter.user"),
     "ListApprovals": (audit_pb2.ListApprovalsRequest(decision_id="a b"), "decision_id"),
@@ -286,6 +287,7 @@ def test_bytes_that_are_no_message(service: Service, method: str) -> None:
 ANY_VALUE_WILL_DO = {
     "call.tool": "the agent's",
     "call.arguments_json": "the agent's",
+    "arguments_json": "the agent's, and Explain says what is wrong with them",
     "may_delegate": "yes or no",
     "running_bundle": "yes or no",
     "validate": "yes or no",

@@ -25,6 +25,7 @@ from pdp.v1.audit_pb2 import (
 )
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse, BatchAuthorizeRequest, ListToolsRequest
 from pdp.v1.decision_pb2 import BASIS_UNKNOWN_TOOL, OUTCOME_DENY, Call
+from pdp.v1.explain_pb2 import ExplainRequest, SupposedSession
 from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest, EvaluateRequest
 from pdp.v1.session_pb2 import (
     ApproveSessionRequest,
@@ -138,6 +139,37 @@ WRONG: list[tuple[Message, str]] = [
     (EvaluateRequest(running_bundle=True, schema_json="{}"), "schema_json"),
     (EvaluateRequest(policies="permit"), "policies"),
     (EvaluateRequest(requests_json=["[]"]), "requests_json[0]"),
+    *(
+        (ExplainRequest(**{"server": "git", "tool": "git_log", "session_id": "ses_a", field: value}), field)  # type: ignore[arg-type]  # by name
+        for field, value in (
+            ("session_id", "ses a"),
+            ("server", "git/x"),
+            ("tool", ""),
+            ("definition_digest", "md5:0"),
+            ("facts_json", b" " * (128 * 1024 + 1)),
+            ("caller_id", "a b"),
+            ("time", Timestamp(seconds=-1)),
+        )
+    ),
+    *(
+        (
+            ExplainRequest(
+                server="git",
+                tool="git_log",
+                supposed=SupposedSession(**{"user": "alice", "agent": "coder", field.partition("[")[0]: value}),  # type: ignore[arg-type]  # by name
+            ),
+            f"supposed.{field}",
+        )
+        for field, value in (
+            ("user", ""),
+            ("agent", "a b"),
+            ("grants[1]", ["a", "a b"]),
+            ("labels[0]", [BIDI]),
+            ("purpose", "a\n"),
+            ("environment", "a b"),
+            ("user_attributes_json", b" " * (128 * 1024 + 1)),
+        )
+    ),
     (GetRecordRequest(), "decision_id"),
     (GetRecordRequest(decision_id="dec 1"), "decision_id"),
     (ListApprovalsRequest(), "session_id"),
