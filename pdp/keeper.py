@@ -98,6 +98,7 @@ class BundleKeeper:
         # What the source held when it was last read: a good bundle, and one that is not.
         self._seen: _Seen | None = None
         self._bad: _Seen | None = None
+        self._bad_problems: tuple[Problem, ...] = ()
         # What the source brought and was not taken: somebody may activate it by its version.
         self._held: Delivery | None = None
         # A source may take long to answer; nobody who activates by version waits for it.
@@ -163,13 +164,16 @@ class BundleKeeper:
         with self._following, self._telling(only_news=True):
             delivery = self._source.read()
             seen = _Seen.of(delivery)
-            if seen in (self._seen, self._bad):
+            if seen == self._bad:
+                # Told already; but the source may have been silent meanwhile.
+                self._load_errors = self._bad_problems
                 return
-            try:
-                self._take(delivery, self._source.name)
-            except BundleError:
-                self._bad = seen
-                raise
+            if seen != self._seen:
+                try:
+                    self._take(delivery, self._source.name)
+                except BundleError as error:
+                    self._bad, self._bad_problems = seen, error.problems
+                    raise
             self._settle(seen)
 
     def reload(self, *, by: str) -> bool:
@@ -181,10 +185,7 @@ class BundleKeeper:
             raise BundleUnavailableError("the source of bundles is being read; try again")
         try:
             with self._telling():
-                delivery = self._source.read()
-                active = self._sessions.active_bundle()
-                if active is None or active.version != delivery.version:
-                    self._require_newer(delivery)
+                delivery = self._offered()
                 bundle = self._load(delivery)
             self._settle(_Seen.of(delivery))
             return self._activate(bundle, delivery, by)
@@ -219,11 +220,18 @@ class BundleKeeper:
     def check(self, files: Mapping[str, bytes] | None) -> tuple[tuple[Problem, ...], str]:
         """Return what is wrong with a bundle (None: what the source holds), and its version when nothing is."""
         try:
-            checked = self._source.read().files if files is None else files
+            checked = self._offered().files if files is None else files
             check_bundle(checked, self._limits, self._compile)
         except BundleError as error:
             return error.problems, ""
         return (), version_of(checked)
+
+    def _offered(self) -> Delivery:
+        """Return what the source holds, if it may run here."""
+        delivery = self._source.read()
+        self._trust.signer_of(delivery)
+        self._require_newer(delivery)
+        return delivery
 
     def _begin(self, delivery: Delivery, by: str) -> None:
         if self._take(delivery, by) is None and not self._go_on():
@@ -247,11 +255,10 @@ class BundleKeeper:
         for _ in range(_TRIES):
             active = self._sessions.active_bundle()
             same = active is not None and active.version == delivery.version
-            if not same:
-                self._require_newer(delivery)
-                if not self._may_take(active, delivery.version, came_from):
-                    self._held = delivery
-                    return None
+            self._require_newer(delivery)
+            if not same and not self._may_take(active, delivery.version, came_from):
+                self._held = delivery
+                return None
             if bundle is None:
                 # That takes its time: whether the bundle may be taken is asked once more.
                 bundle = self._load(delivery)
@@ -271,6 +278,9 @@ class BundleKeeper:
 
     def _require_newer(self, delivery: Delivery) -> None:
         if not self._never_older:
+            return
+        active = self._sessions.active_bundle()
+        if active is not None and active.version == delivery.version:
             return
         signer = self._trust.signer_of(delivery)
         number = delivery.signature.number if delivery.signature and signer else 0
@@ -298,7 +308,11 @@ class BundleKeeper:
         return changed
 
     def _kept(self, activation: ActiveBundle) -> KeptBundle:
-        delivery = self._bundles.kept_in_store(activation.version)
+        try:
+            delivery = self._bundles.kept_in_store(activation.version)
+        except BundleError:
+            # The limits were wider when it ran: it is listed all the same.
+            delivery = None
         name, label = titles_of(delivery.files) if delivery else ("", "")
         return KeptBundle(activation=activation, name=name, label=label)
 

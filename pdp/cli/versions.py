@@ -37,6 +37,9 @@ def list_(*, client: Client, as_json: bool) -> None:
     if as_json:
         print_json([_shown(one) for one in bundles])
         return
+    source_version = client.get_bundle().source_version
+    if source_version and not any(one.active and one.version == source_version for one in bundles):
+        click.echo(f"the source holds {_short(source_version)}, which was not taken by itself", err=True)
     columns = ("version", "", "activated", "by", "number", "signed by", "name", "label", "reason")
     print_table(columns, [_row(one) for one in bundles])
 
@@ -78,10 +81,14 @@ def _say(running: Bundle, *, changed: bool) -> None:
     click.echo(f"{'now runs' if changed else 'runs already'}: bundle `{running.name}`, {running.version}")
 
 
+def _short(version: str) -> str:
+    return version.removeprefix(_SCHEME)[:_SHOWN_DIGITS]
+
+
 def _row(one: Bundle) -> tuple[str, ...]:
     return (
-        one.version.removeprefix(_SCHEME)[:_SHOWN_DIGITS],
-        "active" if one.active else "",
+        _short(one.version),
+        ("active, chosen" if one.chosen else "active") if one.active else "",
         _time(one),
         one.activated_by,
         str(one.number or ""),

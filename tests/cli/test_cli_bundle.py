@@ -160,7 +160,8 @@ def test_going_back_to_an_earlier_version(ask: Run, server: Server) -> None:
         (one["active"], one["activated_by"], one["chosen"]) for one in listed
     ]
     assert "the new one denies everybody" == listed[0]["reason"]
-    assert first[7:19] in table.stdout
+    assert re.search(rf"^{first[7:19]} +active, chosen +\S+Z +author ", table.stdout, re.MULTILINE)
+    assert table.stderr.startswith("the source holds ")
 
 
 @pytest.mark.parametrize(("prefix", "problem"), [("", "more than one version"), ("zz", "no version that the server")])

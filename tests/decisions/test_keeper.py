@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +357,32 @@ def test_same_bad_content_is_told_once(open_store: Callable[[], SessionStore], c
         kept.reload(by="author")
 
     assert ["bundle.activated", "bundle.refused", "bundle.refused"] == [event.kind for event in events.events]
+
+
+def test_source_that_answers_again_is_well_again(following: Followed) -> None:
+    """What was wrong while the source was silent is not told any more once it holds what it held."""
+    folder, change, kept = following
+    good, folder.files = folder.files, {}
+    with pytest.raises(BundleError):
+        kept.follow()
+    folder.files = good
+
+    assert "one" == change("one")
+    assert () == kept.status().load_errors
+
+
+def test_bad_source_that_was_silent_is_bad_again(following: Followed) -> None:
+    """The status names what is wrong now."""
+    folder, _, kept = following
+    bad = {**contents("two"), "files.cedar": b"permit ("}
+    problems = []
+    for files in (bad, {}, bad):
+        folder.files = files
+        with suppress(BundleError):
+            kept.follow()
+        problems.append(kept.status().load_errors)
+
+    assert problems[0] == problems[2] != problems[1]
 
 
 def test_rollback_says_who_when_and_why(open_store: Callable[[], SessionStore], clock: FakeClock) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdp.app import App, build
+from pdp.app import App, build, open_embedded
 from pdp.cli.init import prepare
 from pdp.client import Client
 from pdp.client.errors import PDPClientError
@@ -17,8 +17,8 @@ from pdp.config import load
 from pdp.errors import ConfigurationError
 from pdp.policy.delivery import Delivery
 from pdp.policy.packed import pack
-from pdp.policy.signing import generate_key, sign
-from pdp.testing.bundles import bundle_files, tool
+from pdp.policy.signing import Trust, generate_key, read_public_keys, sign
+from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until
 from tests.versions.webserver import WebServer, web_server
@@ -139,6 +139,16 @@ def test_packed_file_is_served_and_watched(serve: Serve, file: Path) -> None:
     assert "policy-file" == server.author.get_bundle().bundle.activated_by
 
 
+def test_packed_file_serves_embedded_use_too(file: Path) -> None:
+    """Without a server, a path may lead to a packed bundle."""
+    file.write_bytes(packed("one", 1))
+
+    pdp = open_embedded(file, trust=Trust(keys=read_public_keys(PUBLIC_KEY), required=True), compile_files=compile_here)
+
+    assert version("one") == pdp.keeper.current().version
+    pdp.close()
+
+
 def test_half_a_file_changes_nothing(serve: Serve, file: Path) -> None:
     """A file that is still being copied is no bundle, and the running one stays."""
     file.write_bytes(packed("one"))
@@ -172,6 +182,7 @@ def test_what_may_not_run_is_refused(
     server.complains(problem)
 
     assert problem in server.reload_refused()
+    assert problem in server.author.check_bundle().problems[0].message
     assert ("one", 7) == (server.policy, server.author.get_bundle().bundle.number)
 
 
