@@ -65,7 +65,7 @@ LIBRARIES = {
     "grpc": ("pdp.server", "pdp.client", "pdp.app", "pdp.testing", "pdp.telemetry.transport_grpc"),
     "grpc_health": ("pdp.server",),
     "grpc_reflection": ("pdp.server",),
-    "google": ("pdp.server", "pdp.client", "pdp.telemetry.transport_grpc", "pdp.testing"),
+    "google": ("pdp.server", "pdp.client", "pdp.telemetry", "pdp.testing"),
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
     "cryptography": ("pdp.record.keys", "pdp.policy.signing"),
     "click": ("pdp.cli",),

@@ -12,7 +12,8 @@ from pdp.telemetry import names
 
 Attributes = dict[str, str | int | float | tuple[str, ...]]
 
-_TEXT_CHARACTERS = 128
+# What somebody else wrote is cut to this.
+TEXT_CHARACTERS = 128
 _POLICIES = 64
 
 
@@ -137,7 +138,7 @@ def phase_name(phase: str) -> str:
 
 def bounded(text: str) -> str:
     """Cut a text that somebody else wrote, and drop control, bidi and other invisible characters."""
-    text = text[:_TEXT_CHARACTERS]
+    text = text[:TEXT_CHARACTERS]
     return text if text.isprintable() else "".join(filter(str.isprintable, text))
 
 

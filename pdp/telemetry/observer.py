@@ -18,9 +18,10 @@ from typing import Protocol, Self
 from pdp.model import Caller, Decision, TraceParent
 from pdp.observer import Event
 from pdp.telemetry import names
+from pdp.telemetry.attributes import TEXT_CHARACTERS
 from pdp.telemetry.encoder import Item, new_span_id, new_trace_id
 from pdp.telemetry.metrics import CountSessions, Metrics, RecordStanding
-from pdp.telemetry.parent import is_believed, read_parent
+from pdp.telemetry.parent import carried, is_believed, read_parent
 
 Sink = Callable[[Item], None]
 
@@ -74,12 +75,14 @@ class Telemetry:
             trace_id, span_id = self.place(parent, decision.caller)
             if trace_id:
                 decision = replace(decision, trace_id=trace_id, span_id=span_id)
+        shown = decision if len(decision.tool) <= TEXT_CHARACTERS else _cut(decision)
         if self._metrics is not None:
-            self._metrics.decision(decision)
+            self._metrics.decision(shown)
+        item = (shown, carried(parent))
         if self._spans is not None:
-            self._spans((decision, parent))
+            self._spans(item)
         if self._records is not None:
-            self._records((decision, parent))
+            self._records(item)
         return decision
 
     def event(self, event: Event) -> None:
@@ -90,7 +93,7 @@ class Telemetry:
         if self._metrics is not None:
             self._metrics.event(event)
         if self._spans is not None and event.kind == "request.refused":
-            self._spans((event, _NO_PARENT))
+            self._spans((_short(event), _NO_PARENT))
 
     def record_failed(self) -> None:
         """Count a record that could not be written."""
@@ -125,4 +128,18 @@ def _all_shut_down(group: tuple[Closing, ...], timeout: float) -> bool:
     return all(results)
 
 
+def _cut(decision: Decision) -> Decision:
+    """Cut what an agent may have written at any length: thousands of decisions may wait."""
+    return replace(decision, tool=decision.tool[:TEXT_CHARACTERS])
+
+
+def _short(event: Event) -> Event:
+    """Cut the facts of a refusal, among them a header of whoever was refused, to what `parent.py` looks at."""
+    if all(len(fact) <= _FACT_CHARACTERS for fact in event.facts.values()):
+        return event
+    return replace(event, facts={name: fact[:_FACT_CHARACTERS] for name, fact in event.facts.items()})
+
+
+# One more than the longest `traceparent`: what was too long still is.
+_FACT_CHARACTERS = 513
 _NO_PARENT = TraceParent()

@@ -40,6 +40,15 @@ def read_parent(parent: TraceParent) -> Parent | None:
     return Parent(trace_id=match[2], span_id=match[3], trace_state=_trace_state(parent.tracestate))
 
 
+def carried(parent: TraceParent) -> TraceParent:
+    """Return the headers without what is too long to be one: thousands of decisions may wait with theirs."""
+    if len(parent.traceparent) <= _TRACEPARENT_CHARACTERS and len(parent.tracestate) <= _TRACESTATE_CHARACTERS:
+        return parent
+    if len(parent.traceparent) > _TRACEPARENT_CHARACTERS:
+        return TraceParent()
+    return TraceParent(traceparent=parent.traceparent)
+
+
 def is_believed(roles: frozenset[Role]) -> bool:
     """Say whether a caller's span may be the parent of ours. Anybody else's is linked: our traces are not theirs."""
     return Role.PEP in roles

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Event, Lock, Thread
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from pdp.telemetry.wire import Source, frame
 
@@ -25,14 +25,23 @@ _CLOSING_SECONDS = 1.0
 QUEUE_FULL = "queue_full"
 SHUT_DOWN = "already_shutdown"
 
+REJECTED = "rejected"
+
 T = TypeVar("T")
+
+
+class Sent(NamedTuple):
+    """How sending went: what went wrong, in one word; or empty, and how many things the receiver did not want."""
+
+    problem: str = ""
+    rejected: int = 0
 
 
 class Sender(Protocol):
     """Sends export requests to a receiver."""
 
-    def send(self, request: bytes) -> str:
-        """Return an empty text when the receiver took the request, else what went wrong, in one word. Never raises."""
+    def send(self, request: bytes) -> Sent:
+        """Send a request and say how it went. Never raises."""
         ...
 
     def hurry(self) -> None:
@@ -131,14 +140,15 @@ class Pipeline(Generic[T]):
     def _send(self, least: int) -> None:
         while len(self._queue) >= least and not self._given_up:
             count = min(len(self._queue), self._batch)
-            problem = self._sender.send(self._request(count))
+            problem, rejected = self._sender.send(self._request(count))
             self._count(self._processed, "", count)
-            self._count(self._exported, problem, count)
+            self._count(self._exported, problem, count - rejected)
+            self._count(self._exported, REJECTED, rejected)
             if self._stopping:
                 # Whoever ends does not wait for a receiver that does not take anything.
                 self._given_up = bool(problem)
             else:
-                self._trouble.say(problem)
+                self._trouble.say(problem or (REJECTED if rejected else ""))
 
     def _request(self, count: int) -> bytes:
         parts = []

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from pdp.telemetry.pipeline import Sender, Trouble
+from pdp.telemetry.pipeline import REJECTED, Sender, Trouble
 
 _CLOSING_SECONDS = 1.0
 
@@ -56,6 +56,6 @@ class MetricReporter:
             self._write(collected)
         if self._sender is not None:
             # Once a minute: the SDK's encoder is good enough.
-            problem = self._sender.send(encode_metrics(collected).SerializeToString())
+            sent = self._sender.send(encode_metrics(collected).SerializeToString())
             if not self._stopping.is_set():
-                self._trouble.say(problem)
+                self._trouble.say(sent.problem or (REJECTED if sent.rejected else ""))

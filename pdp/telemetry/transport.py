@@ -6,27 +6,53 @@ The SDK's exporters take objects of the SDK alone, log every failure and cannot 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import uniform
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
-from pdp.telemetry.settings import Endpoint
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from pdp.telemetry.pipeline import Sent
+from pdp.telemetry.settings import Endpoint, Signal
 
 _ATTEMPTS = 6
 _JITTER = (0.8, 1.2)
+_ANSWERS: Mapping[Signal, Any] = {
+    "traces": ExportTraceServiceResponse,
+    "metrics": ExportMetricsServiceResponse,
+    "logs": ExportLogsServiceResponse,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """How one attempt went. `problem` is empty for success; `pause` is what the receiver asks for, in seconds."""
+    """How one attempt went. `problem` is empty for success; `pause` is what the receiver asks for, in seconds.
+
+    `rejected` is how many things a receiver that took the request did not want.
+    """
 
     problem: str = ""
+    rejected: int = 0
     transient: bool = False
     pause: float | None = None
 
 
-TAKEN = Answer()
+def taken(signal: Signal, body: bytes) -> Answer:
+    """Return the answer of a receiver that took a request, and perhaps not all of it."""
+    if not body:
+        return Answer()
+    try:
+        partial = _ANSWERS[signal].FromString(body).partial_success
+    except DecodeError:
+        return Answer()
+    # Its only number, whose name tells of spans, log records or data points.
+    rejected = next((value for field, value in partial.ListFields() if field.number == 1), 0)
+    return Answer(rejected=max(0, int(rejected)))
 
 
 class Attempt(Protocol):
@@ -49,15 +75,15 @@ class RetryingSender:
         self._timeout = timeout
         self._hurried = Event()
 
-    def send(self, request: bytes) -> str:
-        """Return an empty text when the receiver took the request, else what went wrong. Never raises."""
+    def send(self, request: bytes) -> Sent:
+        """Send a request and say how it went. Never raises."""
         end = time.monotonic() + self._timeout
         for number in range(_ATTEMPTS):
             answer = self._way.attempt(request, max(0.0, end - time.monotonic()))
             pause = 2**number * uniform(*_JITTER) if answer.pause is None else answer.pause  # noqa: S311 - no secret
             if not answer.transient or pause > end - time.monotonic() or self._hurried.wait(pause):
                 break
-        return answer.problem
+        return Sent(answer.problem, answer.rejected)
 
     def hurry(self) -> None:
         """Try each request only once from now on."""

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp.telemetry.settings import Endpoint, Signal, read_certificate
-from pdp.telemetry.transport import TAKEN, Answer
+from pdp.telemetry.transport import Answer, taken
 
 _SERVICES: Mapping[Signal, str] = {
     "traces": "trace.v1.TraceService",
@@ -48,9 +48,10 @@ class GRPCAttempt:
             self._channel = grpc.secure_channel(endpoint.target, credentials, options=_OPTIONS, compression=gzip)
         else:
             self._channel = grpc.insecure_channel(endpoint.target, options=_OPTIONS, compression=gzip)
-        # Requests are bytes already, and the answer says nothing that anybody could act on.
+        # Requests are bytes already.
         self._export = self._channel.unary_unary(f"/opentelemetry.proto.collector.{_SERVICES[endpoint.signal]}/Export")
         self._metadata = tuple(endpoint.headers.items())
+        self._signal = endpoint.signal
         self._closed = False
 
     def attempt(self, request: bytes, timeout: float) -> Answer:
@@ -58,12 +59,12 @@ class GRPCAttempt:
         if self._closed:
             return Answer(problem="closed")
         try:
-            self._export(request, timeout=timeout, metadata=self._metadata)
+            body = self._export(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             return _answer(error)
         except ValueError:
             return Answer(problem="closed")  # what gRPC raises when the channel was closed in between
-        return TAKEN
+        return taken(self._signal, body)
 
     def close(self) -> None:
         """Give up what is being sent."""

@@ -13,10 +13,11 @@ from typing import Any
 
 from pdp.errors import ConfigurationError
 from pdp.telemetry.settings import Endpoint
-from pdp.telemetry.transport import TAKEN, Answer
+from pdp.telemetry.transport import Answer, taken
 
 # https://opentelemetry.io/docs/specs/otlp/#failures-1
 _TRANSIENT = frozenset({429, 502, 503, 504})
+_LARGEST_ANSWER = 64 * 1024
 _PACK: Mapping[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress, "none": bytes}
 
 
@@ -32,6 +33,7 @@ class HTTPAttempt:
         if endpoint.secure:
             handlers.append(urllib.request.HTTPSHandler(context=_context(endpoint)))
         self._opener = urllib.request.build_opener(*handlers)
+        self._signal = endpoint.signal
         self._closed = False
 
     def attempt(self, request: bytes, timeout: float) -> Answer:
@@ -40,8 +42,8 @@ class HTTPAttempt:
             return Answer(problem="closed")
         post = urllib.request.Request(self._url, self._pack(request), self._headers, method="POST")  # noqa: S310 - the settings allow http and https alone
         try:
-            with self._opener.open(post, timeout=max(timeout, 0.001)):
-                return TAKEN
+            with self._opener.open(post, timeout=max(timeout, 0.001)) as answer:
+                return taken(self._signal, answer.read(_LARGEST_ANSWER))
         except urllib.error.HTTPError as error:
             with error:
                 transient = error.code in _TRANSIENT

@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from pdp.telemetry.pipeline import Flow, Pipeline, QueueSettings
+from pdp.telemetry.pipeline import Flow, Pipeline, QueueSettings, Sent
 from pdp.telemetry.wire import Span, source, span
 from pdp.testing.waiting import wait_until
 
@@ -23,22 +23,23 @@ class Receiver:
     def __init__(self) -> None:
         self.arrived: list[list[str]] = []
         self.problems: list[str] = []
+        self.rejected = 0
         self.held = Event()
         self.held.set()
         self.busy = Event()
         self.hurried = self.closed = False
 
-    def send(self, request: bytes) -> str:
+    def send(self, request: bytes) -> Sent:
         """Take a request."""
         self.busy.set()
         self.held.wait()
         if self.closed:
-            return "closed"
+            return Sent("closed")
         if self.problems:
-            return self.problems.pop(0)
+            return Sent(self.problems.pop(0))
         (resource,) = ExportTraceServiceRequest.FromString(request).resource_spans
         self.arrived.append([one.name for one in resource.scope_spans[0].spans])
-        return ""
+        return Sent(rejected=self.rejected)
 
     def hurry(self) -> None:
         """Take note."""
@@ -132,6 +133,20 @@ def test_what_is_not_taken_is_counted_by_reason() -> None:
 
     assert {"": 1, "UNAVAILABLE": 3} == pipeline.flow().exported
     assert {"": 4} == pipeline.flow().processed
+
+
+def test_what_a_receiver_does_not_want_is_counted() -> None:
+    """A receiver can take a request and not all of it; the rest is not sent again."""
+    receiver = Receiver()
+    receiver.rejected = 2
+
+    with _pipeline(receiver) as pipeline:
+        for number in range(3):
+            pipeline.put(str(number))
+        wait_until(lambda: len(receiver.arrived) == 1)
+        pipeline.shut_down(timeout=10.0)
+
+    assert {"": 1, "rejected": 2} == pipeline.flow().exported
 
 
 def test_shutting_down_gives_up_on_a_hanging_receiver() -> None:

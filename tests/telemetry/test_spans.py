@@ -305,6 +305,33 @@ def test_a_decision_that_knows_its_place_keeps_it() -> None:
     assert (span.trace_id, span.span_id) == (trace_id, span_id)
 
 
+def test_what_waits_is_small() -> None:
+    """A tool's name or a header of any length is cut before it waits, so that a full queue has a bound in bytes."""
+    traced, decision = Traced(), a_decision(tool="x" * 200_000)
+    parents = [
+        TraceParent(traceparent="00-" + "x" * 8000),
+        TraceParent(traceparent=f"00-{TRACE}-{PARENT}-01", tracestate="v=" + "1" * 8000),
+    ]
+
+    answered = [traced.telemetry.decision(decision, parent) for parent in parents]
+
+    assert [200_000] * 2 == [len(one.tool) for one in answered]
+    waiting = [(shown, parent) for shown, parent in traced.items if isinstance(shown, Decision)]
+    assert [128] * 2 == [len(shown.tool) for shown, _ in waiting]
+    assert [TraceParent(), TraceParent(traceparent=f"00-{TRACE}-{PARENT}-01")] == [parent for _, parent in waiting]
+
+
+def test_what_waits_of_a_refusal_is_small() -> None:
+    """The header of a stranger is cut before it waits, and is no place in a trace."""
+    traced = Traced()
+
+    span = traced.refusal(rpc="a/b", status="UNAUTHENTICATED", tracelink=f"cc-{TRACE}-{PARENT}-01-{'x' * 8000}")
+
+    ((event, _),) = traced.items
+    assert isinstance(event, Event)
+    assert (513, ()) == (len(event.facts["tracelink"]), span.links)
+
+
 def test_off_passes_the_callers_trace_on() -> None:
     """Without telemetry the decision still carries the caller's trace id, and no span id."""
     returned = Telemetry.off().decision(a_decision(), TraceParent(traceparent=f"00-{TRACE}-{PARENT}-00"))

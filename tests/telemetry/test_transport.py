@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import gzip
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsPartialSuccess, ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsPartialSuccess,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
-from pdp.telemetry.settings import Endpoint, read_endpoint
-from pdp.telemetry.transport import Answer, RetryingSender, open_sender
+from pdp.telemetry.pipeline import Sent
+from pdp.telemetry.settings import Endpoint, Signal, read_endpoint
+from pdp.telemetry.transport import Answer, RetryingSender, open_sender, taken
 from pdp.testing.otlp import OTLPReceiver
 
 OTLP = "OTEL_EXPORTER_OTLP_"
@@ -54,7 +74,7 @@ def test_trying_again(answers: tuple[Answer, ...], timeout: float, problem: str,
     """What may pass is tried six times at most, and never beyond the endpoint's timeout."""
     way = Way(*answers)
 
-    assert problem == RetryingSender(way, timeout).send(REQUEST)
+    assert problem == RetryingSender(way, timeout).send(REQUEST).problem
     assert attempts == way.attempts
 
 
@@ -64,7 +84,7 @@ def test_hurrying_tries_once() -> None:
     sender = RetryingSender(way, 10.0)
     sender.hurry()
 
-    assert "UNAVAILABLE" == sender.send(REQUEST)
+    assert "UNAVAILABLE" == sender.send(REQUEST).problem
     assert 1 == way.attempts
 
 
@@ -76,7 +96,7 @@ def test_grpc_takes_headers_and_tries_again() -> None:
             read_endpoint({f"{OTLP}ENDPOINT": receiver.endpoint, f"{OTLP}COMPRESSION": "gzip"}, "traces")
         )
 
-        problem = sender.send(REQUEST)
+        problem = sender.send(REQUEST).problem
         sender.close()
 
     assert ("", 3, [ExportTraceServiceRequest()]) == (problem, receiver.attempts, receiver.requests)
@@ -88,10 +108,60 @@ def test_grpc_gives_up_on_what_will_not_pass() -> None:
         receiver.refusals = [(grpc.StatusCode.PERMISSION_DENIED, None)]
         sender = open_sender(read_endpoint({f"{OTLP}ENDPOINT": receiver.endpoint}, "traces"))
 
-        problem = sender.send(REQUEST)
+        problem = sender.send(REQUEST).problem
         sender.close()
 
     assert ("PERMISSION_DENIED", 1) == (problem, receiver.attempts)
+
+
+@pytest.mark.parametrize(
+    ("signal", "partial"),
+    [
+        ("traces", ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(rejected_spans=3))),
+        ("metrics", ExportMetricsServiceResponse(partial_success=ExportMetricsPartialSuccess(rejected_data_points=3))),
+        ("logs", ExportLogsServiceResponse(partial_success=ExportLogsPartialSuccess(rejected_log_records=3))),
+    ],
+)
+def test_what_was_not_wanted(signal: Signal, partial: Message) -> None:
+    """A receiver that took a request says how much of it it did not want; a word of warning alone is no rejection."""
+    assert 3 == taken(signal, partial.SerializeToString()).rejected
+    assert Answer() == taken(signal, b"")
+    assert Answer() == taken(signal, b"\xff")
+    partial.ClearField("partial_success")
+    assert Answer() == taken(signal, partial.SerializeToString())
+
+
+def test_both_protocols_say_what_was_not_wanted() -> None:
+    """Over HTTP the answer's body is read, over gRPC the answer."""
+    partial = ExportTraceServiceResponse(
+        partial_success=ExportTracePartialSuccess(rejected_spans=3)
+    ).SerializeToString()
+    with _site() as site, _grpc_receiver(partial) as port:
+        site.body = partial
+        senders = [open_sender(_endpoint("http/protobuf", site.server_port)), open_sender(_endpoint("grpc", port))]
+
+        sent = [sender.send(REQUEST) for sender in senders]
+        for sender in senders:
+            sender.close()
+
+    assert [Sent(rejected=3)] * 2 == sent
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_certificates(tmp_path: Path, protocol: str) -> None:
+    """With the certificates of the variables, sender and receiver know each other; without them nothing is sent."""
+    certificate, key = _certificate(tmp_path)
+    known = {"certificate": certificate, "client_certificate": certificate, "client_key": key}
+    with _site(certificate, key) as site, _grpc_receiver(b"", certificate, key) as port:
+        address = f"https://localhost:{site.server_port if protocol == 'http/protobuf' else port}"
+        senders = [open_sender(_endpoint(protocol, address, timeout=2000, **more)) for more in (known, {})]
+
+        problems = [sender.send(REQUEST).problem for sender in senders]
+        for sender in senders:
+            sender.close()
+
+    assert "" == problems[0]
+    assert problems[1] in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "unreachable"}
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
@@ -101,7 +171,7 @@ def test_nobody_listens(protocol: str) -> None:
         port = unused.getsockname()[1]
     sender = open_sender(_endpoint(protocol, port, timeout=300))
 
-    problem = sender.send(REQUEST)
+    problem = sender.send(REQUEST).problem
     sender.close()
 
     assert problem in {"UNAVAILABLE", "unreachable", "DEADLINE_EXCEEDED"}
@@ -113,7 +183,7 @@ def test_nobody_answers(protocol: str, problem: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         sender = open_sender(_endpoint(protocol, silent.getsockname()[1], timeout=100))
 
-        found = sender.send(REQUEST)
+        found = sender.send(REQUEST).problem
         sender.close()
 
     assert problem == found
@@ -124,7 +194,7 @@ def test_closing_ends_what_is_being_sent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         sender = open_sender(_endpoint("grpc", silent.getsockname()[1], timeout=60_000))
         problems: list[str] = []
-        sending = threading.Thread(target=lambda: problems.append(sender.send(REQUEST)))
+        sending = threading.Thread(target=lambda: problems.append(sender.send(REQUEST).problem))
         sending.start()
         connection, _ = silent.accept()
         sender.close()
@@ -141,6 +211,7 @@ class _Site(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Page)
+        self.body = b""
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.arrived: list[tuple[str, dict[str, str], bytes]] = []
 
@@ -156,16 +227,22 @@ class _Page(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
+        self.wfile.write(self.server.body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
 
 @contextmanager
-def _site() -> Iterator[_Site]:
+def _site(certificate: Path | None = None, key: Path | None = None) -> Iterator[_Site]:
     with _Site() as site:
+        if certificate:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_cert_chain(certificate, key)
+            site.socket = context.wrap_socket(site.socket, server_side=True)
         thread = threading.Thread(target=site.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -175,8 +252,53 @@ def _site() -> Iterator[_Site]:
             thread.join()
 
 
-def _endpoint(protocol: str, port: int, **more: Any) -> Endpoint:
-    environ = {f"{OTLP}PROTOCOL": protocol, f"{OTLP}ENDPOINT": f"http://127.0.0.1:{port}"}
+@contextmanager
+def _grpc_receiver(answer: bytes, certificate: Path | None = None, key: Path | None = None) -> Iterator[int]:
+    """Answer every export with the same bytes; yield the port."""
+    handler = grpc.unary_unary_rpc_method_handler(lambda _, __: answer)
+    services = grpc.method_handlers_generic_handler(
+        "opentelemetry.proto.collector.trace.v1.TraceService", {"Export": handler}
+    )
+    server = grpc.server(ThreadPoolExecutor(1), handlers=(services,))
+    if certificate and key:
+        pair, roots = (key.read_bytes(), certificate.read_bytes()), certificate.read_bytes()
+        credentials = grpc.ssl_server_credentials([pair], root_certificates=roots, require_client_auth=True)
+        port = server.add_secure_port("localhost:0", credentials)
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None).wait()
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for `localhost` that signs itself, good for both sides; return its file and its key's."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "key.pem").write_bytes(private)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def _endpoint(protocol: str, place: int | str, **more: Any) -> Endpoint:
+    url = f"http://127.0.0.1:{place}" if isinstance(place, int) else place
+    environ = {f"{OTLP}PROTOCOL": protocol, f"{OTLP}ENDPOINT": url}
     return read_endpoint(environ | {f"{OTLP}{name.upper()}": str(value) for name, value in more.items()}, "traces")
 
 
@@ -185,7 +307,7 @@ def test_http_posts_protobuf() -> None:
     with _site() as site:
         sender = open_sender(_endpoint("http/protobuf", site.server_port, headers="api-key=a", compression="gzip"))
 
-        problem = sender.send(b"some spans")
+        problem = sender.send(b"some spans").problem
 
     (path, headers, body) = site.arrived[0]
     assert ("", "/v1/traces", b"some spans") == (problem, path, gzip.decompress(body))
@@ -211,6 +333,6 @@ def test_http_statuses(answers: list[tuple[int, dict[str, str]]], problem: str, 
         site.answers = answers
         sender = open_sender(_endpoint("http/protobuf", site.server_port))
 
-        found = sender.send(REQUEST)
+        found = sender.send(REQUEST).problem
 
     assert (problem, attempts) == (found, len(site.arrived))
