@@ -17,15 +17,14 @@ from zlib import crc32
 
 import apsw
 
-from pdp.audit.rows import INDEXES, INSERT, SCHEMA, SCHEMA_VERSION, row_of
+from pdp.audit.indexfile import open_index, remove_index
+from pdp.audit.rows import INDEXES, INSERT, row_of
 from pdp.audit.segments import Lines, mark_of, read_lines, segments_of, whole_bytes
 from pdp.errors import UnavailableError
 
 FILE_NAME: Final = "audit-index.sqlite"
 
 _CHUNK_BYTES = 4 * 1024 * 1024
-_BUSY_MILLISECONDS = 10_000
-_CACHE_KIBIBYTES = 64 * 1024
 # Names that one process remembers; beyond it they are looked up again.
 _MOST_NAMES = 500_000
 
@@ -67,7 +66,7 @@ class AuditIndex:
         self._names: dict[str, int] = {}
         self._damaged = False
         with self._explained():
-            self._connection = _open(self.file)
+            self._connection = open_index(self.file)
 
     def __enter__(self) -> Self:
         return self
@@ -147,9 +146,9 @@ class AuditIndex:
     def _reopen_damaged(self) -> None:
         if self._damaged:
             self._connection.close(force=True)
-            _remove(self.file)
+            remove_index(self.file)
             self._names.clear()
-            self._connection = _open(self.file)
+            self._connection = open_index(self.file)
             self._damaged = False
 
     @contextmanager
@@ -266,45 +265,3 @@ class AuditIndex:
         self._connection.execute("COMMIT")
         # INVARIANT: only what is committed is remembered.
         self._names |= self._learned
-
-
-def _open(file: Path) -> apsw.Connection:
-    try:
-        return _connected(file)
-    except (apsw.NotADBError, apsw.CorruptError, _OtherVersionError):
-        _remove(file)
-        return _connected(file)
-
-
-def _remove(file: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{file}{suffix}").unlink(missing_ok=True)
-
-
-class _OtherVersionError(Exception):
-    """The index was made by another version: build it anew."""
-
-
-def _connected(file: Path) -> apsw.Connection:
-    # The file tells who did what when: for nobody else to read.
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-    connection = apsw.Connection(str(file.absolute()))
-    try:
-        connection.set_busy_timeout(_BUSY_MILLISECONDS)
-        connection.execute(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-{_CACHE_KIBIBYTES}")
-        if connection.execute("PRAGMA user_version").get != SCHEMA_VERSION:
-            _create(connection)
-    except BaseException:
-        connection.close(force=True)
-        raise
-    return connection
-
-
-def _create(connection: apsw.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    # Another process may have been first.
-    if connection.execute("PRAGMA user_version").get != SCHEMA_VERSION:
-        if connection.execute("SELECT count(*) FROM sqlite_schema").get:
-            raise _OtherVersionError
-        connection.execute(f"{SCHEMA} PRAGMA user_version={SCHEMA_VERSION}")
-    connection.execute("COMMIT")

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from pdp.cli.investigate import COMMANDS
+from pdp.cli.exporting import export
+from pdp.cli.investigate import executed_by, session, show, tail, touched, who_approved
 from pdp.cli.output import print_json
+from pdp.cli.revoking import revoke_plan
 from pdp.record.keys import PublicKeys
 from pdp.record.verify import ChainReport, Report
 from pdp.record.verify import verify as verify_record
@@ -19,7 +21,7 @@ def audit() -> None:
     """Ask the record what was decided, and whether it is as it was written."""
 
 
-for command in COMMANDS:
+for command in (tail, show, session, who_approved, executed_by, touched, revoke_plan, export):
     audit.add_command(command)
 
 

@@ -132,10 +132,21 @@ class Reach:
 
 
 def with_source(function: C) -> Callable[..., Any]:
-    """Offer where to ask, and pass on `source` and how to `reach` the server.
+    """Offer where to ask, and pass it on as `source`.
 
     An id that is unknown there ends the command with exit code 1.
     """
+
+    @with_source_and_reach
+    @wraps(function)
+    def command(*args: Any, reach: Reach, **given: Any) -> Any:  # noqa: ANN401, ARG001 - a command's own parameters
+        return function(*args, **given)
+
+    return command
+
+
+def with_source_and_reach(function: C) -> Callable[..., Any]:
+    """Offer what `with_source` offers, and pass on how to `reach` the server as well."""
 
     @click.option("--record", metavar="DIR", help="The folder of the record. [record.folder]")
     @click.option("--index", "index_file", metavar="FILE", help="Where its index lies. [record.index_file]")

@@ -1,4 +1,4 @@
-"""The options of a window of time, in UTC."""
+"""Whose records, and of which window of time in UTC: arguments and options of several commands."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pdp.cli.options import duration
 C = TypeVar("C", bound=Callable[..., Any])
 
 _DAY_SECONDS = 86400
+_WHO = {"session": "session_id", "user": "user", "agent": "agent", "pep": "caller_id"}
 _AGO = re.compile(r"(?:(\d{1,4})d)?((?:\d{1,6}h)?(?:\d{1,6}m)?(?:\d{1,9}s)?)")
 
 
@@ -44,3 +45,15 @@ def window_options(function: C) -> Callable[..., Any]:
         return function(*args, window=Window(since_at=since, until_at=until), **given)
 
     return command
+
+
+def who(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Read arguments such as `agent:coder` as fields of a record. For click's `callback`."""
+    found: dict[str, str] = {}
+    for value in values:
+        kind, _colon, name = value.partition(":")
+        if kind not in _WHO or not name:
+            raise click.BadParameter(f"`{value}` must read KIND:ID, with {', '.join(_WHO)}")
+        if found.setdefault(_WHO[kind], name) != name:
+            raise click.BadParameter(f"`{kind}` stands twice, and no record has both")
+    return found

@@ -141,7 +141,8 @@ def _of_revocation(search: Search, records: list[Record], now_at: float) -> Iter
         delegated = one.get("facts", {}).get("parent_id")
         return one["kind"] == "session.approved" and one["caller_id"] == "approver-2" and not delegated
 
-    resource, bundle = "repository-9", "sha256:" + "b" * 64
+    resource = "repository-9"
+    bundle = next(one["bundle_version"] for one in reversed(records) if one["kind"] == "decision")
     for name, selector, meant in (
         ("user", Selector(user="user-7"), lambda one: one.get("user") == "user-7"),
         ("agent", Selector(agent="agent-3"), lambda one: one.get("agent") == "agent-3"),

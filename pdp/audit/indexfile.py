@@ -1,0 +1,57 @@
+"""The file of the index: made, opened, and made anew when it is none of ours, damaged, or of another version."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import apsw
+
+from pdp.audit.rows import SCHEMA, SCHEMA_VERSION
+
+_BUSY_MILLISECONDS = 10_000
+_CACHE_KIBIBYTES = 64 * 1024
+
+
+def open_index(file: Path) -> apsw.Connection:
+    """Open the index for reading and writing; make it anew when it cannot be used. Raise `apsw.Error`, `OSError`."""
+    try:
+        return _connected(file)
+    except (apsw.NotADBError, apsw.CorruptError, _OtherVersionError):
+        remove_index(file)
+        return _connected(file)
+
+
+def remove_index(file: Path) -> None:
+    """Remove the index, which the next question makes anew."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{file}{suffix}").unlink(missing_ok=True)
+
+
+class _OtherVersionError(Exception):
+    """The index was made by another version: build it anew."""
+
+
+def _connected(file: Path) -> apsw.Connection:
+    # The file tells who did what when: for nobody else to read.
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    connection = apsw.Connection(str(file.absolute()))
+    try:
+        connection.set_busy_timeout(_BUSY_MILLISECONDS)
+        connection.execute(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-{_CACHE_KIBIBYTES}")
+        if connection.execute("PRAGMA user_version").get != SCHEMA_VERSION:
+            _create(connection)
+    except BaseException:
+        connection.close(force=True)
+        raise
+    return connection
+
+
+def _create(connection: apsw.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    # Another process may have been first.
+    if connection.execute("PRAGMA user_version").get != SCHEMA_VERSION:
+        if connection.execute("SELECT count(*) FROM sqlite_schema").get:
+            raise _OtherVersionError
+        connection.execute(f"{SCHEMA} PRAGMA user_version={SCHEMA_VERSION}")
+    connection.execute("COMMIT")

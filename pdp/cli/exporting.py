@@ -1,0 +1,66 @@
+"""`pdp audit export`: records for other tools."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import click
+
+from pdp.audit.export import WRITERS
+from pdp.audit.values import Filter, Window
+from pdp.cli.auditsource import Source, with_source
+from pdp.cli.window import who as read_who
+from pdp.cli.window import window_options
+
+
+@click.command(epilog="Example:  pdp audit export --format parquet --output calls.parquet agent:coder --since 24h")
+@click.argument("who", nargs=-1, callback=read_who)
+@click.option("--format", "kind", type=click.Choice(list(WRITERS)), default="jsonl", show_default=True)
+@click.option("--outcome", type=click.Choice(["allow", "deny"]), help="Only decisions with this outcome.")
+@click.option("--output", metavar="FILE", help="Write to this new file, not to stdout.")
+@window_options
+@with_source
+def export(
+    *,
+    source: Source,
+    who: dict[str, str],
+    kind: str,
+    outcome: str | None,
+    output: str | None,
+    window: Window,
+) -> None:
+    """Write records in order of time for other tools: JSON lines as they are, CSV, or Parquet.
+
+    WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; several must all hold. In CSV a text that a spreadsheet
+    would run as a formula gets an apostrophe before it. Parquet needs the extra `pdp[parquet]`.
+    """
+    if kind == "parquet" and output is None:
+        raise click.UsageError("--format parquet needs --output FILE")
+    records = source.records(Filter(outcome=outcome or "", window=window, **who))  # type: ignore[arg-type]  # by name
+    with _output(output) as out:
+        count = WRITERS[kind](records, out)
+    click.echo(f"wrote {count} record{'' if count == 1 else 's'}", err=True)
+
+
+@contextmanager
+def _output(path: str | None) -> Iterator[IO[bytes]]:
+    """Open a new file of mode 0600, or stdout; remove the file when nothing came of it."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise click.ClickException(f"`{path}` exists already; remove it, or name a new file") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
