@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
+from tests.decisions.explained import assert_explains
 from tests.oracle.bundles import all_bundles
 from tests.oracle.judge import Answer, Bundle
 from tests.oracle.model import Oracle, Session, Time
@@ -38,6 +40,8 @@ CALLERS = {
     "stranger": Caller(id="stranger", kind="token", roles=frozenset({Role.APPROVER})),
 }
 UNKNOWN_HANDLE = "pdps_" + "A" * 43
+
+_CALLS_TO_AN_EXPLANATION = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +90,10 @@ class World:
 
     def __init__(self, counts: Counter[str], *, remembering_on_disk: bool) -> None:
         self._counts = counts
+        self._calls = count()
         self._opened = ExitStack()
         self._folder = Path(self._opened.enter_context(TemporaryDirectory()))
-        self._opened.enter_context(patch("pdp.keeper.load_bundle", _load_once))
+        self._opened.enter_context(patch("pdp.loaded.load_bundle", _load_once))
         self.clock = FakeClock()
         self.oracle = Oracle(self._time)
         self._current = 0
@@ -273,6 +278,10 @@ class World:
             decision = product.embedded.authorizer.authorize(call, caller)
         except InvalidRequestError:
             return Answer("refused"), CacheResult.NONE
+        # An explanation costs as much as some ten decisions.
+        if product is self.products[1] and decision.session_id and not next(self._calls) % _CALLS_TO_AN_EXPLANATION:
+            explained = product.embedded.explainer.explain(decision.session_id, call, caller, made_by=caller.id)
+            assert_explains(explained, decision)
         return _spoken(decision, product), decision.cache_result
 
     def _all(self, deed: str, act: Callable[[Product], object], *, happens: bool) -> None:

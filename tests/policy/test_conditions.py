@@ -216,7 +216,8 @@ def prefix_values(world: World, result: PolicyResult, user: str, arguments: Mapp
     values: list[Value] = []
     for place, part in enumerate((*parts.scope, *parts.conditions)):
         if place >= len(parts.scope):
-            clauses.append(f"{part.kind} {{ {part.text} }}")
+            # The text may be cut; what the engine is asked is not.
+            clauses.append(f"{part.kind} {part.probe[part.probe.index('{') : part.probe.rindex('}')]} }}")
         shown = ", ".join(
             scope[kind] if kind in [one.kind for one in parts.scope[: place + 1]] else kind
             for kind in ("principal", "action", "resource")
