@@ -1,0 +1,77 @@
+"""Lints and slices never contradict the engine, on random policy sets; and a wrong lint would be noticed."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from pdp.policy.engine import on_large_stack
+from tests.check.witness import contradictions, world_read_once
+
+SETS = 1_000
+LONG_SETS = 20_000
+
+
+def test_claims_hold_on_random_sets() -> None:
+    """What never matches is in no reason and no error, what is shadowed changes nothing, slices answer as the whole."""
+    counts = hold(SETS)
+
+    assert counts["never"] > SETS / 10
+    assert counts["shadowed"] > SETS / 10
+    assert counts["allowed"] > SETS
+    assert counts["failed"] > SETS / 20
+
+
+@pytest.mark.long
+def test_claims_hold_on_many_random_sets() -> None:
+    """The same, twenty times as often and from a fresh seed."""
+    assert hold(LONG_SETS, first=fresh_seed())["sets"] == LONG_SETS
+
+
+# What to replace by what; each is a mistake that would let a lint or a slice claim too much.
+DEFECTS: list[tuple[str, Callable[..., Any]]] = [
+    ("pdp.policy.lint_truth._Known._known_below", lambda *_: False),
+    ("pdp.policy.lint_truth._Known._resource_below", lambda *_: False),
+    ("pdp.policy.lint_truth._Known.has", lambda *_: False),
+    ("pdp.policy.lint_truth._within", lambda *_: False),
+    ("pdp.policy.lint_match.cannot_fail", lambda _: True),
+    ("pdp.policy.lint_match._covers", lambda above, policy: set(above.keys) <= set(policy.keys)),
+    (
+        "pdp.policy.lint_match._covers",
+        lambda above, policy: above.effect == policy.effect and set(above.keys) <= set(policy.keys),
+    ),
+    ("pdp.policy.compile.action_scope", lambda tree: [tree["action"].get("entity", {}).get("id", "alpha/put")]),
+]
+
+
+@pytest.mark.parametrize(("place", "mistake"), DEFECTS, ids=[f"{n}-{place}" for n, (place, _) in enumerate(DEFECTS)])
+def test_wrong_lint_is_noticed(place: str, mistake: Callable[..., Any]) -> None:
+    """With a mistake put into a lint or into slicing, a random set contradicts it."""
+    with world_read_once(), patch(place, mistake):
+        found = on_large_stack(lambda: next((n for n in range(SETS) if contradictions(n, Counter())), None))
+
+    assert found is not None
+
+
+def hold(sets: int, first: int = 0) -> Counter[str]:
+    """Check so many sets, and return what was counted."""
+    print(f"seeds {first} to {first + sets - 1}")  # noqa: T201 - a failure is to be found again
+    counts: Counter[str] = Counter()
+    with world_read_once():
+        wrong = on_large_stack(lambda: [text for n in range(first, first + sets) for text in contradictions(n, counts)])
+    print(dict(counts))  # noqa: T201 - what the proof covered
+
+    assert [] == wrong
+
+    return counts
+
+
+def fresh_seed() -> int:
+    """Return a seed that no run had before, or the one that `SEED` names."""
+    return int(os.environ.get("SEED") or SystemRandom().randrange(2**40))
