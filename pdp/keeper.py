@@ -24,8 +24,8 @@ from pdp.errors import BundleError, BundleUnavailableError, ConflictError, NotFo
 from pdp.limits import Limits
 from pdp.loaded import LoadedBundles
 from pdp.observer import Event, Observer
-from pdp.policy.bundle import Bundle, Compile, check_bundle
-from pdp.policy.contents import titles_of, version_of
+from pdp.policy.bundle import Bundle, CheckReport, Compile, inspect_bundle
+from pdp.policy.contents import titles_of
 from pdp.policy.delivery import BundleSource, Delivery, Signature
 from pdp.policy.signing import Trust
 from pdp.sessions.store import ActiveBundle, SessionStore
@@ -217,14 +217,13 @@ class BundleKeeper:
             raise _not_kept(version)
         return self._bundles.load(delivery), activation
 
-    def check(self, files: Mapping[str, bytes] | None) -> tuple[tuple[Problem, ...], str]:
-        """Return what is wrong with a bundle (None: what the source holds), and its version when nothing is."""
+    def check(self, files: Mapping[str, bytes] | None) -> CheckReport:
+        """Return what is wrong with a bundle (None: what the source holds), lints included."""
         try:
             checked = self._offered().files if files is None else files
-            check_bundle(checked, self._limits, self._compile)
         except BundleError as error:
-            return error.problems, ""
-        return (), version_of(checked)
+            return CheckReport(errors=error.problems)
+        return inspect_bundle(checked, self._limits, self._compile)
 
     def _offered(self) -> Delivery:
         """Return what the source holds, if it may run here."""

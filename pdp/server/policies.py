@@ -23,6 +23,7 @@ _DECISIONS = {
     "Deny": policies.ENGINE_DECISION_DENY,
     "NoDecision": policies.ENGINE_DECISION_NO_DECISION,
 }
+_SEVERITIES = {"error": policies.SEVERITY_ERROR, "warning": policies.SEVERITY_WARNING}
 _POSITION = re.compile(r"policy([0-9]+)")
 
 
@@ -91,8 +92,12 @@ class PolicyHandlers:
             if file.path in files:
                 raise InvalidRequestError(f"files[{place}].path", "stands twice")
             files[file.path] = file.content
-        problems, version = self._keeper.check(files or None)
-        return policies.CheckBundleResponse(problems=[_problem_message(one) for one in problems], version=version)
+        report = self._keeper.check(files or None)
+        return policies.CheckBundleResponse(
+            problems=[_problem_message(one) for one in report.errors],
+            version=report.version,
+            warnings=[_problem_message(one) for one in report.warnings],
+        )
 
     def evaluate(self, request: policies.EvaluateRequest, _: Origin) -> policies.EvaluateResponse:
         """Evaluate plain Cedar."""
@@ -161,7 +166,16 @@ def _kept_message(kept: KeptBundle, status: BundleStatus) -> policies.Bundle:
 
 
 def _problem_message(problem: Problem) -> policies.Problem:
-    return policies.Problem(file=problem.file, line=problem.line, message=problem.message)
+    return policies.Problem(
+        file=problem.file,
+        line=problem.line,
+        message=problem.message,
+        severity=_SEVERITIES[problem.severity],
+        code=problem.code,
+        column=problem.column,
+        help=problem.help,
+        width=problem.width,
+    )
 
 
 def _link(link: policies.TemplateLink) -> dict[str, Any]:

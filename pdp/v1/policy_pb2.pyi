@@ -11,12 +11,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Severity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEVERITY_UNSPECIFIED: _ClassVar[Severity]
+    SEVERITY_ERROR: _ClassVar[Severity]
+    SEVERITY_WARNING: _ClassVar[Severity]
+
 class EngineDecision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ENGINE_DECISION_UNSPECIFIED: _ClassVar[EngineDecision]
     ENGINE_DECISION_ALLOW: _ClassVar[EngineDecision]
     ENGINE_DECISION_DENY: _ClassVar[EngineDecision]
     ENGINE_DECISION_NO_DECISION: _ClassVar[EngineDecision]
+SEVERITY_UNSPECIFIED: Severity
+SEVERITY_ERROR: Severity
+SEVERITY_WARNING: Severity
 ENGINE_DECISION_UNSPECIFIED: EngineDecision
 ENGINE_DECISION_ALLOW: EngineDecision
 ENGINE_DECISION_DENY: EngineDecision
@@ -131,22 +140,34 @@ class CheckBundleRequest(_message.Message):
     def __init__(self, files: _Optional[_Iterable[_Union[BundleFile, _Mapping]]] = ...) -> None: ...
 
 class Problem(_message.Message):
-    __slots__ = ("file", "line", "message")
+    __slots__ = ("file", "line", "message", "severity", "code", "column", "help", "width")
     FILE_FIELD_NUMBER: _ClassVar[int]
     LINE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    HELP_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
     file: str
     line: int
     message: str
-    def __init__(self, file: _Optional[str] = ..., line: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+    severity: Severity
+    code: str
+    column: int
+    help: str
+    width: int
+    def __init__(self, file: _Optional[str] = ..., line: _Optional[int] = ..., message: _Optional[str] = ..., severity: _Optional[_Union[Severity, str]] = ..., code: _Optional[str] = ..., column: _Optional[int] = ..., help: _Optional[str] = ..., width: _Optional[int] = ...) -> None: ...
 
 class CheckBundleResponse(_message.Message):
-    __slots__ = ("problems", "version")
+    __slots__ = ("problems", "version", "warnings")
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     problems: _containers.RepeatedCompositeFieldContainer[Problem]
     version: str
-    def __init__(self, problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., version: _Optional[str] = ...) -> None: ...
+    warnings: _containers.RepeatedCompositeFieldContainer[Problem]
+    def __init__(self, problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., version: _Optional[str] = ..., warnings: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ...) -> None: ...
 
 class EntityUid(_message.Message):
     __slots__ = ("type", "id")

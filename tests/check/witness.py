@@ -17,7 +17,7 @@ import cedarpy
 from pdp.clock import Deadline
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Ruling, Session, SessionState
-from pdp.policy.bundle import Bundle, _job, load_bundle
+from pdp.policy.bundle import Bundle, compile_job, load_bundle
 from pdp.policy.compile import compile_bundle
 from pdp.policy.contents import Contents, read_contents
 from pdp.policy.directory import load_directory
@@ -102,7 +102,7 @@ def contradictions(seed: int, counts: Counter[str]) -> list[str]:
 def checked(policies: Sequence[str]) -> Claims:
     """Check a set; what the validator refuses is left out first."""
     for _ in range(2):
-        result = compile_bundle({**_job(files(policies), DEFAULT_LIMITS), "lint": True})
+        result = compile_bundle({**compile_job(files(policies), DEFAULT_LIMITS), "lint": True})
         refused = {problem["line"] - 1 for problem in result.get("problems", ())}
         if not refused:
             break

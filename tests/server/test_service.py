@@ -227,6 +227,26 @@ def test_checking_a_bundle(running: Running, project_root: Path) -> None:
     assert checked.version == ""
     assert {problem.file for problem in checked.problems} == {"git.cedar"}
     assert all(problem.line > 0 and problem.message for problem in checked.problems)
+    assert {policies.SEVERITY_ERROR} == {problem.severity for problem in checked.problems}
+
+
+def test_checking_a_bundle_warns_too(running: Running, project_root: Path) -> None:
+    """What loads and is probably a mistake is told as on the command line: place, code and what to do."""
+    folder = project_root / "policies"
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files["git.cedar"] += b'\n@id("git/all")\npermit (principal, action, resource);\n'
+    sent = policies.CheckBundleRequest(
+        files=[policies.BundleFile(path=path, content=content) for path, content in files.items()]
+    )
+
+    checked = ask(running, "policies", "CheckBundle", sent, "author")
+    found = next(warning for warning in checked.warnings if warning.code == "open-permit")
+
+    assert ([], "sha256:") == (list(checked.problems), checked.version[:7])
+    assert ("git.cedar", files["git.cedar"].count(b"\n"), 1, 6) == (found.file, found.line, found.column, found.width)
+    assert policies.SEVERITY_WARNING == found.severity
+    assert found.message
+    assert found.help
 
 
 def test_evaluating_plain_cedar(running: Running) -> None:
