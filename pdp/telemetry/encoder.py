@@ -274,7 +274,8 @@ class _Parts:
 def times(decision: Decision) -> tuple[int, int]:
     """Return when the span of a decision begins and ends."""
     end = nanoseconds(decision.decided_at)
-    return end - int(decision.duration_us * 1000), end
+    # A clock that stands near its beginning is no reason to fail.
+    return max(0, end - int(decision.duration_us * 1000)), end
 
 
 def nanoseconds(at: float) -> int:

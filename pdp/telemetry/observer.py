@@ -71,7 +71,7 @@ class Telemetry:
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
         """Count and show a decision; return it with the ids of trace and span, if it had none."""
-        if not decision.trace_id:
+        if not decision.trace_id or (self._spans is not None and not decision.span_id):
             trace_id, span_id = self.place(parent, decision.caller)
             if trace_id:
                 decision = replace(decision, trace_id=trace_id, span_id=span_id)

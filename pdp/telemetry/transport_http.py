@@ -50,6 +50,8 @@ class HTTPAttempt:
                 return Answer(problem=str(error.code), transient=transient, pause=_pause(error.headers))
         except TimeoutError:
             return Answer(problem="timeout", transient=True)
+        except ValueError:
+            return Answer(problem="unusable")  # what urllib raises for a proxy of the environment that is no URL
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             problem = "timeout" if isinstance(reason, TimeoutError) else "unreachable"

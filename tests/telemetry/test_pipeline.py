@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
 
@@ -166,6 +168,21 @@ def test_shutting_down_gives_up_on_a_hanging_receiver() -> None:
         Flow(queued=0, capacity=100, processed={"": 2, "already_shutdown": 3}, exported={"closed": 2})
         == pipeline.flow()
     )
+
+
+def test_threads_lose_nothing() -> None:
+    """Whatever many threads put down is sent once, also when the interpreter changes threads all the time."""
+    receiver = Receiver()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with _pipeline(receiver, capacity=10_000, batch=64) as pipeline, ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: [pipeline.put(f"{number}-{one}") for one in range(500)], range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+
+    arrived = [name for request in receiver.arrived for name in request]
+    assert sorted(f"{number}-{one}" for number in range(8) for one in range(500)) == sorted(arrived)
 
 
 def test_what_comes_after_the_end_is_counted() -> None:

@@ -158,6 +158,13 @@ def test_a_span_covers_the_time_of_the_decision() -> None:
     assert (span.start, span.end) == (1_800_000_000_249_915_500, 1_800_000_000_250_000_000)
 
 
+def test_a_span_never_begins_before_time() -> None:
+    """A clock that stands near its beginning gives a span all the same."""
+    span = Traced().span(a_decision(decided_at=0.5, duration_us=2e6))
+
+    assert (span.start, span.end) == (0, 500_000_000)
+
+
 @pytest.mark.parametrize("basis", [Basis.FORBID, Basis.DEFAULT_DENY, Basis.POLICY_ERROR])
 def test_a_deny_is_no_error(basis: Basis) -> None:
     """The status of a denied call's span is unset."""
@@ -303,6 +310,14 @@ def test_a_decision_that_knows_its_place_keeps_it() -> None:
     span = traced.span(a_decision(trace_id=trace_id, span_id=span_id))
 
     assert (span.trace_id, span.span_id) == (trace_id, span_id)
+
+
+def test_a_trace_without_a_span_gets_both() -> None:
+    """A decision that names a trace and no span is given a place of its own: half a place is none."""
+    span = Traced().span(a_decision(trace_id=TRACE))
+
+    assert span.trace_id != TRACE
+    assert len(span.span_id) == 16
 
 
 def test_what_waits_is_small() -> None:

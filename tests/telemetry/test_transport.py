@@ -204,6 +204,16 @@ def test_closing_ends_what_is_being_sent() -> None:
     assert problems in (["CANCELLED"], ["closed"])
 
 
+def test_a_proxy_that_is_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment says wrongly is a problem with a name, and no exception."""
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert open_sender(_endpoint("http/protobuf", 1)).send(REQUEST).problem in {"unusable", "unreachable"}
+
+
 class _Site(ThreadingHTTPServer):
     """Answers POSTs as it was told and keeps what came."""
 
