@@ -177,12 +177,17 @@ def test_threads_lose_nothing() -> None:
     sys.setswitchinterval(1e-6)
     try:
         with _pipeline(receiver, capacity=10_000, batch=64) as pipeline, ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda number: [pipeline.put(f"{number}-{one}") for one in range(500)], range(8)))
+            list(pool.map(lambda number: _put_many(pipeline, number), range(8)))
     finally:
         sys.setswitchinterval(interval)
 
     arrived = [name for request in receiver.arrived for name in request]
     assert sorted(f"{number}-{one}" for number in range(8) for one in range(500)) == sorted(arrived)
+
+
+def _put_many(pipeline: Pipeline[str], number: int) -> None:
+    for one in range(500):
+        pipeline.put(f"{number}-{one}")
 
 
 def test_what_comes_after_the_end_is_counted() -> None:
