@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.catalogue import load_catalogue, tool_definitions
 from pdp.policy.contents import read_folder
+from pdp.policy.engine import on_large_stack
+from pdp.policy.mutants import mutate_bundle
 from pdp.testing.bundles import compile_here
+from pdp.workbench.coverage import CoverageCounter
+from pdp.workbench.equivalents import read_equivalents
+from pdp.workbench.mutation import Mutants, Verdict, mutants_of, try_mutants
 from pdp.workbench.reading import read_suites
 from pdp.workbench.runner import Report, run
 from pdp.workbench.suite import Suite
@@ -40,9 +46,23 @@ def suites(folder: Path) -> tuple[Suite, ...]:
 
 
 @pytest.fixture(scope="module")
-def report(bundle: Bundle, suites: tuple[Suite, ...]) -> Report:
+def coverage(bundle: Bundle) -> CoverageCounter:
+    """Return what counts what the bundle's own tests show."""
+    return CoverageCounter(bundle)
+
+
+@pytest.fixture(scope="module")
+def report(bundle: Bundle, suites: tuple[Suite, ...], coverage: CoverageCounter) -> Report:
     """Return what became of the bundle's own tests."""
-    return run(bundle, suites)
+    return run(bundle, suites, done=coverage.take)
+
+
+@pytest.fixture(scope="module")
+def mutants(folder: Path) -> Mutants:
+    """Return every policy of the bundle with one thing changed."""
+    return mutants_of(
+        read_folder(folder, DEFAULT_LIMITS), DEFAULT_LIMITS, lambda job: on_large_stack(lambda: mutate_bundle(job))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +80,39 @@ def test_its_own_tests_pass(report: Report) -> None:
     assert [] == [(result.case.id, result.problems) for result in report.failed]
 
 
-def test_every_policy_decides_a_case(bundle: Bundle, report: Report) -> None:
-    """No policy is there without a case in which it determines the outcome."""
-    determining = {name for result in report.results if result.ruling for name in result.ruling.policies}
+def test_its_tests_show_every_policy(report: Report, coverage: CoverageCounter) -> None:
+    """Each policy decides in a case and does not match in another; each condition is true in one, false in another."""
+    assert report.passed
+    every = coverage.coverage().policies
+    assert [] == [one.policy.id for one in every if not one.covered]
+    assert [] == [(one.policy.id, str(c.condition)) for one in every for c in one.conditions if not c.covered]
 
-    assert set() == set(bundle.policies) - determining
+
+@pytest.mark.parametrize("policies", ["git/", pytest.param("", marks=pytest.mark.long)])
+def test_its_tests_notice_every_change(
+    bundle: Bundle, suites: tuple[Suite, ...], mutants: Mutants, folder: Path, policies: str
+) -> None:
+    """No mutant survives: whatever is changed in a policy, a case fails."""
+    made = replace(mutants, mutants=tuple(one for one in mutants.mutants if one.of.startswith(policies)))
+    known = {key: entry for key, entry in read_equivalents(folder).items() if key[0].startswith(policies)}
+
+    tried = try_mutants(bundle, suites, made, equivalents=known)
+
+    assert len(tried.results) > 20
+    assert [] == [(one.mutant.of, one.mutant.words) for one in tried.having(Verdict.SURVIVED)]
+    assert tried.passed
+
+
+def test_a_missing_boundary_is_noticed(bundle: Bundle, suites: tuple[Suite, ...], mutants: Mutants) -> None:
+    """Without the case just beyond a limit, a mutant survives."""
+    made = replace(mutants, mutants=tuple(one for one in mutants.mutants if one.of == "guardrails/short-histories"))
+    fewer = [replace(suite, cases=tuple(c for c in suite.cases if c.call != "history-101")) for suite in suites]
+
+    tried = try_mutants(bundle, fewer, made)
+
+    survived = [one.mutant.words for one in tried.having(Verdict.SURVIVED)]
+    assert survived
+    assert all("100" in words for words in survived)
 
 
 def test_every_case_says_all(suites: tuple[Suite, ...]) -> None:
