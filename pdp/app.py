@@ -149,6 +149,7 @@ class App:
                 durability=settings.record.durability,
                 rotation=Rotation(bytes=settings.record.segment_bytes, seconds=settings.record.segment_seconds),
                 checkpoint_seconds=settings.record.checkpoint_seconds,
+                anchors=data / "record-heads",
                 on_failure=telemetry.record_failed,
             )
             self._opened.callback(log.close)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from pdp.record.disk import Disk
 from pdp.record.envelope import CHECKPOINT, OPENED, Place, own_body, placed
 from pdp.record.keys import SigningKey
-from pdp.record.segments import segment_of
+from pdp.record.segments import Head, segment_of
 from pdp.record.slot import other_heads, take_slot
 
 # A checkpoint follows so many records even when the interval is not over.
@@ -31,13 +31,24 @@ class Rotation:
 class Chain:
     """One worker's chain in a folder. Not for several threads at once; `now` returns unix seconds.
 
+    `lost` is told in its first segment: chains that no longer hold what is known of them.
+
     INVARIANT: `seq` and the hash move on only when a line is wholly handed to the operating system, so that what comes
     next always follows what is there. Methods raise `OSError`; what they did not do, the next call tries again.
     """
 
     def __init__(
-        self, folder: Path, *, signer: SigningKey, now: Callable[[], float], mode: str, rotation: Rotation, disk: Disk
+        self,
+        folder: Path,
+        *,
+        signer: SigningKey,
+        now: Callable[[], float],
+        mode: str,
+        rotation: Rotation,
+        disk: Disk,
+        lost: Mapping[str, str],
     ) -> None:
+        self._lost = lost
         self._folder, self._signer, self._now = folder, signer, now
         self._mode, self._rotation, self._disk = mode, rotation, disk
         self._slot = take_slot(folder)
@@ -63,6 +74,11 @@ class Chain:
     def path(self) -> Path:
         """Return the file of the present segment, or of the latest one."""
         return segment_of(self._folder, self.id, self._number).path
+
+    @property
+    def head(self) -> Head:
+        """Return the latest record."""
+        return Head(self.seq, self._hash.decode())
 
     @property
     def is_open(self) -> bool:
@@ -196,6 +212,7 @@ class Chain:
             cut_bytes=self._cut_bytes,
             heads=other_heads(self._folder, self.id),
             key=self._signer.id,
+            lost=dict(self._lost),
             mode=self._mode,
             number=self._number + 1,
             pid=os.getpid(),
@@ -214,7 +231,7 @@ class Chain:
             raise
         self.seq, self._hash, self._unsigned = self.seq + 2, sha256(signed).hexdigest().encode(), 0
         self.due = False
-        self._number, self._cut_bytes = self._number + 1, 0
+        self._number, self._cut_bytes, self._lost = self._number + 1, 0, {}
         self._largest, self._ends_at = self._rotation.bytes, at + self._rotation.seconds
         self.postponed = False
 

@@ -22,11 +22,13 @@ from pdp.clock import Clock, SystemClock
 from pdp.errors import ConfigurationError
 from pdp.model import Basis, Decision, Outcome, TraceParent
 from pdp.observer import Event
+from pdp.record.anchors import Anchors
 from pdp.record.chain import Chain, Rotation
 from pdp.record.disk import Disk
 from pdp.record.entry import Entries
 from pdp.record.envelope import own_body
 from pdp.record.keys import DIGEST_KEY_BYTES, SigningKey
+from pdp.record.segments import Head
 
 Durability = Literal["written", "durable", "async"]
 
@@ -62,7 +64,8 @@ class DecisionLog:
     """The observer that keeps the record in a folder that several processes may share. Safe for threads.
 
     `key` (at least 32 bytes) makes digests that cannot be guessed; `signer` signs checkpoints. Once `start` has been
-    called, the record is signed and synced every `checkpoint_seconds`. `on_failure` is told of each record that is
+    called, the record is signed and synced every `checkpoint_seconds`. `anchors` is a folder
+    elsewhere that keeps how far each chain has come for sure. `on_failure` is told of each record that is
     late or lost. Raise `ConfigurationError` when the folder cannot be written.
     """
 
@@ -76,6 +79,7 @@ class DecisionLog:
         durability: Durability = "written",
         rotation: Rotation | None = None,
         checkpoint_seconds: float = 10.0,
+        anchors: Path | None = None,
         disk: Disk | None = None,
         on_failure: Callable[[], None] | None = None,
     ) -> None:
@@ -84,6 +88,7 @@ class DecisionLog:
         self.folder, self._durability = folder, durability
         self._clock, self._disk, self._every = clock or SystemClock(), disk or Disk(), checkpoint_seconds
         self._on_failure = on_failure or (lambda: None)
+        self._anchors = Anchors(anchors) if anchors else None
         self._entries = Entries(key)
         # Guards all that follows.
         self._changed = threading.Condition(threading.Lock())
@@ -92,6 +97,8 @@ class DecisionLog:
         self._problems: dict[str, str] = {}
         self._late, self._lost, self._untold = 0, 0, (0, 0)
         self._syncing, self._closed = False, False
+        # Only for whoever ticks or closes.
+        self._anchored: Head | None = None
         self._sync_at, self._pause = 0.0, _FIRST_PAUSE_SECONDS
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -154,7 +161,10 @@ class DecisionLog:
             self._write()
             self._keep_up()
             self._sign()
-            self._commit(self._chain.generation, self._chain.seq)
+            head = self._chain.head
+            sure = self._commit(self._chain.generation, head.seq)
+        if sure:
+            self._anchor(head)
 
     def close(self) -> None:
         """Write what waits, sign, and let the files go. Twice is harmless; what comes afterwards counts as lost."""
@@ -171,6 +181,8 @@ class DecisionLog:
                 self._try(_SYNCING, self._chain.close)
                 self._lost += len(self._waiting)
                 self._waiting.clear()
+        if first and _SYNCING not in self._problems:
+            self._anchor(self._chain.head)
 
     # What a decision waits for.
 
@@ -301,6 +313,16 @@ class DecisionLog:
         if self._chain.seq > before:
             self._well(_WRITING)
 
+    def _anchor(self, head: Head) -> None:
+        if self._anchors is None or head == self._anchored:
+            return
+        try:
+            self._anchors.note(self._chain.id, head)
+            self._anchored = head
+        except OSError as error:
+            # The record itself is well: its health and its promises do not hang on this.
+            _LOG.warning("cannot note how far the decision log has come: %s", _reason(error))
+
     def _await_sync(self) -> None:
         # Only one of two that sync a file is told that it failed; so nobody else may sync meanwhile.
         while self._syncing:
@@ -324,7 +346,7 @@ class DecisionLog:
                 self._well(deed)
 
     def _failed(self, deed: str, error: OSError) -> None:
-        reason = (error.strerror or "input or output failed").lower()
+        reason = _reason(error)
         if deed not in self._problems:
             then = "; calls are denied until it can" if self._durability == "durable" and deed != _ROTATING else ""
             _LOG.error("the decision log in `%s` cannot be %s: %s%s", self.folder, deed, reason, then)
@@ -370,10 +392,10 @@ class DecisionLog:
                 mode=self._durability,
                 rotation=rotation,
                 disk=self._disk,
+                lost=self._anchors.lost(self.folder) if self._anchors else {},
             )
         except OSError as error:
-            reason = (error.strerror or "input or output failed").lower()
-            raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {reason}") from None
+            raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {_reason(error)}") from None
 
 
 def withheld(decision: Decision) -> Decision:
@@ -386,3 +408,7 @@ def withheld(decision: Decision) -> Decision:
         detail="the record cannot be kept, and without a record there is no allow",
     )
     return replace(decision, ruling=ruling)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or "input or output failed").lower()

@@ -229,10 +229,19 @@ class _ChainReader:
         kind = record.get("kind")
         if (kind == OPENED) != (self._line == 1):
             self._add("a segment begins here" if kind == OPENED else "a segment must begin with `segment.opened`")
-        elif kind == OPENED and record.get("number") != segment.number:
-            self._add(f"this is segment {record.get('number')} under another name")
+        elif kind == OPENED:
+            self._opening(record, segment)
         elif kind == CHECKPOINT:
             self._checkpoint(line, record)
+
+    def _opening(self, record: dict[str, Any], segment: Segment) -> None:
+        if record.get("number") != segment.number:
+            self._add(f"this is segment {record.get('number')} under another name")
+        lost = record.get("lost")
+        for chain, head in sorted(lost.items()) if isinstance(lost, dict) else ():
+            if not self._missing_start or chain == self._chain:
+                seq = str(head).partition(":")[0]
+                self._add(f"chain `{chain}` had come to record {seq} for sure and did not hold it when this began: cut")
 
     def _checkpoint(self, line: bytes, record: dict[str, Any]) -> None:
         key_id, signature = str(record.get("key")), str(record.pop("signature", ""))

@@ -364,6 +364,69 @@ def test_lines_after_the_end_of_a_segment_are_found(small: Path) -> None:
     assert problems(small)[0] == "1:14: a record after the end of its segment"
 
 
+def anchored(folder: Path, anchors: Path, events: int = 3) -> DecisionLog:
+    """Write a record whose writer keeps elsewhere how far it came."""
+    log = DecisionLog(folder, key=KEY, signer=SIGNER, anchors=anchors)
+    for number in range(events):
+        log.event(Event(kind="server.started", at=float(number)))
+        log.tick()
+    return log
+
+
+def test_a_tail_cut_between_two_runs_is_found(tmp_path: Path) -> None:
+    """Cut at a checkpoint while nobody writes, a record looks whole; the next writer knows better and says so."""
+    log = anchored(tmp_path / "record", tmp_path / "anchors")
+    content = b"".join(lines_of(log.path)[:4])
+    log.close()
+    log.path.write_bytes(content)
+    anchored(tmp_path / "record", tmp_path / "anchors").close()
+
+    chain = log.path.name.split("-")[1]
+    assert problems(tmp_path / "record") == [
+        f"2:1: chain `{chain}` had come to record 9 for sure and did not hold it when this began: cut"
+    ]
+
+
+def test_a_tail_replaced_between_two_runs_is_found(tmp_path: Path) -> None:
+    """Records that were made up instead of the ones that were cut have another hash."""
+    log = anchored(tmp_path / "record", tmp_path / "anchors")
+    lines = lines_of(log.path)[:4]
+    log.close()
+    chain = log.path.name.split("-")[1]
+    for seq in range(5, 12):
+        made_up = placed(own_body("decision", 1.0), Place(chain, seq, hash_of(lines[-1][:-1])))
+        lines.append(made_up + b"\n")
+    log.path.write_bytes(b"".join(lines))
+    anchored(tmp_path / "record", tmp_path / "anchors").close()
+
+    assert [one.endswith("did not hold it when this began: cut") for one in problems(tmp_path / "record")] == [True]
+
+
+def test_a_chain_that_vanished_between_two_runs_is_found(tmp_path: Path) -> None:
+    """Whoever takes a whole chain away, and its lock, is found by the next start."""
+    log = anchored(tmp_path / "record", tmp_path / "anchors")
+    log.close()
+    for file in (tmp_path / "record").iterdir():
+        file.unlink()
+    anchored(tmp_path / "record", tmp_path / "anchors").close()
+
+    assert len(problems(tmp_path / "record")) == 1
+    assert problems(tmp_path / "record", missing_start=True) == []
+
+
+def test_a_killed_writer_leaves_nothing_to_find(tmp_path: Path) -> None:
+    """What is kept elsewhere is no newer than what is on the disk for sure, so a crash is no finding."""
+    log = anchored(tmp_path / "record", tmp_path / "anchors")
+    log.event(Event(kind="server.started", at=9.0))
+    left = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    log.close()
+    for file, content in left.items():
+        file.write_bytes(content)
+    anchored(tmp_path / "record", tmp_path / "anchors").close()
+
+    assert problems(tmp_path / "record") == []
+
+
 def test_a_link_is_no_segment(small: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The record stands in its folder and nowhere else."""
     (file,) = files(small)

@@ -1,0 +1,53 @@
+"""What is known of each chain outside the folder of the record: how far it had come for sure.
+
+Files alone cannot show that their end is missing. The writer notes the latest record that was signed and synced in a
+folder of its own; when a writer starts, whatever no longer holds that record was cut or replaced meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pdp.record.envelope import hash_of, place_of
+from pdp.record.segments import Head, Segment, lines_backwards, segments_by_chain
+
+
+class Anchors:
+    """A folder with one small file for each chain. Methods raise `OSError`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def note(self, chain: str, head: Head) -> None:
+        """Keep how far a chain has come for sure."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = self._folder / f"{chain}.{os.getpid()}.partial"
+        partial.write_text(f"{head.seq}:{head.hash}\n", encoding="ascii")
+        partial.replace(self._folder / chain)
+
+    def lost(self, record: Path) -> dict[str, str]:
+        """Return each chain of a record that no longer holds what is known of it, with that as `seq:hash`."""
+        if not self._folder.is_dir():
+            return {}
+        chains = segments_by_chain(record)
+        known = {file.name: _head(file) for file in sorted(self._folder.iterdir()) if not file.suffix}
+        return {
+            chain: f"{head.seq}:{head.hash}"
+            for chain, head in known.items()
+            if head is not None and not _holds(chains.get(chain, ()), head)
+        }
+
+
+def _head(file: Path) -> Head | None:
+    seq, _, known = file.read_text(encoding="ascii", errors="replace").strip().partition(":")
+    return Head(int(seq), known) if seq.isascii() and seq.isdecimal() else None
+
+
+def _holds(segments: tuple[Segment, ...], head: Head) -> bool:
+    for segment in reversed(segments):
+        for line in lines_backwards(segment.path):
+            place = place_of(line)
+            if place is not None and place.seq <= head.seq:
+                return place.seq == head.seq and hash_of(line) == head.hash
+    return False

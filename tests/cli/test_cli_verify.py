@@ -1,0 +1,78 @@
+"""`pdp audit verify`: a real server's record, with nothing but the public key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pdp.observer import Event
+from pdp.record import DecisionLog, SigningKey
+from pdp.record.keys import write_keys
+from tests.cli.conftest import Run
+from tests.cli.serving import Server
+
+PUBLIC = "record-signing.pub.pem"
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    """Write a record of three events and its keys; return its folder, which stands beside the public key."""
+    write_keys(tmp_path)
+    log = DecisionLog(tmp_path / "record", key=b"k" * 32, signer=SigningKey.load(tmp_path / "record-signing.pem"))
+    for number in range(3):
+        log.event(Event(kind="server.started", at=float(number)))
+    log.close()
+    return tmp_path / "record"
+
+
+def test_a_record_as_it_was_written(run: Run, record: Path) -> None:
+    """Exit code 0, and how far each chain goes."""
+    done = run("audit", "verify", "record", "--public-key", PUBLIC)
+
+    assert done.exit_code == 0, done.output
+    assert done.output.endswith("the record is as it was written\n")
+    chain = next(record.glob("*.jsonl")).name.split("-")[1]
+    assert f"chain {chain}: 6 records in 1 segments, up to record 6, closed" in done.output
+
+
+def test_a_changed_record(run: Run, record: Path) -> None:
+    """Exit code 1, and a line with file, line and what for each finding."""
+    file = next(record.glob("*.jsonl"))
+    file.write_bytes(file.read_bytes().replace(b"00:00:01", b"00:00:07"))
+
+    done = run("audit", "verify", "record", "--public-key", PUBLIC)
+
+    assert done.exit_code == 1
+    assert done.output.startswith(f"record/{file.name}:5: the record before this one is not the one that was followed")
+
+
+def test_json(run: Run, record: Path) -> None:
+    """`--json` prints findings and chains for other programs."""
+    next(record.glob("*.jsonl")).unlink()
+
+    done = run("audit", "verify", "record", "--public-key", PUBLIC, "--json")
+
+    assert done.exit_code == 1
+    findings = [{"file": "record", "line": 0, "problem": "there is no record here"}]
+    assert json.loads(done.output) == {"findings": findings, "more_findings": 0, "chains": []}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("missing", "--public-key", PUBLIC), ("record",), ("record", "--public-key", "x")]
+)
+@pytest.mark.usefixtures("record")
+def test_what_cannot_be_verified(run: Run, arguments: tuple[str, ...]) -> None:
+    """Exit code 2 without a folder or a key."""
+    assert run("audit", "verify", *arguments).exit_code == 2
+
+
+def test_the_record_of_a_running_server(run: Run, server: Server) -> None:
+    """A record can be verified while it is being written."""
+    data = server.folder / ".pdp"
+
+    done = run("audit", "verify", str(data / "record"), "--public-key", str(data / PUBLIC))
+
+    assert done.exit_code == 0, done.output
+    assert "being written" in done.output
