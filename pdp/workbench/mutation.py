@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from time import perf_counter
@@ -15,6 +15,7 @@ from pdp.policy.contents import TESTS, require_sizes
 from pdp.policy.engine import PolicySource
 from pdp.workbench.equivalents import FILE, Equivalent, Equivalents
 from pdp.workbench.runner import CaseResult, run
+from pdp.workbench.standing import Standing
 from pdp.workbench.suite import Suite
 
 
@@ -167,6 +168,7 @@ class _Trial:
         self._suites = suites
         self._asked = {result.case.id: _actions(result) for result in as_is}
         self._rested = {result.case.id: result.ruling.policies if result.ruling else () for result in as_is}
+        self._as_is = {result.case.id: result for result in as_is}
         self._actions = frozenset(action for actions in self._asked.values() for action in actions)
         self._limits = limits
         self._seconds = seconds
@@ -175,13 +177,10 @@ class _Trial:
         if mutant.equivalent:
             return MutantResult(mutant=mutant, verdict=Verdict.EQUIVALENT, by=mutant.equivalent)
         try:
-            failed = run(
-                self._bundle.with_policies(self._policies(mutant)),
-                self._telling(mutant),
-                limits=self._limits,
-                stop_at_failure=True,
-                done=_deadline(self._seconds),
-            ).failed
+            changed = self._bundle.with_policies(self._policies(mutant))
+            in_time = _deadline(self._seconds)
+            telling = self._telling(mutant, Standing(changed), in_time)
+            failed = run(changed, telling, limits=self._limits, stop_at_failure=True, done=in_time).failed
         except _OutOfTimeError:
             return MutantResult(mutant=mutant, verdict=Verdict.TIMED_OUT)
         if failed:
@@ -193,16 +192,21 @@ class _Trial:
         policies = [mutant.changed if policy.id == mutant.of else policy for policy in self._bundle.policies.values()]
         return [policy for policy in policies if policy is not None]
 
-    def _telling(self, mutant: Mutant) -> list[Suite]:
-        """Return the cases for which anything was asked that the policy could match, before or after the change."""
+    def _telling(self, mutant: Mutant, standing: Standing, in_time: Callable[[CaseResult], None]) -> Iterator[Suite]:
+        """Yield the cases for which the policies answer anything else after the change, each for itself."""
         either = [policy for policy in (self._bundle.policies[mutant.of], mutant.changed) if policy is not None]
         touched = {action for action in self._actions if any(one.may_match(self._groups(action)) for one in either)}
-        suites = []
-        for suite in self._suites:
-            cases = [case for case in suite.cases if not touched.isdisjoint(self._asked[case.id])]
-            cases.sort(key=lambda case: mutant.of not in self._rested[case.id])
-            suites.append(replace(suite, cases=tuple(cases)))
-        return suites
+        cases = [
+            (suite, case)
+            for suite in self._suites
+            for case in suite.cases
+            if not touched.isdisjoint(self._asked[case.id])
+        ]
+        for suite, case in sorted(cases, key=lambda one: mutant.of not in self._rested[one[1].id]):
+            before = self._as_is[case.id]
+            in_time(before)
+            if not standing.holds(before):
+                yield replace(suite, cases=(case,))
 
     def _groups(self, action: str) -> tuple[str, ...]:
         tool = self._bundle.catalogue.tools.get(action)

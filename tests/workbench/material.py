@@ -65,13 +65,17 @@ calls:
 FILE = "tests/files_test.yaml"
 
 
+def material_files() -> dict[str, bytes]:
+    """Return the files of the bundle that the tests of this folder are about."""
+    return bundle_files(
+        policies=POLICIES, tools=TOOLS, directory=DIRECTORY, overlays={"files": OVERLAY}, sessions=SESSIONS
+    )
+
+
 @cache
 def bundle() -> Bundle:
     """Return the bundle that the tests of this folder are about."""
-    files = bundle_files(
-        policies=POLICIES, tools=TOOLS, directory=DIRECTORY, overlays={"files": OVERLAY}, sessions=SESSIONS
-    )
-    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+    return load_bundle(material_files(), DEFAULT_LIMITS, compile_here)
 
 
 def suite(cases: str, head: str = HEAD) -> Suite:

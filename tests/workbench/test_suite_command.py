@@ -12,7 +12,6 @@ from click.testing import CliRunner, Result
 
 from pdp.cli.root import root
 from pdp.limits import DEFAULT_LIMITS
-from pdp.testing.bundles import bundle_files
 from pdp.workbench.parallel import jobs_for, run_parallel
 from pdp.workbench.reasons import Reasons
 from pdp.workbench.runner import CaseResult, run
@@ -201,13 +200,7 @@ def test_json_explains_what_failed(pdp: Run) -> None:
 def test_several_processes_find_the_same() -> None:
     """In processes the results are the same, in the same order, and what failed can still be explained."""
     suites = [suite(GOOD + BAD), suite(GOOD)]
-    files = bundle_files(
-        policies=material.POLICIES,
-        tools=material.TOOLS,
-        directory=material.DIRECTORY,
-        overlays={"files": material.OVERLAY},
-        sessions=material.SESSIONS,
-    )
+    files = material.material_files()
     told: list[CaseResult] = []
 
     report = run_parallel(material.bundle(), files, suites, jobs=2, limits=DEFAULT_LIMITS, done=told.append)

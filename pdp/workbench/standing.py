@@ -1,0 +1,47 @@
+"""Find the results that stand under other policies, because these answer every question of the case the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pdp.policy.bundle import Bundle
+from pdp.workbench.runner import CaseResult, Facts
+from pdp.workbench.watching import Asked
+
+
+class Standing:
+    """Compares answers with those of another run, of the same suites, whose results hold their facts.
+
+    What a case comes to is a function of its file and of what the policies answer. Where each answer is the same, the
+    next question is the same too: asking the questions again is enough, and no session need be opened for it.
+    `bundle` differs from the one of that run in its policies alone.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._beside: dict[int, Bundle] = {}
+        self._same: dict[int, bool] = {}
+
+    def holds(self, before: CaseResult) -> bool:
+        """Say whether a case that passed then must pass now; False as well where only a run can tell."""
+        if not before.passed or before.facts is None:
+            return False
+        facts = before.facts
+        # Many cases share one opening.
+        key = id(facts.opening)
+        if key not in self._same:
+            self._same[key] = self._answers(facts, facts.opening)
+        return self._same[key] and self._answers(facts, facts.asked)
+
+    def _answers(self, facts: Facts, asked: Sequence[Asked]) -> bool:
+        bundle = self._with_directory_of(facts.bundle)
+        for one in asked:
+            now, then = bundle.slice(one.action), facts.bundle.slice(one.action)
+            if now.policies != then.policies and now.ask(one.question, one.known) != one.ruling:
+                return False
+        return True
+
+    def _with_directory_of(self, other: Bundle) -> Bundle:
+        if id(other) not in self._beside:
+            self._beside[id(other)] = self._bundle.with_directory(other.directory)
+        return self._beside[id(other)]
