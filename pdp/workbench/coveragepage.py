@@ -111,9 +111,11 @@ def _mark(marks: dict[int, list[_Mark]], one: ConditionCoverage) -> None:
 def _line(number: int, text: str, marks: Sequence[_Mark], owner: PolicyCoverage | None) -> str:
     shown, place = [], 0
     for mark in sorted(marks, key=lambda one: one.start):
+        # Where a condition goes on from the line above, its indentation is none of it.
+        start = max(mark.start, len(text) - len(text.lstrip()))
         end = min(mark.end, len(text))
-        shown.append(_shown(text[place : mark.start]))
-        shown.append(f'<span class={mark.colour} title="{_shown(mark.title)}">{_shown(text[mark.start : end])}</span>')
+        shown.append(_shown(text[place:start]))
+        shown.append(f'<span class={mark.colour} title="{_shown(mark.title)}">{_shown(text[start:end])}</span>')
         place = end
     shown.append(_shown(text[place:]))
     opens = f' id="{_shown(owner.policy.id)}"' if owner and owner.policy.line == number else ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner, Result
 from pdp.cli.root import root
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.contents import read_folder
 from pdp.testing.bundles import bundle_files, compile_here
 from pdp.workbench.coverage import Coverage, CoverageCounter, Share, coverage_lines, shortfall
 from pdp.workbench.coveragepage import coverage_page
@@ -175,6 +178,23 @@ def test_page_shows_sources_and_interprets_nothing() -> None:
     assert "<img src=x onerror=alert(1)>" in shown
     assert "<b>policies</b>" in shown
     assert "\u202e" not in text
+
+
+def test_page_holds_sources_as_they_are(project_root: Path) -> None:
+    """Whatever is marked, each line of the shipped policies reads as it stands in its file."""
+    files = read_folder(project_root / "policies", DEFAULT_LIMITS)
+    shipped = load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+    text = coverage_page(CoverageCounter(shipped).coverage(), files, title="policies")
+
+    sources = [unescape(re.sub(r"<[^>]*>", "", re.sub(r"<span class=n>\d+</span>", "\n", one))) for one in pres(text)]
+    expected = ["\n" + files[name].decode() for name in dict.fromkeys(one.file for one in shipped.policies.values())]
+    assert expected == sources
+
+
+def pres(text: str) -> list[str]:
+    """Return what stands in the page's blocks of source."""
+    return re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
 
 
 def test_page_colours_each_condition() -> None:
