@@ -80,6 +80,8 @@ def test_a_folder_that_is_not_there(run: Run) -> None:
 def test_it_goes_on_until_it_is_interrupted(log: DecisionLog) -> None:
     """On a terminal it shows new decisions as they are made, and Ctrl-C ends it without an error."""
     master, slave = pty.openpty()
+    # A run in the background may have been started with SIGINT ignored, which a child would inherit.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "pdp.cli", "top", str(log.folder), "--interval", "1s", "--window", "10m"],
         stdin=slave,
@@ -88,6 +90,7 @@ def test_it_goes_on_until_it_is_interrupted(log: DecisionLog) -> None:
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
         start_new_session=True,
     )
+    signal.signal(signal.SIGINT, before)
     os.close(slave)
     try:
         _read_until(master, b"0.0 decisions/s")
