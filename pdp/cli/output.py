@@ -1,9 +1,11 @@
-"""What people and scripts read: tables, plain columns, JSON."""
+"""What people and scripts read: tables, plain columns, JSON, and files that are whole."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +20,19 @@ _LEAST_CHARACTERS = 6
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print a value as indented JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a server may watch it, or somebody may press Ctrl-C."""
+    target = path.resolve()  # a link stays one
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        if target.exists():
+            partial.chmod(target.stat().st_mode)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -10,7 +10,7 @@ import click
 
 from pdp.app import compile_once
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_fields, print_json, print_table
+from pdp.cli.output import print_fields, print_json, print_table, replace_file
 from pdp.cli.root import NO
 from pdp.config import Settings
 from pdp.errors import BundleError, ConfigurationError
@@ -42,7 +42,7 @@ def build(*, settings: Settings, folder: str | None, output: str) -> None:
             click.echo(str(problem))
         raise click.exceptions.Exit(NO) from None
     delivery = Delivery(files=files)
-    _write(Path(output), pack(files))
+    replace_file(Path(output), pack(files))
     click.echo(delivery.version)
 
 
@@ -89,7 +89,7 @@ def sign(*, settings: Settings, file: str, key_file: str, number: int | None, ou
         result = signed(delivery, Path(key_file).read_bytes(), number or int(time.time()))
     except ConfigurationError as error:
         raise ConfigurationError(f"`{key_file}`: {error}") from None
-    _write(Path(output or file), pack(result.files, result.signature))
+    replace_file(Path(output or file), pack(result.files, result.signature))
     print_fields(_fields(result))
 
 
@@ -142,13 +142,3 @@ def _fields(delivery: Delivery) -> list[tuple[str, str]]:
         ("number", str(signature.number) if signature else ""),
         ("signed by", signature.key_id if signature else ""),
     ]
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a server may watch it."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Place] = {
     "new": Place("pdp.cli.new", "Begin a policy folder."),
     "test": Place("pdp.cli.test", "Run the tests of a policy folder."),
     "check": Place("pdp.cli.bundle", "Check a policy folder."),
+    "fmt": Place("pdp.cli.fmt", "Lay out the policies of a folder in one way."),
     "diff": Place("pdp.cli.diff", "Compare two bundles: policies, and decisions."),
     "explain": Place("pdp.cli.explain", "Say why a tool call is allowed or denied."),
     "bundle": Place("pdp.cli.versions", "Pack, sign and verify bundles; list and activate versions."),

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_json, print_table
+from pdp.cli.output import print_json, print_table, replace_file
 from pdp.cli.toollist import read_tool_list, tool_list_options
 from pdp.cli.toolsdiff import diff
 from pdp.config import Settings
@@ -73,9 +73,9 @@ def import_tools(
     change = _change(_known(server, catalogue), new)
     proposed = force or not overlay.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    _write(catalogue, content)
+    replace_file(catalogue, content)
     if proposed:
-        _write(overlay, propose_overlay(server, definitions).encode("utf-8"))
+        replace_file(overlay, propose_overlay(server, definitions).encode("utf-8"))
     unmentioned = () if proposed else _unmentioned(overlay, new)
     if as_json:
         print_json(
@@ -148,12 +148,6 @@ def _unmentioned(overlay: Path, new: Catalogue) -> tuple[str, ...]:
         return ()
     names = mentioned if isinstance(mentioned, Section) else {}
     return tuple(sorted(tool.name for tool in new.tools.values() if tool.name not in names))
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _report(catalogue: Path, count: int, change: Change) -> None:

@@ -28,6 +28,7 @@ _RECURSION = 100_000
 _FUNCTIONS = {
     "compile": ("pdp.policy.compile", "compile_bundle"),
     "evaluate": ("pdp.policy.evaluation", "evaluate"),
+    "format": ("pdp.policy.formatting", "format_files"),
     "mutate": ("pdp.policy.mutants", "mutate_bundle"),
 }
 

@@ -38,7 +38,7 @@ ERRORS = {
 # What to do where nothing nearer can be said.
 HELP = {
     "limit": "split it into several policies, or ask with a set: `[…].contains(…)`",
-    "syntax": "nothing of this file is read before it parses; `pdp fmt` shows how a policy looks",
+    "syntax": "nothing of this file is read before it parses; `pdp new` writes policies to compare with",
     "template": "write one policy, with a group in its scope",
     "overlay": "`pdp tools list` shows each tool as its overlay makes it",
     "catalogue": "take the server's own answer: `pdp tools import SERVER --command …`",
