@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from pdp.cli.exporting import export
 from pdp.cli.investigate import executed_by, session, show, tail, touched, who_approved
 from pdp.cli.output import print_json
 from pdp.cli.revoking import revoke_plan
+from pdp.record.anchors import Anchors
 from pdp.record.keys import PublicKeys
+from pdp.record.segments import Head
 from pdp.record.verify import ChainReport, Report
 from pdp.record.verify import verify as verify_record
 
@@ -40,19 +43,44 @@ for command in (tail, show, session, who_approved, executed_by, touched, revoke_
 )
 @click.option("--open-end", is_flag=True, help="Accept a chain that is not closed: a copy of a record in use.")
 @click.option("--missing-start", is_flag=True, help="Accept that the oldest segments have been taken away.")
+@click.option(
+    "--known",
+    metavar="PATH",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="What the record must still hold: a file that `--json` wrote earlier, or a copy of `record-heads`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(folder: Path, public_keys: tuple[Path, ...], *, open_end: bool, missing_start: bool, as_json: bool) -> None:
+def verify(
+    folder: Path,
+    public_keys: tuple[Path, ...],
+    *,
+    open_end: bool,
+    missing_start: bool,
+    known: tuple[Path, ...],
+    as_json: bool,
+) -> None:
     """Find what was changed, dropped, inserted, repeated or reordered in a record.
 
     Nothing but the public key is needed. Prints a line `file:line: what` for each finding. Exit code 0: the record is
     as it was written. 1: it is not. 2: it cannot be verified.
     """
-    report = verify_record(folder, PublicKeys.load(public_keys), open_end=open_end, missing_start=missing_start)
+    heads = {path: Anchors(path).heads() if path.is_dir() else _heads(path) for path in known}
+    keys = PublicKeys.load(public_keys)
+    report = verify_record(folder, keys, open_end=open_end, missing_start=missing_start, known=heads)
     if as_json:
         print_json(_as_json(report))
     else:
         _print(report)
     sys.exit(1 if report.findings else 0)
+
+
+def _heads(file: Path) -> dict[str, Head]:
+    try:
+        chains = json.loads(file.read_bytes())["chains"]
+        return {str(one["chain"]): Head(int(one["seq"]), str(one["hash"])) for one in chains}
+    except (ValueError, TypeError, KeyError):
+        raise click.UsageError(f"`{file}` is not what `pdp audit verify --json` writes") from None
 
 
 def _print(report: Report) -> None:

@@ -31,12 +31,16 @@ class Anchors:
         if not self._folder.is_dir():
             return {}
         chains = segments_by_chain(record)
-        known = {file.name: _head(file) for file in sorted(self._folder.iterdir()) if not file.suffix}
         return {
             chain: f"{head.seq}:{head.hash}"
-            for chain, head in known.items()
-            if head is not None and not _holds(chains.get(chain, ()), head)
+            for chain, head in self.heads().items()
+            if not _holds(chains.get(chain, ()), head)
         }
+
+    def heads(self) -> dict[str, Head]:
+        """Return how far each chain had come for sure; files that say nothing are left out."""
+        noted = {file.name: _head(file) for file in sorted(self._folder.iterdir()) if not file.suffix}
+        return {chain: head for chain, head in noted.items() if head is not None}
 
 
 def _head(file: Path) -> Head | None:

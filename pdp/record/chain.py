@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from pdp.record.disk import Disk
 from pdp.record.envelope import CHECKPOINT, OPENED, Place, own_body, placed
@@ -18,6 +19,18 @@ from pdp.record.slot import other_heads, take_slot
 UNSIGNED_RECORDS = 1000
 # A segment that could not be ended goes on for so long before that is tried again.
 _POSTPONED_BYTES, _POSTPONED_SECONDS = 1024 * 1024, 60.0
+
+
+class _End(NamedTuple):
+    """What a checkpoint says of its segment: whether it ends here, and whether the chain goes on in another one."""
+
+    final: bool
+    followed: bool
+
+
+_GOES_ON = _End(final=False, followed=False)
+_ROTATED = _End(final=True, followed=True)
+_CLOSED = _End(final=True, followed=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +130,7 @@ class Chain:
     def checkpoint(self) -> None:
         """Sign what stands there so far, unless everything is signed."""
         if self._file >= 0 and self._unsigned:
-            self._write_checkpoint(final=False)
+            self._write_checkpoint(_GOES_ON)
 
     def rotate(self) -> None:
         """End the segment with a signed checkpoint and begin the next one.
@@ -129,7 +142,7 @@ class Chain:
         self.postponed, self.due = True, False
         following = self._create(self._number + 1)
         try:
-            self._write_checkpoint(final=True)
+            self._write_checkpoint(_ROTATED)
             self._sync()
         except OSError:
             self._remove(following)
@@ -167,7 +180,7 @@ class Chain:
         """End the segment with a signed checkpoint and let the chain go. Twice is harmless."""
         try:
             if self._file >= 0:
-                self._write_checkpoint(final=True)
+                self._write_checkpoint(_CLOSED)
                 self._sync()
         finally:
             if self._file >= 0:
@@ -219,7 +232,7 @@ class Chain:
             synced_seq=self.synced_seq,
         )
         line = placed(opening, Place(self.id, self.seq + 1, self._hash.decode()))
-        signed = self._checkpoint_line(self.seq + 2, sha256(line).hexdigest(), at, final=False)
+        signed = self._checkpoint_line(self.seq + 2, sha256(line).hexdigest(), at, _GOES_ON)
         self._file, self._size = file, 0
         after = self._after
         try:
@@ -235,14 +248,14 @@ class Chain:
         self._largest, self._ends_at = self._rotation.bytes, at + self._rotation.seconds
         self.postponed = False
 
-    def _write_checkpoint(self, *, final: bool) -> None:
-        line = self._checkpoint_line(self.seq + 1, self._hash.decode(), self._now(), final=final)
+    def _write_checkpoint(self, end: _End) -> None:
+        line = self._checkpoint_line(self.seq + 1, self._hash.decode(), self._now(), end)
         self._write(line + b"\n")
         self.seq, self._hash, self._unsigned = self.seq + 1, sha256(line).hexdigest().encode(), 0
         self.due = self._size >= self._largest
 
-    def _checkpoint_line(self, seq: int, prev: str, at: float, *, final: bool) -> bytes:
-        place, fields = Place(self.id, seq, prev), {"final": final, "key": self._signer.id}
+    def _checkpoint_line(self, seq: int, prev: str, at: float, end: _End) -> bytes:
+        place, fields = Place(self.id, seq, prev), {**end._asdict(), "key": self._signer.id}
         signature = self._signer.sign(placed(own_body(CHECKPOINT, at, **fields), place))
         return placed(own_body(CHECKPOINT, at, **fields, signature=signature), place)
 

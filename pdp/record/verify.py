@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from pdp.record.chain import UNSIGNED_RECORDS
 from pdp.record.envelope import CHECKPOINT, NOTHING_BEFORE, OPENED, canonical, hash_of, parse_line, place_of
 from pdp.record.keys import PublicKeys
-from pdp.record.segments import Segment, segments_by_chain
+from pdp.record.segments import Head, Segment, segment_of, segments_by_chain
 from pdp.record.slot import held
 
 # No record is longer; a longer line is no record, and is not read into memory.
@@ -69,24 +69,36 @@ class Report:
         return sum(chain.records for chain in self.chains)
 
 
-def verify(folder: Path, keys: PublicKeys, *, open_end: bool = False, missing_start: bool = False) -> Report:
+def verify(
+    folder: Path,
+    keys: PublicKeys,
+    *,
+    open_end: bool = False,
+    missing_start: bool = False,
+    known: Mapping[Path, Mapping[str, Head]] | None = None,
+) -> Report:
     """Verify all chains in a folder.
 
     `open_end` accepts a chain that ends without being closed, as in a copy of a record that is being written.
-    `missing_start` accepts that the oldest segments, or whole chains, have been taken away. Raise `OSError`.
+    `missing_start` accepts that the oldest segments, or whole chains, have been taken away. `known` is what files
+    elsewhere say of chains: a record that each must still hold. Raise `OSError`.
     """
     chains = segments_by_chain(folder)
     findings = _Findings()
     if not chains:
         findings.add(folder, 0, "there is no record here")
     named = _named_heads(chains)
+    for file, heads in (known or {}).items():
+        for chain, head in heads.items():
+            named.setdefault(chain, {})[head.seq] = _Named(hash=head.hash, file=file, line=0)
     reports = []
     for chain, segments in chains.items():
         reader = _ChainReader(chain, keys, findings, named.get(chain, {}), missing_start=missing_start)
         reports.append(reader.read(segments, live=held(folder, chain), open_end=open_end))
     if not missing_start:
         for chain in sorted(named.keys() - chains.keys()):
-            findings.add(next(iter(named[chain].values())).file, 1, f"chain `{chain}`, which is named here, is missing")
+            by = next(iter(named[chain].values()))
+            findings.add(by.file, by.line, f"chain `{chain}`, which is named here, is missing")
     return Report(chains=tuple(reports), findings=tuple(findings.kept), more_findings=findings.more)
 
 
@@ -104,10 +116,11 @@ class _Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Named:
-    """A record of another chain, as a segment's first line names it."""
+    """A record, as the first line of another chain's segment names it, or something that was noted elsewhere."""
 
     hash: str
     file: Path
+    line: int
 
 
 def _named_heads(chains: Mapping[str, tuple[Segment, ...]]) -> dict[str, dict[int, _Named]]:
@@ -119,7 +132,7 @@ def _named_heads(chains: Mapping[str, tuple[Segment, ...]]) -> dict[str, dict[in
         for chain, head in heads.items() if isinstance(heads, dict) else ():
             seq, _, head_hash = str(head).partition(":")
             if seq.isascii() and seq.isdecimal():
-                named.setdefault(chain, {})[int(seq)] = _Named(hash=head_hash, file=segment.path)
+                named.setdefault(chain, {})[int(seq)] = _Named(hash=head_hash, file=segment.path, line=1)
     return named
 
 
@@ -135,6 +148,7 @@ class _Position:
     unsigned: int = 0
     signed_at: str = ""
     final: bool = False
+    followed: bool = False
     named: dict[int, _Named] = field(default_factory=dict)
 
 
@@ -157,7 +171,7 @@ class _ChainReader:
                 self._missing(number + 1, segment.number - 1)
             number = segment.number
             self._segment(segment, last=segment is segments[-1], growing=live or open_end)
-        self._end(growing=live or open_end)
+        self._end(segments[-1], growing=live or open_end, open_end=open_end)
         return ChainReport(
             chain=self._chain,
             segments=len(segments),
@@ -166,7 +180,7 @@ class _ChainReader:
             hash=at.hash,
             unsigned=at.unsigned,
             signed_at=at.signed_at,
-            closed=at.final,
+            closed=at.final and not at.followed,
             live=live,
         )
 
@@ -175,16 +189,13 @@ class _ChainReader:
         if first > 1 or not self._missing_start:
             names = f"segment {first} is" if first == last else f"segments {first} to {last} are"
             self._add(f"{names} missing before this one")
-        elif first == 1:
-            # What was taken away cannot be compared with what other chains say of it.
-            self._at.named = {seq: head for seq, head in self._at.named.items() if seq > self._at.seq}
 
     def _segment(self, segment: Segment, *, last: bool, growing: bool) -> None:
         if segment.path.is_symlink() or not segment.path.is_file():
             self._add("not a file")
             self._at.unknown = True
             return
-        self._at.final = False
+        self._at.final = self._at.followed = False
         with segment.path.open("rb") as file:
             for self._line, line in enumerate(_lines(file), start=1):
                 if line.endswith(b"\n"):
@@ -195,8 +206,7 @@ class _ChainReader:
             self._add("an empty segment")
 
     def _incomplete(self, segment: Segment, *, last: bool) -> None:
-        following = segment.path.with_name(f"record-{segment.chain}-{segment.number + 1:06d}.jsonl")
-        opened = {}
+        following, opened = _following(segment), {}
         if not last and following.is_file():
             with following.open("rb") as file:
                 opened = parse_line(file.readline(_LONGEST_LINE)) or {}
@@ -253,10 +263,13 @@ class _ChainReader:
             self._add("a checkpoint that is not written as it was signed")
         else:
             self._at.unsigned, self._at.signed_at = 0, str(record.get("time"))
-            self._at.final = record.get("final") is True
+            self._at.final, self._at.followed = record.get("final") is True, record.get("followed") is True
 
-    def _end(self, *, growing: bool) -> None:
+    def _end(self, last: Segment, *, growing: bool, open_end: bool) -> None:
         at = self._at
+        # Looked at again, because a record in use may have gone on since the folder was listed.
+        if at.followed and not open_end and not _following(last).exists():
+            self._add(f"segment {last.number + 1} is missing: this one says that another one follows")
         if at.unsigned > UNSIGNED_RECORDS or not (at.final or growing):
             since = f"since the checkpoint of {at.signed_at}" if at.signed_at else "since the beginning"
             self._add(
@@ -269,6 +282,10 @@ class _ChainReader:
 
     def _add(self, problem: str) -> None:
         self._findings.add(self._file, self._line, problem)
+
+
+def _following(segment: Segment) -> Path:
+    return segment_of(segment.path.parent, segment.chain, segment.number + 1).path
 
 
 def _break(expected: int, found: int) -> str:

@@ -9,7 +9,9 @@ import pytest
 
 from pdp.observer import Event
 from pdp.record import DecisionLog, SigningKey
+from pdp.record.anchors import Anchors
 from pdp.record.keys import write_keys
+from pdp.record.segments import head_of, segment_of
 from tests.cli.conftest import Run
 from tests.cli.serving import Server
 
@@ -57,6 +59,48 @@ def test_json(run: Run, record: Path) -> None:
     assert done.exit_code == 1
     findings = [{"file": "record", "line": 0, "problem": "there is no record here"}]
     assert json.loads(done.output) == {"findings": findings, "more_findings": 0, "chains": []}
+
+
+def test_what_an_earlier_run_printed(run: Run, record: Path) -> None:
+    """`--known` takes what `--json` printed: a run that was taken away since then is found."""
+    (record.parent / "noted.json").write_text(run("audit", "verify", "record", "--public-key", PUBLIC, "--json").output)
+    whole = run("audit", "verify", "record", "--public-key", PUBLIC, "--known", "noted.json")
+    _cut(record)
+
+    done = run("audit", "verify", "record", "--public-key", PUBLIC, "--known", "noted.json")
+
+    assert (whole.exit_code, done.exit_code) == (0, 1)
+    assert "`noted.json` names record 6" in done.output
+
+
+def test_what_the_server_noted(run: Run, record: Path) -> None:
+    """`--known` takes the folder in which the server notes how far it has come."""
+    chain = next(record.glob("*.jsonl"))
+    Anchors(record.parent / "heads").note(
+        chain.name.split("-")[1], head_of((segment_of(record, chain.name.split("-")[1], 1),))
+    )
+    whole = run("audit", "verify", "record", "--public-key", PUBLIC, "--known", "heads")
+    _cut(record)
+
+    done = run("audit", "verify", "record", "--public-key", PUBLIC, "--known", "heads")
+
+    assert (whole.exit_code, done.exit_code) == (0, 1)
+    assert "`heads` names record 6" in done.output
+
+
+def test_what_says_nothing_of_a_record(run: Run, record: Path) -> None:
+    """Another file is refused, and not taken for one that names no chain."""
+    (record.parent / "other.json").write_text("[]")
+
+    done = run("audit", "verify", "record", "--public-key", PUBLIC, "--known", "other.json")
+
+    assert done.exit_code == 2
+    assert "`other.json` is not what `pdp audit verify --json` writes" in done.output
+
+
+def _cut(record: Path) -> None:
+    file = next(record.glob("*.jsonl"))
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-2]))
 
 
 @pytest.mark.parametrize(

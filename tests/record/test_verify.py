@@ -19,7 +19,7 @@ from pdp.observer import Event
 from pdp.record import DecisionLog, Rotation, SigningKey
 from pdp.record.envelope import Place, canonical, hash_of, own_body, placed
 from pdp.record.keys import PublicKeys
-from pdp.record.segments import segments_by_chain
+from pdp.record.segments import Head, segments_by_chain
 from pdp.record.verify import Report, verify
 from pdp.testing.clock import FakeClock
 from pdp.testing.decisions import a_decision
@@ -47,9 +47,10 @@ def files(folder: Path) -> list[Path]:
     return [segment.path for segment in segments]
 
 
-def problems(folder: Path, **more: bool) -> list[str]:
+def problems(folder: Path, *, open_end: bool = False, missing_start: bool = False) -> list[str]:
     """Verify a folder; return `file number:line: what` of each finding."""
-    return [told(one.file, one.line, one.problem) for one in verify(folder, PUBLIC, **more).findings]
+    report = verify(folder, PUBLIC, open_end=open_end, missing_start=missing_start)
+    return [told(one.file, one.line, one.problem) for one in report.findings]
 
 
 def told(file: Path, line: int, problem: str) -> str:
@@ -278,6 +279,54 @@ def test_a_dropped_segment_is_found(tmp_path: Path, gone: list[int], finding: st
         files_by_number(tmp_path)[number].unlink()
 
     assert problems(tmp_path)[0] == finding
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+def test_dropped_last_segments_are_found(tmp_path: Path, kept: int) -> None:
+    """A segment that ended because it was full says that another one follows: it is not the end of the record."""
+    write(tmp_path, 20, segment_bytes=2000)
+    names = [path for number, path in files_by_number(tmp_path).items() if number > kept]
+    for path in names:
+        path.unlink()
+
+    assert names
+    assert [finding.partition(": ")[2] for finding in problems(tmp_path)] == [
+        f"segment {kept + 1} is missing: this one says that another one follows"
+    ]
+
+
+def test_a_dropped_last_segment_of_a_record_in_use_is_found(tmp_path: Path) -> None:
+    """That somebody writes the chain is no excuse for a segment that is not there."""
+    log = write(tmp_path, 20, segment_bytes=2000, close=False)
+    in_use = problems(tmp_path)
+    log.path.unlink()
+
+    assert in_use == []
+    assert "another one follows" in problems(tmp_path)[-1]
+    log.close()
+
+
+def test_what_was_noted_elsewhere_must_still_be_there(tmp_path: Path) -> None:
+    """A whole run that was taken away leaves a record that looks closed; whoever noted its end finds it out."""
+    write(tmp_path / "record", 5)
+    write(tmp_path / "record", 5)
+    (chain,) = verify(tmp_path / "record", PUBLIC).chains
+    noted = {tmp_path / "noted": {chain.chain: Head(chain.seq, chain.hash)}}
+    whole = verify(tmp_path / "record", PUBLIC, known=noted).findings
+    files(tmp_path / "record")[-1].unlink()
+
+    found = [one.problem for one in verify(tmp_path / "record", PUBLIC, known=noted).findings]
+    assert whole == ()
+    assert found == ["the chain ends at record 8, and `noted` names record 16"]
+
+
+def test_a_chain_that_was_noted_elsewhere_must_still_be_there(tmp_path: Path) -> None:
+    """A record in which nothing names a chain that vanished is compared with what was noted of it."""
+    write(tmp_path, 5)
+    noted = {tmp_path / "noted": {"0123456789ab": Head(7, "0" * 64)}}
+
+    found = [str(one) for one in verify(tmp_path, PUBLIC, known=noted).findings]
+    assert found == [f"{tmp_path / 'noted'}: chain `0123456789ab`, which is named here, is missing"]
 
 
 def files_by_number(folder: Path) -> dict[int, Path]:
