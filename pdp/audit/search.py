@@ -101,7 +101,11 @@ class Search:
         """
         session_id = session_or_decision
         if not self._knows_session(session_id, tenant):
-            session_id = str(self.show(session_or_decision, tenant=tenant).record().get("session_id", ""))
+            try:
+                decision = self.show(session_or_decision, tenant=tenant)
+            except NotFoundError:
+                raise NotFoundError(f"no such session or decision: `{session_or_decision}`") from None
+            session_id = str(decision.record().get("session_id", ""))
         if not session_id:
             raise NotFoundError(f"the decision `{session_or_decision}` belongs to no session: its handle was unknown")
         chain = ancestry(self._index, session_id, _DEEPEST)

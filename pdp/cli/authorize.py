@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -41,14 +42,15 @@ def authorize(
 
     Exits with 0 for allow, 1 for deny, 2 when there is no answer.
     """
-    text = sys.stdin.buffer.read() if arguments == "-" else arguments.encode("utf-8")
+    # Bytes that are no text go to the server as they are: what an agent wrote is judged and recorded there.
+    text = sys.stdin.buffer.read() if arguments == "-" else os.fsencode(arguments)
     answer = client.authorize(
         read_handle(session_handle_file),
         server,
         tool,
         text,
         definition_digest=definition_digest,
-        facts=facts.encode("utf-8"),
+        facts=os.fsencode(facts),
         tool_call_id=tool_call_id,
     )
     if as_json:

@@ -18,6 +18,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 HANDLE_VARIABLE = "PDP_SESSION_HANDLE"
 
+_HANDLE = re.compile(r"[\x21-\x7e]+")
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?")
 
 
@@ -81,12 +82,14 @@ def read_handle(file: str | None) -> str:
     There is no flag for the handle itself: everybody on the machine can read flags.
     """
     if file is not None:
-        handle = Path(file).read_text(encoding="utf-8").strip()
+        handle = Path(file).read_bytes().decode("ascii", "replace").strip()
     else:
         handle = os.environ.get(HANDLE_VARIABLE, "").strip()
-    if not handle:
+        if not handle:
+            raise click.UsageError(f"pass --session-handle-file or {HANDLE_VARIABLE}")
+    if not _HANDLE.fullmatch(handle):
         raise click.UsageError(
-            f"the file `{file}` holds no session handle" if file else f"pass --session-handle-file or {HANDLE_VARIABLE}"
+            f"{f'the file `{file}`' if file is not None else HANDLE_VARIABLE} holds no session handle"
         )
     return handle
 

@@ -111,6 +111,9 @@ def error_lines(error: Exception) -> Iterable[str]:
 def _line(error: Exception) -> str:
     if isinstance(error, click.Abort):
         return "interrupted"
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
+        # Only what came from the command line or the environment can hold bytes that are no text.
+        return f"`{ascii(error.object)[1:-1]}` is not UTF-8 text"
     if isinstance(error, OSError):
         problem = (error.strerror or "input or output failed").lower()
         return f"`{error.filename}`: {problem}" if error.filename else problem

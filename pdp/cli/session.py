@@ -75,7 +75,7 @@ def request(
             duration=lifetime,
             parent_session_handle=read_handle(parent_handle_file) if parent_handle_file else "",
             environment=environment,
-            user_attributes=attributes.encode("utf-8") or None,
+            user_attributes=os.fsencode(attributes) or None,
             labels=labels,
             may_delegate=may_delegate,
         )
@@ -114,7 +114,7 @@ def approve(
         raise click.ClickException(f"the request is not the one that was shown: its digest is `{seen.request_digest}`")
     if not as_json:
         print_session(seen, grants=grants)
-    if not yes and not click.confirm("approve?"):
+    if not yes and not _agreed():
         raise click.exceptions.Exit(NO)
     # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.
     approved = client.approve_session(session_id, request_digest=seen.request_digest, grants=grants)
@@ -226,6 +226,14 @@ def narrow(
         count = len(narrowed.tools)
         tools = f"{count} tool{'' if count == 1 else 's'}"
         click.echo(f"narrowed {narrowed.session_id}: {tools} until {time_text(narrowed, 'expire_time')}")
+
+
+def _agreed() -> bool:
+    try:
+        return click.confirm("approve?")
+    except click.Abort:
+        click.echo(err=True)  # The cursor stands behind the question.
+        raise click.ClickException("no answer, so nothing is approved; `--yes` approves without asking") from None
 
 
 def _print_done(deed: str, session: Session, *, as_json: bool) -> None:

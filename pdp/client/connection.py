@@ -117,7 +117,8 @@ def _token(token: str | None, token_file: str | Path | None) -> str:
     if token is None:
         return ""
     if not _TOKEN.fullmatch(token):
-        raise ConfigurationError("the token is empty or holds characters other than visible ASCII")
+        where = "" if token_file is None else f" in `{token_file}`"
+        raise ConfigurationError(f"the token{where} is empty or holds characters other than visible ASCII")
     return token
 
 
@@ -125,4 +126,4 @@ def _read(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"cannot read `{path}`: {error.strerror}") from error
+        raise ConfigurationError(f"cannot read `{path}`: {(error.strerror or 'input failed').lower()}") from error

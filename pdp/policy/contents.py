@@ -51,7 +51,7 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
     """
     files: dict[str, bytes] = {}
     if not folder.is_dir():
-        problem = "is no folder" if folder.exists() else "does not exist"
+        problem = "is no folder" if folder.exists() else "does not exist; `pdp new` begins a policy folder"
         raise BundleError((Problem(str(folder), 0, problem),))
     try:
         for path in sorted(folder.rglob("*")):
@@ -64,7 +64,9 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
                 with path.open("rb") as stream:
                     files[name] = stream.read(limits.policy_file_bytes * 8 + 1)
     except OSError as error:
-        raise BundleError((Problem(str(folder), 0, f"cannot be read: {error.strerror or 'I/O error'}"),)) from None
+        raise BundleError(
+            (Problem(str(folder), 0, f"cannot be read: {(error.strerror or 'I/O error').lower()}"),)
+        ) from None
     if not files:
         raise BundleError((Problem(str(folder), 0, "holds no bundle"),))
     return files

@@ -75,7 +75,9 @@ def read_packed(path: Path, limits: Limits) -> Delivery:
         with path.open("rb") as stream:
             packed = stream.read(packed_bytes(limits) + 1)
     except OSError as error:
-        raise BundleError((Problem(str(path), 0, f"cannot be read: {error.strerror or 'I/O error'}"),)) from None
+        raise BundleError(
+            (Problem(str(path), 0, f"cannot be read: {(error.strerror or 'I/O error').lower()}"),)
+        ) from None
     try:
         return unpack(packed, limits)
     except BundleError as error:

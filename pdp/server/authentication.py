@@ -84,7 +84,9 @@ def init_callers(folder: Path) -> Path:
         # Last, so that what was interrupted is begun again.
         _write_secret(callers_file, "\n".join(lines) + "\n")
     except OSError as error:
-        raise ConfigurationError(f"cannot write `{error.filename}`: {error.strerror}") from None
+        raise ConfigurationError(
+            f"cannot write `{error.filename}`: {(error.strerror or 'input or output failed').lower()}"
+        ) from None
     return callers_file
 
 
@@ -103,7 +105,9 @@ def _read_callers(path: Path) -> Mapping[bytes, Caller]:
             raise ConfigurationError(f"others may write to `{path}`: anyone could become a caller; `chmod go-w` it")
         section = load_section(str(path), path.read_bytes())
     except OSError as error:
-        raise ConfigurationError(f"cannot read `{path}`: {error.strerror}") from None
+        raise ConfigurationError(
+            f"cannot read `{path}`: {(error.strerror or 'input or output failed').lower()}"
+        ) from None
     except BundleError as error:
         raise ConfigurationError(str(error)) from None
     callers: dict[bytes, Caller] = {}

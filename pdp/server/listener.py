@@ -89,4 +89,6 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"cannot read `{path}`: {error.strerror}") from None
+        raise ConfigurationError(
+            f"cannot read `{path}`: {(error.strerror or 'input or output failed').lower()}"
+        ) from None

@@ -103,7 +103,9 @@ class Database:
             self._create()
             self._identity = _identity(self._path)
         except OSError as error:
-            raise StoreUnavailableError(f"cannot create the session store `{path}`: {error.strerror}") from None
+            raise StoreUnavailableError(
+                f"cannot create the session store `{path}`: {(error.strerror or 'input or output failed').lower()}"
+            ) from None
 
     def connect(self) -> apsw.Connection:
         """Open a connection that waits for locks, and syncs before it acknowledges."""
@@ -121,7 +123,9 @@ class Database:
         try:
             return ChangeSignal(path)
         except OSError as error:
-            raise StoreUnavailableError(f"cannot use `{path}`, beside the session store: {error.strerror}") from None
+            raise StoreUnavailableError(
+                f"cannot use `{path}`, beside the session store: {(error.strerror or 'input or output failed').lower()}"
+            ) from None
 
     def require_same_file(self) -> None:
         """Raise when the path no longer leads to the file that was opened: its data would be old for ever."""

@@ -173,8 +173,9 @@ def test_an_unknown_id_is_exit_code_1(ask: Run, where: tuple[str, ...], command:
     """There is no such thing: that is an answer, and no failure."""
     done = ask("audit", command, "dec_0", *where)
 
+    kind = "decision" if command == "show" else "session or decision"
     assert (1, "") == (done.exit_code, done.stdout)
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.endswith(f"no such {kind}: `dec_0`\n")
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_keys_are_for_their_owner_and_never_overwritten(run: Run, key: str) -> N
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("show", "nothing.bundle"), "error: nothing.bundle: cannot be read: No such file or directory"),
+        (("show", "nothing.bundle"), "error: nothing.bundle: cannot be read: no such file or directory"),
         (("show", "release.key"), "error: release.key: is no packed bundle; `pdp bundle build` makes one"),
         (
             ("sign", "one.bundle", "--key", "release.key.pub"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -132,6 +133,14 @@ def test_no_answer_is_no_approval(ask: Run, requested: str, answer: str, code: i
     assert "requested" == shown(ask, requested)["state"]
 
 
+def test_approval_without_a_terminal_says_what_to_do(ask: Run, requested: str) -> None:
+    """Where nobody can answer, the last line names the option that needs no answer."""
+    done = ask("session", "approve", requested, stdin="")
+
+    last = "error: no answer, so nothing is approved; `--yes` approves without asking"
+    assert (2, last) == (done.exit_code, done.stderr.splitlines()[-1])
+
+
 def test_approval_is_bound_to_the_digest(ask: Run, requested: str) -> None:
     """A script that saw one request cannot approve another; with the right digest it can."""
     digest = str(shown(ask, requested)["request_digest"])
@@ -224,6 +233,33 @@ def test_handle_is_required(ask: Run, words: tuple[str, ...]) -> None:
     done = ask(*words)
 
     assert (2, "error: pass --session-handle-file or PDP_SESSION_HANDLE\n") == (done.exit_code, done.stderr)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"two words"], ids=repr)
+@pytest.mark.parametrize("words", [("authorize", *READ), ("session", "end")], ids=lambda words: words[0])
+def test_file_without_a_handle_is_named(ask: Run, words: tuple[str, ...], content: bytes) -> None:
+    """A file that holds something else is an error of one line that names it and quotes nothing of it."""
+    Path("handle").write_bytes(content)
+
+    done = ask(*words, "--session-handle-file", "handle")
+
+    assert (2, "error: the file `handle` holds no session handle\n") == (done.exit_code, done.stderr)
+
+
+def test_arguments_that_are_no_text_are_denied(ask: Run, approved: str) -> None:
+    """What an agent wrote is judged and recorded, also when it is not UTF-8."""
+    done = ask("authorize", "--session-handle-file", "handle", "files", "read", os.fsdecode(b'{"path": "\xff"}'))
+
+    assert (1, "deny  invalid_arguments") == (done.exit_code, done.stdout.splitlines()[0])
+    assert approved in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--user", "--purpose", "--tool", "--label"])
+def test_option_that_is_no_text_is_an_error(ask: Run, option: str) -> None:
+    """A value that is not UTF-8 is shown with an escape, in one line."""
+    done = ask("session", "request", *WANTED, option, os.fsdecode(b"\xff"))
+
+    assert (2, "error: `\\udcff` is not UTF-8 text\n") == (done.exit_code, done.stderr)
 
 
 def test_deny_refuses_a_request(ask: Run, requested: str) -> None:

@@ -105,6 +105,15 @@ def test_a_token_comes_from_a_file(server: ScriptedServer, address: str, tmp_pat
     assert server.metadata[0]["authorization"] == f"Bearer {TOKEN}"
 
 
+def test_a_token_file_without_a_token_is_named(tmp_path: Path) -> None:
+    """The message names the file, and quotes nothing of it."""
+    file = tmp_path / "other.token"
+    file.write_bytes(b"\x7fELF")
+
+    with pytest.raises(ConfigurationError, match=r"the token in `.*other\.token` is empty or holds"):
+        Client(token_file=file)
+
+
 def test_a_token_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """The message names the file."""
     with pytest.raises(ConfigurationError, match=r"cannot read `.*absent`"):
