@@ -83,7 +83,7 @@ class Sessions:
         self.sessions[session.name] = session
         return self._written()
 
-    def approve(self, name: str, shown: Mapping[str, str], grants: Sequence[str], caller: str) -> bool:
+    def approve(self, name: str, shown: Mapping[str, str] | None, grants: Sequence[str], caller: str) -> bool:
         """Approve a session, if what was shown is still what it would be given."""
         session = self.sessions[name]
         if (

@@ -464,6 +464,24 @@ def test_both_clocks_after_a_reboot(world: World) -> None:
     assert "session_expired" == world.call(child, LIST).basis
 
 
+def test_a_look_at_what_is_over_approves_nothing(world: World) -> None:
+    """A request that is over by the boot clock shows nothing to approve, also when a reboot brings it back."""
+    name = world.request(user="alice", agent="coder", patterns=("notes/*",), duration=600.0)
+    world.clock.advance(900.0)
+    world.look(name)
+    world.clock.step_wall(-600.0)
+    world.clock.reboot()
+
+    world.approve(name, ())
+
+    assert "session_not_approved" == world.call(name, LIST).basis
+
+    world.look(name)
+    world.approve(name, ())
+
+    assert "permit" == world.call(name, LIST).basis
+
+
 def test_narrowing_after_a_reboot_counts_on_the_boot_clock(world: World) -> None:
     """An end that is set after a reboot holds on the boot clock too."""
     name = world.request(user="alice", agent="coder", patterns=("notes/*",), duration=3600.0)
