@@ -206,14 +206,20 @@ def test_settings_table_is_current(project_root: Path) -> None:
 def test_limits_table_is_current(project_root: Path) -> None:
     """The README's limits are the code's."""
     text = readme(project_root)
-    message, arguments = DEFAULT_LIMITS.message_bytes // 1024, DEFAULT_LIMITS.arguments_bytes // 1024
+    limits = DEFAULT_LIMITS
+    depth, nodes, delegation = limits.arguments_depth, limits.arguments_nodes, limits.delegation_depth
+    kib, mib, hour, minute = 1024, 1024**2, 3600, 60
 
     for row in (
-        f"| message, arguments | {message} KiB, {arguments} KiB |",
-        f"| calls in a batch | {DEFAULT_LIMITS.batch_size} |",
-        f"| brackets and operators of one policy | {DEFAULT_LIMITS.policy_depth}, {DEFAULT_LIMITS.policy_terms} |",
-        f"| tool patterns of a session | {DEFAULT_LIMITS.tool_patterns} |",
-        f"| concurrent calls | {DEFAULT_LIMITS.concurrent_calls} |",
+        f"| message, arguments | {limits.message_bytes // kib} KiB, {limits.arguments_bytes // kib} KiB |",
+        f"| depth, values, string of arguments | {depth}, {nodes:,}, {limits.string_bytes // kib} KiB |",
+        f"| calls in a batch | {limits.batch_size} |",
+        f"| policy file, bundle | {limits.policy_file_bytes // mib} MiB, {limits.bundle_bytes // mib} MiB |",
+        f"| brackets and operators of one policy | {limits.policy_depth}, {limits.policy_terms} |",
+        f"| tool patterns of a session | {limits.tool_patterns} |",
+        f"| life of a session, depth of delegation | {limits.session_seconds // hour:.0f} h, {delegation} |",
+        f"| open streams, idle time of one | {limits.streams}, {limits.stream_idle_seconds // minute:.0f} min |",
+        f"| concurrent calls | {limits.concurrent_calls} |",
     ):
         assert row in text
 
