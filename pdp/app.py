@@ -32,6 +32,7 @@ from pdp.sessions.store import SessionStore
 
 if TYPE_CHECKING:
     from pdp.config import Settings
+    from pdp.record import DecisionLog
 
 _LOG = logging.getLogger("pdp")
 
@@ -126,7 +127,6 @@ class App:
     def __init__(self, settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
         from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
-        from pdp.record import DecisionLog, Rotation, SigningKey  # noqa: PLC0415 - see above
         from pdp.server.authentication import CALLERS_FILE, TokenAuthenticator  # noqa: PLC0415 - see above
         from pdp.server.listener import Listener, TLSFiles  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
@@ -141,17 +141,7 @@ class App:
             wanted = TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
             telemetry = build_telemetry(wanted, digest_key=key)
             self._opened.callback(telemetry.shutdown)
-            log = DecisionLog(
-                settings.record_folder,
-                key=key,
-                signer=SigningKey.load(settings.record_signing_key),
-                clock=time,
-                durability=settings.record.durability,
-                rotation=Rotation(bytes=settings.record.segment_bytes, seconds=settings.record.segment_seconds),
-                checkpoint_seconds=settings.record.checkpoint_seconds,
-                anchors=data / "record-heads",
-                on_failure=telemetry.record_failed,
-            )
+            log = open_record(settings, key=key, clock=time, on_failure=telemetry.record_failed)
             self._opened.callback(log.close)
             log.start()
             telemetry.watch_record(log.status)
@@ -277,6 +267,25 @@ def record_key(data_dir: Path) -> bytes:
         raise ConfigurationError(f"cannot read `{data_dir / 'record.key'}`: {_reason(error)}; run `pdp init`") from None
 
 
+def open_record(
+    settings: Settings, *, key: bytes, clock: Clock, on_failure: Callable[[], None] | None = None
+) -> DecisionLog:
+    """Open the decision log of a deployment. Raise `ConfigurationError` when it cannot be written."""
+    from pdp.record import DecisionLog, Rotation, SigningKey  # noqa: PLC0415 - embedded use has no need of it
+
+    return DecisionLog(
+        settings.record_folder,
+        key=key,
+        signer=SigningKey.load(settings.record_signing_key),
+        clock=clock,
+        durability=settings.record.durability,
+        rotation=Rotation(bytes=settings.record.segment_bytes, seconds=settings.record.segment_seconds),
+        checkpoint_seconds=settings.record.checkpoint_seconds,
+        anchors=settings.record_anchors,
+        on_failure=on_failure,
+    )
+
+
 def _reason(error: OSError) -> str:
     return (error.strerror or "input or output failed").lower()
 
@@ -286,4 +295,4 @@ def _open_store(settings: Settings) -> SessionStore:
         return MemorySessionStore(bundles_kept=settings.policies.kept)
     from pdp.sessions.sqlite import SQLiteSessionStore  # noqa: PLC0415 - embedded use may have no need of it
 
-    return SQLiteSessionStore(Path(settings.data_dir) / "sessions.sqlite", bundles_kept=settings.policies.kept)
+    return SQLiteSessionStore(settings.sessions_file, bundles_kept=settings.policies.kept)

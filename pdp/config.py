@@ -149,9 +149,19 @@ class Settings:
         return Path(self.record.index_file) if self.record.index_file else None
 
     @property
+    def record_anchors(self) -> Path:
+        """Return the folder of what is known of the decision log outside of it."""
+        return Path(self.data_dir) / "record-heads"
+
+    @property
     def record_signing_key(self) -> Path:
         """Return the file of the key that signs the decision log."""
         return Path(self.record.signing_key) if self.record.signing_key else Path(self.data_dir) / SIGNING_KEY_FILE
+
+    @property
+    def sessions_file(self) -> Path:
+        """Return the file of the session store."""
+        return Path(self.data_dir) / "sessions.sqlite"
 
     @property
     def tokens_folder(self) -> Path:

@@ -18,7 +18,7 @@ class Event:
 
     `kind` is one of `session.requested`, `.delegated`, `.approved`, `.denied`, `.ended`, `.expired`, `.revoked`,
     `.narrowed`, `.recaptured`, `bundle.activated`, `bundle.refused`, `call.explained`, `request.refused`,
-    `server.started`, `server.stopped`. `at` is unix seconds.
+    `store.restored`, `server.started`, `server.stopped`. `at` is unix seconds.
     A refusal's fact `traceparent` is where it hangs in a gateway's trace; what anybody else states is `tracelink`.
     `facts` holds ids, our own words, and a session's purpose and reason: never arguments, handles, tokens, attributes.
     """

@@ -122,6 +122,8 @@ class Database:
         path = self._path.with_name(f"{self._path.name}-signal")
         try:
             return ChangeSignal(path)
+        except BlockingIOError:
+            raise StoreUnavailableError(f"the session store is being restored: `{self._path}`; try again") from None
         except OSError as error:
             raise StoreUnavailableError(
                 f"cannot use `{path}`, beside the session store: {(error.strerror or 'input or output failed').lower()}"
@@ -171,7 +173,7 @@ class Database:
             connection.close()
             with suppress(FileExistsError):
                 os.link(draft, self._path)
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 def require_sound_engine(version: str) -> None:
@@ -228,7 +230,8 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk. Raise `OSError`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,0 +1,175 @@
+"""`pdp store`: back up the session store while servers use it, put a backup in its place, and check it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from pdp.app import open_record, record_key
+from pdp.cli.options import json_option, with_settings
+from pdp.cli.output import print_fields, print_json
+from pdp.cli.root import NO
+from pdp.clock import SystemClock, utc_text
+from pdp.config import Settings
+from pdp.errors import ConfigurationError, PDPError
+from pdp.observer import Event
+from pdp.sessions.care import StoreReport, backup, inspect
+from pdp.sessions.database import SCHEMA_VERSION
+from pdp.sessions.restoring import BY, Restored, restore
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group()
+def store() -> None:
+    """Back up, restore and check the session store."""
+
+
+@store.command("backup", epilog="Example:  pdp store backup /backups/pdp-monday.sqlite")
+@click.argument("file", type=_FILE)
+@with_settings("data_dir")
+def backup_(*, settings: Settings, file: Path) -> None:
+    """Copy the session store, as it stands now, to a new file.
+
+    A server may run meanwhile. The copy is verified before it appears, and only its owner can read it. It holds no
+    handles, but all that sessions are about, and policies: keep it like the store itself.
+    """
+    report = backup(_stored(settings), file)
+    click.echo(f"wrote `{file}`: {_counted(report)}, as of {_time(report)}")
+
+
+@store.command("restore", epilog="Example:  pdp store restore /backups/pdp-monday.sqlite")
+@click.argument("file", type=_FILE)
+@click.option(
+    "--keep-sessions",
+    is_flag=True,
+    help="Leave sessions live that are live in the backup, although some may have been revoked since.",
+)
+@with_settings("data_dir")
+def restore_(*, settings: Settings, file: Path, keep_sessions: bool) -> None:
+    """Put a backup in the place of the session store, while no server runs.
+
+    What was ended or revoked after the backup was made is not known to it. So all sessions that are live in it are
+    revoked, unless told otherwise. The store of before is kept beside the new one, and the decision log tells of all.
+    """
+    path, clock = _stored(settings), SystemClock()
+    # Opened first: what cannot be recorded is not done.
+    log = open_record(settings, key=record_key(Path(settings.data_dir)), clock=clock)
+    try:
+        now = clock.now()
+        done = restore(file, path, now=now, keep_sessions=keep_sessions)
+        for event in _events(done, now.wall_at, keep_sessions=keep_sessions):
+            log.event(event)
+    finally:
+        log.close()
+    click.echo(f"restored `{path}`: {_counted(done.backup)}, as of {_time(done.backup)}")
+    if done.replaced:
+        click.echo(f"the store of before is `{done.replaced}`")
+    if keep_sessions:
+        click.echo("sessions that were live stay live: revoke again what was revoked since", err=True)
+    else:
+        click.echo(
+            f"revoked {len(done.revoked)} live sessions: what was revoked since the backup is not known", err=True
+        )
+    if log.failures:
+        raise PDPError(f"the store is restored, and the decision log could not be told: {log.status().problem}")
+
+
+@store.command(epilog="Example:  pdp store check")
+@click.argument("file", type=_FILE, required=False)
+@json_option
+@with_settings("data_dir")
+def check(*, settings: Settings, file: Path | None, as_json: bool) -> None:
+    """Read the whole session store, or a backup, and say what is in it and whether it is sound.
+
+    A server may run meanwhile; nothing is changed. Exit code 0: sound. 1: damaged, or newer than this program. 2: it
+    cannot be read.
+    """
+    path = file or _stored(settings)
+    report = inspect(path)
+    if as_json:
+        print_json(_plain(path, report))
+    else:
+        print_fields(_fields(path, report))
+    if report.damage or report.newer:
+        raise click.exceptions.Exit(NO)
+
+
+def _stored(settings: Settings) -> Path:
+    if settings.sessions.store != "sqlite":
+        raise ConfigurationError(
+            f"`sessions.store` is `{settings.sessions.store}`: there is no file of a session store"
+        )
+    return settings.sessions_file
+
+
+def _events(done: Restored, at: float, *, keep_sessions: bool) -> list[Event]:
+    facts = {
+        "as_of": utc_text(done.backup.high_water_at),
+        "schema": str(done.backup.schema_version),
+        "sessions_kept": "true" if keep_sessions else "",
+        "sessions_revoked": str(len(done.revoked)),
+    }
+    revoked = [
+        Event(
+            kind="session.revoked",
+            at=at,
+            caller_id=BY,
+            session_id=session.id,
+            user=session.user,
+            agent=session.agent,
+            tenant=session.tenant,
+            facts={"reason": session.reason},
+        )
+        for session in done.revoked
+    ]
+    return [Event(kind="store.restored", at=at, caller_id=BY, facts={k: v for k, v in facts.items() if v}), *revoked]
+
+
+def _counted(report: StoreReport) -> str:
+    counts = [f"{count} {state.value}" for state, count in report.sessions.items() if count]
+    return f"{sum(report.sessions.values())} sessions" + (f" ({', '.join(counts)})" if counts else "")
+
+
+def _state(report: StoreReport) -> str:
+    if report.newer:
+        return f"newer than this program, which knows {SCHEMA_VERSION}: upgrade the program"
+    if report.damage:
+        return "damaged; restore a backup"
+    return "sound; the next server that starts will upgrade it" if report.older else "sound"
+
+
+def _fields(path: Path, report: StoreReport) -> list[tuple[str, str]]:
+    known = not (report.newer or report.damage)
+    return [
+        ("store", str(path)),
+        ("state", _state(report)),
+        ("schema", str(report.schema_version)),
+        ("sessions", _counted(report) if known else ""),
+        ("revision", str(report.revision) if known else ""),
+        ("last write", _time(report) if known else ""),
+        ("bundle", report.bundle_version),
+        *(("damage", one) for one in report.damage),
+    ]
+
+
+def _plain(path: Path, report: StoreReport) -> dict[str, object]:
+    return {
+        "store": str(path),
+        "sound": not report.damage and not report.newer,
+        "schema": report.schema_version,
+        "known_schema": SCHEMA_VERSION,
+        "damage": list(report.damage),
+        "sessions": {state.value: count for state, count in report.sessions.items()},
+        "revision": report.revision,
+        "last_write_time": _time(report),
+        "bundle_version": report.bundle_version,
+    }
+
+
+def _time(report: StoreReport) -> str:
+    # Nothing was written yet in a store that was only just made.
+    at = report.high_water_at
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else "never"

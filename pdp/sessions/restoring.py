@@ -1,0 +1,113 @@
+"""Put a backup in the place of a session store, without bringing back what was taken away since.
+
+A backup does not know which of its sessions were ended or revoked after it was made. So every session that is live in
+it is revoked, unless the operator says that they know better. Of what must never fall, the clock's high-water mark and
+the highest number of a signed bundle, the higher one of backup and present store is kept.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from pdp.clock import Instant, no_earlier, utc_text
+from pdp.errors import StoreUnavailableError
+from pdp.model import Session
+from pdp.sessions import lifecycle
+from pdp.sessions.care import StoreReport, copy, inspect, require_sound
+from pdp.sessions.changesignal import unused
+from pdp.sessions.database import sync_folder
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.sessions.store import SessionFilter
+
+# Who revokes what a backup would bring back.
+BY = "store-restore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What a restore did.
+
+    `backup` is what the backup held, `revoked` the sessions that were live in it and no longer are, and `replaced` the
+    file that now holds the store as it was before; None when there was none.
+    """
+
+    backup: StoreReport
+    revoked: tuple[Session, ...]
+    replaced: Path | None
+
+
+def restore(backup: Path, path: Path, *, now: Instant, keep_sessions: bool = False) -> Restored:
+    """Make a backup the store at `path`; with `keep_sessions`, sessions that are live in it stay live.
+
+    The store of before is kept beside it. Nothing changes before the backup is verified, copied and upgraded. Raise
+    `StoreUnavailableError` when the backup is damaged or newer than this program, or when a server uses the store, and
+    `OSError` when files cannot be written.
+    """
+    report = inspect(backup)
+    require_sound(report, backup)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with (
+            unused(path.with_name(f"{path.name}-signal")),
+            tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as workshop,
+        ):
+            draft = Path(workshop) / path.name
+            draft.touch(mode=0o600)
+            copy(backup, draft)
+            present = _present(path)
+            revoked = _prepare(draft, (report, present), now, keep_sessions=keep_sessions)
+            replaced = _swap(draft, path, now, sound=not present.damage)
+    except BlockingIOError:
+        raise StoreUnavailableError(f"a server uses the session store: `{path}`; stop it, then restore") from None
+    return Restored(backup=report, revoked=revoked, replaced=replaced)
+
+
+def _present(path: Path) -> StoreReport:
+    try:
+        return inspect(path)
+    except StoreUnavailableError as error:
+        return StoreReport(schema_version=0, damage=(str(error),))
+
+
+def _prepare(
+    draft: Path, reports: tuple[StoreReport, StoreReport], now: Instant, *, keep_sessions: bool
+) -> tuple[Session, ...]:
+    report, _ = reports
+    now = no_earlier(now, max(one.high_water_at for one in reports))
+    number = max(one.highest_number for one in reports)
+    # Opening it upgrades it.
+    with closing(SQLiteSessionStore(draft)) as store:
+        store.touch(wall_at=now.wall_at)
+        reason = f"restored from a backup of {utc_text(report.high_water_at)}: what was revoked since is not known"
+        change = lifecycle.revoke(now, by=BY, reason=reason)
+        revoked = () if keep_sessions else store.change_where(SessionFilter(), change, wall_at=now.wall_at)
+    with closing(apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        connection.execute("UPDATE meta SET highest_number = max(highest_number, ?)", (number,))
+    return revoked
+
+
+def _swap(draft: Path, path: Path, now: Instant, *, sound: bool) -> Path | None:
+    replaced = None
+    if path.exists():
+        if sound:
+            _fold(path)
+        replaced = path.with_name(f"{path.name}.replaced-{utc_text(now.wall_at).replace(':', '')}")
+        replaced.hardlink_to(path)
+        # The log of a store that is not sound stays with it; the new one must not read it.
+        for suffix in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).rename(replaced.with_name(replaced.name + suffix))
+    draft.replace(path)
+    sync_folder(path.parent)
+    return replaced
+
+
+def _fold(path: Path) -> None:
+    """Bring what stands in the log of a store into its file: an interruption from here on loses nothing."""
+    with suppress(apsw.Error), closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
