@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from pdp.record.disk import Disk
+from pdp.record.disk import Disk, in_place
 from pdp.record.envelope import CHECKPOINT, OPENED, Place, own_body, placed
 from pdp.record.keys import SigningKey
 from pdp.record.segments import Head, segment_of
@@ -70,6 +70,8 @@ class Chain:
         self.seq, self._hash = self._slot.head.seq, self._slot.head.hash.encode()
         self._number, self._after, self._cut_bytes = self._slot.number, self._slot.after, self._slot.cut_bytes
         self._file, self._size, self._largest, self._ends_at = -1, 0, rotation.bytes, 0.0
+        # The latest record of the segment before.
+        self._seq_before = self.seq
         self._unsigned, self.synced_seq = 0, self.seq
         self.generation, self._given_up = 0, dict[int, int]()
         # Whether the next record has to wait for something: a segment to open, to end, or to sign. Whether an end that
@@ -126,6 +128,13 @@ class Chain:
             self.checkpoint()
         if self._size >= self._largest or self._now() >= self._ends_at:
             self.rotate()
+
+    def removed(self) -> int:
+        """Give the present segment up if its file is gone; return how many records of it are gone with it."""
+        if self._file < 0 or in_place(self._file, self.path):
+            return 0
+        self.abandon()
+        return self.seq - self._seq_before
 
     def checkpoint(self) -> None:
         """Sign what stands there so far, unless everything is signed."""
@@ -242,6 +251,7 @@ class Chain:
             self._after = after
             self._unlink()
             raise
+        self._seq_before = self.seq
         self.seq, self._hash, self._unsigned = self.seq + 2, sha256(signed).hexdigest().encode(), 0
         self.due = False
         self._number, self._cut_bytes, self._lost = self._number + 1, 0, {}

@@ -35,6 +35,16 @@ class Disk:
     sync_folder: Callable[[Path], None] = _sync_folder
 
 
+def in_place(file: int, path: Path) -> bool:
+    """Say whether an open file is still the one that a path names; True when that cannot be told."""
+    try:
+        return os.path.samestat(os.fstat(file), path.lstat())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
 def lock_file(path: Path) -> int | None:
     """Open a file and lock it for as long as this process keeps it open; None when another process has the lock."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

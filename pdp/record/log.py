@@ -9,6 +9,7 @@ How sure a record is before the answer leaves is the operator's choice:
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -158,6 +159,7 @@ class DecisionLog:
             self._await_sync()
             if self._closed:
                 return
+            removed = self._miss_segment()
             self._write()
             self._keep_up()
             self._sign()
@@ -165,6 +167,8 @@ class DecisionLog:
             sure = self._commit(self._chain.generation, head.seq)
         if sure:
             self._anchor(head)
+        if removed:
+            self._on_failure()
 
     def close(self) -> None:
         """Write what waits, sign, and let the files go. Twice is harmless; what comes afterwards counts as lost."""
@@ -312,6 +316,15 @@ class DecisionLog:
         self._try(_WRITING, self._chain.checkpoint)
         if self._chain.seq > before:
             self._well(_WRITING)
+
+    def _miss_segment(self) -> int:
+        """Notice that somebody took the present segment away; return how many records that cost."""
+        removed = self._chain.removed()
+        if removed:
+            told_late, told_lost = self._untold
+            self._lost, self._untold = self._lost + removed, (told_late, told_lost + removed)
+            self._failed(_WRITING, FileNotFoundError(errno.ENOENT, "its segment was taken away"))
+        return removed
 
     def _anchor(self, head: Head) -> None:
         if self._anchors is None or head == self._anchored:

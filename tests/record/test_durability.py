@@ -244,6 +244,23 @@ def test_a_real_limit_of_the_operating_system(tmp_path: Path, durability: Durabi
     assert subject.findings() == []
 
 
+@pytest.mark.parametrize("durability", ["written", "durable", "async"])
+def test_a_segment_that_is_taken_away_is_missed(tmp_path: Path, durability: Durability) -> None:
+    """What is written to a file without a name is lost: the next tick says so and goes on in another segment."""
+    subject = Subject(tmp_path, durability)
+    subject.ask("a")
+    subject.log.tick()
+    subject.log.path.unlink()
+    lost = subject.log.status().lost
+    subject.log.tick()
+    after = subject.ask("b")
+
+    assert (lost, subject.log.status().lost, subject.reports, after) == (0, 4, 1, "permit")
+    assert subject.log.healthy
+    assert subject.findings() == [f"{subject.log.path}: segment 1 is missing before this one"]
+    assert subject.told() == ["gap: 0, 4", "b permit"]
+
+
 # Rotation.
 
 
