@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy
+from pdp.policy.lint_permits import is_open
 from pdp.policy.lint_truth import cannot_fail, depends_on_call, refuted
 
 # So many policies are compared with one; a bundle in which more come into question is odd enough.
@@ -35,8 +36,11 @@ def why_never(policy: LintPolicy, bundle: LintBundle) -> str:
 
 
 def shadowed(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
-    """Find policies without which every call would have the same outcome."""
-    for policy, other in shadows(bundle.policies):
+    """Find policies without which every call would have the same outcome.
+
+    An open permit stands above every permit: `open-permit` tells of it once, and those below are not the mistake.
+    """
+    for policy, other in shadows([one for one in bundle.policies if not is_open(one)]):
         place = f"`{other.id}` ({other.file}:{other.line})"
         if other.effect != policy.effect:
             why = f"wherever it matches, forbid {place} matches too and wins"

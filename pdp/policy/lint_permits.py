@@ -21,7 +21,7 @@ _CALLER_HELP = (
 
 def open_permit(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
     """Find a permit without any constraint: it permits everything, the PDP's own actions too."""
-    if policy.effect == "permit" and _open(policy):
+    if is_open(policy):
         yield Finding(
             message=f"permit `{policy.id}` has no constraint: it permits every call, and to approve every session",
             help=_OPEN_HELP,
@@ -30,7 +30,7 @@ def open_permit(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
 
 def agentless_permit(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
     """Find a permit of tool calls that holds for every agent in every session."""
-    if policy.effect != "permit" or _open(policy) or any(caller_permit(policy, bundle)):
+    if policy.effect != "permit" or is_open(policy) or any(caller_permit(policy, bundle)):
         return
     read = policy.reads
     of_tools = any(one.tool for one in policy.environments)
@@ -52,8 +52,9 @@ def caller_permit(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
         )
 
 
-def _open(policy: LintPolicy) -> bool:
-    return not policy.conjuncts and policy.tree["action"]["op"] == "All"
+def is_open(policy: LintPolicy) -> bool:
+    """Say whether a policy permits everything."""
+    return policy.effect == "permit" and not policy.conjuncts and policy.tree["action"]["op"] == "All"
 
 
 def _names_principal(policy: LintPolicy) -> bool:

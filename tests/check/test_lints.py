@@ -183,6 +183,11 @@ def test_every_lint_has_a_case() -> None:
     assert {lint.code for lint in LINTS} <= {code for code, _, _ in CASES}
 
 
+def test_open_permit_is_told_once() -> None:
+    """Of the permits below an open one nothing is told: to remove those would not mend it."""
+    assert ["open-permit"] == codes(policy(PERMIT) + TELLERS_TRANSFER)
+
+
 def test_overlay_that_types_a_number_mends_the_rule() -> None:
     """The line that the help tells to add makes the rule load."""
     rule = policy(FORBID, 'when { context.input.amount.greaterThan(decimal("500.0")) }')
