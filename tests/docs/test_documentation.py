@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from google.protobuf import json_format
 from pdp.config import describe
 from pdp.limits import DEFAULT_LIMITS
 from pdp.v1 import authorization_pb2
+from tests.versions.webserver import web_server
 
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Some pages have thirty commands, each a process of its own. On a busy machine that takes minutes, and never this long.
@@ -159,7 +161,35 @@ def test_policies_commands_run_beside_a_server(project_root: Path, place: Path, 
     with served("pdp serve", place, environment):
         done = run("\n".join(blocks(project_root / "policies" / "README.md", "sh served")), place, environment)
 
-    assert (0, "") == (done.returncode, done.stderr)
+    assert 0 == done.returncode, done.stderr
+    assert "denied: `guardrails/destructive-needs-grant`" in done.stdout
+
+
+SIGNED = """
+pdp bundle build policies -o policies.bundle
+pdp bundle keygen -o release.key
+pdp bundle sign policies.bundle --key release.key --number 42
+"""
+
+
+@pytest.mark.parametrize("source", ["file", "url"])
+def test_packed_bundles_are_served_as_shown(
+    project_root: Path, place: Path, environment: dict[str, str], source: str
+) -> None:
+    """The page's commands serve a signed bundle from a file and from a URL, and its version is the active one."""
+    (command,) = blocks(project_root / "policies" / "README.md", f"sh serve {source}")
+    made = run(SIGNED, place, environment)
+    body = (place / "policies.bundle").read_bytes()
+
+    with web_server(body, place) as web:
+        here = command.replace("https://policies.example/", f"https://127.0.0.1:{web.server_port}/")
+        trusting = {"PDP_POLICIES__URL_CA_FILE": "roots.pem"} if source == "url" else {}
+        with served(here, place, {**environment, **trusting}):
+            listed = run("pdp bundle list --json", place, environment)
+
+    assert (0, "") == (made.returncode, made.stderr)
+    active = [(one["version"], one["number"]) for one in json.loads(listed.stdout) if one["active"]]
+    assert [(made.stdout.splitlines()[0], 42)] == active
 
 
 def test_telemetry_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
