@@ -127,8 +127,9 @@ class App:
     def __init__(self, settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
         from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
-        from pdp.server.authentication import CALLERS_FILE, TokenAuthenticator  # noqa: PLC0415 - see above
-        from pdp.server.listener import Listener, TLSFiles  # noqa: PLC0415 - see above
+        from pdp.identity import authenticator_of, tls_files_of  # noqa: PLC0415 - see above
+        from pdp.server.callers import CALLERS_FILE, KnownCallers  # noqa: PLC0415 - see above
+        from pdp.server.listener import Listener  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
         from pdp.sourcing import sourcing_of, trust_of  # noqa: PLC0415 - see above
         from pdp.telemetry import TelemetrySettings, build_telemetry  # noqa: PLC0415 - see above
@@ -165,26 +166,20 @@ class App:
             )
             follower = BundleFollower(self.embedded.keeper, sourcing.place)
             follower.began()
-            self._authenticator = TokenAuthenticator(data / CALLERS_FILE)
+            self._callers = KnownCallers(data / CALLERS_FILE)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
             auditor = Auditor(settings.record_folder, index_file=settings.record_index, most_bytes=SERVER_BYTES)
             self._opened.callback(auditor.close)
-            tls = settings.server.tls_certificate and settings.server.tls_key
             self._server = PDPServer(
-                Listener(
-                    address=settings.server.address,
-                    tls=TLSFiles(key=Path(settings.server.tls_key), certificate=Path(settings.server.tls_certificate))
-                    if tls
-                    else None,
-                ),
+                Listener(address=settings.server.address, tls=tls_files_of(settings)),
                 authorizer=self.embedded.authorizer,
                 registrar=self.embedded.registrar,
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,
                 auditor=auditor,
-                authenticator=self._authenticator,
+                authenticator=authenticator_of(settings, self._callers, time),
                 observer=watchers,
                 clock=time,
                 healthy=lambda: log.permits and self.embedded.keeper.serves(),
@@ -219,7 +214,7 @@ class App:
     def reload_callers(self) -> None:
         """Read who may call again; go on with the callers as they were when the file is wrong."""
         try:
-            self._authenticator.reload()
+            self._callers.reload()
         except ConfigurationError as error:
             _LOG.error("the callers were not read again: %s", error)
 

@@ -30,6 +30,8 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "PDP_ADDRESS": "the server that commands speak to; without it `server.address`",
     "PDP_TOKEN_FILE": "the file of the token that commands present",
     "PDP_TLS_ROOTS": "PEM file of the root certificates that commands trust, or `system`",
+    "PDP_TLS_CERTIFICATE": "PEM file of the certificate that commands present",
+    "PDP_TLS_KEY": "PEM file of the certificate's private key",
     "PDP_SESSION_HANDLE": "the secret handle of the session that commands ask about",
     "PDP_DEBUG": "`1` shows where an error comes from",
     "PDP_TEST_DATA": "the folder of test material",
@@ -62,6 +64,9 @@ class ServerSettings:
     threads: int = _setting(4, "threads that answer calls", minimum=1)
     tls_certificate: str = _setting("", "PEM file of the server's certificate chain")
     tls_key: str = _setting("", "PEM file of the certificate's private key")
+    tls_client_roots: str = _setting(
+        "", "PEM file of the authorities of callers' certificates; with it every connection needs one"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,6 +402,8 @@ def _contradictions(settings: Settings) -> Iterable[str]:
     if bool(server.tls_certificate) != bool(server.tls_key):
         present, absent = ("tls_certificate", "tls_key") if server.tls_certificate else ("tls_key", "tls_certificate")
         yield f"`server.{present}` needs `server.{absent}`"
+    if server.tls_client_roots and not server.tls_certificate:
+        yield "`server.tls_client_roots` needs `server.tls_certificate` and `server.tls_key`"
     yield from _address_problems(server)
     if not settings.data_dir:
         yield "`data_dir` must not be empty"

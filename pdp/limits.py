@@ -35,6 +35,8 @@ class Limits:
     streams: int = _limit(32, "open streams")
     stream_idle_seconds: float = _limit(300.0, "seconds without a message after which a stream is closed")
     concurrent_calls: int = _limit(512, "calls that are answered or wait at one time")
+    connection_age_seconds: float = _limit(300.0, "seconds after which a connection must be made anew")
+    connection_idle_seconds: float = _limit(120.0, "seconds without a call after which a connection is closed")
 
 
 DEFAULT_LIMITS = Limits()

@@ -48,6 +48,7 @@ LAYERS = [
     ("pdp.client", 3, "client"),
     ("pdp.config", 4, "assembly"),
     ("pdp.sourcing", 4, "assembly"),
+    ("pdp.identity", 4, "assembly"),
     ("pdp.app", 4, "assembly"),
     ("pdp.workbench", 5, "workbench"),
     ("pdp.cli", 6, "cli"),
@@ -57,7 +58,7 @@ LAYERS = [
 # Who may import which library. What is not listed may be imported nowhere.
 LIBRARIES = {
     "cedarpy": ("pdp.policy",),
-    "yaml": ("pdp.policy", "pdp.config", "pdp.server.authentication"),
+    "yaml": ("pdp.policy", "pdp.config"),
     "cachetools": ("pdp.cache", "pdp.sessions"),
     "apsw": ("pdp.sessions", "pdp.audit"),
     "pyarrow": ("pdp.audit",),
@@ -67,7 +68,7 @@ LIBRARIES = {
     "grpc_reflection": ("pdp.server",),
     "google": ("pdp.server", "pdp.client", "pdp.telemetry", "pdp.testing"),
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
-    "cryptography": ("pdp.record.keys", "pdp.policy.signing"),
+    "cryptography": ("pdp.record.keys", "pdp.policy.signing", "pdp.server.certificates"),
     "click": ("pdp.cli",),
     "rich": ("pdp.cli",),
     "mcp": ("pdp.cli",),

@@ -20,7 +20,7 @@ from pdp.audit.follow import Follower
 from pdp.audit.index import FILE_NAME, Progress
 from pdp.audit.values import Approval, Filter, Found, PlannedSession, Selector, Touch
 from pdp.cli.connection import connect
-from pdp.cli.options import connection_options, with_settings
+from pdp.cli.options import ConnectionOptions, connection_options, with_settings
 from pdp.cli.remoteaudit import ServerSource
 from pdp.cli.root import NO
 from pdp.client import NotFoundError as UnknownToServerError
@@ -118,16 +118,12 @@ class Reach:
     """How a command reaches the server: its settings, and the options of a connection."""
 
     settings: Settings
-    address: str | None
-    token_file: str | None
-    tls_roots: str | None
+    connection: ConnectionOptions
 
     @contextmanager
     def client(self, role: Role) -> Iterator[Any]:
         """Open a client that speaks with the token that was passed, or else with the role's."""
-        with connect(
-            role, self.settings, address=self.address, token_file=self.token_file, tls_roots=self.tls_roots
-        ) as client:
+        with connect(role, self.settings, self.connection) as client:
             yield client
 
 
@@ -160,14 +156,12 @@ def with_source_and_reach(function: C) -> Callable[..., Any]:
         record: str | None,
         index_file: str | None,
         remote: bool,
-        address: str | None,
-        token_file: str | None,
-        tls_roots: str | None,
+        connection: ConnectionOptions,
         **given: Any,  # noqa: ANN401 - the same
     ) -> Any:  # noqa: ANN401 - the same
         if remote and (record or index_file):
             raise click.UsageError("--server does not go together with --record and --index")
-        reach = Reach(settings=settings, address=address, token_file=token_file, tls_roots=tls_roots)
+        reach = Reach(settings=settings, connection=connection)
         with ExitStack() as opened:
             source: Source
             if remote:

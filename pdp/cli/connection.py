@@ -8,7 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pdp.cli.options import connection_options, with_settings
+from pdp.cli.options import ConnectionOptions, connection_options, with_settings
 from pdp.client import Client, PDPClientError
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
@@ -20,7 +20,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
     """Make a decorator that offers the options of a connection and passes an open client on as `client`.
 
-    Without a token file the command speaks as `role`, with the token that `pdp init` wrote.
+    Without a token file or certificate the command speaks as `role`, with the token that `pdp init` wrote.
     """
 
     def decorate(function: C) -> Callable[..., Any]:
@@ -30,12 +30,10 @@ def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
         def command(
             *args: Any,  # noqa: ANN401 - a command's own parameters
             settings: Settings,
-            address: str | None,
-            token_file: str | None,
-            tls_roots: str | None,
+            connection: ConnectionOptions,
             **given: Any,  # noqa: ANN401 - the same
         ) -> Any:  # noqa: ANN401 - the same
-            with connect(role, settings, address=address, token_file=token_file, tls_roots=tls_roots) as client:
+            with connect(role, settings, connection) as client:
                 return function(*args, client=client, **given)
 
         return command
@@ -44,15 +42,16 @@ def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
 
 
 @contextmanager
-def connect(
-    role: Role, settings: Settings, *, address: str | None, token_file: str | None, tls_roots: str | None
-) -> Iterator[Client]:
+def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> Iterator[Client]:
     """Open a client; what fails while it is open is explained in our words."""
-    server = address or settings.server.address
+    server = connection.address or settings.server.address
+    # Where a token and a certificate are presented, the token decides: who names a certificate means that.
     with Client(
         server,
-        token_file=token_file or _token_of(role, settings),
-        tls=True if tls_roots == "system" else tls_roots or False,
+        token_file=connection.token_file or (None if connection.tls_certificate else _token_of(role, settings)),
+        tls=True if connection.tls_roots == "system" else connection.tls_roots or False,
+        tls_certificate=connection.tls_certificate,
+        tls_key=connection.tls_key,
     ) as client:
         try:
             yield client

@@ -12,7 +12,7 @@ import click
 from pdp.app import open_embedded
 from pdp.cli.connection import connect
 from pdp.cli.explainview import plain, print_explanation
-from pdp.cli.options import connection_options, json_option, with_settings
+from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.config import Settings
 from pdp.explainer import SupposedSession
@@ -49,9 +49,7 @@ _AUTHOR = Caller(id="author", kind="local", roles=frozenset({Role.AUTHOR}))
 def explain(
     *,
     settings: Settings,
-    address: str | None,
-    token_file: str | None,
-    tls_roots: str | None,
+    connection: ConnectionOptions,
     folder: str | None,
     as_json: bool,
     **asked: Any,  # noqa: ANN401 - the options that say what is asked, whoever answers
@@ -65,7 +63,7 @@ def explain(
     if folder is not None:
         answer = _ask_folder(folder, settings, **question)
     else:
-        with connect(Role.AUTHOR, settings, address=address, token_file=token_file, tls_roots=tls_roots) as client:
+        with connect(Role.AUTHOR, settings, connection) as client:
             answer = client.explain(**question)
     if as_json:
         print_json(plain(answer))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,34 +45,56 @@ def with_settings(*names: str) -> Callable[[C], Callable[..., Any]]:
     return decorate
 
 
-def connection_options(role: Role) -> Callable[[C], C]:
-    """Make a decorator that offers the options of a connection, for `connection.connect` to take."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions:
+    """What a command was told about the way to the server; None where nothing was said."""
 
-    def decorate(function: C) -> C:
-        for option in reversed(
+    address: str | None
+    token_file: str | None
+    tls_roots: str | None
+    tls_certificate: str | None
+    tls_key: str | None
+
+
+def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
+    """Make a decorator that offers the options of a connection and passes them on as `connection`.
+
+    `connection.connect` takes them.
+    """
+
+    def decorate(function: C) -> Callable[..., Any]:
+        @wraps(function)
+        def command(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
+            options = {field.name: given.pop(field.name) for field in fields(ConnectionOptions)}
+            return function(*args, connection=ConnectionOptions(**options), **given)
+
+        decorated: Callable[..., Any] = command
+        for name, variable, metavar, text in reversed(
             (
-                click.option(
-                    "--address",
-                    metavar="ADDRESS",
-                    envvar="PDP_ADDRESS",
-                    help="The server. [PDP_ADDRESS; server.address]",
-                ),
-                click.option(
+                ("--address", "PDP_ADDRESS", "ADDRESS", "The server. [PDP_ADDRESS; server.address]"),
+                (
                     "--token-file",
-                    metavar="FILE",
-                    envvar="PDP_TOKEN_FILE",
-                    help=f"Whose token to present. [PDP_TOKEN_FILE; the {role.value}'s]",
+                    "PDP_TOKEN_FILE",
+                    "FILE",
+                    f"Whose token to present. [PDP_TOKEN_FILE; the {role.value}'s]",
                 ),
-                click.option(
+                (
                     "--tls-roots",
-                    metavar="FILE",
-                    envvar="PDP_TLS_ROOTS",
-                    help="Use TLS and trust these root certificates, or the `system`'s. [PDP_TLS_ROOTS]",
+                    "PDP_TLS_ROOTS",
+                    "FILE",
+                    "Use TLS and trust these root certificates, or the `system`'s. [PDP_TLS_ROOTS]",
                 ),
+                (
+                    "--tls-certificate",
+                    "PDP_TLS_CERTIFICATE",
+                    "FILE",
+                    "Present this certificate, and no token unless one is named. [PDP_TLS_CERTIFICATE]",
+                ),
+                ("--tls-key", "PDP_TLS_KEY", "FILE", "The certificate's private key. [PDP_TLS_KEY]"),
             )
         ):
-            function = option(function)
-        return function
+            decorated = click.option(name, metavar=metavar, envvar=variable, help=text)(decorated)
+        return decorated
 
     return decorate
 

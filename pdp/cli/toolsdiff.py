@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pdp.app import compile_once
-from pdp.cli.options import connection_options, json_option, with_settings
+from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json, visible
 from pdp.cli.root import NO, YES
 from pdp.cli.toollist import read_tool_list, tool_list_options
@@ -43,9 +43,7 @@ def diff(
     timeout: float,
     policies: str | None,
     sessions: bool,
-    address: str | None,
-    token_file: str | None,
-    tls_roots: str | None,
+    connection: ConnectionOptions,
     as_json: bool,
 ) -> int:
     """Compare a server's tools with those of its approved catalogue, and say what rests on each difference.
@@ -59,7 +57,7 @@ def diff(
     if sessions:
         from pdp.cli.connection import connect  # noqa: PLC0415 - no other command about tools needs gRPC
 
-        with connect(Role.AUDITOR, settings, address=address, token_file=token_file, tls_roots=tls_roots) as client:
+        with connect(Role.AUDITOR, settings, connection) as client:
             holders = _holders(found.tools, client.list_sessions(state="active"))
     if as_json:
         print_json(_json(found, holders))

@@ -41,7 +41,10 @@ class AsyncClient:
 
     Make it where the event loop runs.
     `address` is `host:port` or `unix:…`; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
+    `token_file` is read again when it changes, so that a token can be renewed.
     `tls` is True for the system's root certificates or the path of a PEM file; needed beyond loopback.
+    `tls_certificate` and `tls_key` are PEM files to present to a server that knows callers by certificates; renewed
+    ones need a new client.
     `timeout` bounds a question about calls, retry included, `management_timeout` every other call; in seconds.
     `known_obligations` are the obligations that the caller meets; an answer with any other is a deny.
     `traceparent` gives the W3C header of the present trace, for calls that do not state one.
@@ -55,6 +58,8 @@ class AsyncClient:
         token: str | None = None,
         token_file: str | Path | None = None,
         tls: bool | str | Path = False,
+        tls_certificate: str | Path | None = None,
+        tls_key: str | Path | None = None,
         timeout: float = 2.0,
         management_timeout: float = 30.0,
         known_obligations: Iterable[str] = (),
@@ -62,7 +67,8 @@ class AsyncClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._connection = Connection.to(address, token=token, token_file=token_file, tls=tls)
+        certificate = {"tls_certificate": tls_certificate, "tls_key": tls_key}
+        self._connection = Connection.to(address, token=token, token_file=token_file, tls=tls, **certificate)
         self._timeout = checked_timeout("timeout", timeout)
         self._management_timeout = checked_timeout("management_timeout", management_timeout)
         self._known_obligations = frozenset(known_obligations)

@@ -6,6 +6,7 @@ import ipaddress
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -35,10 +36,13 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """An address with what is needed to speak to it. Without `credentials` the connection is in plain text."""
+    """An address with what is needed to speak to it. Without `credentials` the connection is in plain text.
+
+    `token` is asked for each call.
+    """
 
     address: str
-    token: str = field(default="", repr=False)
+    token: Callable[[], str] = field(default=lambda: "", repr=False)
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
 
     @classmethod
@@ -49,13 +53,15 @@ class Connection:
         token: str | None = None,
         token_file: str | Path | None = None,
         tls: bool | str | Path = False,
+        tls_certificate: str | Path | None = None,
+        tls_key: str | Path | None = None,
     ) -> Connection:
         """Return the connection to an address; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
 
-        Raise `ConfigurationError` for a wrong address or token, and for plain text beyond loopback.
+        Raise `ConfigurationError` for a wrong address, token or certificate, and for plain text beyond loopback.
         """
         address = address or os.environ.get("PDP_ADDRESS") or DEFAULT_ADDRESS
-        credentials = _credentials(tls)
+        credentials = _credentials(tls, tls_certificate, tls_key)
         if credentials is None and not _is_local(address):
             raise ConfigurationError(
                 f"address `{address}` is not a loopback `host:port` or `unix:` address: "
@@ -71,7 +77,8 @@ class Connection:
 
     def metadata(self, traceparent: str = "", tracestate: str = "") -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call. Malformed trace headers are left out: a trace decides nothing."""
-        pairs = [("authorization", f"Bearer {self.token}")] if self.token else []
+        token = self.token()
+        pairs = [("authorization", f"Bearer {token}")] if token else []
         if _TRACEPARENT.fullmatch(traceparent):
             pairs.append(("traceparent", traceparent))
             if _TRACESTATE.fullmatch(tracestate):
@@ -101,23 +108,72 @@ def _is_local(address: str) -> bool:
         return False
 
 
-def _credentials(tls: bool | str | Path) -> grpc.ChannelCredentials | None:  # noqa: FBT001 - the setting's own values
+def _credentials(
+    tls: bool | str | Path,  # noqa: FBT001 - the setting's own values
+    certificate: str | Path | None,
+    key: str | Path | None,
+) -> grpc.ChannelCredentials | None:
+    if (certificate is None) is not (key is None):
+        raise ConfigurationError("`tls_certificate` and `tls_key` need each other")
+    if certificate is not None and tls is False:
+        raise ConfigurationError(
+            "`tls_certificate` needs `tls` (`--tls-roots`): the root certificates that the server is known by"
+        )
     if tls is False:
         return None
-    if tls is True:
-        return grpc.ssl_channel_credentials()
-    return grpc.ssl_channel_credentials(root_certificates=_read(tls))
+    return grpc.ssl_channel_credentials(
+        root_certificates=None if tls is True else _read(tls),
+        private_key=None if key is None else _read(key),
+        certificate_chain=None if certificate is None else _read(certificate),
+    )
 
 
-def _token(token: str | None, token_file: str | Path | None) -> str:
+def _token(token: str | None, token_file: str | Path | None) -> Callable[[], str]:
     if token is not None and token_file is not None:
         raise ConfigurationError("`token` and `token_file` exclude each other")
     if token_file is not None:
-        token = _read(token_file).decode("ascii", "replace").strip()
-    if token is None:
-        return ""
+        return TokenFile(Path(token_file)).token
+    fixed = "" if token is None else _checked_token(token)
+    return lambda: fixed
+
+
+class TokenFile:
+    """A token in a file, which is read again when the file has changed. Safe to use from many threads.
+
+    Whoever renews a token needs a moment for the file: what cannot be read, or holds no token, leaves the old one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # INVARIANT: what stands here was read after the file had this state, so a later change is seen.
+        self._read = (self._state(), _token_in(path))
+
+    def token(self) -> str:
+        """Return the token as the file has it now."""
+        state, token = self._read
+        now = self._state()
+        if now is not None and now != state:
+            try:
+                token = _token_in(self._path)
+            except ConfigurationError:
+                return token
+            self._read = (now, token)
+        return token
+
+    def _state(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _token_in(path: Path) -> str:
+    return _checked_token(_read(path).decode("ascii", "replace").strip(), where=f" in `{path}`")
+
+
+def _checked_token(token: str, *, where: str = "") -> str:
     if not _TOKEN.fullmatch(token):
-        where = "" if token_file is None else f" in `{token_file}`"
         raise ConfigurationError(f"the token{where} is empty or holds characters other than visible ASCII")
     return token
 

@@ -37,7 +37,10 @@ class Client:
     """A connection to the PDP, to be shared by threads and closed at the end; `with Client() as client:` does both.
 
     `address` is `host:port` or `unix:…`; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
+    `token_file` is read again when it changes, so that a token can be renewed.
     `tls` is True for the system's root certificates or the path of a PEM file; needed beyond loopback.
+    `tls_certificate` and `tls_key` are PEM files to present to a server that knows callers by certificates; renewed
+    ones need a new client.
     `timeout` bounds a question about calls, retry included, `management_timeout` every other call; in seconds.
     `known_obligations` are the obligations that the caller meets; an answer with any other is a deny.
     `traceparent` gives the W3C header of the present trace, for calls that do not state one.
@@ -51,6 +54,8 @@ class Client:
         token: str | None = None,
         token_file: str | Path | None = None,
         tls: bool | str | Path = False,
+        tls_certificate: str | Path | None = None,
+        tls_key: str | Path | None = None,
         timeout: float = 2.0,
         management_timeout: float = 30.0,
         known_obligations: Iterable[str] = (),
@@ -58,7 +63,8 @@ class Client:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._connection = Connection.to(address, token=token, token_file=token_file, tls=tls)
+        certificate = {"tls_certificate": tls_certificate, "tls_key": tls_key}
+        self._connection = Connection.to(address, token=token, token_file=token_file, tls=tls, **certificate)
         self._timeout = checked_timeout("timeout", timeout)
         self._management_timeout = checked_timeout("management_timeout", management_timeout)
         self._known_obligations = frozenset(known_obligations)

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pdp.errors import BundleError, ConfigurationError, Problem, UnauthenticatedError
-from pdp.model import Caller, Role
-from pdp.policy.yamltext import Section, load_section, unknown
+from pdp.clock import Clock
+from pdp.errors import UnauthenticatedError
+from pdp.model import Caller
+from pdp.server.callers import KnownCallers
+from pdp.server.certificates import SeenCertificates
+
+_LOG = logging.getLogger("pdp.server")
 
 Metadata = Sequence[tuple[str, str | bytes]]
-
-CALLERS_FILE = "callers.yaml"
-TOKENS_FOLDER = "tokens"
+# What gRPC knows about the other end of a connection, which TLS has proved.
+Peer = Mapping[str, Sequence[bytes]]
 
 _BEARER = re.compile(r"Bearer ([\x21-\x7e]{1,512})")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_CALLER_ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 
 
 class Authenticator(Protocol):
     """Tells who a caller is. Safe to use from many threads."""
 
-    def authenticate(self, metadata: Metadata) -> Caller:
-        """Return the caller that the metadata of an RPC proves. Raise `UnauthenticatedError` for anything else.
+    def needs_peer(self, metadata: Metadata) -> bool:
+        """Say whether the caller is proved by its connection: `authenticate` must then be given the peer."""
+        ...
+
+    def authenticate(self, metadata: Metadata, peer: Peer | None = None) -> Caller:
+        """Return the caller that the metadata of an RPC, or its peer, proves. Raise `UnauthenticatedError` otherwise.
 
         The answer may change from call to call; it is asked again for each message of a stream.
         """
@@ -38,114 +42,87 @@ class Authenticator(Protocol):
 class TokenAuthenticator:
     """Knows callers by bearer tokens of 256 random bits, of which it holds only SHA-256 digests.
 
-    The file maps caller ids to `token_sha256` (hex), `roles` and, optionally, `tenant`.
-    Raise `ConfigurationError` naming every problem of the file.
+    A path is read as `KnownCallers` does.
     """
 
-    def __init__(self, callers_file: Path) -> None:
-        self._file = callers_file
-        self._callers = _read_callers(callers_file)
+    def __init__(self, callers: KnownCallers | Path) -> None:
+        self._known = KnownCallers(callers) if isinstance(callers, Path) else callers
 
-    def authenticate(self, metadata: Metadata) -> Caller:
+    def needs_peer(self, _: Metadata) -> bool:
+        """Return False: a token says everything."""
+        return False
+
+    def authenticate(self, metadata: Metadata, _: Peer | None = None) -> Caller:
         """Return the caller whose token stands in `authorization: Bearer …`, exactly once."""
         values = [value for key, value in metadata if key == "authorization"]
         if len(values) != 1:
             raise UnauthenticatedError("`authorization: Bearer …` is needed exactly once")
         match = _BEARER.fullmatch(str(values[0]))
         # Whoever measures how long the look-up takes learns about digests, which say nothing about tokens.
-        caller = self._callers.get(hashlib.sha256(match[1].encode("ascii")).digest()) if match else None
+        digest = hashlib.sha256(match[1].encode("ascii")).digest() if match else b""
+        caller = self._known.current.by_token.get(digest)
         if caller is None:
             raise UnauthenticatedError("the token is not known")
         return caller
 
     def reload(self) -> None:
         """Read the file again. Raise `ConfigurationError` and go on with the callers as they were when it is wrong."""
-        self._callers = _read_callers(self._file)
+        self._known.reload()
 
 
-def init_callers(folder: Path) -> Path:
-    """Create a caller with a random token for each role, and return the file that `TokenAuthenticator` reads.
+class CertificateAuthenticator:
+    """Knows callers by the SPIFFE id of a certificate that TLS has verified against the trusted roots.
 
-    Tokens go to `tokens/<caller>.token` (mode 0600 in a folder of mode 0700), digests to `callers.yaml`.
-    Raise `ConfigurationError` when there are callers already.
+    The id counts only when the certificate holds no other URI, and never a common name, which anybody's authority may
+    fill in. Why a certificate is refused stands in the log; the caller is not told.
     """
-    callers_file, tokens = folder / CALLERS_FILE, folder / TOKENS_FOLDER
-    if callers_file.exists():
-        raise ConfigurationError(f"callers exist already: `{callers_file}`")
-    try:
-        tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tokens.chmod(0o700)
-        lines = ["# Who may call, by the SHA-256 of a bearer token. The tokens stand in `tokens/`."]
-        for role in Role:
-            token = "pdpt_" + secrets.token_urlsafe(32)
-            _write_secret(tokens / f"{role.value}.token", token + "\n")
-            digest = hashlib.sha256(token.encode("ascii")).hexdigest()
-            lines += [f"{role.value}:", f"  token_sha256: {digest!r}", f"  roles: [{role.value}]", "  tenant: default"]
-        # Last, so that what was interrupted is begun again.
-        _write_secret(callers_file, "\n".join(lines) + "\n")
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot write `{error.filename}`: {(error.strerror or 'input or output failed').lower()}"
-        ) from None
-    return callers_file
+
+    def __init__(self, callers: KnownCallers, clock: Clock) -> None:
+        self._known = callers
+        self._clock = clock
+        self._seen = SeenCertificates()
+
+    def authenticate(self, peer: Peer) -> Caller:
+        """Return the caller of a connection. Raise `UnauthenticatedError` for one without an accepted certificate."""
+        certificates, ids = peer.get("x509_pem_cert", ()), peer.get("peer_spiffe_id", ())
+        if len(certificates) != 1:
+            raise _refused("the connection has none")
+        certificate = self._seen.read(certificates[0])
+        # gRPC and we read the certificate each by ourselves, and must agree.
+        if not certificate.spiffe_id or [certificate.spiffe_id.encode("ascii")] != list(ids):
+            raise _refused("it holds no SPIFFE id, or more than one URI")
+        if certificate.signs_others:
+            raise _refused(f"it is that of an authority: `{certificate.spiffe_id}`")
+        # TLS looked once, when the connection was opened.
+        if not certificate.begins_at <= self._clock.now().wall_at < certificate.ends_at:
+            raise _refused(f"it is expired or not yet valid: `{certificate.spiffe_id}`")
+        caller = self._known.current.by_spiffe_id.get(certificate.spiffe_id)
+        if caller is None:
+            raise _refused(f"no caller has its SPIFFE id: `{certificate.spiffe_id}`")
+        return caller
 
 
-def _write_secret(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-    partial.replace(path)
+class CallerAuthenticator:
+    """Knows callers by whichever credential they present; one credential decides, and nothing falls back to another.
+
+    A call with `authorization` is judged by that alone, any other by the certificate of its connection.
+    """
+
+    def __init__(self, tokens: TokenAuthenticator, certificates: CertificateAuthenticator | None = None) -> None:
+        self._tokens = tokens
+        self._certificates = certificates
+
+    def needs_peer(self, metadata: Metadata) -> bool:
+        """Say whether the call brings no token, and certificates are known here."""
+        return self._certificates is not None and not any(key == "authorization" for key, _ in metadata)
+
+    def authenticate(self, metadata: Metadata, peer: Peer | None = None) -> Caller:
+        """Return the caller that the token proves, or without a token the certificate."""
+        if self._certificates is not None and peer is not None and self.needs_peer(metadata):
+            return self._certificates.authenticate(peer)
+        return self._tokens.authenticate(metadata)
 
 
-def _read_callers(path: Path) -> Mapping[bytes, Caller]:
-    try:
-        if path.stat().st_mode & 0o022:
-            raise ConfigurationError(f"others may write to `{path}`: anyone could become a caller; `chmod go-w` it")
-        section = load_section(str(path), path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read `{path}`: {(error.strerror or 'input or output failed').lower()}"
-        ) from None
-    except BundleError as error:
-        raise ConfigurationError(str(error)) from None
-    callers: dict[bytes, Caller] = {}
-    problems: list[Problem] = []
-    for caller_id, entry in section.items():
-        found = _caller_problems(section, caller_id, entry)
-        problems += found
-        if found:
-            continue
-        digest = bytes.fromhex(entry["token_sha256"])
-        if digest in callers:
-            problems.append(section.problem(f"`{caller_id}` has the token of `{callers[digest].id}`", caller_id))
-        roles = frozenset(Role(role) for role in entry["roles"])
-        callers[digest] = Caller(id=caller_id, kind="token", roles=roles, tenant=entry.get("tenant", "default"))
-    if not callers and not problems:
-        problems.append(Problem(str(path), 0, "no callers"))
-    if problems:
-        raise ConfigurationError("; ".join(str(problem) for problem in problems))
-    return callers
-
-
-def _caller_problems(section: Section, caller_id: str, entry: object) -> list[Problem]:
-    if not _CALLER_ID.fullmatch(caller_id):
-        return [section.problem(f"`{caller_id}` is no caller id: {_CALLER_ID.pattern}", caller_id)]
-    if not isinstance(entry, Section):
-        return [section.problem(f"`{caller_id}` must be a mapping", caller_id)]
-    problems = entry.unknown_keys(("token_sha256", "roles", "tenant"))
-    if not _matches(_DIGEST, entry.get("token_sha256")):
-        problems.append(entry.problem("`token_sha256` must be 64 hex digits in lower case, in quotes", "token_sha256"))
-    if not _matches(_CALLER_ID, entry.get("tenant", "default")):
-        problems.append(entry.problem(f"`tenant` must match {_CALLER_ID.pattern}", "tenant"))
-    known = [role.value for role in Role]
-    roles = entry.get("roles")
-    if not isinstance(roles, list) or not roles:
-        return [*problems, entry.problem("`roles` must be a list of roles", "roles")]
-    wrong = [role for role in roles if role not in known]
-    return problems + [entry.problem(unknown("role", str(role), known), "roles") for role in wrong]
-
-
-def _matches(pattern: re.Pattern[str], value: object) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
+def _refused(reason: str) -> UnauthenticatedError:
+    _LOG.warning("a certificate was refused: %s", reason)
+    return UnauthenticatedError("the certificate is not accepted")

@@ -71,7 +71,14 @@ class Boundary:
         route = self._routes.get(call.method)
         if route is None:
             return None
-        rpc, metadata = route.rpc, call.invocation_metadata
+        metadata = call.invocation_metadata
+        if route.rpc.roles != PUBLIC and self._authenticator.needs_peer(metadata):
+            return self._by_peer(route, metadata)
+        return self._by_metadata(route, metadata)
+
+    def _by_metadata(self, route: Route, metadata: Metadata) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Serve a caller that is known by what it sends, or refuse it before it gets a thread."""
+        rpc = route.rpc
         caller = self._attempt(rpc, metadata, self._identify, rpc, metadata)
         if isinstance(caller, Refusal):
             return self._refusing(rpc, NOBODY, metadata, caller)
@@ -87,8 +94,32 @@ class Boundary:
                 # As a stream too: gRPC's own handler would wait for the message without a bound.
                 return grpc.stream_stream_rpc_method_handler(self._on(route, self._feed, metadata))
 
-    def _identify(self, rpc: RPC, metadata: Metadata) -> Caller:
-        return NOBODY if rpc.roles == PUBLIC else self._authenticator.authenticate(metadata)
+    def _by_peer(self, route: Route, metadata: Metadata) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Serve a caller that is known by its connection, which gRPC shows to handlers only."""
+        full = self._attempt(route.rpc, metadata, _require_room, route)
+        if full is not None:
+            return self._refusing(route.rpc, NOBODY, metadata, full)
+        # Unary ones as a stream too: gRPC's own handler would wait for the message before we know who is calling.
+        # Feeds are public, so none comes here.
+        serve = self._single if route.rpc.shape is Shape.UNARY else self._exchange
+        return grpc.stream_stream_rpc_method_handler(self._on(route, serve, metadata))
+
+    def _identify(self, rpc: RPC, metadata: Metadata, context: Any = None) -> Caller:  # noqa: ANN401 - gRPC has no types
+        if rpc.roles == PUBLIC:
+            return NOBODY
+        if context is not None and self._authenticator.needs_peer(metadata):
+            return self._authenticator.authenticate(metadata, context.auth_context())
+        return self._authenticator.authenticate(metadata)
+
+    def _admit(self, rpc: RPC, metadata: Metadata, context: Any) -> Caller:  # noqa: ANN401 - gRPC has no types
+        """Return who is calling, and end the RPC unless this caller may call it."""
+        caller = self._attempt(rpc, metadata, self._identify, rpc, metadata, context)
+        if isinstance(caller, Refusal):
+            self._end(rpc, NOBODY, metadata, caller, context)
+        barred = self._attempt(rpc, metadata, _require_role, rpc, caller)
+        if barred is not None:
+            self._end(rpc, caller, metadata, barred, context)
+        return caller
 
     def _refusing(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal) -> Any:  # noqa: ANN401 - gRPC has no types
         def refuse(_: Iterator[bytes], context: Any) -> None:  # noqa: ANN401 - gRPC has no types
@@ -110,18 +141,21 @@ class Boundary:
             self._end(route.rpc, caller, metadata, answer, context)
         return answer
 
+    def _single(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+        caller = self._admit(route.rpc, metadata, context)
+        for wire in requests:
+            yield self._unary(route, caller, metadata, wire, context)
+            return
+
     def _exchange(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
         rpc = route.rpc
+        if self._authenticator.needs_peer(metadata):
+            self._admit(rpc, metadata, context)
         with self._idle.watched(context.cancel) as touch:
             for wire in requests:
                 touch()
                 # The caller may have been removed, or lost its role, since the stream was opened.
-                caller = self._attempt(rpc, metadata, self._identify, rpc, metadata)
-                if isinstance(caller, Refusal):
-                    self._end(rpc, NOBODY, metadata, caller, context)
-                barred = self._attempt(rpc, metadata, _require_role, rpc, caller)
-                if barred is not None:
-                    self._end(rpc, caller, metadata, barred, context)
+                caller = self._admit(rpc, metadata, context)
                 answer = self._attempt(rpc, metadata, _work, route, caller, metadata, wire, context)
                 if not isinstance(answer, Refusal):
                     yield answer
@@ -180,6 +214,10 @@ class Boundary:
 
 def _require_admission(route: Route, caller: Caller) -> None:
     _require_role(route.rpc, caller)
+    _require_room(route)
+
+
+def _require_room(route: Route) -> None:
     if route.pool.full:
         raise OverloadedError(f"too many open calls (lane `{route.rpc.lane.value}`); try again")
 

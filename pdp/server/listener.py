@@ -9,21 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
-
 from pdp.errors import ConfigurationError
+from pdp.server.certificates import ServerCertificates, TLSFiles
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,]+)):(?P<port>[0-9]{1,5})")
 _UNIX = "unix:"
 _LARGEST_PORT = 65535
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TLSFiles:
-    """The server's private key and certificate chain, as PEM files."""
-
-    key: Path
-    certificate: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +48,7 @@ class Listener:
         try:
             if self.tls is None:
                 return int(server.add_insecure_port(self.address))
-            return int(server.add_secure_port(self.address, _credentials(self.tls)))
+            return int(server.add_secure_port(self.address, ServerCertificates(self.tls).credentials()))
         except RuntimeError:
             raise ConfigurationError(f"cannot listen on `{self.address}`: is it in use, or not allowed?") from None
         finally:
@@ -79,16 +70,3 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _credentials(files: TLSFiles) -> Any:  # noqa: ANN401 - gRPC has no types
-    return grpc.ssl_server_credentials([(_read(files.key), _read(files.certificate))])
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot read `{path}`: {(error.strerror or 'input or output failed').lower()}"
-        ) from None

@@ -44,10 +44,8 @@ _REFUSALS = 256
 _METADATA_BYTES = 8 * 1024
 # A message's frame around the files of a bundle.
 _BUNDLE_FACTOR = 2
-# Certificates and routes change: connections must come back now and then. Streams have the grace to end by themselves.
-_CONNECTION_AGE_MS = 5 * 60 * 1000
+# A connection that has reached its age goes on for so long with the calls and streams that it has.
 _CONNECTION_GRACE_MS = 60 * 1000
-_CONNECTION_IDLE_MS = 2 * 60 * 1000
 _PING_MS = 60 * 1000
 _PING_ANSWER_MS = 20 * 1000
 _PING_INTERVAL_MS = 10 * 1000
@@ -209,9 +207,10 @@ def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]
         ("grpc.max_receive_message_length", max(limits.message_bytes, limits.bundle_bytes * _BUNDLE_FACTOR)),
         ("grpc.max_metadata_size", _METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
-        ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
+        # Certificates and routes change: connections must come back now and then.
+        ("grpc.max_connection_age_ms", round(limits.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
-        ("grpc.max_connection_idle_ms", _CONNECTION_IDLE_MS),
+        ("grpc.max_connection_idle_ms", round(limits.connection_idle_seconds * 1000)),
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),

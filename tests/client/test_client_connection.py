@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from pdp.client import Client, ToolCall
 from pdp.client.connection import Connection
 from pdp.errors import ConfigurationError
+from tests.server.authority import Authority
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
@@ -112,6 +113,64 @@ def test_a_token_file_without_a_token_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"the token in `.*other\.token` is empty or holds"):
         Client(token_file=file)
+
+
+def test_a_renewed_token_is_read_again(server: ScriptedServer, address: str, tmp_path: Path) -> None:
+    """A token that was replaced is sent from the next call on; a file without a token leaves the one before."""
+    file = tmp_path / "jwt"
+    states = ["first", "second-and-longer", "", "two words", None, "third"]
+
+    with Client(address, token_file=_written(file, "first")) as client:
+        for state in states:
+            _written(file, state)
+            client.ask(CALL)
+
+    sent = [metadata["authorization"] for metadata in server.metadata]
+    assert sent == [f"Bearer {token}" for token in ("first", *["second-and-longer"] * 4, "third")]
+
+
+def _written(file: Path, text: str | None) -> Path:
+    """Replace a file, or remove it."""
+    if text is None:
+        file.unlink()
+    else:
+        new = file.with_name("new")
+        new.write_text(text, encoding="ascii")
+        new.replace(file)
+    return file
+
+
+def test_a_client_certificate_is_presented(server: ScriptedServer, tmp_path: Path) -> None:
+    """A server that asks for a certificate gets the one that the client was given, and without one no call."""
+    authority = Authority()
+    own, caller = authority.server(), authority.caller("spiffe://example.org/gateway")
+    (tmp_path / "roots.pem").write_bytes(authority.roots)
+    certificate, key = caller.write(tmp_path, "caller")
+    credentials = grpc.ssl_server_credentials([(own.key, own.certificate)], authority.roots, require_client_auth=True)
+    address = server.start("localhost:0", credentials).replace("127.0.0.1", "localhost")
+
+    with Client(address, tls=tmp_path / "roots.pem", tls_certificate=certificate, tls_key=key) as client:
+        presented = client.ask(CALL)
+    with Client(address, tls=tmp_path / "roots.pem") as client:
+        anonymous = client.ask(CALL)
+
+    assert (presented.allowed, anonymous.allowed) == (True, False)
+    assert len(server.metadata) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"tls": True, "tls_certificate": "c.pem"}, "need each other"),
+        ({"tls": True, "tls_key": "k.pem"}, "need each other"),
+        ({"tls_certificate": "c.pem", "tls_key": "k.pem"}, "`tls_certificate` needs `tls`"),
+        ({"tls": True, "tls_certificate": "/absent.pem", "tls_key": "k.pem"}, r"cannot read"),
+    ],
+)
+def test_half_a_client_certificate_is_an_error(options: dict[str, Any], problem: str) -> None:
+    """A certificate that could not be presented is an error before anything is sent."""
+    with pytest.raises(ConfigurationError, match=problem):
+        Client("127.0.0.1:1", **options)
 
 
 def test_a_token_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def another_value(name: str) -> Any:
 # What must be set as well.
 _SIGNED: dict[str, Any] = {"policies.file": "b", "policies.public_keys": "k"}
 COMPANIONS: dict[str, dict[str, Any]] = {
+    "server.tls_client_roots": TLS,
     "policies.url_token_file": {"policies.url": "https://policies.example/b"},
     "policies.url_ca_file": {"policies.url": "https://policies.example/b"},
     "policies.require_signature": _SIGNED,
@@ -250,6 +251,10 @@ def test_all_problems_are_reported_together() -> None:
     [
         ({"server.tls_key": "k"}, "`server.tls_key` needs `server.tls_certificate`"),
         ({"server.tls_certificate": "c"}, "`server.tls_certificate` needs `server.tls_key`"),
+        (
+            {"server.tls_client_roots": "r"},
+            "`server.tls_client_roots` needs `server.tls_certificate` and `server.tls_key`",
+        ),
         ({"server.address": "50151"}, "`server.address` must be `host:port` or `unix:PATH`, not `50151`"),
         ({"server.address": "::1:1"}, "`server.address` must be `host:port` or `unix:PATH`, not `::1:1`"),
         ({"server.address": "h:65536"}, "`server.address` must be `host:port` or `unix:PATH`, not `h:65536`"),

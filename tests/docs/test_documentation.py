@@ -192,6 +192,21 @@ def test_packed_bundles_are_served_as_shown(
     assert [(made.stdout.splitlines()[0], 42)] == active
 
 
+def test_certificate_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The commands that make certificates and callers lead to a server that knows a gateway by its certificate."""
+    page = project_root / "pdp" / "server" / "README.md"
+    (serve,) = blocks(page, "sh serve")
+    address = environment["PDP_ADDRESS"].replace("127.0.0.1", "localhost")
+    secure = {**environment, "PDP_ADDRESS": address, "PDP_SERVER__ADDRESS": address}
+
+    made = run("\n".join(blocks(page, "sh")), place, secure)
+    with served(serve, place, secure):
+        done = run("\n".join(blocks(page, "sh served")), place, secure)
+
+    assert (0, "") == (made.returncode, made.stderr)
+    assert (0, True) == (done.returncode, done.stdout.startswith("ses_"))
+
+
 def test_telemetry_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """The commands for whoever watches the server print what the page says."""
     done = run("\n".join(blocks(project_root / "pdp" / "telemetry" / "README.md", "sh")), place, environment)

@@ -16,7 +16,9 @@ from pdp.authorizer import Authorizer
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.child import PolicyChild, run_once
 from pdp.registrar import Registrar
-from pdp.server.authentication import Authenticator, TokenAuthenticator, init_callers
+from pdp.server.authentication import Authenticator, TokenAuthenticator
+from pdp.server.callers import init_callers
+from pdp.server.certificates import TLSFiles
 from pdp.server.listener import Listener
 from pdp.server.service import PDPServer
 from pdp.testing.clock import FakeClock
@@ -112,12 +114,13 @@ def serve(
             limits: Limits = DEFAULT_LIMITS,
             reflection: bool = False,
             address: str = "127.0.0.1:0",
+            tls: TLSFiles | None = None,
         ) -> Running:
             if auditor is None:
                 auditor = Auditor(tmp_path)
                 stack.callback(auditor.close)
             server = PDPServer(
-                Listener(address=address),
+                Listener(address=address, tls=tls),
                 authorizer=authorizer or embedded.authorizer,
                 registrar=registrar or embedded.registrar,
                 keeper=embedded.keeper,

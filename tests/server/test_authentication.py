@@ -11,7 +11,8 @@ import pytest
 
 from pdp.errors import ConfigurationError, UnauthenticatedError
 from pdp.model import Caller, Role
-from pdp.server.authentication import TokenAuthenticator, init_callers
+from pdp.server.authentication import TokenAuthenticator
+from pdp.server.callers import init_callers
 from tests.server.running import Running, a_call, read_tokens
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
@@ -131,7 +132,21 @@ def test_reload_forgets_a_caller(tmp_path: Path) -> None:
         ("a: {token_sha256: '%s', roles: []}", "`roles` must be a list of roles"),
         ("a: {token_sha256: '%s', roles: [peq]}", "unknown role: `peq`; did you mean `pep`?"),
         ("a: {token_sha256: 'AB', roles: [pep]}", "`token_sha256` must be 64 hex digits"),
-        ("a: {roles: [pep]}", "`token_sha256` must be 64 hex digits"),
+        ("a: {roles: [pep]}", "exactly one of `token_sha256`, `spiffe_id` is needed"),
+        (
+            "a: {token_sha256: '%s', spiffe_id: 'spiffe://e/a', roles: [pep]}",
+            "exactly one of `token_sha256`, `spiffe_id` is needed",
+        ),
+        ("a: {spiffe_id: 'spiffe://e', roles: [pep]}", "`spiffe_id` must be a SPIFFE id such as"),
+        ("a: {spiffe_id: 'spiffe://E/a', roles: [pep]}", "`spiffe_id` must be a SPIFFE id such as"),
+        ("a: {spiffe_id: 'spiffe://e/../a', roles: [pep]}", "`spiffe_id` must be a SPIFFE id such as"),
+        ("a: {spiffe_id: 'spiffe://e/a/', roles: [pep]}", "`spiffe_id` must be a SPIFFE id such as"),
+        ("a: {spiffe_id: 'https://e/a', roles: [pep]}", "`spiffe_id` must be a SPIFFE id such as"),
+        ("a: {spiffe_id: 'spiffe://e/a', roles: [pep, approver]}", "an `approver` is a person"),
+        (
+            "a: {spiffe_id: 'spiffe://e/a', roles: [pep]}\nb: {spiffe_id: 'spiffe://e/a', roles: [admin]}",
+            "`b` has the SPIFFE id of `a`",
+        ),
         ("a: {token_sha256: '%s', roles: [pep], tenant: ''}", "`tenant` must match"),
         ("a: {token_sha256: '%s', roles: [pep], tenants: x}", "unknown key: `tenants`; did you mean `tenant`?"),
         (

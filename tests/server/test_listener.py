@@ -13,7 +13,8 @@ from pdp.app import Embedded
 from pdp.errors import ConfigurationError
 from pdp.policy.child import PolicyChild
 from pdp.server.authentication import TokenAuthenticator
-from pdp.server.listener import Listener, TLSFiles
+from pdp.server.certificates import TLSFiles
+from pdp.server.listener import Listener
 from pdp.server.service import PDPServer
 from pdp.testing.clock import FakeClock
 from tests.server.running import PATIENCE, Notes, Serve, a_call

@@ -86,6 +86,11 @@ def test_roles_are_as_decided() -> None:
     assert public == {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"}
 
 
+def test_feeds_are_public() -> None:
+    """A feed does not ask who is calling, so nobody may be in need of a role for one."""
+    assert {PUBLIC} == {row.roles for row in RPCS.values() if row.shape is Shape.FEED}
+
+
 @pytest.mark.parametrize("role", [*Role, None], ids=lambda role: role.value if role else "nobody")
 def test_every_role_on_every_rpc(serve: Serve, role: Role | None) -> None:
     """Each caller gets through to the RPCs of its role and to no other, on the real server."""
