@@ -254,6 +254,7 @@ def _decision(
 ) -> Decision:
     own = snapshot.chain[0] if snapshot.chain else None
     call = request.call
+    tool = snapshot.bundle.catalogue.tools.get(call.action)
     return Decision(
         id=decision_id,
         ruling=ruling,
@@ -270,6 +271,7 @@ def _decision(
         tool=call.tool,
         arguments_digest=digest(call.arguments_json),
         definition_digest=call.definition_digest,
+        catalogue_digest=tool.definition_digest if tool and tool.server == call.server else "",
         bundle_version=snapshot.bundle.version,
         cache_result=looked_up,
         decided_at=snapshot.wall_at,

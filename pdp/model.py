@@ -187,6 +187,8 @@ class Ruling:
 class Decision:
     """The whole answer about one call. Session fields are empty for an unknown handle.
 
+    `definition_digest` is the tool's definition as the PEP stated it, `catalogue_digest` as the bundle holds it; empty
+    when it was not stated, or the tool is unknown.
     `phases` holds (name, microseconds) in order. `decided_at` is unix seconds, `duration_us` microseconds.
     """
 
@@ -205,6 +207,7 @@ class Decision:
     tool: str
     arguments_digest: str
     definition_digest: str
+    catalogue_digest: str
     bundle_version: str
     cache_result: CacheResult
     decided_at: float

@@ -123,7 +123,8 @@ class Registrar:
             )
             draft = replace(approved, epoch=1)
         self._insert(draft, bundle, now, caller)
-        self._tell("session.requested", draft, caller, now, purpose=draft.purpose)
+        wished = {"may_delegate": "yes"} if draft.may_delegate else {}
+        self._tell("session.requested", draft, caller, now, purpose=draft.purpose, **wished)
         if parents:
             self._tell("session.delegated", draft, caller, now)
         if draft.state is SessionState.ACTIVE:
@@ -151,7 +152,8 @@ class Registrar:
         bound = earliest_end(parents, now) if parents else None
         approved = lifecycle.approve(session, now, scope=scope, grants=grants, by=caller.id, no_later_than=bound)
         self._sessions.update([approved], wall_at=now.wall_at)
-        self._tell("session.approved", approved, caller, now, by=caller.id, grants=",".join(approved.grants))
+        given = {"grants": ",".join(approved.grants), "request_digest": request_digest}
+        self._tell("session.approved", approved, caller, now, by=caller.id, **given)
         return self._view((approved, *parents), bundle, now)
 
     def deny(self, session_id: str, *, reason: str, caller: Caller) -> SessionView:

@@ -35,6 +35,7 @@ TEXTS: Final = (
     "resource_digest",
     "arguments_digest",
     "definition_digest",
+    "catalogue_digest",
     "bundle_version",
     "cache",
     "ancestor_id",

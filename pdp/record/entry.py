@@ -32,6 +32,7 @@ _IN_COMMON = attrgetter(
     "tool",
     "arguments_digest",
     "definition_digest",
+    "catalogue_digest",
     "bundle_version",
 )
 
@@ -131,6 +132,7 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
             f'"arguments_digest":{_text(keyed_digest(key, decision.arguments_digest))},"basis":"{ruling.basis.value}",'
             f'"bundle_version":{_text(decision.bundle_version)},"cache":"{decision.cache_result.value}",'
             f'"caller_id":{_text(caller.id)},"caller_kind":{_text(caller.kind)},'
+            f'"catalogue_digest":{_text(decision.catalogue_digest)},'
             f'"definition_digest":{_text(decision.definition_digest)},"detail":{_text(ruling.detail)},"duration_us":'
         ),
         to_id=f',"environment":{_text(decision.environment)},"errors":{_texts(ruling.errors)},"id":',

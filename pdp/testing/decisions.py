@@ -34,6 +34,7 @@ def a_decision(**changes: Any) -> Decision:  # noqa: ANN401 - any field of a dec
         tool="create_issue",
         arguments_digest="sha256:" + "a" * 64,
         definition_digest="sha256:" + "d" * 64,
+        catalogue_digest="sha256:" + "e" * 64,
         bundle_version="sha256:" + "b" * 64,
         cache_result=CacheResult.MISS,
         decided_at=1_800_000_000.25,

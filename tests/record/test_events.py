@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pdp.app import Embedded, open_embedded
+from pdp.jsontext import definition_digest
 from pdp.model import Call, Caller, Role
 from pdp.registrar import Selector, SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
@@ -48,15 +49,20 @@ class Life:
             self.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=LEAD)
         return view.session.id, handle
 
-    def ask(self, handle: str) -> str:
+    def ask(self, handle: str, name: str = "read") -> str:
         """Ask about a call; return the basis of the answer."""
-        call = Call(session_handle=handle, server="notes", tool="read")
+        call = Call(session_handle=handle, server="notes", tool=name)
         return self._authorizer.authorize(call, GATEWAY).ruling.basis.value
 
     def events(self, session_id: str) -> list[dict[str, Any]]:
         """Return what the record holds of a session, without decisions."""
         records = [one for one in self._evidence.records if one.get("session_id") == session_id]
         return [one for one in records if one["kind"] != "decision"]
+
+    def decisions(self, session_id: str) -> list[dict[str, Any]]:
+        """Return the decisions of a session in the record."""
+        records = [one for one in self._evidence.records if one.get("session_id") == session_id]
+        return [one for one in records if one["kind"] == "decision"]
 
     def kinds(self, session_id: str) -> list[str]:
         """Return the kinds of those records."""
@@ -79,6 +85,37 @@ def test_a_request_says_what_for(life: Life) -> None:
     session, _ = life.open()
 
     assert life.events(session)[0]["facts"]["purpose"] == "take notes"
+
+
+def test_an_approval_says_of_what(life: Life) -> None:
+    """The record of an approval names the digest of exactly what the approver was shown, and who that was."""
+    wanted = SessionRequest(user="alice", agent="coder", purpose="take notes", tool_patterns=("notes/*",))
+    view, _ = life.registrar.request(wanted, GATEWAY)
+
+    life.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=LEAD)
+
+    facts = life.events(view.session.id)[1]["facts"]
+    assert (facts["by"], facts["request_digest"]) == ("lead", view.request_digest)
+
+
+@pytest.mark.parametrize(("asked", "told"), [(True, "yes"), (False, None)])
+def test_a_request_says_whether_it_may_delegate(life: Life, asked: bool, told: str | None) -> None:  # noqa: FBT001 - a column of the table
+    """Who approves a session that may delegate approves sessions that nobody is asked about: the record shows it."""
+    session, _ = life.open(may_delegate=asked)
+
+    assert life.events(session)[0]["facts"].get("may_delegate") == told
+
+
+@pytest.mark.parametrize(("name", "known"), [("read", True), ("none", False)])
+def test_a_decision_says_which_tool_the_bundle_holds(life: Life, name: str, known: bool) -> None:  # noqa: FBT001 - a column of the table
+    """Whatever the gateway states, the record has the digest of the definition that the call was decided by."""
+    session, handle = life.open()
+
+    life.ask(handle, name)
+
+    (record,) = life.decisions(session)
+    expected = definition_digest(tool("read")) if known else ""
+    assert (record["definition_digest"], record["catalogue_digest"]) == ("", expected)
 
 
 def test_an_expiry_is_recorded_when_a_call_meets_it(life: Life) -> None:

@@ -103,6 +103,7 @@ def test_the_whole_record_of_a_decision(log: DecisionLog) -> None:
         "server": "github",
         "tool": "create_issue",
         "definition_digest": "sha256:" + "d" * 64,
+        "catalogue_digest": "sha256:" + "e" * 64,
         "arguments_digest": keyed_digest(KEY, "sha256:" + "a" * 64),
         "resource_type": "Repository",
         "resource_id": "acme/site",

@@ -123,6 +123,7 @@ decisions = st.builds(
     server=wild,
     tool=wild,
     definition_digest=words,
+    catalogue_digest=words,
     bundle_version=words,
     cache_result=st.sampled_from(CacheResult),
     decided_at=st.floats(1_000, 4e9),

@@ -110,6 +110,7 @@ def test_only_allowed_fields_are_shown() -> None:
     assert hidden == {
         "arguments_digest",  # could be guessed
         "definition_digest",  # the log has it
+        "catalogue_digest",  # the record has it
         "opened_by",  # the log has it
         "detail",  # for the log
         "trace_id",  # the span's own
