@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from pdp.errors import ConfigurationError
 from pdp.policy.delivery import BundleSource
-from pdp.policy.fetching import BundleURL, URLSource
+from pdp.policy.fetching import URLSource
 from pdp.policy.signing import Trust, read_public_keys
 from pdp.policy.source import FolderWatch, PollWatch
 from pdp.policy.sources import FolderSource, PackedFileSource
+from pdp.webfile import WebPlace
 
 if TYPE_CHECKING:
     from pdp.config import Settings
@@ -49,7 +50,7 @@ def sourcing_of(settings: Settings) -> Sourcing:
     """Return the source that the settings name: a URL, else a packed file, else a folder."""
     policies, limits = settings.policies, settings.limits
     if policies.url:
-        place = BundleURL(url=policies.url, ca_file=policies.url_ca_file, token_file=policies.url_token_file)
+        place = WebPlace(url=policies.url, ca_file=policies.url_ca_file, token_file=policies.url_token_file)
         fetched = URLSource(place, limits, kept_at=Path(settings.data_dir) / _LAST_GOOD_FILE)
 
         def poll(follow: Callable[[], bool]) -> Watch:

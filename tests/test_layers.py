@@ -24,6 +24,7 @@ LAYERS = [
     ("pdp.jsontext", 0, "words"),
     ("pdp.observer", 0, "words"),
     ("pdp.ids", 0, "words"),
+    ("pdp.webfile", 0, "words"),
     ("pdp.policy", 1, "policy"),
     ("pdp.sessions", 1, "sessions"),
     ("pdp.cache", 1, "cache"),

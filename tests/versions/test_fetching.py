@@ -12,8 +12,9 @@ import pytest
 from pdp.errors import BundleError, BundleUnavailableError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.delivery import Delivery
-from pdp.policy.fetching import BundleURL, URLSource
+from pdp.policy.fetching import URLSource
 from pdp.policy.packed import pack
+from pdp.webfile import WebPlace
 from tests.versions.webserver import WebServer, web_server
 
 FILES = {"bundle.yaml": b"name: small\n", "schema.cedarschema": b"entity User;\n" + b"// a long comment\n" * 1000}
@@ -36,7 +37,7 @@ def open_source(web: WebServer, tmp_path: Path) -> Open:
     def opened(
         *, url: str = "", ca_file: str = str(tmp_path / "roots.pem"), token_file: str = "", **more: object
     ) -> URLSource:
-        place = BundleURL(
+        place = WebPlace(
             url=url or f"https://127.0.0.1:{web.server_port}/b.bundle?key=canary",
             ca_file=ca_file,
             token_file=token_file,
