@@ -18,7 +18,7 @@ class Follower:
         self._folder = folder
         self._places: dict[str, int] = {}
 
-    def start(self, lines: int) -> list[Found]:
+    def start(self) -> list[Found]:
         """Go to the end and return the last records before it, in order of time.
 
         Of each segment the last MiB is looked at.
@@ -36,7 +36,7 @@ class Follower:
             # The chunk may begin inside a line; what is left of it is no record.
             found += _records(name, read)
         found.sort(key=lambda one: one.mark)
-        return found[len(found) - min(lines, len(found)) :]
+        return found
 
     def poll(self) -> list[Found]:
         """Return what was written since, in order of time as far as it was there together."""

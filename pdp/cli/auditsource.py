@@ -58,7 +58,7 @@ class Source(Protocol):
         """Yield the live sessions to revoke."""
         ...
 
-    def start(self, lines: int) -> list[Found]:
+    def start(self) -> list[Found]:
         """Return the last records, and stand behind them for `poll`."""
         ...
 
@@ -104,9 +104,9 @@ class FolderSource:
         """Yield the live sessions to revoke."""
         yield from self._auditor.search().plan(selector, now_at=time.time(), limit=_MOST_PLANNED)
 
-    def start(self, lines: int) -> list[Found]:
+    def start(self) -> list[Found]:
         """Return the last records, and stand behind them for `poll`."""
-        return self._follower.start(lines)
+        return self._follower.start()
 
     def poll(self) -> list[Found]:
         """Return what was recorded since."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, TypeVar
 
 import click
@@ -58,21 +59,24 @@ def tail(
 
     WHO is `session:ID`, `user:ID`, `agent:ID` or `pep:ID`; several must all hold. Ctrl-C ends it.
     """
-    wanted = who | ({"outcome": outcome} if outcome else {})
+    fields = who | ({"outcome": outcome} if outcome else {})
+
+    def wanted(one: Found) -> bool:
+        record = one.record()
+        own = not as_json and record["kind"] in OWN_KINDS
+        return not own and all(record.get(name) == value for name, value in fields.items())
 
     def show(found: list[Found]) -> None:
         for one in found:
-            record = one.record()
-            own = not as_json and record["kind"] in OWN_KINDS
-            if not own and all(record.get(name) == value for name, value in wanted.items()):
-                click.echo(one.line.decode("utf-8").rstrip("\n") if as_json else tail_line(record))
+            click.echo(one.line.decode("utf-8").rstrip("\n") if as_json else tail_line(one.record()))
         sys.stdout.flush()
 
     try:
-        show(source.start(lines))
+        # So many of those that are wanted, however many others stand between them.
+        show(list(islice(filter(wanted, reversed(source.start())), lines))[::-1])
         while not no_follow:
             time.sleep(_POLL_SECONDS)
-            show(source.poll())
+            show(list(filter(wanted, source.poll())))
     except (KeyboardInterrupt, BrokenPipeError):
         return
 

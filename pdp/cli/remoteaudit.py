@@ -65,9 +65,8 @@ class ServerSource:
         _bound(request, selector.window)
         return map(_planned, self._client.plan_revocation(request))
 
-    def start(self, lines: int) -> list[Found]:
+    def start(self) -> list[Found]:
         """Begin here and now: a server lists records from the oldest, and so returns no last ones."""
-        del lines
         self._since = round(time.time() * 1_000_000)
         return []
 

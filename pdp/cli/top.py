@@ -39,7 +39,7 @@ def top(
     """
     follower = Follower(Path(folder) if folder else settings.record_folder)
     seen = ActivityWindow(window)
-    seen.add(follower.start(_FIRST_RECORDS))
+    seen.add(follower.start()[-_FIRST_RECORDS:])
     console = Console()
     if as_json:
         print_json(asdict(seen.activity(time.time(), most=most)))

@@ -244,6 +244,14 @@ def test_apply_asks_first(ask: Run, case: Case) -> None:
     assert [case.session_id] == [one["session_id"] for one in answer(ask(*words, "--json"))["sessions"]]
 
 
+@pytest.mark.parametrize("lines", ["0", "1"])
+def test_tail_begins_with_as_many_as_were_asked_for(ask: Run, case: Case, lines: str) -> None:
+    """What is not wanted, and what the log says of itself, does not count."""
+    done = ask("audit", "tail", "--no-follow", "-n", lines, "--outcome", "allow", f"session:{case.session_id}")
+
+    assert int(lines) == len(done.stdout.splitlines())
+
+
 @both
 def test_tail_shows_what_happens_now(
     ask: Run, case: Case, server: Server, where: tuple[str, ...], tmp_path: Path
