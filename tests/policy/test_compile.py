@@ -157,3 +157,33 @@ def test_entities_are_made_by_the_pdp_alone() -> None:
     bundle = load(files(sessions=""))
 
     assert () == bundle.slice("files/read").policies
+
+
+MANY = 200
+OF_ALL = """
+@id("files/all") permit (principal, action, resource);
+@id("files/drops") forbid (principal, action in Action::"destructive", resource);
+@id("files/both") forbid (principal, action in [Action::"files/t0", Action::"files/drop"], resource);
+@id("files/nobody") forbid (principal, action == Action::"pdp/approve_session", resource);
+"""
+
+
+def test_a_slice_is_as_small_as_what_speaks_of_its_action() -> None:
+    """However many tools and policies a bundle has, a decision is made with those that can match the action."""
+    of_each = "".join(
+        f'@id("files/p{n}") permit (principal, action == Action::"files/t{n}", resource);' for n in range(MANY)
+    )
+    tools = [tool("drop"), *(tool(f"t{n}") for n in range(MANY))]
+    overlay = "risk: mutating\ntools: {drop: {risk: destructive}}"
+    bundle = load(files(OF_ALL + of_each, tools={"files": tools}, overlays={"files": overlay}))
+
+    found = {
+        action: {policy.id for policy in bundle.slice(action).policies}
+        for action in ("files/t0", f"files/t{MANY - 1}", "files/drop")
+    }
+
+    assert {
+        "files/t0": {"files/all", "files/both", "files/p0"},
+        f"files/t{MANY - 1}": {"files/all", f"files/p{MANY - 1}"},
+        "files/drop": {"files/all", "files/both", "files/drops"},
+    } == found
