@@ -103,6 +103,10 @@ class CaseReader:
             self._fields.problem(entry.problem(f"a case needs either `{one}` or `{many}`", many))
             return []
         key = one if one in entry else many
+        if isinstance(entry[key], Section):
+            said = f"`{key}` takes names; write what they stand for under `{many}` at the top"
+            self._fields.problem(entry.problem(said, key))
+            return []
         names = self._fields.texts(entry, many) if key == many else (self._fields.text(entry, one, ""),)
         if key == many and (not names or len(set(names)) != len(names)):
             self._fields.problem(entry.problem(f"`{many}` must name some, each once", many))

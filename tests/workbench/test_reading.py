@@ -122,6 +122,8 @@ def test_slip_in_file_is_named(text: str, expected: str) -> None:
         ("{case: a, session: work, call: read}", "`expect` is missing"),
         ("{case: a, session: wrk, call: read, expect: allow}", "unknown session: `wrk`; did you mean `work`?"),
         ("{case: a, session: work, calls: [rd], expect: allow}", "unknown call: `rd`; did you mean `read`?"),
+        ("{case: a, session: work, call: {tool: a/b}, expect: deny}", "`call` takes names; write what they stand for"),
+        ("{case: a, session: {user: u}, call: read, expect: deny}", "`session` takes names; write what they stand for"),
         ("{case: a, session: work, expect: allow}", "a case needs either `call` or `calls`"),
         ("{case: a, session: work, sessions: [work], call: read, expect: allow}", "either `session` or `sessions`"),
         ("{case: a, session: work, call: read, step: approve, expect: allow}", "either a call or a `step`"),
