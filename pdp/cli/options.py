@@ -6,13 +6,13 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from pdp.config import SettingRow, describe, load
+from pdp.config import SettingRow, Settings, describe, load
 from pdp.model import Role
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -28,6 +28,22 @@ def with_settings(*names: str) -> Callable[[C], Callable[..., Any]]:
 
     The file and the environment count whatever is offered.
     """
+
+    def decorate(function: C) -> Callable[..., Any]:
+        @wraps(function)
+        def command(*args: Any, load_settings: Callable[[], Settings], **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
+            return function(*args, settings=load_settings(), **given)
+
+        return with_loader(*names)(command)
+
+    return decorate
+
+
+def with_loader(*names: str) -> Callable[[C], Callable[..., Any]]:
+    """Make a decorator like `with_settings`, for a command that has something to say when the settings are wrong.
+
+    It passes on, as `load_settings`, what returns them or raises `ConfigurationError`.
+    """
     rows = [row for row in describe() if row.name in names]
 
     def decorate(function: C) -> Callable[..., Any]:
@@ -35,7 +51,7 @@ def with_settings(*names: str) -> Callable[[C], Callable[..., Any]]:
         def command(*args: Any, config: str | None, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
             texts = {row.name: given.pop(_parameter(row)) for row in rows}
             flags = {name: text for name, text in texts.items() if text is not None}
-            return function(*args, settings=load(environ=os.environ, flags=flags, file=config), **given)
+            return function(*args, load_settings=partial(load, environ=os.environ, flags=flags, file=config), **given)
 
         decorated: Callable[..., Any] = command
         for row in reversed(rows):

@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, Place] = {
     "audit": Place("pdp.cli.audit", "Ask the record what was decided, and whether it is as it was written."),
     "top": Place("pdp.cli.top", "Watch the decisions as they are made."),
     "telemetry": Place("pdp.cli.telemetry", "Print the dashboard, the alert rules and the names of telemetry."),
+    "doctor": Place("pdp.cli.doctor", "Check a deployment, and say what to do."),
     "store": Place("pdp.cli.store", "Back up, restore and check the session store."),
     "version": Place("pdp.cli.version", "Print the version."),
 }

@@ -254,13 +254,9 @@ class _ChainReader:
                 self._add(f"chain `{chain}` had come to record {seq} for sure and did not hold it when this began: cut")
 
     def _checkpoint(self, line: bytes, record: dict[str, Any]) -> None:
-        key_id, signature = str(record.get("key")), str(record.pop("signature", ""))
-        if key_id not in self._keys:
-            self._add(f"a checkpoint signed by the key `{key_id[:_SHOWN]}`, which was not given")
-        elif not self._keys.signed(key_id, canonical(record), signature):
-            self._add("the signature of a checkpoint is wrong")
-        elif canonical({**record, "signature": signature}) != line:
-            self._add("a checkpoint that is not written as it was signed")
+        problem = checkpoint_problem(line, record, self._keys)
+        if problem:
+            self._add(problem)
         else:
             self._at.unsigned, self._at.signed_at = 0, str(record.get("time"))
             self._at.final, self._at.followed = record.get("final") is True, record.get("followed") is True
@@ -282,6 +278,19 @@ class _ChainReader:
 
     def _add(self, problem: str) -> None:
         self._findings.add(self._file, self._line, problem)
+
+
+def checkpoint_problem(line: bytes, record: dict[str, Any], keys: PublicKeys) -> str:
+    """Return what is wrong with a checkpoint, `record` being what its line holds; empty when nothing is."""
+    key_id, signature = str(record.get("key")), str(record.get("signature", ""))
+    signed = {name: value for name, value in record.items() if name != "signature"}
+    if key_id not in keys:
+        return f"a checkpoint signed by the key `{key_id[:_SHOWN]}`, which was not given"
+    if not keys.signed(key_id, canonical(signed), signature):
+        return "the signature of a checkpoint is wrong"
+    if canonical({**signed, "signature": signature}) != line:
+        return "a checkpoint that is not written as it was signed"
+    return ""
 
 
 def _following(segment: Segment) -> Path:

@@ -97,14 +97,16 @@ class RetryingSender:
 
 def open_sender(endpoint: Endpoint) -> RetryingSender:
     """Return what sends to an endpoint. Raise `ConfigurationError` for certificates that cannot be read."""
-    way: Attempt
+    return RetryingSender(open_attempt(endpoint), endpoint.timeout)
+
+
+def open_attempt(endpoint: Endpoint) -> Attempt:
+    """Return what tries once to send. Raise `ConfigurationError` for certificates that cannot be read."""
     # Imported where they are chosen: gRPC is something that the embedded mode does without.
     if endpoint.protocol == "grpc":
         from pdp.telemetry.transport_grpc import GRPCAttempt  # noqa: PLC0415 - see above
 
-        way = GRPCAttempt(endpoint)
-    else:
-        from pdp.telemetry.transport_http import HTTPAttempt  # noqa: PLC0415 - see above
+        return GRPCAttempt(endpoint)
+    from pdp.telemetry.transport_http import HTTPAttempt  # noqa: PLC0415 - see above
 
-        way = HTTPAttempt(endpoint)
-    return RetryingSender(way, endpoint.timeout)
+    return HTTPAttempt(endpoint)

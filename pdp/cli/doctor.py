@@ -1,0 +1,60 @@
+"""`pdp doctor`: check a deployment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+
+import click
+
+from pdp.cli.options import json_option, with_loader
+from pdp.cli.output import print_json, print_table
+from pdp.cli.root import NO
+from pdp.clock import SystemClock
+from pdp.config import Settings, describe
+from pdp.doctor import Deployment, Finding, Level, examine
+from pdp.errors import ConfigurationError
+
+
+@click.command(epilog="Example:  pdp doctor --config /etc/pdp/pdp.yaml")
+@json_option
+@click.option("--deny", type=click.Choice(["warnings"]), help="Exit with 1 for warnings too.")
+@with_loader(*(row.name for row in describe()))
+def doctor(*, load_settings: Callable[[], Settings], as_json: bool, deny: str | None) -> None:
+    """Check a deployment, and say what to do.
+
+    Takes the settings of `pdp serve`; run it as the same user, beside it or before. Changes nothing, and sends an
+    empty request to receivers of telemetry. Exit code 0: a server can run. 1: something must be mended. 2: nothing
+    could be checked.
+    """
+    findings = tuple(_examined(load_settings))
+    worst = {one.level for one in findings}
+    bad = Level.PROBLEM in worst or (deny is not None and Level.WARNING in worst)
+    if as_json:
+        print_json({"sound": not bad, "findings": [_plain(one) for one in findings]})
+    else:
+        print_table(("", "check", "found", "what to do"), [_row(one) for one in findings])
+    if bad:
+        raise click.exceptions.Exit(NO)
+
+
+def _examined(load_settings: Callable[[], Settings]) -> Iterable[Finding]:
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        # Without settings there is nothing else to look at.
+        remedy = "mend the setting; README, Settings, lists them all"
+        return [
+            Finding(check="settings", level=Level.PROBLEM, found=line, remedy=remedy)
+            for line in str(error).splitlines()
+        ]
+    where = Deployment(settings=settings, environ=os.environ, clock=SystemClock(), user_id=os.geteuid())
+    return [Finding(check="settings", level=Level.OK, found="every setting is valid"), *examine(where)]
+
+
+def _row(one: Finding) -> tuple[str, str, str, str]:
+    return one.level.value, one.check, one.found, one.remedy
+
+
+def _plain(one: Finding) -> dict[str, str]:
+    return {"check": one.check, "level": one.level.value, "found": one.found, "remedy": one.remedy}

@@ -1,0 +1,222 @@
+"""Check the data folder, the secrets in it, the callers and the keys: who owns them, and who else can read them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.errors import ConfigurationError
+from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SigningKey
+from pdp.server.callers import CALLERS_FILE, Callers, KnownCallers
+
+_OTHERS = stat.S_IRWXO
+_GROUP = stat.S_IRWXG
+_ROOT = 0
+
+
+def data_folder(deployment: Deployment) -> Iterator[Finding]:
+    """Check that the data folder is there, and its owner's alone."""
+    check, folder = "data folder", Path(deployment.settings.data_dir)
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        yield warning(check, f"`{folder}` does not exist", "`pdp init` or the first `pdp serve` makes it")
+        return
+    except OSError as error:
+        yield problem(check, f"`{folder}`: {reason(error)}", "examine as the user of the server")
+        return
+    if not stat.S_ISDIR(status.st_mode):
+        yield problem(check, f"`{folder}` is no folder", "name a folder in `data_dir`")
+        return
+    found = list(_data_folder_findings(check, folder, status, deployment.user_id))
+    yield from found or [fine(check, f"`{folder}`, mode {_mode(status)}, of {user_name(status.st_uid)}")]
+
+
+def secrets(deployment: Deployment) -> Iterator[Finding]:
+    """Check that nobody but the server's user can read tokens, keys and sessions, and that they are its own."""
+    check, owner = "secrets", _owner(deployment)
+    if owner is None:
+        return
+    looked_at, found = 0, []
+    for path in _secret_files(deployment):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            found.append(problem(check, f"`{path}`: {reason(error)}", "examine as the user of the server"))
+            continue
+        looked_at += 1
+        if is_exposed(status):
+            remedy = f"chmod go= {path}; if anybody may have read it, replace it"
+            found.append(problem(check, f"others can read or change `{path}`, mode {_mode(status)}", remedy))
+    for path, written in _owned_files(deployment):
+        status = path.stat()
+        if status.st_uid != owner and (written or status.st_uid != _ROOT):
+            whose = f"`{path}` belongs to {user_name(status.st_uid)}, and the data folder to {user_name(owner)}"
+            found.append(problem(check, whose, f"chown {user_name(owner)} {path}"))
+    yield from found or [fine(check, f"{looked_at} files of tokens, keys and sessions are their owner's alone")]
+
+
+def callers(deployment: Deployment) -> Iterator[Finding]:
+    """Check that the file of callers can be used, and that each token in the folder of tokens is somebody's."""
+    check, settings = "callers", deployment.settings
+    file = Path(settings.data_dir) / CALLERS_FILE
+    if not Path(settings.data_dir).is_dir():
+        return
+    if not file.exists():
+        yield warning(check, f"`{file}` does not exist", "`pdp init` or the next `pdp serve` makes callers anew")
+        return
+    try:
+        known = KnownCallers(file).current
+    except ConfigurationError as error:
+        yield problem(check, str(error), "mend the file: without it the server does not start")
+        return
+    found = [
+        warning(check, f"`{path}` holds no token of a caller", "remove it, or give its digest to a caller")
+        for path in _tokens(deployment)
+        if not _is_known(known, path)
+    ]
+    if known.by_spiffe_id and not settings.server.tls_client_roots:
+        some = f"callers with a SPIFFE id, such as `{next(iter(known.by_spiffe_id.values())).id}`, cannot call"
+        found.append(warning(check, some, "set `server.tls_client_roots`"))
+    yield from found or [fine(check, f"`{file}` can be used")]
+
+
+def keys(deployment: Deployment) -> Iterator[Finding]:
+    """Check that the keys of the record are there, and the public half of the one that signs."""
+    check, settings, folder = "keys", deployment.settings, Path(deployment.settings.data_dir)
+    if not folder.is_dir():
+        return
+    digest_key, signing_key = folder / DIGEST_KEY_FILE, settings.record_signing_key
+    found = list(_digest_key_findings(check, digest_key))
+    if not signing_key.exists() and not settings.record.signing_key:
+        remedy = "the next start makes a new one; what the old one signed is verified with its public half alone"
+        found.append(warning(check, f"there is no signing key: `{signing_key}`", remedy))
+    else:
+        try:
+            signer = SigningKey.load(signing_key)
+        except ConfigurationError as error:
+            found.append(problem(check, str(error), "put the key back, or let `pdp init` make a new one"))
+        else:
+            found += _public_half_findings(check, folder / PUBLIC_KEY_FILE, signer, settings.record.signing_key)
+    yield from found or [fine(check, f"`{digest_key}` and `{signing_key}` can be used")]
+
+
+def is_exposed(status: os.stat_result) -> bool:
+    """Say whether others than its owner can read or change a secret.
+
+    A group may read what belongs to root: that is how secrets are handed to a service that is not root.
+    """
+    group = status.st_mode & _GROUP
+    return bool(status.st_mode & _OTHERS) or bool(group & ~stat.S_IRGRP) or bool(group and status.st_uid != _ROOT)
+
+
+def user_name(user_id: int) -> str:
+    """Return the name of a user, or the number of one without a name."""
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return str(user_id)
+
+
+def reason(error: OSError) -> str:
+    """Return what the operating system says, in our way of writing."""
+    return (error.strerror or "input or output failed").lower()
+
+
+def _data_folder_findings(check: str, folder: Path, status: os.stat_result, user_id: int) -> Iterator[Finding]:
+    if status.st_mode & (_GROUP | _OTHERS):
+        yield problem(check, f"others can enter `{folder}`, mode {_mode(status)}", f"chmod 700 {folder}")
+    if user_id not in (status.st_uid, _ROOT):
+        whose = f"`{folder}` belongs to {user_name(status.st_uid)}, and you are {user_name(user_id)}"
+        yield problem(check, whose, f"run as {user_name(status.st_uid)}, or chown -R {user_name(user_id)} {folder}")
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        yield problem(
+            check, f"the file system of `{folder}` is read-only", "mount it for writing: the store lives there"
+        )
+
+
+def _digest_key_findings(check: str, path: Path) -> Iterator[Finding]:
+    try:
+        length = len(path.read_bytes())
+    except FileNotFoundError:
+        yield warning(
+            check,
+            f"there is no key of digests: `{path}`",
+            "the next start makes a new one; digests before and after can no longer be compared",
+        )
+    except OSError as error:
+        yield problem(check, f"`{path}`: {reason(error)}", "examine as the user of the server")
+    else:
+        if length < DIGEST_KEY_BYTES:
+            yield problem(check, f"`{path}` is shorter than {DIGEST_KEY_BYTES} bytes", "put the right file back")
+
+
+def _public_half_findings(check: str, path: Path, signer: SigningKey, elsewhere: str) -> Iterator[Finding]:
+    if elsewhere:
+        return
+    try:
+        same = path.read_bytes() == signer.public_pem
+    except OSError:
+        same = False
+    if not same:
+        yield warning(
+            check,
+            f"`{path}` is not the public half of the signing key",
+            "keep it for what its own key signed, move it away, and run `pdp init`",
+        )
+
+
+def _secret_files(deployment: Deployment) -> Iterator[Path]:
+    settings, folder = deployment.settings, Path(deployment.settings.data_dir)
+    yield folder / DIGEST_KEY_FILE
+    yield settings.record_signing_key
+    yield from _tokens(deployment)
+    for suffix in ("", "-wal", "-shm"):
+        yield settings.sessions_file.with_name(settings.sessions_file.name + suffix)
+    for named in (settings.server.tls_key, settings.policies.url_token_file):
+        if named:
+            yield Path(named)
+
+
+def _owned_files(deployment: Deployment) -> Iterator[tuple[Path, bool]]:
+    """Yield files of the data folder and the record, and whether the server writes them."""
+    settings, folder = deployment.settings, Path(deployment.settings.data_dir)
+    for path in (folder / CALLERS_FILE, folder / DIGEST_KEY_FILE, settings.record_signing_key, *_tokens(deployment)):
+        if path.exists():
+            yield path, False
+    for place, pattern in ((folder, f"{settings.sessions_file.name}*"), (settings.record_folder, "*")):
+        if place.is_dir() and os.access(place, os.R_OK | os.X_OK):
+            yield from ((path, True) for path in sorted(place.glob(pattern)) if path.is_file())
+
+
+def _tokens(deployment: Deployment) -> list[Path]:
+    folder = deployment.settings.tokens_folder
+    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
+        return []
+    return sorted(folder.glob("*.token"))
+
+
+def _is_known(known: Callers, path: Path) -> bool:
+    try:
+        token = path.read_bytes().strip()
+    except OSError:
+        return False
+    return hashlib.sha256(token).digest() in known.by_token
+
+
+def _owner(deployment: Deployment) -> int | None:
+    try:
+        return Path(deployment.settings.data_dir).stat().st_uid
+    except OSError:
+        return None
+
+
+def _mode(status: os.stat_result) -> str:
+    return f"{stat.S_IMODE(status.st_mode):04o}"

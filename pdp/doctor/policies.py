@@ -1,0 +1,59 @@
+"""Check that there is a bundle that loads, and whose signature is believed where one is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from pdp.app import compile_once
+from pdp.config import Settings
+from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.errors import BundleError, BundleUnavailableError, ConfigurationError, PDPError
+from pdp.policy.bundle import check_bundle
+from pdp.sourcing import Sourcing, sourcing_of, trust_of
+
+_CHECK: Final = "policies"
+_SHOWN_PROBLEMS: Final = 5
+_SHOWN_VERSION: Final = 19
+
+
+def policies(deployment: Deployment) -> Iterator[Finding]:
+    """Read the source of bundles as the server would, and compile what it holds."""
+    settings = deployment.settings
+    try:
+        trust, sourcing = trust_of(settings), sourcing_of(settings)
+    except ConfigurationError as error:
+        yield problem(_CHECK, str(error), "put the public keys there, in PEM")
+        return
+    try:
+        delivery = sourcing.source.read()
+        signer = trust.signer_of(delivery)
+        found = check_bundle(delivery.files, settings.limits, compile_once())
+    except BundleError as error:
+        for one in error.problems[:_SHOWN_PROBLEMS]:
+            yield problem(_CHECK, f"{sourcing.place}: {one}", "mend it; `pdp check` shows the place")
+        return
+    except BundleUnavailableError as error:
+        yield problem(_CHECK, str(error), _without_source(sourcing))
+        return
+    except PDPError as error:
+        yield problem(_CHECK, f"{sourcing.place}: {error}", "mend it; `pdp check` shows the place")
+        return
+    signed = f"signed by `{signer}`" if signer else "not signed"
+    yield fine(_CHECK, f"{sourcing.place}: {len(found)} policies, {delivery.version[:_SHOWN_VERSION]}…, {signed}")
+    yield from _signature_findings(settings)
+
+
+def _signature_findings(settings: Settings) -> Iterator[Finding]:
+    if settings.policies.url and not settings.policies.require_signature:
+        yield warning(
+            _CHECK,
+            "bundles from `policies.url` are taken without a signature: whoever holds that server decides",
+            "sign them (`pdp bundle sign`), and set `policies.require_signature` and `policies.public_keys`",
+        )
+
+
+def _without_source(sourcing: Sourcing) -> str:
+    if sourcing.source.last_good() is not None:
+        return "mend the way there; meanwhile a server starts on the good bundle that was kept"
+    return "mend the way there: a server that has no bundle yet does not start"

@@ -1,0 +1,63 @@
+"""Check the session store: sound, of a schema that this program knows, and not ahead of the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from pdp.clock import utc_text
+from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.errors import StoreUnavailableError
+from pdp.sessions.care import StoreReport, inspect
+from pdp.sessions.database import SCHEMA_VERSION
+
+_CHECK: Final = "store"
+# Clocks are set by small steps all the time.
+_STEP_SECONDS: Final = 5.0
+
+
+def store(deployment: Deployment) -> Iterator[Finding]:
+    """Read the whole store."""
+    settings = deployment.settings
+    if settings.sessions.store != "sqlite":
+        yield warning(
+            _CHECK,
+            f"`sessions.store` is `{settings.sessions.store}`: sessions and revocations end with the process",
+            "set it to `sqlite`, unless that is meant",
+        )
+        return
+    path = settings.sessions_file
+    if not path.exists():
+        yield fine(_CHECK, f"`{path}` does not exist; the first start makes it")
+        return
+    try:
+        report = inspect(path)
+    except StoreUnavailableError as error:
+        yield problem(_CHECK, str(error), "look at the file and its folder; `pdp store restore` puts a backup there")
+        return
+    yield from _findings(report)
+    yield from _clock_findings(report, deployment.clock.now().wall_at)
+
+
+def _findings(report: StoreReport) -> Iterator[Finding]:
+    if report.newer:
+        found = f"the store has schema {report.schema_version}, and this program knows {SCHEMA_VERSION}"
+        yield problem(_CHECK, found, "upgrade the program, or restore a backup of before")
+    elif report.damage:
+        for one in report.damage:
+            yield problem(_CHECK, one, "stop the server, and restore a backup: `pdp store restore`")
+    elif report.older:
+        found = f"the store has schema {report.schema_version}; the next start makes it {SCHEMA_VERSION}"
+        yield warning(_CHECK, found, "back it up first: `pdp store backup`")
+    else:
+        yield fine(_CHECK, f"sound, schema {report.schema_version}, {sum(report.sessions.values())} sessions")
+
+
+def _clock_findings(report: StoreReport, now: float) -> Iterator[Finding]:
+    ahead = report.high_water_at - now
+    if ahead > _STEP_SECONDS:
+        found = (
+            f"the clock is {ahead:.0f} seconds behind the last write of the store, at {utc_text(report.high_water_at)}"
+        )
+        remedy = "set the clock right; until it has caught up, sessions stand still at that time"
+        yield problem("clock", found, remedy)
