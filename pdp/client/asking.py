@@ -30,7 +30,8 @@ _CACHE_RESULTS = {
     number: name.removeprefix("CACHE_RESULT_").lower() for name, number in decision_pb2.CacheResult.items() if number
 }
 _STATUS_NAMES: dict[int, str] = {code.value[0]: code.name.lower() for code in grpc.StatusCode}
-_RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
+# A server that stops cancels the calls that it has not looked at yet.
+_RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
 _PAUSE_SECONDS = 0.05  # When the server names no pause: enough for a restarted worker, little of a call's deadline.
 
 

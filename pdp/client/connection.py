@@ -31,6 +31,8 @@ _OPTIONS = (
     # What the environment or the name service says must not redirect or reconfigure the way to the decision point.
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
+    # Each client has a connection of its own, so that several reach several of the workers behind one port.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
 
 CALL = ToolCall(session_handle="pdps_secret", server="files", tool="read")
-RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
 
 
 def _ask(address: str, pauses: list[float]) -> Answer:
