@@ -218,7 +218,7 @@ def _control(core: int) -> Iterator[Target]:
 @contextmanager
 def _pdp(name: str, folder: Path, environment: dict[str, str], core: int) -> Iterator[Target]:
     data = folder / name.replace(" ", "-")
-    command = [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0", "--server-workers", "1"]
     command += ["--data-dir", str(data), "--policies-folder", str(folder / "policies")]
     with _process(command, environment, core) as (process, address):
         tokens = data / "tokens"

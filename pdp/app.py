@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,16 @@ from pdp.sessions.store import SessionStore
 if TYPE_CHECKING:
     from pdp.config import Settings
     from pdp.record import DecisionLog
+    from pdp.workers.supervisor import Supervisor
 
 _LOG = logging.getLogger("pdp")
 
 _COMPILE_SECONDS = 120.0
 _EVALUATE_SECONDS = 30.0
 _HEARTBEAT_SECONDS = 10.0
+
+# `-P`: what lies in the working directory is never imported.
+_WORKER = (sys.executable, "-P", "-m", "pdp.cli.worker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +129,9 @@ def compile_once() -> Compile:
 class App:
     """The server with everything that it needs, on its settings. `start` it, `wait`, and `stop` it."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None, worker: int = 0
+    ) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
         from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
         from pdp.identity import authenticator_of, tls_files_of  # noqa: PLC0415 - see above
@@ -140,7 +147,7 @@ class App:
         try:
             chosen = settings.telemetry.exporter
             wanted = TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
-            telemetry = build_telemetry(wanted, digest_key=key)
+            telemetry = build_telemetry(wanted, digest_key=key, worker=worker)
             self._opened.callback(telemetry.shutdown)
             log = open_record(settings, key=key, clock=time, on_failure=telemetry.record_failed)
             self._opened.callback(log.close)
@@ -164,6 +171,7 @@ class App:
                 trust=trust_of(settings),
                 never_older=settings.policies.never_older,
             )
+            telemetry.watch_bundle(self.embedded.keeper.running_version)
             follower = BundleFollower(self.embedded.keeper, sourcing.place)
             follower.began()
             self._callers = KnownCallers(data / CALLERS_FILE)
@@ -187,6 +195,7 @@ class App:
                 limits=settings.limits,
                 reflection=settings.server.reflection,
                 call_threads=settings.server.threads,
+                share_port=worker > 0,
             )
             if settings.policies.watch:
                 watch = sourcing.watch(follower.follow)
@@ -246,12 +255,34 @@ class App:
         self._opened.callback(stopping.set)
 
 
-def build(settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None) -> App:
+def build(settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None, worker: int = 0) -> App:
     """Build the server on its settings; nothing listens before `App.start`.
 
+    `worker` says which of several that share the port it is, from 1; 0 is one that has its port for itself.
     Raise `ConfigurationError`, `BundleError` or `StoreUnavailableError`.
     """
-    return App(settings, clock=clock, observer=observer)
+    return App(settings, clock=clock, observer=observer, worker=worker)
+
+
+def supervise(settings: Settings, *, count: int) -> Supervisor:
+    """Build what runs `count` servers on one port, each a process of its own; none runs before `Supervisor.start`.
+
+    Raise `ConfigurationError` when the port cannot be had.
+    """
+    from pdp.workers.cores import core_of, quota, usable_cores  # noqa: PLC0415 - of no concern to one server
+    from pdp.workers.port import SharedPort  # noqa: PLC0415 - see above
+    from pdp.workers.process import Job, WorkerProcess  # noqa: PLC0415 - see above
+    from pdp.workers.supervisor import Supervisor  # noqa: PLC0415 - see above
+
+    port = SharedPort(settings.server.address)
+    shared = replace(settings, server=replace(settings.server, address=port.address))
+    cores, bound = usable_cores(), quota()
+
+    def spawn(number: int) -> WorkerProcess:
+        job = Job(settings=shared, number=number, core=core_of(number, cores, bound))
+        return WorkerProcess(_WORKER, job.written())
+
+    return Supervisor(spawn, count=count, port=port)
 
 
 def record_key(data_dir: Path) -> bytes:

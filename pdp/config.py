@@ -61,7 +61,10 @@ class ServerSettings:
 
     address: str = _setting("127.0.0.1:50151", "where to listen: `host:port`, beyond loopback with TLS, or `unix:PATH`")
     reflection: bool = _setting(default=False, text="offer the gRPC reflection service")
-    threads: int = _setting(4, "threads that answer calls", minimum=1)
+    workers: int = _setting(
+        0, "processes that share the port; 0: one for each core, and one alone with a store in memory or a Unix socket"
+    )
+    threads: int = _setting(4, "threads of each worker that answer calls", minimum=1)
     tls_certificate: str = _setting("", "PEM file of the server's certificate chain")
     tls_key: str = _setting("", "PEM file of the certificate's private key")
     tls_client_roots: str = _setting(
@@ -226,6 +229,17 @@ def load(
     if problems:
         raise ConfigurationError("\n".join(problems))
     return settings
+
+
+def dump(settings: Settings) -> str:
+    """Return all settings as one line of text, for `restore` in another process."""
+    return json.dumps({setting.name: setting.default for setting in _settings_of(settings, "")})
+
+
+def restore(text: str) -> Settings:
+    """Return the settings of a `dump`."""
+    known = _known()
+    return _build(Settings(), "", {name: _checked(known[name], value) for name, value in json.loads(text).items()})
 
 
 class _Setting(NamedTuple):
@@ -405,6 +419,7 @@ def _contradictions(settings: Settings) -> Iterable[str]:
     if server.tls_client_roots and not server.tls_certificate:
         yield "`server.tls_client_roots` needs `server.tls_certificate` and `server.tls_key`"
     yield from _address_problems(server)
+    yield from _workers_problems(settings)
     if not settings.data_dir:
         yield "`data_dir` must not be empty"
     yield from _policies_problems(settings.policies)
@@ -421,6 +436,14 @@ def _address_problems(server: ServerSettings) -> Iterable[str]:
             f"`server.address` {_quoted(server.address)} can be reached by others and needs TLS: "
             "set `server.tls_certificate` and `server.tls_key`"
         )
+
+
+def _workers_problems(settings: Settings) -> Iterable[str]:
+    workers = settings.server.workers
+    if workers > 1 and settings.sessions.store == "memory":
+        yield f"`server.workers` must be `1` with `sessions.store: memory`, not `{workers}`: workers share no memory"
+    if workers > 1 and settings.server.address.startswith("unix:"):
+        yield f"`server.workers` must be `1` on a Unix socket, not `{workers}`: workers can share a port alone"
 
 
 def _policies_problems(policies: PolicySettings) -> Iterable[str]:

@@ -126,6 +126,13 @@ class BundleKeeper:
             return False
         return True
 
+    def running_version(self) -> str:
+        """Return the version of the active bundle, empty when it is not loaded; for metrics, never raises."""
+        try:
+            return self.current().version
+        except PDPError:
+            return ""
+
     def status(self) -> BundleStatus:
         """Return the running bundle, which version is active, and why the last load failed."""
         active = self._sessions.active_bundle()

@@ -51,6 +51,7 @@ LAYERS = [
     ("pdp.sourcing", 4, "assembly"),
     ("pdp.identity", 4, "assembly"),
     ("pdp.app", 4, "assembly"),
+    ("pdp.workers", 4, "assembly"),
     ("pdp.workbench", 5, "workbench"),
     ("pdp.doctor", 5, "doctor"),
     ("pdp.cli", 6, "cli"),

@@ -164,7 +164,7 @@ def _prepare(folder: Path) -> Place:
 
 @contextmanager
 def _server(place: Place, telemetry: str) -> Iterator[str]:
-    command = [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0", "--server-workers", "1"]
     command += ["--data-dir", str(place.data), "--policies-folder", str(place.policies)]
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": telemetry, "OTEL_BSP_SCHEDULE_DELAY": "200"}
     # What the server logs is not part of the demonstration, unless it does not start.

@@ -6,58 +6,80 @@ import logging
 import os
 import signal
 import sys
-from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
-from pdp.app import build
 from pdp.cli.init import prepare
 from pdp.cli.options import with_settings
+from pdp.cli.signals import STOPPING, receive_signals
 from pdp.config import Settings, describe
+from pdp.workers.cores import how_many, quota, usable_cores
 
-_GRACE_SECONDS = 5.0
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
+if TYPE_CHECKING:
+    from pdp.app import App
+
+GRACE_SECONDS = 5.0
 
 
 @click.command(epilog="Example:  pdp serve --policies-folder policies --server-address 127.0.0.1:0")
 @with_settings(*(row.name for row in describe()))
 def serve(*, settings: Settings) -> None:
-    """Run the server.
+    """Run the server: as one process, or as several workers on one port that a parent replaces when they end.
 
     A first start writes tokens and keys, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running
-    calls finish; a second one ends the process at once. SIGHUP reads the callers again.
+    calls finish; a second one ends everything at once. SIGHUP reads the callers again.
     """
     if prepare(settings):
         click.echo(f"first start: the tokens of all callers are in `{settings.tokens_folder}`", err=True)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    received = _receive_signals()
-    app = build(settings)
-    app.start()
+    log_to_stderr()
+    received, _ = receive_signals()
+    workers = how_many(settings, len(usable_cores()) or os.cpu_count() or 1, quota())
+    if workers == 1:
+        _serve_alone(settings, received)
+    else:
+        _serve_together(settings, workers, received)
+
+
+def log_to_stderr(who: str = "") -> None:
+    """Write the log to stderr; each line says `who` it is from, if that is of interest."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s %(levelname)s {who}%(name)s: %(message)s"
+    )
+
+
+def obey(app: App, received: int) -> None:
+    """Serve until a signal says to stop, and then stop."""
     try:
-        click.echo(f"listening on {app.address}")
-        while (number := ord(os.read(received, 1))) not in _STOPPING:
+        while (number := ord(os.read(received, 1))) not in STOPPING:
             if number == signal.SIGHUP:
                 app.reload_callers()
+    finally:
+        app.stop(GRACE_SECONDS)
+
+
+def _serve_alone(settings: Settings, received: int) -> None:
+    from pdp.app import build  # noqa: PLC0415 - a parent of workers has no use for the engine
+
+    app = build(settings)
+    app.start()
+    click.echo(f"listening on {app.address}")
+    obey(app, received)
+
+
+def _serve_together(settings: Settings, workers: int, received: int) -> None:
+    from pdp.app import supervise  # noqa: PLC0415 - `pdp serve --help` has no use for it
+
+    supervisor = supervise(settings, count=workers)
+    if supervisor.start(until=received):
+        click.echo(f"listening on {supervisor.address}")
+    try:
+        number = None
+        while number not in STOPPING:
+            if number == signal.SIGHUP:
+                supervisor.reload_callers()
+            supervisor.tend(until=received)
+            number = ord(os.read(received, 1))
         click.echo("stopping", err=True)
     finally:
-        app.stop(_GRACE_SECONDS)
-
-
-def _receive_signals() -> int:
-    """Return a descriptor to read the numbers of signals from; a second SIGTERM or SIGINT has its usual effect.
-
-    Who waits on a lock or an event can miss a signal: when it comes just before the waiting begins, or to another
-    thread. What is in a pipe is not missed.
-    """
-    receiver, sender = os.pipe()
-    os.set_blocking(sender, False)
-    signal.set_wakeup_fd(sender)
-
-    def leave_next_to_the_system(_number: int, _frame: FrameType | None) -> None:
-        for number in _STOPPING:
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in _STOPPING:
-        signal.signal(number, leave_next_to_the_system)
-    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
-    return receiver
+        supervisor.stop(GRACE_SECONDS)

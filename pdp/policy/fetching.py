@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -71,7 +72,8 @@ class URLSource:
         """Keep a good bundle on the disk, for a start while the URL is silent."""
         if delivery == self._kept:
             return
-        partial = self._kept_at.with_name(f".{self._kept_at.name}.partial")
+        # Several workers may keep theirs at the same time.
+        partial = self._kept_at.with_name(f".{self._kept_at.name}.{os.getpid()}.partial")
         try:
             partial.write_bytes(pack(delivery.files, delivery.signature))
             partial.replace(self._kept_at)

@@ -21,13 +21,13 @@ from pdp.telemetry.transport import open_sender
 _SERVICE = "pdp"
 
 
-def build_telemetry(settings: TelemetrySettings, *, digest_key: bytes = b"") -> Telemetry:
+def build_telemetry(settings: TelemetrySettings, *, digest_key: bytes = b"", worker: int = 0) -> Telemetry:
     """Build telemetry with threads of its own; call it in each process, after forking.
 
-    `digest_key` keys the digests of what must not be guessed; without a key they are left out. Raise
-    `ConfigurationError` for certificates that cannot be used.
+    `digest_key` keys the digests of what must not be guessed; without a key they are left out. `worker` tells one
+    of several processes from the others. Raise `ConfigurationError` for certificates that cannot be used.
     """
-    parts = _Parts(settings, digest_key)
+    parts = _Parts(settings, digest_key, worker)
     return Telemetry(
         spans=parts.spans(),
         records=parts.records(),
@@ -40,10 +40,10 @@ def build_telemetry(settings: TelemetrySettings, *, digest_key: bytes = b"") -> 
 class _Parts:
     """What telemetry is made of, on some settings."""
 
-    def __init__(self, settings: TelemetrySettings, digest_key: bytes) -> None:
+    def __init__(self, settings: TelemetrySettings, digest_key: bytes, worker: int) -> None:
         self._settings = settings
         self._digest_key = digest_key
-        self._resource = _resource()
+        self._resource = _resource(worker)
         self._source = wire.source(self._resource.attributes, names.SCOPE, __version__)
         self.closing: list[Closing] = []
         self.metrics = (
@@ -92,11 +92,15 @@ class _Parts:
         return pipeline.put
 
 
-def _resource() -> Resource:
+def _resource(worker: int) -> Resource:
     ours = {
         "service.name": _SERVICE,
         "service.version": __version__,
         "service.instance.id": str(uuid.uuid4()),
     }
     # What the operator set in OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES wins.
-    return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
+    chosen = dict(OTELResourceDetector().detect().attributes)
+    if worker and "service.instance.id" in chosen:
+        # INVARIANT: no two processes have the same, or receivers would take their counters for one.
+        chosen["service.instance.id"] = f"{chosen['service.instance.id']}/{worker}"
+    return Resource.create({**ours, **({names.WORKER: worker} if worker else {}), **chosen})

@@ -85,6 +85,7 @@ class Metrics:
         self._counts = _no_counts()
         self._before: dict[str, Mapping[str, int]] = {}
         self._bundle_version = ""
+        self._look_at_bundle: Callable[[], str] | None = None
         self._count_sessions: CountSessions | None = None
         self._look_at_record: Callable[[], RecordStanding] | None = None
         self._flows: list[tuple[str, Callable[[], Flow]]] = []
@@ -134,6 +135,11 @@ class Metrics:
         """Report sessions by state, as `count` returns them whenever metrics are collected."""
         self._count_sessions = count
 
+    def watch_bundle(self, look: Callable[[], str]) -> None:
+        """Report the bundle in force, whose version `look` returns, rather than the one that was activated here."""
+        self._look_at_bundle = look
+        self._bundle_version = look()
+
     def watch_record(self, look: Callable[[], RecordStanding]) -> None:
         """Report how the record stands, as `look` returns it whenever metrics are collected."""
         self._look_at_record = look
@@ -151,6 +157,9 @@ class Metrics:
             self._forget()
         found: dict[str, Counts] = {**counts, **_of_rows(rows), **self._of_flows(), **self._of_record()}
         found[names.SESSIONS.name] = self._sessions()
+        if self._look_at_bundle is not None:
+            # While it is not known, say at the very end, it is the one that was known last.
+            self._bundle_version = self._look_at_bundle() or self._bundle_version
         found[names.BUNDLE.name] = {(self._bundle_version,): 1} if self._bundle_version else {}
         since = self._started
         metrics = [

@@ -57,6 +57,9 @@ DEFINITION_DIGEST = "pdp.tool.definition_digest"
 ARGUMENTS_DIGEST = "pdp.arguments.digest"
 DETAIL = "pdp.detail"
 
+# An attribute of the resource: which of several workers
+WORKER = "pdp.worker"
+
 # Labels that only metrics have; the others share their name with an attribute above
 POLICY = "pdp.policy"
 STATE = "pdp.session.state"

@@ -105,6 +105,14 @@ class Telemetry:
         if self._metrics is not None:
             self._metrics.watch_sessions(count)
 
+    def watch_bundle(self, look: Callable[[], str]) -> None:
+        """Report the bundle in force, as `look` returns its version whenever metrics are collected. Call it once.
+
+        Without it, the bundle is the one that this process has activated last.
+        """
+        if self._metrics is not None:
+            self._metrics.watch_bundle(look)
+
     def watch_record(self, look: Callable[[], RecordStanding]) -> None:
         """Report how the record stands, as `look` returns it whenever metrics are collected. Call it once."""
         if self._metrics is not None:

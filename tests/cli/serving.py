@@ -65,9 +65,10 @@ def clean_environment() -> dict[str, str]:
 
 
 def start_server(folder: Path, *flags: str) -> Server:
-    """Start `pdp serve` in a folder and wait until it listens."""
+    """Start `pdp serve` in a folder, as one process, and wait until it listens."""
+    alone = ("--server-address", "127.0.0.1:0", "--server-workers", "1")
     process = subprocess.Popen(
-        [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0", *flags],
+        [sys.executable, "-m", "pdp.cli", "serve", *alone, *flags],
         cwd=folder,
         env=clean_environment(),
         stdout=subprocess.PIPE,

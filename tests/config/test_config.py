@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from pdp import config
-from pdp.config import Settings, describe, environment_name, flag_name, load
+from pdp.config import Settings, describe, dump, environment_name, flag_name, load, restore
 from pdp.errors import ConfigurationError
 from pdp.limits import Limits
 
@@ -370,3 +370,36 @@ def test_folders_follow_from_the_data_folder() -> None:
 
     assert (Path("d/record"), Path("r")) == (plain.record_folder, apart.record_folder)
     assert Path("d/tokens") == plain.tokens_folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"sessions.store": "memory"}, "`sessions.store: memory`, not `3`: workers share no memory"),
+        ({"server.address": "unix:a"}, "on a Unix socket, not `3`: workers can share a port alone"),
+    ],
+)
+def test_several_workers_need_what_they_can_share(flags: dict[str, str], expected: str) -> None:
+    """Several workers with a store in memory or on a Unix socket are refused; one is not, nor is none stated."""
+    assert [expected] == [
+        line.partition(" must be `1` ")[2].removeprefix("with ")
+        for line in problems(flags={**flags, "server.workers": "3"})
+    ]
+    assert [0, 1] == [
+        load(environ={}, flags={**flags, **more}).server.workers for more in ({}, {"server.workers": "1"})
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_dump_is_restored(name: str) -> None:
+    """A worker has the settings of its parent, each of them."""
+    settings = load(
+        environ={},
+        flags={
+            name: written(another_value(name)),
+            **{n: written(v) for n, v in COMPANIONS.get(name, {}).items()},
+            **(TLS if name in TLS else {}),
+        },
+    )
+
+    assert settings == restore(dump(settings))

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ class ServerProcess:
     Several may share one folder, and one may be started after the other on it. What it logs goes to `log`, for people.
     """
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, /, **settings: str) -> None:
         self._data = folder / "data"
         self.log = folder / "server.log"
         flags = {
@@ -35,11 +36,14 @@ class ServerProcess:
             "policies-folder": str(folder / "policies"),
             "policies-watch": "false",
             "server-address": "127.0.0.1:0",
+            "server-workers": "1",
             **{name.replace("_", "-"): value for name, value in settings.items()},
         }
         command = [sys.executable, "-m", "pdp.cli", "serve", *(f"--{name}={value}" for name, value in flags.items())]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=_environment())
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, env=_environment() | dict(environment or {})
+            )
         try:
             self.address = self._listening()
         except BaseException:
@@ -53,6 +57,18 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill()
+
+    @classmethod
+    def refused(cls, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run the command of a server that cannot start, to its end."""
+        return subprocess.run(
+            _command(folder, settings),
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
 
     @property
     def record_folder(self) -> Path:
@@ -72,6 +88,19 @@ class ServerProcess:
     def token(self, role: Role) -> str:
         """Return the token of a role's caller."""
         return (self._data / "tokens" / f"{role.value}.token").read_text(encoding="ascii").strip()
+
+    @property
+    def pid(self) -> int:
+        """Return the id of the process: the server's, or that of the parent of its workers."""
+        return self._process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end of the process, and return its exit code."""
+        return self._wait()
 
     def kill(self) -> None:
         """End the process at once, without a chance to tidy up; twice is harmless."""
@@ -122,6 +151,18 @@ class Callers:
     ) -> None:
         for client in (self.pep, self.approver, self.admin):
             client.close()
+
+
+def _command(folder: Path, settings: Mapping[str, str]) -> list[str]:
+    flags = {
+        "data-dir": str(folder / "data"),
+        "policies-folder": str(folder / "policies"),
+        "policies-watch": "false",
+        "server-address": "127.0.0.1:0",
+        "server-workers": "1",
+        **{name.replace("_", "-"): value for name, value in settings.items()},
+    }
+    return [sys.executable, "-m", "pdp.cli", "serve", *(f"--{name}={value}" for name, value in flags.items())]
 
 
 def _environment() -> dict[str, str]:

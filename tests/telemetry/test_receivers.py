@@ -149,7 +149,7 @@ def test_everything_costs_at_most_forty_microseconds(monkeypatch: pytest.MonkeyP
 @contextmanager
 def _target(folder: Path, kind: str, endpoint: str) -> Iterator[Target]:
     data = folder / kind
-    command = [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0", "--server-workers", "1"]
     command += ["--data-dir", str(data), "--policies-folder", str(folder / "policies")]
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}
     with subprocess.Popen(

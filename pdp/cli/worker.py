@@ -1,0 +1,54 @@
+"""One worker of `pdp serve`, as its supervisor starts it: `python -m pdp.cli.worker DESCRIPTOR`, the job on stdin."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+
+from pdp.cli.root import ERROR, error_lines
+from pdp.cli.serve import log_to_stderr, obey
+from pdp.cli.signals import STOPPING, receive_signals
+from pdp.workers.cores import pin
+from pdp.workers.process import Job, Report
+
+
+def main() -> None:
+    """Do the job that stands on standard input, report to the descriptor, and serve until told to stop."""
+    report = int(sys.argv[1])
+    with os.fdopen(0, "rb", buffering=0, closefd=False) as told:
+        job = Job.read(told.readline())
+    # Before there are threads: those that come later run where this one does.
+    pin(job.core)
+    log_to_stderr(f"worker {job.number} ")
+    received, sender = receive_signals()
+    threading.Thread(target=_listen, args=(sender,), name="pdp-supervisor", daemon=True).start()
+    try:
+        from pdp.app import build  # noqa: PLC0415 - brings gRPC, in this process alone
+
+        app = build(job.settings, worker=job.number)
+        app.start()
+    except Exception as error:  # noqa: BLE001 - the supervisor tells whatever went wrong, once for all workers
+        if os.environ.get("PDP_DEBUG") == "1":
+            traceback.print_exc()
+        os.write(report, Report(problems=tuple(error_lines(error))).written())
+        sys.exit(ERROR)
+    os.write(report, Report().written())
+    obey(app, received)
+
+
+def _listen(sender: int) -> None:
+    """Take signals from the supervisor as if they had been received; its end is one to stop, at once after another."""
+    stopping = False
+    while word := os.read(0, 1):
+        stopping = stopping or ord(word) in STOPPING
+        os.write(sender, word)
+    if stopping:
+        os._exit(ERROR)  # the supervisor got a second signal
+    os.write(sender, bytes([signal.SIGTERM]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The one port of all workers, taken before there are any, so that it is theirs alone and stays the same."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from pdp.errors import ConfigurationError
+
+# A name may stand for addresses of a kind that this machine does not have.
+_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class SharedPort:
+    """Holds `host:port` (port 0: any free one) for workers of the same user, who listen there with `SO_REUSEPORT`.
+
+    The sockets here never listen, so no connection comes to them. Raise `ConfigurationError` when somebody else
+    listens there: a second server on a shared port would take half of the calls without a word.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._held: list[socket.socket] = []
+        try:
+            self._hold()
+        except OSError:
+            self.close()
+            raise ConfigurationError(f"cannot listen on `{address}`: is it in use, or not allowed?") from None
+
+    @property
+    def address(self) -> str:
+        """Return the address with the port that was chosen."""
+        return f"{self._host}:{self._port}"
+
+    def close(self) -> None:
+        """Let the port go. Twice is harmless."""
+        for held in self._held:
+            held.close()
+
+    def _hold(self) -> None:
+        host, missing = self._host.strip("[]"), OSError(errno.EADDRNOTAVAIL, "no address")
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, place in dict.fromkeys((family, place) for family, _, _, _, place in found):
+            try:
+                self._held.append(_bound(family, (place[0], self._port, *place[2:])))
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
+                missing = error
+            else:
+                self._port = self._held[-1].getsockname()[1]
+        if not self._held:
+            raise missing
+
+
+def _bound(family: int, place: tuple[object, ...]) -> socket.socket:
+    try:
+        return _tried(family, place, reuse=False)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        # What is left of connections of a server before this one is no reason to wait for a minute.
+        return _tried(family, place, reuse=True)
+
+
+def _tried(family: int, place: tuple[object, ...], *, reuse: bool) -> socket.socket:
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
+        made.bind(place)
+        # INVARIANT: shared only after it was bound alone, so that a port which others share is not joined.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except BaseException:
+        made.close()
+        raise
+    return made

@@ -1,0 +1,198 @@
+"""Keeps the workers running: starts them, replaces one that has ended, and ends them all together.
+
+One thread and no locks: all that happens is that a descriptor can be read, or that a moment has come.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+from pdp.errors import ConfigurationError, PDPError
+from pdp.workers.port import SharedPort
+from pdp.workers.process import WorkerProcess
+
+_LOG = logging.getLogger("pdp")
+
+
+class WorkersFailedError(PDPError):
+    """A worker ends again and again soon after its start: mend what it says, and start the server anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How a worker is replaced that has ended; times in seconds.
+
+    After `steady` of serving it is replaced at once, as after its first early end. After the next one there is a pause
+    of `first`, which doubles each time up to `longest`; after `deaths` early ends in a row there is no other.
+    At the end it has `closing` beyond the grace of its calls: telemetry sends what waits, and the record is synced.
+    """
+
+    steady: float = 10.0
+    first: float = 0.5
+    longest: float = 8.0
+    deaths: int = 6
+    closing: float = 15.0
+
+    def pause(self, deaths: int) -> float:
+        """Return how long to wait after so many early ends in a row."""
+        return min(self.first * 2 ** (deaths - 2), self.longest) if deaths > 1 else 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Place:
+    """The place of one worker: who has it, since when it serves, and what became of those before."""
+
+    number: int
+    worker: WorkerProcess | None = None
+    serves_since: float | None = None
+    problem: str = ""
+    deaths: int = 0
+    next_at: float = 0.0
+
+
+class Supervisor:
+    """Runs `count` workers on a shared port until it is stopped. For one thread.
+
+    `spawn` starts the worker of a number, counted from 1. `until`, in the methods, is a descriptor, of a pipe of
+    signals say: whatever goes on is left off when it can be read.
+    """
+
+    def __init__(
+        self,
+        spawn: Callable[[int], WorkerProcess],
+        *,
+        count: int,
+        port: SharedPort,
+        patience: Patience | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spawn = spawn
+        self._port = port
+        self._patience = patience or Patience()
+        self._monotonic = monotonic
+        self._places = [_Place(number=number) for number in range(1, count + 1)]
+        self._selector = selectors.DefaultSelector()
+
+    @property
+    def address(self) -> str:
+        """Return the address to connect to, with the port that was chosen."""
+        return self._port.address
+
+    def start(self, *, until: int) -> bool:
+        """Start all workers, and say whether they serve; False when it was left off.
+
+        The first starts alone: what is done once, to the store and with the bundle, is done when the others come.
+        Raise `ConfigurationError` with what is wrong when one of them cannot start.
+        """
+        try:
+            with self._watched(until):
+                return self._start(self._places[:1], until) and self._start(self._places[1:], until)
+        except BaseException:
+            self.stop(0.0)
+            raise
+
+    def tend(self, *, until: int) -> None:
+        """Replace workers that end. Raise `WorkersFailedError` when one ends again and again."""
+        with self._watched(until):
+            over = False
+            while not over:
+                ended, over = self._wait(self._until_next(), until)
+                for place in ended:
+                    self._mourn(place)
+                now = self._monotonic()
+                for place in self._places:
+                    if place.worker is None and place.next_at <= now and not over:
+                        self._fill(place)
+
+    def reload_callers(self) -> None:
+        """Have every worker read again who may call."""
+        self._signal(signal.SIGHUP)
+
+    def stop(self, grace: float) -> None:
+        """Have every worker take no new calls, finish the others within `grace` seconds, and end."""
+        self._signal(signal.SIGTERM)
+        end = self._monotonic() + grace + self._patience.closing
+        while self._selector.get_map() and (left := end - self._monotonic()) > 0:
+            self._wait(left)
+        for place in self._places:
+            if place.worker is not None:
+                _LOG.error("worker %d does not end in time and is killed", place.number)
+                place.worker.kill()
+                self._bury(place, place.worker)
+        self._selector.close()
+        self._port.close()
+
+    def _start(self, places: list[_Place], until: int) -> bool:
+        for place in places:
+            self._fill(place)
+        over = False
+        while not over and any(place.serves_since is None for place in places):
+            ended, over = self._wait(None, until)
+            for place in ended:
+                raise ConfigurationError(place.problem)
+        return not over
+
+    def _fill(self, place: _Place) -> None:
+        place.worker, place.problem = self._spawn(place.number), ""
+        self._selector.register(place.worker, selectors.EVENT_READ, place)
+
+    def _wait(self, seconds: float | None, until: int | None = None) -> tuple[list[_Place], bool]:
+        """Wait for what happens next; return the places whose workers ended, and whether `until` can be read."""
+        happened = [key for key, _ in self._selector.select(seconds)]
+        heard = [(key.data, cast("WorkerProcess", key.fileobj)) for key in happened if key.fd != until]
+        ended = [place for place, worker in heard if self._hear(place, worker)]
+        return ended, any(key.fd == until for key in happened)
+
+    def _until_next(self) -> float | None:
+        moments = [place.next_at for place in self._places if place.worker is None]
+        return max(0.0, min(moments) - self._monotonic()) if moments else None
+
+    def _hear(self, place: _Place, worker: WorkerProcess) -> bool:
+        """Hear what a worker reports; say whether it has ended."""
+        report = worker.hear()
+        if report is None:
+            self._bury(place, worker)
+            return True
+        place.problem = "\n".join(report.problems)
+        if not place.problem:
+            place.serves_since = self._monotonic()
+            _LOG.info("worker %d (process %d) serves", place.number, worker.pid)
+        return False
+
+    def _bury(self, place: _Place, worker: WorkerProcess) -> None:
+        self._selector.unregister(worker)
+        place.worker, how = None, worker.bury()
+        place.problem = place.problem or f"worker {place.number} ended with {how}"
+
+    def _mourn(self, place: _Place) -> None:
+        """Decide when there will be another worker in this place."""
+        now, since = self._monotonic(), place.serves_since
+        early = since is None or now - since < self._patience.steady
+        place.serves_since, place.deaths = None, place.deaths + 1 if early else 0
+        if place.deaths >= self._patience.deaths:
+            raise WorkersFailedError(
+                f"worker {place.number} ended {place.deaths} times soon after its start\n{place.problem}"
+            )
+        pause = self._patience.pause(place.deaths)
+        place.next_at = now + pause
+        _LOG.error("%s; another one starts in %g s", place.problem.replace("\n", "; "), pause)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for place in self._places:
+            if place.worker is not None:
+                place.worker.send(number)
+
+    @contextmanager
+    def _watched(self, until: int) -> Iterator[None]:
+        self._selector.register(until, selectors.EVENT_READ)
+        try:
+            yield
+        finally:
+            self._selector.unregister(until)

@@ -1,0 +1,182 @@
+"""The supervisor over real processes that do almost nothing: who is started when, replaced, told and given up."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pdp.errors import ConfigurationError
+from pdp.workers.port import SharedPort
+from pdp.workers.process import WorkerProcess
+from pdp.workers.supervisor import Patience, Supervisor, WorkersFailedError
+
+# What the scripts below are made of. `round` counts, from 0, who has the place of a worker one after the other.
+WORKER = """
+import os, sys
+number, report = int(sys.stdin.buffer.raw.readline()), int(sys.argv[-1])
+round = sum(name.startswith(f"{number}-") for name in os.listdir())
+def mark(name):
+    open(name, "x").close()
+def serve():
+    mark(f"{number}-{round}")
+    os.write(report, b"[]\\n")
+def fail(*problems):
+    os.write(report, str(list(problems)).replace("'", '"').encode() + b"\\n")
+    sys.exit(2)
+def told():
+    return ord(os.read(0, 1) or b"\\0")
+def end_test():
+    with open("end", "w") as end:
+        end.write("!")
+"""
+AT_ONCE = Patience(first=0.0, longest=0.0, deaths=3)
+
+Supervise = Callable[..., Supervisor]
+
+
+@pytest.fixture
+def end(tmp_path: Path) -> Iterator[int]:
+    """Return a descriptor that can be read when a script has called `end_test`."""
+    os.mkfifo(tmp_path / "end")
+    descriptor = os.open(tmp_path / "end", os.O_RDONLY | os.O_NONBLOCK)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Supervise]:
+    """Return what makes a supervisor of workers that run a script, all in one folder."""
+    made: list[Supervisor] = []
+
+    def make(script: str, *, count: int = 2, patience: Patience = AT_ONCE) -> Supervisor:
+        command = [sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r})\n{WORKER}\n{script}"]
+        supervisor = Supervisor(
+            lambda number: WorkerProcess(command, f"{number}\n".encode()),
+            count=count,
+            port=SharedPort("127.0.0.1:0"),
+            patience=patience,
+        )
+        made.append(supervisor)
+        return supervisor
+
+    yield make
+    for supervisor in made:
+        supervisor.stop(0.0)
+
+
+def marks(folder: Path) -> list[str]:
+    """Return the names of the files that workers have left."""
+    return sorted(path.name for path in folder.iterdir() if path.name != "end")
+
+
+def test_the_first_starts_alone(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """What the first worker does before it serves is done when the others are started."""
+    script = """
+if number == 1:
+    serve()
+elif os.path.exists("1-0"):
+    serve()
+else:
+    fail("too early")
+told()
+"""
+
+    assert supervise(script, count=3).start(until=end)
+    assert ["1-0", "2-0", "3-0"] == marks(tmp_path)
+
+
+def test_what_is_wrong_at_the_start_is_told(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """A worker that cannot start ends the start with its own words, and no other one is started."""
+    supervisor = supervise('mark(str(number)); fail("one thing", "and another")')
+
+    with pytest.raises(ConfigurationError, match=r"^one thing\nand another$"):
+        supervisor.start(until=end)
+
+    assert ["1"] == marks(tmp_path)
+
+
+def test_a_silent_end_at_the_start_is_told(supervise: Supervise, end: int) -> None:
+    """A worker that ends without a word is told with how it ended."""
+    with pytest.raises(ConfigurationError, match=r"^worker 1 ended with signal `SIGKILL`$"):
+        supervise("os.kill(os.getpid(), 9)").start(until=end)
+
+
+def test_a_start_is_left_off(supervise: Supervise, end: int) -> None:
+    """A signal is heard although the first worker does not serve yet."""
+    assert not supervise("end_test(); told()").start(until=end)
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(0)", "os.kill(os.getpid(), 9)", 'fail("wrong")'])
+def test_a_worker_is_replaced(supervise: Supervise, end: int, tmp_path: Path, ending: str) -> None:
+    """Whoever ends, in whichever way, has another one in its place, and the others stay."""
+    supervisor = supervise(f"""
+serve()
+if number == 2 and round < 2:
+    {ending}
+elif number == 2:
+    end_test()
+told()
+""")
+
+    supervisor.start(until=end)
+    supervisor.tend(until=end)
+
+    assert ["1-0", "2-0", "2-1", "2-2"] == marks(tmp_path)
+
+
+def test_a_worker_that_never_stays_ends_all(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """After three early ends in a row there is no fourth worker, and the last one's words are told."""
+    supervisor = supervise(
+        'if round:\n  mark(f"{number}-{round}"); fail("the disk is full")\nserve()\nnumber == 2 or told()'
+    )
+    supervisor.start(until=end)
+
+    with pytest.raises(WorkersFailedError, match=r"^worker 2 ended 3 times soon after its start\nthe disk is full$"):
+        supervisor.tend(until=end)
+
+    assert ["1-0", "2-0", "2-1", "2-2"] == marks(tmp_path)
+
+
+def test_one_that_has_served_for_long_is_not_counted(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """Ends after a steady service are no reason to give up, however many there are."""
+    supervisor = supervise(
+        "serve()\nround == 5 and end_test()\nround < 5 or told()", count=1, patience=Patience(steady=0.0, deaths=1)
+    )
+    supervisor.start(until=end)
+
+    supervisor.tend(until=end)
+
+    assert [f"1-{round_}" for round_ in range(6)] == marks(tmp_path)
+
+
+def test_all_are_told(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """Every worker hears that callers are to be read again, and then that it is to stop."""
+    supervisor = supervise('serve()\nmark(f"told {number} {told()} {told()}")')
+    supervisor.start(until=end)
+
+    supervisor.reload_callers()
+    supervisor.stop(60.0)
+
+    assert ["1-0", "2-0", "told 1 1 15", "told 2 1 15"] == marks(tmp_path)
+
+
+def test_who_does_not_stop_is_killed(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """A worker that does not end in time is ended."""
+    supervisor = supervise("serve()\nwhile told(): pass\nos.read(report, 1)", patience=Patience(closing=0.0))
+    supervisor.start(until=end)
+
+    supervisor.stop(0.0)
+
+    assert ["1-0", "2-0"] == marks(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("deaths", "expected"), [(0, 0.0), (1, 0.0), (2, 0.5), (3, 1.0), (4, 2.0), (5, 4.0), (6, 8.0), (7, 8.0)]
+)
+def test_pauses_double_up_to_a_bound(deaths: int, expected: float) -> None:
+    """The first end costs no pause; then the pauses double and do not grow beyond the longest."""
+    assert expected == Patience().pause(deaths)
