@@ -144,11 +144,9 @@ class Pipeline(Generic[T]):
             self._count(self._processed, "", count)
             self._count(self._exported, problem, count - rejected)
             self._count(self._exported, REJECTED, rejected)
-            if self._stopping:
-                # Whoever ends does not wait for a receiver that does not take anything.
-                self._given_up = bool(problem)
-            else:
-                self._trouble.say(problem or (REJECTED if rejected else ""))
+            # Whoever ends does not wait for a receiver that does not take anything.
+            self._given_up = self._stopping and bool(problem)
+            self._trouble.say(problem or (REJECTED if rejected else ""))
 
     def _request(self, count: int) -> bytes:
         parts = []

@@ -57,5 +57,4 @@ class MetricReporter:
         if self._sender is not None:
             # Once a minute: the SDK's encoder is good enough.
             sent = self._sender.send(encode_metrics(collected).SerializeToString())
-            if not self._stopping.is_set():
-                self._trouble.say(sent.problem or (REJECTED if sent.rejected else ""))
+            self._trouble.say(sent.problem or (REJECTED if sent.rejected else ""))

@@ -211,3 +211,14 @@ def test_a_receiver_that_is_away_is_mentioned_once(caplog: pytest.LogCaptureFixt
         wait_until(lambda: len(receiver.arrived) > 1)
 
     assert ["spans are not sent: UNAVAILABLE", "spans are sent again"] == caplog.messages
+
+
+def test_what_the_end_loses_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+    """A process that ends before the first attempt is over does not go without a word."""
+    receiver = Receiver()
+    receiver.problems = ["UNAVAILABLE"]
+
+    with caplog.at_level(logging.WARNING, "pdp.telemetry"), _pipeline(receiver) as pipeline:
+        pipeline.put("one")
+
+    assert ["spans are not sent: UNAVAILABLE"] == caplog.messages
