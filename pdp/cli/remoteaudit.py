@@ -6,9 +6,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import click
+
 from pdp.audit.rows import time_of
 from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Selector, State, Touch, Window
-from pdp.client import Client
+from pdp.client import Client, OverloadedError, UnavailableError
 from pdp.v1 import audit_pb2, decision_pb2
 
 _PAGE = 1000
@@ -29,6 +31,7 @@ class ServerSource:
         self._client = client
         self._since = 0
         self._seen: set[Mark] = set()
+        self._answered = self._away = False
 
     def show(self, decision_id: str) -> Found:
         """Return the record of a decision."""
@@ -71,9 +74,18 @@ class ServerSource:
         return []
 
     def poll(self) -> list[Found]:
-        """Return what was recorded since."""
+        """Return what was recorded since; nothing while a server that has answered before is away."""
         since = (self._since - _OVERLAP_MICROSECONDS) / 1e6
-        found = list(self.records(Filter(window=Window(since_at=since))))
+        try:
+            found = list(self.records(Filter(window=Window(since_at=since))))
+        except (UnavailableError, OverloadedError) as error:
+            if not self._answered:
+                raise
+            if not self._away:
+                click.echo(f"the server is away, what it records meanwhile will follow: {error}", err=True)
+            self._away = True
+            return []
+        self._answered, self._away = True, False
         new = [one for one in found if one.mark not in self._seen]
         self._since = max((one.mark.at for one in found), default=self._since)
         self._seen = {one.mark for one in found}

@@ -6,7 +6,8 @@ import json
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,10 @@ import pytest
 from click.testing import Result
 
 from pdp.cli.auditview import tail_line
+from pdp.cli.remoteaudit import ServerSource
+from pdp.client import Client, UnavailableError
 from pdp.testing.waiting import wait_until
-from tests.cli.serving import Server, clean_environment
+from tests.cli.serving import Server, clean_environment, start_server, stop_server, write_bundle
 
 Run = Callable[..., Result]
 
@@ -232,6 +235,46 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(
 
     assert case.allowed == json.loads(done.stdout)["id"]
     assert "--index FILE keeps it" in done.stderr
+
+
+@contextmanager
+def _served(folder: Path, *flags: str) -> Iterator[Server]:
+    server = start_server(folder, *flags)
+    try:
+        yield server
+    finally:
+        stop_server(server)
+
+
+def test_following_a_server_survives_its_restart(
+    tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the server is away nothing comes, said once; what it records afterwards follows, each record once."""
+    folder = tmp_path_factory.mktemp("restart")
+    write_bundle(folder / "policies")
+    tokens = folder / ".pdp" / "tokens"
+    with ExitStack() as opened:
+        with _served(folder) as server:
+            client = opened.enter_context(Client(server.address, token_file=tokens / "auditor.token"))
+            pep = opened.enter_context(Client(server.address, token_file=tokens / "pep.token"))
+            source = ServerSource(client)
+            source.start()
+            seen = source.poll()
+        away = [source.poll(), source.poll()]
+        opened.enter_context(_served(folder, "--server-address", server.address))
+
+        def came() -> bool:
+            # The client waits a while before it connects again.
+            with suppress(UnavailableError):
+                pep.request_session(user="alice", agent="coder", purpose="x", tools=["files/*"])
+            seen.extend(source.poll())
+            return any(one.record()["kind"] == "session.requested" for one in seen)
+
+        wait_until(came)
+
+    assert away == [[], []]
+    assert 1 == capsys.readouterr().err.count("the server is away")
+    assert len(seen) == len({one.mark for one in seen})
 
 
 def test_apply_asks_first(ask: Run, case: Case) -> None:
