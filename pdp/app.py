@@ -135,13 +135,13 @@ class App:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
         from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
         from pdp.identity import authenticator_of, tls_files_of  # noqa: PLC0415 - see above
-        from pdp.server.callers import CALLERS_FILE, KnownCallers  # noqa: PLC0415 - see above
+        from pdp.server.callers import KnownCallers  # noqa: PLC0415 - see above
         from pdp.server.listener import Listener  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
         from pdp.sourcing import sourcing_of, trust_of  # noqa: PLC0415 - see above
         from pdp.telemetry import TelemetrySettings, build_telemetry  # noqa: PLC0415 - see above
 
-        data, key = Path(settings.data_dir), record_key(Path(settings.data_dir))
+        key = record_key(Path(settings.data_dir))
         time = clock or SystemClock()
         self._opened = ExitStack()
         try:
@@ -174,7 +174,7 @@ class App:
             telemetry.watch_bundle(self.embedded.keeper.running_version)
             follower = BundleFollower(self.embedded.keeper, sourcing.place)
             follower.began()
-            self._callers = KnownCallers(data / CALLERS_FILE)
+            self._callers = KnownCallers(settings.callers_file)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
             auditor = Auditor(settings.record_folder, index_file=settings.record_index, most_bytes=SERVER_BYTES)

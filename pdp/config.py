@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pdp.errors import BundleError, ConfigurationError
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.yamltext import Section, load_section, unknown
+from pdp.server.callers import CALLERS_FILE
 
 DEFAULT_FILE = "pdp.yaml"
 SIGNING_KEY_FILE = "record-signing.pem"
@@ -65,6 +66,7 @@ class ServerSettings:
         0, "processes that share the port; 0: one for each core, and one alone with a store in memory or a Unix socket"
     )
     threads: int = _setting(4, "threads of each worker that answer calls", minimum=1)
+    callers: str = _setting("", "the file of who may call; empty means `callers.yaml` in `data_dir`")
     tls_certificate: str = _setting("", "PEM file of the server's certificate chain")
     tls_key: str = _setting("", "PEM file of the certificate's private key")
     tls_client_roots: str = _setting(
@@ -170,6 +172,11 @@ class Settings:
     def sessions_file(self) -> Path:
         """Return the file of the session store."""
         return Path(self.data_dir) / "sessions.sqlite"
+
+    @property
+    def callers_file(self) -> Path:
+        """Return the file of who may call."""
+        return Path(self.server.callers) if self.server.callers else Path(self.data_dir) / CALLERS_FILE
 
     @property
     def tokens_folder(self) -> Path:

@@ -49,7 +49,7 @@ def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> It
     with Client(
         server,
         token_file=connection.token_file or (None if connection.tls_certificate else _token_of(role, settings)),
-        tls=True if connection.tls_roots == "system" else connection.tls_roots or False,
+        tls=trusted(connection),
         tls_certificate=connection.tls_certificate,
         tls_key=connection.tls_key,
     ) as client:
@@ -57,10 +57,15 @@ def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> It
             yield client
         except PDPClientError as error:
             # Of the same class, for whoever does something about it.
-            raise type(error)(_explained(str(error), server), error.code) from error
+            raise type(error)(explained(str(error), server), error.code) from error
 
 
-def _explained(problem: str, server: str) -> str:
+def trusted(connection: ConnectionOptions) -> bool | str:
+    """Return which root certificates a connection trusts, as the client takes it."""
+    return True if connection.tls_roots == "system" else connection.tls_roots or False
+
+
+def explained(problem: str, server: str) -> str:
     """Return the problem; in our words when no connection came about, for which gRPC has no status of its own."""
     if "failed to connect" not in problem:
         return problem

@@ -10,7 +10,7 @@ from pdp.cli.options import with_settings
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
 from pdp.record.keys import write_keys
-from pdp.server.callers import CALLERS_FILE, init_callers
+from pdp.server.callers import init_callers
 
 
 @click.command(epilog="Example:  pdp init --data-dir /var/lib/pdp")
@@ -34,6 +34,7 @@ def prepare(settings: Settings) -> tuple[Path, ...]:
         raise ConfigurationError(f"`data_dir` must be a folder, and `{folder}` is none")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     written: list[Path] = []
-    if not (folder / CALLERS_FILE).exists():
+    # Callers that somebody else writes down are not made up here.
+    if not settings.server.callers and not settings.callers_file.exists():
         written += [init_callers(folder), settings.tokens_folder]
     return (*written, *write_keys(folder))

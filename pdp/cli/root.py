@@ -42,8 +42,10 @@ COMMANDS: Mapping[str, Place] = {
     "audit": Place("pdp.cli.audit", "Ask the record what was decided, and whether it is as it was written."),
     "top": Place("pdp.cli.top", "Watch the decisions as they are made."),
     "telemetry": Place("pdp.cli.telemetry", "Print the dashboard, the alert rules and the names of telemetry."),
+    "health": Place("pdp.cli.health", "Say whether a server serves, for probes."),
     "doctor": Place("pdp.cli.doctor", "Check a deployment, and say what to do."),
     "store": Place("pdp.cli.store", "Back up, restore and check the session store."),
+    "deployment": Place("pdp.cli.deployment", "Print what runs the server elsewhere: container, systemd, Kubernetes."),
     "version": Place("pdp.cli.version", "Print the version."),
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import ConfigurationError
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SigningKey
-from pdp.server.callers import CALLERS_FILE, Callers, KnownCallers
+from pdp.server.callers import Callers, KnownCallers
 
 _OTHERS = stat.S_IRWXO
 _GROUP = stat.S_IRWXG
@@ -66,10 +66,10 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
 def callers(deployment: Deployment) -> Iterator[Finding]:
     """Check that the file of callers can be used, and that each token in the folder of tokens is somebody's."""
     check, settings = "callers", deployment.settings
-    file = Path(settings.data_dir) / CALLERS_FILE
-    if not Path(settings.data_dir).is_dir():
+    file = settings.callers_file
+    if not settings.server.callers and not Path(settings.data_dir).is_dir():
         return
-    if not file.exists():
+    if not settings.server.callers and not file.exists():
         yield warning(check, f"`{file}` does not exist", "`pdp init` or the next `pdp serve` makes callers anew")
         return
     try:
@@ -188,7 +188,7 @@ def _secret_files(deployment: Deployment) -> Iterator[Path]:
 def _owned_files(deployment: Deployment) -> Iterator[tuple[Path, bool]]:
     """Yield files of the data folder and the record, and whether the server writes them."""
     settings, folder = deployment.settings, Path(deployment.settings.data_dir)
-    for path in (folder / CALLERS_FILE, folder / DIGEST_KEY_FILE, settings.record_signing_key, *_tokens(deployment)):
+    for path in (settings.callers_file, folder / DIGEST_KEY_FILE, settings.record_signing_key, *_tokens(deployment)):
         if path.exists():
             yield path, False
     for place, pattern in ((folder, f"{settings.sessions_file.name}*"), (settings.record_folder, "*")):

@@ -19,7 +19,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
 from tests.cli.conftest import Run
-from tests.cli.serving import write_bundle
+from tests.cli.serving import start_server, stop_server, write_bundle
 
 ROLES = ("admin", "approver", "auditor", "author", "pep")
 
@@ -271,3 +271,27 @@ def test_module_is_the_program() -> None:
 
     assert (0, "") == (done.returncode, done.stderr)
     assert done.stdout.startswith("pdp ")
+
+
+def test_callers_that_stand_elsewhere_are_not_made_up(run: Run) -> None:
+    """With a file of callers that somebody else writes, `pdp init` makes no tokens, only the keys."""
+    Path("elsewhere").mkdir()
+
+    done = run("init", env={"PDP_SERVER__CALLERS": "elsewhere/callers.yaml"})
+
+    assert 0 == done.exit_code
+    assert [] == [path.name for path in (*Path(".pdp").glob("tokens"), *Path(".pdp").glob("callers*"))]
+    assert [] == list(Path("elsewhere").iterdir())
+
+
+def test_a_server_knows_callers_that_stand_elsewhere(run: Run, policies: Path) -> None:
+    """The server reads the file of callers that the setting names."""
+    run("init", "--data-dir", "desk")
+
+    server = start_server(policies.parent, "--server-callers", "desk/callers.yaml")
+    token = ("--token-file", "desk/tokens/author.token")
+    done = run("bundle", "list", *token, env={"PDP_ADDRESS": server.address})
+    stop_server(server)
+
+    assert 0 == done.exit_code, done.output
+    assert not Path(".pdp/tokens").exists()

@@ -214,6 +214,18 @@ def test_telemetry_commands_run(project_root: Path, place: Path, environment: di
     assert (0, "") == (done.returncode, done.stderr)
 
 
+def test_deployment_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The commands for whoever runs the server work before there is one, and beside one."""
+    page = project_root / "pdp" / "deployment" / "README.md"
+
+    before = run("\n".join(blocks(page, "sh")), place, environment)
+    with served("pdp serve", place, environment):
+        beside = run("\n".join(blocks(page, "sh served")), place, environment)
+
+    assert (0, 0) == (before.returncode, beside.returncode), before.stderr + beside.stderr
+    assert beside.stdout.startswith("wrote `sessions-backup.sqlite`: ")
+
+
 def test_first_policy_is_valid(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """The policy that the README suggests passes the check."""
     (policy,) = blocks(project_root / "README.md", "cedar")

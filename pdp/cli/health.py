@@ -1,0 +1,40 @@
+"""`pdp health`, for probes."""
+
+from __future__ import annotations
+
+import click
+
+from pdp.cli.connection import explained, trusted
+from pdp.cli.options import ConnectionOptions, connection_options, duration, with_settings
+from pdp.cli.root import NO
+from pdp.client.connection import Connection
+from pdp.client.errors import PDPClientError
+from pdp.client.health import is_serving
+from pdp.config import Settings
+from pdp.model import Role
+
+
+@click.command(epilog="Example:  pdp health --address localhost:50151 --tls-roots /etc/pdp/tls/ca.crt")
+@click.option(
+    "--service", default="", metavar="NAME", help="One service, or `pdp.record`; without it the whole server."
+)
+@click.option("--timeout", type=duration, default="5s", help="How long to wait, such as `5s`.")
+@connection_options(Role.PEP)
+@with_settings("server.address")
+def health(*, settings: Settings, connection: ConnectionOptions, service: str, timeout: float) -> None:
+    """Say whether a server serves, for probes.
+
+    It does with a bundle and a live store, until it is told to stop. No token is needed. Exit code 0: it serves. 1: it
+    does not. 2: nothing answers.
+    """
+    server = connection.address or settings.server.address
+    there = Connection.to(
+        server, tls=trusted(connection), tls_certificate=connection.tls_certificate, tls_key=connection.tls_key
+    )
+    try:
+        serving = is_serving(there, service, timeout=timeout)
+    except PDPClientError as error:
+        raise type(error)(explained(str(error), server), error.code) from error
+    click.echo("serving" if serving else "not serving")
+    if not serving:
+        raise click.exceptions.Exit(NO)

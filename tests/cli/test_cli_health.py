@@ -1,0 +1,69 @@
+"""`pdp health`: what probes are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pdp.testing.waiting import wait_until
+from tests.cli.conftest import Run
+from tests.cli.serving import start_server, stop_server
+from tests.doctor.certificates import write_certificate
+
+
+def test_a_server_that_serves(ask: Run) -> None:
+    """A server with bundle and store serves, and its record is kept; nobody needs a token to hear that."""
+    whole = ask("health", env={"PDP_DATA_DIR": "nowhere"})
+    record = ask("health", "--service", "pdp.record", env={"PDP_DATA_DIR": "nowhere"})
+
+    assert [(0, "serving\n", "")] * 2 == [(done.exit_code, done.stdout, done.stderr) for done in (whole, record)]
+
+
+def test_a_server_that_does_not_serve(run: Run, policies: Path) -> None:
+    """A server whose store was taken away says that it does not serve."""
+    server = start_server(policies.parent)
+    Path(".pdp/sessions.sqlite").rename("elsewhere")
+
+    # The server trusts what it saw for a tenth of a second.
+    wait_until(lambda: run("health", env={"PDP_ADDRESS": server.address}).stdout == "not serving\n")
+    code = run("health", env={"PDP_ADDRESS": server.address}).exit_code
+    stop_server(server)
+
+    assert 1 == code
+
+
+def test_no_server(run: Run) -> None:
+    """Where nothing answers, that is exit code 2, in our words."""
+    done = run("health", "--address", "127.0.0.1:1", "--timeout", "1s")
+
+    assert (
+        2,
+        "error: unavailable: nothing answers at `127.0.0.1:1`; is `pdp serve` running, and is --address right?\n",
+    ) == (
+        done.exit_code,
+        done.stderr,
+    )
+
+
+def test_an_unknown_service(ask: Run) -> None:
+    """A service that the server does not know is a wrong question, not a bad state."""
+    done = ask("health", "--service", "nothing")
+
+    assert (2, True) == (done.exit_code, "not_found" in done.stderr)
+
+
+@pytest.mark.parametrize(("roots", "code"), [("tls.crt", 0), ("other/tls.crt", 2)])
+def test_over_tls(run: Run, policies: Path, roots: str, code: int) -> None:
+    """With TLS the probe trusts the roots that it is given, and no other server."""
+    folder = policies.parent
+    (folder / "other").mkdir()
+    write_certificate(folder / "other")
+    certificate, key = write_certificate(folder)
+    server = start_server(folder, "--server-tls-certificate", str(certificate), "--server-tls-key", str(key))
+
+    port = server.address.rpartition(":")[2]
+    done = run("health", "--address", f"localhost:{port}", "--tls-roots", roots, "--timeout", "20s")
+    stop_server(server)
+
+    assert code == done.exit_code, done.output

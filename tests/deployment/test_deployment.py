@@ -1,0 +1,440 @@
+"""What is shipped to run the server elsewhere: it is well formed, locked down, and its very command lines run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from configparser import RawConfigParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from pdp.cli.root import root
+from pdp.config import load
+from pdp.deployment import container_file, kubernetes_manifests, settings_file, systemd_unit
+from tests.cli.serving import write_bundle
+from tests.doctor.certificates import write_certificate
+
+SANDBOX = Path(__file__).with_name("sandbox.sh")
+USER = 65532
+TLS_NAMES = ("tls.crt", "tls.key")
+
+
+def unit() -> dict[str, list[str]]:
+    """Return the settings of the unit's service: each may be given several times."""
+    settings: dict[str, list[str]] = {}
+    section = systemd_unit().partition("[Service]")[2].partition("\n[")[0]
+    for line in section.splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            settings.setdefault(name, []).append(value)
+    return settings
+
+
+def manifests() -> dict[str, dict[str, Any]]:
+    """Return the manifests by kind."""
+    return {one["kind"]: one for one in yaml.safe_load_all(kubernetes_manifests())}
+
+
+def pod() -> dict[str, Any]:
+    """Return what the manifests say of the pod."""
+    found: dict[str, Any] = manifests()["StatefulSet"]["spec"]["template"]["spec"]
+    return found
+
+
+def container() -> dict[str, Any]:
+    """Return what the manifests say of the only container."""
+    (found,) = pod()["containers"]
+    return dict(found)
+
+
+class Instruction(NamedTuple):
+    """One instruction of the container file."""
+
+    name: str
+    rest: str
+
+
+def instructions() -> list[Instruction]:
+    """Return the instructions of the container file."""
+    lines = [line for line in container_file().splitlines() if line and not line.startswith("#")]
+    return [Instruction(*line.split(" ", 1)) for line in lines]
+
+
+def last(name: str) -> Any:
+    """Return what the last instruction of this name says, as JSON."""
+    return json.loads([one.rest for one in instructions() if one.name == name][-1])
+
+
+def commands() -> dict[str, list[str]]:
+    """Return every command line of ours in the files, without the program."""
+    probes = {name: container()[name]["exec"]["command"][1:] for name in ("startupProbe", "readinessProbe")}
+    return {
+        "container": last("CMD"),
+        "unit": shlex.split(unit()["ExecStart"][0])[1:],
+        "kubernetes": container()["args"],
+        **probes,
+    }
+
+
+# What is printed.
+
+
+@pytest.mark.parametrize(
+    ("what", "content"),
+    [
+        ("container", container_file),
+        ("systemd", systemd_unit),
+        ("kubernetes", kubernetes_manifests),
+        ("settings", settings_file),
+    ],
+)
+def test_the_command_prints_the_file(what: str, content: Callable[[], str]) -> None:
+    """What is printed is the file, to the byte."""
+    done = CliRunner().invoke(root, ["deployment", what], prog_name="pdp")
+
+    assert (0, content()) == (done.exit_code, done.stdout)
+
+
+def test_the_files_are_in_the_package(project_root: Path, tmp_path: Path) -> None:
+    """A package that is built of a checkout holds them."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(project_root / name, source)
+    shutil.copytree(project_root / "pdp", source / "pdp", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run(
+        [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_wheel('..')"],
+        cwd=source,
+        check=True,
+        capture_output=True,
+    )
+
+    (wheel,) = tmp_path.glob("*.whl")
+    listed = subprocess.run([sys.executable, "-m", "zipfile", "-l", wheel], check=True, capture_output=True, text=True)
+    assert {"Containerfile", "pdp.service", "kubernetes.yaml", "pdp.yaml"} <= {
+        Path(line.split()[0]).name for line in listed.stdout.splitlines() if line.startswith("pdp/deployment/")
+    }
+
+
+@pytest.mark.parametrize(("name", "words"), commands().items())
+def test_every_flag_exists(name: str, words: list[str]) -> None:
+    """Each command line in the files is one that the program takes."""
+    done = CliRunner().invoke(root, [*words, "--help"], prog_name="pdp")
+
+    assert 0 == done.exit_code, (name, done.output)
+
+
+@pytest.mark.parametrize(
+    "text", [settings_file(), manifests()["ConfigMap"]["data"]["pdp.yaml"]], ids=["settings", "kubernetes"]
+)
+def test_the_settings_are_valid(text: str, tmp_path: Path) -> None:
+    """Every setting in the files exists, and others reach the server by TLS alone."""
+    file = tmp_path / "pdp.yaml"
+    file.write_text(text, encoding="utf-8")
+
+    settings = load(environ={}, file=file)
+
+    assert "0.0.0.0:50151" == settings.server.address
+    assert settings.server.tls_certificate
+    assert "durable" == settings.record.durability
+
+
+# The container file.
+
+
+def test_the_image_runs_as_nobody() -> None:
+    """The image has a user with a number that is not root's, and its commands need no shell."""
+    names = [one.name for one in instructions()]
+
+    assert f"{USER}:{USER}" == [one.rest for one in instructions() if one.name == "USER"][-1]
+    assert names.index("USER") < names.index("ENTRYPOINT")
+    assert all(isinstance(json.loads(one.rest), list) for one in instructions() if one.name in ("RUN", "CMD"))
+
+
+def test_the_image_is_made_of_what_a_checkout_holds(project_root: Path) -> None:
+    """Everything that is copied is there, and the steps of the first stage are those of a usual installation."""
+    copied = [one.rest.split()[:-1] for one in instructions() if one.name == "COPY" and "--from" not in one.rest]
+
+    assert all((project_root / name).exists() for names in copied for name in names)
+    assert ["/opt/pdp/bin/pdp"] == last("ENTRYPOINT")
+    made = [json.loads(one.rest) for one in instructions() if one.name == "RUN"]
+    assert ["python3", "-m", "venv", "/opt/pdp"] == made[0]
+    assert ["/opt/pdp/bin/python3", "-m", "pip", "install"] == made[1][:4]
+
+
+# The unit.
+
+
+def test_the_unit_is_locked_down() -> None:
+    """The service gains no privileges, writes to one folder, and cannot see or change the rest of the machine."""
+    found = {name: values[0] for name, values in unit().items()}
+
+    yes = (
+        "NoNewPrivileges",
+        "ProtectHome",
+        "PrivateTmp",
+        "PrivateDevices",
+        "ProtectKernelTunables",
+        "RestrictNamespaces",
+    )
+    assert ["yes"] * len(yes) == [found[name] for name in yes]
+    assert ("", "strict", "pdp", "0700") == tuple(
+        found[name] for name in ("CapabilityBoundingSet", "ProtectSystem", "StateDirectory", "StateDirectoryMode")
+    )
+    assert found["User"] == "pdp"
+
+
+@pytest.fixture
+def unit_file(tmp_path: Path) -> Path:
+    """Return the unit, with a program that exists on this machine."""
+    program = tmp_path / "pdp"
+    program.touch(mode=0o755)
+    file = tmp_path / "pdp.service"
+    file.write_text(systemd_unit().replace("/opt/pdp/bin/pdp", str(program)), encoding="utf-8")
+    return file
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_takes_the_unit(unit_file: Path) -> None:
+    """Every line of the unit is one that systemd knows."""
+    done = subprocess.run(["systemd-analyze", "verify", unit_file], capture_output=True, text=True, check=False)
+
+    assert [] == [line for line in done.stderr.splitlines() if str(unit_file) in line]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_finds_the_unit_safe(unit_file: Path) -> None:
+    """The exposure that systemd computes is below 2, which it calls OK; a service without any of it has 9.6."""
+    words = ["systemd-analyze", "security", "--offline=true", "--threshold=20", str(unit_file)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+
+    assert 0 == done.returncode, done.stdout
+
+
+def test_the_unit_is_a_file_of_its_form() -> None:
+    """It has the three sections of a service, and each name stands before a value."""
+    parser = RawConfigParser(strict=False, delimiters=("=",), comment_prefixes=("#",))
+    parser.read_string(systemd_unit())
+
+    assert ["Unit", "Service", "Install"] == parser.sections()
+
+
+# The manifests.
+
+
+def test_the_pod_has_no_privileges() -> None:
+    """The pod is what the platform calls restricted: not root, nothing to gain, and a root folder that is read-only."""
+    security, own = pod()["securityContext"], container()["securityContext"]
+
+    assert "restricted" == manifests()["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
+    assert (True, USER, "RuntimeDefault") == (
+        security["runAsNonRoot"],
+        security["runAsUser"],
+        security["seccompProfile"]["type"],
+    )
+    assert {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}} == own
+    assert (False, False) == (pod()["automountServiceAccountToken"], pod()["enableServiceLinks"])
+
+
+def test_the_network_policy_closes_what_nobody_needs() -> None:
+    """Only labelled pods come in, by the one port, and nothing goes out."""
+    spec = manifests()["NetworkPolicy"]["spec"]
+
+    assert (["Ingress", "Egress"], []) == (spec["policyTypes"], spec["egress"])
+    ((port,), (source,)) = spec["ingress"][0]["ports"], spec["ingress"][0]["from"]
+    assert "grpc" == port["port"]
+    assert {"namespaceSelector", "podSelector"} == source.keys()
+
+
+def test_there_is_one_server() -> None:
+    """The store is a file: two pods would not know of each other's sessions."""
+    spec = manifests()["StatefulSet"]["spec"]
+
+    assert 1 == spec["replicas"]
+    (claim,) = spec["volumeClaimTemplates"]
+    assert ["ReadWriteOncePod"] == claim["spec"]["accessModes"]
+
+
+def test_labels_and_names_agree() -> None:
+    """Service and network policy choose the pods that the set makes, and every mount has its volume."""
+    found = manifests()
+    labels = found["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
+
+    assert labels == found["StatefulSet"]["spec"]["selector"]["matchLabels"] == found["Service"]["spec"]["selector"]
+    assert labels == found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]
+    volumes = {one["name"] for one in [*pod()["volumes"], {"name": "data"}]}
+    assert volumes == {one["name"] for one in container()["volumeMounts"]}
+    assert {"pdp"} == {one["metadata"].get("namespace", "pdp") for one in found.values()}
+
+
+def test_every_path_is_mounted() -> None:
+    """Every path that the settings and the probe of the pod name lies in a mount."""
+    text = manifests()["ConfigMap"]["data"]["pdp.yaml"] + " ".join(
+        [*container()["args"], *commands()["readinessProbe"]]
+    )
+    mounts = [one["mountPath"] for one in container()["volumeMounts"]]
+
+    paths = set(re.findall(r"(?<![\w.])/(?:var|etc|run)/[\w./-]+", text))
+    assert 8 == len(paths)
+    assert [] == [path for path in paths if not any(path.startswith(f"{mount}/") for mount in mounts)]
+
+
+def test_what_must_be_made_before_is_named(project_root: Path) -> None:
+    """The page says how to make every secret and config map that the manifests refer to and do not hold."""
+    page = (project_root / "pdp" / "deployment" / "README.md").read_text(encoding="utf-8")
+    needed = [one["secret"]["secretName"] for one in pod()["volumes"] if "secret" in one]
+    needed += [one["configMap"]["name"] for one in pod()["volumes"] if "configMap" in one]
+
+    for name in set(needed) - {"pdp"}:
+        assert re.search(rf"kubectl .*create (secret generic|configmap) {name} ", page), name
+
+
+# The very command lines, locked in as the files have it.
+
+
+class Place(NamedTuple):
+    """What the sandbox gets: the folder that holds `/etc/pdp` and `/run/pdp`, and what becomes `/var/lib/pdp`."""
+
+    files: Path
+    data: Path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Return empty folders for the sandbox."""
+    made = Place(tmp_path / "files", tmp_path / "data")
+    for folder in ("etc/pdp/tls", "run/pdp/tls", "run/pdp/callers", "run/pdp/policies"):
+        (made.files / folder).mkdir(parents=True)
+    made.data.mkdir(mode=0o700)
+    return made
+
+
+def on_a_machine(place: Place) -> None:
+    """Install what the page says for container and unit."""
+    (place.files / "etc/pdp/pdp.yaml").write_text(settings_file(), encoding="utf-8")
+    write_bundle(place.files / "etc/pdp/policies")
+    tls(place.files / "etc/pdp/tls")
+    os.chown(place.data, USER, USER)
+
+
+def in_a_pod(place: Place) -> None:
+    """Mount what the manifests say, as the platform does: secrets belong to root and can be read by the pod's group."""
+    (place.files / "etc/pdp/pdp.yaml").write_text(manifests()["ConfigMap"]["data"]["pdp.yaml"], encoding="utf-8")
+    policies, callers = place.files / "run/pdp/policies", place.files / "run/pdp/callers"
+    write_bundle(policies / "source")
+    for words in (
+        ("bundle", "keygen", "-o", "release.key"),
+        ("bundle", "build", "source", "-o", "policies.bundle"),
+        ("bundle", "sign", "policies.bundle", "--key", "release.key", "--number", "1"),
+        ("init", "--data-dir", "made"),
+    ):
+        subprocess.run([sys.executable, "-m", "pdp.cli", *words], cwd=policies, check=True, capture_output=True)
+    shutil.copy(policies / "made" / "callers.yaml", callers)
+    shutil.rmtree(policies / "made")
+    (policies / "release.key").unlink()
+    tls(place.files / "run/pdp/tls")
+    hand_over(callers / "callers.yaml")
+    # The platform owns the volume, and its group is the pod's.
+    os.chown(place.data, 0, USER)
+    place.data.chmod(0o2775)
+
+
+def tls(folder: Path) -> None:
+    """Write a certificate for the server, and what clients trust."""
+    certificate, key = write_certificate(folder, names=("localhost",))
+    shutil.copy(certificate, folder / "ca.crt")
+    hand_over(key)
+
+
+def hand_over(path: Path) -> None:
+    """Let the server's group read a secret that belongs to root."""
+    os.chown(path, 0, USER)
+    path.chmod(0o440)
+
+
+def sandboxed(place: Place, probe: list[str], server: list[str], project_root: Path) -> list[str]:
+    """Run a server in the sandbox and ask it with a probe; return what was printed."""
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "--net", "bash", str(SANDBOX)),
+            *(sys.prefix, sys.base_prefix, str(project_root), str(place.files), str(place.data)),
+            *(shlex.join(["/opt/pdp/bin/pdp", *probe]), *server),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def can_be_sandboxed() -> bool:
+    """Say whether this machine can give a process another root."""
+    tools = ("unshare", "setpriv", "chroot", "ip")
+    if os.geteuid() != 0 or not all(map(shutil.which, tools)) or not (Path(sys.prefix) / "bin" / "pdp").exists():
+        return False
+    trial = ["unshare", "--mount", "--net", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(trial, capture_output=True, check=False).returncode == 0
+
+
+needs_sandbox = pytest.mark.skipif(not can_be_sandboxed(), reason="only root can give a process another root")
+PROBES: Mapping[str, list[str]] = {
+    "kubernetes": commands()["readinessProbe"],
+    "unit": ["health", "--address=localhost:50151", "--tls-roots=/etc/pdp/tls/ca.crt"],
+    "container": ["health", "--address=localhost:50151", "--tls-roots=/etc/pdp/tls/ca.crt"],
+}
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("name", "install"), [("container", on_a_machine), ("unit", on_a_machine), ("kubernetes", in_a_pod)]
+)
+def test_the_command_line_runs_locked_in(
+    place: Place, name: str, install: Callable[[Place], None], project_root: Path
+) -> None:
+    """The server serves with a read-only root, no privileges and strict memory; probe and doctor find nothing wrong."""
+    install(place)
+
+    lines = sandboxed(place, PROBES[name], ["/opt/pdp/bin/pdp", *commands()[name]], project_root)
+
+    assert ["listening on 0.0.0.0:50151", "serving", "probe 0"] == lines[:3]
+    assert ["doctor 0", "read-only", "stopped 0"] == lines[-3:]
+    found = json.loads("\n".join(lines[3:-3]))["findings"]
+    assert [] == [one for one in found if one["level"] != "ok"]
+
+
+@needs_sandbox
+@pytest.mark.skipif(not (shutil.which("strace") and shutil.which("systemd-analyze")), reason="no strace or systemd")
+def test_the_unit_allows_the_system_calls_that_the_server_makes(place: Place, project_root: Path) -> None:
+    """From start to stop the server makes no system call that the unit forbids."""
+    on_a_machine(place)
+    traced = ["/usr/bin/strace", "-D", "-f", "-qq", "-o", "/var/lib/pdp/calls", "/opt/pdp/bin/pdp", *commands()["unit"]]
+    allowed: set[str] = set()
+    for value in unit()["SystemCallFilter"]:
+        group = system_calls(value.removeprefix("~"))
+        allowed = allowed - group if value.startswith("~") else allowed | group
+
+    sandboxed(place, PROBES["unit"], traced, project_root)
+
+    calls = re.findall(r"^\d+ +([a-z0-9_]+)\(", (place.data / "calls").read_text(errors="replace"), re.MULTILINE)
+    assert len(calls) > 1000
+    assert set() == set(calls) - allowed
+
+
+def system_calls(group: str) -> set[str]:
+    """Return the system calls of a group of systemd."""
+    done = subprocess.run(["systemd-analyze", "syscall-filter", group], check=True, capture_output=True, text=True)
+    lines = [line.strip() for line in done.stdout.splitlines()[1:]]
+    names = {line for line in lines if line and not line.startswith(("#", "@"))}
+    return names.union(*(system_calls(line) for line in lines if line.startswith("@")))
