@@ -25,10 +25,11 @@ GRACE_SECONDS = 5.0
 @click.command(epilog="Example:  pdp serve --policies-folder policies --server-address 127.0.0.1:0")
 @with_settings(*(row.name for row in describe()))
 def serve(*, settings: Settings) -> None:
-    """Run the server: as one process, or as several workers on one port that a parent replaces when they end.
+    """Run the server.
 
-    A first start writes tokens and keys, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running
-    calls finish; a second one ends everything at once. SIGHUP reads the callers again.
+    It is one process, or several workers on one port that a parent replaces when they end. A first start writes tokens
+    and keys, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running calls finish; a second one ends
+    everything at once. SIGHUP reads the callers again.
     """
     if prepare(settings):
         click.echo(f"first start: the tokens of all callers are in `{settings.tokens_folder}`", err=True)
