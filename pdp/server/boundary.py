@@ -7,6 +7,7 @@ of ours: a caller without credentials occupies no handler thread, whatever it do
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ P = ParamSpec("P")
 class Route:
     """How one RPC is served: by which function on which threads, and how large its messages may be.
 
+    A unary RPC that has waited for a thread longer than `longest_wait` seconds is not served any more.
     `in_band` writes a refusal as a message of an exchange, which then goes on; without it a refusal ends the exchange.
     """
 
@@ -45,6 +47,7 @@ class Route:
     pool: BoundedPool
     limit: str
     largest: int
+    longest_wait: float = math.inf
     in_band: Callable[[bytes, Refusal], bytes] | None = None
 
 
@@ -87,7 +90,8 @@ class Boundary:
             return self._refusing(rpc, caller, metadata, barred)
         match rpc.shape:
             case Shape.UNARY:
-                return grpc.unary_unary_rpc_method_handler(self._on(route, self._unary, caller, metadata))
+                behavior = self._on(route, self._unary, caller, metadata, self._latest(route))
+                return grpc.unary_unary_rpc_method_handler(behavior)
             case Shape.EXCHANGE:
                 return grpc.stream_stream_rpc_method_handler(self._on(route, self._exchange, metadata))
             case Shape.FEED:
@@ -101,8 +105,11 @@ class Boundary:
             return self._refusing(route.rpc, NOBODY, metadata, full)
         # Unary ones as a stream too: gRPC's own handler would wait for the message before we know who is calling.
         # Feeds are public, so none comes here.
-        serve = self._single if route.rpc.shape is Shape.UNARY else self._exchange
-        return grpc.stream_stream_rpc_method_handler(self._on(route, serve, metadata))
+        if route.rpc.shape is Shape.UNARY:
+            behavior = self._on(route, self._single, metadata, self._latest(route))
+        else:
+            behavior = self._on(route, self._exchange, metadata)
+        return grpc.stream_stream_rpc_method_handler(behavior)
 
     def _identify(self, rpc: RPC, metadata: Metadata, context: Any = None) -> Caller:  # noqa: ANN401 - gRPC has no types
         if rpc.roles == PUBLIC:
@@ -135,16 +142,51 @@ class Boundary:
         behavior.experimental_thread_pool = route.pool  # type: ignore[attr-defined]  # gRPC's own convention
         return behavior
 
-    def _unary(self, route: Route, caller: Caller, metadata: Metadata, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
-        answer = self._attempt(route.rpc, metadata, _work, route, caller, metadata, wire, context)
+    def _latest(self, route: Route) -> float:
+        """Return when a call that has just arrived will have waited too long, by the boot clock."""
+        return self._clock.now().boot_at + route.longest_wait
+
+    def _unary(
+        self,
+        route: Route,
+        caller: Caller,
+        metadata: Metadata,
+        latest: float,
+        wire: bytes,
+        context: Any,  # noqa: ANN401 - gRPC has no types
+    ) -> bytes:
+        answer = self._attempt(route.rpc, metadata, self._begin, route, caller, metadata, latest, wire, context)
         if isinstance(answer, Refusal):
             self._end(route.rpc, caller, metadata, answer, context)
         return answer
 
-    def _single(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+    def _begin(
+        self,
+        route: Route,
+        caller: Caller,
+        metadata: Metadata,
+        latest: float,
+        wire: bytes,
+        context: Any,  # noqa: ANN401 - gRPC has no types
+    ) -> bytes:
+        # Whoever waits so long has likely asked again: to answer all that wait would only make others wait as long.
+        if self._clock.now().boot_at > latest:
+            raise OverloadedError(
+                f"the call waited longer than {route.longest_wait:g} s (limit `wait_seconds`); try again"
+            )
+        return _work(route, caller, metadata, wire, context)
+
+    def _single(
+        self,
+        route: Route,
+        metadata: Metadata,
+        latest: float,
+        requests: Iterator[bytes],
+        context: Any,  # noqa: ANN401 - gRPC has no types
+    ) -> Iterator[bytes]:
         caller = self._admit(route.rpc, metadata, context)
         for wire in requests:
-            yield self._unary(route, caller, metadata, wire, context)
+            yield self._unary(route, caller, metadata, latest, wire, context)
             return
 
     def _exchange(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types

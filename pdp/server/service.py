@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
@@ -197,6 +198,7 @@ def _route(rpc: RPC, service: object, pool: BoundedPool, limits: Limits) -> Rout
         pool=pool,
         limit="bundle_bytes" if rpc.large else "message_bytes",
         largest=limits.bundle_bytes * _BUNDLE_FACTOR if rpc.large else limits.message_bytes,
+        longest_wait=limits.wait_seconds if rpc.lane is Lane.CALLS else math.inf,
         in_band=stream_error if rpc.method == "AuthorizeStream" else None,
     )
 

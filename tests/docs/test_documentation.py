@@ -277,6 +277,7 @@ def test_limits_table_is_current(project_root: Path) -> None:
         f"| life of a session, depth of delegation | {limits.session_seconds // hour:.0f} h, {delegation} |",
         f"| open streams, idle time of one | {limits.streams}, {limits.stream_idle_seconds // minute:.0f} min |",
         f"| concurrent calls | {limits.concurrent_calls} |",
+        f"| waiting time of a call | {limits.wait_seconds:g} s |",
     ):
         assert row in text
 

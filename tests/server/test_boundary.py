@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -286,6 +287,32 @@ def test_a_call_that_waits_too_long_is_not_decided(serve: Serve, embedded: Embed
 
     running.server.stop(PATIENCE)
     assert len(running.notes.decisions) == 4
+
+
+def test_the_server_has_a_deadline_of_its_own(serve: Serve, embedded: Embedded) -> None:
+    """A call whose turn comes too late is refused with advice and without a decision, although its caller has time."""
+    with occupied(serve, embedded, calls=4, limits=Limits(concurrent_calls=5)) as (running, _):
+        stub = running.channel.unary_unary(AUTHORIZE)
+        late = stub.future(a_call().SerializeToString(), metadata=running.credentials("pep"), timeout=PATIENCE)
+        # The one after it finds no place: so it waits in the queue.
+        assert running.refused(AUTHORIZE, a_call().SerializeToString()).code() is Code.RESOURCE_EXHAUSTED
+
+        running.clock.advance(2.5)
+
+    assert late.code() is Code.RESOURCE_EXHAUSTED
+    assert late.details() == "the call waited longer than 2 s (limit `wait_seconds`); try again"
+    assert retry_info(late) is not None
+    running.server.stop(PATIENCE)
+    assert len(running.notes.decisions) == 4
+
+
+def test_only_calls_have_it(serve: Serve) -> None:
+    """What takes long by its nature, such as compiling a bundle, is not refused for a wait."""
+    running = serve()
+    boundary: Boundary = running.server._server._state.generic_handlers[0]
+
+    assert boundary._routes[AUTHORIZE].longest_wait == 2.0
+    assert boundary._routes[CHECK_BUNDLE].longest_wait == math.inf
 
 
 class Listening:
