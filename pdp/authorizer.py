@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
-from pdp.cache import BoundedCache, DecisionCache, RequestMemory, decision_key
+from pdp.cache import BoundedCache, DecisionCache, RequestMemory, call_key, read_key
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, NotFoundError, UnavailableError, WrongStateError
 from pdp.gate import Snapshot, deny, gate
@@ -19,7 +19,7 @@ from pdp.observer import Observer, Place
 from pdp.policy.bundle import Bundle
 from pdp.policy.catalogue import Tool
 from pdp.policy.engine import SessionEntities
-from pdp.ruling import CallFacts, call_facts, caller_facts, question_of, rule_chain
+from pdp.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
 from pdp.sessions.lifecycle import earliest_end, state_of
 from pdp.sessions.store import ActiveBundle, SessionStore, StoreView
 
@@ -163,27 +163,40 @@ class Authorizer:
     def _ruling(
         self, snapshot: Snapshot, call: Call, caller: Caller, facts: Mapping[str, Any]
     ) -> tuple[Ruling, CacheResult]:
-        """Ask the cache, then the policies. INVARIANT: the gate has been passed on this very snapshot."""
-        cacheable = snapshot.bundle.slice(call.action).cacheable
-        key = decision_key(snapshot.bundle.version, snapshot.chain, call, caller)
-        if cacheable and (found := self._cache.get(key, snapshot.now)) is not None:
-            return found, CacheResult.HIT
+        """Ask the cache, then the policies. INVARIANT: the gate has been passed on this very snapshot.
+
+        A call that came before in the same bytes is answered at once, another one by what policies can read of it.
+        """
+        version, chain, now = snapshot.bundle.version, snapshot.chain, snapshot.now
+        tool, reading = snapshot.bundle.catalogue.tools[call.action], snapshot.bundle.slice(call.action).reading
+        place = reading.place_in_time(snapshot.wall_at)
+        by_call = call_key(version, chain, call, caller, place)
+        if reading.cacheable and (found := self._cache.get(by_call, now)) is not None:
+            return found.ruling, CacheResult.HIT
         try:
-            ruling = self._evaluate(snapshot, call, caller, facts)
+            seen = call_facts(tool, call, caller.id, facts, self._limits)
         except (InvalidJSONError, InvalidArgumentsError) as error:
             return deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE
-        if not cacheable or ruling.basis is Basis.POLICY_ERROR or ruling.ancestor_basis is Basis.POLICY_ERROR:
+        if not reading.cacheable:
+            return of_this_call(self._evaluate(snapshot, seen, call.action), tool, seen), CacheResult.BYPASS
+        by_reading = read_key(version, chain, call, reading.part(seen.resource, seen.context), place)
+        if (found := self._cache.get(by_reading, now)) is not None:
+            ruling = of_this_call(found.ruling, tool, seen)
+            self._cache.put(by_call, ruling, found.end, now)
+            return ruling, CacheResult.HIT
+        general = self._evaluate(snapshot, seen, call.action)
+        ruling = of_this_call(general, tool, seen)
+        if Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis):
             return ruling, CacheResult.BYPASS
-        self._cache.put(key, ruling, earliest_end(snapshot.chain, snapshot.now), snapshot.now)
+        end = earliest_end(chain, now)
+        self._cache.put(by_reading, general, end, now)
+        self._cache.put(by_call, ruling, end, now)
         return ruling, CacheResult.MISS
 
-    def _evaluate(self, snapshot: Snapshot, call: Call, caller: Caller, facts: Mapping[str, Any]) -> Ruling:
+    def _evaluate(self, snapshot: Snapshot, facts: CallFacts, action: str) -> Ruling:
         """Evaluate the policies for the session and for each of its ancestors: all must permit."""
-        bundle, tool = snapshot.bundle, snapshot.bundle.catalogue.tools[call.action]
-        seen = call_facts(tool, call, caller.id, facts, self._limits)
-        return rule_chain(
-            snapshot.chain, lambda session: self._ask(bundle, session, seen, snapshot.wall_at, call.action), tool, seen
-        )
+        bundle, wall_at = snapshot.bundle, snapshot.wall_at
+        return rule_chain(snapshot.chain, lambda session: self._ask(bundle, session, facts, wall_at, action))
 
     def _ask(self, bundle: Bundle, session: Session, facts: CallFacts, wall_at: float, action: str) -> Ruling:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from cachetools import LRUCache
 
@@ -25,15 +25,20 @@ Key = tuple[object, ...]
 _LONGEST_IN_KEY = 1024
 
 
-def decision_key(bundle_version: str, chain: tuple[Session, ...], call: Call, caller: Caller) -> Key:
-    """Return the key of a ruling: every input of the policies, or what that input is a function of.
+def call_key(
+    bundle_version: str, chain: tuple[Session, ...], call: Call, caller: Caller, place_in_time: tuple[int, ...]
+) -> Key:
+    """Return the key of a ruling by the call as it came: every input of the policies, or what it is a function of.
 
     INVARIANT: a tuple of `str`, `bytes`, `int` and tuples of them. The bytes of arguments and facts stand for their
-    values; id and epoch of a session stand for everything that it holds.
+    values; id and epoch of a session stand for everything that it holds; `place_in_time` for all that policies can see
+    of the time.
     """
     return (
+        "call",
         bundle_version,
-        tuple((session.id, session.epoch) for session in chain),
+        _sessions(chain),
+        place_in_time,
         caller.id,
         call.server,
         call.tool,
@@ -42,9 +47,30 @@ def decision_key(bundle_version: str, chain: tuple[Session, ...], call: Call, ca
     )
 
 
+def read_key(
+    bundle_version: str, chain: tuple[Session, ...], call: Call, read: bytes, place_in_time: tuple[int, ...]
+) -> Key:
+    """Return the key of a ruling by what policies can read of the call, which `read` holds as canonical text.
+
+    It has the INVARIANT of `call_key`, and no key of the one kind equals one of the other.
+    """
+    return ("read", bundle_version, _sessions(chain), place_in_time, call.server, call.tool, _content(read))
+
+
+def _sessions(chain: tuple[Session, ...]) -> tuple[tuple[str, int], ...]:
+    return tuple((session.id, session.epoch) for session in chain)
+
+
 def _content(text: bytes) -> bytes | tuple[bytes]:
     """Return what stands for a text in a key: itself, or its SHA-256 where it is long, and never one for the other."""
     return text if len(text) <= _LONGEST_IN_KEY else (hashlib.sha256(text).digest(),)
+
+
+class Remembered(NamedTuple):
+    """A ruling, and the moment from which it is forgotten."""
+
+    ruling: Ruling
+    end: Deadline
 
 
 class DecisionCache:
@@ -52,23 +78,21 @@ class DecisionCache:
 
     def __init__(self, *, size: int = 65536, max_ttl: float = 300.0) -> None:
         self.max_ttl = max_ttl
-        self._entries: LRUCache[Key, tuple[Ruling, Deadline]] = LRUCache(size)
+        self._entries: LRUCache[Key, Remembered] = LRUCache(size)
         self._lock = threading.Lock()
         self._size = size
 
-    def get(self, key: Key, now: Instant) -> Ruling | None:
-        """Return the ruling under a key, or None when there is none or its end has passed."""
+    def get(self, key: Key, now: Instant) -> Remembered | None:
+        """Return the ruling under a key with its end, or None when there is none or its end has passed."""
         with self._lock:
             entry = self._entries.get(key)
-        if entry is None or entry[1].passed(now):
-            return None
-        return entry[0]
+        return None if entry is None or entry.end.passed(now) else entry
 
-    def put(self, key: Key, ruling: Ruling, session_end: Deadline, now: Instant) -> None:
-        """Remember a ruling until the session's end, at most `max_ttl` seconds from now."""
+    def put(self, key: Key, ruling: Ruling, end: Deadline, now: Instant) -> None:
+        """Remember a ruling until an end, at most `max_ttl` seconds from now."""
         if self._size:
             with self._lock:
-                self._entries[key] = (ruling, Deadline.after(now, self.max_ttl).earliest(session_end))
+                self._entries[key] = Remembered(ruling, Deadline.after(now, self.max_ttl).earliest(end))
 
     def clear(self) -> None:
         """Forget everything. Never needed for an answer to be right."""

@@ -85,17 +85,11 @@ def question_of(session: Session, facts: CallFacts, wall_at: float) -> Question:
     )
 
 
-def rule_chain(chain: Sequence[Session], ask: Callable[[Session], Ruling], tool: Tool, facts: CallFacts) -> Ruling:
+def rule_chain(chain: Sequence[Session], ask: Callable[[Session], Ruling]) -> Ruling:
     """Ask for the session and then for each above it: all must permit. The first that does not decides."""
     own: Ruling | None = None
     for session in chain:
-        ruling = replace(
-            ask(session),
-            resource_type=facts.resource[0],
-            resource_id=facts.resource[1],
-            log_resource=tool.log_resource,
-            logged_arguments=facts.logged,
-        )
+        ruling = ask(session)
         if own is not None and not ruling.allowed:
             return ancestor_deny(session, ruling)
         own = own or ruling
@@ -104,3 +98,14 @@ def rule_chain(chain: Sequence[Session], ask: Callable[[Session], Ruling], tool:
     if own is None:
         raise AssertionError("the gate lets no call without a session through")
     return own
+
+
+def of_this_call(ruling: Ruling, tool: Tool, facts: CallFacts) -> Ruling:
+    """Return the ruling with what is told about this very call: what it is mapped to, and what may be recorded."""
+    return replace(
+        ruling,
+        resource_type=facts.resource[0],
+        resource_id=facts.resource[1],
+        log_resource=tool.log_resource,
+        logged_arguments=facts.logged,
+    )

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pdp.policy.directory import Uid
+from pdp.policy.moments import moments
+
 Tree = Any
+
+# Stands before the name of a server in what a policy reads.
+BELOW = "below "
+
+_CONTEXT = {"Var": "context"}
+_INPUT = {".": {"left": _CONTEXT, "attr": "input"}}
 
 
 def findings(policy: Tree) -> dict[str, Any]:
@@ -19,6 +28,7 @@ def findings(policy: Tree) -> dict[str, Any]:
         "resource_type": resource_type(policy),
         "reads": reads(policy),
         "entities": entity_uids(policy),
+        "moments": moments([condition["body"] for condition in policy["conditions"]]),
     }
 
 
@@ -42,21 +52,28 @@ def resource_type(policy: Tree) -> str | None:
 def reads(policy: Tree) -> list[str] | None:
     """Return what the policy can read beside principal and action, sorted; None means everything.
 
-    Attributes of the context by name, and `resource` when it matters beyond its type and server. A `context` that does
-    not stand directly under an attribute or a `has` could be read as a whole.
+    Attributes of the context by name, one argument as `context.input.amount`. A `context`, or a `context.input`, that
+    does not stand directly under an attribute or a `has` could be read as a whole. `context has …` reads nothing: the
+    action alone tells which attributes the context has. `resource` when it matters beyond
+    its type and server. `below NAME` when the scope asks whether it stands below a server of that name: what a call of
+    that server is mapped to does, and anything else only if the directory says so.
 
     Whether something else stands below a server depends on the resource too: what a call is mapped to stands below
     the server of the call, for this one call.
     """
     found = set()
-    if not _known_beforehand(policy["resource"]) or _below_server(policy["principal"]):
+    if (above := _above(policy["resource"])) is not None:
+        found.add(f"{BELOW}{above[1]}" if above[0] == "Server" else "resource")
+    if (_above(policy["principal"]) or ("",))[0] == "Server":
         found.add("resource")
     for node in _nodes([condition["body"] for condition in policy["conditions"]]):
         if node.get("Var") == "context":
             return None
         if node.get("Var") == "resource" or _could_ask_for_server(node):
             found.add("resource")
-        if (attribute := _context_attribute(node)) is not None:
+        if (attribute := _attribute(node, _INPUT)) is not None:
+            found.add(f"context.input.{attribute}")
+        elif "has" not in node and (attribute := _attribute(node, _CONTEXT)) is not None:
             found.add(f"context.{attribute}")
     return sorted(found)
 
@@ -73,17 +90,13 @@ def entity_uids(policy: Tree) -> list[list[str]]:
     return [list(uid) for uid in sorted(found)]
 
 
-def _known_beforehand(scope: Tree) -> bool:
-    """Say whether the action alone tells if the resource is in scope: by its type, or by the server of the call."""
+def _above(scope: Tree) -> Uid | None:
+    """Return what the scope wants a variable to be or to stand below; None when it names no entity."""
     within = scope.get("in", scope)  # `is T in E` nests its `in`
     if "entity" not in within:
-        return True
-    return bool(_bare(within["entity"])["type"] == "Server")
-
-
-def _below_server(scope: Tree) -> bool:
-    within = scope.get("in", scope)
-    return "entity" in within and bool(_bare(within["entity"])["type"] == "Server")
+        return None
+    uid = _bare(within["entity"])
+    return str(uid["type"]), str(uid["id"])
 
 
 def _could_ask_for_server(node: dict[str, Any]) -> bool:
@@ -104,21 +117,22 @@ def _nodes(roots: list[Tree]) -> Iterator[dict[str, Any]]:
         value = pending.pop()
         if isinstance(value, dict):
             yield value
-            if _context_attribute(value) is not None:
+            if _attribute(value, _INPUT) is not None or _attribute(value, _CONTEXT) is not None:
                 continue  # this context is read by one attribute only
             pending.extend(value.values())
         elif isinstance(value, list):
             pending.extend(value)
 
 
-def _context_attribute(node: dict[str, Any]) -> str | None:
+def _attribute(node: dict[str, Any], of: Tree) -> str | None:
+    """Return the attribute of a tree that a node reads or asks for; None when it is another kind of node."""
     for operator in (".", "has"):
         inner = node.get(operator)
         if (
             len(node) == 1
             and isinstance(inner, dict)
             and set(inner) == {"left", "attr"}
-            and inner["left"] == {"Var": "context"}
+            and inner["left"] == of
             and isinstance(inner["attr"], str)
         ):
             return inner["attr"]

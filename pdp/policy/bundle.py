@@ -141,6 +141,7 @@ class Bundle:
         return Slice(
             action=action,
             groups=groups,
+            resource_type=resource,
             policies=policies,
             schema=self._schema + self._declaration(action, tool),
             directory=self.directory,
@@ -237,6 +238,7 @@ def policy_source(policy: Mapping[str, Any]) -> PolicySource:
         reads=None if policy["reads"] is None else frozenset(policy["reads"]),
         entities=frozenset((uid[0], uid[1]) for uid in policy["entities"]),
         resource_type=policy["resource_type"],
+        moments=None if policy["moments"] is None else tuple((m[0], m[1], m[2]) for m in policy["moments"]),
     )
 
 

@@ -34,10 +34,8 @@ def compile_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
 
     `job` holds `files` (path to text), `limits` (fields of `Limits`) and, when lints are wanted, `lint`. Return either
     `{"problems": […]}` with the fields of `Problem`, or `{"policies": […]}` with `id`, `effect`, `file`, `line`,
-    `column`, `text`, `actions` (ids that the action scope names; null means any), `reads` (attributes of the context,
-    `resource` for the resource; null means everything) and `entities` (uids that it names) for each policy, in the
-    order of their files, and `tools`, how many tools there are. With `lint` both hold `warnings` too, problems that do
-    not keep the bundle from loading.
+    `column`, `text` and what `analysis.findings` returns for each policy, in the order of their files, and `tools`, how
+    many tools there are. With `lint` both hold `warnings` too, problems that do not keep the bundle from loading.
     """
     compilation = _Compilation(Limits(**job["limits"]), lint=bool(job.get("lint")))
     files: Mapping[str, str] = job["files"]

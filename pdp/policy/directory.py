@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pdp.errors import BundleError, Problem
@@ -26,7 +27,7 @@ class Entity:
     line: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Directory:
     """What is known about users, agents, groups and things before any session asks.
 
@@ -47,6 +48,23 @@ class Directory:
                 found[uid] = entity
                 pending.extend(entity.refers_to)
         return found
+
+    @cached_property
+    def servers_above(self) -> Mapping[str, frozenset[str]]:
+        """Return for each type of entities the ids of all servers that one of them stands below."""
+        found: dict[str, set[str]] = {}
+        for uid in self.entities:
+            pending, seen = [uid], {uid}
+            while pending:
+                above = self._parents(pending.pop()) - seen
+                found.setdefault(uid[0], set()).update(name for kind, name in above if kind == "Server")
+                pending += above
+                seen |= above
+        return {kind: frozenset(names) for kind, names in found.items() if names}
+
+    def _parents(self, uid: Uid) -> set[Uid]:
+        one = self.entities.get(uid)
+        return {(parent["type"], parent["id"]) for parent in one.json["parents"]} if one else set()
 
     def capture(self, user: str, agent: str) -> str | None:
         """Return what is known about a user and an agent as Cedar's JSON; None when either is unknown."""

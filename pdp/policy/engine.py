@@ -16,7 +16,10 @@ import cedarpy
 from pdp.errors import UnavailableError
 from pdp.limits import Limits
 from pdp.model import Basis, Outcome, Ruling, Visibility
+from pdp.policy.analysis import BELOW
 from pdp.policy.directory import Directory, Uid, entity, uid_json
+from pdp.policy.moments import Moment
+from pdp.policy.reading import Reading
 
 T = TypeVar("T")
 
@@ -39,7 +42,8 @@ class PolicySource:
 
     `actions` holds the ids that its action scope names, None for any. `resource_type` is the one type of resource that
     its resource scope can match, None for any. `reads` holds what it can read beside principal
-    and action (`context.…` and `resource`), None for everything. `entities` holds the uids that it names.
+    and action (`context.…` and `resource`), None for everything. `entities` holds the uids that it names. `moments`
+    holds what it compares the time with, None when it reads the time in another way.
     """
 
     id: str
@@ -52,6 +56,7 @@ class PolicySource:
     entities: frozenset[Uid]
     column: int = 1
     resource_type: str | None = None
+    moments: tuple[Moment, ...] | None = None
 
     def may_match(self, groups: Iterable[str]) -> bool:
         """Say whether its action scope can match an action that is in `groups`, itself included."""
@@ -100,8 +105,7 @@ class _KnownPart:
 class Slice:
     """The policies that can match one action, and the schema of that action alone.
 
-    `timed` says that a policy reads `context.now`; `cacheable` that an answer may be remembered by what stands in the
-    key: no policy reads the time or the context as a whole.
+    `reading` says what the policies can read of a call, and whether their answer may be remembered.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class Slice:
         *,
         action: str,
         groups: tuple[str, ...],
+        resource_type: str,
         policies: tuple[PolicySource, ...],
         schema: str,
         directory: Directory,
@@ -118,21 +123,36 @@ class Slice:
         self._stack = stack
         self.action = action
         self.policies = policies
-        self.timed = any(policy.reads is None or "context.now" in policy.reads for policy in policies)
-        self.cacheable = not self.timed
         self._schema = cedarpy.Schema.from_str(schema)
         self._set = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
-        self._directory = directory
+        self._resource_type = resource_type
         self._named = frozenset(uid for policy in policies for uid in policy.entities)
         self._actions = _action_entities(groups)
         self._uid: Uid = ("Action", action)
-        self._part: _KnownPart | None = None
+        self._stand_beside(directory)
 
     def with_directory(self, directory: Directory) -> Slice:
         """Return the same policies beside another directory; what was parsed is shared."""
         other = copy.copy(self)
-        other._directory = directory  # noqa: SLF001 - a copy of this very class
+        other._stand_beside(directory)  # noqa: SLF001 - a copy of this very class
         return other
+
+    def _stand_beside(self, directory: Directory) -> None:
+        self._directory = directory
+        self._part: _KnownPart | None = None
+        self.reading = Reading.of((policy.id, self._reads(policy), policy.moments) for policy in self.policies)
+
+    def _reads(self, policy: PolicySource) -> frozenset[str] | None:
+        """Return what a policy reads of a call of this action.
+
+        What the call is mapped to stands below the server of the call; below another one only by the directory.
+        """
+        if policy.reads is None:
+            return None
+        own = f"{BELOW}{self.action.partition('/')[0]}"
+        others = {f"{BELOW}{name}" for name in self._directory.servers_above.get(self._resource_type, ())} - {own}
+        below = {read for read in policy.reads if read.startswith(BELOW)}
+        return (policy.reads - below) | ({"resource"} if below & others else set())
 
     def ask(self, question: Question, known: SessionEntities) -> Ruling:
         """Decide. Never raises for what policies, entities or the context hold: that is a deny by `policy_error`."""
@@ -183,13 +203,14 @@ class Slice:
 
     def _known_part(self, *, mapped: bool) -> _KnownPart:
         if self._part is None:
-            unknown = {"context.input", "context.opaque", "context.caller"} | ({"resource"} if mapped else set())
-            aside = [p for p in self.policies if p.reads is None or not unknown.isdisjoint(p.reads)]
-            policies = tuple(p for p in self.policies if p not in aside)
+            unknown = ("context.input", "context.opaque", "context.caller", *(("resource",) if mapped else ()))
+            reads = {policy.id: self._reads(policy) for policy in self.policies}
+            aside = {name for name, read in reads.items() if read is None or any(r.startswith(unknown) for r in read)}
+            policies = tuple(policy for policy in self.policies if policy.id not in aside)
             self._part = _KnownPart(
                 policies=policies,
                 set=cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies)),
-                effects_aside=frozenset(policy.effect for policy in aside),
+                effects_aside=frozenset(policy.effect for policy in self.policies if policy.id in aside),
             )
         return self._part
 

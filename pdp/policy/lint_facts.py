@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pdp.policy.analysis import entity_uids, reads
+from pdp.policy.analysis import BELOW, entity_uids, reads
 from pdp.policy.catalogue import Catalogue, Tool
 from pdp.policy.contents import Contents
 from pdp.policy.directory import Directory, Uid
@@ -86,9 +86,9 @@ class LintPolicy:
 
     @cached_property
     def reads(self) -> frozenset[str] | None:
-        """Return what the policy can read beside principal and action; None means everything."""
+        """Return what the policy can read beside principal, action and server; None means everything."""
         found = reads(self.tree)
-        return None if found is None else frozenset(found)
+        return None if found is None else frozenset(read for read in found if not read.startswith(BELOW))
 
     @cached_property
     def uids(self) -> tuple[Uid, ...]:

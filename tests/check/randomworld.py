@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -72,6 +72,13 @@ _AGENTS, _AGENT_GROUPS = ("coder", "helper", "idle"), ("bots", "readers", "empty
 _GRANTS, _LABELS = ("g1", "g2"), ("l1", "l2")
 _THINGS = ("t1", "t2", "t3", "new")
 _WHOLE_NUMBERS = (0, 1, 2, 3, 4, 5, 2**63 - 1)
+# What the time is compared with, and times at, before, after and far from these.
+_MOMENTS = ("2026-01-05", "2026-01-05T10:00:00Z", "2026-01-05T10:00:00.001Z", "2026-01-05T11:30:00.500+0130")
+_OF_DAY = ("9h30m", "10h", "10h1ms", "-1ms", "24h")
+_TIMES = (
+    *("2026-01-05T00:00:00.000Z", "2026-01-05T09:29:59.999Z", "2026-01-05T09:30:00.000Z", "2026-01-05T10:00:00.000Z"),
+    *("2026-01-05T10:00:00.001Z", "2026-01-05T10:00:00.500Z", "2026-01-05T23:59:59.999Z", "2026-01-06T09:30:00.000Z"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +143,7 @@ def random_request(random: Random, actions: Sequence[str]) -> Request:
     agent = random.choice(_AGENTS)
     context: dict[str, Any] = {
         "agent": {"__entity": {"type": "Agent", "id": agent}},
-        "now": {"__extn": {"fn": "datetime", "arg": "2026-01-05T10:00:00Z"}},
+        "now": {"__extn": {"fn": "datetime", "arg": random.choice(_TIMES)}},
         "caller": {"id": random.choice(["c1", "c2"])},
     }
     resource = ("Session", "s")
@@ -166,6 +173,23 @@ def random_request(random: Random, actions: Sequence[str]) -> Request:
         labels=tuple(one for one in _LABELS if random.random() < 0.5),
         depth=random.randint(0, 2),
     )
+
+
+def random_twin(random: Random, request: Request) -> Request:
+    """Return a call of the same session and tool that differs here and there."""
+    other = random_request(random, [request.action])
+    context, resource = {**request.context, "input": {**request.context["input"]}}, request.resource
+    for name in ("now", "caller", "opaque"):
+        if random.random() < 0.3:
+            context[name] = other.context[name]
+    for name in sorted(request.context["input"].keys() | other.context["input"].keys()):
+        if random.random() < 0.3:
+            context["input"].pop(name, None)
+            if name in other.context["input"]:
+                context["input"][name] = other.context["input"][name]
+    if resource[0] == "Thing":
+        resource = ("Thing", context["input"]["id"])
+    return replace(request, context=context, resource=resource)
 
 
 def _arguments(random: Random, action: str) -> dict[str, Any]:
@@ -280,6 +304,22 @@ def _input(random: Random) -> str:
     return random.choice([guarded, guarded, f"context has input && context.input has {name}", test])
 
 
+def _time(random: Random) -> str:
+    now = random.choice(["context.now", "context.now", f'context.now.offset(duration("{random.choice(_OF_DAY)}"))'])
+    operator = random.choice(["<", "<=", ">", ">=", "==", "!="])
+    moment, of_day = f'datetime("{random.choice(_MOMENTS)}")', f'duration("{random.choice(_OF_DAY)}")'
+    return random.choice(
+        [
+            f"{now} {operator} {moment}",
+            f"{moment} {operator} {now}",
+            f"{now}.toTime() {operator} {of_day}",
+            f"{of_day} {operator} {now}.toTime()",
+            f"context has now && {now} {operator} {moment}",
+            f"{now}.durationSince({moment}).toHours() {operator} 1",
+        ]
+    )
+
+
 _ATOMS: tuple[Callable[[Random], str], ...] = (
     _principal,
     _principal,
@@ -288,6 +328,7 @@ _ATOMS: tuple[Callable[[Random], str], ...] = (
     _input,
     _input,
     _input,
+    _time,
     lambda random: f'principal == User::"{random.choice(_USERS)}" && {_principal(random)}',
     lambda random: f'context.agent == Agent::"{random.choice(_AGENTS)}" && context.agent in AgentGroup::"bots"',
     lambda random: _compared(random, "principal.rank"),

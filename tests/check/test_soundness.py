@@ -1,10 +1,10 @@
-"""Lints and slices never contradict the engine, on random policy sets; and a wrong lint would be noticed."""
+"""Lints, slices and what is remembered never contradict the engine; and a wrong one would be noticed."""
 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
 from random import SystemRandom
 from typing import Any
 from unittest.mock import patch
@@ -19,13 +19,18 @@ LONG_SETS = 20_000
 
 
 def test_claims_hold_on_random_sets() -> None:
-    """What never matches is in no reason and no error, what is shadowed changes nothing, slices answer as the whole."""
+    """What never matches is in no reason and no error, what is shadowed changes nothing, slices answer as the whole.
+
+    And two calls that differ only in what no policy reads get one answer.
+    """
     counts = hold(SETS)
 
     assert counts["never"] > SETS / 10
     assert counts["shadowed"] > SETS / 10
     assert counts["allowed"] > SETS
     assert counts["failed"] > SETS / 20
+    assert counts["twins"] > SETS
+    assert counts["twins_in_time"] > SETS / 5
 
 
 @pytest.mark.long
@@ -35,7 +40,7 @@ def test_claims_hold_on_many_random_sets() -> None:
 
 
 # What to replace by what; each is a mistake that would let a lint or a slice claim too much.
-DEFECTS: list[tuple[str, Callable[..., Any]]] = [
+DEFECTS: list[tuple[str, Any]] = [
     ("pdp.policy.lint_truth._Known._known_below", lambda *_: False),
     ("pdp.policy.lint_truth._Known._resource_below", lambda *_: False),
     ("pdp.policy.lint_truth._Known.has", lambda *_: False),
@@ -46,13 +51,18 @@ DEFECTS: list[tuple[str, Callable[..., Any]]] = [
         "pdp.policy.lint_match._covers",
         lambda above, policy: above.effect == policy.effect and set(above.keys) <= set(policy.keys),
     ),
+    ("pdp.policy.analysis.moments", lambda _: []),
+    ("pdp.policy.moments.bisect_right", bisect_left),
+    ("pdp.policy.reading.Reading.place_in_time", lambda *_: ()),
+    ("pdp.policy.reading._INPUT", "context.input.n"),
+    ("pdp.policy.reading._OF_THE_SESSION", frozenset({"context.agent", "context.session", "context.caller"})),
     ("pdp.policy.compile.action_scope", lambda tree: [tree["action"].get("entity", {}).get("id", "alpha/put")]),
 ]
 
 
 @pytest.mark.parametrize(("place", "mistake"), DEFECTS, ids=[f"{n}-{place}" for n, (place, _) in enumerate(DEFECTS)])
-def test_wrong_lint_is_noticed(place: str, mistake: Callable[..., Any]) -> None:
-    """With a mistake put into a lint or into slicing, a random set contradicts it."""
+def test_wrong_claim_is_noticed(place: str, mistake: object) -> None:
+    """With a mistake put into a lint, slicing or what is remembered, a random set contradicts it."""
     with world_read_once(), patch(place, mistake):
         found = on_large_stack(lambda: next((n for n in range(SETS) if contradictions(n, Counter())), None))
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import cache
 from random import Random
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from pdp.policy.compile import compile_bundle
 from pdp.policy.contents import Contents, read_contents
 from pdp.policy.directory import load_directory
 from pdp.policy.engine import Question, SessionEntities
+from pdp.policy.reading import Reading
 from pdp.policy.schema import full_schema
 from tests.check.randomworld import (
     ACTIONS,
@@ -31,6 +33,7 @@ from tests.check.randomworld import (
     files,
     random_policies,
     random_request,
+    random_twin,
     request_key,
 )
 
@@ -96,7 +99,19 @@ def contradictions(seed: int, counts: Counter[str]) -> list[str]:
             wrong.append(f"{told}shadowed, and changed the outcome: {_texts(claims, claims.shadowed)}")
         if (found := through_slice(request, bundle)) != answer:
             wrong.append(f"{told}the slice says {found}, the whole set {answer}")
+        if request.action in RISK:
+            twin, reading = random_twin(random, request), bundle.slice(request.action).reading
+            if twin != request and reading.cacheable and _part(reading, request) == _part(reading, twin):
+                counts.update(twins=1, twins_in_time=request.context["now"] != twin.context["now"])
+                if (found := ask(twin, whole)) != answer:
+                    wrong.append(f"{told}the twin {request_key(twin)} gets {found}, and {answer} is remembered for it")
     return wrong
+
+
+def _part(reading: Reading, request: Request) -> tuple[object, ...]:
+    """Return what a remembered answer to a call is found by, beside its session and tool."""
+    now = datetime.fromisoformat(request.context["now"]["__extn"]["arg"]).timestamp()
+    return reading.part(request.resource, request.context), reading.place_in_time(now)
 
 
 def checked(policies: Sequence[str]) -> Claims:

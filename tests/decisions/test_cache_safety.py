@@ -29,6 +29,8 @@ POLICIES = (
 @id("shop/none") forbid (principal, action == Action::"shop/sell", resource);
 @id("shop/late") forbid (principal, action == Action::"shop/wait", resource)
 when { context.now >= datetime("2026-01-01T00:01:00Z") };
+@id("shop/minute") forbid (principal, action == Action::"shop/tick", resource)
+when { context.now.durationSince(datetime("2026-01-01")).toMinutes() == 1 };
 @id("shop/whole") forbid (principal, action == Action::"shop/whole", resource) when { [context].isEmpty() };
 @id("shop/some") forbid (principal, action == Action::"shop/count", resource)
 when { context.input.count + 9223372036854775800 < 0 };
@@ -38,7 +40,7 @@ when { context.session.labels.contains("big") && context.input.count + 922337203
 )
 COUNT = {"count": {"type": "integer"}}
 TOOLS = [
-    *(tool(name) for name in ("buy", "sell", "wait", "whole")),
+    *(tool(name) for name in ("buy", "sell", "tick", "wait", "whole")),
     *(tool(name, COUNT, ["count"]) for name in ("count", "depth")),
 ]
 FILES = bundle_files(
@@ -120,7 +122,7 @@ def test_an_entry_ends_with_its_session(offset: float, *, alive: bool) -> None:
     cache.put(key, ruling, Deadline.after(now, 30.0), now)
 
     for later in (replace(now, wall_at=1030.0 + offset), replace(now, boot_at=40.0 + offset)):
-        assert (ruling if alive else None) == cache.get(key, later)
+        assert ([ruling] if alive else []) == [found.ruling for found in [cache.get(key, later)] if found]
 
 
 def test_an_entry_made_after_a_reboot_ends_on_the_boot_clock() -> None:
@@ -190,9 +192,9 @@ class _SlowCache(DecisionCache):
         super().__init__()
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def put(self, key: Key, ruling: Ruling, session_end: Deadline, now: Instant) -> None:
+    def put(self, key: Key, ruling: Ruling, end: Deadline, now: Instant) -> None:
         self.meanwhile()
-        super().put(key, ruling, session_end, now)
+        super().put(key, ruling, end, now)
 
 
 @pytest.mark.parametrize(
@@ -278,13 +280,13 @@ def test_a_ruling_cannot_be_changed(pdp: Opened) -> None:
     [
         ("shop/count", b'{"count":9}', ("policy_error", "bypass")),
         ("shop/count", b'{"count":"9"}', ("invalid_arguments", "none")),
-        ("shop/wait", b"", ("permit", "bypass")),
+        ("shop/tick", b"", ("permit", "bypass")),
         ("shop/whole", b"", ("permit", "bypass")),
         ("shop/none", b"", ("unknown_tool", "none")),
     ],
 )
 def test_what_is_never_remembered(pdp: Opened, action: str, arguments: bytes, expected: tuple[str, str]) -> None:
-    """Errors, arguments that do not fit, and policies that read the time or the whole context leave no entry."""
+    """Errors, arguments that do not fit, and policies that reckon with the time or read all leave no entry."""
     _, handle = pdp.session("shop/*")
 
     assert [expected] * 3 == [said(pdp.ask(handle, action, arguments)) for _ in range(3)]
@@ -304,13 +306,23 @@ def test_an_error_about_an_ancestor_is_not_remembered(pdp: Opened) -> None:
 
 
 @AROUND_THE_END
-def test_a_policy_about_the_time_is_asked_each_time(pdp: Opened, offset: float, *, alive: bool) -> None:
-    """A forbid from a moment on holds from that very moment, however hot the call is."""
+def test_a_policy_that_reckons_with_the_time_is_asked_each_time(pdp: Opened, offset: float, *, alive: bool) -> None:
+    """A forbid for a minute holds from that very moment, however hot the call is."""
+    _, handle = pdp.session("shop/*")
+    pdp.ask(handle, "shop/tick")
+    pdp.clock.advance(60.0 + offset)
+
+    assert ("permit" if alive else "forbid", "bypass") == said(pdp.ask(handle, "shop/tick"))
+
+
+@AROUND_THE_END
+def test_what_is_remembered_about_the_time_ends_where_it_changes(pdp: Opened, offset: float, *, alive: bool) -> None:
+    """A forbid from a moment on holds from that very moment, however hot the call is; until then it is remembered."""
     _, handle = pdp.session("shop/*")
     pdp.ask(handle, "shop/wait")
     pdp.clock.advance(60.0 + offset)
 
-    assert ("permit" if alive else "forbid", "bypass") == said(pdp.ask(handle, "shop/wait"))
+    assert (("permit", "hit") if alive else ("forbid", "miss")) == said(pdp.ask(handle, "shop/wait"))
 
 
 # One answer about a session's state, from every method.

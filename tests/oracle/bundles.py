@@ -120,6 +120,10 @@ forbid (principal, action in Action::"mutating", resource) when { context.sessio
 forbid (principal, action in Action::"read_only", resource in Server::"repo")
 when { context.now > datetime("2026-01-01T01:30:00Z") };
 
+@id("strict/minutes")
+forbid (principal, action == Action::"repo/drop", resource)
+when { context.now.durationSince(datetime("2026-01-01")).toMinutes() > 70 };
+
 @id("strict/level")
 forbid (principal, action == Action::"notes/list", resource)
 when { principal has level && principal.level * 4611686018427387904 > 0 };

@@ -12,17 +12,19 @@ from typing import Any
 
 import pytest
 
-from pdp.cache import Key, decision_key
+from pdp.cache import Key, call_key, read_key
 from pdp.errors import ConflictError
 from pdp.gate import Snapshot
 from pdp.model import CacheResult, Call, Caller, Decision, Session
 from pdp.policy.contents import Contents
 from pdp.policy.engine import Question
+from pdp.policy.moments import Moments
 from pdp.sessions.succession import require_successor
 from pdp.testing.bundles import bundle_files, tool
 from tests.oracle.opened import GATEWAY, Opened, opened
 
-DIRECTLY = "in the key"
+DIRECTLY = "in every key"
+READ = "in the key of the call as it came; in the other one what policies can read of it"
 EPOCH = "in the key by the session's epoch, which every change of the session moves on"
 VERSION = "in the key by the bundle's version, the digest of all its files"
 LIVE = "checked by the gate, or before it, on each call"
@@ -32,11 +34,11 @@ CALL = {
     "session_handle": "in the key as the id of the session that was found by it",
     "server": DIRECTLY,
     "tool": DIRECTLY,
-    "arguments_json": DIRECTLY,
-    "facts_json": DIRECTLY,
+    "arguments_json": READ,
+    "facts_json": READ,
     "definition_digest": LIVE,
 }
-CALLER = {"id": DIRECTLY, "tenant": LIVE, "kind": UNSEEN, "roles": UNSEEN}
+CALLER = {"id": READ, "tenant": LIVE, "kind": UNSEEN, "roles": UNSEEN}
 # A session's facts: EPOCH, because policies or the ends of entries depend on them; LIVE also where the gate looks.
 SESSION = {
     "id": DIRECTLY,
@@ -97,22 +99,22 @@ QUESTION = {
     "user": "a fact of the session",
     "agent": "a fact of the session",
     "session_id": "a fact of the session",
-    "resource": "a function of server, tool, arguments and bundle",
+    "resource": "a function of server, tool, arguments and bundle; by itself where policies can read it",
     "context": "see CONTEXT",
 }
 CONTEXT = {
     "agent": "a fact of the session",
     "session": "a fact of the session",
-    "caller": "the caller's id, and the facts of the call",
-    "now": "a policy that reads it goes past the cache",
-    "opaque": "a function of server, tool, arguments and bundle",
-    "input": "a function of server, tool, arguments and bundle",
+    "caller": "the caller's id, and the facts of the call; where policies can read it",
+    "now": "where it stands among what policies compare it with; a policy that reads it otherwise goes past the cache",
+    "opaque": "a function of server, tool, arguments and bundle; by itself where policies can read it",
+    "input": "a function of server, tool, arguments and bundle; each argument by itself where policies can read it",
 }
 SNAPSHOT = {
     "bundle": VERSION,
     "chain": "each session by id and epoch",
     "now": LIVE,
-    "wall_at": "a policy that reads it goes past the cache",
+    "wall_at": "see CONTEXT, now",
 }
 
 
@@ -233,12 +235,14 @@ def test_a_changed_call_has_another_key(world: World, field: str, value: Any) ->
 
     changed = replace(world.call, **{field: value})
 
-    assert decision_key("v", chain, world.call, GATEWAY) != decision_key("v", chain, changed, GATEWAY)
+    assert call_key("v", chain, world.call, GATEWAY, ()) != call_key("v", chain, changed, GATEWAY, ())
 
 
 def test_the_tables_name_all_that_is_changed_here() -> None:
     """The fields that the test above changes are the ones that are in the key directly."""
-    assert {"server", "tool", "arguments_json", "facts_json"} == {name for name, how in CALL.items() if how == DIRECTLY}
+    assert {"server", "tool", "arguments_json", "facts_json"} == {
+        name for name, how in CALL.items() if how in {DIRECTLY, READ}
+    }
 
 
 @pytest.mark.parametrize(("field", "value"), [("id", "ses_b"), ("epoch", 99)])
@@ -247,7 +251,7 @@ def test_a_changed_session_has_another_key(world: World, field: str, value: Any)
     session, parent = world.session(), replace(world.session(), id="ses_parent")
     other: dict[str, Any] = {field: value}
     keys = {
-        decision_key("v", chain, world.call, GATEWAY)
+        call_key("v", chain, world.call, GATEWAY, ())
         for chain in (
             (session,),
             (replace(session, **other),),
@@ -266,7 +270,27 @@ def test_another_caller_and_another_bundle_have_another_key(world: World) -> Non
     chain = (world.session(),)
     callers = (GATEWAY, replace(GATEWAY, id="gateway-2"))
 
-    assert 4 == len({decision_key(version, chain, world.call, caller) for version in ("v", "w") for caller in callers})
+    assert 4 == len({call_key(version, chain, world.call, who, ()) for version in ("v", "w") for who in callers})
+
+
+def test_each_part_of_a_key_by_what_is_read_makes_another(world: World) -> None:
+    """Bundle, session, each ancestor, server, tool, what is read and the place in time; and the kind of the key."""
+    session, later = world.session(), replace(world.session(), epoch=99)
+    call, sold = world.call, replace(world.call, tool="sell")
+    bare = replace(call, arguments_json=b"", facts_json=b"")
+    keys = {
+        read_key("v", (session,), call, b"[]", ()),
+        read_key("w", (session,), call, b"[]", ()),
+        read_key("v", (later,), call, b"[]", ()),
+        read_key("v", (session, later), call, b"[]", ()),
+        read_key("v", (session,), sold, b"[]", ()),
+        read_key("v", (session,), replace(call, server="a"), b"[]", ()),
+        read_key("v", (session,), call, b"[0]", ()),
+        read_key("v", (session,), call, b"[]", (0,)),
+        call_key("v", (session,), replace(bare, arguments_json=b"[]"), replace(GATEWAY, id=""), ()),
+    }
+
+    assert 9 == len(keys)
 
 
 @pytest.mark.parametrize("name", [name for name in SESSION if name != "epoch"])
@@ -390,10 +414,12 @@ def parts_of(key: Key) -> Iterator[object]:
 
 
 def test_a_key_is_made_of_plain_parts(world: World) -> None:
-    """Only texts, bytes and the epoch: nothing that Python takes for equal though it is not."""
-    key = decision_key("v", (world.session(), replace(world.session(), id="ses_parent")), world.call, GATEWAY)
+    """Only texts, bytes, epochs and places: nothing that Python takes for equal though it is not."""
+    chain = (world.session(), replace(world.session(), id="ses_parent"))
+    place = Moments([(0, True, 5), (0, False, 5)]).place(7)
 
-    assert {str, bytes, int} == {type(part) for part in parts_of(key)}
+    for key in (call_key("v", chain, world.call, GATEWAY, place), read_key("v", chain, world.call, b"[]", place)):
+        assert {str, bytes, int} == {type(part) for part in parts_of(key)}
 
 
 # Longer than what stands in a key as it is.
@@ -419,7 +445,7 @@ COLLIDING = (
 
 def test_what_differs_has_another_key(world: World) -> None:
     """Nested lists, commas within strings, 1, true, "1" and 1.0, and a slash on either side: all differ."""
-    keys = {decision_key("v", (world.session(),), call, GATEWAY) for call in COLLIDING}
+    keys = {call_key("v", (world.session(),), call, GATEWAY, ()) for call in COLLIDING}
 
     assert len(COLLIDING) == len(keys)
 

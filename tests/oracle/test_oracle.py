@@ -371,7 +371,7 @@ READ = ToolCall(server="repo", tool="read", arguments=on_thing("acme", "plan"))
 
 # What must have happened in every long run; the rarer answers have scenes of their own below.
 EXPECTED = (
-    *("hit", "miss", "bypass", "none"),
+    *("hit", "hit by what is read", "miss", "bypass", "none"),
     *("deed:request", "deed:approve", "deed:deny", "deed:end", "deed:revoke", "deed:narrow", "deed:reload"),
     *("refused:request", "refused:approve", "refused:deny", "refused:end", "refused:revoke"),
     *("basis:permit", "basis:forbid", "basis:policy_error", "basis:ancestor_denied"),

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -91,6 +91,8 @@ class World:
     def __init__(self, counts: Counter[str], *, remembering_on_disk: bool) -> None:
         self._counts = counts
         self._calls = count()
+        # What was asked for each session, but for the digest, which is in no key.
+        self._asked: set[tuple[str, ToolCall]] = set()
         self._opened = ExitStack()
         self._folder = Path(self._opened.enter_context(TemporaryDirectory()))
         self._opened.enter_context(patch("pdp.loaded.load_bundle", _load_once))
@@ -262,7 +264,10 @@ class World:
 
             assert expected == found, f"{name} {wanted}: {looked_up}: {found}, expected {expected}"
 
+            if looked_up is CacheResult.HIT and (name, replace(wanted, digest="none")) not in self._asked:
+                self._counts["hit by what is read"] += 1
             self._counts[f"{looked_up.value}{'' if product is self.products[0] else ' without cache'}"] += 1
+        self._asked.add((name, replace(wanted, digest="none")))
         self._counts[f"basis:{expected.basis}"] += 1
         self._counts[f"ancestor:{expected.ancestor_basis}"] += 1
         self._counts.update(f"policy:{policy}" for policy in (*expected.policies, *expected.errors))

@@ -1,0 +1,106 @@
+"""What the policies of one action can read of a call: all that their answer depends on beside the session."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pdp.policy.directory import Uid
+from pdp.policy.moments import Moment, Moments, milliseconds
+
+_INPUT = "context.input."
+
+
+class CacheClass(Enum):
+    """How an answer can be remembered: the dearest kind of thing that a policy of the action reads of the call.
+
+    PURE reads nothing of it, INPUT something that the call holds, TIMED the time, VOLATILE the context as a whole.
+    A VOLATILE answer is never remembered, a TIMED one where the time is only compared with constants.
+    """
+
+    PURE = "pure"
+    INPUT = "input"
+    TIMED = "timed"
+    VOLATILE = "volatile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What policies can read of a call.
+
+    `readers` holds, for each thing that is read, the ids of the policies that read it: `context.input.NAME`,
+    `context.input`, `context.opaque`, `context.caller`, `context.now`, `resource`; `context` is the whole of it.
+    `inputs` names the arguments that can be read, None all. `moments` is None where no answer may be remembered.
+    """
+
+    readers: Mapping[str, tuple[str, ...]]
+    kind: CacheClass
+    inputs: frozenset[str] | None
+    opaque: bool
+    caller: bool
+    resource: bool
+    timed: bool
+    moments: Moments | None
+
+    @classmethod
+    def of(cls, policies: Iterable[tuple[str, frozenset[str] | None, tuple[Moment, ...] | None]]) -> Reading:
+        """Return what policies can read, each given as id, what it reads and what it compares the time with."""
+        readers: dict[str, list[str]] = {}
+        compared: list[Moment] = []
+        provable = True
+        for policy_id, reads, moments in policies:
+            for read in {"context"} if reads is None else reads - _OF_THE_SESSION:
+                readers.setdefault(read, []).append(policy_id)
+            compared += moments or ()
+            provable = provable and reads is not None and moments is not None
+        arguments = frozenset(read.removeprefix(_INPUT) for read in readers if read.startswith(_INPUT))
+        return cls(
+            readers={read: tuple(sorted(readers[read])) for read in sorted(readers)},
+            kind=_kind(readers),
+            inputs=None if "context.input" in readers else arguments,
+            opaque="context.opaque" in readers,
+            caller="context.caller" in readers,
+            resource="resource" in readers,
+            timed=bool(compared),
+            moments=Moments(compared) if provable else None,
+        )
+
+    @property
+    def cacheable(self) -> bool:
+        """Say whether an answer may be remembered by what is read."""
+        return self.moments is not None
+
+    def place_in_time(self, wall_at: float) -> tuple[int, ...]:
+        """Return all that the policies can see of the time; they are `cacheable`. Unix seconds."""
+        return self.moments.place(milliseconds(wall_at)) if self.timed and self.moments is not None else ()
+
+    def part(self, resource: Uid, context: Mapping[str, Any]) -> bytes:
+        """Return all that the policies can see of a call but the time, as canonical JSON: equal parts, equal answers.
+
+        `context` holds `input` with typed values, `opaque` and `caller`, as the engine gets them. No two values of
+        different types are written alike.
+        """
+        shown = context["input"]
+        seen = shown if self.inputs is None else {name: shown[name] for name in self.inputs if name in shown}
+        part = [
+            seen,
+            context["opaque"] if self.opaque else None,
+            context["caller"] if self.caller else None,
+            resource if self.resource else None,
+        ]
+        return json.dumps(part, sort_keys=True, separators=(",", ":")).encode()
+
+
+# What the session holds is in the key as its id and epoch.
+_OF_THE_SESSION = frozenset({"context.agent", "context.session"})
+
+
+def _kind(readers: Mapping[str, object]) -> CacheClass:
+    if "context" in readers:
+        return CacheClass.VOLATILE
+    if "context.now" in readers:
+        return CacheClass.TIMED
+    return CacheClass.INPUT if readers else CacheClass.PURE
