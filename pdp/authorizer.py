@@ -19,6 +19,7 @@ from pdp.observer import Observer, Place
 from pdp.policy.bundle import Bundle
 from pdp.policy.catalogue import Tool
 from pdp.policy.engine import SessionEntities
+from pdp.policy.reading import Reading
 from pdp.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
 from pdp.sessions.lifecycle import earliest_end, state_of
 from pdp.sessions.store import ActiveBundle, SessionStore, StoreView
@@ -37,12 +38,13 @@ class CallRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolVisibility:
-    """One tool of the catalogue as a session sees it."""
+    """One tool of the catalogue as a session sees it; `reading` is what policies read of its calls, when asked for."""
 
     server: str
     tool: str
     visibility: Visibility
     definition_digest: str
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +122,7 @@ class Authorizer:
             started = perf_counter_ns()
         return tuple(decisions)
 
-    def list_tools(self, session_handle: str, caller: Caller) -> ToolListing:
+    def list_tools(self, session_handle: str, caller: Caller, *, with_readings: bool = False) -> ToolListing:
         """Say for each tool of the catalogue whether the session could be allowed to call it.
 
         Raise `NotFoundError` for an unknown handle, `WrongStateError` when the session is not active.
@@ -135,7 +137,7 @@ class Authorizer:
         return ToolListing(
             session_id=snapshot.chain[0].id,
             bundle_version=snapshot.bundle.version,
-            tools=tuple(self._visibility(snapshot, tools[action], caller) for action in sorted(tools)),
+            tools=tuple(self._visibility(snapshot, tools[one], caller, with_readings) for one in sorted(tools)),
         )
 
     # The path of a decision: snapshot, gate, look up, decide, remember, record.
@@ -209,11 +211,15 @@ class Authorizer:
         key = (bundle.version, session.id, session.epoch)
         return self._entities.get_or_make(key, lambda: bundle.session_entities(session))
 
-    def _visibility(self, snapshot: Snapshot, tool: Tool, caller: Caller) -> ToolVisibility:
+    def _visibility(self, snapshot: Snapshot, tool: Tool, caller: Caller, with_reading: bool) -> ToolVisibility:  # noqa: FBT001 - private
         call = Call(session_handle="", server=tool.server, tool=tool.name, definition_digest=tool.definition_digest)
         seen = Visibility.NEVER if gate(snapshot, call) else self._policy_visibility(snapshot, tool, caller)
         return ToolVisibility(
-            server=tool.server, tool=tool.name, visibility=seen, definition_digest=tool.definition_digest
+            server=tool.server,
+            tool=tool.name,
+            visibility=seen,
+            definition_digest=tool.definition_digest,
+            reading=snapshot.bundle.slice(tool.action).reading if with_reading else None,
         )
 
     def _policy_visibility(self, snapshot: Snapshot, tool: Tool, caller: Caller) -> Visibility:

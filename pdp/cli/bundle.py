@@ -9,22 +9,27 @@ import click
 from pdp import __version__
 from pdp.app import compile_once
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_json
+from pdp.cli.output import print_json, print_table
 from pdp.cli.root import NO
 from pdp.config import Settings
-from pdp.policy.bundle import inspect_bundle
+from pdp.policy.bundle import inspect_bundle, load_bundle
 from pdp.policy.contents import read_contents, read_folder
 from pdp.policy.schema import full_schema
-from pdp.workbench.checking import report_json, report_sarif, text_lines
+from pdp.workbench.checking import reading_rows, report_json, report_sarif, text_lines
 
 
 @click.command(epilog="Example:  pdp check policies --deny warnings")
 @click.argument("folder", metavar="[DIR]", required=False)
 @json_option
 @click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0, for code review.")
+@click.option(
+    "--reads", is_flag=True, help="Say for each tool what policies read of its calls, and what is remembered."
+)
 @click.option("--deny", type=click.Choice(["warnings"]), help="Exit with 1 for warnings too.")
 @with_settings("policies.folder")
-def check(*, settings: Settings, folder: str | None, as_json: bool, as_sarif: bool, deny: str | None) -> None:
+def check(
+    *, settings: Settings, folder: str | None, as_json: bool, as_sarif: bool, reads: bool, deny: str | None
+) -> None:
     """Check a policy folder.
 
     Finds what keeps it from loading, and what loads and is probably a mistake. Prints each problem with its line, a
@@ -32,16 +37,21 @@ def check(*, settings: Settings, folder: str | None, as_json: bool, as_sarif: bo
     """
     if as_json and as_sarif:
         raise click.UsageError("pass `--json` or `--sarif`, not both")
+    if reads and as_sarif:
+        raise click.UsageError("pass `--reads` or `--sarif`, not both")
     path = Path(folder or settings.policies.folder)
     files = read_folder(path, settings.limits)
     report = inspect_bundle(files, settings.limits, compile_once())
+    bundle = load_bundle(files, settings.limits, compile_once()) if reads and not report.errors else None
     if as_json:
-        print_json(report_json(report))
+        print_json(report_json(report, bundle))
     elif as_sarif:
         print_json(report_sarif(report, path, tool_version=__version__))
     else:
         for line in text_lines(report, path, files):
             click.echo(line)
+        if bundle:
+            print_table(("tool", "answers", "read of a call", "by"), reading_rows(bundle))
     if report.errors or (deny and report.warnings):
         raise click.exceptions.Exit(NO)
 

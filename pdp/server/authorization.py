@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from pdp.authorizer import Authorizer
 from pdp.limits import Limits
 from pdp.server.fields import require_id
-from pdp.server.messages import call_request, call_requests, decision_message, visibility_number
+from pdp.server.messages import call_request, call_requests, decision_message, reading_message, visibility_number
 from pdp.server.origin import Origin
 from pdp.server.status import Refusal, duration
 from pdp.v1 import authorization_pb2 as calls
@@ -46,7 +46,7 @@ class AuthorizationHandlers:
     def list_tools(self, request: calls.ListToolsRequest, origin: Origin) -> calls.ListToolsResponse:
         """Say which tools a session could call."""
         handle = require_id("session_handle", request.session_handle)
-        listing = self._authorizer.list_tools(handle, origin.caller)
+        listing = self._authorizer.list_tools(handle, origin.caller, with_readings=request.with_readings)
         return calls.ListToolsResponse(
             tools=[
                 calls.ToolVisibility(
@@ -54,6 +54,7 @@ class AuthorizationHandlers:
                     tool=tool.tool,
                     visibility=visibility_number(tool.visibility),
                     definition_digest=tool.definition_digest,
+                    reading=reading_message(tool.reading) if tool.reading else None,
                 )
                 for tool in listing.tools
             ],

@@ -12,6 +12,7 @@ from pdp.authorizer import CallRequest
 from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, SessionState, Visibility
+from pdp.policy.reading import CacheClass, Reading
 from pdp.registrar import Selector, SessionRequest, SessionView
 from pdp.server.fields import (
     optional_digest,
@@ -28,6 +29,7 @@ from pdp.server.fields import (
 from pdp.server.status import duration
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import decision_pb2 as decisions
+from pdp.v1 import reading_pb2 as readings
 from pdp.v1 import session_pb2 as sessions
 
 E = TypeVar("E", bound=Enum)
@@ -41,6 +43,7 @@ _OUTCOMES = _numbers(Outcome, decisions.Outcome, "OUTCOME_")
 _BASES = _numbers(Basis, decisions.Basis, "BASIS_")
 _CACHE_RESULTS = _numbers(CacheResult, decisions.CacheResult, "CACHE_RESULT_")
 _VISIBILITIES = _numbers(Visibility, calls.Visibility, "VISIBILITY_")
+_CACHE_CLASSES = _numbers(CacheClass, readings.CacheClass, "CACHE_CLASS_")
 _STATES = _numbers(SessionState, sessions.SessionState, "SESSION_STATE_")
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
@@ -113,6 +116,17 @@ def visibility_number(seen: Visibility) -> calls.Visibility:
     """Return a visibility as the API numbers it."""
     number: calls.Visibility = _VISIBILITIES[seen]
     return number
+
+
+def reading_message(reading: Reading) -> readings.Reading:
+    """Return what policies read of the calls of a tool."""
+    return readings.Reading(
+        cache_class=_CACHE_CLASSES[reading.kind],
+        remembered=reading.cacheable,
+        attributes=[
+            readings.ReadAttribute(name=name, policy_ids=policies) for name, policies in reading.readers.items()
+        ],
+    )
 
 
 def session_request(request: sessions.RequestSessionRequest, limits: Limits) -> SessionRequest:

@@ -13,10 +13,12 @@ from pdp.limits import Limits
 from pdp.policy.bundle import Bundle
 from pdp.server.explaining import explain
 from pdp.server.fields import optional_text, require_digest, timestamp
+from pdp.server.messages import reading_message
 from pdp.server.origin import Origin
 from pdp.sessions.store import ActiveBundle
 from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import policy_pb2 as policies
+from pdp.v1 import reading_pb2 as readings
 
 _DECISIONS = {
     "Allow": policies.ENGINE_DECISION_ALLOW,
@@ -51,13 +53,15 @@ class PolicyHandlers:
     def get_bundle(self, request: policies.GetBundleRequest, _: Origin) -> policies.GetBundleResponse:
         """Show the running bundle, without one why there is none; or another one that is kept."""
         status = self._keeper.status()
-        shown = _running_message(status)
+        shown, bundle = _running_message(status), status.bundle
         if request.version:
-            shown = _bundle_message(*self._keeper.find(require_digest("version", request.version)), status)
+            bundle, activation = self._keeper.find(require_digest("version", request.version))
+            shown = _bundle_message(bundle, activation, status)
         return policies.GetBundleResponse(
             bundle=shown,
             load_errors=[str(problem) for problem in status.load_errors],
             source_version=status.source_version,
+            tool_readings=_tool_readings(bundle) if bundle and request.with_readings else (),
         )
 
     def list_bundles(self, _: policies.ListBundlesRequest, __: Origin) -> policies.ListBundlesResponse:
@@ -147,6 +151,13 @@ def _bundle_message(bundle: Bundle, activation: ActiveBundle, status: BundleStat
         message.policies.add(policy_id=policy.id, effect=policy.effect, file=policy.file, line=policy.line)
     message.tool_count = len(bundle.catalogue.tools)
     return message
+
+
+def _tool_readings(bundle: Bundle) -> list[readings.ToolReading]:
+    return [
+        readings.ToolReading(server=tool.server, tool=tool.name, reading=reading_message(bundle.slice(action).reading))
+        for action, tool in sorted(bundle.catalogue.tools.items())
+    ]
 
 
 def _kept_message(kept: KeptBundle, status: BundleStatus) -> policies.Bundle:

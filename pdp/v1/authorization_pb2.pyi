@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from pdp.v1 import decision_pb2 as _decision_pb2
+from pdp.v1 import reading_pb2 as _reading_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -77,22 +78,26 @@ class AuthorizeStreamResponse(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., decision: _Optional[_Union[_decision_pb2.Decision, _Mapping]] = ..., error: _Optional[_Union[StreamError, _Mapping]] = ...) -> None: ...
 
 class ListToolsRequest(_message.Message):
-    __slots__ = ("session_handle",)
+    __slots__ = ("session_handle", "with_readings")
     SESSION_HANDLE_FIELD_NUMBER: _ClassVar[int]
+    WITH_READINGS_FIELD_NUMBER: _ClassVar[int]
     session_handle: str
-    def __init__(self, session_handle: _Optional[str] = ...) -> None: ...
+    with_readings: bool
+    def __init__(self, session_handle: _Optional[str] = ..., with_readings: _Optional[bool] = ...) -> None: ...
 
 class ToolVisibility(_message.Message):
-    __slots__ = ("server", "tool", "visibility", "definition_digest")
+    __slots__ = ("server", "tool", "visibility", "definition_digest", "reading")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     TOOL_FIELD_NUMBER: _ClassVar[int]
     VISIBILITY_FIELD_NUMBER: _ClassVar[int]
     DEFINITION_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    READING_FIELD_NUMBER: _ClassVar[int]
     server: str
     tool: str
     visibility: Visibility
     definition_digest: str
-    def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., visibility: _Optional[_Union[Visibility, str]] = ..., definition_digest: _Optional[str] = ...) -> None: ...
+    reading: _reading_pb2.Reading
+    def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., visibility: _Optional[_Union[Visibility, str]] = ..., definition_digest: _Optional[str] = ..., reading: _Optional[_Union[_reading_pb2.Reading, _Mapping]] = ...) -> None: ...
 
 class ListToolsResponse(_message.Message):
     __slots__ = ("tools", "bundle_version", "session_id")

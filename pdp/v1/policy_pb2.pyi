@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from pdp.v1 import explain_pb2 as _explain_pb2
+from pdp.v1 import reading_pb2 as _reading_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -72,20 +73,24 @@ class Bundle(_message.Message):
     def __init__(self, version: _Optional[str] = ..., name: _Optional[str] = ..., label: _Optional[str] = ..., policies: _Optional[_Iterable[_Union[Policy, _Mapping]]] = ..., tool_count: _Optional[int] = ..., activate_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activated_by: _Optional[str] = ..., reason: _Optional[str] = ..., active: _Optional[bool] = ..., chosen: _Optional[bool] = ..., number: _Optional[int] = ..., signed_by: _Optional[str] = ...) -> None: ...
 
 class GetBundleRequest(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "with_readings")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    WITH_READINGS_FIELD_NUMBER: _ClassVar[int]
     version: str
-    def __init__(self, version: _Optional[str] = ...) -> None: ...
+    with_readings: bool
+    def __init__(self, version: _Optional[str] = ..., with_readings: _Optional[bool] = ...) -> None: ...
 
 class GetBundleResponse(_message.Message):
-    __slots__ = ("bundle", "load_errors", "source_version")
+    __slots__ = ("bundle", "load_errors", "source_version", "tool_readings")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     LOAD_ERRORS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TOOL_READINGS_FIELD_NUMBER: _ClassVar[int]
     bundle: Bundle
     load_errors: _containers.RepeatedScalarFieldContainer[str]
     source_version: str
-    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., load_errors: _Optional[_Iterable[str]] = ..., source_version: _Optional[str] = ...) -> None: ...
+    tool_readings: _containers.RepeatedCompositeFieldContainer[_reading_pb2.ToolReading]
+    def __init__(self, bundle: _Optional[_Union[Bundle, _Mapping]] = ..., load_errors: _Optional[_Iterable[str]] = ..., source_version: _Optional[str] = ..., tool_readings: _Optional[_Iterable[_Union[_reading_pb2.ToolReading, _Mapping]]] = ...) -> None: ...
 
 class ListBundlesRequest(_message.Message):
     __slots__ = ()

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pdp.errors import Problem
-from pdp.policy.bundle import CheckReport
+from pdp.policy.bundle import Bundle, CheckReport
 from pdp.policy.lint import ALLOW, LINTS
 from pdp.policy.lint_errors import ERRORS
 
@@ -45,10 +45,34 @@ def summary(report: CheckReport, folder: Path) -> str:
     return f"{holds}; {found}" if found else holds
 
 
-def report_json(report: CheckReport) -> dict[str, Any]:
-    """Return the report as JSON; files are relative to the bundle."""
+def report_json(report: CheckReport, bundle: Bundle | None = None) -> dict[str, Any]:
+    """Return the report as JSON, with what each tool's policies read when the bundle is given.
+
+    Files are relative to the bundle.
+    """
     problems = [problem.as_json() for problem in (*report.errors, *report.warnings)]
-    return {"valid": not report.errors, "version": report.version, "problems": problems}
+    found = {"valid": not report.errors, "version": report.version, "problems": problems}
+    return found | {"tools": list(_readings_json(bundle))} if bundle else found
+
+
+def reading_rows(bundle: Bundle) -> Iterator[tuple[str, str, str, str]]:
+    """Yield tool, how its answers are remembered, what is read of its calls and by which policies; a row for each."""
+    for action in sorted(bundle.catalogue.tools):
+        reading = bundle.slice(action).reading
+        kind = reading.kind.value if reading.cacheable else f"{reading.kind.value}, never remembered"
+        for place, (name, policies) in enumerate(reading.readers.items() or [("", ())]):
+            yield (action, kind, name, ", ".join(policies)) if place == 0 else ("", "", name, ", ".join(policies))
+
+
+def _readings_json(bundle: Bundle) -> Iterator[dict[str, Any]]:
+    for action in sorted(bundle.catalogue.tools):
+        reading = bundle.slice(action).reading
+        yield {
+            "tool": action,
+            "cache_class": reading.kind.value,
+            "remembered": reading.cacheable,
+            "reads": {name: list(policies) for name, policies in reading.readers.items()},
+        }
 
 
 def report_sarif(report: CheckReport, folder: Path, *, tool_version: str) -> dict[str, Any]:

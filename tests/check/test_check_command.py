@@ -52,6 +52,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         (REFUSED, (), 1),
         (REFUSED, ("--sarif",), 1),
         (WARNED, ("--json", "--sarif"), 2),
+        (WARNED, ("--reads", "--sarif"), 2),
         (WARNED, ("--deny", "everything"), 2),
     ],
 )
@@ -80,6 +81,43 @@ def test_json_holds_everything(check: Run) -> None:
         (one["severity"], one["code"], one["line"], one["column"], one["width"]) for one in answer["problems"]
     ]
     assert {"bank.cedar"} == {one["file"] for one in answer["problems"]}
+
+
+READERS = """
+@id("bank/assistants")
+permit (principal, action, resource) when { context.agent in AgentGroup::"assistants" };
+@id("bank/dear")
+forbid (principal, action == Action::"bank/transfer", resource) when { context.input.cents > 500 };
+@id("bank/mine")
+forbid (principal, action == Action::"bank/transfer", resource)
+when { context.input.cents > 5 && context.caller.id == "x" };
+@id("bank/hours")
+forbid (principal, action == Action::"files/read", resource) when { context.now.toTime() < duration("8h") };
+@id("bank/whole")
+forbid (principal, action == Action::"files/write", resource) when { [context].isEmpty() };
+"""
+
+
+def test_what_policies_read_is_told(check: Run) -> None:
+    """`--reads` says for each tool how answers are remembered, and which policy reads what of a call."""
+    lines = [" ".join(line.split()) for line in check(READERS, "--reads").stdout.splitlines()]
+    tools = json.loads(check(READERS, "--reads", "--json").stdout)["tools"]
+
+    assert lines[lines.index("tool answers read of a call by") + 1 :] == [
+        "bank/balance pure",
+        "bank/transfer input context.caller bank/mine",
+        "context.input.cents bank/dear, bank/mine",
+        "files/read timed context.now bank/hours",
+        "files/write volatile, never remembered context bank/whole",
+    ]
+    assert {"tool": "bank/balance", "cache_class": "pure", "remembered": True, "reads": {}} == tools[0]
+    assert {"context.caller": ["bank/mine"], "context.input.cents": ["bank/dear", "bank/mine"]} == tools[1]["reads"]
+    assert [True, True, True, False] == [tool["remembered"] for tool in tools]
+
+
+def test_what_does_not_load_is_not_read(check: Run) -> None:
+    """With an error nothing is said about the tools."""
+    assert "tools" not in json.loads(check(REFUSED, "--reads", "--json").stdout)
 
 
 def test_sarif_has_the_shape_that_code_review_reads(check: Run, tmp_path: Path) -> None:

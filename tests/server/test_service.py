@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import policy_pb2 as policies
+from pdp.v1 import reading_pb2 as readings
 from pdp.v1 import session_pb2 as sessions
 from tests.server.running import Running, a_call
 
@@ -178,6 +179,27 @@ def test_request_ids_make_retries_safe(running: Running) -> None:
     assert len(ids) == 1
     assert caught.value.code() is Code.ALREADY_EXISTS
     assert running.notes.decisions[0].tool_call_id == "toolu|1"
+
+
+def test_what_policies_read_of_the_calls_of_a_tool(running: Running) -> None:
+    """Bundle and listing say it when they are asked: the class, and each thing that is read with its policies."""
+    handle = running.open_session()
+    listing = calls.ListToolsRequest(session_handle=handle, with_readings=True)
+
+    shown = ask(running, "policies", "GetBundle", policies.GetBundleRequest(with_readings=True), "author")
+    listed = ask(running, "authorization", "ListTools", listing, "pep")
+
+    found = {f"{tool.server}/{tool.tool}": tool.reading for tool in shown.tool_readings}
+    assert found == {f"{tool.server}/{tool.tool}": tool.reading for tool in listed.tools}
+    assert (readings.CACHE_CLASS_PURE, True) == (found["git/git_diff"].cache_class, found["git/git_diff"].remembered)
+    log = found["git/git_log"]
+    assert [("context.input.max_count", ["guardrails/short-histories"])] == [
+        (one.name, list(one.policy_ids)) for one in log.attributes
+    ]
+    assert (readings.CACHE_CLASS_INPUT, True) == (log.cache_class, log.remembered)
+    assert readings.CACHE_CLASS_TIMED == found["github/merge_pull_request"].cache_class
+    assert readings.CACHE_CLASS_UNSPECIFIED not in {one.cache_class for one in found.values()}
+    assert not ask(running, "policies", "GetBundle", policies.GetBundleRequest(), "author").tool_readings
 
 
 def test_listing_tools(running: Running) -> None:
