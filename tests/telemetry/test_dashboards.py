@@ -49,7 +49,7 @@ QUERIES = [*_panels(), *((rule["alert"], rule["expr"]) for rule in _rules())]
 
 @pytest.mark.parametrize(("title", "text"), QUERIES, ids=[title for title, _ in QUERIES])
 def test_a_query_reads_what_is_sent(title: str, text: str) -> None:  # noqa: ARG001 - the id
-    """Each metric, label and value of a query exists; `test_service.py` shows that the server sends them."""
+    """Each metric, label and value of a query exists; `test_telemetry_service.py` shows that the server sends them."""
     query = read_query(text)
 
     assert query.matched
