@@ -69,13 +69,13 @@ ERROR_TYPE = "error.type"
 # The value of a label when there are too many different ones
 OTHER = "_OTHER"
 
-DECIDED, LOGGED, REFUSED_REQUEST = "decision", "log record", "refused request"
+DECIDED, LOGGED, REFUSED_REQUEST, SENDER = "decision", "log record", "refused request", "resource"
 _BOTH = (DECIDED, LOGGED)
 _ALL = (DECIDED, LOGGED, REFUSED_REQUEST)
 
 
 class Attribute(NamedTuple):
-    """An attribute: its name, what has it (spans of decisions, their log records, spans of refusals), what it says."""
+    """An attribute: its name, what has it (spans of decisions and refusals, log records, resource), what it says."""
 
     name: str
     on: tuple[str, ...]
@@ -118,6 +118,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(RPC_METHOD, (REFUSED_REQUEST,), "service and method"),
     Attribute(RPC_STATUS, (REFUSED_REQUEST,), "the status that was answered"),
     Attribute(REQUEST_FIELD, (REFUSED_REQUEST,), "the field that was wrong"),
+    Attribute(WORKER, (SENDER,), "number of the worker, where there are several"),
 )
 
 Kind = Literal["counter", "updowncounter", "gauge", "histogram"]
