@@ -73,9 +73,9 @@ def main() -> int:
         receiver = opened.enter_context(OTLPReceiver())
         targets = [
             opened.enter_context(_control(cores[0])),
-            opened.enter_context(_pdp("tracing off", Path(folder), {"OTEL_SDK_DISABLED": "true"}, cores[0])),
+            opened.enter_context(pdp_server("tracing off", Path(folder), {"OTEL_SDK_DISABLED": "true"}, cores[0])),
             opened.enter_context(
-                _pdp("everything on", Path(folder), {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}, cores[0])
+                pdp_server("everything on", Path(folder), {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}, cores[0])
             ),
         ]
         found = asyncio.run(_measure_all(targets, chosen.seconds, chosen.rounds))
@@ -216,7 +216,8 @@ def _control(core: int) -> Iterator[Target]:
 
 
 @contextmanager
-def _pdp(name: str, folder: Path, environment: dict[str, str], core: int) -> Iterator[Target]:
+def pdp_server(name: str, folder: Path, environment: dict[str, str], core: int) -> Iterator[Target]:
+    """Run the PDP as one process on a core, with an approved session."""
     data = folder / name.replace(" ", "-")
     command = [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0", "--server-workers", "1"]
     command += ["--data-dir", str(data), "--policies-folder", str(folder / "policies")]
