@@ -237,6 +237,28 @@ def test_first_policy_is_valid(project_root: Path, place: Path, environment: dic
     assert (0, "") == (done.returncode, done.stderr)
 
 
+@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "tests/README.md", "pdp/README.md"])
+def test_every_proof_exists(project_root: Path, name: str) -> None:
+    """Each test that a page names as the proof of something is there."""
+    text = (project_root / name).read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tests/[a-z_/]+(?:\.py)?)", text))
+
+    assert [] == sorted(path for path in named if not (project_root / path).exists())
+
+
+def test_threat_model_names_what_is_not_defended(project_root: Path) -> None:
+    """The page says what is defended and where that is proved, what is not, and how to report."""
+    text = (project_root / "SECURITY.md").read_text(encoding="utf-8")
+    defended = text.partition("## What is defended")[2].partition("## What is not defended")[0]
+    rows = [line.split("|") for line in defended.splitlines() if line.startswith("| ") and "proved in" not in line]
+
+    assert ["## Report a vulnerability", "## Supported versions", "## What is not defended"] == [
+        line for line in text.splitlines() if line.startswith(("## Rep", "## Supp", "## What is not"))
+    ]
+    assert rows
+    assert all("`tests/" in row[3] for row in rows)
+
+
 def test_grpcurl_body_is_a_request(project_root: Path) -> None:
     """What the README sends with grpcurl is what the API takes."""
     (command,) = blocks(project_root / "README.md", "console")
