@@ -380,13 +380,13 @@ def test_folders_follow_from_the_data_folder() -> None:
     ],
 )
 def test_several_workers_need_what_they_can_share(flags: dict[str, str], expected: str) -> None:
-    """Several workers with a store in memory or on a Unix socket are refused; one is not, nor is none stated."""
+    """Several workers with a store in memory or on a Unix socket are refused; one is not, nor is one for each core."""
     assert [expected] == [
         line.partition(" must be `1` ")[2].removeprefix("with ")
         for line in problems(flags={**flags, "server.workers": "3"})
     ]
     assert [0, 1] == [
-        load(environ={}, flags={**flags, **more}).server.workers for more in ({}, {"server.workers": "1"})
+        load(environ={}, flags={**flags, "server.workers": number}).server.workers for number in ("0", "1")
     ]
 
 
