@@ -40,7 +40,7 @@ def test_how_many(workers: int, cores: int, bound: float, expected: int) -> None
     ],
 )
 def test_one_where_several_cannot_share(changes: dict[str, object], platform: str) -> None:
-    """One for each core is one alone with a store in memory, on a Unix socket, and where the system spreads no connections."""
+    """For 0 it is one with a store in memory, on a Unix socket, and where the system spreads no connections."""
     settings = replace(Settings(server=ServerSettings(workers=0)), **changes)  # type: ignore[arg-type] # sections by name
 
     assert 1 == how_many(settings, 4, math.inf, platform)
