@@ -134,8 +134,7 @@ class App:
     ) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
         from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
-        from pdp.identity import authenticator_of, tls_files_of  # noqa: PLC0415 - see above
-        from pdp.server.callers import KnownCallers  # noqa: PLC0415 - see above
+        from pdp.identity import Identity, tls_files_of  # noqa: PLC0415 - see above
         from pdp.server.listener import Listener  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
         from pdp.sourcing import sourcing_of, trust_of  # noqa: PLC0415 - see above
@@ -174,7 +173,8 @@ class App:
             telemetry.watch_bundle(self.embedded.keeper.running_version)
             follower = BundleFollower(self.embedded.keeper, sourcing.place)
             follower.began()
-            self._callers = KnownCallers(settings.callers_file)
+            self._identity = Identity(settings, time)
+            self._opened.callback(self._identity.close)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
             auditor = Auditor(settings.record_folder, index_file=settings.record_index, most_bytes=SERVER_BYTES)
@@ -187,7 +187,7 @@ class App:
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,
                 auditor=auditor,
-                authenticator=authenticator_of(settings, self._callers, time),
+                authenticator=self._identity.authenticator,
                 observer=watchers,
                 clock=time,
                 healthy=lambda: log.permits and self.embedded.keeper.serves(),
@@ -214,6 +214,7 @@ class App:
     def start(self) -> int:
         """Listen and serve; return the port. Raise `ConfigurationError` when it cannot listen."""
         try:
+            self._identity.start()
             self._server.start()
         except BaseException:
             self._opened.close()
@@ -223,7 +224,7 @@ class App:
     def reload_callers(self) -> None:
         """Read who may call again; go on with the callers as they were when the file is wrong."""
         try:
-            self._callers.reload()
+            self._identity.reload_callers()
         except ConfigurationError as error:
             _LOG.error("the callers were not read again: %s", error)
 

@@ -46,6 +46,10 @@ _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,\s]+)):(?P<port>\d{1,5})")
 _SHOWN_CHARACTERS = 80
+# What a public key can verify; `pdp.server.keys` knows how.
+_ALGORITHMS = (
+    "ES256", "ES384", "ES512", "Ed25519", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"
+)  # fmt: skip
 _HIGHEST_PORT = 65535
 
 T = TypeVar("T")
@@ -72,6 +76,36 @@ class ServerSettings:
     tls_client_roots: str = _setting(
         "", "PEM file of the authorities of callers' certificates; with it every connection needs one"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerSettings:
+    """Who may call, beside `callers.yaml` in `data_dir`."""
+
+    denied_file: str = _setting("", "YAML file of callers and tokens that are refused at once; read again every second")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JWTSettings:
+    """Which JSON Web Tokens are believed; none without an issuer."""
+
+    issuer: str = _setting("", "the `iss` of the JSON Web Tokens to accept; empty means none")
+    audience: str = _setting("", "the name of this server, which must stand in the `aud` of a token")
+    algorithms: tuple[str, ...] = _setting(
+        ("ES256", "Ed25519", "EdDSA", "PS256", "RS256"), "the signature algorithms to accept"
+    )
+    token_type: Literal["at+jwt", "JWT"] = _setting(
+        "at+jwt", "the `typ` of access tokens; `JWT` for an issuer that does not mark them, such as `at+jwt` does"
+    )
+    keys_file: str = _setting("", "JWKS file of the issuer's public keys; read again every second")
+    keys_url: str = _setting("", "https URL of the issuer's JWKS; http on loopback only")
+    keys_ca_file: str = _setting("", "PEM file of the root certificates to trust at the URL; empty means the system's")
+    keys_poll_seconds: float = _setting(300.0, "seconds between two looks at the URL", minimum=1)
+    keys_longest_seconds: float = _setting(
+        86400.0, "seconds for which keys count while they cannot be read again", minimum=1
+    )
+    leeway_seconds: float = _setting(30.0, "seconds that the issuer's clock may be ahead")
+    longest_seconds: float = _setting(86400.0, "seconds that a token may live, from `iat` to `exp`", minimum=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +175,8 @@ class Settings:
 
     data_dir: str = _setting(".pdp", "the folder of tokens, keys, sessions and the decision log")
     server: ServerSettings = ServerSettings()
+    callers: CallerSettings = CallerSettings()
+    jwt: JWTSettings = JWTSettings()
     policies: PolicySettings = PolicySettings()
     cache: CacheSettings = CacheSettings()
     sessions: SessionSettings = SessionSettings()
@@ -430,6 +466,7 @@ def _contradictions(settings: Settings) -> Iterable[str]:
     if not settings.data_dir:
         yield "`data_dir` must not be empty"
     yield from _policies_problems(settings.policies)
+    yield from _jwt_problems(settings.jwt)
 
 
 def _address_problems(server: ServerSettings) -> Iterable[str]:
@@ -459,7 +496,7 @@ def _policies_problems(policies: PolicySettings) -> Iterable[str]:
     if policies.file and policies.url:
         yield "`policies.file` and `policies.url` cannot both be set"
     if policies.url:
-        yield from _url_problems(policies.url)
+        yield from _url_problems("policies.url", policies.url, instead="use `policies.url_token_file`")
     for name in ("url_token_file", "url_ca_file"):
         if getattr(policies, name) and not policies.url:
             yield f"`policies.{name}` needs `policies.url`"
@@ -472,20 +509,41 @@ def _policies_problems(policies: PolicySettings) -> Iterable[str]:
         yield "`policies.never_older` needs `policies.require_signature`: the number is signed with the bundle"
 
 
-def _url_problems(url: str) -> Iterable[str]:
+def _jwt_problems(jwt: JWTSettings) -> Iterable[str]:
+    if not jwt.issuer:
+        wanted = [name for name in ("audience", "keys_file", "keys_url", "keys_ca_file") if getattr(jwt, name)]
+        yield from (f"`jwt.{name}` needs `jwt.issuer`" for name in wanted)
+        return
+    if not jwt.audience:
+        yield "`jwt.issuer` needs `jwt.audience`: otherwise a token for any other server would be accepted here"
+    if bool(jwt.keys_file) == bool(jwt.keys_url):
+        yield "`jwt.issuer` needs either `jwt.keys_file` or `jwt.keys_url`"
+    if jwt.keys_ca_file and not jwt.keys_url:
+        yield "`jwt.keys_ca_file` needs `jwt.keys_url`"
+    if jwt.keys_url:
+        yield from _url_problems("jwt.keys_url", jwt.keys_url, instead="keys are public")
+    if not jwt.algorithms:
+        yield "`jwt.algorithms` must not be empty"
+    for name in jwt.algorithms:
+        if name not in _ALGORITHMS:
+            problem = unknown("algorithm", name, _ALGORITHMS)
+            yield f"`jwt.algorithms`: {problem}" + ("; a shared secret is no key" if name.startswith("HS") else "")
+
+
+def _url_problems(name: str, url: str, *, instead: str) -> Iterable[str]:
     try:
         parts = urlsplit(url)
         sound = bool(parts.hostname) and url.isascii() and " " not in url and parts.port != 0 and not parts.fragment
     except ValueError:
         sound = False
     if not sound:
-        yield f"`policies.url` must be a URL, not {_quoted(url)}"
+        yield f"`{name}` must be a URL, not {_quoted(url)}"
     elif parts.username is not None or parts.password is not None:
-        yield "`policies.url` must not hold a user or a password; use `policies.url_token_file`"
+        yield f"`{name}` must not hold a user or a password; {instead}"
     elif parts.scheme not in ("https", "http"):
-        yield f"`policies.url` must begin with `https://`, not {_quoted(url)}"
+        yield f"`{name}` must begin with `https://`, not {_quoted(url)}"
     elif parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-        yield f"`policies.url` {_quoted(url)} is reached over the network and needs `https://`"
+        yield f"`{name}` {_quoted(url)} is reached over the network and needs `https://`"
 
 
 def _is_loopback(host: str) -> bool:

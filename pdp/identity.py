@@ -3,20 +3,117 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from pdp.clock import Clock
-from pdp.config import Settings
+from pdp.config import JWTSettings, Settings
+from pdp.errors import ConfigurationError
 from pdp.server.authentication import (
-    Authenticator,
     CallerAuthenticator,
     CertificateAuthenticator,
     TokenAuthenticator,
+    WebTokenAuthenticator,
 )
 from pdp.server.callers import KnownCallers
 from pdp.server.certificates import TLSFiles
+from pdp.server.denied import DenyList
+from pdp.server.keys import JWKS_BYTES, TrustedKeys
+from pdp.server.refresher import Refresher
+from pdp.server.tokens import TokenRules
+from pdp.webfile import WebFile, WebPlace
 
 _LOG = logging.getLogger("pdp")
+
+_FILE_SECONDS = 1.0
+
+
+class Identity:
+    """Tells who is calling, as the settings want it: by tokens, certificates and JSON Web Tokens.
+
+    `start` reads again what may change, until `close`. Raise `ConfigurationError` for files that are wrong.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._callers = KnownCallers(settings.callers_file)
+        self._denied = DenyList(Path(settings.callers.denied_file) if settings.callers.denied_file else None)
+        self._closing: list[Callable[[], None]] = []
+        self._refreshers = [Refresher("deny-list", self._denied.refresh, every=_FILE_SECONDS)]
+        web_tokens = self._web_tokens(settings.jwt, clock) if settings.jwt.issuer else None
+        certificates = (
+            CertificateAuthenticator(self._callers, clock, denied=self._denied)
+            if settings.server.tls_client_roots
+            else None
+        )
+        known = self._callers.current
+        for able, names, setting in (
+            (certificates, known.by_spiffe_id, "server.tls_client_roots"),
+            (web_tokens, known.by_jwt_subject, "jwt.issuer"),
+        ):
+            if able is None and names:
+                who = ", ".join(f"`{caller.id}`" for caller in names.values())
+                _LOG.warning("these callers cannot call before `%s` is set: %s", setting, who)
+        self.authenticator = CallerAuthenticator(
+            TokenAuthenticator(self._callers, web_tokens=web_tokens, denied=self._denied), certificates
+        )
+
+    def start(self) -> None:
+        """Begin to read again what may change."""
+        for refresher in self._refreshers:
+            refresher.start()
+
+    def reload_callers(self) -> None:
+        """Read the callers again. Raise `ConfigurationError`, and change nothing, when the file is wrong."""
+        self._callers.reload()
+
+    def close(self) -> None:
+        """Read nothing again from now on."""
+        with ExitStack() as ending:
+            for refresher in self._refreshers:
+                ending.callback(refresher.stop)
+            # First: nobody waits for a server that does not answer.
+            for close in self._closing:
+                close()
+
+    def _web_tokens(self, jwt: JWTSettings, clock: Clock) -> WebTokenAuthenticator:
+        keys = self._from_url(jwt, clock) if jwt.keys_url else self._from_file(jwt, clock)
+        rules = TokenRules(
+            issuer=jwt.issuer,
+            audience=jwt.audience,
+            algorithms=frozenset(jwt.algorithms),
+            types=frozenset({jwt.token_type.lower(), f"application/{jwt.token_type.lower()}"}),
+            leeway_seconds=jwt.leeway_seconds,
+            longest_seconds=jwt.longest_seconds,
+        )
+        return WebTokenAuthenticator(self._callers, keys, rules, clock=clock, denied=self._denied)
+
+    def _from_file(self, jwt: JWTSettings, clock: Clock) -> TrustedKeys:
+        path = Path(jwt.keys_file)
+        keys = TrustedKeys(
+            lambda: _read_keys(path), name=str(path), clock=clock, longest_seconds=jwt.keys_longest_seconds
+        )
+        keys.load()
+        self._refresh(keys, every=_FILE_SECONDS)
+        return keys
+
+    def _from_url(self, jwt: JWTSettings, clock: Clock) -> TrustedKeys:
+        place = WebPlace(url=jwt.keys_url, ca_file=jwt.keys_ca_file)
+        file = WebFile(place, JWKS_BYTES, accept="application/jwk-set+json, application/json")
+        self._closing.append(file.close)
+
+        def read() -> bytes | None:
+            found = file.fetch()
+            return found[0] if found is not None else None
+
+        keys = TrustedKeys(read, name=place.shown, clock=clock, longest_seconds=jwt.keys_longest_seconds)
+        self._refresh(keys, every=jwt.keys_poll_seconds)
+        return keys
+
+    def _refresh(self, keys: TrustedKeys, *, every: float) -> None:
+        refresher = Refresher("jwt-keys", keys.refresh, every=every)
+        keys.wake = refresher.wake
+        self._refreshers.append(refresher)
 
 
 def tls_files_of(settings: Settings) -> TLSFiles | None:
@@ -31,9 +128,15 @@ def tls_files_of(settings: Settings) -> TLSFiles | None:
     )
 
 
-def authenticator_of(settings: Settings, callers: KnownCallers, clock: Clock) -> Authenticator:
-    """Return what tells who is calling: by tokens, and with `server.tls_client_roots` by certificates."""
-    certificates = CertificateAuthenticator(callers, clock) if settings.server.tls_client_roots else None
-    if certificates is None and callers.current.by_spiffe_id:
-        _LOG.warning("callers with a SPIFFE id cannot call: set `server.tls_client_roots`")
-    return CallerAuthenticator(TokenAuthenticator(callers), certificates)
+def _read_keys(path: Path) -> bytes:
+    try:
+        if path.stat().st_mode & 0o022:
+            raise ConfigurationError(f"others may write to `{path}`: anyone could sign a token; `chmod go-w` it")
+        with path.open("rb") as file:
+            text = file.read(JWKS_BYTES + 1)
+    except OSError as error:
+        problem = (error.strerror or "input or output failed").lower()
+        raise ConfigurationError(f"cannot read `{path}`: {problem}") from None
+    if len(text) > JWKS_BYTES:
+        raise ConfigurationError(f"`{path}` is larger than {JWKS_BYTES} bytes")
+    return text

@@ -6,14 +6,24 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from pdp.clock import Clock
-from pdp.errors import UnauthenticatedError
-from pdp.model import Caller
+from pdp.errors import UnauthenticatedError, UnavailableError
+from pdp.model import Caller, Role
 from pdp.server.callers import KnownCallers
 from pdp.server.certificates import SeenCertificates
+from pdp.server.denied import DenyList
+from pdp.server.keys import KeySet, TrustedKeys
+from pdp.server.tokens import (
+    TokenRefusedError,
+    TokenRules,
+    UnknownKeyError,
+    VerifiedToken,
+    verify,
+)
 
 _LOG = logging.getLogger("pdp.server")
 
@@ -21,7 +31,9 @@ Metadata = Sequence[tuple[str, str | bytes]]
 # What gRPC knows about the other end of a connection, which TLS has proved.
 Peer = Mapping[str, Sequence[bytes]]
 
-_BEARER = re.compile(r"Bearer ([\x21-\x7e]{1,512})")
+# gRPC takes no more metadata than this.
+_BEARER = re.compile(r"Bearer ([\x21-\x7e]{1,8192})")
+_MOST_REMEMBERED = 4096
 
 
 class Authenticator(Protocol):
@@ -39,14 +51,82 @@ class Authenticator(Protocol):
         ...
 
 
+class WebTokenAuthenticator:
+    """Knows callers by the subject of JSON Web Tokens from one issuer.
+
+    A token is remembered by the digest of all of it, under the very keys that verified it; its time and the deny-list
+    count for each call. Why a token is refused stands in the log; the caller is not told.
+    """
+
+    def __init__(
+        self, callers: KnownCallers, keys: TrustedKeys, rules: TokenRules, *, clock: Clock, denied: DenyList
+    ) -> None:
+        self._known = callers
+        self._trusted = keys
+        self._rules = rules
+        self._clock = clock
+        self._denied = denied
+        self._memory = _Memory({}, {})
+
+    def authenticate(self, digest: bytes, token: str) -> Caller:
+        """Return the caller of a token, given with its SHA-256.
+
+        Raise `UnauthenticatedError`, and `UnavailableError` when its key may be there in a moment.
+        """
+        keys = self._trusted.current()
+        memory = self._memory
+        if memory.keys is not keys:
+            memory = self._memory = _Memory(keys, {})
+        try:
+            verified = memory.tokens.get(digest) or verify(token, keys, self._rules)
+            verified.require_time(self._clock.now().wall_at)
+        except TokenRefusedError as error:
+            memory.tokens.pop(digest, None)
+            if isinstance(error, UnknownKeyError) and self._trusted.look_again():
+                raise UnavailableError("the keys of the token issuer are being read again; try again") from None
+            raise _token_refused(str(error)) from None
+        memory.keep(digest, verified)
+        caller = self._known.current.by_jwt_subject.get(verified.subject)
+        if caller is None:
+            raise _token_refused("no caller has its subject")
+        if verified.acted_for:
+            # Whoever approves is a person who is there.
+            caller = replace(caller, roles=caller.roles - {Role.APPROVER})
+        return self._denied.require(caller, digest=digest, jwt_id=verified.token_id)
+
+
+class _Memory:
+    """Tokens that were verified with some keys."""
+
+    __slots__ = ("keys", "tokens")
+
+    def __init__(self, keys: KeySet, tokens: dict[bytes, VerifiedToken]) -> None:
+        self.keys = keys
+        self.tokens = tokens
+
+    def keep(self, digest: bytes, verified: VerifiedToken) -> None:
+        if digest not in self.tokens:
+            if len(self.tokens) >= _MOST_REMEMBERED:
+                self.tokens = {}
+            self.tokens[digest] = verified
+
+
 class TokenAuthenticator:
     """Knows callers by bearer tokens of 256 random bits, of which it holds only SHA-256 digests.
 
-    A path is read as `KnownCallers` does.
+    A path is read as `KnownCallers` does. What looks like a JSON Web Token is left to `web_tokens`.
     """
 
-    def __init__(self, callers: KnownCallers | Path) -> None:
+    def __init__(
+        self,
+        callers: KnownCallers | Path,
+        *,
+        web_tokens: WebTokenAuthenticator | None = None,
+        denied: DenyList | None = None,
+    ) -> None:
         self._known = KnownCallers(callers) if isinstance(callers, Path) else callers
+        self._web_tokens = web_tokens
+        self._denied = denied or DenyList(None)
 
     def needs_peer(self, _: Metadata) -> bool:
         """Return False: a token says everything."""
@@ -58,12 +138,15 @@ class TokenAuthenticator:
         if len(values) != 1:
             raise UnauthenticatedError("`authorization: Bearer …` is needed exactly once")
         match = _BEARER.fullmatch(str(values[0]))
+        token = match[1] if match else ""
         # Whoever measures how long the look-up takes learns about digests, which say nothing about tokens.
-        digest = hashlib.sha256(match[1].encode("ascii")).digest() if match else b""
+        digest = hashlib.sha256(token.encode("ascii")).digest()
         caller = self._known.current.by_token.get(digest)
-        if caller is None:
-            raise UnauthenticatedError("the token is not known")
-        return caller
+        if caller is not None:
+            return self._denied.require(caller, digest=digest)
+        if self._web_tokens is not None and "." in token:
+            return self._web_tokens.authenticate(digest, token)
+        raise UnauthenticatedError("the token is not known")
 
     def reload(self) -> None:
         """Read the file again. Raise `ConfigurationError` and go on with the callers as they were when it is wrong."""
@@ -77,9 +160,10 @@ class CertificateAuthenticator:
     fill in. Why a certificate is refused stands in the log; the caller is not told.
     """
 
-    def __init__(self, callers: KnownCallers, clock: Clock) -> None:
+    def __init__(self, callers: KnownCallers, clock: Clock, *, denied: DenyList | None = None) -> None:
         self._known = callers
         self._clock = clock
+        self._denied = denied or DenyList(None)
         self._seen = SeenCertificates()
 
     def authenticate(self, peer: Peer) -> Caller:
@@ -99,7 +183,7 @@ class CertificateAuthenticator:
         caller = self._known.current.by_spiffe_id.get(certificate.spiffe_id)
         if caller is None:
             raise _refused(f"no caller has its SPIFFE id: `{certificate.spiffe_id}`")
-        return caller
+        return self._denied.require(caller)
 
 
 class CallerAuthenticator:
@@ -126,3 +210,8 @@ class CallerAuthenticator:
 def _refused(reason: str) -> UnauthenticatedError:
     _LOG.warning("a certificate was refused: %s", reason)
     return UnauthenticatedError("the certificate is not accepted")
+
+
+def _token_refused(reason: str) -> UnauthenticatedError:
+    _LOG.warning("a JSON Web Token was refused: %s", reason)
+    return UnauthenticatedError("the token is not accepted")

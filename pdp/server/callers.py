@@ -18,6 +18,7 @@ from pdp.policy.yamltext import Section, load_section, unknown
 CALLERS_FILE = "callers.yaml"
 TOKENS_FOLDER = "tokens"
 
+SUBJECT = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
 CALLER_ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 # A trust domain and a path, as the SPIFFE standard has them.
@@ -34,23 +35,25 @@ class _Credential(NamedTuple):
 _CREDENTIALS: Mapping[str, _Credential] = {
     "token_sha256": _Credential("token", DIGEST, "64 hex digits in lower case, in quotes", "token"),
     "spiffe_id": _Credential("spiffe", SPIFFE_ID, "a SPIFFE id such as `spiffe://example.org/gateway`", "SPIFFE id"),
+    "jwt_subject": _Credential("jwt", SUBJECT, "the `sub` of a token: up to 255 printable characters", "subject"),
 }
 _Found = dict[str, Caller]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
-    """Everybody who may call, by what they prove: a token's SHA-256, or a SPIFFE id."""
+    """Everybody who may call, by what they prove: a token's SHA-256, a SPIFFE id, the subject of a JSON Web Token."""
 
     by_token: Mapping[bytes, Caller] = field(repr=False)
     by_spiffe_id: Mapping[str, Caller]
+    by_jwt_subject: Mapping[str, Caller]
 
 
 class KnownCallers:
     """The callers of a file, as `current`, until `reload`. Raise `ConfigurationError` naming every problem of the file.
 
-    The file maps caller ids to one credential (`token_sha256` in hex, or `spiffe_id`), `roles` and, optionally,
-    `tenant`.
+    The file maps caller ids to one credential (`token_sha256` in hex, `spiffe_id` or `jwt_subject`), `roles` and,
+    optionally, `tenant`.
     """
 
     def __init__(self, callers_file: Path) -> None:
@@ -97,7 +100,7 @@ def _write_secret(path: Path, text: str) -> None:
 
 
 def _read_callers(path: Path) -> Callers:
-    section = _read_private(path)
+    section = read_private(path, "anyone could become a caller")
     kinds = {name: _Found() for name in _CREDENTIALS}
     problems: list[Problem] = []
     for caller_id, entry in section.items():
@@ -118,13 +121,15 @@ def _read_callers(path: Path) -> Callers:
     return Callers(
         by_token={bytes.fromhex(digest): caller for digest, caller in kinds["token_sha256"].items()},
         by_spiffe_id=kinds["spiffe_id"],
+        by_jwt_subject=kinds["jwt_subject"],
     )
 
 
-def _read_private(path: Path) -> Section:
+def read_private(path: Path, danger: str) -> Section:
+    """Read a YAML file that nobody else may write to. Raise `ConfigurationError`; `danger` is what could happen."""
     try:
         if path.stat().st_mode & 0o022:
-            raise ConfigurationError(f"others may write to `{path}`: anyone could become a caller; `chmod go-w` it")
+            raise ConfigurationError(f"others may write to `{path}`: {danger}; `chmod go-w` it")
         return load_section(str(path), path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"cannot read `{path}`: {_reason(error)}") from None

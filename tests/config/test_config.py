@@ -42,13 +42,20 @@ def value_of(settings: Settings, name: str) -> Any:
     return value
 
 
+# Where not any text will do.
+PARTICULAR: dict[str, Any] = {
+    "server.address": "127.0.0.1:7",
+    "jwt.algorithms": ("ES256",),
+    "jwt.keys_url": "https://i.example/keys",
+    "policies.url": "https://policies.example/b",
+}
+
+
 def another_value(name: str) -> Any:
     """Return a legal value that is not the setting's default."""
     setting = config._known()[name]
-    if name == "server.address":
-        return "127.0.0.1:7"
-    if name == "policies.url":
-        return "https://policies.example/b"
+    if name in PARTICULAR:
+        return PARTICULAR[name]
     if get_origin(setting.kind) is Literal:
         return get_args(setting.kind)[-1]
     if get_origin(setting.kind) is tuple:
@@ -60,7 +67,17 @@ def another_value(name: str) -> Any:
 
 # What must be set as well.
 _SIGNED: dict[str, Any] = {"policies.file": "b", "policies.public_keys": "k"}
+_JWT: dict[str, Any] = {"jwt.issuer": "https://i.example", "jwt.audience": "pdp", "jwt.keys_file": "k"}
+_BY_URL: dict[str, Any] = {
+    "jwt.issuer": "https://i.example", "jwt.audience": "pdp", "jwt.keys_url": "https://i.example/keys"
+}  # fmt: skip
 COMPANIONS: dict[str, dict[str, Any]] = {
+    "jwt.issuer": {"jwt.audience": "pdp", "jwt.keys_file": "k"},
+    "jwt.audience": {"jwt.issuer": "https://i.example", "jwt.keys_file": "k"},
+    "jwt.keys_file": {"jwt.issuer": "https://i.example", "jwt.audience": "pdp"},
+    "jwt.keys_url": {"jwt.issuer": "https://i.example", "jwt.audience": "pdp"},
+    "jwt.keys_ca_file": _BY_URL,
+    "jwt.algorithms": _JWT,
     "server.tls_client_roots": TLS,
     "policies.url_token_file": {"policies.url": "https://policies.example/b"},
     "policies.url_ca_file": {"policies.url": "https://policies.example/b"},
@@ -267,6 +284,20 @@ def test_all_problems_are_reported_together() -> None:
         ({"policies.url": "https:///b"}, "`policies.url` must be a URL, not `https:///b`"),
         ({"policies.url": "https://h:port/"}, "`policies.url` must be a URL, not `https://h:port/`"),
         ({"policies.url": "https://h/ä"}, "`policies.url` must be a URL, not `https://h/ä`"),
+        (
+            {"jwt.issuer": "i", "jwt.keys_file": "k"},
+            "`jwt.issuer` needs `jwt.audience`: otherwise a token for any other server would be accepted here",
+        ),
+        ({"jwt.audience": "a"}, "`jwt.audience` needs `jwt.issuer`"),
+        ({"jwt.issuer": "i", "jwt.audience": "a"}, "`jwt.issuer` needs either `jwt.keys_file` or `jwt.keys_url`"),
+        (
+            {"jwt.issuer": "i", "jwt.audience": "a", "jwt.keys_url": "http://h/keys"},
+            "`jwt.keys_url` `http://h/keys` is reached over the network and needs `https://`",
+        ),
+        (
+            {"jwt.issuer": "i", "jwt.audience": "a", "jwt.keys_file": "k", "jwt.algorithms": "HS256"},
+            "`jwt.algorithms`: unknown algorithm: `HS256`; did you mean `RS256`?; a shared secret is no key",
+        ),
         ({"policies.url": "ftp://h/b"}, "`policies.url` must begin with `https://`, not `ftp://h/b`"),
         (
             {"policies.url": "https://me:secret@h/"},

@@ -132,10 +132,10 @@ def test_reload_forgets_a_caller(tmp_path: Path) -> None:
         ("a: {token_sha256: '%s', roles: []}", "`roles` must be a list of roles"),
         ("a: {token_sha256: '%s', roles: [peq]}", "unknown role: `peq`; did you mean `pep`?"),
         ("a: {token_sha256: 'AB', roles: [pep]}", "`token_sha256` must be 64 hex digits"),
-        ("a: {roles: [pep]}", "exactly one of `token_sha256`, `spiffe_id` is needed"),
+        ("a: {roles: [pep]}", "exactly one of `token_sha256`, `spiffe_id`, `jwt_subject` is needed"),
         (
             "a: {token_sha256: '%s', spiffe_id: 'spiffe://e/a', roles: [pep]}",
-            "exactly one of `token_sha256`, `spiffe_id` is needed",
+            "exactly one of `token_sha256`, `spiffe_id`, `jwt_subject` is needed",
         ),
         ("a: {spiffe_id: 'spiffe://e', roles: [pep]}", "`spiffe_id` must be a SPIFFE id such as"),
         ("a: {spiffe_id: 'spiffe://E/a', roles: [pep]}", "`spiffe_id` must be a SPIFFE id such as"),
