@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import cedarpy
 import pytest
 
 from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.directory import entity
+from pdp.policy.engine import Question, SessionEntities
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 
 DIRECTORY = """
@@ -187,3 +190,18 @@ def test_a_slice_is_as_small_as_what_speaks_of_its_action() -> None:
         f"files/t{MANY - 1}": {"files/all", f"files/p{MANY - 1}"},
         "files/drop": {"files/all", "files/both", "files/drops"},
     } == found
+
+
+@pytest.mark.parametrize("gone", [("User", "alice"), ("Agent", "worker"), ("Session", "ses_a")], ids=lambda uid: uid[0])
+def test_a_question_without_its_entities_is_never_asked(gone: tuple[str, str]) -> None:
+    """Cedar would skip a forbid about an entity that is absent; the slice refuses to ask instead."""
+    bundle = load(files('@id("files/all") permit (principal, action, resource);'))
+    found = {uid: entity(uid, {}, ()).json for uid in (("User", "alice"), ("Agent", "worker"), ("Session", "ses_a"))}
+    known = SessionEntities(handle=cedarpy.Entities.from_json_str("[]"), entities=found)
+    question = Question(user="alice", agent="worker", session_id="ses_a", resource=("Server", "files"), context="{}")
+    bundle.slice("files/read").ask(question, known)
+
+    del found[gone]
+
+    with pytest.raises(AssertionError, match="must be among the entities"):
+        bundle.slice("files/read").ask(question, known)
