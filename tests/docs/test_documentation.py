@@ -140,7 +140,11 @@ def test_embedded_python_runs(project_root: Path, place: Path) -> None:
 
 
 def test_policies_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
-    """The commands for policy authors run on a copy of the example."""
+    """The commands for policy authors run on a copy of the example, with its history."""
+    for words in (["init", "--initial-branch", "main"], ["add", "."], ["commit", "--message", "x"]):
+        author = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", "-C", str(place), *author, *words], check=True, capture_output=True)
+
     done = run("\n".join(blocks(project_root / "policies" / "README.md", "sh")), place, environment)
 
     assert (0, "") == (done.returncode, done.stderr)
