@@ -27,6 +27,7 @@ LIBRARIES: Final[Mapping[str, tuple[str, str]]] = {
     "grpcio": ("1.80", ""),
     "grpcio-health-checking": ("1.80", ""),
     "grpcio-reflection": ("1.80", ""),
+    "joserfc": ("1.8", ""),
     "opentelemetry-exporter-otlp-proto-common": ("1.40", ""),
     "opentelemetry-sdk": ("1.40", ""),
     "protobuf": ("7.35", "8"),

@@ -17,8 +17,9 @@ for name in bin lib lib64; do
   if [ -L "/$name" ]; then cp -P "/$name" "$root/"; elif [ -d "/$name" ]; then mkdir "$root/$name"; mount --bind "/$name" "$root/$name"; fi
 done
 for name in usr proc dev; do mount --rbind "/$name" "$root/$name"; done
-for place in "$root/opt/pdp" "$root$prefix"; do mount --bind "$prefix" "$place"; done
 for place in "$base" "$project"; do mount --bind "$place" "$root$place"; done
+# Last: the environment may lie within the project.
+for place in "$root/opt/pdp" "$root$prefix"; do mount --bind "$prefix" "$place"; done
 cp -a "$files"/. "$root/"
 mount --bind "$data" "$root/var/lib/pdp"
 for place in usr opt/pdp "${prefix#/}" "${base#/}" "${project#/}"; do mount -o remount,bind,ro "$root/$place"; done
