@@ -19,7 +19,7 @@ from pdp.telemetry.wire import Source, frame
 _LOG = logging.getLogger("pdp.telemetry")
 
 # Encoding holds the interpreter's lock: after so many, whoever answers calls gets it for a moment.
-_STRETCH = 64
+_STRETCH = 256
 _CLOSING_SECONDS = 1.0
 
 QUEUE_FULL = "queue_full"
