@@ -105,12 +105,10 @@ def _shift(node: Tree) -> int | None:
 
 
 def _constant(node: Tree, kind: str, parse: Any) -> int | None:  # noqa: ANN401 - one of the two functions below
-    match node:
-        case {**call} if list(call) == [kind] and isinstance(call[kind], list):
-            match call[kind]:
-                case [{"Value": str(text)}]:
-                    value: int | None = parse(text)
-                    return value
+    match node.get(kind) if isinstance(node, dict) and len(node) == 1 else None:
+        case [{"Value": str(text)}]:
+            value: int | None = parse(text)
+            return value
     return None
 
 

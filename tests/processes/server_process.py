@@ -31,18 +31,12 @@ class ServerProcess:
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, /, **settings: str) -> None:
         self._data = folder / "data"
         self.log = folder / "server.log"
-        flags = {
-            "data-dir": str(self._data),
-            "policies-folder": str(folder / "policies"),
-            "policies-watch": "false",
-            "server-address": "127.0.0.1:0",
-            "server-workers": "1",
-            **{name.replace("_", "-"): value for name, value in settings.items()},
-        }
-        command = [sys.executable, "-m", "pdp.cli", "serve", *(f"--{name}={value}" for name, value in flags.items())]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, env=_environment() | dict(environment or {})
+                _command(folder, settings),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=_environment() | dict(environment or {}),
             )
         try:
             self.address = self._listening()
