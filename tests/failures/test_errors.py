@@ -33,6 +33,7 @@ from pdp.v1.session_pb2 import (
 )
 from tests.decisions.notation import changed, files_of
 from tests.decisions.ways import CALLERS
+from tests.failures.questions import MESSAGES
 from tests.failures.service import (
     BUNDLE,
     FILES,
@@ -45,7 +46,6 @@ from tests.failures.service import (
     basis_of,
     serving,
 )
-from tests.failures.test_states import MESSAGES
 
 FROZEN = files_of(
     changed(BUNDLE, {"policies": {"freeze": '@id("freeze/all") forbid (principal, action, resource is Repository);'}})
