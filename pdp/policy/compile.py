@@ -22,6 +22,7 @@ from pdp.policy.lint_facts import Environment, LintBundle, LintPolicy, environme
 from pdp.policy.locate import in_line
 from pdp.policy.safety import PolicyText, scan, scan_schema
 from pdp.policy.schema import SESSION_ATTRIBUTES, SESSION_DECLARATION, full_schema
+from pdp.policy.validation import all_valid
 
 _ID = re.compile(r"[a-z0-9._/-]{1,128}\Z")
 _QUOTED = re.compile(r"`([^`]+)`")
@@ -63,11 +64,11 @@ class _Compilation:
         self.tools = len(contents.catalogue.tools)
         schema = _schema(contents, self._limits)
         _check_entities(contents, schema)
-        parsed = _all_policies(contents, self._limits)
+        parsed = parsed_policies(contents.policies, self._limits)
         _check_ids(parsed)
         known = environments(contents.catalogue)
         policies = [one.linted(known) for one in parsed]
-        refused = _validate(policies, schema, known)
+        refused = {} if all_valid(policies, contents, schema) else _refusals(policies, schema, known)
         if self._lint:
             sound = tuple(one for one in policies if one.id not in refused)
             self.warnings = run_lints(with_impossible(LintBundle(contents=contents, policies=sound), schema))
@@ -182,7 +183,7 @@ def _sample(kind: str) -> object:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Parsed:
+class ParsedPolicy:
     """One policy of a file: its text and its tree."""
 
     file: str
@@ -191,10 +192,12 @@ class _Parsed:
 
     @property
     def id(self) -> str:
+        """Return the `@id`, empty without one."""
         name: str = self.tree.get("annotations", {}).get("id") or ""
         return name
 
     def linted(self, known: Mapping[str, Environment]) -> LintPolicy:
+        """Return it with the actions that it can match, for lints and validator."""
         return LintPolicy(
             id=self.id,
             effect=self.tree["effect"],
@@ -207,6 +210,7 @@ class _Parsed:
         )
 
     def result(self) -> Policy:
+        """Return what `compile_bundle` tells of it."""
         return {
             "id": self.id,
             "effect": self.tree["effect"],
@@ -218,10 +222,11 @@ class _Parsed:
         }
 
 
-def _all_policies(contents: Contents, limits: Limits) -> list[_Parsed]:
-    found: list[_Parsed] = []
+def parsed_policies(texts: Mapping[str, str], limits: Limits) -> list[ParsedPolicy]:
+    """Return the policies of some files. Raise `BundleError` naming all that could not be read."""
+    found: list[ParsedPolicy] = []
     problems: list[Problem] = []
-    for file, text in contents.policies.items():
+    for file, text in texts.items():
         try:
             parts = scan(text, limits)
         except UnsafePolicyError as error:
@@ -229,7 +234,7 @@ def _all_policies(contents: Contents, limits: Limits) -> list[_Parsed]:
             continue
         for part in parts:
             try:
-                found.append(_Parsed(file=file, part=part, tree=_tree(file, part)))
+                found.append(ParsedPolicy(file=file, part=part, tree=_tree(file, part)))
             except BundleError as error:
                 problems += error.problems
     if problems:
@@ -249,7 +254,7 @@ def _tree(file: str, part: PolicyText) -> Any:  # noqa: ANN401 - Cedar's JSON
     return policy
 
 
-def _check_ids(policies: list[_Parsed]) -> None:
+def _check_ids(policies: list[ParsedPolicy]) -> None:
     problems: list[Problem] = []
     first: dict[str, str] = {}
     for policy in policies:
@@ -268,7 +273,7 @@ def _check_ids(policies: list[_Parsed]) -> None:
         raise BundleError(tuple(problems))
 
 
-def _validate(
+def _refusals(
     policies: Sequence[LintPolicy], schema: cedarpy.Schema, known: Mapping[str, Environment]
 ) -> dict[str, list[Problem]]:
     """Return what the validator refuses, by policy."""
