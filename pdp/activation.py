@@ -10,6 +10,7 @@ from pdp.clock import Clock, Instant, no_earlier
 from pdp.loaded import LoadedBundles
 from pdp.model import Session, SessionState
 from pdp.observer import Event, Observer
+from pdp.peers import Compiled, Peers
 from pdp.policy.bundle import Bundle
 from pdp.policy.delivery import Delivery
 from pdp.policy.packed import pack
@@ -32,13 +33,16 @@ class Activation:
 
 
 class Activations:
-    """Activates one bundle at a time."""
+    """Activates one bundle at a time, and tells `peers`, the other workers, before."""
 
-    def __init__(self, *, sessions: SessionStore, bundles: LoadedBundles, clock: Clock, observer: Observer) -> None:
+    def __init__(
+        self, *, sessions: SessionStore, bundles: LoadedBundles, clock: Clock, observer: Observer, peers: Peers | None
+    ) -> None:
         self._sessions = sessions
         self._bundles = bundles
         self._clock = clock
         self._observer = observer
+        self._peers = peers
         self._changing = threading.Lock()
 
     def activate(self, bundle: Bundle, delivery: Delivery, how: Activation) -> bool:
@@ -46,6 +50,7 @@ class Activations:
 
         Raise `ConflictError` when another one than expected is active.
         """
+        self._prepare(bundle, delivery)
         with self._changing:
             before = self._sessions.active_bundle()
             # INVARIANT: loaded before active, so that this worker never lacks what it activates itself.
@@ -70,6 +75,13 @@ class Activations:
             if not active.same_as(before):
                 self._tell(active, before, changed, now)
             return before is None or before.version != bundle.version
+
+    def _prepare(self, bundle: Bundle, delivery: Delivery) -> None:
+        # Beforehand and outside the lock: the others answer by the bundle before until they have this one too, and
+        # two workers that activate at the same time each wait for the other.
+        active = self._sessions.active_bundle()
+        if self._peers is not None and (active is None or active.version != bundle.version):
+            self._peers.tell(Compiled(delivery=delivery, bundle=bundle).written())
 
     def _tell(
         self, active: ActiveBundle, before: ActiveBundle | None, changed: tuple[Session, ...], now: Instant

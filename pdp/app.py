@@ -22,6 +22,7 @@ from pdp.follower import BundleFollower
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Observer, Observers, Place
+from pdp.peers import Peers
 from pdp.policy.bundle import Compile
 from pdp.policy.child import PolicyChild, run_once
 from pdp.policy.delivery import BundleSource
@@ -77,6 +78,7 @@ def open_embedded(
     compile_files: Compile | None = None,
     trust: Trust | None = None,
     never_older: bool = False,
+    peers: Peers | None = None,
 ) -> Embedded:
     """Open a PDP in this process on a policy folder or a packed file; by default with a store in memory.
 
@@ -94,6 +96,7 @@ def open_embedded(
         limits=limits,
         trust=trust,
         never_older=never_older,
+        peers=peers,
     )
     authorizer = Authorizer(
         sessions=store,
@@ -113,6 +116,9 @@ def open_embedded(
         trusted_attributes=trusted_attributes,
     )
     explainer = Explainer(sessions=store, bundle_for=keeper.bundle_for, clock=time, observer=watcher, limits=limits)
+    if peers is not None:
+        # Before the start: others who start wait for this one too.
+        peers.begin(keeper.hear)
     keeper.start(by="start")
     return Embedded(authorizer=authorizer, registrar=registrar, keeper=keeper, explainer=explainer, sessions=store)
 
@@ -130,7 +136,13 @@ class App:
     """The server with everything that it needs, on its settings. `start` it, `wait`, and `stop` it."""
 
     def __init__(
-        self, settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None, worker: int = 0
+        self,
+        settings: Settings,
+        *,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+        worker: int = 0,
+        peers: Peers | None = None,
     ) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
         from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
@@ -142,7 +154,7 @@ class App:
 
         key = record_key(Path(settings.data_dir))
         time = clock or SystemClock()
-        self._opened = ExitStack()
+        self._opened, self._peers = ExitStack(), peers
         try:
             chosen = settings.telemetry.exporter
             wanted = TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
@@ -169,6 +181,7 @@ class App:
                 trusted_attributes=frozenset(settings.sessions.trusted_attributes),
                 trust=trust_of(settings),
                 never_older=settings.policies.never_older,
+                peers=peers,
             )
             telemetry.watch_bundle(self.embedded.keeper.running_version)
             follower = BundleFollower(self.embedded.keeper, sourcing.place)
@@ -197,7 +210,8 @@ class App:
                 call_threads=settings.server.threads,
                 share_port=worker > 0,
             )
-            if settings.policies.watch:
+            # One of several looks, and tells the others; when it ends, so does the one in its place.
+            if settings.policies.watch and worker <= 1:
                 watch = sourcing.watch(follower.follow)
                 watch.start()
                 self._opened.callback(watch.stop)
@@ -215,6 +229,8 @@ class App:
         """Listen and serve; return the port. Raise `ConfigurationError` when it cannot listen."""
         try:
             self._identity.start()
+            # Another worker may have activated a bundle while this one was being built.
+            self.embedded.keeper.catch_up()
             self._server.start()
         except BaseException:
             self._opened.close()
@@ -234,8 +250,10 @@ class App:
 
     def stop(self, grace: float = 5.0) -> None:
         """Take no new calls, give those that are open `grace` seconds, and release everything."""
-        # Nobody waits for a source that stalls.
+        # Nobody waits for a source that stalls, or for other workers, who stop as well.
         self._sourcing.close()
+        if self._peers is not None:
+            self._peers.close()
         self._server.stop(grace)
         self._opened.close()
 
@@ -256,13 +274,21 @@ class App:
         self._opened.callback(stopping.set)
 
 
-def build(settings: Settings, *, clock: Clock | None = None, observer: Observer | None = None, worker: int = 0) -> App:
+def build(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    observer: Observer | None = None,
+    worker: int = 0,
+    peers: Peers | None = None,
+) -> App:
     """Build the server on its settings; nothing listens before `App.start`.
 
-    `worker` says which of several that share the port it is, from 1; 0 is one that has its port for itself.
+    `worker` says which of several that share the port it is, from 1; 0 is one that has its port for itself. `peers`
+    are the others.
     Raise `ConfigurationError`, `BundleError` or `StoreUnavailableError`.
     """
-    return App(settings, clock=clock, observer=observer, worker=worker)
+    return App(settings, clock=clock, observer=observer, worker=worker, peers=peers)
 
 
 def supervise(settings: Settings, *, count: int) -> Supervisor:

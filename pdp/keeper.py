@@ -13,10 +13,11 @@ of the folder that is undone is undone.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pdp.activation import Activation, Activations
 from pdp.clock import Clock
@@ -24,11 +25,14 @@ from pdp.errors import BundleError, BundleUnavailableError, ConflictError, NotFo
 from pdp.limits import Limits
 from pdp.loaded import LoadedBundles
 from pdp.observer import Event, Observer
+from pdp.peers import Peers, Seen, SourceView, read_news
 from pdp.policy.bundle import Bundle, CheckReport, Compile, inspect_bundle
 from pdp.policy.contents import titles_of
-from pdp.policy.delivery import BundleSource, Delivery, Signature
+from pdp.policy.delivery import BundleSource, Delivery
 from pdp.policy.signing import Trust
 from pdp.sessions.store import ActiveBundle, SessionStore
+
+_LOG = logging.getLogger("pdp")
 
 _TRIES = 10
 # Whoever reloads does not wait for somebody else's reading of a source that stalls.
@@ -61,7 +65,8 @@ class BundleKeeper:
     """Holds the running bundle; the store says which one is active.
 
     `compile_files` compiles in a child process. With `never_older`, a source brings only bundles with a higher number
-    than any that was active. Every worker keeps its own; a worker that has not loaded the active bundle yet answers
+    than any that was active. Every worker keeps its own, and tells `peers`, the others, of a bundle before it activates
+    it, and of what it has read from the source. A worker that has not loaded the active bundle all the same answers
     `BundleUnavailableError` and catches up in the background from the content that the store keeps.
     """
 
@@ -76,6 +81,7 @@ class BundleKeeper:
         limits: Limits,
         trust: Trust | None = None,
         never_older: bool = False,
+        peers: Peers | None = None,
     ) -> None:
         self._source = source
         self._compile = compile_files
@@ -91,14 +97,16 @@ class BundleKeeper:
             clock=clock,
             limits=limits,
             trust=self._trust,
-            failed=self._refused,
+            failed=self._fell_behind,
         )
-        self._activations = Activations(sessions=sessions, bundles=self._bundles, clock=clock, observer=observer)
-        self._load_errors: tuple[Problem, ...] = ()
-        # What the source held when it was last read: a good bundle, and one that is not.
-        self._seen: _Seen | None = None
-        self._bad: _Seen | None = None
-        self._bad_problems: tuple[Problem, ...] = ()
+        self._activations = Activations(
+            sessions=sessions, bundles=self._bundles, clock=clock, observer=observer, peers=peers
+        )
+        self._peers = peers
+        # What the source held when it was last read, by this worker or by another one.
+        self._view = self._told = SourceView()
+        # Why this worker could not load what is active.
+        self._behind: tuple[Problem, ...] = ()
         # What the source brought and was not taken: somebody may activate it by its version.
         self._held: Delivery | None = None
         # A source may take long to answer; nobody who activates by version waits for it.
@@ -135,12 +143,13 @@ class BundleKeeper:
 
     def status(self) -> BundleStatus:
         """Return the running bundle, which version is active, and why the last load failed."""
-        active = self._sessions.active_bundle()
+        active, view = self._sessions.active_bundle(), self._view
+        bundle = self._bundles.get(active.version) if active else None
         return BundleStatus(
-            bundle=self._bundles.get(active.version) if active else None,
+            bundle=bundle,
             active=active,
-            load_errors=self._load_errors,
-            source_version=self._seen.version if self._seen else "",
+            load_errors=view.load_errors or (() if bundle else self._behind),
+            source_version=view.good.version if view.good else "",
         )
 
     def start(self, *, by: str) -> None:
@@ -153,7 +162,7 @@ class BundleKeeper:
                 with self._telling():
                     delivery = self._source.read()
                     self._begin(delivery, by)
-                    self._settle(_Seen.of(delivery))
+                    self._settle(Seen.of(delivery))
             except PDPError:
                 if self._go_on():
                     return
@@ -161,7 +170,7 @@ class BundleKeeper:
                 if last_good is None:
                     raise
                 self._begin(last_good, by)
-                self._seen = _Seen.of(last_good)
+                self._look(replace(self._view, good=Seen.of(last_good)))
 
     def follow(self) -> None:
         """Take what the source holds now, if it may be taken without anybody's word.
@@ -170,16 +179,16 @@ class BundleKeeper:
         """
         with self._following, self._telling(only_news=True):
             delivery = self._source.read()
-            seen = _Seen.of(delivery)
-            if seen == self._bad:
+            seen, view = Seen.of(delivery), self._view
+            if seen == view.bad:
                 # Told already; but the source may have been silent meanwhile.
-                self._load_errors = self._bad_problems
+                self._look(replace(view, load_errors=view.bad_problems))
                 return
-            if seen != self._seen:
+            if seen != view.good:
                 try:
                     self._take(delivery, self._source.name)
                 except BundleError as error:
-                    self._bad, self._bad_problems = seen, error.problems
+                    self._view = replace(self._view, bad=seen, bad_problems=error.problems)
                     raise
             self._settle(seen)
 
@@ -194,7 +203,7 @@ class BundleKeeper:
             with self._telling():
                 delivery = self._offered()
                 bundle = self._load(delivery)
-            self._settle(_Seen.of(delivery))
+            self._settle(Seen.of(delivery))
             return self._activate(bundle, delivery, by)
         finally:
             self._following.release()
@@ -205,12 +214,26 @@ class BundleKeeper:
         Say whether it differs from the one before. It stays until content appears that was never active, or somebody
         activates. Raise `NotFoundError`, or `BundleError` when it may not run here.
         """
-        held = self._held
-        delivery = held if held is not None and held.version == version else self._bundles.kept_in_store(version)
-        if delivery is None:
-            raise _not_kept(version)
+        delivery = self._known(version)
         how = Activation(by=by, reason=reason, chosen=True, signed_by=self._trust.signer_of(delivery))
         return self._activations.activate(self._bundles.load(delivery), delivery, how)
+
+    def hear(self, news: bytes) -> None:
+        """Take what another worker tells; what cannot be used is left, and this worker catches up from the store."""
+        try:
+            told = read_news(news, self._limits)
+            if isinstance(told, SourceView):
+                self._view = self._told = told
+            else:
+                self._bundles.take(told)
+        except (PDPError, ValueError) as error:
+            _LOG.warning("what another worker tells cannot be used: %s", error)
+
+    def catch_up(self) -> None:
+        """Load what became active since the start, if it may run here."""
+        active = self._sessions.active_bundle()
+        if active is not None and self._bundles.get(active.version) is None:
+            self._go_on()
 
     def kept(self) -> tuple[KeptBundle, ...]:
         """Return the bundles that can be activated again, by their latest activation, newest first."""
@@ -256,7 +279,7 @@ class BundleKeeper:
 
     def _take(self, delivery: Delivery, by: str) -> bool | None:
         """Activate what a source brings, by the rule above; say whether it was news, None when it was not taken."""
-        came_from = self._seen.version if self._seen else ""
+        came_from = self._view.good.version if self._view.good else ""
         bundle: Bundle | None = None
         for _ in range(_TRIES):
             active = self._sessions.active_bundle()
@@ -322,8 +345,27 @@ class BundleKeeper:
         name, label = titles_of(delivery.files) if delivery else ("", "")
         return KeptBundle(activation=activation, name=name, label=label)
 
-    def _settle(self, seen: _Seen) -> None:
-        self._seen, self._bad, self._load_errors = seen, None, ()
+    def _known(self, version: str) -> Delivery:
+        """Return a version that the store keeps, or that a source brought to this or another worker."""
+        held = self._held
+        if held is not None and held.version == version:
+            return held
+        delivery = self._bundles.kept_in_store(version)
+        if delivery is None and self._view.holds(version):
+            delivery = self._source.read()
+        if delivery is None or delivery.version != version:
+            raise _not_kept(version)
+        return delivery
+
+    def _settle(self, seen: Seen) -> None:
+        self._look(SourceView(good=seen))
+
+    def _look(self, view: SourceView) -> None:
+        """Go on with what the source holds now, and let the others know."""
+        self._view = view
+        if self._peers is not None and view != self._told:
+            self._told = view
+            self._peers.tell(view.written())
 
     @contextmanager
     def _telling(self, *, only_news: bool = False) -> Iterator[None]:
@@ -331,26 +373,18 @@ class BundleKeeper:
             yield
         except PDPError as error:
             problems = error.problems if isinstance(error, BundleError) else (Problem("", 0, str(error)),)
-            if not only_news or problems != self._load_errors:
+            if not only_news or problems != self._view.load_errors:
                 self._refused(problems)
+            self._look(replace(self._view, load_errors=problems))
             raise
 
+    def _fell_behind(self, problems: tuple[Problem, ...]) -> None:
+        self._behind = problems
+        self._refused(problems)
+
     def _refused(self, problems: tuple[Problem, ...]) -> None:
-        self._load_errors = problems
         facts = {"problems": "; ".join(str(problem) for problem in problems[:20])}
         self._observer.event(Event(kind="bundle.refused", at=self._clock.now().wall_at, facts=facts))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """What tells one delivery from another."""
-
-    version: str
-    signature: Signature | None
-
-    @classmethod
-    def of(cls, delivery: Delivery) -> _Seen:
-        return cls(version=delivery.version, signature=delivery.signature)
 
 
 def _not_kept(version: str) -> NotFoundError:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pdp.clock import Clock
 from pdp.errors import BundleUnavailableError, PDPError, Problem
 from pdp.limits import Limits
+from pdp.peers import Compiled
 from pdp.policy.bundle import Bundle, Compile, load_bundle
 from pdp.policy.delivery import Delivery
 from pdp.policy.packed import unpack
@@ -53,6 +54,11 @@ class LoadedBundles:
     def load(self, delivery: Delivery) -> Bundle:
         """Return a bundle, compiled if it is not in memory. Raises what `load_bundle` raises."""
         return self._bundles.get(delivery.version) or load_bundle(delivery.files, self._limits, self._compile)
+
+    def take(self, compiled: Compiled) -> None:
+        """Hold a bundle that another worker has compiled. Raise `BundleError` when it may not run here."""
+        self._trust.signer_of(compiled.delivery)
+        self.keep(compiled.bundle)
 
     def keep(self, bundle: Bundle) -> None:
         """Hold a bundle."""

@@ -44,6 +44,7 @@ LAYERS = [
     ("pdp.paging", 2, "decision"),
     ("pdp.keeper", 2, "decision"),
     ("pdp.activation", 2, "decision"),
+    ("pdp.peers", 2, "decision"),
     ("pdp.loaded", 2, "decision"),
     ("pdp.follower", 2, "decision"),
     ("pdp.server", 3, "server"),

@@ -7,12 +7,15 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 
 from pdp.cli.root import ERROR, error_lines
 from pdp.cli.serve import log_to_stderr, obey
 from pdp.cli.signals import STOPPING, receive_signals
 from pdp.workers.cores import pin
-from pdp.workers.process import Job, Report
+from pdp.workers.process import Job
+from pdp.workers.telling import SupervisedPeers
+from pdp.workers.words import Report, Told, Word, read, written
 
 
 def main() -> None:
@@ -24,27 +27,38 @@ def main() -> None:
     pin(job.core)
     log_to_stderr(f"worker {job.number} ")
     received, sender = receive_signals()
-    threading.Thread(target=_listen, args=(sender,), name="pdp-supervisor", daemon=True).start()
+    saying = threading.Lock()
+
+    def say(word: Word) -> None:
+        with saying:
+            os.write(report, written(word))
+
+    peers = SupervisedPeers(say, Path(job.settings.data_dir) / f"worker-{job.number}.news")
+    threading.Thread(target=_listen, args=(sender, peers), name="pdp-supervisor", daemon=True).start()
     try:
         from pdp.app import build  # noqa: PLC0415 - brings gRPC, in this process alone
 
-        app = build(job.settings, worker=job.number)
+        app = build(job.settings, worker=job.number, peers=peers)
         app.start()
     except Exception as error:  # noqa: BLE001 - the supervisor tells whatever went wrong, once for all workers
         if os.environ.get("PDP_DEBUG") == "1":
             traceback.print_exc()
-        os.write(report, Report(problems=tuple(error_lines(error))).written())
+        say(Report(problems=tuple(error_lines(error))))
         sys.exit(ERROR)
-    os.write(report, Report().written())
+    say(Report())
     obey(app, received)
 
 
-def _listen(sender: int) -> None:
+def _listen(sender: int, peers: SupervisedPeers) -> None:
     """Take signals from the supervisor as if they had been received; its end is one to stop, at once after another."""
     stopping = False
-    while word := os.read(0, 1):
-        stopping = stopping or ord(word) in STOPPING
-        os.write(sender, word)
+    with os.fdopen(0, "rb", closefd=False) as told:
+        for word in map(read, told):
+            if isinstance(word, Told):
+                stopping = stopping or word.signal in STOPPING
+                os.write(sender, bytes([word.signal]))
+            elif not isinstance(word, Report):
+                peers.receive(word)
     if stopping:
         os._exit(ERROR)  # the supervisor got a second signal
     os.write(sender, bytes([signal.SIGTERM]))

@@ -172,7 +172,11 @@ def load_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compi
 
     Raise `BundleError` naming every problem that was found, and whatever `compile_files` raises.
     """
-    policies = check_bundle(files, limits, compile_files)
+    return assemble(files, check_bundle(files, limits, compile_files), limits)
+
+
+def assemble(files: Mapping[str, bytes], policies: Sequence[PolicySource], limits: Limits) -> Bundle:
+    """Return the bundle of files whose policies are what compiling these very files has found."""
     return Bundle(version_of(files), read_contents(files, limits), policies, StackCheck(limits))
 
 
@@ -240,6 +244,12 @@ def policy_source(policy: Mapping[str, Any]) -> PolicySource:
         resource_type=policy["resource_type"],
         moments=None if policy["moments"] is None else tuple((m[0], m[1], m[2]) for m in policy["moments"]),
     )
+
+
+def policy_json(policy: PolicySource) -> dict[str, Any]:
+    """Return a policy as a child process describes it, for `policy_source`."""
+    found = ((name, getattr(policy, name)) for name in PolicySource.__slots__)
+    return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in found}
 
 
 def _by_action(policies: Sequence[PolicySource]) -> dict[str | None, list[int]]:

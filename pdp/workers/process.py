@@ -1,8 +1,8 @@
 """One worker as its supervisor sees it: a process that is told things by one pipe and reports by another.
 
-It is started anew, not forked: gRPC does not survive a fork. It is told its job, one line, and then signals, one byte
-each. It reports one line: that it serves, or why it cannot. The end of its report is the end of the worker, and the
-end of what it is told is the end of its supervisor.
+It is started anew, not forked: gRPC does not survive a fork. It is told its job, and then signals and what other
+workers tell. It reports that it serves, or why it cannot, and what it tells others. The end of its report is the end
+of the worker, and the end of what it is told is the end of its supervisor.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from typing import IO, Self, cast
 
 from pdp.config import Settings, dump, restore
+from pdp.workers.words import Word, read, written
+
+_CHUNK = 65536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,31 +42,20 @@ class Job:
         return cls(settings=restore(fields["settings"]), number=fields["number"], core=fields["core"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """How a worker's start went: it serves, or these lines for people say why it does not."""
-
-    problems: tuple[str, ...] = ()
-
-    def written(self) -> bytes:
-        """Return the report as a line, for `read`."""
-        return json.dumps(self.problems).encode() + b"\n"
-
-    @classmethod
-    def read(cls, line: bytes) -> Self:
-        """Read a line of `written`."""
-        return cls(problems=tuple(json.loads(line)))
-
-
 class WorkerProcess:
-    """A worker that runs `command` with the descriptor for its report as last argument, and its job on its input."""
+    """A worker that runs `command` with the descriptor for its report as last argument, and its job on its input.
+
+    Never waits for it, but in `bury`: what it does not read in time it is not told.
+    """
 
     def __init__(self, command: Sequence[str], job: bytes) -> None:
         reading, writing = os.pipe()
-        self._reports = os.fdopen(reading, "rb")
+        self._reports = reading
+        self._unfinished = b""
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [*command, str(writing)],
+                bufsize=0,
                 stdin=subprocess.PIPE,
                 pass_fds=(writing,),
                 # What finds the same modules, wherever the worker looks for them.
@@ -71,11 +63,12 @@ class WorkerProcess:
                 process_group=0,  # Ctrl-C on a terminal is for the supervisor, who tells the workers
             )
         except BaseException:
-            self._reports.close()
+            os.close(reading)
             raise
         finally:
             os.close(writing)
-        self._tell(job)
+        self._write(job)
+        os.set_blocking(self._orders.fileno(), False)
 
     @property
     def pid(self) -> int:
@@ -84,16 +77,17 @@ class WorkerProcess:
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when there is something to hear."""
-        return self._reports.fileno()
+        return self._reports
 
-    def send(self, number: signal.Signals) -> None:
-        """Pass a signal on. One that has ended hears nothing."""
-        self._tell(bytes([number]))
+    def tell(self, word: Word) -> None:
+        """Tell the worker something. One that has ended hears nothing."""
+        self._write(written(word))
 
-    def hear(self) -> Report | None:
+    def hear(self) -> tuple[Word, ...] | None:
         """Wait for what the worker reports, and return it; None when it has ended."""
-        line = self._reports.readline()
-        return Report.read(line) if line.endswith(b"\n") else None
+        heard = os.read(self._reports, _CHUNK)
+        *lines, self._unfinished = (self._unfinished + heard).split(b"\n")
+        return tuple(read(line) for line in lines) if heard else None
 
     def kill(self) -> None:
         """End the process at once; harmless when it has ended."""
@@ -102,13 +96,15 @@ class WorkerProcess:
     def bury(self) -> str:
         """Wait for the end, release everything, and return in words how it ended."""
         code = self._process.wait()
-        with suppress(BrokenPipeError):
-            cast("IO[bytes]", self._process.stdin).close()
-        self._reports.close()
+        self._orders.close()
+        os.close(self._reports)
         return f"signal `{signal.Signals(-code).name}`" if code < 0 else f"exit code `{code}`"
 
-    def _tell(self, what: bytes) -> None:
+    @property
+    def _orders(self) -> IO[bytes]:
+        return cast("IO[bytes]", self._process.stdin)
+
+    def _write(self, line: bytes) -> None:
+        # A line is in the pipe as a whole or, when nothing has been read for long, not at all.
         with suppress(BrokenPipeError):
-            pipe = cast("IO[bytes]", self._process.stdin)
-            pipe.write(what)
-            pipe.flush()
+            self._orders.write(line)

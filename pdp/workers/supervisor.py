@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from pdp.errors import ConfigurationError, PDPError
+from pdp.workers.exchange import Exchange
 from pdp.workers.port import SharedPort
 from pdp.workers.process import WorkerProcess
+from pdp.workers.words import Report, Told, Word
 
 _LOG = logging.getLogger("pdp")
 
@@ -78,6 +80,7 @@ class Supervisor:
         self._patience = patience or Patience()
         self._monotonic = monotonic
         self._places = [_Place(number=number) for number in range(1, count + 1)]
+        self._exchange = Exchange()
         self._selector = selectors.DefaultSelector()
 
     @property
@@ -142,6 +145,7 @@ class Supervisor:
     def _fill(self, place: _Place) -> None:
         place.worker, place.problem = self._spawn(place.number), ""
         self._selector.register(place.worker, selectors.EVENT_READ, place)
+        self._exchange.join(place.worker)
 
     def _wait(self, seconds: float | None, until: int | None = None) -> tuple[list[_Place], bool]:
         """Wait for what happens next; return the places whose workers ended, and whether `until` can be read."""
@@ -156,18 +160,27 @@ class Supervisor:
 
     def _hear(self, place: _Place, worker: WorkerProcess) -> bool:
         """Hear what a worker reports; say whether it has ended."""
-        report = worker.hear()
-        if report is None:
+        words = worker.hear()
+        for word in words or ():
+            self._take(place, worker, word)
+        if words is None:
             self._bury(place, worker)
-            return True
-        place.problem = "\n".join(report.problems)
+        return words is None
+
+    def _take(self, place: _Place, worker: WorkerProcess, word: Word) -> None:
+        if isinstance(word, Told):
+            return  # nobody tells the supervisor
+        if not isinstance(word, Report):
+            self._exchange.take(worker, word)
+            return
+        place.problem = "\n".join(word.problems)
         if not place.problem:
             place.serves_since = self._monotonic()
             _LOG.info("worker %d (process %d) serves", place.number, worker.pid)
-        return False
 
     def _bury(self, place: _Place, worker: WorkerProcess) -> None:
         self._selector.unregister(worker)
+        self._exchange.leave(worker)
         place.worker, how = None, worker.bury()
         place.problem = place.problem or f"worker {place.number} ended with {how}"
 
@@ -187,7 +200,7 @@ class Supervisor:
     def _signal(self, number: signal.Signals) -> None:
         for place in self._places:
             if place.worker is not None:
-                place.worker.send(number)
+                place.worker.tell(Told(signal=number))
 
     @contextmanager
     def _watched(self, until: int) -> Iterator[None]:

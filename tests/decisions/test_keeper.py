@@ -79,16 +79,12 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def keeper(folder: Folder, store: SessionStore, clock: Clock, events: Events | None = None) -> BundleKeeper:
-    """Return a keeper that compiles in this process."""
-    return BundleKeeper(
-        source=folder,
-        compile_files=compile_here,
-        sessions=store,
-        clock=clock,
-        observer=events or Events(),
-        limits=DEFAULT_LIMITS,
-    )
+def keeper(
+    folder: Folder, store: SessionStore, clock: Clock, events: Events | None = None, **more: Any
+) -> BundleKeeper:
+    """Return a keeper that compiles in this process; `more` are options of `BundleKeeper`."""
+    options = {"compile_files": compile_here, "limits": DEFAULT_LIMITS, **more}
+    return BundleKeeper(source=folder, sessions=store, clock=clock, observer=events or Events(), **options)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pdp.client import Answer, Client, ClientSession
+from pdp.client import Answer, Client
 from pdp.model import Role
 from pdp.record import read_records
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
@@ -29,6 +29,7 @@ from pdp.v1.session_pb2 import RequestSessionResponse, SessionState
 from pdp.workers.cores import core_of, quota, usable_cores
 from tests.processes.bundle import READ, notes_bundle
 from tests.processes.server_process import PATIENCE, Callers, ServerProcess
+from tests.processes.several import chains_of, opened_by, seen_by, workers_of
 
 NOTE = {"name": "shopping"}
 ROUNDS = 20
@@ -71,33 +72,6 @@ class Load:
         session = seen_by(client, opened)
         while not self.stopping.is_set():
             self.answers.append(session.authorize("notes", READ, NOTE))
-
-
-def opened_by(callers: Callers) -> RequestSessionResponse:
-    """Request a session and have it approved."""
-    opened = callers.pep.request_session(user="alice", agent="coder", purpose="keep notes", tools=("notes/*",))
-    callers.approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
-    return opened
-
-
-def seen_by(client: Client, opened: RequestSessionResponse) -> ClientSession:
-    """Return a session as one gateway holds it."""
-    return client.attach(opened.session_handle, session_id=opened.session.session_id)
-
-
-def workers_of(server: ServerProcess) -> dict[int, int]:
-    """Return the latest process of each worker, as the log has it."""
-    found = re.findall(r"worker (\d+) \(process (\d+)\) serves", server.log.read_text())
-    return {int(number): int(process) for number, process in found}
-
-
-def chains_of(server: ServerProcess) -> dict[str, str]:
-    """Return which chain of the record holds each decision: each worker writes one of its own."""
-    return {
-        one.record["id"]: one.file.name.split("-")[1]
-        for one in read_records(server.record_folder)
-        if one.record["kind"] == "decision"
-    }
 
 
 def findings(server: ServerProcess) -> list[str]:

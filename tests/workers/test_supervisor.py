@@ -2,75 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from pdp.errors import ConfigurationError
-from pdp.workers.port import SharedPort
-from pdp.workers.process import WorkerProcess
-from pdp.workers.supervisor import Patience, Supervisor, WorkersFailedError
-
-# What the scripts below are made of. `round` counts, from 0, who has the place of a worker one after the other.
-WORKER = """
-import os, sys
-number, report = int(sys.stdin.buffer.raw.readline()), int(sys.argv[-1])
-round = sum(name.startswith(f"{number}-") for name in os.listdir())
-def mark(name):
-    open(name, "x").close()
-def serve():
-    mark(f"{number}-{round}")
-    os.write(report, b"[]\\n")
-def fail(*problems):
-    os.write(report, str(list(problems)).replace("'", '"').encode() + b"\\n")
-    sys.exit(2)
-def told():
-    return ord(os.read(0, 1) or b"\\0")
-def end_test():
-    with open("end", "w") as end:
-        end.write("!")
-"""
-AT_ONCE = Patience(first=0.0, longest=0.0, deaths=3)
-
-Supervise = Callable[..., Supervisor]
-
-
-@pytest.fixture
-def end(tmp_path: Path) -> Iterator[int]:
-    """Return a descriptor that can be read when a script has called `end_test`."""
-    os.mkfifo(tmp_path / "end")
-    descriptor = os.open(tmp_path / "end", os.O_RDONLY | os.O_NONBLOCK)
-    yield descriptor
-    os.close(descriptor)
-
-
-@pytest.fixture
-def supervise(tmp_path: Path) -> Iterator[Supervise]:
-    """Return what makes a supervisor of workers that run a script, all in one folder."""
-    made: list[Supervisor] = []
-
-    def make(script: str, *, count: int = 2, patience: Patience = AT_ONCE) -> Supervisor:
-        command = [sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r})\n{WORKER}\n{script}"]
-        supervisor = Supervisor(
-            lambda number: WorkerProcess(command, f"{number}\n".encode()),
-            count=count,
-            port=SharedPort("127.0.0.1:0"),
-            patience=patience,
-        )
-        made.append(supervisor)
-        return supervisor
-
-    yield make
-    for supervisor in made:
-        supervisor.stop(0.0)
-
-
-def marks(folder: Path) -> list[str]:
-    """Return the names of the files that workers have left."""
-    return sorted(path.name for path in folder.iterdir() if path.name != "end")
+from pdp.workers.supervisor import Patience, WorkersFailedError
+from tests.workers.conftest import Supervise, marks
 
 
 def test_the_first_starts_alone(supervise: Supervise, end: int, tmp_path: Path) -> None:
