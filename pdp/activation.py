@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.loaded import LoadedBundles
@@ -67,11 +68,16 @@ class Activations:
                 signed_by=how.signed_by,
             )
 
+            # Many sessions have user and agent in common.
+            captured = cache(bundle.directory.capture)
+
             def recaptured(session: Session) -> Session | None:
-                return recapture(session, now, bundle.directory.capture(session.user, session.agent), by=how.by)
+                return recapture(session, now, captured(session.user, session.agent), by=how.by)
 
             content = pack(delivery.files, delivery.signature)
-            changed = self._sessions.activate_bundle(active, content, recaptured, expected=how.expected)
+            changed = self._sessions.activate_bundle(
+                active, content, recaptured, captured=captured, expected=how.expected
+            )
             if not active.same_as(before):
                 self._tell(active, before, changed, now)
             return before is None or before.version != bundle.version

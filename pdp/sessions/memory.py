@@ -12,7 +12,7 @@ from typing import TypeVar
 from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Session, SessionState
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import ActiveBundle, BundlePast, Change, SessionFilter, StoreView
+from pdp.sessions.store import ActiveBundle, BundlePast, Captured, Change, SessionFilter, StoreView
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
@@ -104,14 +104,25 @@ class MemorySessionStore:
             return self._write(successors_of(self._families(known), change), wall_at)
 
     def activate_bundle(
-        self, bundle: ActiveBundle, content: bytes, change: Change, *, expected: str | None = None
+        self,
+        bundle: ActiveBundle,
+        content: bytes,
+        change: Change,
+        *,
+        captured: Captured | None = None,
+        expected: str | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
         with self._open():
             require_expected(self._bundle, expected)
             if bundle.same_as(self._bundle):
                 return ()
-            live = [session for session in self._sessions.values() if session.state in _LIVE]
+            live = [
+                session
+                for session in self._sessions.values()
+                if session.state in _LIVE
+                and (captured is None or captured(session.user, session.agent) != session.entities_json)
+            ]
             changed = successors_of(sorted(live, key=_seniority), change)
             written = self._write(changed, bundle.activated_at)
             self._bundle = bundle

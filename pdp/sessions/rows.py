@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import fields
+from sys import intern
+from typing import Any, Final
 
 from pdp.clock import Deadline
 from pdp.errors import StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
+
+# By reflection, so that a field that is added to `Session` cannot be forgotten here.
+_FIELDS: Final = tuple(field.name for field in fields(Session))
+_DEADLINE_FIELDS: Final = tuple(field.name for field in fields(Deadline))
+# Texts that many sessions have in common: one object for all of them, while one is in memory.
+_COMMON: Final = (
+    *("user", "agent", "purpose", "tenant", "environment", "opened_by", "parent_id", "entities_json"),
+    *("attributes_json", "approved_by", "ended_by", "reason"),
+)
 
 
 def row_of(session: Session) -> dict[str, str | bytes | float | int]:
@@ -39,9 +49,11 @@ def session_of(text: str, scope_of: Callable[[str], Scope]) -> Session:
         values: dict[str, Any] = json.loads(text)
         values["handle_digest"] = bytes.fromhex(values["handle_digest"])
         values["state"] = SessionState(values["state"])
+        values["deadline"]["boot_id"] = intern(values["deadline"]["boot_id"])
         values["deadline"] = Deadline(**values["deadline"])
         values["scope"] = None if values["scope"] is None else scope_of(values["scope"])
-        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        values |= {name: intern(values[name]) for name in _COMMON if name in values}
+        values |= {name: tuple(map(intern, value)) for name, value in values.items() if isinstance(value, list)}
         return Session(**values)
     except (ValueError, KeyError, TypeError, AttributeError):
         # `from None`: the inner message quotes what is stored.
@@ -65,10 +77,9 @@ def scope_from(scope_id: str, text: str) -> Scope:
 
 
 def _text_of(session: Session) -> str:
-    # By reflection, so that a field that is added to `Session` cannot be forgotten here.
-    values: dict[str, Any] = {field.name: getattr(session, field.name) for field in fields(session)}
+    values: dict[str, Any] = {name: getattr(session, name) for name in _FIELDS}
     values["handle_digest"] = session.handle_digest.hex()
     values["state"] = session.state.value
-    values["deadline"] = asdict(session.deadline)
+    values["deadline"] = {name: getattr(session.deadline, name) for name in _DEADLINE_FIELDS}
     values["scope"] = None if session.scope is None else session.scope.id
     return json.dumps(values, separators=(",", ":"))

@@ -12,16 +12,17 @@ from typing import Any
 from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.database import Database, answering, require_known_schema
+from pdp.sessions.foresight import Foreseen, Foresight
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import ActiveBundle, BundlePast, Change, SessionFilter, StoreView
+from pdp.sessions.store import ActiveBundle, BundlePast, Captured, Change, SessionFilter, StoreView
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
     require_expected,
     require_new,
     require_successor,
-    successors_of,
+    successor_of,
 )
 from pdp.sessions.watcher import SessionReader, Value, Watcher, activation_of
 
@@ -71,6 +72,7 @@ class SQLiteSessionStore:
             self._database.require_same_file()
             opened.pop_all()
         self._reader = SessionReader(self._connection, self._scopes)
+        self._foresight = Foresight(self._database, self._scopes)
 
     def view(self, handle_digest: bytes) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
@@ -96,7 +98,7 @@ class SQLiteSessionStore:
             revision = self._advance(wall_at)
             for session in sessions:
                 require_successor(self._reader.by_id(session.id), session)
-                self._replace(session)
+                self._replace([session])
             self._note(revision, [("session", session.id) for session in sessions])
 
     def select(
@@ -113,16 +115,28 @@ class SQLiteSessionStore:
     def change_where(self, which: SessionFilter, change: Change, *, wall_at: float) -> tuple[Session, ...]:
         """Apply `change` to every matching session and all their descendants in one transaction."""
         condition, values = _condition(which)
-        return self._change(_FAMILIES.format(condition), values, change, wall_at)
+        with answering():
+            foreseen = self._foresight.of_matching(condition, values, change)
+        return self._change(_FAMILIES.format(condition), values, change, wall_at, foreseen)
 
     def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
         """Apply `change` to one session and all its descendants in one transaction."""
-        return self._change(_FAMILIES.format("id = ?"), (session_id,), change, wall_at)
+        return self._change(_FAMILIES.format("id = ?"), (session_id,), change, wall_at, {})
 
     def activate_bundle(
-        self, bundle: ActiveBundle, content: bytes, change: Change, *, expected: str | None = None
+        self,
+        bundle: ActiveBundle,
+        content: bytes,
+        change: Change,
+        *,
+        captured: Captured | None = None,
+        expected: str | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all live sessions."""
+        if bundle.same_as(self.active_bundle()):
+            return ()
+        with answering():
+            foreseen = self._foresight.of_live(change, captured)
         with self._transaction():
             version, *how = self._connection.execute(_ACTIVE).get
             active = activation_of(version, *how) if version else None
@@ -131,7 +145,7 @@ class SQLiteSessionStore:
                 return ()
             revision = self._advance(bundle.activated_at)
             self._keep_bundle(bundle, content, revision)
-            written = self._apply(_LIVE, (), change)
+            written = self._apply(_LIVE, (), change, foreseen)
             self._note(revision, [("bundle", bundle.version), *(("session", session.id) for session in written)])
             return written
 
@@ -213,19 +227,29 @@ class SQLiteSessionStore:
         require_known_schema(schema_version)
         return int(revision)
 
-    def _change(self, ids_sql: str, values: tuple[Value, ...], change: Change, wall_at: float) -> tuple[Session, ...]:
+    def _change(
+        self, seen_sql: str, values: tuple[Value, ...], change: Change, wall_at: float, foreseen: Foreseen
+    ) -> tuple[Session, ...]:
         with self._transaction():
             revision = self._advance(wall_at)
-            written = self._apply(ids_sql, values, change)
+            written = self._apply(seen_sql, values, change, foreseen)
             self._note(revision, [("session", session.id) for session in written])
             return written
 
-    def _apply(self, ids_sql: str, values: tuple[Value, ...], change: Change) -> tuple[Session, ...]:
-        # Ids first, then one session after the other: an activation reads all live ones, too many to hold at once.
-        ids = self._connection.execute(ids_sql, values).fetchall()
-        stored = filter(None, (self._reader.by_id(str(session_id)) for (session_id,) in ids))
-        changed = successors_of(stored, change)
-        return tuple(self._replace(session) for session in changed)
+    def _apply(
+        self, seen_sql: str, values: tuple[Value, ...], change: Change, foreseen: Foreseen
+    ) -> tuple[Session, ...]:
+        successors: list[Session] = []
+        # INVARIANT: what was foreseen counts for the very epoch that it was foreseen for.
+        for session_id, epoch in self._connection.execute(seen_sql, values).fetchall():
+            seen_epoch, successor = foreseen.get(str(session_id), (0, None))
+            if seen_epoch != epoch:
+                stored = self._reader.by_id(str(session_id))
+                successor = successor_of(stored, change) if stored else None
+            if successor is not None:
+                successors.append(self._scopes.adopt(successor))
+        self._replace(successors)
+        return tuple(successors)
 
     def _keep_bundle(self, bundle: ActiveBundle, content: bytes, revision: int) -> None:
         how = (bundle.activated_at, bundle.activated_by, bundle.reason, int(bundle.chosen), bundle.number)
@@ -236,11 +260,10 @@ class SQLiteSessionStore:
         self._connection.execute(_REMEMBER, (bundle.version, revision))
         self._connection.execute(_FORGET_VERSIONS, (VERSIONS_REMEMBERED,))
 
-    def _replace(self, session: Session) -> Session:
-        session = self._scopes.adopt(session)
-        self._keep_scope(session.scope)
-        self._connection.execute(_UPDATE, row_of(session))
-        return session
+    def _replace(self, sessions: Sequence[Session]) -> None:
+        for scope in {id(session.scope): session.scope for session in sessions}.values():
+            self._keep_scope(scope)
+        self._connection.executemany(_UPDATE, map(row_of, sessions))
 
     def _keep_scope(self, scope: Scope | None) -> None:
         if scope is None:
@@ -251,6 +274,11 @@ class SQLiteSessionStore:
             raise ConflictError(f"scope `{scope.id}` has other tools than are known by this id")
 
     def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
+        if len(changes) > self._changes_kept:
+            # Too many to follow one by one: whoever has not seen this revision reads everything again.
+            self._connection.execute("DELETE FROM changes")
+            self._connection.execute("UPDATE meta SET forgotten_revision = ?", (revision,))
+            return
         self._connection.executemany(_NOTE, ((revision, kind, item_id) for kind, item_id in changes))
         removed = self._connection.execute(_FORGET, (self._changes_kept,)).fetchall()
         if removed:
@@ -275,9 +303,9 @@ WITH RECURSIVE family(id) AS (
   UNION
   SELECT child.id FROM family JOIN sessions AS child ON child.parent_id = family.id
 )
-SELECT id FROM sessions WHERE id IN family ORDER BY depth, requested_at, id
+SELECT id, epoch FROM sessions WHERE id IN family ORDER BY depth, requested_at, id
 """
-_LIVE = "SELECT id FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
+_LIVE = "SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
 _INSERT = """
 INSERT INTO sessions
 VALUES (:id, :handle_digest, :state, :tenant, :user, :agent, :opened_by, :requested_at, :epoch, :parent_id, :depth,
@@ -286,8 +314,7 @@ ON CONFLICT DO NOTHING
 """
 _UPDATE = """
 UPDATE sessions
-SET state = :state, tenant = :tenant, user = :user, agent = :agent, opened_by = :opened_by,
-    requested_at = :requested_at, epoch = :epoch, session_json = :session_json
+SET state = :state, epoch = :epoch, session_json = :session_json
 WHERE id = :id
 """
 _ADVANCE = (

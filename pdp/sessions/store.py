@@ -71,6 +71,8 @@ class SessionFilter:
 
 
 Change = Callable[[Session], Session | None]
+# What is known of a user and an agent, as `Session.entities_json` holds it; None when either is unknown.
+Captured = Callable[[str, str], str | None]
 
 
 class SessionStore(Protocol):
@@ -82,7 +84,8 @@ class SessionStore(Protocol):
       (A memory store promises this for as long as its process lives.)
     - Every write is one transaction: it happens as a whole or not at all.
     - A session is written only as the direct successor of what is stored: `epoch` is one more.
-      Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1.
+      Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1. Its id, handle, ancestors,
+      tenant, user, agent, opener and `requested_at` never change.
     - A call that begins after a write was acknowledged, in whichever process, sees that write.
     - Sessions with equal scope content share one `Scope` object within a process.
     - When the data cannot be read or written, `StoreUnavailableError`; never a guess, never an old answer. What
@@ -120,7 +123,8 @@ class SessionStore(Protocol):
         """Apply `change` to every matching session and all their descendants in one transaction.
 
         `change` returns the successor, or None to leave the session as it is; it is called in an order in which
-        ancestors come before descendants, and must be pure. Return the successors that were written.
+        ancestors come before descendants. It must be pure: what changes meanwhile is asked about once more. Return the
+        successors that were written.
         """
         ...
 
@@ -132,12 +136,19 @@ class SessionStore(Protocol):
         ...
 
     def activate_bundle(
-        self, bundle: ActiveBundle, content: bytes, change: Change, *, expected: str | None = None
+        self,
+        bundle: ActiveBundle,
+        content: bytes,
+        change: Change,
+        *,
+        captured: Captured | None = None,
+        expected: str | None = None,
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all sessions, in one transaction.
 
-        `change` sees every session whose stored state is REQUESTED or ACTIVE. A bundle that is `same_as` the active
-        one changes nothing and returns (). `expected` is the version that must be active, empty for none; otherwise
+        `change` sees every session whose stored state is REQUESTED or ACTIVE; with `captured` it need not see those
+        whose `entities_json` is what that returns for their user and agent. A bundle that is `same_as` the active one
+        changes nothing and returns (). `expected` is the version that must be active, empty for none; otherwise
         `ConflictError`. Return the successors that were written.
         """
         ...

@@ -36,7 +36,7 @@ def require_successor(stored: Session | None, successor: Session) -> None:
             f"`{stored.epoch}`"
         )
     if _identity(successor) != _identity(stored):
-        raise ConflictError(f"the id, handle and ancestors of a session never change: `{stored.id}`")
+        raise ConflictError(f"who a session is, whose, and since when, never changes: `{stored.id}`")
 
 
 def require_expected(active: ActiveBundle | None, expected: str | None) -> None:
@@ -45,16 +45,22 @@ def require_expected(active: ActiveBundle | None, expected: str | None) -> None:
         raise ConflictError("another bundle was made active meanwhile")
 
 
+def successor_of(session: Session, change: Change) -> Session | None:
+    """Return what `change` makes of a session, or None when it leaves it as it is."""
+    successor = change(session)
+    if successor is not None:
+        require_successor(session, successor)
+    return successor
+
+
 def successors_of(stored: Iterable[Session], change: Change) -> list[Session]:
     """Return what `change` makes of sessions, without those that it leaves as they are."""
-    changed = []
-    for session in stored:
-        successor = change(session)
-        if successor is not None:
-            require_successor(session, successor)
-            changed.append(successor)
-    return changed
+    changed = (successor_of(session, change) for session in stored)
+    return [successor for successor in changed if successor is not None]
 
 
-def _identity(session: Session) -> tuple[str, bytes, str, tuple[str, ...]]:
-    return session.id, session.handle_digest, session.parent_id, session.ancestor_ids
+def _identity(session: Session) -> tuple[object, ...]:
+    return (
+        *(session.id, session.handle_digest, session.parent_id, session.ancestor_ids),
+        *(session.tenant, session.user, session.agent, session.opened_by, session.requested_at),
+    )

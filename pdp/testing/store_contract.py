@@ -179,13 +179,13 @@ class StoreContract:
         session = make_session("a", state=SessionState.REQUESTED)
         store.insert(session, wall_at=1000.0)
         store.view(session.handle_digest)
-        later = successor_of(session, state=SessionState.ACTIVE, user="bob", scope=make_scope("git/log"))
+        later = successor_of(session, state=SessionState.ACTIVE, scope=make_scope("git/log"))
         store.update([later], wall_at=1000.0)
 
         assert store.view(session.handle_digest).chain == (later,)
         assert store.get(session.id) == (later,)
-        assert store.select(SessionFilter(user="bob", states=frozenset({SessionState.ACTIVE})), limit=9) == (later,)
-        assert store.select(SessionFilter(user="ada"), limit=9) == ()
+        assert store.select(SessionFilter(states=frozenset({SessionState.ACTIVE})), limit=9) == (later,)
+        assert store.select(SessionFilter(states=frozenset({SessionState.REQUESTED})), limit=9) == ()
 
     @pytest.mark.parametrize("epoch", [0, 1, 3])
     def test_an_update_follows_directly(self, store: SessionStore, epoch: int) -> None:
@@ -194,7 +194,7 @@ class StoreContract:
         store.insert(session, wall_at=1000.0)
 
         with pytest.raises(ConflictError):
-            store.update([replace(session, epoch=epoch, user="bob")], wall_at=1000.0)
+            store.update([replace(session, epoch=epoch, labels=("x",))], wall_at=1000.0)
         assert store.get(session.id) == (session,)
 
     @pytest.mark.parametrize(
@@ -338,6 +338,16 @@ class StoreContract:
             SessionState.REVOKED: 1,
         }
 
+    def test_who_a_session_is_never_changes(self, store: SessionStore) -> None:
+        """A successor of another user, agent, tenant, opener or age is a conflict."""
+        session = make_session("a")
+        store.insert(session, wall_at=1000.0)
+
+        for changes in ({"user": "bob"}, {"agent": "x"}, {"tenant": "x"}, {"opened_by": "x"}, {"requested_at": 1.0}):
+            with pytest.raises(ConflictError):
+                store.update([successor_of(session, **changes)], wall_at=1000.0)
+        assert store.get(session.id) == (session,)
+
     # Changing many
 
     def test_a_change_reaches_all_matching_and_all_below(self, store: SessionStore) -> None:
@@ -446,6 +456,23 @@ class StoreContract:
         store.activate_bundle(make_bundle("v1"), b"", lambda session: met.append(session.id))
 
         assert met == [root.id, child.id]
+
+    def test_an_activation_may_leave_out_what_is_as_captured(self, store: SessionStore) -> None:
+        """With `captured`, every session that holds something else for its user and agent is changed, and all live."""
+        for user in ("ada", "bob"):
+            for agent in ("coder", "tester"):
+                session = make_session(f"{user}-{agent}", user=user, agent=agent, entities_json="[1]")
+                store.insert(session, wall_at=1000.0)
+        store.insert(make_session("over", user="bob", state=SessionState.ENDED), wall_at=1000.0)
+        known = {("ada", "coder"): "[1]", ("ada", "tester"): "[2]", ("bob", "tester"): "[1]"}
+        written = store.activate_bundle(
+            make_bundle("v1"),
+            b"",
+            lambda session: revoked(session) if session.id in ("ses_ada-tester", "ses_bob-coder") else None,
+            captured=lambda user, agent: known.get((user, agent)),
+        )
+
+        assert {session.id for session in written} == {"ses_ada-tester", "ses_bob-coder"}
 
     def test_the_active_bundle_is_not_activated_again(self, store: SessionStore) -> None:
         """Activating the active version changes nothing: not who did it, no session, no high-water mark."""

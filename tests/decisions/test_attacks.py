@@ -28,7 +28,7 @@ from pdp.observer import Observers
 from pdp.policy.sources import FolderSource
 from pdp.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
-from pdp.sessions.store import ActiveBundle, Change, SessionFilter
+from pdp.sessions.store import ActiveBundle, Captured, Change, SessionFilter
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until
@@ -284,12 +284,18 @@ class InterruptedStore(MemorySessionStore):
         return super().select(which, limit=limit, before=before)
 
     def activate_bundle(
-        self, bundle: ActiveBundle, content: bytes, change: Change, *, expected: str | None = None
+        self,
+        bundle: ActiveBundle,
+        content: bytes,
+        change: Change,
+        *,
+        captured: Captured | None = None,
+        expected: str | None = None,
     ) -> tuple[Session, ...]:
         """Activate, unless writes are refused."""
         if self.refuses:
             raise StoreUnavailableError("the disk is full")
-        return super().activate_bundle(bundle, content, change, expected=expected)
+        return super().activate_bundle(bundle, content, change, captured=captured, expected=expected)
 
 
 def test_two_activations_around_an_insertion_leave_the_newest_facts(tmp_path: Path, clock: FakeClock) -> None:

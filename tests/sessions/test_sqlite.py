@@ -140,6 +140,64 @@ def test_a_revocation_elsewhere_is_seen_at_the_next_view(
     assert here.get(root.id) == (revoked(root),)
 
 
+Sweep = Callable[[SessionStore, Callable[[Session], Session | None]], tuple[Session, ...]]
+SWEEPS = [
+    pytest.param(lambda store, change: store.change_where(SessionFilter(), change, wall_at=1.0), id="where"),
+    pytest.param(lambda store, change: store.activate_bundle(make_bundle("v1"), b"", change), id="bundle"),
+]
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_change_meets_what_was_written_while_it_was_worked_out(two: Two, sweep: Sweep) -> None:
+    """What a change of many does to a session, it does to the latest of it; and no session is left out."""
+    here, there = two
+    session, late = make_session("a"), make_session("b")
+    here.insert(session, wall_at=1000.0)
+    meanwhile = [
+        lambda: there.update([successor_of(session, labels=("changed",))], wall_at=1000.0),
+        lambda: there.insert(late, wall_at=1000.0),
+    ]
+
+    def change(stored: Session) -> Session | None:
+        while meanwhile:
+            meanwhile.pop()()
+        return revoked(stored)
+
+    written = sweep(here, change)
+
+    assert [revoked(successor_of(session, labels=("changed",))), revoked(late)] == list(written)
+    assert there.view(late.handle_digest).chain == (revoked(late),)
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_a_change_leaves_what_ended_while_it_was_worked_out(two: Two, sweep: Sweep) -> None:
+    """A session that somebody else closed meanwhile is not closed twice."""
+    here, there = two
+    session = make_session("a")
+    here.insert(session, wall_at=1000.0)
+
+    def change(stored: Session) -> Session | None:
+        if stored == session:
+            there.change_tree(session.id, revoked, wall_at=1000.0)
+        return revoked(stored)
+
+    assert sweep(here, change) == ()
+    assert here.get(session.id) == (revoked(session),)
+
+
+def test_sessions_with_equal_texts_share_them(path: Path) -> None:
+    """However many sessions a user has, what the directory said about them is in memory once."""
+    known = '[{"uid": {"type": "User", "id": "ada"}}]'
+    sessions = [make_session(name, entities_json=known, grants=("merge",)) for name in "ab"]
+    with closing(SQLiteSessionStore(path)) as store:
+        for session in sessions:
+            store.insert(session, wall_at=1000.0)
+        first, second = (store.view(session.handle_digest).chain[0] for session in sessions)
+
+    assert first.entities_json is second.entities_json
+    assert first.grants[0] is second.grants[0]
+
+
 def test_an_activation_elsewhere_is_seen_at_the_next_view(two: Two) -> None:
     """The active bundle is the same everywhere at once."""
     here, there = two
