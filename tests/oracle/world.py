@@ -85,10 +85,17 @@ def _bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
 class World:
     """A clock, the oracle, a PDP that remembers much and forgets often, and one that remembers nothing.
 
-    `counts` is told of everything that happened: `hit`, `basis:forbid`, `deed:approve` …
+    `counts` is told of everything that happened: `hit`, `basis:forbid`, `deed:approve` … One of the two has its
+    sessions on the disk, in the store that `open_disk` opens.
     """
 
-    def __init__(self, counts: Counter[str], *, remembering_on_disk: bool) -> None:
+    def __init__(
+        self,
+        counts: Counter[str],
+        *,
+        remembering_on_disk: bool,
+        open_disk: Callable[[], SQLiteSessionStore] | None = None,
+    ) -> None:
         self._counts = counts
         self._calls = count()
         # What was asked for each session, but for the digest, which is in no key.
@@ -100,7 +107,8 @@ class World:
         self.oracle = Oracle(self._time)
         self._current = 0
         self._write_files()
-        disk, memory = SQLiteSessionStore(self._folder / "sessions.sqlite"), MemorySessionStore()
+        disk = open_disk() if open_disk else SQLiteSessionStore(self._folder / "sessions.sqlite")
+        memory = MemorySessionStore()
         first, second = (disk, memory) if remembering_on_disk else (memory, disk)
         self.cache = DecisionCache(size=24, max_ttl=300.0)
         self.products = [self._open(first, self.cache), self._open(second, DecisionCache(size=0))]
@@ -112,6 +120,11 @@ class World:
     def close(self) -> None:
         """Release stores and files."""
         self._opened.close()
+
+    @property
+    def bundle_number(self) -> int:
+        """Return which bundle is active."""
+        return self._current
 
     @property
     def names(self) -> list[str]:
@@ -236,6 +249,18 @@ class World:
 
         self._counts["deed:reload"] += changes
 
+    def touch(self) -> None:
+        """Put the time on record, as the server's heartbeat does."""
+        for product in self.products:
+            product.embedded.sessions.touch(wall_at=self.clock.now().wall_at)
+        self.oracle._written()
+
+    def restart(self, store: Callable[[], SQLiteSessionStore]) -> None:
+        """Close the PDP that remembers, and open it again on what is on the disk."""
+        before = self.products[0]
+        before.embedded.close()
+        self.products[0] = replace(before, embedded=self._open(store(), self.cache).embedded)
+
     def evict(self) -> None:
         """Forget all decisions and entities that are remembered."""
         self.cache.clear()
@@ -289,7 +314,7 @@ class World:
         if product is self.products[1] and decision.session_id and not next(self._calls) % _CALLS_TO_AN_EXPLANATION:
             explained = product.embedded.explainer.explain(decision.session_id, call, caller, made_by=caller.id)
             assert_explains(explained, decision)
-        return _spoken(decision, product), decision.cache_result
+        return spoken(decision, product), decision.cache_result
 
     def _all(self, deed: str, act: Callable[[Product], object], *, happens: bool) -> None:
         for product in self.products:
@@ -342,7 +367,8 @@ class World:
         return now.wall_at, now.boot_at, now.boot_id
 
 
-def _spoken(decision: Decision, product: Product) -> Answer:
+def spoken(decision: Decision, product: Product) -> Answer:
+    """Return a decision in the oracle's words."""
     ruling = decision.ruling
     names = {session_id: name for name, session_id in product.ids.items()}
 

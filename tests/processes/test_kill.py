@@ -56,8 +56,9 @@ class Progress:
     [
         ("written", 20),
         ("durable", 3),
-        pytest.param("written", 200, marks=pytest.mark.long),
-        pytest.param("durable", 50, marks=pytest.mark.long),
+        # A thousand in all.
+        pytest.param("written", 800, marks=pytest.mark.long),
+        pytest.param("durable", 200, marks=pytest.mark.long),
     ],
 )
 def test_what_was_acknowledged_survives_kills(tmp_path: Path, durability: str, kills: int) -> None:
