@@ -35,7 +35,7 @@ proto: $(VENV)/ready  ## generate pdp/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/pdp/v1/*.proto
 
 bench: $(VENV)/ready  ## measure, beside the control
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/pdp bench
 
 clean:  ## remove what was set up, and nothing else
 	rm -rf $(VENV) build *.egg-info

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
-from benchmarks.run import Target, pdp_server
-from benchmarks.workload import request, write_bundle
-from pdp.v1 import authorization_pb2, decision_pb2
+from pdp.bench.bundle import write_files
+from pdp.bench.exchanges import Asked, supplied
+from pdp.bench.failure import WrongAnswerError
+from pdp.bench.plan import ALL_HITS, Shape
+from pdp.bench.processes import cores, on_core
+from pdp.bench.questions import Workload, generated_workload
+from pdp.bench.servers import Target, pdp_server
 
-_AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 _PEAK, _TIMES, _CONNECTIONS = 16, 5, 4
-_UNKNOWN_HANDLE = "pdps_" + "x" * 43
 _PAUSE_SECONDS = 0.1
 _BOUNDS = ("512", "32")
 
@@ -44,54 +46,54 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1.5, help="how long one measurement lasts")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is repeated, in turns")
     chosen = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1]})
+    server_core, load_core = cores()
+    workload = generated_workload()
     print("| bound | right answers/s at 16 | at 80 | ratio, median | least | refused | wrong |\n" + "|---" * 7 + "|")
-    with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder:
-        write_bundle(Path(folder) / "policies")
+    with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder, on_core(load_core):
+        write_files(Path(folder) / "policies", workload.files)
         for bound in _BOUNDS:
             settings = {"OTEL_SDK_DISABLED": "true", "PDP_LIMITS__CONCURRENT_CALLS": bound}
-            with pdp_server(f"bound {bound}", Path(folder), settings, cores[0]) as target:
-                rounds = [_round(target, chosen.seconds) for _ in range(chosen.rounds)]
+            with pdp_server(f"bound {bound}", workload, Path(folder), server_core, settings) as target:
+                rounds = [_round(target, workload, chosen.seconds) for _ in range(chosen.rounds)]
             _print_row(bound, rounds, chosen.seconds)
     return 0
 
 
-def _round(target: Target, seconds: float) -> tuple[Found, Found]:
-    peak = asyncio.run(_measure(target, _PEAK, seconds))
-    return peak, asyncio.run(_measure(target, _PEAK * _TIMES, seconds))
+def _round(target: Target, workload: Workload, seconds: float) -> tuple[Found, Found]:
+    peak = asyncio.run(_measure(target, workload, _PEAK, seconds))
+    return peak, asyncio.run(_measure(target, workload, _PEAK * _TIMES, seconds))
 
 
-async def _measure(target: Target, concurrency: int, seconds: float) -> Found:
+async def _measure(target: Target, workload: Workload, concurrency: int, seconds: float) -> Found:
     own = (("grpc.use_local_subchannel_pool", 1),)
     channels = [grpc.aio.insecure_channel(target.address, options=own) for _ in range(_CONNECTIONS)]
+    supply = supplied(workload, ALL_HITS, lambda asked: target.dialect.encode(Shape.UNARY, asked), size=1)
     found, end = Found(), time.perf_counter() + seconds
     await asyncio.gather(
-        *(_ask(channels[number % _CONNECTIONS], target, number, end, found) for number in range(concurrency))
+        *(_ask(channels[number % _CONNECTIONS], target, supply, end, found) for number in range(concurrency))
     )
     for channel in channels:
         await channel.close()
     return found
 
 
-async def _ask(channel: grpc.aio.Channel, target: Target, number: int, end: float, found: Found) -> None:
-    allowed = request(target.handle, "same").SerializeToString(), decision_pb2.OUTCOME_ALLOW
-    denied = request(_UNKNOWN_HANDLE, "same").SerializeToString(), decision_pb2.OUTCOME_DENY
-    call, metadata = channel.unary_unary(_AUTHORIZE), (("authorization", f"Bearer {target.token}"),)
+async def _ask(channel: grpc.aio.Channel, target: Target, supply: Iterator[Asked], end: float, found: Found) -> None:
+    call = channel.unary_unary(target.dialect.path(Shape.UNARY))
     while time.perf_counter() < end:
-        number += 1
-        wire, expected = allowed if number % 4 else denied
+        asked = next(supply)
         try:
-            answer = authorization_pb2.AuthorizeResponse.FromString(await call(wire, metadata=metadata, timeout=5))
+            answer = await call(asked.wire, metadata=target.dialect.metadata, timeout=5)
+            target.dialect.check(Shape.UNARY, answer, asked.questions)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 found.wrong += 1
                 continue
             found.refused += 1
             await asyncio.sleep(_PAUSE_SECONDS)
+        except WrongAnswerError:
+            found.wrong += 1
         else:
-            right = answer.decision.outcome == expected
-            found.good, found.wrong = found.good + right, found.wrong + (not right)
+            found.good += 1
 
 
 def _print_row(bound: str, rounds: list[tuple[Found, Found]], seconds: float) -> None:

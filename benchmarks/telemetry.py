@@ -24,9 +24,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from benchmarks.receiver import receiving
-from benchmarks.workload import SERVER, TOOL, arguments, write_bundle
 from pdp.app import Embedded, open_embedded
+from pdp.bench.bundle import SERVER, TOOL, generated_files, write_files
+from pdp.bench.questions import arguments
+from pdp.bench.receiver import receiving
 from pdp.cache import DecisionCache
 from pdp.model import Call, Caller, Decision, Role, TraceParent
 from pdp.observer import Event, Observer, Observers, Place
@@ -96,7 +97,7 @@ def measure_all(rounds: int, decisions: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in _PARTS}
     with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder, receiving("take") as endpoint:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
-        write_bundle(Path(folder) / "policies")
+        write_files(Path(folder) / "policies", generated_files())
         for turn in range(rounds + 1):
             for name, make in _PARTS.items():
                 place = Path(folder) / f"{name.replace(' ', '-')}-{turn}"

@@ -56,6 +56,7 @@ LAYERS = [
     ("pdp.workers", 4, "assembly"),
     ("pdp.workbench", 5, "workbench"),
     ("pdp.doctor", 5, "doctor"),
+    ("pdp.bench", 5, "bench"),
     ("pdp.cli", 6, "cli"),
     ("pdp", 9, "package"),
 ]
@@ -68,10 +69,10 @@ LIBRARIES = {
     "apsw": ("pdp.sessions", "pdp.audit", "pdp.doctor.machine"),
     "pyarrow": ("pdp.audit",),
     "rfc8785": ("pdp.jsontext",),
-    "grpc": ("pdp.server", "pdp.client", "pdp.app", "pdp.testing", "pdp.telemetry.transport_grpc"),
+    "grpc": ("pdp.server", "pdp.client", "pdp.app", "pdp.testing", "pdp.telemetry.transport_grpc", "pdp.bench"),
     "grpc_health": ("pdp.server", "pdp.client.health"),
     "grpc_reflection": ("pdp.server",),
-    "google": ("pdp.server", "pdp.client", "pdp.telemetry", "pdp.testing"),
+    "google": ("pdp.server", "pdp.client", "pdp.telemetry", "pdp.testing", "pdp.bench"),
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
     "cryptography": (
         "pdp.record.keys",

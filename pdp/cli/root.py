@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, Place] = {
     "telemetry": Place("pdp.cli.telemetry", "Print the dashboard, the alert rules and the names of telemetry."),
     "health": Place("pdp.cli.health", "Say whether a server serves, for probes."),
     "doctor": Place("pdp.cli.doctor", "Check a deployment, and say what to do."),
+    "bench": Place("pdp.cli.bench", "Measure this server beside one that decides nothing."),
     "store": Place("pdp.cli.store", "Back up, restore and check the session store."),
     "deployment": Place("pdp.cli.deployment", "Print what runs the server elsewhere: container, systemd, Kubernetes."),
     "version": Place("pdp.cli.version", "Print the version."),

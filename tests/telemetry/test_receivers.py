@@ -17,9 +17,13 @@ from typing import NamedTuple
 import grpc
 import pytest
 
-from benchmarks.receiver import receiving
 from benchmarks.telemetry import CONTROL, EVERYTHING, measure_all, more_than_nothing
-from benchmarks.workload import SERVER, request, write_bundle
+from pdp.bench.bundle import SERVER, generated_files, write_files
+from pdp.bench.dialects import PDPDialect
+from pdp.bench.plan import Shape
+from pdp.bench.processes import cpu_seconds
+from pdp.bench.questions import generated_workload
+from pdp.bench.receiver import receiving
 from pdp.client import Client, ToolCall
 from pdp.record import read_records
 from pdp.testing.otlp import OTLPReceiver, attributes_of
@@ -98,20 +102,20 @@ class Target:
         """Ask one call after the other; every answer must be an allow."""
         ask = self.channel.unary_unary("/pdp.v1.AuthorizationService/Authorize")
         took = []
-        before = _cpu(self.pid)
+        before = cpu_seconds(self.pid)
         for _ in range(CALLS):
             begun = time.perf_counter()
             answer = ask(self.question, metadata=self.metadata)
             took.append(time.perf_counter() - begun)
             decided = authorization_pb2.AuthorizeResponse.FromString(answer).decision
             assert decided.outcome == decision_pb2.OUTCOME_ALLOW
-        return Figures(latency=statistics.median(took), cpu=(_cpu(self.pid) - before) / CALLS)
+        return Figures(latency=statistics.median(took), cpu=(cpu_seconds(self.pid) - before) / CALLS)
 
 
 @pytest.mark.long
 def test_trouble_costs_less_than_a_tenth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Over nine paired rounds, median latency and CPU for each decision move by less than 10 % with any trouble."""
-    write_bundle(tmp_path / "policies")
+    write_files(tmp_path / "policies", generated_files())
     with ExitStack() as opened:
         targets = {
             kind: opened.enter_context(_target(tmp_path, kind, opened.enter_context(endpoint_of(kind))))
@@ -159,12 +163,13 @@ def _target(folder: Path, kind: str, endpoint: str) -> Iterator[Target]:
             assert process.stdout is not None
             address = process.stdout.readline().removeprefix("listening on ").strip()
             token = (data / "tokens" / "pep.token").read_text(encoding="ascii").strip()
+            dialect = PDPDialect((_handle(address, data / "tokens"),), token)
             with grpc.insecure_channel(address) as channel:
                 yield Target(
                     pid=process.pid,
                     channel=channel,
-                    metadata=(("authorization", f"Bearer {token}"),),
-                    question=request(_handle(address, data / "tokens"), "same").SerializeToString(),
+                    metadata=dialect.metadata,
+                    question=dialect.encode(Shape.UNARY, generated_workload().repeated[:1]),
                 )
         finally:
             process.terminate()
@@ -178,9 +183,3 @@ def _handle(address: str, tokens: Path) -> str:
         opened = pep.request_session(user="alice", agent="worker", purpose="proof", tools=[f"{SERVER}/*"])
         approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
         return opened.session_handle
-
-
-def _cpu(pid: int) -> float:
-    """Return the CPU seconds that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

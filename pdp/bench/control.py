@@ -1,7 +1,7 @@
 """The yardstick: a server of the same shape that decides nothing. To change it is to change every ratio.
 
 The same transport, pool sizes, channel options and answer bytes as the PDP; the handler returns a constant.
-Run as `python -m benchmarks.control`; it prints the port and serves until its input ends.
+Run as `python -m pdp.bench.control`; it prints the port and serves until its input ends.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
     server = grpc.server(ThreadPoolExecutor(_THREADS), handlers=(_Empty(),), options=(("grpc.so_reuseport", 0),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    print(f"listening on 127.0.0.1:{port}", flush=True)
+    print(f"listening on 127.0.0.1:{port}", flush=True)  # noqa: T201 - how whoever started it learns the port
     sys.stdin.read()
     server.stop(None).wait()
 

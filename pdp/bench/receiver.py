@@ -1,6 +1,6 @@
 """A receiver of OTLP in a process of its own, so that its CPU is not the sender's.
 
-Run as `python -m benchmarks.receiver take`, or `refuse`, or `hang`. It prints its endpoint and serves until its input
+Run as `python -m pdp.bench.receiver take`, or `refuse`, or `hang`. It prints its address and serves until its input
 ends. One that hangs takes requests and never answers.
 """
 
@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from subprocess import PIPE, Popen
 from threading import Event
 from typing import Any
 
 import grpc
+
+from pdp.bench.processes import listening, module_process
 
 _OPTIONS = (("grpc.max_receive_message_length", 64 * 1024 * 1024), ("grpc.so_reuseport", 0))
 _THREADS = 4
@@ -52,10 +53,8 @@ class _Every(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC has no types
 @contextmanager
 def receiving(way: str) -> Iterator[str]:
     """Run a receiver while the `with` block runs; yield its endpoint."""
-    with Popen([sys.executable, "-m", "benchmarks.receiver", way], stdin=PIPE, stdout=PIPE, text=True) as process:
-        if process.stdout is None:
-            raise AssertionError("the receiver has an output")
-        yield process.stdout.readline().strip()
+    with module_process("pdp.bench.receiver", [way], core=None) as process:
+        yield "http://" + listening(process, "receiver")
 
 
 def main() -> None:
@@ -63,7 +62,7 @@ def main() -> None:
     server = grpc.server(ThreadPoolExecutor(_THREADS), handlers=(_Every(_WAYS[sys.argv[1]]),), options=_OPTIONS)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    print(f"http://127.0.0.1:{port}", flush=True)
+    print(f"listening on 127.0.0.1:{port}", flush=True)  # noqa: T201 - how whoever started it learns the port
     sys.stdin.read()
     server.stop(None).wait()
 

@@ -1,0 +1,164 @@
+"""The aims: what a run must show, each beside its control, and whether it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pdp.bench.figures import Figures, Spread, What, spread
+from pdp.bench.plan import (
+    ALL_HITS,
+    ALL_MISSES,
+    BARE,
+    CERBOS,
+    CONTROL,
+    FULL,
+    LOOP,
+    OBSERVED,
+    RATE,
+    RECORDED,
+    Measurement,
+    Shape,
+)
+from pdp.bench.results import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """One aim beside what was measured.
+
+    `measured` and `control` are in `unit`; `judged` is what must keep to `limit`: the ratio, or where there is no
+    control the figure itself. `upper` says that the limit must not be exceeded; else it must be reached.
+    """
+
+    what: str
+    unit: str
+    measured: Spread
+    control_name: str
+    control: Spread
+    judged: Spread
+    limit: float
+    upper: bool
+    in_ratio: bool
+
+    @property
+    def known(self) -> bool:
+        """Say whether the run measured this."""
+        return self.judged.known
+
+    @property
+    def reached(self) -> bool:
+        """Say whether the median keeps to the limit; not when it is unknown."""
+        return self.known and (self.judged.median <= self.limit if self.upper else self.judged.median >= self.limit)
+
+
+def aims(result: Result) -> Sequence[Aim]:
+    """Return every aim that a run of this kind can judge; those that it did not measure are unknown."""
+    return [make(result) for make in _AIMS]
+
+
+def cpu(figures: Figures) -> float:
+    """Return the server's CPU for each decision."""
+    return figures.cpu
+
+
+def rate(figures: Figures) -> float:
+    """Return the decisions a second."""
+    return figures.rate
+
+
+def p50(figures: Figures) -> float:
+    """Return the median latency."""
+    return figures.p50
+
+
+def p99(figures: Figures) -> float:
+    """Return the latency that one in a hundred exceeds."""
+    return figures.p99
+
+
+_Make = Callable[[Result], Aim]
+
+_STEP = 16
+_HITS_INSIDE = Measurement(shape=Shape.IN_PROCESS, misses=ALL_HITS).title
+_MISSES_INSIDE = Measurement(shape=Shape.IN_PROCESS, misses=ALL_MISSES).title
+_UNARY_ALONE = Measurement(shape=Shape.UNARY, concurrency=1).title
+_UNARY = Measurement(shape=Shape.UNARY, concurrency=_STEP).title
+_SCHEDULED = Measurement(shape=Shape.UNARY, rate=RATE).title
+_STREAM_ALONE = Measurement(shape=Shape.STREAM, concurrency=1).title
+_STREAM = Measurement(shape=Shape.STREAM, concurrency=_STEP).title
+_BATCH = Measurement(shape=Shape.BATCH).title
+
+
+def _beside(
+    what: str,
+    unit: str,
+    server: tuple[str, str],
+    control: tuple[str, str],
+    figure: What,
+    limit: float,
+    *,
+    upper: bool = True,
+    in_ratio: bool = True,
+) -> _Make:
+    """Make an aim about a figure beside that of a control; each is given as measurement and server."""
+
+    def make(result: Result) -> Aim:
+        rounds, base = _rounds(result, *server), _rounds(result, *control)
+        measured = spread(map(figure, rounds))
+        ratio = spread(figure(one) / figure(other) for one, other in zip(rounds, base, strict=False))
+        return Aim(
+            what=what,
+            unit=unit,
+            measured=measured,
+            control_name=control[1] if control[0] == server[0] else f"{control[0]}, {control[1]}",
+            control=spread(map(figure, base)),
+            judged=ratio if in_ratio else measured,
+            limit=limit,
+            upper=upper,
+            in_ratio=in_ratio,
+        )
+
+    return make
+
+
+def _more(what: str, title: str, server: str, base: str, limit: float) -> _Make:
+    """Make an aim about what something adds to the CPU of a decision."""
+
+    def make(result: Result) -> Aim:
+        rounds, without = _rounds(result, title, server), _rounds(result, title, base)
+        added = spread(one.cpu - other.cpu for one, other in zip(rounds, without, strict=False))
+        return Aim(
+            what=what,
+            unit="µs",
+            measured=added,
+            control_name=base,
+            control=spread(map(cpu, without)),
+            judged=added,
+            limit=limit,
+            upper=True,
+            in_ratio=False,
+        )
+
+    return make
+
+
+def _rounds(result: Result, title: str, server: str) -> Sequence[Figures]:
+    finding = result.finding(title)
+    return finding.rounds.get(server, ()) if finding else ()
+
+
+_AIMS: Sequence[_Make] = (
+    _beside("in process, hit", "µs", (_HITS_INSIDE, BARE), (_HITS_INSIDE, LOOP), cpu, 10, in_ratio=False),
+    _beside("in process, miss", "µs", (_MISSES_INSIDE, BARE), (_MISSES_INSIDE, LOOP), cpu, 80, in_ratio=False),
+    _beside("unary hit, CPU without tracing", "µs", (_UNARY, RECORDED), (_UNARY, CONTROL), cpu, 1.3),
+    _beside("unary hit, CPU with everything", "µs", (_UNARY, FULL), (_UNARY, CONTROL), cpu, 1.6),
+    _beside("unary hit, calls/s", "/s", (_UNARY, FULL), (_UNARY, CERBOS), rate, 1.25, upper=False),
+    _beside("unary hit, p99 at 16 at a time", "ms", (_UNARY, FULL), (_UNARY, CERBOS), p99, 0.6),
+    _beside("unary hit, p99 on a schedule", "ms", (_SCHEDULED, FULL), (_SCHEDULED, CERBOS), p99, 0.6),
+    _beside("stream, p50", "ms", (_STREAM_ALONE, FULL), (_UNARY_ALONE, FULL), p50, 0.7),
+    _beside("stream, messages/s", "/s", (_STREAM, FULL), (_UNARY, FULL), rate, 1.3, upper=False),
+    _beside("batch of 50, nothing observed", "µs", (_BATCH, BARE), (_BATCH, CONTROL), cpu, 15, in_ratio=False),
+    _beside("batch of 50, with everything", "µs", (_BATCH, FULL), (_BATCH, CONTROL), cpu, 55, in_ratio=False),
+    _more("trace, metrics and record, in process", _HITS_INSIDE, OBSERVED, BARE, 40),
+)

@@ -1,0 +1,60 @@
+"""This server without telemetry and record: `python -m pdp.bench.bareserver POLICIES DATA`.
+
+No setting turns the record off, so it is put together here, from the same parts as in `pdp.app`. It prints its address
+and serves until its input ends.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from pdp.app import open_embedded
+from pdp.cache import DecisionCache
+from pdp.clock import SystemClock
+from pdp.observer import Observers
+from pdp.policy.child import PolicyChild
+from pdp.server.authentication import TokenAuthenticator
+from pdp.server.callers import CALLERS_FILE, init_callers
+from pdp.server.listener import Listener
+from pdp.server.service import PDPServer
+from pdp.sessions.sqlite import SQLiteSessionStore
+
+_EVALUATE_SECONDS = 30.0
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    policies, data = map(Path, sys.argv[1:])
+    data.mkdir(mode=0o700)
+    init_callers(data)
+    silence, clock = Observers(), SystemClock()
+    with ExitStack() as opened:
+        embedded = open_embedded(
+            policies,
+            sessions=SQLiteSessionStore(data / "sessions.sqlite"),
+            clock=clock,
+            observer=silence,
+            cache=DecisionCache(),
+        )
+        opened.enter_context(closing(embedded))
+        server = PDPServer(
+            Listener(address="127.0.0.1:0"),
+            authorizer=embedded.authorizer,
+            registrar=embedded.registrar,
+            keeper=embedded.keeper,
+            evaluator=opened.enter_context(closing(PolicyChild(timeout=_EVALUATE_SECONDS))),
+            explainer=embedded.explainer,
+            authenticator=TokenAuthenticator(data / CALLERS_FILE),
+            observer=silence,
+            clock=clock,
+            healthy=embedded.keeper.serves,
+        )
+        opened.enter_context(server)
+        print(f"listening on {server.address}", flush=True)  # noqa: T201 - how whoever started it learns the port
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

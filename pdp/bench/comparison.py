@@ -1,0 +1,87 @@
+"""What changed between two runs: in ratios to the control of the same run, so that machines and hours do not count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from pdp.bench.figures import Figures, Spread
+from pdp.bench.results import Finding, Result
+from pdp.errors import ConfigurationError
+
+
+class Judged(Enum):
+    """What may be compared."""
+
+    CPU = "cpu"
+    RATE = "rate"
+    P50 = "p50"
+    P99 = "p99"
+
+
+_FIGURES: Mapping[Judged, Callable[[Figures], float]] = {
+    Judged.CPU: lambda one: one.cpu,
+    Judged.RATE: lambda one: one.rate,
+    Judged.P50: lambda one: one.p50,
+    Judged.P99: lambda one: one.p99,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One ratio to the control, then and now."""
+
+    title: str
+    server: str
+    judged: Judged
+    before: Spread
+    after: Spread
+
+    @property
+    def worse(self) -> float:
+        """Return by how much it became worse, as a share: 0.1 is a tenth more CPU, or a tenth less throughput.
+
+        Negative is better.
+        """
+        if self.judged is Judged.RATE:
+            return self.before.median / self.after.median - 1
+        return self.after.median / self.before.median - 1
+
+    def regressed(self, bound: float) -> bool:
+        """Say whether it is worse by more than the bound, and worse than every round of the run before."""
+        beyond = (
+            self.after.most < self.before.least if self.judged is Judged.RATE else self.after.least > self.before.most
+        )
+        return beyond and self.worse > bound
+
+
+def compare(before: Result, after: Result, judged: Sequence[Judged]) -> Sequence[Change]:
+    """Return the change of each ratio that both runs have.
+
+    Raise `ConfigurationError` when they have none in common, or when they were not measured beside the same control.
+    """
+    if before.yardstick != after.yardstick:
+        raise ConfigurationError(
+            f"the baseline was measured beside another control (`{before.yardstick[:15]}…`, now "
+            f"`{after.yardstick[:15]}…`), and ratios to different controls say nothing; measure the baseline again"
+        )
+    changes = [
+        change
+        for finding in after.findings
+        if (then := before.finding(finding.title)) is not None
+        for change in _changes(then, finding, judged)
+    ]
+    if not changes:
+        raise ConfigurationError("the baseline and this run have no measurement in common")
+    return changes
+
+
+def _changes(before: Finding, after: Finding, judged: Sequence[Judged]) -> Iterator[Change]:
+    for server in after.rounds:
+        if server == after.control or server not in before.rounds:
+            continue
+        for one in judged:
+            then, now = (finding.ratio(server, _FIGURES[one]) for finding in (before, after))
+            if then.known and now.known:
+                yield Change(title=after.title, server=server, judged=one, before=then, after=now)

@@ -1,0 +1,138 @@
+"""The load: a closed loop finds out how much a server can do, an open one how long it takes.
+
+In a closed loop the next call begins when the answer is there, so a slow server is asked less.
+In an open loop calls begin on a schedule, whatever became of those before, and the time that a call waits for its turn
+counts: latency is measured from when a call should have begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+# A sleeping event loop wakes up to a millisecond late; it is kept awake for so long before a call is due.
+_AWAKE_SECONDS = 0.0015
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What one exchange brought: so many decisions, how many the server had remembered, how many were new to it."""
+
+    decisions: int
+    remembered: int
+    fresh: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What a loop found. Times are seconds; `late` says for each call of an open loop how late it was begun."""
+
+    took: Sequence[float]
+    decisions: int
+    remembered: int
+    fresh: int
+    elapsed: float
+    late: Sequence[float] = ()
+
+
+# Asks something, and raises `WrongAnswerError` when the answer is not what it must be.
+Ask = Callable[[], Awaitable[Answered]]
+Now = Callable[[], float]
+Pause = Callable[[float], Awaitable[None]]
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.took: list[float] = []
+        self.late: list[float] = []
+        self.decisions = 0
+        self.remembered = 0
+        self.fresh = 0
+
+    def add(self, answered: Answered, took: float) -> None:
+        self.took.append(took)
+        self.decisions += answered.decisions
+        self.remembered += answered.remembered
+        self.fresh += answered.fresh
+
+    def sample(self, elapsed: float) -> Sample:
+        return Sample(
+            took=self.took,
+            decisions=self.decisions,
+            remembered=self.remembered,
+            fresh=self.fresh,
+            elapsed=elapsed,
+            late=self.late,
+        )
+
+
+async def closed_loop(ask: Ask, *, concurrency: int, seconds: float, now: Now = perf_counter) -> Sample:
+    """Keep so many calls under way, for so many seconds; those that are under way then are finished and count."""
+    tally = _Tally()
+
+    async def work(end: float) -> None:
+        # At least one call each, however long this process was kept waiting.
+        while True:
+            begun = now()
+            answered = await ask()
+            over = now()
+            tally.add(answered, over - begun)
+            if over >= end:
+                return
+
+    with _undisturbed():
+        started = now()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(work(started + seconds))
+        return tally.sample(now() - started)
+
+
+async def open_loop(
+    ask: Ask, *, rate: float, seconds: float, now: Now = perf_counter, pause: Pause | None = None
+) -> Sample:
+    """Begin `rate` calls a second, evenly, whatever became of those before.
+
+    A call's time runs from when it was due, not from when the load got round to it.
+    """
+    tally, wait = _Tally(), pause or _pause
+
+    async def work(due: float) -> None:
+        tally.late.append(now() - due)
+        answered = await ask()
+        tally.add(answered, now() - due)
+
+    with _undisturbed():
+        started = now()
+        async with asyncio.TaskGroup() as group:
+            for number in range(round(rate * seconds)):
+                due = started + number / rate
+                while (left := due - now()) > 0:
+                    await wait(left)
+                group.create_task(work(due))
+        return tally.sample(now() - started)
+
+
+def median_late(sample: Sample) -> float:
+    """Return how many milliseconds late half of an open loop's calls were begun at most; 0 of a closed loop."""
+    return statistics.median(sample.late) * 1000 if sample.late else 0.0
+
+
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds - _AWAKE_SECONDS if seconds > _AWAKE_SECONDS else 0)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep the collector of this process out of the measurement."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

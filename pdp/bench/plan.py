@@ -1,0 +1,102 @@
+"""What is measured, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+BATCH = 50
+
+# The names of those that are measured. The control decides nothing.
+CONTROL = "empty handler"
+# This server without any observer, as no setting makes it: what decisions alone cost.
+BARE = "no trace, no record"
+RECORDED = "tracing off"
+FULL = "everything on"
+CERBOS = "Cerbos"
+# In process, the control is Python that parses and digests the same arguments.
+LOOP = "parse and digest"
+OBSERVED = "trace, metrics and record"
+
+ALL_HITS, ALL_MISSES = 0.0, 1.0
+
+
+class Shape(Enum):
+    """How questions reach whoever decides."""
+
+    UNARY = "unary"
+    STREAM = "stream"
+    BATCH = "batch"
+    IN_PROCESS = "in process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One way of asking, that every server under measurement gets in turn.
+
+    With a `rate`, in calls a second, it is an open loop; otherwise a closed one with `concurrency` calls under way.
+    `misses` is the share of questions that were never asked before; None leaves it to the workload.
+    """
+
+    shape: Shape
+    concurrency: int = 1
+    rate: float | None = None
+    misses: float | None = ALL_HITS
+
+    @property
+    def title(self) -> str:
+        """Return what tables, results and comparisons call it."""
+        shape = f"batch of {BATCH}" if self.shape is Shape.BATCH else self.shape.value
+        parts = [shape, _mix(self.misses)]
+        if self.rate is not None:
+            parts.append(f"{self.rate:g} calls/s")
+        elif self.shape is not Shape.IN_PROCESS:
+            parts.append(f"{self.concurrency} at a time")
+        return ", ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How long is measured: so many rounds, each measurement so many seconds in each."""
+
+    rounds: int
+    seconds: float
+
+
+USUAL = Effort(rounds=5, seconds=1.0)
+SHORT = Effort(rounds=3, seconds=0.3)
+
+SHORT_LADDER = (16,)
+LADDER = (1, 4, 16, 64)
+RATE = 2000.0
+
+
+def planned(
+    shapes: Sequence[Shape], *, ladder: Sequence[int], rate: float | None, mixes: Sequence[float | None]
+) -> tuple[Measurement, ...]:
+    """Return the measurements of a run.
+
+    The ladder is climbed by unary calls with the first mix; the other mixes stand at its middle. Streams take its
+    first and its middle step, batches the first, and the open loop is of unary calls.
+    """
+    first, middle = ladder[0], ladder[len(ladder) // 2]
+    listed: list[Measurement] = []
+    if Shape.IN_PROCESS in shapes:
+        listed += [Measurement(shape=Shape.IN_PROCESS, misses=mix) for mix in mixes]
+    if Shape.UNARY in shapes:
+        listed += [Measurement(shape=Shape.UNARY, concurrency=step, misses=mixes[0]) for step in ladder]
+        listed += [Measurement(shape=Shape.UNARY, concurrency=middle, misses=mix) for mix in mixes[1:]]
+        listed += [Measurement(shape=Shape.UNARY, rate=rate, misses=mixes[0])] if rate else []
+    if Shape.STREAM in shapes:
+        steps = dict.fromkeys((first, middle))
+        listed += [Measurement(shape=Shape.STREAM, concurrency=step, misses=mixes[0]) for step in steps]
+    if Shape.BATCH in shapes:
+        listed.append(Measurement(shape=Shape.BATCH, concurrency=1, misses=mixes[0]))
+    return tuple(listed)
+
+
+def _mix(misses: float | None) -> str:
+    if misses is None:
+        return ""
+    return {ALL_HITS: "hits", ALL_MISSES: "misses"}.get(misses, f"{misses:.0%} misses")

@@ -1,0 +1,96 @@
+"""Run a server as a process on one core, and ask the kernel for its CPU."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+from pdp.errors import UnavailableError
+
+_LISTENING = "listening on "
+_ENDING_SECONDS = 30.0
+
+
+def cores() -> tuple[int | None, int | None]:
+    """Return the core for servers and the one for the load; None where processes cannot be kept on cores."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[0], usable[-1]
+
+
+@contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Keep this thread, and the processes that it starts, on one core while the `with` block runs."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def module_process(
+    module: str, arguments: Sequence[str] = (), *, core: int | None, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a module of ours on a core; it ends with the `with` block, by the end of its input or else by a signal.
+
+    What lies in the working directory is never imported.
+    """
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    with running(command, core=core, environment=environment) as process:
+        yield process
+
+
+@contextmanager
+def running(
+    command: Sequence[str], *, core: int | None, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a command on a core while the `with` block runs."""
+    with on_core(core):
+        process = subprocess.Popen(  # noqa: S603 - our own modules, and a program that the user named
+            command,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def listening(process: subprocess.Popen[str], what: str) -> str:
+    """Return the address that a server prints once it listens. Raise `UnavailableError` when it ends instead."""
+    for line in process.stdout or ():
+        if line.startswith(_LISTENING):
+            return line.removeprefix(_LISTENING).strip()
+    raise UnavailableError(f"`{what}` ended before it listened")
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """Return the CPU time that a process has used, its threads that ended included; NaN where it cannot be had.
+
+    From the clock that Linux keeps for each process (`clock_getcpuclockid`): /proc has the same in steps of 10 ms.
+    """
+    if pid is None or sys.platform != "linux":
+        return math.nan
+    with suppress(OSError):
+        return time.clock_gettime(~pid << 3 | 2)
+    return math.nan

@@ -1,0 +1,112 @@
+"""What a run found, and how it is kept in a file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdp.bench.figures import UNKNOWN, Figures, Spread, What, ratios, spread
+from pdp.errors import ConfigurationError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One measurement: for each server its figures, one for each round; `control` names the server to compare with."""
+
+    title: str
+    control: str
+    rounds: Mapping[str, Sequence[Figures]]
+
+    def value(self, server: str, what: What) -> Spread:
+        """Return a figure of a server over all rounds; unknown when it was not measured."""
+        return spread(what(one) for one in self.rounds.get(server, ()))
+
+    def ratio(self, server: str, what: What, other: str = "") -> Spread:
+        """Return how many times that of the control, or of another server, a figure is; taken round by round."""
+        rounds, base = self.rounds.get(server), self.rounds.get(other or self.control)
+        return ratios(rounds, base, what) if rounds and base else UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A whole run. `yardstick` is the digest of the control's code; `remarks` are for whoever reads the figures."""
+
+    at: str
+    yardstick: str
+    machine: Mapping[str, str]
+    effort: str
+    workload: str
+    remarks: Sequence[str]
+    findings: Sequence[Finding]
+
+    def finding(self, title: str) -> Finding | None:
+        """Return the measurement of a title, or None when it was not made."""
+        return next((one for one in self.findings if one.title == title), None)
+
+
+def written(result: Result) -> bytes:
+    """Return a result as the content of a file."""
+    content = {
+        "format": _FORMAT,
+        "at": result.at,
+        "yardstick": result.yardstick,
+        "machine": dict(result.machine),
+        "effort": result.effort,
+        "workload": result.workload,
+        "remarks": list(result.remarks),
+        "findings": [
+            {
+                "title": one.title,
+                "control": one.control,
+                "rounds": {name: [_plain(figures) for figures in listed] for name, listed in one.rounds.items()},
+            }
+            for one in result.findings
+        ],
+    }
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_result(file: Path) -> Result:
+    """Return the result that a file holds. Raise `ConfigurationError` when it holds none."""
+    try:
+        content = json.loads(file.read_bytes())
+        if content["format"] != _FORMAT:
+            raise ConfigurationError(f"`{file}` has format `{content['format']}`, and this version reads `{_FORMAT}`")
+        return Result(
+            at=content["at"],
+            yardstick=content["yardstick"],
+            machine=content["machine"],
+            effort=content["effort"],
+            workload=content["workload"],
+            remarks=content["remarks"],
+            findings=[
+                Finding(
+                    title=one["title"],
+                    control=one["control"],
+                    rounds={name: [_figures(row) for row in listed] for name, listed in one["rounds"].items()},
+                )
+                for one in content["findings"]
+            ],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigurationError(f"`{file}` holds no result of `pdp bench --json`") from None
+
+
+def _plain(figures: Figures) -> dict[str, Any]:
+    # JSON has no NaN: what is not known is left out.
+    known = {
+        name: round(getattr(figures, name), 4)
+        for name in ("cpu", "rate", "remembered", "late")
+        if not math.isnan(getattr(figures, name))
+    }
+    return {**known, "latencies": [round(one, 4) for one in figures.latencies]}
+
+
+def _figures(row: Mapping[str, Any]) -> Figures:
+    return Figures(**{**row, "latencies": tuple(row["latencies"])})

@@ -1,0 +1,208 @@
+"""A whole run: start everything, let the servers take turns, end everything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pdp.bench.bundle import write_files
+from pdp.bench.exchanges import exchanging, size_of
+from pdp.bench.failure import WrongAnswerError
+from pdp.bench.figures import Figures, milliseconds
+from pdp.bench.inprocess import InProcess, Order, deciding
+from pdp.bench.load import Ask, Sample, closed_loop, median_late, open_loop
+from pdp.bench.machine import control_digest, machine
+from pdp.bench.plan import BARE, CONTROL, FULL, LOOP, OBSERVED, RECORDED, Effort, Measurement, Shape
+from pdp.bench.processes import cores, cpu_seconds, on_core
+from pdp.bench.questions import Workload
+from pdp.bench.receiver import receiving
+from pdp.bench.results import Finding, Result
+from pdp.bench.servers import Target, bare_server, empty_handler, pdp_server
+
+# Decisions a second in process, roughly: how many make up the time that was asked for.
+_HITS_A_SECOND, _MISSES_A_SECOND = 10_000, 2_000
+# More would not find room in the queues of telemetry, and what is dropped costs nothing.
+_MOST_DECISIONS = 10_000
+_WARMING_SECONDS = 0.1
+# How far the share of remembered answers may be from what was meant.
+_MIX_TOLERANCE = 0.05
+
+_WAYS = (LOOP, BARE, OBSERVED)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a run is to measure. `outfits` names the servers besides the control."""
+
+    measurements: Sequence[Measurement]
+    effort: Effort
+    workload: Workload
+    outfits: Sequence[str] = (BARE, RECORDED, FULL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    folder: Path
+    endpoint: str
+    server_core: int | None
+    load_core: int | None
+
+
+def run(wish: Wish, progress: Progress) -> Result:
+    """Measure everything, and return what was found.
+
+    `progress` is told what was measured, how many measurements are over and how many there are. Raise
+    `WrongAnswerError` at the first answer that is not right.
+    """
+    server_core, load_core = cores()
+    with TemporaryDirectory(prefix="pdp-bench-") as folder, ExitStack() as opened:
+        opened.enter_context(on_core(load_core))
+        write_files(Path(folder) / "policies", wish.workload.files)
+        place = _Place(
+            folder=Path(folder),
+            endpoint=opened.enter_context(receiving("take")),
+            server_core=server_core,
+            load_core=load_core,
+        )
+        bench = _Bench(wish, place, opened)
+        findings = bench.measure(progress)
+    return Result(
+        at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        yardstick=control_digest(),
+        machine=machine(),
+        effort=f"{wish.effort.rounds} rounds, {wish.effort.seconds:g} s for each measurement",
+        workload=wish.workload.name,
+        remarks=_remarks(place),
+        findings=findings,
+    )
+
+
+class _Bench:
+    """Everything that runs during a run."""
+
+    def __init__(self, wish: Wish, place: _Place, opened: ExitStack) -> None:
+        self._wish = wish
+        shapes = {one.shape for one in wish.measurements}
+        self._targets: list[Target] = []
+        if shapes - {Shape.IN_PROCESS}:
+            self._targets += [opened.enter_context(one) for one in _servers(wish, place)]
+        self._inside: InProcess | None = None
+        if Shape.IN_PROCESS in shapes:
+            scratch = place.folder / "in-process"
+            scratch.mkdir()
+            self._inside = opened.enter_context(
+                deciding(wish.workload, place.folder / "policies", scratch, place.endpoint, place.server_core)
+            )
+
+    def measure(self, progress: Progress) -> list[Finding]:
+        """Go through all measurements in each round; a first round that does not count warms up."""
+        effort, listed = self._wish.effort, self._wish.measurements
+        rounds: list[dict[str, list[Figures]]] = [{} for _ in listed]
+        total = len(listed) * (effort.rounds + 1)
+        for turn in range(effort.rounds + 1):
+            for number, measurement in enumerate(listed):
+                seconds = effort.seconds if turn else min(_WARMING_SECONDS, effort.seconds)
+                for name, figures in self._take_turns(measurement, seconds, turn):
+                    if turn:
+                        rounds[number].setdefault(name, []).append(figures)
+                progress(measurement.title, turn * len(listed) + number + 1, total)
+        return [
+            Finding(
+                title=one.title,
+                control=LOOP if one.shape is Shape.IN_PROCESS else CONTROL,
+                rounds={name: found[name] for name in self._names(one) if name in found},
+            )
+            for one, found in zip(listed, rounds, strict=True)
+        ]
+
+    def _names(self, measurement: Measurement) -> Sequence[str]:
+        return _WAYS if measurement.shape is Shape.IN_PROCESS else [target.name for target in self._targets]
+
+    def _take_turns(self, measurement: Measurement, seconds: float, turn: int) -> Iterator[tuple[str, Figures]]:
+        if measurement.shape is Shape.IN_PROCESS:
+            yield from self._decide(measurement, seconds)
+            return
+        # Whoever is measured after a heavy one would always be: each round begins with another.
+        first = turn % len(self._targets)
+        for target in (*self._targets[first:], *self._targets[:first]):
+            if target.dialect.path(measurement.shape) is not None:
+                with _named(target.name, measurement):
+                    yield target.name, asyncio.run(measured(target, measurement, self._wish.workload, seconds))
+
+    def _decide(self, measurement: Measurement, seconds: float) -> Iterator[tuple[str, Figures]]:
+        if self._inside is None:
+            raise AssertionError("the process runs when it is asked for")
+        misses = measurement.misses or 0.0
+        many = seconds / ((1 - misses) / _HITS_A_SECOND + misses / _MISSES_A_SECOND)
+        decisions = max(1, min(_MOST_DECISIONS, round(many)))
+        for way in _WAYS:
+            with _named(way, measurement):
+                cost = self._inside.measure(Order(way=way, misses=misses, decisions=decisions))
+            yield way, Figures(cpu=cost)
+
+
+def _servers(wish: Wish, place: _Place) -> Iterator[AbstractContextManager[Target]]:
+    workload, core = wish.workload, place.server_core
+    yield empty_handler(workload, core)
+    if BARE in wish.outfits:
+        yield bare_server(workload, place.folder, core)
+    if RECORDED in wish.outfits:
+        yield pdp_server(RECORDED, workload, place.folder, core, {"OTEL_SDK_DISABLED": "true"})
+    if FULL in wish.outfits:
+        yield pdp_server(FULL, workload, place.folder, core, {"OTEL_EXPORTER_OTLP_ENDPOINT": place.endpoint})
+
+
+async def measured(target: Target, measurement: Measurement, workload: Workload, seconds: float) -> Figures:
+    """Return the figures of one server, asked in one way. Raise `WrongAnswerError`, also for another mix than meant."""
+    async with exchanging(target.address, target.dialect, measurement, workload) as ask:
+        # Every repeated question once, so that its answer is remembered.
+        for _ in range(-(-len(workload.repeated) // size_of(measurement.shape))):
+            await ask()
+        before = cpu_seconds(target.pid)
+        sample = await _load(ask, measurement, seconds)
+        cpu = cpu_seconds(target.pid) - before
+    share, meant = sample.remembered / sample.decisions, 1 - sample.fresh / sample.decisions
+    if target.dialect.cached and measurement.misses is not None and abs(share - meant) > _MIX_TOLERANCE:
+        raise WrongAnswerError(f"{meant:.0%} of the answers were to be remembered ones, and {share:.0%} were")
+    return Figures(
+        cpu=cpu / sample.decisions * 1e6,
+        rate=sample.decisions / sample.elapsed,
+        latencies=milliseconds(sample.took),
+        remembered=share,
+        late=median_late(sample),
+    )
+
+
+async def _load(ask: Ask, measurement: Measurement, seconds: float) -> Sample:
+    try:
+        if measurement.rate is not None:
+            return await open_loop(ask, rate=measurement.rate, seconds=seconds)
+        return await closed_loop(ask, concurrency=measurement.concurrency, seconds=seconds)
+    except* WrongAnswerError as group:
+        found: BaseException = group
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        raise WrongAnswerError(str(found)) from None
+
+
+@contextmanager
+def _named(server: str, measurement: Measurement) -> Iterator[None]:
+    try:
+        yield
+    except WrongAnswerError as error:
+        raise WrongAnswerError(f"{server}, {measurement.title}: {error}") from None
+
+
+def _remarks(place: _Place) -> list[str]:
+    if place.server_core is None:
+        return ["processes cannot be kept on cores here: server and load may disturb each other"]
+    if place.server_core == place.load_core:
+        return ["there is one core: server and load share it, and latencies hold both"]
+    return [f"servers on core {place.server_core}, load and receiver of telemetry on core {place.load_core}"]

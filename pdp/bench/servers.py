@@ -1,0 +1,77 @@
+"""The servers under measurement, each a process of its own: the empty handler, and this one in several outfits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdp.bench.dialects import ControlDialect, Dialect, PDPDialect
+from pdp.bench.plan import BARE, CONTROL
+from pdp.bench.processes import listening, module_process
+from pdp.bench.questions import Workload
+from pdp.client import Client
+
+_SESSION_SECONDS = 7200
+# A handle of the usual size, for a server that looks at none.
+_NO_HANDLE = "pdps_" + "x" * 43
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A server that runs: where it listens, its process if that is known, and how it is asked."""
+
+    name: str
+    address: str
+    pid: int | None
+    dialect: Dialect
+
+
+@contextmanager
+def empty_handler(workload: Workload, core: int | None) -> Iterator[Target]:
+    """Run the control."""
+    with module_process("pdp.bench.control", core=core) as process:
+        dialect = ControlDialect((_NO_HANDLE,) * len(workload.askers), "")
+        yield Target(name=CONTROL, address=listening(process, CONTROL), pid=process.pid, dialect=dialect)
+
+
+@contextmanager
+def pdp_server(
+    name: str, workload: Workload, place: Path, core: int | None, environment: Mapping[str, str]
+) -> Iterator[Target]:
+    """Run `pdp serve` as one process on the policies in `place/policies`, and open the sessions of a workload."""
+    data = place / name.replace(" ", "-")
+    flags = ["serve", "--server-address", "127.0.0.1:0", "--server-workers", "1", "--policies-watch", "false"]
+    flags += ["--data-dir", str(data), "--policies-folder", str(place / "policies")]
+    with module_process("pdp.cli", flags, core=core, environment=environment) as process:
+        yield _opened(name, listening(process, name), process.pid, workload, data)
+
+
+@contextmanager
+def bare_server(workload: Workload, place: Path, core: int | None) -> Iterator[Target]:
+    """Run this server without telemetry and record."""
+    data = place / "bare"
+    with module_process("pdp.bench.bareserver", [str(place / "policies"), str(data)], core=core) as process:
+        yield _opened(BARE, listening(process, BARE), process.pid, workload, data)
+
+
+def _opened(name: str, address: str, pid: int, workload: Workload, data: Path) -> Target:
+    tokens = data / "tokens"
+    handles = []
+    with (
+        Client(address, token_file=tokens / "pep.token") as pep,
+        Client(address, token_file=tokens / "approver.token") as approver,
+    ):
+        for asker in workload.askers:
+            opened = pep.request_session(
+                user=asker.user,
+                agent=asker.agent,
+                purpose="benchmark",
+                tools=workload.tool_patterns,
+                duration=_SESSION_SECONDS,
+            )
+            approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
+            handles.append(opened.session_handle)
+    token = (tokens / "pep.token").read_text(encoding="ascii").strip()
+    return Target(name=name, address=address, pid=pid, dialect=PDPDialect(handles, token))

@@ -1,0 +1,159 @@
+"""Whole runs, tiny ones, with real servers: what is found, and that a wrong answer ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pdp.bench import Effort, Measurement, Shape, Wish, WrongAnswerError, planned, run
+from pdp.bench.bundle import write_files
+from pdp.bench.dialects import PDPDialect
+from pdp.bench.figures import Figures
+from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, CONTROL, FULL, LOOP, OBSERVED, RECORDED
+from pdp.bench.questions import Workload, generated_workload
+from pdp.bench.running import measured
+from pdp.bench.servers import Target, empty_handler, pdp_server
+
+SERVED = (Shape.UNARY, Shape.STREAM, Shape.BATCH)
+EVERY_SERVER = [CONTROL, BARE, RECORDED, FULL]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """Run this server on the generated policies."""
+    place, workload = tmp_path_factory.mktemp("server"), generated_workload()
+    write_files(place / "policies", workload.files)
+    with pdp_server(RECORDED, workload, place, None, {"OTEL_SDK_DISABLED": "true"}) as target:
+        yield target
+
+
+def measure(target: Target, shape: Shape, workload: Workload, misses: float = ALL_HITS) -> Figures:
+    """Measure a server for a moment."""
+    measurement = Measurement(shape=shape, concurrency=2, misses=misses)
+    return asyncio.run(measured(target, measurement, workload, seconds=0.01))
+
+
+def test_every_server_is_measured_in_every_shape() -> None:
+    """A run has figures for each server, in each round, whichever way it is asked."""
+    told: list[tuple[int, int]] = []
+
+    result = run(
+        Wish(
+            measurements=planned(list(Shape), ladder=(2,), rate=200.0, mixes=(ALL_HITS, 0.5)),
+            effort=Effort(rounds=1, seconds=0.01),
+            workload=generated_workload(),
+        ),
+        lambda _, done, total: told.append((done, total)),
+    )
+
+    assert {
+        "in process, hits": [LOOP, BARE, OBSERVED],
+        "in process, 50% misses": [LOOP, BARE, OBSERVED],
+        "unary, hits, 2 at a time": EVERY_SERVER,
+        "unary, 50% misses, 2 at a time": EVERY_SERVER,
+        "unary, hits, 200 calls/s": EVERY_SERVER,
+        "stream, hits, 2 at a time": EVERY_SERVER,
+        "batch of 50, hits, 1 at a time": EVERY_SERVER,
+    } == {one.title: list(one.rounds) for one in result.findings}
+    assert {1} == {len(rounds) for one in result.findings for rounds in one.rounds.values()}
+    assert all(figures.cpu > 0 for one in result.findings for rounds in one.rounds.values() for figures in rounds)
+    assert [(done, 14) for done in range(1, 15)] == told
+
+
+@pytest.mark.parametrize("shape", SERVED)
+def test_a_wrong_answer_ends_the_run(server: Target, shape: Shape) -> None:
+    """A server that denies what must be allowed is found out in every shape."""
+    right = generated_workload()
+    wrong = replace(right, repeated=[replace(one, allowed=True) for one in right.repeated])
+
+    with pytest.raises(
+        WrongAnswerError, match="`bench/read_item` must be allowed, and the answer is denied by `forbid`"
+    ):
+        measure(server, shape, wrong)
+
+
+@pytest.mark.parametrize("shape", SERVED)
+def test_a_server_that_always_allows_is_found_out(shape: Shape) -> None:
+    """What the empty handler answers is fast and wrong, and no measurement of a decision point takes it."""
+    workload = generated_workload()
+    with empty_handler(workload, None) as target:
+        impostor = replace(target, dialect=PDPDialect(("pdps_" + "x" * 43,), ""))
+
+        with pytest.raises(WrongAnswerError):
+            measure(impostor, shape, workload)
+
+
+def test_an_answer_about_other_arguments_ends_the_run(server: Target) -> None:
+    """An answer must repeat what was asked, not only be of the right kind."""
+    right = generated_workload()
+    wrong = replace(right, repeated=[replace(one, arguments_digest="sha256:" + "0" * 64) for one in right.repeated])
+
+    with pytest.raises(WrongAnswerError, match="about other arguments"):
+        measure(server, Shape.UNARY, wrong)
+
+
+def test_another_mix_than_was_meant_ends_the_run(server: Target) -> None:
+    """Where all questions were to be new ones and answers are remembered, the figures would be those of hits."""
+    right = generated_workload()
+    again = right.repeated[0]
+
+    with pytest.raises(WrongAnswerError, match="0% of the answers were to be remembered ones, and 100% were"):
+        measure(server, Shape.UNARY, replace(right, fresh=lambda: again), misses=ALL_MISSES)
+
+
+@pytest.mark.parametrize("shape", SERVED)
+def test_a_server_that_errs_ends_the_run(server: Target, shape: Shape) -> None:
+    """No answer is no good answer: what is refused is not counted as fast."""
+    right = generated_workload()
+    wrong = replace(right, repeated=[replace(one, server="") for one in right.repeated])
+
+    with pytest.raises(WrongAnswerError, match=r"INVALID_ARGUMENT|the stream answered with an error"):
+        measure(server, shape, wrong)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with tiny measurements of unary calls."""
+    tiny = ["--rounds", "1", "--seconds", "0.01", "--shape", "unary", "--outfit", RECORDED, "--concurrency", "2"]
+    command = [sys.executable, "-m", "pdp.cli", "bench", "--short", *tiny, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
+
+
+def test_the_command_measures_compares_and_fails_on_a_regression(tmp_path: Path) -> None:
+    """A run is kept in a file, and beside a baseline that was a hundred times as good the next one exits with 1."""
+    file = tmp_path / "result.json"
+
+    measured = bench("--json", str(file))
+
+    content = json.loads(file.read_bytes())
+    for figures in content["findings"][0]["rounds"][RECORDED]:
+        figures["cpu"] /= 100
+    file.write_text(json.dumps(content), encoding="utf-8")
+    worse = bench("--compare", str(file), "--bound", "10")
+    assert (0, 1) == (measured.returncode, worse.returncode)
+    assert "unary, hits, 2 at a time  tracing off" in measured.stdout
+    assert "aims that this run did not measure: in process, hit" in measured.stdout
+    assert "regressed: tracing off, unary, hits, 2 at a time: cpu is worse by" in worse.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--concurrency", "four"], "`--concurrency`: `four` is no number; write numbers and commas"),
+        (["--concurrency", "0"], "`--concurrency`: `0` calls at a time are none; write 1 or more"),
+        (["--misses", "2"], "`--misses`: `2` is no share; write a number from 0 to 1"),
+        (["--compare", "nowhere.json"], "`nowhere.json`: no such file or directory"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_at_once(arguments: list[str], expected: str) -> None:
+    """A wish that makes no sense ends with 2 and one line, before anything is measured."""
+    done = bench(*arguments)
+
+    assert (2, "", f"error: {expected}\n") == (done.returncode, done.stdout, done.stderr)
