@@ -18,7 +18,7 @@ from pdp.model import Basis, CacheResult, Call, Caller, Decision, Ruling, Sessio
 from pdp.observer import Observer, Place
 from pdp.policy.bundle import Bundle
 from pdp.policy.catalogue import Tool
-from pdp.policy.engine import SessionEntities
+from pdp.policy.engine import SessionEntities, SliceEntities
 from pdp.policy.reading import Reading
 from pdp.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
 from pdp.sessions.lifecycle import earliest_end, state_of
@@ -80,7 +80,8 @@ class Authorizer:
         self._observer = observer
         self._place = place or _nowhere
         self._cache = cache if cache is not None else DecisionCache()
-        self._entities: BoundedCache[SessionEntities] = BoundedCache(4096)
+        self._known: BoundedCache[SessionEntities] = BoundedCache(4096)
+        self._beside: BoundedCache[SliceEntities] = BoundedCache(4096)
         self._retries = RequestMemory()
         self._limits = limits
         self._new_id = decision_ids()
@@ -201,15 +202,16 @@ class Authorizer:
         return rule_chain(snapshot.chain, lambda session: self._ask(bundle, session, facts, wall_at, action))
 
     def _ask(self, bundle: Bundle, session: Session, facts: CallFacts, wall_at: float, action: str) -> Ruling:
+        asked, key = bundle.slice(action), (bundle.version, session.id, session.epoch, action)
         try:
-            known = self._known(bundle, session)
+            beside = self._beside.get_or_make(key, lambda: asked.beside(self._session_entities(bundle, session)))
         except ValueError:
             return deny(Basis.POLICY_ERROR, "the session's entities do not fit the schema")
-        return bundle.slice(action).ask(question_of(session, facts, wall_at), known)
+        return asked.ask(question_of(session, facts, wall_at), beside)
 
-    def _known(self, bundle: Bundle, session: Session) -> SessionEntities:
+    def _session_entities(self, bundle: Bundle, session: Session) -> SessionEntities:
         key = (bundle.version, session.id, session.epoch)
-        return self._entities.get_or_make(key, lambda: bundle.session_entities(session))
+        return self._known.get_or_make(key, lambda: bundle.session_entities(session))
 
     def _visibility(self, snapshot: Snapshot, tool: Tool, caller: Caller, with_reading: bool) -> ToolVisibility:  # noqa: FBT001 - private
         call = Call(session_handle="", server=tool.server, tool=tool.name, definition_digest=tool.definition_digest)
@@ -225,15 +227,16 @@ class Authorizer:
     def _policy_visibility(self, snapshot: Snapshot, tool: Tool, caller: Caller) -> Visibility:
         mapped = tool.resource_type != "Server"
         resource = (tool.resource_type, "" if mapped else tool.server)
-        facts = CallFacts(resource=resource, context={"opaque": [], "caller": {"id": caller.id}})
+        facts = CallFacts(resource=resource, context={"input": {}, "opaque": [], "caller": {"id": caller.id}})
         seen = set()
         for session in snapshot.chain:
-            question = question_of(session, facts, snapshot.wall_at)
+            question, asked = question_of(session, facts, snapshot.wall_at), snapshot.bundle.slice(tool.action)
             try:
-                known = self._known(snapshot.bundle, session)
+                # Not remembered: a listing would push out what calls use.
+                beside = asked.beside(self._session_entities(snapshot.bundle, session))
             except ValueError:
                 return Visibility.NEVER
-            seen.add(snapshot.bundle.slice(tool.action).visibility(question, known, mapped=mapped))
+            seen.add(asked.visibility(question, beside, mapped=mapped))
         if Visibility.NEVER in seen:
             return Visibility.NEVER
         return Visibility.DEPENDS if Visibility.DEPENDS in seen else Visibility.ALWAYS

@@ -20,7 +20,7 @@ from pdp.model import Basis, Call, Caller, Ruling, Scope, Session, SessionState
 from pdp.observer import Event, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import PolicyResult, Probes
-from pdp.policy.engine import PolicySource, Question, SessionEntities, Slice
+from pdp.policy.engine import PolicySource, Question, Slice, SliceEntities
 from pdp.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
 from pdp.sessions.store import ActiveBundle, SessionStore
 
@@ -80,31 +80,31 @@ class CallExplainer:
         return explained(ruling=answer, sessions=tuple(sides.values()), resource=seen.resource)
 
     def results(
-        self, bundle: Bundle, action: str, question: Question, known: SessionEntities
+        self, bundle: Bundle, action: str, question: Question, beside: SliceEntities
     ) -> tuple[PolicyResult, ...]:
         """Return what each policy of an action's slice is worth; nothing when the question does not fit the schema."""
-        return self._results(bundle.slice(action), bundle.slice(action).policies, question, known)
+        return self._results(bundle.slice(action), bundle.slice(action).policies, question, beside)
 
     def _results(
-        self, asked: Slice, policies: tuple[PolicySource, ...], question: Question, known: SessionEntities
+        self, asked: Slice, policies: tuple[PolicySource, ...], question: Question, beside: SliceEntities
     ) -> tuple[PolicyResult, ...]:
         # By what the policies are, not by the bundle's version: tests change some and leave the version as it is.
         probes = self._probes.get_or_make((asked.action, policies), lambda: Probes(policies))
-        return probes.results(asked, question, known) or ()
+        return probes.results(asked, question, beside) or ()
 
     def _side(self, snapshot: Snapshot, session: Session, facts: CallFacts, action: str) -> SessionExplanation:
         explained = partial(SessionExplanation, session=session)
+        question, asked = question_of(session, facts, snapshot.wall_at), snapshot.bundle.slice(action)
         try:
-            known = snapshot.bundle.session_entities(session)
+            beside = asked.beside(snapshot.bundle.session_entities(session))
         except ValueError:
             ruling = deny(Basis.POLICY_ERROR, "the session's entities do not fit the schema")
             return explained(ruling=ruling, policies=())
-        question, asked = question_of(session, facts, snapshot.wall_at), snapshot.bundle.slice(action)
-        ruling = asked.ask(question, known)
+        ruling = asked.ask(question, beside)
         chosen = _chosen(asked.policies, ruling)
         return explained(
             ruling=ruling,
-            policies=self._results(asked, chosen, question, known),
+            policies=self._results(asked, chosen, question, beside),
             left_out=len(asked.policies) - len(chosen),
         )
 

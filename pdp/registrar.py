@@ -399,15 +399,15 @@ class Registrar:
             agent=session.agent,
             session_id=session.id,
             resource=("Session", session.id),
-            context=json.dumps(context),
+            context=context,
         )
         try:
-            known = bundle.session_entities(session, speaker=speaker)
+            beside = bundle.slice(action).beside(bundle.session_entities(session, speaker=speaker))
         except ValueError:
             if action != REQUEST_SESSION:
                 return deny(Basis.POLICY_ERROR, "the entities do not fit the schema")
             raise InvalidRequestError("user_attributes_json", "does not fit the schema of the bundle") from None
-        return bundle.slice(action).ask(question, known)
+        return bundle.slice(action).ask(question, beside)
 
     # What the caller may see.
 

@@ -81,7 +81,7 @@ def question_of(session: Session, facts: CallFacts, wall_at: float) -> Question:
         agent=session.agent,
         session_id=session.id,
         resource=facts.resource,
-        context=json.dumps(context),
+        context=context,
     )
 
 

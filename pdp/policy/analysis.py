@@ -11,6 +11,7 @@ from typing import Any
 
 from pdp.policy.directory import Uid
 from pdp.policy.moments import moments
+from pdp.policy.view import HAS
 
 Tree = Any
 
@@ -53,9 +54,9 @@ def reads(policy: Tree) -> list[str] | None:
     """Return what the policy can read beside principal and action, sorted; None means everything.
 
     Attributes of the context by name, one argument as `context.input.amount`. A `context`, or a `context.input`, that
-    does not stand directly under an attribute or a `has` could be read as a whole. `context has …` reads nothing: the
-    action alone tells which attributes the context has. `resource` when it matters beyond
-    its type and server. `below NAME` when the scope asks whether it stands below a server of that name: what a call of
+    does not stand directly under an attribute or a `has` could be read as a whole. `has NAME` when it asks whether the
+    context has an attribute, which the action alone tells. `resource` when it matters beyond its type and server.
+    `below NAME` when the scope asks whether it stands below a server of that name: what a call of
     that server is mapped to does, and anything else only if the directory says so.
 
     Whether something else stands below a server depends on the resource too: what a call is mapped to stands below
@@ -73,8 +74,8 @@ def reads(policy: Tree) -> list[str] | None:
             found.add("resource")
         if (attribute := _attribute(node, _INPUT)) is not None:
             found.add(f"context.input.{attribute}")
-        elif "has" not in node and (attribute := _attribute(node, _CONTEXT)) is not None:
-            found.add(f"context.{attribute}")
+        elif (attribute := _attribute(node, _CONTEXT)) is not None:
+            found.add(f"{HAS}{attribute}" if "has" in node else f"context.{attribute}")
     return sorted(found)
 
 

@@ -19,6 +19,7 @@ from pdp.policy.contents import Contents, read_contents, require_sizes, version_
 from pdp.policy.directory import Directory, Entity, entity, references
 from pdp.policy.engine import PolicySource, SessionEntities, Slice, StackCheck
 from pdp.policy.schema import SESSION_ACTIONS, full_schema, preamble, session_action
+from pdp.policy.view import EVERYTHING, View
 
 Compile = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -138,19 +139,21 @@ class Bundle:
         policies = tuple(policy for policy in listed if policy.resource_type in (None, resource))
         if self._origin is not None and (parsed := self._origin.slice(action)).policies == policies:
             return parsed.with_directory(self.directory)
+        view = View.of(policy.reads for policy in policies) if tool else EVERYTHING
         return Slice(
             action=action,
             groups=groups,
             resource_type=resource,
             policies=policies,
-            schema=self._schema + self._declaration(action, tool),
+            schema=self._schema + self._declaration(action, tool, view),
+            view=view,
             directory=self.directory,
             stack=self._stack,
         )
 
-    def _declaration(self, action: str, tool: Tool | None) -> str:
+    def _declaration(self, action: str, tool: Tool | None, view: View) -> str:
         if tool is not None:
-            return action_schema(tool)
+            return action_schema(tool, view)
         if action in SESSION_ACTIONS:
             return session_action(action)
         raise KeyError(action)

@@ -16,6 +16,7 @@ from pdp.policy.mapping import ResourceMapping
 from pdp.policy.overlay import RISKS, Risk, ToolOverlay, read_overlay
 from pdp.policy.parameters import RecordType, cedar_string
 from pdp.policy.typing import input_type
+from pdp.policy.view import EVERYTHING, View
 from pdp.policy.yamltext import Section, load_section
 
 __all__ = [
@@ -32,6 +33,14 @@ __all__ = [
 _SERVER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _RESERVED_SERVER = "pdp"
 _TOOL_NAME_CHARACTERS = 128
+# What the context of every call holds beside its `input`.
+_CONTEXT_TYPES = {
+    "agent": "Agent",
+    "session": "Session",
+    "caller": "PdpCaller",
+    "now": "datetime",
+    "opaque": "Set<String>",
+}
 # Control and format characters and line separators: they would forge lines and reorder text where a name is shown.
 _UNSHOWABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # A tool list is written by a server and kept by an author: larger and deeper than what an agent may send.
@@ -135,17 +144,16 @@ def annotated_risk(definition: Mapping[str, Any]) -> Risk:
     return "mutating" if annotations.get("destructiveHint") is False else "destructive"
 
 
-def action_schema(tool: Tool) -> str:
-    """Write the Cedar declaration of a tool's action.
+def action_schema(tool: Tool, view: View = EVERYTHING) -> str:
+    """Write the Cedar declaration of a tool's action, with what `view` shows of the context.
 
     The groups, `PdpCaller` and the built-in entity types are declared elsewhere, the resource's type by the author.
     """
+    types = {**_CONTEXT_TYPES, "input": tool.input.only(view.inputs).cedar()}
+    declared = "".join(f"    {name}: {kind},\n" for name, kind in types.items() if view.sees(name))
     return (
         f"action {cedar_string(tool.action)} in [Action::{cedar_string(tool.risk)}] appliesTo {{\n"
-        f"  principal: [User], resource: [{tool.resource_type}], context: {{\n"
-        "    agent: Agent, session: Session, caller: PdpCaller, now: datetime, opaque: Set<String>,\n"
-        f"    input: {tool.input.cedar()}\n"
-        "  }\n"
+        f"  principal: [User], resource: [{tool.resource_type}], context: {{\n{declared}  }}\n"
         "};\n"
     )
 

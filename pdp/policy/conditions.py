@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import cedarpy
 
-from pdp.policy.engine import PolicySource, ProbeAnswer, Question, SessionEntities, Slice
+from pdp.policy.engine import PolicySource, ProbeAnswer, Question, Slice, SliceEntities
 from pdp.policy.safety import Token, tokens
 
 # The engine holds the interpreter lock while it evaluates, so it is asked about so many pieces at once.
@@ -122,11 +122,11 @@ class Probes:
             for chunk in _chunks(parts_of(policy) for policy in policies)
         ]
 
-    def results(self, asked: Slice, question: Question, known: SessionEntities) -> tuple[PolicyResult, ...] | None:
+    def results(self, asked: Slice, question: Question, beside: SliceEntities) -> tuple[PolicyResult, ...] | None:
         """Return what each policy is worth, in order; None when the question does not fit the schema."""
         results: list[PolicyResult] = []
         for chunk, probes in self._chunks:
-            answer = asked.probe(question, known, probes)
+            answer = asked.probe(question, beside, probes)
             if answer is None:
                 return None
             results += _results(chunk, answer)

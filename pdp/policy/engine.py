@@ -20,6 +20,7 @@ from pdp.policy.analysis import BELOW
 from pdp.policy.directory import Directory, Uid, entity, uid_json
 from pdp.policy.moments import Moment
 from pdp.policy.reading import Reading
+from pdp.policy.view import HAS, View
 
 T = TypeVar("T")
 
@@ -41,8 +42,8 @@ class PolicySource:
     """One policy: its `@id`, effect, place, text, and what analysis found.
 
     `actions` holds the ids that its action scope names, None for any. `resource_type` is the one type of resource that
-    its resource scope can match, None for any. `reads` holds what it can read beside principal
-    and action (`context.…` and `resource`), None for everything. `entities` holds the uids that it names. `moments`
+    its resource scope can match, None for any. `reads` holds what it can read beside principal and action, as
+    `analysis.reads` words it, None for everything. `entities` holds the uids that it names. `moments`
     holds what it compares the time with, None when it reads the time in another way.
     """
 
@@ -72,14 +73,26 @@ class SessionEntities:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SliceEntities:
+    """What all calls of one action in one session share, parsed: the session's entities, and those of the action.
+
+    `entities` holds what was parsed, by uid; `session` what the session knows of it.
+    """
+
+    session: SessionEntities
+    handle: cedarpy.Entities
+    entities: Mapping[Uid, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One question to the engine. `context` is the whole context as Cedar's JSON text."""
+    """One question to the engine. `context` is the whole context in Cedar's JSON."""
 
     user: str
     agent: str
     session_id: str
     resource: Uid
-    context: str = field(repr=False)
+    context: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +116,7 @@ class _KnownPart:
 
 
 class Slice:
-    """The policies that can match one action, and the schema of that action alone.
+    """The policies that can match one action, and the schema of that action alone, which declares what `view` shows.
 
     `reading` says what the policies can read of a call, and whether their answer may be remembered.
     """
@@ -116,6 +129,7 @@ class Slice:
         resource_type: str,
         policies: tuple[PolicySource, ...],
         schema: str,
+        view: View,
         directory: Directory,
         stack: StackCheck,
     ) -> None:
@@ -124,8 +138,11 @@ class Slice:
         self.action = action
         self.policies = policies
         self._schema = cedarpy.Schema.from_str(schema)
+        self._view = view
         self._set = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
         self._resource_type = resource_type
+        self._mapped = resource_type not in ("Server", "Session")
+        self._server: Uid = ("Server", action.partition("/")[0])
         self._named = frozenset(uid for policy in policies for uid in policy.entities)
         self._actions = _action_entities(groups)
         self._uid: Uid = ("Action", action)
@@ -139,6 +156,10 @@ class Slice:
 
     def _stand_beside(self, directory: Directory) -> None:
         self._directory = directory
+        named = {uid: one.json for uid, one in directory.closure(self._named).items()}
+        # A call may be mapped to one of these, which then stands below its server: they are added call by call.
+        self._loose = {uid: one for uid, one in named.items() if self._mapped and uid[0] == self._resource_type}
+        self._fixed = {uid: one for uid, one in named.items() if uid not in self._loose} | self._actions
         self._part: _KnownPart | None = None
         self.reading = Reading.of((policy.id, self._reads(policy), policy.moments) for policy in self.policies)
 
@@ -149,38 +170,59 @@ class Slice:
         """
         if policy.reads is None:
             return None
-        own = f"{BELOW}{self.action.partition('/')[0]}"
+        own = f"{BELOW}{self._server[1]}"
         others = {f"{BELOW}{name}" for name in self._directory.servers_above.get(self._resource_type, ())} - {own}
-        below = {read for read in policy.reads if read.startswith(BELOW)}
-        return (policy.reads - below) | ({"resource"} if below & others else set())
+        known = {read for read in policy.reads if read.startswith((BELOW, HAS))}
+        return (policy.reads - known) | ({"resource"} if known & others else set())
 
-    def ask(self, question: Question, known: SessionEntities) -> Ruling:
+    def beside(self, known: SessionEntities) -> SliceEntities:
+        """Parse what a session knows together with what every call of this action needs: action, groups, server.
+
+        Raise `ValueError` when the entities do not fit the schema.
+        """
+        added = dict(self._fixed)
+        if self._resource_type == "Session":
+            return self._joined(known, added)
+        added[self._server] = entity(self._server, {}, ()).json
+        if self._mapped or self._server not in known.entities:
+            return self._joined(known, added)
+        # The server of an unmapped call is what the call is about: it is as it stands here, whoever else knows it.
+        whole = {**added, **known.entities, self._server: added[self._server]}
+        handle = cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._schema)
+        return SliceEntities(session=known, handle=handle, entities=whole)
+
+    def _joined(self, known: SessionEntities, added: Mapping[Uid, Mapping[str, Any]]) -> SliceEntities:
+        fresh = [one for uid, one in added.items() if uid not in known.entities]
+        handle = known.handle.with_added_json_str(json.dumps(fresh), self._schema)
+        return SliceEntities(session=known, handle=handle, entities={**added, **known.entities})
+
+    def ask(self, question: Question, beside: SliceEntities) -> Ruling:
         """Decide. Never raises for what policies, entities or the context hold: that is a deny by `policy_error`."""
         self._stack.require()
-        self._require_present(question, known)
+        self._require_present(question, beside.session)
         try:
-            handle = self._entities(question.resource, known)
+            handle = self._entities(question.resource, beside)
             result = cedarpy.is_authorized(self._request(question), self._set, handle, self._schema)
         except ValueError:
             # The message quotes entities; our words and the action's id are all that may be told.
             return _error((), "the entities do not fit the schema")
         return _ruling(result, self.policies)
 
-    def probe(self, question: Question, known: SessionEntities, probes: cedarpy.PolicySet) -> ProbeAnswer | None:
+    def probe(self, question: Question, beside: SliceEntities, probes: cedarpy.PolicySet) -> ProbeAnswer | None:
         """Say which policies of a set of permits match, under the schema and the entities that `ask` would use.
 
         They may name no entity that this slice does not name. None when the question does not fit the schema.
         """
         self._stack.require()
-        self._require_present(question, known)
+        self._require_present(question, beside.session)
         try:
-            handle = self._entities(question.resource, known)
+            handle = self._entities(question.resource, beside)
             result = cedarpy.is_authorized(self._request(question), probes, handle, self._schema)
         except ValueError:
             return None
         return None if result.decision is cedarpy.Decision.NoDecision else _probe_answer(result)
 
-    def visibility(self, question: Question, known: SessionEntities, *, mapped: bool) -> Visibility:
+    def visibility(self, question: Question, beside: SliceEntities, *, mapped: bool) -> Visibility:
         """Say whether calls of this action could be allowed, without knowing their arguments.
 
         `mapped` says that the resource depends on the arguments. Policies that read what is not known yet are set
@@ -188,7 +230,7 @@ class Slice:
         """
         part = self._known_part(mapped=mapped)
         try:
-            entities = self._entities(question.resource, known)
+            entities = self._entities(question.resource, beside)
         except ValueError:
             return Visibility.NEVER
         # Without the schema: the context has no input yet, and the policies of this part read none of it.
@@ -219,25 +261,23 @@ class Slice:
             "principal": uid_json(("User", question.user)),
             "action": uid_json(self._uid),
             "resource": uid_json(question.resource),
-            "context": question.context,
+            "context": json.dumps(self._view.shown(question.context)),
         }
 
-    def _entities(self, resource: Uid, known: SessionEntities) -> cedarpy.Entities:
-        """Return the session's entities and those of this call: action, resource, server and all that these reach."""
-        added = {uid: one.json for uid, one in self._directory.closure([resource, *self._named]).items()}
-        added |= self._actions
-        if resource[0] != "Session":
-            # INVARIANT: what a call is mapped to stands below the server of the call, whatever the directory says.
-            server = ("Server", self.action.partition("/")[0])
-            added[server] = entity(server, {}, ()).json
-            if resource != server:
-                added[resource] = _below(server, known.entities.get(resource) or added.get(resource), resource)
-        if resource in known.entities and resource[0] != "Session":
+    def _entities(self, resource: Uid, beside: SliceEntities) -> cedarpy.Entities:
+        """Return the entities of one call: what it is mapped to, and all that this reaches, is added."""
+        if not self._mapped:
+            return beside.handle
+        added = {uid: one.json for uid, one in self._directory.closure([resource]).items()} | self._loose
+        # INVARIANT: what a call is mapped to stands below the server of the call, whatever the directory says.
+        placed = _below(self._server, beside.entities.get(resource) or added.get(resource), resource)
+        if resource in beside.entities:
             # What the session knows goes first: of its user it may know more than the directory does.
-            whole = {**added, **known.entities, resource: added[resource]}
+            whole = {**added, **beside.entities, resource: placed}
             return cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._schema)
-        fresh = [one for uid, one in added.items() if uid not in known.entities]
-        return known.handle.with_added_json_str(json.dumps(fresh), self._schema)
+        added[resource] = placed
+        fresh = [one for uid, one in added.items() if uid not in beside.entities]
+        return beside.handle.with_added_json_str(json.dumps(fresh), self._schema)
 
     def _require_present(self, question: Question, known: SessionEntities) -> None:
         # INVARIANT: Cedar skips a hierarchy test on an absent entity without an error, forbids included.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Protocol
@@ -237,6 +238,10 @@ class RecordType:
     def parameter(self, name: str) -> Parameter | None:
         """Return the parameter of this name, or None."""
         return next((one for one in self.parameters if one.name == name), None)
+
+    def only(self, names: Collection[str] | None) -> RecordType:
+        """Return the parameters of these names alone; None keeps all."""
+        return self if names is None else RecordType(parameters=tuple(p for p in self.parameters if p.name in names))
 
     def with_type(self, name: str, new: ParameterType) -> RecordType:
         """Return the same parameters, one of them with another type."""

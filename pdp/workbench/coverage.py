@@ -7,6 +7,7 @@ condition is covered when it was reached and was true, and reached and was false
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from pdp.explainer import CallExplainer
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import Condition, PolicyParts, Value, parts_of
-from pdp.policy.engine import PolicySource, Question
+from pdp.policy.engine import PolicySource
 from pdp.workbench.runner import CaseResult
 from pdp.workbench.watching import Asked
 
@@ -116,7 +117,7 @@ class CoverageCounter:
     def __init__(self, bundle: Bundle, limits: Limits = DEFAULT_LIMITS) -> None:
         self._parts = {name: parts_of(policy) for name, policy in bundle.policies.items()}
         self._explainer = CallExplainer(limits, kept=_ACTIONS_KEPT)
-        self._asked: set[tuple[str, Question]] = set()
+        self._asked: set[tuple[object, ...]] = set()
         self._looked_at: set[str] = set()
         self._determining: set[str] = set()
         self._unmatched: set[str] = set()
@@ -128,8 +129,10 @@ class CoverageCounter:
             return
         for asked in (*result.facts.opening, *result.facts.asked):
             # The sessions of a suite are opened once for many cases; a session's id makes its questions its own.
-            if (asked.action, asked.question) not in self._asked:
-                self._asked.add((asked.action, asked.question))
+            one = asked.question  # its context holds lists and cannot be hashed
+            question = (asked.action, one.user, one.agent, one.session_id, one.resource, json.dumps(one.context))
+            if question not in self._asked:
+                self._asked.add(question)
                 self._count(result.facts.bundle, asked)
 
     def coverage(self) -> Coverage:
@@ -138,7 +141,7 @@ class CoverageCounter:
 
     def _count(self, bundle: Bundle, asked: Asked) -> None:
         self._determining.update(asked.ruling.policies)
-        for result in self._explainer.results(bundle, asked.action, asked.question, asked.known):
+        for result in self._explainer.results(bundle, asked.action, asked.question, asked.beside):
             name = result.policy.id
             self._looked_at.add(name)
             if result.value is Value.FALSE:

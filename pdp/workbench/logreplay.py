@@ -142,15 +142,17 @@ def _session(session_id: str, above: tuple[str, ...], record: Record, sessions: 
 
 def _visibility(bundle: Bundle, session: Session, record: Record) -> Visibility:
     resource = (str(record.get("resource_type", "")), str(record["resource_id"]))
-    facts = CallFacts(resource=resource, context={"opaque": [], "caller": {"id": str(record.get("caller_id", ""))}})
+    caller = {"id": str(record.get("caller_id", ""))}
+    facts = CallFacts(resource=resource, context={"input": {}, "opaque": [], "caller": caller})
     wall_at = datetime.fromisoformat(str(record["time"])).timestamp()
+    asked = bundle.slice(_action(record))
     try:
-        entities = bundle.session_entities(session)
+        beside = asked.beside(bundle.session_entities(session))
     except (KeyError, ValueError):
         # The directory no longer knows the user or the agent, or they do not fit the schema.
         return Visibility.NEVER
     question = question_of(session, facts, wall_at)
-    return bundle.slice(_action(record)).visibility(question, entities, mapped=False)
+    return asked.visibility(question, beside, mapped=False)
 
 
 def _judgement(seen: AbstractSet[Visibility]) -> Answer:

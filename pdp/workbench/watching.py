@@ -7,16 +7,16 @@ from typing import Any, cast
 
 from pdp.model import Ruling
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import Question, SessionEntities, Slice
+from pdp.policy.engine import Question, Slice, SliceEntities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One question to the policies of one action: `bundle.slice(action).ask(question, known)` answers it again."""
+    """One question to the policies of one action: `bundle.slice(action).ask(question, beside)` answers it again."""
 
     action: str
     question: Question
-    known: SessionEntities
+    beside: SliceEntities
     ruling: Ruling
 
 
@@ -45,7 +45,7 @@ class _WatchedSlice:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a slice has
         return getattr(self._inner, name)
 
-    def ask(self, question: Question, known: SessionEntities) -> Ruling:
-        ruling = self._inner.ask(question, known)
-        self._seen.append(Asked(action=self._inner.action, question=question, known=known, ruling=ruling))
+    def ask(self, question: Question, beside: SliceEntities) -> Ruling:
+        ruling = self._inner.ask(question, beside)
+        self._seen.append(Asked(action=self._inner.action, question=question, beside=beside, ruling=ruling))
         return ruling

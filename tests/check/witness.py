@@ -153,10 +153,11 @@ def through_slice(request: Request, bundle: Bundle) -> Answer:
         agent=request.agent,
         session_id="s",
         resource=request.resource,
-        context=json.dumps(request.context),
+        context=request.context,
     )
     known = _session_entities(request.user, request.agent, request.grants, request.labels, request.depth)
-    return _spoken(bundle.slice(request.action).ask(question, known), bundle)
+    asked = bundle.slice(request.action)
+    return _spoken(asked.ask(question, asked.beside(known)), bundle)
 
 
 @cache

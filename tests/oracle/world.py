@@ -112,8 +112,7 @@ class World:
         first, second = (disk, memory) if remembering_on_disk else (memory, disk)
         self.cache = DecisionCache(size=24, max_ttl=300.0)
         self.products = [self._open(first, self.cache), self._open(second, DecisionCache(size=0))]
-        # So small that entities are made again and again.
-        self.products[0].embedded.authorizer._entities = BoundedCache(3)
+        self._forget_entities()
         self.oracle.activate(_bundles()[0][0])
         self.shown: dict[str, Mapping[str, str] | None] = {}
 
@@ -264,7 +263,12 @@ class World:
     def evict(self) -> None:
         """Forget all decisions and entities that are remembered."""
         self.cache.clear()
-        self.products[0].embedded.authorizer._entities = BoundedCache(3)
+        self._forget_entities()
+
+    def _forget_entities(self) -> None:
+        # So small that entities are made again and again.
+        authorizer = self.products[0].embedded.authorizer
+        authorizer._known, authorizer._beside = BoundedCache(3), BoundedCache(3)
 
     # Calls.
 

@@ -196,8 +196,12 @@ def test_action_schema() -> None:
     assert action_schema(found.tools["s/create_issue"]) == (
         'action "s/create_issue" in [Action::"mutating"] appliesTo {\n'
         "  principal: [User], resource: [Repository], context: {\n"
-        "    agent: Agent, session: Session, caller: PdpCaller, now: datetime, opaque: Set<String>,\n"
-        '    input: { "owner": String, "repo": String }\n'
+        "    agent: Agent,\n"
+        "    session: Session,\n"
+        "    caller: PdpCaller,\n"
+        "    now: datetime,\n"
+        "    opaque: Set<String>,\n"
+        '    input: { "owner": String, "repo": String },\n'
         "  }\n"
         "};\n"
     )

@@ -198,10 +198,11 @@ def test_a_question_without_its_entities_is_never_asked(gone: tuple[str, str]) -
     bundle = load(files('@id("files/all") permit (principal, action, resource);'))
     found = {uid: entity(uid, {}, ()).json for uid in (("User", "alice"), ("Agent", "worker"), ("Session", "ses_a"))}
     known = SessionEntities(handle=cedarpy.Entities.from_json_str("[]"), entities=found)
-    question = Question(user="alice", agent="worker", session_id="ses_a", resource=("Server", "files"), context="{}")
-    bundle.slice("files/read").ask(question, known)
+    question = Question(user="alice", agent="worker", session_id="ses_a", resource=("Server", "files"), context={})
+    asked = bundle.slice("files/read")
+    asked.ask(question, asked.beside(known))
 
     del found[gone]
 
     with pytest.raises(AssertionError, match="must be among the entities"):
-        bundle.slice("files/read").ask(question, known)
+        asked.ask(question, asked.beside(known))

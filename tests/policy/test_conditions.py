@@ -309,14 +309,15 @@ def ask(bundle: Bundle, user: str, arguments: Mapping[str, Any]) -> tuple[Policy
     question = Question(
         user=user, agent="worker", session_id="ses_a", resource=("Server", "files"), context=context(arguments)
     )
-    results = Probes(asked.policies).results(asked, question, bundle.session_entities(session(bundle, user)))
+    known = bundle.session_entities(session(bundle, user))
+    results = Probes(asked.policies).results(asked, question, asked.beside(known))
     assert results is not None
     return results
 
 
-def context(arguments: Mapping[str, Any]) -> str:
-    """Return the context of a call as Cedar's JSON text."""
-    facts = {
+def context(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the context of a call in Cedar's JSON."""
+    return {
         "input": {"path": "/x", **arguments},
         "opaque": [],
         "caller": {"id": "gateway"},
@@ -324,7 +325,6 @@ def context(arguments: Mapping[str, Any]) -> str:
         "session": {"__entity": {"type": "Session", "id": "ses_a"}},
         "now": datetime_value(1_800_000_000.0),
     }
-    return json.dumps(facts)
 
 
 def session(bundle: Bundle, user: str) -> Session:

@@ -37,7 +37,7 @@ def surface(uid: dict[str, str]) -> str:
 
 def cedar_test(facts: Facts, asked: Asked, name: str) -> dict[str, Any]:
     """Write what a case of ours asked the policies as a test of Cedar's command line."""
-    known = {**{uid: one.json for uid, one in facts.bundle.directory.entities.items()}, **asked.known.entities}
+    known = {**{uid: one.json for uid, one in facts.bundle.directory.entities.items()}, **asked.beside.session.entities}
     resource = asked.question.resource
     if resource[0] != "Session":
         server = ("Server", asked.action.partition("/")[0])
@@ -51,7 +51,7 @@ def cedar_test(facts: Facts, asked: Asked, name: str) -> dict[str, Any]:
             "principal": surface(uid_json(("User", asked.question.user))),
             "action": surface(uid_json(("Action", asked.action))),
             "resource": surface(uid_json(resource)),
-            "context": json.loads(asked.question.context),
+            "context": asked.question.context,
         },
         "entities": list(known.values()),
         "decision": asked.ruling.outcome.value,
