@@ -23,13 +23,15 @@ class Anchors:
         """Keep how far a chain has come for sure."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = self._folder / f"{chain}.{os.getpid()}.partial"
-        partial.write_text(f"{head.seq}:{head.hash}\n", encoding="ascii")
+        with partial.open("w", encoding="ascii") as file:
+            file.write(f"{head.seq}:{head.hash}\n")
+            file.flush()
+            # Otherwise nothing may be known after a loss of power.
+            os.fsync(file.fileno())
         partial.replace(self._folder / chain)
 
     def lost(self, record: Path) -> dict[str, str]:
         """Return each chain of a record that no longer holds what is known of it, with that as `seq:hash`."""
-        if not self._folder.is_dir():
-            return {}
         chains = segments_by_chain(record)
         return {
             chain: f"{head.seq}:{head.hash}"
@@ -39,6 +41,8 @@ class Anchors:
 
     def heads(self) -> dict[str, Head]:
         """Return how far each chain had come for sure; files that say nothing are left out."""
+        if not self._folder.is_dir():
+            return {}
         noted = {file.name: _head(file) for file in sorted(self._folder.iterdir()) if not file.suffix}
         return {chain: head for chain, head in noted.items() if head is not None}
 

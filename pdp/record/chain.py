@@ -13,7 +13,7 @@ from pdp.record.disk import Disk, in_place
 from pdp.record.envelope import CHECKPOINT, OPENED, Place, own_body, placed
 from pdp.record.keys import SigningKey
 from pdp.record.segments import Head, segment_of
-from pdp.record.slot import other_heads, take_slot
+from pdp.record.slot import take_slot
 
 # A checkpoint follows so many records even when the interval is not over.
 UNSIGNED_RECORDS = 1000
@@ -44,7 +44,9 @@ class Rotation:
 class Chain:
     """One worker's chain in a folder. Not for several threads at once; `now` returns unix seconds.
 
-    `lost` is told in its first segment: chains that no longer hold what is known of them.
+    `known` is how far each chain has come for sure, None when nothing is known of any. `lost` is told in its first
+    segment: chains that no longer hold what is known of them. `heads` says, for each segment, what of the other chains
+    cannot be cut off unnoticed from then on.
 
     INVARIANT: `seq` and the hash move on only when a line is wholly handed to the operating system, so that what comes
     next always follows what is there. Methods raise `OSError`; what they did not do, the next call tries again.
@@ -59,12 +61,14 @@ class Chain:
         mode: str,
         rotation: Rotation,
         disk: Disk,
+        known: Mapping[str, Head] | None,
         lost: Mapping[str, str],
+        heads: Callable[[], Mapping[str, Head]],
     ) -> None:
-        self._lost = lost
+        self._lost, self._heads = lost, heads
         self._folder, self._signer, self._now = folder, signer, now
         self._mode, self._rotation, self._disk = mode, rotation, disk
-        self._slot = take_slot(folder)
+        self._slot = take_slot(folder, disk, known)
         self._held = True
         self.id = self._slot.chain
         self.seq, self._hash = self._slot.head.seq, self._slot.head.hash.encode()
@@ -203,8 +207,8 @@ class Chain:
         path = segment_of(self._folder, self.id, number).path
         file = self._disk.open_new(path)
         try:
-            if self._mode == "durable":
-                self._disk.sync_folder(self._folder)
+            # Otherwise what is synced later may have no name when the power goes.
+            self._disk.sync_folder(self._folder)
         except OSError:
             self._remove(file)
             raise
@@ -232,7 +236,7 @@ class Chain:
             at,
             after=self._after,
             cut_bytes=self._cut_bytes,
-            heads=other_heads(self._folder, self.id),
+            heads={chain: f"{head.seq}:{head.hash}" for chain, head in self._heads().items() if chain != self.id},
             key=self._signer.id,
             lost=dict(self._lost),
             mode=self._mode,

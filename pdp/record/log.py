@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -29,7 +29,7 @@ from pdp.record.disk import Disk
 from pdp.record.entry import Entries
 from pdp.record.envelope import own_body
 from pdp.record.keys import DIGEST_KEY_BYTES, SigningKey
-from pdp.record.segments import Head
+from pdp.record.segments import Head, heads_of, segments_by_chain
 
 Durability = Literal["written", "durable", "async"]
 
@@ -397,7 +397,10 @@ class DecisionLog:
 
     def _open_chain(self, signer: SigningKey, rotation: Rotation) -> Chain:
         try:
+            made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for each in made:
+                self._disk.sync_folder(each.parent)
             return Chain(
                 self.folder,
                 signer=signer,
@@ -405,10 +408,19 @@ class DecisionLog:
                 mode=self._durability,
                 rotation=rotation,
                 disk=self._disk,
+                known=self._anchors.heads() if self._anchors else None,
                 lost=self._anchors.lost(self.folder) if self._anchors else {},
+                heads=self._heads,
             )
         except OSError as error:
             raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {_reason(error)}") from None
+
+    def _heads(self) -> Mapping[str, Head]:
+        """Return what of each chain here cannot be cut off unnoticed: of what is only written, a crash leaves less."""
+        if self._anchors is None:
+            return heads_of(self.folder)
+        here = segments_by_chain(self.folder)
+        return {chain: head for chain, head in self._anchors.heads().items() if chain in here}
 
 
 def withheld(decision: Decision) -> Decision:

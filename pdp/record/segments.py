@@ -75,3 +75,9 @@ def head_of(segments: tuple[Segment, ...]) -> Head:
             if place := place_of(line):
                 return Head(place.seq, hash_of(line))
     return NO_HEAD
+
+
+def heads_of(folder: Path) -> Mapping[str, Head]:
+    """Return the latest record of each chain that has one. Raise `OSError` when the folder cannot be read."""
+    heads = {chain: head_of(segments) for chain, segments in segments_by_chain(folder).items()}
+    return {chain: head for chain, head in heads.items() if head.seq}

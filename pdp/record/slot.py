@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from pdp.record.disk import lock_file
-from pdp.record.envelope import CHECKPOINT, parse_line
-from pdp.record.segments import NO_HEAD, Head, head_of, lines_backwards, segments_by_chain
+from pdp.record.disk import Disk, lock_file
+from pdp.record.envelope import CHECKPOINT, hash_of, parse_line, place_of
+from pdp.record.segments import NO_HEAD, Head, Segment, head_of, lines_backwards, segments_by_chain
 
 _CHAIN_BYTES = 6
+_FINAL = b'"final":true'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +23,7 @@ class Slot:
     """A chain that this process holds by `lock`, an open file.
 
     `head` is its latest record, `number` that of its latest segment (0 without one). `after` says how that ended:
-    `closed`, `killed`, or `` when there is none. `cut_bytes` were an incomplete last line and have been cut off.
+    `closed`, `killed`, or `` when there is none. `cut_bytes` followed nothing and have been cut off.
     """
 
     chain: str
@@ -34,14 +38,18 @@ class Slot:
         os.close(self.lock)
 
 
-def take_slot(folder: Path) -> Slot:
-    """Take a chain that no live process holds, or begin a new one. Raise `OSError`."""
+def take_slot(folder: Path, disk: Disk, known: Mapping[str, Head] | None = None) -> Slot:
+    """Take a chain that no live process holds, or begin a new one; what it goes on with is on the disk.
+
+    `known` is how far each chain has come for sure: what a loss of power left behind that is cut off. None when nothing
+    is known of any. Raise `OSError`.
+    """
     chains = segments_by_chain(folder)
     for chain in chains:
         lock = lock_file(_lock_path(folder, chain))
         if lock is not None:
             try:
-                return _continued(folder, chain, lock)
+                return _continued(folder, chain, lock, disk, known)
             except BaseException:
                 os.close(lock)
                 raise
@@ -66,20 +74,16 @@ def held(folder: Path, chain: str) -> bool:
     return False
 
 
-def other_heads(folder: Path, chain: str) -> dict[str, str]:
-    """Return the latest record of every other chain, as `seq:hash`: what can no longer be cut off unnoticed."""
-    heads = {other: head_of(found) for other, found in segments_by_chain(folder).items() if other != chain}
-    return {other: f"{head.seq}:{head.hash}" for other, head in heads.items() if head.seq}
-
-
-def _continued(folder: Path, chain: str, lock: int) -> Slot:
+def _continued(folder: Path, chain: str, lock: int, disk: Disk, known: Mapping[str, Head] | None) -> Slot:
     # Read again: the process that held the chain may have gone on since the folder was looked at.
     segments = segments_by_chain(folder)[chain]
-    cut = _repair(segments[-1].path)
-    if not segments[-1].path.stat().st_size:
-        # Killed before the first line: nothing was written, so the number is free.
+    sure = None if known is None else known.get(chain, NO_HEAD)
+    cut = _repair(segments, disk, sure)
+    while segments and not segments[-1].path.stat().st_size:
+        # Stopped before the first line: nothing was written, so the number is free, and the segment before is the last.
         segments[-1].path.unlink()
         segments = segments[:-1]
+        cut += _repair(segments, disk, sure) if segments else 0
     if not segments:
         return Slot(chain=chain, lock=lock, cut_bytes=cut)
     return Slot(
@@ -92,26 +96,86 @@ def _continued(folder: Path, chain: str, lock: int) -> Slot:
     )
 
 
-def _repair(path: Path) -> int:
-    """Cut an incomplete last line off and nothing else; return how many bytes it had."""
-    whole = 0
+def _repair(segments: tuple[Segment, ...], disk: Disk, sure: Head | None) -> int:
+    """Cut off what cannot be gone on with, and bring the rest to the disk; return how many bytes that cost.
+
+    That is an incomplete last line, which a kill can leave, and from the first line on that does not follow the one
+    before, which a loss of power can leave behind `sure`. The latter is kept in a file of its own.
+    """
+    path = segments[-1].path
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW), "r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        place = size
-        while place and not whole:
-            start = max(0, place - (1 << 16))
-            file.seek(start)
-            found = file.read(place - start).rfind(b"\n")
-            whole, place = (start + found + 1 if found >= 0 else 0), start
-        if whole < size:
-            file.truncate(whole)
-            os.fsync(file.fileno())
-    return size - whole
+        whole = end = _whole_lines(file, size)
+        if sure is not None:
+            end = _coherent(file, whole, segments, sure)
+        if end < whole:
+            _keep(file, end, path.with_suffix(".cut"))
+        if end < size:
+            disk.truncate(file.fileno(), end)
+        disk.sync(file.fileno())
+    return size - end
+
+
+def _whole_lines(file: BinaryIO, size: int) -> int:
+    """Return where the last whole line ends."""
+    place = size
+    while place:
+        start = max(0, place - (1 << 16))
+        file.seek(start)
+        found = file.read(place - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        place = start
+    return 0
+
+
+def _coherent(file: BinaryIO, whole: int, segments: tuple[Segment, ...], sure: Head) -> int:
+    """Return where the first line begins that does not follow the one before, as far as that can be judged.
+
+    What was on the disk for sure is left as it is, for `verify` to find; so is anything behind the end of a segment.
+    """
+    # What is known for sure stands in this segment, or in one before; then this one is judged from its beginning.
+    judged, before = sure.seq <= head_of(segments[:-1]).seq, NO_HEAD
+    place = 0
+    file.seek(0)
+    while place < whole:
+        line = file.readline()[:-1]
+        head = _following(line, segments[-1].chain, before if judged else NO_HEAD)
+        # No line names the hash of the last one, and none before names that of the first.
+        alone = place in (0, whole - len(line) - 1)
+        if judged and (head is None or (alone and parse_line(line) is None)):
+            return place
+        if judged and _ends(line):
+            break
+        judged, before = judged or head == sure, head or NO_HEAD
+        place += len(line) + 1
+    return whole
+
+
+def _following(line: bytes, chain: str, before: Head) -> Head | None:
+    """Return what a line is to the next one; None when it is no record of the chain, or does not follow `before`."""
+    place = place_of(line)
+    if place is None or place.chain != chain:
+        return None
+    follows = before == NO_HEAD or (place.seq, place.prev) == (before.seq + 1, before.hash)
+    return Head(place.seq, hash_of(line)) if follows else None
+
+
+def _keep(file: BinaryIO, start: int, path: Path) -> None:
+    file.seek(start)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as kept:
+        shutil.copyfileobj(file, kept)
 
 
 def _is_closed(path: Path) -> bool:
-    last = parse_line(next(lines_backwards(path), b""))
-    return last is not None and last.get("kind") == CHECKPOINT and last.get("final") is True
+    return _ends(next(lines_backwards(path), b""))
+
+
+def _ends(line: bytes) -> bool:
+    """Say whether a line ends its segment."""
+    record = parse_line(line) if _FINAL in line else None
+    return record is not None and record.get("kind") == CHECKPOINT and record.get("final") is True
 
 
 def _lock_path(folder: Path, chain: str) -> Path:

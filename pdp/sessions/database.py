@@ -159,7 +159,10 @@ class Database:
         # The file appears under its name only when it is complete, so that processes that start together need
         # no lock. It is never opened and closed except by SQLite: closing a file drops the process's locks on it.
         folder = self._path.parent
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in made:
+            sync_folder(each.parent)
         if self._path.exists():
             return
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as workshop:

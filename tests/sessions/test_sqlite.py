@@ -608,6 +608,15 @@ def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None:
         SQLiteSessionStore(tmp_path / "file" / "sessions.db")
 
 
+def test_a_new_file_has_its_name_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every folder that had to be made, and then the file in it, can be found after a loss of power."""
+    synced: list[Path] = []
+    monkeypatch.setattr("pdp.sessions.database.sync_folder", synced.append)
+    SQLiteSessionStore(tmp_path / "some" / "where" / "sessions.db").close()
+
+    assert synced == [tmp_path / "some", tmp_path, tmp_path / "some" / "where"]
+
+
 @pytest.mark.parametrize("version", ["3.7.0", "3.46.1", "3.51.2"])
 def test_an_engine_that_can_corrupt_is_refused(version: str) -> None:
     """Versions of SQLite before 3.51.3 do not get to write."""
