@@ -59,6 +59,30 @@ def generated_files() -> dict[str, bytes]:
     return files_of(policies={SERVER: _POLICIES}, tools={SERVER: tools}, users=(USER,), agents=(AGENT,))
 
 
+def generated_peer_files() -> dict[str, bytes]:
+    """Return policies of Cerbos that say the same: one permit by role, eight rules that read the item, one by role."""
+    conditions = [f'request.resource.attr.item == "item-{n}-of-others"' for n in range(_EQUALITIES)]
+    conditions.append(f'request.resource.attr.item.startsWith("{FORBIDDEN}")')
+    rules: list[dict[str, object]] = [{"actions": list(_TOOLS), "effect": "EFFECT_ALLOW", "roles": ["staff"]}]
+    rules += [
+        {
+            "actions": list(_TOOLS),
+            "effect": "EFFECT_DENY",
+            "roles": ["*"],
+            "condition": {"match": {"expr": expression}},
+        }
+        for expression in conditions
+    ]
+    rules.append({"actions": ["*"], "effect": "EFFECT_DENY", "roles": ["contractors"]})
+    return {f"{SERVER}.json": peer_policy(SERVER, rules)}
+
+
+def peer_policy(server: str, rules: Iterable[Mapping[str, object]]) -> bytes:
+    """Return a policy file of Cerbos for the tools of a server."""
+    policy = {"version": "default", "resource": server, "rules": list(rules)}
+    return json.dumps({"apiVersion": "api.cerbos.dev/v1", "resourcePolicy": policy}).encode()
+
+
 def files_of(
     *,
     policies: Mapping[str, str],

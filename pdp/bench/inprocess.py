@@ -21,21 +21,19 @@ from pathlib import Path
 from typing import Any
 
 from pdp.app import Embedded, compile_once, open_embedded
+from pdp.bench.asking import PEP, open_sessions
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.plan import BARE, LOOP
 from pdp.bench.processes import module_process
-from pdp.bench.questions import Asker, Question, Workload
+from pdp.bench.questions import Question, Workload
 from pdp.bench.workloads import open_workload
 from pdp.cache import DecisionCache
-from pdp.model import Call, Caller, Role
+from pdp.model import Call
 from pdp.observer import Observer, Observers, Place
 from pdp.record import DecisionLog, SigningKey
-from pdp.registrar import SessionRequest
 from pdp.telemetry import TelemetrySettings, build_telemetry
 
 _KEY = b"k" * 32
-_PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
-_APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}))
 _SENDING_SECONDS = 60.0
 
 
@@ -107,7 +105,7 @@ class _Decider:
             cache=DecisionCache(),
             compile_files=self._compile,
         )
-        handles = [_open_session(pdp, asker, self._workload.tool_patterns) for asker in self._workload.askers]
+        handles = open_sessions(pdp, self._workload.askers, self._workload.tool_patterns)
 
         def decide() -> None:
             _decide(pdp, asked)
@@ -151,13 +149,6 @@ class _Decider:
         return _Outfit(observer=Observers(log, telemetry), place=telemetry.place, end=end)
 
 
-def _open_session(pdp: Embedded, asker: Asker, tool_patterns: Sequence[str]) -> str:
-    wanted = SessionRequest(user=asker.user, agent=asker.agent, purpose="benchmark", tool_patterns=tuple(tool_patterns))
-    view, handle = pdp.registrar.request(wanted, _PEP)
-    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=_APPROVER)
-    return handle
-
-
 def _calls(questions: Sequence[Question], handles: Sequence[str]) -> list[tuple[Call, bool]]:
     # Each has bytes of its own: nothing that Python remembers about an object may help.
     return [
@@ -177,7 +168,7 @@ def _calls(questions: Sequence[Question], handles: Sequence[str]) -> list[tuple[
 def _decide(pdp: Embedded, asked: Sequence[tuple[Call, bool]]) -> None:
     authorize = pdp.authorizer.authorize
     for call, allowed in asked:
-        if authorize(call, _PEP).allowed is not allowed:
+        if authorize(call, PEP).allowed is not allowed:
             raise WrongAnswerError(f"`{call.server}/{call.tool}` must be {'allowed' if allowed else 'denied'}")
 
 
@@ -197,7 +188,7 @@ def main() -> None:
     """Carry out orders until standard input ends."""
     policies, scratch, endpoint, file = sys.argv[1:]
     os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
-    decider = _Decider(open_workload(file), Path(policies), Path(scratch))
+    decider = _Decider(open_workload(file, policies), Path(policies), Path(scratch))
     for line in sys.stdin:
         try:
             answer: dict[str, object] = {"cpu": decider.measure(Order(**json.loads(line)))}

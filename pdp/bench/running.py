@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pdp.bench.bundle import write_files
+from pdp.bench.cerbos import cerbos_server, version_of
 from pdp.bench.exchanges import exchanging, size_of
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.figures import Figures, milliseconds
@@ -39,12 +40,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a run is to measure. `outfits` names the servers besides the control."""
+    """What a run is to measure. `outfits` names the servers besides the control; `cerbos` is the program of a peer."""
 
     measurements: Sequence[Measurement]
     effort: Effort
     workload: Workload
     outfits: Sequence[str] = (BARE, RECORDED, FULL)
+    cerbos: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +78,10 @@ def run(wish: Wish, progress: Progress) -> Result:
     return Result(
         at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         yardstick=control_digest(),
-        machine=machine(),
+        machine={**machine(), **({"cerbos": version_of(wish.cerbos)} if wish.cerbos else {})},
         effort=f"{wish.effort.rounds} rounds, {wish.effort.seconds:g} s for each measurement",
         workload=wish.workload.name,
-        remarks=_remarks(place),
+        remarks=[_placement(place), _peer(wish)],
         findings=findings,
     )
 
@@ -157,13 +159,16 @@ def _servers(wish: Wish, place: _Place) -> Iterator[AbstractContextManager[Targe
         yield pdp_server(RECORDED, workload, place.folder, core, {"OTEL_SDK_DISABLED": "true"})
     if FULL in wish.outfits:
         yield pdp_server(FULL, workload, place.folder, core, {"OTEL_EXPORTER_OTLP_ENDPOINT": place.endpoint})
+    if wish.cerbos is not None and workload.peer:
+        yield cerbos_server(wish.cerbos, workload, place.folder, core)
 
 
 async def measured(target: Target, measurement: Measurement, workload: Workload, seconds: float) -> Figures:
     """Return the figures of one server, asked in one way. Raise `WrongAnswerError`, also for another mix than meant."""
     async with exchanging(target.address, target.dialect, measurement, workload) as ask:
-        # Every repeated question once, so that its answer is remembered.
-        for _ in range(-(-len(workload.repeated) // size_of(measurement.shape))):
+        # Every repeated question once, so that its answer is remembered; of recorded ones nobody said how many are.
+        once = -(-len(workload.repeated) // size_of(measurement.shape)) if measurement.misses is not None else 1
+        for _ in range(once):
             await ask()
         before = cpu_seconds(target.pid)
         sample = await _load(ask, measurement, seconds)
@@ -200,9 +205,17 @@ def _named(server: str, measurement: Measurement) -> Iterator[None]:
         raise WrongAnswerError(f"{server}, {measurement.title}: {error}") from None
 
 
-def _remarks(place: _Place) -> list[str]:
+def _placement(place: _Place) -> str:
     if place.server_core is None:
-        return ["processes cannot be kept on cores here: server and load may disturb each other"]
+        return "processes cannot be kept on cores here: server and load may disturb each other"
     if place.server_core == place.load_core:
-        return ["there is one core: server and load share it, and latencies hold both"]
-    return [f"servers on core {place.server_core}, load and receiver of telemetry on core {place.load_core}"]
+        return "there is one core: server and load share it, and latencies hold both"
+    return f"servers on core {place.server_core}, load and receiver of telemetry on core {place.load_core}"
+
+
+def _peer(wish: Wish) -> str:
+    if wish.cerbos is None:
+        return "Cerbos was not measured: its program is not there; npm has it as `@cerbos/cerbos-linux-x64`"
+    if not wish.workload.peer:
+        return "Cerbos was not measured: it has no policies that say the same as this workload's"
+    return "Cerbos was measured on policies that say the same, without audit log and traces"

@@ -1,12 +1,98 @@
-"""Which workload a run has."""
+"""Which workload a run has: the generated one, or calls that were recorded, with what must come of each."""
 
 from __future__ import annotations
 
-from pdp.bench.questions import Workload, generated_workload
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pdp.app import open_embedded
+from pdp.bench.asking import PEP, open_sessions
+from pdp.bench.bundle import write_files
+from pdp.bench.questions import Asker, Workload, generated_workload, question
+from pdp.bench.recorded import RecordedCall, arguments_of, read_calls
+from pdp.bench.shaped import shaped_files
+from pdp.cache import DecisionCache
+from pdp.errors import ConfigurationError
+from pdp.limits import DEFAULT_LIMITS
+from pdp.model import Call
+from pdp.policy.contents import read_folder
+
+# Each is two calls to each server before anything is measured; more sessions of the file share these.
+MOST_SESSIONS = 64
 
 
-def open_workload(file: str) -> Workload:
-    """Return the generated workload, or with a file the recorded one."""
-    if file:
-        raise NotImplementedError
-    return generated_workload()
+def open_workload(file: str, policies: str = "") -> Workload:
+    """Return the generated workload; with a file, that of the calls in it, under policies of a folder or shaped ones.
+
+    Raise `ConfigurationError`, naming the line, for a call that is not what the format says, or of which the policies
+    say something else than it expects.
+    """
+    if not file:
+        return generated_workload()
+    calls = read_calls(Path(file))
+    files, peer = (read_folder(Path(policies), DEFAULT_LIMITS), {}) if policies else shaped_files(calls)
+    askers, places = _askers(calls)
+    patterns = tuple(f"{server}/*" for server in dict.fromkeys(call.server for call in calls))
+    allowed = _answers(files, calls, askers, places, patterns)
+    return Workload(
+        name=f"{len(calls)} calls of {file}, in {len(askers)} sessions",
+        file=file,
+        files=files,
+        askers=askers,
+        tool_patterns=patterns,
+        repeated=tuple(
+            question(call.server, call.tool, arguments_of(call), allowed=one, asker=place)
+            for call, one, place in zip(calls, allowed, places, strict=True)
+        ),
+        fresh=None,
+        peer=peer,
+    )
+
+
+def _askers(calls: Sequence[RecordedCall]) -> tuple[list[Asker], list[int]]:
+    """Return who asks, and for each call the place of its asker."""
+    sessions: dict[tuple[str, str, str], int] = {}
+    askers: dict[tuple[str, str, int], int] = {}
+    places = []
+    for call in calls:
+        number = sessions.setdefault((call.session, call.user, call.agent), len(sessions))
+        places.append(askers.setdefault((call.user, call.agent, number % MOST_SESSIONS), len(askers)))
+    return [Asker(user=user, agent=agent, name=f"session-{number}") for user, agent, number in askers], places
+
+
+def _answers(
+    files: Mapping[str, bytes],
+    calls: Sequence[RecordedCall],
+    askers: Sequence[Asker],
+    places: Sequence[int],
+    patterns: Sequence[str],
+) -> list[bool]:
+    """Return what the policies say about each call, asked in this process and never remembered."""
+    with TemporaryDirectory(prefix="pdp-bench-") as folder:
+        write_files(Path(folder), files)
+        with closing(open_embedded(Path(folder), cache=DecisionCache(size=0))) as pdp:
+            handles = open_sessions(pdp, askers, patterns)
+            answers, problems = [], []
+            for call, place in zip(calls, places, strict=True):
+                asked = Call(
+                    session_handle=handles[place],
+                    server=call.server,
+                    tool=call.tool,
+                    arguments_json=arguments_of(call),
+                )
+                decision = pdp.authorizer.authorize(asked, PEP)
+                if call.expected not in (None, decision.allowed):
+                    problems.append(
+                        f"{call.place}: `{_word(call.expected)}` is expected, and the policies say "
+                        f"`{_word(decision.allowed)}` by `{decision.ruling.basis.value}`"
+                    )
+                answers.append(decision.allowed)
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return answers
+
+
+def _word(allowed: bool) -> str:  # noqa: FBT001 - the one thing that it is about
+    return "allow" if allowed else "deny"

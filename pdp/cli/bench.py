@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pdp.bench import Judged, Result, Shape, Wish, WrongAnswerError, aims, compare, planned, read_result, run, written
+from pdp.bench.cerbos import find_cerbos
 from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, FULL, LADDER, RATE, RECORDED, SHORT, SHORT_LADDER, USUAL, Effort
-from pdp.bench.questions import generated_workload
+from pdp.bench.workloads import open_workload
 from pdp.cli.benchview import AIM_COLUMNS, CHANGE_COLUMNS, FINDING_COLUMNS, aim_rows, change_rows, finding_rows
 from pdp.cli.output import print_table, replace_file
 from pdp.cli.root import NO
@@ -33,6 +34,9 @@ _BOUND = 0.2
     "--rate", metavar="N", type=click.FloatRange(1, 1e6), default=RATE, help="Calls/s of the open loop. [2000]"
 )
 @click.option("--misses", metavar="SHARE,…", help="Shares of calls never asked before, from 0 to 1. [0,1]")
+@click.option("--workload", metavar="PATH", help="Calls to ask about: JSON lines, or the folder of a decision log.")
+@click.option("--policies", metavar="DIR", help="The policies for --workload. [all that is called is allowed]")
+@click.option("--cerbos", metavar="PATH", help="The program of Cerbos, to measure beside. [found on the PATH]")
 @click.option("--json", "json_file", metavar="FILE", help="Write the result to FILE.")
 @click.option("--compare", "baseline", metavar="FILE", help="Say what changed since the result in FILE.")
 @click.option("--bound", type=click.FloatRange(0, 10), default=_BOUND, help="What counts as a regression. [0.2: 20 %]")
@@ -47,6 +51,9 @@ def bench(
     concurrency: str | None,
     rate: float,
     misses: str | None,
+    workload: str | None,
+    policies: str | None,
+    cerbos: str | None,
     json_file: str | None,
     baseline: str | None,
     bound: float,
@@ -60,17 +67,23 @@ def bench(
     Exit code 0: measured. 1: an answer was wrong, or something became worse than in the baseline by more than the
     bound. 2: nothing could be measured.
     """
+    if workload is None and policies is not None:
+        raise click.UsageError("`--policies` are for the calls of a `--workload`, and none is given")
+    if workload is not None and misses is not None:
+        raise click.UsageError("`--misses` is for the generated workload: recorded calls repeat as they did")
     effort = SHORT if short else USUAL
+    mixes: Sequence[float | None] = _shares(misses) or ((ALL_HITS,) if short else (ALL_HITS, ALL_MISSES))
     wish = Wish(
         measurements=planned(
             [Shape(one) for one in shapes or _SHAPES],
             ladder=_steps(concurrency) or (SHORT_LADDER if short else LADDER),
             rate=None if short else rate,
-            mixes=_shares(misses) or ((ALL_HITS,) if short else (ALL_HITS, ALL_MISSES)),
+            mixes=mixes if workload is None else (None,),
         ),
         effort=Effort(rounds=rounds or effort.rounds, seconds=seconds or effort.seconds),
-        workload=generated_workload(),
+        workload=open_workload(workload or "", policies or ""),
         outfits=outfits or _OUTFITS,
+        cerbos=find_cerbos(cerbos),
     )
     # A baseline that cannot be read is said before minutes of measuring.
     before = read_result(Path(baseline)) if baseline else None
@@ -94,7 +107,9 @@ def _show(result: Result) -> None:
     if known := [one for one in judged if one.known]:
         click.echo()
         print_table(AIM_COLUMNS, aim_rows(known))
-    if missing := [one.what for one in judged if not one.known]:
+    missing = [one.what for one in judged if not one.known]
+    # Of a recorded workload there are no aims at all.
+    if known and missing:
         click.echo(f"\naims that this run did not measure: {'; '.join(missing)}")
 
 

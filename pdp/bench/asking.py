@@ -1,0 +1,32 @@
+"""Ask a PDP in this process: open a session for each asker, and decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pdp.app import Embedded
+from pdp.bench.questions import Asker
+from pdp.errors import ConfigurationError, PDPError
+from pdp.model import Caller, Role
+from pdp.registrar import SessionRequest
+
+PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
+_APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}))
+
+
+def open_sessions(pdp: Embedded, askers: Sequence[Asker], tool_patterns: Sequence[str]) -> list[str]:
+    """Return the handle of an approved session for each asker. Raise `ConfigurationError` where there can be none."""
+    return [_open(pdp, asker, tuple(tool_patterns)) for asker in askers]
+
+
+def _open(pdp: Embedded, asker: Asker, tool_patterns: tuple[str, ...]) -> str:
+    wanted = SessionRequest(user=asker.user, agent=asker.agent, purpose="benchmark", tool_patterns=tool_patterns)
+    try:
+        view, handle = pdp.registrar.request(wanted, PEP)
+        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=_APPROVER)
+    except PDPError as error:
+        raise ConfigurationError(
+            f"no session for user `{asker.user}` with agent `{asker.agent}`: {error}; "
+            "write `user` and `agent` into the calls, as the policies know them"
+        ) from None
+    return handle

@@ -1,0 +1,95 @@
+"""A bundle for recorded calls that come without policies: everything that was called is allowed.
+
+Ten policies speak about each tool: one permit, eight forbids that read the session, and one that reads the first text
+that every call of the tool has. None of the forbids matches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pdp.bench.bundle import definition, files_of, peer_policy
+from pdp.bench.recorded import RecordedCall
+
+_SESSION_RULES = 8
+_NEVER = "never-said"
+_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+
+_Definition = Mapping[str, Any]
+_Seen = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def shaped_files(calls: Sequence[RecordedCall]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the files of a bundle for the calls, and policies of Cerbos that say the same."""
+    tools = {server: definitions_of(seen) for server, seen in _seen(calls).items()}
+    files = files_of(
+        policies={server: "\n".join(_policies(server, listed)) for server, listed in tools.items()},
+        tools=tools,
+        users=dict.fromkeys(call.user for call in calls),
+        agents=dict.fromkeys(call.agent for call in calls),
+    )
+    peer = {f"{server}.json": peer_policy(server, _rules(listed)) for server, listed in tools.items()}
+    return files, peer
+
+
+def definitions_of(seen: _Seen) -> list[dict[str, Any]]:
+    """Return a definition for each tool, from all arguments that it was called with; sorted by name."""
+    return [_definition(name, listed) for name, listed in sorted(seen.items())]
+
+
+def _seen(calls: Iterable[RecordedCall]) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+    seen: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for call in calls:
+        seen.setdefault(call.server, {}).setdefault(call.tool, []).append(call.arguments)
+    return seen
+
+
+def _definition(name: str, seen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    values: dict[str, list[Any]] = {}
+    for arguments in seen:
+        for parameter, value in arguments.items():
+            values.setdefault(parameter, []).append(value)
+    properties = {parameter: _schema(found) for parameter, found in values.items()}
+    return definition(name, properties, [parameter for parameter, found in values.items() if len(found) == len(seen)])
+
+
+def _schema(values: Sequence[Any]) -> dict[str, Any]:
+    kinds = sorted({_KINDS.get(type(value), "null") for value in values})
+    if kinds == ["array"]:
+        items = [item for value in values for item in value]
+        return {"type": "array", "items": _schema(items)} if items else {"type": "array"}
+    return {"type": kinds[0] if len(kinds) == 1 else kinds}
+
+
+def _policies(server: str, tools: Iterable[_Definition]) -> Iterable[str]:
+    everywhere = f"principal, action, resource == Server::{json.dumps(server)}"
+    yield f'@id("{server}/staff") permit (principal in UserGroup::"staff", action, resource);'
+    for number in range(_SESSION_RULES):
+        head = f'@id("{server}/session-{number}") forbid ({everywhere})'
+        yield f'{head} when {{ context.session.purpose == "{_NEVER}-{number}" }};'
+    for place, tool in enumerate(tools):
+        if parameter := _first_text(tool):
+            action = json.dumps(f"{server}/{tool['name']}")
+            head = f'@id("{server}/argument-{place}") forbid (principal, action == Action::{action}, resource)'
+            yield f'{head} when {{ context.input[{json.dumps(parameter)}] == "{_NEVER}" }};'
+
+
+def _rules(tools: Iterable[_Definition]) -> Iterable[Mapping[str, object]]:
+    yield {"actions": ["*"], "effect": "EFFECT_ALLOW", "roles": ["staff"]}
+    for number in range(_SESSION_RULES):
+        yield _deny("*", f'request.principal.attr.purpose == "{_NEVER}-{number}"')
+    for tool in tools:
+        if parameter := _first_text(tool):
+            yield _deny(tool["name"], f'request.resource.attr[{json.dumps(parameter)}] == "{_NEVER}"')
+
+
+def _deny(action: str, expression: str) -> Mapping[str, object]:
+    condition = {"match": {"expr": expression}}
+    return {"actions": [action], "effect": "EFFECT_DENY", "roles": ["*"], "condition": condition}
+
+
+def _first_text(tool: _Definition) -> str | None:
+    schema = tool["inputSchema"]
+    return next((one for one in schema["required"] if schema["properties"][one] == {"type": "string"}), None)
