@@ -30,6 +30,7 @@ from pdp.policy.signing import Trust
 from pdp.policy.sources import source_at
 from pdp.registrar import Registrar
 from pdp.sessions.memory import MemorySessionStore
+from pdp.sessions.purging import Purge
 from pdp.sessions.store import SessionStore
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _LOG = logging.getLogger("pdp")
 _COMPILE_SECONDS = 120.0
 _EVALUATE_SECONDS = 30.0
 _HEARTBEAT_SECONDS = 10.0
+_PURGE_SECONDS = 60.0
 
 # `-P`: what lies in the working directory is never imported.
 _WORKER = (sys.executable, "-P", "-m", "pdp.cli.worker")
@@ -216,6 +218,7 @@ class App:
                 watch.start()
                 self._opened.callback(watch.stop)
             self._beat(lambda: sessions.touch(wall_at=time.now().wall_at))
+            self._purge(Purge(sessions, time, keep_ended_seconds=settings.sessions.keep_ended_seconds))
         except BaseException:
             self._opened.close()
             raise
@@ -268,7 +271,27 @@ class App:
                 except PDPError as error:
                     _LOG.error("the session store cannot be written: %s", error)
 
-        thread = threading.Thread(target=beat, name="pdp-heartbeat", daemon=True)
+        self._run_until_stopped("pdp-heartbeat", beat, stopping)
+
+    def _purge(self, purge: Purge) -> None:
+        stopping = threading.Event()
+
+        def sweep() -> None:
+            while True:
+                try:
+                    removed = purge.run(stopping.wait)
+                except PDPError as error:
+                    _LOG.error("sessions that are over were not removed: %s", error)
+                else:
+                    if removed:
+                        _LOG.info("removed %d sessions that have been over for long", removed)
+                if stopping.wait(_PURGE_SECONDS):
+                    return
+
+        self._run_until_stopped("pdp-purge", sweep, stopping)
+
+    def _run_until_stopped(self, name: str, work: Callable[[], None], stopping: threading.Event) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
         self._opened.callback(thread.join)
         self._opened.callback(stopping.set)

@@ -141,6 +141,11 @@ class SessionSettings:
 
     store: Literal["sqlite", "memory"] = _setting("sqlite", "`sqlite` keeps sessions; `memory` loses them at the end")
     trusted_attributes: tuple[str, ...] = _setting((), "attributes of users that a gateway may vouch for")
+    keep_ended_seconds: float = _setting(
+        2592000.0,
+        "seconds after which a session that is over leaves the store; the record keeps what it did",
+        minimum=60,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

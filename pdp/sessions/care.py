@@ -171,8 +171,8 @@ def _unreadable_sessions(connection: apsw.Connection) -> Iterator[str]:
         except StoreUnavailableError as error:
             yield f"session `{session_id}`: {error}"
             continue
-        # The text itself may be of an older program, which knew fewer fields.
-        written = [value for name, value in row_of(session).items() if name != "session_json"]
+        # The text itself may be of an older program, which knew fewer fields and columns.
+        written = [value for name, value in row_of(session).items() if name not in ("session_json", "scope_id")]
         if written != [session_id, *columns]:
             yield f"session `{session_id}`: its columns are not what it says itself"
         missing = sorted(set(session.ancestor_ids) - known)

@@ -87,6 +87,12 @@ _UPGRADES: Final = (
     CREATE INDEX past_bundles_by_age ON past_bundles (revision);
     INSERT INTO past_bundles SELECT version, revision FROM bundles;
     """,
+    # So that a scope which no session has any longer can be found.
+    """
+    ALTER TABLE sessions ADD COLUMN scope_id TEXT NOT NULL DEFAULT '';
+    UPDATE sessions SET scope_id = coalesce(session_json ->> '$.scope', '') WHERE json_valid(session_json);
+    CREATE INDEX sessions_by_scope ON sessions (scope_id);
+    """,
 )
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 

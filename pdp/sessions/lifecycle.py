@@ -103,6 +103,11 @@ def recapture(session: Session, now: Instant, entities_json: str | None, *, by: 
     return replace(session, epoch=session.epoch + 1, entities_json=entities_json)
 
 
+def over_at(session: Session) -> float:
+    """Return since when a session is over for good, or from when on it will be; unix seconds."""
+    return session.deadline.wall_at if session.state in LIVE else session.ended_at
+
+
 def _close_live(session: Session, state: SessionState, now: Instant, by: str, reason: str) -> Session | None:
     return None if _over_for_good(session, now) else _closed(session, state, now, by, reason)
 

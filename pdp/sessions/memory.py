@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from heapq import nlargest
+from heapq import nlargest, nsmallest
 from threading import Lock
 from typing import TypeVar
 
 from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Session, SessionState
+from pdp.sessions.lifecycle import LIVE, over_at
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.store import ActiveBundle, BundlePast, Captured, Change, SessionFilter, StoreView
 from pdp.sessions.succession import (
@@ -103,6 +104,22 @@ class MemorySessionStore:
             known = [session_id] if session_id in self._sessions else []
             return self._write(successors_of(self._families(known), change), wall_at)
 
+    def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
+        """Remove sessions that were over before a moment; return how many."""
+        before = min(over_before, wall_at)
+        with self._open():
+            gone = nsmallest(
+                limit,
+                (one for one in self._sessions.values() if over_at(one) < before and not self._children.get(one.id)),
+                key=_age,
+            )
+            for session in gone:
+                del self._sessions[session.id], self._ids[session.handle_digest]
+                self._children.pop(session.id, None)
+                self._children[session.parent_id].remove(session.id)
+            self._write([], wall_at)
+            return len(gone)
+
     def activate_bundle(
         self,
         bundle: ActiveBundle,
@@ -120,7 +137,7 @@ class MemorySessionStore:
             live = [
                 session
                 for session in self._sessions.values()
-                if session.state in _LIVE
+                if session.state in LIVE
                 and (captured is None or captured(session.user, session.agent) != session.entities_json)
             ]
             changed = successors_of(sorted(live, key=_seniority), change)
@@ -200,9 +217,6 @@ class MemorySessionStore:
         self._sessions.update((session.id, session) for session in written)
         self._high_water_at = max(self._high_water_at, wall_at)
         return written
-
-
-_LIVE = frozenset({SessionState.REQUESTED, SessionState.ACTIVE})
 
 
 def _put_last(kept: dict[str, T], key: str, value: T, most: int) -> None:

@@ -40,6 +40,7 @@ def row_of(session: Session) -> dict[str, str | bytes | float | int]:
         "parent_id": session.parent_id,
         "depth": session.depth,
         "session_json": _text_of(session),
+        "scope_id": session.scope.id if session.scope else "",
     }
 
 

@@ -110,7 +110,12 @@ class SQLiteSessionStore:
             condition += " AND (requested_at, id) < (?, ?)"
             values += before
         with self._reading():
-            return self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
+            # One look at sessions and their scopes: another process may remove both.
+            self._connection.execute("BEGIN")
+            try:
+                return self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
+            finally:
+                self._connection.execute("ROLLBACK")
 
     def change_where(self, which: SessionFilter, change: Change, *, wall_at: float) -> tuple[Session, ...]:
         """Apply `change` to every matching session and all their descendants in one transaction."""
@@ -122,6 +127,18 @@ class SQLiteSessionStore:
     def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
         """Apply `change` to one session and all its descendants in one transaction."""
         return self._change(_FAMILIES.format("id = ?"), (session_id,), change, wall_at, {})
+
+    def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
+        """Remove sessions that were over before a moment, and scopes that no session has; return how many sessions."""
+        before = min(over_before, wall_at)
+        with self._transaction():
+            revision = self._advance(wall_at)
+            gone = self._connection.execute(_PURGE, {"before": before, "limit": max(limit, 0)}).fetchall()
+            if gone:
+                self._connection.execute(_DROP_SCOPES)
+                # They may be remembered elsewhere.
+                self._note(revision, [("session", str(session_id)) for (session_id,) in gone])
+            return len(gone)
 
     def activate_bundle(
         self,
@@ -309,14 +326,27 @@ _LIVE = "SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') O
 _INSERT = """
 INSERT INTO sessions
 VALUES (:id, :handle_digest, :state, :tenant, :user, :agent, :opened_by, :requested_at, :epoch, :parent_id, :depth,
-        :session_json)
+        :session_json, :scope_id)
 ON CONFLICT DO NOTHING
 """
 _UPDATE = """
 UPDATE sessions
-SET state = :state, epoch = :epoch, session_json = :session_json
+SET state = :state, epoch = :epoch, session_json = :session_json, scope_id = :scope_id
 WHERE id = :id
 """
+_PURGE = """
+DELETE FROM sessions WHERE id IN (
+  SELECT id FROM sessions AS old
+  WHERE requested_at < :before
+    AND CASE
+      WHEN state IN ('requested', 'active') THEN session_json ->> '$.deadline.wall_at'
+      ELSE session_json ->> '$.ended_at'
+    END < :before
+    AND NOT EXISTS (SELECT 1 FROM sessions AS child WHERE child.parent_id = old.id)
+  ORDER BY requested_at, id LIMIT :limit
+) RETURNING id
+"""
+_DROP_SCOPES = "DELETE FROM scopes WHERE NOT EXISTS (SELECT 1 FROM sessions WHERE scope_id = scopes.id)"
 _ADVANCE = (
     "UPDATE meta SET revision = revision + 1, high_water_at = max(high_water_at, ?) RETURNING schema_version, revision"
 )

@@ -135,6 +135,15 @@ class SessionStore(Protocol):
         """
         ...
 
+    def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
+        """Remove sessions that were over before a moment, and scopes that no session has; return how many sessions.
+
+        A session is over since it was closed, or since its deadline on the wall clock. The oldest go first, at most
+        `limit`; none goes that is not over at `wall_at`, and none below which another session is stored. Afterwards
+        nothing tells it from a session that never was.
+        """
+        ...
+
     def activate_bundle(
         self,
         bundle: ActiveBundle,

@@ -422,6 +422,70 @@ class StoreContract:
             store.change_tree(session.id, lambda stored: stored, wall_at=1000.0)
         assert store.get(session.id) == (session,)
 
+    # Purging
+
+    def test_what_was_over_before_a_moment_is_removed(self, store: SessionStore) -> None:
+        """Over is what was closed before it, or whose deadline was before it; neither later ones nor live ones go."""
+        far, past = (Deadline(wall_at=wall_at, boot_at=0.0, boot_id="boot-1") for wall_at in (9000.0, 2500.0))
+        for state in (SessionState.ENDED, SessionState.REVOKED, SessionState.DENIED):
+            insert_over(store, state.value, state=state, deadline=far)
+        store.insert(make_session("expired", deadline=past), wall_at=1000.0)
+        store.insert(make_session("lapsed", deadline=past, state=SessionState.REQUESTED), wall_at=1000.0)
+        insert_over(store, "late", ended_at=3000.0, deadline=past)
+        store.insert(make_session("live"), wall_at=1000.0)
+
+        assert store.purge(over_before=3000.0, limit=9, wall_at=5000.0) == 5
+        assert {session.id for session in store.select(SessionFilter(), limit=9)} == {"ses_late", "ses_live"}
+        assert sum(store.count_by_state().values()) == 2
+
+    def test_a_removed_session_is_as_unknown_as_any(self, store: SessionStore) -> None:
+        """Neither handle nor id finds it, and both could be given again."""
+        session = insert_over(store, "a")
+        store.view(session.handle_digest)
+        store.purge(over_before=3000.0, limit=9, wall_at=3000.0)
+
+        assert store.view(session.handle_digest) == replace(store.view(b"\0" * 32), chain=())
+        assert store.get(session.id) == ()
+        assert store.change_tree(session.id, revoked, wall_at=3000.0) == ()
+        with pytest.raises(ConflictError):
+            store.update([successor_of(session)], wall_at=3000.0)
+        store.insert(session, wall_at=3000.0)
+        assert store.view(session.handle_digest).chain == (session,)
+
+    def test_the_oldest_are_removed_first(self, store: SessionStore) -> None:
+        """A limit bounds how many go at once, and the next time goes on where the last has stopped."""
+        for name, requested_at in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
+            insert_over(store, name, requested_at=requested_at)
+        removed, left = [], []
+        for limit in (2, 0, 9, 9):
+            removed.append(store.purge(over_before=3000.0, limit=limit, wall_at=3000.0))
+            left.append([session.id for session in store.select(SessionFilter(), limit=9)])
+
+        assert removed == [2, 0, 1, 0]
+        assert left == [["ses_a"], ["ses_a"], [], []]
+
+    def test_what_stands_above_another_session_stays(self, store: SessionStore) -> None:
+        """A chain stays complete: a session goes when none below it is stored any longer."""
+        root = insert_over(store, "root")
+        live = make_session("live", root)
+        store.insert(live, wall_at=1000.0)
+        insert_over(store, "over", root)
+        removed = [store.purge(over_before=3000.0, limit=9, wall_at=3000.0) for _ in range(2)]
+
+        assert removed == [1, 0]
+        assert store.view(live.handle_digest).chain == (live, root)
+
+        store.update([successor_of(live, state=SessionState.ENDED, ended_at=1500.0)], wall_at=3000.0)
+        assert [store.purge(over_before=3000.0, limit=9, wall_at=3000.0) for _ in range(3)] == [1, 1, 0]
+
+    def test_nothing_is_removed_before_it_is_over(self, store: SessionStore) -> None:
+        """A moment in the future removes nothing that is not over yet, and no clock goes back behind a removal."""
+        store.insert(make_session("a"), wall_at=1000.0)
+
+        assert store.purge(over_before=9999.0, limit=9, wall_at=4600.0) == 0
+        assert store.purge(over_before=9999.0, limit=9, wall_at=4601.0) == 1
+        assert store.view(b"\0" * 32).high_water_at == 4601.0
+
     # Bundles
 
     def test_an_activated_bundle_is_the_active_one(self, store: SessionStore) -> None:
@@ -655,6 +719,7 @@ class StoreContract:
             pytest.param(lambda store: store.select(SessionFilter(), limit=1), id="select"),
             pytest.param(lambda store: store.change_where(SessionFilter(), unchanged, wall_at=1.0), id="change_where"),
             pytest.param(lambda store: store.change_tree("ses_a", unchanged, wall_at=1.0), id="change_tree"),
+            pytest.param(lambda store: store.purge(over_before=1.0, limit=1, wall_at=1.0), id="purge"),
             pytest.param(lambda store: store.activate_bundle(make_bundle("v"), b"", unchanged), id="activate_bundle"),
             pytest.param(lambda store: store.bundle_content("v"), id="bundle_content"),
             pytest.param(lambda store: store.active_bundle(), id="active_bundle"),
@@ -683,6 +748,13 @@ def insert_family(store: SessionStore, *, user: str = "ada", child_user: str = "
     for session in (root, child, grandchild):
         store.insert(session, wall_at=1000.0)
     return root, child, grandchild
+
+
+def insert_over(store: SessionStore, name: str, parent: Session | None = None, **changes: Any) -> Session:  # noqa: ANN401 - any field
+    """Insert a session that ended at 2000."""
+    session = make_session(name, parent, **{"state": SessionState.ENDED, "ended_at": 2000.0, **changes})
+    store.insert(session, wall_at=1000.0)
+    return session
 
 
 def insert_four(store: SessionStore) -> None:

@@ -27,6 +27,7 @@ from pdp.sessions.store import SessionFilter, SessionStore
 from pdp.testing.store_contract import (
     StoreContract,
     insert_family,
+    insert_over,
     make_bundle,
     make_scope,
     make_session,
@@ -138,6 +139,31 @@ def test_a_revocation_elsewhere_is_seen_at_the_next_view(
     assert here.view(grandchild.handle_digest).chain[-1] == revoked(root)
     assert here.view(root.handle_digest).chain == (revoked(root),)
     assert here.get(root.id) == (revoked(root),)
+
+
+def test_a_removal_elsewhere_is_seen_at_the_next_view(two: Two) -> None:
+    """A session that is remembered here is unknown once another process has removed it, and so are those above it."""
+    here, there = two
+    root = insert_over(here, "root")
+    child = insert_over(here, "child", root)
+    here.view(child.handle_digest)
+    removed = [there.purge(over_before=3000.0, limit=1, wall_at=3000.0) for _ in range(2)]
+
+    assert removed == [1, 1]
+    assert here.view(child.handle_digest).chain == here.view(root.handle_digest).chain == ()
+
+
+def test_a_scope_goes_with_its_last_session(store: SQLiteSessionStore) -> None:
+    """A scope stays while any session has it, and what a session had before it was narrowed goes too."""
+    wide, narrow, other = make_scope("a", "b"), make_scope("a"), make_scope("c")
+    over = insert_over(store, "over", scope=wide)
+    store.update([successor_of(over, scope=narrow)], wall_at=1000.0)
+    insert_over(store, "second", scope=other)
+    store.insert(make_session("live", scope=other), wall_at=1000.0)
+    store.purge(over_before=3000.0, limit=9, wall_at=3000.0)
+
+    assert [scope_id for (scope_id,) in store._connection.execute("SELECT id FROM scopes")] == [other.id]
+    assert store.get("ses_live")[0].scope == other
 
 
 Sweep = Callable[[SessionStore, Callable[[Session], Session | None]], tuple[Session, ...]]
@@ -696,6 +722,26 @@ def test_a_file_of_the_first_schema_is_upgraded(path: Path) -> None:
         assert other.kept_bundles() == (make_bundle("v2", number=3), bundle)
         assert other.bundle_content("v1") == b"one"
         assert other.bundle_past("v1").was_active
+
+
+def test_an_upgrade_finds_the_scopes_of_old_sessions(path: Path) -> None:
+    """A scope that a session of an earlier program has stays as long as that session."""
+    scope = make_scope("git/log")
+    with closing(SQLiteSessionStore(path)) as store:
+        for name, one in (("old", scope), ("none", None)):
+            store.insert(make_session(name, scope=one), wall_at=1000.0)
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute("DROP INDEX sessions_by_scope; ALTER TABLE sessions DROP COLUMN scope_id")
+        connection.execute("UPDATE meta SET schema_version = 2")
+
+    with closing(SQLiteSessionStore(path)) as store:
+        insert_over(store, "over")
+        store.purge(over_before=3000.0, limit=9, wall_at=3000.0)
+
+        assert store.get("ses_old")[0].scope == scope
+        assert [("", 1), (scope.id, 1)] == sorted(
+            store._connection.execute("SELECT scope_id, count(*) FROM sessions GROUP BY 1")
+        )
 
 
 def test_new_files_have_the_schema_of_upgraded_ones(path: Path, tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""Sessions that have been over for long leave the store in small steps, and nobody can tell that they were there."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pdp.app import open_embedded
+from pdp.model import Call, Caller, Decision, Role
+from pdp.registrar import SessionRequest
+from pdp.sessions.memory import MemorySessionStore
+from pdp.sessions.purging import Purge
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.sessions.store import SessionFilter, SessionStore
+from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.clock import FakeClock
+from pdp.testing.inprocess import write_folder
+from pdp.testing.store_contract import insert_over, make_session
+from pdp.testing.waiting import wait_until
+from tests.processes.server_process import ServerProcess
+
+DAY = 86400.0
+PEP = Caller(id="gateway", kind="test", roles=frozenset({Role.PEP}))
+APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}))
+FILES = bundle_files(
+    policies={"s": '@id("s/all") permit (principal, action, resource is Server);'},
+    tools={"s": [tool("read")]},
+    directory='users: {ada: {}}\nagents: {coder: {ceiling: ["s/*"]}}',
+)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> SessionStore:
+    """Give an empty store of each kind."""
+    return MemorySessionStore() if request.param == "memory" else SQLiteSessionStore(tmp_path / "sessions.db")
+
+
+def test_all_goes_that_has_been_over_for_long_enough(store: SessionStore) -> None:
+    """Step follows step until nothing is left, with a pause after each; families go from the youngest up."""
+    clock = FakeClock(wall_at=2000.0 + DAY)
+    parent = insert_over(store, "root")
+    for number in range(450):
+        insert_over(store, f"child{number}", parent)
+    insert_over(store, "late", ended_at=2001.0)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> bool:
+        pauses.append(seconds)
+        return False
+
+    assert Purge(store, clock, keep_ended_seconds=DAY - 1).run(pause) == 451
+    assert [session.id for session in store.select(SessionFilter(), limit=9)] == ["ses_late"]
+    assert len(pauses) == 4
+    store.close()
+
+
+def test_who_stops_need_not_wait_for_the_rest(store: SessionStore) -> None:
+    """After a step it can be told to leave what is left."""
+    for number in range(300):
+        insert_over(store, f"s{number}")
+
+    assert Purge(store, FakeClock(wall_at=9000.0), keep_ended_seconds=60.0).run(lambda _: True) == 200
+    store.close()
+
+
+def test_a_removed_handle_is_answered_as_one_that_never_was(store: SessionStore, tmp_path: Path) -> None:
+    """Access has ended long before, without anybody cleaning up; what is said changes, what is allowed does not."""
+    clock = FakeClock()
+    write_folder(tmp_path / "policies", FILES)
+    pdp = open_embedded(tmp_path / "policies", sessions=store, clock=clock, compile_files=compile_here)
+    wanted = SessionRequest(user="ada", agent="coder", purpose="look", tool_patterns=("s/*",))
+    view, handle = pdp.registrar.request(wanted, PEP)
+    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=APPROVER)
+
+    def ask(session_handle: str) -> Decision:
+        return pdp.authorizer.authorize(Call(session_handle=session_handle, server="s", tool="read"), PEP)
+
+    allowed = ask(handle)
+    clock.advance(view.session.duration + 1)
+    expired = ask(handle)
+    clock.advance(31 * DAY)
+    Purge(store, clock, keep_ended_seconds=30 * DAY).run(lambda _: False)
+    removed, unknown = ask(handle), ask("x" * len(handle))
+
+    assert [one.ruling.basis.value for one in (allowed, expired)] == ["permit", "session_expired"]
+    assert removed.ruling.basis.value == "session_not_found"
+    assert replace(removed, id="", phases=(), duration_us=0.0) == replace(unknown, id="", phases=(), duration_us=0.0)
+    pdp.close()
+
+
+def test_a_server_removes_what_is_over(tmp_path: Path) -> None:
+    """From its start on, by its setting, without anybody asking."""
+    write_folder(tmp_path / "policies", FILES)
+    with ServerProcess(tmp_path):
+        pass
+    file = tmp_path / "data" / "sessions.sqlite"
+    with closing(SQLiteSessionStore(file)) as store:
+        insert_over(store, "old")
+        store.insert(make_session("expired"), wall_at=1000.0)
+
+    with ServerProcess(tmp_path, sessions_keep_ended_seconds="60"), closing(SQLiteSessionStore(file)) as store:
+        wait_until(lambda: not store.select(SessionFilter(), limit=9))
+
+        assert sum(store.count_by_state().values()) == 0
