@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test long lint proto bench clean help
+.PHONY: demo serve test long fuzz lint proto bench clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
@@ -11,7 +11,7 @@ help:  ## say what there is
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev,fuzz]'
 	@touch $@
 
 demo: $(VENV)/ready  ## a real agent task, decided call by call
@@ -25,6 +25,11 @@ test: $(VENV)/ready  ## all tests but the long proofs
 
 long: $(VENV)/ready  ## the long proofs
 	$(BIN)/python -m pytest -m long --timeout 0
+
+# SECONDS=600 TARGETS=bundle: for how long, and what.
+SECONDS ?= 60
+fuzz: $(VENV)/ready  ## any bytes at every reader, for a minute
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
 
 lint: $(VENV)/ready  ## style, format and types
 	$(BIN)/ruff check .

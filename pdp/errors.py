@@ -95,6 +95,11 @@ class UnsafePolicyError(PDPError):
         self.line = line
 
 
+def one_line(text: str) -> str:
+    """Return a text with blanks in place of line breaks and of whatever else cannot be printed."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 class Problem:
     """One thing that is wrong with a bundle: file, line (from 1; 0 for the whole file) and message.
 
@@ -132,7 +137,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.message}" if place else self.message
+        # A key of a file may hold line breaks, and characters that hide or turn others.
+        return one_line(f"{place}: {self.message}" if place else self.message)
 
     def __repr__(self) -> str:
         return f"Problem({str(self)!r})"

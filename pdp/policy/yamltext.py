@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from pdp.errors import BundleError, Problem
+from pdp.errors import BundleError, Problem, one_line
 
 _DEPTH = 16
 # Numbers to the base of 60 and the like take the square of their length to read.
@@ -65,7 +65,7 @@ class Section(dict[str, Any]):
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Say that a name is unknown, and which known one is nearest."""
     near = difflib.get_close_matches(name, tuple(known), n=1)
-    return f"unknown {what}: `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
+    return f"unknown {what}: `{one_line(name)}`" + (f"; did you mean `{near[0]}`?" if near else "")
 
 
 def load_section(file: str, content: bytes, *, times_as_text: bool = False) -> Section:

@@ -1,0 +1,176 @@
+"""Requests as bytes: every one is answered or refused with a status; none is an error that nobody foresaw.
+
+The first byte chooses the RPC, the rest is its message. All handlers run, on a real PDP in this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import Message
+
+from pdp.app import Embedded, open_embedded
+from pdp.audit.auditor import Auditor
+from pdp.errors import PDPError
+from pdp.limits import DEFAULT_LIMITS
+from pdp.model import Caller, Role, SessionState, TraceParent
+from pdp.policy.child import PolicyChild
+from pdp.registrar import SessionRequest
+from pdp.server.audit import AuditHandlers
+from pdp.server.authorization import AuthorizationHandlers
+from pdp.server.fields import read
+from pdp.server.origin import Origin
+from pdp.server.policies import PolicyHandlers
+from pdp.server.rpcs import RPC, RPCS, Shape
+from pdp.server.sessions import SessionHandlers
+from pdp.server.status import refusal_of
+from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.clock import FakeClock
+from pdp.v1.audit_pb2 import ListRecordsRequest
+from pdp.v1.authorization_pb2 import AuthorizeRequest, BatchAuthorizeRequest, ListToolsRequest
+from pdp.v1.decision_pb2 import Call
+from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest, EvaluateRequest
+from pdp.v1.session_pb2 import (
+    EndSessionRequest,
+    GetSessionRequest,
+    NarrowSessionRequest,
+    RequestSessionRequest,
+    RevokeSessionsRequest,
+)
+
+# They stand for the handle and the id of a session that is active, which are others each time.
+HANDLE, SESSION = "pdps_" + "A" * 43, "ses_" + "A" * 26
+WORDS = (
+    HANDLE,
+    SESSION,
+    "alice",
+    "coder",
+    "a/b",
+    '{"x": "y"}',
+    "sha256:",
+    "ses_",
+    "\x0a\x00",
+    "\x12\x00",
+    "\xe2\x80\xae",
+)
+_HOUSE = "pdp.v1."
+PATHS = tuple(sorted(path for path, row in RPCS.items() if row.service.startswith(_HOUSE)))
+_CALL = Call(session_handle=HANDLE, server="a", tool="b", arguments_json=b'{"x": "y"}')
+_GOOD: dict[str, Message] = {
+    "Authorize": AuthorizeRequest(call=_CALL, request_id="r", tool_call_id="t"),
+    "BatchAuthorize": BatchAuthorizeRequest(requests=[AuthorizeRequest(call=_CALL)] * 2),
+    "ListTools": ListToolsRequest(session_handle=HANDLE),
+    "RequestSession": RequestSessionRequest(user="alice", agent="coder", purpose="p", tool_patterns=["a/*"]),
+    "RevokeSessions": RevokeSessionsRequest(user="alice", reason="r"),
+    "GetSession": GetSessionRequest(session_id=SESSION),
+    "EndSession": EndSessionRequest(session_handle=HANDLE),
+    "NarrowSession": NarrowSessionRequest(session_id=SESSION, tool_patterns=["a/b"], labels=["l"]),
+    "CheckBundle": CheckBundleRequest(files=[BundleFile(path="a.cedar", content=b"permit;")]),
+    "Evaluate": EvaluateRequest(),
+    "ListRecords": ListRecordsRequest(page_size=10),
+}
+SEEDS = tuple(
+    bytes([place]) + (_GOOD[path.rpartition("/")[2]].SerializeToString() if path.rpartition("/")[2] in _GOOD else b"")
+    for place, path in enumerate(PATHS)
+)
+_PEP = Caller(id="fuzz", kind="token", roles=frozenset({Role.PEP}))
+_APPROVER = Caller(id="ann", kind="token", roles=frozenset({Role.APPROVER}))
+# Sessions are never forgotten, so a long run begins anew now and then.
+_MOST_REQUESTS = 5000
+_FILES = bundle_files(
+    policies={"a": '@id("a/all") permit (principal, action, resource);\n'},
+    tools={"a": [tool("b", {"x": {"type": "string"}}, ["x"])]},
+    directory="{users: {alice: {}}, agents: {coder: {ceiling: [a/*]}}}",
+)
+
+
+@dataclass(slots=True)
+class _Service:
+    """The handlers of all services, on a PDP of their own."""
+
+    embedded: Embedded
+    handlers: dict[str, object]
+    session_id: str
+    handle: str
+    served: int = 0
+
+    @property
+    def active(self) -> bool:
+        """Say whether the session still stands, as it is stored."""
+        return self.embedded.sessions.get(self.session_id)[0].state is SessionState.ACTIVE
+
+    def meant(self, data: bytes) -> bytes:
+        """Return a message in which the names of the session are the real ones, which are as long."""
+        return data.replace(HANDLE.encode(), self.handle.encode()).replace(SESSION.encode(), self.session_id.encode())
+
+
+_FOLDER = Path(tempfile.mkdtemp(prefix="pdp-fuzz-"))
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
+_CHILD = PolicyChild(timeout=20.0)
+_AUDITOR = Auditor(_FOLDER / "record")
+_LOCK = threading.Lock()
+_OPEN: list[_Service] = []
+
+
+def _end() -> None:
+    _CHILD.close()
+    _AUDITOR.close()
+
+
+atexit.register(_end)
+
+
+def run(data: bytes) -> None:
+    """Serve one request."""
+    row = RPCS[PATHS[data[0] % len(PATHS)]] if data else RPCS[PATHS[0]]
+    with _LOCK:
+        service = _service()
+        service.served += 1
+        try:
+            message: Any = read(row.request, service.meant(data[1:]))
+            _serve(service, row, message)
+        except PDPError as error:
+            refusal = refusal_of(error)
+            assert refusal is not None, "an error that no status stands for"
+            assert refusal.details.isprintable(), "a refusal that is not one printable line"
+
+
+def _serve(service: _Service, row: RPC, message: Any) -> None:
+    role = next(role for role in Role if role in row.roles)
+    caller = Caller(id="fuzz", kind="token", roles=frozenset({role}))
+    handle = getattr(service.handlers[row.service], row.handler)
+    answer = handle(message, Origin(caller=caller, parent=TraceParent()))
+    for one in islice(answer, 3) if row.shape is Shape.FEED else (answer,):
+        one.SerializeToString()
+
+
+def _service() -> _Service:
+    if _OPEN and _OPEN[0].served < _MOST_REQUESTS and _OPEN[0].active:
+        return _OPEN[0]
+    while _OPEN:
+        _OPEN.pop().embedded.close()
+    policies = _FOLDER / "policies"
+    for name, content in _FILES.items():
+        (policies / name).parent.mkdir(parents=True, exist_ok=True)
+        (policies / name).write_bytes(content)
+    (_FOLDER / "record").mkdir(exist_ok=True)
+    clock = FakeClock()
+    embedded = open_embedded(policies, clock=clock, compile_files=compile_here)
+    handlers: dict[str, object] = {
+        "pdp.v1.AuthorizationService": AuthorizationHandlers(embedded.authorizer, DEFAULT_LIMITS),
+        "pdp.v1.SessionService": SessionHandlers(embedded.registrar, DEFAULT_LIMITS),
+        "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
+        "pdp.v1.AuditService": AuditHandlers(_AUDITOR, clock=clock, limits=DEFAULT_LIMITS),
+    }
+    wanted = SessionRequest(user="alice", agent="coder", purpose="p", tool_patterns=("a/*",))
+    view, handle = embedded.registrar.request(wanted, _PEP)
+    embedded.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=_APPROVER)
+    _OPEN.append(_Service(embedded=embedded, handlers=handlers, session_id=view.session.id, handle=handle))
+    return _OPEN[0]
