@@ -29,6 +29,7 @@ class Aim:
 
     `measured` and `control` are in `unit`; `judged` is what must keep to `limit`: the ratio, or where there is no
     control the figure itself. `upper` says that the limit must not be exceeded; else it must be reached.
+    `busy`: it is about time, and others used the servers' core meanwhile.
     """
 
     what: str
@@ -40,6 +41,7 @@ class Aim:
     limit: float
     upper: bool
     in_ratio: bool
+    busy: bool
 
     @property
     def known(self) -> bool:
@@ -117,6 +119,7 @@ def _beside(
             limit=limit,
             upper=upper,
             in_ratio=in_ratio,
+            busy=figure is not cpu and (_busy(result, *server) or _busy(result, *control)),
         )
 
     return make
@@ -138,9 +141,15 @@ def _more(what: str, title: str, server: str, base: str, limit: float) -> _Make:
             limit=limit,
             upper=True,
             in_ratio=False,
+            busy=False,
         )
 
     return make
+
+
+def _busy(result: Result, title: str, server: str) -> bool:
+    finding = result.finding(title)
+    return finding is not None and finding.busy(server)
 
 
 def _rounds(result: Result, title: str, server: str) -> Sequence[Figures]:

@@ -143,7 +143,7 @@ def cerbos_server(program: Path, workload: Workload, place: Path, core: int | No
     with running(command, core=core, environment={"OTEL_SDK_DISABLED": "true"}) as process:
         address = f"127.0.0.1:{grpc_port}"
         _wait_for(address)
-        yield Target(name=CERBOS, address=address, pid=process.pid, dialect=CerbosDialect(workload))
+        yield Target(name=CERBOS, address=address, pid=process.pid, core=core, dialect=CerbosDialect(workload))
 
 
 def _wait_for(address: str) -> None:

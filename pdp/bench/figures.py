@@ -17,7 +17,8 @@ class Figures:
 
     `rate` is decisions a second. `latencies` are milliseconds at `PERCENTILES`. `cpu` is µs of the server's own CPU
     for each decision. `remembered` is the share of answers, from 0 to 1, that came from the decision cache. `late` is
-    how many milliseconds after their time half of the calls of an open loop were begun at most.
+    how many milliseconds after their time half of the calls of an open loop were begun at most. `others` is the share
+    of the server's core that was taken by neither the server nor the kernel's network: what the machine did besides.
     """
 
     cpu: float = math.nan
@@ -25,6 +26,7 @@ class Figures:
     latencies: tuple[float, ...] = ()
     remembered: float = math.nan
     late: float = math.nan
+    others: float = math.nan
 
     @property
     def p50(self) -> float:

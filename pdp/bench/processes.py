@@ -9,11 +9,15 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from pdp.errors import UnavailableError
 
 _LISTENING = "listening on "
 _ENDING_SECONDS = 30.0
+
+_STATISTICS = Path("/proc/stat")
+_STOLEN = 7
 
 
 def cores() -> tuple[int | None, int | None]:
@@ -82,6 +86,21 @@ def listening(process: subprocess.Popen[str], what: str) -> str:
         if line.startswith(_LISTENING):
             return line.removeprefix(_LISTENING).strip()
     raise UnavailableError(f"`{what}` ended before it listened")
+
+
+def core_seconds(core: int | None) -> float:
+    """Return for how many seconds a core has run processes, or was taken from this machine; NaN where nobody says.
+
+    What the kernel does for the network, which it does on behalf of whoever calls, is not counted.
+    """
+    if core is not None:
+        with suppress(OSError):
+            for line in _STATISTICS.read_text(encoding="ascii").splitlines():
+                name, *ticks = line.split()
+                if name == f"cpu{core}":
+                    user, nice, system, *_ = map(int, ticks)
+                    return (user + nice + system + int(ticks[_STOLEN])) / os.sysconf("SC_CLK_TCK")
+    return math.nan
 
 
 def cpu_seconds(pid: int | None) -> float:

@@ -13,6 +13,9 @@ from pdp.bench.figures import UNKNOWN, Figures, Spread, What, ratios, spread
 from pdp.errors import ConfigurationError
 
 _FORMAT = 1
+_KNOWN = ("cpu", "rate", "remembered", "late", "others")
+# Beyond this share of the servers' core, throughput and latencies are those of a busy machine.
+BUSY = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,10 @@ class Finding:
     def value(self, server: str, what: What) -> Spread:
         """Return a figure of a server over all rounds; unknown when it was not measured."""
         return spread(what(one) for one in self.rounds.get(server, ()))
+
+    def busy(self, server: str) -> bool:
+        """Say whether others used so much of the core that throughput and latencies of a server hold that."""
+        return self.value(server, lambda one: one.others).median > BUSY
 
     def ratio(self, server: str, what: What, other: str = "") -> Spread:
         """Return how many times that of the control, or of another server, a figure is; taken round by round."""
@@ -44,6 +51,11 @@ class Result:
     workload: str
     remarks: Sequence[str]
     findings: Sequence[Finding]
+
+    @property
+    def others(self) -> Spread:
+        """Return the share of the servers' core that others used, over all measurements."""
+        return spread(figures.others for one in self.findings for rounds in one.rounds.values() for figures in rounds)
 
     def finding(self, title: str) -> Finding | None:
         """Return the measurement of a title, or None when it was not made."""
@@ -100,11 +112,7 @@ def read_result(file: Path) -> Result:
 
 def _plain(figures: Figures) -> dict[str, Any]:
     # JSON has no NaN: what is not known is left out.
-    known = {
-        name: round(getattr(figures, name), 4)
-        for name in ("cpu", "rate", "remembered", "late")
-        if not math.isnan(getattr(figures, name))
-    }
+    known = {name: round(getattr(figures, name), 4) for name in _KNOWN if not math.isnan(getattr(figures, name))}
     return {**known, "latencies": [round(one, 4) for one in figures.latencies]}
 
 

@@ -19,7 +19,7 @@ from pdp.bench.inprocess import InProcess, Order, deciding
 from pdp.bench.load import Ask, Sample, closed_loop, median_late, open_loop
 from pdp.bench.machine import control_digest, machine
 from pdp.bench.plan import BARE, CONTROL, FULL, LOOP, OBSERVED, RECORDED, Effort, Measurement, Shape
-from pdp.bench.processes import cores, cpu_seconds, on_core
+from pdp.bench.processes import core_seconds, cores, cpu_seconds, on_core
 from pdp.bench.questions import Workload
 from pdp.bench.receiver import receiving
 from pdp.bench.results import Finding, Result
@@ -170,9 +170,9 @@ async def measured(target: Target, measurement: Measurement, workload: Workload,
         once = -(-len(workload.repeated) // size_of(measurement.shape)) if measurement.misses is not None else 1
         for _ in range(once):
             await ask()
-        before = cpu_seconds(target.pid)
+        before, taken_before = cpu_seconds(target.pid), core_seconds(target.core)
         sample = await _load(ask, measurement, seconds)
-        cpu = cpu_seconds(target.pid) - before
+        cpu, taken = cpu_seconds(target.pid) - before, core_seconds(target.core) - taken_before
     share, meant = sample.remembered / sample.decisions, 1 - sample.fresh / sample.decisions
     if target.dialect.cached and measurement.misses is not None and abs(share - meant) > _MIX_TOLERANCE:
         raise WrongAnswerError(f"{meant:.0%} of the answers were to be remembered ones, and {share:.0%} were")
@@ -182,6 +182,7 @@ async def measured(target: Target, measurement: Measurement, workload: Workload,
         latencies=milliseconds(sample.took),
         remembered=share,
         late=median_late(sample),
+        others=max(0.0, taken - cpu) / sample.elapsed,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 
 from pdp.bench.dialects import ControlDialect, Dialect, PDPDialect
 from pdp.bench.plan import BARE, CONTROL
@@ -20,11 +21,12 @@ _NO_HANDLE = "pdps_" + "x" * 43
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A server that runs: where it listens, its process if that is known, and how it is asked."""
+    """A server that runs: where it listens, its process and core if they are known, and how it is asked."""
 
     name: str
     address: str
     pid: int | None
+    core: int | None
     dialect: Dialect
 
 
@@ -33,7 +35,7 @@ def empty_handler(workload: Workload, core: int | None) -> Iterator[Target]:
     """Run the control."""
     with module_process("pdp.bench.control", core=core) as process:
         dialect = ControlDialect((_NO_HANDLE,) * len(workload.askers), "")
-        yield Target(name=CONTROL, address=listening(process, CONTROL), pid=process.pid, dialect=dialect)
+        yield Target(name=CONTROL, address=listening(process, CONTROL), pid=process.pid, core=core, dialect=dialect)
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def pdp_server(
     flags = ["serve", "--server-address", "127.0.0.1:0", "--server-workers", "1", "--policies-watch", "false"]
     flags += ["--data-dir", str(data), "--policies-folder", str(place / "policies")]
     with module_process("pdp.cli", flags, core=core, environment=environment) as process:
-        yield _opened(name, listening(process, name), process.pid, workload, data)
+        yield _opened(name, process, core, workload, data)
 
 
 @contextmanager
@@ -53,10 +55,11 @@ def bare_server(workload: Workload, place: Path, core: int | None) -> Iterator[T
     """Run this server without telemetry and record."""
     data = place / "bare"
     with module_process("pdp.bench.bareserver", [str(place / "policies"), str(data)], core=core) as process:
-        yield _opened(BARE, listening(process, BARE), process.pid, workload, data)
+        yield _opened(BARE, process, core, workload, data)
 
 
-def _opened(name: str, address: str, pid: int, workload: Workload, data: Path) -> Target:
+def _opened(name: str, process: Popen[str], core: int | None, workload: Workload, data: Path) -> Target:
+    address = listening(process, name)
     tokens = data / "tokens"
     handles = []
     with (
@@ -74,4 +77,4 @@ def _opened(name: str, address: str, pid: int, workload: Workload, data: Path) -
             approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
             handles.append(opened.session_handle)
     token = (tokens / "pep.token").read_text(encoding="ascii").strip()
-    return Target(name=name, address=address, pid=pid, dialect=PDPDialect(handles, token))
+    return Target(name=name, address=address, pid=process.pid, core=core, dialect=PDPDialect(handles, token))

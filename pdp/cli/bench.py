@@ -12,9 +12,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pdp.bench import Judged, Result, Shape, Wish, WrongAnswerError, aims, compare, planned, read_result, run, written
 from pdp.bench.cerbos import find_cerbos
+from pdp.bench.pictures import draw
 from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, FULL, LADDER, RATE, RECORDED, SHORT, SHORT_LADDER, USUAL, Effort
 from pdp.bench.workloads import open_workload
-from pdp.cli.benchview import AIM_COLUMNS, CHANGE_COLUMNS, FINDING_COLUMNS, aim_rows, change_rows, finding_rows
+from pdp.cli.benchview import (
+    AIM_COLUMNS,
+    CHANGE_COLUMNS,
+    FINDING_COLUMNS,
+    aim_rows,
+    change_rows,
+    finding_rows,
+    quietness,
+)
 from pdp.cli.output import print_table, replace_file
 from pdp.cli.root import NO
 
@@ -37,6 +46,7 @@ _BOUND = 0.2
 @click.option("--workload", metavar="PATH", help="Calls to ask about: JSON lines, or the folder of a decision log.")
 @click.option("--policies", metavar="DIR", help="The policies for --workload. [all that is called is allowed]")
 @click.option("--cerbos", metavar="PATH", help="The program of Cerbos, to measure beside. [found on the PATH]")
+@click.option("--pictures", metavar="DIR", help="Draw SVG and PNG into DIR; needs the extra `bench`.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the result to FILE.")
 @click.option("--compare", "baseline", metavar="FILE", help="Say what changed since the result in FILE.")
 @click.option("--bound", type=click.FloatRange(0, 10), default=_BOUND, help="What counts as a regression. [0.2: 20 %]")
@@ -54,6 +64,7 @@ def bench(
     workload: str | None,
     policies: str | None,
     cerbos: str | None,
+    pictures: str | None,
     json_file: str | None,
     baseline: str | None,
     bound: float,
@@ -96,12 +107,15 @@ def bench(
     if json_file:
         replace_file(Path(json_file), written(result))
     _show(result)
+    if pictures:
+        click.echo("\n" + "\n".join(f"drew {path}" for path in draw(result, Path(pictures))))
     if before is not None and not _compared(before, result, [Judged(one) for one in judge or ("cpu",)], bound):
         raise click.exceptions.Exit(NO)
 
 
 def _show(result: Result) -> None:
-    click.echo("\n".join([f"{result.effort}; workload: {result.workload}", *result.remarks]) + "\n")
+    head = [f"{result.effort}; workload: {result.workload}", *result.remarks, *quietness(result)]
+    click.echo("\n".join(head) + "\n")
     print_table(FINDING_COLUMNS, finding_rows(result))
     judged = aims(result)
     if known := [one for one in judged if one.known]:

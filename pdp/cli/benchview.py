@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pdp.bench import Aim, Change, Result
 from pdp.bench.aims import cpu, p50, p99, rate
 from pdp.bench.figures import Spread
+from pdp.bench.results import BUSY
 
 FINDING_COLUMNS = (
     "measurement",
@@ -24,6 +25,15 @@ CHANGE_COLUMNS = ("measurement", "server", "what", "times the control, before", 
 
 _NOTHING = "-"
 _SMALL = 10.0
+
+
+def quietness(result: Result) -> Iterator[str]:
+    """Yield what others did on the servers' core, where that is known."""
+    if result.others.known:
+        median, most = result.others.median, result.others.most
+        yield f"others used {median:.0%} of the servers' core, {most:.0%} at most" + (
+            ": throughput and latencies are those of a busy machine" if median > BUSY else ""
+        )
 
 
 def finding_rows(result: Result) -> Iterator[tuple[str, ...]]:
@@ -53,7 +63,7 @@ def aim_rows(aims: Iterable[Aim]) -> Iterator[tuple[str, ...]]:
             f"{_measured(aim.control, aim.unit)} ({aim.control_name})",
             f"{_number(aim.judged)} ({_between(aim.judged)})" if aim.in_ratio and aim.known else _NOTHING,
             f"{sign} {aim.limit:g}{' times' if aim.in_ratio else f' {aim.unit}'}",
-            ("yes" if aim.reached else "no") if aim.known else "not measured",
+            _verdict(aim),
         )
 
 
@@ -69,6 +79,12 @@ def change_rows(changes: Sequence[Change], bound: float) -> Iterator[tuple[str, 
             f"{change.after.median / change.before.median - 1:+.0%}",
             f"worse by more than {bound:.0%}" if change.regressed(bound) else "",
         )
+
+
+def _verdict(aim: Aim) -> str:
+    if not aim.known:
+        return "not measured"
+    return ("yes" if aim.reached else "no") + (", on a busy machine" if aim.busy else "")
 
 
 def _measured(value: Spread, unit: str) -> str:

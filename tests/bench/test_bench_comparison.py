@@ -15,11 +15,19 @@ TITLE = "unary, hits, 16 at a time"
 CONTROL, SERVER = "empty handler", "tracing off"
 
 
-def result(cpu: Sequence[float], *, control: float = 100.0, rate: float = 50.0, yardstick: str = "sha256:a") -> Result:
+def result(
+    cpu: Sequence[float],
+    *,
+    control: float = 100.0,
+    rate: float = 50.0,
+    yardstick: str = "sha256:a",
+    server: str = SERVER,
+    others: float = 0.0,
+) -> Result:
     """Return a run of one measurement: the server's CPU in each round, beside a control that is always the same."""
     rounds = {
         CONTROL: [Figures(cpu=control, rate=100.0) for _ in cpu],
-        SERVER: [Figures(cpu=one, rate=rate, latencies=(1.0, 1.0, 1.0, 1.0, 2.0, 3.0)) for one in cpu],
+        server: [Figures(cpu=one, rate=rate, latencies=(1.0, 1.0, 1.0, 1.0, 2.0, 3.0), others=others) for one in cpu],
     }
     return Result(
         at="2026-01-01T00:00:00Z",
@@ -110,6 +118,19 @@ def test_an_aim_is_judged_by_the_ratio_to_its_control() -> None:
     what = "unary hit, CPU without tracing"
 
     assert [True, False] == [one.reached for judged in (kept, missed) for one in judged if one.what == what]
+
+
+def test_time_on_a_busy_machine_is_told_apart() -> None:
+    """Where others used the core, a verdict about throughput says so, and one about CPU does not."""
+    quiet, busy = (
+        {one.what: one.busy for one in aims(result([125.0], server="everything on", others=others))}
+        for others in (0.01, 0.5)
+    )
+
+    assert {False} == set(quiet.values())
+    assert {"unary hit, calls/s", "unary hit, p99 at 16 at a time", "stream, messages/s"} == {
+        what for what, doubtful in busy.items() if doubtful
+    }
 
 
 def test_what_was_not_measured_is_not_reached() -> None:

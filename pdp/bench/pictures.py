@@ -1,0 +1,250 @@
+"""Pictures of a run, each as SVG and PNG: latencies, throughput, and where the time goes.
+
+Colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart; marks and hatches say
+the same once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pdp.bench.aims import cpu, rate
+from pdp.bench.figures import PERCENTILES, Spread, spread
+from pdp.bench.plan import BARE, CERBOS, CONTROL, FULL, RECORDED
+from pdp.bench.results import Finding, Result
+from pdp.errors import ConfigurationError
+
+_DOTS_PER_INCH = 130
+_SETTINGS = {
+    "svg.hashsalt": "pdp",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+class _Look(NamedTuple):
+    colour: str
+    mark: str
+    line: str
+
+
+_LOOKS: Mapping[str, _Look] = {
+    CONTROL: _Look("#7f7f7f", "o", ":"),
+    BARE: _Look("#009e73", "^", "-"),
+    RECORDED: _Look("#56b4e9", "s", "-"),
+    FULL: _Look("#0072b2", "D", "-"),
+    CERBOS: _Look("#d55e00", "v", "--"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """A part of a bar: what it is, and the server that has it and the one that does not."""
+
+    name: str
+    has: str
+    lacks: str
+    colour: str
+    hatch: str
+
+
+_PARTS = (
+    _Part(name="transport (empty handler)", has=CONTROL, lacks="", colour="#bbbbbb", hatch=""),
+    _Part(name="decision: caller, gate, cache, policies", has=BARE, lacks=CONTROL, colour="#009e73", hatch="///"),
+    _Part(name="record", has=RECORDED, lacks=BARE, colour="#e69f00", hatch="..."),
+    _Part(name="spans, log records, metrics", has=FULL, lacks=RECORDED, colour="#56b4e9", hatch="xxx"),
+)
+
+
+def draw(result: Result, folder: Path) -> Sequence[Path]:
+    """Write all pictures that the run has figures for into a folder, and return what was written.
+
+    Raise `ConfigurationError` when matplotlib is not installed.
+    """
+    try:
+        matplotlib = import_module("matplotlib")
+        figure = import_module("matplotlib.figure").Figure
+    except ImportError:
+        raise ConfigurationError("pictures are drawn with matplotlib; `pip install 'pdp[bench]'` brings it") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    with matplotlib.rc_context(_SETTINGS):
+        for name, make in _PICTURES.items():
+            drawn = figure(layout="constrained")
+            if make(result, drawn):
+                for ending in ("svg", "png"):
+                    path = folder / f"{name}.{ending}"
+                    # Without the date, equal figures are equal bytes.
+                    drawn.savefig(path, dpi=_DOTS_PER_INCH, metadata={"Date": None} if ending == "svg" else None)
+                    written.append(path)
+    return written
+
+
+def _latencies(result: Result, drawn: Any) -> bool:  # noqa: ANN401 - matplotlib is an extra
+    """Draw latency at percentiles on a log axis: calls on a schedule, and many at a time."""
+    shown = [one for one in result.findings if one.title.startswith("unary, hits") and _has_latencies(one)]
+    scheduled = [one for one in shown if one.title.endswith("calls/s")]
+    ladder = [one for one in shown if not one.title.endswith("calls/s")]
+    chosen = [*scheduled[:1], *ladder[-2:-1], *ladder[-1:]][:2]
+    if not chosen:
+        return False
+    drawn.set_size_inches(5.2 * len(chosen) + 0.6, 4.6)
+    drawn.suptitle("Latency of one call, every answer a remembered decision", fontsize=12)
+    axes = drawn.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
+    for axis, finding in zip(axes, chosen, strict=True):
+        for server in finding.rounds:
+            look = _LOOKS[server]
+            spreads = [_latency(finding, server, place) for place in range(len(PERCENTILES))]
+            places = range(len(PERCENTILES))
+            axis.fill_between(
+                places,
+                [one.least for one in spreads],
+                [one.most for one in spreads],
+                color=look.colour,
+                alpha=0.12,
+                lw=0,
+            )
+            axis.plot(
+                places,
+                [one.median for one in spreads],
+                color=look.colour,
+                marker=look.mark,
+                linestyle=look.line,
+                markersize=5,
+                label=server,
+            )
+        axis.set_title(_when(finding.title), fontsize=10)
+        axis.set_yscale("log")
+        axis.set_xticks(range(len(PERCENTILES)), [f"p{percent:g}" for percent in PERCENTILES])
+        axis.set_xlabel("percentile of calls")
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes[0].set_ylabel("milliseconds, log scale")
+    _legend(drawn, axes[0], "lines: median of rounds; bands: least to most")
+    return True
+
+
+def _throughput(result: Result, drawn: Any) -> bool:  # noqa: ANN401 - see above
+    """Draw decisions a second against calls at a time."""
+    ladder = {
+        int(one.title.split(", ")[2].removesuffix(" at a time")): one
+        for one in result.findings
+        if one.title.startswith("unary, hits") and one.title.endswith(" at a time")
+    }
+    if len(ladder) < 2:  # noqa: PLR2004 - a line has two ends
+        return False
+    drawn.set_size_inches(6.8, 4.6)
+    drawn.suptitle("Throughput on one server core, unary calls, remembered decisions", fontsize=12)
+    axis = drawn.subplots()
+    steps = sorted(ladder)
+    for server in ladder[steps[0]].rounds:
+        look = _LOOKS[server]
+        values = [ladder[step].value(server, rate) for step in steps]
+        below = [one.median - one.least for one in values]
+        above = [one.most - one.median for one in values]
+        axis.errorbar(
+            steps,
+            [one.median for one in values],
+            yerr=[below, above],
+            color=look.colour,
+            marker=look.mark,
+            linestyle=look.line,
+            markersize=5,
+            capsize=3,
+            elinewidth=1,
+            label=server,
+        )
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(steps, [str(step) for step in steps])
+    axis.minorticks_off()
+    axis.set_ylim(bottom=0)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axis.set_xlabel("calls at a time")
+    axis.set_ylabel("calls answered per second")
+    _legend(drawn, axis, "median of rounds; bars: least to most", columns=3)
+    return True
+
+
+def _parts(result: Result, drawn: Any) -> bool:  # noqa: ANN401 - see above
+    """Draw where the server's CPU goes for one decision, as stacked bars."""
+    bars = [one for one in result.findings if _is_bar(one)]
+    if not bars:
+        return False
+    rows = [(one, server) for one in bars for server in (FULL, CERBOS) if server in one.rounds]
+    drawn.set_size_inches(9.2, 1.7 + 0.42 * len(rows))
+    drawn.suptitle("Where the server's CPU goes, for one decision", fontsize=12)
+    axis = drawn.subplots()
+    for place, (finding, server) in enumerate(rows):
+        total = finding.value(server, cpu).median
+        left = 0.0
+        for name, width, colour, hatch in _stack(finding, server):
+            axis.barh(place, width, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.68, label=name)
+            left += width
+        axis.text(max(left, total), place, f"  {total:.0f} µs", va="center", fontsize=9)
+    axis.set_yticks(range(len(rows)), [one.title if server == FULL else f"the same, {CERBOS}" for one, server in rows])
+    axis.invert_yaxis()
+    axis.grid(visible=False, axis="y")
+    axis.margins(x=0.1)
+    axis.set_xlabel("µs of server CPU for one decision, median of rounds")
+    _legend(drawn, axis, "", columns=3)
+    return True
+
+
+_PICTURES: Mapping[str, Callable[[Result, Any], bool]] = {
+    "latency": _latencies,
+    "throughput": _throughput,
+    "parts": _parts,
+}
+
+
+def _is_bar(finding: Finding) -> bool:
+    """Say whether a measurement stands in the picture of parts: closed loops that were measured with everything."""
+    complete = all(part.has in finding.rounds for part in _PARTS)
+    return complete and finding.title.endswith((" 16 at a time", "misses, 16 at a time", " 1 at a time"))
+
+
+def _stack(finding: Finding, server: str) -> Iterator[tuple[str, float, str, str]]:
+    if server == CERBOS:
+        yield f"{CERBOS}, the whole", finding.value(CERBOS, cpu).median, _LOOKS[CERBOS].colour, "\\\\\\"
+        return
+    for part in _PARTS:
+        lacking = finding.rounds[part.lacks] if part.lacks else None
+        rounds = finding.rounds[part.has]
+        more = [one.cpu - (lacking[turn].cpu if lacking else 0.0) for turn, one in enumerate(rounds)]
+        # Below nothing is noise.
+        yield part.name, max(0.0, spread(more).median), part.colour, part.hatch
+
+
+def _latency(finding: Finding, server: str, place: int) -> Spread:
+    return finding.value(server, lambda figures: figures.latencies[place])
+
+
+def _has_latencies(finding: Finding) -> bool:
+    return all(figures.latencies for rounds in finding.rounds.values() for figures in rounds)
+
+
+def _when(title: str) -> str:
+    last = title.rsplit(", ", maxsplit=1)[-1]
+    return f"on a schedule of {last}, waiting counts" if last.endswith("calls/s") else f"{last}, as fast as answered"
+
+
+def _legend(drawn: Any, axis: Any, remark: str, columns: int = 0) -> None:  # noqa: ANN401 - see above
+    found = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    drawn.legend(
+        found.values(),
+        found.keys(),
+        loc="outside lower center",
+        ncols=columns or len(found),
+        fontsize=9,
+        title=remark,
+        title_fontsize=8,
+    )

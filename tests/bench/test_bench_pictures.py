@@ -1,0 +1,93 @@
+"""Pictures of a run: which are drawn, that they hold every server, and what is said without the library."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from pdp.bench import Finding, Measurement, Result, Shape
+from pdp.bench.figures import Figures
+from pdp.bench.pictures import draw
+from pdp.bench.plan import ALL_MISSES, BARE, CERBOS, CONTROL, FULL, RECORDED
+from pdp.errors import ConfigurationError
+
+SERVERS = (CONTROL, BARE, RECORDED, FULL, CERBOS)
+
+
+def result(*measurements: Measurement) -> Result:
+    """Return a run of three rounds, in which each server costs more than the one before."""
+    return Result(
+        at="2026-01-01T00:00:00Z",
+        yardstick="sha256:a",
+        machine={},
+        effort="3 rounds",
+        workload="generated",
+        remarks=[],
+        findings=[Finding(title=one.title, control=CONTROL, rounds=dict(rounds())) for one in measurements],
+    )
+
+
+def rounds() -> Iterable[tuple[str, list[Figures]]]:
+    """Yield three rounds for each server."""
+    for place, server in enumerate(SERVERS, start=1):
+        latencies = tuple(place * one for one in (0.3, 0.4, 0.6, 0.8, 2.0, 9.0))
+        yield server, [Figures(cpu=40.0 * place + turn, rate=5000.0 / place, latencies=latencies) for turn in range(3)]
+
+
+def ladder(*steps: int) -> list[Measurement]:
+    """Return unary measurements, one for each step."""
+    return [Measurement(shape=Shape.UNARY, concurrency=step) for step in steps]
+
+
+def test_a_whole_run_gives_every_picture_in_both_forms(tmp_path: Path) -> None:
+    """Latency, throughput and parts come as SVG, which pages show, and PNG, which everything shows."""
+    misses = Measurement(shape=Shape.UNARY, concurrency=16, misses=ALL_MISSES)
+    whole = result(*ladder(1, 4, 16, 64), misses, Measurement(shape=Shape.UNARY, rate=2000.0))
+
+    written = draw(whole, tmp_path / "pictures")
+
+    names = [f"{name}.{ending}" for name in ("latency", "throughput", "parts") for ending in ("svg", "png")]
+    assert names == [path.name for path in written]
+    assert {".svg": {b"<?xml"}, ".png": {b"\x89PNG\r"}} == {
+        ending: {path.read_bytes()[:5] for path in written if path.suffix == ending} for ending in (".svg", ".png")
+    }
+
+
+def test_every_server_stands_in_the_legend(tmp_path: Path) -> None:
+    """A line that nobody can name says nothing."""
+    draw(result(*ladder(1, 16)), tmp_path)
+
+    shown = {name: (tmp_path / f"{name}.svg").read_text(encoding="utf-8") for name in ("latency", "throughput")}
+    assert {name: [True] * len(SERVERS) for name in shown} == {
+        name: [f"<!-- {server} -->" in text for server in SERVERS] for name, text in shown.items()
+    }
+
+
+def test_one_step_is_no_line(tmp_path: Path) -> None:
+    """Without a ladder there is no picture of throughput, and the others are drawn."""
+    written = draw(result(*ladder(16)), tmp_path)
+
+    assert {"latency", "parts"} == {path.stem for path in written}
+
+
+def test_a_run_without_latencies_gives_no_picture(tmp_path: Path) -> None:
+    """Nothing is drawn of what was not measured."""
+    assert [] == draw(result(), tmp_path)
+
+
+def test_equal_figures_are_equal_pictures(tmp_path: Path) -> None:
+    """A page changes when the figures do, and not with every run of the same file."""
+    first, again = (draw(result(*ladder(1, 16)), tmp_path / name) for name in ("first", "again"))
+
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+
+
+def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for pictures and has no matplotlib reads what to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    with pytest.raises(ConfigurationError, match=r"pip install 'pdp\[bench\]'"):
+        draw(result(*ladder(1, 16)), tmp_path)
