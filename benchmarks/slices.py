@@ -16,7 +16,7 @@ from itertools import count, islice, repeat
 from pathlib import Path
 
 from pdp.app import open_embedded
-from pdp.model import Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, Role
 from pdp.registrar import SessionRequest
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
@@ -56,7 +56,7 @@ def _opened(folder: Path, tools: int) -> Ask:
     write_folder(folder, _files(tools))
     pdp = open_embedded(folder)
     gateway = Caller(id="gateway", kind="embedded", roles=frozenset({Role.PEP}))
-    approver = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}))
+    approver = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
     wanted = SessionRequest(user="alice", agent="worker", purpose="benchmark", tool_patterns=("s0/*",))
     view, handle = pdp.registrar.request(wanted, gateway)
     pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=approver)

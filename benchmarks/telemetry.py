@@ -29,7 +29,7 @@ from pdp.bench.bundle import SERVER, TOOL, generated_files, write_files
 from pdp.bench.questions import arguments
 from pdp.bench.receiver import receiving
 from pdp.cache import DecisionCache
-from pdp.model import Call, Caller, Decision, Role, TraceParent
+from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role, TraceParent
 from pdp.observer import Event, Observer, Observers, Place
 from pdp.record import DecisionLog, SigningKey
 from pdp.registrar import SessionRequest
@@ -38,7 +38,7 @@ from pdp.telemetry.attributes import decision_attributes
 
 _KEY = b"k" * 32
 _PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
-_APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}))
+_APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 _PARENT = TraceParent(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
 NOTHING, EVERYTHING, CONTROL = "nothing", "everything", "the SDK's own trace (control)"

@@ -46,6 +46,8 @@ _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,\s]+)):(?P<port>\d{1,5})")
 _SHOWN_CHARACTERS = 80
+# What settings were called before.
+_RENAMED: Mapping[str, str] = {"server.callers": "callers.file"}
 # What a public key can verify; `pdp.server.keys` knows how.
 _ALGORITHMS = (
     "ES256", "ES384", "ES512", "Ed25519", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"
@@ -70,7 +72,6 @@ class ServerSettings:
         1, "processes that share the port; 0: one for each core, and one alone with a store in memory or a Unix socket"
     )
     threads: int = _setting(4, "threads of each worker that answer calls", minimum=1)
-    callers: str = _setting("", "the file of who may call; empty means `callers.yaml` in `data_dir`")
     tls_certificate: str = _setting("", "PEM file of the server's certificate chain")
     tls_key: str = _setting("", "PEM file of the certificate's private key")
     tls_client_roots: str = _setting(
@@ -80,8 +81,9 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerSettings:
-    """Who may call, beside `callers.yaml` in `data_dir`."""
+    """Who may call."""
 
+    file: str = _setting("", "the file of who may call; empty means `callers.yaml` in `data_dir`")
     denied_file: str = _setting("", "YAML file of callers and tokens that are refused at once; read again every second")
 
 
@@ -217,7 +219,12 @@ class Settings:
     @property
     def callers_file(self) -> Path:
         """Return the file of who may call."""
-        return Path(self.server.callers) if self.server.callers else Path(self.data_dir) / CALLERS_FILE
+        return Path(self.callers.file) if self.callers.file else Path(self.data_dir) / CALLERS_FILE
+
+    @property
+    def only_this_machine(self) -> bool:
+        """Say whether nobody beyond this machine can call: whatever others can reach needs a certificate."""
+        return not self.server.tls_certificate
 
     @property
     def tokens_folder(self) -> Path:
@@ -349,14 +356,15 @@ class _Reader:
             if variable in names:
                 self._take(names[variable], _from_text(self._known[names[variable]].kind, text), f"`{variable}`")
             elif variable.startswith("PDP_") and not _is_other(variable):
-                self.problems.append(unknown("setting", variable, (*names, *OTHER_VARIABLES)))
+                renamed = {environment_name(old): environment_name(new) for old, new in _RENAMED.items()}
+                self.problems.append(_unknown_setting(variable, (*names, *OTHER_VARIABLES), renamed))
 
     def read_flags(self, flags: Mapping[str, str]) -> None:
         for name, text in flags.items():
             if name in self._known:
                 self._take(name, _from_text(self._known[name].kind, text), f"`{flag_name(name)}`")
             else:
-                self.problems.append(unknown("setting", name, self._known))
+                self.problems.append(_unknown_setting(name, self._known))
 
     def settings(self) -> Settings:
         return _build(Settings(), "", self._values)
@@ -376,7 +384,7 @@ class _Reader:
             elif name in self._known:
                 self._take(name, value, str(section.problem(f"`{name}`", key)))
             else:
-                self.problems.append(str(section.problem(unknown("setting", name, (*self._known, *sections)), key)))
+                self.problems.append(str(section.problem(_unknown_setting(name, (*self._known, *sections)), key)))
 
     def _take(self, name: str, value: Any, spelling: str) -> None:  # noqa: ANN401 - whatever was written
         setting = self._known[name]
@@ -395,6 +403,10 @@ def _build(values: T, prefix: str, chosen: Mapping[str, Any]) -> T:
         elif prefix + field.name in chosen:
             changes[field.name] = chosen[prefix + field.name]
     return dataclasses.replace(values, **changes)  # type: ignore[type-var] # the same
+
+
+def _unknown_setting(name: str, known: Iterable[str], renamed: Mapping[str, str] = _RENAMED) -> str:
+    return f"`{name}` is called `{renamed[name]}` now" if name in renamed else unknown("setting", name, known)
 
 
 def _is_other(variable: str) -> bool:

@@ -36,7 +36,7 @@ class Identity:
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._callers = KnownCallers(settings.callers_file)
+        self._callers = KnownCallers(settings.callers_file, development=settings.only_this_machine)
         self._denied = DenyList(Path(settings.callers.denied_file) if settings.callers.denied_file else None)
         self._closing: list[Callable[[], None]] = []
         self._refreshers = [Refresher("deny-list", self._denied.refresh, every=_FILE_SECONDS)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 
 from pdp.clock import Deadline
 
@@ -68,14 +69,25 @@ class Role(Enum):
     ADMIN = "admin"
 
 
+# Who asks for calls, and who runs the server, does not decide about sessions: no policy lifts this.
+NEVER_APPROVERS = (Role.PEP, Role.ADMIN)
+# Later than any call.
+AT_EACH_CALL = inf
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who speaks to our API: an id, what kind of identity it is (`token`, …), its roles and its tenant."""
+    """Who speaks to our API: an id, what kind of identity it is (`token`, …), its roles and its tenant.
+
+    `authenticated_at` (unix seconds) is when a person last proved to be that person: 0.0 when nobody says so, and
+    `AT_EACH_CALL` for one who is taken to be there.
+    """
 
     id: str
     kind: str
     roles: frozenset[Role]
     tenant: str = "default"
+    authenticated_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from pdp.gate import deny
 from pdp.ids import handle_digest, new_handle, new_session_id
 from pdp.jsontext import parse_object
 from pdp.limits import Limits
-from pdp.model import Basis, Caller, Role, Ruling, Scope, Session, SessionState
+from pdp.model import NEVER_APPROVERS, Basis, Caller, Role, Ruling, Scope, Session, SessionState
 from pdp.observer import Event, Observer
 from pdp.paging import LARGEST_PAGE, page_size_of, page_start_of, page_token_of
 from pdp.policy.bundle import Bundle
@@ -44,6 +44,10 @@ from pdp.sessions.store import ActiveBundle, SessionFilter, SessionStore
 
 # Each narrowing may add labels, and every decision looks at all of them.
 _MOST_LABELS = 256
+
+# Who approves what cannot be undone has just proved to be that person: no policy and no setting lifts this.
+_HIGH_RISK = "destructive"
+_PRESENT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +141,7 @@ class Registrar:
         Raise `WrongStateError` when the session does not wait for approval or what would be approved is not what
         was shown, and `PermissionDeniedError` when a rule or the policies refuse.
         """
-        _require_person(caller)
+        _require_approver(caller)
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         session, parents = chain[0], chain[1:]
@@ -148,6 +152,7 @@ class Registrar:
         scope = expansion(session, parents, bundle)
         if request_digest != request_digest_of(session, scope, bundle):
             raise WrongStateError("what was shown is not what would be approved now; look at the session again")
+        _require_presence(caller, scope, bundle, now)
         self._require_policy(bundle, APPROVE_SESSION, session, scope, caller, speaker=caller.id, grants=grants)
         bound = earliest_end(parents, now) if parents else None
         approved = lifecycle.approve(session, now, scope=scope, grants=grants, by=caller.id, no_later_than=bound)
@@ -158,7 +163,7 @@ class Registrar:
 
     def deny(self, session_id: str, *, reason: str, caller: Caller) -> SessionView:
         """Refuse a requested session. Raise `WrongStateError` when it does not wait for approval."""
-        _require_person(caller)
+        _require_approver(caller)
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
@@ -482,10 +487,21 @@ def _expiry(session: Session, now: Instant) -> Event:
     )
 
 
-def _require_person(caller: Caller) -> None:
-    # No policy lifts this: what asks for calls never approves sessions.
-    if Role.PEP in caller.roles or Role.APPROVER not in caller.roles:
-        raise PermissionDeniedError("only an approver that is no gateway may decide about a session")
+def _require_approver(caller: Caller) -> None:
+    if Role.APPROVER not in caller.roles or not caller.roles.isdisjoint(NEVER_APPROVERS):
+        raise PermissionDeniedError("only an approver that is no gateway and no admin may decide about a session")
+
+
+def _require_presence(caller: Caller, scope: Scope, bundle: Bundle, now: Instant) -> None:
+    """Refuse to give what cannot be undone on the word of somebody who may have left long ago."""
+    age = now.wall_at - caller.authenticated_at
+    risky = [tool.tool for tool in scoped_tools(scope, bundle) if tool.risk == _HIGH_RISK]
+    if risky and age > _PRESENT_SECONDS:
+        since = f"that was {age:.0f} s ago" if caller.authenticated_at else "the credential does not say when that was"
+        raise PermissionDeniedError(
+            f"`{risky[0]}` is {_HIGH_RISK}: its approver must have authenticated in the last {_PRESENT_SECONDS:.0f} s,"
+            f" and {since}"
+        )
 
 
 def _require_active(chain: Iterable[Session], now: Instant) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pdp.app import Embedded
 from pdp.bench.questions import Asker
 from pdp.errors import ConfigurationError, PDPError
-from pdp.model import Caller, Role
+from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.registrar import SessionRequest
 
 PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
-_APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}))
+_APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 
 
 def open_sessions(pdp: Embedded, askers: Sequence[Asker], tool_patterns: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from pdp.clock import SystemClock
 from pdp.observer import Observers
 from pdp.policy.child import PolicyChild
 from pdp.server.authentication import TokenAuthenticator
-from pdp.server.callers import CALLERS_FILE, init_callers
+from pdp.server.callers import KnownCallers, init_callers
 from pdp.server.listener import Listener
 from pdp.server.service import PDPServer
 from pdp.sessions.sqlite import SQLiteSessionStore
@@ -28,7 +28,7 @@ def main() -> None:
     """Serve until standard input ends."""
     policies, data = map(Path, sys.argv[1:])
     data.mkdir(mode=0o700)
-    init_callers(data)
+    callers_file = init_callers(data, development=True)
     silence, clock = Observers(), SystemClock()
     with ExitStack() as opened:
         embedded = open_embedded(
@@ -46,7 +46,7 @@ def main() -> None:
             keeper=embedded.keeper,
             evaluator=opened.enter_context(closing(PolicyChild(timeout=_EVALUATE_SECONDS))),
             explainer=embedded.explainer,
-            authenticator=TokenAuthenticator(data / CALLERS_FILE),
+            authenticator=TokenAuthenticator(KnownCallers(callers_file, development=True)),
             observer=silence,
             clock=clock,
             healthy=embedded.keeper.serves,

@@ -14,20 +14,21 @@ from pdp.server.callers import init_callers
 
 
 @click.command(epilog="Example:  pdp init --data-dir /var/lib/pdp")
+@click.option("--development", is_flag=True, help="Callers to try things out with: a server with TLS refuses them.")
 @with_settings("data_dir")
-def init(*, settings: Settings) -> None:
+def init(*, settings: Settings, development: bool) -> None:
     """Write a token for each role, and the keys of the decision log.
 
     What is there already stays as it is.
     """
-    written = prepare(settings)
+    written = prepare(settings, development=development)
     for path in written:
         click.echo(f"wrote {path}")
     if not written:
         click.echo(f"nothing to do: `{settings.data_dir}` is complete")
 
 
-def prepare(settings: Settings) -> tuple[Path, ...]:
+def prepare(settings: Settings, *, development: bool = False) -> tuple[Path, ...]:
     """Make sure that the data folder holds callers and the keys, and return what was written. Overwrites nothing."""
     folder = Path(settings.data_dir)
     if folder.exists() and not folder.is_dir():
@@ -35,6 +36,6 @@ def prepare(settings: Settings) -> tuple[Path, ...]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     written: list[Path] = []
     # Callers that somebody else writes down are not made up here.
-    if not settings.server.callers and not settings.callers_file.exists():
-        written += [init_callers(folder), settings.tokens_folder]
+    if not settings.callers.file and not settings.callers_file.exists():
+        written += [init_callers(folder, development=development), settings.tokens_folder]
     return (*written, *write_keys(folder))

@@ -31,7 +31,8 @@ def serve(*, settings: Settings) -> None:
     and keys, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running calls finish; a second one ends
     everything at once. SIGHUP reads the callers again.
     """
-    if prepare(settings):
+    # Whoever starts it on their own machine tries it out; whoever sets up TLS does not.
+    if prepare(settings, development=settings.only_this_machine):
         click.echo(f"first start: the tokens of all callers are in `{settings.tokens_folder}`", err=True)
     log_to_stderr()
     received, _ = receive_signals()

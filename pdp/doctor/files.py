@@ -67,13 +67,13 @@ def callers(deployment: Deployment) -> Iterator[Finding]:
     """Check that the file of callers can be used, and that each token in the folder of tokens is somebody's."""
     check, settings = "callers", deployment.settings
     file = settings.callers_file
-    if not settings.server.callers and not Path(settings.data_dir).is_dir():
+    if not settings.callers.file and not Path(settings.data_dir).is_dir():
         return
-    if not settings.server.callers and not file.exists():
+    if not settings.callers.file and not file.exists():
         yield warning(check, f"`{file}` does not exist", "`pdp init` or the next `pdp serve` makes callers anew")
         return
     try:
-        known = KnownCallers(file).current
+        known = KnownCallers(file, development=settings.only_this_machine).current
     except ConfigurationError as error:
         yield problem(check, str(error), "mend the file: without it the server does not start")
         return

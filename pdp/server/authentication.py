@@ -89,7 +89,8 @@ class WebTokenAuthenticator:
         caller = self._known.current.by_jwt_subject.get(verified.subject)
         if caller is None:
             raise _token_refused("no caller has its subject")
-        if verified.acted_for:
+        caller = replace(caller, authenticated_at=verified.authenticated_at)
+        if not verified.by_person:
             # Whoever approves is a person who is there.
             caller = replace(caller, roles=caller.roles - {Role.APPROVER})
         return self._denied.require(caller, digest=digest, jwt_id=verified.token_id)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pdp.errors import BundleError, ConfigurationError, Problem
-from pdp.model import Caller, Role
+from pdp.model import AT_EACH_CALL, NEVER_APPROVERS, Caller, Role
 from pdp.policy.yamltext import Section, load_section, unknown
 
 CALLERS_FILE = "callers.yaml"
@@ -38,6 +38,9 @@ _CREDENTIALS: Mapping[str, _Credential] = {
     "jwt_subject": _Credential("jwt", SUBJECT, "the `sub` of a token: up to 255 printable characters", "subject"),
 }
 _Found = dict[str, Caller]
+_FOR_DEVELOPMENT = (
+    "is for development, and others can reach this server: give it a credential of its own and remove `development`"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +56,21 @@ class KnownCallers:
     """The callers of a file, as `current`, until `reload`. Raise `ConfigurationError` naming every problem of the file.
 
     The file maps caller ids to one credential (`token_sha256` in hex, `spiffe_id` or `jwt_subject`), `roles` and,
-    optionally, `tenant`.
+    optionally, `tenant` and `development`. Callers for development are known to a server only that others cannot
+    reach, which says so by `development`; any other refuses the file.
     """
 
-    def __init__(self, callers_file: Path) -> None:
+    def __init__(self, callers_file: Path, *, development: bool = False) -> None:
         self._file = callers_file
-        self.current = _read_callers(callers_file)
+        self._development = development
+        self.current = _read_callers(callers_file, development=development)
 
     def reload(self) -> None:
         """Read the file again. Raise `ConfigurationError` and go on with the callers as they were when it is wrong."""
-        self.current = _read_callers(self._file)
+        self.current = _read_callers(self._file, development=self._development)
 
 
-def init_callers(folder: Path) -> Path:
+def init_callers(folder: Path, *, development: bool = False) -> Path:
     """Create a caller with a random token for each role, and return the file that `TokenAuthenticator` reads.
 
     Tokens go to `tokens/<caller>.token` (mode 0600 in a folder of mode 0700), digests to `callers.yaml`.
@@ -78,11 +83,14 @@ def init_callers(folder: Path) -> Path:
         tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
         tokens.chmod(0o700)
         lines = ["# Who may call, by the SHA-256 of a bearer token. The tokens stand in `tokens/`."]
+        if development:
+            lines.append("# For development on this machine alone: a server that others can reach refuses these.")
         for role in Role:
             token = "pdpt_" + secrets.token_urlsafe(32)
             _write_secret(tokens / f"{role.value}.token", token + "\n")
             digest = hashlib.sha256(token.encode("ascii")).hexdigest()
             lines += [f"{role.value}:", f"  token_sha256: {digest!r}", f"  roles: [{role.value}]", "  tenant: default"]
+            lines += ["  development: true"] if development else []
         # Last, so that what was interrupted is begun again.
         _write_secret(callers_file, "\n".join(lines) + "\n")
     except OSError as error:
@@ -99,7 +107,7 @@ def _write_secret(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _read_callers(path: Path) -> Callers:
+def _read_callers(path: Path, *, development: bool) -> Callers:
     section = read_private(path, "anyone could become a caller")
     kinds = {name: _Found() for name in _CREDENTIALS}
     problems: list[Problem] = []
@@ -114,6 +122,8 @@ def _read_callers(path: Path) -> Callers:
         if other is not caller:
             what = _CREDENTIALS[name].what
             problems.append(section.problem(f"`{caller_id}` has the {what} of `{other.id}`", caller_id))
+        if caller.authenticated_at and not development:
+            problems.append(entry.problem(f"`{caller_id}` {_FOR_DEVELOPMENT}", "development"))
     if not section:
         problems.append(Problem(str(path), 0, "no callers"))
     if problems:
@@ -139,7 +149,10 @@ def read_private(path: Path, danger: str) -> Section:
 
 def _caller(caller_id: str, entry: Section, *, kind: str) -> Caller:
     roles = frozenset(Role(role) for role in entry["roles"])
-    return Caller(id=caller_id, kind=kind, roles=roles, tenant=entry.get("tenant", "default"))
+    # Whoever tries things out on their own machine is there.
+    authenticated_at = AT_EACH_CALL if entry.get("development", False) else 0.0
+    tenant = entry.get("tenant", "default")
+    return Caller(id=caller_id, kind=kind, roles=roles, tenant=tenant, authenticated_at=authenticated_at)
 
 
 def _caller_problems(section: Section, caller_id: str, entry: object) -> list[Problem]:
@@ -147,18 +160,27 @@ def _caller_problems(section: Section, caller_id: str, entry: object) -> list[Pr
         return [section.problem(f"`{caller_id}` is no caller id: {CALLER_ID.pattern}", caller_id)]
     if not isinstance(entry, Section):
         return [section.problem(f"`{caller_id}` must be a mapping", caller_id)]
-    problems = entry.unknown_keys((*_CREDENTIALS, "roles", "tenant"))
+    problems = entry.unknown_keys((*_CREDENTIALS, "roles", "tenant", "development"))
     problems += _credential_problems(entry)
     if not _matches(CALLER_ID, entry.get("tenant", "default")):
         problems.append(entry.problem(f"`tenant` must match {CALLER_ID.pattern}", "tenant"))
+    if not isinstance(entry.get("development", False), bool):
+        problems.append(entry.problem("`development` must be `true` or `false`", "development"))
+    return problems + _role_problems(entry)
+
+
+def _role_problems(entry: Section) -> list[Problem]:
     known = [role.value for role in Role]
     roles = entry.get("roles")
     if not isinstance(roles, list) or not roles:
-        return [*problems, entry.problem("`roles` must be a list of roles", "roles")]
+        return [entry.problem("`roles` must be a list of roles", "roles")]
     wrong = [role for role in roles if role not in known]
-    problems += [entry.problem(unknown("role", str(role), known), "roles") for role in wrong]
-    if "spiffe_id" in entry and Role.APPROVER.value in roles:
-        problems.append(entry.problem("a SPIFFE id names a program, and an `approver` is a person", "roles"))
+    problems = [entry.problem(unknown("role", str(role), known), "roles") for role in wrong]
+    if Role.APPROVER.value in roles:
+        if "spiffe_id" in entry:
+            problems.append(entry.problem("a SPIFFE id names a program, and an `approver` is a person", "roles"))
+        beside = [role.value for role in NEVER_APPROVERS if role.value in roles]
+        problems += [entry.problem(f"an `approver` cannot be `{role}` as well", "roles") for role in beside]
     return problems
 
 

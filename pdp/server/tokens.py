@@ -61,14 +61,16 @@ class TokenRules:
 class VerifiedToken:
     """What a token says that was verified. Times are unix seconds.
 
-    `acted_for`: somebody else acts for the subject, so the subject, if it is a person, is not there.
+    `by_person`: neither does somebody else act for the subject (`act`), nor is the subject the client itself.
+    `authenticated_at` is 0.0 when the token does not say when the person was last asked to prove it (`auth_time`).
     """
 
     subject: str
     token_id: str
     begins_at: float
     ends_at: float
-    acted_for: bool
+    by_person: bool
+    authenticated_at: float
 
     def require_time(self, now_at: float) -> None:
         """Raise `TokenRefusedError` before the token's time and from its end on."""
@@ -166,15 +168,20 @@ def _read(claims: dict[str, Any], rules: TokenRules) -> VerifiedToken:
         raise TokenRefusedError("it ends before it begins")
     if ends_at - issued_at > rules.longest_seconds:
         raise TokenRefusedError(f"it lives longer than {rules.longest_seconds:g} seconds (`jwt.longest_seconds`)")
+    authenticated_at = _time(claims, "auth_time") if "auth_time" in claims else 0.0
+    if authenticated_at > issued_at + rules.leeway_seconds:
+        raise TokenRefusedError("its `auth_time` is later than its `iat`")
+    subject = _text(claims, "sub")
     actor = claims.get("act")
     if "act" in claims and not isinstance(actor, dict):
         raise TokenRefusedError("its `act` is no object")
     return VerifiedToken(
-        subject=_text(claims, "sub"),
+        subject=subject,
         token_id=_text(claims, "jti") if "jti" in claims else "",
         begins_at=begins_at - rules.leeway_seconds,
         ends_at=ends_at,
-        acted_for="act" in claims,
+        by_person="act" not in claims and subject not in (claims.get("client_id"), claims.get("azp")),
+        authenticated_at=authenticated_at,
     )
 
 

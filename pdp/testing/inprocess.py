@@ -14,9 +14,10 @@ from pdp.audit.auditor import Auditor
 from pdp.cache import DecisionCache
 from pdp.client import Client
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.model import Caller, Role
+from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.policy.child import PolicyChild
 from pdp.server.authentication import TokenAuthenticator
+from pdp.server.callers import KnownCallers
 from pdp.server.listener import Listener
 from pdp.server.policies import Evaluator
 from pdp.server.service import PDPServer
@@ -25,8 +26,10 @@ from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 
-# One caller for each role, with the role's name: what `pdp init` makes.
-ONE_OF_EACH_ROLE = tuple(Caller(id=role.value, kind="token", roles=frozenset({role})) for role in Role)
+# One caller for each role, with the role's name: what a first `pdp serve` makes.
+ONE_OF_EACH_ROLE = tuple(
+    Caller(id=role.value, kind="token", roles=frozenset({role}), authenticated_at=AT_EACH_CALL) for role in Role
+)
 
 _EVALUATE_SECONDS = 60.0
 # A machine that is busy with other tests must not turn an answer into a deny of the client's own.
@@ -127,7 +130,7 @@ def running_server(
             evaluator=evaluator,
             explainer=embedded.explainer,
             auditor=auditor,
-            authenticator=TokenAuthenticator(folder / "callers.yaml"),
+            authenticator=TokenAuthenticator(KnownCallers(folder / "callers.yaml", development=True)),
             observer=evidence,
             clock=time,
             healthy=embedded.keeper.serves,
@@ -165,6 +168,7 @@ def _write_callers(file: Path, callers: Sequence[Caller]) -> dict[str, str]:
         digest = hashlib.sha256(tokens[caller.id].encode("ascii")).hexdigest()
         roles = ", ".join(sorted(role.value for role in caller.roles))
         lines += [f"{caller.id}:", f"  token_sha256: '{digest}'", f"  roles: [{roles}]", f"  tenant: {caller.tenant}"]
+        lines += ["  development: true"] if caller.authenticated_at == AT_EACH_CALL else []
     file.write_text("\n".join(lines) + "\n", encoding="ascii")
     file.chmod(0o600)
     return tokens

@@ -13,7 +13,7 @@ from pdp.errors import PDPError, PermissionDeniedError
 from pdp.gate import Snapshot
 from pdp.ids import handle_digest
 from pdp.limits import Limits
-from pdp.model import Basis, Call, Caller, Decision, Role, SessionState
+from pdp.model import AT_EACH_CALL, Basis, Call, Caller, Decision, Role, SessionState
 from pdp.observer import Observers
 from pdp.policy.bundle import Bundle
 from pdp.policy.yamltext import unknown
@@ -263,7 +263,7 @@ def _gateway(name: str) -> Caller:
 
 
 def _approver(name: str) -> Caller:
-    return Caller(id=name, kind="test", roles=frozenset({Role.APPROVER}))
+    return Caller(id=name, kind="test", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 
 
 def _why_not(step: Step, line: Sequence[NamedSession]) -> str:

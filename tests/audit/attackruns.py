@@ -10,7 +10,7 @@ from typing import Any
 
 from pdp.app import Embedded, open_embedded
 from pdp.jsontext import canonical
-from pdp.model import Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, Role
 from pdp.observer import Observer
 from pdp.registrar import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here
@@ -22,7 +22,7 @@ SUITES = ("banking", "workspace")
 SECONDS_BETWEEN_RUNS = 10.0
 
 GATEWAY = Caller(id="gateway", kind="embedded", roles=frozenset({Role.PEP}))
-APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}))
+APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 # Who is paid is the resource of a payment; everything else happens to the server.
 OVERLAYS = {"banking": 'tools:\n  send_money:\n    resource: {type: Thing, id: "{recipient}"}\n'}
 

@@ -78,6 +78,15 @@ def test_data_folder_must_be_a_folder(run: Run) -> None:
     assert (2, "error: `data_dir` must be a folder, and `d` is none\n") == (done.exit_code, done.stderr)
 
 
+def test_init_marks_callers_for_development_on_demand(run: Run) -> None:
+    """What `pdp init` makes is to be kept, and with `--development` it is for trying things out."""
+    run("init", "--data-dir", "kept")
+    run("init", "--data-dir", "tried", "--development")
+
+    marked = [Path(folder, "callers.yaml").read_text().count("development: true") for folder in ("kept", "tried")]
+    assert [0, len(ROLES)] == marked
+
+
 def test_init_shows_no_secret(run: Run) -> None:
     """What `pdp init` prints holds no token."""
     done = run("init")
@@ -277,7 +286,7 @@ def test_callers_that_stand_elsewhere_are_not_made_up(run: Run) -> None:
     """With a file of callers that somebody else writes, `pdp init` makes no tokens, only the keys."""
     Path("elsewhere").mkdir()
 
-    done = run("init", env={"PDP_SERVER__CALLERS": "elsewhere/callers.yaml"})
+    done = run("init", env={"PDP_CALLERS__FILE": "elsewhere/callers.yaml"})
 
     assert 0 == done.exit_code
     assert [] == [path.name for path in (*Path(".pdp").glob("tokens"), *Path(".pdp").glob("callers*"))]
@@ -288,7 +297,7 @@ def test_a_server_knows_callers_that_stand_elsewhere(run: Run, policies: Path) -
     """The server reads the file of callers that the setting names."""
     run("init", "--data-dir", "desk")
 
-    server = start_server(policies.parent, "--server-callers", "desk/callers.yaml")
+    server = start_server(policies.parent, "--callers-file", "desk/callers.yaml")
     token = ("--token-file", "desk/tokens/author.token")
     done = run("bundle", "list", *token, env={"PDP_ADDRESS": server.address})
     stop_server(server)

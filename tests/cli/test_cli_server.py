@@ -352,6 +352,7 @@ def test_server_stops_on_signal(own_server: Server, number: signal.Signals) -> N
 
     assert (0, "") == (own_server.process.returncode, out)
     assert "first start: the tokens of all callers are in `.pdp/tokens`" in err
+    assert "development: true" in (own_server.folder / ".pdp" / "callers.yaml").read_text()
     assert "Traceback" not in err
 
 

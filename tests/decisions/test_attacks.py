@@ -23,7 +23,19 @@ from pdp.errors import (
 )
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import Basis, Call, Caller, Decision, Outcome, Role, Ruling, Session, SessionState, Visibility
+from pdp.model import (
+    AT_EACH_CALL,
+    Basis,
+    Call,
+    Caller,
+    Decision,
+    Outcome,
+    Role,
+    Ruling,
+    Session,
+    SessionState,
+    Visibility,
+)
 from pdp.observer import Observers
 from pdp.policy.sources import FolderSource
 from pdp.registrar import SessionRequest
@@ -34,7 +46,7 @@ from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until
 
 PEP = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
-APPROVER = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}))
+APPROVER = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 WANTED = SessionRequest(user="alice", agent="worker", purpose="Work", tool_patterns=("files/*",))
 
 RICH_SCHEMA = SCHEMA.replace("level?: Long }", "level?: Long, home?: Thing, boss?: User }").replace(

@@ -12,7 +12,7 @@ from pdp.app import Embedded, open_embedded
 from pdp.errors import InvalidRequestError, NotFoundError
 from pdp.explainer import SupposedSession
 from pdp.explanation import Explanation
-from pdp.model import Basis, Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Basis, Call, Caller, Role
 from pdp.policy.conditions import Value
 from pdp.registrar import Selector, SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
@@ -22,7 +22,7 @@ from pdp.testing.inprocess import write_folder
 
 AUTHOR = Caller(id="author", kind="token", roles=frozenset({Role.AUTHOR}))
 PEP = Caller(id="gateway", kind="token", roles=frozenset({Role.PEP}))
-APPROVER = Caller(id="boss", kind="token", roles=frozenset({Role.APPROVER}))
+APPROVER = Caller(id="boss", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 
 POLICIES = """
 @id("files/staff-read")

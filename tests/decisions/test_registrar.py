@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from pdp.app import Embedded, open_embedded
 from pdp.errors import InvalidRequestError, NotFoundError, PDPError, PermissionDeniedError, WrongStateError
-from pdp.model import Call, Caller, Role, SessionState
+from pdp.model import AT_EACH_CALL, Call, Caller, Role, SessionState
 from pdp.registrar import Selector, SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
@@ -18,9 +19,8 @@ from pdp.testing.evidence import Evidence
 
 PEP = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
 OTHER_PEP = replace(PEP, id="other-pep")
-APPROVER = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}))
+APPROVER = Caller(id="approver", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 FOREIGN = replace(APPROVER, id="foreign", tenant="elsewhere")
-BOTH = Caller(id="both", kind="token", roles=frozenset({Role.PEP, Role.APPROVER}))
 
 WANTED = SessionRequest(user="alice", agent="worker", purpose="Work", tool_patterns=("files/*",))
 DIRECTORY = """
@@ -65,6 +65,7 @@ def pdp(tmp_path: Path, clock: FakeClock, evidence: Evidence) -> Embedded:
             "files": [
                 tool("read", annotations={"readOnlyHint": True}),
                 tool("write", annotations={"destructiveHint": False}),
+                tool("wipe"),
             ]
         },
         directory=DIRECTORY,
@@ -104,15 +105,46 @@ def test_approval_is_bound_to_what_was_shown(pdp: Embedded) -> None:
     assert "session_not_approved" == basis(pdp, handle)
 
 
-@pytest.mark.parametrize("caller", [PEP, BOTH])
-def test_gateway_never_approves(pdp: Embedded, caller: Caller) -> None:
-    """Whoever asks for calls approves no session, whatever other roles it has."""
+@pytest.mark.parametrize("roles", [{Role.PEP}, {Role.PEP, Role.APPROVER}, {Role.ADMIN}, {Role.ADMIN, Role.APPROVER}])
+def test_gateways_and_admins_decide_about_no_session(pdp: Embedded, roles: set[Role]) -> None:
+    """Whoever asks for calls, or runs the server, approves and refuses no session, whatever other roles it has."""
     view, handle = pdp.registrar.request(WANTED, PEP)
+    caller = replace(APPROVER, roles=frozenset(roles))
 
     with pytest.raises(PermissionDeniedError):
         pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=caller)
+    with pytest.raises(PermissionDeniedError):
+        pdp.registrar.deny(view.session.id, reason="", caller=caller)
 
     assert "session_not_approved" == basis(pdp, handle)
+
+
+# (seconds since the approver authenticated, None for one of whom nobody knows; tools; what a call rests on then)
+PRESENCE = [
+    (0.0, "files/*", "permit"),
+    (-30.0, "files/*", "permit"),
+    (300.0, "files/*", "permit"),
+    (301.0, "files/*", "session_not_approved"),
+    (None, "files/*", "session_not_approved"),
+    (301.0, "files/write", "permit"),
+    (None, "files/write", "permit"),
+]
+
+
+@pytest.mark.parametrize(("seconds", "tools", "expected"), PRESENCE)
+def test_who_approves_what_cannot_be_undone_is_there(
+    pdp: Embedded, clock: FakeClock, seconds: float | None, tools: str, expected: str
+) -> None:  # fmt: skip
+    """With a destructive tool in scope the approver has authenticated in the last five minutes; no policy lifts it."""
+    view, handle = pdp.registrar.request(replace(WANTED, tool_patterns=(tools,)), PEP)
+    at = 0.0 if seconds is None else clock.now().wall_at - seconds
+    caller = replace(APPROVER, authenticated_at=at)
+
+    refused = nullcontext() if expected == "permit" else pytest.raises(PermissionDeniedError, match="`wipe` is destr")
+    with refused:
+        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=caller)
+
+    assert expected == basis(pdp, handle, "write")
 
 
 def test_policies_decide_about_grants(pdp: Embedded) -> None:

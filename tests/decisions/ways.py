@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pdp.jsontext import definition_digest
-from pdp.model import Caller, Role, Visibility
+from pdp.model import AT_EACH_CALL, Caller, Role, Visibility
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 from tests.decisions.notation import Step, definition_of
 
 
 def _caller(name: str, role: Role, tenant: str = "default") -> Caller:
-    return Caller(id=name, kind="token", roles=frozenset({role}), tenant=tenant)
+    return Caller(id=name, kind="token", roles=frozenset({role}), tenant=tenant, authenticated_at=AT_EACH_CALL)
 
 
 # Everybody who appears in a case. Sessions belong to the gateway unless the case says otherwise.

@@ -10,13 +10,13 @@ from typing import Any
 
 from pdp.app import Embedded, open_embedded
 from pdp.cache import DecisionCache
-from pdp.model import Call, Caller, Decision, Role, Session
+from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role, Session
 from pdp.registrar import SessionRequest
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 
 GATEWAY = Caller(id="gateway", kind="token", roles=frozenset({Role.PEP}))
-APPROVER = Caller(id="ann", kind="token", roles=frozenset({Role.APPROVER}))
+APPROVER = Caller(id="ann", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ CALL = {
     "facts_json": READ,
     "definition_digest": LIVE,
 }
-CALLER = {"id": READ, "tenant": LIVE, "kind": UNSEEN, "roles": UNSEEN}
+CALLER = {"authenticated_at": UNSEEN, "id": READ, "tenant": LIVE, "kind": UNSEEN, "roles": UNSEEN}
 # A session's facts: EPOCH, because policies or the ends of entries depend on them; LIVE also where the gate looks.
 SESSION = {
     "id": DIRECTLY,

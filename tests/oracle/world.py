@@ -18,7 +18,7 @@ from pdp.app import Embedded, open_embedded
 from pdp.cache import BoundedCache, DecisionCache
 from pdp.errors import InvalidRequestError, PDPError
 from pdp.limits import Limits
-from pdp.model import CacheResult, Call, Caller, Decision, Role
+from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, Decision, Role
 from pdp.policy.bundle import Bundle as LoadedBundle
 from pdp.policy.bundle import Compile, load_bundle
 from pdp.registrar import Selector, SessionRequest, SessionView
@@ -35,9 +35,11 @@ CALLERS = {
     "gateway-1": Caller(id="gateway-1", kind="token", roles=frozenset({Role.PEP})),
     "gateway-2": Caller(id="gateway-2", kind="token", roles=frozenset({Role.PEP})),
     "gateway-x": Caller(id="gateway-x", kind="token", roles=frozenset({Role.PEP}), tenant="other"),
-    "ann": Caller(id="ann", kind="token", roles=frozenset({Role.APPROVER})),
-    "oz": Caller(id="oz", kind="token", roles=frozenset({Role.APPROVER}), tenant="other"),
-    "stranger": Caller(id="stranger", kind="token", roles=frozenset({Role.APPROVER})),
+    "ann": Caller(id="ann", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL),
+    "oz": Caller(
+        id="oz", kind="token", roles=frozenset({Role.APPROVER}), tenant="other", authenticated_at=AT_EACH_CALL
+    ),
+    "stranger": Caller(id="stranger", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL),
 }
 UNKNOWN_HANDLE = "pdps_" + "A" * 43
 

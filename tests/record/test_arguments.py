@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from pdp.app import Embedded, open_embedded
-from pdp.model import Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, Role
 from pdp.registrar import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.evidence import Evidence
 from pdp.testing.inprocess import write_folder
 
 GATEWAY = Caller(id="gateway", kind="token", roles=frozenset({Role.PEP}))
-LEAD = Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}))
+LEAD = Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 ARGUMENTS = {"item": "lamp", "count": 3, "price": 1.5, "tags": ["a", "b"], "note": "for the cellar"}
 FILES = bundle_files(
     policies={"shop": '@id("shop/buy") permit (principal, action, resource) when { true };'},

@@ -221,7 +221,7 @@ def _settings(folder: Path) -> Settings:
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
         sessions=SessionSettings(trusted_attributes=("team",)),
     )
-    prepare(settings)
+    prepare(settings, development=True)
     return settings
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pdp.app import Embedded, open_embedded
 from pdp.jsontext import definition_digest
-from pdp.model import Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, Role
 from pdp.registrar import Selector, SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
@@ -18,7 +18,7 @@ from pdp.testing.evidence import Evidence
 from pdp.testing.inprocess import write_folder
 
 GATEWAY = Caller(id="gateway", kind="token", roles=frozenset({Role.PEP}))
-LEAD = Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}))
+LEAD = Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 FILES = bundle_files(
     policies={"notes": '@id("notes/all") permit (principal, action, resource) when { true };'},
     tools={"notes": [tool("read")]},

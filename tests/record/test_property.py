@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pdp.app import Embedded, open_embedded
 from pdp.authorizer import CallRequest
 from pdp.errors import PDPError
-from pdp.model import Call, Caller, Decision, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role
 from pdp.record import DecisionLog, Rotation, SigningKey, read_records
 from pdp.record.keys import PublicKeys
 from pdp.record.verify import verify
@@ -25,7 +25,7 @@ from pdp.testing.inprocess import write_folder
 
 GATEWAY = Caller(id="gateway", kind="token", roles=frozenset({Role.PEP}))
 FOREIGN = Caller(id="foreign", kind="token", roles=frozenset({Role.PEP}), tenant="elsewhere")
-LEAD = Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}))
+LEAD = Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 SIGNER = SigningKey.generate()
 FILES = bundle_files(
     policies={

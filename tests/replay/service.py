@@ -28,7 +28,7 @@ def serving(folder: Path, files: Mapping[str, bytes]) -> Iterator[tuple[Client, 
         server=ServerSettings(address="127.0.0.1:0"),
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
     )
-    prepare(settings)
+    prepare(settings, development=True)
     app = build(settings)
     app.start()
     tokens = settings.tokens_folder

@@ -17,7 +17,7 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.child import PolicyChild, run_once
 from pdp.registrar import Registrar
 from pdp.server.authentication import Authenticator, TokenAuthenticator
-from pdp.server.callers import init_callers
+from pdp.server.callers import KnownCallers, init_callers
 from pdp.server.certificates import TLSFiles
 from pdp.server.listener import Listener
 from pdp.server.service import PDPServer
@@ -28,7 +28,7 @@ from tests.server.running import Notes, Running, Serve, Unhealthy, read_tokens
 @pytest.fixture(scope="session")
 def callers_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of fresh callers, with their tokens beside it."""
-    return init_callers(tmp_path_factory.mktemp("callers"))
+    return init_callers(tmp_path_factory.mktemp("callers"), development=True)
 
 
 @pytest.fixture(scope="session")
@@ -127,7 +127,7 @@ def serve(
                 evaluator=child,
                 explainer=embedded.explainer,
                 auditor=auditor,
-                authenticator=authenticator or TokenAuthenticator(callers_file),
+                authenticator=authenticator or TokenAuthenticator(KnownCallers(callers_file, development=True)),
                 observer=notes,
                 clock=clock,
                 healthy=lambda: not unhealthy.is_set(),

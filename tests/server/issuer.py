@@ -78,6 +78,7 @@ def good_claims() -> dict[str, Any]:
         "sub": SUBJECT,
         "iat": int(NOW) - 60,
         "exp": int(NOW) + 600,
+        "auth_time": int(NOW) - 120,
         "jti": "token-1",
         "client_id": "console",
     }

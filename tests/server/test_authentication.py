@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from pdp.errors import ConfigurationError, UnauthenticatedError
-from pdp.model import Caller, Role
+from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.server.authentication import TokenAuthenticator
-from pdp.server.callers import init_callers
+from pdp.server.callers import KnownCallers, init_callers
 from tests.server.running import Running, a_call, read_tokens
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
@@ -60,14 +60,17 @@ def test_other_credentials_are_refused(running: Running, values: list[str]) -> N
 
 def test_a_whole_token_is_a_caller(callers_file: Path, tokens: Mapping[str, str]) -> None:
     """Each fresh token stands for a caller with the one role of its name."""
-    authenticator = TokenAuthenticator(callers_file)
+    authenticator = TokenAuthenticator(KnownCallers(callers_file, development=True))
 
     callers = {
         name: authenticator.authenticate((("authorization", f"Bearer {token}"),)) for name, token in tokens.items()
     }
 
     assert callers == {
-        role.value: Caller(id=role.value, kind="token", roles=frozenset({role}), tenant="default") for role in Role
+        role.value: Caller(
+            id=role.value, kind="token", roles=frozenset({role}), tenant="default", authenticated_at=AT_EACH_CALL
+        )
+        for role in Role
     }
 
 
@@ -147,6 +150,10 @@ def test_reload_forgets_a_caller(tmp_path: Path) -> None:
             "a: {spiffe_id: 'spiffe://e/a', roles: [pep]}\nb: {spiffe_id: 'spiffe://e/a', roles: [admin]}",
             "`b` has the SPIFFE id of `a`",
         ),
+        ("a: {token_sha256: '%s', roles: [approver, pep]}", "an `approver` cannot be `pep` as well"),
+        ("a: {jwt_subject: 'a', roles: [approver, auditor, admin]}", "an `approver` cannot be `admin` as well"),
+        ("a: {token_sha256: '%s', roles: [pep], development: 'yes'}", "`development` must be `true` or `false`"),
+        ("a: {token_sha256: '%s', roles: [pep], development: true}", "`a` is for development"),
         ("a: {token_sha256: '%s', roles: [pep], tenant: ''}", "`tenant` must match"),
         ("a: {token_sha256: '%s', roles: [pep], tenants: x}", "unknown key: `tenants`; did you mean `tenant`?"),
         (
@@ -165,6 +172,32 @@ def test_wrong_files_are_refused(tmp_path: Path, text: str, problem: str) -> Non
 
     assert problem in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_callers_for_development_are_there_at_each_call(tmp_path: Path) -> None:
+    """A server that nobody else can reach knows them, and takes them for people who are there; others are not."""
+    trying, using = tmp_path / "trying", tmp_path / "using"
+    init_callers(trying, development=True)
+    init_callers(using)
+
+    def times(folder: Path) -> set[float]:
+        known = KnownCallers(folder / "callers.yaml", development=True).current.by_token
+        return {caller.authenticated_at for caller in known.values()}
+
+    assert ({AT_EACH_CALL}, {0.0}) == (times(trying), times(using))
+
+
+def test_callers_for_development_never_come_in_by_a_reload(tmp_path: Path) -> None:
+    """A server that others can reach refuses them while it runs as at the start, and goes on with those it knows."""
+    path = init_callers(tmp_path)
+    known = KnownCallers(path)
+    before = known.current
+
+    path.write_text(path.read_text() + "  development: true\n")
+    with pytest.raises(ConfigurationError, match="`admin` is for development"):
+        known.reload()
+
+    assert before == known.current
 
 
 def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:

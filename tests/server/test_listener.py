@@ -13,6 +13,7 @@ from pdp.app import Embedded
 from pdp.errors import ConfigurationError
 from pdp.policy.child import PolicyChild
 from pdp.server.authentication import TokenAuthenticator
+from pdp.server.callers import KnownCallers
 from pdp.server.certificates import TLSFiles
 from pdp.server.listener import Listener
 from pdp.server.service import PDPServer
@@ -85,7 +86,7 @@ def test_tls_serves_who_trusts_the_certificate(
         keeper=embedded.keeper,
         evaluator=child,
         explainer=embedded.explainer,
-        authenticator=TokenAuthenticator(callers_file),
+        authenticator=TokenAuthenticator(KnownCallers(callers_file, development=True)),
         observer=notes,
         clock=clock,
         healthy=lambda: True,

@@ -45,7 +45,7 @@ def known(callers_file: Path, tmp_path: Path) -> KnownCallers:
     more = f"gateway: {{spiffe_id: '{GATEWAY}', roles: [pep]}}\nwriter: {{spiffe_id: '{AUTHOR}', roles: [author]}}\n"
     path.write_text(callers_file.read_text() + more)
     path.chmod(0o600)
-    return KnownCallers(path)
+    return KnownCallers(path, development=True)
 
 
 @pytest.fixture

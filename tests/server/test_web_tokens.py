@@ -31,7 +31,7 @@ RULES = TokenRules(
     leeway_seconds=30.0,
     longest_seconds=86400.0,
 )
-ALICE = Caller(id="alice", kind="jwt", roles=frozenset({Role.APPROVER, Role.AUDITOR}))
+ALICE = Caller(id="alice", kind="jwt", roles=frozenset({Role.APPROVER, Role.AUDITOR}), authenticated_at=NOW - 120)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ GOOD: dict[str, Callable[[Issuer], str]] = {
     "last moment": lambda issuer: issuer.token(exp=NOW + 0.001),
     "longest life": lambda issuer: issuer.token(exp=int(NOW) - 60 + 86400),
     "no token id": lambda issuer: issuer.token(without=("jti",)),
-    "other claims": lambda issuer: issuer.token(scope="openid", realm_access={"roles": ["x"]}, auth_time=1),
+    "other claims": lambda issuer: issuer.token(scope="openid", realm_access={"roles": ["x"]}),
     "other header parameters": lambda issuer: issuer.token(header={"x5t": "abc", "cty": "x"}),
     "said to be a bearer token": lambda issuer: issuer.token(typ="Bearer", token_use="access"),  # noqa: S106 - no password
 }
@@ -266,6 +266,26 @@ def test_a_token_for_somebody_who_is_not_there_never_approves(scene: Scene, issu
     """Where an actor stands in for the subject, the role `approver` is gone and the others stay."""
     assert {Role.AUDITOR} == scene.authenticate(issuer.token(act=actor)).roles
     assert {Role.AUDITOR, Role.APPROVER} == scene.authenticate(issuer.token()).roles
+
+
+def test_a_client_that_speaks_for_itself_never_approves(scene: Scene, issuer: Issuer) -> None:
+    """A token whose subject is the client that got it is a program's, and a program is no person."""
+    tokens = [issuer.token(client_id=SUBJECT), issuer.token(azp=SUBJECT)]
+
+    assert [{Role.AUDITOR}] * 2 == [scene.authenticate(token).roles for token in tokens]
+
+
+@pytest.mark.parametrize(("claim", "known"), [(NOW - 60 + 30, NOW - 30), (1, 1.0), (0, 0.0)])
+def test_a_token_says_when_its_subject_authenticated(
+    scene: Scene, issuer: Issuer, claim: float, known: float
+) -> None:  # fmt: skip
+    """The time of `auth_time` is that of the caller; the issuer's clock may be ahead of itself by the leeway."""
+    assert known == scene.authenticate(issuer.token(auth_time=claim)).authenticated_at
+
+
+def test_a_token_may_leave_open_when_its_subject_authenticated(scene: Scene, issuer: Issuer) -> None:
+    """Without `auth_time` nobody knows, whenever the token was issued."""
+    assert 0.0 == scene.authenticate(issuer.token(without=("auth_time",))).authenticated_at
 
 
 def test_keys_rotate(scene: Scene, issuer: Issuer) -> None:

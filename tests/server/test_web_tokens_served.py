@@ -13,13 +13,15 @@ from typing import TypeAlias
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from pdp.app import build
 from pdp.cli.init import prepare
 from pdp.client import Client
 from pdp.config import CallerSettings, JWTSettings, PolicySettings, ServerSettings, Settings
+from pdp.errors import ConfigurationError
 from pdp.testing.clock import FakeClock
-from pdp.v1.session_pb2 import ListSessionsRequest
+from pdp.v1.session_pb2 import ApproveSessionRequest, ListSessionsRequest
 from tests.processes.bundle import notes_bundle
 from tests.server.authority import Authority
 from tests.server.issuer import AUDIENCE, ISSUER, Issuer
@@ -27,6 +29,7 @@ from tests.server.tokencorpus import CORPUS
 
 PATIENCE = 60.0
 LIST = "/pdp.v1.SessionService/ListSessions"
+APPROVE = "/pdp.v1.SessionService/ApproveSession"
 Code: TypeAlias = grpc.StatusCode
 
 
@@ -48,12 +51,12 @@ class Served:
         roots = self.keys_file.with_name("roots.pem")
         return Client(self.address, token=token, tls=roots, timeout=PATIENCE, management_timeout=PATIENCE)
 
-    def code(self, token: bytes) -> Code:
-        """Return how a listing of sessions with a token ends."""
-        listing = self.channel.unary_unary(LIST)
+    def code(self, token: bytes, path: str = LIST, message: Message | None = None) -> Code:
+        """Return how an RPC with a token ends, by default a listing of sessions."""
+        call = self.channel.unary_unary(path)
         try:
-            listing(
-                ListSessionsRequest().SerializeToString(),
+            call(
+                (message or ListSessionsRequest()).SerializeToString(),
                 metadata=(("authorization", f"Bearer {token.decode('latin-1')}"),),
                 timeout=PATIENCE,
             )
@@ -127,17 +130,42 @@ def test_a_person_approves_by_a_web_token(served: Served) -> None:
     assert '"alice"' in "".join(path.read_text() for path in sorted(served.settings.record_folder.rglob("*.jsonl")))
 
 
+@pytest.mark.parametrize(
+    ("seconds", "code"),
+    [(0.0, Code.OK), (300.0, Code.OK), (301.0, Code.PERMISSION_DENIED), (None, Code.PERMISSION_DENIED)],
+)
+def test_a_person_who_is_gone_approves_nothing_that_cannot_be_undone(
+    served: Served, seconds: float | None, code: Code
+) -> None:  # fmt: skip
+    """Destructive tools want an approver who authenticated in the last five minutes, whatever the token's end."""
+    now = served.clock.now().wall_at
+    without = ("auth_time",) if seconds is None else ()
+    token = served.issuer.token(iat=now - 1, auth_time=now - (seconds or 0.0), without=without)
+    gateway = (served.settings.tokens_folder / "pep.token").read_text().strip()
+    with closing(served.client(gateway)) as pep:
+        asked = pep.request_session(user="alice", agent="coder", purpose="write", tools=["notes/*"]).session
+    approval = ApproveSessionRequest(session_id=asked.session_id, request_digest=asked.request_digest)
+
+    assert code is served.code(token.encode(), APPROVE, approval)
+
+
+def test_a_server_that_others_can_reach_refuses_callers_for_development(served: Served) -> None:
+    """With a certificate a server starts with no caller that was made for trying things out."""
+    text = served.settings.callers_file.read_text()
+    served.settings.callers_file.write_text(text + "trial: {jwt_subject: trial, roles: [pep], development: true}\n")
+
+    with pytest.raises(ConfigurationError, match="`trial` is for development, and others can reach this server"):
+        build(served.settings)
+
+
 def test_a_token_for_somebody_who_is_not_there_approves_nothing(served: Served) -> None:
     """With an actor it lists, for it is of an auditor still, and may not approve."""
     acting = served.issuer.token(act={"sub": "agent"})
-    request = b"\n\x04ses_"
+    approval = ApproveSessionRequest(session_id="ses_", request_digest="sha256:")
 
-    with pytest.raises(grpc.RpcError) as caught:
-        served.channel.unary_unary("/pdp.v1.SessionService/ApproveSession")(
-            request, metadata=(("authorization", f"Bearer {acting}"),), timeout=PATIENCE
-        )
+    found = (served.code(acting.encode()), served.code(acting.encode(), APPROVE, approval))
 
-    assert (Code.OK, Code.PERMISSION_DENIED) == (served.code(acting.encode()), caught.value.code())
+    assert (Code.OK, Code.PERMISSION_DENIED) == found
 
 
 def test_every_wrong_token_is_refused_over_tls(served: Served) -> None:

@@ -378,7 +378,7 @@ CLAIMS: Mapping[str, Row] = {
     "end beyond all time": (_claims(exp=10**30), "its `exp` is missing or no time"),
     "end with an exponent": (_added_claim('"nbf": 1e400'), "its `nbf` is missing or no time"),
     "end in milliseconds": (_claims(exp=int(NOW + 600) * 1000), "its `exp` is missing or no time"),
-    "expired": (_claims(iat=int(NOW) - 600, exp=int(NOW) - 1), LATE),
+    "expired": (_claims(auth_time=int(NOW) - 600, iat=int(NOW) - 600, exp=int(NOW) - 1), LATE),
     "expires now": (_claims(exp=int(NOW)), LATE),
     "expired by a part of a second": (_claims(exp=NOW - 0.001), LATE),
     "no time of issue": (_without("iat"), "its `iat` is missing or no time"),
@@ -414,6 +414,10 @@ CLAIMS: Mapping[str, Row] = {
     "actor null": (_claims(act=None), "its `act` is no object"),
     "actor false": (_claims(act=False), "its `act` is no object"),
     "actor a list": (_claims(act=[]), "its `act` is no object"),
+    "authenticated after it was issued": (_claims(auth_time=int(NOW) - 60 + 31), "its `auth_time` is later than"),
+    "authenticated at no time": (_claims(auth_time="now"), "its `auth_time` is missing or no time"),
+    "authenticated null": (_claims(auth_time=None), "its `auth_time` is missing or no time"),
+    "authenticated true": (_claims(auth_time=True), "its `auth_time` is missing or no time"),
 }
 
 CORPUS: Mapping[str, Row] = {

@@ -61,7 +61,7 @@ def serving(folder: Path, **variables: str) -> Iterator[Service]:
         server=ServerSettings(address="127.0.0.1:0"),
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
     )
-    prepare(settings)
+    prepare(settings, development=True)
     with pytest.MonkeyPatch.context() as environment:
         for name, value in variables.items():
             environment.setenv(name, value)

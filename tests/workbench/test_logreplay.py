@@ -11,7 +11,7 @@ import pytest
 
 from pdp.app import Embedded, open_embedded
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, Role
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.registrar import SessionRequest
@@ -40,7 +40,7 @@ PATH = {"path": {"type": "string"}}
 TOOLS = {"files": [tool(name, PATH, ["path"]) for name in ("read", "drop", "hide")]}
 
 GATEWAY = Caller(id="gateway", kind="test", roles=frozenset({Role.PEP}))
-APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}))
+APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 
 READ = '@id("files/read") permit (principal, action == Action::"files/read", resource);'
 
