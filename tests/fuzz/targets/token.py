@@ -92,7 +92,8 @@ def run(data: bytes) -> None:
     assert "a" in audience
     assert found.subject == claims["sub"]
     assert 0 < found.ends_at - found.begins_at <= RULES.longest_seconds + RULES.leeway_seconds
-    assert found.by_person == ("act" not in claims and found.subject not in (claims.get("client_id"), claims.get("azp")))
+    clients = (claims.get("client_id"), claims.get("azp"))
+    assert found.by_person == ("act" not in claims and found.subject not in clients)
     assert found.authenticated_at <= claims["iat"] + RULES.leeway_seconds
 
 
