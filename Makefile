@@ -1,17 +1,18 @@
-# Everything is set up in .venv on first use. PYTHON chooses the interpreter.
+# Everything is set up in .venv on first use. PYTHON chooses the interpreter: 3.11 or later.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test long fuzz lint proto bench clean help
+.PHONY: demo serve test long fuzz lint proto bench lock audit clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
 
-$(VENV)/ready: pyproject.toml
+# Nothing is installed but what `requirements.lock` names by its hash; the project itself is built without fetching.
+$(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo,dev,fuzz]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(VENV)/ready  ## a real agent task, decided call by call
@@ -42,5 +43,19 @@ proto: $(VENV)/ready  ## generate pdp/v1 from proto/
 bench: $(VENV)/ready  ## measure, beside the control
 	$(BIN)/pdp bench
 
+# Tools that look at the lock from outside; they are no part of what is tested.
+TOOLS := .venv-tools
+$(TOOLS)/ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv pip-audit  # into $(TOOLS)
+	@touch $@
+
+lock: $(TOOLS)/ready  ## choose versions anew, for every Python and platform, with their hashes
+	$(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+	    --extra demo --extra dev --extra fuzz --output-file requirements.lock pyproject.toml
+
+audit: $(TOOLS)/ready  ## ask a vulnerability service about every locked version; needs the network
+	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement requirements.lock
+
 clean:  ## remove what was set up, and nothing else
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(TOOLS) build *.egg-info
