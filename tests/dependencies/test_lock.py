@@ -132,7 +132,7 @@ def test_nothing_is_under_a_licence_that_binds_what_uses_it(text: str) -> None:
     found = {}
     for name in lock_for_this_machine(read_lock(text)):
         try:
-            about = metadata.metadata(name)
+            about: Any = metadata.metadata(name)
         except metadata.PackageNotFoundError:
             continue
         says = [about.get("License-Expression", ""), (about.get("License") or "").partition("\n")[0]]

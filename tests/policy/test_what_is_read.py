@@ -137,3 +137,8 @@ def test_values_of_different_types_are_written_differently() -> None:
     parts = {whole.part(("Server", "s"), {**PART, "input": {"x": value}}) for value in values}
 
     assert len(values) == len(parts)
+
+
+def test_the_words_of_classes() -> None:
+    """`pdp check --reads` and the API call each class by its name."""
+    assert {kind: kind.name.lower() for kind in CacheClass} == {kind: kind.value for kind in CacheClass}

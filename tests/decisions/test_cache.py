@@ -1,0 +1,161 @@
+"""What is remembered, by itself: keys, ends, bounds, and the memory of request ids."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from pdp.cache import BoundedCache, DecisionCache, RequestMemory, call_key, read_key
+from pdp.clock import Deadline, Instant
+from pdp.errors import RequestIdConflictError
+from pdp.gate import deny
+from pdp.ids import handle_digest
+from pdp.model import Basis, Call, Caller
+from pdp.testing.store_contract import make_session
+
+NOW = Instant(wall_at=1000.0, boot_at=100.0, boot_id="boot-1")
+FAR = Deadline.after(NOW, 1e6)
+CALL = Call(session_handle="h", server="a", tool="b", arguments_json=b"{}", facts_json=b"[]", definition_digest="d")
+CALLER = Caller(id="gateway", kind="token", roles=frozenset())
+RULING = deny(Basis.FORBID)
+OWN, ABOVE = make_session("own", epoch=3), make_session("above", epoch=5)
+LONG = b"x" * 1025
+
+
+def later(seconds: float) -> Instant:
+    """Return a moment after now."""
+    return Instant(wall_at=NOW.wall_at + seconds, boot_at=NOW.boot_at + seconds, boot_id=NOW.boot_id)
+
+
+def test_the_whole_key_of_a_call() -> None:
+    """It is these parts in this order, and nothing else."""
+    expected = ("call", "v", (("ses_own", 3), ("ses_above", 5)), (1, 2), "gateway", "a", "b", b"{}", b"[]")
+
+    assert expected == call_key("v", (OWN, ABOVE), CALL, CALLER, (1, 2))
+
+
+def test_the_whole_key_of_what_is_read() -> None:
+    """It is these parts in this order, and nothing else."""
+    expected = ("read", "v", (("ses_own", 3), ("ses_above", 5)), (1, 2), "a", "b", b"[1]")
+
+    assert expected == read_key("v", (OWN, ABOVE), CALL, b"[1]", (1, 2))
+
+
+@pytest.mark.parametrize(("text", "short"), [(b"", True), (LONG[:1024], True), (LONG, False)])
+def test_long_texts_stand_as_their_digest(text: bytes, *, short: bool) -> None:
+    """Up to 1,024 bytes stand as they are; a longer text is a tuple of its SHA-256, which no text is."""
+    expected = text if short else (hashlib.sha256(text).digest(),)
+
+    key = call_key("v", (), replace(CALL, arguments_json=text, facts_json=text), CALLER, ())
+
+    assert (expected, expected) == key[-2:]
+
+
+def test_an_entry_is_found_until_its_end() -> None:
+    """The moment of its end counts as passed, and `max_ttl` bounds it by default to five minutes."""
+    cache = DecisionCache()
+    cache.put(("long",), RULING, FAR, NOW)
+    cache.put(("short",), RULING, Deadline.after(NOW, 10.0), NOW)
+
+    assert [True, False] == [cache.get(("long",), later(seconds)) is not None for seconds in (299.5, 300.0)]
+    assert [True, False] == [cache.get(("short",), later(seconds)) is not None for seconds in (9.5, 10.0)]
+    assert (RULING, Deadline.after(NOW, 10.0)) == cache.get(("short",), NOW)
+    assert cache.get(("other",), NOW) is None
+    assert 300.0 == cache.max_ttl
+
+
+def test_a_cache_holds_as_much_as_it_may() -> None:
+    """The default is 65,536 rulings; the one that was not used for longest goes first; none with a size of 0."""
+    two, none, usual = DecisionCache(size=2), DecisionCache(size=0), DecisionCache()
+    for cache in (two, none):
+        for name in ("a", "b", "c"):
+            cache.put((name,), RULING, FAR, NOW)
+    for number in range(65_537):
+        usual.put((number,), RULING, FAR, NOW)
+
+    assert [False, True, True] == [two.get((name,), NOW) is not None for name in ("a", "b", "c")]
+    assert none.get(("c",), NOW) is None
+    assert [False, True] == [usual.get((number,), NOW) is not None for number in (0, 1)]
+
+
+def test_a_cache_can_forget() -> None:
+    """What was cleared is not found."""
+    cache = DecisionCache()
+    cache.put(("a",), RULING, FAR, NOW)
+    cache.clear()
+
+    assert cache.get(("a",), NOW) is None
+
+
+def test_a_value_is_made_once() -> None:
+    """It is kept under its key, and made again when it has gone."""
+    made: list[str] = []
+
+    def make(name: str) -> str:
+        made.append(name)
+        return name
+
+    cache: BoundedCache[str] = BoundedCache(2)
+    found = [cache.get_or_make(name, lambda name=name: make(name)) for name in "aabcbca"]  # type: ignore[misc]  # a default
+
+    assert list("aabcbca") == found
+    assert list("abca") == made
+
+
+def test_a_retry_gets_the_first_decision_id() -> None:
+    """The same call of the same caller under the same request id, until five minutes have passed."""
+    memory = RequestMemory()
+
+    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_1", NOW)
+    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_2", later(299.5))
+    assert "dec_3" == memory.claim("gateway", "other", CALL, "dec_3", NOW)
+    assert "dec_4" == memory.claim("other", "r", CALL, "dec_4", NOW)
+    assert "dec_5" == memory.claim("gateway", "r", CALL, "dec_5", later(300.0))
+
+
+def test_a_request_id_can_be_taken_without_a_decision() -> None:
+    """It then belongs to this call, and the next try that has a decision id gives it its own."""
+    memory = RequestMemory()
+
+    assert "" == memory.claim("gateway", "r", CALL, "", NOW)
+    with pytest.raises(RequestIdConflictError):
+        memory.claim("gateway", "r", replace(CALL, tool="c"), "dec_0", NOW)
+    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_1", NOW)
+    assert "dec_1" == memory.claim("gateway", "r", CALL, "", NOW)
+    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_2", NOW)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"session_handle": "i"},
+        {"server": "b"},
+        {"tool": "c"},
+        {"arguments_json": b"{ }"},
+        {"arguments_json": LONG},
+        {"definition_digest": "e"},
+        {"facts_json": b"[ ]"},
+    ],
+    ids=str,
+)
+def test_another_call_under_the_same_request_id_is_refused(other: dict[str, str]) -> None:
+    """Whichever field of the call differs."""
+    memory = RequestMemory()
+    memory.claim("gateway", "r", CALL, "dec_1", NOW)
+
+    with pytest.raises(RequestIdConflictError):
+        memory.claim("gateway", "r", replace(CALL, **other), "dec_2", NOW)  # type: ignore[arg-type]  # by name
+
+
+def test_the_memory_of_request_ids_is_bounded_and_holds_no_handle() -> None:
+    """Ten thousand are remembered by default, under the digest of the handle."""
+    memory = RequestMemory()
+    for number in range(10_001):
+        memory.claim("gateway", str(number), CALL, f"dec_{number}", NOW)
+
+    assert "fresh" == memory.claim("gateway", "0", CALL, "fresh", NOW)
+    assert "dec_10000" == memory.claim("gateway", "10000", CALL, "fresh", NOW)
+    assert "dec_2" == memory.claim("gateway", "2", CALL, "fresh", NOW)
+    assert {handle_digest("h")} == {entry[0][0] for entry in memory._entries.values()}

@@ -1,0 +1,202 @@
+"""What the policies are asked, by itself: facts of a call, the question, the chain, and what may be recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
+from pdp.gate import ancestor_deny, deny
+from pdp.limits import DEFAULT_LIMITS
+from pdp.model import Basis, Call, Outcome, Ruling, Session
+from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.engine import Question
+from pdp.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
+from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.store_contract import make_session
+
+FACTS = "caller_facts: {properties: {shift: {type: integer}}, required: [shift]}\n"
+PROPERTIES = {"item": {"type": "string"}, "amount": {"type": "number"}, "note": {"type": "string"}, "more": {}}
+OVERLAY = """
+tools:
+  buy: {resource: {type: Thing, id: "{item}"}, log: [item, amount, note, more]}
+  sell: {resource: {type: Thing, id: "{item}", log: digest}}
+"""
+ALLOW = Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT, policies=("p",))
+
+
+def bundle_of(manifest: str) -> Bundle:
+    """Return a bundle with tools that are mapped to things."""
+    files = bundle_files(
+        policies={"shop": '@id("shop/all") permit (principal, action, resource);\n'},
+        tools={"shop": [tool(name, PROPERTIES, ["item"]) for name in ("buy", "sell")]},
+        overlays={"shop": OVERLAY},
+        directory="{users: {ada: {}}, agents: {coder: {ceiling: [shop/*]}}}",
+        manifest=manifest,
+    )
+    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """Return a bundle that needs no facts of the caller."""
+    return bundle_of("name: test\ncaller_facts: {properties: {shift: {type: integer}}}\n")
+
+
+@pytest.fixture(scope="module")
+def demanding() -> Bundle:
+    """Return a bundle that needs one."""
+    return bundle_of("name: test\n" + FACTS)
+
+
+def call(arguments: bytes = b'{"item": "x"}', facts: bytes = b"", name: str = "buy") -> Call:
+    """Return a call."""
+    return Call(session_handle="", server="shop", tool=name, arguments_json=arguments, facts_json=facts)
+
+
+def facts_of(bundle: Bundle, asked: Call) -> CallFacts:
+    """Return what policies see of a call by `gateway` in shift 3."""
+    return call_facts(bundle.catalogue.tools[asked.action], asked, "gateway", {"shift": 3}, DEFAULT_LIMITS)
+
+
+@pytest.mark.parametrize(("text", "expected"), [(b"", {}), (b'{"shift": 7}', {"shift": 7})])
+def test_facts_of_the_caller_are_typed(bundle: Bundle, text: bytes, expected: Mapping[str, Any]) -> None:
+    """Facts are optional where the bundle asks for none."""
+    assert expected == caller_facts(bundle, call(facts=text), DEFAULT_LIMITS)
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b'{"shift": "x"}', b"["])
+def test_wrong_facts_of_the_caller_are_its_mistake(demanding: Bundle, text: bytes) -> None:
+    """Missing ones too, where the bundle asks for one; the field is named with its place."""
+    for place, field in (({}, "call.facts_json"), ({"place": "requests[1].call."}, "requests[1].call.facts_json")):
+        with pytest.raises(InvalidRequestError) as caught:
+            caller_facts(demanding, call(facts=text), DEFAULT_LIMITS, **place)
+
+        assert field == caught.value.field
+        assert caught.value.problem
+
+
+def test_limits_hold_for_facts_and_arguments(bundle: Bundle) -> None:
+    """The limits are those that are given."""
+    tight = replace(DEFAULT_LIMITS, arguments_bytes=12, resource_id_characters=4)
+    known = bundle.catalogue.tools["shop/buy"]
+
+    with pytest.raises(InvalidRequestError):
+        caller_facts(bundle, call(facts=b'{"shift":    7}'), tight)
+    with pytest.raises(InvalidJSONError):
+        call_facts(known, call(b'{"item":    "x"}'), "gateway", {}, tight)
+    with pytest.raises(InvalidArgumentsError):
+        call_facts(known, call(b'{"item":"xxxxx"}'), "gateway", {}, replace(tight, arguments_bytes=100))
+
+
+def test_the_whole_of_what_policies_see_of_a_call(bundle: Bundle) -> None:
+    """Resource, typed arguments, what is opaque, and the caller; its id cannot be vouched for."""
+    found = facts_of(bundle, call(b'{"item": "x", "amount": 1.5}'))
+
+    assert ("Thing", "x") == found.resource
+    assert {"input", "opaque", "caller"} == set(found.context)
+    assert "x" == found.context["input"]["item"]
+    assert isinstance(found.context["opaque"], list)
+    assert {"amount"} == set(found.context["opaque"])
+    assert {"shift": 3, "id": "gateway"} == found.context["caller"]
+
+
+@pytest.mark.parametrize(
+    ("value", "logged"),
+    [
+        (b'"x y"', '"x y"'),
+        (b"1.50", '"1.50"'),
+        (b'{"b": 1, "a": [true, null]}', '{"a":[true,null],"b":1}'),
+        (b'"' + b"x" * 510 + b'"', '"' + "x" * 510 + '"'),
+        (b'"' + b"x" * 511 + b'"', '{"omitted_characters":513}'),
+    ],
+)
+def test_what_may_be_recorded_of_the_arguments(bundle: Bundle, value: bytes, logged: str) -> None:
+    """Each argument that the bundle lists and the call holds, as compact sorted JSON of up to 512 characters."""
+    found = facts_of(bundle, call(b'{"item": "x", "more": ' + value + b"}"))
+
+    assert (("item", '"x"'), ("more", logged)) == found.logged
+    assert () == facts_of(bundle, call(name="sell")).logged
+
+
+def test_the_whole_question() -> None:
+    """The user is the principal; agent, session and time stand beside what the call brings."""
+    session = make_session("s", user="ada", agent="coder")
+    facts = CallFacts(resource=("Thing", "x"), context={"input": {}, "opaque": [], "caller": {"id": "g"}})
+    expected = Question(
+        user="ada",
+        agent="coder",
+        session_id="ses_s",
+        resource=("Thing", "x"),
+        context={
+            "input": {},
+            "opaque": [],
+            "caller": {"id": "g"},
+            "agent": {"__entity": {"type": "Agent", "id": "coder"}},
+            "session": {"__entity": {"type": "Session", "id": "ses_s"}},
+            "now": {"__extn": {"fn": "datetime", "arg": "1970-01-01T00:16:40.000Z"}},
+        },
+    )
+
+    assert expected == question_of(session, facts, 1000.0)
+
+
+OWN, PARENT, ROOT = (make_session(name) for name in ("own", "parent", "root"))
+FORBID = deny(Basis.FORBID, "d")
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected", "asked"),
+    [
+        ((ALLOW,), ALLOW, 1),
+        ((FORBID,), FORBID, 1),
+        ((FORBID, ALLOW), FORBID, 1),
+        ((ALLOW, ALLOW, replace(ALLOW, policies=("q",))), ALLOW, 3),
+        ((ALLOW, FORBID, ALLOW), ancestor_deny(PARENT, FORBID), 2),
+        ((ALLOW, ALLOW, FORBID), ancestor_deny(ROOT, FORBID), 3),
+    ],
+)
+def test_all_of_a_chain_must_permit(answers: Sequence[Ruling], expected: Ruling, asked: int) -> None:
+    """The first that does not decides, and nobody after it is asked; the ruling of an allow is the session's own."""
+    chain, seen = (OWN, PARENT, ROOT)[: len(answers)], []
+
+    def ask(session: Session) -> Ruling:
+        seen.append(session)
+        return answers[len(seen) - 1]
+
+    assert expected == rule_chain(chain, ask)
+    assert chain[:asked] == tuple(seen)
+
+
+def test_a_call_without_a_session_is_never_ruled() -> None:
+    """An empty chain is a mistake of ours and no allow."""
+    with pytest.raises(AssertionError):
+        rule_chain((), lambda _: ALLOW)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("buy", True), ("sell", False)])
+def test_a_ruling_of_this_call(bundle: Bundle, name: str, *, shown: bool) -> None:
+    """What it is mapped to, whether that may be shown, and what may be recorded; the rest is as it was."""
+    facts = CallFacts(resource=("Thing", "x"), context={}, logged=(("item", '"x"'),))
+    expected = Ruling(
+        outcome=Outcome.ALLOW,
+        basis=Basis.PERMIT,
+        policies=("p",),
+        resource_type="Thing",
+        resource_id="x",
+        log_resource=shown,
+        logged_arguments=(("item", '"x"'),),
+    )
+
+    assert expected == of_this_call(ALLOW, bundle.catalogue.tools[f"shop/{name}"], facts)
+
+
+def test_facts_stand_in_no_representation() -> None:
+    """What an agent wrote is not shown by accident, and nothing is logged by default."""
+    facts = CallFacts(resource=("Thing", "secret"), context={"input": "secret"}, logged=(("a", "secret"),))
+
+    assert "secret" not in repr(facts)
+    assert () == CallFacts(resource=("", ""), context={}).logged
