@@ -96,7 +96,7 @@ def test_the_lock_satisfies_the_project(text: str, project: dict[str, Any]) -> N
         for one in map(Requirement, wanted)
         if not any(one.specifier.contains(found.version) for found in entries.get(canonicalize_name(one.name), ()))
     ]
-    assert [] == missing
+    assert [] == missing, "run `make lock`"
 
 
 def test_the_lock_is_within_what_the_doctor_allows(text: str) -> None:
@@ -124,7 +124,7 @@ def test_what_dependencies_need_is_locked_too(text: str) -> None:
                 continue
             if canonicalize_name(need.name) not in locked:
                 missing.append(f"{name} needs {need}")
-    assert [] == missing
+    assert [] == missing, "run `make lock`"
 
 
 def test_nothing_is_under_a_licence_that_binds_what_uses_it(text: str) -> None:
