@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test long fuzz lint proto bench lock audit clean help
+.PHONY: demo serve test long fuzz lint proto bench bench-check lock audit clean help
 
 help:  ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
 
 # Nothing is installed but what `requirements.lock` names by its hash; the project itself is built without fetching.
 $(VENV)/ready: requirements.lock pyproject.toml
@@ -40,8 +40,13 @@ lint: $(VENV)/ready  ## style, format and types
 proto: $(VENV)/ready  ## generate pdp/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/pdp/v1/*.proto
 
-bench: $(VENV)/ready  ## measure, beside the control
-	$(BIN)/pdp bench
+bench: $(VENV)/ready  ## measure beside the control, and write the figures into benchmarks/README.md
+	$(BIN)/pdp bench --json benchmarks/latest.json
+	$(BIN)/python -m benchmarks.page benchmarks/latest.json
+
+bench-check: $(VENV)/ready  ## measure for a moment; fail when a ratio to the control became much worse
+	$(BIN)/pdp bench --short --seconds 0.2 --shape unary --shape batch \
+	  --outfit "tracing off" --outfit "everything on" --compare benchmarks/latest.json --bound 0.5
 
 # Tools that look at the lock from outside; they are no part of what is tested.
 TOOLS := .venv-tools

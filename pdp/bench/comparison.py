@@ -49,9 +49,11 @@ class Change:
         return self.after.median / self.before.median - 1
 
     def regressed(self, bound: float) -> bool:
-        """Say whether it is worse by more than the bound, and worse than every round of the run before."""
+        """Say whether it is worse by more than the bound, and each of its rounds worse than the median before."""
         beyond = (
-            self.after.most < self.before.least if self.judged is Judged.RATE else self.after.least > self.before.most
+            self.after.most < self.before.median
+            if self.judged is Judged.RATE
+            else self.after.least > self.before.median
         )
         return beyond and self.worse > bound
 

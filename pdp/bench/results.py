@@ -81,7 +81,15 @@ def written(result: Result) -> bytes:
             for one in result.findings
         ],
     }
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    # A line for each measurement: a change of one is a change of one line.
+    lines = ",\n".join(f"{json.dumps(name)}: {_lines(value)}" for name, value in content.items())
+    return f"{{\n{lines}\n}}\n".encode()
+
+
+def _lines(value: object) -> str:
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(json.dumps(one, ensure_ascii=False) for one in value) + "\n]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def read_result(file: Path) -> Result:

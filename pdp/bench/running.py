@@ -182,7 +182,8 @@ async def measured(target: Target, measurement: Measurement, workload: Workload,
         latencies=milliseconds(sample.took),
         remembered=share,
         late=median_late(sample),
-        others=max(0.0, taken - cpu) / sample.elapsed,
+        # The kernel counts a core's time in steps, so that a short measurement may come out beyond the whole.
+        others=min(1.0, max(0.0, taken - cpu) / sample.elapsed),
     )
 
 
@@ -195,7 +196,8 @@ async def _load(ask: Ask, measurement: Measurement, seconds: float) -> Sample:
         found: BaseException = group
         while isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]
-        raise WrongAnswerError(str(found)) from None
+        hint = "; where the machine cannot do so many a second now, say fewer with `--rate`" if measurement.rate else ""
+        raise WrongAnswerError(f"{found}{hint}") from None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pdp.errors import ConfigurationError
 SERVERS = (CONTROL, BARE, RECORDED, FULL, CERBOS)
 
 
-def result(*measurements: Measurement) -> Result:
+def result(*measurements: Measurement, others: float = 0.0) -> Result:
     """Return a run of three rounds, in which each server costs more than the one before."""
     return Result(
         at="2026-01-01T00:00:00Z",
@@ -26,15 +26,21 @@ def result(*measurements: Measurement) -> Result:
         effort="3 rounds",
         workload="generated",
         remarks=[],
-        findings=[Finding(title=one.title, control=CONTROL, rounds=dict(rounds())) for one in measurements],
+        findings=[Finding(title=one.title, control=CONTROL, rounds=dict(rounds(others))) for one in measurements],
     )
 
 
-def rounds() -> Iterable[tuple[str, list[Figures]]]:
+def rounds(others: float) -> Iterable[tuple[str, list[Figures]]]:
     """Yield three rounds for each server."""
     for place, server in enumerate(SERVERS, start=1):
         latencies = tuple(place * one for one in (0.3, 0.4, 0.6, 0.8, 2.0, 9.0))
-        yield server, [Figures(cpu=40.0 * place + turn, rate=5000.0 / place, latencies=latencies) for turn in range(3)]
+        yield (
+            server,
+            [
+                Figures(cpu=40.0 * place + turn, rate=5000.0 / place, latencies=latencies, others=others)
+                for turn in range(3)
+            ],
+        )
 
 
 def ladder(*steps: int) -> list[Measurement]:
@@ -62,7 +68,18 @@ def test_every_server_stands_in_the_legend(tmp_path: Path) -> None:
 
     shown = {name: (tmp_path / f"{name}.svg").read_text(encoding="utf-8") for name in ("latency", "throughput")}
     assert {name: [True] * len(SERVERS) for name in shown} == {
-        name: [f"<!-- {server} -->" in text for server in SERVERS] for name, text in shown.items()
+        name: [f">{server}</text>" in text for server in SERVERS] for name, text in shown.items()
+    }
+
+
+def test_a_picture_of_a_busy_machine_says_so(tmp_path: Path) -> None:
+    """A picture travels without its page, so the warning stands in it."""
+    draw(result(*ladder(1, 16), others=0.5), tmp_path / "busy")
+    draw(result(*ladder(1, 16), others=0.01), tmp_path / "quiet")
+
+    assert {"busy": True, "quiet": False} == {
+        name: "NOT A QUIET MACHINE" in (tmp_path / name / "throughput.svg").read_text(encoding="utf-8")
+        for name in ("busy", "quiet")
     }
 
 

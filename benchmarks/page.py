@@ -1,0 +1,63 @@
+"""Write the latest result into `benchmarks/README.md`: `python -m benchmarks.page RESULT`.
+
+RESULT is a file of `pdp bench --json`. Only what stands between the two marks of the page changes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pdp.bench import Result, aims, read_result
+from pdp.bench.pictures import draw
+from pdp.cli.benchview import AIM_COLUMNS, FINDING_COLUMNS, aim_rows, finding_rows, quietness
+
+PAGE = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- results: written by `make bench` -->\n", "<!-- end of results -->\n"
+
+_PICTURES = {
+    "latency": "Latency percentiles of each server on a log axis, on a schedule and with 16 calls at a time",
+    "throughput": "Calls answered per second against calls at a time, for each server",
+    "parts": "Server CPU of one decision, stacked: transport, decision, record, telemetry; Cerbos beside it",
+}
+
+
+def main() -> int:
+    """Write the page, and the pictures beside it."""
+    result = read_result(Path(sys.argv[1]))
+    draw(result, PAGE.parent / "pictures")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(before + BEGIN + rendered(result) + END + after, encoding="utf-8")
+    return 0
+
+
+def rendered(result: Result) -> str:
+    """Return a result as it stands on the page."""
+    return "\n".join(_lines(result)) + "\n"
+
+
+def _lines(result: Result) -> Iterator[str]:
+    machine = ", ".join(f"{name} {value}" for name, value in result.machine.items())
+    yield ""
+    yield f"Measured {result.at[:10]}: {result.effort}; {'; '.join([*result.remarks, *quietness(result)])}."
+    yield f"The machine: {machine}."
+    yield "\nThe aims:\n"
+    yield from _table(AIM_COLUMNS, aim_rows(aims(result)))
+    for name, text in _PICTURES.items():
+        yield f"\n![{text}](pictures/{name}.svg)"
+    yield "\nEverything that was measured:\n"
+    yield from _table(FINDING_COLUMNS, finding_rows(result))
+    yield ""
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "|---" * len(columns) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
