@@ -18,6 +18,7 @@ class Limits:
     """Bounds on what callers and policy files may send; the texts say of what, and in which unit."""
 
     message_bytes: int = _limit(256 * 1024, "bytes of one message")
+    metadata_bytes: int = _limit(8 * 1024, "bytes of the metadata of one call; more is refused by gRPC itself")
     arguments_bytes: int = _limit(128 * 1024, "bytes of the arguments of one call, and of the facts")
     arguments_depth: int = _limit(32, "levels of objects and lists in arguments")
     arguments_nodes: int = _limit(4096, "values in arguments")

@@ -38,6 +38,7 @@ P = ParamSpec("P")
 class Route:
     """How one RPC is served: by which function on which threads, and how large its messages may be.
 
+    `room` names what bounds the calls that are open at one time.
     A unary RPC that has waited for a thread longer than `longest_wait` seconds is not served any more.
     `in_band` writes a refusal as a message of an exchange, which then goes on; without it a refusal ends the exchange.
     """
@@ -45,6 +46,7 @@ class Route:
     rpc: RPC
     handle: Callable[[Any, Any], Any]
     pool: BoundedPool
+    room: str
     limit: str
     largest: int
     longest_wait: float = math.inf
@@ -261,7 +263,7 @@ def _require_admission(route: Route, caller: Caller) -> None:
 
 def _require_room(route: Route) -> None:
     if route.pool.full:
-        raise OverloadedError(f"too many open calls (lane `{route.rpc.lane.value}`); try again")
+        raise OverloadedError(f"{route.pool.bound} calls are open, and that is all ({route.room}); try again")
 
 
 def _require_role(rpc: RPC, caller: Caller) -> None:

@@ -65,7 +65,7 @@ class BoundedPool(ThreadPoolExecutor):
 
     def __init__(self, name: str, *, threads: int, bound: int) -> None:
         super().__init__(max_workers=threads)  # makes threads only for its own `submit`, which is never called
-        self._bound = bound
+        self.bound = bound
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         # INVARIANT: each number has one writer: gRPC's thread submits, each thread of ours counts what it finished.
         self._submitted = 0
@@ -86,7 +86,7 @@ class BoundedPool(ThreadPoolExecutor):
     @property
     def full(self) -> bool:
         """Say whether the bound is reached."""
-        return self._submitted - sum(self._finished) >= self._bound
+        return self._submitted - sum(self._finished) >= self.bound
 
     def submit(self, task: Callable[..., Any], /, *args: Any) -> Task:  # type: ignore[override]  # noqa: ANN401 - gRPC uses no more than this of a future
         """Run a task on one of the threads. For one thread at a time."""

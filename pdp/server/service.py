@@ -42,7 +42,8 @@ _WATCHES = 8
 # Calls that are being refused wait here for a moment; beyond it gRPC refuses by itself, without saying when to retry.
 _REFUSALS = 256
 
-_METADATA_BYTES = 8 * 1024
+# What bounds a lane, where this is a setting.
+_ROOMS: Mapping[Lane, str] = {Lane.CALLS: "limit `concurrent_calls`", Lane.STREAMS: "limit `streams`"}
 # A message's frame around the files of a bundle.
 _BUNDLE_FACTOR = 2
 # A connection that has reached its age goes on for so long with the calls and streams that it has.
@@ -196,6 +197,7 @@ def _route(rpc: RPC, service: object, pool: BoundedPool, limits: Limits) -> Rout
         rpc=rpc,
         handle=getattr(service, rpc.handler),
         pool=pool,
+        room=_ROOMS.get(rpc.lane, f"lane `{rpc.lane.value}`"),
         limit="bundle_bytes" if rpc.large else "message_bytes",
         largest=limits.bundle_bytes * _BUNDLE_FACTOR if rpc.large else limits.message_bytes,
         longest_wait=limits.wait_seconds if rpc.lane is Lane.CALLS else math.inf,
@@ -207,8 +209,8 @@ def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]
     return (
         # One bound for all RPCs is all that gRPC has; the smaller one of most RPCs is kept by the boundary.
         ("grpc.max_receive_message_length", max(limits.message_bytes, limits.bundle_bytes * _BUNDLE_FACTOR)),
-        ("grpc.max_metadata_size", _METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+        ("grpc.max_metadata_size", limits.metadata_bytes),
+        ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
         # Certificates and routes change: connections must come back now and then.
         ("grpc.max_connection_age_ms", round(limits.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),

@@ -294,7 +294,8 @@ def test_limits_table_is_current(project_root: Path) -> None:
     kib, mib, hour, minute = 1024, 1024**2, 3600, 60
 
     for row in (
-        f"| message, arguments | {limits.message_bytes // kib} KiB, {limits.arguments_bytes // kib} KiB |",
+        f"| message, metadata | {limits.message_bytes // kib} KiB, {limits.metadata_bytes // kib} KiB |",
+        f"| arguments | {limits.arguments_bytes // kib} KiB |",
         f"| depth, values, string of arguments | {depth}, {nodes:,}, {limits.string_bytes // kib} KiB |",
         f"| calls in a batch | {limits.batch_size} |",
         f"| policy file, bundle | {limits.policy_file_bytes // mib} MiB, {limits.bundle_bytes // mib} MiB |",

@@ -176,12 +176,24 @@ def test_overload_is_refused_with_advice(serve: Serve, embedded: Embedded) -> No
         refused = running.refused(AUTHORIZE, a_call().SerializeToString())
 
         assert refused.code() is Code.RESOURCE_EXHAUSTED
+        assert "4 calls are open, and that is all (limit `concurrent_calls`); try again" == refused.details()
         assert retry_info(refused) is not None
         assert running.notes.refusal().facts["status"] == "RESOURCE_EXHAUSTED"
         assert running.unary("/grpc.health.v1.Health/Check", b"", None) != b""
         assert running.unary("/pdp.v1.PolicyService/GetBundle", b"", "author") != b""
 
     assert running.unary(AUTHORIZE, a_call().SerializeToString()) != b""
+
+
+def test_metadata_beyond_the_limit_is_refused(serve: Serve) -> None:
+    """What a caller sends beside its message has a bound, which is a setting; within it nothing is lost."""
+    running = serve(limits=Limits(metadata_bytes=4096))
+    wire, metadata = a_call().SerializeToString(), (("x-more", "x" * 4096),)
+
+    refused = running.refused(AUTHORIZE, wire, metadata=metadata)
+
+    assert refused.code() is Code.RESOURCE_EXHAUSTED
+    assert running.unary(AUTHORIZE, wire, metadata=(("x-more", "x" * 2048),)) != b""
 
 
 class Stalled(Auditor):
