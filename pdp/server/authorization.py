@@ -6,8 +6,9 @@ from google.protobuf.message import DecodeError
 
 from pdp.authorizer import Authorizer
 from pdp.limits import Limits
+from pdp.model import Decision
 from pdp.server.fields import require_id
-from pdp.server.messages import call_request, call_requests, decision_message, reading_message, visibility_number
+from pdp.server.messages import call_request, call_requests, reading_message, visibility_number, write_decision
 from pdp.server.origin import Origin
 from pdp.server.status import Refusal, duration
 from pdp.v1 import authorization_pb2 as calls
@@ -22,26 +23,24 @@ class AuthorizationHandlers:
 
     def authorize(self, request: calls.AuthorizeRequest, origin: Origin) -> calls.AuthorizeResponse:
         """Decide about one call."""
-        asked = call_request(request, self._limits)
-        decision = self._authorizer.authorize(
-            asked.call,
-            origin.caller,
-            request_id=asked.request_id,
-            tool_call_id=asked.tool_call_id,
-            parent=origin.parent,
-        )
-        return calls.AuthorizeResponse(decision=decision_message(decision))
+        answer = calls.AuthorizeResponse()
+        write_decision(self._decide(request, origin), answer.decision)
+        return answer
 
     def batch_authorize(self, request: calls.BatchAuthorizeRequest, origin: Origin) -> calls.BatchAuthorizeResponse:
         """Decide about several calls on one snapshot."""
         asked = call_requests(request, self._limits)
         decided = self._authorizer.batch(asked, origin.caller, parent=origin.parent)
-        return calls.BatchAuthorizeResponse(decisions=[decision_message(decision) for decision in decided])
+        answer = calls.BatchAuthorizeResponse()
+        for decision in decided:
+            write_decision(decision, answer.decisions.add())
+        return answer
 
     def authorize_stream(self, request: calls.AuthorizeStreamRequest, origin: Origin) -> calls.AuthorizeStreamResponse:
         """Decide about one call of a stream."""
-        answer = self.authorize(request.request, origin)
-        return calls.AuthorizeStreamResponse(request_id=request.request.request_id, decision=answer.decision)
+        answer = calls.AuthorizeStreamResponse(request_id=request.request.request_id)
+        write_decision(self._decide(request.request, origin), answer.decision)
+        return answer
 
     def list_tools(self, request: calls.ListToolsRequest, origin: Origin) -> calls.ListToolsResponse:
         """Say which tools a session could call."""
@@ -60,6 +59,16 @@ class AuthorizationHandlers:
             ],
             bundle_version=listing.bundle_version,
             session_id=listing.session_id,
+        )
+
+    def _decide(self, request: calls.AuthorizeRequest, origin: Origin) -> Decision:
+        asked = call_request(request, self._limits)
+        return self._authorizer.authorize(
+            asked.call,
+            origin.caller,
+            request_id=asked.request_id,
+            tool_call_id=asked.tool_call_id,
+            parent=origin.parent,
         )
 
 

@@ -137,5 +137,12 @@ def moment_of(field: str, value: Timestamp) -> float:
 
 def timestamp(moment_at: float) -> Timestamp:
     """Return unix seconds as a timestamp."""
-    seconds = int(moment_at)
-    return Timestamp(seconds=seconds, nanos=min(round((moment_at - seconds) * _NANOS), _NANOS - 1))
+    message = Timestamp()
+    write_timestamp(moment_at, message)
+    return message
+
+
+def write_timestamp(moment_at: float, message: Timestamp) -> None:
+    """Write unix seconds into a timestamp."""
+    message.seconds = seconds = int(moment_at)
+    message.nanos = min(round((moment_at - seconds) * _NANOS), _NANOS - 1)

@@ -25,6 +25,7 @@ from pdp.server.fields import (
     require_text,
     seconds_of,
     timestamp,
+    write_timestamp,
 )
 from pdp.server.status import duration
 from pdp.v1 import authorization_pb2 as calls
@@ -82,34 +83,31 @@ def call_requests(request: calls.BatchAuthorizeRequest, limits: Limits) -> tuple
     return tuple(call_request(one, limits, f"requests[{place}].") for place, one in enumerate(request.requests))
 
 
-def decision_message(decision: Decision) -> decisions.Decision:
-    """Return a decision as callers see it."""
+def write_decision(decision: Decision, message: decisions.Decision) -> None:
+    """Write a decision as callers see it into an empty message, such as that of an answer: no copy is made."""
     ruling = decision.ruling
-    message = decisions.Decision(
-        decision_id=decision.id,
-        outcome=_OUTCOMES[ruling.outcome],
-        basis=_BASES[ruling.basis],
-        determining_policies=ruling.policies,
-        session_id=decision.session_id,
-        user=decision.user,
-        agent=decision.agent,
-        server=decision.server,
-        tool=decision.tool,
-        arguments_digest=decision.arguments_digest,
-        bundle_version=decision.bundle_version,
-        session_epoch=decision.session_epoch,
-        cache_result=_CACHE_RESULTS[decision.cache_result],
-        decide_time=timestamp(decision.decided_at),
-        trace_id=decision.trace_id,
-        span_id=decision.span_id,
-        tenant=decision.tenant,
-        duration_us=decision.duration_us,
-    )
+    message.decision_id = decision.id
+    message.outcome = _OUTCOMES[ruling.outcome]
+    message.basis = _BASES[ruling.basis]
+    message.determining_policies.extend(ruling.policies)
+    message.session_id = decision.session_id
+    message.user = decision.user
+    message.agent = decision.agent
+    message.server = decision.server
+    message.tool = decision.tool
+    message.arguments_digest = decision.arguments_digest
+    message.bundle_version = decision.bundle_version
+    message.session_epoch = decision.session_epoch
+    message.cache_result = _CACHE_RESULTS[decision.cache_result]
+    write_timestamp(decision.decided_at, message.decide_time)
+    message.trace_id = decision.trace_id
+    message.span_id = decision.span_id
+    message.tenant = decision.tenant
+    message.duration_us = decision.duration_us
     if ruling.ancestor_id:
         message.ancestor_session_id = ruling.ancestor_id
     if ruling.ancestor_basis is not None:
         message.ancestor_basis = _BASES[ruling.ancestor_basis]
-    return message
 
 
 def visibility_number(seen: Visibility) -> calls.Visibility:
