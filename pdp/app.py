@@ -19,6 +19,7 @@ from pdp.errors import ConfigurationError, PDPError
 from pdp.expiry import ExpiryNotices
 from pdp.explainer import Explainer
 from pdp.follower import BundleFollower
+from pdp.heartbeat import Heartbeat
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Observer, Observers, Place
@@ -194,6 +195,7 @@ class App:
             self._opened.callback(evaluator.close)
             auditor = Auditor(settings.record_folder, index_file=settings.record_index, most_bytes=SERVER_BYTES)
             self._opened.callback(auditor.close)
+            heartbeat = Heartbeat(lambda: sessions.touch(wall_at=time.now().wall_at), every=_HEARTBEAT_SECONDS)
             self._server = PDPServer(
                 Listener(address=settings.server.address, tls=tls_files_of(settings)),
                 authorizer=self.embedded.authorizer,
@@ -207,6 +209,7 @@ class App:
                 clock=time,
                 healthy=lambda: log.permits and self.embedded.keeper.serves(),
                 record_healthy=lambda: log.healthy,
+                store_healthy=heartbeat.writable,
                 limits=settings.limits,
                 reflection=settings.server.reflection,
                 call_threads=settings.server.threads,
@@ -217,7 +220,8 @@ class App:
                 watch = sourcing.watch(follower.follow)
                 watch.start()
                 self._opened.callback(watch.stop)
-            self._beat(lambda: sessions.touch(wall_at=time.now().wall_at))
+            heartbeat.start()
+            self._opened.callback(heartbeat.stop)
             self._purge(Purge(sessions, time, keep_ended_seconds=settings.sessions.keep_ended_seconds))
         except BaseException:
             self._opened.close()
@@ -260,19 +264,6 @@ class App:
         self._server.stop(grace)
         self._opened.close()
 
-    def _beat(self, touch: Callable[[], None]) -> None:
-        # Keeps the high-water mark of the wall clock young: after a reboot it bounds how far the clock can go back.
-        stopping = threading.Event()
-
-        def beat() -> None:
-            while not stopping.wait(_HEARTBEAT_SECONDS):
-                try:
-                    touch()
-                except PDPError as error:
-                    _LOG.error("the session store cannot be written: %s", error)
-
-        self._run_until_stopped("pdp-heartbeat", beat, stopping)
-
     def _purge(self, purge: Purge) -> None:
         stopping = threading.Event()
 
@@ -288,10 +279,7 @@ class App:
                 if stopping.wait(_PURGE_SECONDS):
                     return
 
-        self._run_until_stopped("pdp-purge", sweep, stopping)
-
-    def _run_until_stopped(self, name: str, work: Callable[[], None], stopping: threading.Event) -> None:
-        thread = threading.Thread(target=work, name=name, daemon=True)
+        thread = threading.Thread(target=sweep, name="pdp-purge", daemon=True)
         thread.start()
         self._opened.callback(thread.join)
         self._opened.callback(stopping.set)

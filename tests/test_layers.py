@@ -47,6 +47,7 @@ LAYERS = [
     ("pdp.peers", 2, "decision"),
     ("pdp.loaded", 2, "decision"),
     ("pdp.follower", 2, "decision"),
+    ("pdp.heartbeat", 2, "decision"),
     ("pdp.server", 3, "server"),
     ("pdp.client", 3, "client"),
     ("pdp.config", 4, "assembly"),

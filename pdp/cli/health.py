@@ -16,7 +16,10 @@ from pdp.model import Role
 
 @click.command(epilog="Example:  pdp health --address localhost:50151 --tls-roots /etc/pdp/tls/ca.crt")
 @click.option(
-    "--service", default="", metavar="NAME", help="One service, or `pdp.record`; without it the whole server."
+    "--service",
+    default="",
+    metavar="NAME",
+    help="One service, `pdp.record` or `pdp.store`; without it the whole server.",
 )
 @click.option("--timeout", type=duration, default="5s", help="How long to wait, such as `5s`.")
 @connection_options(Role.PEP)

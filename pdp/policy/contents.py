@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -54,12 +55,15 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
         problem = "is no folder" if folder.exists() else "does not exist; `pdp new` begins a policy folder"
         raise BundleError((Problem(str(folder), 0, problem),))
     try:
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(_inside(folder)):
             name = path.relative_to(folder).as_posix()
-            if belongs(name) and path.is_file():
+            if belongs(name):
                 if not name.isprintable():
                     # Also what is not UTF-8 on the disk; it cannot be named in a digest, or in a message.
                     raise BundleError((Problem(ascii(name), 0, "a file's name must be printable"),))
+                if not path.is_file():
+                    # Say a link to nowhere: without it a forbid may be missing.
+                    raise BundleError((Problem(name, 0, "is no file that can be read"),))
                 # One byte more than allowed is enough to know.
                 with path.open("rb") as stream:
                     files[name] = stream.read(limits.policy_file_bytes * 8 + 1)
@@ -70,6 +74,14 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
     if not files:
         raise BundleError((Problem(str(folder), 0, "holds no bundle"),))
     return files
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    # Not by a search, which passes over folders that cannot be read.
+    yield from folder.iterdir()
+    tools = folder / "tools"
+    if os.path.lexists(tools):
+        yield from tools.iterdir()
 
 
 def belongs(name: str) -> bool:

@@ -21,7 +21,8 @@ class Anchors:
 
     def note(self, chain: str, head: Head) -> None:
         """Keep how far a chain has come for sure."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Not what is above it: a volume that is gone must find its place free when it comes back.
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         partial = self._folder / f"{chain}.{os.getpid()}.partial"
         with partial.open("w", encoding="ascii") as file:
             file.write(f"{head.seq}:{head.hash}\n")

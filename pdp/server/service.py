@@ -58,7 +58,7 @@ class PDPServer:
     """The PDP over gRPC. Use it as a context manager, or call `start` and `stop`.
 
     `healthy` says whether there are a bundle and a live store; it is asked for each probe and never raises.
-    `record_healthy` says the same of the record.
+    `record_healthy` says the same of the record, and `store_healthy` whether the store can be written.
     Without an `auditor` there is no record, and `AuditService` answers that it is unavailable.
     `share_port` lets several worker processes listen on one port. `look_seconds` is how often watchers of health and
     idle streams look. Raise `ConfigurationError` when it cannot listen.
@@ -79,6 +79,7 @@ class PDPServer:
         clock: Clock,
         healthy: Callable[[], bool],
         record_healthy: Callable[[], bool] = lambda: True,
+        store_healthy: Callable[[], bool] = lambda: True,
         limits: Limits = DEFAULT_LIMITS,
         reflection: bool = False,
         call_threads: int = CALL_THREADS,
@@ -88,7 +89,9 @@ class PDPServer:
         self._listener = listener
         self._observer = observer
         self._clock = clock
-        self._health = HealthHandlers(healthy, every=look_seconds, record_healthy=record_healthy)
+        self._health = HealthHandlers(
+            healthy, every=look_seconds, record_healthy=record_healthy, store_healthy=store_healthy
+        )
         self._idle = IdleWatch(clock, limit=limits.stream_idle_seconds, every=look_seconds)
         services: dict[str, object] = {
             AUTHORIZATION: AuthorizationHandlers(authorizer, limits),

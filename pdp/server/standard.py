@@ -13,22 +13,29 @@ from pdp.errors import NotFoundError
 from pdp.server.origin import Origin
 from pdp.server.rpcs import AUTHORIZATION, POLICIES, SESSIONS
 
-# No service of the API: whether the record is kept as it should be, while the server still serves.
+# No services of the API: whether the record is kept as it should be, and whether sessions and bundles can change,
+# while the server still serves.
 RECORD = "pdp.record"
-SERVICES = ("", AUTHORIZATION, SESSIONS, POLICIES, RECORD)
+STORE = "pdp.store"
+SERVICES = ("", AUTHORIZATION, SESSIONS, POLICIES, RECORD, STORE)
 
 
 class HealthHandlers:
     """Says whether the server serves: it does with a bundle and a live store, until it drains.
 
-    `healthy`, and `record_healthy` for the record, are asked each time and never raise. `every` is how often a
-    watcher looks, in seconds.
+    `healthy`, `record_healthy` for the record and `store_healthy` for writing the store are asked each time and never
+    raise. `every` is how often a watcher looks, in seconds.
     """
 
     def __init__(
-        self, healthy: Callable[[], bool], *, every: float, record_healthy: Callable[[], bool] = lambda: True
+        self,
+        healthy: Callable[[], bool],
+        *,
+        every: float,
+        record_healthy: Callable[[], bool] = lambda: True,
+        store_healthy: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._healthy, self._record_healthy = healthy, record_healthy
+        self._healthy, self._parts = healthy, {RECORD: record_healthy, STORE: store_healthy}
         self._every = every
         self._draining = threading.Event()
 
@@ -55,7 +62,7 @@ class HealthHandlers:
     def _answer(self, service: str) -> HealthCheckResponse:
         if service not in SERVICES:
             return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
-        healthy = self._record_healthy if service == RECORD else self._healthy
+        healthy = self._parts.get(service, self._healthy)
         serving = not self._draining.is_set() and healthy()
         return HealthCheckResponse(status=HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
 

@@ -17,6 +17,9 @@ from pdp.sessions.changesignal import ChangeSignal
 # Before this version, several writing connections could corrupt a WAL database (SQLite 3.51.3 release notes).
 _SOUND_ENGINE: Final = (3, 51, 3)
 
+# What the engine raises, and its binding for bytes of a damaged file that should be text.
+ENGINE_ERRORS: Final = (apsw.Error, UnicodeError)
+
 # A file of the first schema; `_UPGRADES` makes it a current one, whether it is new or somebody's.
 # `changes` tells other connections which sessions to read again; an insert leaves no trace in it, because nobody
 # remembers anything about a session that did not exist. `forgotten_revision` is the latest revision of which
@@ -223,12 +226,14 @@ def answering() -> Iterator[None]:
     """Turn the engine's errors into `StoreUnavailableError`."""
     try:
         yield
-    except apsw.Error as error:
+    except ENGINE_ERRORS as error:
         raise unavailable(error) from None
 
 
-def unavailable(error: apsw.Error) -> StoreUnavailableError:
+def unavailable(error: Exception) -> StoreUnavailableError:
     """Return what to raise for an error of the engine; its own message stays out, as it may hold values."""
+    if isinstance(error, UnicodeError):
+        return StoreUnavailableError("the session store does not answer: it holds text that is none")
     # Errors of the binding itself, such as the use of a closed connection, have no code of SQLite.
     code = apsw.mapping_result_codes.get(getattr(error, "result", -1), "closed")
     return StoreUnavailableError(f"the session store does not answer: `{code}`")

@@ -20,7 +20,7 @@ from cachetools import LRUCache
 from pdp.errors import StoreUnavailableError
 from pdp.model import Scope, Session
 from pdp.sessions.changesignal import ChangeSignal
-from pdp.sessions.database import Database, require_known_schema, unavailable
+from pdp.sessions.database import ENGINE_ERRORS, Database, require_known_schema, unavailable
 from pdp.sessions.rows import scope_from, session_of
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.store import ActiveBundle, StoreView
@@ -199,7 +199,7 @@ class Watcher:
             # INVARIANT: the number was read before the snapshot. A commit between the two is read already, and
             # is looked for once more; it is never missed.
             self._data_version = data_version
-        except apsw.Error as error:
+        except ENGINE_ERRORS as error:
             raise unavailable(error) from None
         return chain
 

@@ -55,6 +55,25 @@ def test_file_names_that_cannot_be_told_are_refused(tmp_path: Path, name: bytes)
     assert caught.value.problems[0].file.isascii()
 
 
+@pytest.mark.parametrize("name", ["guardrails.cedar", "tools", "tools/files.yaml"])
+@pytest.mark.parametrize("kind", ["link to nowhere", "folder"])
+def test_what_cannot_be_read_is_not_overlooked(tmp_path: Path, name: str, kind: str) -> None:
+    """A forbid behind a link to nowhere would be missing without a word."""
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    (tmp_path / "directory.yaml").write_bytes(b"")
+    if kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("nowhere")
+
+    if (name, kind) == ("tools", "folder"):
+        assert list(read_folder(tmp_path, DEFAULT_LIMITS)) == ["directory.yaml"]
+    else:
+        with pytest.raises(BundleError, match=r"no file that can be read|cannot be read"):
+            read_folder(tmp_path, DEFAULT_LIMITS)
+
+
 def contents(**changes: bytes) -> dict[str, bytes]:
     """Return a small bundle, some of its files replaced."""
     files = bundle_files(policies={}, tools={"files": [tool("read")]}, directory="users: {alice: {}}")

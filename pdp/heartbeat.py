@@ -1,0 +1,62 @@
+"""Writes the time into the store now and then: it keeps the clock's high-water mark young, and shows that writes work.
+
+After a reboot the mark bounds how far the wall clock can go back.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+
+from pdp.errors import PDPError
+
+_LOG = logging.getLogger("pdp")
+
+# A write that takes longer, with the wait for others, is as good as none.
+_LONGEST_SECONDS = 5.0
+
+
+class Heartbeat:
+    """Calls `touch`, which may raise `PDPError`, every so many seconds on a thread of its own, once it is started."""
+
+    def __init__(self, touch: Callable[[], None], *, every: float) -> None:
+        self._touch, self._every = touch, every
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="pdp-heartbeat", daemon=True)
+        self._problem = ""
+        self._due_at = math.inf
+
+    def writable(self) -> bool:
+        """Say whether the store could be written when that was tried last, and did not take too long."""
+        return not self._problem and time.monotonic() < self._due_at
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait for a write that is under way."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stopping.wait(self._every):
+            problem = self._problem_now()
+            if problem and not self._problem:
+                _LOG.error("the session store cannot be written, so sessions and bundles cannot change: %s", problem)
+            elif self._problem and not problem:
+                _LOG.warning("the session store can be written again")
+            self._problem = problem
+
+    def _problem_now(self) -> str:
+        self._due_at = time.monotonic() + _LONGEST_SECONDS
+        try:
+            self._touch()
+        except PDPError as error:
+            return str(error)
+        finally:
+            self._due_at = math.inf
+        return ""

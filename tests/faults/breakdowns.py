@@ -1,0 +1,116 @@
+"""What happens when something breaks: the table of the page, whose rows the tests hold the server to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tests.faults.served import WELL, Seen
+
+_SERVING, _NOT = "SERVING", "NOT_SERVING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is seen while something is broken, what becomes of it afterwards, and which tests show that."""
+
+    seen: Seen
+    afterwards: str
+    tests: tuple[str, ...]
+
+
+_STORE = "tests/faults/test_store_faults.py"
+_RUNNING = (f"{_STORE}::test_while_the_store_is_broken",)
+_BY_ITSELF = "well again by itself"
+_NO_CHANGES = Seen("as before", "`UNAVAILABLE`", (_SERVING, _SERVING, _NOT))
+_NO_STORE = Seen("`UNAVAILABLE`", "`UNAVAILABLE`", (_NOT, _SERVING, _NOT))
+_LATE = "`DEADLINE_EXCEEDED`"
+_RECORD = "tests/faults/test_record_faults.py::test_while_the_record_cannot_be_written"
+_RELOAD = "a reload is `FAILED_PRECONDITION` until it is back; a start goes on with the bundle that ran last"
+_BUNDLE = (
+    "tests/faults/test_bundle_faults.py::test_while_the_policies_are_broken",
+    "tests/faults/test_bundle_faults.py::test_a_start_with_broken_policies",
+)
+
+ROWS: Mapping[str, Row] = {
+    "the store is locked by another program": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
+    "the store's disk is full": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
+    "the store is read-only": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
+    "the store's disk fails": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
+    "the store's file is gone": Row(seen=_NO_STORE, afterwards=_BY_ITSELF, tests=_RUNNING),
+    "the store's folder is gone": Row(seen=_NO_STORE, afterwards=_BY_ITSELF, tests=_RUNNING),
+    "the store's disk hangs": Row(
+        seen=Seen(_LATE, _LATE, ("DEADLINE_EXCEEDED", _SERVING, _NOT)),
+        afterwards=_BY_ITSELF,
+        tests=(f"{_STORE}::test_while_the_disk_hangs",),
+    ),
+    "the store is damaged": Row(
+        seen=Seen("`UNAVAILABLE`, where the damage is met", "`UNAVAILABLE`", ()),
+        afterwards="a start is refused until `pdp store restore` brings a backup back",
+        tests=(
+            f"{_STORE}::test_a_damaged_store_is_never_believed",
+            "tests/faults/test_damage.py::test_a_damaged_file_is_never_believed",
+        ),
+    ),
+    "the record's disk is full or read-only, in `written`": Row(
+        seen=Seen("as before", "as before", (_SERVING, _NOT, _SERVING)),
+        afterwards="written late, or the record says how many are lost",
+        tests=(_RECORD, "tests/processes/test_disk_full.py::test_a_full_disk_is_survived"),
+    ),
+    "the record's disk is full or read-only, in `durable`": Row(
+        seen=Seen("`record_unavailable`", "as before", (_NOT, _NOT, _SERVING)),
+        afterwards=_BY_ITSELF,
+        tests=(_RECORD, "tests/processes/test_disk_full.py::test_a_full_disk_is_survived"),
+    ),
+    "the folder of policies is missing": Row(seen=WELL, afterwards=_RELOAD, tests=_BUNDLE),
+    "a file of policies cannot be read": Row(seen=WELL, afterwards=_RELOAD, tests=_BUNDLE),
+    "the receiver of telemetry is dead or hangs": Row(
+        seen=WELL,
+        afterwards="sent again; what was dropped is counted",
+        tests=(
+            "tests/faults/test_receiver_faults.py::test_while_the_receiver_is_broken",
+            "tests/telemetry/test_receivers.py::test_every_decision_is_answered_and_recorded",
+        ),
+    ),
+    "the wall clock steps back": Row(
+        seen=WELL,
+        afterwards="sessions end by the clock that nobody sets",
+        tests=("tests/faults/test_clock_faults.py::test_the_wall_clock_steps_back",),
+    ),
+    "the wall clock steps forward": Row(
+        seen=Seen("`session_expired`", "as before", WELL.health),
+        afterwards="what has expired stays expired when it steps back; new sessions are as before",
+        tests=("tests/faults/test_clock_faults.py::test_the_wall_clock_steps_forth_and_back",),
+    ),
+    "the machine was asleep": Row(
+        seen=Seen("`session_expired`", "as before", WELL.health),
+        afterwards="what ended in its sleep is over; new sessions are as before",
+        tests=("tests/faults/test_clock_faults.py::test_the_machine_sleeps",),
+    ),
+    "a worker is killed": Row(
+        seen=Seen("as before, by the others", "as before, by the others", ()),
+        afterwards="another one takes its place, and goes on with its record",
+        tests=("tests/processes/test_workers.py::test_a_killed_worker_is_replaced",),
+    ),
+    "the server is killed": Row(
+        seen=Seen("`UNAVAILABLE`", "`UNAVAILABLE`", ()),
+        afterwards="after a restart all that was acknowledged is there",
+        tests=("tests/processes/test_kill.py::test_what_was_acknowledged_survives_kills",),
+    ),
+    "the power goes": Row(
+        seen=Seen("`UNAVAILABLE`", "`UNAVAILABLE`", ()),
+        afterwards="after a restart all that was acknowledged is there, and the record goes on",
+        tests=(
+            "tests/faults/test_power_loss.py::test_power_loss",
+            "tests/faults/test_power_loss_record.py::test_power_loss_of_the_record",
+        ),
+    ),
+    "there are more calls than can be answered": Row(
+        seen=Seen("as before, or `RESOURCE_EXHAUSTED` with advice", "as before", WELL.health),
+        afterwards=_BY_ITSELF,
+        tests=(
+            "tests/server/test_boundary.py::test_overload_is_refused_with_advice",
+            "tests/server/test_boundary.py::test_the_server_has_a_deadline_of_its_own",
+        ),
+    ),
+}

@@ -1,0 +1,52 @@
+"""The clocks of the machine misbehave: no session lives longer for it, and none that is over comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.faults.breakdowns import ROWS
+from tests.faults.served import WELL, served
+
+# How long a session lives that asks for nothing else.
+_LIFE = 3600.0
+
+
+def test_the_wall_clock_steps_back(tmp_path: Path) -> None:
+    """Calls go on as before, and the session ends when its time has passed on the clock that nobody sets."""
+    with served(tmp_path) as service:
+        first, second = service.open(), service.open()
+        service.clock.step_wall(-7 * 24 * 3600.0)
+        during = service.seen(first)
+        service.clock.advance(_LIFE - 1.0)
+        before_the_end = service.call(second)
+        service.clock.advance(1.0)
+        at_the_end = service.call(second)
+
+    assert during == ROWS["the wall clock steps back"].seen
+    assert (before_the_end, at_the_end) == ("permit", "session_expired")
+
+
+def test_the_wall_clock_steps_forth_and_back(tmp_path: Path) -> None:
+    """What has expired meanwhile stays expired: the store has seen the later time. New sessions are as before."""
+    with served(tmp_path) as service:
+        service.clock.step_wall(_LIFE)
+        during = service.seen(service.open())
+        service.clock.step_wall(-_LIFE)
+        after = service.call(service.active)
+        renewed = service.call(service.open())
+
+    assert during == ROWS["the wall clock steps forward"].seen
+    assert (after, renewed) == ("session_expired", "permit")
+
+
+def test_the_machine_sleeps(tmp_path: Path) -> None:
+    """Time passes while the machine sleeps, also when the wall clock does not know of it yet."""
+    with served(tmp_path) as service:
+        service.clock.advance(_LIFE)
+        service.clock.step_wall(-_LIFE)
+        during = service.seen(service.open())
+        renewed = service.call(service.open())
+
+    assert during == ROWS["the machine was asleep"].seen
+    assert renewed == "permit"
+    assert WELL.changes == during.changes

@@ -1,0 +1,105 @@
+"""A file of the store that somebody or something wrote over is never believed, and no damage is more than an error."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pdp.errors import StoreUnavailableError
+from pdp.model import Session
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.sessions.store import SessionFilter, SessionStore
+from pdp.testing.store_contract import make_bundle, make_scope, make_session, revoked, unchanged
+from tests.faults.test_power_loss import seeded
+
+SESSIONS = [make_session(f"s{number}", scope=make_scope("git/log", "git/status")) for number in range(40)]
+
+
+def expected(session: Session) -> tuple[Session, ...]:
+    """Return a session as it was stored: each third one was revoked."""
+    return ((SESSIONS.index(session) % 3 == 0 and revoked(session)) or session,)
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> bytes:
+    """Return the file of a store that was closed."""
+    path = tmp_path / "whole.sqlite"
+    with closing(SQLiteSessionStore(path)) as store:
+        store.activate_bundle(make_bundle("v1"), bytes(9000), unchanged)
+        for session in SESSIONS:
+            store.insert(session, wall_at=1.0)
+        for session in SESSIONS[::3]:
+            store.change_tree(session.id, revoked, wall_at=2.0)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("images", [100, pytest.param(5000, marks=pytest.mark.long)])
+def test_a_damaged_file_is_never_believed(tmp_path: Path, content: bytes, images: int) -> None:
+    """A session is as it was, or unknown, or the store does not answer; nothing else is ever raised."""
+    choices, found, path = seeded(), Counter[str](), tmp_path / "damaged.sqlite"
+    for _ in range(images):
+        for left in tmp_path.glob("damaged.sqlite*"):
+            left.unlink()
+        path.write_bytes(damaged(content, choices))
+        found.update(seen(path, choices.sample(SESSIONS, 4)))
+
+    print(dict(found))  # noqa: T201 - the figures of the proof
+    assert found["another"] == 0
+    assert [] == [what for what in ("as it was", "no answer") if not found[what]]
+
+
+def damaged(content: bytes, choices: random.Random) -> bytes:
+    """Overwrite some places, or cut the end off: enough that no text stays readable there."""
+    left = bytearray(content)
+    for _ in range(choices.randrange(1, 6)):
+        at, size = choices.randrange(len(left)), choices.choice((64, 512, 4096))
+        left[at : at + size] = choices.choice((bytes, choices.randbytes))(min(size, len(left) - at))
+    return bytes(left[: choices.randrange(len(left))] if choices.random() < 0.2 else left)
+
+
+def seen(path: Path, sessions: list[Session]) -> Counter[str]:
+    """Return how often a store says what of sessions, and whether everything else raises what it should."""
+    found = Counter[str]()
+    try:
+        with closing(SQLiteSessionStore(path)) as store:
+            for session in sessions:
+                found[said(store, session)] += 1
+            for ask in OTHERS:
+                found[attempted(ask, store)] += 1
+    except StoreUnavailableError:
+        found["no start"] += 1
+    return found
+
+
+def said(store: SessionStore, session: Session) -> str:
+    """Return what a store says of a session."""
+    try:
+        chain = store.view(session.handle_digest).chain
+    except StoreUnavailableError:
+        return "no answer"
+    return "unknown" if not chain else "as it was" if chain == expected(session) else "another"
+
+
+def attempted(ask: Callable[[SessionStore], object], store: SessionStore) -> str:
+    """Return whether a store can do something."""
+    try:
+        ask(store)
+    except StoreUnavailableError:
+        return "not done"
+    return "done"
+
+
+OTHERS: tuple[Callable[[SessionStore], object], ...] = (
+    lambda store: store.touch(wall_at=3.0),
+    lambda store: store.count_by_state(),
+    lambda store: store.select(SessionFilter(user="alice"), limit=5),
+    lambda store: store.change_where(SessionFilter(agent="coder"), revoked, wall_at=4.0),
+    lambda store: store.bundle_content("v1"),
+    lambda store: store.kept_bundles(),
+    lambda store: store.active_bundle(),
+)

@@ -1,0 +1,150 @@
+"""The store breaks under a server that runs: what gateways, approvers and probes see, and that it is well again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import apsw
+import pytest
+
+from pdp.errors import StoreUnavailableError
+from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
+from pdp.record.verify import verify
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.testing.waiting import wait_until
+from tests.faults.breakdowns import ROWS
+from tests.faults.served import WELL, Served, served
+from tests.faults.troubledvfs import Trouble, troubled
+
+Fault = Callable[[Served, Trouble], AbstractContextManager[None]]
+
+
+@contextmanager
+def locked(served: Served, _: Trouble) -> Iterator[None]:
+    """Hold the lock for writing."""
+    with closing(apsw.Connection(str(served.settings.sessions_file))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def failing(trouble: Trouble, *, writes: type[apsw.Error] | None, syncs: type[apsw.Error] | None) -> Iterator[None]:
+    """Let writes or syncs of the store's disk fail."""
+    trouble.writes, trouble.syncs = writes, syncs
+    yield
+    trouble.heal()
+
+
+@contextmanager
+def moved(path: Path) -> Iterator[None]:
+    """Take a file or a folder away, and bring it back."""
+    away = path.with_name("away")
+    path.rename(away)
+    yield
+    away.rename(path)
+
+
+FAULTS: dict[str, Fault] = {
+    "the store is locked by another program": locked,
+    "the store's disk is full": lambda _, trouble: failing(trouble, writes=apsw.FullError, syncs=None),
+    "the store is read-only": lambda _, trouble: failing(trouble, writes=apsw.ReadOnlyError, syncs=None),
+    "the store's disk fails": lambda _, trouble: failing(trouble, writes=None, syncs=apsw.IOError),
+    "the store's file is gone": lambda served, _: moved(served.settings.sessions_file),
+    "the store's folder is gone": lambda served, _: moved(Path(served.settings.data_dir)),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_while_the_store_is_broken(tmp_path: Path, fault: str) -> None:
+    """What is seen is what the table says; nothing is allowed that was revoked; then all is as before, by itself."""
+    with troubled() as trouble, served(tmp_path) as service:
+        live, doomed = service.open(), service.open()
+        before = service.seen(service.open())
+        with FAULTS[fault](service, trouble):
+            wait_until(lambda: service.health() == ROWS[fault].seen.health)
+            during = service.seen(doomed)
+            revoked = service.call(service.revoked)
+        wait_until(lambda: service.health() == WELL.health)
+        after = service.seen(doomed)
+        states = [service.state(one) for one in (live, service.revoked, doomed)]
+        answers = [service.call(one) for one in (live, service.revoked, doomed)]
+
+    assert (before, during, after) == (WELL, ROWS[fault].seen, WELL)
+    assert revoked in ("session_revoked", "`UNAVAILABLE`")
+    assert states == ["active", "revoked", "revoked"]
+    assert answers == ["permit", "session_revoked", "session_revoked"]
+    assert damage(service) == []
+
+
+def test_while_the_disk_hangs(tmp_path: Path) -> None:
+    """Who needs the disk is let go by its own deadline, and so are probes; then all is as before, by itself."""
+    with patch("pdp.heartbeat._LONGEST_SECONDS", 0.05), troubled() as trouble, served(tmp_path) as service:
+        doomed = service.open()
+        forget(service)
+        trouble.hang()
+        with service.impatient() as impatient:
+            wait_until(lambda: impatient.health("pdp.store") == ("NOT_SERVING",))
+            during = impatient.seen(doomed)
+        trouble.heal()
+        wait_until(lambda: service.health() == WELL.health)
+        state = service.state(doomed)
+        after = service.seen(doomed)
+        answers = [service.call(one) for one in (service.active, service.revoked, doomed)]
+
+    assert (during, after) == (ROWS["the store's disk hangs"].seen, WELL)
+    # Nobody was told that it is revoked, and it may be.
+    assert state in ("active", "revoked")
+    assert answers == ["permit", "session_revoked", "session_revoked"]
+    assert damage(service) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_damaged_store_is_never_believed(tmp_path: Path, seed: int) -> None:
+    """Whatever of the file was overwritten or cut off: no start, or calls are answered rightly or not at all."""
+    choices = random.Random(seed)  # noqa: S311 - no secret
+    with served(tmp_path) as service:
+        for _ in range(20):
+            service.open()
+    spoil(service.settings.sessions_file, choices)
+
+    try:
+        with served(tmp_path, before=service) as again:
+            answers = [again.call(again.active), again.call(again.revoked)]
+    except StoreUnavailableError:
+        answers = ["`UNAVAILABLE`"] * 2
+
+    assert answers[0] in ("permit", "session_not_found", "`UNAVAILABLE`")
+    assert answers[1] in ("session_revoked", "session_not_found", "`UNAVAILABLE`")
+
+
+def spoil(file: Path, choices: random.Random) -> None:
+    """Overwrite some places of a file, or cut its end off."""
+    content = bytearray(file.read_bytes())
+    if choices.random() < 0.25:
+        del content[choices.randrange(len(content)) :]
+    for _ in range(choices.randrange(1, 8)):
+        at, size = choices.randrange(max(len(content), 1)), choices.choice((64, 512, 4096))
+        content[at : at + size] = choices.randbytes(min(size, len(content) - at))
+    file.write_bytes(content)
+
+
+def forget(service: Served) -> None:
+    """Let the store have no session in memory, as for one that was not used for long."""
+    store = service.app.embedded.sessions
+    assert isinstance(store, SQLiteSessionStore)
+    with store._watcher._lock:
+        store._watcher._recent.clear()
+        store._watcher._connection.execute("PRAGMA shrink_memory")
+
+
+def damage(service: Served) -> list[str]:
+    """Return what is wrong with the store and with the record."""
+    with closing(apsw.Connection(str(service.settings.sessions_file))) as connection:
+        found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
+    keys = PublicKeys.load([Path(service.settings.data_dir) / PUBLIC_KEY_FILE])
+    return found + [str(finding) for finding in verify(service.settings.record_folder, keys).findings]
