@@ -48,6 +48,14 @@ def ladder(*steps: int) -> list[Measurement]:
     return [Measurement(shape=Shape.UNARY, concurrency=step) for step in steps]
 
 
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the pictures of a ladder of two steps, measured on a quiet machine."""
+    folder = tmp_path_factory.mktemp("pictures")
+    draw(result(*ladder(1, 16), others=0.01), folder)
+    return folder
+
+
 def test_a_whole_run_gives_every_picture_in_both_forms(tmp_path: Path) -> None:
     """Latency, throughput and parts come as SVG, which pages show, and PNG, which everything shows."""
     misses = Measurement(shape=Shape.UNARY, concurrency=16, misses=ALL_MISSES)
@@ -62,25 +70,22 @@ def test_a_whole_run_gives_every_picture_in_both_forms(tmp_path: Path) -> None:
     }
 
 
-def test_every_server_stands_in_the_legend(tmp_path: Path) -> None:
+def test_every_server_stands_in_the_legend(two_steps: Path) -> None:
     """A line that nobody can name says nothing."""
-    draw(result(*ladder(1, 16)), tmp_path)
-
-    shown = {name: (tmp_path / f"{name}.svg").read_text(encoding="utf-8") for name in ("latency", "throughput")}
+    shown = {name: (two_steps / f"{name}.svg").read_text(encoding="utf-8") for name in ("latency", "throughput")}
     assert {name: [True] * len(SERVERS) for name in shown} == {
         name: [f">{server}</text>" in text for server in SERVERS] for name, text in shown.items()
     }
 
 
-def test_a_picture_of_a_busy_machine_says_so(tmp_path: Path) -> None:
+def test_a_picture_of_a_busy_machine_says_so(tmp_path: Path, two_steps: Path) -> None:
     """A picture travels without its page, so the warning stands in it."""
-    draw(result(*ladder(1, 16), others=0.5), tmp_path / "busy")
-    draw(result(*ladder(1, 16), others=0.01), tmp_path / "quiet")
+    draw(result(*ladder(1, 16), others=0.5), tmp_path)
 
-    assert {"busy": True, "quiet": False} == {
-        name: "NOT A QUIET MACHINE" in (tmp_path / name / "throughput.svg").read_text(encoding="utf-8")
-        for name in ("busy", "quiet")
-    }
+    assert [True, False] == [
+        "NOT A QUIET MACHINE" in (folder / "throughput.svg").read_text(encoding="utf-8")
+        for folder in (tmp_path, two_steps)
+    ]
 
 
 def test_one_step_is_no_line(tmp_path: Path) -> None:
@@ -95,11 +100,11 @@ def test_a_run_without_latencies_gives_no_picture(tmp_path: Path) -> None:
     assert [] == draw(result(), tmp_path)
 
 
-def test_equal_figures_are_equal_pictures(tmp_path: Path) -> None:
+def test_equal_figures_are_equal_pictures(tmp_path: Path, two_steps: Path) -> None:
     """A page changes when the figures do, and not with every run of the same file."""
-    first, again = (draw(result(*ladder(1, 16)), tmp_path / name) for name in ("first", "again"))
+    again = draw(result(*ladder(1, 16)), tmp_path)
 
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
+    assert [(two_steps / path.name).read_bytes() for path in again] == [path.read_bytes() for path in again]
 
 
 def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

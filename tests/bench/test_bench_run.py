@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from pdp.bench import Effort, Measurement, Shape, Wish, WrongAnswerError, planned, run
 from pdp.bench.bundle import write_files
@@ -21,6 +22,7 @@ from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, CONTROL, FULL, LOOP, OBSE
 from pdp.bench.questions import Workload, generated_workload
 from pdp.bench.running import measured
 from pdp.bench.servers import Target, empty_handler, pdp_server
+from pdp.cli.root import root
 
 SERVED = (Shape.UNARY, Shape.STREAM, Shape.BATCH)
 EVERY_SERVER = [CONTROL, BARE, RECORDED, FULL]
@@ -121,7 +123,7 @@ def test_a_server_that_errs_ends_the_run(server: Target, shape: Shape) -> None:
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command with tiny measurements of unary calls."""
-    tiny = ["--rounds", "1", "--seconds", "0.01", "--shape", "unary", "--outfit", RECORDED, "--concurrency", "2"]
+    tiny = ["--rounds", "1", "--seconds", "0.01", "--shape", "unary", "--outfit", RECORDED, "--concurrency", "16"]
     command = [sys.executable, "-m", "pdp.cli", "bench", "--short", *tiny, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
 
@@ -138,9 +140,23 @@ def test_the_command_measures_compares_and_fails_on_a_regression(tmp_path: Path)
     file.write_text(json.dumps(content), encoding="utf-8")
     worse = bench("--compare", str(file), "--bound", "10")
     assert (0, 1) == (measured.returncode, worse.returncode)
-    assert "unary, hits, 2 at a time  tracing off" in measured.stdout
+    assert "unary, hits, 16 at a time  tracing off" in measured.stdout
     assert "aims that this run did not measure: in process, hit" in measured.stdout
-    assert "regressed: tracing off, unary, hits, 2 at a time: cpu is worse by" in worse.stderr
+    assert "regressed: tracing off, unary, hits, 16 at a time: cpu is worse by" in worse.stderr
+
+
+def test_the_command_exits_with_1_on_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with a wrong answer says where and what, shows no table, and fails."""
+    right = generated_workload()
+    wrong = replace(right, repeated=[replace(one, allowed=True) for one in right.repeated])
+    monkeypatch.setattr("pdp.cli.bench.open_workload", lambda *_: wrong)
+
+    done = CliRunner().invoke(root, ["bench", "--short", "--shape", "batch", "--outfit", RECORDED])
+
+    assert (1, "") == (done.exit_code, done.stdout)
+    assert done.stderr.startswith(
+        "wrong: tracing off, batch of 50, hits, 1 at a time: `bench/read_item` must be allowed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,10 +166,13 @@ def test_the_command_measures_compares_and_fails_on_a_regression(tmp_path: Path)
         (["--concurrency", "0"], "`--concurrency`: `0` calls at a time are none; write 1 or more"),
         (["--misses", "2"], "`--misses`: `2` is no share; write a number from 0 to 1"),
         (["--compare", "nowhere.json"], "`nowhere.json`: no such file or directory"),
+        (["--cerbos", "/nowhere/cerbos"], "`/nowhere/cerbos` is no program that runs"),
+        (["--workload", "nowhere.jsonl"], "`nowhere.jsonl`: no such file or directory"),
+        (["--policies", "policies"], "`--policies` are for the calls of a `--workload`, and none is given"),
     ],
 )
 def test_what_cannot_be_measured_is_said_at_once(arguments: list[str], expected: str) -> None:
     """A wish that makes no sense ends with 2 and one line, before anything is measured."""
-    done = bench(*arguments)
+    done = CliRunner().invoke(root, ["bench", "--short", *arguments])
 
-    assert (2, "", f"error: {expected}\n") == (done.returncode, done.stdout, done.stderr)
+    assert (2, "", f"error: {expected}\n") == (done.exit_code, done.stdout, done.stderr)
