@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test long fuzz lint proto bench bench-check lock audit clean help
+.PHONY: demo serve test long fuzz lint proto bench bench-check mutation lock audit clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
@@ -47,6 +47,9 @@ bench: $(VENV)/ready  ## measure beside the control, and write the figures into 
 bench-check: $(VENV)/ready  ## measure for a moment; fail when a ratio to the control became much worse
 	$(BIN)/pdp bench --short --seconds 0.2 --shape unary --shape batch \
 	  --outfit "tracing off" --outfit "everything on" --compare benchmarks/latest.json --bound 0.5
+
+mutation: $(VENV)/ready  ## small mistakes in what decides: which ones does no test notice?
+	$(BIN)/python -m pytest tests/mutation -m long --timeout 0
 
 # Tools that look at the lock from outside; they are no part of what is tested.
 TOOLS := .venv-tools

@@ -239,10 +239,21 @@ def test_what_is_kept_for_equal_calls_is_bounded() -> None:
     """However many different calls there are, the log does not grow in memory."""
     entries = Entries(KEY)
 
+    kept = []
     for number in range(5000):
         entries.decision(a_decision(cache_result=CacheResult.HIT, tool=f"tool_{number}"))
+        kept.append(len(entries._forms))
 
-    assert len(entries._forms) <= 2048
+    assert [2048, 1] == kept[2047:2049]
+    assert 2048 == max(kept)
+
+
+@pytest.mark.parametrize("second", [0, 1, 2])
+def test_the_first_record_has_its_own_time(second: int) -> None:
+    """Nothing is remembered of a time before the first."""
+    record = _record(a_decision(decided_at=second + 0.25))
+
+    assert f"1970-01-01T00:00:0{second}.250000Z" == record["time"]
 
 
 def test_the_tools_name_is_bounded() -> None:

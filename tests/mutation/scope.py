@@ -1,0 +1,35 @@
+"""What is mutated, and by which tests mutants have to be noticed."""
+
+from __future__ import annotations
+
+MODULES = (
+    "pdp.gate",
+    "pdp.cache",
+    "pdp.ruling",
+    "pdp.sessions.lifecycle",
+    "pdp.sessions.succession",
+    "pdp.policy.reading",
+    "pdp.policy.moments",
+    "pdp.record.entry",
+    "pdp.record.envelope",
+    "pdp.telemetry.attributes",
+)
+
+# Of all mutants; `survivors.py` explains the others.
+LEAST_KILLED = 0.95
+
+# Each module is looked at by itself here, so that a rule does not depend on what goes through the whole server.
+TESTS = (
+    "tests/decisions/test_gate.py",
+    "tests/decisions/test_cache.py",
+    "tests/decisions/test_ruling.py",
+    "tests/sessions/test_lifecycle.py",
+    "tests/sessions/test_memory.py",
+    "tests/policy/test_moments.py",
+    "tests/policy/test_what_is_read.py",
+    "tests/policy/test_reading_by_itself.py",
+    "tests/record/test_log.py",
+    "tests/record/test_entry.py",
+    "tests/telemetry/test_spans.py",
+    "tests/telemetry/test_attributes.py",
+)

@@ -1,0 +1,191 @@
+"""Entries of the record by themselves: what is masked, cut or left out, how time is written, and the form of a line."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from pdp.clock import utc_text
+from pdp.jsontext import keyed_digest
+from pdp.model import CacheResult
+from pdp.observer import Event
+from pdp.record.entry import Entries
+from pdp.record.envelope import NOTHING_BEFORE, Place, body, canonical, hash_of, own_body, parse_line, place_of, placed
+from pdp.testing.decisions import a_decision
+
+KEY = b"k" * 32
+
+
+def record_of(entries: Entries | None = None, **changes: Any) -> dict[str, Any]:
+    """Return the record of a decision, which is canonical."""
+    line = (entries or Entries(KEY)).decision(a_decision(**changes)) + b"}"
+    record: dict[str, Any] = json.loads(line)
+    assert line == json.dumps(record, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return record
+
+
+def test_arguments_that_a_bundle_lists_are_written() -> None:
+    """Each as the JSON that it is, in their order; without any there is no field for them."""
+    logged = (("amount", '"1.50"'), ("b\n", '{"x":[1,null]}'))
+
+    assert {"amount": "1.50", "b\n": {"x": [1, None]}} == record_of(logged_arguments=logged)["arguments"]
+    assert {"amount": "1.50"} == record_of(logged_arguments=logged[:1])["arguments"]
+    assert "arguments" not in record_of()
+
+
+@pytest.mark.parametrize(
+    ("resource_id", "shown", "expected"),
+    [
+        ("acme/site", True, {"resource_id": "acme/site"}),
+        ("acme/site", False, {"resource_digest": keyed_digest(KEY, "acme/site")}),
+        ("", True, {"resource_id": ""}),
+        ("", False, {"resource_id": ""}),
+    ],
+)
+def test_a_hidden_resource_is_a_digest(resource_id: str, expected: dict[str, str], *, shown: bool) -> None:
+    """Nothing is hidden where there is nothing; one field or the other is there, and never both."""
+    record = record_of(resource_id=resource_id, log_resource=shown)
+
+    assert expected == {name: value for name, value in record.items() if name in {"resource_id", "resource_digest"}}
+
+
+def test_without_an_ancestor_there_is_no_basis_of_one() -> None:
+    """The field is empty."""
+    assert "" == record_of()["ancestor_basis"]
+
+
+@pytest.mark.parametrize("field", ["server", "tool"])
+def test_what_an_agent_names_is_cut(field: str) -> None:
+    """To 512 characters."""
+    changes: dict[str, Any] = {field: "x" * 513}
+
+    assert "x" * 512 == record_of(**changes)[field]
+
+
+def test_facts_of_an_event_are_cut() -> None:
+    """To 512 characters each; the line is canonical."""
+    event = Event(kind="k", at=1_800_000_123.5, caller_id="c", tenant="t", facts={"b": "x" * 513, "a": "y\n"})
+    line = Entries(KEY).event(event) + b"}"
+    record = json.loads(line)
+
+    assert {"a": "y\n", "b": "x" * 512} == record["facts"]
+    assert utc_text(1_800_000_123.5) == record["time"]
+    assert line == json.dumps(record, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def test_every_time_is_its_own() -> None:
+    """Whatever was written before: within a second, across its border, and back."""
+    entries = Entries(KEY)
+    times = [0.25, 5.5, 6.0, 5.999999, 7.000001, 1.0, 1_800_000_123.456789, 1_800_000_123.0, 1_800_000_124.0]
+
+    assert [utc_text(at) for at in times] == [record_of(entries, decided_at=at)["time"] for at in times]
+
+
+def test_the_second_is_written_once() -> None:
+    """Times within one second share its text."""
+    entries = Entries(KEY)
+    record_of(entries, decided_at=5.25)
+    first = entries._second[1]
+    record_of(entries, decided_at=5.75)
+
+    assert (5, "1970-01-01T00:00:05") == entries._second
+    assert first is entries._second[1]
+
+
+def test_only_what_was_remembered_is_kept() -> None:
+    """A form is found again for a ruling that is the same object, which only a remembered one is."""
+    entries = Entries(KEY)
+    for result in (CacheResult.NONE, CacheResult.MISS, CacheResult.BYPASS):
+        record_of(entries, cache_result=result)
+    before = len(entries._forms)
+    record_of(entries, cache_result=CacheResult.HIT)
+
+    assert (0, 1) == (before, len(entries._forms))
+
+
+def test_lists_are_written_whole() -> None:
+    """Of policies, errors and ancestors."""
+    record = record_of(policies=("a", "b"), errors=("c", "d"), ancestor_ids=("e", "f"))
+
+    assert (["a", "b"], ["c", "d"], ["e", "f"]) == (record["policies"], record["errors"], record["ancestors"])
+
+
+# The form of a line.
+
+PLACE = Place("0f3a9c51d2e7", 17, "ab" * 32)
+
+
+def test_a_body_is_canonical_and_open() -> None:
+    """Sorted, without blanks, printable ASCII, and no number that is none."""
+    assert b'{"a":[1,"\\u202e\\n"],"b":{"c":null,"d":1}' == body({"b": {"d": 1, "c": None}, "a": [1, "\u202e\n"]})
+    with pytest.raises(ValueError, match="JSON"):
+        body({"a": math.nan})
+
+
+def test_a_place_stands_at_the_end_of_its_line() -> None:
+    """It is read back, from lines of any length; a line is closed by it."""
+    for text in ("", "x" * 5000):
+        line = placed(body({"a": text}), PLACE)
+
+        assert line == b'{"a":"%b","chain":"0f3a9c51d2e7","seq":17,"prev":"%b"}' % (text.encode(), b"ab" * 32)
+        assert place_of(line) == PLACE
+        assert line == canonical(json.loads(line))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line + b"\n",
+        lambda line: line[:-1],
+        lambda line: line.replace(b"17", b"017"),
+        lambda line: line.replace(b"17", b"0"),
+        lambda line: line.replace(b"17", b"1" * 20),
+        lambda line: line.replace(b"0f3a9c51d2e7", b"0F3A9C51D2E7"),
+        lambda line: line.replace(b"abab", b"ab"),
+        lambda line: line.replace(b'"seq"', b'"SEQ"'),
+    ],
+)
+def test_what_is_no_place(change: Any) -> None:
+    """Anything but the exact form."""
+    assert place_of(change(placed(body({"a": 1}), PLACE))) is None
+
+
+def test_the_largest_place_is_read() -> None:
+    """A number of 19 digits, behind a comma that still belongs to it."""
+    largest = Place("f" * 12, int("9" * 19), "f" * 64)
+
+    assert largest == place_of(placed(body({"a": "b" * 200}), largest))
+
+
+@pytest.mark.parametrize(
+    ("line", "record"),
+    [
+        (b'{"a":1}', {"a": 1}),
+        (b"[]", None),
+        (b"1", None),
+        (b"{", None),
+        (b'{"a":NaN}', None),
+        (b'{"a":Infinity}', None),
+        (b"\xff", None),
+        (b"[" * 100_000, None),
+    ],
+)
+def test_only_whole_objects_are_records(line: bytes, record: object) -> None:
+    """Nothing else is read, and nothing fails."""
+    assert record == parse_line(line)
+
+
+def test_a_record_without_a_place_has_no_line() -> None:
+    """It is an error that names the missing part."""
+    with pytest.raises(KeyError):
+        canonical({"a": 1, "chain": "0f3a9c51d2e7", "seq": 1})
+
+
+def test_what_the_record_keeps_about_itself() -> None:
+    """Kind, time and version beside what it is given; hashes are of the whole line, and the first follows zeros."""
+    assert b'{"kind":"checkpoint","n":1,"time":"1970-01-01T00:00:01.500000Z","v":1' == own_body("checkpoint", 1.5, n=1)
+    assert "0" * 64 == NOTHING_BEFORE
+    assert "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" == hash_of(b"abc")
