@@ -211,9 +211,10 @@ def _take_defaults(module: ModuleType, name: str, other: type) -> None:
 
 
 def _replace(name: str, old: object, new: object) -> None:
-    """Put one value in place of another in every module that has it under its name."""
+    """Put one value in place of another in every module of the project that has it under its name."""
     for module in list(sys.modules.values()):
-        if module.__name__.partition(".")[0] in {"pdp", "tests"} and vars(module).get(name) is old:
+        file = getattr(module, "__file__", None)
+        if file and Path(file).is_relative_to(ROOT) and vars(module).get(name) is old:
             setattr(module, name, new)
 
 

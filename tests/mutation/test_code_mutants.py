@@ -75,7 +75,8 @@ def test_mutants_are_programs_with_names(module: str) -> None:
 
     assert len(made) == len({mutant.name for mutant in made})
     for mutant in made:
-        assert ast.dump(ast.parse(mutant.source)) != ast.dump(ast.parse(source))
+        assert source != mutant.source
+        ast.parse(mutant.source)
 
 
 @pytest.mark.long
