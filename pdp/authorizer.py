@@ -171,7 +171,8 @@ class Authorizer:
         A call that came before in the same bytes is answered at once, another one by what policies can read of it.
         """
         version, chain, now = snapshot.bundle.version, snapshot.chain, snapshot.now
-        tool, reading = snapshot.bundle.catalogue.tools[call.action], snapshot.bundle.slice(call.action).reading
+        action = call.action
+        tool, reading = snapshot.bundle.catalogue.tools[action], snapshot.bundle.slice(action).reading
         place = reading.place_in_time(snapshot.wall_at)
         by_call = call_key(version, chain, call, caller, place)
         if reading.cacheable and (found := self._cache.get(by_call, now)) is not None:
@@ -181,13 +182,13 @@ class Authorizer:
         except (InvalidJSONError, InvalidArgumentsError) as error:
             return deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE
         if not reading.cacheable:
-            return of_this_call(self._evaluate(snapshot, seen, call.action), tool, seen), CacheResult.BYPASS
+            return of_this_call(self._evaluate(snapshot, seen, action), tool, seen), CacheResult.BYPASS
         by_reading = read_key(version, chain, call, reading.part(seen.resource, seen.context), place)
         if (found := self._cache.get(by_reading, now)) is not None:
             ruling = of_this_call(found.ruling, tool, seen)
             self._cache.put(by_call, ruling, found.end, now)
             return ruling, CacheResult.HIT
-        general = self._evaluate(snapshot, seen, call.action)
+        general = self._evaluate(snapshot, seen, action)
         ruling = of_this_call(general, tool, seen)
         if Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis):
             return ruling, CacheResult.BYPASS

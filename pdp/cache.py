@@ -58,7 +58,7 @@ def read_key(
 
 
 def _sessions(chain: tuple[Session, ...]) -> tuple[tuple[str, int], ...]:
-    return tuple((session.id, session.epoch) for session in chain)
+    return tuple([(session.id, session.epoch) for session in chain])
 
 
 def _content(text: bytes) -> bytes | tuple[bytes]:

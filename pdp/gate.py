@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pdp.clock import Instant
@@ -38,26 +37,27 @@ def gate(snapshot: Snapshot, call: Call) -> Ruling | None:
     """Return the deny of the first check that fails, or None when the policies may be asked."""
     if not snapshot.chain:
         return deny(Basis.SESSION_NOT_FOUND)
-    if (refusal := _first(snapshot, lambda session: _standing(session, snapshot))) is not None:
-        return refusal
+    for session in snapshot.chain:
+        if (basis := _standing(session, snapshot)) is not None:
+            return _refusal(snapshot, session, basis)
     tool = snapshot.bundle.catalogue.tools.get(call.action)
     if tool is None or tool.server != call.server:
         return deny(Basis.UNKNOWN_TOOL)
     if call.definition_digest != tool.definition_digest and (call.definition_digest or tool.digest_required):
         return deny(Basis.TOOL_CHANGED)
-    return _first(snapshot, lambda session: _reach(session, tool, snapshot))
-
-
-def _first(snapshot: Snapshot, check: Callable[[Session], Basis | None]) -> Ruling | None:
-    """Check the session and then its ancestors; return the deny of the first that fails."""
     for session in snapshot.chain:
-        if (basis := check(session)) is not None:
-            return deny(basis) if session is snapshot.chain[0] else ancestor_deny(session, deny(basis))
+        if (basis := _reach(session, tool, snapshot)) is not None:
+            return _refusal(snapshot, session, basis)
     return None
 
 
+def _refusal(snapshot: Snapshot, session: Session, basis: Basis) -> Ruling:
+    return deny(basis) if session is snapshot.chain[0] else ancestor_deny(session, deny(basis))
+
+
 def _standing(session: Session, snapshot: Snapshot) -> Basis | None:
-    return _BASIS_OF_STATE.get(state_of(session, snapshot.now))
+    state = state_of(session, snapshot.now)
+    return None if state is SessionState.ACTIVE else _BASIS_OF_STATE[state]
 
 
 def _reach(session: Session, tool: Tool, snapshot: Snapshot) -> Basis | None:

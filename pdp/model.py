@@ -10,14 +10,21 @@ from math import inf
 from pdp.clock import Deadline
 
 
-class Outcome(Enum):
+class _Word(Enum):
+    """A word that is looked up many times for each call."""
+
+    # Each member is one object. An `Enum` hashes its name instead, in a call of its own.
+    __hash__ = object.__hash__
+
+
+class Outcome(_Word):
     """Whether a call may go ahead."""
 
     ALLOW = "allow"
     DENY = "deny"
 
 
-class Basis(Enum):
+class Basis(_Word):
     """What an outcome rests on. The names are the API's, in lower case."""
 
     PERMIT = "permit"
@@ -39,7 +46,7 @@ class Basis(Enum):
     RECORD_UNAVAILABLE = "record_unavailable"
 
 
-class CacheResult(Enum):
+class CacheResult(_Word):
     """What the decision cache did for one decision."""
 
     NONE = "none"
@@ -48,7 +55,7 @@ class CacheResult(Enum):
     BYPASS = "bypass"
 
 
-class SessionState(Enum):
+class SessionState(_Word):
     """Where a session stands. EXPIRED is never stored: it is computed when read."""
 
     REQUESTED = "requested"
@@ -59,7 +66,7 @@ class SessionState(Enum):
     REVOKED = "revoked"
 
 
-class Role(Enum):
+class Role(_Word):
     """What a caller may be."""
 
     PEP = "pep"

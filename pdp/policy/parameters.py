@@ -185,12 +185,15 @@ class RecordType:
     """The parameters of a tool, or an object with declared properties; others are refused."""
 
     parameters: tuple[Parameter, ...] = ()
+    # The names of the parameters that must be present.
+    required: tuple[str, ...] = field(init=False, repr=False, compare=False)
     # What a conversion walks over: (name, required, opaque, nullable, parameter).
     _plan: tuple[tuple[str, bool, bool, bool, Parameter], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         plan = tuple((one.name, one.required, one.opaque, one.nullable, one) for one in self.parameters)
         object.__setattr__(self, "_plan", plan)
+        object.__setattr__(self, "required", tuple(one.name for one in self.parameters if one.required))
 
     def cedar(self) -> str:
         """Write the type as Cedar schema text: `{ "a": String, "b"?: Long }`."""
@@ -229,11 +232,6 @@ class RecordType:
             # The agent chose the name: it may hold anything and is not repeated.
             raise _UnfitError("holds a parameter that is not declared")
         return converted
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        """Return the names of the parameters that must be present."""
-        return tuple(one.name for one in self.parameters if one.required)
 
     def parameter(self, name: str) -> Parameter | None:
         """Return the parameter of this name, or None."""

@@ -49,7 +49,9 @@ class MemorySessionStore:
 
     def view(self, handle_digest: bytes) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
-        with self._open():
+        # Not with `_open`: a generator for each call of a tool costs as much as the look-up.
+        with self._lock:
+            self._require_open()
             return StoreView(
                 chain=self._chain(self._ids.get(handle_digest, "")),
                 bundle=self._bundle,
@@ -191,9 +193,12 @@ class MemorySessionStore:
     @contextmanager
     def _open(self) -> Iterator[None]:
         with self._lock:
-            if self._closed:
-                raise StoreUnavailableError("the session store is closed")
+            self._require_open()
             yield
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailableError("the session store is closed")
 
     def _chain(self, session_id: str) -> tuple[Session, ...]:
         session = self._sessions.get(session_id)
