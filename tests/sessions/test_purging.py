@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pdp.app import open_embedded
-from pdp.model import Call, Caller, Decision, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role
 from pdp.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
@@ -24,7 +24,7 @@ from tests.processes.server_process import ServerProcess
 
 DAY = 86400.0
 PEP = Caller(id="gateway", kind="test", roles=frozenset({Role.PEP}))
-APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}))
+APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 FILES = bundle_files(
     policies={"s": '@id("s/all") permit (principal, action, resource is Server);'},
     tools={"s": [tool("read")]},
