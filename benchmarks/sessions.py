@@ -48,6 +48,7 @@ _USERS = 1_000
 # Of how many sessions calls come in one round; each of them has entities parsed for it, at most 4,096 at a time.
 _CALLED = 2_000
 _CALLS = 4_000
+_PROPERTIES = {"item": {"type": "string"}}
 _NO_TELEMETRY = {"OTEL_SDK_DISABLED": "true"}
 _PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
 _APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}))
@@ -330,7 +331,9 @@ def _files(teams: str, more: str) -> dict[str, bytes]:
     )
     return bundle_files(
         policies={"bench": policies + more},
-        tools={"bench": [tool("read_item", {"item": {"type": "string"}}, ["item"])]},
+        tools={
+            "bench": [tool("read_item", {"item": {"type": "string"}}, ["item"], annotations={"readOnlyHint": True})]
+        },
         directory=f"user_groups:\n  staff: {{}}\n{groups}users:\n{users}agents: {{worker: {{ceiling: ['bench/*']}}}}\n",
     )
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks.soakworld import FORBIDDEN, KEPT_SECONDS, SERVER, TOOL, Keeper, Known, World, write
+from benchmarks.soakworld import FORBIDDEN, KEPT_SECONDS, SERVER, TOO_BUSY, TOOL, Keeper, Known, World, write
 from pdp.bench.processes import cores, listening, module_process, on_core
 from pdp.bench.receiver import receiving
 from pdp.v1 import authorization_pb2, decision_pb2
@@ -41,8 +41,6 @@ _JUDGED_SECONDS = 600.0
 _GROWTH = 0.03
 # One thread more or less is no growth.
 _LEAST = 1.5
-# What a server may say on a machine that others keep busy: it is no answer, and no wrong one.
-_TOO_BUSY = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 _QUANTILES = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
 
 
@@ -81,7 +79,7 @@ class Load:
         except grpc.aio.AioRpcError as error:
             name = error.code().name.lower()
             self.tally.answers[f"no answer, {name}"] += 1
-            if error.code() not in _TOO_BUSY:
+            if error.code() not in TOO_BUSY:
                 self.tally.wrong.append(f"{name}: {error.details()}")
             return
         self.tally.took.append(time.perf_counter() - started)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
+import grpc
+
 from pdp.client import Client
-from pdp.errors import OverloadedError, UnavailableError
+from pdp.client.errors import PDPClientError, WrongStateError
 from pdp.testing.bundles import bundle_files, tool
 from pdp.v1 import decision_pb2
 
@@ -25,6 +28,13 @@ _PERMIT, _FORBID = decision_pb2.BASIS_PERMIT, decision_pb2.BASIS_FORBID
 _UNKNOWN = decision_pb2.BASIS_SESSION_NOT_FOUND
 
 Random = random.Random
+
+# What a server may say on a machine that others keep busy: it is no answer, and no wrong one.
+TOO_BUSY = (
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.UNAVAILABLE,
+)
 
 
 @dataclass(slots=True)
@@ -98,7 +108,9 @@ class Keeper:
                 if time.monotonic() > reload_at:
                     self._reload()
                     reload_at = time.monotonic() + reload_seconds
-            except (OverloadedError, UnavailableError):
+            except PDPClientError as error:
+                if error.code not in TOO_BUSY:
+                    raise
                 # As with calls: no answer is none. What was not done is done the next time.
                 self._world.refused += 1
 
@@ -120,10 +132,12 @@ class Keeper:
             revoke = self._world.opened % 3 == 0
             known.basis = decision_pb2.BASIS_SESSION_REVOKED if revoke else decision_pb2.BASIS_SESSION_ENDED
             known.state = "closing"
-        if known.basis == decision_pb2.BASIS_SESSION_REVOKED:
-            self._admin.revoke_sessions(session_id=known.session_id, reason="soak")
-        else:
-            self._pep.end_session(known.handle)
+        # What was done without an answer is done already.
+        with suppress(WrongStateError):
+            if known.basis == decision_pb2.BASIS_SESSION_REVOKED:
+                self._admin.revoke_sessions(session_id=known.session_id, reason="soak")
+            else:
+                self._pep.end_session(known.handle)
         known.closed_at, known.state = time.monotonic(), "closed"
         self._world.live.remove(known)
         self._world.closed.append(known)
@@ -146,7 +160,7 @@ def write(folder: Path, number: int = 0) -> None:
 @id("{SERVER}/number") forbid (principal, action, resource is Server) when {{ context.input.item == "{number}" }};
 """
         },
-        tools={SERVER: [tool(TOOL, {"item": {"type": "string"}}, ["item"])]},
+        tools={SERVER: [tool(TOOL, {"item": {"type": "string"}}, ["item"], annotations={"readOnlyHint": True})]},
         directory=f'users:\n{users}agents: {{worker: {{ceiling: ["{SERVER}/*"]}}}}',
     )
     for name, content in files.items():

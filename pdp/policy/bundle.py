@@ -17,7 +17,7 @@ from pdp.model import Session
 from pdp.policy.catalogue import Catalogue, Tool, action_schema
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.directory import Directory, Entity, entity, references
-from pdp.policy.engine import PolicySource, SessionEntities, Slice, StackCheck
+from pdp.policy.engine import KeptParts, PolicySource, SessionEntities, Slice, StackCheck
 from pdp.policy.schema import SESSION_ACTIONS, full_schema, preamble, session_action
 from pdp.policy.view import EVERYTHING, View
 
@@ -45,6 +45,7 @@ class Bundle:
         self._session_schema = cedarpy.Schema.from_str(self._schema)
         self._within: dict[str, frozenset[str]] = {}
         self._slices: dict[str, Slice] = {}
+        self._kept = KeptParts()
         self._lock = threading.Lock()
         self._origin: Bundle | None = None
 
@@ -117,7 +118,7 @@ class Bundle:
 
     def _variant(self) -> Bundle:
         other = copy.copy(self)
-        other._within, other._slices = {}, {}  # noqa: SLF001 - a copy of this very class
+        other._within, other._slices, other._kept = {}, {}, KeptParts()  # noqa: SLF001 - a copy of this very class
         other._lock, other._origin = threading.Lock(), self  # noqa: SLF001 - the same
         return other
 
@@ -149,6 +150,7 @@ class Bundle:
             view=view,
             directory=self.directory,
             stack=self._stack,
+            kept=self._kept,
         )
 
     def _declaration(self, action: str, tool: Tool | None, view: View) -> str:

@@ -18,11 +18,16 @@ from pdp.limits import Limits
 from pdp.model import Basis, Outcome, Ruling, Visibility
 from pdp.policy.analysis import BELOW
 from pdp.policy.directory import Directory, Uid, entity, uid_json
+from pdp.policy.kept import Kept
 from pdp.policy.moments import Moment
 from pdp.policy.reading import Reading
 from pdp.policy.view import HAS, View
 
 T = TypeVar("T")
+
+# A parsed policy takes about 5 KB, and parsing it again about 25 µs. With 10,000 policies over 500 tools, of which a
+# tenth are about a whole risk group, the slices of all actions would hold 176,000 and take 900 MB.
+MOST_PARSED = 40_000
 
 _ERRING_POLICY = re.compile(r"error while evaluating policy `policy(\d+)`")
 # The engine's messages quote what they are about; only their kind may be told. The first pattern that fits names it.
@@ -107,6 +112,14 @@ class ProbeAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """The schema and policies of a slice as the engine takes them."""
+
+    schema: cedarpy.Schema
+    policies: cedarpy.PolicySet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _KnownPart:
     """The policies that can be evaluated without the arguments, and the effects of the others."""
 
@@ -115,10 +128,22 @@ class _KnownPart:
     effects_aside: frozenset[str]
 
 
+class KeptParts:
+    """What was parsed for the slices of one bundle: whole slices by action, and what of them is known beforehand.
+
+    INVARIANT: slices of one action in one bundle differ in their directory alone.
+    """
+
+    def __init__(self) -> None:
+        self.whole: Kept[str, Parsed] = Kept(MOST_PARSED)
+        self.known: Kept[Slice, _KnownPart] = Kept(MOST_PARSED)
+
+
 class Slice:
     """The policies that can match one action, and the schema of that action alone, which declares what `view` shows.
 
-    `reading` says what the policies can read of a call, and whether their answer may be remembered.
+    `reading` says what the policies can read of a call, and whether their answer may be remembered. What the engine
+    needs is parsed for the first question, and again when `kept`, which all slices of a bundle share, has dropped it.
     """
 
     def __init__(
@@ -132,14 +157,14 @@ class Slice:
         view: View,
         directory: Directory,
         stack: StackCheck,
+        kept: KeptParts,
     ) -> None:
-        stack.require()
         self._stack = stack
+        self._kept = kept
         self.action = action
         self.policies = policies
-        self._schema = cedarpy.Schema.from_str(schema)
+        self._schema_text = schema
         self._view = view
-        self._set = cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
         self._resource_type = resource_type
         self._mapped = resource_type not in ("Server", "Session")
         self._server: Uid = ("Server", action.partition("/")[0])
@@ -160,7 +185,8 @@ class Slice:
         # A call may be mapped to one of these, which then stands below its server: they are added call by call.
         self._loose = {uid: one for uid, one in named.items() if self._mapped and uid[0] == self._resource_type}
         self._fixed = {uid: one for uid, one in named.items() if uid not in self._loose} | self._actions
-        self._part: _KnownPart | None = None
+        above = directory.servers_above.get(self._resource_type, ())
+        self._others = {f"{BELOW}{name}" for name in above} - {f"{BELOW}{self._server[1]}"}
         self.reading = Reading.of((policy.id, self._reads(policy), policy.moments) for policy in self.policies)
 
     def _reads(self, policy: PolicySource) -> frozenset[str] | None:
@@ -170,10 +196,18 @@ class Slice:
         """
         if policy.reads is None:
             return None
-        own = f"{BELOW}{self._server[1]}"
-        others = {f"{BELOW}{name}" for name in self._directory.servers_above.get(self._resource_type, ())} - {own}
         known = {read for read in policy.reads if read.startswith((BELOW, HAS))}
-        return (policy.reads - known) | ({"resource"} if known & others else set())
+        return (policy.reads - known) | ({"resource"} if known & self._others else set())
+
+    def _parsed(self) -> Parsed:
+        found = self._kept.whole.get(self.action)
+        if found is None:
+            self._stack.require()
+            schema, policies = cedarpy.Schema.from_str(self._schema_text), _policy_set(self.policies)
+            found = Parsed(schema=schema, policies=policies)
+            # The schema counts as one more.
+            self._kept.whole.put(self.action, found, len(self.policies) + 1)
+        return found
 
     def beside(self, known: SessionEntities) -> SliceEntities:
         """Parse what a session knows together with what every call of this action needs: action, groups, server.
@@ -188,12 +222,12 @@ class Slice:
             return self._joined(known, added)
         # The server of an unmapped call is what the call is about: it is as it stands here, whoever else knows it.
         whole = {**added, **known.entities, self._server: added[self._server]}
-        handle = cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._schema)
+        handle = cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._parsed().schema)
         return SliceEntities(session=known, handle=handle, entities=whole)
 
     def _joined(self, known: SessionEntities, added: Mapping[Uid, Mapping[str, Any]]) -> SliceEntities:
         fresh = [one for uid, one in added.items() if uid not in known.entities]
-        handle = known.handle.with_added_json_str(json.dumps(fresh), self._schema)
+        handle = known.handle.with_added_json_str(json.dumps(fresh), self._parsed().schema)
         return SliceEntities(session=known, handle=handle, entities={**added, **known.entities})
 
     def ask(self, question: Question, beside: SliceEntities) -> Ruling:
@@ -202,7 +236,8 @@ class Slice:
         self._require_present(question, beside.session)
         try:
             handle = self._entities(question.resource, beside)
-            result = cedarpy.is_authorized(self._request(question), self._set, handle, self._schema)
+            parsed = self._parsed()
+            result = cedarpy.is_authorized(self._request(question), parsed.policies, handle, parsed.schema)
         except ValueError:
             # The message quotes entities; our words and the action's id are all that may be told.
             return _error((), "the entities do not fit the schema")
@@ -217,7 +252,7 @@ class Slice:
         self._require_present(question, beside.session)
         try:
             handle = self._entities(question.resource, beside)
-            result = cedarpy.is_authorized(self._request(question), probes, handle, self._schema)
+            result = cedarpy.is_authorized(self._request(question), probes, handle, self._parsed().schema)
         except ValueError:
             return None
         return None if result.decision is cedarpy.Decision.NoDecision else _probe_answer(result)
@@ -228,6 +263,7 @@ class Slice:
         `mapped` says that the resource depends on the arguments. Policies that read what is not known yet are set
         aside; the others are evaluated.
         """
+        self._stack.require()
         part = self._known_part(mapped=mapped)
         try:
             entities = self._entities(question.resource, beside)
@@ -244,17 +280,20 @@ class Slice:
         return Visibility.DEPENDS
 
     def _known_part(self, *, mapped: bool) -> _KnownPart:
-        if self._part is None:
+        # Under the slice itself: beside another directory it may be another part.
+        found = self._kept.known.get(self)
+        if found is None:
             unknown = ("context.input", "context.opaque", "context.caller", *(("resource",) if mapped else ()))
             reads = {policy.id: self._reads(policy) for policy in self.policies}
             aside = {name for name, read in reads.items() if read is None or any(r.startswith(unknown) for r in read)}
             policies = tuple(policy for policy in self.policies if policy.id not in aside)
-            self._part = _KnownPart(
+            found = _KnownPart(
                 policies=policies,
-                set=cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies)),
+                set=_policy_set(policies),
                 effects_aside=frozenset(policy.effect for policy in self.policies if policy.id in aside),
             )
-        return self._part
+            self._kept.known.put(self, found, len(policies) + 1)
+        return found
 
     def _request(self, question: Question) -> dict[str, Any]:
         return {
@@ -274,16 +313,20 @@ class Slice:
         if resource in beside.entities:
             # What the session knows goes first: of its user it may know more than the directory does.
             whole = {**added, **beside.entities, resource: placed}
-            return cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._schema)
+            return cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._parsed().schema)
         added[resource] = placed
         fresh = [one for uid, one in added.items() if uid not in beside.entities]
-        return beside.handle.with_added_json_str(json.dumps(fresh), self._schema)
+        return beside.handle.with_added_json_str(json.dumps(fresh), self._parsed().schema)
 
     def _require_present(self, question: Question, known: SessionEntities) -> None:
         # INVARIANT: Cedar skips a hierarchy test on an absent entity without an error, forbids included.
         wanted = {("User", question.user), ("Agent", question.agent), ("Session", question.session_id)}
         if not wanted <= known.entities.keys():
             raise AssertionError("user, agent and session must be among the entities")
+
+
+def _policy_set(policies: Iterable[PolicySource]) -> cedarpy.PolicySet:
+    return cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
 
 
 def datetime_value(wall_at: float) -> dict[str, Any]:

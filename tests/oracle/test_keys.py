@@ -90,6 +90,7 @@ BUNDLE = {
     "_by_action": VERSION,
     "_within": VERSION,
     "_slices": VERSION,
+    "_kept": VERSION,
     "_origin": UNSEEN,
     "_stack": UNSEEN,
     "_lock": UNSEEN,

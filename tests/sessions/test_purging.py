@@ -27,7 +27,7 @@ PEP = Caller(id="gateway", kind="test", roles=frozenset({Role.PEP}))
 APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 FILES = bundle_files(
     policies={"s": '@id("s/all") permit (principal, action, resource is Server);'},
-    tools={"s": [tool("read")]},
+    tools={"s": [tool("read", annotations={"readOnlyHint": True})]},
     directory='users: {ada: {}}\nagents: {coder: {ceiling: ["s/*"]}}',
 )
 

@@ -1,0 +1,44 @@
+"""Keep what was used last, up to a weight, at no price for finding it: a look costs what one into a dictionary does."""
+
+from __future__ import annotations
+
+import threading
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Kept(Generic[K, V]):
+    """A bounded store of values that can be made again. Safe for threads.
+
+    What is put or found goes into the younger of two generations; when that has half of `most`, the older one is
+    dropped, and the younger takes its place. So whatever was used since then stays.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._young: dict[K, tuple[V, int]] = {}
+        self._old: dict[K, tuple[V, int]] = {}
+        self._weight = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V | None:
+        """Return the value under a key, or None when it is not kept."""
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.get(key)
+            if found is None:
+                return None
+            self.put(key, *found)
+        return found[0]
+
+    def put(self, key: K, value: V, weight: int) -> None:
+        """Keep a value. One that is heavier than all others may be is kept alone."""
+        with self._lock:
+            if key in self._young:
+                return
+            if self._young and self._weight + weight > self._most // 2:
+                self._old, self._young, self._weight = self._young, {}, 0
+            self._young[key] = value, weight
+            self._weight += weight
