@@ -331,7 +331,8 @@ ON CONFLICT DO NOTHING
 """
 _UPDATE = """
 UPDATE sessions
-SET state = :state, epoch = :epoch, session_json = :session_json, scope_id = :scope_id
+SET state = :state, tenant = :tenant, user = :user, agent = :agent, opened_by = :opened_by,
+    requested_at = :requested_at, epoch = :epoch, session_json = :session_json, scope_id = :scope_id
 WHERE id = :id
 """
 _PURGE = """

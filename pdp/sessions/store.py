@@ -84,8 +84,7 @@ class SessionStore(Protocol):
       (A memory store promises this for as long as its process lives.)
     - Every write is one transaction: it happens as a whole or not at all.
     - A session is written only as the direct successor of what is stored: `epoch` is one more.
-      Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1. Its id, handle, ancestors,
-      tenant, user, agent, opener and `requested_at` never change.
+      Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1.
     - A call that begins after a write was acknowledged, in whichever process, sees that write.
     - Sessions with equal scope content share one `Scope` object within a process.
     - When the data cannot be read or written, `StoreUnavailableError`; never a guess, never an old answer. What

@@ -36,7 +36,7 @@ def require_successor(stored: Session | None, successor: Session) -> None:
             f"`{stored.epoch}`"
         )
     if _identity(successor) != _identity(stored):
-        raise ConflictError(f"who a session is, whose, and since when, never changes: `{stored.id}`")
+        raise ConflictError(f"the id, handle and ancestors of a session never change: `{stored.id}`")
 
 
 def require_expected(active: ActiveBundle | None, expected: str | None) -> None:
@@ -59,8 +59,5 @@ def successors_of(stored: Iterable[Session], change: Change) -> list[Session]:
     return [successor for successor in changed if successor is not None]
 
 
-def _identity(session: Session) -> tuple[object, ...]:
-    return (
-        *(session.id, session.handle_digest, session.parent_id, session.ancestor_ids),
-        *(session.tenant, session.user, session.agent, session.opened_by, session.requested_at),
-    )
+def _identity(session: Session) -> tuple[str, bytes, str, tuple[str, ...]]:
+    return session.id, session.handle_digest, session.parent_id, session.ancestor_ids
