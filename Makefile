@@ -45,7 +45,7 @@ bench: $(VENV)/ready  ## measure beside the control, and write the figures into 
 	$(BIN)/python -m benchmarks.page benchmarks/latest.json
 
 bench-check: $(VENV)/ready  ## measure for a moment; fail when a ratio to the control became much worse
-	$(BIN)/pdp bench --short --seconds 0.2 --shape unary --shape batch \
+	$(BIN)/pdp bench --short --rounds 5 --seconds 0.2 --shape unary --shape batch \
 	  --outfit "tracing off" --outfit "everything on" --compare benchmarks/latest.json --bound 0.5
 
 mutation: $(VENV)/ready  ## small mistakes in what decides: which ones does no test notice?

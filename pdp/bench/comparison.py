@@ -49,13 +49,8 @@ class Change:
         return self.after.median / self.before.median - 1
 
     def regressed(self, bound: float) -> bool:
-        """Say whether it is worse by more than the bound, and each of its rounds worse than the median before."""
-        beyond = (
-            self.after.most < self.before.median
-            if self.judged is Judged.RATE
-            else self.after.least > self.before.median
-        )
-        return beyond and self.worse > bound
+        """Say whether the median is worse by more than the bound; single bad rounds, then or now, move no median."""
+        return self.worse > bound
 
 
 def compare(before: Result, after: Result, judged: Sequence[Judged]) -> Sequence[Change]:
