@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -14,6 +16,8 @@ _LOG = logging.getLogger("pdp.server")
 # The engine walks policies and arguments by recursion. Only the pages that are touched take memory.
 _STACK_BYTES = 64 * 1024 * 1024
 _STARTING = threading.Lock()
+# How many threads a pool has at most when others take the place of those that are stuck.
+MOST_THREADS = 64
 
 
 class Task:
@@ -61,27 +65,28 @@ class BoundedPool(ThreadPoolExecutor):
     It is an executor by name, because gRPC takes no other, and has a queue and threads of its own: futures and their
     locks cost a quarter of a call. It does not refuse by itself, because gRPC must be able to submit: whoever fills
     it asks `full` first.
+
+    A thread that has been at one task for longer than `patience` seconds, say because a caller began a call and does
+    not send its message, is stuck: another one takes its place when the next task comes, and it ends with its task.
     """
 
-    def __init__(self, name: str, *, threads: int, bound: int) -> None:
+    def __init__(self, name: str, *, threads: int, bound: int, patience: float = math.inf) -> None:
         super().__init__(max_workers=threads)  # makes threads only for its own `submit`, which is never called
         self.bound = bound
+        self._name, self._patience = name, patience
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
-        # INVARIANT: each number has one writer: gRPC's thread submits, each thread of ours counts what it finished.
+        # INVARIANT: each number has one writer: gRPC's thread submits, each thread of ours counts what it finished, and
+        # says since when it is at its task, infinity when it has none.
         self._submitted = 0
-        self._finished = [0] * threads
-        # The size of new stacks is a setting of the process.
-        with _STARTING:
-            before = threading.stack_size(_STACK_BYTES)
-            try:
-                self._workers = [
-                    threading.Thread(target=self._work, args=(place,), name=f"pdp-{name}_{place}", daemon=True)
-                    for place in range(threads)
-                ]
-                for worker in self._workers:
-                    worker.start()
-            finally:
-                threading.stack_size(before)
+        self._finished: list[int] = []
+        self._since: list[float] = []
+        self._stuck: set[int] = set()
+        self._workers: list[threading.Thread] = []
+        for place in range(threads):
+            self._start(place)
+        self._stopping = threading.Event()
+        if patience < math.inf:
+            threading.Thread(target=self._look, name=f"pdp-{name}-look", daemon=True).start()
 
     @property
     def full(self) -> bool:
@@ -97,13 +102,46 @@ class BoundedPool(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002 - as the base class has it
         """End the threads when they have done what was submitted before."""
-        for _ in self._workers:
+        self._stopping.set()
+        for _ in range(max(len(self._workers), MOST_THREADS)):
             self._tasks.put(None)
         if wait:
             for worker in self._workers:
                 worker.join()
 
+    def _start(self, place: int) -> None:
+        """Start a thread in a new place, or in one whose thread has ended."""
+        worker = threading.Thread(target=self._work, args=(place,), name=f"pdp-{self._name}_{place}", daemon=True)
+        if place == len(self._workers):
+            self._finished.append(0)
+            self._since.append(math.inf)
+            self._workers.append(worker)
+        else:
+            self._stuck.discard(place)
+            self._workers[place] = worker
+        # The size of new stacks is a setting of the process.
+        with _STARTING:
+            before = threading.stack_size(_STACK_BYTES)
+            try:
+                worker.start()
+            finally:
+                threading.stack_size(before)
+
+    def _look(self) -> None:
+        while not self._stopping.wait(self._patience):
+            self._replace_stuck(time.monotonic())
+
+    def _replace_stuck(self, now: float) -> None:
+        late = {place for place, since in enumerate(self._since) if now - since > self._patience} - self._stuck
+        for place in late:
+            ended = next((one for one in self._stuck if not self._workers[one].is_alive()), len(self._workers))
+            if ended < MOST_THREADS:
+                self._stuck.add(place)
+                self._start(ended)
+
     def _work(self, place: int) -> None:
-        while (task := self._tasks.get()) is not None:
+        while place not in self._stuck and (task := self._tasks.get()) is not None:
+            self._since[place] = time.monotonic()
             task.run()
             self._finished[place] += 1
+            self._since[place] = math.inf

@@ -52,6 +52,11 @@ _PING_MS = 60 * 1000
 _PING_ANSWER_MS = 20 * 1000
 _PING_INTERVAL_MS = 10 * 1000
 _LOOK_SECONDS = 1.0
+# Calls and probes take milliseconds. One that takes this long waits for its caller, or for a store that is locked, and
+# others do not wait for it.
+_PATIENCE_SECONDS = 0.5
+# A connection that says nothing, or nothing of HTTP/2, is closed after this.
+_HANDSHAKE_MS = 10 * 1000
 
 
 class PDPServer:
@@ -110,7 +115,15 @@ class PDPServer:
             Lane.PROBES: (_PROBE_THREADS, _PROBE_BOUND),
             Lane.WATCHES: (_WATCHES, _WATCHES),
         }
-        lanes = {lane: BoundedPool(lane.value, threads=most, bound=bound) for lane, (most, bound) in bounds.items()}
+        lanes = {
+            lane: BoundedPool(
+                lane.value,
+                threads=most,
+                bound=bound,
+                patience=_PATIENCE_SECONDS if lane in (Lane.CALLS, Lane.PROBES) else math.inf,
+            )
+            for lane, (most, bound) in bounds.items()
+        }
         refusals = BoundedPool("refusals", threads=1, bound=_REFUSALS)
         self._pools = (*lanes.values(), refusals)
         boundary = Boundary(
@@ -214,6 +227,8 @@ def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]
         ("grpc.max_receive_message_length", max(limits.message_bytes, limits.bundle_bytes * _BUNDLE_FACTOR)),
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         # Certificates and routes change: connections must come back now and then.
         ("grpc.max_connection_age_ms", round(limits.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),

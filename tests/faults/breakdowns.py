@@ -19,6 +19,7 @@ class Row:
     tests: tuple[str, ...]
 
 
+_CLIENTS = "tests/faults/test_client_faults.py"
 _STORE = "tests/faults/test_store_faults.py"
 _RUNNING = (f"{_STORE}::test_while_the_store_is_broken",)
 _BY_ITSELF = "well again by itself"
@@ -111,6 +112,35 @@ ROWS: Mapping[str, Row] = {
         tests=(
             "tests/server/test_boundary.py::test_overload_is_refused_with_advice",
             "tests/server/test_boundary.py::test_the_server_has_a_deadline_of_its_own",
+        ),
+    ),
+    "connections say nothing, or nonsense": Row(
+        seen=WELL,
+        afterwards="closed after ten seconds at most",
+        tests=(f"{_CLIENTS}::test_connections_that_say_nothing_or_nonsense",),
+    ),
+    "a gateway begins calls and does not send them": Row(
+        seen=WELL,
+        afterwards="other threads take the place of up to sixty that hang; they end with their calls",
+        tests=(
+            f"{_CLIENTS}::test_calls_that_are_begun_and_not_sent",
+            "tests/server/test_pools.py::test_others_take_the_place_of_threads_that_are_stuck",
+        ),
+    ),
+    "callers do not read their answers": Row(
+        seen=WELL,
+        afterwards="their connections end with their age, `limits.connection_age_seconds`",
+        tests=(f"{_CLIENTS}::test_answers_that_nobody_reads",),
+    ),
+    "callers vanish before their answer": Row(
+        seen=WELL, afterwards="nothing is left of them", tests=(f"{_CLIENTS}::test_a_connection_that_comes_and_goes",)
+    ),
+    "there are more connections or streams than may be": Row(
+        seen=WELL,
+        afterwards="those beyond are closed or `RESOURCE_EXHAUSTED`; there is room when others leave",
+        tests=(
+            f"{_CLIENTS}::test_more_connections_than_the_bound",
+            "tests/processes/test_stream_bound.py::test_silent_streams_starve_nobody",
         ),
     ),
 }

@@ -17,6 +17,7 @@ from pdp.app import App, build
 from pdp.cli.init import prepare
 from pdp.client import Client, ClientSession, PDPClientError
 from pdp.config import PolicySettings, RecordSettings, ServerSettings, Settings
+from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Role
 from pdp.record.log import Durability
 from pdp.testing.clock import FakeClock
@@ -106,20 +107,27 @@ class Served:
         )
 
 
-def settings_in(folder: Path, *, durability: Durability = "written") -> Settings:
+def settings_in(folder: Path, *, durability: Durability = "written", limits: Limits = DEFAULT_LIMITS) -> Settings:
     """Return the settings of a server in a folder: its `policies`, its `record`, and all else in `data`."""
     return Settings(
         data_dir=str(folder / "data"),
         server=ServerSettings(address="127.0.0.1:0"),
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
         record=RecordSettings(folder=str(folder / "record"), durability=durability, checkpoint_seconds=_BEAT_SECONDS),
+        limits=limits,
     )
 
 
 @contextmanager
-def served(folder: Path, *, durability: Durability = "written", before: Served | None = None) -> Iterator[Served]:
+def served(
+    folder: Path,
+    *,
+    durability: Durability = "written",
+    limits: Limits = DEFAULT_LIMITS,
+    before: Served | None = None,
+) -> Iterator[Served]:
     """Serve in a folder until the `with` block ends; after another one, go on with what is there."""
-    settings, clock = settings_in(folder, durability=durability), FakeClock()
+    settings, clock = settings_in(folder, durability=durability, limits=limits), FakeClock()
     if before is None:
         write_folder(folder / "policies", notes_bundle())
     prepare(settings, development=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ from typing import TypeVar
 
 import pytest
 
-from pdp.server.pools import BoundedPool
+from pdp.server.pools import MOST_THREADS, BoundedPool
+from pdp.testing.waiting import wait_until
 from tests.server.running import PATIENCE
 
 T = TypeVar("T")
@@ -38,6 +40,50 @@ def test_threads_exist_from_the_start(pool: BoundedPool) -> None:
 
     assert len(names) == 2
     assert result(pool, lambda: threading.current_thread().name) in names
+
+
+def test_others_take_the_place_of_threads_that_are_stuck() -> None:
+    """Tasks that hang keep no other waiting, however many they are, and their threads end with them."""
+    pool, gate, ended = BoundedPool("stuck", threads=2, bound=100, patience=0.01), threading.Event(), SimpleQueue[int]()
+
+    def hang(number: int) -> None:
+        gate.wait()
+        ended.put(number)
+
+    for number in range(20):
+        pool.submit(hang, number)
+    answers = [result(pool, lambda: "answered") for _ in range(5)]
+    gate.set()
+    finished = {ended.get(timeout=PATIENCE) for _ in range(20)}
+    wait_until(lambda: len(alive("stuck")) == 2)
+    again = result(pool, lambda: "answered")
+    pool.shutdown()
+
+    assert (answers, again) == (["answered"] * 5, "answered")
+    assert finished == set(range(20))
+    assert alive("stuck") == []
+
+
+def test_no_more_threads_than_a_bound() -> None:
+    """Beyond the bound those that come wait, until one that is stuck is done."""
+    pool, gate = BoundedPool("crowd", threads=2, bound=200, patience=0.01), threading.Event()
+    for _ in range(MOST_THREADS + 10):
+        pool.submit(gate.wait)
+    wait_until(lambda: len(alive("crowd")) == MOST_THREADS)
+    for _ in range(5):
+        pool._replace_stuck(math.inf)
+    count = len(alive("crowd"))
+    gate.set()
+    answer = result(pool, lambda: "answered")
+    pool.shutdown()
+
+    assert count == MOST_THREADS
+    assert answer == "answered"
+
+
+def alive(name: str) -> list[threading.Thread]:
+    """Return the threads of a pool that live."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(f"pdp-{name}_")]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc how large a stack is")
