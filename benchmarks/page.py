@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pdp.bench import Result, aims, read_result
 from pdp.bench.pictures import draw
-from pdp.cli.benchview import AIM_COLUMNS, FINDING_COLUMNS, aim_rows, finding_rows, quietness
+from pdp.cli.benchview import AIM_COLUMNS, FINDING_COLUMNS, aim_rows, finding_rows, lateness, quietness
 
 PAGE = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- results: written by `make bench` -->\n", "<!-- end of results -->\n"
@@ -41,7 +41,8 @@ def rendered(result: Result) -> str:
 def _lines(result: Result) -> Iterator[str]:
     machine = ", ".join(f"{name} {value}" for name, value in result.machine.items())
     yield ""
-    yield f"Measured {result.at[:10]}: {result.effort}; {'; '.join([*result.remarks, *quietness(result)])}."
+    remarks = "; ".join([*result.remarks, *quietness(result), *lateness(result)])
+    yield f"Measured {result.at[:10]}: {result.effort}; {remarks}."
     yield f"The machine: {machine}."
     yield "\nThe aims:\n"
     yield from _table(AIM_COLUMNS, aim_rows(aims(result)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -180,7 +181,7 @@ async def measured(target: Target, measurement: Measurement, workload: Workload,
         cpu=cpu / sample.decisions * 1e6,
         rate=sample.decisions / sample.elapsed,
         latencies=milliseconds(sample.took),
-        remembered=share,
+        remembered=share if target.dialect.cached else math.nan,
         late=median_late(sample),
         # The kernel counts a core's time in steps, so that a short measurement may come out beyond the whole.
         others=min(1.0, max(0.0, taken - cpu) / sample.elapsed),

@@ -22,6 +22,7 @@ from pdp.cli.benchview import (
     aim_rows,
     change_rows,
     finding_rows,
+    lateness,
     quietness,
 )
 from pdp.cli.output import print_table, replace_file
@@ -114,7 +115,7 @@ def bench(
 
 
 def _show(result: Result) -> None:
-    head = [f"{result.effort}; workload: {result.workload}", *result.remarks, *quietness(result)]
+    head = [f"{result.effort}; workload: {result.workload}", *result.remarks, *quietness(result), *lateness(result)]
     click.echo("\n".join(head) + "\n")
     print_table(FINDING_COLUMNS, finding_rows(result))
     judged = aims(result)

@@ -16,6 +16,7 @@ FINDING_COLUMNS = (
     "decisions/s",
     "p50 ms",
     "p99 ms",
+    "remembered",
     "CPU µs",
     "times the control",
     "least to most",
@@ -25,6 +26,7 @@ CHANGE_COLUMNS = ("measurement", "server", "what", "times the control, before", 
 
 _NOTHING = "-"
 _SMALL = 10.0
+_LATE_MS = 1.0
 
 
 def quietness(result: Result) -> Iterator[str]:
@@ -34,6 +36,15 @@ def quietness(result: Result) -> Iterator[str]:
         yield f"others used {median:.0%} of the servers' core, {most:.0%} at most" + (
             ": throughput and latencies are those of a busy machine" if median > BUSY else ""
         )
+
+
+def lateness(result: Result) -> Iterator[str]:
+    """Yield how late the load itself was, where it was late enough to matter: that is part of the latencies."""
+    for finding in result.findings:
+        for server in finding.rounds:
+            late = finding.value(server, lambda one: one.late)
+            if late.known and late.median > _LATE_MS:
+                yield f"{finding.title}, {server}: half of the calls were begun {late.median:.1f} ms late or more"
 
 
 def finding_rows(result: Result) -> Iterator[tuple[str, ...]]:
@@ -47,6 +58,7 @@ def finding_rows(result: Result) -> Iterator[tuple[str, ...]]:
                 _number(finding.value(server, rate), digits=0),
                 _number(finding.value(server, p50)),
                 _number(finding.value(server, p99)),
+                _share(finding.value(server, lambda one: one.remembered)),
                 _number(finding.value(server, cpu), digits=1),
                 _number(ratio),
                 _between(ratio),
@@ -95,6 +107,10 @@ def _number(value: Spread, *, digits: int | None = None) -> str:
     if not value.known:
         return _NOTHING
     return f"{value.median:.{_digits(value.median) if digits is None else digits}f}"
+
+
+def _share(value: Spread) -> str:
+    return f"{value.median:.0%}" if value.known else _NOTHING
 
 
 def _between(value: Spread) -> str:
