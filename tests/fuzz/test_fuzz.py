@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from pdp.cache import Key
+from pdp.model import Call, Caller
 from tests.fuzz.table import CORPUS, CRASHES, TARGETS, corpus, target
+from tests.fuzz.targets import key
 
 MOST_BYTES = 256 * 1024
 SECONDS = 4
@@ -51,6 +54,22 @@ def test_every_folder_belongs_to_a_target() -> None:
     assert set(TARGETS) == set(kept)
     assert {folder.name for folder in CRASHES.iterdir()} <= set(TARGETS)
     assert sum(kept.values()) <= MOST_BYTES
+
+
+def test_a_key_that_joins_its_parts_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oracle of the target for keys sees what it is there to see: two calls with one key."""
+    one = [0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 0, 0]
+    other = [0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 0, 0]
+    data = bytes(one) + bytes(other) + b"ab"
+    key.run(data)
+
+    def joined(version: str, _: object, call: Call, caller: Caller, __: object) -> Key:
+        return ("call", version + caller.id + call.server + call.tool)
+
+    monkeypatch.setattr(key, "call_key", joined)
+
+    with pytest.raises(AssertionError):
+        key.run(data)
 
 
 def _fuzz(*arguments: str) -> list[dict[str, object]]:
