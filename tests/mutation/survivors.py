@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _TYPE = "a type for readers and checkers; nothing runs by it"
+_SLOWER = "the same is done, with more work"
+_UNITS = "the pattern has as many groups as there are units"
 
 EXPLAINED: Mapping[str, Mapping[str, str]] = {
     "pdp.cache": {
@@ -12,13 +14,31 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
         "module: (object, ...) => (...,)": _TYPE,
         "module: (object, ...) => (object,)": _TYPE,
     },
+    "pdp.record.envelope": {
+        "module: 160 => 161": _SLOWER,
+        (
+            "module: …s=(',', ':'), sort_keys=True, check_circular=False, allow_nan=False) => "
+            "…s=(',', ':'), sort_keys=True, allow_nan=False)"
+        ): _SLOWER,
+        "module: False => True": _SLOWER,
+        "place_of: line[-_PLACE_CHARACTERS:] => line": _SLOWER,
+    },
+    "pdp.telemetry.attributes": {
+        "module: (str, str | int | float | tuple[str, ...]) => (str | int | float | tuple[str, ...],)": _TYPE,
+        "module: (str, str | int | float | tuple[str, ...]) => (str,)": _TYPE,
+        "module: (str, ...) => (...,)": _TYPE,
+        "module: (str, ...) => (str,)": _TYPE,
+    },
+    "pdp.policy.reading": {
+        "Reading.place_in_time: self.timed and self.moments is not None => self.moments is not None": (
+            "among no moments every time has the empty place"
+        ),
+    },
     "pdp.policy.moments": {
         "module: (int, bool, int) => (bool, int)": _TYPE,
         "module: (int, bool, int) => (int, int)": _TYPE,
         "module: (int, bool, int) => (int, bool)": _TYPE,
-        "_duration: zip(found.groups()[1:], _UNITS, strict=True) => zip(found.groups()[1:], _UNITS)": (
-            "the pattern has as many groups as there are units"
-        ),
-        "_duration: True => False": "the pattern has as many groups as there are units",
+        "_duration: zip(found.groups()[1:], _UNITS, strict=True) => zip(found.groups()[1:], _UNITS)": _UNITS,
+        "_duration: True => False": _UNITS,
     },
 }

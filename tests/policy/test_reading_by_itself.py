@@ -59,6 +59,7 @@ def test_nothing_is_read() -> None:
     [
         ([("a", None, ())], CacheClass.VOLATILE, False),
         ([("a", None, None), ("b", frozenset(), ())], CacheClass.VOLATILE, False),
+        ([("a", frozenset({"context.now"}), ((0, False, 5000),)), ("b", None, None)], CacheClass.VOLATILE, False),
         ([("a", frozenset({"context.now"}), None)], CacheClass.TIMED, False),
         ([("a", frozenset({"context.now"}), None), ("b", frozenset(), ())], CacheClass.TIMED, False),
         ([("a", frozenset({"context.now"}), ((0, False, 5000),)), ("b", frozenset(), ())], CacheClass.TIMED, True),
