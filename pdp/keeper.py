@@ -35,8 +35,9 @@ from pdp.sessions.store import ActiveBundle, SessionStore
 _LOG = logging.getLogger("pdp")
 
 _TRIES = 10
-# Whoever reloads does not wait for somebody else's reading of a source that stalls.
+# Whoever reloads does not wait for somebody else's reading of a source that stalls, but while a bundle is loaded.
 _PATIENCE_SECONDS = 2.0
+_PATIENCES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,7 @@ class BundleKeeper:
         self._held: Delivery | None = None
         # A source may take long to answer; nobody who activates by version waits for it.
         self._following = threading.Lock()
+        self._reading = False
 
     def bundle_for(self, active: ActiveBundle | None) -> Bundle:
         """Return the loaded bundle of the active version. Raise `BundleUnavailableError` when it is not loaded."""
@@ -160,7 +162,7 @@ class BundleKeeper:
         with self._following:
             try:
                 with self._telling():
-                    delivery = self._source.read()
+                    delivery = self._read()
                     self._begin(delivery, by)
                     self._settle(Seen.of(delivery))
             except PDPError:
@@ -178,7 +180,7 @@ class BundleKeeper:
         Raises what `reload` raises, and once only for the same bad bundle.
         """
         with self._following, self._telling(only_news=True):
-            delivery = self._source.read()
+            delivery = self._read()
             seen, view = Seen.of(delivery), self._view
             if seen == view.bad:
                 # Told already; but the source may have been silent meanwhile.
@@ -197,7 +199,7 @@ class BundleKeeper:
 
         Raise `BundleError`, or `BundleUnavailableError`; the bundle that runs is not touched by a bad one.
         """
-        if not self._following.acquire(timeout=_PATIENCE_SECONDS):
+        if not self._has_turn():
             raise BundleUnavailableError("the source of bundles is being read; try again")
         try:
             with self._telling():
@@ -254,6 +256,22 @@ class BundleKeeper:
         except BundleError as error:
             return CheckReport(errors=error.problems)
         return inspect_bundle(checked, self._limits, self._compile)
+
+    def _has_turn(self) -> bool:
+        """Wait for whoever looks at the source, as long as it answers."""
+        for _ in range(_PATIENCES):
+            if self._following.acquire(timeout=_PATIENCE_SECONDS):
+                return True
+            if self._reading:
+                break
+        return False
+
+    def _read(self) -> Delivery:
+        self._reading = True
+        try:
+            return self._source.read()
+        finally:
+            self._reading = False
 
     def _offered(self) -> Delivery:
         """Return what the source holds, if it may run here."""

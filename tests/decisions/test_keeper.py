@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -480,6 +481,7 @@ def test_reload_does_not_wait_for_another_reading(
     folder = Folder(contents("one"))
     kept = keeper(folder, open_store(), clock)
     kept.start(by="start")
+    kept._reading = True
 
     with kept._following:
         with pytest.raises(BundleUnavailableError, match="is being read"):
@@ -487,6 +489,40 @@ def test_reload_does_not_wait_for_another_reading(
         kept.activate(version("one"), by="author")
 
     assert kept.kept()[0].activation.chosen
+
+
+def test_reload_waits_while_a_bundle_is_loaded(
+    open_store: Callable[[], SessionStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who changes a large bundle and reloads is not told to try again because the change has been noticed already."""
+    monkeypatch.setattr("pdp.keeper._PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("pdp.keeper._PATIENCES", 1_000_000)
+    folder, loading, asked = Folder(contents("one")), threading.Event(), threading.Event()
+    kept = keeper(folder, open_store(), clock)
+    kept.start(by="start")
+    folder.files = contents("two")
+
+    def slow(job: Mapping[str, Any]) -> dict[str, Any]:
+        loading.set()
+        asked.wait()
+        return compile_here(job)
+
+    kept._bundles._compile = slow
+    following = threading.Thread(target=kept.follow)
+    following.start()
+    loading.wait()
+    has_turn = kept._has_turn
+
+    def asks() -> bool:
+        asked.set()
+        return has_turn()
+
+    monkeypatch.setattr(kept, "_has_turn", asks)
+
+    changed = kept.reload(by="author")
+
+    following.join()
+    assert (False, "two") == (changed, active(kept))
 
 
 def test_choice_that_is_made_meanwhile_holds(open_store: Callable[[], SessionStore], clock: FakeClock) -> None:
