@@ -307,17 +307,17 @@ def supervise(settings: Settings, *, count: int) -> Supervisor:
 
     Raise `ConfigurationError` when the port cannot be had.
     """
-    from pdp.workers.cores import core_of, quota, usable_cores  # noqa: PLC0415 - of no concern to one server
+    from pdp.workers.cores import bound, core_of, usable_cores  # noqa: PLC0415 - of no concern to one server
     from pdp.workers.port import SharedPort  # noqa: PLC0415 - see above
     from pdp.workers.process import Job, WorkerProcess  # noqa: PLC0415 - see above
     from pdp.workers.supervisor import Supervisor  # noqa: PLC0415 - see above
 
     port = SharedPort(settings.server.address)
     shared = replace(settings, server=replace(settings.server, address=port.address))
-    cores, bound = usable_cores(), quota()
+    cores, most = usable_cores(), bound()
 
     def spawn(number: int) -> WorkerProcess:
-        job = Job(settings=shared, number=number, core=core_of(number, cores, bound))
+        job = Job(settings=shared, number=number, core=core_of(number, cores, most))
         return WorkerProcess(_WORKER, job.written())
 
     return Supervisor(spawn, count=count, port=port)

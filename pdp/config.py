@@ -69,7 +69,7 @@ class ServerSettings:
     address: str = _setting("127.0.0.1:50151", "where to listen: `host:port`, beyond loopback with TLS, or `unix:PATH`")
     reflection: bool = _setting(default=False, text="offer the gRPC reflection service")
     workers: int = _setting(
-        1, "processes that share the port; 0: one for each core, and one alone with a store in memory or a Unix socket"
+        0, "processes that share the port; 0: one for each core, and one alone with a store in memory or a Unix socket"
     )
     threads: int = _setting(4, "threads of each worker that answer calls", minimum=1)
     tls_certificate: str = _setting("", "PEM file of the server's certificate chain")

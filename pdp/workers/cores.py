@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pdp.config import Settings
 
-# Where Linux tells a process of a container how much of the cores it may use: version 2, then version 1.
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-_OLD_QUOTA = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+# Where Linux tells a process of a container how much of cores and memory it may use: version 2, then version 1.
+_CGROUP = Path("/sys/fs/cgroup")
+_QUOTA, _OLD_QUOTA = "cpu.max", ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
+_MEMORY = "memory.max", "memory/memory.limit_in_bytes"
+
+# What a worker may come to need: itself 80 MiB, and the rest for policies, sessions and remembered answers.
+_WORKER_BYTES = 512 * 1024 * 1024
 
 
 def usable_cores() -> tuple[int, ...]:
@@ -27,16 +31,30 @@ def usable_cores() -> tuple[int, ...]:
 def quota() -> float:
     """Return how many cores' worth of time this container may use; infinite without a bound."""
     with suppress(OSError, ValueError, IndexError, ZeroDivisionError):
-        most, period = _QUOTA.read_text(encoding="ascii").split()
+        most, period = (_CGROUP / _QUOTA).read_text(encoding="ascii").split()
         return math.inf if most == "max" else int(most) / int(period)
     with suppress(OSError, ValueError, ZeroDivisionError):
-        most, period = (path.read_text(encoding="ascii") for path in _OLD_QUOTA)
+        most, period = ((_CGROUP / name).read_text(encoding="ascii") for name in _OLD_QUOTA)
         return int(most) / int(period) if int(most) > 0 else math.inf
     return math.inf
 
 
-def how_many(settings: Settings, cores: int, bound: float, platform: str = sys.platform) -> int:
-    """Return how many workers the settings mean, on so many cores with a bound on their use.
+def memory() -> float:
+    """Return how many bytes of memory this container may use; infinite without a bound."""
+    for name in _MEMORY:
+        with suppress(OSError, ValueError):
+            return float((_CGROUP / name).read_text(encoding="ascii").strip().replace("max", "inf"))
+    return math.inf
+
+
+def bound() -> float:
+    """Return how many cores' worth of workers this container has time and memory for; infinite without a bound."""
+    room = memory() / _WORKER_BYTES
+    return min(quota(), room if math.isinf(room) else max(1, math.floor(room)))
+
+
+def how_many(settings: Settings, cores: int, most: float, platform: str = sys.platform) -> int:
+    """Return how many workers the settings mean, on so many cores of which `most` may be used.
 
     Without a number: as many as there are cores to use, and one where several cannot share the store or the address.
     """
@@ -46,15 +64,15 @@ def how_many(settings: Settings, cores: int, bound: float, platform: str = sys.p
     # Only Linux spreads connections over all that listen on one port.
     if alone or platform != "linux":
         return 1
-    return max(1, math.ceil(min(cores, bound)))
+    return max(1, math.ceil(min(cores, most)))
 
 
-def core_of(number: int, cores: tuple[int, ...], bound: float) -> int | None:
+def core_of(number: int, cores: tuple[int, ...], most: float) -> int | None:
     """Return the core for a worker, counted from 1; None when it should run on any.
 
-    Where a quota bounds the use, the cores are shared with others, who would all choose the first ones.
+    Where a bound leaves cores over, they are shared with others, who would all choose the first ones.
     """
-    if not cores or bound < len(cores):
+    if not cores or most < len(cores):
         return None
     return cores[(number - 1) % len(cores)]
 

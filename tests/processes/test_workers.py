@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +22,8 @@ import grpc
 import pytest
 
 from pdp.client import Answer, Client
+from pdp.client.connection import Connection
+from pdp.client.health import is_serving
 from pdp.model import Role
 from pdp.record import read_records
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
@@ -26,7 +31,7 @@ from pdp.record.verify import verify
 from pdp.testing.inprocess import write_folder
 from pdp.testing.otlp import OTLPReceiver, attributes_of
 from pdp.v1.session_pb2 import RequestSessionResponse, SessionState
-from pdp.workers.cores import core_of, quota, usable_cores
+from pdp.workers.cores import bound, core_of, usable_cores
 from tests.processes.bundle import READ, notes_bundle
 from tests.processes.server_process import PATIENCE, Callers, ServerProcess
 from tests.processes.several import chains_of, opened_by, seen_by, workers_of
@@ -102,17 +107,20 @@ def lives(process: int) -> bool:
 
 
 def test_both_workers_are_reached(server: ServerProcess, callers: Callers) -> None:
-    """Connections are spread over the workers, each records what it decided, and the record verifies as one."""
+    """Connections are spread over the workers, each records what it decided, and the record is shown as one."""
     opened = opened_by(callers)
     with ExitStack() as clients:
         sessions = [seen_by(clients.enter_context(server.client(Role.PEP)), opened) for _ in range(CONNECTIONS)]
         answers = [session.authorize("notes", READ, NOTE) for session in sessions]
+    command = [sys.executable, "-m", "pdp.cli", "top", str(server.record_folder), "--once", "--json", "--window=10m"]
+    top = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE).stdout)
     code = server.terminate()
 
     chains = chains_of(server)
     assert 0 == code
     assert ["permit"] * CONNECTIONS == [answer.basis for answer in answers]
     assert 2 == len({chains[answer.decision_id] for answer in answers})
+    assert CONNECTIONS == top["decisions"]
     assert findings(server) == []
 
 
@@ -122,7 +130,7 @@ def test_where_they_run(server: ServerProcess) -> None:
         process: Path(f"/proc/{process}/maps").read_text() for process in (server.pid, *workers_of(server).values())
     }
     cores = {number: os.sched_getaffinity(process) for number, process in workers_of(server).items()}
-    meant = {number: core_of(number, usable_cores(), quota()) for number in (1, 2)}
+    meant = {number: core_of(number, usable_cores(), bound()) for number in (1, 2)}
 
     assert [False, True, True] == ["cygrpc" in text for text in maps.values()]
     assert cores == {number: set(usable_cores()) if core is None else {core} for number, core in meant.items()}
@@ -210,6 +218,23 @@ def test_a_killed_worker_is_replaced(server: ServerProcess, callers: Callers) ->
     # Only what was under way at a worker that was killed has no answer.
     assert all(answer.error.startswith(NOT_DECIDED) for answer in load.answers if answer.error)
     assert findings(server) == []
+
+
+def test_who_comes_while_a_worker_is_away_reaches_the_others(server: ServerProcess, callers: Callers) -> None:
+    """Once a killed worker is gone every new connection is answered, calls and probes alike: the server is healthy."""
+    opened, worker = opened_by(callers), workers_of(server)[2]
+
+    os.kill(worker, signal.SIGKILL)
+    # Not when its first thread has ended: others may have its connections still.
+    gone = until(lambda: "ended with signal `SIGKILL`" in server.log.read_text())
+    probes = [is_serving(Connection(address=server.address), timeout=PATIENCE) for _ in range(CONNECTIONS)]
+    with ExitStack() as clients:
+        sessions = [seen_by(clients.enter_context(server.client(Role.PEP)), opened) for _ in range(CONNECTIONS)]
+        answers = [session.authorize("notes", READ, NOTE) for session in sessions]
+
+    assert gone
+    assert [True] * CONNECTIONS == probes
+    assert ["permit"] * CONNECTIONS == [answer.basis for answer in answers]
 
 
 @pytest.mark.parametrize("kind", ["revoked", "ended"])
