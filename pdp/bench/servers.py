@@ -40,11 +40,11 @@ def empty_handler(workload: Workload, core: int | None) -> Iterator[Target]:
 
 @contextmanager
 def pdp_server(
-    name: str, workload: Workload, place: Path, core: int | None, environment: Mapping[str, str]
+    name: str, workload: Workload, place: Path, core: int | None, environment: Mapping[str, str], workers: int = 1
 ) -> Iterator[Target]:
-    """Run `pdp serve` as one process on the policies in `place/policies`, and open the sessions of a workload."""
+    """Run `pdp serve`, by default as one process, on the policies in `place/policies`; open a workload's sessions."""
     data = place / name.replace(" ", "-")
-    flags = ["serve", "--server-address", "127.0.0.1:0", "--server-workers", "1", "--policies-watch", "false"]
+    flags = ["serve", "--server-address", "127.0.0.1:0", "--server-workers", str(workers), "--policies-watch", "false"]
     flags += ["--data-dir", str(data), "--policies-folder", str(place / "policies")]
     with module_process("pdp.cli", flags, core=core, environment=environment) as process:
         yield _opened(name, process, core, workload, data)
