@@ -87,6 +87,7 @@ _MOST_REQUESTS = 5000
 _FILES = bundle_files(
     policies={"a": '@id("a/all") permit (principal, action, resource);\n'},
     tools={"a": [tool("b", {"x": {"type": "string"}}, ["x"])]},
+    overlays={"a": "risk: mutating\n"},
     directory="{users: {alice: {}}, agents: {coder: {ceiling: [a/*]}}}",
 )
 
