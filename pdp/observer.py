@@ -12,14 +12,22 @@ from pdp.model import Caller, Decision, TraceParent
 Place = Callable[[TraceParent, Caller], tuple[str, str]]
 
 
+# The two kinds of events that a trace shows as spans.
+REFUSED = "request.refused"
+SESSION_DECIDED = "session.decided"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened and is not a decision.
 
     `kind` is one of `session.requested`, `.delegated`, `.approved`, `.denied`, `.ended`, `.expired`, `.revoked`,
-    `.narrowed`, `.recaptured`, `bundle.activated`, `bundle.refused`, `call.explained`, `request.refused`,
+    `.narrowed`, `.recaptured`, `.decided`, `bundle.activated`, `bundle.refused`, `call.explained`, `request.refused`,
     `store.restored`, `server.started`, `server.stopped`. `at` is unix seconds.
-    A refusal's fact `traceparent` is where it hangs in a gateway's trace; what anybody else states is `tracelink`.
+    `session.decided`: the policies were asked about a request, an approval or a delegation; what they said, and which
+    of them, stands in the facts `action`, `outcome`, `basis`, `policies` and `errors` (ids and blanks between them).
+    The fact `traceparent` of what has a span is where it hangs in a gateway's trace; what anybody else states is
+    `tracelink`.
     `facts` holds ids, our own words, and a session's purpose and reason: never arguments, handles, tokens, attributes.
     """
 

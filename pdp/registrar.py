@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
@@ -18,15 +18,13 @@ from pdp.errors import (
     WrongStateError,
 )
 from pdp.expiry import EXPIRED
-from pdp.gate import deny
 from pdp.ids import handle_digest, new_handle, new_session_id
 from pdp.jsontext import parse_object
 from pdp.limits import Limits
-from pdp.model import NEVER_APPROVERS, Basis, Caller, Role, Ruling, Scope, Session, SessionState
+from pdp.model import NEVER_APPROVERS, Caller, Role, Scope, Session, SessionState
 from pdp.observer import Event, Observer
 from pdp.paging import LARGEST_PAGE, page_size_of, page_start_of, page_token_of
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import Question, datetime_value
 from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
 from pdp.scoping import (
@@ -38,6 +36,7 @@ from pdp.scoping import (
     scope_of,
     scoped_tools,
 )
+from pdp.sessionpolicies import SessionPolicies, SessionQuestion
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import ActiveBundle, SessionFilter, SessionStore
@@ -107,10 +106,14 @@ class Registrar:
         self._observer = observer
         self._limits = limits
         self._trusted = trusted_attributes
+        self._policies = SessionPolicies(clock=clock, observer=observer)
 
-    def request(self, wanted: SessionRequest, caller: Caller) -> tuple[SessionView, str]:
+    def request(
+        self, wanted: SessionRequest, caller: Caller, *, trace: Mapping[str, str] | None = None
+    ) -> tuple[SessionView, str]:
         """Open a session that waits for approval, and return it with its secret handle.
 
+        `trace` is where what the policies say hangs in the caller's trace, as facts of an event.
         A delegation that the parent's approval and the policies allow becomes active at once. Raise
         `InvalidRequestError` naming the field, `PermissionDeniedError` when the policies refuse,
         `WrongStateError` when the parent is not active.
@@ -120,8 +123,17 @@ class Registrar:
         draft, handle = self._draft(wanted, caller, parents, bundle, now)
         scope = expansion(draft, parents, bundle)
         require_tools(wanted.tool_patterns, scope)
-        self._require_policy(bundle, REQUEST_SESSION, draft, scope, caller, speaker=draft.user, grants=())
-        if parents and self._may_delegate(draft, scope, parents, bundle, caller):
+        asked = SessionQuestion(
+            action=REQUEST_SESSION,
+            session=draft,
+            scope=scope,
+            caller=caller,
+            speaker=draft.user,
+            asked_at=now.wall_at,
+            trace=trace or {},
+        )
+        self._policies.require(bundle, asked)
+        if parents and self._may_delegate(asked, parents, bundle):
             approved = lifecycle.approve(
                 draft, now, scope=scope, grants=(), by=parents[0].id, no_later_than=earliest_end(parents, now)
             )
@@ -135,8 +147,16 @@ class Registrar:
             self._tell("session.approved", draft, caller, now, by=draft.approved_by)
         return self._view((draft, *parents), bundle, now), handle
 
-    def approve(self, session_id: str, *, request_digest: str, grants: tuple[str, ...], caller: Caller) -> SessionView:
-        """Approve exactly what was shown.
+    def approve(
+        self,
+        session_id: str,
+        *,
+        request_digest: str,
+        grants: tuple[str, ...],
+        caller: Caller,
+        trace: Mapping[str, str] | None = None,
+    ) -> SessionView:
+        """Approve exactly what was shown. `trace` is as for `request`.
 
         Raise `WrongStateError` when the session does not wait for approval or what would be approved is not what
         was shown, and `PermissionDeniedError` when a rule or the policies refuse.
@@ -153,7 +173,17 @@ class Registrar:
         if request_digest != request_digest_of(session, scope, bundle):
             raise WrongStateError("what was shown is not what would be approved now; look at the session again")
         _require_presence(caller, scope, bundle, now)
-        self._require_policy(bundle, APPROVE_SESSION, session, scope, caller, speaker=caller.id, grants=grants)
+        asked = SessionQuestion(
+            action=APPROVE_SESSION,
+            session=session,
+            scope=scope,
+            caller=caller,
+            speaker=caller.id,
+            asked_at=now.wall_at,
+            grants=grants,
+            trace=trace or {},
+        )
+        self._policies.require(bundle, asked)
         bound = earliest_end(parents, now) if parents else None
         approved = lifecycle.approve(session, now, scope=scope, grants=grants, by=caller.id, no_later_than=bound)
         self._sessions.update([approved], wall_at=now.wall_at)
@@ -350,69 +380,11 @@ class Registrar:
 
     # Rules and policies.
 
-    def _may_delegate(
-        self, draft: Session, scope: Scope, parents: tuple[Session, ...], bundle: Bundle, caller: Caller
-    ) -> bool:
+    def _may_delegate(self, asked: SessionQuestion, parents: tuple[Session, ...], bundle: Bundle) -> bool:
         parent = parents[0]
-        if not (parent.may_delegate and parent.user == draft.user):
+        if not (parent.may_delegate and parent.user == asked.session.user):
             return False
-        return self._ask(bundle, DELEGATE_SESSION, draft, scope, caller, speaker=draft.user, grants=()).allowed
-
-    def _require_policy(
-        self,
-        bundle: Bundle,
-        action: str,
-        session: Session,
-        scope: Scope,
-        caller: Caller,
-        *,
-        speaker: str,
-        grants: tuple[str, ...],
-    ) -> None:
-        ruling = self._ask(bundle, action, session, scope, caller, speaker=speaker, grants=grants)
-        if not ruling.allowed:
-            names = ", ".join(ruling.policies or ruling.errors)
-            raise PermissionDeniedError(
-                f"the policies refuse `{action}`: {ruling.basis.value}" + f" ({names})" * bool(names)
-            )
-
-    def _ask(
-        self,
-        bundle: Bundle,
-        action: str,
-        session: Session,
-        scope: Scope,
-        caller: Caller,
-        *,
-        speaker: str,
-        grants: tuple[str, ...],
-    ) -> Ruling:
-        risks = sorted({tool.risk for name in scope.tools if (tool := bundle.catalogue.tools.get(name))})
-        context = {
-            "agent": _reference("Agent", session.agent),
-            "user": _reference("User", session.user),
-            "caller": {"id": caller.id},
-            "grants": [_reference("Grant", grant) for grant in sorted(set(grants))],
-            "tools": sorted(scope.tools),
-            "risks": risks,
-            "duration": int(session.duration),
-            "may_delegate": session.may_delegate,
-            "now": datetime_value(self._clock.now().wall_at),
-        }
-        question = Question(
-            user=speaker,
-            agent=session.agent,
-            session_id=session.id,
-            resource=("Session", session.id),
-            context=context,
-        )
-        try:
-            beside = bundle.slice(action).beside(bundle.session_entities(session, speaker=speaker))
-        except ValueError:
-            if action != REQUEST_SESSION:
-                return deny(Basis.POLICY_ERROR, "the entities do not fit the schema")
-            raise InvalidRequestError("user_attributes_json", "does not fit the schema of the bundle") from None
-        return bundle.slice(action).ask(question, beside)
+        return self._policies.ask(bundle, replace(asked, action=DELEGATE_SESSION)).allowed
 
     # What the caller may see.
 
@@ -532,7 +504,3 @@ def _stored_states(state: SessionState | None) -> frozenset[SessionState]:
     if state is None:
         return frozenset()
     return LIVE if state is SessionState.EXPIRED else frozenset({state})
-
-
-def _reference(kind: str, name: str) -> dict[str, dict[str, str]]:
-    return {"__entity": {"type": kind, "id": name}}

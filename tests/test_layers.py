@@ -41,6 +41,7 @@ LAYERS = [
     ("pdp.authorizer", 2, "decision"),
     ("pdp.registrar", 2, "decision"),
     ("pdp.scoping", 2, "decision"),
+    ("pdp.sessionpolicies", 2, "decision"),
     ("pdp.paging", 2, "decision"),
     ("pdp.keeper", 2, "decision"),
     ("pdp.activation", 2, "decision"),

@@ -27,7 +27,7 @@ SESSION_DECLARATION = (
 _SESSION_ACTION = """\
 action "{action}" appliesTo {{ principal: [User], resource: [Session], context: {{
   agent: Agent, user: User, caller: {{ id: String }}, grants: Set<Grant>, tools: Set<String>, risks: Set<String>,
-  duration: Long, may_delegate: Bool, now: datetime
+  duration: Long, may_delegate: Bool, now: datetime, authenticated_ago?: Long
 }} }};
 """
 

@@ -18,12 +18,12 @@ import grpc
 
 from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, OverloadedError, PermissionDeniedError
-from pdp.model import Caller, Role
-from pdp.observer import Event, Observer
+from pdp.model import Caller
+from pdp.observer import REFUSED, Event, Observer
 from pdp.server.authentication import Authenticator, Metadata
 from pdp.server.fields import read
 from pdp.server.idle import IdleWatch
-from pdp.server.origin import NOBODY, Origin, parent_ids, trace_id_of, trace_parent
+from pdp.server.origin import NOBODY, Origin, trace_id_of, trace_parent
 from pdp.server.pools import BoundedPool
 from pdp.server.rpcs import PUBLIC, RPC, Shape
 from pdp.server.status import DeadlinePassedError, MessageTooLargeError, Refusal, internal_error, refusal_of
@@ -245,15 +245,11 @@ class Boundary:
         raise AssertionError("gRPC's abort returned")
 
     def _tell(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal) -> None:
-        parent = parent_ids(trace_parent(metadata))
         facts = {"rpc": rpc.name, "status": refusal.code.name}
         facts |= {"field": refusal.field} if refusal.field else {}
-        # Only a PEP's trace is believed: whoever else names one may not write into it.
-        facts |= {"traceparent" if Role.PEP in caller.roles else "tracelink": parent} if parent else {}
+        facts |= Origin(caller=caller, parent=trace_parent(metadata)).trace
         at = self._clock.now().wall_at
-        self._observer.event(
-            Event(kind="request.refused", at=at, caller_id=caller.id, tenant=caller.tenant, facts=facts)
-        )
+        self._observer.event(Event(kind=REFUSED, at=at, caller_id=caller.id, tenant=caller.tenant, facts=facts))
 
 
 def _require_admission(route: Route, caller: Caller) -> None:

@@ -6,7 +6,7 @@ import re
 import secrets
 from dataclasses import dataclass
 
-from pdp.model import Caller, TraceParent
+from pdp.model import Caller, Role, TraceParent
 from pdp.server.authentication import Metadata
 
 _TRACE_ID = re.compile(r"[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
@@ -23,6 +23,13 @@ class Origin:
 
     caller: Caller
     parent: TraceParent
+
+    @property
+    def trace(self) -> dict[str, str]:
+        """Return where an event hangs in the caller's trace, as its facts."""
+        ids = parent_ids(self.parent)
+        # Only a PEP's trace is believed: whoever else names one may not write into it.
+        return {"traceparent" if Role.PEP in self.caller.roles else "tracelink": ids} if ids else {}
 
 
 def trace_parent(metadata: Metadata) -> TraceParent:

@@ -30,7 +30,9 @@ class SessionHandlers:
         self, request: sessions.RequestSessionRequest, origin: Origin
     ) -> sessions.RequestSessionResponse:
         """Open a session that waits for approval."""
-        view, handle = self._registrar.request(session_request(request, self._limits), origin.caller)
+        view, handle = self._registrar.request(
+            session_request(request, self._limits), origin.caller, trace=origin.trace
+        )
         return sessions.RequestSessionResponse(session=session_message(view), session_handle=handle)
 
     def approve_session(
@@ -42,6 +44,7 @@ class SessionHandlers:
             request_digest=require_digest("request_digest", request.request_digest),
             grants=grants(request.grants),
             caller=origin.caller,
+            trace=origin.trace,
         )
         return sessions.ApproveSessionResponse(session=session_message(view))
 

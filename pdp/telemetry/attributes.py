@@ -131,6 +131,27 @@ def refusal_attributes(event: Event) -> Attributes:
     )
 
 
+def session_decision_attributes(event: Event) -> Attributes:
+    """Return what the span of a decision about a session shows."""
+    facts = event.facts
+    return _shown(
+        {
+            names.SESSION_ACTION: facts.get("action", "").removeprefix("pdp/"),
+            names.DECISION_ID: facts.get("decision_id", ""),
+            names.OUTCOME: facts.get("outcome", ""),
+            names.BASIS: facts.get("basis", ""),
+            names.POLICIES: tuple(facts.get("policies", "").split()[:_POLICIES]),
+            names.ERRORS: tuple(facts.get("errors", "").split()[:_POLICIES]),
+            names.BUNDLE_VERSION: facts.get("bundle_version", ""),
+            names.CALLER_ID: event.caller_id,
+            names.SESSION_ID: event.session_id,
+            names.USER: event.user,
+            names.AGENT: event.agent,
+            names.TENANT: event.tenant,
+        }
+    )
+
+
 def phase_name(phase: str) -> str:
     """Return the name of the attribute for a phase of a decision."""
     return f"{names.PHASE_PREFIX}{phase}{names.PHASE_SUFFIX}"

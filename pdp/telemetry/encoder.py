@@ -8,12 +8,12 @@ as those of the SDK's encoder: tests compare all three. An encoder belongs to on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import getrandbits
 
 from pdp.jsontext import keyed_digest
 from pdp.model import Basis, Decision, TraceParent
-from pdp.observer import Event
+from pdp.observer import REFUSED, SESSION_DECIDED, Event
 from pdp.telemetry import names, wire
 from pdp.telemetry.attributes import (
     Attributes,
@@ -24,6 +24,7 @@ from pdp.telemetry.attributes import (
     record_part,
     refusal_attributes,
     ruling_part,
+    session_decision_attributes,
     session_part,
     tool_part,
 )
@@ -41,11 +42,18 @@ _WARNED = frozenset({Basis.POLICY_ERROR, Basis.RECORD_UNAVAILABLE})
 _SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 
 
+# The events that have a span: its name, and what it shows.
+_EVENT_SPANS: Mapping[str, tuple[str, Callable[[Event], Attributes]]] = {
+    REFUSED: (names.SPAN_REFUSED, refusal_attributes),
+    SESSION_DECIDED: (names.SPAN_SESSION, session_decision_attributes),
+}
+
+
 def span_of(item: Item, digest_key: bytes, limits: AttributeLimits) -> wire.Span:
-    """Return the span of a decision or of a refused request."""
+    """Return the span of a decision, of one about a session, or of a refused request."""
     decided, parent = item
     if isinstance(decided, Event):
-        return refusal_span(decided, limits)
+        return event_span(decided, limits)
     return decision_span(decided, parent, digest_key, limits)
 
 
@@ -69,16 +77,17 @@ def decision_span(decision: Decision, parent: TraceParent, digest_key: bytes, li
     )
 
 
-def refusal_span(event: Event, limits: AttributeLimits) -> wire.Span:
-    """Return the span of a refused request."""
+def event_span(event: Event, limits: AttributeLimits) -> wire.Span:
+    """Return the span of a refused request, or of a decision about a session."""
+    name, attributes = _EVENT_SPANS[event.kind]
     believed = event.facts.get("traceparent", "")
     above = read_parent(TraceParent(traceparent=believed))
     linked = read_parent(TraceParent(traceparent=event.facts.get("tracelink", "")))
     links = ((linked.trace_id, linked.span_id),) if linked and not above else ()
-    shown, dropped = limits.applied(refusal_attributes(event))
+    shown, dropped = limits.applied(attributes(event))
     at = nanoseconds(event.at)
     return wire.Span(
-        name=names.SPAN_REFUSED,
+        name=name,
         trace_id=above.trace_id if above else new_trace_id(),
         span_id=new_span_id(),
         start=at,
@@ -111,7 +120,7 @@ def decision_record(decision: Decision, digest_key: bytes, limits: AttributeLimi
 
 
 class SpanEncoder:
-    """Encodes decisions and refused requests as spans."""
+    """Encodes decisions, those about sessions and refused requests as spans."""
 
     def __init__(self, digest_key: bytes, limits: AttributeLimits) -> None:
         self._digest_key = digest_key
@@ -124,7 +133,7 @@ class SpanEncoder:
         """Return an encoded span."""
         decided, parent = item
         if isinstance(decided, Event):
-            return wire.span(refusal_span(decided, self._limits))
+            return wire.span(event_span(decided, self._limits))
         above = read_parent(parent) if parent.traceparent else None
         if self._limits.bites or (above is not None and not is_believed(decided.caller.roles)):
             return wire.span(decision_span(decided, parent, self._digest_key, self._limits))

@@ -15,6 +15,7 @@ SCOPE = "pdp"
 # Spans and log records
 SPAN_DECISION = "pdp.authorize"
 SPAN_REFUSED = "pdp.request.refused"
+SPAN_SESSION = "pdp.session.decide"
 EVENT_DECISION = "pdp.decision"
 
 # Attributes, by OpenTelemetry's semantic conventions
@@ -48,6 +49,7 @@ CALLER_ID = "pdp.caller.id"
 CACHE = "pdp.cache"
 REQUEST_ID = "pdp.request.id"
 REQUEST_FIELD = "pdp.request.field"
+SESSION_ACTION = "pdp.session.action"
 PHASE_PREFIX = "pdp.phase."
 PHASE_SUFFIX = "_us"
 
@@ -70,12 +72,14 @@ ERROR_TYPE = "error.type"
 OTHER = "_OTHER"
 
 DECIDED, LOGGED, REFUSED_REQUEST, SENDER = "decision", "log record", "refused request", "resource"
+SESSION_DECIDED = "session decision"
 _BOTH = (DECIDED, LOGGED)
-_ALL = (DECIDED, LOGGED, REFUSED_REQUEST)
+_EACH = (DECIDED, LOGGED, SESSION_DECIDED)
+_ALL = (DECIDED, LOGGED, SESSION_DECIDED, REFUSED_REQUEST)
 
 
 class Attribute(NamedTuple):
-    """An attribute: its name, what has it (spans of decisions and refusals, log records, resource), what it says."""
+    """An attribute: its name, what has it (spans of each kind, log records, resource), what it says."""
 
     name: str
     on: tuple[str, ...]
@@ -94,16 +98,16 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(CALLER_ID, _ALL, "who asked"),
     Attribute(TOOL, _BOTH, "the tool, as the agent wrote it, cut to 128 printable characters"),
     Attribute(SERVER, _BOTH, "the tool server, cut like the tool"),
-    Attribute(BUNDLE_VERSION, _BOTH, "the bundle that decided"),
-    Attribute(OUTCOME, _BOTH, "`allow` or `deny`"),
-    Attribute(BASIS, _BOTH, "what the outcome rests on"),
-    Attribute(POLICIES, _BOTH, "ids of the policies that produced the outcome, at most 64"),
-    Attribute(ERRORS, _BOTH, "ids of the policies that could not be evaluated, at most 64"),
+    Attribute(BUNDLE_VERSION, _EACH, "the bundle that decided"),
+    Attribute(OUTCOME, _EACH, "`allow` or `deny`"),
+    Attribute(BASIS, _EACH, "what the outcome rests on"),
+    Attribute(POLICIES, _EACH, "ids of the policies that produced the outcome, at most 64"),
+    Attribute(ERRORS, _EACH, "ids of the policies that could not be evaluated, at most 64"),
     Attribute(RESOURCE_TYPE, _BOTH, "type of the resource that the call was mapped to"),
     Attribute(ANCESTOR_ID, _BOTH, "the session above that denied"),
     Attribute(ANCESTOR_BASIS, _BOTH, "the basis of that deny"),
     Attribute(CACHE, _BOTH, "`hit`, `miss`, `bypass` or `none`"),
-    Attribute(DECISION_ID, _BOTH, "id of the decision"),
+    Attribute(DECISION_ID, _EACH, "id of the decision"),
     Attribute(RESOURCE_ID, _BOTH, "id of the resource, where its mapping allows to show it"),
     Attribute(RESOURCE_DIGEST, _BOTH, "its keyed digest, where not"),
     Attribute(TOOL_CALL_ID, _BOTH, "the agent's id of the call"),
@@ -114,6 +118,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(DEFINITION_DIGEST, (LOGGED,), "digest of the tool's definition, as the caller saw it"),
     Attribute(DETAIL, (LOGGED,), "one line in our words"),
     Attribute(ARGUMENTS_DIGEST, (LOGGED,), "keyed digest of the arguments"),
+    Attribute(SESSION_ACTION, (SESSION_DECIDED,), "`request_session`, `approve_session` or `delegate_session`"),
     Attribute(RPC_SYSTEM, (REFUSED_REQUEST,), "always `grpc`"),
     Attribute(RPC_METHOD, (REFUSED_REQUEST,), "service and method"),
     Attribute(RPC_STATUS, (REFUSED_REQUEST,), "the status that was answered"),

@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Protocol, Self
 
 from pdp.model import Caller, Decision, TraceParent
-from pdp.observer import Event
+from pdp.observer import REFUSED, SESSION_DECIDED, Event
 from pdp.telemetry import names
 from pdp.telemetry.attributes import TEXT_CHARACTERS
 from pdp.telemetry.encoder import Item, new_span_id, new_trace_id
@@ -86,13 +86,13 @@ class Telemetry:
         return decision
 
     def event(self, event: Event) -> None:
-        """Count an event; a refused request gets a span as well.
+        """Count an event; a refused request, and a decision about a session, get a span as well.
 
         The span is below the fact `traceparent`, or linked with the fact `tracelink`, when there is one.
         """
         if self._metrics is not None:
             self._metrics.event(event)
-        if self._spans is not None and event.kind == "request.refused":
+        if self._spans is not None and event.kind in (REFUSED, SESSION_DECIDED):
             self._spans((_short(event), _NO_PARENT))
 
     def record_failed(self) -> None:

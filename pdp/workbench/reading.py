@@ -29,7 +29,7 @@ FILE_KEYS = (
 )  # fmt: skip
 SESSION_KEYS = (
     "user", "agent", "tools", "purpose", "state", "parent", "grants", "labels", "environment", "attributes",
-    "duration", "may_delegate", "approver", "gateway",
+    "duration", "may_delegate", "approver", "gateway", "authenticated_ago",
 )  # fmt: skip
 CALL_KEYS = ("tool", "arguments", "caller", "definition_digest")
 
@@ -150,6 +150,7 @@ class _SuiteReader:
             may_delegate=fields.flag(entry, "may_delegate"),
             approver=fields.text(entry, "approver", self._approver),
             gateway=fields.text(entry, "gateway", self._gateway),
+            authenticated_ago=fields.seconds_or_unknown(entry, "authenticated_ago"),
         )
 
     def _inherit(self, sessions: dict[str, NamedSession]) -> None:

@@ -211,10 +211,16 @@ class Stage:
                 opened.id,
                 request_digest=opened.view.request_digest,
                 grants=session.grants,
-                caller=_approver(session.approver),
+                caller=self._approver(session),
             )
         except PDPError as error:
             raise self._refused(session, f"approved by `{session.approver}`", error) from None
+
+    def _approver(self, session: NamedSession) -> Caller:
+        ago = session.authenticated_ago
+        return replace(
+            _approver(session.approver), authenticated_at=0.0 if ago is None else self._clock.now().wall_at - ago
+        )
 
     def _refused(self, session: NamedSession, deed: str, error: PDPError) -> CannotOpenError:
         by_policies = isinstance(error, PermissionDeniedError) and self._seen

@@ -43,6 +43,7 @@ class NamedSession:
     may_delegate: bool = False
     approver: str = "approver"
     gateway: str = "gateway"
+    authenticated_ago: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

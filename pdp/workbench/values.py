@@ -17,6 +17,8 @@ E = TypeVar("E", bound=Enum)
 # Within the years that clocks and the engine know, also some hours before and after.
 _MOMENT = re.compile(r"(19[789]|2\d\d)\d-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# What a test file writes where nobody knows.
+UNKNOWN = "unknown"
 
 
 def moment(text: str) -> float:
@@ -74,6 +76,16 @@ class FieldReader:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf"):
             return float(value)
         self.problem(entry.problem(f"`{key}` must be a number of seconds above 0", key))
+        return None
+
+    def seconds_or_unknown(self, entry: Section, key: str) -> float | None:
+        """Return a number of seconds, 0 when it is missing; None for the word `unknown`."""
+        value = entry.get(key, 0)
+        if value == UNKNOWN:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
+            return float(value)
+        self.problem(entry.problem(f"`{key}` must be a number of seconds or `{UNKNOWN}`", key))
         return None
 
     def moment(self, entry: Section, key: str, default: float) -> float:

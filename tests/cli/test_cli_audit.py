@@ -75,7 +75,8 @@ def test_session(ask: Run, case: Case, where: tuple[str, ...]) -> None:
 
     shown = answer(ask("audit", "session", case.session_id, "--json", *where))
 
-    assert ["session.requested", "session.approved", "decision", "decision", "session.ended"] == [
+    asked, requested, approved, ended = (f"session.{what}" for what in ("decided", "requested", "approved", "ended"))
+    assert [asked, requested, asked, approved, "decision", "decision", ended] == [
         entry["kind"] for entry in shown["entries"]
     ]
     assert ("ended", "pep", "approver") == tuple(
@@ -164,7 +165,7 @@ def test_export(ask: Run, case: Case, where: tuple[str, ...], tmp_path: Path) ->
 
     done = ask("audit", "export", f"session:{case.session_id}", "--output", str(out), *where)
 
-    assert (0, "wrote 4 records\n") == (done.exit_code, done.stderr)
+    assert (0, "wrote 6 records\n") == (done.exit_code, done.stderr)
     assert case.session_id == json.loads(out.read_bytes().splitlines()[0])["session_id"]
     assert 0o600 == stat.S_IMODE(out.stat().st_mode)
     assert out.read_text() == ask("audit", "export", f"session:{case.session_id}", *where).stdout

@@ -157,6 +157,105 @@ def test_policies_decide_about_grants(pdp: Embedded) -> None:
     assert SessionState.REQUESTED is pdp.registrar.get(view.session.id, caller=APPROVER).state
 
 
+def answers(evidence: Evidence) -> list[tuple[str, str, str, str]]:
+    """Return what the policies said about sessions, as it was recorded: to what, with which outcome, by which."""
+    recorded = [record["facts"] for record in evidence.records if record["kind"] == "session.decided"]
+    return [(one["action"], one["outcome"], one["basis"], one.get("policies", "")) for one in recorded]
+
+
+def test_every_answer_of_the_policies_is_recorded(pdp: Embedded, evidence: Evidence) -> None:
+    """Requests, approvals and delegations are decisions: allowed or denied, the record names the policies."""
+    view, _ = pdp.registrar.request(WANTED, PEP)
+    with pytest.raises(PermissionDeniedError):
+        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=("merge",), caller=APPROVER)
+    _, handle = approved(pdp, replace(WANTED, may_delegate=True))
+    pdp.registrar.request(replace(WANTED, parent_handle=handle), PEP)
+
+    request, approve, delegate = (f"pdp/{verb}_session" for verb in ("request", "approve", "delegate"))
+    permitted = ("allow", "permit", "sessions/all")
+    assert [
+        (request, *permitted),
+        (approve, "deny", "forbid", "sessions/merge-needs-purpose"),
+        (request, *permitted),
+        (approve, *permitted),
+        (request, *permitted),
+        (delegate, "deny", "forbid", "sessions/no-delegated-writes"),
+    ] == answers(evidence)
+
+
+def test_a_recorded_answer_says_who_asked_whom_about_what(pdp: Embedded, evidence: Evidence) -> None:
+    """The record of an approval has the session, the principal, what was given, the bundle, and an id of its own."""
+    view, _ = pdp.registrar.request(WANTED, PEP)
+    shown, trace = view.request_digest, {"tracelink": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
+    pdp.registrar.approve(view.session.id, request_digest=shown, grants=("read",), caller=APPROVER, trace=trace)
+
+    record = [record for record in evidence.records if record["kind"] == "session.decided"][-1]
+    assert ("approver", view.session.id, "alice", "worker", "default") == tuple(
+        record[name] for name in ("caller_id", "session_id", "user", "agent", "tenant")
+    )
+    decision_id = record["facts"].pop("decision_id")
+    assert decision_id.startswith("dec_")
+    assert record["facts"] == {
+        "action": "pdp/approve_session",
+        "basis": "permit",
+        "bundle_version": pdp.keeper.current().version,
+        "grants": "read",
+        "outcome": "allow",
+        "policies": "sessions/all",
+        "principal": "approver",
+        **trace,
+    }
+
+
+def test_a_refused_request_is_recorded_without_a_session(
+    tmp_path: Path, clock: FakeClock, evidence: Evidence
+) -> None:  # fmt: skip
+    """What the policies refuse leaves no session, and the record of it who wanted one for whom."""
+    files = bundle_files(policies={}, tools={"files": [tool("read")]}, directory=DIRECTORY, sessions="")
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    strict = open_embedded(tmp_path, clock=clock, observer=evidence, compile_files=compile_here)
+
+    with pytest.raises(PermissionDeniedError, match="default_deny"):
+        strict.registrar.request(WANTED, PEP)
+
+    (record,) = [record for record in evidence.records if record["kind"] == "session.decided"]
+    assert ("", "alice", "worker", "pep") == tuple(
+        record[name] for name in ("session_id", "user", "agent", "caller_id")
+    )
+    assert [("pdp/request_session", "deny", "default_deny", "")] == answers(evidence)
+
+
+# (seconds since the approver authenticated, None for one of whom nobody knows; whether the policies permit)
+AGES = [(0.0, True), (60.0, True), (60.9, True), (61.0, False), (None, False)]
+
+
+@pytest.mark.parametrize(("seconds", "permitted"), AGES)
+def test_policies_see_when_the_approver_authenticated(
+    tmp_path: Path, clock: FakeClock, seconds: float | None, *, permitted: bool
+) -> None:  # fmt: skip
+    """`context.authenticated_ago` is whole seconds, and absent where nobody knows."""
+    strict = (
+        SESSIONS
+        + """
+@id("sessions/presence")
+forbid (principal, action == Action::"pdp/approve_session", resource)
+unless { context has authenticated_ago && context.authenticated_ago <= 60 };
+"""
+    )
+    tools = {"files": [tool("read", annotations={"readOnlyHint": True})]}
+    for name, content in bundle_files(policies={}, tools=tools, directory=DIRECTORY, sessions=strict).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    registrar = open_embedded(tmp_path, clock=clock, compile_files=compile_here).registrar
+    view, _ = registrar.request(WANTED, PEP)
+    caller = replace(APPROVER, authenticated_at=0.0 if seconds is None else clock.now().wall_at - seconds)
+
+    with nullcontext() if permitted else pytest.raises(PermissionDeniedError, match="sessions/presence"):
+        registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=caller)
+
+
 # (what is changed in the request, the field that the refusal names)
 REFUSED = [
     ({"user": "nobody"}, "user"),
@@ -336,7 +435,11 @@ def test_the_record_says_when_a_session_is_over(pdp: Embedded, evidence: Evidenc
         session_id, tool_patterns=("files/read",), expires_at=1_767_225_700.0, labels=(), caller=APPROVER
     )
 
-    facts = [record["facts"] for record in evidence.records if record["session_id"] == session_id]
+    facts = [
+        record["facts"]
+        for record in evidence.records
+        if record["session_id"] == session_id and "action" not in record["facts"]
+    ]
     assert ["2026-01-01T01:00:00.000000Z"] * 2 + ["2026-01-01T00:01:40.000000Z"] == [one["expires_at"] for one in facts]
     assert "files/*" == facts[0]["tools"]
     assert 3 == len({one.get("scope_id") for one in facts})

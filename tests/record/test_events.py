@@ -57,7 +57,12 @@ class Life:
     def events(self, session_id: str) -> list[dict[str, Any]]:
         """Return what the record holds of a session, without decisions."""
         records = [one for one in self._evidence.records if one.get("session_id") == session_id]
-        return [one for one in records if one["kind"] != "decision"]
+        return [one for one in records if one["kind"] not in ("decision", "session.decided")]
+
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """Return what the record holds of the policies' answers about sessions."""
+        return [one for one in self._evidence.records if one["kind"] == "session.decided"]
 
     def decisions(self, session_id: str) -> list[dict[str, Any]]:
         """Return the decisions of a session in the record."""

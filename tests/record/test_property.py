@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -164,7 +165,12 @@ def test_there_is_a_record_for_each_decision(policies: Path, steps: list[tuple[s
         (one.id, one.ruling.outcome.value, one.ruling.basis.value) for one in world.answered
     ]
     changes = [(one["kind"], one["session_id"]) for one in records if one["kind"].startswith("session.")]
-    assert [change for change in changes if change[0] != "session.expired"] == world.changed
+    untold = ("session.expired", "session.decided")
+    assert [change for change in changes if change[0] not in untold] == world.changed
+    # The policies permit every request and approval here, so each is followed by what it allows.
+    assert [after for one, after in pairwise(changes) if one[0] == "session.decided"] == [
+        one for one in changes if one[0] in ("session.requested", "session.approved")
+    ]
     assert findings == ()
     for one in recorded:
         # A handle that is not known says nothing but who asked.

@@ -345,3 +345,20 @@ def test_start_and_stop_are_told(running: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         running.channel.unary_unary("/pdp.v1.AuthorizationService/Authorize")(b"", timeout=5)
     assert caught.value.code() is Code.UNAVAILABLE
+
+
+def test_answers_about_sessions_hang_in_the_callers_trace(running: Running) -> None:
+    """The gateway's trace is believed, the approver's is linked, as for everything else."""
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    wanted = sessions.RequestSessionRequest(
+        user="alice", agent="coder", purpose="read", tool_patterns=["git/git_log"]
+    ).SerializeToString()
+    path = "/pdp.v1.SessionService/"
+
+    made = running.unary(path + "RequestSession", wanted, metadata=(("traceparent", trace),))
+    session = sessions.RequestSessionResponse.FromString(made).session
+    approval = sessions.ApproveSessionRequest(session_id=session.session_id, request_digest=session.request_digest)
+    running.unary(path + "ApproveSession", approval.SerializeToString(), "approver", (("traceparent", trace),))
+
+    told = [event.facts for event in running.notes.events if event.kind == "session.decided"]
+    assert [(trace, None), (None, trace)] == [(one.get("traceparent"), one.get("tracelink")) for one in told]

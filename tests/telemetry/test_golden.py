@@ -23,6 +23,25 @@ GOLDEN = Path(__file__).parent / "golden.json"
 PARENT = TraceParent(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="vendor=1")
 EVENTS = (
     Event(kind="session.approved", at=1.0),
+    Event(
+        kind="session.decided",
+        at=1.0,
+        caller_id="lead",
+        session_id="ses_a",
+        user="alice",
+        agent="coder",
+        tenant="default",
+        facts={
+            "action": "pdp/approve_session",
+            "basis": "forbid",
+            "bundle_version": "sha256:1",
+            "decision_id": "dec_a",
+            "errors": "sessions/broken",
+            "outcome": "deny",
+            "policies": "sessions/a sessions/b",
+            "principal": "lead",
+        },
+    ),
     Event(kind="bundle.activated", at=1.0, facts={"version": "sha256:1"}),
     Event(
         kind="request.refused",
@@ -139,6 +158,7 @@ def test_what_is_sent_is_what_was_sent_before() -> None:
     ("on", "path"),
     [
         (names.DECIDED, ("spans", "pdp.authorize", "attributes")),
+        (names.SESSION_DECIDED, ("spans", "pdp.session.decide", "attributes")),
         (names.REFUSED_REQUEST, ("spans", "pdp.request.refused", "attributes")),
         (names.LOGGED, ("log records", "attributes")),
     ],

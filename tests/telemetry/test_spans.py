@@ -404,9 +404,33 @@ def test_the_servers_own_faults_are_errors(status: str, failed: bool) -> None:  
     assert Traced().refusal(rpc="pdp.v1.AuthorizationService/Authorize", status=status).failed is failed
 
 
+def test_what_the_policies_say_about_a_session_has_a_span() -> None:
+    """The span names the step, the outcome and the policies, and hangs where a gateway says."""
+    traced = Traced()
+    facts = {
+        "action": "pdp/request_session",
+        "outcome": "deny",
+        "basis": "forbid",
+        "policies": "sessions/a sessions/b",
+        "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-00",
+    }
+
+    traced.telemetry.event(Event(kind="session.decided", at=1_800_000_000.0, caller_id="gateway-1", facts=facts))
+
+    (span,) = traced.spans
+    assert ("pdp.session.decide", "a" * 32, "b" * 16, False) == (span.name, span.trace_id, span.parent_id, span.failed)
+    assert _shown(span) == {
+        "pdp.session.action": "request_session",
+        "pdp.outcome": "deny",
+        "pdp.basis": "forbid",
+        "pdp.policies": ("sessions/a", "sessions/b"),
+        "pdp.caller.id": "gateway-1",
+    }
+
+
 @pytest.mark.parametrize("act", [lambda t: t.event(Event(kind="session.revoked", at=1.0)), lambda t: t.record_failed()])
 def test_other_events_have_no_span(act: Callable[[Telemetry], None]) -> None:
-    """Only decisions and refused requests have spans."""
+    """Only decisions, those about sessions too, and refused requests have spans."""
     traced = Traced()
 
     act(traced.telemetry)

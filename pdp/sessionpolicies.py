@@ -1,0 +1,131 @@
+"""Ask the policies about a session: may it be requested, approved, delegated? Every answer is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdp.clock import Clock
+from pdp.errors import InvalidRequestError, PermissionDeniedError
+from pdp.gate import deny
+from pdp.ids import decision_ids
+from pdp.model import Basis, Caller, Ruling, Scope, Session
+from pdp.observer import SESSION_DECIDED, Event, Observer
+from pdp.policy.bundle import Bundle
+from pdp.policy.engine import Question, datetime_value
+from pdp.policy.schema import REQUEST_SESSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionQuestion:
+    """What is asked about a session. `speaker` is the user who asks or approves, the principal.
+
+    `asked_at` (unix seconds) is when the request came, by which its records stand in order.
+    `trace` is where the answer hangs in the caller's trace: facts of its event.
+    """
+
+    action: str
+    session: Session
+    scope: Scope
+    caller: Caller
+    speaker: str
+    asked_at: float
+    grants: tuple[str, ...] = ()
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+
+class SessionPolicies:
+    """Asks the policies about sessions and tells the observer what they said. Safe to use from many threads."""
+
+    def __init__(self, *, clock: Clock, observer: Observer) -> None:
+        self._clock = clock
+        self._observer = observer
+        self._new_id = decision_ids()
+
+    def require(self, bundle: Bundle, asked: SessionQuestion) -> None:
+        """Raise `PermissionDeniedError` naming the policies that refuse, unless they permit."""
+        ruling = self.ask(bundle, asked)
+        if not ruling.allowed:
+            names = ", ".join(ruling.policies or ruling.errors)
+            raise PermissionDeniedError(
+                f"the policies refuse `{asked.action}`: {ruling.basis.value}" + f" ({names})" * bool(names)
+            )
+
+    def ask(self, bundle: Bundle, asked: SessionQuestion) -> Ruling:
+        """Return what the policies say; what they cannot be asked is a deny.
+
+        Raise `InvalidRequestError` when what a requester vouched for does not fit the schema.
+        """
+        ruling = _ruling(bundle, asked, self._clock.now().wall_at)
+        self._tell(bundle, asked, ruling)
+        return ruling
+
+    def _tell(self, bundle: Bundle, asked: SessionQuestion, ruling: Ruling) -> None:
+        session = asked.session
+        # A request that is refused leaves no session behind, so there is none to speak of.
+        known = ruling.allowed or asked.action != REQUEST_SESSION
+        facts = {
+            "action": asked.action,
+            "basis": ruling.basis.value,
+            "bundle_version": bundle.version,
+            "decision_id": self._new_id(),
+            "errors": " ".join(ruling.errors),
+            "grants": " ".join(sorted(set(asked.grants))),
+            "outcome": ruling.outcome.value,
+            "policies": " ".join(ruling.policies),
+            "principal": asked.speaker,
+        }
+        self._observer.event(
+            Event(
+                kind=SESSION_DECIDED,
+                at=asked.asked_at,
+                caller_id=asked.caller.id,
+                session_id=session.id if known else "",
+                user=session.user,
+                agent=session.agent,
+                tenant=session.tenant,
+                facts={name: fact for name, fact in facts.items() if fact} | dict(asked.trace),
+            )
+        )
+
+
+def _ruling(bundle: Bundle, asked: SessionQuestion, now_at: float) -> Ruling:
+    session = asked.session
+    question = Question(
+        user=asked.speaker,
+        agent=session.agent,
+        session_id=session.id,
+        resource=("Session", session.id),
+        context=_context(bundle, asked, now_at),
+    )
+    known = bundle.slice(asked.action)
+    try:
+        beside = known.beside(bundle.session_entities(session, speaker=asked.speaker))
+    except ValueError:
+        if asked.action != REQUEST_SESSION:
+            return deny(Basis.POLICY_ERROR, "the entities do not fit the schema")
+        raise InvalidRequestError("user_attributes_json", "does not fit the schema of the bundle") from None
+    return known.ask(question, beside)
+
+
+def _context(bundle: Bundle, asked: SessionQuestion, now_at: float) -> dict[str, Any]:
+    session, tools, caller = asked.session, bundle.catalogue.tools, asked.caller
+    context = {
+        "agent": _reference("Agent", session.agent),
+        "user": _reference("User", session.user),
+        "caller": {"id": caller.id},
+        "grants": [_reference("Grant", grant) for grant in sorted(set(asked.grants))],
+        "tools": sorted(asked.scope.tools),
+        "risks": sorted({tools[name].risk for name in asked.scope.tools if name in tools}),
+        "duration": int(session.duration),
+        "may_delegate": session.may_delegate,
+        "now": datetime_value(now_at),
+    }
+    if caller.authenticated_at:
+        context["authenticated_ago"] = int(max(0.0, now_at - caller.authenticated_at))
+    return context
+
+
+def _reference(kind: str, name: str) -> dict[str, dict[str, str]]:
+    return {"__entity": {"type": kind, "id": name}}
