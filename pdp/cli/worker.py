@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 from pdp.cli.root import ERROR, error_lines
@@ -17,12 +19,18 @@ from pdp.workers.process import Job
 from pdp.workers.telling import SupervisedPeers
 from pdp.workers.words import Report, Told, Word, read, written
 
+_WANTED = ("pdp.app", "pdp.audit.auditor", "pdp.identity", "pdp.record", "pdp.server.service", "pdp.sessions.sqlite")
+
 
 def main() -> None:
     """Do the job that stands on standard input, report to the descriptor, and serve until told to stop."""
     report = int(sys.argv[1])
+    _make_ready()
     with os.fdopen(0, "rb", buffering=0, closefd=False) as told:
-        job = Job.read(told.readline())
+        line = told.readline()
+    if not line:
+        sys.exit(ERROR)  # the supervisor has ended before this worker could begin
+    job = Job.read(line)
     # Before there are threads: those that come later run where this one does.
     pin(job.core)
     log_to_stderr(f"worker {job.number} ")
@@ -48,6 +56,13 @@ def main() -> None:
         sys.exit(ERROR)
     say(Report())
     obey(app, received)
+
+
+def _make_ready() -> None:
+    """Import what takes long, while there is no job yet; what is wrong with it comes up again when it is used."""
+    with suppress(ImportError):
+        for name in _WANTED:
+            import_module(name)
 
 
 def _listen(sender: int, peers: SupervisedPeers) -> None:

@@ -1,8 +1,8 @@
 """One worker as its supervisor sees it: a process that is told things by one pipe and reports by another.
 
-It is started anew, not forked: gRPC does not survive a fork. It is told its job, and then signals and what other
-workers tell. It reports that it serves, or why it cannot, and what it tells others. The end of its report is the end
-of the worker, and the end of what it is told is the end of its supervisor.
+It is started anew, not forked: gRPC does not survive a fork. Once it may begin it is told its job, and then signals
+and what other workers tell. It reports that it serves, or why it cannot, and what it tells others. The end of its
+report is the end of the worker, and the end of what it is told is the end of its supervisor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import IO, Self, cast
 
 from pdp.config import Settings, dump, restore
-from pdp.workers.words import Word, read, written
+from pdp.workers.words import Told, Word, read, written
 
 _CHUNK = 65536
 
@@ -45,6 +45,7 @@ class Job:
 class WorkerProcess:
     """A worker that runs `command` with the descriptor for its report as last argument, and its job on its input.
 
+    It waits for its job until `begin`, and meanwhile makes itself ready, which several can do at the same time.
     Never waits for it, but in `bury`: what it does not read in time it is not told.
     """
 
@@ -67,8 +68,8 @@ class WorkerProcess:
             raise
         finally:
             os.close(writing)
-        self._write(job)
-        os.set_blocking(self._orders.fileno(), False)
+        self._job = job
+        self._begun = False
 
     @property
     def pid(self) -> int:
@@ -79,9 +80,18 @@ class WorkerProcess:
         """Return the descriptor that can be read when there is something to hear."""
         return self._reports
 
+    def begin(self) -> None:
+        """Give the worker its job."""
+        self._write(self._job)
+        os.set_blocking(self._orders.fileno(), False)
+        self._begun = True
+
     def tell(self, word: Word) -> None:
-        """Tell the worker something. One that has ended hears nothing."""
-        self._write(written(word))
+        """Tell the worker something. One that has ended hears nothing; one that has no job yet is ended by a signal."""
+        if self._begun:
+            self._write(written(word))
+        elif isinstance(word, Told) and word.signal == signal.SIGTERM:
+            self.kill()
 
     def hear(self) -> tuple[Word, ...] | None:
         """Wait for what the worker reports, and return it; None when it has ended."""

@@ -91,11 +91,14 @@ class Supervisor:
     def start(self, *, until: int) -> bool:
         """Start all workers, and say whether they serve; False when it was left off.
 
-        The first starts alone: what is done once, to the store and with the bundle, is done when the others come.
+        The first begins alone: what is done once, to the store and with the bundle, is done when the others come. These
+        are there already, and wait.
         Raise `ConfigurationError` with what is wrong when one of them cannot start.
         """
         try:
             with self._watched(until):
+                for place in self._places:
+                    self._fill(place)
                 return self._start(self._places[:1], until) and self._start(self._places[1:], until)
         except BaseException:
             self.stop(0.0)
@@ -113,6 +116,7 @@ class Supervisor:
                 for place in self._places:
                     if place.worker is None and place.next_at <= now and not over:
                         self._fill(place)
+                        self._begin(place)
 
     def reload_callers(self) -> None:
         """Have every worker read again who may call."""
@@ -134,7 +138,7 @@ class Supervisor:
 
     def _start(self, places: list[_Place], until: int) -> bool:
         for place in places:
-            self._fill(place)
+            self._begin(place)
         over = False
         while not over and any(place.serves_since is None for place in places):
             ended, over = self._wait(None, until)
@@ -145,7 +149,11 @@ class Supervisor:
     def _fill(self, place: _Place) -> None:
         place.worker, place.problem = self._spawn(place.number), ""
         self._selector.register(place.worker, selectors.EVENT_READ, place)
-        self._exchange.join(place.worker)
+
+    def _begin(self, place: _Place) -> None:
+        worker = cast("WorkerProcess", place.worker)
+        worker.begin()
+        self._exchange.join(worker)
 
     def _wait(self, seconds: float | None, until: int | None = None) -> tuple[list[_Place], bool]:
         """Wait for what happens next; return the places whose workers ended, and whether `until` can be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,29 @@ def test_who_does_not_stop_is_killed(supervise: Supervise, end: int, tmp_path: P
 def test_pauses_double_up_to_a_bound(deaths: int, expected: float) -> None:
     """The first end costs no pause; then the pauses double and do not grow beyond the longest."""
     assert expected == Patience().pause(deaths)
+
+
+def test_the_others_are_there_before_the_first_serves(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """Workers make themselves ready at the same time, although only one has begun."""
+    script = """
+if number == 1:
+    beside = open(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read().split()
+    mark(f"{len(beside) >= 3}")
+serve()
+told()
+"""
+
+    assert supervise(script, count=3).start(until=end)
+    assert ["1-0", "2-0", "3-0", "True"] == marks(tmp_path)
+
+
+def test_one_that_has_not_begun_is_ended_with_the_others(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """A start that is left off leaves no process that still waits for its job."""
+    supervisor = supervise("end_test(); told()", count=3)
+
+    assert not supervisor.start(until=end)
+    supervisor.stop(0.0)
+
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(encoding="ascii").split()
+    commands = [Path(f"/proc/{child}/cmdline").read_bytes().decode() for child in children]
+    assert [] == [command for command in commands if str(tmp_path) in command]
