@@ -5,6 +5,10 @@ its commit and before it acknowledges: who finds the number that it found before
 acknowledged write. A look into the database instead costs a decision a tenth of its time.
 
 The same file says whether the store is in use: each process that has it open shares a lock on it.
+
+Behind the number stands the revision that was acknowledged last. SQLite takes a damaged log to end where the damage
+begins, without a word: a store that is behind that revision has lost what it acknowledged. The revision is on the disk
+before it is written here, so that a crash of the machine leaves the same one or an earlier one.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 _LENGTH = 8
+_CHECK_BYTES = 8
 
 
 class ChangeSignal:
@@ -45,9 +51,18 @@ class ChangeSignal:
         """
         return b"" if self._map.closed else self._map[:]
 
-    def announce(self) -> None:
-        """Say that something was written. Raise `OSError` when others cannot be told."""
-        os.pwrite(self._file, os.urandom(_LENGTH), 0)
+    def announce(self, revision: int = 0) -> None:
+        """Say that something was written, and which revision is acknowledged now; 0 leaves that as it was.
+
+        Raise `OSError` when others cannot be told.
+        """
+        os.pwrite(self._file, os.urandom(_LENGTH) + (_noted(revision) if revision else b""), 0)
+
+    def acknowledged(self) -> int:
+        """Return the revision that was acknowledged last, as far as that is known; otherwise 0."""
+        noted = os.pread(self._file, _LENGTH + _CHECK_BYTES, _LENGTH)
+        revision = int.from_bytes(noted[:_LENGTH])
+        return revision if noted == _noted(revision) else 0
 
     def shared(self) -> bool:
         """Say whether a process that opens the path now would share this number."""
@@ -63,6 +78,16 @@ class ChangeSignal:
             os.close(self._file)
 
 
+def forget_acknowledged(path: Path) -> None:
+    """Forget the revision that was acknowledged last: another store takes the place of this one. Raise `OSError`."""
+    if path.exists():
+        file = _open(path)
+        try:
+            os.pwrite(file, os.urandom(_LENGTH) + _noted(0), 0)
+        finally:
+            os.close(file)
+
+
 @contextmanager
 def unused(path: Path) -> Iterator[None]:
     """Keep everybody from opening a store for as long as the `with` block runs.
@@ -75,6 +100,12 @@ def unused(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def _noted(revision: int) -> bytes:
+    # Two processes may write at once, and a crash may leave half of it: then nothing is known.
+    noted = revision.to_bytes(_LENGTH)
+    return noted + sha256(noted).digest()[:_CHECK_BYTES]
 
 
 def _open(path: Path) -> int:

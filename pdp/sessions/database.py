@@ -12,7 +12,7 @@ from typing import Final
 import apsw
 
 from pdp.errors import StoreUnavailableError
-from pdp.sessions.changesignal import ChangeSignal
+from pdp.sessions.changesignal import ChangeSignal, forget_acknowledged
 
 # Before this version, several writing connections could corrupt a WAL database (SQLite 3.51.3 release notes).
 _SOUND_ENGINE: Final = (3, 51, 3)
@@ -128,7 +128,7 @@ class Database:
 
     def signal(self) -> ChangeSignal:
         """Open the file by which the processes that share the store tell each other of writes."""
-        path = self._path.with_name(f"{self._path.name}-signal")
+        path = signal_path(self._path)
         try:
             return ChangeSignal(path)
         except BlockingIOError:
@@ -137,6 +137,15 @@ class Database:
             raise StoreUnavailableError(
                 f"cannot use `{path}`, beside the session store: {(error.strerror or 'input or output failed').lower()}"
             ) from None
+
+    def require_acknowledged(self, connection: apsw.Connection, acknowledged: int) -> None:
+        """Raise when the store is behind the revision that was acknowledged last, read before this is called."""
+        missing = acknowledged - connection.execute("SELECT revision FROM meta").get
+        if missing > 0:
+            raise StoreUnavailableError(
+                f"the session store lacks the last {missing} changes that it acknowledged: `{self._path}`; its log is "
+                "damaged, or an old file was put in its place: bring a backup back with `pdp store restore`"
+            )
 
     def require_same_file(self) -> None:
         """Raise when the path no longer leads to the file that was opened: its data would be old for ever."""
@@ -183,9 +192,15 @@ class Database:
             connection.execute("INSERT INTO meta VALUES (1, 1, 0, 0, 0.0, '', 0.0, '')")
             _upgrade(connection, 1)
             connection.close()
+            forget_acknowledged(signal_path(self._path))
             with suppress(FileExistsError):
                 os.link(draft, self._path)
         sync_folder(folder)
+
+
+def signal_path(path: Path) -> Path:
+    """Return the file beside a store by which processes tell each other of writes."""
+    return path.with_name(f"{path.name}-signal")
 
 
 def require_sound_engine(version: str) -> None:

@@ -19,8 +19,8 @@ from pdp.errors import StoreUnavailableError
 from pdp.model import Session
 from pdp.sessions import lifecycle
 from pdp.sessions.care import StoreReport, copy, inspect, require_sound
-from pdp.sessions.changesignal import unused
-from pdp.sessions.database import sync_folder
+from pdp.sessions.changesignal import forget_acknowledged, unused
+from pdp.sessions.database import signal_path, sync_folder
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionFilter
 
@@ -53,7 +53,7 @@ def restore(backup: Path, path: Path, *, now: Instant, keep_sessions: bool = Fal
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with (
-            unused(path.with_name(f"{path.name}-signal")),
+            unused(signal_path(path)),
             tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as workshop,
         ):
             draft = Path(workshop) / path.name
@@ -102,6 +102,8 @@ def _swap(draft: Path, path: Path, now: Instant, *, sound: bool) -> Path | None:
         for suffix in ("-wal", "-shm"):
             with suppress(FileNotFoundError):
                 path.with_name(path.name + suffix).rename(replaced.with_name(replaced.name + suffix))
+    # First: what is acknowledged from here on is acknowledged by the new one.
+    forget_acknowledged(signal_path(path))
     draft.replace(path)
     sync_folder(path.parent)
     return replaced

@@ -51,11 +51,14 @@ class SQLiteSessionStore:
         self._changes_kept = changes_kept
         self._bundles_kept = bundles_kept
         self._lock = Lock()
+        # The one that the present transaction makes; 0 while it makes none.
+        self._revision = 0
         self._scopes = ScopePool()
         with ExitStack() as opened, answering():
             self._database = Database(Path(path), busy_seconds=busy_seconds)
             self._connection = opened.enter_context(closing(self._database.connect()))
             self._signal = opened.enter_context(closing(self._database.signal()))
+            self._database.require_acknowledged(self._connection, self._signal.acknowledged())
             self._watcher = opened.enter_context(
                 closing(
                     Watcher(
@@ -222,6 +225,7 @@ class SQLiteSessionStore:
     def _transaction(self) -> Iterator[None]:
         with self._reading():
             self._connection.execute("BEGIN IMMEDIATE")
+            self._revision = 0
             try:
                 yield
                 self._connection.execute("COMMIT")
@@ -235,14 +239,15 @@ class SQLiteSessionStore:
     def _announce(self) -> None:
         # INVARIANT: nothing is acknowledged before every reader, in whichever process, can know of it.
         try:
-            self._signal.announce()
+            self._signal.announce(self._revision)
         except OSError:
             raise StoreUnavailableError("the session store cannot tell other processes of a write") from None
 
     def _advance(self, wall_at: float) -> int:
         schema_version, revision = self._connection.execute(_ADVANCE, (wall_at,)).get
         require_known_schema(schema_version)
-        return int(revision)
+        self._revision = int(revision)
+        return self._revision
 
     def _change(
         self, seen_sql: str, values: tuple[Value, ...], change: Change, wall_at: float, foreseen: Foreseen

@@ -53,6 +53,14 @@ ROWS: Mapping[str, Row] = {
             "tests/faults/test_damage.py::test_a_damaged_file_is_never_believed",
         ),
     ),
+    "the store's log is damaged after a crash, or an old file is in its place": Row(
+        seen=Seen("`UNAVAILABLE`", "`UNAVAILABLE`", ()),
+        afterwards="a start is refused, and says how many changes are missing, until `pdp store restore`",
+        tests=(
+            "tests/faults/test_damage.py::test_a_damaged_log_brings_nothing_back",
+            "tests/faults/test_damage.py::test_an_old_file_brings_nothing_back",
+        ),
+    ),
     "the record's disk is full or read-only, in `written`": Row(
         seen=Seen("as before", "as before", (_SERVING, _NOT, _SERVING)),
         afterwards="written late, or the record says how many are lost",

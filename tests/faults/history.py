@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -48,12 +48,16 @@ Asked = tuple[str, ToolCall]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """What was acknowledged when the journal was so long: a model of it, the number of the bundle, and the time."""
+    """What was acknowledged when the journal was so long: a model of it, the number of the bundle, and the time.
+
+    `signal` is what processes had told each other by then.
+    """
 
     length: int
     model: Oracle
     bundle: int
     wall_at: float
+    signal: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,25 +117,25 @@ class History:
         clock = FakeClock(image.around[-1].wall_at + self._choices.choice(_AWAY))
         clock.reboot()
         try:
-            with self._started(image.files) as (store, _):
+            with self._started(image) as (store, _):
                 return damage(store) or self._difference(store, clock, image.around)
         except StoreUnavailableError as error:
             return f"damaged: {error}"
 
     def again(self, image: Image) -> Image:
         """Return what is left when the power goes once more, at some moment of the start that follows."""
-        with self._started(image.files) as (store, journal):
+        with self._started(image) as (store, journal):
             store.touch(wall_at=0.0)
         platter = Platter(journal)
         platter.go_on(self._choices.randrange(len(Journal.of(image.files)), len(journal) + 1))
         return replace(image, files=platter.image(image.way, self._choices))
 
     @contextmanager
-    def _started(self, files: Mapping[str, bytes]) -> Iterator[tuple[SQLiteSessionStore, Journal]]:
+    def _started(self, image: Image) -> Iterator[tuple[SQLiteSessionStore, Journal]]:
         with TemporaryDirectory(dir=self._folder) as name:
             folder = Path(name)
-            write(folder, {**files, **self._debris()})
-            with journaled(folder, files) as journal, closing(SQLiteSessionStore(folder / _STORE)) as store:
+            write(folder, {**image.files, **self._debris(image)})
+            with journaled(folder, image.files) as journal, closing(SQLiteSessionStore(folder / _STORE)) as store:
                 yield store, journal
 
     def _difference(self, store: SQLiteSessionStore, clock: FakeClock, around: tuple[Moment, ...]) -> str:
@@ -164,12 +168,14 @@ class History:
         )
         return [(name, self._choices.choice(self._choices.choice((CALLS, CALLS[:2])))) for name in names]
 
-    def _debris(self) -> dict[str, bytes]:
-        # What processes share while they live is never synced, and means nothing when they are gone.
-        bytes_of = self._choices.randbytes
+    def _debris(self, image: Image) -> dict[str, bytes]:
+        # What processes share while they live is never synced: it is of some moment, or torn, or nothing.
+        choices = self._choices
+        earlier = [moment.signal for moment in self.moments if moment.length <= image.around[0].length]
+        signals = (image.around[0].signal, choices.choice(earlier or [b""]), choices.randbytes(24), b"")
         return {
-            f"{_STORE}-shm": bytes_of(self._choices.choice((0, 100, _SHARED_MEMORY_BYTES))),
-            f"{_STORE}-signal": bytes_of(self._choices.choice((0, 3, 8))),
+            f"{_STORE}-shm": choices.randbytes(choices.choice((0, 100, _SHARED_MEMORY_BYTES))),
+            f"{_STORE}-signal": choices.choice(signals)[: choices.choice((24, 24, 24, 8, 3))],
         }
 
     def _around(self, length: int) -> tuple[Moment, ...]:
@@ -183,7 +189,11 @@ class History:
         world, now = self.world, self.world.clock.now()
         self.moments.append(
             Moment(
-                length=len(self.journal), model=copy_of(world.oracle), bundle=world.bundle_number, wall_at=now.wall_at
+                length=len(self.journal),
+                model=copy_of(world.oracle),
+                bundle=world.bundle_number,
+                wall_at=now.wall_at,
+                signal=(self._folder / "disk" / f"{_STORE}-signal").read_bytes(),
             )
         )
 
