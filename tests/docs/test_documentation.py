@@ -211,6 +211,22 @@ def test_certificate_commands_run(project_root: Path, place: Path, environment: 
     assert (0, True) == (done.returncode, done.stdout.startswith("ses_"))
 
 
+def test_token_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The commands that make an issuer lead to a person who approves what cannot be undone; a token does not."""
+    page = project_root / "pdp" / "server" / "README.md"
+    (serve,) = blocks(page, "sh serve tokens")
+    address = environment["PDP_ADDRESS"].replace("127.0.0.1", "localhost")
+    secure = {**environment, "PDP_ADDRESS": address, "PDP_SERVER__ADDRESS": address}
+
+    made = run("\n".join((*blocks(page, "sh"), *blocks(page, "sh tokens"))), place, secure)
+    with served(serve, place, secure):
+        done = run("\n".join(blocks(page, "sh served tokens")), place, secure)
+
+    assert (0, "") == (made.returncode, made.stderr)
+    assert 0 == done.returncode, done.stderr
+    assert "`git_reset` is destructive: its approver must have authenticated" in done.stdout
+
+
 def test_telemetry_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """The commands for whoever watches the server print what the page says."""
     done = run("\n".join(blocks(project_root / "pdp" / "telemetry" / "README.md", "sh")), place, environment)
