@@ -24,7 +24,14 @@ from pdp.sessions.lifecycle import (
     state_of,
 )
 from pdp.sessions.store import ActiveBundle
-from pdp.sessions.succession import require_expected, require_new, require_successor, successors_of
+from pdp.sessions.succession import (
+    BUNDLES_KEPT,
+    VERSIONS_REMEMBERED,
+    require_expected,
+    require_new,
+    require_successor,
+    successors_of,
+)
 from pdp.testing.store_contract import make_session
 
 NOW = Instant(wall_at=2000.0, boot_at=1000.0, boot_id="boot-1")
@@ -333,3 +340,8 @@ def test_the_successors_of_many() -> None:
     assert [change(ACTIVE), change(CHILD)] == successors_of([ACTIVE, over, CHILD], change)
     with pytest.raises(ConflictError):
         successors_of([ACTIVE], lambda session: session)
+
+
+def test_how_much_a_store_keeps() -> None:
+    """The content of ten bundles, so that one can go back; that a version was active, of ten thousand."""
+    assert (10, 10_000) == (BUNDLES_KEPT, VERSIONS_REMEMBERED)
