@@ -91,11 +91,11 @@ class Served:
 
     @contextmanager
     def impatient(self) -> Iterator[Self]:
-        """Yield the same server with callers and probes that wait for a second only."""
+        """Yield the same server with callers and probes that wait for two seconds only."""
         with ExitStack() as opened:
-            pep, approver = (opened.enter_context(client(self.app, self.settings, role, 1.0)) for role in _ROLES)
+            pep, approver = (opened.enter_context(client(self.app, self.settings, role, 2.0)) for role in _ROLES)
             active, revoked = (pep.attach(one.handle, session_id=one.id) for one in (self.active, self.revoked))
-            yield replace(self, seconds=1.0, pep=pep, approver=approver, active=active, revoked=revoked)
+            yield replace(self, seconds=2.0, pep=pep, approver=approver, active=active, revoked=revoked)
 
     def seen(self, session: ClientSession) -> Seen:
         """Return what is seen while `session` is revoked."""

@@ -93,7 +93,7 @@ def test_more_connections_than_the_bound(tmp_path: Path) -> None:
     with served(tmp_path, limits=Limits(connections=_CONNECTIONS)) as service:
         service.call(service.active)
         with connections(service, *[PREFACE + settings(window=1)] * (_CONNECTIONS + 10)) as opened:
-            refused = sum(closed_by_the_server(one, 0.5) for one in opened[-10:])
+            refused = sum(closed_by_the_server(one, PATIENCE) for one in opened[-10:])
             calls = {service.call(service.active) for _ in range(20)}
         during = service.seen(service.open())
 
