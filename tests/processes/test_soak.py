@@ -16,3 +16,13 @@ def test_a_short_soak_has_no_wrong_answer() -> None:
 
     assert "\n0 wrong" in done.stdout
     assert (0, True) == (done.returncode, "session_ended" in done.stdout), done.stdout
+
+
+@pytest.mark.long
+def test_the_measurement_of_many_sessions_runs() -> None:
+    """With a few hundred sessions, once each; what it finds with 100,000 stands in `benchmarks/README.md`."""
+    command = [sys.executable, "-m", "benchmarks.sessions", "--sessions", "300", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "| revoke an agent's: all |" in done.stdout
