@@ -16,6 +16,7 @@ from pdp.telemetry.attributes import (
     decision_attributes,
     record_attributes,
     refusal_attributes,
+    session_decision_attributes,
 )
 from pdp.testing.decisions import a_decision
 
@@ -155,3 +156,28 @@ def test_the_whole_span_of_a_refusal() -> None:
     assert {names.RPC_SYSTEM: "grpc"} == refusal_attributes(
         Event(kind="request.refused", at=1.0, caller_id="", tenant="")
     )
+
+
+def test_the_whole_span_of_a_decision_about_a_session() -> None:
+    """Its action without our own prefix, lists of at most 64 ids, and nothing that is empty."""
+    ids = [f"p{number:03}" for number in range(66)]
+    facts = {"action": "pdp/approve_session", "decision_id": "d", "outcome": "deny", "basis": "forbid"}
+    lists = {"policies": " ".join(ids), "errors": " ".join(ids), "bundle_version": "v"}
+    who: dict[str, Any] = {"caller_id": "c", "session_id": "s", "user": "u", "agent": "a", "tenant": "t"}
+    expected = {
+        names.SESSION_ACTION: "approve_session",
+        names.DECISION_ID: "d",
+        names.OUTCOME: "deny",
+        names.BASIS: "forbid",
+        names.POLICIES: tuple(ids[:64]),
+        names.ERRORS: tuple(ids[:64]),
+        names.BUNDLE_VERSION: "v",
+        names.CALLER_ID: "c",
+        names.SESSION_ID: "s",
+        names.USER: "u",
+        names.AGENT: "a",
+        names.TENANT: "t",
+    }
+
+    assert expected == session_decision_attributes(Event(kind="k", at=1.0, facts=facts | lists, **who))
+    assert {} == session_decision_attributes(Event(kind="k", at=1.0, caller_id="", tenant="", facts={}))
