@@ -62,9 +62,13 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """The files that are left; what was acknowledged when the power went, and then what was under way if anything."""
+    """The files that are left; what was acknowledged when the power went, and then what was under way if anything.
+
+    `length` is that of the journal when the power went.
+    """
 
     way: Way
+    length: int
     files: dict[str, bytes]
     around: tuple[Moment, ...]
 
@@ -110,7 +114,7 @@ class History:
         for length in sorted([*just_after, *at_any_time]):
             platter.go_on(length)
             way = choices.choice(WAYS)
-            yield Image(way=way, files=platter.image(way, choices), around=self._around(length))
+            yield Image(way=way, length=length, files=platter.image(way, choices), around=self._around(length))
 
     def what_is_wrong(self, image: Image) -> str:
         """Open a PDP on an image as a start does; say in what it is not as it should be, nothing when it is."""
@@ -171,8 +175,9 @@ class History:
     def _debris(self, image: Image) -> dict[str, bytes]:
         # What processes share while they live is never synced: it is of some moment, or torn, or nothing.
         choices = self._choices
-        earlier = [moment.signal for moment in self.moments if moment.length <= image.around[0].length]
-        signals = (image.around[0].signal, choices.choice(earlier or [b""]), choices.randbytes(24), b"")
+        # Before anything was acknowledged, nothing was said.
+        said = [moment.signal for moment in self.moments if moment.length <= image.length] or [b""]
+        signals = (said[-1], choices.choice(said), choices.randbytes(24), b"")
         return {
             f"{_STORE}-shm": choices.randbytes(choices.choice((0, 100, _SHARED_MEMORY_BYTES))),
             f"{_STORE}-signal": choices.choice(signals)[: choices.choice((24, 24, 24, 8, 3))],
