@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from pdp.app import App
 
 GRACE_SECONDS = 5.0
-# For how long a thread that has much to do, such as loading a bundle, keeps the interpreter while calls wait for it.
-# The usual 5 ms come several times for each call. Measured by `benchmarks.reload`.
-_TURN_SECONDS = 0.0005
 
 
 @click.command(epilog="Example:  pdp serve --policies-folder policies --server-address 127.0.0.1:0")
@@ -53,11 +50,6 @@ def log_to_stderr(who: str = "") -> None:
     )
 
 
-def take_short_turns() -> None:
-    """Have the threads of this process take turns more often than is usual."""
-    sys.setswitchinterval(_TURN_SECONDS)
-
-
 def obey(app: App, received: int) -> None:
     """Serve until a signal says to stop, and then stop."""
     try:
@@ -71,7 +63,6 @@ def obey(app: App, received: int) -> None:
 def _serve_alone(settings: Settings, received: int) -> None:
     from pdp.app import build  # noqa: PLC0415 - a parent of workers has no use for the engine
 
-    take_short_turns()
     app = build(settings)
     app.start()
     click.echo(f"listening on {app.address}")

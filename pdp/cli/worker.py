@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pdp.cli.root import ERROR, error_lines
-from pdp.cli.serve import log_to_stderr, obey, take_short_turns
+from pdp.cli.serve import log_to_stderr, obey
 from pdp.cli.signals import STOPPING, receive_signals
 from pdp.workers.cores import pin
 from pdp.workers.process import Job
@@ -34,7 +34,6 @@ def main() -> None:
     # Before there are threads: those that come later run where this one does.
     pin(job.core)
     log_to_stderr(f"worker {job.number} ")
-    take_short_turns()
     received, sender = receive_signals()
     saying = threading.Lock()
 
