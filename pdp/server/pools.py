@@ -85,8 +85,8 @@ class BoundedPool(ThreadPoolExecutor):
         for place in range(threads):
             self._start(place)
         self._stopping = threading.Event()
-        if patience < math.inf:
-            threading.Thread(target=self._look, name=f"pdp-{name}-look", daemon=True).start()
+        self._looking = threading.Thread(target=self._look, name=f"pdp-{name}-look", daemon=True)
+        self._looking.start()
 
     @property
     def full(self) -> bool:
@@ -106,6 +106,8 @@ class BoundedPool(ThreadPoolExecutor):
         for _ in range(max(len(self._workers), MOST_THREADS)):
             self._tasks.put(None)
         if wait:
+            # First whoever may be starting another worker just now.
+            self._looking.join()
             for worker in self._workers:
                 worker.join()
 
@@ -128,7 +130,7 @@ class BoundedPool(ThreadPoolExecutor):
                 threading.stack_size(before)
 
     def _look(self) -> None:
-        while not self._stopping.wait(self._patience):
+        while self._patience < math.inf and not self._stopping.wait(self._patience):
             self._replace_stuck(time.monotonic())
 
     def _replace_stuck(self, now: float) -> None:

@@ -7,11 +7,13 @@ import math
 import platform
 import threading
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import pytest
 
+from pdp.server import pools
 from pdp.server.pools import MOST_THREADS, BoundedPool
 from pdp.testing.waiting import wait_until
 from tests.server.running import PATIENCE
@@ -62,6 +64,31 @@ def test_others_take_the_place_of_threads_that_are_stuck() -> None:
     assert (answers, again) == (["answered"] * 5, "answered")
     assert finished == set(range(20))
     assert alive("stuck") == []
+
+
+def test_the_end_waits_for_a_thread_that_is_being_started() -> None:
+    """A pool that ends while another thread takes the place of a stuck one ends without an error."""
+    pool, gate, ends = BoundedPool("begun", threads=1, bound=10, patience=0.001), threading.Event(), SimpleQueue[str]()
+
+    def end() -> None:
+        problem = ""
+        try:
+            pool.shutdown()
+        except RuntimeError as error:
+            problem = str(error)
+        ends.put(problem)
+
+    with pools._STARTING:
+        pool.submit(gate.wait)
+        wait_until(lambda: len(pool._workers) == 2)
+        threading.Thread(target=end).start()
+        gate.set()
+        wait_until(lambda: not pool._workers[0].is_alive())
+        # Nothing else tells that the end has come to the one that is not started yet.
+        with suppress(Empty):
+            ends.put(ends.get(timeout=0.2))
+
+    assert ends.get(timeout=PATIENCE) == ""
 
 
 def test_no_more_threads_than_a_bound() -> None:
