@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from pdp.policy.delivery import BundleSource
 from pdp.policy.signing import Trust
 from pdp.policy.sources import source_at
 from pdp.registrar import Registrar
+from pdp.server.refresher import Refresher
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
 from pdp.sessions.store import SessionStore
@@ -265,24 +265,18 @@ class App:
         self._opened.close()
 
     def _purge(self, purge: Purge) -> None:
-        stopping = threading.Event()
-
         def sweep() -> None:
-            while True:
-                try:
-                    removed = purge.run(stopping.wait)
-                except PDPError as error:
-                    _LOG.error("sessions that are over were not removed: %s", error)
-                else:
-                    if removed:
-                        _LOG.info("removed %d sessions that have been over for long", removed)
-                if stopping.wait(_PURGE_SECONDS):
-                    return
+            try:
+                removed = purge.run(sweeper.pause)
+            except PDPError as error:
+                _LOG.error("sessions that are over were not removed: %s", error)
+            else:
+                if removed:
+                    _LOG.info("removed %d sessions that have been over for long", removed)
 
-        thread = threading.Thread(target=sweep, name="pdp-purge", daemon=True)
-        thread.start()
-        self._opened.callback(thread.join)
-        self._opened.callback(stopping.set)
+        sweeper = Refresher("purge", sweep, every=_PURGE_SECONDS)
+        sweeper.start()
+        self._opened.callback(sweeper.stop)
 
 
 def build(

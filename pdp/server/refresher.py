@@ -28,6 +28,10 @@ class Refresher:
         """Want a turn now. Returns at once."""
         self._wanted.set()
 
+    def pause(self, seconds: float) -> bool:
+        """Wait within a turn, and say whether to leave the rest of it because this is to stop."""
+        return self._stopping.wait(seconds)
+
     def stop(self) -> None:
         """Take no further turn, and wait until one that goes on is over."""
         self._stopping.set()
