@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test long fuzz lint proto bench bench-check mutation lock audit clean help
+.PHONY: demo serve test long fuzz lint proto bench bench-check mutation lock upgrade audit clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
@@ -58,9 +58,15 @@ $(TOOLS)/ready:
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv pip-audit  # into $(TOOLS)
 	@touch $@
 
-lock: $(TOOLS)/ready  ## choose versions anew, for every Python and platform, with their hashes
-	$(TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	    --extra demo --extra dev --extra fuzz --output-file requirements.lock pyproject.toml
+# What is locked stays so while it is within the bounds of pyproject.toml. The second lock, of what serves, goes with
+# the package, and holds the versions of the first.
+COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+lock: $(TOOLS)/ready  ## lock what pyproject.toml asks for, for every Python and platform, with hashes
+	$(COMPILE) $(UPGRADE) --extra server --extra demo --extra dev --extra fuzz --output-file requirements.lock pyproject.toml
+	$(COMPILE) --constraint requirements.lock --extra server --output-file pdp/deployment/requirements.lock pyproject.toml
+
+upgrade: UPGRADE := --upgrade
+upgrade: lock  ## choose all versions anew, and lock them
 
 audit: $(TOOLS)/ready  ## ask a vulnerability service about every locked version; needs the network
 	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement requirements.lock

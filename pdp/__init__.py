@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pdp.extras import missing
+
 if TYPE_CHECKING:
     from pdp.app import Embedded, open_embedded
     from pdp.authorizer import Authorizer
@@ -32,4 +34,9 @@ _HOMES = {
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever stands under the name
     if name not in _HOMES:
         raise AttributeError(f"module `pdp` has no attribute `{name}`")
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if (lacking := missing(error)) is None:
+            raise
+        raise ImportError(f"`pdp.{name}`: {lacking}", name=error.name) from None

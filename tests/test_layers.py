@@ -18,6 +18,7 @@ LAYERS = [
     ("pdp.__version__", 0, "words"),
     ("pdp.testing", 5, "testing"),
     ("pdp.errors", 0, "words"),
+    ("pdp.extras", 0, "words"),
     ("pdp.model", 0, "words"),
     ("pdp.clock", 0, "words"),
     ("pdp.limits", 0, "words"),

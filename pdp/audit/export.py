@@ -11,7 +11,6 @@ from itertools import islice
 from typing import IO, Any, Final
 
 from pdp.audit.values import Found
-from pdp.errors import ConfigurationError
 
 # One row for every record; what a kind of record does not have is empty. Lists are of texts.
 TEXTS: Final = (
@@ -78,12 +77,10 @@ def write_csv(records: Iterable[Found], out: IO[bytes]) -> int:
 
 
 def write_parquet(records: Iterable[Found], out: IO[bytes]) -> int:
-    """Write a Parquet file. Raise `ConfigurationError` when the library for it is not installed."""
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra
-        from pyarrow import parquet  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise ConfigurationError("Parquet needs the extra `parquet`: pip install 'pdp[parquet]'") from None
+    """Write a Parquet file. Raise `ImportError` when the library for it is not installed."""
+    import pyarrow as pa  # noqa: PLC0415 - an extra
+    from pyarrow import parquet  # noqa: PLC0415 - an extra
+
     text, texts = pa.string(), pa.list_(pa.string())
     schema = pa.schema(
         [

@@ -16,7 +16,6 @@ from pdp.bench.aims import cpu, rate
 from pdp.bench.figures import PERCENTILES, Spread, spread
 from pdp.bench.plan import BARE, CERBOS, CONTROL, FULL, RECORDED
 from pdp.bench.results import BUSY, Finding, Result
-from pdp.errors import ConfigurationError
 
 _DOTS_PER_INCH = 110
 _SETTINGS = {
@@ -70,13 +69,10 @@ _PARTS = (
 def draw(result: Result, folder: Path) -> Sequence[Path]:
     """Write all pictures that the run has figures for into a folder, and return what was written.
 
-    Raise `ConfigurationError` when matplotlib is not installed.
+    Raise `ImportError` when matplotlib is not installed.
     """
-    try:
-        matplotlib = import_module("matplotlib")
-        figure = import_module("matplotlib.figure").Figure
-    except ImportError:
-        raise ConfigurationError("pictures are drawn with matplotlib; `pip install 'pdp[bench]'` brings it") from None
+    matplotlib = import_module("matplotlib")
+    figure = import_module("matplotlib.figure").Figure
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with matplotlib.rc_context(_SETTINGS):

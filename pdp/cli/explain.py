@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import sys
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from pdp.app import open_embedded
 from pdp.cli.connection import connect
 from pdp.cli.explainview import plain, print_explanation
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.config import Settings
-from pdp.explainer import SupposedSession
-from pdp.model import Call, Caller, Role
-from pdp.server.explaining import GATEWAY, explanation_message
-from pdp.v1.explain_pb2 import ExplainResponse
-
-# Whoever explains a folder on their own machine needs no token.
-_AUTHOR = Caller(id="author", kind="local", roles=frozenset({Role.AUTHOR}))
+from pdp.model import Role
 
 
 @click.command(
@@ -61,7 +53,9 @@ def explain(
     """
     question = _question(**asked)
     if folder is not None:
-        answer = _ask_folder(folder, settings, **question)
+        from pdp.cli.explainfolder import ask_folder  # noqa: PLC0415 - a server is asked without the engine
+
+        answer = ask_folder(folder, settings, **question)
     else:
         with connect(Role.AUTHOR, settings, connection) as client:
             answer = client.explain(**question)
@@ -88,37 +82,6 @@ def _question(*, tool: str, arguments: str, at: str | None, attributes: str, fac
         "facts": facts.encode(),
         "at": None if at is None else _moment(at),
     }
-
-
-def _ask_folder(
-    folder: str,
-    settings: Settings,
-    *,
-    session_id: str,
-    server: str,
-    tool: str,
-    arguments: bytes,
-    definition_digest: str,
-    facts: bytes,
-    caller_id: str,
-    at: float | None,
-    user_attributes: bytes,
-    **supposed: Any,  # noqa: ANN401 - see `explain`
-) -> ExplainResponse:
-    if session_id:
-        raise click.UsageError("a folder has no sessions: with --policies say --user and --agent")
-    call = Call(
-        session_handle="",
-        server=server,
-        tool=tool,
-        arguments_json=arguments,
-        definition_digest=definition_digest,
-        facts_json=facts,
-    )
-    session = SupposedSession(**supposed, attributes_json=user_attributes)
-    with closing(open_embedded(folder, limits=settings.limits)) as pdp:
-        explanation = pdp.explainer.suppose(session, call, _AUTHOR, made_by=caller_id or GATEWAY, at=at)
-    return explanation_message(explanation)
 
 
 def _moment(text: str) -> float:

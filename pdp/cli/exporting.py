@@ -37,7 +37,7 @@ def export(
     """Write records in order of time for other tools: JSON lines as they are, CSV, or Parquet.
 
     WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; several must all hold. In CSV a text that a spreadsheet
-    would run as a formula gets an apostrophe before it. Parquet needs the extra `pdp[parquet]`.
+    would run as a formula gets an apostrophe before it. Parquet needs the extra `agent-pdp[parquet]`.
     """
     if kind == "parquet" and output is None:
         raise click.UsageError("--format parquet needs --output FILE")

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import click
 
+from pdp import __version__
 from pdp.errors import BundleError, PDPError
+from pdp.extras import missing
 
 YES, NO, ERROR = 0, 1, 2
 
@@ -114,6 +116,8 @@ def error_lines(error: Exception) -> Iterable[str]:
 
 
 def _line(error: Exception) -> str:
+    if isinstance(error, ImportError) and (lacking := missing(error)):
+        return lacking
     if isinstance(error, click.Abort):
         return "interrupted"
     if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
@@ -130,5 +134,6 @@ def _line(error: Exception) -> str:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="`pdp COMMAND --help` shows an example of each. `PDP_DEBUG=1` shows where an error comes from.",
 )
+@click.version_option(__version__, message="pdp %(version)s", help="Print the version.")
 def root() -> None:
     """Decide about the tool calls of AI agents."""

@@ -47,10 +47,8 @@ def _ask(command: str, seconds: float) -> Sequence[Mapping[str, Any]]:
         raise click.UsageError(f"--command is no command line: {str(error).lower()}") from None
     if not words:
         raise click.UsageError("--command is empty")
-    try:
-        from pdp.cli.mcpserver import listed_tools  # noqa: PLC0415 - the `mcp` package is optional
-    except ModuleNotFoundError as error:
-        raise click.ClickException(f"--command needs the `{error.name}` package: pip install 'pdp[demo]'") from error
+    from pdp.cli.mcpserver import listed_tools  # noqa: PLC0415 - the `mcp` package is an extra
+
     return listed_tools(words, os.environ, seconds=seconds)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 
 import click
@@ -16,7 +18,10 @@ from pdp.cli.output import print_json
 @json_option
 def version(*, as_json: bool) -> None:
     """Print the version."""
-    parts = {"pdp": __version__, "cedarpy": version_of("cedarpy"), "python": platform.python_version()}
+    parts = {"pdp": __version__}
+    with suppress(PackageNotFoundError):  # it belongs to the extra `server`
+        parts["cedarpy"] = version_of("cedarpy")
+    parts["python"] = platform.python_version()
     if as_json:
         print_json(parts)
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 
 from pdp.audit.export import COLUMNS, LISTS, TEXTS, write_csv, write_jsonl, write_parquet
 from pdp.audit.values import Filter, Found, Mark
-from pdp.errors import ConfigurationError
 from tests.audit.conftest import Investigated
 
 
@@ -100,11 +98,3 @@ def test_parquet_has_types_and_every_value(incident: Investigated, tmp_path: Pat
         assert [record.get(name, "") for name in TEXTS] == [row[name] for name in TEXTS]
         assert [record.get(name, []) for name in LISTS] == [row[name] for name in LISTS]
         assert (record.get("duration_us"), record["seq"]) == (row["duration_us"], row["seq"])
-
-
-def test_without_the_extra_parquet_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the extra."""
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-
-    with pytest.raises(ConfigurationError, match=r"pip install 'pdp\[parquet\]'"):
-        write_parquet([found()], io.BytesIO())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from pdp.bench import Finding, Measurement, Result, Shape
 from pdp.bench.figures import Figures
 from pdp.bench.pictures import draw
 from pdp.bench.plan import ALL_MISSES, BARE, CERBOS, CONTROL, FULL, RECORDED
-from pdp.errors import ConfigurationError
 
 SERVERS = (CONTROL, BARE, RECORDED, FULL, CERBOS)
 
@@ -105,11 +103,3 @@ def test_equal_figures_are_equal_pictures(tmp_path: Path, two_steps: Path) -> No
     again = draw(result(*ladder(1, 16)), tmp_path)
 
     assert [(two_steps / path.name).read_bytes() for path in again] == [path.read_bytes() for path in again]
-
-
-def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks for pictures and has no matplotlib reads what to install."""
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-
-    with pytest.raises(ConfigurationError, match=r"pip install 'pdp\[bench\]'"):
-        draw(result(*ladder(1, 16)), tmp_path)

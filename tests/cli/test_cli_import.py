@@ -181,7 +181,7 @@ def test_missing_package_is_named() -> None:
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
 
-    assert (2, "error: --command needs the `mcp` package: pip install 'pdp[demo]'\n") == (done.returncode, done.stderr)
+    assert (2, "error: `mcp` is not installed: pip install 'agent-pdp[demo]'\n") == (done.returncode, done.stderr)
 
 
 def test_all_shared_tool_lists_import(run: Run, test_data: Path) -> None:

@@ -96,7 +96,8 @@ def test_init_shows_no_secret(run: Run) -> None:
 
 
 def test_version(run: Run) -> None:
-    """`pdp version` names the version, for people and for scripts."""
+    """`pdp version` and `pdp --version` name the version, for people and for scripts."""
+    assert f"pdp {__version__}\n" == run("--version").stdout
     assert run("version").stdout.startswith(f"pdp {__version__} · cedarpy ")
     assert __version__ == json.loads(run("version", "--json").stdout)["pdp"]
 

@@ -14,9 +14,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pdp.doctor.machine import LIBRARIES
+from pdp.extras import DISTRIBUTION, EXTRA_OF
 
 # What `.ci/run` installs, by way of the Makefile.
-EXTRAS = ("demo", "dev", "fuzz")
+EXTRAS = ("server", "demo", "dev", "fuzz")
+# The lock of everything, and the one of what serves, which goes with the package.
+LOCKS = ("requirements.lock", "pdp/deployment/requirements.lock")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -55,6 +58,16 @@ def lock_for_this_machine(entries: dict[str, list[Locked]]) -> dict[str, Locked]
     }
 
 
+def unmet(wanted: list[str], entries: dict[str, list[Locked]]) -> list[Requirement]:
+    """Return the requirements of others than the project itself that no entry satisfies."""
+    return [
+        one
+        for one in map(Requirement, wanted)
+        if one.name != DISTRIBUTION
+        if not any(one.specifier.contains(found.version) for found in entries.get(canonicalize_name(one.name), ()))
+    ]
+
+
 @pytest.fixture(scope="module")
 def text(project_root: Path) -> str:
     """Return the lock as it stands in the project."""
@@ -67,9 +80,10 @@ def project(project_root: Path) -> dict[str, Any]:
     return tomllib.loads((project_root / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def test_every_entry_names_one_version_and_its_hashes(text: str) -> None:
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_entry_names_one_version_and_its_hashes(project_root: Path, lock: str) -> None:
     """A version that is not exact, or a file without a hash, would let anybody choose what runs here."""
-    for found in read_lock(text).values():
+    for found in read_lock((project_root / lock).read_text(encoding="utf-8")).values():
         for one in found:
             assert ["=="] == [specifier.operator for specifier in one.requirement.specifier], one
             assert "*" not in one.version
@@ -77,9 +91,10 @@ def test_every_entry_names_one_version_and_its_hashes(text: str) -> None:
             assert one.requirement.url is None
 
 
-def test_the_lock_names_no_place() -> None:
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_lock_names_no_place(project_root: Path, lock: str) -> None:
     """A host or an option in it would decide where packages come from."""
-    text = (Path(__file__).parent.parent.parent / "requirements.lock").read_text(encoding="utf-8")
+    text = (project_root / lock).read_text(encoding="utf-8")
 
     assert [] == re.findall(r"https?:|^\s*-(?!-hash)\S*", text, re.MULTILINE)
 
@@ -91,12 +106,41 @@ def test_the_lock_satisfies_the_project(text: str, project: dict[str, Any]) -> N
     wanted = [*table["dependencies"], *(one for extra in EXTRAS for one in table["optional-dependencies"][extra])]
     wanted += project["build-system"]["requires"]
 
-    missing = [
-        one
-        for one in map(Requirement, wanted)
-        if not any(one.specifier.contains(found.version) for found in entries.get(canonicalize_name(one.name), ()))
-    ]
-    assert [] == missing, "run `make lock`"
+    assert [] == unmet(wanted, entries), "run `make lock`"
+
+
+def test_the_lock_of_what_serves_is_a_part_of_the_lock(project_root: Path, text: str, project: dict[str, Any]) -> None:
+    """A server runs on the versions that the tests ran on, and with nothing that only developers need."""
+    entries = read_lock(text)
+    serving = read_lock((project_root / "pdp/deployment/requirements.lock").read_text(encoding="utf-8"))
+    table = project["project"]
+
+    assert [] == unmet([*table["dependencies"], *table["optional-dependencies"]["server"]], serving), "run `make lock`"
+    for name, found in serving.items():
+        assert {(one.version, one.hashes) for one in found} <= {(one.version, one.hashes) for one in entries[name]}, (
+            name
+        )
+    assert {"pytest", "mypy", "hypothesis"}.isdisjoint(serving)
+
+
+def test_each_library_of_an_extra_is_named_where_it_lacks(project: dict[str, Any]) -> None:
+    """What the small installation lacks is known by the name of its import, with the extra that brings it."""
+    extras = project["project"]["optional-dependencies"]
+    provides = metadata.packages_distributions()
+
+    homes = {
+        library: {
+            extra
+            for extra in ("server", "parquet", "bench", "demo")
+            for one in map(Requirement, extras[extra])
+            if canonicalize_name(one.name) in map(canonicalize_name, provides.get(library, ()))
+        }
+        for library in EXTRA_OF
+    }
+    named = {canonicalize_name(one) for library in EXTRA_OF for one in provides.get(library, ())}
+
+    assert {library: {extra} for library, extra in EXTRA_OF.items()} == homes
+    assert [] == [one for one in extras["server"] if canonicalize_name(Requirement(one).name) not in named]
 
 
 def test_the_lock_is_within_what_the_doctor_allows(text: str) -> None:
@@ -151,7 +195,7 @@ def test_ci_has_installed_the_lock_and_nothing_beside_it(text: str) -> None:
     locked = {name: one.version for name, one in lock_for_this_machine(read_lock(text)).items()}
     installed = {canonicalize_name(one.metadata["Name"]): one.version for one in metadata.distributions()}
 
-    assert locked == {name: version for name, version in installed.items() if name not in {"pip", "pdp"}}
+    assert locked == {name: version for name, version in installed.items() if name not in {"pip", DISTRIBUTION}}
 
 
 def test_the_makefile_and_ci_install_by_hashes(project_root: Path) -> None:

@@ -76,7 +76,7 @@ def _fuzz(*arguments: str) -> list[dict[str, object]]:
     if importlib.util.find_spec("atheris") is None:
         if os.environ.get("CI") == "true" and sys.version_info[:2] == (3, 11) and platform.machine() == "x86_64":
             pytest.fail("atheris is absent; it is in the extra `fuzz`")
-        pytest.skip("atheris is absent: pip install '.[fuzz]'")
+        pytest.skip("atheris is absent: pip install 'agent-pdp[fuzz]'")
     command = [sys.executable, "-m", "tests.fuzz", *arguments]
     done = subprocess.run(command, cwd=CORPUS.parent.parent.parent, capture_output=True, text=True, check=False)
     assert 0 == done.returncode, done.stdout + done.stderr
