@@ -64,5 +64,5 @@ class BundleFollower:
     def _say_refused(self, problem: str) -> None:
         # The keeper has told metrics and log.
         if problem != self._refused:
-            _LOG.error("%s was not loaded, the bundle before goes on: %s", self._place, problem)
+            _LOG.error("%s was not loaded; the server keeps the bundle that it has: %s", self._place, problem)
         self._refused = problem
