@@ -23,6 +23,7 @@ from pdp.policy.reading import Reading
 from pdp.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
 from pdp.sessions.lifecycle import earliest_end, state_of
 from pdp.sessions.store import ActiveBundle, SessionStore, StoreView
+from pdp.visibility import policy_visibility
 
 NO_PARENT = TraceParent()
 
@@ -226,21 +227,15 @@ class Authorizer:
         )
 
     def _policy_visibility(self, snapshot: Snapshot, tool: Tool, caller: Caller) -> Visibility:
-        mapped = tool.resource_type != "Server"
-        resource = (tool.resource_type, "" if mapped else tool.server)
-        facts = CallFacts(resource=resource, context={"input": {}, "opaque": [], "caller": {"id": caller.id}})
-        seen = set()
-        for session in snapshot.chain:
-            question, asked = question_of(session, facts, snapshot.wall_at), snapshot.bundle.slice(tool.action)
-            try:
-                # Not remembered: a listing would push out what calls use.
-                beside = asked.beside(self._session_entities(snapshot.bundle, session))
-            except ValueError:
-                return Visibility.NEVER
-            seen.add(asked.visibility(question, beside, mapped=mapped))
-        if Visibility.NEVER in seen:
-            return Visibility.NEVER
-        return Visibility.DEPENDS if Visibility.DEPENDS in seen else Visibility.ALWAYS
+        bundle = snapshot.bundle
+        return policy_visibility(
+            bundle,
+            snapshot.chain,
+            tool,
+            caller_id=caller.id,
+            wall_at=snapshot.wall_at,
+            entities_of=lambda session: self._session_entities(bundle, session),
+        )
 
     def _snapshots(self, handles: set[str], caller: Caller) -> dict[str, Snapshot]:
         for _ in range(3):

@@ -27,6 +27,7 @@ from pdp.paging import LARGEST_PAGE, page_size_of, page_start_of, page_token_of
 from pdp.policy.bundle import Bundle
 from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
+from pdp.reviewing import ReviewedTool, known_grants, review
 from pdp.scoping import (
     ScopedTool,
     expansion,
@@ -73,6 +74,16 @@ class SessionView:
     state: SessionState
     tools: tuple[ScopedTool, ...]
     request_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """A session as an approver judges it: with what the policies of a bundle do with each of its tools."""
+
+    view: SessionView
+    tools: tuple[ReviewedTool, ...]
+    known_grants: tuple[str, ...]
+    bundle_version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +241,27 @@ class Registrar:
     def get(self, session_id: str, *, caller: Caller) -> SessionView:
         """Return one session. Raise `NotFoundError` for an unknown id, and for one that is none of the caller's."""
         return self._view(self._chain(session_id, caller), self._bundle(), self._now())
+
+    def review(self, session_id: str, *, grants: tuple[str, ...], caller: Caller) -> Review:
+        """Return a session that waits, as an approval with these grants would make it, or one that is active.
+
+        Raise `WrongStateError` when it is over, or when it is active and grants are given; they cannot be any more.
+        """
+        bundle, now = self._bundle(), self._now()
+        chain = self._chain(session_id, caller)
+        session, parents = chain[0], chain[1:]
+        view = self._view(chain, bundle, now)
+        if view.state is SessionState.REQUESTED:
+            session = replace(session, grants=tuple(sorted(set(grants))))
+        elif view.state is not SessionState.ACTIVE or grants:
+            raise WrongStateError(f"the session is {view.state.value}, not requested")
+        scope = session.scope or expansion(session, parents, bundle)
+        return Review(
+            view=view,
+            tools=review((session, *parents), scope, bundle, wall_at=now.wall_at),
+            known_grants=known_grants(bundle),
+            bundle_version=bundle.version,
+        )
 
     def list(
         self,

@@ -42,6 +42,8 @@ LAYERS = [
     ("pdp.authorizer", 2, "decision"),
     ("pdp.registrar", 2, "decision"),
     ("pdp.scoping", 2, "decision"),
+    ("pdp.visibility", 2, "decision"),
+    ("pdp.reviewing", 2, "decision"),
     ("pdp.sessionpolicies", 2, "decision"),
     ("pdp.paging", 2, "decision"),
     ("pdp.keeper", 2, "decision"),

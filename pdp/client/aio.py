@@ -278,6 +278,10 @@ class AsyncClient:
             operations.revoke_sessions(session_id=session_id, user=user, agent=agent, tenant=tenant, reason=reason)
         )
 
+    async def review_session(self, session_id: str, *, grants: Sequence[str] = ()) -> session_pb2.ReviewSessionResponse:
+        """Return a session as an approver judges it, with what the policies do with its tools under these grants."""
+        return await self._manage(operations.review_session(session_id, grants=grants))
+
     async def get_session(self, session_id: str) -> session_pb2.Session:
         """Return one session."""
         return await self._manage(operations.get_session(session_id))

@@ -165,6 +165,17 @@ def revoke_sessions(
     )
 
 
+def review_session(
+    session_id: str, *, grants: Sequence[str]
+) -> Operation[session_pb2.ReviewSessionResponse, session_pb2.ReviewSessionResponse]:
+    """Show one session as an approver judges it."""
+    return Operation(
+        method=_session_method("ReviewSession", session_pb2.ReviewSessionResponse),
+        request=session_pb2.ReviewSessionRequest(session_id=session_id, grants=grants),
+        read=_whole,
+    )
+
+
 def get_session(session_id: str) -> Operation[session_pb2.GetSessionResponse, Session]:
     """Show one session."""
     return Operation(

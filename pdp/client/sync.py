@@ -262,6 +262,10 @@ class Client:
             operations.revoke_sessions(session_id=session_id, user=user, agent=agent, tenant=tenant, reason=reason)
         )
 
+    def review_session(self, session_id: str, *, grants: Sequence[str] = ()) -> session_pb2.ReviewSessionResponse:
+        """Return a session as an approver judges it, with what the policies do with its tools under these grants."""
+        return self._manage(operations.review_session(session_id, grants=grants))
+
     def get_session(self, session_id: str) -> session_pb2.Session:
         """Return one session."""
         return self._manage(operations.get_session(session_id))

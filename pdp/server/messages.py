@@ -13,7 +13,8 @@ from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, SessionState, Visibility
 from pdp.policy.reading import CacheClass, Reading
-from pdp.registrar import Selector, SessionRequest, SessionView
+from pdp.registrar import Review, Selector, SessionRequest, SessionView
+from pdp.scoping import ScopedTool
 from pdp.server.fields import (
     optional_digest,
     optional_id,
@@ -196,12 +197,7 @@ def session_message(view: SessionView) -> sessions.Session:
         agent=session.agent,
         purpose=session.purpose,
         tool_patterns=session.tool_patterns,
-        tools=[
-            sessions.ScopedTool(
-                server=tool.server, tool=tool.tool, definition_digest=tool.definition_digest, risk=tool.risk
-            )
-            for tool in view.tools
-        ],
+        tools=map(_tool, view.tools),
         request_digest=view.request_digest,
         duration=duration(session.duration),
         request_time=timestamp(session.requested_at),
@@ -221,6 +217,27 @@ def session_message(view: SessionView) -> sessions.Session:
         reason=session.reason,
         ended_by=session.ended_by,
         user_attributes_json=session.attributes_json.encode("utf-8"),
+    )
+
+
+def review_message(review: Review) -> sessions.ReviewSessionResponse:
+    """Return a session as an approver judges it."""
+    return sessions.ReviewSessionResponse(
+        session=session_message(review.view),
+        tools=[
+            sessions.ReviewedTool(
+                tool=_tool(one.tool), visibility=visibility_number(one.visibility), opened_by=one.opened_by
+            )
+            for one in review.tools
+        ],
+        known_grants=review.known_grants,
+        bundle_version=review.bundle_version,
+    )
+
+
+def _tool(tool: ScopedTool) -> sessions.ScopedTool:
+    return sessions.ScopedTool(
+        server=tool.server, tool=tool.tool, definition_digest=tool.definition_digest, risk=tool.risk
     )
 
 

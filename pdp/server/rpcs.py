@@ -117,6 +117,7 @@ def _sessions() -> tuple[RPC, ...]:
         _row(of, "DenySession", sessions.DenySessionRequest, {approver}, lane),
         _row(of, "EndSession", sessions.EndSessionRequest, {pep}, lane),
         _row(of, "RevokeSessions", sessions.RevokeSessionsRequest, {approver, admin}, lane),
+        _row(of, "ReviewSession", sessions.ReviewSessionRequest, {approver}, lane),
         _row(of, "GetSession", sessions.GetSessionRequest, {pep, approver, auditor, admin}, lane),
         _row(of, "ListSessions", sessions.ListSessionsRequest, {pep, approver, auditor, admin}, lane),
         _row(of, "NarrowSession", sessions.NarrowSessionRequest, {pep, approver}, lane),

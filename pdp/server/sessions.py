@@ -9,6 +9,7 @@ from pdp.server.fields import moment_of, optional_id, optional_text, require_dig
 from pdp.server.messages import (
     grants,
     labels,
+    review_message,
     selector,
     session_message,
     session_request,
@@ -72,6 +73,13 @@ class SessionHandlers:
             caller=origin.caller,
         )
         return sessions.RevokeSessionsResponse(session_ids=revoked)
+
+    def review_session(self, request: sessions.ReviewSessionRequest, origin: Origin) -> sessions.ReviewSessionResponse:
+        """Show a session as an approver judges it."""
+        review = self._registrar.review(
+            require_id("session_id", request.session_id), grants=grants(request.grants), caller=origin.caller
+        )
+        return review_message(review)
 
     def get_session(self, request: sessions.GetSessionRequest, origin: Origin) -> sessions.GetSessionResponse:
         """Show one session."""

@@ -24,53 +24,60 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from pdp.v1 import authorization_pb2 as pdp_dot_v1_dot_authorization__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pdp/v1/session.proto\x12\x06pdp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n\nScopedTool\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x19\n\x11\x64\x65\x66inition_digest\x18\x03 \x01(\t\x12\x0c\n\x04risk\x18\x04 \x01(\t\"\xae\x05\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.pdp.v1.SessionState\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12\x15\n\rtool_patterns\x18\x06 \x03(\t\x12!\n\x05tools\x18\x07 \x03(\x0b\x32\x12.pdp.v1.ScopedTool\x12\x16\n\x0erequest_digest\x18\x08 \x01(\t\x12+\n\x08\x64uration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0crequest_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61pprove_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11parent_session_id\x18\x0e \x01(\t\x12\r\n\x05\x64\x65pth\x18\x0f \x01(\x05\x12\x14\n\x0cmay_delegate\x18\x10 \x01(\x08\x12\x0e\n\x06grants\x18\x11 \x03(\t\x12\x0e\n\x06labels\x18\x12 \x03(\t\x12\x0e\n\x06tenant\x18\x13 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x14 \x01(\t\x12\x11\n\topened_by\x18\x15 \x01(\t\x12\x13\n\x0b\x61pproved_by\x18\x16 \x01(\t\x12\r\n\x05\x65poch\x18\x17 \x01(\x03\x12\x0e\n\x06reason\x18\x18 \x01(\t\x12\x10\n\x08\x65nded_by\x18\x19 \x01(\t\x12\x1c\n\x14user_attributes_json\x18\x1a \x01(\x0c\"\x81\x02\n\x15RequestSessionRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x15\n\rtool_patterns\x18\x04 \x03(\t\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15parent_session_handle\x18\x06 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x07 \x01(\t\x12\x1c\n\x14user_attributes_json\x18\x08 \x01(\x0c\x12\x0e\n\x06labels\x18\t \x03(\t\x12\x14\n\x0cmay_delegate\x18\n \x01(\x08\"R\n\x16RequestSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\x12\x16\n\x0esession_handle\x18\x02 \x01(\t\"S\n\x15\x41pproveSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0erequest_digest\x18\x02 \x01(\t\x12\x0e\n\x06grants\x18\x03 \x03(\t\":\n\x16\x41pproveSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\"8\n\x12\x44\x65nySessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x13\x44\x65nySessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\"+\n\x11\x45ndSessionRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\"6\n\x12\x45ndSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\"|\n\x15RevokeSessionsRequest\x12\x14\n\nsession_id\x18\x01 \x01(\tH\x00\x12\x0e\n\x04user\x18\x02 \x01(\tH\x00\x12\x0f\n\x05\x61gent\x18\x03 \x01(\tH\x00\x12\x10\n\x06tenant\x18\x04 \x01(\tH\x00\x12\x0e\n\x06reason\x18\x05 \x01(\tB\n\n\x08selector\"-\n\x16RevokeSessionsResponse\x12\x13\n\x0bsession_ids\x18\x01 \x03(\t\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"6\n\x12GetSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\"~\n\x13ListSessionsRequest\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.pdp.v1.SessionState\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"R\n\x14ListSessionsResponse\x12!\n\x08sessions\x18\x01 \x03(\x0b\x32\x0f.pdp.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\x14NarrowSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\rtool_patterns\x18\x02 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06labels\x18\x04 \x03(\t\"9\n\x15NarrowSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session*\xcd\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SESSION_STATE_REQUESTED\x10\x01\x12\x18\n\x14SESSION_STATE_ACTIVE\x10\x02\x12\x18\n\x14SESSION_STATE_DENIED\x10\x03\x12\x17\n\x13SESSION_STATE_ENDED\x10\x04\x12\x19\n\x15SESSION_STATE_EXPIRED\x10\x05\x12\x19\n\x15SESSION_STATE_REVOKED\x10\x06\x32\xee\x04\n\x0eSessionService\x12O\n\x0eRequestSession\x12\x1d.pdp.v1.RequestSessionRequest\x1a\x1e.pdp.v1.RequestSessionResponse\x12O\n\x0e\x41pproveSession\x12\x1d.pdp.v1.ApproveSessionRequest\x1a\x1e.pdp.v1.ApproveSessionResponse\x12\x46\n\x0b\x44\x65nySession\x12\x1a.pdp.v1.DenySessionRequest\x1a\x1b.pdp.v1.DenySessionResponse\x12\x43\n\nEndSession\x12\x19.pdp.v1.EndSessionRequest\x1a\x1a.pdp.v1.EndSessionResponse\x12O\n\x0eRevokeSessions\x12\x1d.pdp.v1.RevokeSessionsRequest\x1a\x1e.pdp.v1.RevokeSessionsResponse\x12\x43\n\nGetSession\x12\x19.pdp.v1.GetSessionRequest\x1a\x1a.pdp.v1.GetSessionResponse\x12I\n\x0cListSessions\x12\x1b.pdp.v1.ListSessionsRequest\x1a\x1c.pdp.v1.ListSessionsResponse\x12L\n\rNarrowSession\x12\x1c.pdp.v1.NarrowSessionRequest\x1a\x1d.pdp.v1.NarrowSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pdp/v1/session.proto\x12\x06pdp.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apdp/v1/authorization.proto\"S\n\nScopedTool\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x19\n\x11\x64\x65\x66inition_digest\x18\x03 \x01(\t\x12\x0c\n\x04risk\x18\x04 \x01(\t\"\xae\x05\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12#\n\x05state\x18\x02 \x01(\x0e\x32\x14.pdp.v1.SessionState\x12\x0c\n\x04user\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0f\n\x07purpose\x18\x05 \x01(\t\x12\x15\n\rtool_patterns\x18\x06 \x03(\t\x12!\n\x05tools\x18\x07 \x03(\x0b\x32\x12.pdp.v1.ScopedTool\x12\x16\n\x0erequest_digest\x18\x08 \x01(\t\x12+\n\x08\x64uration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\x0crequest_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x61pprove_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11parent_session_id\x18\x0e \x01(\t\x12\r\n\x05\x64\x65pth\x18\x0f \x01(\x05\x12\x14\n\x0cmay_delegate\x18\x10 \x01(\x08\x12\x0e\n\x06grants\x18\x11 \x03(\t\x12\x0e\n\x06labels\x18\x12 \x03(\t\x12\x0e\n\x06tenant\x18\x13 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x14 \x01(\t\x12\x11\n\topened_by\x18\x15 \x01(\t\x12\x13\n\x0b\x61pproved_by\x18\x16 \x01(\t\x12\r\n\x05\x65poch\x18\x17 \x01(\x03\x12\x0e\n\x06reason\x18\x18 \x01(\t\x12\x10\n\x08\x65nded_by\x18\x19 \x01(\t\x12\x1c\n\x14user_attributes_json\x18\x1a \x01(\x0c\"\x81\x02\n\x15RequestSessionRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\x15\n\rtool_patterns\x18\x04 \x03(\t\x12+\n\x08\x64uration\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15parent_session_handle\x18\x06 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x07 \x01(\t\x12\x1c\n\x14user_attributes_json\x18\x08 \x01(\x0c\x12\x0e\n\x06labels\x18\t \x03(\t\x12\x14\n\x0cmay_delegate\x18\n \x01(\x08\"R\n\x16RequestSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\x12\x16\n\x0esession_handle\x18\x02 \x01(\t\"S\n\x15\x41pproveSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x16\n\x0erequest_digest\x18\x02 \x01(\t\x12\x0e\n\x06grants\x18\x03 \x03(\t\":\n\x16\x41pproveSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\"8\n\x12\x44\x65nySessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"7\n\x13\x44\x65nySessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\"+\n\x11\x45ndSessionRequest\x12\x16\n\x0esession_handle\x18\x01 \x01(\t\"6\n\x12\x45ndSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\"|\n\x15RevokeSessionsRequest\x12\x14\n\nsession_id\x18\x01 \x01(\tH\x00\x12\x0e\n\x04user\x18\x02 \x01(\tH\x00\x12\x0f\n\x05\x61gent\x18\x03 \x01(\tH\x00\x12\x10\n\x06tenant\x18\x04 \x01(\tH\x00\x12\x0e\n\x06reason\x18\x05 \x01(\tB\n\n\x08selector\"-\n\x16RevokeSessionsResponse\x12\x13\n\x0bsession_ids\x18\x01 \x03(\t\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"6\n\x12GetSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\":\n\x14ReviewSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06grants\x18\x02 \x03(\t\"k\n\x0cReviewedTool\x12 \n\x04tool\x18\x01 \x01(\x0b\x32\x12.pdp.v1.ScopedTool\x12&\n\nvisibility\x18\x02 \x01(\x0e\x32\x12.pdp.v1.Visibility\x12\x11\n\topened_by\x18\x03 \x03(\t\"\x8c\x01\n\x15ReviewSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session\x12#\n\x05tools\x18\x02 \x03(\x0b\x32\x14.pdp.v1.ReviewedTool\x12\x14\n\x0cknown_grants\x18\x03 \x03(\t\x12\x16\n\x0e\x62undle_version\x18\x04 \x01(\t\"~\n\x13ListSessionsRequest\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.pdp.v1.SessionState\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\r\n\x05\x61gent\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"R\n\x14ListSessionsResponse\x12!\n\x08sessions\x18\x01 \x03(\x0b\x32\x0f.pdp.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\x14NarrowSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x15\n\rtool_patterns\x18\x02 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06labels\x18\x04 \x03(\t\"9\n\x15NarrowSessionResponse\x12 \n\x07session\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Session*\xcd\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SESSION_STATE_REQUESTED\x10\x01\x12\x18\n\x14SESSION_STATE_ACTIVE\x10\x02\x12\x18\n\x14SESSION_STATE_DENIED\x10\x03\x12\x17\n\x13SESSION_STATE_ENDED\x10\x04\x12\x19\n\x15SESSION_STATE_EXPIRED\x10\x05\x12\x19\n\x15SESSION_STATE_REVOKED\x10\x06\x32\xbc\x05\n\x0eSessionService\x12O\n\x0eRequestSession\x12\x1d.pdp.v1.RequestSessionRequest\x1a\x1e.pdp.v1.RequestSessionResponse\x12O\n\x0e\x41pproveSession\x12\x1d.pdp.v1.ApproveSessionRequest\x1a\x1e.pdp.v1.ApproveSessionResponse\x12\x46\n\x0b\x44\x65nySession\x12\x1a.pdp.v1.DenySessionRequest\x1a\x1b.pdp.v1.DenySessionResponse\x12\x43\n\nEndSession\x12\x19.pdp.v1.EndSessionRequest\x1a\x1a.pdp.v1.EndSessionResponse\x12O\n\x0eRevokeSessions\x12\x1d.pdp.v1.RevokeSessionsRequest\x1a\x1e.pdp.v1.RevokeSessionsResponse\x12L\n\rReviewSession\x12\x1c.pdp.v1.ReviewSessionRequest\x1a\x1d.pdp.v1.ReviewSessionResponse\x12\x43\n\nGetSession\x12\x19.pdp.v1.GetSessionRequest\x1a\x1a.pdp.v1.GetSessionResponse\x12I\n\x0cListSessions\x12\x1b.pdp.v1.ListSessionsRequest\x1a\x1c.pdp.v1.ListSessionsResponse\x12L\n\rNarrowSession\x12\x1c.pdp.v1.NarrowSessionRequest\x1a\x1d.pdp.v1.NarrowSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdp.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SESSIONSTATE']._serialized_start=2251
-  _globals['_SESSIONSTATE']._serialized_end=2456
-  _globals['_SCOPEDTOOL']._serialized_start=97
-  _globals['_SCOPEDTOOL']._serialized_end=180
-  _globals['_SESSION']._serialized_start=183
-  _globals['_SESSION']._serialized_end=869
-  _globals['_REQUESTSESSIONREQUEST']._serialized_start=872
-  _globals['_REQUESTSESSIONREQUEST']._serialized_end=1129
-  _globals['_REQUESTSESSIONRESPONSE']._serialized_start=1131
-  _globals['_REQUESTSESSIONRESPONSE']._serialized_end=1213
-  _globals['_APPROVESESSIONREQUEST']._serialized_start=1215
-  _globals['_APPROVESESSIONREQUEST']._serialized_end=1298
-  _globals['_APPROVESESSIONRESPONSE']._serialized_start=1300
-  _globals['_APPROVESESSIONRESPONSE']._serialized_end=1358
-  _globals['_DENYSESSIONREQUEST']._serialized_start=1360
-  _globals['_DENYSESSIONREQUEST']._serialized_end=1416
-  _globals['_DENYSESSIONRESPONSE']._serialized_start=1418
-  _globals['_DENYSESSIONRESPONSE']._serialized_end=1473
-  _globals['_ENDSESSIONREQUEST']._serialized_start=1475
-  _globals['_ENDSESSIONREQUEST']._serialized_end=1518
-  _globals['_ENDSESSIONRESPONSE']._serialized_start=1520
-  _globals['_ENDSESSIONRESPONSE']._serialized_end=1574
-  _globals['_REVOKESESSIONSREQUEST']._serialized_start=1576
-  _globals['_REVOKESESSIONSREQUEST']._serialized_end=1700
-  _globals['_REVOKESESSIONSRESPONSE']._serialized_start=1702
-  _globals['_REVOKESESSIONSRESPONSE']._serialized_end=1747
-  _globals['_GETSESSIONREQUEST']._serialized_start=1749
-  _globals['_GETSESSIONREQUEST']._serialized_end=1788
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1790
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1844
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1846
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1972
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1974
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2056
-  _globals['_NARROWSESSIONREQUEST']._serialized_start=2059
-  _globals['_NARROWSESSIONREQUEST']._serialized_end=2189
-  _globals['_NARROWSESSIONRESPONSE']._serialized_start=2191
-  _globals['_NARROWSESSIONRESPONSE']._serialized_end=2248
-  _globals['_SESSIONSERVICE']._serialized_start=2459
-  _globals['_SESSIONSERVICE']._serialized_end=3081
+  _globals['_SESSIONSTATE']._serialized_start=2591
+  _globals['_SESSIONSTATE']._serialized_end=2796
+  _globals['_SCOPEDTOOL']._serialized_start=125
+  _globals['_SCOPEDTOOL']._serialized_end=208
+  _globals['_SESSION']._serialized_start=211
+  _globals['_SESSION']._serialized_end=897
+  _globals['_REQUESTSESSIONREQUEST']._serialized_start=900
+  _globals['_REQUESTSESSIONREQUEST']._serialized_end=1157
+  _globals['_REQUESTSESSIONRESPONSE']._serialized_start=1159
+  _globals['_REQUESTSESSIONRESPONSE']._serialized_end=1241
+  _globals['_APPROVESESSIONREQUEST']._serialized_start=1243
+  _globals['_APPROVESESSIONREQUEST']._serialized_end=1326
+  _globals['_APPROVESESSIONRESPONSE']._serialized_start=1328
+  _globals['_APPROVESESSIONRESPONSE']._serialized_end=1386
+  _globals['_DENYSESSIONREQUEST']._serialized_start=1388
+  _globals['_DENYSESSIONREQUEST']._serialized_end=1444
+  _globals['_DENYSESSIONRESPONSE']._serialized_start=1446
+  _globals['_DENYSESSIONRESPONSE']._serialized_end=1501
+  _globals['_ENDSESSIONREQUEST']._serialized_start=1503
+  _globals['_ENDSESSIONREQUEST']._serialized_end=1546
+  _globals['_ENDSESSIONRESPONSE']._serialized_start=1548
+  _globals['_ENDSESSIONRESPONSE']._serialized_end=1602
+  _globals['_REVOKESESSIONSREQUEST']._serialized_start=1604
+  _globals['_REVOKESESSIONSREQUEST']._serialized_end=1728
+  _globals['_REVOKESESSIONSRESPONSE']._serialized_start=1730
+  _globals['_REVOKESESSIONSRESPONSE']._serialized_end=1775
+  _globals['_GETSESSIONREQUEST']._serialized_start=1777
+  _globals['_GETSESSIONREQUEST']._serialized_end=1816
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1818
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1872
+  _globals['_REVIEWSESSIONREQUEST']._serialized_start=1874
+  _globals['_REVIEWSESSIONREQUEST']._serialized_end=1932
+  _globals['_REVIEWEDTOOL']._serialized_start=1934
+  _globals['_REVIEWEDTOOL']._serialized_end=2041
+  _globals['_REVIEWSESSIONRESPONSE']._serialized_start=2044
+  _globals['_REVIEWSESSIONRESPONSE']._serialized_end=2184
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=2186
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=2312
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2314
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2396
+  _globals['_NARROWSESSIONREQUEST']._serialized_start=2399
+  _globals['_NARROWSESSIONREQUEST']._serialized_end=2529
+  _globals['_NARROWSESSIONRESPONSE']._serialized_start=2531
+  _globals['_NARROWSESSIONRESPONSE']._serialized_end=2588
+  _globals['_SESSIONSERVICE']._serialized_start=2799
+  _globals['_SESSIONSERVICE']._serialized_end=3499
 # @@protoc_insertion_point(module_scope)

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from pdp.v1 import authorization_pb2 as _authorization_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -201,6 +202,36 @@ class GetSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     session: Session
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
+
+class ReviewSessionRequest(_message.Message):
+    __slots__ = ("session_id", "grants")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    grants: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session_id: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReviewedTool(_message.Message):
+    __slots__ = ("tool", "visibility", "opened_by")
+    TOOL_FIELD_NUMBER: _ClassVar[int]
+    VISIBILITY_FIELD_NUMBER: _ClassVar[int]
+    OPENED_BY_FIELD_NUMBER: _ClassVar[int]
+    tool: ScopedTool
+    visibility: _authorization_pb2.Visibility
+    opened_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, tool: _Optional[_Union[ScopedTool, _Mapping]] = ..., visibility: _Optional[_Union[_authorization_pb2.Visibility, str]] = ..., opened_by: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReviewSessionResponse(_message.Message):
+    __slots__ = ("session", "tools", "known_grants", "bundle_version")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_GRANTS_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    session: Session
+    tools: _containers.RepeatedCompositeFieldContainer[ReviewedTool]
+    known_grants: _containers.RepeatedScalarFieldContainer[str]
+    bundle_version: str
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[ReviewedTool, _Mapping]]] = ..., known_grants: _Optional[_Iterable[str]] = ..., bundle_version: _Optional[str] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("state", "user", "agent", "page_size", "page_token")

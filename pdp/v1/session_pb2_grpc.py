@@ -60,6 +60,11 @@ class SessionServiceStub:
                 request_serializer=pdp_dot_v1_dot_session__pb2.RevokeSessionsRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_session__pb2.RevokeSessionsResponse.FromString,
                 _registered_method=True)
+        self.ReviewSession = channel.unary_unary(
+                '/pdp.v1.SessionService/ReviewSession',
+                request_serializer=pdp_dot_v1_dot_session__pb2.ReviewSessionRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_session__pb2.ReviewSessionResponse.FromString,
+                _registered_method=True)
         self.GetSession = channel.unary_unary(
                 '/pdp.v1.SessionService/GetSession',
                 request_serializer=pdp_dot_v1_dot_session__pb2.GetSessionRequest.SerializeToString,
@@ -116,6 +121,14 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReviewSession(self, request, context):
+        """Shows a session as an approver judges it: what the policies do with each tool, and what grants would open. For
+        `approver`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSession(self, request, context):
         """Shows one session, never its handle.
         """
@@ -164,6 +177,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.RevokeSessions,
                     request_deserializer=pdp_dot_v1_dot_session__pb2.RevokeSessionsRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_session__pb2.RevokeSessionsResponse.SerializeToString,
+            ),
+            'ReviewSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewSession,
+                    request_deserializer=pdp_dot_v1_dot_session__pb2.ReviewSessionRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_session__pb2.ReviewSessionResponse.SerializeToString,
             ),
             'GetSession': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSession,
@@ -317,6 +335,33 @@ class SessionService:
             '/pdp.v1.SessionService/RevokeSessions',
             pdp_dot_v1_dot_session__pb2.RevokeSessionsRequest.SerializeToString,
             pdp_dot_v1_dot_session__pb2.RevokeSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.SessionService/ReviewSession',
+            pdp_dot_v1_dot_session__pb2.ReviewSessionRequest.SerializeToString,
+            pdp_dot_v1_dot_session__pb2.ReviewSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

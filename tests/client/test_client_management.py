@@ -110,6 +110,12 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Message, Message, Any]] = {
         session_pb2.RevokeSessionsResponse(session_ids=["ses_1", "ses_2"]),
         ("ses_1", "ses_2"),
     ),
+    "ReviewSession": (
+        lambda client: client.review_session("ses_1", grants=["merge"]),
+        session_pb2.ReviewSessionRequest(session_id="ses_1", grants=["merge"]),
+        session_pb2.ReviewSessionResponse(session=SESSION, known_grants=["merge"]),
+        session_pb2.ReviewSessionResponse(session=SESSION, known_grants=["merge"]),
+    ),
     "GetSession": (
         lambda client: client.get_session("ses_1"),
         session_pb2.GetSessionRequest(session_id="ses_1"),

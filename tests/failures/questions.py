@@ -18,6 +18,7 @@ from pdp.v1.session_pb2 import (
     ListSessionsRequest,
     NarrowSessionRequest,
     RequestSessionRequest,
+    ReviewSessionRequest,
     RevokeSessionsRequest,
     SessionState,
 )
@@ -60,6 +61,7 @@ MESSAGES: Mapping[str, Callable[[Named], Message]] = {
     "DenySession": lambda session: DenySessionRequest(session_id=session.id),
     "EndSession": lambda session: EndSessionRequest(session_handle=session.handle),
     "RevokeSessions": lambda session: RevokeSessionsRequest(session_id=session.id, reason="a test"),
+    "ReviewSession": lambda session: ReviewSessionRequest(session_id=session.id),
     "GetSession": lambda session: GetSessionRequest(session_id=session.id),
     "ListSessions": lambda _: ListSessionsRequest(page_size=1000),
     "NarrowSession": lambda session: NarrowSessionRequest(session_id=session.id, labels=["narrower"]),
@@ -96,6 +98,7 @@ READ: Mapping[str, Callable[[Any, Named], str]] = {
     "AuthorizeStream": lambda found, _: basis_of(found.decision.basis),
     "Explain": lambda found, _: basis_of(found.basis),
     "RevokeSessions": lambda found, session: f"revokes {list(found.session_ids).count(session.id)}",
+    "ReviewSession": lambda found, _: _shown(found.session),
     "GetSession": lambda found, _: _shown(found.session),
     "ListSessions": lambda found, session: next(
         (_shown(one) for one in found.sessions if one.session_id == session.id), "not listed"

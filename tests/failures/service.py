@@ -44,7 +44,7 @@ METHODS: Mapping[str, MethodDescriptor] = {
     for method in service.methods
 }
 
-_APPROVERS = frozenset({"ApproveSession", "DenySession", "RevokeSessions"})
+_APPROVERS = frozenset({"ApproveSession", "DenySession", "ReviewSession", "RevokeSessions"})
 
 
 class TroubledStore:

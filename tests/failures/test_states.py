@@ -181,6 +181,15 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         of_another_tenant="NOT_FOUND",
         of_another_gateway="revokes 1",
     ),
+    # What is over is not judged any more.
+    "ReviewSession": row(
+        live="active",
+        over="FAILED_PRECONDITION",
+        requested="requested",
+        unknown="NOT_FOUND",
+        of_another_tenant="NOT_FOUND",
+        of_another_gateway="active",
+    ),
     "GetSession": _SEEN,
     "ListSessions": {state: "not listed" if seen == "NOT_FOUND" else seen for state, seen in _SEEN.items()},
     "NarrowSession": row(

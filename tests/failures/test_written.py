@@ -29,6 +29,7 @@ from pdp.v1.session_pb2 import (
     ListSessionsRequest,
     NarrowSessionRequest,
     RequestSessionRequest,
+    ReviewSessionRequest,
     RevokeSessionsRequest,
 )
 from tests.failures.service import METHODS, Opened, Service, a_call, basis_of, serving
@@ -230,6 +231,7 @@ WRITTEN_BY_CALLERS: dict[str, tuple[Message, str]] = {
     "DenySession": (DenySessionRequest(session_id="ses a"), "session_id"),
     "EndSession": (EndSessionRequest(), "session_handle"),
     "RevokeSessions": (RevokeSessionsRequest(reason="x"), "selector"),
+    "ReviewSession": (ReviewSessionRequest(session_id="ses_a", grants=["a b"]), "grants[0]"),
     "GetSession": (GetSessionRequest(session_id="a b"), "session_id"),
     "ListSessions": (ListSessionsRequest(page_size=-1), "page_size"),
     "NarrowSession": (NarrowSessionRequest(session_id="ses_a", labels=["a b"]), "labels[0]"),

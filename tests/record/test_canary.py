@@ -92,6 +92,7 @@ BASES: Mapping[str, Callable[[Opened], Message]] = {
     "DenySession": lambda one: sessions.DenySessionRequest(session_id=one.id),
     "EndSession": lambda one: sessions.EndSessionRequest(session_handle=one.handle),
     "RevokeSessions": lambda one: sessions.RevokeSessionsRequest(session_id=one.id, reason="enough"),
+    "ReviewSession": lambda one: sessions.ReviewSessionRequest(session_id=one.id),
     "GetSession": lambda one: sessions.GetSessionRequest(session_id=one.id),
     "ListSessions": lambda _: sessions.ListSessionsRequest(),
     "NarrowSession": lambda one: sessions.NarrowSessionRequest(session_id=one.id),

@@ -35,6 +35,7 @@ from pdp.v1.session_pb2 import (
     ListSessionsRequest,
     NarrowSessionRequest,
     RequestSessionRequest,
+    ReviewSessionRequest,
     RevokeSessionsRequest,
 )
 from tests.server.running import Running, Serve, a_call
@@ -121,6 +122,8 @@ WRONG: list[tuple[Message, str]] = [
     (RevokeSessionsRequest(reason="x", session_id="\n"), "session_id"),
     (RevokeSessionsRequest(user="alice"), "reason"),
     (GetSessionRequest(), "session_id"),
+    (ReviewSessionRequest(), "session_id"),
+    (ReviewSessionRequest(session_id="ses_1", grants=["a b"]), "grants[0]"),
     (ListSessionsRequest(state=99), "state"),  # type: ignore[arg-type]  # a state of a newer API
     (ListSessionsRequest(user="a b"), "user"),
     (ListSessionsRequest(agent="a b"), "agent"),

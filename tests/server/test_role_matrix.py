@@ -65,6 +65,7 @@ TABLE: Mapping[str, Mapping[str, Cells]] = {
     "DenySession": {"approver": tenant("OK")},
     "EndSession": {"pep": opener("OK")},
     "RevokeSessions": dict.fromkeys(("approver", "admin"), tenant("revokes 1")),
+    "ReviewSession": {"approver": tenant("active")},
     "GetSession": {"pep": opener("active"), **dict.fromkeys(WATCHFUL, tenant("active"))},
     "ListSessions": {
         "pep": opener("active", hidden="not listed"),

@@ -29,6 +29,7 @@ EXPECTED: dict[str, set[Role]] = {
     "/pdp.v1.SessionService/DenySession": {APPROVER},
     "/pdp.v1.SessionService/EndSession": {PEP},
     "/pdp.v1.SessionService/RevokeSessions": {APPROVER, ADMIN},
+    "/pdp.v1.SessionService/ReviewSession": {APPROVER},
     "/pdp.v1.SessionService/GetSession": {PEP, APPROVER, AUDITOR, ADMIN},
     "/pdp.v1.SessionService/ListSessions": {PEP, APPROVER, AUDITOR, ADMIN},
     "/pdp.v1.SessionService/NarrowSession": {PEP, APPROVER},

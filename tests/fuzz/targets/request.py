@@ -42,6 +42,7 @@ from pdp.v1.session_pb2 import (
     GetSessionRequest,
     NarrowSessionRequest,
     RequestSessionRequest,
+    ReviewSessionRequest,
     RevokeSessionsRequest,
 )
 
@@ -70,6 +71,7 @@ _GOOD: dict[str, Message] = {
     "RequestSession": RequestSessionRequest(user="alice", agent="coder", purpose="p", tool_patterns=["a/*"]),
     "RevokeSessions": RevokeSessionsRequest(user="alice", reason="r"),
     "GetSession": GetSessionRequest(session_id=SESSION),
+    "ReviewSession": ReviewSessionRequest(session_id=SESSION, grants=["g"]),
     "EndSession": EndSessionRequest(session_handle=HANDLE),
     "NarrowSession": NarrowSessionRequest(session_id=SESSION, tool_patterns=["a/b"], labels=["l"]),
     "CheckBundle": CheckBundleRequest(files=[BundleFile(path="a.cedar", content=b"permit;")]),
