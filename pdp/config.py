@@ -487,6 +487,12 @@ def _contradictions(settings: Settings) -> Iterable[str]:
 
 
 def _address_problems(server: ServerSettings) -> Iterable[str]:
+    if server.address.startswith("unix:@"):
+        yield (
+            f"`server.address` {_quoted(server.address)} is an abstract socket: it has no file, so everybody on this "
+            "machine could connect; write `unix:PATH`"
+        )
+        return
     if server.address.startswith("unix:"):
         return
     match = _HOST_AND_PORT.fullmatch(server.address)

@@ -26,6 +26,7 @@ LAYERS = [
     ("pdp.observer", 0, "words"),
     ("pdp.ids", 0, "words"),
     ("pdp.webfile", 0, "words"),
+    ("pdp.stacks", 0, "words"),
     ("pdp.policy", 1, "policy"),
     ("pdp.sessions", 1, "sessions"),
     ("pdp.cache", 1, "cache"),

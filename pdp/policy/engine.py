@@ -22,6 +22,7 @@ from pdp.policy.kept import Kept
 from pdp.policy.moments import Moment
 from pdp.policy.reading import Reading
 from pdp.policy.view import HAS, View
+from pdp.stacks import start_on_large_stack
 
 T = TypeVar("T")
 
@@ -408,19 +409,10 @@ class StackCheck:
 def on_large_stack(work: Callable[[], T]) -> T:
     """Run `work` on a thread of its own with a stack of 64 MiB, and return what it returns."""
     results: list[T] = []
-    with _stack_size_lock:
-        before = threading.stack_size(64 * 1024 * 1024)
-        try:
-            thread = threading.Thread(target=lambda: results.append(work()))
-            thread.start()
-        finally:
-            threading.stack_size(before)
+    thread = threading.Thread(target=lambda: results.append(work()))
+    start_on_large_stack(thread)
     thread.join()
     return results[0]
-
-
-# `threading.stack_size` is one setting of the process; two changes at once would leave the wrong one behind.
-_stack_size_lock = threading.Lock()
 
 
 def _probe_text(depth: int, terms: int) -> str:

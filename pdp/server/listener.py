@@ -29,6 +29,11 @@ class Listener:
     tls: TLSFiles | None = None
 
     def __post_init__(self) -> None:
+        if self.address.startswith(f"{_UNIX}@"):
+            raise ConfigurationError(
+                f"`{self.address}` is an abstract socket: it has no file, so everybody on this machine could connect; "
+                "write `unix:PATH`"
+            )
         if self.socket is None and not _is_address(self.address):
             raise ConfigurationError(f"`{self.address}` is no address; write `host:port` or `unix:PATH`")
         if self.tls is None and self.socket is None and not _is_loopback(self.address):

@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
+from pdp.stacks import start_on_large_stack
+
 _LOG = logging.getLogger("pdp.server")
 
-# The engine walks policies and arguments by recursion. Only the pages that are touched take memory.
-_STACK_BYTES = 64 * 1024 * 1024
-_STARTING = threading.Lock()
 # How many threads a pool has at most when others take the place of those that are stuck.
 MOST_THREADS = 64
 
@@ -121,13 +120,7 @@ class BoundedPool(ThreadPoolExecutor):
         else:
             self._stuck.discard(place)
             self._workers[place] = worker
-        # The size of new stacks is a setting of the process.
-        with _STARTING:
-            before = threading.stack_size(_STACK_BYTES)
-            try:
-                worker.start()
-            finally:
-                threading.stack_size(before)
+        start_on_large_stack(worker)
 
     def _look(self) -> None:
         while self._patience < math.inf and not self._stopping.wait(self._patience):

@@ -54,6 +54,13 @@ def test_other_forms_are_refused(address: str) -> None:
         Listener(address=address)
 
 
+@pytest.mark.parametrize("address", ["unix:@", "unix:@pdp", "unix:@/run/pdp.sock"])
+def test_abstract_sockets_are_refused(address: str) -> None:
+    """A socket without a file has no owner and no mode: every user of the machine could connect."""
+    with pytest.raises(ConfigurationError, match="is an abstract socket"):
+        Listener(address=address)
+
+
 def test_a_socket_is_private(serve: Serve, tmp_path: Path) -> None:
     """A Unix socket belongs to its owner alone and serves like a port."""
     path = tmp_path / "pdp.sock"

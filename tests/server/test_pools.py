@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from pdp.server import pools
+from pdp import stacks
 from pdp.server.pools import MOST_THREADS, BoundedPool
 from pdp.testing.waiting import wait_until
 from tests.server.running import PATIENCE
@@ -78,7 +78,7 @@ def test_the_end_waits_for_a_thread_that_is_being_started() -> None:
             problem = str(error)
         ends.put(problem)
 
-    with pools._STARTING:
+    with stacks._STARTING:
         pool.submit(gate.wait)
         wait_until(lambda: len(pool._workers) == 2)
         threading.Thread(target=end).start()
