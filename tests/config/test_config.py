@@ -281,8 +281,10 @@ def test_all_problems_are_reported_together() -> None:
         ({"server.address": "h:65536"}, "`server.address` must be `host:port` or `unix:PATH`, not `h:65536`"),
         (
             {"server.address": "unix:@pdp"},
-            "`server.address` `unix:@pdp` is an abstract socket: it has no file, so everybody on this machine could "
-            "connect; write `unix:PATH`",
+            (
+                "`server.address` `unix:@pdp` is an abstract socket: it has no file, so everybody on this machine could "
+                "connect; write `unix:PATH`"
+            ),
         ),
         ({"data_dir": ""}, "`data_dir` must not be empty"),
         ({"policies.folder": ""}, "`policies.folder` must not be empty"),
