@@ -282,8 +282,8 @@ def test_all_problems_are_reported_together() -> None:
         (
             {"server.address": "unix:@pdp"},
             (
-                "`server.address` `unix:@pdp` is an abstract socket: it has no file, so everybody on this machine could "
-                "connect; write `unix:PATH`"
+                "`server.address` `unix:@pdp` is an abstract socket: it has no file, so everybody on this machine "
+                "could connect; write `unix:PATH`"
             ),
         ),
         ({"data_dir": ""}, "`data_dir` must not be empty"),
