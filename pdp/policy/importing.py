@@ -10,6 +10,7 @@ from typing import Any
 
 from pdp.policy.catalogue import annotated_risk
 from pdp.policy.overlay import Risk
+from pdp.policy.yamltext import flow_text
 
 # Verbs that count where they stand first (`get_issue`), and those that do so last (`issue_read`).
 _READING = re.compile(
@@ -46,9 +47,10 @@ def propose_overlay(server: str, tools: Sequence[Mapping[str, Any]]) -> str:
     if not tools:
         return _HEADER.format(server=server) + "tools: {}\n"
     lines = []
-    for name, tool in sorted((str(tool["name"]), tool) for tool in _by_name(tools)):
+    for tool in _by_name(tools):
+        name = str(tool["name"])
         risk, source = propose_risk(tool)
-        key = name if _PLAIN_KEY.match(name) else json.dumps(name)
+        key = name if _PLAIN_KEY.match(name) else flow_text(name)
         lines.append(f"  {key}: {{risk: {risk}}}  # {source}\n")
     return _HEADER.format(server=server) + "tools:\n" + "".join(lines)
 

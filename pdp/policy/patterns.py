@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _SERVER = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
-_WILDCARDS = 4
 
 
 def pattern_problem(pattern: str) -> str | None:
@@ -18,25 +18,36 @@ def pattern_problem(pattern: str) -> str | None:
         return "the server part must be a literal name"
     if len(tool) > 128 or not tool.isprintable():  # noqa: PLR2004 - the longest tool name that the catalogue takes
         return "the tool part must be printable and at most 128 characters long"
-    if tool.count("*") > _WILDCARDS:
-        # More of them make matching slow on names that an agent chooses.
-        return f"the tool part may hold at most {_WILDCARDS} `*`"
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolPatterns:
-    """A set of tool patterns, compiled."""
+    """A set of tool patterns. To match a name takes time in proportion to its length and to the patterns' number."""
 
     patterns: tuple[str, ...]
-    _regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _literal: frozenset[str] = field(init=False, repr=False, compare=False)
+    # Each pattern with a `*`, cut at these: what a name begins with, holds in this order, and ends with.
+    _cut: tuple[Sequence[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        alternatives = (".*".join(re.escape(part) for part in re.split(r"\*+", pattern)) for pattern in self.patterns)
-        object.__setattr__(
-            self, "_regex", re.compile("|".join(f"(?:{one})" for one in alternatives) or r"(?!)", re.DOTALL)
-        )
+        object.__setattr__(self, "_literal", frozenset(one for one in self.patterns if "*" not in one))
+        object.__setattr__(self, "_cut", tuple(one.split("*") for one in self.patterns if "*" in one))
 
     def match(self, action: str) -> bool:
         """Say whether an action id, `server/tool`, matches any of the patterns."""
-        return self._regex.fullmatch(action) is not None
+        return action in self._literal or any(_fits(action, pieces) for pieces in self._cut)
+
+
+def _fits(text: str, pieces: Sequence[str]) -> bool:
+    first, *between, last = pieces
+    if not text.startswith(first):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for piece in between:
+        # The leftmost place leaves the most room for what follows, so no other one needs to be tried.
+        found = text.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return at <= end and text.endswith(last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -142,3 +143,13 @@ class _Reader:
         if not isinstance(value, str | int | float | bool | None):
             raise BundleError((Problem(self._file, line, "dates and binary values must stand in quotes"),))
         return value
+
+
+def flow_text(value: object) -> str:
+    r"""Write a JSON value as one line of YAML.
+
+    YAML takes JSON but for one thing: it reads the two halves of a character beyond U+FFFF, as JSON escapes it, as two
+    characters. So that which prints is written as it is, and the rest as `\U0001f600`.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -11,6 +10,7 @@ from pdp.errors import BundleError, InvalidArgumentsError, Problem
 from pdp.policy.catalogue import Tool, load_catalogue, tool_definitions
 from pdp.policy.importing import catalogue_file, propose_overlay
 from pdp.policy.parameters import Parameter, RecordType, StringType
+from pdp.policy.yamltext import flow_text
 
 EXAMPLE_SERVER = "notes"
 
@@ -33,10 +33,9 @@ def scaffold(server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str,
     stem = server.lower()
     if stem in ("guardrails", "sessions"):
         raise BundleError((Problem("", 0, f"the server `{server}` would have the file of `{stem}.cedar`; rename it"),))
-    catalogue = {
-        f"tools/{server}.json": catalogue_file(definitions),
-        f"tools/{server}.yaml": propose_overlay(server, definitions).encode("utf-8"),
-    }
+    catalogue = {f"tools/{server}.json": catalogue_file(definitions)}
+    load_catalogue(catalogue)  # what is wrong with the definitions is said before anything is proposed
+    catalogue[f"tools/{server}.yaml"] = propose_overlay(server, definitions).encode("utf-8")
     tools = [tool for _, tool in sorted(load_catalogue(catalogue).tools.items())]
     if not tools:
         raise BundleError((Problem("", 0, f"the server `{server}` has no tools"),))
@@ -76,8 +75,7 @@ def _tests(tools: Iterable[Tool], words: Mapping[str, str]) -> str:
     calls: dict[str, str] = {}
     for tool in tools:
         if tool.risk not in calls and (arguments := sample_arguments(tool.input)) is not None:
-            # JSON is YAML.
-            call = f"{{tool: {json.dumps(tool.action)}, arguments: {json.dumps(arguments)}}}"
+            call = f"{{tool: {flow_text(tool.action)}, arguments: {flow_text(arguments)}}}"
             calls[tool.risk] = f"  {_CALLS[tool.risk]}: {call}"
     groups = [risk for risk in _CALLS if risk in calls]
     parts = ["test.yaml", *["test_states.yaml"] * bool(groups), *(f"test_{risk}.yaml" for risk in groups)]

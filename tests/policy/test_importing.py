@@ -47,7 +47,26 @@ def test_proposed_risk(name: str, annotations: object, risk: str, source: str) -
     assert propose_risk({"name": name, "annotations": annotations}) == (risk, source)
 
 
-AWKWARD = ["on", "no", "null", "a: b", "a#b", "- x", '"q"', "it's", "x y", "a/b.c-d", "ünï", "1e3", "{a}", "~", "*a"]
+# U+FFFE and U+E000 are no characters that print; the last one stands beyond U+FFFF and does not print either.
+ODD_CHARACTERS = ["emoji\U0001f600", "\U00020000", "\\ud83d\\ude00", "a\ufffe", "\ue000", "\U000f0000"]
+AWKWARD = [
+    *ODD_CHARACTERS,
+    "on",
+    "no",
+    "null",
+    "a: b",
+    "a#b",
+    "- x",
+    '"q"',
+    "it's",
+    "x y",
+    "a/b.c-d",
+    "ünï",
+    "1e3",
+    "{a}",
+    "~",
+    "*a",
+]
 
 
 def test_awkward_names() -> None:

@@ -42,6 +42,7 @@ def made_and_run(server: str, definitions: Sequence[Mapping[str, Any]]) -> Repor
         ("reads", [READ], 11),
         ("Writes.Only", [WRITE], 11),
         ("wipes", [WIPE], 11),
+        ("far", [tool("read\U0001f600", {"k": {"type": "string", "enum": ["\U0001f600"]}}, ["k"])], 11),
         ("no_samples", [tool("x", {"n": {"type": "string", "enum": []}}, ["n"])], 6),
     ],
 )
@@ -85,6 +86,8 @@ def test_arguments_are_made_up_for_required_parameters() -> None:
     [
         ("Sessions", [READ], "the server `Sessions` would have the file of `sessions.cedar`; rename it"),
         ("empty", [], "the server `empty` has no tools"),
+        ("twice", [READ, READ], "tools/twice.json: tool `read` stands twice"),
+        ("none", [{"inputSchema": {}}], "tools/none.json: a tool without a name"),
     ],
 )
 def test_server_without_a_bundle_is_named(server: str, definitions: Sequence[Mapping[str, Any]], said: str) -> None:
