@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from time import perf_counter_ns
 from typing import Any
 
@@ -26,6 +27,9 @@ from pdp.sessions.store import ActiveBundle, SessionStore, StoreView
 from pdp.visibility import policy_visibility
 
 NO_PARENT = TraceParent()
+
+# What the entities of sessions may take: by themselves, and with what the calls of an action add.
+MOST_KNOWN_BYTES, MOST_BESIDE_BYTES = 16 * 1024 * 1024, 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +85,12 @@ class Authorizer:
         self._observer = observer
         self._place = place or _nowhere
         self._cache = cache if cache is not None else DecisionCache()
-        self._known: BoundedCache[SessionEntities] = BoundedCache(4096)
-        self._beside: BoundedCache[SliceEntities] = BoundedCache(4096)
+        self._known: BoundedCache[SessionEntities] = BoundedCache(
+            4096, most_bytes=MOST_KNOWN_BYTES, weigh=attrgetter("weight")
+        )
+        self._beside: BoundedCache[SliceEntities] = BoundedCache(
+            4096, most_bytes=MOST_BESIDE_BYTES, weigh=attrgetter("weight")
+        )
         self._retries = RequestMemory()
         self._limits = limits
         self._new_id = decision_ids()

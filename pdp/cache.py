@@ -1,6 +1,7 @@
 """What is remembered while it holds: rulings of the policies, parsed entities, request ids.
 
 Nothing is ever invalidated: whatever could change an answer stands in its key, and an end is absolute.
+Everything is bounded in bytes: what is remembered, agents and callers have written.
 """
 
 from __future__ import annotations
@@ -8,21 +9,26 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Hashable
+from operator import attrgetter
+from sys import getsizeof
 from typing import Generic, NamedTuple, TypeVar
 
 from cachetools import LRUCache
 
 from pdp.clock import Deadline, Instant
 from pdp.errors import RequestIdConflictError
-from pdp.ids import handle_digest
 from pdp.model import Call, Caller, Ruling, Session
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 Key = tuple[object, ...]
 
 # Texts up to this many bytes stand in a key as they are; what an agent sends must not fill the memory.
 _LONGEST_IN_KEY = 1024
+# What a ruling takes with its key, its end and its places in the table, beside texts; and a session in a key.
+_RULING_BYTES, _SESSION_BYTES = 768, 256
+MOST_RULING_BYTES = 64 * 1024 * 1024
 
 
 def call_key(
@@ -66,19 +72,42 @@ def _content(text: bytes) -> bytes | tuple[bytes]:
     return text if len(text) <= _LONGEST_IN_KEY else (hashlib.sha256(text).digest(),)
 
 
+class Bounded(LRUCache[K, V]):
+    """At most `size` values, and of these no more than weigh `most_bytes`; what was not used for longest goes first.
+
+    `weigh` says how many bytes a value takes with its key. What weighs more than all may is not kept.
+    """
+
+    def __init__(self, size: int, most_bytes: int, weigh: Callable[[V], int]) -> None:
+        super().__init__(most_bytes, getsizeof=weigh)
+        self._size = size
+
+    def keep(self, key: K, value: V) -> None:
+        """Keep a value under a key."""
+        if self.getsizeof(value) > self.maxsize:
+            return
+        self[key] = value
+        if len(self) > self._size:
+            self.popitem()
+
+
 class Remembered(NamedTuple):
-    """A ruling, and the moment from which it is forgotten."""
+    """A ruling, the moment from which it is forgotten, and how many bytes it takes with its key."""
 
     ruling: Ruling
     end: Deadline
+    weight: int
 
 
 class DecisionCache:
-    """A bounded store of rulings, each with an absolute end. `size` 0 remembers nothing."""
+    """A bounded store of rulings, each with an absolute end. `size` 0 remembers nothing.
+
+    It holds at most `size` rulings, and never more than 64 MiB of them.
+    """
 
     def __init__(self, *, size: int = 65536, max_ttl: float = 300.0) -> None:
         self.max_ttl = max_ttl
-        self._entries: LRUCache[Key, Remembered] = LRUCache(size)
+        self._entries: Bounded[Key, Remembered] = Bounded(size, MOST_RULING_BYTES, attrgetter("weight"))
         self._lock = threading.Lock()
         self._size = size
 
@@ -91,8 +120,9 @@ class DecisionCache:
     def put(self, key: Key, ruling: Ruling, end: Deadline, now: Instant) -> None:
         """Remember a ruling until an end, at most `max_ttl` seconds from now."""
         if self._size:
+            entry = Remembered(ruling, Deadline.after(now, self.max_ttl).earliest(end), _weight(key, ruling))
             with self._lock:
-                self._entries[key] = Remembered(ruling, Deadline.after(now, self.max_ttl).earliest(end))
+                self._entries.keep(key, entry)
 
     def clear(self) -> None:
         """Forget everything. Never needed for an answer to be right."""
@@ -100,11 +130,22 @@ class DecisionCache:
             self._entries.clear()
 
 
-class BoundedCache(Generic[V]):
-    """A bounded store of values that are expensive to make and a function of their key."""
+def _weight(key: Key, ruling: Ruling) -> int:
+    texts = sum(map(getsizeof, key)) + getsizeof(ruling.resource_id) + getsizeof(ruling.policies)
+    logged = sum(getsizeof(text) for _, text in ruling.logged_arguments) if ruling.logged_arguments else 0
+    sessions = sum(_SESSION_BYTES * len(part) for part in key if type(part) is tuple)
+    return _RULING_BYTES + sessions + texts + logged
 
-    def __init__(self, size: int) -> None:
-        self._entries: LRUCache[Hashable, V] = LRUCache(size)
+
+class BoundedCache(Generic[V]):
+    """A bounded store of values that are expensive to make and a function of their key.
+
+    It holds at most `size` values, and no more than weigh `most_bytes`: `weigh` says what one takes with its key.
+    Without these, values are of the bundle alone, and their number is enough.
+    """
+
+    def __init__(self, size: int, *, most_bytes: int = 0, weigh: Callable[[V], int] = lambda _: 0) -> None:
+        self._entries: Bounded[Hashable, V] = Bounded(size, most_bytes, weigh)
         self._lock = threading.Lock()
 
     def get_or_make(self, key: Hashable, make: Callable[[], V]) -> V:
@@ -114,16 +155,19 @@ class BoundedCache(Generic[V]):
         if value is None:
             value = make()
             with self._lock:
-                self._entries[key] = value
+                self._entries.keep(key, value)
         return value
 
 
 class RequestMemory:
-    """Remembers which call a request id was used for, so that a retry gets the decision id of the first try."""
+    """Remembers which call a request id was used for, so that a retry gets the decision id of the first try.
+
+    Of a call it keeps a digest: whatever an agent sends, an entry takes less than 1 KiB.
+    """
 
     def __init__(self, *, size: int = 10000, ttl: float = 300.0) -> None:
         self._ttl = ttl
-        self._entries: LRUCache[tuple[str, str], tuple[Key, str, Deadline]] = LRUCache(size)
+        self._entries: LRUCache[tuple[str, str], tuple[bytes, str, Deadline]] = LRUCache(size)
         self._lock = threading.Lock()
 
     def claim(self, caller_id: str, request_id: str, call: Call, fresh_id: str, now: Instant) -> str:
@@ -143,13 +187,8 @@ class RequestMemory:
         return entry[1]
 
 
-def _asked(call: Call) -> Key:
-    # Every field of a call, and no secret: what is kept here outlives the call.
-    return (
-        handle_digest(call.session_handle),
-        call.server,
-        call.tool,
-        _content(call.arguments_json),
-        call.definition_digest,
-        _content(call.facts_json),
-    )
+def _asked(call: Call) -> bytes:
+    """Return the SHA-256 of every field of a call, and of their lengths: no text of the agent's, and no secret."""
+    texts = (call.session_handle, call.server, call.tool, call.definition_digest)
+    parts = (*(text.encode("utf-8", "surrogatepass") for text in texts), call.arguments_json, call.facts_json)
+    return hashlib.sha256(b"%d %d %d %d %d %d " % tuple(map(len, parts)) + b"".join(parts)).digest()

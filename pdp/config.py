@@ -133,7 +133,7 @@ class PolicySettings:
 class CacheSettings:
     """How decisions are remembered."""
 
-    size: int = _setting(65536, "decisions to remember at most; 0 remembers none")
+    size: int = _setting(65536, "decisions to remember at most, in no more than 64 MiB; 0 remembers none")
     max_ttl: float = _setting(300.0, "seconds for which a decision is remembered at most")
 
 

@@ -113,8 +113,7 @@ class Bundle:
         for one in made:
             entities.setdefault(one.uid, dict(one.json))
         self._stack.require()
-        handle = cedarpy.Entities.from_json_str(json.dumps(list(entities.values())), self._session_schema)
-        return SessionEntities(handle=handle, entities=entities)
+        return SessionEntities.parsed(entities, self._session_schema)
 
     def _variant(self) -> Bundle:
         other = copy.copy(self)

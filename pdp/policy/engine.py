@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import cedarpy
 
@@ -29,6 +29,11 @@ T = TypeVar("T")
 # A parsed policy takes about 5 KB, and parsing it again about 25 µs. With 10,000 policies over 500 tools, of which a
 # tenth are about a whole risk group, the slices of all actions would hold 176,000 and take 900 MB.
 MOST_PARSED = 40_000
+
+# What the entities of a session take, measured: by themselves, and for each byte of their text, in the engine and here.
+_KNOWN_BYTES, _BYTES_PER_BYTE = 4096, 16
+# What stands beside them for one action, and for each entity the place in a table.
+_BESIDE_BYTES, _PLACE_BYTES = 2048, 160
 
 _ERRING_POLICY = re.compile(r"error while evaluating policy `policy(\d+)`")
 # The engine's messages quote what they are about; only their kind may be told. The first pattern that fits names it.
@@ -72,10 +77,21 @@ class PolicySource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEntities:
-    """The entities of one session at one epoch, parsed: user, agent, session, grants and all that these reach."""
+    """The entities of one session at one epoch, parsed: user, agent, session, grants and all that these reach.
+
+    `weight` is about how many bytes they take.
+    """
 
     handle: cedarpy.Entities
     entities: Mapping[Uid, Mapping[str, Any]]
+    weight: int
+
+    @classmethod
+    def parsed(cls, entities: Mapping[Uid, Mapping[str, Any]], schema: cedarpy.Schema) -> Self:
+        """Parse entities. Raise `ValueError` when they do not fit the schema."""
+        text = json.dumps([*entities.values()])
+        handle = cedarpy.Entities.from_json_str(text, schema)
+        return cls(handle=handle, entities=entities, weight=_KNOWN_BYTES + _BYTES_PER_BYTE * len(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +104,11 @@ class SliceEntities:
     session: SessionEntities
     handle: cedarpy.Entities
     entities: Mapping[Uid, Mapping[str, Any]]
+
+    @property
+    def weight(self) -> int:
+        """Return about how many bytes this keeps in memory: a session's entities stay with it."""
+        return self.session.weight + _BESIDE_BYTES + _PLACE_BYTES * len(self.entities)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

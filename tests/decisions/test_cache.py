@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -11,7 +13,6 @@ from pdp.cache import BoundedCache, DecisionCache, RequestMemory, call_key, read
 from pdp.clock import Deadline, Instant
 from pdp.errors import RequestIdConflictError
 from pdp.gate import deny
-from pdp.ids import handle_digest
 from pdp.model import Basis, Call, Caller
 from pdp.testing.store_contract import make_session
 
@@ -61,7 +62,9 @@ def test_an_entry_is_found_until_its_end() -> None:
 
     assert [True, False] == [cache.get(("long",), later(seconds)) is not None for seconds in (299.5, 300.0)]
     assert [True, False] == [cache.get(("short",), later(seconds)) is not None for seconds in (9.5, 10.0)]
-    assert (RULING, Deadline.after(NOW, 10.0)) == cache.get(("short",), NOW)
+    found = cache.get(("short",), NOW)
+    assert found is not None
+    assert (RULING, Deadline.after(NOW, 10.0)) == (found.ruling, found.end)
     assert cache.get(("other",), NOW) is None
     assert 300.0 == cache.max_ttl
 
@@ -150,7 +153,7 @@ def test_another_call_under_the_same_request_id_is_refused(other: dict[str, str]
 
 
 def test_the_memory_of_request_ids_is_bounded_and_holds_no_handle() -> None:
-    """Ten thousand are remembered by default, under the digest of the handle."""
+    """Ten thousand are remembered by default, each as one digest of the whole call."""
     memory = RequestMemory()
     for number in range(10_001):
         memory.claim("gateway", str(number), CALL, f"dec_{number}", NOW)
@@ -158,4 +161,50 @@ def test_the_memory_of_request_ids_is_bounded_and_holds_no_handle() -> None:
     assert "fresh" == memory.claim("gateway", "0", CALL, "fresh", NOW)
     assert "dec_10000" == memory.claim("gateway", "10000", CALL, "fresh", NOW)
     assert "dec_2" == memory.claim("gateway", "2", CALL, "fresh", NOW)
-    assert {handle_digest("h")} == {entry[0][0] for entry in memory._entries.values()}
+    assert {32} == {len(entry[0]) for entry in memory._entries.values()}
+
+
+@pytest.mark.parametrize("name", ["tool", "server", "session_handle", "definition_digest"])
+def test_the_memory_of_request_ids_keeps_no_text_of_a_call(name: str) -> None:
+    """A name of 256 KiB, of letters that take four bytes each, costs no more than a short one; it still counts."""
+    memory, long = RequestMemory(), replace(CALL, **{name: "\ud800\U0001f600" * 65_536})  # type: ignore[arg-type]  # by name
+    memory.claim("gateway", "short", CALL, "d1", NOW)
+    tracemalloc.start()
+
+    for number in range(10):
+        memory.claim("gateway", f"long-{number}", long, f"d{number}", NOW)
+
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 10 * 2048
+    assert memory.claim("gateway", "long-3", long, "d9", NOW) == "d3"
+    with pytest.raises(RequestIdConflictError):
+        memory.claim("gateway", "long-3", CALL, "d9", NOW)
+
+
+def test_rulings_are_bounded_in_bytes() -> None:
+    """Texts that stand in keys and rulings count: 64 MiB are all, whatever agents send."""
+    cache, long = DecisionCache(), replace(RULING, resource_id="\U0001f600" * 4 * 1024 * 1024)
+    for number in range(5):
+        cache.put((number,), long, FAR, NOW)
+    cache.put(("larger than all",), replace(long, resource_id=long.resource_id * 5), FAR, NOW)
+
+    kept = [number for number in range(5) if cache.get((number,), NOW)]
+
+    assert [2, 3, 4] == kept
+    assert cache.get(("larger than all",), NOW) is None
+
+
+def test_values_are_bounded_in_bytes() -> None:
+    """What was not used for longest makes room, and what is heavier than all may be is made each time."""
+    cache: BoundedCache[str] = BoundedCache(100, most_bytes=10, weigh=len)
+    made: list[str] = []
+
+    def make(name: str) -> str:
+        made.append(name)
+        return name
+
+    for name in ("four", "five5", "four", "six666", "four", "five5", "heavier than ten", "heavier than ten"):
+        cache.get_or_make(name, partial(make, name))
+
+    assert ["four", "five5", "six666", "five5", "heavier than ten", "heavier than ten"] == made

@@ -197,7 +197,7 @@ def test_a_question_without_its_entities_is_never_asked(gone: tuple[str, str]) -
     """Cedar would skip a forbid about an entity that is absent; the slice refuses to ask instead."""
     bundle = load(files('@id("files/all") permit (principal, action, resource);'))
     found = {uid: entity(uid, {}, ()).json for uid in (("User", "alice"), ("Agent", "worker"), ("Session", "ses_a"))}
-    known = SessionEntities(handle=cedarpy.Entities.from_json_str("[]"), entities=found)
+    known = SessionEntities(handle=cedarpy.Entities.from_json_str("[]"), entities=found, weight=0)
     question = Question(user="alice", agent="worker", session_id="ses_a", resource=("Server", "files"), context={})
     asked = bundle.slice("files/read")
     asked.ask(question, asked.beside(known))
