@@ -57,7 +57,7 @@ class Activations:
             # INVARIANT: loaded before active, so that this worker never lacks what it activates itself.
             self._bundles.keep(bundle)
             # As everywhere: what was once written down, the wall clock cannot take back.
-            now = no_earlier(self._clock.now(), self._sessions.view(bytes(32)).high_water_at)
+            now = no_earlier(self._clock.now(), self._sessions.high_water_at())
             active = ActiveBundle(
                 version=bundle.version,
                 activated_at=now.wall_at,

@@ -159,8 +159,7 @@ class Explainer:
         self, chain: tuple[Session, ...], call: Call, caller: Caller, made_by: str, at: float | None
     ) -> Explanation:
         now = self._clock.now()
-        high_water_at = self._sessions.view(bytes(32)).high_water_at
-        then = no_earlier(now, high_water_at) if at is None else _moved(now, at)
+        then = no_earlier(now, self._sessions.high_water_at()) if at is None else _moved(now, at)
         snapshot = Snapshot(bundle=self._bundle(), chain=chain, now=then, wall_at=now.wall_at if at is None else at)
         explanation = self._calls.explain(snapshot, call, made_by)
         self._tell(explanation, chain[0], caller, now)

@@ -455,8 +455,7 @@ class Registrar:
         return self._bundle_for(self._sessions.active_bundle())
 
     def _now(self) -> Instant:
-        # The high-water mark stands in every view; any handle serves.
-        return no_earlier(self._clock.now(), self._sessions.view(bytes(32)).high_water_at)
+        return no_earlier(self._clock.now(), self._sessions.high_water_at())
 
     def _tell(self, kind: str, session: Session, caller: Caller, now: Instant, **facts: str) -> None:
         facts |= {"reason": session.reason} if session.reason else {}

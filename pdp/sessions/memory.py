@@ -63,6 +63,11 @@ class MemorySessionStore:
         with self._open():
             return self._chain(session_id)
 
+    def high_water_at(self) -> float:
+        """Return the latest wall time that was ever stored."""
+        with self._open():
+            return self._high_water_at
+
     def insert(self, session: Session, *, wall_at: float) -> None:
         """Add a new session. `ConflictError` when its id or handle exists."""
         with self._open():

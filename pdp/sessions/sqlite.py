@@ -85,6 +85,10 @@ class SQLiteSessionStore:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
         return self._watcher.get(session_id)
 
+    def high_water_at(self) -> float:
+        """Return the latest wall time that was ever stored."""
+        return self._watcher.high_water_at()
+
     def insert(self, session: Session, *, wall_at: float) -> None:
         """Add a new session. `ConflictError` when its id or handle exists."""
         with self._transaction():

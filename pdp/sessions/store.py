@@ -101,6 +101,10 @@ class SessionStore(Protocol):
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
         ...
 
+    def high_water_at(self) -> float:
+        """Return the latest wall time that was ever stored, unix seconds: as in every view, for whoever has no handle."""
+        ...
+
     def insert(self, session: Session, *, wall_at: float) -> None:
         """Add a new session. `ConflictError` when its id or handle exists."""
         ...

@@ -161,8 +161,14 @@ class Watcher:
     def active_bundle(self) -> ActiveBundle | None:
         """Return the active bundle, or None before the first activation."""
         with self._lock:
-            self._look("", lambda _: (), BY_ID)
+            self._look("", _no_session, BY_ID)
             return self._bundle
+
+    def high_water_at(self) -> float:
+        """Return the latest wall time that was ever stored."""
+        with self._lock:
+            self._look("", _no_session, BY_ID)
+            return self._high_water_at
 
     def close(self) -> None:
         """Close the connection and forget all sessions."""
@@ -248,6 +254,10 @@ def activation_of(
         number=number,
         signed_by=signed_by,
     )
+
+
+def _no_session(_: str) -> Chain:
+    return ()
 
 
 BY_ID = "SELECT session_json FROM sessions WHERE id = ?"
