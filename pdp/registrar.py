@@ -275,7 +275,7 @@ class Registrar:
     ) -> tuple[tuple[SessionView, ...], str]:
         """Return a page of sessions, newest first, and the token of the next page (empty at the end)."""
         size = page_size_of(page_size)
-        before = page_start_of(page_token)
+        before = page_start_of(page_token, float, str)
         bundle, now = self._bundle(), self._now()
         which = SessionFilter(
             tenant=caller.tenant,
@@ -295,7 +295,7 @@ class Registrar:
                     found.append(self._view((session, *self._sessions.get(session.id)[1:]), bundle, now))
                 before = (session.requested_at, session.id)
                 if len(found) == size:
-                    return tuple(found), page_token_of(before)
+                    return tuple(found), page_token_of(*before)
             if len(page) < step:
                 return tuple(found), ""
 

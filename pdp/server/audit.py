@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +24,7 @@ from pdp.audit.values import (
 from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, UnavailableError
 from pdp.limits import Limits
-from pdp.paging import page_size_of
+from pdp.paging import page_size_of, page_start_of, page_token_of
 from pdp.server.fields import moment_of, optional_id, optional_text, require_id, timestamp
 from pdp.server.origin import Origin
 from pdp.v1 import audit_pb2 as audit
@@ -36,7 +34,6 @@ from pdp.v1 import decision_pb2 as decisions
 _PAGE_BYTES = 1024 * 1024
 # What an agent called a server or a tool is recorded up to here.
 _NAME_CHARACTERS = 512
-_TOKEN_CHARACTERS = 8192
 
 _OUTCOMES = {
     decisions.OUTCOME_UNSPECIFIED: "",
@@ -69,13 +66,14 @@ class AuditHandlers:
         """List a page of records."""
         which = self._filter(request.filter, origin)
         size = page_size_of(request.page_size)
-        after = _mark(request.page_token)
+        start = page_start_of(request.page_token, int, str, int)
+        after = Mark(at=start[0], segment=start[1], place=start[2]) if start else None
         found = self._search().page(which, after=after, limit=size + 1)
         page = _bounded(found[:size])
         more = len(page) < len(found)
         return audit.ListRecordsResponse(
             records=[_record_message(one) for one in page],
-            next_page_token=_token(page[-1].mark.at, page[-1].mark.segment, page[-1].mark.place) if more else "",
+            next_page_token=page_token_of(page[-1].mark.at, page[-1].mark.segment, page[-1].mark.place) if more else "",
         )
 
     def list_approvals(self, request: audit.ListApprovalsRequest, origin: Origin) -> audit.ListApprovalsResponse:
@@ -89,23 +87,23 @@ class AuditHandlers:
         """List a page of what was reached or tried."""
         which = self._filter(request.filter, origin)
         size = page_size_of(request.page_size)
-        after = _start(request.page_token, (str, str, str, str))
+        after = page_start_of(request.page_token, str, str, str, str)
         found = self._search().touched(which, limit=size + 1, after=after)
         last = found[size - 1] if len(found) > size else None
         return audit.ListTouchedResponse(
             touched=[_touch_message(one) for one in found[:size]],
-            next_page_token=_token(last.server, last.tool, last.resource_type, last.resource_id) if last else "",
+            next_page_token=page_token_of(last.server, last.tool, last.resource_type, last.resource_id) if last else "",
         )
 
     def plan_revocation(self, request: audit.PlanRevocationRequest, origin: Origin) -> audit.PlanRevocationResponse:
         """Name a page of the live sessions to revoke."""
         selector = self._selector(request, origin)
         size = page_size_of(request.page_size)
-        after = _start(request.page_token, (str,))
+        after = page_start_of(request.page_token, str)
         found = self._search().plan(selector, now_at=self._now_at(), limit=size + 1, after=after[0] if after else "")
         return audit.PlanRevocationResponse(
             sessions=[_planned_message(one) for one in found[:size]],
-            next_page_token=_token(found[size - 1].session_id) if len(found) > size else "",
+            next_page_token=page_token_of(found[size - 1].session_id) if len(found) > size else "",
         )
 
     def _search(self) -> Search:
@@ -165,33 +163,6 @@ def _bounded(found: list[Found]) -> list[Found]:
         if size > _PAGE_BYTES and count:
             return found[:count]
     return found
-
-
-def _token(*values: str | int) -> str:
-    return base64.urlsafe_b64encode(json.dumps(values).encode("ascii")).decode("ascii")
-
-
-def _start(token: str, kinds: tuple[type, ...]) -> Any:  # noqa: ANN401 - values of these kinds, or None
-    if not token:
-        return None
-    try:
-        if len(token) > _TOKEN_CHARACTERS:
-            raise ValueError(token)
-        values = json.loads(base64.urlsafe_b64decode(token.encode("ascii")))
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, list) or [type(value) for value in values] != list(kinds):
-        raise InvalidRequestError("page_token", "is not one that this service gave")
-    return tuple(values)
-
-
-def _mark(token: str) -> Mark | None:
-    start = _start(token, (int, str, int))
-    if start is None:
-        return None
-    if not all(0 <= number < 1 << 63 for number in (start[0], start[2])):
-        raise InvalidRequestError("page_token", "is not one that this service gave")
-    return Mark(at=start[0], segment=start[1], place=start[2])
 
 
 def _record_message(found: Found) -> audit.AuditRecord:
