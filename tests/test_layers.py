@@ -24,6 +24,7 @@ LAYERS = [
     ("pdp.limits", 0, "words"),
     ("pdp.jsontext", 0, "words"),
     ("pdp.observer", 0, "words"),
+    ("pdp.escaping", 0, "words"),
     ("pdp.ids", 0, "words"),
     ("pdp.webfile", 0, "words"),
     ("pdp.stacks", 0, "words"),

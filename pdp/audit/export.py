@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import IO, Any, Final
+from unicodedata import normalize
 
 from pdp.audit.values import Found
+from pdp.escaping import visible
 
 # One row for every record; what a kind of record does not have is empty. Lists are of texts.
 TEXTS: Final = (
@@ -49,8 +51,9 @@ TEXTS: Final = (
 LISTS: Final = ("policies", "errors", "obligations", "ancestors")
 COLUMNS: Final = ("time", *TEXTS, *LISTS, "session_epoch", "seq", "duration_us", "facts")
 
-# A spreadsheet takes a cell that begins like this for a formula, and runs it.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet takes a cell that begins like this for a formula, and runs it; some also if blanks stand before it.
+_FORMULA: Final = frozenset("=+-@\N{MINUS SIGN}")
+_BLANKS: Final = ("\t", "\r", "\n")
 _ROW_GROUP = 50_000
 _LARGEST = 1 << 63
 
@@ -64,7 +67,10 @@ def write_jsonl(records: Iterable[Found], out: IO[bytes]) -> int:
 
 
 def write_csv(records: Iterable[Found], out: IO[bytes]) -> int:
-    """Write a table; a text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    """Write a table, one line a record. A text that a spreadsheet would run as a formula gets an apostrophe before it.
+
+    What hides or moves other text is escaped as Python escapes it: the exact text is in JSON lines and Parquet.
+    """
     text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -134,7 +140,12 @@ def _cell(value: Any) -> str:  # noqa: ANN401 - whatever a row holds
     if value is None:
         return ""
     text = " ".join(value) if isinstance(value, list) else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{visible(text)}" if _is_formula(text) else visible(text)
+
+
+def _is_formula(text: str) -> bool:
+    # NFKC: spreadsheets take a full-width or a small sign for the plain one.
+    return text.startswith(_BLANKS) or normalize("NFKC", text.lstrip()[:1]) in _FORMULA
 
 
 def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

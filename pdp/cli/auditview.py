@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from pdp.audit.values import DECISION, Approval, Found, PlannedSession, Touch
-from pdp.cli.output import print_fields, print_table, visible
+from pdp.cli.output import print_fields, print_table
 from pdp.clock import utc_text
+from pdp.escaping import visible
 
 Record = Mapping[str, Any]
 

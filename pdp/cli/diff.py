@@ -12,9 +12,10 @@ import click
 
 from pdp.app import compile_once
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_json, visible
+from pdp.cli.output import print_json
 from pdp.cli.root import ERROR, NO, YES
 from pdp.config import Settings
+from pdp.escaping import visible
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.contents import read_folder
 from pdp.record import read_records

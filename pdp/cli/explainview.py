@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pdp.cli.output import visible
+from pdp.escaping import visible
 from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import explain_pb2 as explanations
 from pdp.v1.explain_pb2 import (

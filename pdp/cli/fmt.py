@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from pdp.cli.options import with_settings
-from pdp.cli.output import replace_file, visible
+from pdp.cli.output import replace_file
 from pdp.cli.root import NO
 from pdp.config import Settings
 from pdp.errors import BundleError, Problem
+from pdp.escaping import visible
 from pdp.limits import Limits
 from pdp.policy.child import run_once
 from pdp.policy.contents import read_folder, require_sizes

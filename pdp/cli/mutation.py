@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pdp.app import compile_once
-from pdp.cli.output import print_json, visible
+from pdp.cli.output import print_json
+from pdp.escaping import visible
 from pdp.limits import Limits
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.child import run_once

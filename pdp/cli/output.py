@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pdp.escaping import visible, visible_json
+
 _LEAST_CHARACTERS = 6
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print a value as indented JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(visible_json(value))
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -61,14 +62,6 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     width = max((len(name) for name, _ in kept), default=0)
     for name, value in kept:
         click.echo(f"{name.ljust(width)}  {value}")
-
-
-def visible(text: str) -> str:
-    """Return the text with an escape for each character that moves or hides others, such as a bidi override.
-
-    What an approver reads was written by somebody who wants it approved.
-    """
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _print_columns(rows: Sequence[Sequence[str]]) -> None:

@@ -15,11 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from pdp.app import compile_once
 from pdp.cli.mutation import mutation
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_json, visible
+from pdp.cli.output import print_json
 from pdp.cli.root import ERROR, NO
 from pdp.cli.testcoverage import CoverageWish, coverage_options
 from pdp.config import Settings
 from pdp.errors import BundleError
+from pdp.escaping import visible
 from pdp.limits import Limits
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.child import PolicyChild

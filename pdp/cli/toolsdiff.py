@@ -10,10 +10,11 @@ import click
 
 from pdp.app import compile_once
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
-from pdp.cli.output import print_json, visible
+from pdp.cli.output import print_json
 from pdp.cli.root import NO, YES
 from pdp.cli.toollist import read_tool_list, tool_list_options
 from pdp.config import Settings
+from pdp.escaping import visible
 from pdp.model import Role
 from pdp.policy.contents import read_folder
 from pdp.v1.session_pb2 import Session

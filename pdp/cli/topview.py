@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pdp.audit.activity import Activity
-from pdp.cli.output import visible
+from pdp.escaping import visible
 
 _MILLISECOND_US = 1000.0
 

@@ -102,7 +102,7 @@ class SessionStore(Protocol):
         ...
 
     def high_water_at(self) -> float:
-        """Return the latest wall time that was ever stored, unix seconds: as in every view, for whoever has no handle."""
+        """Return the latest wall time that was ever stored, unix seconds, as every view holds it."""
         ...
 
     def insert(self, session: Session, *, wall_at: float) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pdp.audit.export import COLUMNS, LISTS, TEXTS, write_csv, write_jsonl, write_parquet
 from pdp.audit.values import Filter, Found, Mark
+from pdp.escaping import visible
 from tests.audit.conftest import Investigated
 
 
@@ -56,12 +57,44 @@ def test_a_table_has_a_row_for_every_record(incident: Investigated) -> None:
         assert [" ".join(one.get(name, [])) for one in expected] == [row[name] for row in rows]
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "=cmd|' /C calc'!A0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "=1+1",
+            "+1",
+            "-1",
+            "@SUM(A1)",
+            "\t=1",
+            "\r=1",
+            "\n=1",
+            " =1",
+            "\u3000=1",
+            "\t1",
+            "\n1",
+            "=cmd|' /C calc'!A0",
+        ),
+        *("\uff1d1", "\uff0b1", "\uff0d1", "\uff20SUM(A1)", "\ufe661", "\u22121"),
+    ],
+)
 def test_no_cell_is_a_formula(text: str) -> None:
     """What an agent called a tool is shown by a spreadsheet, and never run."""
     (row,) = table(found(tool=text, policies=[text]))
 
-    assert ["'" + text, "'" + text] == [row["tool"], row["policies"]]
+    assert ["'" + visible(text), "'" + visible(text)] == [row["tool"], row["policies"]]
+
+
+@pytest.mark.parametrize("character", ["\x9b", "\u202e", "\u2066", "\ufeff", "\x1b", "\n", "\u2028", "\ud800"])
+def test_no_cell_hides_or_moves_text(character: str) -> None:
+    """What an agent wrote neither moves a terminal's cursor nor turns the text beside it."""
+    out = io.BytesIO()
+
+    write_csv([found(tool=f"a{character}b")], out)
+
+    header, row = out.getvalue().decode("utf-8").splitlines()
+    assert f",a{ascii(character)[1:-1]}b," in row
+    assert header.isprintable()
+    assert row.isprintable()
 
 
 @given(st.lists(st.text(), max_size=4))
@@ -69,7 +102,7 @@ def test_no_text_breaks_the_table(texts: list[str]) -> None:
     """Whatever stands in a field, it stays in its cell."""
     rows = table(*(found(tool=text) for text in texts))
 
-    assert texts == [
+    assert [visible(text) for text in texts] == [
         row["tool"].removeprefix("'") if text[:1] != "'" else row["tool"] for text, row in zip(texts, rows, strict=True)
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from pdp.cli.options import duration
-from pdp.cli.output import print_fields, print_table, visible
+from pdp.cli.output import print_fields, print_json, print_table
 from pdp.cli.sessionview import duration_text, print_session
+from pdp.escaping import visible
 from pdp.v1.session_pb2 import Session
 
 
@@ -29,6 +31,17 @@ from pdp.v1.session_pb2 import Session
 def test_hidden_characters_are_shown(text: str, expected: str) -> None:
     """Control, bidi and zero-width characters are printed as escapes, everything else as it is."""
     assert expected == visible(text)
+
+
+@pytest.mark.parametrize("character", ["\x9b", "\u202e", "\ufeff", "\u200b", "\U000e0041", "\ud800"])
+def test_json_hides_nothing(capsys: pytest.CaptureFixture[str], character: str) -> None:
+    """What moves or hides text is an escape in JSON too, and the value is what it was."""
+    print_json({"tool": f"Grüße{character}\n", "more": [1]})
+
+    out = capsys.readouterr().out
+    assert "Grüße" in out
+    assert all(line.isprintable() for line in out.splitlines())
+    assert json.loads(out) == {"tool": f"Grüße{character}\n", "more": [1]}
 
 
 def test_approver_is_not_deceived(capsys: pytest.CaptureFixture[str]) -> None:
