@@ -21,7 +21,7 @@ from pdp.follower import BundleFollower
 from pdp.heartbeat import Heartbeat
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.observer import Observer, Observers, Place
+from pdp.observer import Event, Observer, Observers, Place
 from pdp.peers import Peers
 from pdp.policy.bundle import Compile
 from pdp.policy.child import PolicyChild, run_once
@@ -205,7 +205,7 @@ class App:
                 explainer=self.embedded.explainer,
                 auditor=auditor,
                 authenticator=self._identity.authenticator,
-                observer=watchers,
+                observer=self._sums(watchers, telemetry.refused),
                 clock=time,
                 healthy=lambda: log.permits and self.embedded.keeper.serves(),
                 record_healthy=lambda: log.healthy,
@@ -263,6 +263,17 @@ class App:
             self._peers.close()
         self._server.stop(grace)
         self._opened.close()
+
+    def _sums(self, watchers: Observer, count: Callable[[Event], None]) -> Observer:
+        """Return what is told of requests: it sums up those that are refused."""
+        from pdp.server.refusals import SUM_SECONDS, RefusalSums  # noqa: PLC0415 - of no concern to embedded use
+
+        sums = RefusalSums(watchers, count=count)
+        self._opened.callback(sums.flush)
+        summing = Refresher("refusals", sums.flush, every=SUM_SECONDS, pause=SUM_SECONDS)
+        summing.start()
+        self._opened.callback(summing.stop)
+        return sums
 
     def _purge(self, purge: Purge) -> None:
         def sweep() -> None:

@@ -14,6 +14,8 @@ Place = Callable[[TraceParent, Caller], tuple[str, str]]
 
 # The two kinds of events that a trace shows as spans.
 REFUSED = "request.refused"
+# Many refusals of one kind, as one.
+REFUSED_SUM = "requests.refused"
 SESSION_DECIDED = "session.decided"
 
 
@@ -23,7 +25,7 @@ class Event:
 
     `kind` is one of `session.requested`, `.delegated`, `.approved`, `.denied`, `.ended`, `.expired`, `.revoked`,
     `.narrowed`, `.recaptured`, `.decided`, `bundle.activated`, `bundle.refused`, `call.explained`, `request.refused`,
-    `store.restored`, `server.started`, `server.stopped`. `at` is unix seconds.
+    `requests.refused`, `store.restored`, `server.started`, `server.stopped`. `at` is unix seconds.
     `session.decided`: the policies were asked about a request, an approval or a delegation; what they said, and which
     of them, stands in the facts `action`, `outcome`, `basis`, `policies` and `errors` (ids and blanks between them).
     The fact `traceparent` of what has a span is where it hangs in a gateway's trace; what anybody else states is

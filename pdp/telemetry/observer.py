@@ -95,6 +95,11 @@ class Telemetry:
         if self._spans is not None and event.kind in (REFUSED, SESSION_DECIDED):
             self._spans((_short(event), _NO_PARENT))
 
+    def refused(self, event: Event) -> None:
+        """Count a refusal that is shown in a sum alone."""
+        if self._metrics is not None:
+            self._metrics.event(event)
+
     def record_failed(self) -> None:
         """Count a record that could not be written."""
         if self._metrics is not None:

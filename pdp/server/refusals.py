@@ -1,0 +1,87 @@
+"""Sum up refused requests: whoever may be refused, without credentials too, must not fill the record by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from pdp.clock import utc_text
+from pdp.model import Decision, TraceParent
+from pdp.observer import REFUSED, REFUSED_SUM, Event, Observer
+
+# Kinds of refusals that are told apart between two sums; all others are summed as one.
+MOST_KINDS = 256
+SUM_SECONDS = 60.0
+
+_Kind = tuple[str, str, str]
+_OTHERS: _Kind = ("other", "other", "other")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sum:
+    """How many refusals followed the first one, when the first of them came, and the latest."""
+
+    count: int
+    first_at: float
+    latest: Event
+
+    def with_one_more(self, event: Event) -> _Sum:
+        return replace(self, count=self.count + 1, latest=event)
+
+
+class RefusalSums:
+    """The observer that passes on the first refusal of each kind, and of those that follow only their sum.
+
+    Refusals of one RPC to one caller with one status are of one kind. `flush`, which somebody calls now and then, tells
+    of each kind how many there were, as `requests.refused`, and begins anew: between two of these, a kind costs two
+    records, however much is sent. `count` is told of every refusal that is not passed on, so that metrics are exact.
+    """
+
+    def __init__(self, observer: Observer, *, count: Callable[[Event], None] = lambda _: None) -> None:
+        self._observer = observer
+        self._count = count
+        self._lock = Lock()
+        self._sums: dict[_Kind, _Sum | None] = {}
+
+    def decision(self, decision: Decision, parent: TraceParent) -> Decision:
+        """Pass a decision on."""
+        return self._observer.decision(decision, parent)
+
+    def event(self, event: Event) -> None:
+        """Pass an event on; a refusal only when it is the first of its kind."""
+        if event.kind != REFUSED or self._first(event):
+            self._observer.event(event)
+        else:
+            self._count(event)
+
+    def flush(self) -> None:
+        """Tell what has been summed up, and begin anew."""
+        with self._lock:
+            sums, self._sums = self._sums, {}
+        for kind, found in sums.items():
+            if found is not None:
+                self._observer.event(_told(kind, found))
+
+    def _first(self, event: Event) -> bool:
+        kind = (event.facts.get("rpc", ""), event.facts.get("status", ""), event.caller_id)
+        with self._lock:
+            if kind not in self._sums and len(self._sums) >= MOST_KINDS:
+                kind = _OTHERS
+            if kind not in self._sums and kind is not _OTHERS:
+                self._sums[kind] = None
+                return True
+            found = self._sums.get(kind) or _Sum(count=0, first_at=event.at, latest=event)
+            self._sums[kind] = found.with_one_more(event)
+            return False
+
+
+def _told(kind: _Kind, found: _Sum) -> Event:
+    latest = found.latest
+    times = {"first_at": utc_text(found.first_at), "last_at": utc_text(latest.at)}
+    if kind is _OTHERS:
+        facts = {"rpc": "other", "status": "other", "count": str(found.count), **times}
+        return replace(latest, kind=REFUSED_SUM, caller_id="", tenant="", facts=facts)
+    # As a sample, what the boundary says of the latest: its trace above all.
+    sample = {name: fact for name, fact in latest.facts.items() if name != "field"}
+    return replace(latest, kind=REFUSED_SUM, facts={**sample, "count": str(found.count), **times})
