@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,21 @@ from rich.text import Text
 from pdp.escaping import visible, visible_json
 
 _LEAST_CHARACTERS = 6
+_SHORT_CHARACTERS = 12
+_BLANKS = re.compile(r" {2,}")
+# What a reader must not overlook, wherever it is the whole of a cell. Rich leaves colours out for `NO_COLOR`.
+STYLES: Mapping[str, str] = {
+    "destructive": "bold red",
+    "mutating": "yellow",
+    "deny": "bold red",
+    "allow": "green",
+    "never": "dim",
+    "revoked": "red",
+    "requested": "yellow",
+    "failed": "bold red",
+    "warning": "yellow",
+    "error": "bold red",
+}
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -49,19 +67,43 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     longest = max((len(row[0]) for row in listed), default=0)
     table.add_column(columns[0], no_wrap=longest + _LEAST_CHARACTERS * len(columns) <= console.width)
-    for column in columns[1:]:
-        table.add_column(column)
+    for place, column in enumerate(columns[1:], start=1):
+        # A column of short words is not broken to make room for a long one.
+        table.add_column(column, no_wrap=max(map(len, (column, *(row[place] for row in listed)))) <= _SHORT_CHARACTERS)
     for row in listed:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))  # no markup: cells are other people's words
+        # No markup: cells are other people's words.
+        table.add_row(*(Text(cell, overflow="fold", style=STYLES.get(cell, "")) for cell in row))
     console.print(table)
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
-    """Print names and values, one a line; empty values are left out."""
-    kept = [(name, visible(value)) for name, value in fields if value]
-    width = max((len(name) for name, _ in kept), default=0)
+    """Print names and values, one a line; empty values are left out.
+
+    On a terminal a long value goes on below its own beginning, so that no value draws a line that looks like a field.
+    Runs of blanks, which could push words to where a line breaks, are one blank.
+    """
+    kept = [(name, _BLANKS.sub(" ", visible(value))) for name, value in fields if value]
+    width = max((len(name) for name, _ in kept), default=0) + 2
+    console = Console()
     for name, value in kept:
-        click.echo(f"{name.ljust(width)}  {value}")
+        lines = wrapped(value, console.width - width) if console.is_terminal else [value]
+        click.echo(name.ljust(width) + f"\n{' ' * width}".join(lines))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return a text in lines of at most `width` characters, broken at blanks where that is possible."""
+    return textwrap.wrap(text, max(width, _LEAST_CHARACTERS), break_on_hyphens=False) or [""]
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[None]:
+    """Show on a terminal what goes on, with a moving mark; what is to be read by a script stays clean."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(visible(doing)):
+        yield
 
 
 def _print_columns(rows: Sequence[Sequence[str]]) -> None:

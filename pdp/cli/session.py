@@ -15,6 +15,7 @@ import click
 from pdp.cli.connection import with_client
 from pdp.cli.options import duration, handle_option, json_option, read_handle
 from pdp.cli.output import print_json, print_table
+from pdp.cli.reviewview import print_review
 from pdp.cli.root import NO
 from pdp.cli.sessionview import plain, print_session, state_name, time_text
 from pdp.client import Client
@@ -107,13 +108,14 @@ def approve(
     """
     if as_json and not yes:
         raise click.UsageError("--json needs --yes: a question and JSON do not go together")
-    seen = client.get_session(session_id)
+    review = client.review_session(session_id, grants=grants)
+    seen = review.session
     if state_name(seen) != SessionState.REQUESTED.value:
         raise click.ClickException(f"the session is {state_name(seen)} and waits for no approval")
     if request_digest is not None and request_digest != seen.request_digest:
         raise click.ClickException(f"the request is not the one that was shown: its digest is `{seen.request_digest}`")
     if not as_json:
-        print_session(seen, grants=grants)
+        print_review(review, grants=grants)
     if not yes and not _agreed():
         raise click.exceptions.Exit(NO)
     # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.

@@ -40,7 +40,7 @@ def plain(session: Session) -> dict[str, Any]:
             for one in session.tools
         ],
         "request_digest": session.request_digest,
-        "duration": _seconds(session),
+        "duration": seconds_of(session),
         **{field: time_text(session, field) for field in ("request_time", "approve_time", "expire_time", "end_time")},
         "parent_session_id": session.parent_session_id,
         "depth": session.depth,
@@ -58,14 +58,19 @@ def plain(session: Session) -> dict[str, Any]:
     }
 
 
-def print_session(session: Session, *, grants: tuple[str, ...] = ()) -> None:
-    """Print everything that a person needs to judge a session; `grants` are those about to be given."""
-    print_fields(_fields(session, (*session.grants, *grants)))
+def print_session(session: Session) -> None:
+    """Print a session and its tools."""
+    print_fields_of(session)
     click.echo()
     if session.tools:
         print_table(("tool", "risk"), [(f"{one.server}/{one.tool}", one.risk) for one in session.tools])
     else:
         click.echo("no tools")
+
+
+def print_fields_of(session: Session, *, grants: tuple[str, ...] = (), known_grants: tuple[str, ...] = ()) -> None:
+    """Print a session without its tools; `grants` are about to be given, `known_grants` those that could be."""
+    print_fields(_fields(session, (*session.grants, *grants), known_grants))
 
 
 def duration_text(seconds: float) -> str:
@@ -75,7 +80,7 @@ def duration_text(seconds: float) -> str:
     return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
 
 
-def _fields(session: Session, grants: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _fields(session: Session, grants: tuple[str, ...], known_grants: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     yield "session", session.session_id
     yield "state", state_name(session)
     yield "user", session.user
@@ -83,8 +88,9 @@ def _fields(session: Session, grants: tuple[str, ...]) -> Iterator[tuple[str, st
     yield "agent", session.agent
     yield "purpose", session.purpose
     yield "asked for", " ".join(session.tool_patterns)
-    yield "duration", duration_text(_seconds(session))
+    yield "duration", duration_text(seconds_of(session))
     yield "grants", " ".join(grants)
+    yield "grants known", " ".join(known_grants)
     yield "labels", " ".join(session.labels)
     yield "delegation", "may delegate without a person" if session.may_delegate else ""
     yield "parent", session.parent_session_id
@@ -92,7 +98,8 @@ def _fields(session: Session, grants: tuple[str, ...]) -> Iterator[tuple[str, st
     yield "environment", session.environment
     yield "requested", _deed(session, "request_time", session.opened_by)
     yield "approved", _deed(session, "approve_time", session.approved_by)
-    yield "expires", time_text(session, "expire_time")
+    waiting = session.state == SessionState.SESSION_STATE_REQUESTED
+    yield "answer by" if waiting else "expires", time_text(session, "expire_time")
     yield "closed", _deed(session, "end_time", session.ended_by)
     yield "reason", session.reason
     yield "digest", session.request_digest
@@ -103,7 +110,8 @@ def _deed(session: Session, field: str, by: str) -> str:
     return f"{moment} by {by}" if moment and by else moment
 
 
-def _seconds(session: Session) -> float:
+def seconds_of(session: Session) -> float:
+    """Return how long the session lives from its approval, in seconds."""
     return session.duration.seconds + session.duration.nanos / 1e9
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ from pdp.cli.output import print_fields, print_json, print_table
 from pdp.cli.sessionview import duration_text, print_session
 from pdp.escaping import visible
 from pdp.v1.session_pb2 import Session
+from tests.cli.terminal import on_terminal
 
 
 @pytest.mark.parametrize(
@@ -72,7 +69,7 @@ def test_empty_fields_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_terminal_gets_a_table(tmp_path: Path) -> None:
     """On a terminal the same rows are a table with a rule below its head."""
-    out = on_terminal("print_table(['tool'], [['[red]a/b']])", tmp_path)
+    out = printed("print_table(['tool'], [['[red]a/b']])", tmp_path)
 
     assert "─" in out
     assert "[red]a/b" in out
@@ -82,23 +79,23 @@ def test_terminal_keeps_what_is_copied_whole(tmp_path: Path) -> None:
     """On a narrow terminal the first column stays on one line and the others are folded."""
     name = "ses_aaaaaaaaaaaaaaaaaaaaaaaaaa"
 
-    out = on_terminal(f"print_table(['session', 'purpose'], [['{name}', '{'b' * 60}']])", tmp_path)
+    out = printed(f"print_table(['session', 'purpose'], [['{name}', '{'b' * 60}']])", tmp_path)
 
     assert name in out
     assert "b" * 60 not in out
     assert 60 == out.count("b")
 
 
-def on_terminal(call: str, folder: Path) -> str:
+def test_short_words_are_not_broken(tmp_path: Path) -> None:
+    """Where a long column wants more room than there is, it is folded and the short ones are not."""
+    out = printed(f"print_table(['tool', 'risk'], [['{'a' * 58}', 'destructive']])", tmp_path)
+
+    assert "destructive" in out
+
+
+def printed(call: str, folder: Path) -> str:
     """Return what a call prints on a terminal of 60 columns."""
-    program = f"from pdp.cli.output import print_table; {call}"
-    main, other = pty.openpty()
-    with os.fdopen(main, "rb") as reader:
-        environment = os.environ | {"TERM": "xterm", "COLUMNS": "60", "NO_COLOR": "1"}
-        subprocess.run([sys.executable, "-c", program], stdout=other, cwd=folder, env=environment, check=True)
-        out = os.read(reader.fileno(), 4096).decode()
-        os.close(other)
-    return out
+    return on_terminal(f"from pdp.cli.output import print_table; {call}", folder, environ={"NO_COLOR": "1"})
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,8 @@ def test_approval_shows_what_is_approved(ask: Run, requested: str) -> None:
         "purpose fix the build",
         "duration 1h",
         "grants writing",
-        "files/read read_only",
-        "files/write mutating",
+        "files/read read_only always",
+        "files/write mutating always",
     ):
         assert line in lines
     assert f"approved {requested}" in done.stdout
