@@ -247,9 +247,11 @@ class App:
     def reload_callers(self) -> None:
         """Read who may call again; go on with the callers as they were when the file is wrong."""
         try:
-            self._identity.reload_callers()
+            count = self._identity.reload_callers()
         except ConfigurationError as error:
-            _LOG.error("the callers were not read again: %s", error)
+            _LOG.error("the callers were not read again, and stay as they were: %s", error)
+        else:
+            _LOG.info("the file of callers was read again; callers: %d", count)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server has been stopped; False when `timeout` seconds were not enough."""

@@ -108,6 +108,13 @@ class JWTSettings:
     )
     leeway_seconds: float = _setting(30.0, "seconds that the issuer's clock may be ahead")
     longest_seconds: float = _setting(86400.0, "seconds that a token may live, from `iat` to `exp`", minimum=1)
+    person_claim: str = _setting(
+        "", "the claim that shows a person, beside `auth_time`: `NAME` that is true, or `NAME=TEXT`"
+    )
+    groups_claim: str = _setting(
+        "", "the claim that lists groups, such as `groups` or `realm_access.roles`; empty means that none count"
+    )
+    id_claim: str = _setting("sub", "the claim that is the id of a caller who is known by a group")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -534,7 +541,8 @@ def _policies_problems(policies: PolicySettings) -> Iterable[str]:
 
 def _jwt_problems(jwt: JWTSettings) -> Iterable[str]:
     if not jwt.issuer:
-        wanted = [name for name in ("audience", "keys_file", "keys_url", "keys_ca_file") if getattr(jwt, name)]
+        names = ("audience", "keys_file", "keys_url", "keys_ca_file", "person_claim", "groups_claim")
+        wanted = [name for name in names if getattr(jwt, name)]
         yield from (f"`jwt.{name}` needs `jwt.issuer`" for name in wanted)
         return
     if not jwt.audience:
@@ -545,12 +553,20 @@ def _jwt_problems(jwt: JWTSettings) -> Iterable[str]:
         yield "`jwt.keys_ca_file` needs `jwt.keys_url`"
     if jwt.keys_url:
         yield from _url_problems("jwt.keys_url", jwt.keys_url, instead="keys are public")
+    yield from _claim_problems(jwt)
     if not jwt.algorithms:
         yield "`jwt.algorithms` must not be empty"
     for name in jwt.algorithms:
         if name not in _ALGORITHMS:
             problem = unknown("algorithm", name, _ALGORITHMS)
             yield f"`jwt.algorithms`: {problem}" + ("; a shared secret is no key" if name.startswith("HS") else "")
+
+
+def _claim_problems(jwt: JWTSettings) -> Iterable[str]:
+    if not jwt.id_claim:
+        yield "`jwt.id_claim` must not be empty"
+    if jwt.person_claim.startswith("=") or jwt.person_claim.endswith("="):
+        yield f"`jwt.person_claim` must be `NAME` or `NAME=TEXT`, not {_quoted(jwt.person_claim)}"
 
 
 def _url_problems(name: str, url: str, *, instead: str) -> Iterable[str]:

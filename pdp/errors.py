@@ -21,7 +21,15 @@ class InvalidRequestError(PDPError):
 
 
 class UnauthenticatedError(PDPError):
-    """The caller is unknown: present valid credentials."""
+    """The caller is unknown: present valid credentials.
+
+    `what` was refused and why (`reason`) is for the server's log, and holds no secret; callers are told the message.
+    """
+
+    def __init__(self, message: str, *, what: str, reason: str) -> None:
+        super().__init__(message)
+        self.what = what
+        self.reason = reason
 
 
 class PermissionDeniedError(PDPError):

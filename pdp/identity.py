@@ -39,7 +39,10 @@ class Identity:
         self._callers = KnownCallers(settings.callers_file, development=settings.only_this_machine)
         self._denied = DenyList(Path(settings.callers.denied_file) if settings.callers.denied_file else None)
         self._closing: list[Callable[[], None]] = []
-        self._refreshers = [Refresher("deny-list", self._denied.refresh, every=_FILE_SECONDS)]
+        self._refreshers = [
+            Refresher("callers", self._callers.refresh, every=_FILE_SECONDS),
+            Refresher("deny-list", self._denied.refresh, every=_FILE_SECONDS),
+        ]
         web_tokens = self._web_tokens(settings.jwt, clock) if settings.jwt.issuer else None
         certificates = (
             CertificateAuthenticator(self._callers, clock, denied=self._denied)
@@ -50,12 +53,13 @@ class Identity:
         for able, names, setting in (
             (certificates, known.by_spiffe_id, "server.tls_client_roots"),
             (web_tokens, known.by_jwt_subject, "jwt.issuer"),
+            (web_tokens if settings.jwt.groups_claim else None, known.by_jwt_group, "jwt.groups_claim"),
         ):
             if able is None and names:
                 who = ", ".join(f"`{caller.id}`" for caller in names.values())
                 _LOG.warning("these callers cannot call before `%s` is set: %s", setting, who)
         self.authenticator = CallerAuthenticator(
-            TokenAuthenticator(self._callers, web_tokens=web_tokens, denied=self._denied), certificates
+            TokenAuthenticator(self._callers, clock=clock, web_tokens=web_tokens, denied=self._denied), certificates
         )
 
     def start(self) -> None:
@@ -63,9 +67,12 @@ class Identity:
         for refresher in self._refreshers:
             refresher.start()
 
-    def reload_callers(self) -> None:
-        """Read the callers again. Raise `ConfigurationError`, and change nothing, when the file is wrong."""
-        self._callers.reload()
+    def reload_callers(self) -> int:
+        """Read the callers again, and return how many entries there are.
+
+        Raise `ConfigurationError`, and change nothing, when the file is wrong.
+        """
+        return self._callers.reload()
 
     def close(self) -> None:
         """Read nothing again from now on."""
@@ -85,6 +92,9 @@ class Identity:
             types=frozenset({jwt.token_type.lower(), f"application/{jwt.token_type.lower()}"}),
             leeway_seconds=jwt.leeway_seconds,
             longest_seconds=jwt.longest_seconds,
+            person_claim=jwt.person_claim,
+            groups_claim=jwt.groups_claim,
+            id_claim=jwt.id_claim,
         )
         return WebTokenAuthenticator(self._callers, keys, rules, clock=clock, denied=self._denied)
 

@@ -16,7 +16,8 @@ from pdp.clock import SystemClock
 from pdp.observer import Observers
 from pdp.policy.child import PolicyChild
 from pdp.server.authentication import TokenAuthenticator
-from pdp.server.callers import KnownCallers, init_callers
+from pdp.server.callers import KnownCallers
+from pdp.server.callersfile import init_callers
 from pdp.server.listener import Listener
 from pdp.server.service import PDPServer
 from pdp.sessions.sqlite import SQLiteSessionStore

@@ -10,7 +10,7 @@ from pdp.cli.options import with_settings
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
 from pdp.record.keys import write_keys
-from pdp.server.callers import init_callers
+from pdp.server.callersfile import init_callers
 
 
 @click.command(epilog="Example:  pdp init --data-dir /var/lib/pdp")

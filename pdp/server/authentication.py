@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from pdp.clock import Clock
+from pdp.clock import Clock, SystemClock
 from pdp.errors import UnauthenticatedError, UnavailableError
-from pdp.model import Caller, Role
-from pdp.server.callers import KnownCallers
+from pdp.model import Caller
+from pdp.server.callers import Callers, KnownCallers
 from pdp.server.certificates import SeenCertificates
 from pdp.server.denied import DenyList
 from pdp.server.keys import KeySet, TrustedKeys
+from pdp.server.persons import NoCallerError, caller_of
 from pdp.server.tokens import (
     TokenRefusedError,
     TokenRules,
@@ -24,8 +25,6 @@ from pdp.server.tokens import (
     VerifiedToken,
     verify,
 )
-
-_LOG = logging.getLogger("pdp.server")
 
 Metadata = Sequence[tuple[str, str | bytes]]
 # What gRPC knows about the other end of a connection, which TLS has proved.
@@ -52,10 +51,10 @@ class Authenticator(Protocol):
 
 
 class WebTokenAuthenticator:
-    """Knows callers by the subject of JSON Web Tokens from one issuer.
+    """Knows callers by what JSON Web Tokens from one issuer say: the subject, or else its groups.
 
-    A token is remembered by the digest of all of it, under the very keys that verified it; its time and the deny-list
-    count for each call. Why a token is refused stands in the log; the caller is not told.
+    A token is remembered by the digest of all of it, under the very keys that verified it and the callers of that
+    moment; its time and the deny-list count for each call. Why a token is refused is for the log, not for the caller.
     """
 
     def __init__(
@@ -66,50 +65,62 @@ class WebTokenAuthenticator:
         self._rules = rules
         self._clock = clock
         self._denied = denied
-        self._memory = _Memory({}, {})
+        self._memory = _Memory({}, callers.current)
 
     def authenticate(self, digest: bytes, token: str) -> Caller:
         """Return the caller of a token, given with its SHA-256.
 
         Raise `UnauthenticatedError`, and `UnavailableError` when its key may be there in a moment.
         """
-        keys = self._trusted.current()
+        keys, callers = self._trusted.current(), self._known.current
         memory = self._memory
-        if memory.keys is not keys:
-            memory = self._memory = _Memory(keys, {})
+        if memory.keys is not keys or memory.callers is not callers:
+            memory = self._memory = _Memory(keys, callers)
         try:
-            verified = memory.tokens.get(digest) or verify(token, keys, self._rules)
-            verified.require_time(self._clock.now().wall_at)
+            known = memory.tokens.get(digest) or _Known(verify(token, keys, self._rules), callers)
+            known.token.require_time(self._clock.now().wall_at)
         except TokenRefusedError as error:
             memory.tokens.pop(digest, None)
             if isinstance(error, UnknownKeyError) and self._trusted.look_again():
                 raise UnavailableError("the keys of the token issuer are being read again; try again") from None
-            raise _token_refused(str(error)) from None
-        memory.keep(digest, verified)
-        caller = self._known.current.by_jwt_subject.get(verified.subject)
-        if caller is None:
-            raise _token_refused("no caller has its subject")
-        caller = replace(caller, authenticated_at=verified.authenticated_at)
-        if not verified.by_person:
-            # Whoever approves is a person who is there.
-            caller = replace(caller, roles=caller.roles - {Role.APPROVER})
-        return self._denied.require(caller, digest=digest, jwt_id=verified.token_id)
+            raise _web_token_refused(str(error)) from None
+        memory.keep(digest, known)
+        if known.caller is None:
+            raise _web_token_refused(known.refused)
+        return self._denied.require(known.caller, digests=known.token.digests, jwt_id=known.token.token_id)
+
+
+class _Known:
+    """A token that was verified, and its caller, or why it has none."""
+
+    __slots__ = ("caller", "refused", "token")
+
+    def __init__(self, token: VerifiedToken, callers: Callers) -> None:
+        self.caller: Caller | None = None
+        self.refused = ""
+        try:
+            self.caller = caller_of(token, callers)
+        except NoCallerError as error:
+            self.refused = str(error)
+        # Beyond this a token could say thousands, and it is kept.
+        self.token = replace(token, groups=())
 
 
 class _Memory:
-    """Tokens that were verified with some keys."""
+    """Tokens that were verified with some keys, and are those of some callers."""
 
-    __slots__ = ("keys", "tokens")
+    __slots__ = ("callers", "keys", "tokens")
 
-    def __init__(self, keys: KeySet, tokens: dict[bytes, VerifiedToken]) -> None:
+    def __init__(self, keys: KeySet, callers: Callers) -> None:
         self.keys = keys
-        self.tokens = tokens
+        self.callers = callers
+        self.tokens: dict[bytes, _Known] = {}
 
-    def keep(self, digest: bytes, verified: VerifiedToken) -> None:
+    def keep(self, digest: bytes, known: _Known) -> None:
         if digest not in self.tokens:
             if len(self.tokens) >= _MOST_REMEMBERED:
                 self.tokens = {}
-            self.tokens[digest] = verified
+            self.tokens[digest] = known
 
 
 class TokenAuthenticator:
@@ -122,10 +133,12 @@ class TokenAuthenticator:
         self,
         callers: KnownCallers | Path,
         *,
+        clock: Clock | None = None,
         web_tokens: WebTokenAuthenticator | None = None,
         denied: DenyList | None = None,
     ) -> None:
         self._known = KnownCallers(callers) if isinstance(callers, Path) else callers
+        self._clock = clock or SystemClock()
         self._web_tokens = web_tokens
         self._denied = denied or DenyList(None)
 
@@ -137,20 +150,23 @@ class TokenAuthenticator:
         """Return the caller whose token stands in `authorization: Bearer …`, exactly once."""
         values = [value for key, value in metadata if key == "authorization"]
         if len(values) != 1:
-            raise UnauthenticatedError("`authorization: Bearer …` is needed exactly once")
+            reason = f"`authorization` stands {len(values)} times" if values else "the call has none"
+            raise _token_refused(reason, "`authorization: Bearer …` is needed exactly once")
         match = _BEARER.fullmatch(str(values[0]))
         token = match[1] if match else ""
         # Whoever measures how long the look-up takes learns about digests, which say nothing about tokens.
         digest = hashlib.sha256(token.encode("ascii")).digest()
-        caller = self._known.current.by_token.get(digest)
-        if caller is not None:
-            return self._denied.require(caller, digest=digest)
+        known = self._known.current.by_token.get(digest)
+        if known is not None:
+            if known.ends_at != math.inf and known.ends_at <= self._clock.now().wall_at:
+                raise _token_refused(f"that of `{known.caller.id}` has expired")
+            return self._denied.require(known.caller, digests=(digest,))
         if self._web_tokens is not None and "." in token:
             return self._web_tokens.authenticate(digest, token)
-        raise UnauthenticatedError("the token is not known")
+        raise _token_refused("no caller has it" if match else "`authorization` is not of the form `Bearer TOKEN`")
 
     def reload(self) -> None:
-        """Read the file again. Raise `ConfigurationError` and go on with the callers as they were when it is wrong."""
+        """Read the callers again. Raise `ConfigurationError` and go on as before when the file is wrong."""
         self._known.reload()
 
 
@@ -209,10 +225,12 @@ class CallerAuthenticator:
 
 
 def _refused(reason: str) -> UnauthenticatedError:
-    _LOG.warning("a certificate was refused: %s", reason)
-    return UnauthenticatedError("the certificate is not accepted")
+    return UnauthenticatedError("the certificate is not accepted", what="a certificate", reason=reason)
 
 
-def _token_refused(reason: str) -> UnauthenticatedError:
-    _LOG.warning("a JSON Web Token was refused: %s", reason)
-    return UnauthenticatedError("the token is not accepted")
+def _token_refused(reason: str, message: str = "the token is not known") -> UnauthenticatedError:
+    return UnauthenticatedError(message, what="a bearer token", reason=reason)
+
+
+def _web_token_refused(reason: str) -> UnauthenticatedError:
+    return UnauthenticatedError("the token is not accepted", what="a JSON Web Token", reason=reason)

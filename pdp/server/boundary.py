@@ -25,6 +25,7 @@ from pdp.server.fields import read
 from pdp.server.idle import IdleWatch
 from pdp.server.origin import NOBODY, Origin, trace_id_of, trace_parent
 from pdp.server.pools import BoundedPool
+from pdp.server.refused import RefusedCredentials, peer_address
 from pdp.server.rpcs import PUBLIC, RPC, Shape
 from pdp.server.status import DeadlinePassedError, MessageTooLargeError, Refusal, internal_error, refusal_of
 
@@ -70,6 +71,7 @@ class Boundary:
         self._observer = observer
         self._clock = clock
         self._idle = idle
+        self._refused = RefusedCredentials(clock)
 
     def service(self, call: Any) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return what serves an RPC: its handler, or what refuses it; None for a path that is not served."""
@@ -206,7 +208,7 @@ class Boundary:
                 elif route.in_band is None:
                     self._end(rpc, caller, metadata, answer, context)
                 else:
-                    self._tell(rpc, caller, metadata, answer)
+                    self._tell(rpc, caller, metadata, answer, peer_address(context))
                     yield route.in_band(wire, answer)
 
     def _feed(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
@@ -239,13 +241,14 @@ class Boundary:
 
     def _end(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, context: Any) -> NoReturn:  # noqa: ANN401 - gRPC has no types
         """End an RPC with a status. Never returns: gRPC unwinds its handler with an exception of its own."""
-        self._tell(rpc, caller, metadata, refusal)
+        self._tell(rpc, caller, metadata, refusal, peer_address(context))
         context.set_trailing_metadata(refusal.trailing_metadata)
         context.abort(refusal.code, refusal.details)
         raise AssertionError("gRPC's abort returned")
 
-    def _tell(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal) -> None:
-        facts = {"rpc": rpc.name, "status": refusal.code.name}
+    def _tell(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, peer: str) -> None:
+        self._refused.tell(rpc.name, refusal, peer)
+        facts = {"rpc": rpc.name, "status": refusal.code.name, "peer": peer}
         facts |= {"field": refusal.field} if refusal.field else {}
         facts |= Origin(caller=caller, parent=trace_parent(metadata)).trace
         at = self._clock.now().wall_at

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import logging
+import math
 import re
-import secrets
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +16,13 @@ from pdp.errors import BundleError, ConfigurationError, Problem
 from pdp.model import AT_EACH_CALL, NEVER_APPROVERS, Caller, Role
 from pdp.policy.yamltext import Section, load_section, unknown
 
+_LOG = logging.getLogger("pdp.server")
+
 CALLERS_FILE = "callers.yaml"
-TOKENS_FOLDER = "tokens"
 
 SUBJECT = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
-CALLER_ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
+# The last two stand in what issuers call people: `auth0|5f7c`, `alice+work@example.org`.
+CALLER_ID = re.compile(r"[A-Za-z0-9._:@/|+-]{1,128}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 # A trust domain and a path, as the SPIFFE standard has them.
 SPIFFE_ID = re.compile(r"spiffe://(?=.{1,2039}\Z)[a-z0-9._-]{1,255}(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._-]+)+")
@@ -36,102 +39,119 @@ _CREDENTIALS: Mapping[str, _Credential] = {
     "token_sha256": _Credential("token", DIGEST, "64 hex digits in lower case, in quotes", "token"),
     "spiffe_id": _Credential("spiffe", SPIFFE_ID, "a SPIFFE id such as `spiffe://example.org/gateway`", "SPIFFE id"),
     "jwt_subject": _Credential("jwt", SUBJECT, "the `sub` of a token: up to 255 printable characters", "subject"),
+    "jwt_group": _Credential("jwt", SUBJECT, "a group as tokens name it: up to 255 printable characters", "group"),
 }
-_Found = dict[str, Caller]
+# What an entry may say beside its credential and its roles.
+_MORE = ("tenant", "development", "expires_at", "previous_token_sha256", "previous_expires_at")
 _FOR_DEVELOPMENT = (
     "is for development, and others can reach this server: give it a credential of its own and remove `development`"
 )
 
 
+@dataclass(frozen=True, slots=True)
+class TokenCaller:
+    """The caller of a token, until `ends_at` (unix seconds; infinite for a token that does not expire)."""
+
+    caller: Caller
+    ends_at: float = math.inf
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
-    """Everybody who may call, by what they prove: a token's SHA-256, a SPIFFE id, the subject of a JSON Web Token."""
+    """Everybody who may call, by what they prove: a token's SHA-256, a SPIFFE id, or what a JSON Web Token says.
 
-    by_token: Mapping[bytes, Caller] = field(repr=False)
+    `ids` are those of all entries. What stands for a group has the id of its entry, which is no caller's.
+    """
+
+    ids: frozenset[str]
+    by_token: Mapping[bytes, TokenCaller] = field(repr=False)
     by_spiffe_id: Mapping[str, Caller]
     by_jwt_subject: Mapping[str, Caller]
+    by_jwt_group: Mapping[str, Caller]
 
 
 class KnownCallers:
-    """The callers of a file, as `current`, until `reload`. Raise `ConfigurationError` naming every problem of the file.
+    """The callers of a file, as `current`, until it is read again. Raise `ConfigurationError` naming every problem.
 
-    The file maps caller ids to one credential (`token_sha256` in hex, `spiffe_id` or `jwt_subject`), `roles` and,
-    optionally, `tenant` and `development`. Callers for development are known to a server only that others cannot
-    reach, which says so by `development`; any other refuses the file.
+    The file maps caller ids to one credential (`token_sha256` in hex, `spiffe_id`, `jwt_subject` or `jwt_group`),
+    `roles` and, optionally, `tenant`, `development` and, for tokens, `expires_at`. Callers for development are known
+    to a server only that others cannot reach, which says so by `development`; any other refuses the file.
     """
 
     def __init__(self, callers_file: Path, *, development: bool = False) -> None:
         self._file = callers_file
         self._development = development
-        self.current = _read_callers(callers_file, development=development)
+        self._reading = threading.Lock()
+        self._taken = self._seen = self._refused = b""
+        self.reload()
 
-    def reload(self) -> None:
-        """Read the file again. Raise `ConfigurationError` and go on with the callers as they were when it is wrong."""
-        self.current = _read_callers(self._file, development=self._development)
+    def reload(self) -> int:
+        """Read the file again and return how many entries it has.
 
+        Raise `ConfigurationError` and go on with the callers as they were when it is wrong.
+        """
+        with self._reading:
+            taken = self._content()
+            self.current = read_callers(self._file, development=self._development)
+            self._taken = taken
+            return len(self.current.ids)
 
-def init_callers(folder: Path, *, development: bool = False) -> Path:
-    """Create a caller with a random token for each role, and return the file that `TokenAuthenticator` reads.
+    def refresh(self) -> None:
+        """Look at the file, and read it again when it has changed and is the same as at the look before.
 
-    Tokens go to `tokens/<caller>.token` (mode 0600 in a folder of mode 0700), digests to `callers.yaml`.
-    Raise `ConfigurationError` when there are callers already.
-    """
-    callers_file, tokens = folder / CALLERS_FILE, folder / TOKENS_FOLDER
-    if callers_file.exists():
-        raise ConfigurationError(f"callers exist already: `{callers_file}`")
-    try:
-        tokens.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tokens.chmod(0o700)
-        lines = ["# Who may call, by the SHA-256 of a bearer token. The tokens stand in `tokens/`."]
-        if development:
-            lines.append("# For development on this machine alone: a server that others can reach refuses these.")
-        for role in Role:
-            token = "pdpt_" + secrets.token_urlsafe(32)
-            _write_secret(tokens / f"{role.value}.token", token + "\n")
-            digest = hashlib.sha256(token.encode("ascii")).hexdigest()
-            lines += [f"{role.value}:", f"  token_sha256: {digest!r}", f"  roles: [{role.value}]", "  tenant: default"]
-            lines += ["  development: true"] if development else []
-        # Last, so that what was interrupted is begun again.
-        _write_secret(callers_file, "\n".join(lines) + "\n")
-    except OSError as error:
-        raise ConfigurationError(f"cannot write `{error.filename}`: {_reason(error)}") from None
-    return callers_file
+        A file that is being written may be a valid one already, of other callers. What is wrong is said once, and the
+        callers stay as they were. For one thread; never raises.
+        """
+        found = self._content()
+        steady, self._seen = found == self._seen, found
+        if not steady or found in (self._taken, self._refused):
+            return
+        try:
+            count = self.reload()
+        except ConfigurationError as error:
+            self._refused = found
+            _LOG.error("the callers were not read again, and stay as they were: %s", error)
+        else:
+            _LOG.info("`%s` has changed and was read again; callers: %d", self._file, count)
 
-
-def _write_secret(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-    partial.replace(path)
+    def _content(self) -> bytes:
+        try:
+            return self._file.read_bytes()
+        except OSError:
+            return b""
 
 
-def _read_callers(path: Path, *, development: bool) -> Callers:
-    section = read_private(path, "anyone could become a caller")
-    kinds = {name: _Found() for name in _CREDENTIALS}
+def read_callers(path: Path, *, development: bool) -> Callers:
+    """Read a file of callers. Raise `ConfigurationError` naming every problem."""
+    return callers_of(read_private(path, "anyone could become a caller"), development=development)
+
+
+def callers_of(section: Section, *, development: bool) -> Callers:
+    """Return the callers of a file that was parsed. Raise `ConfigurationError` naming every problem."""
+    kinds = {name: dict[str, TokenCaller]() for name in _CREDENTIALS}
     problems: list[Problem] = []
     for caller_id, entry in section.items():
         found = _caller_problems(section, caller_id, entry)
+        if not found:
+            for name, value, known in _credentials(caller_id, entry):
+                other = kinds[name].setdefault(value, known)
+                if other is not known:
+                    whose = f"`{caller_id}` has the {_CREDENTIALS[name].what} of `{other.caller.id}`"
+                    found.append(section.problem(whose, caller_id))
+            if entry.get("development", False) and not development:
+                found.append(entry.problem(f"`{caller_id}` {_FOR_DEVELOPMENT}", "development"))
         problems += found
-        if found:
-            continue
-        name = next(name for name in _CREDENTIALS if name in entry)
-        caller = _caller(caller_id, entry, kind=_CREDENTIALS[name].kind)
-        other = kinds[name].setdefault(entry[name], caller)
-        if other is not caller:
-            what = _CREDENTIALS[name].what
-            problems.append(section.problem(f"`{caller_id}` has the {what} of `{other.id}`", caller_id))
-        if caller.authenticated_at and not development:
-            problems.append(entry.problem(f"`{caller_id}` {_FOR_DEVELOPMENT}", "development"))
     if not section:
-        problems.append(Problem(str(path), 0, "no callers"))
+        problems.append(Problem(section.file, 0, "no callers"))
     if problems:
         raise ConfigurationError("; ".join(str(problem) for problem in problems))
+    by_name = {kind: {name: known.caller for name, known in found.items()} for kind, found in kinds.items()}
     return Callers(
-        by_token={bytes.fromhex(digest): caller for digest, caller in kinds["token_sha256"].items()},
-        by_spiffe_id=kinds["spiffe_id"],
-        by_jwt_subject=kinds["jwt_subject"],
+        ids=frozenset(section),
+        by_token={bytes.fromhex(digest): known for digest, known in kinds["token_sha256"].items()},
+        by_spiffe_id=by_name["spiffe_id"],
+        by_jwt_subject=by_name["jwt_subject"],
+        by_jwt_group=by_name["jwt_group"],
     )
 
 
@@ -140,19 +160,41 @@ def read_private(path: Path, danger: str) -> Section:
     try:
         if path.stat().st_mode & 0o022:
             raise ConfigurationError(f"others may write to `{path}`: {danger}; `chmod go-w` it")
-        return load_section(str(path), path.read_bytes())
+        return load_section(str(path), path.read_bytes(), times_as_text=True)
     except OSError as error:
         raise ConfigurationError(f"cannot read `{path}`: {_reason(error)}") from None
     except BundleError as error:
         raise ConfigurationError(str(error)) from None
 
 
-def _caller(caller_id: str, entry: Section, *, kind: str) -> Caller:
-    roles = frozenset(Role(role) for role in entry["roles"])
-    # Whoever tries things out on their own machine is there.
-    authenticated_at = AT_EACH_CALL if entry.get("development", False) else 0.0
-    tenant = entry.get("tenant", "default")
-    return Caller(id=caller_id, kind=kind, roles=roles, tenant=tenant, authenticated_at=authenticated_at)
+def _credentials(caller_id: str, entry: Section) -> list[tuple[str, str, TokenCaller]]:
+    """Return by what an entry is known: the kind of credential, its value, and the caller with its end."""
+    name = next(name for name in _CREDENTIALS if name in entry)
+    caller = Caller(
+        id=caller_id,
+        kind=_CREDENTIALS[name].kind,
+        roles=frozenset(Role(role) for role in entry["roles"]),
+        tenant=entry.get("tenant", "default"),
+        # Whoever tries things out on their own machine is there.
+        authenticated_at=AT_EACH_CALL if entry.get("development", False) else 0.0,
+    )
+    found = [(name, entry[name], TokenCaller(caller, _end(entry, "expires_at")))]
+    if "previous_token_sha256" in entry:
+        previous = TokenCaller(caller, _end(entry, "previous_expires_at"))
+        found.append(("token_sha256", entry["previous_token_sha256"], previous))
+    return found
+
+
+def _end(entry: Section, name: str) -> float:
+    return time_at(entry[name]) if name in entry else math.inf
+
+
+def time_at(text: object) -> float:
+    """Return unix seconds for a time with a zone, such as `2027-01-31T12:00:00Z`. Raise `ValueError`."""
+    moment = datetime.fromisoformat(text) if isinstance(text, str) else None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError("a time needs a zone")
+    return moment.timestamp()
 
 
 def _caller_problems(section: Section, caller_id: str, entry: object) -> list[Problem]:
@@ -160,13 +202,39 @@ def _caller_problems(section: Section, caller_id: str, entry: object) -> list[Pr
         return [section.problem(f"`{caller_id}` is no caller id: {CALLER_ID.pattern}", caller_id)]
     if not isinstance(entry, Section):
         return [section.problem(f"`{caller_id}` must be a mapping", caller_id)]
-    problems = entry.unknown_keys((*_CREDENTIALS, "roles", "tenant", "development"))
+    problems = entry.unknown_keys((*_CREDENTIALS, "roles", *_MORE))
     problems += _credential_problems(entry)
+    problems += _token_problems(entry)
     if not _matches(CALLER_ID, entry.get("tenant", "default")):
         problems.append(entry.problem(f"`tenant` must match {CALLER_ID.pattern}", "tenant"))
     if not isinstance(entry.get("development", False), bool):
         problems.append(entry.problem("`development` must be `true` or `false`", "development"))
     return problems + _role_problems(entry)
+
+
+def _token_problems(entry: Section) -> list[Problem]:
+    """Return what is wrong with the end of a token, and with the token that it has replaced."""
+    problems = []
+    for name in ("expires_at", "previous_expires_at", "previous_token_sha256"):
+        if name in entry and "token_sha256" not in entry:
+            problems.append(entry.problem(f"`{name}` needs `token_sha256`", name))
+        if name.endswith("_at") and name in entry and not _is_time(entry[name]):
+            form = "must be a time with its zone, such as `2027-01-31T12:00:00Z`"
+            problems.append(entry.problem(f"`{name}` {form}", name))
+    if "previous_token_sha256" in entry and not _matches(DIGEST, entry["previous_token_sha256"]):
+        form = _CREDENTIALS["token_sha256"].form
+        problems.append(entry.problem(f"`previous_token_sha256` must be {form}", "previous_token_sha256"))
+    if ("previous_token_sha256" in entry) != ("previous_expires_at" in entry):
+        problems.append(entry.problem("`previous_token_sha256` and `previous_expires_at` need each other"))
+    return problems
+
+
+def _is_time(value: object) -> bool:
+    try:
+        time_at(value)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _role_problems(entry: Section) -> list[Problem]:

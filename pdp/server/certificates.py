@@ -111,7 +111,8 @@ def _read_certificate(pem: bytes) -> CallerCertificate:
         certificate = x509.load_pem_x509_certificate(pem)
         extensions = certificate.extensions
     except (ValueError, x509.DuplicateExtension):
-        raise UnauthenticatedError("the certificate cannot be read") from None
+        message = "the certificate cannot be read"
+        raise UnauthenticatedError(message, what="a certificate", reason="it cannot be read") from None
     uris: list[str] = []
     signs_others = False
     for extension in extensions:

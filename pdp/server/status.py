@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from google.protobuf.any_pb2 import Any
@@ -39,12 +39,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """What a caller is told instead of an answer. `field` names what it wrote wrongly, or is empty."""
+    """What a caller is told instead of an answer. `field` names what it wrote wrongly, or is empty.
+
+    `credential` is what was refused and `reason` why, where it was a credential: for the log, never for the caller.
+    """
 
     code: StatusCode
     details: str
     retry_seconds: float | None = None
     field: str = ""
+    credential: str = ""
+    reason: str = ""
 
     @property
     def number(self) -> int:
@@ -105,7 +110,10 @@ def refusal_of(error: Exception) -> Refusal | None:
         rule = STATUSES.get(kind)
         if rule is not None:
             field = error.field if isinstance(error, errors.InvalidRequestError) else ""
-            return Refusal(code=rule.code, details=_line(str(error)), retry_seconds=rule.retry_seconds, field=field)
+            refusal = Refusal(code=rule.code, details=_line(str(error)), retry_seconds=rule.retry_seconds, field=field)
+            if isinstance(error, errors.UnauthenticatedError):
+                return replace(refusal, credential=error.what, reason=error.reason)
+            return refusal
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +17,8 @@ from joserfc.jws import JWSRegistry
 
 from pdp.errors import InvalidJSONError
 from pdp.jsontext import parse_object
+from pdp.server.claims import claim_at, is_sign, sign_of_program, texts_at
+from pdp.server.denied import web_token_digests
 from pdp.server.keys import KeySet, VerifyingKey
 
 # Larger ones do not fit beside the other metadata of a call.
@@ -46,7 +48,8 @@ class UnknownKeyError(TokenRefusedError):
 class TokenRules:
     """What a token must say. `leeway_seconds` is how far the issuer's clock may be ahead of ours.
 
-    `types` are what the header's `typ` may be, in lower case.
+    `types` are what the header's `typ` may be, in lower case. `person_claim` says which claim shows a person, beside
+    `auth_time`; `groups_claim` where the groups are, and `id_claim` what the id is of who is known by a group.
     """
 
     issuer: str
@@ -55,22 +58,30 @@ class TokenRules:
     types: frozenset[str]
     leeway_seconds: float
     longest_seconds: float
+    person_claim: str = ""
+    groups_claim: str = ""
+    id_claim: str = "sub"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
     """What a token says that was verified. Times are unix seconds.
 
-    `by_person`: neither does somebody else act for the subject (`act`), nor is the subject the client itself.
-    `authenticated_at` is 0.0 when the token does not say when the person was last asked to prove it (`auth_time`).
+    `no_person` says why it is not taken for a person's; it is empty when the token has a positive sign of a person and
+    none of a program. `authenticated_at` is 0.0 when the token does not say when the person was last asked to prove it
+    (`auth_time`). `name` is the text of the claim that gives ids to those who are known by a group. `digests` are those
+    by which the token may have been denied.
     """
 
     subject: str
+    name: str
+    groups: tuple[str, ...]
     token_id: str
     begins_at: float
     ends_at: float
-    by_person: bool
+    no_person: str
     authenticated_at: float
+    digests: frozenset[bytes] = field(repr=False)
 
     def require_time(self, now_at: float) -> None:
         """Raise `TokenRefusedError` before the token's time and from its end on."""
@@ -102,7 +113,7 @@ def verify(token: str, keys: KeySet, rules: TokenRules) -> VerifiedToken:
     claims = _object("payload", payload)
     _require_kind(claims)
     _require_parties(claims, rules)
-    return _read(claims, rules)
+    return _read(claims, rules, web_token_digests(token, name, signature))
 
 
 def _decoded(part: str) -> bytes:
@@ -161,7 +172,7 @@ def _require_parties(claims: dict[str, Any], rules: TokenRules) -> None:
         raise TokenRefusedError(f"it is for another audience: {_shown(audience)}")
 
 
-def _read(claims: dict[str, Any], rules: TokenRules) -> VerifiedToken:
+def _read(claims: dict[str, Any], rules: TokenRules, digests: frozenset[bytes]) -> VerifiedToken:
     ends_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
     begins_at = max(issued_at, _time(claims, "nbf") if "nbf" in claims else issued_at)
     if ends_at <= begins_at:
@@ -171,18 +182,31 @@ def _read(claims: dict[str, Any], rules: TokenRules) -> VerifiedToken:
     authenticated_at = _time(claims, "auth_time") if "auth_time" in claims else 0.0
     if authenticated_at > issued_at + rules.leeway_seconds:
         raise TokenRefusedError("its `auth_time` is later than its `iat`")
-    subject = _text(claims, "sub")
-    actor = claims.get("act")
-    if "act" in claims and not isinstance(actor, dict):
+    if "act" in claims and not isinstance(claims["act"], dict):
         raise TokenRefusedError("its `act` is no object")
+    subject, name = _text(claims, "sub"), claim_at(claims, rules.id_claim)
+    groups = texts_at(claims, rules.groups_claim) if rules.groups_claim else ()
+    if groups is None:
+        raise TokenRefusedError(f"its `{rules.groups_claim}` is no list of texts")
     return VerifiedToken(
         subject=subject,
+        name=name if isinstance(name, str) else "",
+        groups=groups,
         token_id=_text(claims, "jti") if "jti" in claims else "",
         begins_at=begins_at - rules.leeway_seconds,
         ends_at=ends_at,
-        by_person="act" not in claims and subject not in (claims.get("client_id"), claims.get("azp")),
+        no_person=_no_person(claims, authenticated_at, rules.person_claim),
         authenticated_at=authenticated_at,
+        digests=digests,
     )
+
+
+def _no_person(claims: dict[str, Any], authenticated_at: float, person_claim: str) -> str:
+    """Return why a token is not taken for a person's; empty when it is."""
+    # A time of 0 is what some issuers write for whoever never authenticated.
+    if authenticated_at > 0 or (person_claim and is_sign(claims, person_claim)):
+        return sign_of_program(claims)
+    return sign_of_program(claims) or "nothing shows that it is a person's (`auth_time`, `jwt.person_claim`)"
 
 
 def _time(claims: dict[str, Any], name: str) -> float:

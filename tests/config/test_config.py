@@ -76,6 +76,8 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "jwt.audience": {"jwt.issuer": "https://i.example", "jwt.keys_file": "k"},
     "jwt.keys_file": {"jwt.issuer": "https://i.example", "jwt.audience": "pdp"},
     "jwt.keys_url": {"jwt.issuer": "https://i.example", "jwt.audience": "pdp"},
+    "jwt.person_claim": _JWT,
+    "jwt.groups_claim": _JWT,
     "jwt.keys_ca_file": _BY_URL,
     "jwt.algorithms": _JWT,
     "server.tls_client_roots": TLS,
@@ -300,6 +302,9 @@ def test_all_problems_are_reported_together() -> None:
             "`jwt.issuer` needs `jwt.audience`: otherwise a token for any other server would be accepted here",
         ),
         ({"jwt.audience": "a"}, "`jwt.audience` needs `jwt.issuer`"),
+        ({"jwt.groups_claim": "groups"}, "`jwt.groups_claim` needs `jwt.issuer`"),
+        ({**_JWT, "jwt.id_claim": ""}, "`jwt.id_claim` must not be empty"),
+        ({**_JWT, "jwt.person_claim": "idtyp="}, "`jwt.person_claim` must be `NAME` or `NAME=TEXT`, not `idtyp=`"),
         ({"jwt.issuer": "i", "jwt.audience": "a"}, "`jwt.issuer` needs either `jwt.keys_file` or `jwt.keys_url`"),
         (
             {"jwt.issuer": "i", "jwt.audience": "a", "jwt.keys_url": "http://h/keys"},

@@ -17,7 +17,8 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.child import PolicyChild, run_once
 from pdp.registrar import Registrar
 from pdp.server.authentication import Authenticator, TokenAuthenticator
-from pdp.server.callers import KnownCallers, init_callers
+from pdp.server.callers import KnownCallers
+from pdp.server.callersfile import init_callers
 from pdp.server.certificates import TLSFiles
 from pdp.server.listener import Listener
 from pdp.server.service import PDPServer

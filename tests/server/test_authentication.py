@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +14,9 @@ import pytest
 from pdp.errors import ConfigurationError, UnauthenticatedError
 from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.server.authentication import TokenAuthenticator
-from pdp.server.callers import KnownCallers, init_callers
+from pdp.server.callers import KnownCallers
+from pdp.server.callersfile import init_callers
+from pdp.testing.clock import FakeClock
 from tests.server.running import Running, a_call, read_tokens
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
@@ -55,6 +59,7 @@ def test_other_credentials_are_refused(running: Running, values: list[str]) -> N
     assert running.notes.refusal().facts == {
         "rpc": "pdp.v1.AuthorizationService/Authorize",
         "status": "UNAUTHENTICATED",
+        "peer": "127.0.0.1",
     }
 
 
@@ -135,10 +140,10 @@ def test_reload_forgets_a_caller(tmp_path: Path) -> None:
         ("a: {token_sha256: '%s', roles: []}", "`roles` must be a list of roles"),
         ("a: {token_sha256: '%s', roles: [peq]}", "unknown role: `peq`; did you mean `pep`?"),
         ("a: {token_sha256: 'AB', roles: [pep]}", "`token_sha256` must be 64 hex digits"),
-        ("a: {roles: [pep]}", "exactly one of `token_sha256`, `spiffe_id`, `jwt_subject` is needed"),
+        ("a: {roles: [pep]}", "exactly one of `token_sha256`, `spiffe_id`, `jwt_subject`, `jwt_group` is needed"),
         (
             "a: {token_sha256: '%s', spiffe_id: 'spiffe://e/a', roles: [pep]}",
-            "exactly one of `token_sha256`, `spiffe_id`, `jwt_subject` is needed",
+            "exactly one of `token_sha256`, `spiffe_id`, `jwt_subject`, `jwt_group` is needed",
         ),
         ("a: {spiffe_id: 'spiffe://e', roles: [pep]}", "`spiffe_id` must be a SPIFFE id such as"),
         ("a: {spiffe_id: 'spiffe://E/a', roles: [pep]}", "`spiffe_id` must be a SPIFFE id such as"),
@@ -182,7 +187,7 @@ def test_callers_for_development_are_there_at_each_call(tmp_path: Path) -> None:
 
     def times(folder: Path) -> set[float]:
         known = KnownCallers(folder / "callers.yaml", development=True).current.by_token
-        return {caller.authenticated_at for caller in known.values()}
+        return {one.caller.authenticated_at for one in known.values()}
 
     assert ({AT_EACH_CALL}, {0.0}) == (times(trying), times(using))
 
@@ -213,3 +218,110 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     """Without a file there are no callers, and no server."""
     with pytest.raises(ConfigurationError, match="cannot read"):
         TokenAuthenticator(tmp_path / "callers.yaml")
+
+
+def entry(token: str, more: str = "") -> str:
+    """Return the entry of a gateway with a token."""
+    return f"gateway:\n  token_sha256: '{hashlib.sha256(token.encode()).hexdigest()}'\n  roles: [pep]\n{more}"
+
+
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a call with a token."""
+    return (("authorization", f"Bearer {token}"),)
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file of callers."""
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize("time", ["'2023-11-14T22:14:20Z'", "2023-11-14T23:14:20+01:00"])
+def test_a_token_expires(tmp_path: Path, time: str) -> None:
+    """From its end on a token is refused; the log says so, and the caller learns no more than of an unknown one."""
+    clock = FakeClock(wall_at=1_700_000_000.0)
+    path = write(tmp_path / "callers.yaml", entry("a-token", f"  expires_at: {time}\n"))
+    authenticator = TokenAuthenticator(KnownCallers(path), clock=clock)
+    clock.advance(59.9)
+    before = authenticator.authenticate(bearer("a-token")).id
+    clock.advance(0.1)
+
+    with pytest.raises(UnauthenticatedError) as caught:
+        authenticator.authenticate(bearer("a-token"))
+
+    assert ("gateway", "the token is not known") == (before, str(caught.value))
+    assert "that of `gateway` has expired" == caught.value.reason
+
+
+def test_a_token_that_was_replaced_may_live_on_for_a_while(tmp_path: Path) -> None:
+    """The token before counts until its own end, and is the same caller's."""
+    clock, digest = FakeClock(wall_at=1_700_000_000.0), hashlib.sha256(b"old-token").hexdigest()
+    more = f"  previous_token_sha256: '{digest}'\n  previous_expires_at: '2023-11-14T22:14:20Z'\n"
+    path = write(tmp_path / "callers.yaml", entry("a-token", more))
+    authenticator = TokenAuthenticator(KnownCallers(path), clock=clock)
+
+    both = [authenticator.authenticate(bearer(token)).id for token in ("a-token", "old-token")]
+    clock.advance(60.0)
+
+    assert ["gateway", "gateway"] == both
+    assert "gateway" == authenticator.authenticate(bearer("a-token")).id
+    with pytest.raises(UnauthenticatedError):
+        authenticator.authenticate(bearer("old-token"))
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ("  expires_at: '2030-01-01'\n", "`expires_at` must be a time with its zone"),
+        ("  expires_at: tomorrow\n", "`expires_at` must be a time with its zone"),
+        ("  expires_at: 1900000000\n", "`expires_at` must be a time with its zone"),
+        ("  previous_token_sha256: 'ab'\n", "`previous_token_sha256` must be 64 hex digits"),
+        (f"  previous_token_sha256: '{DIGEST}'\n", "need each other"),
+        ("  previous_expires_at: '2030-01-01T00:00:00Z'\n", "need each other"),
+    ],
+)
+def test_the_end_of_a_token_is_checked(tmp_path: Path, more: str, problem: str) -> None:
+    """A time without a zone, or half of what a replaced token needs, refuses the file."""
+    path = write(tmp_path / "callers.yaml", entry("a-token", more))
+
+    with pytest.raises(ConfigurationError, match=problem):
+        KnownCallers(path)
+
+
+def test_a_change_counts_once_the_file_stays_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that is being written may be valid at every moment: two looks must find the same, and one line says so."""
+    path = write(tmp_path / "callers.yaml", entry("one"))
+    known = KnownCallers(path)
+    found = []
+
+    with caplog.at_level(logging.INFO, "pdp.server"):
+        for text in (entry("one"), entry("two"), entry("two", "  tenant: ac"), entry("two", "  tenant: acme")):
+            path.write_text(text)
+            known.refresh()
+            found.append(known.current.by_token)
+        known.refresh()
+        known.refresh()
+
+    assert 1 == len({id(current) for current in found})
+    ((digest, caller),) = known.current.by_token.items()
+    assert (hashlib.sha256(b"two").digest(), "acme") == (digest, caller.caller.tenant)
+    assert [f"`{path}` has changed and was read again; callers: 1"] == [one.getMessage() for one in caplog.records]
+
+
+def test_a_broken_change_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """While the file is wrong, or gone, the callers stay as they were, and the log says why once."""
+    path = write(tmp_path / "callers.yaml", entry("one"))
+    known = KnownCallers(path)
+    before = known.current
+
+    path.write_text("- nonsense")
+    for _ in range(5):
+        known.refresh()
+    path.unlink()
+    for _ in range(5):
+        known.refresh()
+
+    assert before is known.current
+    first, second = (record.getMessage() for record in caplog.records)
+    assert ("must be a mapping" in first, "cannot read" in second) == (True, True)

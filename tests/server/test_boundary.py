@@ -263,6 +263,10 @@ class Context:
         """Return what is left."""
         return 0.0
 
+    def peer(self) -> str:
+        """Return whence it comes."""
+        return "ipv4:127.0.0.1:1"
+
     def set_trailing_metadata(self, _: object) -> None:
         """Take note of nothing."""
 
@@ -378,6 +382,7 @@ def test_refusals_name_caller_and_field(running: Running) -> None:
     assert event.facts == {
         "rpc": "pdp.v1.AuthorizationService/Authorize",
         "status": "INVALID_ARGUMENT",
+        "peer": "127.0.0.1",
         "field": "call.definition_digest",
         "traceparent": parent,
     }

@@ -21,7 +21,7 @@ Code = grpc.StatusCode
 
 SENT = [
     (errors.InvalidRequestError("call.tool", "is odd"), Code.INVALID_ARGUMENT, False),
-    (errors.UnauthenticatedError("who"), Code.UNAUTHENTICATED, False),
+    (errors.UnauthenticatedError("who", what="a token", reason="unknown"), Code.UNAUTHENTICATED, False),
     (errors.PermissionDeniedError("no"), Code.PERMISSION_DENIED, False),
     (errors.NotFoundError("none"), Code.NOT_FOUND, False),
     (errors.WrongStateError("over"), Code.FAILED_PRECONDITION, False),

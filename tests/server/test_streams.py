@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from pdp.errors import StoreUnavailableError
 from pdp.limits import Limits
 from pdp.server.authentication import TokenAuthenticator
-from pdp.server.callers import init_callers
+from pdp.server.callersfile import init_callers
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamRequest, AuthorizeStreamResponse
 from pdp.v1.decision_pb2 import OUTCOME_ALLOW, OUTCOME_DENY
 from tests.server.running import PATIENCE, Metadata, Running, Serve, Unhealthy, a_call, read_tokens

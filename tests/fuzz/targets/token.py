@@ -92,8 +92,10 @@ def run(data: bytes) -> None:
     assert "a" in audience
     assert found.subject == claims["sub"]
     assert 0 < found.ends_at - found.begins_at <= RULES.longest_seconds + RULES.leeway_seconds
-    clients = (claims.get("client_id"), claims.get("azp"))
-    assert found.by_person == ("act" not in claims and found.subject not in clients)
+    if not found.no_person:
+        assert claims["auth_time"] > 0, "a person without a sign of one"
+        assert "act" not in claims
+        assert found.subject not in (claims.get("client_id"), claims.get("azp"))
     assert found.authenticated_at <= claims["iat"] + RULES.leeway_seconds
 
 

@@ -1,0 +1,63 @@
+"""What a token says of its holder, in the ways in which issuers say it: a person, a program, and in which groups.
+
+Seen in tokens of Keycloak, Entra ID, Auth0, Okta and Cognito. A program's token can look like a person's: it has a
+subject of its own, a name, an e-mail address. So it is the positive sign that counts, and these signs count against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Claims = Mapping[str, Any]
+
+# Claims that name the client which got the token: RFC 9068, OpenID Connect, Entra ID (first version), Okta.
+_CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
+
+
+def claim_at(claims: Claims, name: str) -> object:
+    """Return the claim of exactly this name, or else the one that its parts lead to, as in `realm_access.roles`.
+
+    The name may be a URL with dots. None when there is no such claim.
+    """
+    if name in claims:
+        found: object = claims[name]
+        return found
+    inner: object = claims
+    for part in name.split("."):
+        inner = inner.get(part) if isinstance(inner, Mapping) else None
+    return inner
+
+
+def texts_at(claims: Claims, name: str) -> tuple[str, ...] | None:
+    """Return the texts of a claim that holds several, or one; none when it is absent, and None when it is no such."""
+    found = claim_at(claims, name)
+    several = found if isinstance(found, list) else [] if found is None else [found]
+    texts = tuple(one for one in several if isinstance(one, str))
+    return texts if len(texts) == len(several) else None
+
+
+def sign_of_program(claims: Claims) -> str:
+    """Return what shows that a token was issued to a program, or to one that acts for somebody; empty for nothing."""
+    subject = claims["sub"]
+    signs = (
+        (subject in [claims.get(name) for name in _CLIENT_CLAIMS], "its subject is the client itself"),
+        ("act" in claims, "somebody else acts for its subject (`act`)"),
+        (claims.get("idtyp", "user") != "user", "it is of an application (`idtyp`)"),
+        ("gty" in claims, "it was granted to a client (`gty`)"),
+        (subject.endswith("@clients"), "its subject is a client (`@clients`)"),
+        (
+            str(claims.get("preferred_username")).startswith("service-account-"),
+            "it is of a service account (`preferred_username`)",
+        ),
+    )
+    return next((text for shown, text in signs if shown), "")
+
+
+def is_sign(claims: Claims, wanted: str) -> bool:
+    """Say whether a claim is as a setting wants it: `NAME` must be `true`, `NAME=TEXT` must be or hold the text."""
+    name, equals, text = wanted.rpartition("=")
+    if not equals:
+        return claim_at(claims, wanted) is True
+    found = claim_at(claims, name)
+    return found == text or (isinstance(found, list) and text in found)
