@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is, and nothing about what is tested.
+settings.register_profile("pdp", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pdp")
 
 ROOT = Path(__file__).parent.parent
 

@@ -136,6 +136,7 @@ def test_a_job_that_does_not_end_is_ended() -> None:
     child = PolicyChild(timeout=1)
     with pytest.raises(EvaluatorUnavailableError, match="longer than `1` seconds"):
         child.evaluate(ENDLESS)
+    child._timeout = 60  # a busy machine may need longer than a second for the next one
 
     assert decision(child.evaluate(question())) == "Allow"
     child.close()

@@ -149,7 +149,9 @@ def a_world(policies: Path, folder: Path) -> Iterator[World]:
         log.close()
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(steps=st.lists(STEPS, min_size=5, max_size=40))
 def test_there_is_a_record_for_each_decision(policies: Path, steps: list[tuple[str, object]]) -> None:
     """The record holds every decision as it was answered, in order, and every change, and no more."""
