@@ -25,7 +25,9 @@ SESSIONS = "pdp.v1.SessionService"
 POLICIES = "pdp.v1.PolicyService"
 AUDIT = "pdp.v1.AuditService"
 HEALTH = "grpc.health.v1.Health"
-REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+REFLECTION = "grpc.reflection.v1.ServerReflection"
+# The same under its former name, which most tools still try.
+OLD_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
 # Open to everyone without credentials, which probes cannot send. Says whether the server serves and nothing else.
 PUBLIC: Final = "public"
@@ -155,7 +157,10 @@ def _standard() -> tuple[RPC, ...]:
         _row(HEALTH, "Check", HealthCheckRequest, PUBLIC, Lane.PROBES),
         _row(HEALTH, "Watch", HealthCheckRequest, PUBLIC, Lane.WATCHES, shape=Shape.FEED),
         # Served only when the setting asks for it.
-        _row(REFLECTION, "ServerReflectionInfo", info, _EVERY_CALLER, Lane.STREAMS, shape=Shape.EXCHANGE),
+        *(
+            _row(one, "ServerReflectionInfo", info, _EVERY_CALLER, Lane.STREAMS, shape=Shape.EXCHANGE)
+            for one in (REFLECTION, OLD_REFLECTION)
+        ),
     )
 
 

@@ -26,7 +26,18 @@ from pdp.server.idle import IdleWatch
 from pdp.server.listener import Listener
 from pdp.server.policies import Evaluator, PolicyHandlers
 from pdp.server.pools import BoundedPool
-from pdp.server.rpcs import AUDIT, AUTHORIZATION, HEALTH, POLICIES, REFLECTION, RPC, RPCS, SESSIONS, Lane
+from pdp.server.rpcs import (
+    AUDIT,
+    AUTHORIZATION,
+    HEALTH,
+    OLD_REFLECTION,
+    POLICIES,
+    REFLECTION,
+    RPC,
+    RPCS,
+    SESSIONS,
+    Lane,
+)
 from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
 
@@ -106,7 +117,8 @@ class PDPServer:
             HEALTH: self._health,
         }
         if reflection:
-            services[REFLECTION] = ReflectionHandlers((*services, REFLECTION))
+            described = ReflectionHandlers((*services, REFLECTION, OLD_REFLECTION))
+            services |= {REFLECTION: described, OLD_REFLECTION: described}
         bounds = {
             Lane.CALLS: (call_threads, limits.concurrent_calls),
             Lane.STREAMS: (limits.streams, limits.streams),

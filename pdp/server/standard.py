@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 
+from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
@@ -68,12 +71,20 @@ class HealthHandlers:
 
 
 class ReflectionHandlers:
-    """Describes the API to tools that do not have its files."""
+    """Describes the API to tools that do not have its files, and itself in both of its versions."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
+        _describe_reflection(descriptor_pool.Default())
         self._servicer = ReflectionServicer(services)
 
     def server_reflection_info(self, request: ServerReflectionRequest, _: Origin) -> ServerReflectionResponse:
         """Answer one question about the API."""
         answer: ServerReflectionResponse = next(self._servicer.ServerReflectionInfo(iter((request,)), None))
         return answer
+
+
+def _describe_reflection(pool: descriptor_pool.DescriptorPool) -> None:
+    """Add version 1 of reflection to what is described: the library knows `v1alpha` alone, which has the same bytes."""
+    old = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
+    new = text_format.Parse(text_format.MessageToString(old).replace("v1alpha", "v1"), FileDescriptorProto())
+    pool.AddSerializedFile(new.SerializeToString())

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pdp/v1/reading.proto\x12\x06pdp.v1\"1\n\rReadAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npolicy_ids\x18\x02 \x03(\t\"q\n\x07Reading\x12\'\n\x0b\x63\x61\x63he_class\x18\x01 \x01(\x0e\x32\x12.pdp.v1.CacheClass\x12\x12\n\nremembered\x18\x02 \x01(\x08\x12)\n\nattributes\x18\x03 \x03(\x0b\x32\x15.pdp.v1.ReadAttribute\"M\n\x0bToolReading\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12 \n\x07reading\x18\x03 \x01(\x0b\x32\x0f.pdp.v1.Reading*\x87\x01\n\nCacheClass\x12\x1b\n\x17\x43\x41\x43HE_CLASS_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41\x43HE_CLASS_PURE\x10\x01\x12\x15\n\x11\x43\x41\x43HE_CLASS_INPUT\x10\x02\x12\x15\n\x11\x43\x41\x43HE_CLASS_TIMED\x10\x03\x12\x18\n\x14\x43\x41\x43HE_CLASS_VOLATILE\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pdp/v1/reading.proto\x12\x06pdp.v1\"1\n\rReadAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npolicy_ids\x18\x02 \x03(\t\"q\n\x07Reading\x12\'\n\x0b\x63\x61\x63he_class\x18\x01 \x01(\x0e\x32\x12.pdp.v1.CacheClass\x12\x12\n\nremembered\x18\x02 \x01(\x08\x12)\n\nattributes\x18\x03 \x03(\x0b\x32\x15.pdp.v1.ReadAttribute\"M\n\x0bToolReading\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12 \n\x07reading\x18\x03 \x01(\x0b\x32\x0f.pdp.v1.Reading*\x87\x01\n\nCacheClass\x12\x1b\n\x17\x43\x41\x43HE_CLASS_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41\x43HE_CLASS_PURE\x10\x01\x12\x15\n\x11\x43\x41\x43HE_CLASS_INPUT\x10\x02\x12\x15\n\x11\x43\x41\x43HE_CLASS_TIMED\x10\x03\x12\x18\n\x14\x43\x41\x43HE_CLASS_VOLATILE\x10\x04\x42/\n\x06pdp.v1B\x0cReadingProtoP\x01Z\x0cpdp/v1;pdpv1\xaa\x02\x06Pdp.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdp.v1.reading_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\006pdp.v1B\014ReadingProtoP\001Z\014pdp/v1;pdpv1\252\002\006Pdp.V1'
   _globals['_CACHECLASS']._serialized_start=278
   _globals['_CACHECLASS']._serialized_end=413
   _globals['_READATTRIBUTE']._serialized_start=32

@@ -109,3 +109,13 @@ def _service_problems(service: Any) -> Iterator[str]:
 def _named(element: Any, pattern: re.Pattern[str]) -> Iterator[str]:
     if not pattern.match(element.name):
         yield f"{element.name} is not named as it should be"
+
+
+def test_other_languages_need_no_flags(files: list[FileDescriptorProto]) -> None:
+    """Each file names its package for Go, Java and C#, the same in all files."""
+    options = [file.options for file in files]
+
+    assert {("pdp/v1;pdpv1", "pdp.v1", True, "Pdp.V1")} == {
+        (one.go_package, one.java_package, one.java_multiple_files, one.csharp_namespace) for one in options
+    }
+    assert {f"{name.capitalize()}Proto" for name in PROTOS} == {one.java_outer_classname for one in options}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -45,6 +46,7 @@ EXPECTED: dict[str, set[Role]] = {
     "/pdp.v1.AuditService/ListApprovals": {AUDITOR, ADMIN},
     "/pdp.v1.AuditService/ListTouched": {AUDITOR, ADMIN},
     "/pdp.v1.AuditService/PlanRevocation": {AUDITOR, ADMIN},
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": {PEP, APPROVER, AUTHOR, AUDITOR, ADMIN},
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {PEP, APPROVER, AUTHOR, AUDITOR, ADMIN},
 }
 
@@ -62,7 +64,10 @@ def test_every_rpc_has_a_row() -> None:
     # The standard health service lists the state of all services, which nobody asked for.
     unserved = {"/grpc.health.v1.Health/List"}
 
-    assert {path for path, _ in described()} - unserved == set(RPCS)
+    # The library describes reflection under its former name alone; the server describes it itself.
+    itself = {"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"}
+
+    assert {path for path, _ in described()} - unserved == set(RPCS) - itself
 
 
 @pytest.mark.parametrize(("path", "method"), [(path, method) for path, method in described() if path in RPCS])
@@ -137,6 +142,7 @@ def code_for(running: Running, row: RPC, role: Role | None) -> grpc.StatusCode:
         "/PDP.V1.AuthorizationService/Authorize",
         "/pdp.v1.AuthorizationService/Authorize?x=1",
         "/pdp.v1.AuthorizationService%2FAuthorize",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         "/grpc.health.v1.Health/List",
         "pdp.v1.AuthorizationService/Authorize",
@@ -155,3 +161,24 @@ def test_a_handler_stands_behind_every_row(serve: Serve) -> None:
     server: PDPServer = serve(reflection=True).server
 
     assert server.port > 0
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_describes_every_service(serve: Serve, version: str) -> None:
+    """Both versions of reflection answer alike, and each service that they list is described, with themselves."""
+    running = serve(reflection=True)
+    call = running.channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+
+    def ask(**question: str) -> reflection_pb2.ServerReflectionResponse:
+        message = reflection_pb2.ServerReflectionRequest(**question).SerializeToString()
+        answers = call(iter([message]), metadata=running.credentials("pep"), timeout=PATIENCE)
+        return reflection_pb2.ServerReflectionResponse.FromString(next(answers))
+
+    services = [one.name for one in ask(list_services="").list_services_response.service]
+    described = {one: ask(file_containing_symbol=one).file_descriptor_response for one in services}
+
+    assert sorted({row.service for row in RPCS.values()}) == services
+    for name, answer in described.items():
+        files = [FileDescriptorProto.FromString(file) for file in answer.file_descriptor_proto]
+        assert name in {f"{file.package}.{one.name}" for file in files for one in file.service}
+    assert b"v1alpha" not in described["grpc.reflection.v1.ServerReflection"].SerializeToString()
