@@ -167,6 +167,14 @@ class TelemetrySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What the server says of itself on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = _setting("info", "the least level that is logged to stderr")
+    format: Literal["text", "json"] = _setting("text", "lines of `text`, or a `json` object in each")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordSettings:
     """Where the decision log goes, how sure it is before an answer leaves, and how it is signed."""
 
@@ -195,6 +203,7 @@ class Settings:
     cache: CacheSettings = CacheSettings()
     sessions: SessionSettings = SessionSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    log: LogSettings = LogSettings()
     record: RecordSettings = RecordSettings()
     limits: Limits = DEFAULT_LIMITS
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from pdp.cli.init import prepare
+from pdp.cli.logs import log_to_stderr
 from pdp.cli.options import with_settings
 from pdp.cli.signals import STOPPING, receive_signals
 from pdp.config import Settings, describe
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pdp.app import App
 
 GRACE_SECONDS = 5.0
+_LOG = logging.getLogger("pdp.serve")
 
 
 @click.command(epilog="Example:  pdp serve --policies-folder policies --server-address 127.0.0.1:0")
@@ -31,23 +32,16 @@ def serve(*, settings: Settings) -> None:
     tokens and keys, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running calls finish; a second one
     ends everything at once. SIGHUP reads the callers again.
     """
+    log_to_stderr(settings.log)
     # Whoever starts it on their own machine tries it out; whoever sets up TLS does not.
     if prepare(settings, development=settings.only_this_machine):
-        click.echo(f"first start: the tokens of all callers are in `{settings.tokens_folder}`", err=True)
-    log_to_stderr()
+        _LOG.info("first start: the tokens of all callers are in `%s`", settings.tokens_folder)
     received, _ = receive_signals()
     workers = how_many(settings, len(usable_cores()) or os.cpu_count() or 1, bound())
     if workers == 1:
         _serve_alone(settings, received)
     else:
         _serve_together(settings, workers, received)
-
-
-def log_to_stderr(who: str = "") -> None:
-    """Write the log to stderr; each line says `who` it is from, if that is of interest."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format=f"%(asctime)s %(levelname)s {who}%(name)s: %(message)s"
-    )
 
 
 def obey(app: App, received: int) -> None:
@@ -82,6 +76,6 @@ def _serve_together(settings: Settings, workers: int, received: int) -> None:
                 supervisor.reload_callers()
             supervisor.tend(until=received)
             number = ord(os.read(received, 1))
-        click.echo("stopping", err=True)
+        _LOG.info("stopping")
     finally:
         supervisor.stop(GRACE_SECONDS)

@@ -11,8 +11,9 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from pdp.cli.logs import log_to_stderr
 from pdp.cli.root import ERROR, error_lines
-from pdp.cli.serve import log_to_stderr, obey
+from pdp.cli.serve import obey
 from pdp.cli.signals import STOPPING, receive_signals
 from pdp.workers.cores import pin
 from pdp.workers.process import Job
@@ -33,7 +34,7 @@ def main() -> None:
     job = Job.read(line)
     # Before there are threads: those that come later run where this one does.
     pin(job.core)
-    log_to_stderr(f"worker {job.number} ")
+    log_to_stderr(job.settings.log, job.number)
     received, sender = receive_signals()
     saying = threading.Lock()
 

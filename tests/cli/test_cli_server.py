@@ -458,7 +458,7 @@ def lines_until(server: Server, wanted: str) -> list[str]:
     watchdog.start()
     lines: list[str] = []
     for line in server.process.stderr:
-        if not line.startswith("first start"):
+        if "first start" not in line:
             lines.append(line)
         if wanted in line:
             break
