@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test long fuzz lint proto bench bench-check mutation lock upgrade audit clean help
+.PHONY: demo serve test long fuzz lint proto dist bench bench-check mutation lock upgrade audit clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
@@ -40,6 +40,14 @@ lint: $(VENV)/ready  ## style, format and types
 proto: $(VENV)/ready  ## generate pdp/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/pdp/v1/*.proto
 
+# Where `make dist` writes. The wheel is built of the sdist, so what is missing there is missing here too.
+DIST := dist
+dist: $(VENV)/ready  ## build the package: sdist, wheel, and the lock of what a server needs
+	rm -rf $(DIST)/agent_pdp-* build
+	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('$(DIST)')"
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(DIST) $(DIST)/*.tar.gz
+	cp pdp/deployment/requirements.lock $(DIST)
+
 bench: $(VENV)/ready  ## measure beside the control, and write the figures into benchmarks/README.md
 	$(BIN)/pdp bench --json benchmarks/latest.json
 	$(BIN)/python -m benchmarks.page benchmarks/latest.json
@@ -72,4 +80,4 @@ audit: $(TOOLS)/ready  ## ask a vulnerability service about every locked version
 	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement requirements.lock
 
 clean:  ## remove what was set up, and nothing else
-	rm -rf $(VENV) $(TOOLS) build *.egg-info
+	rm -rf $(VENV) $(TOOLS) $(DIST) build *.egg-info

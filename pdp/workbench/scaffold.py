@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from pdp.errors import BundleError, InvalidArgumentsError, Problem
@@ -13,6 +14,8 @@ from pdp.policy.parameters import Parameter, RecordType, StringType
 from pdp.policy.yamltext import flow_text
 
 EXAMPLE_SERVER = "notes"
+# A link to `policies/` in a checkout, and a folder in a package.
+_EXAMPLE = Path(__file__).parent.parent / "example"
 
 _CALLS = {"read_only": "read", "mutating": "change", "destructive": "destroy"}
 # Tried in this order for a required parameter.
@@ -22,6 +25,12 @@ _SAMPLES: tuple[Any, ...] = ("example", 1, True, ["example"], [], {})
 def example_definitions() -> Sequence[Mapping[str, Any]]:
     """Return the tools of a server that exists in examples only."""
     return tool_definitions(_template("notes.tools.json").encode("utf-8"))
+
+
+def example_bundle() -> dict[str, bytes]:
+    """Return the files of the shipped example bundle: a path to its content."""
+    found = (path for path in _EXAMPLE.rglob("*") if path.is_file())
+    return {path.relative_to(_EXAMPLE).as_posix(): path.read_bytes() for path in found}
 
 
 def scaffold(server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,19 +15,10 @@ from google.protobuf import json_format
 from pdp.config import describe
 from pdp.limits import DEFAULT_LIMITS
 from pdp.v1 import authorization_pb2
+from tests.docs.pages import PAGE_SECONDS, blocks, run, served, surroundings
 from tests.versions.webserver import web_server
 
-BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# Some pages have thirty commands, each a process of its own. On a busy machine that takes minutes, and never this long.
-PAGE_SECONDS = 900
 pytestmark = pytest.mark.timeout(2 * PAGE_SECONDS)
-# These set up an environment of their own and run everything again.
-ELSEWHERE = ("make demo", "make .venv/ready")
-
-
-def blocks(page: Path, kind: str) -> list[str]:
-    """Return the code blocks of a page whose opening line says `kind`."""
-    return [text for info, text in BLOCK.findall(page.read_text(encoding="utf-8")) if info.strip() == kind]
 
 
 @pytest.fixture
@@ -45,45 +32,11 @@ def place(project_root: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def environment(place: Path) -> dict[str, str]:
     """Return an environment in which `pdp` is this one, on a port of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
     # The pages activate the environment that the reader has; here it is active already.
     activate = place / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
     activate.write_text("", encoding="utf-8")
-    return {**clean, "PATH": paths, "TMPDIR": str(place), "PDP_SERVER__ADDRESS": address, "PDP_ADDRESS": address}
-
-
-@contextmanager
-def served(command: str, place: Path, environment: dict[str, str]) -> Iterator[None]:
-    """Run the command of a `sh serve` block while the `with` block runs."""
-    process = subprocess.Popen(
-        ["bash", "-c", f"exec {command}"], cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith(b"listening on ")
-        yield
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-
-
-def run(script: str, place: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run the lines of some blocks as one script that stops at the first failure."""
-    lines = [line for line in script.splitlines() if line not in ELSEWHERE]
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
-        cwd=place,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PAGE_SECONDS,
-    )
+    return surroundings(place, Path(sys.executable).parent)
 
 
 def test_readme_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
@@ -244,17 +197,6 @@ def test_deployment_commands_run(project_root: Path, place: Path, environment: d
 
     assert (0, 0) == (before.returncode, beside.returncode), before.stderr + beside.stderr
     assert beside.stdout.startswith("wrote `sessions-backup.sqlite`: ")
-
-
-def test_first_policy_is_valid(project_root: Path, place: Path, environment: dict[str, str]) -> None:
-    """The policy that the README suggests passes the check."""
-    (policy,) = blocks(project_root / "README.md", "cedar")
-    git = place / "policies" / "git.cedar"
-    git.write_text(git.read_text(encoding="utf-8") + policy, encoding="utf-8")
-
-    done = run("pdp check policies", place, environment)
-
-    assert (0, "") == (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "tests/README.md", "pdp/README.md"])

@@ -19,7 +19,7 @@ from pdp.policy.contents import belongs
 from pdp.testing.bundles import compile_here, tool
 from pdp.workbench.reading import read_suite
 from pdp.workbench.runner import Report, run
-from pdp.workbench.scaffold import example_definitions, sample_arguments, scaffold
+from pdp.workbench.scaffold import example_bundle, example_definitions, sample_arguments, scaffold
 
 READ = tool("read", {"kind": {"type": "string", "enum": ["b", "a"]}}, ["kind"], annotations={"readOnlyHint": True})
 WRITE = tool("write", {"n": {"type": "integer"}}, ["n"], annotations={"destructiveHint": False})
@@ -98,7 +98,7 @@ def test_server_without_a_bundle_is_named(server: str, definitions: Sequence[Map
     assert said == str(caught.value)
 
 
-@pytest.mark.parametrize("words", [(), ("--server", "git", "--tools", "git.json")])
+@pytest.mark.parametrize("words", [(), ("--server", "git", "--tools", "git.json"), ("--example",)])
 def test_command_writes_what_check_and_test_accept(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project_root: Path
 ) -> None:
@@ -139,3 +139,15 @@ def test_server_and_tools_go_together(tmp_path: Path, monkeypatch: pytest.Monkey
 
     assert 2 == done.exit_code
     assert not Path("mine").exists()
+
+
+def test_the_example_is_the_shipped_bundle(project_root: Path) -> None:
+    """`pdp new --example` writes `policies/`, to the byte."""
+    shipped = {
+        path.relative_to(project_root / "policies").as_posix(): path.read_bytes()
+        for path in (project_root / "policies").rglob("*")
+        if path.is_file()
+    }
+
+    assert shipped
+    assert shipped == example_bundle()

@@ -1,0 +1,69 @@
+"""The commands of pages: which there are, and how they are run as a reader would."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Some pages have thirty commands, each a process of its own. On a busy machine that takes minutes, and never this long.
+PAGE_SECONDS = 900
+# These set up an environment of their own and run everything again.
+ELSEWHERE = ("make demo", "make .venv/ready")
+
+
+def blocks(page: Path, kind: str) -> list[str]:
+    """Return the code blocks of a page whose opening line says `kind`."""
+    return [text for info, text in BLOCK.findall(page.read_text(encoding="utf-8")) if info.strip() == kind]
+
+
+def surroundings(place: Path, programs: Path) -> dict[str, str]:
+    """Return an environment with the programs of a folder, and a server's address that is free."""
+    address = f"127.0.0.1:{_free_port()}"
+    paths = os.pathsep.join([str(programs), os.environ["PATH"]])
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
+    return {**clean, "PATH": paths, "TMPDIR": str(place), "PDP_SERVER__ADDRESS": address, "PDP_ADDRESS": address}
+
+
+@contextmanager
+def served(command: str, place: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Run the command of a `sh serve` block while the `with` block runs."""
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {command}"], cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"listening on ")
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def run(script: str, place: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run the lines of some blocks as one script that stops at the first failure."""
+    lines = [line for line in script.splitlines() if line not in ELSEWHERE]
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PAGE_SECONDS,
+    )
+
+
+def _free_port() -> int:
+    """Return a port that is free, from below those that a system takes for the far ends of its own connections."""
+    while True:
+        with socket.socket() as tried, suppress(OSError):
+            port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+            tried.bind(("127.0.0.1", port))
+            return port
