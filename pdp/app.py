@@ -334,8 +334,10 @@ def record_key(data_dir: Path) -> bytes:
     """Return the deployment's key for digests in logs and traces. Raise `ConfigurationError` without one."""
     try:
         return (data_dir / "record.key").read_bytes()
+    except FileNotFoundError:
+        raise ConfigurationError(f"there is no `{data_dir / 'record.key'}`; run `pdp init`") from None
     except OSError as error:
-        raise ConfigurationError(f"cannot read `{data_dir / 'record.key'}`: {_reason(error)}; run `pdp init`") from None
+        raise ConfigurationError(f"cannot read `{data_dir / 'record.key'}`: {_reason(error)}") from None
 
 
 def open_record(

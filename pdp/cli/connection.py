@@ -77,5 +77,8 @@ def explained(problem: str, server: str) -> str:
 def _token_of(role: Role, settings: Settings) -> Path:
     path = settings.tokens_folder / f"{role.value}.token"
     if not path.exists():
-        raise ConfigurationError(f"no token: `{path}` does not exist; run `pdp init`, or pass --token-file")
+        # Callers that exist keep their tokens: `pdp init` makes none anew.
+        again = f"`pdp caller rotate {role.value}` makes another"
+        remedy = again if settings.callers_file.exists() else "run `pdp init`"
+        raise ConfigurationError(f"no token: `{path}` does not exist; {remedy}, or pass --token-file")
     return path

@@ -10,7 +10,8 @@ from pdp.cli.options import with_settings
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
 from pdp.record.keys import write_keys
-from pdp.server.callersfile import init_callers
+from pdp.server.callers import read_callers
+from pdp.server.callersfile import digest_in, init_callers
 
 
 @click.command(epilog="Example:  pdp init --data-dir /var/lib/pdp")
@@ -24,8 +25,20 @@ def init(*, settings: Settings, development: bool) -> None:
     written = prepare(settings, development=development)
     for path in written:
         click.echo(f"wrote {path}")
-    if not written:
+    if elsewhere := _callers_without_token(settings):
+        names = ", ".join(f"`{one}`" for one in elsewhere)
+        click.echo(f"`{settings.tokens_folder}` lacks the tokens of {names}: `pdp caller rotate ID` replaces one")
+    elif not written:
         click.echo(f"nothing to do: `{settings.data_dir}` is complete")
+
+
+def _callers_without_token(settings: Settings) -> list[str]:
+    """Return the callers whose tokens are not in the data folder: given to somebody, or lost."""
+    if settings.callers.file:
+        return []
+    known = read_callers(settings.callers_file, development=True).by_token
+    here = {digest_in(path) for path in settings.tokens_folder.glob("*.token")}
+    return sorted({one.caller.id for digest, one in known.items() if digest.hex() not in here})
 
 
 def prepare(settings: Settings, *, development: bool = False) -> tuple[Path, ...]:

@@ -34,7 +34,7 @@ def serve(*, settings: Settings) -> None:
     """
     log_to_stderr(settings.log)
     # Whoever starts it on their own machine tries it out; whoever sets up TLS does not.
-    if prepare(settings, development=settings.only_this_machine):
+    if settings.tokens_folder in prepare(settings, development=settings.only_this_machine):
         _LOG.info("first start: the tokens of all callers are in `%s`", settings.tokens_folder)
     received, _ = receive_signals()
     workers = how_many(settings, len(usable_cores()) or os.cpu_count() or 1, bound())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pwd
 import stat
@@ -13,6 +12,7 @@ from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import ConfigurationError
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SigningKey
 from pdp.server.callers import Callers, KnownCallers
+from pdp.server.callersfile import digest_in
 
 _OTHERS = stat.S_IRWXO
 _GROUP = stat.S_IRWXG
@@ -102,7 +102,8 @@ def keys(deployment: Deployment) -> Iterator[Finding]:
         try:
             signer = SigningKey.load(signing_key)
         except ConfigurationError as error:
-            found.append(problem(check, str(error), "put the key back, or let `pdp init` make a new one"))
+            remedy = "put the key back, or move it away and run `pdp init`, which makes a new one"
+            found.append(problem(check, str(error), remedy))
         else:
             found += _public_half_findings(check, folder / PUBLIC_KEY_FILE, signer, settings.record.signing_key)
     yield from found or [fine(check, f"`{digest_key}` and `{signing_key}` can be used")]
@@ -204,11 +205,7 @@ def _tokens(deployment: Deployment) -> list[Path]:
 
 
 def _is_known(known: Callers, path: Path) -> bool:
-    try:
-        token = path.read_bytes().strip()
-    except OSError:
-        return False
-    return hashlib.sha256(token).digest() in known.by_token
+    return bytes.fromhex(digest_in(path)) in known.by_token
 
 
 def _owner(deployment: Deployment) -> int | None:

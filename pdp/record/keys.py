@@ -49,7 +49,10 @@ class SigningKey:
             private = load_pem_private_key(path.read_bytes(), password=None)
         except OSError as error:
             reason = (error.strerror or "input or output failed").lower()
-            raise ConfigurationError(f"cannot read the signing key `{path}`: {reason}; run `pdp init`") from None
+            # A key of another name is not ours to make, and one that cannot be read is there.
+            ours = isinstance(error, FileNotFoundError) and path.name == SIGNING_KEY_FILE
+            remedy = "; run `pdp init`" if ours else ""
+            raise ConfigurationError(f"cannot read the signing key `{path}`: {reason}{remedy}") from None
         except (ValueError, TypeError, UnsupportedAlgorithm):
             raise ConfigurationError(f"the signing key `{path}` is no PEM file of a private key") from None
         if not isinstance(private, Ed25519PrivateKey):

@@ -25,7 +25,7 @@ from pdp.server.fields import read
 from pdp.server.idle import IdleWatch
 from pdp.server.origin import NOBODY, Origin, trace_id_of, trace_parent
 from pdp.server.pools import BoundedPool
-from pdp.server.refused import RefusedCredentials, peer_address
+from pdp.server.refusedcredentials import RefusedCredentials, peer_address
 from pdp.server.rpcs import PUBLIC, RPC, Shape
 from pdp.server.status import DeadlinePassedError, MessageTooLargeError, Refusal, internal_error, refusal_of
 

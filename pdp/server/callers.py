@@ -35,7 +35,7 @@ class _Credential(NamedTuple):
     what: str
 
 
-_CREDENTIALS: Mapping[str, _Credential] = {
+CREDENTIALS: Mapping[str, _Credential] = {
     "token_sha256": _Credential("token", DIGEST, "64 hex digits in lower case, in quotes", "token"),
     "spiffe_id": _Credential("spiffe", SPIFFE_ID, "a SPIFFE id such as `spiffe://example.org/gateway`", "SPIFFE id"),
     "jwt_subject": _Credential("jwt", SUBJECT, "the `sub` of a token: up to 255 printable characters", "subject"),
@@ -128,7 +128,7 @@ def read_callers(path: Path, *, development: bool) -> Callers:
 
 def callers_of(section: Section, *, development: bool) -> Callers:
     """Return the callers of a file that was parsed. Raise `ConfigurationError` naming every problem."""
-    kinds = {name: dict[str, TokenCaller]() for name in _CREDENTIALS}
+    kinds = {name: dict[str, TokenCaller]() for name in CREDENTIALS}
     problems: list[Problem] = []
     for caller_id, entry in section.items():
         found = _caller_problems(section, caller_id, entry)
@@ -136,7 +136,7 @@ def callers_of(section: Section, *, development: bool) -> Callers:
             for name, value, known in _credentials(caller_id, entry):
                 other = kinds[name].setdefault(value, known)
                 if other is not known:
-                    whose = f"`{caller_id}` has the {_CREDENTIALS[name].what} of `{other.caller.id}`"
+                    whose = f"`{caller_id}` has the {CREDENTIALS[name].what} of `{other.caller.id}`"
                     found.append(section.problem(whose, caller_id))
             if entry.get("development", False) and not development:
                 found.append(entry.problem(f"`{caller_id}` {_FOR_DEVELOPMENT}", "development"))
@@ -169,10 +169,10 @@ def read_private(path: Path, danger: str) -> Section:
 
 def _credentials(caller_id: str, entry: Section) -> list[tuple[str, str, TokenCaller]]:
     """Return by what an entry is known: the kind of credential, its value, and the caller with its end."""
-    name = next(name for name in _CREDENTIALS if name in entry)
+    name = next(name for name in CREDENTIALS if name in entry)
     caller = Caller(
         id=caller_id,
-        kind=_CREDENTIALS[name].kind,
+        kind=CREDENTIALS[name].kind,
         roles=frozenset(Role(role) for role in entry["roles"]),
         tenant=entry.get("tenant", "default"),
         # Whoever tries things out on their own machine is there.
@@ -202,7 +202,7 @@ def _caller_problems(section: Section, caller_id: str, entry: object) -> list[Pr
         return [section.problem(f"`{caller_id}` is no caller id: {CALLER_ID.pattern}", caller_id)]
     if not isinstance(entry, Section):
         return [section.problem(f"`{caller_id}` must be a mapping", caller_id)]
-    problems = entry.unknown_keys((*_CREDENTIALS, "roles", *_MORE))
+    problems = entry.unknown_keys((*CREDENTIALS, "roles", *_MORE))
     problems += _credential_problems(entry)
     problems += _token_problems(entry)
     if not _matches(CALLER_ID, entry.get("tenant", "default")):
@@ -222,7 +222,7 @@ def _token_problems(entry: Section) -> list[Problem]:
             form = "must be a time with its zone, such as `2027-01-31T12:00:00Z`"
             problems.append(entry.problem(f"`{name}` {form}", name))
     if "previous_token_sha256" in entry and not _matches(DIGEST, entry["previous_token_sha256"]):
-        form = _CREDENTIALS["token_sha256"].form
+        form = CREDENTIALS["token_sha256"].form
         problems.append(entry.problem(f"`previous_token_sha256` must be {form}", "previous_token_sha256"))
     if ("previous_token_sha256" in entry) != ("previous_expires_at" in entry):
         problems.append(entry.problem("`previous_token_sha256` and `previous_expires_at` need each other"))
@@ -253,13 +253,13 @@ def _role_problems(entry: Section) -> list[Problem]:
 
 
 def _credential_problems(entry: Section) -> list[Problem]:
-    present = [name for name in _CREDENTIALS if name in entry]
+    present = [name for name in CREDENTIALS if name in entry]
     if len(present) != 1:
-        names = ", ".join(f"`{name}`" for name in _CREDENTIALS)
+        names = ", ".join(f"`{name}`" for name in CREDENTIALS)
         return [entry.problem(f"exactly one of {names} is needed", present[1] if present else None)]
     (name,) = present
-    if not _matches(_CREDENTIALS[name].pattern, entry[name]):
-        return [entry.problem(f"`{name}` must be {_CREDENTIALS[name].form}", name)]
+    if not _matches(CREDENTIALS[name].pattern, entry[name]):
+        return [entry.problem(f"`{name}` must be {CREDENTIALS[name].form}", name)]
     return []
 
 

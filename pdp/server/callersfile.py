@@ -57,6 +57,14 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode("ascii")).hexdigest()
 
 
+def digest_in(path: Path) -> str:
+    """Return the digest of the token in a file; empty when there is none, or none that can be read."""
+    try:
+        return digest_of(read_token(path))
+    except ConfigurationError:
+        return ""
+
+
 def read_token(path: Path) -> str:
     """Return the token that a file holds alone on its line. Raise `ConfigurationError` for one that is too short."""
     try:

@@ -50,6 +50,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """Start a server for one test alone."""
+    write_bundle(tmp_path / "policies")
+    running = start_server(tmp_path)
+    yield running
+    if running.process.poll() is None:
+        stop_server(running)
+
+
+@pytest.fixture
 def ask(run: Run, server: Server) -> Run:
     """Run a command that speaks to the server, with the tokens that its first start wrote."""
 

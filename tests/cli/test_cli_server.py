@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,16 +34,6 @@ def approved(ask: Run, requested: str) -> str:
     done = ask("session", "approve", requested, "--yes")
     assert 0 == done.exit_code, done.output
     return requested
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
-    """Start a server for one test alone."""
-    write_bundle(tmp_path / "policies")
-    running = start_server(tmp_path)
-    yield running
-    if running.process.poll() is None:
-        stop_server(running)
 
 
 def shown(ask: Run, session_id: str) -> dict[str, object]:
@@ -374,6 +363,7 @@ def test_callers_are_read_again_on_signal(own_server: Server, run: Run) -> None:
     assert 2 == codes_until(2)
     callers.write_text(text, encoding="ascii")
     assert 0 == codes_until(0)
+    assert lines_until(own_server, "the file of callers was read again; callers: 5")
 
 
 def test_sessions_outlive_the_server(own_server: Server, run: Run) -> None:

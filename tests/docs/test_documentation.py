@@ -149,6 +149,16 @@ def test_packed_bundles_are_served_as_shown(
     assert [(made.stdout.splitlines()[0], 42)] == active
 
 
+def test_caller_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The commands that make, replace and take back a token do so, and print none."""
+    done = run("\n".join(blocks(project_root / "pdp" / "server" / "README.md", "sh callers")), place, environment)
+
+    assert 0 == done.returncode, done.stderr
+    assert "ci-gateway  token       pep       default  20" in done.stdout
+    assert "pdpt_" not in done.stdout + done.stderr
+    assert (place / "next.token").exists()
+
+
 def test_certificate_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """The commands that make certificates and callers lead to a server that knows a gateway by its certificate."""
     page = project_root / "pdp" / "server" / "README.md"
