@@ -161,7 +161,7 @@ class App:
         try:
             chosen = settings.telemetry.exporter
             wanted = TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
-            telemetry = build_telemetry(wanted, digest_key=key, worker=worker)
+            telemetry = build_telemetry(wanted, digest_key=key, worker=worker, scraped=settings.telemetry.scraped)
             self._opened.callback(telemetry.shutdown)
             log = open_record(settings, key=key, clock=time, on_failure=telemetry.record_failed)
             self._opened.callback(log.close)

@@ -164,6 +164,15 @@ class TelemetrySettings:
     exporter: Literal["auto", "otlp", "console", "none"] = _setting(
         "auto", "where traces, metrics and logs go; `auto` follows the standard `OTEL_*` variables"
     )
+    prometheus_address: str = _setting(
+        "", "where Prometheus finds `/metrics`, such as `127.0.0.1:9464`; each further worker has the next port"
+    )
+
+    @property
+    def scraped(self) -> tuple[str, int] | None:
+        """Return the host and port at which the first worker shows its metrics, if it does."""
+        match = _HOST_AND_PORT.fullmatch(self.prometheus_address)
+        return (match["six"] or match["host"], int(match["port"])) if match else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -496,6 +505,7 @@ def _contradictions(settings: Settings) -> Iterable[str]:
         yield "`server.tls_client_roots` needs `server.tls_certificate` and `server.tls_key`"
     yield from _address_problems(server)
     yield from _workers_problems(settings)
+    yield from _scraping_problems(settings.telemetry)
     if not settings.data_dir:
         yield "`data_dir` must not be empty"
     yield from _policies_problems(settings.policies)
@@ -527,6 +537,16 @@ def _workers_problems(settings: Settings) -> Iterable[str]:
         yield f"`server.workers` must be `1` with `sessions.store: memory`, not `{workers}`: workers share no memory"
     if workers > 1 and settings.server.address.startswith("unix:"):
         yield f"`server.workers` must be `1` on a Unix socket, not `{workers}`: workers can share a port alone"
+
+
+def _scraping_problems(telemetry: TelemetrySettings) -> Iterable[str]:
+    name, address = "`telemetry.prometheus_address`", telemetry.prometheus_address
+    if not address:
+        return
+    if telemetry.scraped is None or not 0 < telemetry.scraped[1] <= _HIGHEST_PORT:
+        yield f"{name} must be `host:port`, not {_quoted(address)}"
+    elif not _is_loopback(telemetry.scraped[0]):
+        yield f"{name} {_quoted(address)} can be reached by others, and metrics are shown on this machine alone"
 
 
 def _policies_problems(policies: PolicySettings) -> Iterable[str]:

@@ -16,6 +16,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "grpc_reflection": "server",
     "joserfc": "server",
     "opentelemetry": "server",
+    "prometheus_client": "server",
     "matplotlib": "bench",
     "mcp": "demo",
     "pyarrow": "parquet",

@@ -82,6 +82,7 @@ LIBRARIES = {
     "grpc_reflection": ("pdp.server",),
     "google": ("pdp.server", "pdp.client", "pdp.telemetry", "pdp.testing", "pdp.bench"),
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
+    "prometheus_client": ("pdp.telemetry.scraping",),
     "cryptography": (
         "pdp.record.keys",
         "pdp.policy.signing",

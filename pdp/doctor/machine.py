@@ -30,6 +30,7 @@ LIBRARIES: Final[Mapping[str, tuple[str, str]]] = {
     "joserfc": ("1.8", ""),
     "opentelemetry-exporter-otlp-proto-common": ("1.40", ""),
     "opentelemetry-sdk": ("1.40", ""),
+    "prometheus-client": ("0.22", ""),
     "protobuf": ("7.35", "8"),
     "pyyaml": ("6", ""),
     "rfc8785": ("0.1.4", ""),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from pdp import __version__
+from pdp.errors import ConfigurationError
 from pdp.telemetry import names, wire
 from pdp.telemetry.console import record_writer, span_writer, write_metrics
 from pdp.telemetry.encoder import Item, RecordEncoder, SpanEncoder
@@ -15,40 +16,48 @@ from pdp.telemetry.metrics import Metrics
 from pdp.telemetry.observer import Closing, Sink, Telemetry
 from pdp.telemetry.pipeline import Pipeline, QueueSettings
 from pdp.telemetry.reporting import MetricReporter
+from pdp.telemetry.scraping import PrometheusEndpoint
 from pdp.telemetry.settings import Signal, TelemetrySettings
 from pdp.telemetry.transport import open_sender
 
 _SERVICE = "pdp"
 
 
-def build_telemetry(settings: TelemetrySettings, *, digest_key: bytes = b"", worker: int = 0) -> Telemetry:
+def build_telemetry(
+    settings: TelemetrySettings, *, digest_key: bytes = b"", worker: int = 0, scraped: tuple[str, int] | None = None
+) -> Telemetry:
     """Build telemetry with threads of its own; call it in each process, after forking.
 
     `digest_key` keys the digests of what must not be guessed; without a key they are left out. `worker` tells one
-    of several processes from the others. Raise `ConfigurationError` for certificates that cannot be used.
+    of several processes from the others. `scraped` is the host and port where Prometheus finds the metrics, of the
+    first worker: each other has the next port. Raise `ConfigurationError` for certificates that cannot be used, for
+    a port that is taken, and where metrics that are no totals would be scraped.
     """
-    parts = _Parts(settings, digest_key, worker)
+    parts = _Parts(settings, digest_key, worker, scraped)
     return Telemetry(
         spans=parts.spans(),
         records=parts.records(),
         metrics=parts.metrics,
         # The last report tells what became of the last spans.
-        closing=(tuple(parts.closing), parts.reporter()),
+        closing=(tuple(parts.closing), (*parts.reporter(), *parts.endpoint())),
     )
 
 
 class _Parts:
     """What telemetry is made of, on some settings."""
 
-    def __init__(self, settings: TelemetrySettings, digest_key: bytes, worker: int) -> None:
+    def __init__(
+        self, settings: TelemetrySettings, digest_key: bytes, worker: int, scraped: tuple[str, int] | None
+    ) -> None:
         self._settings = settings
+        self._worker, self._scraped = worker, scraped
         self._digest_key = digest_key
         self._resource = _resource(worker)
         self._source = wire.source(self._resource.attributes, names.SCOPE, __version__)
         self.closing: list[Closing] = []
         self.metrics = (
             None
-            if settings.metrics == "none"
+            if settings.metrics == "none" and scraped is None
             else Metrics(self._resource, __version__, temporality=settings.temporality, exemplars=settings.exemplars)
         )
 
@@ -72,7 +81,7 @@ class _Parts:
 
     def reporter(self) -> tuple[Closing, ...]:
         """Return what reports the metrics, if they are wanted."""
-        if self.metrics is None:
+        if self.metrics is None or self._settings.metrics == "none":
             return ()
         sent = self._settings.metrics == "otlp"
         return (
@@ -83,6 +92,18 @@ class _Parts:
                 write=None if sent else write_metrics,
             ),
         )
+
+    def endpoint(self) -> tuple[Closing, ...]:
+        """Return what shows the metrics to Prometheus, if that is wanted."""
+        if self.metrics is None or self._scraped is None:
+            return ()
+        if self._settings.metrics != "none" and self._settings.temporality != "cumulative":
+            raise ConfigurationError(
+                "`telemetry.prometheus_address` needs totals: with it, "
+                "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE must be `cumulative`"
+            )
+        host, first = self._scraped
+        return (PrometheusEndpoint(self.metrics.peek, host=host, port=first + max(self._worker - 1, 0)),)
 
     def _queue(self, signal: Signal, what: str, encode: Callable[[Item], bytes], queue: QueueSettings) -> Sink:
         pipeline = Pipeline(what, encode, self._source, open_sender(self._settings.endpoints[signal]), queue)

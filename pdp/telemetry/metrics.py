@@ -149,12 +149,20 @@ class Metrics:
         self._flows.append((what, flow))
 
     def collect(self) -> MetricsData:
-        """Return all metrics as they are now."""
+        """Return all metrics as they are now, and begin anew what is told once: exemplars, and what is no total."""
+        return self._read(forget=True)
+
+    def peek(self) -> MetricsData:
+        """Return all metrics as they are now, and change nothing; for totals alone, and beside `collect`."""
+        return self._read(forget=False)
+
+    def _read(self, *, forget: bool) -> MetricsData:
         at = self._now()
         with self._lock:
             rows = {key: row.copy() for key, row in self._rows.items()}
             counts = {name: dict(found) for name, found in self._counts.items()}
-            self._forget()
+            if forget:
+                self._forget()
         found: dict[str, Counts] = {**counts, **_of_rows(rows), **self._of_flows(), **self._of_record()}
         found[names.SESSIONS.name] = self._sessions()
         if self._look_at_bundle is not None:

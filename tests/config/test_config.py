@@ -45,6 +45,7 @@ def value_of(settings: Settings, name: str) -> Any:
 # Where not any text will do.
 PARTICULAR: dict[str, Any] = {
     "server.address": "127.0.0.1:7",
+    "telemetry.prometheus_address": "127.0.0.1:9464",
     "jwt.algorithms": ("ES256",),
     "jwt.keys_url": "https://i.example/keys",
     "policies.url": "https://policies.example/b",

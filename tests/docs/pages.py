@@ -8,7 +8,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -25,7 +25,7 @@ def blocks(page: Path, kind: str) -> list[str]:
 
 def surroundings(place: Path, programs: Path) -> dict[str, str]:
     """Return an environment with the programs of a folder, and a server's address that is free."""
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     paths = os.pathsep.join([str(programs), os.environ["PATH"]])
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("PDP_", "OTEL_"))}
     return {**clean, "PATH": paths, "TMPDIR": str(place), "PDP_SERVER__ADDRESS": address, "PDP_ADDRESS": address}
@@ -60,10 +60,11 @@ def run(script: str, place: Path, environment: dict[str, str]) -> subprocess.Com
     )
 
 
-def _free_port() -> int:
-    """Return a port that is free, from below those that a system takes for the far ends of its own connections."""
+def free_port(count: int = 1) -> int:
+    """Return the first of so many ports that are free, from below those that a system gives to its own connections."""
     while True:
-        with socket.socket() as tried, suppress(OSError):
-            port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
-            tried.bind(("127.0.0.1", port))
-            return port
+        first = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+        with ExitStack() as tried, suppress(OSError):
+            for port in range(first, first + count):
+                tried.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first

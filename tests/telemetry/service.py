@@ -12,7 +12,7 @@ import pytest
 from pdp.app import App, build
 from pdp.cli.init import prepare
 from pdp.client import Client, ClientSession
-from pdp.config import PolicySettings, ServerSettings, Settings
+from pdp.config import PolicySettings, ServerSettings, Settings, TelemetrySettings
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
 
@@ -43,7 +43,7 @@ class Service:
 
 
 @contextmanager
-def serving(folder: Path, **variables: str) -> Iterator[Service]:
+def serving(folder: Path, *, prometheus_address: str = "", **variables: str) -> Iterator[Service]:
     """Serve with these `OTEL_*` variables; what is sent has arrived when the block ends."""
     tools = [
         tool("read", {"what": {"type": "string"}}, ["what"], annotations=_READ_ONLY),
@@ -60,6 +60,7 @@ def serving(folder: Path, **variables: str) -> Iterator[Service]:
         data_dir=str(folder / "data"),
         server=ServerSettings(address="127.0.0.1:0"),
         policies=PolicySettings(folder=str(folder / "policies"), watch=False),
+        telemetry=TelemetrySettings(prometheus_address=prometheus_address),
     )
     prepare(settings, development=True)
     with pytest.MonkeyPatch.context() as environment:

@@ -76,7 +76,7 @@ def test_every_metric_of_the_table_is_sent(tmp_path: Path) -> None:
             "OTEL_METRIC_EXPORT_INTERVAL": "50",
         }
         with serving(tmp_path, **variables) as service:
-            _everything(service)
+            everything(service)
             # At the end the store is closed before the last report, which then says nothing of sessions.
             assert receiver.wait_for(lambda: "pdp.sessions" in receiver.metrics)
 
@@ -106,7 +106,7 @@ def _call(service: Service, what: str) -> ToolCall:
     return ToolCall(server="desk", tool="read", arguments={"what": what}, session_handle=service.session.handle)
 
 
-def _everything(service: Service) -> None:
+def everything(service: Service) -> None:
     """Have everything happen that is counted."""
     session = service.session
     assert session.authorize("desk", "read", {"what": "plan"})
