@@ -15,7 +15,19 @@ from pdp.gate import Snapshot, deny, gate
 from pdp.ids import decision_ids, handle_digest
 from pdp.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.model import Basis, CacheResult, Call, Caller, Decision, Ruling, Session, SessionState, TraceParent, Visibility
+from pdp.model import (
+    Basis,
+    CacheResult,
+    Call,
+    Caller,
+    Decision,
+    Outcome,
+    Ruling,
+    Session,
+    SessionState,
+    TraceParent,
+    Visibility,
+)
 from pdp.observer import Observer, Place
 from pdp.policy.bundle import Bundle
 from pdp.policy.catalogue import Tool
@@ -162,15 +174,19 @@ class Authorizer:
         call = request.call
         facts = caller_facts(snapshot.bundle, call, self._limits)
         ruling, looked_up = gate(snapshot, call), CacheResult.NONE
-        gated = perf_counter_ns()
-        decision_id = self._decision_id(request, caller, snapshot.now, passed=ruling is None)
+        gated, passed = perf_counter_ns(), ruling is None
         if ruling is None:
             ruling, looked_up = self._ruling(snapshot, call, caller, facts)
+        # What the gate denies has an id of its own: a retry that passes later is another decision.
+        decision_id = self._decision_id(request, caller, snapshot.now, ruling.outcome if passed else None)
         ended = perf_counter_ns()
         phases = (("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000))
         trace = self._place(parent, caller)
         decision = _decision(decision_id, ruling, looked_up, snapshot, request, caller, phases, trace)
-        return self._observer.decision(decision, parent)
+        answered = self._observer.decision(decision, parent)
+        if answered.ruling is not ruling and request.request_id:
+            self._retries.part(caller.id, request.request_id)
+        return answered
 
     def _ruling(
         self, snapshot: Snapshot, call: Call, caller: Caller, facts: Mapping[str, Any]
@@ -259,13 +275,11 @@ class Authorizer:
         chain = view.chain if view.chain and view.chain[0].tenant == caller.tenant else ()
         return Snapshot(bundle=bundle, chain=chain, now=no_earlier(now, view.high_water_at), wall_at=now.wall_at)
 
-    def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, *, passed: bool) -> str:
+    def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, outcome: Outcome | None) -> str:
         fresh = self._new_id()
         if not request.request_id:
             return fresh
-        # What the gate denies has an id of its own: a retry that passes later is another decision.
-        first = self._retries.claim(caller.id, request.request_id, request.call, fresh if passed else "", now)
-        return first if passed else fresh
+        return self._retries.claim(caller.id, request.request_id, request.call, fresh, outcome, now)
 
 
 def _decision(
@@ -289,7 +303,8 @@ def _decision(
         ancestor_ids=own.ancestor_ids if own else (),
         user=own.user if own else "",
         agent=own.agent if own else "",
-        tenant=own.tenant if own else "",
+        # Whose auditor sees a call with an unknown or foreign handle.
+        tenant=own.tenant if own else caller.tenant,
         environment=own.environment if own else "",
         opened_by=own.opened_by if own else "",
         caller=caller,
@@ -301,7 +316,8 @@ def _decision(
         bundle_version=snapshot.bundle.version,
         cache_result=looked_up,
         decided_at=snapshot.wall_at,
-        duration_us=phases[0][1] + phases[1][1],
+        # The clock counts nanoseconds; a sum of floats would seem to know more.
+        duration_us=round(phases[0][1] + phases[1][1], 3),
         phases=phases,
         request_id=request.request_id,
         tool_call_id=request.tool_call_id,

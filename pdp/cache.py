@@ -17,7 +17,7 @@ from cachetools import LRUCache
 
 from pdp.clock import Deadline, Instant
 from pdp.errors import RequestIdConflictError
-from pdp.model import Call, Caller, Ruling, Session
+from pdp.model import Call, Caller, Outcome, Ruling, Session
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -159,6 +159,15 @@ class BoundedCache(Generic[V]):
         return value
 
 
+class _Claim(NamedTuple):
+    """Which call a request id stands for, and the decision that a later try shares if its outcome is the same."""
+
+    asked: bytes
+    outcome: Outcome | None
+    decision_id: str
+    end: Deadline
+
+
 class RequestMemory:
     """Remembers which call a request id was used for, so that a retry gets the decision id of the first try.
 
@@ -167,24 +176,37 @@ class RequestMemory:
 
     def __init__(self, *, size: int = 10000, ttl: float = 300.0) -> None:
         self._ttl = ttl
-        self._entries: LRUCache[tuple[str, str], tuple[bytes, str, Deadline]] = LRUCache(size)
+        self._claims: LRUCache[tuple[str, str], _Claim] = LRUCache(size)
         self._lock = threading.Lock()
 
-    def claim(self, caller_id: str, request_id: str, call: Call, fresh_id: str, now: Instant) -> str:
-        """Return the decision id of the first try of this call under this request id, else `fresh_id`.
+    def claim(
+        self, caller_id: str, request_id: str, call: Call, fresh_id: str, outcome: Outcome | None, now: Instant
+    ) -> str:
+        """Return the decision id of the last try of this call under this request id, if that had this outcome.
 
-        An empty `fresh_id` takes the request id for this call and leaves the decision id to a later try.
+        Otherwise `fresh_id`, and always for an outcome of None: one that no other try shares.
         Raise `RequestIdConflictError` when the request id was used for another call.
         """
         asked = _asked(call)
         with self._lock:
-            entry = self._entries.get((caller_id, request_id))
-            if entry is None or entry[2].passed(now) or (entry[0] == asked and not entry[1]):
-                self._entries[caller_id, request_id] = (asked, fresh_id, Deadline.after(now, self._ttl))
-                return fresh_id
-        if entry[0] != asked:
-            raise RequestIdConflictError("the request id was used for another call; use a fresh one")
-        return entry[1]
+            last = self._claims.get((caller_id, request_id))
+            if last is not None and not last.end.passed(now):
+                if last.asked != asked:
+                    raise RequestIdConflictError("the request id was used for another call; use a fresh one")
+                if outcome is None:
+                    return fresh_id
+                if last.outcome is outcome:
+                    return last.decision_id
+            end = Deadline.after(now, self._ttl)
+            self._claims[caller_id, request_id] = _Claim(asked, outcome, fresh_id, end)
+        return fresh_id
+
+    def part(self, caller_id: str, request_id: str) -> None:
+        """Let no later try share the decision id: what was answered under it is not what was claimed."""
+        with self._lock:
+            last = self._claims.get((caller_id, request_id))
+            if last is not None:
+                self._claims[caller_id, request_id] = last._replace(outcome=None)
 
 
 def _asked(call: Call) -> bytes:

@@ -13,31 +13,37 @@ from pdp.audit.where import Where
 from pdp.errors import NotFoundError
 
 _BATCH = 1000
+# Of one decision; more tries of one request are no decision any more.
+_MOST_OF_ONE = 100
 # Deeper than any limit of delegation; ends a walk through records that somebody wrote by hand.
 _DEEPEST = 64
 
 _FOUND = "r.at, s.name, r.place, r.size, r.checksum"
 _JOINED = "records r CROSS JOIN segments s ON s.id = r.segment"
 _ORDER = "ORDER BY r.at, s.name, r.place"
+_BACKWARDS = "ORDER BY r.at DESC, s.name DESC, r.place DESC"
 
 
 class Search:
     """Answers from one index; whoever asks refreshes it first. Safe for threads.
 
     A record of a `tenant` that is given elsewhere is unknown here; None means all tenants. What belongs to no tenant
-    (bundles, start and stop, a call with an unknown handle) is shown to whoever sees all of them.
+    (bundles, start and stop) is shown to whoever sees all of them.
     """
 
     def __init__(self, index: AuditIndex) -> None:
         self._index = index
 
-    def show(self, ref: str, *, tenant: str | None = None) -> Found:
-        """Return the record of a decision. Raise `NotFoundError` for an unknown id."""
+    def show(self, ref: str, *, tenant: str | None = None) -> list[Found]:
+        """Return the last records of a decision, in order of time: what was answered last stands last.
+
+        Raise `NotFoundError` for an unknown id.
+        """
         where = Where(tenant=tenant).text("r.ref", ref)
-        found = self._found(f"{where.clause} {_ORDER} LIMIT 1", where)
+        found = self._found(f"{where.clause} {_BACKWARDS} LIMIT {_MOST_OF_ONE}", where)[::-1]
         if not found:
             raise NotFoundError(f"no such decision: `{ref}`")
-        return found[0]
+        return found
 
     def page(self, which: Filter, *, after: Mark | None = None, limit: int) -> list[Found]:
         """Return the next records in order of time; less than `limit` of them at the end."""
@@ -50,8 +56,7 @@ class Search:
     def latest(self, which: Filter, *, limit: int) -> list[Found]:
         """Return the last records, in order of time."""
         where = Where.of(which)
-        order = "ORDER BY r.at DESC, s.name DESC, r.place DESC"
-        return self._found(f"{where.clause} {order} LIMIT {int(limit)}", where)[::-1]
+        return self._found(f"{where.clause} {_BACKWARDS} LIMIT {int(limit)}", where)[::-1]
 
     def all(self, which: Filter) -> Iterator[Found]:
         """Yield every record in order of time."""
@@ -102,7 +107,7 @@ class Search:
         session_id = session_or_decision
         if not self._knows_session(session_id, tenant):
             try:
-                decision = self.show(session_or_decision, tenant=tenant)
+                decision = self.show(session_or_decision, tenant=tenant)[-1]
             except NotFoundError:
                 raise NotFoundError(f"no such session or decision: `{session_or_decision}`") from None
             session_id = str(decision.record().get("session_id", ""))

@@ -38,8 +38,8 @@ _LARGE_BYTES = 64 * 1024 * 1024
 class Source(Protocol):
     """Answers questions about the record. Raise `PDPError` when there is no answer."""
 
-    def show(self, decision_id: str) -> Found:
-        """Return the record of a decision."""
+    def show(self, decision_id: str) -> list[Found]:
+        """Return the records of a decision, in order of time."""
         ...
 
     def records(self, which: Filter) -> Iterator[Found]:
@@ -81,8 +81,8 @@ class FolderSource:
         self._follower = Follower(folder)
         opened.callback(self._auditor.close)
 
-    def show(self, decision_id: str) -> Found:
-        """Return the record of a decision."""
+    def show(self, decision_id: str) -> list[Found]:
+        """Return the records of a decision, in order of time."""
         return self._auditor.search().show(decision_id)
 
     def records(self, which: Filter) -> Iterator[Found]:

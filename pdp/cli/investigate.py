@@ -86,11 +86,17 @@ def tail(
 @json_option
 @with_source
 def show(*, source: Source, decision_id: str, as_json: bool) -> None:
-    """Show the record of a decision. Exit code 1: there is none."""
-    record = source.show(decision_id).record()
+    """Show the records of a decision in order of time. Exit code 1: there is none.
+
+    There are several where a gateway sent its request again and the outcome was the same.
+    """
+    records = [one.record() for one in source.show(decision_id)]
     if as_json:
-        print_json(record)
-    else:
+        print_json(records)
+        return
+    for place, record in enumerate(records):
+        if place:
+            click.echo()
         print_record(record)
 
 

@@ -33,9 +33,9 @@ class ServerSource:
         self._seen: set[Mark] = set()
         self._answered = self._away = False
 
-    def show(self, decision_id: str) -> Found:
-        """Return the record of a decision."""
-        return _found(self._client.get_record(decision_id))
+    def show(self, decision_id: str) -> list[Found]:
+        """Return the records of a decision, in order of time."""
+        return list(map(_found, self._client.get_records(decision_id)))
 
     def records(self, which: Filter) -> Iterator[Found]:
         """Yield records in order of time."""

@@ -309,9 +309,9 @@ class AsyncClient:
             operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels)
         )
 
-    async def get_record(self, decision_id: str) -> audit_pb2.AuditRecord:
-        """Return the record of one decision."""
-        return await self._manage(auditing.get_record(decision_id))
+    async def get_records(self, decision_id: str) -> tuple[audit_pb2.AuditRecord, ...]:
+        """Return the records of one decision, in order of time: what was answered last stands last."""
+        return await self._manage(auditing.get_records(decision_id))
 
     async def list_records(
         self, which: audit_pb2.RecordFilter | None = None, *, page_size: int = 0

@@ -7,12 +7,12 @@ from pdp.client.operations import Method, Operation, Reply
 from pdp.v1 import audit_pb2
 
 
-def get_record(decision_id: str) -> Operation[audit_pb2.GetRecordResponse, audit_pb2.AuditRecord]:
-    """Show the record of one decision."""
+def get_records(decision_id: str) -> Operation[audit_pb2.GetRecordResponse, tuple[audit_pb2.AuditRecord, ...]]:
+    """Show the records of one decision."""
     return Operation(
         method=_method("GetRecord", audit_pb2.GetRecordResponse),
         request=audit_pb2.GetRecordRequest(decision_id=decision_id),
-        read=lambda reply: reply.record,
+        read=lambda reply: tuple(reply.records),
     )
 
 

@@ -290,9 +290,9 @@ class Client:
         """Narrow an active session: keep only tools that match, end it earlier (unix seconds), add labels."""
         return self._manage(operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels))
 
-    def get_record(self, decision_id: str) -> audit_pb2.AuditRecord:
-        """Return the record of one decision."""
-        return self._manage(auditing.get_record(decision_id))
+    def get_records(self, decision_id: str) -> tuple[audit_pb2.AuditRecord, ...]:
+        """Return the records of one decision, in order of time: what was answered last stands last."""
+        return self._manage(auditing.get_records(decision_id))
 
     def list_records(
         self, which: audit_pb2.RecordFilter | None = None, *, page_size: int = 0

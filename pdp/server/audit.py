@@ -57,10 +57,11 @@ class AuditHandlers:
         self._limits = limits
 
     def get_record(self, request: audit.GetRecordRequest, origin: Origin) -> audit.GetRecordResponse:
-        """Show the record of one decision."""
+        """Show the records of one decision."""
         decision_id = require_id("decision_id", request.decision_id)
         found = self._search().show(decision_id, tenant=origin.caller.tenant)
-        return audit.GetRecordResponse(record=_record_message(found))
+        records = [_record_message(one) for one in _bounded(found[::-1])[::-1]]
+        return audit.GetRecordResponse(record=records[-1], records=records)
 
     def list_records(self, request: audit.ListRecordsRequest, origin: Origin) -> audit.ListRecordsResponse:
         """List a page of records."""

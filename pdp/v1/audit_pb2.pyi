@@ -69,10 +69,12 @@ class GetRecordRequest(_message.Message):
     def __init__(self, decision_id: _Optional[str] = ...) -> None: ...
 
 class GetRecordResponse(_message.Message):
-    __slots__ = ("record",)
+    __slots__ = ("record", "records")
     RECORD_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
     record: AuditRecord
-    def __init__(self, record: _Optional[_Union[AuditRecord, _Mapping]] = ...) -> None: ...
+    records: _containers.RepeatedCompositeFieldContainer[AuditRecord]
+    def __init__(self, record: _Optional[_Union[AuditRecord, _Mapping]] = ..., records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ...) -> None: ...
 
 class ListRecordsRequest(_message.Message):
     __slots__ = ("filter", "page_size", "page_token")

@@ -69,7 +69,7 @@ class AuditServiceServicer:
     """
 
     def GetRecord(self, request, context):
-        """Shows the record of one decision.
+        """Shows the records of one decision.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,8 +48,8 @@ def _of_one(
     session = decision["session_id"]
     yield Question(
         name="show DECISION",
-        ask=lambda: cut(search.show(decision["id"]).record()),
-        expected=lambda: decision,
+        ask=lambda: [cut(one.record()) for one in search.show(decision["id"])],
+        expected=lambda: [decision],
     )
     yield Question(
         name="session ID",

@@ -14,10 +14,10 @@ from pdp.audit.auditor import Auditor
 from pdp.audit.values import Filter, Selector
 from pdp.client import Client, NotFoundError
 from pdp.errors import UnavailableError
-from pdp.model import Caller, Role
+from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.clock import FakeClock
-from pdp.testing.inprocess import running_server
+from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1 import decision_pb2
 from pdp.v1.audit_pb2 import PlanRevocationRequest, RecordFilter
 from tests.audit.bruteforce import Record, chosen, everything
@@ -148,14 +148,84 @@ def test_a_foreign_record_looks_unknown(asked: Asked) -> None:
     client = asked.clients["default"]
 
     with pytest.raises(NotFoundError) as foreign:
-        client.get_record(decision["id"])
+        client.get_records(decision["id"])
     with pytest.raises(NotFoundError) as invented:
-        client.get_record("dec_0")
+        client.get_records("dec_0")
     with pytest.raises(NotFoundError):
         client.list_approvals(session_id=decision["session_id"])
 
     assert str(foreign.value).replace(decision["id"], "dec_0") == str(invented.value)
-    assert decision == json.loads(asked.clients["other"].get_record(decision["id"]).record_json)
+    assert [decision] == [json.loads(one.record_json) for one in asked.clients["other"].get_records(decision["id"])]
+
+
+@pytest.fixture(scope="module")
+def tenants() -> Iterator[RunningServer]:
+    """Serve a gateway, an approver and an auditor of each of two tenants."""
+    files = bundle_files(
+        policies={
+            "files": '@id("files/reviewed") permit (principal, action, resource is Server)'
+            ' when { context.session.labels.contains("reviewed") };',
+            "sessions": '@id("sessions/all") permit (principal, action, resource is Session);',
+        },
+        tools={"files": [tool("read")]},
+        directory="users: {alice: {}}\nagents: {coder: {ceiling: ['files/*']}}\n",
+    )
+    callers = [
+        Caller(
+            id=f"{role.value}-{tenant}",
+            kind="token",
+            roles=frozenset({role}),
+            tenant=tenant,
+            authenticated_at=AT_EACH_CALL,
+        )
+        for tenant in ("a", "b")
+        for role in (Role.PEP, Role.APPROVER, Role.AUDITOR)
+    ]
+    with running_server(files, callers=callers) as server:
+        yield server
+
+
+def test_a_foreign_handle_is_seen_by_the_auditor_of_whoever_used_it(tenants: RunningServer) -> None:
+    """A call with a handle of another tenant, or of nobody, is recorded for the caller's tenant, without a session."""
+    session = tenants.client("pep-a").request_session(user="alice", agent="coder", purpose="p", tools=["files/*"])
+    for handle in (session.session_handle, "pdps_unknown"):
+        tenants.client("pep-b").authorize(handle, "files", "read", {})
+
+    seen = {
+        tenant: [
+            json.loads(one.record_json)
+            for one in tenants.client(f"auditor-{tenant}").list_records(RecordFilter(kind="decision"))
+        ]
+        for tenant in ("a", "b")
+    }
+
+    assert [] == seen["a"]
+    told = [(one["basis"], one["caller_id"], one["tenant"], one["session_id"], one["user"]) for one in seen["b"]]
+    assert [("session_not_found", "pep-b", "b", "", "")] * 2 == told
+    assert session.session.session_id not in json.dumps(seen["b"])
+
+
+def test_a_retry_with_another_outcome_is_another_decision(tenants: RunningServer) -> None:
+    """Each id stands for one outcome, and its records are all shown."""
+    client, approver = tenants.client("pep-a"), tenants.client("approver-a")
+    opened = client.request_session(user="alice", agent="coder", purpose="p", tools=["files/*"])
+    session_id = opened.session.session_id
+    approver.approve_session(session_id, request_digest=opened.session.request_digest)
+
+    def decide() -> str:
+        return client.authorize(opened.session_handle, "files", "read", {}, request_id="r-1").decision_id
+
+    ids = [decide(), decide()]
+    approver.narrow_session(session_id, labels=["reviewed"])
+    ids += [decide(), decide()]
+    shown = [
+        [json.loads(one.record_json)["outcome"] for one in tenants.client("auditor-a").get_records(decision_id)]
+        for decision_id in ids
+    ]
+
+    assert [ids[0], ids[0], ids[2], ids[2]] == ids
+    assert ids[0] != ids[2]
+    assert [["deny"] * 2] * 2 + [["allow"] * 2] * 2 == shown
 
 
 def test_a_backlog_is_read_in_pieces(tmp_path: Path) -> None:

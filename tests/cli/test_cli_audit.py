@@ -60,7 +60,7 @@ def answer(result: Result) -> Any:
 @both
 def test_show(ask: Run, case: Case, where: tuple[str, ...]) -> None:
     """A decision is shown as it was recorded."""
-    record = answer(ask("audit", "show", case.denied, "--json", *where))
+    [record] = answer(ask("audit", "show", case.denied, "--json", *where))
 
     assert (case.denied, "deny", "default_deny") == (record["id"], record["outcome"], record["basis"])
     assert (case.session_id, "alice", "coder", "pep") == tuple(
@@ -234,7 +234,7 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(
 
     done = ask("audit", "show", case.allowed, "--json")
 
-    assert case.allowed == json.loads(done.stdout)["id"]
+    assert [case.allowed] == [one["id"] for one in json.loads(done.stdout)]
     assert "--index FILE keeps it" in done.stderr
 
 

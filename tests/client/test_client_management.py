@@ -223,10 +223,10 @@ CALLS: dict[str, tuple[Callable[[Any], Any], Message, Message, Any]] = {
         explain_pb2.ExplainResponse(summary="allowed"),
     ),
     "GetRecord": (
-        lambda client: client.get_record("dec_1"),
+        lambda client: client.get_records("dec_1"),
         audit_pb2.GetRecordRequest(decision_id="dec_1"),
-        audit_pb2.GetRecordResponse(record=RECORD),
-        RECORD,
+        audit_pb2.GetRecordResponse(record=RECORD, records=[RECORD, RECORD]),
+        (RECORD, RECORD),
     ),
     "ListRecords": (
         lambda client: client.list_records(FILTER, page_size=2),

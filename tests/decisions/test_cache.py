@@ -13,9 +13,10 @@ from pdp.cache import BoundedCache, DecisionCache, RequestMemory, call_key, read
 from pdp.clock import Deadline, Instant
 from pdp.errors import RequestIdConflictError
 from pdp.gate import deny
-from pdp.model import Basis, Call, Caller
+from pdp.model import Basis, Call, Caller, Outcome
 from pdp.testing.store_contract import make_session
 
+ALLOW, DENY = Outcome.ALLOW, Outcome.DENY
 NOW = Instant(wall_at=1000.0, boot_at=100.0, boot_id="boot-1")
 FAR = Deadline.after(NOW, 1e6)
 CALL = Call(session_handle="h", server="a", tool="b", arguments_json=b"{}", facts_json=b"[]", definition_digest="d")
@@ -111,23 +112,46 @@ def test_a_retry_gets_the_first_decision_id() -> None:
     """The same call of the same caller under the same request id, until five minutes have passed."""
     memory = RequestMemory()
 
-    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_1", NOW)
-    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_2", later(299.5))
-    assert "dec_3" == memory.claim("gateway", "other", CALL, "dec_3", NOW)
-    assert "dec_4" == memory.claim("other", "r", CALL, "dec_4", NOW)
-    assert "dec_5" == memory.claim("gateway", "r", CALL, "dec_5", later(300.0))
+    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_1", DENY, NOW)
+    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_2", DENY, later(299.5))
+    assert "dec_3" == memory.claim("gateway", "other", CALL, "dec_3", DENY, NOW)
+    assert "dec_4" == memory.claim("other", "r", CALL, "dec_4", DENY, NOW)
+    assert "dec_5" == memory.claim("gateway", "r", CALL, "dec_5", DENY, later(300.0))
 
 
-def test_a_request_id_can_be_taken_without_a_decision() -> None:
-    """It then belongs to this call, and the next try that has a decision id gives it its own."""
+def test_another_outcome_has_another_decision_id() -> None:
+    """No id stands for an allow and a deny, in whichever order they come."""
+    memory = RequestMemory()
+    outcomes = (DENY, ALLOW, ALLOW, DENY)
+
+    ids = [memory.claim("gateway", "r", CALL, f"dec_{n}", one, NOW) for n, one in enumerate(outcomes)]
+
+    assert ids == ["dec_0", "dec_1", "dec_1", "dec_3"]
+
+
+def test_an_outcome_that_was_changed_is_shared_by_no_retry() -> None:
+    """An allow that became a deny for lack of a record keeps its id, and the next allow has another."""
+    memory = RequestMemory()
+    memory.claim("gateway", "r", CALL, "dec_1", ALLOW, NOW)
+
+    memory.part("gateway", "r")
+    memory.part("gateway", "unknown")
+
+    assert ["dec_2", "dec_2"] == [memory.claim("gateway", "r", CALL, name, ALLOW, NOW) for name in ("dec_2", "dec_3")]
+    with pytest.raises(RequestIdConflictError):
+        memory.claim("gateway", "r", replace(CALL, tool="c"), "dec_4", ALLOW, NOW)
+
+
+def test_a_request_id_can_be_taken_without_an_outcome() -> None:
+    """It then belongs to this call, and what the gate denies shares its id with no other try."""
     memory = RequestMemory()
 
-    assert "" == memory.claim("gateway", "r", CALL, "", NOW)
+    assert "dec_0" == memory.claim("gateway", "r", CALL, "dec_0", None, NOW)
     with pytest.raises(RequestIdConflictError):
-        memory.claim("gateway", "r", replace(CALL, tool="c"), "dec_0", NOW)
-    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_1", NOW)
-    assert "dec_1" == memory.claim("gateway", "r", CALL, "", NOW)
-    assert "dec_1" == memory.claim("gateway", "r", CALL, "dec_2", NOW)
+        memory.claim("gateway", "r", replace(CALL, tool="c"), "dec_1", ALLOW, NOW)
+    assert "dec_2" == memory.claim("gateway", "r", CALL, "dec_2", DENY, NOW)
+    assert "dec_3" == memory.claim("gateway", "r", CALL, "dec_3", None, NOW)
+    assert "dec_2" == memory.claim("gateway", "r", CALL, "dec_4", DENY, NOW)
 
 
 @pytest.mark.parametrize(
@@ -146,40 +170,40 @@ def test_a_request_id_can_be_taken_without_a_decision() -> None:
 def test_another_call_under_the_same_request_id_is_refused(other: dict[str, str]) -> None:
     """Whichever field of the call differs."""
     memory = RequestMemory()
-    memory.claim("gateway", "r", CALL, "dec_1", NOW)
+    memory.claim("gateway", "r", CALL, "dec_1", ALLOW, NOW)
 
     with pytest.raises(RequestIdConflictError):
-        memory.claim("gateway", "r", replace(CALL, **other), "dec_2", NOW)  # type: ignore[arg-type]  # by name
+        memory.claim("gateway", "r", replace(CALL, **other), "dec_2", ALLOW, NOW)  # type: ignore[arg-type]  # by name
 
 
 def test_the_memory_of_request_ids_is_bounded_and_holds_no_handle() -> None:
     """Ten thousand are remembered by default, each as one digest of the whole call."""
     memory = RequestMemory()
     for number in range(10_001):
-        memory.claim("gateway", str(number), CALL, f"dec_{number}", NOW)
+        memory.claim("gateway", str(number), CALL, f"dec_{number}", ALLOW, NOW)
 
-    assert "fresh" == memory.claim("gateway", "0", CALL, "fresh", NOW)
-    assert "dec_10000" == memory.claim("gateway", "10000", CALL, "fresh", NOW)
-    assert "dec_2" == memory.claim("gateway", "2", CALL, "fresh", NOW)
-    assert {32} == {len(entry[0]) for entry in memory._entries.values()}
+    assert "fresh" == memory.claim("gateway", "0", CALL, "fresh", ALLOW, NOW)
+    assert "dec_10000" == memory.claim("gateway", "10000", CALL, "fresh", ALLOW, NOW)
+    assert "dec_2" == memory.claim("gateway", "2", CALL, "fresh", ALLOW, NOW)
+    assert {32} == {len(claim.asked) for claim in memory._claims.values()}
 
 
 @pytest.mark.parametrize("name", ["tool", "server", "session_handle", "definition_digest"])
 def test_the_memory_of_request_ids_keeps_no_text_of_a_call(name: str) -> None:
     """A name of 256 KiB, of letters that take four bytes each, costs no more than a short one; it still counts."""
     memory, long = RequestMemory(), replace(CALL, **{name: "\ud800\U0001f600" * 65_536})  # type: ignore[arg-type]  # by name
-    memory.claim("gateway", "short", CALL, "d1", NOW)
+    memory.claim("gateway", "short", CALL, "d1", ALLOW, NOW)
     tracemalloc.start()
 
     for number in range(10):
-        memory.claim("gateway", f"long-{number}", long, f"d{number}", NOW)
+        memory.claim("gateway", f"long-{number}", long, f"d{number}", ALLOW, NOW)
 
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 10 * 2048
-    assert memory.claim("gateway", "long-3", long, "d9", NOW) == "d3"
+    assert memory.claim("gateway", "long-3", long, "d9", ALLOW, NOW) == "d3"
     with pytest.raises(RequestIdConflictError):
-        memory.claim("gateway", "long-3", CALL, "d9", NOW)
+        memory.claim("gateway", "long-3", CALL, "d9", ALLOW, NOW)
 
 
 def test_rulings_are_bounded_in_bytes() -> None:
