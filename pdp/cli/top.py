@@ -12,6 +12,7 @@ from rich.live import Live
 
 from pdp.audit.activity import ActivityWindow
 from pdp.audit.follow import Follower
+from pdp.audit.segments import segments_of
 from pdp.cli.options import duration, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.cli.topview import shown
@@ -37,7 +38,10 @@ def top(
     Shows decisions per second, outcomes and what they rest on, the cache's hit rate, the slowest tools, and the
     sessions that are denied. It reads the decision log in DIR, by default the one of the settings, and asks no server.
     """
-    follower = Follower(Path(folder) if folder else settings.record_folder)
+    place = Path(folder) if folder else settings.record_folder
+    if not segments_of(place):
+        raise click.UsageError(f"there is no record in `{place}`; name its folder: pdp top DIR")
+    follower = Follower(place)
     seen = ActivityWindow(window)
     seen.add(follower.start()[-_FIRST_RECORDS:])
     console = Console()

@@ -60,11 +60,22 @@ def test_what_goes_on_in_words(run: Run, log: DecisionLog) -> None:
 
 
 @pytest.mark.parametrize("words", [("--once",), ("--json",), ()])
-def test_an_empty_log(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_an_empty_log(run: Run, log: DecisionLog, words: tuple[str, ...]) -> None:
     """Before the first decision there is nothing to see, and that is no error."""
-    done = run("top", str(tmp_path), *words)
+    done = run("top", str(log.folder), *words)
 
     assert (0, "") == (done.exit_code, done.stderr)
+
+
+@pytest.mark.parametrize("words", [("--once",), ("--json",), ()])
+def test_a_folder_without_a_record(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Where nobody writes a record, no zeros are shown as if nothing went on."""
+    named = run("top", str(tmp_path), *words)
+    by_default = run("top", *words)
+
+    assert (2, "") == (named.exit_code, named.stdout)
+    assert f"error: there is no record in `{tmp_path}`" in named.stderr
+    assert (2, "") == (by_default.exit_code, by_default.stdout)
 
 
 def test_a_folder_that_is_not_there(run: Run) -> None:
