@@ -25,9 +25,10 @@ from pdp.model import NEVER_APPROVERS, Caller, Role, Scope, Session, SessionStat
 from pdp.observer import Event, Observer
 from pdp.paging import LARGEST_PAGE, page_size_of, page_start_of, page_token_of
 from pdp.policy.bundle import Bundle
+from pdp.policy.grants import Grants, require_known
 from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
-from pdp.reviewing import ReviewedTool, known_grants, review
+from pdp.reviewing import ReviewedTool, review
 from pdp.scoping import (
     ScopedTool,
     expansion,
@@ -78,11 +79,14 @@ class SessionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """A session as an approver judges it: with what the policies of a bundle do with each of its tools."""
+    """A session as an approver judges it: with what the policies of a bundle do with each of its tools.
+
+    `known_grants` are all that can be given, each with the ids of the policies that name it.
+    """
 
     view: SessionView
     tools: tuple[ReviewedTool, ...]
-    known_grants: tuple[str, ...]
+    known_grants: Grants
     bundle_version: str
 
 
@@ -169,8 +173,9 @@ class Registrar:
     ) -> SessionView:
         """Approve exactly what was shown. `trace` is as for `request`.
 
-        Raise `WrongStateError` when the session does not wait for approval or what would be approved is not what
-        was shown, and `PermissionDeniedError` when a rule or the policies refuse.
+        Raise `InvalidRequestError` for a grant that nothing in the bundle names, `WrongStateError` when the session
+        does not wait for approval or what would be approved is not what was shown, and `PermissionDeniedError` when a
+        rule or the policies refuse.
         """
         _require_approver(caller)
         bundle, now = self._bundle(), self._now()
@@ -183,6 +188,7 @@ class Registrar:
         scope = expansion(session, parents, bundle)
         if request_digest != request_digest_of(session, scope, bundle):
             raise WrongStateError("what was shown is not what would be approved now; look at the session again")
+        require_known(grants, bundle.grants)
         _require_presence(caller, scope, bundle, now)
         asked = SessionQuestion(
             action=APPROVE_SESSION,
@@ -259,7 +265,7 @@ class Registrar:
         return Review(
             view=view,
             tools=review((session, *parents), scope, bundle, wall_at=now.wall_at),
-            known_grants=known_grants(bundle),
+            known_grants=bundle.grants,
             bundle_version=bundle.version,
         )
 

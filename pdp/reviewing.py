@@ -59,9 +59,3 @@ def review(chain: Sequence[Session], scope: Scope, bundle: Bundle, *, wall_at: f
         return ReviewedTool(tool=tool, visibility=now, opened_by=tuple(opens))
 
     return tuple(map(reviewed, scoped_tools(scope, bundle)))
-
-
-def known_grants(bundle: Bundle) -> tuple[str, ...]:
-    """Return the grants that the policies or the directory of a bundle name, sorted."""
-    by_policies = {uid for policy in bundle.policies.values() for uid in policy.entities}
-    return tuple(sorted(name for kind, name in by_policies | set(bundle.directory.entities) if kind == _GRANT))

@@ -18,6 +18,7 @@ from pdp.policy.catalogue import Catalogue, Tool, action_schema
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.directory import Directory, Entity, entity, references
 from pdp.policy.engine import KeptParts, PolicySource, SessionEntities, Slice, StackCheck
+from pdp.policy.grants import Grants, grants_of
 from pdp.policy.schema import SESSION_ACTIONS, full_schema, preamble, session_action
 from pdp.policy.view import EVERYTHING, View
 
@@ -37,6 +38,7 @@ class Bundle:
         self.catalogue: Catalogue = contents.catalogue
         self.directory: Directory = contents.directory
         self.policies: Mapping[str, PolicySource] = {policy.id: policy for policy in policies}
+        self.grants: Grants = grants_of(policies, contents.directory)
         self._author_schema = contents.schema
         self._schema = contents.schema + "\n" + preamble(contents.caller_facts)
         # INVARIANT: policies that constrain no action or a group stand in the slice of each action that they can match.
@@ -53,10 +55,11 @@ class Bundle:
         """Return the bundle beside another directory, for tests of policies; the version stays what it was."""
         other = self._variant()
         other.directory = directory
+        other.grants = {**grants_of((), directory), **self.grants}
         return other
 
     def with_policies(self, policies: Sequence[PolicySource]) -> Bundle:
-        """Return the bundle with other policies, for asking what would change; the version stays what it was.
+        """Return the bundle with other policies, for asking what would change; version and grants stay what they were.
 
         Whoever makes them has had their texts parsed and validated in a child process. What was parsed for an action
         whose policies are the same is shared, so a bundle in which one policy differs costs little.

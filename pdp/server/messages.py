@@ -231,6 +231,9 @@ def review_message(review: Review) -> sessions.ReviewSessionResponse:
             for one in review.tools
         ],
         known_grants=review.known_grants,
+        grant_uses=[
+            sessions.GrantUse(grant=grant, policy_ids=policies) for grant, policies in review.known_grants.items()
+        ],
         bundle_version=review.bundle_version,
     )
 

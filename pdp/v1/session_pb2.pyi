@@ -221,17 +221,27 @@ class ReviewedTool(_message.Message):
     opened_by: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, tool: _Optional[_Union[ScopedTool, _Mapping]] = ..., visibility: _Optional[_Union[_authorization_pb2.Visibility, str]] = ..., opened_by: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class GrantUse(_message.Message):
+    __slots__ = ("grant", "policy_ids")
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    POLICY_IDS_FIELD_NUMBER: _ClassVar[int]
+    grant: str
+    policy_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, grant: _Optional[str] = ..., policy_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ReviewSessionResponse(_message.Message):
-    __slots__ = ("session", "tools", "known_grants", "bundle_version")
+    __slots__ = ("session", "tools", "known_grants", "bundle_version", "grant_uses")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     KNOWN_GRANTS_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    GRANT_USES_FIELD_NUMBER: _ClassVar[int]
     session: Session
     tools: _containers.RepeatedCompositeFieldContainer[ReviewedTool]
     known_grants: _containers.RepeatedScalarFieldContainer[str]
     bundle_version: str
-    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[ReviewedTool, _Mapping]]] = ..., known_grants: _Optional[_Iterable[str]] = ..., bundle_version: _Optional[str] = ...) -> None: ...
+    grant_uses: _containers.RepeatedCompositeFieldContainer[GrantUse]
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[ReviewedTool, _Mapping]]] = ..., known_grants: _Optional[_Iterable[str]] = ..., bundle_version: _Optional[str] = ..., grant_uses: _Optional[_Iterable[_Union[GrantUse, _Mapping]]] = ...) -> None: ...
 
 class ListSessionsRequest(_message.Message):
     __slots__ = ("state", "user", "agent", "page_size", "page_token")

@@ -7,13 +7,14 @@ is newly allowed is never hidden by a test that does not run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Ruling
 from pdp.policy.bundle import Bundle
+from pdp.policy.grants import Grants
 from pdp.workbench.runner import CaseResult, run
 from pdp.workbench.suite import Suite
 
@@ -111,11 +112,22 @@ def compare_calls(
     What the cases expect does not matter. `done` is told of each decision of either bundle.
     """
     known = tuple(suites)
-    before = run(old, known, limits=limits, done=done).results
-    after = run(new, known, limits=limits, done=done).results
+    before, after = (
+        run(bundle, [_within(suite, bundle.grants) for suite in known], limits=limits, done=done).results
+        for bundle in (old, new)
+    )
     pairs = zip(before, after, strict=True)
     changes = [change for was, now in pairs if (change := _change(was, now)) is not None]
     return CallsDifference(compared=len(before), changes=tuple(changes))
+
+
+def _within(suite: Suite, grants: Grants) -> Suite:
+    """Return a suite whose sessions have no grants but those that a bundle knows: others give nothing."""
+    sessions = {
+        name: replace(session, grants=tuple(grant for grant in session.grants if grant in grants))
+        for name, session in suite.sessions.items()
+    }
+    return replace(suite, sessions=sessions)
 
 
 def by_policy(changes: Sequence[CallChange]) -> dict[tuple[str, str], list[CallChange]]:

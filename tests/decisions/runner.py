@@ -145,7 +145,8 @@ def _check_span(step: Step, seen: Seen, way: ProductWay, told: Told) -> None:
         names.SESSION_ID: seen.session or None,
         names.USER: request.given["user"] if request else None,
         names.AGENT: request.given["agent"] if request else None,
-        names.TENANT: CALLERS[request.caller].tenant if request else None,
+        # A call in no session is for the auditor of the tenant that asked.
+        names.TENANT: CALLERS[request.caller if request else step.caller].tenant,
         names.ENVIRONMENT: request.given.get("environment") if request else None,
         names.ANCESTORS: (told.ancestors(seen.session) or None) if request else None,
         names.ANCESTOR_ID: seen.ancestor or None,

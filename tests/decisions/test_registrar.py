@@ -32,6 +32,8 @@ agents:
 SESSIONS = (
     OPEN_SESSIONS
     + """
+@id("sessions/readers")
+permit (principal, action == Action::"pdp/approve_session", resource) when { context.grants.contains(Grant::"read") };
 @id("sessions/merge-needs-purpose")
 forbid (principal, action == Action::"pdp/approve_session", resource)
 when { context.grants.contains(Grant::"merge") && resource.purpose != "Merge" };
@@ -201,10 +203,25 @@ def test_a_recorded_answer_says_who_asked_whom_about_what(pdp: Embedded, evidenc
         "bundle_version": pdp.keeper.current().version,
         "grants": "read",
         "outcome": "allow",
-        "policies": "sessions/all",
+        "policies": "sessions/all sessions/readers",
         "principal": "approver",
         **trace,
     }
+
+
+def test_a_grant_that_nobody_asks_for_is_refused(pdp: Embedded, evidence: Evidence) -> None:
+    """A misspelt grant is no approval with less than was meant, and what was meant is named."""
+    view, _ = pdp.registrar.request(WANTED, PEP)
+
+    with pytest.raises(InvalidRequestError, match=r"`grants\[1\]`: no policy asks for `raed`; did you mean `read`\?"):
+        pdp.registrar.approve(
+            view.session.id, request_digest=view.request_digest, grants=("merge", "raed"), caller=APPROVER
+        )
+
+    assert pdp.registrar.get(view.session.id, caller=APPROVER).state is SessionState.REQUESTED
+    assert ["pdp/request_session"] == [
+        one["facts"]["action"] for one in evidence.records if one["kind"] == "session.decided"
+    ]
 
 
 def test_a_refused_request_is_recorded_without_a_session(

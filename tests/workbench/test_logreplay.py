@@ -23,6 +23,8 @@ SESSIONS = """
 @id("sessions/all")
 permit (principal, action in [Action::"pdp/request_session", Action::"pdp/approve_session"], resource);
 @id("sessions/delegate") permit (principal, action == Action::"pdp/delegate_session", resource);
+@id("sessions/dropping") permit (principal, action == Action::"pdp/approve_session", resource)
+when { context.grants.contains(Grant::"dropping") };
 """
 DIRECTORY = """
 user_groups: {staff: {}}

@@ -153,7 +153,11 @@ def test_child_of_an_ended_session_has_ended() -> None:
         ("approver: ada", "session `s` cannot be approved by `ada`: no permit for `pdp/approve_session` matches"),
         ("tools: [files/rm]", "session `s` cannot be requested: `tool_patterns[0]`: matches no tool"),
         ("parent: child, tools: [files/read], state: ended, may_delegate: true", ""),
-        ("parent: gone, tools: [files/read], grants: [g]", ""),
+        ("parent: gone, tools: [files/read], grants: [writing]", ""),
+        (
+            "grants: [writting]",
+            "session `s` cannot be approved by `approver`: `grants[0]`: no policy asks for `writting`; did",
+        ),
     ],
 )
 def test_session_that_cannot_be_opened_fails_its_cases(more: str, said: str) -> None:

@@ -1,0 +1,39 @@
+"""The grants of a bundle: what an approver can give, and which policies ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+from pdp.errors import InvalidRequestError
+from pdp.policy.directory import Directory
+from pdp.policy.engine import PolicySource
+
+_GRANT = "Grant"
+
+# The ids of the policies that name each grant; none where only the directory refers to it.
+Grants = Mapping[str, tuple[str, ...]]
+
+
+def grants_of(policies: Iterable[PolicySource], directory: Directory) -> Grants:
+    """Return the grants that policies or a directory name, sorted, each with the policies' ids."""
+    named: dict[str, list[str]] = {
+        name: [] for one in directory.entities.values() for kind, name in one.refers_to if kind == _GRANT
+    }
+    for policy in policies:
+        for kind, name in policy.entities:
+            if kind == _GRANT:
+                named.setdefault(name, []).append(policy.id)
+    return {name: tuple(sorted(named[name])) for name in sorted(named)}
+
+
+def require_known(given: Sequence[str], known: Grants) -> None:
+    """Raise `InvalidRequestError` naming the first grant that nobody asks for, and the nearest one that is known.
+
+    It would give nothing, and the record would say that it was given.
+    """
+    for place, grant in enumerate(given):
+        if grant not in known:
+            near = get_close_matches(grant, known, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            raise InvalidRequestError(f"grants[{place}]", f"no policy asks for `{grant}`{hint}")
