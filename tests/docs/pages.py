@@ -10,17 +10,32 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n\n)?```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Some pages have thirty commands, each a process of its own. On a busy machine that takes minutes, and never this long.
 PAGE_SECONDS = 900
 # These set up an environment of their own and run everything again.
 ELSEWHERE = ("make demo", "make .venv/ready")
 
 
+class Block(NamedTuple):
+    """A fenced block: what its opening line says, its text, and why it is not run where a comment above says so."""
+
+    kind: str
+    text: str
+    not_run: str
+
+
+def all_blocks(page: Path) -> list[Block]:
+    """Return the fenced blocks of a page."""
+    found = _BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [Block(kind.strip(), text, not_run) for not_run, kind, text in found]
+
+
 def blocks(page: Path, kind: str) -> list[str]:
-    """Return the code blocks of a page whose opening line says `kind`."""
-    return [text for info, text in BLOCK.findall(page.read_text(encoding="utf-8")) if info.strip() == kind]
+    """Return the text of a page's blocks whose opening line says `kind`, but for those that are not run."""
+    return [block.text for block in all_blocks(page) if block.kind == kind and not block.not_run]
 
 
 def surroundings(place: Path, programs: Path) -> dict[str, str]:

@@ -190,6 +190,33 @@ def test_token_commands_run(project_root: Path, place: Path, environment: dict[s
     assert "`git_reset` is destructive: its approver must have authenticated" in done.stdout
 
 
+def test_record_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The commands that verify a record find nothing wrong in that of a server that has stopped."""
+    with served("pdp serve", place, environment):
+        pass
+
+    done = run("\n".join(blocks(project_root / "pdp" / "record" / "README.md", "sh")), place, environment)
+
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_a_warning_is_silenced_as_shown(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """The policy that the page shows with an `@allow` has a warning without it, and none with it."""
+    (policy,) = blocks(project_root / "policies" / "README.md", "cedar added")
+    git = place / "policies" / "git.cedar"
+    before = git.read_text(encoding="utf-8")
+
+    git.write_text(f"{before}\n// Releases are cut by people.\n{policy}", encoding="utf-8")
+    silenced = run("pdp check policies --deny warnings", place, environment)
+    bare = re.sub(r"^@allow.*\n", "", policy, flags=re.MULTILINE)
+    git.write_text(f"{before}\n// Releases are cut by people.\n{bare}", encoding="utf-8")
+    loud = run("pdp check policies --deny warnings", place, environment)
+
+    assert (0, "") == (silenced.returncode, silenced.stderr)
+    assert "raw-string" in loud.stdout + loud.stderr
+    assert 1 == loud.returncode
+
+
 def test_telemetry_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
     """The commands for whoever watches the server print what the page says."""
     done = run("\n".join(blocks(project_root / "pdp" / "telemetry" / "README.md", "sh")), place, environment)

@@ -41,7 +41,8 @@ def written(page: str) -> str:
 
 def _roles() -> Iterable[str]:
     yield from _header(["RPC", *(f"`{role.value}`" for role in Role)])
-    for rpc in RPCS.values():
+    # One row for reflection, which is served under two names.
+    for rpc in {rpc.method: rpc for rpc in RPCS.values()}.values():
         yield _row([f"`{rpc.method}`", *(_reach(rpc, role) for role in Role)])
 
 

@@ -1,0 +1,155 @@
+"""Every fenced block of every page is run or read by a test, or says why not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from pdp.bench.recorded import read_calls
+from pdp.config import load
+from pdp.policy.catalogue import load_catalogue
+from pdp.server.callers import read_callers
+from pdp.workbench.equivalents import read_equivalents
+from tests.docs.pages import all_blocks, blocks
+
+_PAGES = "tests/docs/test_documentation.py::"
+_HERE = "tests/docs/test_blocks.py::"
+
+# Which test holds the blocks of a kind. Blocks of the kind `text` are no code.
+HELD: Final[Mapping[str, Mapping[str, str]]] = {
+    "README.md": {
+        "sh": f"{_PAGES}test_readme_commands_run",
+        "sh serve": f"{_PAGES}test_readme_commands_run",
+        "sh package": "tests/package/test_package.py::test_the_quick_start_runs_from_the_package",
+        "python": f"{_PAGES}test_readme_python_runs",
+        "console": f"{_PAGES}test_grpcurl_body_is_a_request",
+    },
+    "benchmarks/README.md": {"json": f"{_HERE}test_calls_are_read"},
+    "pdp/README.md": {"python": f"{_PAGES}test_embedded_python_runs"},
+    "pdp/audit/README.md": {"sh": f"{_PAGES}test_audit_commands_run"},
+    "pdp/deployment/README.md": {
+        "sh": f"{_PAGES}test_deployment_commands_run",
+        "sh served": f"{_PAGES}test_deployment_commands_run",
+    },
+    "pdp/record/README.md": {"sh": f"{_PAGES}test_record_commands_run"},
+    "pdp/server/README.md": {
+        "sh": f"{_PAGES}test_certificate_commands_run",
+        "sh serve": f"{_PAGES}test_certificate_commands_run",
+        "sh served": f"{_PAGES}test_certificate_commands_run",
+        "sh callers": f"{_PAGES}test_caller_commands_run",
+        "sh tokens": f"{_PAGES}test_token_commands_run",
+        "sh serve tokens": f"{_PAGES}test_token_commands_run",
+        "sh served tokens": f"{_PAGES}test_token_commands_run",
+        "yaml callers": f"{_HERE}test_callers_are_read",
+        "yaml settings": f"{_HERE}test_settings_are_read",
+    },
+    "pdp/telemetry/README.md": {"sh": f"{_PAGES}test_telemetry_commands_run"},
+    "policies/README.md": {
+        "sh": f"{_PAGES}test_policies_commands_run",
+        "sh served": f"{_PAGES}test_policies_commands_run_beside_a_server",
+        "sh serve file": f"{_PAGES}test_packed_bundles_are_served_as_shown",
+        "sh serve url": f"{_PAGES}test_packed_bundles_are_served_as_shown",
+        "cedar": "tests/example/test_example.py::test_the_guide_shows_what_is_there",
+        "cedar added": f"{_PAGES}test_a_warning_is_silenced_as_shown",
+        "yaml": "tests/example/test_example.py::test_the_guide_shows_what_is_there",
+        "yaml overlay": f"{_HERE}test_overlays_are_read",
+        "yaml mutants": f"{_HERE}test_equivalent_mutants_are_read",
+    },
+}
+
+
+def pages(root: Path) -> list[Path]:
+    """Return every page of the project."""
+    listed = subprocess.run(["git", "ls-files", "-z", "*.md"], cwd=root, capture_output=True, text=True, check=True)
+    return [root / name for name in listed.stdout.split("\0") if name]
+
+
+def test_every_block_is_held_or_says_why_not(project_root: Path) -> None:
+    """A block that no test runs, reads or compares has a comment above it, `<!-- not run: why -->`."""
+    silent = [
+        f"{name}: ```{block.kind}: {block.text.splitlines()[0]}"
+        for page in pages(project_root)
+        for name in [page.relative_to(project_root).as_posix()]
+        for block in all_blocks(page)
+        if not block.not_run and block.kind != "text" and block.kind not in HELD.get(name, {})
+    ]
+
+    assert [] == silent
+
+
+def test_no_block_is_overlooked(project_root: Path) -> None:
+    """Each fence of a page belongs to a block that is found, however it is indented or drawn."""
+    for page in pages(project_root):
+        fences = re.findall(r"^\s*(?:```|~~~)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(fences) == 2 * len(all_blocks(page)), page
+
+
+def test_the_table_is_current(project_root: Path) -> None:
+    """Each kind in the table is on its page, and each test is there and asks for this kind."""
+    for name, kinds in HELD.items():
+        found = {block.kind for block in all_blocks(project_root / name) if not block.not_run}
+        assert set(kinds) <= found, name
+        for kind, test in kinds.items():
+            file, _, function = test.partition("::")
+            source = (project_root / file).read_text(encoding="utf-8")
+            assert f"def {function}(" in source, test
+            # Of a kind with a parameter in it, as in `sh serve {source}`, the beginning.
+            assert f'"{kind}"' in source or f'"{kind.rpartition(" ")[0]} {{' in source, (kind, test)
+
+
+def test_callers_are_read(project_root: Path, tmp_path: Path) -> None:
+    """Each file of callers that the page shows is one that the server takes."""
+    shown = blocks(project_root / "pdp" / "server" / "README.md", "yaml callers")
+    file = tmp_path / "callers.yaml"
+    file.touch(mode=0o600)
+
+    for text in shown:
+        file.write_text(text, encoding="utf-8")
+        read_callers(file, development=True)
+
+
+def test_settings_are_read(project_root: Path, tmp_path: Path) -> None:
+    """Each piece of a settings file that the page shows is one that the server takes."""
+    for text in blocks(project_root / "pdp" / "server" / "README.md", "yaml settings"):
+        file = tmp_path / "pdp.yaml"
+        file.write_text(text, encoding="utf-8")
+        load(environ={}, file=file)
+
+
+def test_overlays_are_read(project_root: Path) -> None:
+    """Each overlay that the page shows fits the tools of the example."""
+    tools = (project_root / "policies" / "tools" / "git.json").read_bytes()
+
+    for text in blocks(project_root / "policies" / "README.md", "yaml overlay"):
+        load_catalogue({"tools/git.json": tools, "tools/git.yaml": text.encode("utf-8")})
+
+
+def test_equivalent_mutants_are_read(project_root: Path, tmp_path: Path) -> None:
+    """What the page says about mutants that no test can notice is read as it says."""
+    (text,) = blocks(project_root / "policies" / "README.md", "yaml mutants")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "mutants.yaml").write_text(text, encoding="utf-8")
+
+    assert read_equivalents(tmp_path)
+
+
+def test_calls_are_read(project_root: Path, tmp_path: Path) -> None:
+    """The line of a workload that the page shows is a call."""
+    (text,) = blocks(project_root / "benchmarks" / "README.md", "json")
+    (tmp_path / "calls.jsonl").write_text(text, encoding="utf-8")
+
+    assert ["git_log"] == [call.tool for call in read_calls(tmp_path / "calls.jsonl")]
+
+
+@pytest.mark.parametrize("text", ["```sh\nx\n```\n", "```\nx\n```\n"])
+def test_a_block_without_a_mark_is_found(text: str, tmp_path: Path) -> None:
+    """A block has no reason of its own: the one above another block is not taken for it."""
+    page = tmp_path / "page.md"
+    page.write_text(f"<!-- not run: it is long -->\n\n```sh\ny\n```\n\n{text}", encoding="utf-8")
+
+    assert ["it is long", ""] == [block.not_run for block in all_blocks(page)]
