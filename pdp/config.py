@@ -290,6 +290,16 @@ def describe() -> Iterator[SettingRow]:
         )
 
 
+def section_titles() -> Mapping[str, str]:
+    """Return for each section of the settings what it is about, in a sentence."""
+    sections = ((field.name, field.default) for field in dataclasses.fields(Settings))
+    return {
+        name: (type(value).__doc__ or "").partition("\n")[0]
+        for name, value in sections
+        if dataclasses.is_dataclass(value)
+    }
+
+
 def load(
     *, environ: Mapping[str, str], flags: Mapping[str, str] | None = None, file: str | Path | None = None
 ) -> Settings:

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from pdp.cli.exporting import export
+from pdp.cli.groups import Group
 from pdp.cli.investigate import executed_by, session, show, tail, touched, who_approved
-from pdp.cli.output import print_json
+from pdp.cli.output import print_json, progress
 from pdp.cli.revoking import revoke_plan
 from pdp.record.anchors import Anchors
 from pdp.record.keys import PublicKeys
@@ -19,7 +20,7 @@ from pdp.record.verify import ChainReport, Report
 from pdp.record.verify import verify as verify_record
 
 
-@click.group()
+@click.group(cls=Group)
 def audit() -> None:
     """Ask the record what was decided, and whether it is as it was written."""
 
@@ -67,7 +68,8 @@ def verify(
     """
     heads = {path: Anchors(path).heads() if path.is_dir() else _heads(path) for path in known}
     keys = PublicKeys.load(public_keys)
-    report = verify_record(folder, keys, open_end=open_end, missing_start=missing_start, known=heads)
+    with progress(f"verifying {folder}"):
+        report = verify_record(folder, keys, open_end=open_end, missing_start=missing_start, known=heads)
     if as_json:
         print_json(_as_json(report))
     else:

@@ -9,7 +9,7 @@ import click
 from pdp import __version__
 from pdp.app import compile_once
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_json, print_table
+from pdp.cli.output import print_json, print_table, progress
 from pdp.cli.root import NO
 from pdp.config import Settings
 from pdp.policy.bundle import inspect_bundle, load_bundle
@@ -41,7 +41,8 @@ def check(
         raise click.UsageError("pass `--reads` or `--sarif`, not both")
     path = Path(folder or settings.policies.folder)
     files = read_folder(path, settings.limits)
-    report = inspect_bundle(files, settings.limits, compile_once())
+    with progress(f"checking {path}"):
+        report = inspect_bundle(files, settings.limits, compile_once())
     bundle = load_bundle(files, settings.limits, compile_once()) if reads and not report.errors else None
     if as_json:
         print_json(report_json(report, bundle))

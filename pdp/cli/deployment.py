@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from pdp.cli.groups import Group
 from pdp.deployment import container_file, kubernetes_manifests, settings_file, systemd_unit
 
 
-@click.group()
+@click.group(cls=Group)
 def deployment() -> None:
     """Print what runs the server elsewhere: container, systemd, Kubernetes."""
 

@@ -22,7 +22,7 @@ from pdp.cli.window import window_options
 @click.argument("who", nargs=-1, callback=read_who)
 @click.option("--format", "kind", type=click.Choice(list(WRITERS)), default="jsonl", show_default=True)
 @click.option("--outcome", type=click.Choice(["allow", "deny"]), help="Only decisions with this outcome.")
-@click.option("--output", metavar="FILE", help="Write to this new file, not to stdout.")
+@click.option("-o", "--output", metavar="FILE", help="Write to this new file, not to stdout.")
 @window_options
 @with_source
 def export(

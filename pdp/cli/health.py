@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from pdp.cli.connection import explained, trusted
-from pdp.cli.options import ConnectionOptions, connection_options, duration, with_settings
+from pdp.cli.options import ConnectionOptions, connection_options, duration, json_option, with_settings
+from pdp.cli.output import print_json
 from pdp.cli.root import NO
 from pdp.client.connection import Connection
 from pdp.client.errors import PDPClientError
@@ -22,9 +23,10 @@ from pdp.model import Role
     help="One service, `pdp.record` or `pdp.store`; without it the whole server.",
 )
 @click.option("--timeout", type=duration, default="5s", help="How long to wait, such as `5s`.")
+@json_option
 @connection_options(Role.PEP)
 @with_settings("server.address")
-def health(*, settings: Settings, connection: ConnectionOptions, service: str, timeout: float) -> None:
+def health(*, settings: Settings, connection: ConnectionOptions, service: str, timeout: float, as_json: bool) -> None:
     """Say whether a server serves, for probes.
 
     It does with a bundle and a live store, until it is told to stop. No token is needed. Exit code 0: it serves. 1: it
@@ -38,6 +40,9 @@ def health(*, settings: Settings, connection: ConnectionOptions, service: str, t
         serving = is_serving(there, service, timeout=timeout)
     except PDPClientError as error:
         raise type(error)(explained(str(error), server), error.code) from error
-    click.echo("serving" if serving else "not serving")
+    if as_json:
+        print_json({"address": server, "service": service, "serving": serving})
+    else:
+        click.echo("serving" if serving else "not serving")
     if not serving:
         raise click.exceptions.Exit(NO)

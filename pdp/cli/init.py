@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from pdp.cli.options import with_settings
+from pdp.cli.options import json_option, with_settings
+from pdp.cli.output import print_json
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
 from pdp.record.keys import write_keys
@@ -16,13 +17,17 @@ from pdp.server.callersfile import digest_in, init_callers
 
 @click.command(epilog="Example:  pdp init --data-dir /var/lib/pdp")
 @click.option("--development", is_flag=True, help="Callers to try things out with: a server with TLS refuses them.")
+@json_option
 @with_settings("data_dir")
-def init(*, settings: Settings, development: bool) -> None:
+def init(*, settings: Settings, development: bool, as_json: bool) -> None:
     """Write a token for each role, and the keys of the decision log.
 
     What is there already stays as it is.
     """
     written = prepare(settings, development=development)
+    if as_json:
+        print_json({"written": [str(path) for path in written]})
+        return
     for path in written:
         click.echo(f"wrote {path}")
     if elsewhere := _callers_without_token(settings):

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pdp.app import compile_once
-from pdp.cli.output import print_json
+from pdp.cli.output import print_json, progress
 from pdp.escaping import visible
 from pdp.limits import Limits
 from pdp.policy.bundle import Bundle, load_bundle
@@ -38,7 +38,8 @@ def mutation(folder: Path, policies: Sequence[str], filters: Sequence[str], limi
     Raise `BundleError` when bundle or tests cannot be read.
     """
     files = read_folder(folder, limits)
-    bundle = load_bundle(files, limits, compile_once())
+    with progress(f"loading {folder}"):
+        bundle = load_bundle(files, limits, compile_once())
     suites = chosen(read_suites(folder, limits), tuple(filters))
     equivalents = {key: entry for key, entry in read_equivalents(folder).items() if _wanted(key[0], policies)}
     made = _chosen(mutants_of(files, limits, _mutate_once), policies)

@@ -12,15 +12,32 @@ from typing import Any, TypeVar
 
 import click
 
-from pdp.config import SettingRow, Settings, describe, load
+from pdp.config import SettingRow, Settings, describe, load, section_titles
 from pdp.model import Role
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 HANDLE_VARIABLE = "PDP_SESSION_HANDLE"
+_SETTING = "setting_"
 
 _HANDLE = re.compile(r"[\x21-\x7e]+")
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?")
+
+
+class SettingsCommand(click.Command):
+    """A command that takes every setting: its help lists them by section, with what each section is about."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options that are no settings, and then the settings, section by section."""
+        sections: dict[str, list[tuple[str, str]]] = {"": []}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                section, inside, _ = (parameter.name or "").removeprefix(_SETTING).partition("__")
+                sections.setdefault(section if inside else "", []).append(record)
+        titles = section_titles()
+        for section, records in sections.items():
+            with formatter.section(titles.get(section, "Options").removesuffix(".")):
+                formatter.write_dl(records)
 
 
 def with_settings(*names: str) -> Callable[[C], Callable[..., Any]]:
@@ -150,7 +167,7 @@ def duration(text: str) -> float:
 
 
 def _parameter(row: SettingRow) -> str:
-    return "setting_" + row.name.replace(".", "__")
+    return _SETTING + row.name.replace(".", "__")
 
 
 def _setting_option(row: SettingRow) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,8 @@ from pdp.escaping import visible, visible_json
 
 _LEAST_CHARACTERS = 6
 _SHORT_CHARACTERS = 12
+# Between two columns of a table.
+_GAP = 3
 _BLANKS = re.compile(r" {2,}")
 # What a reader must not overlook, wherever it is the whole of a cell. Rich leaves colours out for `NO_COLOR`.
 STYLES: Mapping[str, str] = {
@@ -55,25 +58,50 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on a terminal, and elsewhere plain columns that are never wrapped or cut.
-
-    The first column holds what people copy, so it stays on one line where the terminal has room for that.
-    """
+    """Print a table on a terminal, and elsewhere plain columns that are never wrapped or cut."""
     console = Console()
     listed = [tuple(map(visible, row)) for row in rows]
-    if not console.is_terminal:
+    if console.is_terminal:
+        console.print(table(columns, listed, width=console.width))
+    else:
         _print_columns([tuple(columns), *listed])
-        return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    longest = max((len(row[0]) for row in listed), default=0)
-    table.add_column(columns[0], no_wrap=longest + _LEAST_CHARACTERS * len(columns) <= console.width)
-    for place, column in enumerate(columns[1:], start=1):
-        # A column of short words is not broken to make room for a long one.
-        table.add_column(column, no_wrap=max(map(len, (column, *(row[place] for row in listed)))) <= _SHORT_CHARACTERS)
-    for row in listed:
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> RenderableType:
+    """Return a table for a terminal of so many characters; the cells are printed as they are, so make them `visible`.
+
+    The first column holds what people copy, so it stays on one line where the terminal has room for that, and a column
+    of short words is not broken to make room for a long one. Where not even the words have room, each row is a
+    paragraph.
+    """
+    cells = [[columns[place], *(row[place] for row in rows)] for place in range(len(columns))]
+    if sum(map(_narrowest, cells)) + _GAP * (len(columns) - 1) > width:
+        return Group(*(_paragraph(columns, row) for row in rows))
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    longest = max(map(len, cells[0][1:]), default=0)
+    drawn.add_column(columns[0], no_wrap=longest + _LEAST_CHARACTERS * len(columns) <= width)
+    for column, column_cells in zip(columns[1:], cells[1:], strict=True):
+        drawn.add_column(column, no_wrap=max(map(len, column_cells)) <= _SHORT_CHARACTERS)
+    for row in rows:
         # No markup: cells are other people's words.
-        table.add_row(*(Text(cell, overflow="fold", style=STYLES.get(cell, "")) for cell in row))
-    console.print(table)
+        drawn.add_row(*(Text(cell, overflow="fold", style=STYLES.get(cell, "")) for cell in row))
+    return drawn
+
+
+def _narrowest(cells: Sequence[str]) -> int:
+    """Return how much room a column needs at least: for its words, but not for one that is longer than most."""
+    longest = max(map(len, cells))
+    if longest <= _SHORT_CHARACTERS:
+        return longest
+    return min(max((len(word) for cell in cells for word in cell.split()), default=0), 2 * _SHORT_CHARACTERS)
+
+
+def _paragraph(columns: Sequence[str], row: Sequence[str]) -> RenderableType:
+    named = [(column, cell) for column, cell in zip(columns[1:], row[1:], strict=True) if cell]
+    rest = Text("  ").join(
+        Text.assemble((f"{column} " if column else "", "dim"), (cell, STYLES.get(cell, ""))) for column, cell in named
+    )
+    return Group(Text(row[0], style="bold"), Padding(rest, (0, 0, 0, 2)))
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:

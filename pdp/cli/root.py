@@ -6,13 +6,13 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
 import click
 
 from pdp import __version__
+from pdp.cli.groups import Group
 from pdp.errors import BundleError, PDPError
 from pdp.extras import missing
 
@@ -54,7 +54,7 @@ COMMANDS: Mapping[str, Place] = {
 }
 
 
-class CommandTable(click.Group):
+class CommandTable(Group):
     """A group whose commands are imported when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -66,19 +66,6 @@ class CommandTable(click.Group):
         place = COMMANDS.get(cmd_name)
         command: click.Command | None = getattr(import_module(place.module), cmd_name) if place else None
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that was asked for, or raise and name one that is spelled like it."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            # click would suggest from the commands that it holds, and this table holds names alone.
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            if near:
-                raise click.UsageError(f"no such command: `{args[0]}`; did you mean `{near[0]}`?", ctx) from error
-            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Write the table of commands without importing them."""

@@ -11,7 +11,7 @@ import click
 
 from pdp.cli.init import prepare
 from pdp.cli.logs import log_to_stderr
-from pdp.cli.options import with_settings
+from pdp.cli.options import SettingsCommand, with_settings
 from pdp.cli.signals import STOPPING, receive_signals
 from pdp.config import Settings, describe
 from pdp.workers.cores import bound, how_many, usable_cores
@@ -23,7 +23,9 @@ GRACE_SECONDS = 5.0
 _LOG = logging.getLogger("pdp.serve")
 
 
-@click.command(epilog="Example:  pdp serve --policies-folder policies --server-address 127.0.0.1:0")
+@click.command(
+    cls=SettingsCommand, epilog="Example:  pdp serve --policies-folder policies --server-address 127.0.0.1:0"
+)
 @with_settings(*(row.name for row in describe()))
 def serve(*, settings: Settings) -> None:
     """Run the server.

@@ -13,6 +13,7 @@ from typing import IO
 import click
 
 from pdp.cli.connection import with_client
+from pdp.cli.groups import Group
 from pdp.cli.options import duration, handle_option, json_option, read_handle
 from pdp.cli.output import print_json, print_table
 from pdp.cli.reviewview import print_review
@@ -23,9 +24,13 @@ from pdp.model import Role, SessionState
 from pdp.v1.session_pb2 import Session
 
 _PURPOSE_CHARACTERS = 48
+_ID_CHARACTERS = len("ses_") + 26
+_FEWEST_CHARACTERS = 4
+# Among how many of the newest sessions the beginning of an id is looked for.
+_NEWEST = 1000
 
 
-@click.group()
+@click.group(cls=Group)
 def session() -> None:
     """Request, approve, show and end sessions."""
 
@@ -108,7 +113,7 @@ def approve(
     """
     if as_json and not yes:
         raise click.UsageError("--json needs --yes: a question and JSON do not go together")
-    review = client.review_session(session_id, grants=grants)
+    review = client.review_session(_whole_id(client, session_id, SessionState.REQUESTED), grants=grants)
     seen = review.session
     if state_name(seen) != SessionState.REQUESTED.value:
         raise click.ClickException(f"the session is {state_name(seen)} and waits for no approval")
@@ -119,7 +124,7 @@ def approve(
     if not yes and not _agreed():
         raise click.exceptions.Exit(NO)
     # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.
-    approved = client.approve_session(session_id, request_digest=seen.request_digest, grants=grants)
+    approved = client.approve_session(seen.session_id, request_digest=seen.request_digest, grants=grants)
     if as_json:
         print_json(plain(approved))
     else:
@@ -133,7 +138,7 @@ def approve(
 @with_client(Role.APPROVER)
 def deny(*, client: Client, session_id: str, reason: str, as_json: bool) -> None:
     """Refuse a requested session."""
-    denied = client.deny_session(session_id, reason=reason)
+    denied = client.deny_session(_whole_id(client, session_id, SessionState.REQUESTED), reason=reason)
     _print_done("denied", denied, as_json=as_json)
 
 
@@ -145,12 +150,15 @@ def deny(*, client: Client, session_id: str, reason: str, as_json: bool) -> None
 @json_option
 @with_client(Role.APPROVER)
 def list_sessions(*, client: Client, state: str | None, user: str, agent: str, limit: int, as_json: bool) -> None:
-    """List sessions, newest first."""
+    """List sessions, newest first.
+
+    `until` is when a session ends; of one that is requested, when it can be approved no more.
+    """
     found = list(islice(client.list_sessions(state=state or "", user=user, agent=agent), limit))
     if as_json:
         print_json([plain(one) for one in found])
     else:
-        print_table(("session", "state", "user", "agent", "expires", "purpose"), [_row(one) for one in found])
+        print_table(("session", "state", "user", "agent", "until", "purpose"), [_row(one) for one in found])
 
 
 @session.command(epilog="Example:  pdp session show ses_… --json")
@@ -159,7 +167,7 @@ def list_sessions(*, client: Client, state: str | None, user: str, agent: str, l
 @with_client(Role.APPROVER)
 def show(*, client: Client, session_id: str, as_json: bool) -> None:
     """Show one session."""
-    found = client.get_session(session_id)
+    found = client.get_session(_whole_id(client, session_id))
     if as_json:
         print_json(plain(found))
     else:
@@ -188,7 +196,8 @@ def revoke(*, client: Client, session_id: str, user: str, agent: str, tenant: st
     """Revoke sessions and all below them, by one selector."""
     if sum(map(bool, (session_id, user, agent, tenant))) != 1:
         raise click.UsageError("pass exactly one of SESSION_ID, --user, --agent and --tenant")
-    revoked = client.revoke_sessions(reason=reason, session_id=session_id, user=user, agent=agent, tenant=tenant)
+    whole = _whole_id(client, session_id) if session_id else ""
+    revoked = client.revoke_sessions(reason=reason, session_id=whole, user=user, agent=agent, tenant=tenant)
     if as_json:
         print_json({"revoked": list(revoked)})
     else:
@@ -221,13 +230,31 @@ def narrow(
     if not (patterns or ends_in or labels):
         raise click.UsageError("pass at least one of --tool, --ends-in and --label")
     expires_at = time.time() + ends_in if ends_in else None
-    narrowed = client.narrow_session(session_id, tools=patterns, expires_at=expires_at, labels=labels)
+    narrowed = client.narrow_session(
+        _whole_id(client, session_id), tools=patterns, expires_at=expires_at, labels=labels
+    )
     if as_json:
         print_json(plain(narrowed))
     else:
         count = len(narrowed.tools)
         tools = f"{count} tool{'' if count == 1 else 's'}"
         click.echo(f"narrowed {narrowed.session_id}: {tools} until {time_text(narrowed, 'expire_time')}")
+
+
+def _whole_id(client: Client, given: str, state: SessionState | None = None) -> str:
+    """Return the one session id that begins with what was typed; what is long enough to be whole is not looked up."""
+    if len(given) >= _ID_CHARACTERS:
+        return given
+    wanted = given if given.startswith("ses_") else f"ses_{given}"
+    if len(wanted) < len("ses_") + _FEWEST_CHARACTERS:
+        raise click.UsageError(f"`{given}` is too short for the beginning of a session id")
+    newest = islice(client.list_sessions(state=state.value if state else "", page_size=_NEWEST), _NEWEST)
+    found = [one.session_id for one in newest if one.session_id.startswith(wanted)]
+    if len(found) != 1:
+        which = f"{state.value} session" if state else "session"
+        number = f"{len(found)} of them do" if found else "none does"
+        raise click.ClickException(f"no one {which} of the newest {_NEWEST} begins with `{wanted}`: {number}")
+    return found[0]
 
 
 def _agreed() -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from pdp.app import open_record, record_key
+from pdp.cli.groups import Group
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_fields, print_json
+from pdp.cli.output import print_fields, print_json, progress
 from pdp.cli.root import NO
 from pdp.clock import SystemClock, utc_text
 from pdp.config import Settings
@@ -22,21 +23,26 @@ from pdp.sessions.restoring import BY, Restored, restore
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=Group)
 def store() -> None:
     """Back up, restore and check the session store."""
 
 
 @store.command("backup", epilog="Example:  pdp store backup /backups/pdp-monday.sqlite")
 @click.argument("file", type=_FILE)
+@json_option
 @with_settings("data_dir")
-def backup_(*, settings: Settings, file: Path) -> None:
+def backup_(*, settings: Settings, file: Path, as_json: bool) -> None:
     """Copy the session store, as it stands now, to a new file.
 
     A server may run meanwhile. The copy is verified before it appears, and only its owner can read it. It holds no
     handles, but all that sessions are about, and policies: keep it like the store itself.
     """
-    report = backup(_stored(settings), file)
+    with progress(f"copying the session store to {file}"):
+        report = backup(_stored(settings), file)
+    if as_json:
+        print_json(_plain(file, report))
+        return
     click.echo(f"wrote `{file}`: {_counted(report)}, as of {_time(report)}")
 
 
@@ -47,8 +53,9 @@ def backup_(*, settings: Settings, file: Path) -> None:
     is_flag=True,
     help="Leave sessions live that are live in the backup, although some may have been revoked since.",
 )
+@json_option
 @with_settings("data_dir")
-def restore_(*, settings: Settings, file: Path, keep_sessions: bool) -> None:
+def restore_(*, settings: Settings, file: Path, keep_sessions: bool, as_json: bool) -> None:
     """Put a backup in the place of the session store, while no server runs.
 
     What was ended or revoked after the backup was made is not known to it. So all sessions that are live in it are
@@ -59,20 +66,17 @@ def restore_(*, settings: Settings, file: Path, keep_sessions: bool) -> None:
     log = open_record(settings, key=record_key(Path(settings.data_dir)), clock=clock)
     try:
         now = clock.now()
-        done = restore(file, path, now=now, keep_sessions=keep_sessions)
+        with progress(f"restoring the session store from {file}"):
+            done = restore(file, path, now=now, keep_sessions=keep_sessions)
         for event in _events(done, now.wall_at, keep_sessions=keep_sessions):
             log.event(event)
     finally:
         log.close()
-    click.echo(f"restored `{path}`: {_counted(done.backup)}, as of {_time(done.backup)}")
-    if done.replaced:
-        click.echo(f"the store of before is `{done.replaced}`")
-    if keep_sessions:
-        click.echo("sessions that were live stay live: revoke again what was revoked since", err=True)
+    if as_json:
+        replaced, revoked = str(done.replaced or ""), [session.id for session in done.revoked]
+        print_json({**_plain(path, done.backup), "replaced": replaced, "revoked": revoked})
     else:
-        click.echo(
-            f"revoked {len(done.revoked)} live sessions: what was revoked since the backup is not known", err=True
-        )
+        _print_restored(path, done, keep_sessions=keep_sessions)
     if log.failures:
         raise PDPError(f"the store is restored, and the decision log could not be told: {log.status().problem}")
 
@@ -88,13 +92,26 @@ def check(*, settings: Settings, file: Path | None, as_json: bool) -> None:
     cannot be read.
     """
     path = file or _stored(settings)
-    report = inspect(path)
+    with progress(f"reading {path}"):
+        report = inspect(path)
     if as_json:
         print_json(_plain(path, report))
     else:
         print_fields(_fields(path, report))
     if report.damage or report.newer:
         raise click.exceptions.Exit(NO)
+
+
+def _print_restored(path: Path, done: Restored, *, keep_sessions: bool) -> None:
+    click.echo(f"restored `{path}`: {_counted(done.backup)}, as of {_time(done.backup)}")
+    if done.replaced:
+        click.echo(f"the store of before is `{done.replaced}`")
+    if keep_sessions:
+        click.echo("sessions that were live stay live: revoke again what was revoked since", err=True)
+    else:
+        click.echo(
+            f"revoked {len(done.revoked)} live sessions: what was revoked since the backup is not known", err=True
+        )
 
 
 def _stored(settings: Settings) -> Path:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from pdp.cli.groups import Group
 from pdp.telemetry.dashboards import alert_rules, dashboard
 from pdp.telemetry.reference import reference
 
 
-@click.group()
+@click.group(cls=Group)
 def telemetry() -> None:
     """Print the dashboard, the alert rules and the names of telemetry."""
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from pdp.app import compile_once
 from pdp.cli.mutation import mutation
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_json
+from pdp.cli.output import print_json, progress
 from pdp.cli.root import ERROR, NO
 from pdp.cli.testcoverage import CoverageWish, coverage_options
 from pdp.config import Settings
@@ -158,7 +158,8 @@ def _load(folder: str, choice: Choice) -> tuple[Mapping[str, bytes], Bundle, tup
     path = Path(folder)
     try:
         files = read_folder(path, choice.limits)
-        bundle = load_bundle(files, choice.limits, compile_once())
+        with progress(f"loading {path}"):
+            bundle = load_bundle(files, choice.limits, compile_once())
         return files, bundle, chosen(read_suites(path, choice.limits), choice.filters)
     except BundleError as error:
         for problem in error.problems:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from pdp.cli.groups import Group
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, print_table, replace_file
 from pdp.cli.toollist import read_tool_list, tool_list_options
@@ -20,7 +21,7 @@ from pdp.policy.importing import catalogue_file, propose_overlay
 from pdp.policy.yamltext import Section, load_section
 
 
-@click.group()
+@click.group(cls=Group)
 def tools() -> None:
     """Import, list and compare the tools that policies are about."""
 

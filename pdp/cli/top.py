@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 
 from pdp.audit.activity import ActivityWindow
 from pdp.audit.follow import Follower
 from pdp.audit.segments import segments_of
+from pdp.cli.keys import keys
 from pdp.cli.options import duration, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.cli.topview import shown
@@ -37,6 +39,7 @@ def top(
 
     Shows decisions per second, outcomes and what they rest on, the cache's hit rate, the slowest tools, and the
     sessions that are denied. It reads the decision log in DIR, by default the one of the settings, and asks no server.
+    `q` ends it.
     """
     place = Path(folder) if folder else settings.record_folder
     if not segments_of(place):
@@ -48,17 +51,20 @@ def top(
     if as_json:
         print_json(asdict(seen.activity(time.time(), most=most)))
     elif once or not console.is_terminal:
-        console.print(shown(seen.activity(time.time(), most=most)))
+        console.print(shown(seen.activity(time.time(), most=most), width=console.width))
     else:
         _watch(console, follower, seen, interval, most)
 
 
 def _watch(console: Console, follower: Follower, seen: ActivityWindow, interval: float, most: int) -> None:
-    with Live(shown(seen.activity(time.time(), most=most)), console=console, screen=True, auto_refresh=False) as live:
-        try:
-            while True:
-                time.sleep(interval)
-                seen.add(follower.poll())
-                live.update(shown(seen.activity(time.time(), most=most)), refresh=True)
-        except KeyboardInterrupt:
-            return  # how one leaves it
+    def view() -> Group:
+        return shown(seen.activity(time.time(), most=most), width=console.width)
+
+    with (
+        keys() as pressed,
+        Live(view(), console=console, screen=True, auto_refresh=False) as live,
+        suppress(KeyboardInterrupt),
+    ):
+        while pressed(interval) not in ("q", "Q"):
+            seen.add(follower.poll())
+            live.update(view(), refresh=True)

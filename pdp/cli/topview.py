@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from pdp.audit.activity import Activity
+from pdp.cli.output import table
 from pdp.escaping import visible
 
 _MILLISECOND_US = 1000.0
 
 
-def shown(activity: Activity) -> Group:
-    """Return what is printed of an activity."""
+def shown(activity: Activity, *, width: int) -> Group:
+    """Return what is printed of an activity on a terminal of so many characters."""
     return Group(
         Text(_headline(activity), style="bold"),
         Text(f"outcomes  {_counted(activity.outcomes)}"),
         Text(f"bases     {_counted(activity.bases)}"),
         Text(f"events    {_counted(activity.events)}"),
-        _table(
+        table(
             ("slowest tools", "decisions", "denied", "median", "longest"),
-            (
+            [
                 (
-                    f"{one.server}/{one.tool}",
+                    visible(f"{one.server}/{one.tool}"),
                     str(one.decisions),
                     str(one.denied),
                     _time(one.median_us),
                     _time(one.longest_us),
                 )
                 for one in activity.slowest
-            ),
+            ],
+            width=width,
         ),
-        _table(
+        table(
             ("denied sessions", "user", "agent", "decisions", "denied", "last deny"),
-            (
+            [
                 (
-                    one.session_id or "(unknown handle)",
-                    one.user,
-                    one.agent,
+                    visible(one.session_id) or "(unknown handle)",
+                    visible(one.user),
+                    visible(one.agent),
                     str(one.decisions),
                     str(one.denied),
-                    f"{one.server}/{one.tool}: {one.basis}",
+                    visible(f"{one.server}/{one.tool}: {one.basis}"),
                 )
                 for one in activity.denied
-            ),
+            ],
+            width=width,
         ),
     )
 
@@ -60,15 +61,6 @@ def _headline(activity: Activity) -> str:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return "  ".join(f"{visible(name)} {count}" for name, count in counts.items()) or "none"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=place == 0)
-    for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))  # no markup: cells are other people's words
-    return table
 
 
 def _time(microseconds: float) -> str:

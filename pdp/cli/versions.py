@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from pdp.cli.connection import with_client
+from pdp.cli.groups import Group
 from pdp.cli.options import json_option
-from pdp.cli.output import print_json, print_table
+from pdp.cli.output import print_json, print_table, progress
 from pdp.cli.packing import build, keygen, show, sign, verify
 from pdp.client import Client
 from pdp.errors import ConfigurationError
@@ -19,7 +20,7 @@ _SCHEME = "sha256:"
 _SHOWN_DIGITS = 12
 
 
-@click.group()
+@click.group(cls=Group)
 def bundle() -> None:
     """Pack, sign and verify bundles; list and activate versions."""
 
@@ -47,23 +48,27 @@ def list_(*, client: Client, as_json: bool) -> None:
 @bundle.command(epilog="Example:  pdp bundle activate 3f2a91c0 --reason 'the new one denies everybody'")
 @click.argument("version")
 @click.option("--reason", default="", help="Why, for the record.")
+@json_option
 @with_client(Role.AUTHOR)
-def activate(*, client: Client, version: str, reason: str) -> None:
+def activate(*, client: Client, version: str, reason: str, as_json: bool) -> None:
     """Make a version the running one: one that is kept, or one that the source brought and was not taken.
 
     The first digits of the version are enough. It stays until content appears that was never active before, or
     somebody activates or reloads.
     """
-    done = client.activate_bundle(_whole(client, version), reason=reason)
-    _say(done.bundle, changed=done.changed)
+    with progress("activating the bundle in every worker"):
+        done = client.activate_bundle(_whole(client, version), reason=reason)
+    _say(done.bundle, changed=done.changed, as_json=as_json)
 
 
 @bundle.command("reload", epilog="Example:  pdp bundle reload")
+@json_option
 @with_client(Role.AUTHOR)
-def reload_(*, client: Client) -> None:
+def reload_(*, client: Client, as_json: bool) -> None:
     """Have the server load what its source holds now: the folder, the packed file or the URL."""
-    done = client.reload_bundle()
-    _say(done.bundle, changed=done.changed)
+    with progress("loading what the source holds"):
+        done = client.reload_bundle()
+    _say(done.bundle, changed=done.changed, as_json=as_json)
 
 
 def _whole(client: Client, prefix: str) -> str:
@@ -77,7 +82,10 @@ def _whole(client: Client, prefix: str) -> str:
     return found[0]
 
 
-def _say(running: Bundle, *, changed: bool) -> None:
+def _say(running: Bundle, *, changed: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"changed": changed, "bundle": _shown(running)})
+        return
     click.echo(f"{'now runs' if changed else 'runs already'}: bundle `{running.name}`, {running.version}")
 
 

@@ -15,6 +15,7 @@ import pytest
 from pdp import __version__
 from pdp.app import compile_once
 from pdp.cli.root import COMMANDS, root
+from pdp.config import describe, section_titles
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
@@ -176,7 +177,9 @@ def test_tools_list(run: Run, policies: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("frob",), "error: no such command 'frob'"),
+        (("frob",), "error: no such command: `frob`"),
+        (("session", "aprove"), "error: no such command: `aprove`; did you mean `approve`?"),
+        (("store", "frob"), "error: no such command: `frob`"),
         (("sevre",), "error: no such command: `sevre`; did you mean `serve`?"),
         (("init", "extra"), "error: got unexpected extra argument (extra)"),
         (("check", "--frob"), "error: no such option"),
@@ -305,3 +308,41 @@ def test_a_server_knows_callers_that_stand_elsewhere(run: Run, policies: Path) -
 
     assert 0 == done.exit_code, done.output
     assert not Path(".pdp/tokens").exists()
+
+
+def test_settings_are_listed_by_section(run: Run) -> None:
+    """The help of `serve` has a heading for each section of the settings, and every setting below it."""
+    lines = run("serve", "--help").stdout.splitlines()
+
+    begins = {title: lines.index(f"{title.removesuffix('.')}:") for title in section_titles().values()}
+    assert sorted(begins.values()) == list(begins.values())
+    for row in describe():
+        section = row.name.partition(".")[0] if "." in row.name else ""
+        place = next(number for number, line in enumerate(lines) if line.split()[:1] == [row.flag])
+        heading = max((begin for begin in begins.values() if begin < place), default=-1)
+        assert (begins[section_titles()[section]] if section else -1) == heading, row.name
+
+
+# What these print is a file, or for people to watch; `pdp bench --json` takes a file to write.
+WITHOUT_JSON = {
+    "serve",
+    "schema",
+    "fmt",
+    "new",
+    "audit export",
+    "telemetry dashboard",
+    "telemetry alerts",
+    "telemetry names",
+    "deployment container",
+    "deployment kubernetes",
+    "deployment settings",
+    "deployment systemd",
+}
+
+
+def test_scripts_can_read_every_answer() -> None:
+    """Every command that answers something prints JSON on demand."""
+    single = ((" ".join(words), one) for words, one in commands(root) if not isinstance(one, click.Group))
+    without = {name for name, one in single if not any("--json" in option.opts for option in one.params)}
+
+    assert WITHOUT_JSON == without

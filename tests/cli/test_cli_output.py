@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from pdp.cli.options import duration
-from pdp.cli.output import print_fields, print_json, print_table
+from pdp.cli.output import print_fields, print_json, print_table, progress
 from pdp.cli.sessionview import duration_text, print_session
 from pdp.escaping import visible
 from pdp.v1.session_pb2 import Session
 from tests.cli.terminal import on_terminal
+
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 @pytest.mark.parametrize(
@@ -91,6 +94,41 @@ def test_short_words_are_not_broken(tmp_path: Path) -> None:
     out = printed(f"print_table(['tool', 'risk'], [['{'a' * 58}', 'destructive']])", tmp_path)
 
     assert "destructive" in out
+
+
+def test_rows_without_room_are_paragraphs(tmp_path: Path) -> None:
+    """Where not even the words of a row have room, it is a paragraph: no word is broken, and each has its name."""
+    columns = [f"column {n}" for n in range(9)]
+    row = ["unary, one at a time", *(f"{n},000.0" for n in range(1, 9))]
+
+    out = ESCAPE.sub("", printed(f"print_table({columns}, [{row}])", tmp_path))
+
+    lines = out.splitlines()
+    assert "unary, one at a time" == lines[0].rstrip()
+    assert " ".join(f"column {n} {n},000.0" for n in range(1, 9)) == " ".join(" ".join(lines[1:]).split())
+
+
+def test_long_values_go_on_below_their_beginning(tmp_path: Path) -> None:
+    """On a terminal a value never begins a line of its own, however many blanks it holds."""
+    value = "word" + " " * 50 + "agent  root " * 8
+
+    lines = on_terminal(
+        f"from pdp.cli.output import print_fields; print_fields([('agent', 'coder'), ('purpose', {value!r})])", tmp_path
+    ).splitlines()
+
+    assert ["agent    coder"] == [line for line in lines if line.startswith("agent")]
+    assert 60 >= max(map(len, lines))
+
+
+def test_progress_is_for_terminals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A person sees what goes on; a script reads nothing of it."""
+    program = "import time\nfrom pdp.cli.output import progress\nwith progress('checking policies'): time.sleep(0.3)"
+
+    with progress("checking policies"):
+        pass
+
+    assert "checking policies" in on_terminal(program, tmp_path)
+    assert ("", "") == capsys.readouterr()
 
 
 def printed(call: str, folder: Path) -> str:

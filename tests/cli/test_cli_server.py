@@ -130,6 +130,29 @@ def test_approval_without_a_terminal_says_what_to_do(ask: Run, requested: str) -
     assert (2, last) == (done.exit_code, done.stderr.splitlines()[-1])
 
 
+def test_the_beginning_of_an_id_is_enough(ask: Run, requested: str) -> None:
+    """A person types the first characters, with or without what all ids begin with; JSON says which session it was."""
+    shown_too = ask("session", "show", requested[:14], "--json")
+    done = ask("session", "deny", requested.removeprefix("ses_")[:12], "--reason", "not now", "--json")
+
+    assert (requested, requested) == tuple(json.loads(one.stdout)["session_id"] for one in (shown_too, done))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("show", "ses_a"), "error: `ses_a` is too short for the beginning of a session id"),
+        (("show", "0000"), "error: no one session of the newest 1000 begins with `ses_0000`: none does"),
+        (("approve", "0000"), "error: no one requested session of the newest 1000 begins with `ses_0000`: none does"),
+    ],
+)
+def test_a_beginning_that_names_no_session(ask: Run, words: tuple[str, ...], message: str) -> None:
+    """Nothing is guessed."""
+    done = ask("session", *words)
+
+    assert (2, message) == (done.exit_code, done.stderr.splitlines()[-1])
+
+
 def test_approval_is_bound_to_the_digest(ask: Run, requested: str) -> None:
     """A script that saw one request cannot approve another; with the right digest it can."""
     digest = str(shown(ask, requested)["request_digest"])

@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,30 @@ def test_it_goes_on_until_it_is_interrupted(log: DecisionLog) -> None:
     finally:
         process.kill()
         process.wait()
+        os.close(master)
+
+
+def test_q_ends_it(log: DecisionLog) -> None:
+    """The key ends it at once, without an error, and gives the terminal back as it was."""
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pdp.cli", "top", str(log.folder), "--interval", "600s"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm"},
+        start_new_session=True,
+    )
+    try:
+        _read_until(master, b"0.0 decisions/s")
+        os.write(master, b"xq")
+        assert 0 == process.wait(60)
+        assert before == termios.tcgetattr(slave)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(slave)
         os.close(master)
 
 

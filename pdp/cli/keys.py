@@ -1,0 +1,40 @@
+"""Keys as they are pressed on a terminal, without waiting for the end of a line."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# Waits for so many seconds at most, and returns the key that was pressed meanwhile; empty when there was none.
+Pressed = Callable[[float], str]
+
+
+@contextmanager
+def keys() -> Iterator[Pressed]:
+    """Yield what waits for a key; where stdin is no terminal it only waits. Ctrl-C stays what it is."""
+    if not sys.stdin.isatty():
+        yield _wait
+        return
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    tty.setcbreak(terminal)
+    try:
+        yield lambda seconds: _key(terminal, seconds)
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def _wait(seconds: float) -> str:
+    time.sleep(seconds)
+    return ""
+
+
+def _key(terminal: int, seconds: float) -> str:
+    readable, _, _ = select.select([terminal], [], [], seconds)
+    return os.read(terminal, 1).decode("ascii", "replace") if readable else ""
