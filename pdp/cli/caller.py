@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from pdp.cli.groups import Group
 from pdp.cli.options import duration, json_option, with_settings
 from pdp.cli.output import print_json, print_table
 from pdp.clock import utc_text
@@ -28,7 +29,7 @@ _TAKEN = "a running server reads it within two seconds, and on SIGHUP at once"
 _with_callers = with_settings("data_dir", "callers.file")
 
 
-@click.group()
+@click.group(cls=Group)
 def caller() -> None:
     """List callers; make, replace and remove their tokens."""
 
