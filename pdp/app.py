@@ -267,10 +267,13 @@ class App:
         self._opened.close()
 
     def _sums(self, watchers: Observer, count: Callable[[Event], None]) -> Observer:
-        """Return what is told of requests: it sums up those that are refused."""
-        from pdp.server.refusals import SUM_SECONDS, RefusalSums  # noqa: PLC0415 - of no concern to embedded use
+        """Return what is told of requests: it sums up those that are refused, and waits for nothing."""
+        from pdp.server.notices import Notices  # noqa: PLC0415 - of no concern to embedded use
+        from pdp.server.refusals import SUM_SECONDS, RefusalSums  # noqa: PLC0415 - the same
 
-        sums = RefusalSums(watchers, count=count)
+        notices = Notices(watchers)
+        self._opened.callback(notices.close)
+        sums = RefusalSums(notices, count=count)
         self._opened.callback(sums.flush)
         summing = Refresher("refusals", sums.flush, every=SUM_SECONDS, pause=SUM_SECONDS)
         summing.start()

@@ -37,6 +37,8 @@ class Limits:
     stream_idle_seconds: float = _limit(300.0, "seconds without a message after which a stream is closed")
     concurrent_calls: int = _limit(512, "calls that are answered or wait at one time")
     wait_seconds: float = _limit(2.0, "seconds that a call may wait for its turn; later it is refused undecided")
+    message_seconds: float = _limit(5.0, "seconds in which the message of a begun call must have come")
+    connection_calls: int = _limit(100, "calls and streams that are open on one connection; more wait at the caller")
     connections: int = _limit(1000, "open connections; more are closed by gRPC itself")
     connection_age_seconds: float = _limit(300.0, "seconds after which a connection must be made anew")
     connection_idle_seconds: float = _limit(120.0, "seconds without a call after which a connection is closed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from typing import Final
@@ -13,7 +14,7 @@ import apsw
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import StoreUnavailableError, UnavailableError
 from pdp.policy.engine import StackCheck
-from pdp.server.pools import BoundedPool
+from pdp.server.pools import BoundedPool, Room
 from pdp.sessions.database import require_sound_engine
 
 # From which version on, and below which one. A test holds this against what the package asks for.
@@ -69,12 +70,13 @@ def threads(deployment: Deployment) -> Iterator[Finding]:
     count, outcomes = deployment.settings.server.threads, list[str]()
     try:
         stack = StackCheck(deployment.settings.limits)
-        pool = BoundedPool("doctor", threads=count, bound=1)
+        pool = BoundedPool("doctor", Room(threads=count, bound=1, share=1))
     except RuntimeError:
         remedy = "raise the limits of memory and tasks (`ulimit -v`, `TasksMax`), or lower `server.threads`"
         yield problem("threads", f"{count} threads with 64 MiB of stack do not start", remedy)
         return
-    pool.submit(_try_stack, stack, outcomes)
+    pool.enter("")
+    pool.put("", partial(_try_stack, stack, outcomes))
     pool.shutdown()
     if outcomes != [""]:
         yield problem("threads", outcomes[0] if outcomes else "a thread failed", "raise the limit of memory")

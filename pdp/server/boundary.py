@@ -1,7 +1,8 @@
 """The boundary: the one wrapper around all handlers. Callers are admitted, bytes become messages, errors statuses.
 
-An RPC is admitted (authenticated, looked up in the table, its lane not full) on gRPC's own thread before it gets one
-of ours: a caller without credentials occupies no handler thread, whatever it does or does not send.
+An RPC is admitted (authenticated, looked up in the table, room in its lane) and its message received on gRPC's own
+thread: only then does it get one of ours. So neither a caller without credentials nor one who does not send what it
+began occupies a thread, and a refusal needs none.
 """
 
 from __future__ import annotations
@@ -17,19 +18,38 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import grpc
 
 from pdp.clock import Clock
-from pdp.errors import InvalidRequestError, OverloadedError, PermissionDeniedError
+from pdp.errors import InvalidRequestError, OverloadedError, PDPError, PermissionDeniedError
 from pdp.model import Caller
 from pdp.observer import REFUSED, Event, Observer
-from pdp.server.authentication import Authenticator, Metadata
+from pdp.server.authentication import Authenticator, Metadata, Peer
+from pdp.server.awaiting import Awaited
 from pdp.server.fields import read
 from pdp.server.idle import IdleWatch
+from pdp.server.incoming import Incoming, entered_by
 from pdp.server.origin import NOBODY, Origin, trace_id_of, trace_parent
 from pdp.server.pools import BoundedPool
 from pdp.server.refusedcredentials import RefusedCredentials, peer_address
-from pdp.server.rpcs import PUBLIC, RPC, Shape
-from pdp.server.status import DeadlinePassedError, MessageTooLargeError, Refusal, internal_error, refusal_of
+from pdp.server.rpcs import PUBLIC, RPC, Lane, Shape
+from pdp.server.status import (
+    DeadlinePassedError,
+    MessageLateError,
+    MessageTooLargeError,
+    Refusal,
+    internal_error,
+    refusal_of,
+)
 
 _LOG = logging.getLogger("pdp.server")
+
+# Calls without credentials whose message has not come; one more ends the oldest. A message that comes with its call,
+# as those of all clients do, is here long before a thousand others have.
+_MOST_STRANGERS = 1000
+
+_HANDLERS = {
+    Shape.UNARY: grpc.unary_unary_rpc_method_handler,
+    Shape.EXCHANGE: grpc.stream_stream_rpc_method_handler,
+    Shape.FEED: grpc.unary_stream_rpc_method_handler,
+}
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -37,17 +57,14 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How one RPC is served: by which function on which threads, and how large its messages may be.
+    """How one RPC is served: by which function, and how large its messages may be.
 
-    `room` names what bounds the calls that are open at one time.
     A unary RPC that has waited for a thread longer than `longest_wait` seconds is not served any more.
     `in_band` writes a refusal as a message of an exchange, which then goes on; without it a refusal ends the exchange.
     """
 
     rpc: RPC
     handle: Callable[[Any, Any], Any]
-    pool: BoundedPool
-    room: str
     limit: str
     largest: int
     longest_wait: float = math.inf
@@ -55,76 +72,98 @@ class Route:
 
 
 class Boundary:
-    """Serves the routes that it is given, and nothing else, as gRPC's generic handler."""
+    """Serves the routes that it is given, and nothing else, as gRPC's generic handler.
+
+    `lanes` are the threads, and `idle` ends exchanges on which nothing happens. A call may be without its message for
+    `message_seconds`. `observer` is told of refusals, also on gRPC's own thread, so that must not wait.
+    """
 
     def __init__(
         self,
         routes: Mapping[str, Route],
+        lanes: Mapping[Lane, BoundedPool],
         *,
         authenticator: Authenticator,
         observer: Observer,
         clock: Clock,
         idle: IdleWatch,
+        message_seconds: float,
     ) -> None:
-        self._routes = routes
+        self._lanes = lanes
         self._authenticator = authenticator
         self._observer = observer
         self._clock = clock
         self._idle = idle
         self._refused = RefusedCredentials(clock)
+        self._known = Awaited(clock, limit=message_seconds)
+        self._strangers = Awaited(clock, limit=message_seconds, most=_MOST_STRANGERS)
+        self._handlers = {
+            path: entered_by(_HANDLERS[route.rpc.shape], partial(self._enter, route)) for path, route in routes.items()
+        }
 
     def service(self, call: Any) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Return what serves an RPC: its handler, or what refuses it; None for a path that is not served."""
-        route = self._routes.get(call.method)
-        if route is None:
-            return None
-        metadata = call.invocation_metadata
-        if route.rpc.roles != PUBLIC and self._authenticator.needs_peer(metadata):
-            return self._by_peer(route, metadata)
-        return self._by_metadata(route, metadata)
+        """Return what serves an RPC; None for a path that is not served."""
+        return self._handlers.get(call.method)
 
-    def _by_metadata(self, route: Route, metadata: Metadata) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Serve a caller that is known by what it sends, or refuse it before it gets a thread."""
-        rpc = route.rpc
-        caller = self._attempt(rpc, metadata, self._identify, rpc, metadata)
+    def sweep(self) -> None:
+        """End calls whose message has not come in time: to be called every second or so."""
+        self._known.sweep()
+        self._strangers.sweep()
+
+    def _enter(self, route: Route, incoming: Incoming) -> None:
+        """Admit a call or refuse it, on gRPC's own thread."""
+        rpc, metadata = route.rpc, incoming.metadata
+        caller = self._attempt(rpc, metadata, self._identify, rpc, metadata, incoming.peer)
         if isinstance(caller, Refusal):
-            return self._refusing(rpc, NOBODY, metadata, caller)
-        barred = self._attempt(rpc, metadata, _require_admission, route, caller)
+            self._refuse(rpc, NOBODY, incoming, caller)
+            return
+        lane = self._lanes[rpc.lane_for(caller)]
+        public = rpc.roles == PUBLIC
+        barred = None if public else self._attempt(rpc, metadata, _require_admission, rpc, caller, lane)
         if barred is not None:
-            return self._refusing(rpc, caller, metadata, barred)
-        match rpc.shape:
-            case Shape.UNARY:
-                behavior = self._on(route, self._unary, caller, metadata, self._latest(route))
-                return grpc.unary_unary_rpc_method_handler(behavior)
-            case Shape.EXCHANGE:
-                return grpc.stream_stream_rpc_method_handler(self._on(route, self._exchange, metadata))
-            case Shape.FEED:
-                # As a stream too: gRPC's own handler would wait for the message without a bound.
-                return grpc.stream_stream_rpc_method_handler(self._on(route, self._feed, metadata))
-
-    def _by_peer(self, route: Route, metadata: Metadata) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Serve a caller that is known by its connection, which gRPC shows to handlers only."""
-        full = self._attempt(route.rpc, metadata, _require_room, route)
-        if full is not None:
-            return self._refusing(route.rpc, NOBODY, metadata, full)
-        # Unary ones as a stream too: gRPC's own handler would wait for the message before we know who is calling.
-        # Feeds are public, so none comes here.
-        if route.rpc.shape is Shape.UNARY:
-            behavior = self._on(route, self._single, metadata, self._latest(route))
+            self._refuse(rpc, caller, incoming, barred)
+        elif rpc.shape is Shape.EXCHANGE:
+            lane.put(caller.id, partial(incoming.exchange, partial(self._exchange, route, metadata)))
         else:
-            behavior = self._on(route, self._exchange, metadata)
-        return grpc.stream_stream_rpc_method_handler(behavior)
+            awaited = self._strangers if public else self._known
+            call = _Call(self, awaited, route, lane, caller, incoming)
+            awaited.add(call)
+            incoming.receive(call.arrived)
 
-    def _identify(self, rpc: RPC, metadata: Metadata, context: Any = None) -> Caller:  # noqa: ANN401 - gRPC has no types
+    def arrived(self, call: _Call, wire: bytes | None) -> None:
+        """Let a call wait for a thread now that its message is here; None stands for no message. On gRPC's thread."""
+        rpc = call.route.rpc
+        if wire is None:
+            self.give_up(call, InvalidRequestError("request", "is required"))
+            return
+        full = None
+        if rpc.roles == PUBLIC:
+            full = self._attempt(rpc, call.incoming.metadata, call.lane.enter, call.owner)
+        if full is not None:
+            self._refuse(rpc, call.caller, call.incoming, full)
+        else:
+            call.wire, call.latest = wire, self._clock.now().boot_at + call.route.longest_wait
+            call.lane.put(call.owner, call.run)
+
+    def give_up(self, call: _Call, error: PDPError) -> None:
+        """End a call whose message does not come."""
+        rpc = call.route.rpc
+        if rpc.roles != PUBLIC:
+            call.lane.leave(call.owner)
+        refusal = self._attempt(rpc, call.incoming.metadata, _raise, error)
+        if not call.incoming.cancelled:
+            self._refuse(rpc, call.caller, call.incoming, refusal)
+
+    def _identify(self, rpc: RPC, metadata: Metadata, peer: Callable[[], Peer]) -> Caller:
         if rpc.roles == PUBLIC:
             return NOBODY
-        if context is not None and self._authenticator.needs_peer(metadata):
-            return self._authenticator.authenticate(metadata, context.auth_context())
+        if self._authenticator.needs_peer(metadata):
+            return self._authenticator.authenticate(metadata, peer())
         return self._authenticator.authenticate(metadata)
 
-    def _admit(self, rpc: RPC, metadata: Metadata, context: Any) -> Caller:  # noqa: ANN401 - gRPC has no types
-        """Return who is calling, and end the RPC unless this caller may call it."""
-        caller = self._attempt(rpc, metadata, self._identify, rpc, metadata, context)
+    def _readmit(self, rpc: RPC, metadata: Metadata, context: Any) -> Caller:  # noqa: ANN401 - gRPC has no types
+        """Return who is calling, and end the RPC unless this caller may still call it."""
+        caller = self._attempt(rpc, metadata, self._identify, rpc, metadata, context.auth_context)
         if isinstance(caller, Refusal):
             self._end(rpc, NOBODY, metadata, caller, context)
         barred = self._attempt(rpc, metadata, _require_role, rpc, caller)
@@ -132,76 +171,37 @@ class Boundary:
             self._end(rpc, caller, metadata, barred, context)
         return caller
 
-    def _refusing(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal) -> Any:  # noqa: ANN401 - gRPC has no types
-        def refuse(_: Iterator[bytes], context: Any) -> None:  # noqa: ANN401 - gRPC has no types
-            self._end(rpc, caller, metadata, refusal, context)
+    def _refuse(self, rpc: RPC, caller: Caller, incoming: Incoming, refusal: Refusal) -> None:
+        """End a call at once, on this thread: its status is sent without waiting."""
 
-        # A handler of streams waits for no message, so even a silent caller is refused at once. It runs on the
-        # server's default thread: gRPC's own must not wait for an observer.
-        return grpc.stream_stream_rpc_method_handler(refuse)
+        def refuse(_: bytes, context: Any) -> None:  # noqa: ANN401 - gRPC has no types
+            self._end(rpc, caller, incoming.metadata, refusal, context)
 
-    def _on(self, route: Route, serve: Callable[..., Any], *what: object) -> partial[Any]:
-        behavior = partial(serve, route, *what)
-        # How gRPC learns on which threads to run a handler.
-        behavior.experimental_thread_pool = route.pool  # type: ignore[attr-defined]  # gRPC's own convention
-        return behavior
+        incoming.serve(refuse, b"")
 
-    def _latest(self, route: Route) -> float:
-        """Return when a call that has just arrived will have waited too long, by the boot clock."""
-        return self._clock.now().boot_at + route.longest_wait
-
-    def _unary(
-        self,
-        route: Route,
-        caller: Caller,
-        metadata: Metadata,
-        latest: float,
-        wire: bytes,
-        context: Any,  # noqa: ANN401 - gRPC has no types
-    ) -> bytes:
-        answer = self._attempt(route.rpc, metadata, self._begin, route, caller, metadata, latest, wire, context)
+    def unary(self, call: _Call, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        """Return the one answer to a call."""
+        rpc, metadata = call.route.rpc, call.incoming.metadata
+        answer = self._attempt(rpc, metadata, self._begin, call, wire, context)
         if isinstance(answer, Refusal):
-            self._end(route.rpc, caller, metadata, answer, context)
+            self._end(rpc, call.caller, metadata, answer, context)
         return answer
 
-    def _begin(
-        self,
-        route: Route,
-        caller: Caller,
-        metadata: Metadata,
-        latest: float,
-        wire: bytes,
-        context: Any,  # noqa: ANN401 - gRPC has no types
-    ) -> bytes:
-        # Whoever waits so long has likely asked again: to answer all that wait would only make others wait as long.
-        if self._clock.now().boot_at > latest:
+    def _begin(self, call: _Call, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        # A caller that has waited so long has likely asked again: to answer it would only make others wait as long.
+        if self._clock.now().boot_at > call.latest:
             raise OverloadedError(
-                f"the call waited longer than {route.longest_wait:g} s (limit `wait_seconds`); try again"
+                f"the call waited longer than {call.route.longest_wait:g} s (limit `wait_seconds`); try again"
             )
-        return _work(route, caller, metadata, wire, context)
-
-    def _single(
-        self,
-        route: Route,
-        metadata: Metadata,
-        latest: float,
-        requests: Iterator[bytes],
-        context: Any,  # noqa: ANN401 - gRPC has no types
-    ) -> Iterator[bytes]:
-        caller = self._admit(route.rpc, metadata, context)
-        for wire in requests:
-            yield self._unary(route, caller, metadata, latest, wire, context)
-            return
+        return _work(call.route, call.caller, call.incoming.metadata, wire, context)
 
     def _exchange(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
         rpc = route.rpc
-        if self._authenticator.needs_peer(metadata):
-            self._admit(rpc, metadata, context)
         with self._idle.watched(context.cancel) as touch:
             for wire in requests:
                 touch()
                 # The caller may have been removed, or lost its role, since the stream was opened.
-                caller = self._admit(rpc, metadata, context)
+                caller = self._readmit(rpc, metadata, context)
                 answer = self._attempt(rpc, metadata, _work, route, caller, metadata, wire, context)
                 if not isinstance(answer, Refusal):
                     yield answer
@@ -211,18 +211,18 @@ class Boundary:
                     self._tell(rpc, caller, metadata, answer, peer_address(context))
                     yield route.in_band(wire, answer)
 
-    def _feed(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+    def feed(self, call: _Call, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+        """Yield the answers to a call until it is over."""
         over = threading.Event()
         if not context.add_callback(over.set):
             return
-        with self._idle.watched(context.cancel):
-            wire = next(requests, None)
-        answers = self._attempt(route.rpc, metadata, _open_feed, route, wire, over)
+        rpc, metadata = call.route.rpc, call.incoming.metadata
+        answers = self._attempt(rpc, metadata, _open_feed, call.route, wire, over)
         if isinstance(answers, Refusal):
-            self._end(route.rpc, NOBODY, metadata, answers, context)
-        while (answer := self._attempt(route.rpc, metadata, _next_of_feed, answers)) is not None:
+            self._end(rpc, NOBODY, metadata, answers, context)
+        while (answer := self._attempt(rpc, metadata, _next_of_feed, answers)) is not None:
             if isinstance(answer, Refusal):
-                self._end(route.rpc, NOBODY, metadata, answer, context)
+                self._end(rpc, NOBODY, metadata, answer, context)
             yield answer
 
     def _attempt(
@@ -255,14 +255,47 @@ class Boundary:
         self._observer.event(Event(kind=REFUSED, at=at, caller_id=caller.id, tenant=caller.tenant, facts=facts))
 
 
-def _require_admission(route: Route, caller: Caller) -> None:
-    _require_role(route.rpc, caller)
-    _require_room(route)
+class _Call:
+    """A call with one message, which waits for that and then for a thread."""
+
+    __slots__ = ("_awaited", "_boundary", "caller", "incoming", "lane", "latest", "owner", "route", "wire")
+
+    def __init__(
+        self,
+        boundary: Boundary,
+        awaited: Awaited,
+        route: Route,
+        lane: BoundedPool,
+        caller: Caller,
+        incoming: Incoming,
+    ) -> None:
+        self._boundary, self._awaited = boundary, awaited
+        self.route, self.lane, self.caller, self.incoming = route, lane, caller, incoming
+        self.owner = caller.id
+        self.wire, self.latest = b"", 0.0
+
+    def arrived(self, wire: bytes | None) -> None:
+        """Go on with the message, or with None without one; unless it has come too late."""
+        if self._awaited.take(self):
+            self._boundary.arrived(self, wire)
+
+    def late(self) -> None:
+        """End without a message."""
+        self._boundary.give_up(self, MessageLateError("the message did not come in time (limit `message_seconds`)"))
+
+    def run(self) -> None:
+        """Answer, on a thread of the lane."""
+        unary = self.route.rpc.shape is Shape.UNARY
+        self.incoming.serve(partial(self._boundary.unary if unary else self._boundary.feed, self), self.wire)
 
 
-def _require_room(route: Route) -> None:
-    if route.pool.full:
-        raise OverloadedError(f"{route.pool.bound} calls are open, and that is all ({route.room}); try again")
+def _require_admission(rpc: RPC, caller: Caller, lane: BoundedPool) -> None:
+    _require_role(rpc, caller)
+    lane.enter(caller.id)
+
+
+def _raise(error: PDPError) -> NoReturn:
+    raise error
 
 
 def _require_role(rpc: RPC, caller: Caller) -> None:
@@ -284,9 +317,7 @@ def _read(route: Route, wire: bytes) -> Any:  # noqa: ANN401 - whatever message 
     return read(route.rpc.request, wire)
 
 
-def _open_feed(route: Route, wire: bytes | None, over: threading.Event) -> Iterator[Any]:
-    if wire is None:
-        raise InvalidRequestError("request", "is required")
+def _open_feed(route: Route, wire: bytes, over: threading.Event) -> Iterator[Any]:
     answers: Iterator[Any] = route.handle(_read(route, wire), over)
     return answers
 

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
-from pdp.model import Role
+from pdp.model import Caller, Role
 from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import explain_pb2 as explanations
@@ -46,13 +46,22 @@ class Lane(Enum):
 
     CALLS = "calls"
     STREAMS = "streams"
+    # What ends authority waits for nothing that a gateway does: a gateway has a lane of its own for it.
+    ENDING = "ending"
+    GATEWAY_ENDING = "ending by gateways"
+    # Makes another bundle the running one, which may be what ends authority. Compiling it can take seconds.
+    ACTIVATION = "activation"
     # Compiling and evaluating in the child process can take seconds.
     AUTHORING = "authoring"
     # A question may read many records, and first those that its index does not know yet.
     AUDIT = "audit"
-    # Whoever has no credentials can fill these two and no other.
+    # Callers without credentials can fill these two and no other.
     PROBES = "probes"
     WATCHES = "watches"
+
+
+# A caller with the role of a gateway, whatever its other roles are, does not enter these.
+_WITHOUT_GATEWAYS: Final = frozenset({Lane.ENDING, Lane.ACTIVATION})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +85,11 @@ class RPC:
     def name(self) -> str:
         """Return the full name, as traces and the record spell it."""
         return f"{self.service}/{self.method}"
+
+    def lane_for(self, caller: Caller) -> Lane:
+        """Return the lane in which a call of this caller is served."""
+        barred = Role.PEP in caller.roles and self.lane in _WITHOUT_GATEWAYS
+        return Lane.GATEWAY_ENDING if barred else self.lane
 
     @property
     def handler(self) -> str:
@@ -111,29 +125,29 @@ def _authorization() -> tuple[RPC, ...]:
 
 
 def _sessions() -> tuple[RPC, ...]:
-    of, lane = SESSIONS, Lane.CALLS
+    of, lane, ending = SESSIONS, Lane.CALLS, Lane.ENDING
     pep, approver, auditor, admin = Role.PEP, Role.APPROVER, Role.AUDITOR, Role.ADMIN
     return (
         _row(of, "RequestSession", sessions.RequestSessionRequest, {pep}, lane),
         _row(of, "ApproveSession", sessions.ApproveSessionRequest, {approver}, lane),
-        _row(of, "DenySession", sessions.DenySessionRequest, {approver}, lane),
-        _row(of, "EndSession", sessions.EndSessionRequest, {pep}, lane),
-        _row(of, "RevokeSessions", sessions.RevokeSessionsRequest, {approver, admin}, lane),
+        _row(of, "DenySession", sessions.DenySessionRequest, {approver}, ending),
+        _row(of, "EndSession", sessions.EndSessionRequest, {pep}, ending),
+        _row(of, "RevokeSessions", sessions.RevokeSessionsRequest, {approver, admin}, ending),
         _row(of, "ReviewSession", sessions.ReviewSessionRequest, {approver}, lane),
         _row(of, "GetSession", sessions.GetSessionRequest, {pep, approver, auditor, admin}, lane),
         _row(of, "ListSessions", sessions.ListSessionsRequest, {pep, approver, auditor, admin}, lane),
-        _row(of, "NarrowSession", sessions.NarrowSessionRequest, {pep, approver}, lane),
+        _row(of, "NarrowSession", sessions.NarrowSessionRequest, {pep, approver}, ending),
     )
 
 
 def _policies() -> tuple[RPC, ...]:
-    of, lane = POLICIES, Lane.AUTHORING
+    of, lane, activation = POLICIES, Lane.AUTHORING, Lane.ACTIVATION
     author, auditor, admin = Role.AUTHOR, Role.AUDITOR, Role.ADMIN
     return (
         _row(of, "GetBundle", policies.GetBundleRequest, {author, auditor, admin}, lane),
         _row(of, "ListBundles", policies.ListBundlesRequest, {author, auditor, admin}, lane),
-        _row(of, "ActivateBundle", policies.ActivateBundleRequest, {author, admin}, lane),
-        _row(of, "ReloadBundle", policies.ReloadBundleRequest, {author, admin}, lane),
+        _row(of, "ActivateBundle", policies.ActivateBundleRequest, {author, admin}, activation),
+        _row(of, "ReloadBundle", policies.ReloadBundleRequest, {author, admin}, activation),
         _row(of, "CheckBundle", policies.CheckBundleRequest, {author, admin}, lane, large=True),
         _row(of, "Evaluate", policies.EvaluateRequest, {author}, lane, large=True),
         _row(of, "Explain", explanations.ExplainRequest, {author, auditor}, lane),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -23,9 +24,11 @@ from pdp.server.authentication import Authenticator
 from pdp.server.authorization import AuthorizationHandlers, stream_error
 from pdp.server.boundary import Boundary, Route
 from pdp.server.idle import IdleWatch
+from pdp.server.incoming import require_known_grpc
 from pdp.server.listener import Listener
 from pdp.server.policies import Evaluator, PolicyHandlers
-from pdp.server.pools import BoundedPool
+from pdp.server.pools import BoundedPool, Room
+from pdp.server.refresher import Refresher
 from pdp.server.rpcs import (
     AUDIT,
     AUTHORIZATION,
@@ -43,18 +46,8 @@ from pdp.server.standard import HealthHandlers, ReflectionHandlers
 
 # Measured: more threads make calls slower, because all share one interpreter lock.
 CALL_THREADS = 4
-_AUTHORING_THREADS = 2
-_AUTHORING_BOUND = 16
-_AUDIT_THREADS = 2
-_AUDIT_BOUND = 8
-_PROBE_THREADS = 2
-_PROBE_BOUND = 32
-_WATCHES = 8
-# Calls that are being refused wait here for a moment; beyond it gRPC refuses by itself, without saying when to retry.
-_REFUSALS = 256
-
 # What bounds a lane, where this is a setting.
-_ROOMS: Mapping[Lane, str] = {Lane.CALLS: "limit `concurrent_calls`", Lane.STREAMS: "limit `streams`"}
+LIMITS_OF_LANES: Mapping[Lane, str] = {Lane.CALLS: "limit `concurrent_calls`", Lane.STREAMS: "limit `streams`"}
 # A message's frame around the files of a bundle.
 _BUNDLE_FACTOR = 2
 # A connection that has reached its age goes on for so long with the calls and streams that it has.
@@ -63,8 +56,8 @@ _PING_MS = 60 * 1000
 _PING_ANSWER_MS = 20 * 1000
 _PING_INTERVAL_MS = 10 * 1000
 _LOOK_SECONDS = 1.0
-# Calls and probes take milliseconds. One that takes this long waits for its caller, or for a store that is locked, and
-# others do not wait for it.
+# Calls and probes take milliseconds. One that takes this long waits for a store that is locked, and others do not wait
+# for it.
 _PATIENCE_SECONDS = 0.5
 # A connection that says nothing, or nothing of HTTP/2, is closed after this.
 _HANDSHAKE_MS = 10 * 1000
@@ -75,6 +68,7 @@ class PDPServer:
 
     `healthy` says whether there are a bundle and a live store; it is asked for each probe and never raises.
     `record_healthy` says the same of the record, and `store_healthy` whether the store can be written.
+    `observer` is told of refusals on gRPC's own thread: there it must not wait.
     Without an `auditor` there is no record, and `AuditService` answers that it is unavailable.
     `share_port` lets several worker processes listen on one port. `look_seconds` is how often watchers of health and
     idle streams look. Raise `ConfigurationError` when it cannot listen.
@@ -119,37 +113,25 @@ class PDPServer:
         if reflection:
             described = ReflectionHandlers((*services, REFLECTION, OLD_REFLECTION))
             services |= {REFLECTION: described, OLD_REFLECTION: described}
-        bounds = {
-            Lane.CALLS: (call_threads, limits.concurrent_calls),
-            Lane.STREAMS: (limits.streams, limits.streams),
-            Lane.AUTHORING: (_AUTHORING_THREADS, _AUTHORING_BOUND),
-            Lane.AUDIT: (_AUDIT_THREADS, _AUDIT_BOUND),
-            Lane.PROBES: (_PROBE_THREADS, _PROBE_BOUND),
-            Lane.WATCHES: (_WATCHES, _WATCHES),
-        }
+        require_known_grpc()
         lanes = {
-            lane: BoundedPool(
-                lane.value,
-                threads=most,
-                bound=bound,
-                patience=_PATIENCE_SECONDS if lane in (Lane.CALLS, Lane.PROBES) else math.inf,
-            )
-            for lane, (most, bound) in bounds.items()
+            lane: BoundedPool(lane.value, room, limit=LIMITS_OF_LANES.get(lane, ""))
+            for lane, room in rooms(limits, call_threads=call_threads).items()
         }
-        refusals = BoundedPool("refusals", threads=1, bound=_REFUSALS)
-        self._pools = (*lanes.values(), refusals)
+        self._pools = tuple(lanes.values())
         boundary = Boundary(
-            _routes(services, lanes, limits),
+            _routes(services, limits),
+            lanes,
             authenticator=authenticator,
             observer=observer,
             clock=clock,
             idle=self._idle,
+            message_seconds=limits.message_seconds,
         )
+        self._sweeper = Refresher("awaited", boundary.sweep, every=look_seconds, pause=look_seconds)
+        # Every call is counted in its lane, and none comes to the executor that gRPC wants to have.
         self._server = grpc.server(
-            refusals,
-            handlers=(boundary,),
-            options=_options(limits, share_port=share_port),
-            maximum_concurrent_rpcs=sum(bound for _, bound in bounds.values()) + _REFUSALS,
+            ThreadPoolExecutor(max_workers=1), handlers=(boundary,), options=_options(limits, share_port=share_port)
         )
         self._port = 0
         self._released = False
@@ -174,6 +156,7 @@ class PDPServer:
             self._release()
             raise
         self._idle.start()
+        self._sweeper.start()
         self._server.start()
         self._tell("server.started")
 
@@ -205,6 +188,7 @@ class PDPServer:
     def _release(self) -> None:
         self._released = True
         self._idle.stop()
+        self._sweeper.stop()
         for pool in self._pools:
             pool.shutdown()
 
@@ -212,20 +196,37 @@ class PDPServer:
         self._observer.event(Event(kind=kind, at=self._clock.now().wall_at, facts={"address": self.address}))
 
 
-def _routes(services: Mapping[str, object], lanes: Mapping[Lane, BoundedPool], limits: Limits) -> dict[str, Route]:
+def rooms(limits: Limits, *, call_threads: int) -> Mapping[Lane, Room]:
+    """Return how much each lane takes on, and which share of it one caller has.
+
+    Where tasks can take long, one caller has half of the threads, so that there is always one for the others.
+    """
+    calls, streams = limits.concurrent_calls, limits.streams
     return {
-        path: _route(rpc, services[rpc.service], lanes[rpc.lane], limits)
-        for path, rpc in RPCS.items()
-        if rpc.service in services
+        Lane.CALLS: Room(threads=call_threads, bound=calls, share=_half(calls), patience=_PATIENCE_SECONDS),
+        Lane.STREAMS: Room(threads=streams, bound=streams, share=_half(streams)),
+        Lane.ENDING: Room(threads=4, bound=64, share=16, turns=2),
+        Lane.GATEWAY_ENDING: Room(threads=4, bound=128, share=32, turns=2),
+        Lane.ACTIVATION: Room(threads=2, bound=16, share=4, turns=1),
+        Lane.AUTHORING: Room(threads=2, bound=16, share=8, turns=1),
+        Lane.AUDIT: Room(threads=2, bound=16, share=8, turns=1),
+        Lane.PROBES: Room(threads=2, bound=32, share=32, patience=_PATIENCE_SECONDS),
+        Lane.WATCHES: Room(threads=8, bound=8, share=8),
     }
 
 
-def _route(rpc: RPC, service: object, pool: BoundedPool, limits: Limits) -> Route:
+def _half(bound: int) -> int:
+    return max(1, bound // 2)
+
+
+def _routes(services: Mapping[str, object], limits: Limits) -> dict[str, Route]:
+    return {path: _route(rpc, services[rpc.service], limits) for path, rpc in RPCS.items() if rpc.service in services}
+
+
+def _route(rpc: RPC, service: object, limits: Limits) -> Route:
     return Route(
         rpc=rpc,
         handle=getattr(service, rpc.handler),
-        pool=pool,
-        room=_ROOMS.get(rpc.lane, f"lane `{rpc.lane.value}`"),
         limit="bundle_bytes" if rpc.large else "message_bytes",
         largest=limits.bundle_bytes * _BUNDLE_FACTOR if rpc.large else limits.message_bytes,
         longest_wait=limits.wait_seconds if rpc.lane is Lane.CALLS else math.inf,
@@ -240,6 +241,7 @@ def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
         ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.max_concurrent_streams", limits.connection_calls),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         # Certificates and routes change: connections must come back now and then.
         ("grpc.max_connection_age_ms", round(limits.connection_age_seconds * 1000)),

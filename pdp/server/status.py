@@ -25,6 +25,10 @@ class DeadlinePassedError(errors.PDPError):
     """The caller's own deadline passed before work began: ask again with more time."""
 
 
+class MessageLateError(errors.PDPError):
+    """The message of a call did not come in time: begin a call only with the message to send."""
+
+
 class MessageTooLargeError(errors.PDPError):
     """A message is larger than its limit: send less, do not retry."""
 
@@ -89,6 +93,7 @@ STATUSES: Mapping[type[errors.PDPError], Rule] = MappingProxyType(
         # What runs is not touched; the folder must be mended first.
         errors.BundleError: Rule(code=StatusCode.FAILED_PRECONDITION),
         DeadlinePassedError: Rule(code=StatusCode.DEADLINE_EXCEEDED),
+        MessageLateError: Rule(code=StatusCode.DEADLINE_EXCEEDED),
         MessageTooLargeError: Rule(code=StatusCode.RESOURCE_EXHAUSTED),
     }
 )

@@ -129,10 +129,11 @@ ROWS: Mapping[str, Row] = {
     ),
     "a gateway begins calls and does not send them": Row(
         seen=WELL,
-        afterwards="other threads take the place of up to sixty that hang; they end with their calls",
+        afterwards="they hold no thread, and end after `limits.message_seconds`; a gateway has a share, not all",
         tests=(
             f"{_CLIENTS}::test_calls_that_are_begun_and_not_sent",
-            "tests/server/test_pools.py::test_others_take_the_place_of_threads_that_are_stuck",
+            "tests/server/test_half_open.py::test_they_hold_no_thread_and_end",
+            "tests/server/test_half_open.py::test_they_take_no_more_than_a_share",
         ),
     ),
     "callers do not read their answers": Row(

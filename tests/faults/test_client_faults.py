@@ -67,7 +67,7 @@ def test_calls_that_are_begun_and_not_sent(tmp_path: Path) -> None:
 
     with served(tmp_path) as service, grpc.insecure_channel(service.app.address) as channel:
         metadata = (("authorization", f"Bearer {token(service)}"),)
-        begun = [channel.stream_stream(_AUTHORIZE)(nothing(), metadata=metadata) for _ in range(20)]
+        begun = [channel.stream_stream(_AUTHORIZE)(nothing(), metadata=metadata) for _ in range(90)]
         during = service.seen(service.open())
         still_begun = [call.is_active() for call in begun]
         over.set()

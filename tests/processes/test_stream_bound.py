@@ -1,4 +1,4 @@
-"""As many idle streams as the server takes, and one more: calls stay healthy, and the one more is refused."""
+"""As many idle streams as a caller may have, and one more: calls stay healthy, and the one more is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pdp.v1.authorization_pb2_grpc import AuthorizationServiceStub
 from tests.processes.bundle import READ, notes_bundle
 from tests.processes.server_process import PATIENCE, Callers, ServerProcess
 
-BOUND = 32
+BOUND = 16
 CALLS = 200
 NOTE = {"name": "shopping"}
 
@@ -51,12 +51,12 @@ def session(callers: Callers) -> ClientSession:
 
 
 def test_the_default_is_what_is_tested() -> None:
-    """The server takes 32 streams by default."""
-    assert BOUND == DEFAULT_LIMITS.streams
+    """The server takes 32 streams by default, and of one caller half of them."""
+    assert BOUND == DEFAULT_LIMITS.streams // 2
 
 
 def test_silent_streams_starve_nobody(server: ServerProcess, session: ClientSession) -> None:
-    """Of 33 streams on which nothing is ever said the last is refused; while 32 stay open all calls are answered."""
+    """Of 17 streams on which nothing is ever said the last is refused; while 16 stay open all calls are answered."""
     with silent_streams(server, BOUND + 1) as (streams, refused):
         first = refused.get(timeout=PATIENCE)
         allowed = allowed_at_once(session)
@@ -69,7 +69,7 @@ def test_silent_streams_starve_nobody(server: ServerProcess, session: ClientSess
 
 
 def test_the_client_is_told_and_denies(callers: Callers, session: ClientSession) -> None:
-    """Of 33 streams of the client library the last one denies with the reason, and the others go on."""
+    """Of 17 streams of the client library the last one denies with the reason, and the others go on."""
     with ExitStack() as opened:
         freed = opened.enter_context(ExitStack())
         streams = [freed.enter_context(working_stream(callers.pep, session))]

@@ -18,9 +18,11 @@ from pdp.audit import Search
 from pdp.audit.auditor import Auditor
 from pdp.authorizer import Authorizer
 from pdp.limits import Limits
-from pdp.model import TraceParent
-from pdp.server.boundary import Boundary
+from pdp.model import Caller, Role, TraceParent
+from pdp.server.boundary import Boundary, Route
 from pdp.server.origin import trace_parent
+from pdp.server.rpcs import RPCS
+from pdp.server.service import _route
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse, BatchAuthorizeRequest
 from pdp.v1.decision_pb2 import BASIS_SESSION_NOT_FOUND, OUTCOME_DENY, Call
 from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest
@@ -171,12 +173,13 @@ def occupied(serve: Serve, embedded: Embedded, calls: int, limits: Limits) -> It
 
 
 def test_overload_is_refused_with_advice(serve: Serve, embedded: Embedded) -> None:
-    """The call beyond the bound is told at once when to try again; the lanes of others go on."""
-    with occupied(serve, embedded, calls=4, limits=Limits(concurrent_calls=4)) as (running, _):
+    """The call beyond a caller's share is told at once when to try again; other callers and lanes go on."""
+    with occupied(serve, embedded, calls=4, limits=Limits(concurrent_calls=8)) as (running, _):
         refused = running.refused(AUTHORIZE, a_call().SerializeToString())
 
         assert refused.code() is Code.RESOURCE_EXHAUSTED
-        assert "4 calls are open, and that is all (limit `concurrent_calls`); try again" == refused.details()
+        expected = "`pep` has 4 calls open, and that is its share of 8 (limit `concurrent_calls`); try again"
+        assert expected == refused.details()
         assert retry_info(refused) is not None
         assert running.notes.refusal().facts["status"] == "RESOURCE_EXHAUSTED"
         assert running.unary("/grpc.health.v1.Health/Check", b"", None) != b""
@@ -218,8 +221,10 @@ def test_questions_about_the_record_keep_no_call_waiting(serve: Serve, tmp_path:
     ask = running.channel.unary_unary("/pdp.v1.AuditService/ListRecords")
     try:
         questions = [ask.future(b"", metadata=running.credentials("auditor"), timeout=PATIENCE) for _ in range(8)]
-        for _ in range(2):
-            assert stalled.entered.acquire(timeout=PATIENCE)
+        assert stalled.entered.acquire(timeout=PATIENCE)
+        # The auditor has one thread, however many questions wait; the admin's gets the other one.
+        questions.append(ask.future(b"", metadata=running.credentials("admin"), timeout=PATIENCE))
+        assert stalled.entered.acquire(timeout=PATIENCE)
 
         assert running.unary(AUTHORIZE, a_call().SerializeToString()) != b""
         refused = running.refused("/pdp.v1.AuditService/ListRecords", b"", "auditor")
@@ -232,7 +237,7 @@ def test_questions_about_the_record_keep_no_call_waiting(serve: Serve, tmp_path:
 
 def test_calls_within_the_bound_wait(serve: Serve, embedded: Embedded) -> None:
     """More calls than threads are answered in turn."""
-    with occupied(serve, embedded, calls=12, limits=Limits(concurrent_calls=12)) as (_, open_calls):
+    with occupied(serve, embedded, calls=12, limits=Limits(concurrent_calls=24)) as (_, open_calls):
         assert len(open_calls) == 12
 
 
@@ -280,11 +285,13 @@ def test_nothing_is_done_after_the_deadline(serve: Serve) -> None:
     """A call that waited beyond its deadline is not decided any more: nobody would hear the answer."""
     running = serve()
     boundary: Boundary = running.server._server._state.generic_handlers[0]
-    details = SimpleNamespace(method=AUTHORIZE, invocation_metadata=running.credentials("pep"))
+    route, caller = route_of(AUTHORIZE, authorize=None), Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
+    incoming = SimpleNamespace(metadata=running.credentials("pep"))
+    call = SimpleNamespace(route=route, caller=caller, incoming=incoming, latest=math.inf)
     context = Context()
 
     with pytest.raises(ConnectionAbortedError):
-        boundary.service(details).unary_unary(a_call().SerializeToString(), context)
+        boundary.unary(cast("Any", call), a_call().SerializeToString(), context)
 
     assert context.ended == [Code.DEADLINE_EXCEEDED, "the deadline has passed"]
     assert running.notes.decisions == []
@@ -307,7 +314,7 @@ def test_a_call_that_waits_too_long_is_not_decided(serve: Serve, embedded: Embed
 
 def test_the_server_has_a_deadline_of_its_own(serve: Serve, embedded: Embedded) -> None:
     """A call whose turn comes too late is refused with advice and without a decision, although its caller has time."""
-    with occupied(serve, embedded, calls=4, limits=Limits(concurrent_calls=5)) as (running, _):
+    with occupied(serve, embedded, calls=4, limits=Limits(concurrent_calls=10)) as (running, _):
         stub = running.channel.unary_unary(AUTHORIZE)
         late = stub.future(a_call().SerializeToString(), metadata=running.credentials("pep"), timeout=PATIENCE)
         # The one after it finds no place: so it waits in the queue.
@@ -322,13 +329,15 @@ def test_the_server_has_a_deadline_of_its_own(serve: Serve, embedded: Embedded) 
     assert len(running.notes.decisions) == 4
 
 
-def test_only_calls_have_it(serve: Serve) -> None:
+def test_only_calls_have_it() -> None:
     """What takes long by its nature, such as compiling a bundle, is not refused for a wait."""
-    running = serve()
-    boundary: Boundary = running.server._server._state.generic_handlers[0]
+    assert route_of(AUTHORIZE, authorize=None).longest_wait == 2.0
+    assert route_of(CHECK_BUNDLE, check_bundle=None).longest_wait == math.inf
 
-    assert boundary._routes[AUTHORIZE].longest_wait == 2.0
-    assert boundary._routes[CHECK_BUNDLE].longest_wait == math.inf
+
+def route_of(path: str, **service: Any) -> Route:
+    """Return how an RPC is served by a service with these functions."""
+    return _route(RPCS[path], SimpleNamespace(**service), Limits())
 
 
 class Listening:

@@ -8,23 +8,30 @@ import platform
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytest
 
 from pdp import stacks
-from pdp.server.pools import MOST_THREADS, BoundedPool
+from pdp.errors import OverloadedError
+from pdp.server.pools import MOST_THREADS, BoundedPool, Room
 from pdp.testing.waiting import wait_until
 from tests.server.running import PATIENCE
 
 T = TypeVar("T")
 
 
+def room(threads: int, bound: int, patience: float) -> Room:
+    """Return the room of a pool in which one caller may have everything."""
+    return Room(threads=threads, bound=bound, share=bound, patience=patience)
+
+
 @pytest.fixture
 def pool() -> Iterator[BoundedPool]:
     """Return a pool of two threads that holds three tasks."""
-    made = BoundedPool("test", threads=2, bound=3)
+    made = BoundedPool("test", Room(threads=2, bound=3, share=3))
     yield made
     made.shutdown()
 
@@ -32,8 +39,14 @@ def pool() -> Iterator[BoundedPool]:
 def result(pool: BoundedPool, work: Callable[[], T]) -> T:
     """Run some work in the pool and return what it returns."""
     results: SimpleQueue[T] = SimpleQueue()
-    pool.submit(lambda: results.put(work()))
+    put(pool, lambda: results.put(work()))
     return results.get(timeout=PATIENCE)
+
+
+def put(pool: BoundedPool, work: Callable[[], object], owner: str = "") -> None:
+    """Have some work done in the pool."""
+    pool.enter(owner)
+    pool.put(owner, cast("Callable[[], None]", work))
 
 
 def test_threads_exist_from_the_start(pool: BoundedPool) -> None:
@@ -46,14 +59,14 @@ def test_threads_exist_from_the_start(pool: BoundedPool) -> None:
 
 def test_others_take_the_place_of_threads_that_are_stuck() -> None:
     """Tasks that hang keep no other waiting, however many they are, and their threads end with them."""
-    pool, gate, ended = BoundedPool("stuck", threads=2, bound=100, patience=0.01), threading.Event(), SimpleQueue[int]()
+    pool, gate, ended = BoundedPool("stuck", room(2, 100, 0.01)), threading.Event(), SimpleQueue[int]()
 
     def hang(number: int) -> None:
         gate.wait()
         ended.put(number)
 
     for number in range(20):
-        pool.submit(hang, number)
+        put(pool, partial(hang, number))
     answers = [result(pool, lambda: "answered") for _ in range(5)]
     gate.set()
     finished = {ended.get(timeout=PATIENCE) for _ in range(20)}
@@ -68,7 +81,7 @@ def test_others_take_the_place_of_threads_that_are_stuck() -> None:
 
 def test_the_end_waits_for_a_thread_that_is_being_started() -> None:
     """A pool that ends while another thread takes the place of a stuck one ends without an error."""
-    pool, gate, ends = BoundedPool("begun", threads=1, bound=10, patience=0.001), threading.Event(), SimpleQueue[str]()
+    pool, gate, ends = BoundedPool("begun", room(1, 10, 0.001)), threading.Event(), SimpleQueue[str]()
 
     def end() -> None:
         problem = ""
@@ -79,7 +92,7 @@ def test_the_end_waits_for_a_thread_that_is_being_started() -> None:
         ends.put(problem)
 
     with stacks._STARTING:
-        pool.submit(gate.wait)
+        put(pool, gate.wait)
         wait_until(lambda: len(pool._workers) == 2)
         threading.Thread(target=end).start()
         gate.set()
@@ -93,9 +106,9 @@ def test_the_end_waits_for_a_thread_that_is_being_started() -> None:
 
 def test_no_more_threads_than_a_bound() -> None:
     """Beyond the bound those that come wait, until one that is stuck is done."""
-    pool, gate = BoundedPool("crowd", threads=2, bound=200, patience=0.01), threading.Event()
+    pool, gate = BoundedPool("crowd", room(2, 200, 0.01)), threading.Event()
     for _ in range(MOST_THREADS + 10):
-        pool.submit(gate.wait)
+        put(pool, gate.wait)
     wait_until(lambda: len(alive("crowd")) == MOST_THREADS)
     for _ in range(5):
         pool._replace_stuck(math.inf)
@@ -130,29 +143,62 @@ def stack_bytes() -> int:
     return size.value
 
 
-def test_full_counts_running_and_waiting(pool: BoundedPool, caplog: pytest.LogCaptureFixture) -> None:
-    """Tasks count until they are done, also those that fail; a failure is logged and ends no thread."""
+def test_what_is_open_counts_until_it_is_done(pool: BoundedPool, caplog: pytest.LogCaptureFixture) -> None:
+    """Tasks count, running and waiting, until they are done, also those that fail; a failure ends no thread."""
     gate = threading.Event()
-    fullness = [pool.full]
     for task in (gate.wait, gate.wait, lambda: 1 // 0):
-        pool.submit(task)
-        fullness.append(pool.full)
+        put(pool, task)
+    with pytest.raises(OverloadedError, match=r"^3 calls are open, and that is all \(lane `test`\); try again$"):
+        pool.enter("anybody")
     gate.set()
+    wait_until(lambda: has_room(pool))
 
     assert result(pool, lambda: 1) == 1
     pool.shutdown()
-    assert fullness == [False, False, False, True]
-    assert not pool.full
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_done_callbacks_are_called_once(pool: BoundedPool) -> None:
-    """Whether it is added before the end or after, a callback is called exactly once."""
-    for _ in range(2000):
-        called: SimpleQueue[object] = SimpleQueue()
-        task = pool.submit(int)
-        task.add_done_callback(called.put)
-        task.add_done_callback(called.put)
+def has_room(pool: BoundedPool, owner: str = "") -> bool:
+    """Say whether a task would be taken."""
+    try:
+        pool.enter(owner)
+    except OverloadedError:
+        return False
+    pool.leave(owner)
+    return True
 
-        assert (task, task) == (called.get(timeout=PATIENCE), called.get(timeout=PATIENCE))
-        assert called.empty()
+
+def test_one_owner_has_a_share() -> None:
+    """Beyond its share an owner is refused while others are taken; there is room again when its tasks are done."""
+    pool, gate = BoundedPool("shared", Room(threads=1, bound=4, share=2), limit="limit `x`"), threading.Event()
+    for _ in range(2):
+        put(pool, gate.wait, "greedy")
+
+    with pytest.raises(
+        OverloadedError, match=r"^`greedy` has 2 calls open, and that is its share of 4 \(limit `x`\); "
+    ):
+        pool.enter("greedy")
+    others = [has_room(pool, "modest"), has_room(pool)]
+    gate.set()
+    wait_until(lambda: has_room(pool, "greedy"))
+    pool.shutdown()
+
+    assert others == [True, True]
+    assert pool._open == {}
+
+
+def test_one_owner_leaves_threads_to_others() -> None:
+    """Of an owner's tasks only so many run at one time; the others wait, also for a free thread, and run in order."""
+    pool, gate = BoundedPool("turns", Room(threads=2, bound=100, share=50, turns=1)), threading.Event()
+    done: SimpleQueue[int] = SimpleQueue()
+    put(pool, gate.wait, "slow")
+    for number in range(5):
+        put(pool, partial(done.put, number), "slow")
+    before = [result(pool, lambda: "answered") for _ in range(5)], done.empty()
+    gate.set()
+    order = [done.get(timeout=PATIENCE) for _ in range(5)]
+    pool.shutdown()
+
+    assert before == (["answered"] * 5, True)
+    assert order == list(range(5))
+    assert pool._turns == {}
