@@ -16,7 +16,7 @@ _BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n\n)?```([^\n]*)\n(.*?)^```
 # Some pages have thirty commands, each a process of its own. On a busy machine that takes minutes, and never this long.
 PAGE_SECONDS = 900
 # These set up an environment of their own and run everything again.
-ELSEWHERE = ("make demo", "make .venv/ready")
+ELSEWHERE = ("make demo", "make .venv/ready", "make dist")
 
 
 class Block(NamedTuple):

@@ -35,6 +35,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "pdp/deployment/README.md": {
         "sh": f"{_PAGES}test_deployment_commands_run",
         "sh served": f"{_PAGES}test_deployment_commands_run",
+        "sh systemd": "tests/package/test_package.py::test_the_steps_for_systemd_lead_to_a_server",
     },
     "pdp/record/README.md": {"sh": f"{_PAGES}test_record_commands_run"},
     "pdp/server/README.md": {

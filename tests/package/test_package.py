@@ -17,7 +17,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pdp.deployment import container_file
 from tests.docs.pages import PAGE_SECONDS, blocks, run, served, surroundings
+from tests.doctor.certificates import write_certificate
 
 pytestmark = pytest.mark.timeout(2 * PAGE_SECONDS)
 
@@ -186,3 +188,41 @@ def test_the_version_is_printed_without_an_extra(client_home: tuple[Path, dict[s
 
     first, second = done.stdout.splitlines()
     assert second.startswith(f"{first} · python ")
+
+
+def test_the_steps_for_systemd_lead_to_a_server(project_root: Path, dist: Path, tmp_path: Path) -> None:
+    """The page's lines install by hashes and put everything where the unit and the settings look for it."""
+    root, checkout = tmp_path / "root", tmp_path / "checkout"
+    shutil.copytree(project_root / "policies", checkout / "policies")
+    (checkout / "dist").symlink_to(dist)
+    write_certificate(checkout)
+    (script,) = blocks(project_root / "pdp" / "deployment" / "README.md", "sh systemd")
+    here = re.sub(r"/(?=(?:opt|etc)/)", f"{root}/", script)
+
+    environment = fresh(checkout)
+    installed = run(here, checkout, environment)
+    settings = root / "etc" / "pdp" / "pdp.yaml"
+    settings.write_text(re.sub(r"/(?=(?:var|etc)/)", f"{root}/", settings.read_text(encoding="utf-8")))
+    program = root / "opt" / "pdp" / "bin" / "pdp"
+    prepared = run(f"{program} init --config {settings}\n{program} doctor --config {settings}", checkout, environment)
+
+    assert 0 == installed.returncode, installed.stderr
+    assert 0 == prepared.returncode, prepared.stdout + prepared.stderr
+    unit = (root / "etc" / "systemd" / "system" / "pdp.service").read_text(encoding="utf-8")
+    (start,) = re.findall(r"^ExecStart=(\S+)", unit, re.MULTILINE)
+    assert program == Path(f"{root}{start}")
+
+
+def test_the_steps_of_the_image_install_the_package(dist: Path, tmp_path: Path) -> None:
+    """The first stage of the container file, run here, leads to the program that the second one starts."""
+    context = tmp_path / "src"
+    shutil.copytree(dist, context)
+    stage = container_file().partition("FROM ${BASE}\n")[0]
+    steps = [json.loads(line.removeprefix("RUN ")) for line in stage.splitlines() if line.startswith("RUN ")]
+
+    for words in steps:
+        here = [word.replace("/opt/pdp", str(tmp_path / "pdp")) for word in words]
+        subprocess.run(here, cwd=context, env=fresh(tmp_path), check=True, capture_output=True, timeout=PAGE_SECONDS)
+    done = run(f"{tmp_path / 'pdp' / 'bin' / 'pdp'} --version", tmp_path, fresh(tmp_path))
+
+    assert done.stdout.startswith("pdp ")
