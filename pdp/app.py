@@ -78,6 +78,7 @@ def open_embedded(
     cache: DecisionCache | None = None,
     limits: Limits = DEFAULT_LIMITS,
     trusted_attributes: frozenset[str] = frozenset(),
+    record_permits: Callable[[], bool] = lambda: True,
     compile_files: Compile | None = None,
     trust: Trust | None = None,
     never_older: bool = False,
@@ -117,6 +118,7 @@ def open_embedded(
         observer=watcher,
         limits=limits,
         trusted_attributes=trusted_attributes,
+        record_permits=record_permits,
     )
     explainer = Explainer(sessions=store, bundle_for=keeper.bundle_for, clock=time, observer=watcher, limits=limits)
     if peers is not None:
@@ -182,6 +184,7 @@ class App:
                 cache=DecisionCache(size=settings.cache.size, max_ttl=settings.cache.max_ttl),
                 limits=settings.limits,
                 trusted_attributes=frozenset(settings.sessions.trusted_attributes),
+                record_permits=lambda: log.permits,
                 trust=trust_of(settings),
                 never_older=settings.policies.never_older,
                 peers=peers,
@@ -356,6 +359,7 @@ def open_record(
         clock=clock,
         durability=settings.record.durability,
         rotation=Rotation(bytes=settings.record.segment_bytes, seconds=settings.record.segment_seconds),
+        reserve_bytes=settings.record.reserve_bytes,
         checkpoint_seconds=settings.record.checkpoint_seconds,
         anchors=settings.record_anchors,
         on_failure=on_failure,
@@ -371,4 +375,8 @@ def _open_store(settings: Settings) -> SessionStore:
         return MemorySessionStore(bundles_kept=settings.policies.kept)
     from pdp.sessions.sqlite import SQLiteSessionStore  # noqa: PLC0415 - embedded use may have no need of it
 
-    return SQLiteSessionStore(settings.sessions_file, bundles_kept=settings.policies.kept)
+    return SQLiteSessionStore(
+        settings.sessions_file,
+        bundles_kept=settings.policies.kept,
+        reserve_bytes=settings.sessions.reserve_bytes,
+    )

@@ -155,6 +155,10 @@ class SessionSettings:
         "seconds after which a session that is over leaves the store; the record keeps what it did",
         minimum=60,
     )
+    reserve_bytes: int = _setting(
+        8 * 1024 * 1024,
+        "bytes of the store's disk, and as many in its log and in a file beside it, that are kept for ending authority",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +201,9 @@ class RecordSettings:
     )
     segment_bytes: int = _setting(64 * 1024 * 1024, "bytes after which the log goes on in a new file", minimum=65536)
     segment_seconds: float = _setting(86400.0, "seconds after which the log goes on in a new file", minimum=1)
+    reserve_bytes: int = _setting(
+        4 * 1024 * 1024, "bytes of the log's disk, and as many kept beforehand, for the records of what ends authority"
+    )
     index_file: str = _setting("", "the index for questions about the log; empty means one beside the log")
 
 

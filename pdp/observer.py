@@ -16,6 +16,8 @@ Place = Callable[[TraceParent, Caller], tuple[str, str]]
 REFUSED = "request.refused"
 # Many refusals of one kind, as one.
 REFUSED_SUM = "requests.refused"
+# What ends or narrows authority, and what changes the rules for all: recorded as long as there is any room.
+ENDING = frozenset({"session.ended", "session.revoked", "session.denied", "session.narrowed", "bundle.activated"})
 SESSION_DECIDED = "session.decided"
 
 

@@ -15,6 +15,7 @@ from pdp.errors import (
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
+    UnavailableError,
     WrongStateError,
 )
 from pdp.expiry import EXPIRED
@@ -101,8 +102,8 @@ class Selector:
 class Registrar:
     """The only way by which sessions come to be and change. Safe to use from many threads.
 
-    `trusted_attributes` names the attributes of a user that a PEP may vouch for. Every method raises
-    `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
+    `trusted_attributes` names the attributes of a user that a PEP may vouch for. While `record_permits` says no, no
+    session is opened or approved. Every method raises `UnavailableError` when it cannot answer.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class Registrar:
         observer: Observer,
         limits: Limits,
         trusted_attributes: frozenset[str] = frozenset(),
+        record_permits: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sessions = sessions
         self._bundle_for = bundle_for
@@ -121,6 +123,7 @@ class Registrar:
         self._observer = observer
         self._limits = limits
         self._trusted = trusted_attributes
+        self._record_permits = record_permits
         self._policies = SessionPolicies(clock=clock, observer=observer)
 
     def request(
@@ -133,6 +136,7 @@ class Registrar:
         `InvalidRequestError` naming the field, `PermissionDeniedError` when the policies refuse,
         `WrongStateError` when the parent is not active.
         """
+        self._require_record()
         bundle, now = self._bundle(), self._now()
         parents = self._parents(wanted, caller, now)
         draft, handle = self._draft(wanted, caller, parents, bundle, now)
@@ -178,6 +182,7 @@ class Registrar:
         rule or the policies refuse.
         """
         _require_approver(caller)
+        self._require_record()
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         session, parents = chain[0], chain[1:]
@@ -417,6 +422,10 @@ class Registrar:
         return parents
 
     # Rules and policies.
+
+    def _require_record(self) -> None:
+        if not self._record_permits():
+            raise UnavailableError("the record cannot take more; sessions can be ended and narrowed, and not opened")
 
     def _may_delegate(self, asked: SessionQuestion, parents: tuple[Session, ...], bundle: Bundle) -> bool:
         parent = parents[0]

@@ -27,6 +27,7 @@ LAYERS = [
     ("pdp.escaping", 0, "words"),
     ("pdp.ids", 0, "words"),
     ("pdp.webfile", 0, "words"),
+    ("pdp.diskroom", 0, "words"),
     ("pdp.stacks", 0, "words"),
     ("pdp.policy", 1, "policy"),
     ("pdp.sessions", 1, "sessions"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +22,8 @@ from pdp.record.slot import take_slot
 UNSIGNED_RECORDS = 1000
 # A segment that could not be ended goes on for so long before that is tried again.
 _POSTPONED_BYTES, _POSTPONED_SECONDS = 1024 * 1024, 60.0
+# A segment gets its room on the disk before it is needed, in steps of a part of what is kept for urgent records.
+_STEP_PART, _LEAST_STEP = 4, 4096
 
 
 class _End(NamedTuple):
@@ -48,6 +53,9 @@ class Chain:
     segment: chains that no longer hold what is known of them. `heads` says, for each segment, what of the other chains
     cannot be cut off unnoticed from then on.
 
+    A segment has room on the disk before it is written. The last `reserve` bytes of it are for what is urgent; when no
+    more is to be had, or so little is left on the disk, only that is written.
+
     INVARIANT: `seq` and the hash move on only when a line is wholly handed to the operating system, so that what comes
     next always follows what is there. Methods raise `OSError`; what they did not do, the next call tries again.
     """
@@ -64,7 +72,9 @@ class Chain:
         known: Mapping[str, Head] | None,
         lost: Mapping[str, str],
         heads: Callable[[], Mapping[str, Head]],
+        reserve: int,
     ) -> None:
+        self._reserve, self._step, self._room = reserve, max(reserve // _STEP_PART, _LEAST_STEP), inf
         self._lost, self._heads = lost, heads
         self._folder, self._signer, self._now = folder, signer, now
         self._mode, self._rotation, self._disk = mode, rotation, disk
@@ -112,12 +122,12 @@ class Chain:
     def open(self) -> None:
         """Begin a segment unless there is one."""
         if self._file < 0:
-            self._begin(self._create(self._number + 1))
+            self._begin(*self._create(self._number + 1))
 
-    def append(self, body: bytes) -> None:
+    def append(self, body: bytes, *, urgent: bool = False) -> None:
         """Write one record. When this raises, it is not written."""
         line = b'%b%b%d,"prev":"%b"}' % (body, self._mark, self.seq + 1, self._hash)
-        self._write(line + b"\n")
+        self._write(line + b"\n", urgent=urgent)
         self._hash = sha256(line).hexdigest().encode()
         self.seq += 1
         self._unsigned += 1
@@ -153,16 +163,16 @@ class Chain:
         # Not at every record once it fails.
         self._largest, self._ends_at = self._size + _POSTPONED_BYTES, self._now() + _POSTPONED_SECONDS
         self.postponed, self.due = True, False
-        following = self._create(self._number + 1)
+        following, room = self._create(self._number + 1)
         try:
             self._write_checkpoint(_ROTATED)
             self._sync()
         except OSError:
             self._remove(following)
             raise
-        os.close(self._file)
+        self._give_back()
         self._file, self._after, self.synced_seq, self.due = -1, "closed", self.seq, True
-        self._begin(following)
+        self._begin(following, room)
 
     def duplicate(self) -> int:
         """Return a descriptor of its own for the present segment, to sync it while others write."""
@@ -197,22 +207,52 @@ class Chain:
                 self._sync()
         finally:
             if self._file >= 0:
-                os.close(self._file)
+                self._give_back()
                 self._file = -1
             if self._held:
                 self._held = False
                 self._slot.release()
 
-    def _create(self, number: int) -> int:
+    def _create(self, number: int) -> tuple[int, float]:
+        """Make a segment; return it open, and how many bytes it may grow to before it needs more room."""
         path = segment_of(self._folder, self.id, number).path
         file = self._disk.open_new(path)
         try:
             # Otherwise what is synced later may have no name when the power goes.
             self._disk.sync_folder(self._folder)
+            return file, self._first_room(file)
         except OSError:
             self._remove(file)
             raise
-        return file
+
+    def _first_room(self, file: int) -> float:
+        if not self._reserve:
+            return inf
+        wanted = self._reserve + self._step
+        try:
+            return wanted if self._disk.allocate(file, 0, wanted) else inf
+        except OSError:
+            # A chain that begins on a full disk still takes what is urgent, as far as there is room.
+            left = min(self._reserve, self._disk.free(file) // 2)
+            return left if left and self._disk.allocate(file, 0, left) else 0
+
+    def _grow(self, *, urgent: bool) -> None:
+        """Make room for more. Raise `OSError` where the rest of the disk is for what is urgent."""
+        try:
+            if self._disk.free(self._file) < self._reserve + self._step:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            more = self._disk.allocate(self._file, int(self._room), self._step)
+            self._room = self._room + self._step if more else inf
+        except OSError:
+            # What is urgent is written as far as there is room.
+            if not urgent:
+                raise
+
+    def _give_back(self) -> None:
+        """Close the segment, and give back what it was to grow into."""
+        with suppress(OSError):
+            self._disk.truncate(self._file, self._size)
+        os.close(self._file)
 
     def _sync(self) -> None:
         try:
@@ -228,7 +268,7 @@ class Chain:
     def _unlink(self) -> None:
         segment_of(self._folder, self.id, self._number + 1).path.unlink(missing_ok=True)
 
-    def _begin(self, file: int) -> None:
+    def _begin(self, file: int, room: float) -> None:
         """Write what a segment opens with, signed at once, so that the place after the one before is beyond doubt."""
         at = self._now()
         opening = own_body(
@@ -246,10 +286,10 @@ class Chain:
         )
         line = placed(opening, Place(self.id, self.seq + 1, self._hash.decode()))
         signed = self._checkpoint_line(self.seq + 2, sha256(line).hexdigest(), at, _GOES_ON)
-        self._file, self._size = file, 0
+        self._file, self._size, self._room = file, 0, room
         after = self._after
         try:
-            self._write(line + b"\n" + signed + b"\n")
+            self._write(line + b"\n" + signed + b"\n", urgent=True)
         except OSError:
             self.abandon()
             self._after = after
@@ -264,7 +304,7 @@ class Chain:
 
     def _write_checkpoint(self, end: _End) -> None:
         line = self._checkpoint_line(self.seq + 1, self._hash.decode(), self._now(), end)
-        self._write(line + b"\n")
+        self._write(line + b"\n", urgent=True)
         self.seq, self._hash, self._unsigned = self.seq + 1, sha256(line).hexdigest().encode(), 0
         self.due = self._size >= self._largest
 
@@ -273,7 +313,9 @@ class Chain:
         signature = self._signer.sign(placed(own_body(CHECKPOINT, at, **fields), place))
         return placed(own_body(CHECKPOINT, at, **fields, signature=signature), place)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, urgent: bool) -> None:
+        if self._size + len(data) > (self._room if urgent else self._room - self._reserve):
+            self._grow(urgent=urgent)
         done = 0
         try:
             done = self._disk.write(self._file, data)

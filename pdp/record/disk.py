@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pdp.diskroom import allocate, free_bytes
+
 
 def _open_new(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -26,6 +28,7 @@ class Disk:
     """The operating system's calls. All raise `OSError`.
 
     `open_new` makes a file that must not exist yet, for appending. `sync` returns when a file's data is on the disk.
+    `allocate` and `free` are those of `diskroom.py`.
     """
 
     open_new: Callable[[Path], int] = _open_new
@@ -33,6 +36,8 @@ class Disk:
     sync: Callable[[int], None] = os.fdatasync if hasattr(os, "fdatasync") else os.fsync
     truncate: Callable[[int, int], None] = os.ftruncate
     sync_folder: Callable[[Path], None] = _sync_folder
+    allocate: Callable[[int, int, int], bool] = allocate
+    free: Callable[[int], int] = free_bytes
 
 
 def in_place(file: int, path: Path) -> bool:

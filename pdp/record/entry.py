@@ -16,8 +16,8 @@ from pdp.observer import Event
 from pdp.record.envelope import VERSION, body
 
 _TEXT_CHARACTERS = 512
-# About 2 KiB each.
-_MOST_FORMS = 2048
+# About 2 KiB each, but what agents write stands in them.
+_MOST_FORMS, MOST_FORM_BYTES, _FORM_BYTES = 2048, 8 * 1024 * 1024, 1024
 # What a form holds beside ruling and caller.
 _IN_COMMON = attrgetter(
     "session_id",
@@ -65,6 +65,7 @@ class Entries:
     def __init__(self, key: bytes) -> None:
         self._key = key
         self._forms: dict[tuple[object, ...], _Form] = {}
+        self._form_bytes = 0
         self._second = (0, "1970-01-01T00:00:00")
 
     def decision(self, decision: Decision) -> bytes:
@@ -100,11 +101,18 @@ class Entries:
         key = (id(ruling), id(decision.caller), _IN_COMMON(decision))
         form = self._forms.get(key)
         if form is None:
-            if len(self._forms) >= _MOST_FORMS:
-                # Calls that go on are written anew, once each.
-                self._forms = {}
-            form = self._forms[key] = _form_of(decision, self._key)
+            form = _form_of(decision, self._key)
+            self._keep(key, form)
         return form
+
+    def _keep(self, key: tuple[object, ...], form: _Form) -> None:
+        # The ruling stays with its form, and holds much of the same texts.
+        weight = _FORM_BYTES + 2 * sum(map(len, form[2:]))
+        if len(self._forms) >= _MOST_FORMS or self._form_bytes + weight > MOST_FORM_BYTES:
+            # Calls that go on are written anew, once each.
+            self._forms, self._form_bytes = {}, 0
+        self._forms[key] = form
+        self._form_bytes += weight
 
     def _time(self, at: float) -> str:
         microseconds = round(at * 1_000_000)

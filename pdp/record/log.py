@@ -3,8 +3,11 @@
 How sure a record is before the answer leaves is the operator's choice:
 
 - `written`: handed to the operating system. Survives the sudden end of this process, not that of the machine.
-- `durable`: on the disk, for every allow. No record, no allow: it becomes a deny with the basis `record_unavailable`.
+- `durable`: on the disk, for every allow.
 - `async`: in a queue of this process. A full queue drops records and counts them.
+
+But in `async`: no record, no allow. While the record cannot take more, an allow becomes a deny with the basis
+`record_unavailable`. What ends authority is recorded then as well, in room that is kept for it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Literal
 from pdp.clock import Clock, SystemClock
 from pdp.errors import ConfigurationError
 from pdp.model import Basis, Decision, Outcome, TraceParent
-from pdp.observer import Event
+from pdp.observer import ENDING, Event
 from pdp.record.anchors import Anchors
 from pdp.record.chain import Chain, Rotation
 from pdp.record.disk import Disk
@@ -37,6 +40,7 @@ _LOG = logging.getLogger("pdp.record")
 
 # What waits while the disk fails, and in `async` for its turn; beyond it records are dropped and counted.
 QUEUE_RECORDS = 10_000
+QUEUE_BYTES = 16 * 1024 * 1024
 # After a sync that failed, the next one waits, twice as long each time: every attempt costs a segment.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 
@@ -44,6 +48,8 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _AT_ONCE = 64
 
 _WRITING, _SYNCING, _ROTATING = "written", "synced", "rotated"
+# What an allow needs of the record.
+_NEEDED: Mapping[Durability, tuple[str, ...]] = {"written": (_WRITING,), "durable": (_WRITING, _SYNCING), "async": ()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +71,10 @@ class DecisionLog:
     """The observer that keeps the record in a folder that several processes may share. Safe for threads.
 
     `key` (at least 32 bytes) makes digests that cannot be guessed; `signer` signs checkpoints. Once `start` has been
-    called, the record is signed and synced every `checkpoint_seconds`. `anchors` is a folder
-    elsewhere that keeps how far each chain has come for sure. `on_failure` is told of each record that is
-    late or lost. Raise `ConfigurationError` when the folder cannot be written.
+    called, the record is signed and synced every `checkpoint_seconds`. `anchors` is a folder elsewhere that keeps how
+    far each chain has come for sure. The last `reserve_bytes` of the disk, and as many that are kept beforehand, are
+    for what ends authority. `on_failure` is told of each record that is late or lost. Raise `ConfigurationError` when
+    the folder cannot be written.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class DecisionLog:
         clock: Clock | None = None,
         durability: Durability = "written",
         rotation: Rotation | None = None,
+        reserve_bytes: int = 0,
         checkpoint_seconds: float = 10.0,
         anchors: Path | None = None,
         disk: Disk | None = None,
@@ -93,8 +101,9 @@ class DecisionLog:
         self._entries = Entries(key)
         # Guards all that follows.
         self._changed = threading.Condition(threading.Lock())
-        self._chain = self._open_chain(signer, rotation or Rotation())
+        self._chain = self._open_chain(signer, rotation or Rotation(), reserve_bytes)
         self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
         self._problems: dict[str, str] = {}
         self._late, self._lost, self._untold = 0, 0, (0, 0)
         self._syncing, self._closed = False, False
@@ -118,8 +127,8 @@ class DecisionLog:
 
     @property
     def permits(self) -> bool:
-        """Say whether an allow can be answered as far as the record goes; only `durable` ever says no."""
-        return self._durability != "durable" or not (_WRITING in self._problems or _SYNCING in self._problems)
+        """Say whether an allow can be answered as far as the record goes; `async` never says no."""
+        return not any(deed in self._problems for deed in _NEEDED[self._durability])
 
     @property
     def failures(self) -> int:
@@ -143,15 +152,16 @@ class DecisionLog:
         self._run("pdp-record-keeper", self._keep)
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - the observer's signature
-        """Write a decision down; return it unchanged, but in `durable` an allow without a record as a deny."""
-        if self._durability == "durable" and decision.allowed:
-            return self._allow(decision)
-        self._take(self._entries.decision(decision))
+        """Write a decision down; return it unchanged, but an allow without a record as a deny, unless in `async`."""
+        body = self._entries.decision(decision)
+        if decision.allowed and self._durability != "async":
+            return self._allow(decision, body)
+        self._take(body)
         return decision
 
     def event(self, event: Event) -> None:
         """Write an event down."""
-        self._take(self._entries.event(event))
+        self._take(self._entries.event(event), urgent=event.kind in ENDING)
 
     def tick(self) -> None:
         """Write what waits, end a segment that is old, sign and sync: what happens every `checkpoint_seconds`."""
@@ -185,16 +195,15 @@ class DecisionLog:
                 self._try(_SYNCING, self._chain.close)
                 self._lost += len(self._waiting)
                 self._waiting.clear()
+                self._waiting_bytes = 0
         if first and _SYNCING not in self._problems:
             self._anchor(self._chain.head)
 
     # What a decision waits for.
 
-    def _allow(self, decision: Decision) -> Decision:
-        body = self._entries.decision(decision)
+    def _allow(self, decision: Decision, body: bytes) -> Decision:
         with self._changed:
-            well = not self._problems or self._recovers()
-            if well and self._append(body) and self._commit(self._chain.generation, self._chain.seq):
+            if self._keeps(body):
                 return decision
             # What is answered is written down as well, if need be after an allow that never came to the disk.
             decision = withheld(decision)
@@ -204,18 +213,35 @@ class DecisionLog:
         self._on_failure()
         return decision
 
-    def _take(self, body: bytes) -> None:
+    def _keeps(self, body: bytes) -> bool:
+        """Write the record of an allow; say whether it is as sure as an allow needs."""
+        if self._durability == "written":
+            return self._append(body)
+        well = not self._problems or self._recovers()
+        return well and self._append(body) and self._commit(self._chain.generation, self._chain.seq)
+
+    def _take(self, body: bytes, *, urgent: bool = False) -> None:
         with self._changed:
             if self._durability == "async":
                 fine = self._queue(body, late=False)
                 self._changed.notify()
             else:
-                fine = self._append(body)
+                fine = self._append(body) or (urgent and self._append_urgent(body))
                 if not fine:
                     self._queue(body, late=True)
         if not fine:
             # Outside the lock, because it is foreign code.
             self._on_failure()
+
+    def _append_urgent(self, body: bytes) -> bool:
+        """Write what ends authority before all that waits, into the room that is kept for it."""
+        if self._closed or not self._chain.is_open:
+            return False
+        try:
+            self._chain.append(body, urgent=True)
+        except OSError:
+            return False
+        return True
 
     def _append(self, body: bytes) -> bool:
         """Write a record after all that waits; say whether it is written."""
@@ -243,7 +269,7 @@ class DecisionLog:
             chain.open()
             for _ in range(min(most, len(waiting))):
                 chain.append(waiting[0])
-                waiting.popleft()
+                self._waiting_bytes -= len(waiting.popleft())
             if any(self._untold):
                 late, lost = self._untold
                 chain.append(own_body("record.gap", self._clock.now().wall_at, late=late, lost=lost))
@@ -260,10 +286,12 @@ class DecisionLog:
     def _queue(self, body: bytes, *, late: bool) -> bool:
         """Keep a record for later; say whether there was room."""
         told_late, told_lost = self._untold
-        if self._closed or len(self._waiting) >= QUEUE_RECORDS:
+        full = len(self._waiting) >= QUEUE_RECORDS or self._waiting_bytes + len(body) > QUEUE_BYTES
+        if self._closed or full:
             self._lost, self._untold = self._lost + 1, (told_late, told_lost + 1)
             return False
         self._waiting.append(body)
+        self._waiting_bytes += len(body)
         if late:
             self._late, self._untold = self._late + 1, (told_late + 1, told_lost)
         return True
@@ -314,7 +342,8 @@ class DecisionLog:
     def _sign(self) -> None:
         before = self._chain.seq
         self._try(_WRITING, self._chain.checkpoint)
-        if self._chain.seq > before:
+        # A checkpoint may use the room that is kept: that it was written does not say that there is any other.
+        if self._chain.seq > before and not self._waiting:
             self._well(_WRITING)
 
     def _miss_segment(self) -> int:
@@ -361,7 +390,7 @@ class DecisionLog:
     def _failed(self, deed: str, error: OSError) -> None:
         reason = _reason(error)
         if deed not in self._problems:
-            then = "; calls are denied until it can" if self._durability == "durable" and deed != _ROTATING else ""
+            then = "; calls are denied until it can" if deed in _NEEDED[self._durability] else ""
             _LOG.error("the decision log in `%s` cannot be %s: %s%s", self.folder, deed, reason, then)
         self._problems = {**self._problems, deed: reason}
 
@@ -395,7 +424,7 @@ class DecisionLog:
     def _boot_at(self) -> float:
         return self._clock.now().boot_at
 
-    def _open_chain(self, signer: SigningKey, rotation: Rotation) -> Chain:
+    def _open_chain(self, signer: SigningKey, rotation: Rotation, reserve: int) -> Chain:
         try:
             made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -411,6 +440,7 @@ class DecisionLog:
                 known=self._anchors.heads() if self._anchors else None,
                 lost=self._anchors.lost(self.folder) if self._anchors else {},
                 heads=self._heads,
+                reserve=reserve,
             )
         except OSError as error:
             raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {_reason(error)}") from None

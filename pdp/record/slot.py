@@ -110,8 +110,8 @@ def _repair(segments: tuple[Segment, ...], disk: Disk, sure: Head | None) -> int
             end = _coherent(file, whole, segments, sure)
         if end < whole:
             _keep(file, end, path.with_suffix(".cut"))
-        if end < size:
-            disk.truncate(file.fileno(), end)
+        # Also where nothing is cut off: what was allocated behind the end is given back.
+        disk.truncate(file.fileno(), end)
         disk.sync(file.fileno())
     return size - end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from pdp.sessions.changesignal import ChangeSignal, forget_acknowledged
 
 # Before this version, several writing connections could corrupt a WAL database (SQLite 3.51.3 release notes).
 _SOUND_ENGINE: Final = (3, 51, 3)
+
+_STEP_BYTES: Final = 1024 * 1024
 
 # What the engine raises, and its binding for bytes of a damaged file that should be text.
 ENGINE_ERRORS: Final = (apsw.Error, UnicodeError)
@@ -169,6 +172,9 @@ class Database:
         if connection.execute("PRAGMA journal_mode=WAL").get != "wal":
             raise StoreUnavailableError(f"the session store's file system has no shared memory: `{self._path}`")
         connection.execute("PRAGMA synchronous=FULL")
+        # The file grows in steps, each of which has its room before it is written.
+        step = ctypes.c_int(_STEP_BYTES)
+        connection.file_control("main", apsw.SQLITE_FCNTL_CHUNK_SIZE, ctypes.addressof(step))
         _upgrade(connection, version)
         # Large sorts must not spill sessions into files outside our folder.
         connection.execute("PRAGMA temp_store=MEMORY")

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.database import Database, answering, require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
+from pdp.sessions.room import Room
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.store import ActiveBundle, BundlePast, Captured, Change, SessionFilter, StoreView
@@ -26,13 +27,16 @@ from pdp.sessions.succession import (
 )
 from pdp.sessions.watcher import SessionReader, Value, Watcher, activation_of
 
+T = TypeVar("T")
+
 
 class SQLiteSessionStore:
     """A `SessionStore` in one file. Safe for threads; open it after forking, not before.
 
     `busy_seconds` is how long to wait for other writers before `StoreUnavailableError`. `sessions_kept` bounds
     the sessions in memory, `changes_kept` the changes that other processes can follow one by one, `bundles_kept`
-    the last active bundles that keep their content. A file that is taken away, or written by a foreign program, is
+    the last active bundles that keep their content. `reserve_bytes` of the disk are kept for what ends authority, as
+    `room.py` says. A file that is taken away, or written by a foreign program, is
     noticed after `trust_seconds` of `monotonic`.
     """
 
@@ -44,6 +48,7 @@ class SQLiteSessionStore:
         sessions_kept: int = 100_000,
         changes_kept: int = 10_000,
         bundles_kept: int = BUNDLES_KEPT,
+        reserve_bytes: int = 0,
         trust_seconds: float = 0.1,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,6 +59,8 @@ class SQLiteSessionStore:
         # The one that the present transaction makes; 0 while it makes none.
         self._revision = 0
         self._scopes = ScopePool()
+        self._room = Room(Path(path).absolute(), reserve_bytes)
+        self._room.prepare_start()
         with ExitStack() as opened, answering():
             self._database = Database(Path(path), busy_seconds=busy_seconds)
             self._connection = opened.enter_context(closing(self._database.connect()))
@@ -74,6 +81,8 @@ class SQLiteSessionStore:
             # Now that both are open, they must have opened the same file.
             self._database.require_same_file()
             opened.pop_all()
+        self._room.prepare_log()
+        self._room.keep()
         self._reader = SessionReader(self._connection, self._scopes)
         self._foresight = Foresight(self._database, self._scopes)
 
@@ -91,7 +100,7 @@ class SQLiteSessionStore:
 
     def insert(self, session: Session, *, wall_at: float) -> None:
         """Add a new session. `ConflictError` when its id or handle exists."""
-        with self._transaction():
+        with self._transaction(opens=True):
             self._advance(wall_at)
             require_new(session, self._reader.by_id(session.parent_id) if session.parent_id else None)
             self._keep_scope(session.scope)
@@ -101,12 +110,10 @@ class SQLiteSessionStore:
 
     def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
         """Replace sessions, all or none; each must be the direct successor of what is stored."""
-        with self._transaction():
-            revision = self._advance(wall_at)
-            for session in sessions:
-                require_successor(self._reader.by_id(session.id), session)
-                self._replace([session])
-            self._note(revision, [("session", session.id) for session in sessions])
+        if any(map(self._opens, sessions)):
+            self._update(sessions, wall_at, opens=True)
+        else:
+            self._ending(lambda: self._update(sessions, wall_at))
 
     def select(
         self, which: SessionFilter, *, limit: int, before: tuple[float, str] | None = None
@@ -129,11 +136,13 @@ class SQLiteSessionStore:
         condition, values = _condition(which)
         with answering():
             foreseen = self._foresight.of_matching(condition, values, change)
-        return self._change(_FAMILIES.format(condition), values, change, wall_at, foreseen)
+        families = _FAMILIES.format(condition)
+        return self._ending(lambda: self._change(families, values, change, wall_at, foreseen))
 
     def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
         """Apply `change` to one session and all its descendants in one transaction."""
-        return self._change(_FAMILIES.format("id = ?"), (session_id,), change, wall_at, {})
+        families = _FAMILIES.format("id = ?")
+        return self._ending(lambda: self._change(families, (session_id,), change, wall_at, {}))
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
         """Remove sessions that were over before a moment, and scopes that no session has; return how many sessions."""
@@ -161,17 +170,7 @@ class SQLiteSessionStore:
             return ()
         with answering():
             foreseen = self._foresight.of_live(change, captured)
-        with self._transaction():
-            version, *how = self._connection.execute(_ACTIVE).get
-            active = activation_of(version, *how) if version else None
-            require_expected(active, expected)
-            if bundle.same_as(active):
-                return ()
-            revision = self._advance(bundle.activated_at)
-            self._keep_bundle(bundle, content, revision)
-            written = self._apply(_LIVE, (), change, foreseen)
-            self._note(revision, [("bundle", bundle.version), *(("session", session.id) for session in written)])
-            return written
+        return self._ending(lambda: self._activate(bundle, content, change, expected, foreseen))
 
     def bundle_content(self, version: str) -> bytes | None:
         """Return the kept content of a bundle, or None."""
@@ -197,8 +196,9 @@ class SQLiteSessionStore:
 
     def touch(self, *, wall_at: float) -> None:
         """Raise the high-water mark, and prove that the store can be written."""
-        with self._transaction():
+        with self._transaction(opens=True):
             self._advance(wall_at)
+        self._room.keep()
 
     def count_by_state(self) -> dict[SessionState, int]:
         """Return how many sessions are stored in each state, as stored."""
@@ -226,8 +226,10 @@ class SQLiteSessionStore:
             self._lock.release()
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, opens: bool = False) -> Iterator[None]:
         with self._reading():
+            if opens:
+                self._room.require()
             self._connection.execute("BEGIN IMMEDIATE")
             self._revision = 0
             try:
@@ -239,6 +241,27 @@ class SQLiteSessionStore:
                     self._connection.execute("ROLLBACK")
                 raise
             self._announce()
+
+    def _ending(self, write: Callable[[], T]) -> T:
+        """Write what ends or narrows authority, or changes the rules; on a full disk, into the room that is kept."""
+        try:
+            return write()
+        except StoreUnavailableError:
+            if not self._room.give_up():
+                raise
+            return write()
+
+    def _opens(self, session: Session) -> bool:
+        stored = self.get(session.id)
+        return session.state is SessionState.ACTIVE and bool(stored) and stored[0].state is SessionState.REQUESTED
+
+    def _update(self, sessions: Sequence[Session], wall_at: float, *, opens: bool = False) -> None:
+        with self._transaction(opens=opens):
+            revision = self._advance(wall_at)
+            for session in sessions:
+                require_successor(self._reader.by_id(session.id), session)
+                self._replace([session])
+            self._note(revision, [("session", session.id) for session in sessions])
 
     def _announce(self) -> None:
         # INVARIANT: nothing is acknowledged before every reader, in whichever process, can know of it.
@@ -276,6 +299,21 @@ class SQLiteSessionStore:
                 successors.append(self._scopes.adopt(successor))
         self._replace(successors)
         return tuple(successors)
+
+    def _activate(
+        self, bundle: ActiveBundle, content: bytes, change: Change, expected: str | None, foreseen: Foreseen
+    ) -> tuple[Session, ...]:
+        with self._transaction():
+            version, *how = self._connection.execute(_ACTIVE).get
+            active = activation_of(version, *how) if version else None
+            require_expected(active, expected)
+            if bundle.same_as(active):
+                return ()
+            revision = self._advance(bundle.activated_at)
+            self._keep_bundle(bundle, content, revision)
+            written = self._apply(_LIVE, (), change, foreseen)
+            self._note(revision, [("bundle", bundle.version), *(("session", session.id) for session in written)])
+            return written
 
     def _keep_bundle(self, bundle: ActiveBundle, content: bytes, revision: int) -> None:
         how = (bundle.activated_at, bundle.activated_by, bundle.reason, int(bundle.chosen), bundle.number)

@@ -26,7 +26,10 @@ _BY_ITSELF = "well again by itself"
 _NO_CHANGES = Seen("as before", "`UNAVAILABLE`", (_SERVING, _SERVING, _NOT))
 _NO_STORE = Seen("`UNAVAILABLE`", "`UNAVAILABLE`", (_NOT, _SERVING, _NOT))
 _LATE = "`DEADLINE_EXCEEDED`"
+_ENDS = "they end as before; none is opened: `UNAVAILABLE`"
 _RECORD = "tests/faults/test_record_faults.py::test_while_the_record_cannot_be_written"
+_NO_RECORD = Seen("`record_unavailable`", _ENDS, (_NOT, _NOT, _SERVING))
+_DISK = "tests/processes/test_disk_full.py"
 _RELOAD = "a reload is `FAILED_PRECONDITION` until it is back; a start goes on with the bundle that ran last"
 _BUNDLE = (
     "tests/faults/test_bundle_faults.py::test_while_the_policies_are_broken",
@@ -35,7 +38,7 @@ _BUNDLE = (
 
 ROWS: Mapping[str, Row] = {
     "the store is locked by another program": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
-    "the store's disk is full": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
+    "the store's disk refuses every write": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
     "the store is read-only": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
     "the store's disk fails": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
     "the store's file is gone": Row(seen=_NO_STORE, afterwards=_BY_ITSELF, tests=_RUNNING),
@@ -62,14 +65,19 @@ ROWS: Mapping[str, Row] = {
         ),
     ),
     "the record's disk is full or read-only, in `written`": Row(
-        seen=Seen("as before", "as before", (_SERVING, _NOT, _SERVING)),
-        afterwards="written late, or the record says how many are lost",
-        tests=(_RECORD, "tests/processes/test_disk_full.py::test_a_full_disk_is_survived"),
+        seen=_NO_RECORD,
+        afterwards=_BY_ITSELF,
+        tests=(_RECORD, f"{_DISK}::test_a_full_disk_is_survived"),
     ),
     "the record's disk is full or read-only, in `durable`": Row(
-        seen=Seen("`record_unavailable`", "as before", (_NOT, _NOT, _SERVING)),
+        seen=_NO_RECORD,
         afterwards=_BY_ITSELF,
-        tests=(_RECORD, "tests/processes/test_disk_full.py::test_a_full_disk_is_survived"),
+        tests=(_RECORD, f"{_DISK}::test_a_full_disk_is_survived"),
+    ),
+    "the one disk of store and record is full to the last byte": Row(
+        seen=Seen("`record_unavailable`", _ENDS, (_NOT,) * 3),
+        afterwards=_BY_ITSELF,
+        tests=(f"{_DISK}::test_authority_ends_on_a_disk_that_is_full_to_the_last_byte",),
     ),
     "the folder of policies is missing": Row(seen=WELL, afterwards=_RELOAD, tests=_BUNDLE),
     "a file of policies cannot be read": Row(seen=WELL, afterwards=_RELOAD, tests=_BUNDLE),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
 import grpc
@@ -72,11 +72,12 @@ class Served:
 
     def revoke(self, session: ClientSession) -> str:
         """Revoke a session; return `OK` or the status."""
-        try:
-            self.approver.revoke_sessions(session_id=session.id, reason="enough")
-        except PDPClientError as error:
-            return f"`{error.code.name}`" if error.code else str(error)
-        return "OK"
+        return _outcome(lambda: self.approver.revoke_sessions(session_id=session.id, reason="enough"))
+
+    def request(self) -> str:
+        """Ask for another session; return `OK` or the status."""
+        asked: dict[str, Any] = {"user": "alice", "agent": "coder", "purpose": "keep notes", "tools": ("notes/*",)}
+        return _outcome(lambda: self.pep.request_session(**asked))
 
     def state(self, session: ClientSession) -> str:
         """Return the state of a session."""
@@ -99,10 +100,11 @@ class Served:
 
     def seen(self, session: ClientSession) -> Seen:
         """Return what is seen while `session` is revoked."""
-        called, changed = self.call(self.active), self.revoke(session)
+        called, ended, began = self.call(self.active), self.revoke(session), self.request()
+        ends, begins = (("as before" if one == "OK" else one) for one in (ended, began))
         return Seen(
             calls="as before" if called == "permit" else f"`{called.strip('`')}`",
-            changes="as before" if changed == "OK" else changed,
+            changes=ends if ends == begins else f"they end {ends}; none is opened: {begins}",
             health=self.health(),
         )
 
@@ -152,6 +154,14 @@ def client(app: App, settings: Settings, role: Role, seconds: float) -> Client:
     # A file is read again now and then, and may be what is gone.
     token = (settings.tokens_folder / f"{role.value}.token").read_text(encoding="ascii").strip()
     return Client(app.address, token=token, timeout=seconds, management_timeout=seconds)
+
+
+def _outcome(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except PDPClientError as error:
+        return f"`{error.code.name}`" if error.code else str(error)
+    return "OK"
 
 
 def _health(stub: HealthStub, service: str, seconds: float) -> str:

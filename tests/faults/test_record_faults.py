@@ -1,4 +1,4 @@
-"""The record breaks under a server that runs: `written` goes on and tells it, `durable` allows nothing meanwhile."""
+"""The record breaks under a server that runs: nothing is allowed meanwhile, and sessions end as before."""
 
 from __future__ import annotations
 

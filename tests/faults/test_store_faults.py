@@ -51,7 +51,7 @@ def moved(path: Path) -> Iterator[None]:
 
 FAULTS: dict[str, Fault] = {
     "the store is locked by another program": locked,
-    "the store's disk is full": lambda _, trouble: failing(trouble, writes=apsw.FullError, syncs=None),
+    "the store's disk refuses every write": lambda _, trouble: failing(trouble, writes=apsw.FullError, syncs=None),
     "the store is read-only": lambda _, trouble: failing(trouble, writes=apsw.ReadOnlyError, syncs=None),
     "the store's disk fails": lambda _, trouble: failing(trouble, writes=None, syncs=apsw.IOError),
     "the store's file is gone": lambda served, _: moved(served.settings.sessions_file),

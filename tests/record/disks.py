@@ -17,7 +17,7 @@ REAL = Disk()
 class Faults:
     """Which calls fail at present, and how: an errno for each. `calls` holds what was called, in order.
 
-    `room` is how many more bytes the disk takes; None is no bound.
+    `room` is how many more bytes the disk takes, and `free` how many it says to have; None is no bound.
     """
 
     open_new: int = 0
@@ -25,6 +25,8 @@ class Faults:
     sync: int = 0
     truncate: int = 0
     sync_folder: int = 0
+    allocate: int = 0
+    free: int | None = None
     room: int | None = None
     calls: list[str] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
@@ -38,12 +40,14 @@ class Faults:
             sync=self._sync,
             truncate=self._truncate,
             sync_folder=self._sync_folder,
+            allocate=self._allocate,
+            free=self._free,
         )
 
     def heal(self) -> None:
         """Let every call succeed from now on."""
         self.open_new = self.write = self.sync = self.truncate = self.sync_folder = 0
-        self.room = None
+        self.allocate, self.room, self.free = 0, None, None
 
     def _open_new(self, path: Path) -> int:
         self._called("open", self.open_new)
@@ -68,6 +72,13 @@ class Faults:
     def _sync_folder(self, folder: Path) -> None:
         self._called("sync folder", self.sync_folder)
         REAL.sync_folder(folder)
+
+    def _allocate(self, file: int, start: int, length: int) -> bool:
+        self._called("allocate", self.allocate)
+        return REAL.allocate(file, start, length)
+
+    def _free(self, file: int) -> int:
+        return REAL.free(file) if self.free is None else self.free
 
     def _called(self, name: str, fault: int) -> None:
         self.calls.append(name)

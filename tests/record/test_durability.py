@@ -104,15 +104,15 @@ def test_written_does_not_wait_for_the_disk(written: Subject) -> None:
 
 
 @pytest.mark.parametrize("fault", [FULL, READ_ONLY, BROKEN])
-def test_written_goes_on_while_the_disk_fails(written: Subject, fault: int) -> None:
-    """Decisions are answered as they are; each is reported, and the log is not healthy."""
+def test_written_allows_nothing_while_the_disk_fails(written: Subject, fault: int) -> None:
+    """An allow becomes a deny with a basis of its own, and a deny stays; each is reported, and the log not healthy."""
     written.faults.write = fault
 
-    answers = [written.ask("a"), written.ask("b")]
+    answers = [written.ask("a"), written.ask("b", outcome=Outcome.DENY, basis=Basis.FORBID), written.ask("c")]
 
-    assert answers == ["permit", "permit"]
-    assert (written.log.healthy, written.log.permits, written.reports) == (False, True, 2)
-    assert written.log.status().waiting == 2
+    assert answers == ["record_unavailable", "forbid", "record_unavailable"]
+    assert (written.log.healthy, written.log.permits, written.reports) == (False, False, 3)
+    assert written.log.status().waiting == 3
 
 
 def test_what_could_not_be_written_is_written_late(written: Subject) -> None:
@@ -124,7 +124,8 @@ def test_what_could_not_be_written_is_written_late(written: Subject) -> None:
     written.faults.heal()
     written.ask("d")
 
-    assert written.told() == ["a permit", "b permit", "c permit", "gap: 2, 0", "d permit"]
+    late = ["b record_unavailable", "c record_unavailable", "gap: 2, 0"]
+    assert written.told() == ["a permit", *late, "d permit"]
     assert written.log.healthy
     assert written.findings() == []
 
@@ -136,7 +137,7 @@ def test_the_tick_recovers_without_a_decision(written: Subject) -> None:
     written.faults.heal()
     written.log.tick()
 
-    assert (written.log.healthy, written.told()) == (True, ["a permit", "gap: 1, 0"])
+    assert (written.log.healthy, written.told()) == (True, ["a record_unavailable", "gap: 1, 0"])
 
 
 def test_a_checkpoint_that_failed_is_tried_again(written: Subject) -> None:
@@ -158,7 +159,7 @@ def test_closing_writes_what_waits(written: Subject) -> None:
     written.faults.heal()
     written.log.close()
 
-    assert written.told() == ["a permit", "gap: 1, 0"]
+    assert written.told() == ["a record_unavailable", "gap: 1, 0"]
     assert written.findings() == []
 
 
@@ -183,7 +184,7 @@ def test_half_a_line_never_stays_in_the_way(written: Subject, truncate: int) -> 
     written.faults.heal()
     written.ask("c")
 
-    assert written.told() == ["a permit", "b permit", "gap: 1, 0", "c permit"]
+    assert written.told() == ["a permit", "b record_unavailable", "gap: 1, 0", "c permit"]
     assert written.segments() == (2 if truncate else 1)
     assert written.findings() == []
 
@@ -197,8 +198,9 @@ def test_a_loud_word_at_the_beginning_and_the_end(written: Subject, caplog: pyte
     written.faults.heal()
     written.ask("c")
 
+    reason = "no space left on device"
     assert [record.getMessage() for record in caplog.records] == [
-        f"the decision log in `{written.log.folder}` cannot be written: no space left on device",
+        f"the decision log in `{written.log.folder}` cannot be written: {reason}; calls are denied until it can",
         f"the decision log in `{written.log.folder}` can be written again",
     ]
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
@@ -239,7 +241,7 @@ def test_a_real_limit_of_the_operating_system(tmp_path: Path, durability: Durabi
         during = subject.ask("a")
     after = subject.ask("b")
 
-    assert (during, after) == ("permit" if durability == "written" else "record_unavailable", "permit")
+    assert (during, after) == ("record_unavailable", "permit")
     assert subject.told() == [f"a {during}", "gap: 1, 0", "b permit"]
     assert subject.findings() == []
 
@@ -259,6 +261,91 @@ def test_a_segment_that_is_taken_away_is_missed(tmp_path: Path, durability: Dura
     assert subject.log.healthy
     assert subject.findings() == [f"{subject.log.path}: segment 1 is missing before this one"]
     assert subject.told() == ["gap: 0, 4", "b permit"]
+
+
+# What is kept for the end of authority.
+
+ENDED, STARTED = Event(kind="session.revoked", at=1.0, session_id="s"), Event(kind="server.started", at=1.0)
+STEP = 4096
+
+
+def kinds(subject: Subject) -> list[str]:
+    """Return the kinds of the records that are no checkpoint."""
+    found = [one["kind"] for _, _, one in read_records(subject.log.folder)]
+    return [kind for kind in found if kind not in ("checkpoint", "segment.opened")]
+
+
+@pytest.mark.parametrize("durability", ["written", "durable"])
+def test_what_ends_authority_is_recorded_on_a_full_disk(tmp_path: Path, durability: Durability) -> None:
+    """A segment has its room beforehand: when no more is to be had, its last part is for ends alone, at once."""
+    subject = Subject(tmp_path, durability, reserve_bytes=4 * STEP)
+    subject.faults.allocate = FULL
+    answers = [subject.ask(f"dec_{number}") for number in range(20)]
+    subject.log.event(STARTED)
+    subject.log.event(ENDED)
+    subject.log.tick()
+    during, permits, unsigned = kinds(subject), subject.log.permits, subject.log.status().unsigned
+    subject.faults.heal()
+    subject.log.tick()
+    after = subject.ask("after")
+
+    denied = answers.count("record_unavailable")
+    assert answers == ["permit"] * (20 - denied) + ["record_unavailable"] * denied
+    assert 0 < denied < 20
+    assert during == ["decision"] * (20 - denied) + ["session.revoked"]
+    assert (permits, unsigned, after) == (False, 0, "permit")
+    assert kinds(subject)[-3:] == ["server.started", "record.gap", "decision"]
+    assert subject.findings() == []
+
+
+def test_the_last_of_the_disk_is_for_the_end_of_authority(written: Subject, tmp_path: Path) -> None:
+    """A segment takes no further room where less than the reserve would be left, though there is some."""
+    subject = Subject(tmp_path / "low", "written", reserve_bytes=4 * STEP)
+    subject.faults.free = 5 * STEP - 1
+    answers = {subject.ask(f"dec_{number}") for number in range(20)}
+    subject.faults.free = 5 * STEP
+    after = subject.ask("after")
+
+    assert answers == {"permit", "record_unavailable"}
+    assert after == "permit"
+    assert "allocate" not in written.faults.calls
+
+
+def test_a_file_system_that_keeps_no_room_is_used_as_it_is(tmp_path: Path) -> None:
+    """Where nothing can be allocated beforehand, records are written until the disk is full."""
+    subject = Subject(tmp_path, "written", reserve_bytes=4 * STEP, disk=Disk(allocate=lambda *_: False))
+
+    assert {subject.ask(f"dec_{number}") for number in range(20)} == {"permit"}
+
+
+def test_room_that_was_not_needed_is_given_back(tmp_path: Path) -> None:
+    """A segment that is over takes as much of the disk as it holds, also when its process was killed."""
+    over = Subject(tmp_path / "over", "written", reserve_bytes=1024 * STEP)
+    over.ask("a")
+    over.log.close()
+    killed = Subject(tmp_path / "killed", "written", reserve_bytes=1024 * STEP)
+    killed.ask("a")
+    first = killed.log.path
+    during = first.stat().st_blocks * 512
+    os.close(killed.log._chain._slot.lock)
+    Subject(tmp_path / "killed", "written").log.close()
+
+    assert during >= 1024 * STEP
+    assert over.log.path.stat().st_blocks * 512 <= 4 * STEP
+    assert first.stat().st_blocks * 512 <= 4 * STEP
+
+
+def test_what_waits_is_bounded_in_bytes(written: Subject) -> None:
+    """Sixteen MiB are all, however many records that is."""
+    written.faults.write = FULL
+    large = Event(kind="server.started", at=1.0, facts={str(number): "\U0001f600" * 512 for number in range(20)})
+    for _ in range(200):
+        written.log.event(large)
+
+    status = written.log.status()
+    assert 0 < status.waiting < 200
+    assert status.waiting * 20 * 512 * 12 < 16 * 1024 * 1024
+    assert status.lost == 200 - status.waiting
 
 
 # Rotation.
