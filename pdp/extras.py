@@ -15,6 +15,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "cryptography": "server",
     "grpc_reflection": "server",
     "joserfc": "server",
+    "jsonschema_rs": "server",
     "opentelemetry": "server",
     "prometheus_client": "server",
     "matplotlib": "bench",

@@ -23,10 +23,11 @@ _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTAL
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def parse(text: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:  # noqa: ANN401 - any JSON value
+def parse(text: bytes, limits: Limits = DEFAULT_LIMITS, *, minting: bool = False) -> Any:  # noqa: ANN401 - any JSON value
     """Parse strict JSON: no duplicate keys, no NaN, no lone surrogates, within the limits.
 
-    Numbers with a fraction or exponent become `Decimal`, so that nothing is rounded.
+    Numbers with a fraction or exponent become `Decimal`, so that nothing is rounded. `minting` lets keys pass by which
+    Cedar's JSON would make an entity or a value: for what never becomes Cedar's JSON as it is.
     Raise `InvalidJSONError`; its message names the rule and holds no value.
     """
     if len(text) > limits.arguments_bytes:
@@ -35,7 +36,7 @@ def parse(text: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:  # noqa: ANN401 
     if text.count(b"[") + text.count(b"{") > limits.arguments_depth:
         _check_depth(text, limits)
     try:
-        value = _DECODER.decode(text.decode("utf-8"))
+        value = (_MINTING_DECODER if minting else _DECODER).decode(text.decode("utf-8"))
     except UnicodeDecodeError:
         raise InvalidJSONError("not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -97,10 +98,15 @@ def _with_doubles(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _any_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         raise InvalidJSONError("a key stands twice in one object")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = _any_object(pairs)
     if not MINTING_KEYS.isdisjoint(value):
         raise InvalidJSONError("a key is reserved (`__entity`, `__extn`, `__expr`)")
     return value
@@ -152,4 +158,7 @@ def _check_string(text: str, limits: Limits) -> None:
 
 
 # Made once: `json.loads` with options would make one for each call.
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=Decimal, parse_constant=_refuse_constant)
+_DECODER, _MINTING_DECODER = (
+    json.JSONDecoder(object_pairs_hook=hook, parse_float=Decimal, parse_constant=_refuse_constant)
+    for hook in (_object, _any_object)
+)

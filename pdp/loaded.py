@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 from collections.abc import Callable, Mapping
 
 from pdp.clock import Clock
-from pdp.errors import BundleUnavailableError, PDPError, Problem
+from pdp.errors import BundleUnavailableError, PDPError, Problem, one_line
 from pdp.limits import Limits
 from pdp.peers import Compiled
 from pdp.policy.bundle import Bundle, Compile, load_bundle
@@ -17,7 +18,10 @@ from pdp.policy.packed import unpack
 from pdp.policy.signing import Trust
 from pdp.sessions.store import ActiveBundle, SessionStore
 
+_LOG = logging.getLogger("pdp")
 _CATCH_UP_PAUSE_SECONDS = 5.0
+# A catalogue may hold thousands of tools; `pdp check` names all.
+_MOST_NAMED = 10
 
 
 class LoadedBundles:
@@ -61,7 +65,9 @@ class LoadedBundles:
         self.keep(compiled.bundle)
 
     def keep(self, bundle: Bundle) -> None:
-        """Hold a bundle."""
+        """Hold a bundle, and say which of its tools cannot be called."""
+        if bundle.version not in self._bundles:
+            _tell_unusable(bundle)
         with self._keeping:
             # The active one stays whatever is loaded beside it, and the one before for decisions that began with it.
             active = self._sessions.active_bundle()
@@ -105,3 +111,11 @@ class LoadedBundles:
             self._failed((Problem("", 0, f"the active bundle cannot be loaded: {error}"),))
         finally:
             self._catching_up.release()
+
+
+def _tell_unusable(bundle: Bundle) -> None:
+    unusable = [tool for tool in bundle.catalogue.tools.values() if tool.unusable]
+    for tool in unusable[:_MOST_NAMED]:
+        _LOG.warning("every call of `%s` is denied: %s", one_line(tool.action), one_line(tool.unusable))
+    if len(unusable) > _MOST_NAMED:
+        _LOG.warning("every call of %d more tools is denied; `pdp check` names them", len(unusable) - _MOST_NAMED)

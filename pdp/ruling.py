@@ -48,12 +48,16 @@ def caller_facts(bundle: Bundle, call: Call, limits: Limits, place: str = "call.
 
 
 def call_facts(tool: Tool, call: Call, caller_id: str, facts: Mapping[str, Any], limits: Limits) -> CallFacts:
-    """Type the arguments and map the call to its resource.
+    """Type the arguments, hold them against the tool's schema, and map the call to its resource.
 
-    Raise `InvalidJSONError` or `InvalidArgumentsError` for what the agent wrote.
+    Raise `InvalidJSONError` or `InvalidArgumentsError` for what the agent wrote, and for a tool that cannot be called.
     """
+    if tool.unusable:
+        raise InvalidArgumentsError(f"the tool cannot be called: {tool.unusable}")
     arguments = parse_object(call.arguments_json, limits)
     shown, opaque = tool.input.convert(arguments)
+    if tool.check is not None:
+        tool.check.require(arguments, len(call.arguments_json))
     resource = map_resource(tool, arguments, limits.resource_id_characters)
     return CallFacts(
         resource=resource,

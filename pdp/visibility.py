@@ -21,6 +21,8 @@ def policy_visibility(
     `caller_id` is the gateway that would ask, `wall_at` the time in unix seconds. `entities_of` parses what a session
     is made of, or remembers it. The gate is not asked.
     """
+    if tool.unusable:
+        return Visibility.NEVER
     return _of_all(_of_one(bundle, session, tool, caller_id, wall_at, entities_of) for session in chain)
 
 

@@ -72,6 +72,7 @@ LAYERS = [
 # Who may import which library. What is not listed may be imported nowhere.
 LIBRARIES = {
     "cedarpy": ("pdp.policy",),
+    "jsonschema_rs": ("pdp.policy.argumentcheck",),
     "yaml": ("pdp.policy", "pdp.config"),
     "cachetools": ("pdp.cache", "pdp.sessions"),
     "apsw": ("pdp.sessions", "pdp.audit", "pdp.doctor.machine"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from pdp.errors import BundleError, InvalidJSONError, Problem
-from pdp.jsontext import definition_digest, parse
+from pdp.jsontext import MINTING_KEYS, definition_digest, parse
 from pdp.limits import Limits
+from pdp.policy.argumentcheck import ArgumentCheck, UncheckableSchemaError
 from pdp.policy.mapping import ResourceMapping
 from pdp.policy.overlay import RISKS, Risk, ToolOverlay, read_overlay
 from pdp.policy.parameters import RecordType, cedar_string
@@ -33,6 +34,8 @@ __all__ = [
 _SERVER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _RESERVED_SERVER = "pdp"
 _TOOL_NAME_CHARACTERS = 128
+# What the patterns of all schemas may take together stays below 100 MB.
+_MOST_PATTERNS = 1024
 # What the context of every call holds beside its `input`.
 _CONTEXT_TYPES = {
     "agent": "Agent",
@@ -55,7 +58,8 @@ class Tool:
 
     `action` is `server/name`. `definition_digest` is of the whole definition; with `digest_required` a call must
     state it. `mapping` is None when the server is the resource of every call. `log` names the parameters whose values
-    may be recorded; of all others only a keyed digest is.
+    may be recorded; of all others only a keyed digest is. `check` holds arguments against the whole schema, None when
+    none is declared. `unusable` says why every call is denied, and is empty for a tool that can be called.
     """
 
     action: str
@@ -69,6 +73,8 @@ class Tool:
     log: tuple[str, ...] = ()
     title: str = ""
     description: str = ""
+    check: ArgumentCheck | None = field(default=None, compare=False, repr=False)
+    unusable: str = ""
 
     @property
     def resource_type(self) -> str:
@@ -109,9 +115,12 @@ def load_catalogue(files: Mapping[str, bytes]) -> Catalogue:
             problems.append(Problem(str(path), 0, "an overlay ends in `.yaml`; this one would not be read"))
         elif path.suffix == ".yaml" and server not in servers:
             problems.append(Problem(str(path), 0, f"an overlay without a catalogue: `tools/{server}.json` is missing"))
+    patterns = 0
     for server in sorted(servers):
-        reader = _ServerReader(server)
-        tools |= reader.read(files)
+        reader = _ServerReader(server, _MOST_PATTERNS - patterns)
+        found = reader.read(files)
+        patterns += sum(tool.check.patterns for tool in found.values() if tool.check)
+        tools |= found
         problems += reader.problems
     if problems:
         raise BundleError(tuple(problems))
@@ -123,7 +132,8 @@ def tool_definitions(text: bytes) -> tuple[dict[str, Any], ...]:
 
     Raise `InvalidJSONError` with what is wrong in one line.
     """
-    answer = parse(text, _DEFINITION_LIMITS)
+    # A parameter with a name that Cedar reserves is that tool's trouble alone.
+    answer = parse(text, _DEFINITION_LIMITS, minting=True)
     if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
         answer = answer["result"]
     if isinstance(answer, dict):
@@ -179,8 +189,9 @@ def tool_name_problem(name: object) -> str | None:
 class _ServerReader:
     """Reads the two files of one server and collects their problems."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, most_patterns: int) -> None:
         self._server = server
+        self._patterns_left = most_patterns
         self._catalogue_file = f"tools/{server}.json"
         self._overlay_file = f"tools/{server}.yaml"
         self.problems: list[Problem] = []
@@ -191,7 +202,9 @@ class _ServerReader:
         definitions = self._definitions(files[self._catalogue_file])
         if definitions is None:
             return {}
-        inputs = {name: self._input(name, definition) for name, definition in definitions.items()}
+        inputs = {
+            name: input_type(definition.get("inputSchema")) or RecordType() for name, definition in definitions.items()
+        }
         overlays, problems = read_overlay(self._overlay(files.get(self._overlay_file, b"")), inputs)
         self.problems += problems
         tools = [self._tool(name, definition, overlays[name]) for name, definition in definitions.items()]
@@ -214,12 +227,6 @@ class _ServerReader:
                 found[str(name)] = entry
         return found
 
-    def _input(self, name: str, definition: Mapping[str, Any]) -> RecordType:
-        found = input_type(definition.get("inputSchema"))
-        if found is None:
-            self._add(f"tool `{name}`: `inputSchema` is not the schema of an object")
-        return found or RecordType()
-
     def _overlay(self, content: bytes) -> Section:
         try:
             return load_section(self._overlay_file, content)
@@ -234,6 +241,7 @@ class _ServerReader:
         except InvalidJSONError as error:
             self._add(f"tool `{name}`: {error}")
         annotations = definition.get("annotations")
+        check, unusable = self._check(definition.get("inputSchema"))
         return Tool(
             action=f"{self._server}/{name}",
             server=self._server,
@@ -246,10 +254,41 @@ class _ServerReader:
             log=overlay.log,
             title=_text(definition, "title") or _text(annotations, "title"),
             description=_text(definition, "description"),
+            check=check,
+            unusable=unusable,
         )
+
+    def _check(self, schema: object) -> tuple[ArgumentCheck | None, str]:
+        """Return what checks the arguments of calls, and why none can be called, or an empty text."""
+        if schema is None:
+            return None, ""
+        if input_type(schema) is None or not isinstance(schema, dict):
+            return None, "its `inputSchema` is not the schema of an object"
+        if reserved := sorted(_keys(schema) & MINTING_KEYS):
+            return None, f"its `inputSchema` names `{reserved[0]}`, which Cedar reserves"
+        try:
+            check = ArgumentCheck(schema, most_patterns=self._patterns_left)
+        except UncheckableSchemaError as error:
+            return None, f"no arguments can be held against its `inputSchema`: {error}"
+        self._patterns_left -= check.patterns
+        return check, ""
 
     def _add(self, message: str) -> None:
         self.problems.append(Problem(self._catalogue_file, 0, message))
+
+
+def _keys(value: object) -> set[str]:
+    """Return the keys of all objects in a JSON value."""
+    keys: set[str] = set()
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict):
+            keys.update(one)
+            pending += one.values()
+        elif isinstance(one, list):
+            pending += one
+    return keys
 
 
 def _text(found: object, key: str) -> str:

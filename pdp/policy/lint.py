@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import cedarpy
 
 from pdp.errors import Problem
-from pdp.policy import lint_arguments, lint_match, lint_names, lint_permits
+from pdp.policy import lint_arguments, lint_match, lint_names, lint_permits, lint_tools
 from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, literal_uid, nodes, path
 from pdp.policy.locate import find, head
 
@@ -53,6 +53,9 @@ LINTS = (
 OTHER_LINTS: Mapping[str, Callable[[LintBundle], Iterator[Problem]]] = {
     "mixed-script": lint_names.mixed_scripts_elsewhere,
     "unknown-reference": lint_names.unknown_references,
+    "unusable-tool": lint_tools.unusable_tools,
+    "unchecked-pattern": lint_tools.unchecked_patterns,
+    "twin-names": lint_tools.twin_names,
 }
 # What is wrong with an `@allow` itself.
 ALLOW = "unneeded-allow"

@@ -2,10 +2,10 @@
 
 Typed or opaque is settled once, by a parameter's declaration and never by a value: else an agent would hide
 `amount` from a forbid by sending `500.00001` or `null`. What Cedar cannot express is opaque: left out of
-`context.input`, named in `context.opaque`, accepted whatever it holds.
+`context.input`, named in `context.opaque`.
 
-Enforced are the declared types, and `enum` and `const` of strings, integers and booleans. `minimum`, `pattern`,
-`maxLength` and their like are not our business: the tool's server checks them. A `default` is not filled in.
+Enforced are the declared types, and `enum` and `const` of strings, integers and booleans. What else a schema asks for,
+of opaque parameters too, `pdp.policy.argumentcheck` checks. A `default` is not filled in.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
+from pdp.jsontext import MINTING_KEYS
 from pdp.policy.parameters import (
     NUMBER,
     BoolType,
@@ -33,6 +34,8 @@ _Schema = dict[str, Any]
 _References = frozenset[str]
 
 _RECORD_DEPTH = 8
+# Digits of the largest integer that Cedar holds.
+_LONGEST_INTEGER = 19
 # A chain of definitions that each name the next one twice unfolds into a number of schemas that has no end.
 _SCHEMAS_PER_PARAMETER = 256
 _NULL = OpaqueType(reason="always null")
@@ -109,7 +112,7 @@ class _SchemaReader:
         parameters = (
             self._parameter(name, one, prefix, references, depth, required=name in required)
             for name, one in declared.items()
-            if one is not False
+            if one is not False and name not in MINTING_KEYS
         )
         return RecordType(parameters=tuple(parameters))
 
@@ -227,11 +230,19 @@ def _kinds(schema: _Schema) -> set[str]:
 
 def _allowed(schema: _Schema, kind: type) -> frozenset[Any] | None:
     """Return the values of exactly this type that `enum` and `const` leave; None when neither stands there."""
-    # Exactly: to Python `1 == True`, to JSON it is not.
     lists = [_list(schema["enum"])] if "enum" in schema else []
     lists += [[schema["const"]]] if "const" in schema else []
-    sets = [frozenset(one for one in listed if type(one) is kind) for listed in lists]
+    # Exactly: to Python `1 == True`, to JSON it is not.
+    sets = [frozenset(one for one in map(_whole, listed) if type(one) is kind) for listed in lists]
     return frozenset.intersection(*sets) if sets else None
+
+
+def _whole(value: object) -> object:
+    """Return an integer in place of a number that is one, such as `1.0`; JSON Schema makes no difference."""
+    # The bound comes first: to write out `1e999999999` would take a gigabyte.
+    if isinstance(value, Decimal) and value.adjusted() < _LONGEST_INTEGER and value == value.to_integral_value():
+        return int(value)
+    return value
 
 
 def _joined(types: list[ParameterType]) -> ParameterType:

@@ -27,6 +27,18 @@ KINDS: Mapping[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "number": ({"type": "number"}, None),
     "anything": ({}, None),
     "hidden": ({"type": "string"}, {"opaque": True}),
+    "payments": (
+        {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"iban": {"type": "string"}, "cents": {"type": "integer", "minimum": 1}},
+                "required": ["iban"],
+            },
+        },
+        None,
+    ),
+    "broken": ({"$ref": "https://example.com/schema.json"}, None),
 }
 
 BUNDLE_KEYS = ("schema", "policies", "sessions", "tools", "directory", "caller_facts", "request_seconds")

@@ -14,7 +14,7 @@ from tests.oracle.judge import Answer, Bundle, Tool, Uid, entity
 from tests.oracle.model import Oracle, Session, Time
 
 # The oracle knows what it cannot express by one word.
-_KINDS = {"number": "opaque", "anything": "opaque", "hidden": "opaque"}
+_KINDS = dict.fromkeys(("number", "anything", "hidden", "payments", "broken"), "opaque")
 
 # Who may see a session, and whether a bundle loads, is nothing that the oracle knows: it takes the case's word.
 _UNKNOWN_TO_IT = ("NotFoundError", "BundleError")
@@ -166,6 +166,8 @@ def _tool(server: str, name: str, tool: Mapping[str, Any]) -> Tool:
         resource=_resource(tool["resource"]) if "resource" in tool else None,
         lower="lower" in (tool.get("canonical") or {}).values(),
         digest_required=tool.get("digest") == "required",
+        # No arguments fit a schema that leads elsewhere.
+        schema=False if "broken" in said.values() else definition_of(name, tool)["inputSchema"],
     )
 
 

@@ -204,8 +204,8 @@ Tools = Sequence[tuple[Tool, str]]
 FACTS = {"workstation": "string", "shift": "integer"}
 
 
-def definition(tool: Tool, description: str) -> dict[str, Any]:
-    """Return a tool's definition as MCP's `tools/list` has it."""
+def schema_of(tool: Tool) -> dict[str, Any]:
+    """Return the JSON schema of a tool's arguments."""
     json_schema: Mapping[str, dict[str, Any]] = {
         "string": {"type": "string"},
         "string?": {"type": ["string", "null"]},
@@ -213,18 +213,26 @@ def definition(tool: Tool, description: str) -> dict[str, Any]:
         "boolean": {"type": "boolean"},
         "decimal": {"type": "number"},
         "strings": {"type": "array", "items": {"type": "string"}},
-        "opaque": {"type": "object"},
+        "opaque": {
+            "type": ["object", "array"],
+            "properties": {"level": {"type": "integer", "maximum": 9}, "kind": {"enum": ["a", 1, None]}},
+            "additionalProperties": {"type": ["array", "string", "null"]},
+        },
     }
     properties = {name: json_schema[kind] for name, kind in tool.parameters.items()}
-    schema = {"type": "object", "properties": properties, "required": list(tool.required)}
-    return {"name": tool.name, "description": description, "inputSchema": schema}
+    return {"type": "object", "properties": properties, "required": list(tool.required)}
+
+
+def definition(tool: Tool, description: str) -> dict[str, Any]:
+    """Return a tool's definition as MCP's `tools/list` has it."""
+    return {"name": tool.name, "description": description, "inputSchema": schema_of(tool)}
 
 
 def defined(tool: Tool, description: str) -> Tool:
-    """Return the tool with the digest of its definition."""
+    """Return the tool with its schema and the digest of its definition."""
     # For ASCII without fractions this is RFC 8785.
     text = json.dumps(definition(tool, description), sort_keys=True, separators=(",", ":"))
-    return replace(tool, digest="sha256:" + hashlib.sha256(text.encode("ascii")).hexdigest())
+    return replace(tool, schema=schema_of(tool), digest="sha256:" + hashlib.sha256(text.encode("ascii")).hexdigest())
 
 
 def overlay(tool: Tool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import cedarpy
+import jsonschema
 
 JSON = dict[str, Any]
 Uid = tuple[str, str]
@@ -54,6 +55,7 @@ class Tool:
     resource: tuple[str, tuple[str, ...]] | None = None
     lower: bool = False
     digest_required: bool = False
+    schema: JSON | bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +171,12 @@ def typed(kinds: Mapping[str, str], required: Collection[str], found: JSON) -> t
     return {name: _value(kinds[name], value) for name, value in found.items() if name not in hidden}, hidden
 
 
+def require_schema(schema: Any, found: JSON) -> None:
+    """Raise `ValueError` unless arguments fit a JSON schema. The library is another one than the product's."""
+    if not _Validator(schema).is_valid(found):
+        raise ValueError("does not fit the schema")
+
+
 def mapped(tool: Tool, found: JSON) -> Uid:
     """Return what a call is about; `ValueError` when that cannot be told from another thing."""
     if tool.resource is None:
@@ -188,6 +196,17 @@ def entity(uid: Uid, attributes: JSON | None = None, parents: Iterable[Uid] = ()
 def reference(kind: str, name: str) -> JSON:
     """Write a reference to an entity as a value in Cedar's JSON."""
     return {"__entity": {"type": kind, "id": name}}
+
+
+def _is_whole(_: object, value: Any) -> bool:
+    # `1.0` is an integer; the library knows that of its own kinds of numbers, but not of `Decimal`.
+    return type(value) is int or (type(value) is Decimal and value == value.to_integral_value())
+
+
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole),
+)
 
 
 def _value(kind: str, value: Any) -> Any:

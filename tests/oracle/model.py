@@ -5,7 +5,7 @@ It remembers no answer, speaks in strings, and imports nothing of the product.
 
 from __future__ import annotations
 
-from tests.oracle.judge import Answer, Tool, mapped, parsed, typed
+from tests.oracle.judge import Answer, Tool, mapped, parsed, require_schema, typed
 from tests.oracle.sessions import Session, Sessions, Time
 
 __all__ = ["Oracle", "Session", "Time"]
@@ -45,6 +45,7 @@ class Oracle(Sessions):
             try:
                 values = parsed(arguments)
                 shown, hidden = typed(known.parameters, known.required, values)
+                require_schema(known.schema, values)
                 resource = mapped(known, values)
             except ValueError:
                 return Answer("invalid_arguments")

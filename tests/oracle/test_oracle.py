@@ -74,6 +74,7 @@ CALLS = (
     ToolCall(server="bank", tool="pay", arguments=pay("5.001e2")),
     ToolCall(server="bank", tool="pay", arguments=pay("500.1", memo="null")),
     ToolCall(server="bank", tool="pay", arguments=pay("1", account='"MAIN"', memo="null", more=',"meta":{"x":[1.5]}')),
+    ToolCall(server="bank", tool="pay", arguments=pay("1", more=',"meta":{"level":9.0,"kind":1.0}')),
     ToolCall(server="bank", tool="pay", arguments=pay("1", account='"other"')),
     ToolCall(server="a", tool="b/c"),
     ToolCall(server="a/b", tool="c"),
@@ -96,6 +97,10 @@ BAD = (
     ToolCall(server="bank", tool="pay", arguments=pay("1", account='""')),
     ToolCall(server="bank", tool="pay", arguments=pay("1", more=',"meta":' + "[" * 31 + "]" * 31)),
     ToolCall(server="bank", tool="pay", arguments=pay("1", more=',"meta":' + "[" * 32 + "]" * 32)),
+    *(
+        ToolCall(server="bank", tool="pay", arguments=pay("1", more=f',"meta":{meta}'))
+        for meta in ('{"level":9.5}', '{"level":10}', '{"kind":true}', '{"y":7}', "7")
+    ),
     ToolCall(server="bank", tool="pay", arguments=b'{"account":"main","memo":"m"}'),
     ToolCall(server="bank", tool="balance", arguments=b'{"account":"\\ud800"}'),
     ToolCall(server="bank", tool="balance", arguments=b'{"account":"\xff"}'),
@@ -565,5 +570,7 @@ def test_the_oracle_is_independent() -> None:
     imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     own = {"tests.oracle.sessions", "tests.oracle.judge"}
 
-    assert {"cedarpy"} == {name for name in imported - own if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert {"cedarpy", "jsonschema"} == {
+        name for name in imported - own if name.partition(".")[0] not in sys.stdlib_module_names
+    }
     assert len(files[1].read_text(encoding="utf-8").splitlines()) <= 200

@@ -415,11 +415,6 @@ BAD_CATALOGUES = [
         json.dumps([{"name": "x" * 129}]),
         f"tools/s.json: a tool's name is longer than 128 characters: `'{'x' * 32}'…`",
     ),
-    (
-        "tools/s.json",
-        '[{"name": "a", "inputSchema": {"type": "string"}}]',
-        "tools/s.json: tool `a`: `inputSchema` is not the schema of an object",
-    ),
     ("tools/s.json", '[{"name": "a", "x": 1e999}]', "tools/s.json: tool `a`: a number is beyond the range of doubles"),
     ("tools/pdp.json", "[]", "tools/pdp.json: the server name `pdp` is reserved"),
     ("tools/a b.json", "[]", "tools/a b.json: a server's name is 1 to 64 of `A-Z a-z 0-9 . _ -`"),
@@ -459,3 +454,38 @@ def test_all_problems_are_reported_together() -> None:
 def test_other_files_are_left_alone() -> None:
     """Only what stands below `tools/` is looked at."""
     assert load_catalogue({"bundle.yaml": b":", "schema.json": b"{", "tools/README.md": b"x"}).tools == {}
+
+
+UNUSABLE = [
+    ({"type": "string"}, "its `inputSchema` is not the schema of an object"),
+    ({"properties": {"__entity": {}}}, "its `inputSchema` names `__entity`, which Cedar reserves"),
+    ({"properties": {"a": {"properties": {"__extn": {}}}}}, "its `inputSchema` names `__extn`, which Cedar reserves"),
+    (
+        {"properties": {"a": {"type": "strnig"}}},
+        "no arguments can be held against its `inputSchema`: it is no JSON schema at `inputSchema.properties.a.type`",
+    ),
+    (
+        {"properties": {"a": {"$ref": "https://example.com/a.json"}}},
+        "no arguments can be held against its `inputSchema`: a `$ref` leads elsewhere: only `#` and `#/…` are followed",
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "reason"), UNUSABLE)
+def test_one_bad_tool_costs_one_tool(schema: dict[str, Any], reason: str) -> None:
+    """A tool whose schema cannot be used says why, its action is declared all the same, and the others load."""
+    found = catalogue([{"name": "bad", "inputSchema": schema}, tool("good", x={"type": "string"})]).tools
+
+    assert (reason, "") == (found["s/bad"].unusable, found["s/good"].unusable)
+    assert cedarpy.Schema.from_str(AUTHOR_SCHEMA + action_schema(found["s/bad"]))
+
+
+def test_patterns_are_bounded_in_all_tools_together() -> None:
+    """What a catalogue's patterns may take in memory is bounded: those beyond are left out, and named."""
+    patterns = {f"p{number}": {"type": "string", "pattern": f"^{number}$"} for number in range(400)}
+
+    found = catalogue([tool(name, **patterns) for name in "abcd"]).tools
+
+    checks = [found[f"s/{name}"].check for name in "abcd"]
+    assert [400, 400, 224, 0] == [check.patterns for check in checks if check]
+    assert [0, 0, 176, 400] == [len(check.unchecked) for check in checks if check]

@@ -448,3 +448,18 @@ def test_bad_facts(declared: dict[str, Any], problem: str) -> None:
         facts_type(declared)
 
     assert str(refusal.value) == problem
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "integer", "const": 1.0}, {"type": "integer", "enum": [1.0, 2]}, {"enum": [1]}], ids=json.dumps
+)
+def test_a_whole_number_is_an_integer_however_it_is_written(schema: dict[str, Any]) -> None:
+    """`1.0` among the allowed values allows `1`; what is beyond 64 bits, or has a fraction, allows nothing."""
+    declared = parse_object(json.dumps({"properties": {"x": schema}}).encode())
+
+    record = input_type(declared)
+
+    assert record is not None
+    assert record.convert({"x": 1}) == ({"x": 1}, ())
+    with pytest.raises(InvalidArgumentsError):
+        record.convert({"x": 3})

@@ -21,6 +21,7 @@ from pdp.workbench.reading import read_suite
 from pdp.workbench.runner import Report, run
 from pdp.workbench.scaffold import example_bundle, example_definitions, sample_arguments, scaffold
 
+STRING = {"type": "string"}
 READ = tool("read", {"kind": {"type": "string", "enum": ["b", "a"]}}, ["kind"], annotations={"readOnlyHint": True})
 WRITE = tool("write", {"n": {"type": "integer"}}, ["n"], annotations={"destructiveHint": False})
 WIPE = tool("wipe", {"ids": {"type": "array", "items": {"type": "integer"}}}, ["ids"])
@@ -71,14 +72,27 @@ def test_arguments_are_made_up_for_required_parameters() -> None:
         "b": {"type": "boolean"},
         "l": {"type": "array", "items": {"type": "integer"}},
         "o": {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"]},
+        "few": {"type": "array", "items": {"$ref": "#/$defs/edit"}, "minItems": 1},
+        "any": {"anyOf": [{"type": "integer", "minimum": 5}, {"type": "string"}]},
         "unasked": {"type": "string"},
     }
-    listed = {"tools": [tool("t", properties, ["s", "e", "n", "b", "l", "o"])]}
+    one = tool("t", properties, ["s", "e", "n", "b", "l", "o", "few", "any"])
+    one["inputSchema"]["$defs"] = {"edit": {"type": "object", "properties": {"old": STRING}, "required": ["old"]}}
+    listed = {"tools": [one]}
     catalogue = load_catalogue({"tools/a.json": json.dumps(listed).encode()})
 
-    assert {"s": "example", "e": "y", "n": 1, "b": True, "l": [], "o": {"x": True}} == sample_arguments(
-        catalogue.tools["a/t"].input
-    )
+    made = sample_arguments(catalogue.tools["a/t"], one["inputSchema"])
+
+    assert {
+        "s": "example",
+        "e": "y",
+        "n": 1,
+        "b": True,
+        "l": [],
+        "o": {"x": True},
+        "few": [{"old": "example"}],
+        "any": 5,
+    } == made
 
 
 @pytest.mark.parametrize(

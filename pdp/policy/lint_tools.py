@@ -1,0 +1,53 @@
+"""Lints about the catalogue: tools that cannot be called, are not wholly checked, or look like others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pdp.errors import Problem
+from pdp.policy.catalogue import Tool
+from pdp.policy.lint_facts import LintBundle
+from pdp.policy.lookalikes import twins
+
+_MOST_NAMED = 3
+_LONGEST_PATTERN = 60
+
+
+def unusable_tools(bundle: LintBundle) -> Iterator[Problem]:
+    """Find tools of which every call is denied."""
+    for tool in bundle.catalogue.tools.values():
+        if tool.unusable:
+            message = f"every call of `{tool.action}` is denied: {tool.unusable}"
+            yield _problem(tool, message, "ask who runs the server to mend it, and import the tools again")
+
+
+def unchecked_patterns(bundle: LintBundle) -> Iterator[Problem]:
+    """Find tools whose schema holds patterns that arguments are not held against."""
+    for tool in bundle.catalogue.tools.values():
+        patterns = tool.check.unchecked if tool.check else ()
+        if patterns:
+            named = ", ".join(f"`{one[:_LONGEST_PATTERN]}`" for one in patterns[:_MOST_NAMED])
+            more = f" and {len(patterns) - _MOST_NAMED} more" if len(patterns) > _MOST_NAMED else ""
+            yield _problem(
+                tool,
+                f"arguments of `{tool.action}` are not held against {named}{more}",
+                "these patterns cannot be matched in linear time and little memory; let a policy say what matters",
+            )
+
+
+def twin_names(bundle: LintBundle) -> Iterator[Problem]:
+    """Find tools of one server, and parameters of one tool, whose names people cannot tell apart."""
+    by_server: dict[str, list[Tool]] = {}
+    for tool in bundle.catalogue.tools.values():
+        by_server.setdefault(tool.server, []).append(tool)
+        for one, other in twins(parameter.name for parameter in tool.input.parameters):
+            message = f"two parameters of `{tool.action}` look alike: `{one!a}` and `{other!a}`"
+            yield _problem(tool, message, "ask who runs the server; a rule about one says nothing of the other")
+    for tools in by_server.values():
+        for one, other in twins(tool.name for tool in tools):
+            message = f"two tools look alike: `{one!a}` and `{other!a}`"
+            yield _problem(tools[0], message, "ask who runs the server; an approver cannot tell which one is meant")
+
+
+def _problem(tool: Tool, message: str, what_to_do: str) -> Problem:
+    return Problem(f"tools/{tool.server}.json", 0, message, help=what_to_do)

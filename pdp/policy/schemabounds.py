@@ -1,0 +1,258 @@
+"""Bound what it takes to check a call by a tool's JSON schema, before a library is asked to do it.
+
+A schema comes from a tool server. `anyOf` of two references to the same next definition doubles the work with each
+step, and a schema that describes a value by itself has no end: a few hundred bytes are enough for a check that takes
+years. This module knows only how schemas lie inside each other; what they mean is the library's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+from urllib.parse import unquote
+
+MOST_SCHEMAS = 2000
+# How many schemas one value may be held against, and for how many the pattern of a text counts.
+MOST_LOOKS = 1_000_000
+FEW_LOOKS = 256
+PATTERN_WEIGHT = 64
+# How far schemas may lead from one to the next on the way to one value: the library calls itself for each step.
+MOST_STEPS = 1000
+_LONGEST_CHAIN = 256
+
+_Schema = dict[str, Any]
+# Schemas by name or place, of all others, and of every one; and how often the schema that holds them is looked at.
+_Leads = tuple[Mapping[Any, int], list[int], list[int], int]
+# Keywords whose schemas are about the value itself, about what is in it, or about nothing until a `$ref` names them.
+_OF_ITSELF = ("not", "if", "then", "else", "propertyNames")
+_OF_ITSELF_LISTS = ("allOf", "anyOf", "oneOf")
+_OF_ITSELF_MAPS = ("dependentSchemas", "dependencies")
+_OF_EVERY_ITEM = ("contains", "unevaluatedItems")
+_OF_OTHER_ITEMS = ("items", "additionalItems")
+_OF_OTHER_PROPERTIES = ("additionalProperties", "unevaluatedProperties")
+_DEFINITIONS = ("$defs", "definitions")
+_UNEVALUATED = frozenset({"unevaluatedItems", "unevaluatedProperties"})
+_DYNAMIC = ("$dynamicRef", "$recursiveRef")
+# As deep as arguments may be in any configuration that makes sense; beyond it only what repeats itself goes on.
+DEPTH = 64
+# What the bounds themselves may cost.
+_MOST_WORK = 500_000
+
+
+class SchemaBoundError(Exception):
+    """A schema is beyond what is checked; the message is one line that says in which way."""
+
+
+def looks(root: _Schema) -> tuple[int, ...]:
+    """Return how many schemas one value is held against, at most, for values of depth 0, 1 and so on to `DEPTH`.
+
+    The depth of a value counts the objects and lists around its innermost value. `FEW_LOOKS` and less are not told
+    apart by depth. The tuple ends before a depth for which there are more than `MOST_LOOKS`.
+    Raise `SchemaBoundError` for a schema that is too large, leads elsewhere, or has no end.
+    """
+    reader = _Reader(root)
+    reader.read(root)
+    costs = _Costs(reader.links)
+    most, steps = costs.of(id(root), DEPTH)
+    if steps > MOST_STEPS:
+        raise SchemaBoundError(f"one value is reached by more than {MOST_STEPS} steps")
+    if most <= FEW_LOOKS:
+        return (most,) * (DEPTH + 1)
+    by_depth = (costs.of(id(root), depth)[0] for depth in range(DEPTH + 1))
+    found = tuple(takewhile(MOST_LOOKS.__ge__, by_depth))
+    if not found:
+        raise SchemaBoundError(f"it holds one value against more than {MOST_LOOKS} schemas")
+    return found
+
+
+def schemas(root: _Schema) -> tuple[_Schema, ...]:
+    """Return every schema of a document, itself included. Raises what `looks` raises of references."""
+    reader = _Reader(root)
+    reader.read(root)
+    return tuple(reader.found)
+
+
+@dataclass(slots=True)
+class _Links:
+    """Where one schema leads: to others about the same value, by property name, and by place in a list.
+
+    What is not listed leads to `other_properties` or `other_items`; `every_…` comes on top. `weight` is what it takes
+    to look at the schema itself.
+    """
+
+    weight: int = 1
+    same: list[int] = field(default_factory=list)
+    properties: dict[str, int] = field(default_factory=dict)
+    every_property: list[int] = field(default_factory=list)
+    other_properties: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    every_item: list[int] = field(default_factory=list)
+    other_items: list[int] = field(default_factory=list)
+
+
+class _Reader:
+    """Finds every schema of a document, and where each leads. Schemas are known by the identity of their objects."""
+
+    def __init__(self, root: _Schema) -> None:
+        self._root = root
+        self._anything: _Schema = {}
+        self.found: list[_Schema] = []
+        self.links: dict[int, _Links] = {}
+
+    def read(self, root: _Schema) -> None:
+        pending = [root]
+        while pending:
+            schema = pending.pop()
+            if id(schema) in self.links:
+                continue
+            if len(self.links) == MOST_SCHEMAS:
+                raise SchemaBoundError(f"it holds more than {MOST_SCHEMAS} schemas")
+            self.found.append(schema)
+            links = self.links[id(schema)] = _Links()
+            pending += self._follow(schema, links)
+
+    def _follow(self, schema: _Schema, links: _Links) -> list[_Schema]:
+        """Note where a schema leads, and return the schemas that were found on the way."""
+        found: list[_Schema] = []
+
+        def lead(to: list[int], *others: object) -> None:
+            for other in others:
+                if isinstance(other, dict):
+                    to.append(id(other))
+                    found.append(other)
+
+        self._refuse_elsewhere(schema)
+        links.weight += PATTERN_WEIGHT * (("pattern" in schema) + len(_map(schema, "patternProperties")))
+        lead(links.same, *(schema.get(key) for key in _OF_ITSELF))
+        lead(links.same, *(one for key in _OF_ITSELF_LISTS for one in _list(schema, key)))
+        lead(links.same, *(one for key in _OF_ITSELF_MAPS for one in _map(schema, key).values()))
+        if "$ref" in schema:
+            lead(links.same, self._at(schema["$ref"]))
+        if not _UNEVALUATED.isdisjoint(schema):
+            # To know what the others have not looked at, the library looks at all of them again.
+            links.same += links.same
+        for name, one in _map(schema, "properties").items():
+            if isinstance(one, dict):
+                links.properties[name] = id(one)
+                found.append(one)
+        lead(links.every_property, *_map(schema, "patternProperties").values())
+        lead(links.other_properties, *(schema.get(key) for key in _OF_OTHER_PROPERTIES))
+        places = _list(schema, "prefixItems") or _list(schema, "items")
+        # A place without a schema of its own, such as `true`, leads to one that leads nowhere.
+        lead(links.places, *(one if isinstance(one, dict) else self._anything for one in places))
+        lead(links.every_item, *(schema.get(key) for key in _OF_EVERY_ITEM))
+        lead(links.other_items, *(schema.get(key) for key in _OF_OTHER_ITEMS))
+        lead([], *(one for key in _DEFINITIONS for one in _map(schema, key).values()))
+        return found
+
+    def _refuse_elsewhere(self, schema: _Schema) -> None:
+        for key in _DYNAMIC:
+            if key in schema:
+                raise SchemaBoundError(f"it holds a `{key}`, which is not followed")
+        name = "id" if "draft-04" in str(self._root.get("$schema")) else "$id"
+        if schema is not self._root and isinstance(schema.get(name), str):
+            raise SchemaBoundError(
+                f"it holds an `{name}` below its top, which would give its references another meaning"
+            )
+
+    def _at(self, reference: object) -> object:
+        if reference != "#" and not (isinstance(reference, str) and reference.startswith("#/")):
+            raise SchemaBoundError("a `$ref` leads elsewhere: only `#` and `#/…` are followed")
+        place: Any = self._root
+        for step in unquote(reference).split("/")[1:]:
+            key = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(place, list):
+                place = place[int(key)] if key.isascii() and key.isdigit() and int(key) < len(place) else None
+            else:
+                place = place.get(key) if isinstance(place, dict) else None
+        if not isinstance(place, dict | bool):
+            raise SchemaBoundError("a `$ref` leads to nothing")
+        return place
+
+
+class _Costs:
+    """For each schema: how often one value is looked at, at most, and by how many steps it is reached."""
+
+    def __init__(self, links: Mapping[int, _Links]) -> None:
+        self._links = links
+        self._same: dict[int, dict[int, int]] = {}
+        self._known: dict[tuple[int, int], tuple[int, int]] = {}
+        self._work = 0
+
+    def of(self, schema: int, depth: int) -> tuple[int, int]:
+        """Return looks and steps for what stands up to `depth` levels below the value of a schema."""
+        found = self._known.get((schema, depth))
+        if found is None:
+            found = self._known[schema, depth] = self._find(schema, depth)
+        return found
+
+    def _find(self, schema: int, depth: int) -> tuple[int, int]:
+        same = self._about_the_same(schema, ())
+        self._spend(1)
+        looks, steps = sum(self._links[one].weight * count for one, count in same.items()), len(same)
+        if depth == 0:
+            return looks, steps
+        inside = [(self._links[one], count) for one, count in same.items()]
+        properties = self._below(
+            [(one.properties, one.other_properties, one.every_property, count) for one, count in inside], depth - 1
+        )
+        items = self._below(
+            [(dict(enumerate(one.places)), one.other_items, one.every_item, count) for one, count in inside], depth - 1
+        )
+        return max(looks, properties[0], items[0]), steps + max(properties[1], items[1])
+
+    def _below(self, leads: list[_Leads], depth: int) -> tuple[int, int]:
+        """Return looks and steps for the one name or place below a value that is looked at most."""
+        elsewhere, longest = 0, 0
+        more: dict[str | int, int] = {}
+
+        def looks(to: Iterable[int]) -> int:
+            nonlocal longest
+            most = 0
+            for one in to:
+                found, steps = self._known.get((one, depth)) or self.of(one, depth)
+                self._spend(1)
+                most += found
+                longest = max(longest, steps)
+            return most
+
+        for listed, other, every, count in leads:
+            for_others = count * looks(other)
+            elsewhere += for_others + count * looks(every)
+            for name, to in listed.items():
+                more[name] = more.get(name, 0) + count * looks((to,)) - for_others
+        return elsewhere + max([0, *more.values()]), longest
+
+    def _about_the_same(self, schema: int, above: tuple[int, ...]) -> dict[int, int]:
+        """Return each schema that one leads to for the same value, itself included, with how often."""
+        found = self._same.get(schema)
+        if found is None:
+            if schema in above:
+                raise SchemaBoundError("it describes a value by itself, without an end")
+            if len(above) == _LONGEST_CHAIN:
+                raise SchemaBoundError(f"more than {_LONGEST_CHAIN} schemas lead from one to the next about one value")
+            found = {schema: 1}
+            for other in self._links[schema].same:
+                inner = self._about_the_same(other, (*above, schema))
+                self._spend(len(inner))
+                for one, count in inner.items():
+                    found[one] = found.get(one, 0) + count
+            self._same[schema] = found
+        return found
+
+    def _spend(self, work: int) -> None:
+        self._work += work
+        if self._work > _MOST_WORK:
+            raise SchemaBoundError("its schemas refer to each other in too many ways")
+
+
+def _list(schema: _Schema, key: str) -> list[Any]:
+    found = schema.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _map(schema: _Schema, key: str) -> dict[str, Any]:
+    found = schema.get(key)
+    return found if isinstance(found, dict) else {}
