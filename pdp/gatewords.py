@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from typing import assert_never
 
 from pdp.gate import Snapshot
 from pdp.model import Basis, Call, Ruling, Session, SessionState
@@ -27,8 +28,28 @@ def gate_words(snapshot: Snapshot, call: Call, ruling: Ruling) -> str:
             return _tool_changed(snapshot, call, held, who)
         case Basis.OUT_OF_SCOPE:
             return _out_of_scope(snapshot, call, held, who)
-        case _:
+        case (
+            Basis.SESSION_NOT_FOUND
+            | Basis.SESSION_NOT_APPROVED
+            | Basis.SESSION_EXPIRED
+            | Basis.SESSION_REVOKED
+            | Basis.SESSION_ENDED
+        ):
             return f"{who} {_standing(held, basis)}"
+        case (
+            Basis.PERMIT
+            | Basis.FORBID
+            | Basis.DEFAULT_DENY
+            | Basis.POLICY_ERROR
+            | Basis.INVALID_ARGUMENTS
+            | Basis.ANCESTOR_DENIED
+            | Basis.APPROVAL_REQUIRED
+            | Basis.BUDGET_EXHAUSTED
+            | Basis.RECORD_UNAVAILABLE
+        ):
+            raise AssertionError(f"the gate refuses nothing by `{basis.value}`")
+        case _:
+            assert_never(basis)
 
 
 def _standing(session: Session, basis: Basis) -> str:

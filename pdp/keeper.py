@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -106,6 +106,8 @@ class BundleKeeper:
         self._peers = peers
         # What the source held when it was last read, by this worker or by another one.
         self._view = self._told = SourceView()
+        # What another worker tells must not be lost between a look at the view and its successor.
+        self._viewing = threading.Lock()
         # Why this worker could not load what is active.
         self._behind: tuple[Problem, ...] = ()
         # What the source brought and was not taken: somebody may activate it by its version.
@@ -172,7 +174,7 @@ class BundleKeeper:
                 if last_good is None:
                     raise
                 self._begin(last_good, by)
-                self._look(replace(self._view, good=Seen.of(last_good)))
+                self._look(lambda view: replace(view, good=Seen.of(last_good)))
 
     def follow(self) -> None:
         """Take what the source holds now, if it may be taken without anybody's word.
@@ -184,13 +186,14 @@ class BundleKeeper:
             seen, view = Seen.of(delivery), self._view
             if seen == view.bad:
                 # Told already; but the source may have been silent meanwhile.
-                self._look(replace(view, load_errors=view.bad_problems))
+                self._look(lambda view: replace(view, load_errors=view.bad_problems))
                 return
             if seen != view.good:
                 try:
                     self._take(delivery, self._source.name)
                 except BundleError as error:
-                    self._view = replace(self._view, bad=seen, bad_problems=error.problems)
+                    with self._viewing:
+                        self._view = replace(self._view, bad=seen, bad_problems=error.problems)
                     raise
             self._settle(seen)
 
@@ -225,7 +228,8 @@ class BundleKeeper:
         try:
             told = read_news(news, self._limits)
             if isinstance(told, SourceView):
-                self._view = self._told = told
+                with self._viewing:
+                    self._view = self._told = told
             else:
                 self._bundles.take(told)
         except (PDPError, ValueError) as error:
@@ -376,13 +380,14 @@ class BundleKeeper:
         return delivery
 
     def _settle(self, seen: Seen) -> None:
-        self._look(SourceView(good=seen))
+        self._look(lambda _: SourceView(good=seen))
 
-    def _look(self, view: SourceView) -> None:
-        """Go on with what the source holds now, and let the others know."""
-        self._view = view
-        if self._peers is not None and view != self._told:
-            self._told = view
+    def _look(self, change: Callable[[SourceView], SourceView]) -> None:
+        """Change what is known of the source, and let the others know."""
+        with self._viewing:
+            view = self._view = change(self._view)
+            told, self._told = self._told, view if self._peers is not None else self._told
+        if self._peers is not None and view != told:
             self._peers.tell(view.written())
 
     @contextmanager
@@ -393,7 +398,7 @@ class BundleKeeper:
             problems = error.problems if isinstance(error, BundleError) else (Problem("", 0, str(error)),)
             if not only_news or problems != self._view.load_errors:
                 self._refused(problems)
-            self._look(replace(self._view, load_errors=problems))
+            self._look(lambda view: replace(view, load_errors=problems))
             raise
 
     def _fell_behind(self, problems: tuple[Problem, ...]) -> None:

@@ -24,7 +24,7 @@ from pdp.jsontext import parse_object
 from pdp.limits import Limits
 from pdp.model import NEVER_APPROVERS, Caller, Role, Scope, Session, SessionState
 from pdp.observer import Event, Observer
-from pdp.paging import LARGEST_PAGE, page_size_of, page_start_of, page_token_of
+from pdp.paging import page_size_of, page_start_of, page_token_of
 from pdp.policy.bundle import Bundle
 from pdp.policy.grants import Grants, require_known
 from pdp.policy.patterns import ToolPatterns
@@ -46,6 +46,8 @@ from pdp.sessions.store import ActiveBundle, SessionFilter, SessionStore
 
 # Each narrowing may add labels, and every decision looks at all of them.
 _MOST_LABELS = 256
+# How many sessions are read at a time for a list.
+_STEP = 100
 
 # Who approves what cannot be undone has just proved to be that person: no policy and no setting lifts this.
 _HIGH_RISK = "destructive"
@@ -283,8 +285,12 @@ class Registrar:
         page_size: int,
         page_token: str,
         caller: Caller,
+        fits: Callable[[SessionView], bool] = lambda _: True,
     ) -> tuple[tuple[SessionView, ...], str]:
-        """Return a page of sessions, newest first, and the token of the next page (empty at the end)."""
+        """Return a page of sessions, newest first, and the token of the next page (empty at the end).
+
+        `fits` is asked about each of them in turn; the first that does not fit begins the next page.
+        """
         size = page_size_of(page_size)
         before = page_start_of(page_token, float, str)
         bundle, now = self._bundle(), self._now()
@@ -295,15 +301,19 @@ class Registrar:
             opened_by="" if _sees_all(caller) else caller.id,
             states=_stored_states(state),
         )
-        # Sessions whose state is computed may be few among many: small steps would visit the store once for each.
-        step = size if state is None else LARGEST_PAGE
+        # Sessions whose state is computed may be few among many: smaller steps would visit the store once for each.
+        # In larger ones a session of the largest size would take hundreds of megabytes.
+        step = min(size, _STEP) if state is None else _STEP
         found: list[SessionView] = []
         while True:
             page = self._sessions.select(which, limit=step, before=before)
             for session in page:
                 # EXPIRED is computed, so the store cannot filter by it.
                 if state in (None, state_of(session, now)):
-                    found.append(self._view((session, *self._sessions.get(session.id)[1:]), bundle, now))
+                    view = self._view((session, *self._sessions.get(session.id)[1:]), bundle, now)
+                    if not fits(view):
+                        return tuple(found), page_token_of(*before) if before else ""
+                    found.append(view)
                 before = (session.requested_at, session.id)
                 if len(found) == size:
                     return tuple(found), page_token_of(*before)

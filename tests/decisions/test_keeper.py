@@ -18,6 +18,7 @@ from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Decision, TraceParent
 from pdp.observer import Event
+from pdp.peers import Seen, SourceView
 from pdp.policy.contents import version_of
 from pdp.policy.delivery import Delivery
 from pdp.policy.packed import pack
@@ -380,6 +381,23 @@ def test_bad_source_that_was_silent_is_bad_again(following: Followed) -> None:
         problems.append(kept.status().load_errors)
 
     assert problems[0] == problems[2] != problems[1]
+
+
+def test_what_another_worker_tells_is_not_lost_in_a_change(following: Followed) -> None:
+    """A change of what is known of the source, and news of it, come one after the other."""
+    kept = following[2]
+    told = SourceView(good=Seen(version=version("three"), signature=None))
+    hearing = threading.Thread(target=kept.hear, args=(told.written(),))
+
+    def change(view: SourceView) -> SourceView:
+        hearing.start()
+        hearing.join(0.2)
+        return view
+
+    kept._look(change)
+    hearing.join()
+
+    assert version("three") == kept.status().source_version
 
 
 def test_rollback_says_who_when_and_why(open_store: Callable[[], SessionStore], clock: FakeClock) -> None:

@@ -362,3 +362,19 @@ def test_answers_about_sessions_hang_in_the_callers_trace(running: Running) -> N
 
     told = [event.facts for event in running.notes.events if event.kind == "session.decided"]
     assert [(trace, None), (None, trace)] == [(one.get("traceparent"), one.get("tracelink")) for one in told]
+
+
+def test_a_page_of_sessions_is_bounded_in_bytes(running: Running) -> None:
+    """Sessions of the largest kind fill pages that every client takes; together they are all, once and in order."""
+    labels = [f"{number:02}".ljust(128, "x") for number in range(64)]
+    made = [request_session(running, labels=labels).session.session_id for _ in range(150)]
+    pages: list[sessions.ListSessionsResponse] = []
+    token = ""
+    while not pages or token:
+        request = sessions.ListSessionsRequest(page_size=1000, page_token=token)
+        pages.append(ask(running, "sessions", "ListSessions", request, "pep"))
+        token = pages[-1].next_page_token
+
+    assert len(pages) > 1
+    assert max(page.ByteSize() for page in pages) < 1024 * 1024 + 1024
+    assert sorted(made) == sorted(one.session_id for page in pages for one in page.sessions)
