@@ -11,6 +11,8 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
+from pdp import __version__
+
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -23,7 +25,7 @@ def machine() -> Mapping[str, str]:
         "python": platform.python_version(),
         "grpcio": version("grpcio"),
         "cedarpy": version("cedarpy"),
-        "pdp": version("pdp"),
+        "pdp": __version__,
     }
 
 

@@ -29,6 +29,7 @@ LIBRARIES: Final[Mapping[str, tuple[str, str]]] = {
     "grpcio-health-checking": ("1.80", ""),
     "grpcio-reflection": ("1.80", ""),
     "joserfc": ("1.8", ""),
+    "jsonschema-rs": ("0.61", "0.62"),
     "opentelemetry-exporter-otlp-proto-common": ("1.40", ""),
     "opentelemetry-sdk": ("1.40", ""),
     "prometheus-client": ("0.22", ""),

@@ -76,4 +76,4 @@ print(sorted(ours))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.stderr == ""
-    assert done.stdout.strip() == str(["client", "clock", "errors", "jsontext", "limits", "model", "v1"])
+    assert done.stdout.strip() == str(["client", "clock", "errors", "extras", "jsontext", "limits", "model", "v1"])

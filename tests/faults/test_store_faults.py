@@ -27,6 +27,7 @@ Fault = Callable[[Served, Trouble], AbstractContextManager[None]]
 def locked(served: Served, _: Trouble) -> Iterator[None]:
     """Hold the lock for writing."""
     with closing(apsw.Connection(str(served.settings.sessions_file))) as other:
+        other.set_busy_timeout(60_000)  # the server writes now and then too
         other.execute("BEGIN IMMEDIATE")
         yield
         other.execute("ROLLBACK")
