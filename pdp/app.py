@@ -155,8 +155,10 @@ class App:
         from pdp.server.listener import Listener  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
         from pdp.sourcing import sourcing_of, trust_of  # noqa: PLC0415 - see above
+        from pdp.starting import require  # noqa: PLC0415 - see above
         from pdp.telemetry import TelemetrySettings, build_telemetry  # noqa: PLC0415 - see above
 
+        require(settings, port_held=worker > 0)
         key = record_key(Path(settings.data_dir))
         time = clock or SystemClock()
         self._opened, self._peers = ExitStack(), peers
@@ -325,7 +327,10 @@ def supervise(settings: Settings, *, count: int) -> Supervisor:
     from pdp.workers.process import Job, WorkerProcess  # noqa: PLC0415 - see above
     from pdp.workers.supervisor import Supervisor  # noqa: PLC0415 - see above
 
-    port = SharedPort(settings.server.address)
+    try:
+        port = SharedPort(settings.server.address)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"`server.address`: {error}") from None
     shared = replace(settings, server=replace(settings.server, address=port.address))
     cores, most = usable_cores(), bound()
 

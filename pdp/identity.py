@@ -37,7 +37,7 @@ class Identity:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._callers = KnownCallers(settings.callers_file, development=settings.only_this_machine)
-        self._denied = DenyList(Path(settings.callers.denied_file) if settings.callers.denied_file else None)
+        self._denied = denied_of(settings)
         self._closing: list[Callable[[], None]] = []
         self._refreshers = [
             Refresher("callers", self._callers.refresh, every=_FILE_SECONDS),
@@ -99,24 +99,13 @@ class Identity:
         return WebTokenAuthenticator(self._callers, keys, rules, clock=clock, denied=self._denied)
 
     def _from_file(self, jwt: JWTSettings, clock: Clock) -> TrustedKeys:
-        path = Path(jwt.keys_file)
-        keys = TrustedKeys(
-            lambda: _read_keys(path), name=str(path), clock=clock, longest_seconds=jwt.keys_longest_seconds
-        )
-        keys.load()
+        keys = keys_of_file(jwt, clock)
         self._refresh(keys, every=_FILE_SECONDS)
         return keys
 
     def _from_url(self, jwt: JWTSettings, clock: Clock) -> TrustedKeys:
-        place = WebPlace(url=jwt.keys_url, ca_file=jwt.keys_ca_file)
-        file = WebFile(place, JWKS_BYTES, accept="application/jwk-set+json, application/json")
-        self._closing.append(file.close)
-
-        def read() -> bytes | None:
-            found = file.fetch()
-            return found[0] if found is not None else None
-
-        keys = TrustedKeys(read, name=place.shown, clock=clock, longest_seconds=jwt.keys_longest_seconds)
+        keys, close = keys_of_url(jwt, clock)
+        self._closing.append(close)
         self._refresh(keys, every=jwt.keys_poll_seconds)
         return keys
 
@@ -124,6 +113,32 @@ class Identity:
         refresher = Refresher("jwt-keys", keys.refresh, every=every)
         keys.wake = refresher.wake
         self._refreshers.append(refresher)
+
+
+def denied_of(settings: Settings) -> DenyList:
+    """Return who is denied. Raise `ConfigurationError` when the file is wrong."""
+    return DenyList(Path(settings.callers.denied_file) if settings.callers.denied_file else None)
+
+
+def keys_of_file(jwt: JWTSettings, clock: Clock) -> TrustedKeys:
+    """Return the issuer's keys, as a file holds them now. Raise `ConfigurationError` when there are none to be used."""
+    path = Path(jwt.keys_file)
+    keys = TrustedKeys(lambda: _read_keys(path), name=str(path), clock=clock, longest_seconds=jwt.keys_longest_seconds)
+    keys.load()
+    return keys
+
+
+def keys_of_url(jwt: JWTSettings, clock: Clock) -> tuple[TrustedKeys, Callable[[], None]]:
+    """Return the issuer's keys, which are not there before they are read from their URL, and what ends a reading."""
+    place = WebPlace(url=jwt.keys_url, ca_file=jwt.keys_ca_file)
+    file = WebFile(place, JWKS_BYTES, accept="application/jwk-set+json, application/json")
+
+    def read() -> bytes | None:
+        found = file.fetch()
+        return found[0] if found is not None else None
+
+    keys = TrustedKeys(read, name=place.shown, clock=clock, longest_seconds=jwt.keys_longest_seconds)
+    return keys, file.close
 
 
 def tls_files_of(settings: Settings) -> TLSFiles | None:

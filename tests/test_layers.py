@@ -60,6 +60,7 @@ LAYERS = [
     ("pdp.config", 4, "assembly"),
     ("pdp.sourcing", 4, "assembly"),
     ("pdp.identity", 4, "assembly"),
+    ("pdp.starting", 4, "assembly"),
     ("pdp.app", 4, "assembly"),
     ("pdp.workers", 4, "assembly"),
     ("pdp.workbench", 5, "workbench"),

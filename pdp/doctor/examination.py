@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from pdp.doctor.certificate import certificate
 from pdp.doctor.files import callers, data_folder, keys, secrets
-from pdp.doctor.finding import Deployment, Finding
+from pdp.doctor.finding import Deployment, Finding, Level, problem
+from pdp.doctor.listening import address, serves_here
 from pdp.doctor.machine import boot_clock, engine, libraries, threads
 from pdp.doctor.policies import policies
 from pdp.doctor.receivers import receivers
 from pdp.doctor.recordcheck import record, record_ends, room
 from pdp.doctor.storecheck import store
+from pdp.doctor.trusted import deny_list, token_issuer
+from pdp.starting import ADDRESS, unmet
 
 Check = Callable[[Deployment], Iterator[Finding]]
 
-CHECKS: Final[Mapping[str, Check]] = {
+_CHECKS: Final[Mapping[str, Check]] = {
     "libraries": libraries,
     "sqlite": engine,
     "threads": threads,
@@ -24,6 +28,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     "data folder": data_folder,
     "secrets": secrets,
     "callers": callers,
+    "deny-list": deny_list,
+    "token issuer": token_issuer,
     "keys": keys,
     "tls": certificate,
     "policies": policies,
@@ -32,13 +38,42 @@ CHECKS: Final[Mapping[str, Check]] = {
     "room": room,
     "record ends": record_ends,
     "telemetry": receivers,
+    ADDRESS: address,
 }
+
+
+def _with_needs(name: str, check: Check) -> Check:
+    """Return the check with what a start would stumble over: `pdp doctor` is never content where that refuses."""
+
+    def look(deployment: Deployment) -> Iterator[Finding]:
+        found = list(check(deployment))
+        lacking = list(unmet(deployment.settings, check=name, port_held=serves_here(deployment)))
+        if not lacking:
+            yield from found
+        elif any(one.level is Level.PROBLEM for one in found):
+            settings = ", ".join(one.settings for one in lacking)
+            yield from (_naming(one, settings) for one in found)
+        else:
+            yield from (one for one in found if one.level is not Level.OK)
+            yield from (problem(name, one.problem, one.need.remedy) for one in lacking)
+
+    return look
+
+
+def _naming(one: Finding, settings: str) -> Finding:
+    """Return a finding that names the settings it is about, if it is one that must be mended."""
+    if one.level is not Level.PROBLEM or settings in one.found + one.remedy:
+        return one
+    return replace(one, remedy=f"{one.remedy} ({settings})")
+
+
+CHECKS: Final[Mapping[str, Check]] = {name: _with_needs(name, check) for name, check in _CHECKS.items()}
 
 
 def examine(deployment: Deployment) -> Iterator[Finding]:
     """Yield what every check finds: at least one finding each, unless it has nothing to look at.
 
-    Nothing is changed, but that telemetry's receivers get one empty request each.
+    Nothing is changed, but that telemetry's receivers get one empty request each, and the URL of keys a look.
     """
     for check in CHECKS.values():
         yield from check(deployment)

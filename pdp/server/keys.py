@@ -90,7 +90,8 @@ class TrustedKeys:
         except ConfigurationError as error:
             problem = str(error)
         if problem and problem != self._told:
-            _LOG.error("the keys of the token issuer were not read, the last good ones stay: %s", problem)
+            left = "the last good ones stay" if self._keys is not None else "so no JSON Web Token is accepted"
+            _LOG.error("the keys of the token issuer were not read, %s: %s", left, problem)
         self._told = problem
 
     def current(self) -> KeySet:

@@ -60,7 +60,12 @@ def deployment(
     """Return a deployment in a folder, on the clock of this machine or at a time of its own."""
     settings = load(
         environ={},
-        flags={"data_dir": str(place / ".pdp"), "policies.folder": str(place / "policies"), **flags},
+        flags={
+            "data_dir": str(place / ".pdp"),
+            "policies.folder": str(place / "policies"),
+            "server.address": "127.0.0.1:0",
+            **flags,
+        },
         file=os.devnull,
     )
     clock = SystemClock() if now is None else FakeClock(wall_at=now)
@@ -79,7 +84,7 @@ def test_a_sound_deployment_has_no_findings(place: Path) -> None:
     assert [] == ills(iter(found))
     assert {
         *("libraries", "sqlite", "threads", "clock", "data folder", "secrets", "callers", "keys"),
-        *("policies", "store", "record", "telemetry"),
+        *("policies", "store", "record", "telemetry", "address"),
     } == {one.check for one in found}
 
 
@@ -503,7 +508,7 @@ def run(place: Path, *words: str, **environ: str) -> subprocess.CompletedProcess
     return subprocess.run(
         [sys.executable, "-m", "pdp.cli", "doctor", *words],
         cwd=place,
-        env=clean_environment() | environ,
+        env=clean_environment() | {"PDP_SERVER__ADDRESS": "127.0.0.1:0"} | environ,
         capture_output=True,
         text=True,
         check=False,

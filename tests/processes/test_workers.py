@@ -150,7 +150,7 @@ def test_what_is_done_once_is_done_once(server: ServerProcess, callers: Callers)
     [
         ({"policies_folder": "bad"}, r"error: notes\.cedar:1: .*"),
         ({"policies_folder": "none"}, r"error: none: does not exist.*"),
-        ({"server_address": "TAKEN"}, r"error: cannot listen on `127\.0\.0\.1:\d+`: is it in use, or not allowed\?"),
+        ({"server_address": "TAKEN"}, r"error: `server.address`: cannot listen on `127\.0\.0\.1:\d+`: is it in use, or not allowed\?"),
         (
             {"sessions_store": "memory"},
             r"error: `server\.workers` must be `1` with `sessions\.store: memory`, not `2`: workers share no memory",
@@ -186,7 +186,7 @@ def test_the_port_of_other_workers_is_refused(server: ServerProcess, tmp_path: P
     """A second server of the same user does not join a shared port: it would take half of the calls."""
     ended = ServerProcess.refused(tmp_path, server_workers="2", server_address=server.address)
 
-    expected = f"error: cannot listen on `{server.address}`: is it in use, or not allowed?"
+    expected = f"error: `server.address`: cannot listen on `{server.address}`: is it in use, or not allowed?"
     assert (2, expected) == (ended.returncode, ended.stderr.splitlines()[-1])
 
 

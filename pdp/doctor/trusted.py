@@ -1,0 +1,31 @@
+"""Check whose tokens are believed, and who is denied: the issuer's keys, and the deny-list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pdp.doctor.finding import Deployment, Finding, fine, problem
+from pdp.errors import ConfigurationError
+from pdp.identity import keys_of_url
+
+
+def deny_list(deployment: Deployment) -> Iterator[Finding]:
+    """Say which file denies; that it can be used is what a start needs."""
+    if deployment.settings.callers.denied_file:
+        yield fine("deny-list", f"`{deployment.settings.callers.denied_file}` can be used")
+
+
+def token_issuer(deployment: Deployment) -> Iterator[Finding]:
+    """Fetch the issuer's keys from their URL; that those of a file can be used is what a start needs."""
+    jwt = deployment.settings.jwt
+    if not jwt.issuer:
+        return
+    if jwt.keys_url:
+        keys, _ = keys_of_url(jwt, deployment.clock)
+        try:
+            keys.load()
+        except ConfigurationError as error:
+            remedy = "mend the way there: until the keys are read no JSON Web Token is accepted"
+            yield problem("token issuer", f"`jwt.keys_url`: {error}", remedy)
+            return
+    yield fine("token issuer", f"the keys of `{jwt.issuer}` can be used")

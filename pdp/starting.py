@@ -1,0 +1,200 @@
+"""What a server needs before it starts, in one list: a start goes through it, and `pdp doctor` tells of it.
+
+The store and the bundle are not in it: to open the one and to compile the other is the start itself. Nor is a file
+that is absent and that `pdp serve` makes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pdp.clock import SystemClock
+from pdp.config import Settings
+from pdp.errors import ConfigurationError
+from pdp.identity import denied_of, keys_of_file, tls_files_of
+from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, SigningKey
+from pdp.server.callers import read_callers
+from pdp.server.certificates import ServerCertificates
+from pdp.sourcing import trust_of
+from pdp.telemetry import TelemetrySettings
+from pdp.workers.port import SharedPort
+
+_UNIX = "unix:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """One thing that a server needs: the check of `pdp doctor` that tells of it, the settings, and how to see.
+
+    `look` changes nothing and raises `ConfigurationError` for what keeps a server from starting.
+    """
+
+    check: str
+    settings: tuple[str, ...]
+    look: Callable[[Settings], object]
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmet:
+    """A need that is not met, by which of its settings, and the problem, which names them."""
+
+    need: Need
+    settings: str
+    problem: str
+
+
+def unmet(settings: Settings, *, check: str = "", port_held: bool = False) -> Iterator[Unmet]:
+    """Yield what keeps a server from starting; of one check of `pdp doctor`, or all.
+
+    `port_held` says that addresses are ours already: of a server that runs, or of the parent of this worker.
+    """
+    for need in NEEDS:
+        if (check and need.check != check) or (port_held and need.check == ADDRESS):
+            continue
+        try:
+            need.look(settings)
+        except ConfigurationError as error:
+            names, problem = _guilty(need, settings, str(error)), str(error)
+            yield Unmet(need=need, settings=names, problem=problem if names in problem else f"{names}: {problem}")
+
+
+def require(settings: Settings, *, port_held: bool = False) -> None:
+    """Raise `ConfigurationError` with a line for each thing that keeps a server from starting."""
+    problems = [one.problem for one in unmet(settings, port_held=port_held)]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+
+
+def require_record_folder(settings: Settings) -> None:
+    """Raise `ConfigurationError` unless the folder of the record can be written, or made."""
+    folder = settings.record_folder.absolute()
+    place = next(one for one in (folder, *folder.parents) if one.exists())
+    if not place.is_dir():
+        raise ConfigurationError(f"`{place}` is no folder")
+    if os.statvfs(place).f_flag & os.ST_RDONLY or not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"`{place}` cannot be written")
+
+
+def _guilty(need: Need, settings: Settings, problem: str) -> str:
+    """Return the settings that a problem is about: of several, those whose values it quotes."""
+    quoted = [name for name in need.settings if f"`{_value(settings, name)}`" in problem]
+    return ", ".join(f"`{name}`" for name in quoted or need.settings)
+
+
+def _value(settings: Settings, name: str) -> object:
+    section, _, last = name.rpartition(".")
+    return getattr(getattr(settings, section) if section else settings, last)
+
+
+def _require_digest_key(settings: Settings) -> None:
+    path = Path(settings.data_dir) / DIGEST_KEY_FILE
+    try:
+        length = len(path.read_bytes()) if path.exists() else DIGEST_KEY_BYTES
+    except OSError as error:
+        problem = (error.strerror or "input or output failed").lower()
+        raise ConfigurationError(f"cannot read `{path}`: {problem}") from None
+    if length < DIGEST_KEY_BYTES:
+        raise ConfigurationError(f"`{path}` is shorter than {DIGEST_KEY_BYTES} bytes")
+
+
+def _require_signing_key(settings: Settings) -> None:
+    if settings.record.signing_key or settings.record_signing_key.exists():
+        SigningKey.load(settings.record_signing_key)
+
+
+def _require_callers(settings: Settings) -> None:
+    if settings.callers.file or settings.callers_file.exists():
+        read_callers(settings.callers_file, development=settings.only_this_machine)
+
+
+def _require_certificate(settings: Settings) -> None:
+    files = tls_files_of(settings)
+    if files is not None:
+        ServerCertificates(files).credentials()
+
+
+def _require_receivers(settings: Settings) -> None:
+    chosen = settings.telemetry.exporter
+    TelemetrySettings.from_environment(os.environ, exporter="" if chosen == "auto" else chosen)
+
+
+def _require_address(settings: Settings) -> None:
+    address = settings.server.address
+    if not address.startswith(_UNIX):
+        SharedPort(address).close()
+        return
+    folder = Path(address.removeprefix(_UNIX).removeprefix("//")).absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"cannot listen on `{address}`: `{folder}` is no folder that can be written")
+
+
+def _require_metrics_address(settings: Settings) -> None:
+    if settings.telemetry.scraped is not None:
+        SharedPort(settings.telemetry.prometheus_address).close()
+
+
+ADDRESS = "address"
+NEEDS: tuple[Need, ...] = (
+    Need(check="keys", settings=("data_dir",), look=_require_digest_key, remedy="put the right file back"),
+    Need(
+        check="keys",
+        settings=("record.signing_key",),
+        look=_require_signing_key,
+        remedy="put the key back, or move it away and run `pdp init`, which makes a new one",
+    ),
+    Need(
+        check="callers",
+        settings=("callers.file",),
+        look=_require_callers,
+        remedy="mend the file: without it the server does not start",
+    ),
+    Need(
+        check="deny-list",
+        settings=("callers.denied_file",),
+        look=denied_of,
+        remedy="put the file there, empty for nobody, and let its owner alone write to it",
+    ),
+    Need(
+        check="token issuer",
+        settings=("jwt.keys_file",),
+        look=lambda settings: keys_of_file(settings.jwt, SystemClock()) if settings.jwt.keys_file else None,
+        remedy="put the issuer's public keys there, as a JWKS that its owner alone may write",
+    ),
+    Need(
+        check="tls",
+        settings=("server.tls_certificate", "server.tls_key", "server.tls_client_roots"),
+        look=_require_certificate,
+        remedy="put certificate, key and authorities there, in PEM, and let the server's user read them",
+    ),
+    Need(
+        check="policies", settings=("policies.public_keys",), look=trust_of, remedy="put the public keys there, in PEM"
+    ),
+    Need(
+        check="record",
+        settings=("record.folder",),
+        look=require_record_folder,
+        remedy="let the server's user write there, or name another folder",
+    ),
+    Need(
+        check="telemetry",
+        settings=("telemetry.exporter",),
+        look=_require_receivers,
+        remedy="mend the variable, or set `telemetry.exporter`",
+    ),
+    Need(
+        check=ADDRESS,
+        settings=("server.address",),
+        look=_require_address,
+        remedy="end what listens there (`ss -ltnp`), or set another address",
+    ),
+    Need(
+        check=ADDRESS,
+        settings=("telemetry.prometheus_address",),
+        look=_require_metrics_address,
+        remedy="end what listens there (`ss -ltnp`), or set another address",
+    ),
+)
