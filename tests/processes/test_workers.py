@@ -150,7 +150,10 @@ def test_what_is_done_once_is_done_once(server: ServerProcess, callers: Callers)
     [
         ({"policies_folder": "bad"}, r"error: notes\.cedar:1: .*"),
         ({"policies_folder": "none"}, r"error: none: does not exist.*"),
-        ({"server_address": "TAKEN"}, r"error: `server.address`: cannot listen on `127\.0\.0\.1:\d+`: is it in use, or not allowed\?"),
+        (
+            {"server_address": "TAKEN"},
+            r"error: `server\.address`: cannot listen on `127\.0\.0\.1:\d+`: is it in use, or not allowed\?",
+        ),
         (
             {"sessions_store": "memory"},
             r"error: `server\.workers` must be `1` with `sessions\.store: memory`, not `2`: workers share no memory",
