@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test long fuzz lint proto dist bench bench-check mutation lock upgrade audit clean help
+.PHONY: demo serve test proofs long fuzz lint proto dist bench bench-check mutation lock upgrade audit clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
@@ -21,8 +21,13 @@ demo: $(VENV)/ready  ## a real agent task, decided call by call
 serve: $(VENV)/ready  ## run the server on its embedded defaults
 	$(BIN)/pdp serve
 
-test: $(VENV)/ready  ## all tests but the long proofs
-	$(BIN)/python -m pytest
+# On all cores; whoever has nothing left takes of the others' share.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+test: $(VENV)/ready  ## all tests but the proofs
+	$(PYTEST) -m "not long and not proof"
+
+proofs: $(VENV)/ready  ## what takes minutes: the oracle, others' corpora, kills, pages and the package
+	$(PYTEST) -m "proof and not long"
 
 long: $(VENV)/ready  ## the long proofs
 	$(BIN)/python -m pytest -m long --timeout 0
