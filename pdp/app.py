@@ -258,6 +258,10 @@ class App:
         else:
             _LOG.info("the file of callers was read again; callers: %d", count)
 
+    def takes_calls(self) -> bool:
+        """Say whether calls are taken; False while something holds them all up. Never waits."""
+        return self._server.takes_calls()
+
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server has been stopped; False when `timeout` seconds were not enough."""
         return self._server.wait(timeout)

@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -18,9 +20,10 @@ from pdp.cli.signals import STOPPING, receive_signals
 from pdp.workers.cores import pin
 from pdp.workers.process import Job
 from pdp.workers.telling import SupervisedPeers
-from pdp.workers.words import Report, Told, Word, read, written
+from pdp.workers.words import Alive, Heard, News, Report, Told, Word, read, written
 
 _WANTED = ("pdp.app", "pdp.audit.auditor", "pdp.identity", "pdp.record", "pdp.server.service", "pdp.sessions.sqlite")
+_BEAT_SECONDS = 1.0
 
 
 def main() -> None:
@@ -55,6 +58,7 @@ def main() -> None:
         say(Report(problems=tuple(error_lines(error))))
         sys.exit(ERROR)
     say(Report())
+    threading.Thread(target=_beat, args=(app.takes_calls, say), name="pdp-alive", daemon=True).start()
     obey(app, received)
 
 
@@ -65,6 +69,16 @@ def _make_ready() -> None:
             import_module(name)
 
 
+def _beat(takes_calls: Callable[[], bool], say: Callable[[Word], None]) -> None:
+    """Say every second that this worker takes calls, as long as it does."""
+    # The supervisor may have ended: then this worker is about to.
+    with suppress(OSError):
+        while True:
+            if takes_calls():
+                say(Alive())
+            time.sleep(_BEAT_SECONDS)
+
+
 def _listen(sender: int, peers: SupervisedPeers) -> None:
     """Take signals from the supervisor as if they had been received; its end is one to stop, at once after another."""
     stopping = False
@@ -73,7 +87,7 @@ def _listen(sender: int, peers: SupervisedPeers) -> None:
             if isinstance(word, Told):
                 stopping = stopping or word.signal in STOPPING
                 os.write(sender, bytes([word.signal]))
-            elif not isinstance(word, Report):
+            elif isinstance(word, News | Heard):
                 peers.receive(word)
     if stopping:
         os._exit(ERROR)  # the supervisor got a second signal

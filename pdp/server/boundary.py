@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +45,7 @@ _LOG = logging.getLogger("pdp.server")
 # Calls without credentials whose message has not come; one more ends the oldest. A message that comes with its call,
 # as those of all clients do, is here long before a thousand others have.
 _MOST_STRANGERS = 1000
+_LONGEST_ENTERING_SECONDS = 1.0
 
 _HANDLERS = {
     Shape.UNARY: grpc.unary_unary_rpc_method_handler,
@@ -95,6 +97,7 @@ class Boundary:
         self._clock = clock
         self._idle = idle
         self._refused = RefusedCredentials(clock)
+        self._entering_since = math.inf
         self._known = Awaited(clock, limit=message_seconds)
         self._strangers = Awaited(clock, limit=message_seconds, most=_MOST_STRANGERS)
         self._handlers = {
@@ -110,7 +113,18 @@ class Boundary:
         self._known.sweep()
         self._strangers.sweep()
 
+    def takes_calls(self) -> bool:
+        """Say whether gRPC's own thread is not held up by a call."""
+        return time.monotonic() - self._entering_since < _LONGEST_ENTERING_SECONDS
+
     def _enter(self, route: Route, incoming: Incoming) -> None:
+        self._entering_since = time.monotonic()
+        try:
+            self._admit(route, incoming)
+        finally:
+            self._entering_since = math.inf
+
+    def _admit(self, route: Route, incoming: Incoming) -> None:
         """Admit a call or refuse it, on gRPC's own thread."""
         rpc, metadata = route.rpc, incoming.metadata
         caller = self._attempt(rpc, metadata, self._identify, rpc, metadata, incoming.peer)

@@ -119,7 +119,7 @@ class PDPServer:
             for lane, room in rooms(limits, call_threads=call_threads).items()
         }
         self._pools = tuple(lanes.values())
-        boundary = Boundary(
+        self._boundary = Boundary(
             _routes(services, limits),
             lanes,
             authenticator=authenticator,
@@ -128,10 +128,12 @@ class PDPServer:
             idle=self._idle,
             message_seconds=limits.message_seconds,
         )
-        self._sweeper = Refresher("awaited", boundary.sweep, every=look_seconds, pause=look_seconds)
+        self._sweeper = Refresher("awaited", self._boundary.sweep, every=look_seconds, pause=look_seconds)
         # Every call is counted in its lane, and none comes to the executor that gRPC wants to have.
         self._server = grpc.server(
-            ThreadPoolExecutor(max_workers=1), handlers=(boundary,), options=_options(limits, share_port=share_port)
+            ThreadPoolExecutor(max_workers=1),
+            handlers=(self._boundary,),
+            options=_options(limits, share_port=share_port),
         )
         self._port = 0
         self._released = False
@@ -159,6 +161,10 @@ class PDPServer:
         self._sweeper.start()
         self._server.start()
         self._tell("server.started")
+
+    def takes_calls(self) -> bool:
+        """Say whether calls are taken; False while something holds them all up. Never waits."""
+        return self._boundary.takes_calls()
 
     def drain(self) -> None:
         """Tell probes that the server does not serve any longer, and go on serving: the first half of a soft end."""

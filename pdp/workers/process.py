@@ -8,6 +8,7 @@ report is the end of the worker, and the end of what it is told is the end of it
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,12 +16,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Self, cast
 
 from pdp.config import Settings, dump, restore
 from pdp.workers.words import Told, Word, read, written
 
 _CHUNK = 65536
+# Where `/proc/PID/stat` has these, counted from what follows the name.
+_USER_TIME, _SYSTEM_TIME = 11, 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,15 @@ class WorkerProcess:
         heard = os.read(self._reports, _CHUNK)
         *lines, self._unfinished = (self._unfinished + heard).split(b"\n")
         return tuple(read(line) for line in lines) if heard else None
+
+    def cpu_seconds(self) -> float:
+        """Return how much time of a core the process has used; infinite where the system does not say."""
+        with suppress(OSError, ValueError, IndexError):
+            fields = (
+                Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")[2].split()
+            )
+            return (int(fields[_USER_TIME]) + int(fields[_SYSTEM_TIME])) / os.sysconf("SC_CLK_TCK")
+        return math.inf
 
     def kill(self) -> None:
         """End the process at once; harmless when it has ended."""

@@ -6,6 +6,7 @@ One thread and no locks: all that happens is that a descriptor can be read, or t
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import signal
 import time
@@ -18,9 +19,13 @@ from pdp.errors import ConfigurationError, PDPError
 from pdp.workers.exchange import Exchange
 from pdp.workers.port import SharedPort
 from pdp.workers.process import WorkerProcess
-from pdp.workers.words import Report, Told, Word
+from pdp.workers.words import Alive, Report, Told, Word
 
 _LOG = logging.getLogger("pdp")
+
+_LOOK_SECONDS = 1.0
+# A worker with nothing to do uses as little of its core in some seconds; one that is starved gets more.
+_NOTHING_SECONDS = 0.02
 
 
 class WorkersFailedError(PDPError):
@@ -34,6 +39,8 @@ class Patience:
     After `steady` of serving it is replaced at once, as after its first early end. After the next one there is a pause
     of `first`, which doubles each time up to `longest`; after `deaths` early ends in a row there is no other.
     At the end it has `closing` beyond the grace of its calls: telemetry sends what waits, and the record is synced.
+    One that has been silent for `silent` and has done nothing meanwhile is stopped or hangs, and is killed. One that is
+    silent and uses its core may only get too little of it, and has `busy`.
     """
 
     steady: float = 10.0
@@ -41,6 +48,8 @@ class Patience:
     longest: float = 8.0
     deaths: int = 6
     closing: float = 15.0
+    silent: float = 5.0
+    busy: float = 30.0
 
     def pause(self, deaths: int) -> float:
         """Return how long to wait after so many early ends in a row."""
@@ -57,6 +66,9 @@ class _Place:
     problem: str = ""
     deaths: int = 0
     next_at: float = 0.0
+    # When it was heard last, and how much time of a core it had used by then.
+    heard_at: float = 0.0
+    used: float = 0.0
 
 
 class Supervisor:
@@ -82,6 +94,7 @@ class Supervisor:
         self._places = [_Place(number=number) for number in range(1, count + 1)]
         self._exchange = Exchange()
         self._selector = selectors.DefaultSelector()
+        self._looked_at = monotonic()
 
     @property
     def address(self) -> str:
@@ -109,7 +122,7 @@ class Supervisor:
         with self._watched(until):
             over = False
             while not over:
-                ended, over = self._wait(self._until_next(), until)
+                ended, over = self._wait(min(self._until_next(), _LOOK_SECONDS), until)
                 for place in ended:
                     self._mourn(place)
                 now = self._monotonic()
@@ -117,6 +130,7 @@ class Supervisor:
                     if place.worker is None and place.next_at <= now and not over:
                         self._fill(place)
                         self._begin(place)
+                self._end_silent(now)
 
     def reload_callers(self) -> None:
         """Have every worker read again who may call."""
@@ -162,13 +176,37 @@ class Supervisor:
         ended = [place for place, worker in heard if self._hear(place, worker)]
         return ended, any(key.fd == until for key in happened)
 
-    def _until_next(self) -> float | None:
+    def _until_next(self) -> float:
         moments = [place.next_at for place in self._places if place.worker is None]
-        return max(0.0, min(moments) - self._monotonic()) if moments else None
+        return max(0.0, min(moments, default=math.inf) - self._monotonic())
+
+    def _end_silent(self, now: float) -> None:
+        """Kill the workers that serve and have been silent for too long; their ends are noticed as any other."""
+        # What a worker said while this process was stopped or got no core has not been heard yet.
+        late, self._looked_at = now - self._looked_at > _LOOK_SECONDS + self._patience.silent / 2, now
+        for place in self._places:
+            if place.worker is None or place.serves_since is None:
+                continue
+            if late:
+                self._heard(place, place.worker)
+            elif self._hangs(place, place.worker, now - place.heard_at):
+                _LOG.error("worker %d has said nothing for %d s and is killed", place.number, now - place.heard_at)
+                place.worker.kill()
+                self._heard(place, place.worker)
+
+    def _hangs(self, place: _Place, worker: WorkerProcess, silent: float) -> bool:
+        if silent < self._patience.silent:
+            return False
+        # Where the system does not say what a worker uses, the comparison is false.
+        return silent >= self._patience.busy or worker.cpu_seconds() - place.used < _NOTHING_SECONDS
+
+    def _heard(self, place: _Place, worker: WorkerProcess) -> None:
+        place.heard_at, place.used = self._monotonic(), worker.cpu_seconds()
 
     def _hear(self, place: _Place, worker: WorkerProcess) -> bool:
         """Hear what a worker reports; say whether it has ended."""
         words = worker.hear()
+        self._heard(place, worker)
         for word in words or ():
             self._take(place, worker, word)
         if words is None:
@@ -176,8 +214,8 @@ class Supervisor:
         return words is None
 
     def _take(self, place: _Place, worker: WorkerProcess, word: Word) -> None:
-        if isinstance(word, Told):
-            return  # nobody tells the supervisor
+        if isinstance(word, Told | Alive):
+            return  # nobody tells the supervisor, and it has heard that the worker lives
         if not isinstance(word, Report):
             self._exchange.take(worker, word)
             return

@@ -37,9 +37,14 @@ class Heard:
     id: str
 
 
-Word = Report | Told | News | Heard
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alive:
+    """A worker takes calls; said every second."""
 
-_KINDS: dict[str, Callable[..., Word]] = {kind.__name__: kind for kind in (Report, Told, News, Heard)}
+
+Word = Report | Told | News | Heard | Alive
+
+_KINDS: dict[str, Callable[..., Word]] = {kind.__name__: kind for kind in (Report, Told, News, Heard, Alive)}
 
 
 def written(word: Word) -> bytes:

@@ -109,6 +109,14 @@ ROWS: Mapping[str, Row] = {
         afterwards="another one takes its place, and goes on with its record",
         tests=("tests/processes/test_workers.py::test_a_killed_worker_is_replaced",),
     ),
+    "a worker is stopped, or hangs": Row(
+        seen=Seen("as before, by the others", "as before, by the others", ()),
+        afterwards="it is killed after five seconds of silence, and another one takes its place",
+        tests=(
+            "tests/processes/test_workers.py::test_a_stopped_worker_is_replaced",
+            "tests/workers/test_supervisor.py::test_one_that_is_busy_has_more_time",
+        ),
+    ),
     "the server is killed": Row(
         seen=Seen("`UNAVAILABLE`", "`UNAVAILABLE`", ()),
         afterwards="after a restart all that was acknowledged is there",

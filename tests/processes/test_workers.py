@@ -223,6 +223,22 @@ def test_a_killed_worker_is_replaced(server: ServerProcess, callers: Callers) ->
     assert findings(server) == []
 
 
+def test_a_stopped_worker_is_replaced(server: ServerProcess, callers: Callers) -> None:
+    """A worker that is stopped is silent; after five seconds it is killed, and another one answers in its place."""
+    opened, before = opened_by(callers), workers_of(server)
+
+    os.kill(before[2], signal.SIGSTOP)
+    replaced = until(lambda: workers_of(server)[2] != before[2])
+    with ExitStack() as clients:
+        sessions = [seen_by(clients.enter_context(server.client(Role.PEP)), opened) for _ in range(CONNECTIONS)]
+        answers = [session.authorize("notes", READ, NOTE) for session in sessions]
+
+    assert replaced
+    assert before[1] == workers_of(server)[1]
+    assert ["permit"] * CONNECTIONS == [answer.basis for answer in answers]
+    assert 0 == server.terminate()
+
+
 def test_who_comes_while_a_worker_is_away_reaches_the_others(server: ServerProcess, callers: Callers) -> None:
     """Once a killed worker is gone every new connection is answered, calls and probes alike: the server is healthy."""
     opened, worker = opened_by(callers), workers_of(server)[2]

@@ -145,3 +145,70 @@ def test_one_that_has_not_begun_is_ended_with_the_others(supervise: Supervise, e
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(encoding="ascii").split()
     commands = [Path(f"/proc/{child}/cmdline").read_bytes().decode() for child in children]
     assert [] == [command for command in commands if str(tmp_path) in command]
+
+
+def test_one_that_says_nothing_is_replaced(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """A worker that serves, says nothing and does nothing is stopped or hangs: it is killed, and the others stay."""
+    script = """
+serve()
+if number == 1 or round:
+    round and end_test()
+    while True:
+        say(Alive())
+        time.sleep(0.05)
+time.sleep(1000)
+"""
+    supervisor = supervise(script, patience=Patience(first=0.0, silent=2.0))
+    supervisor.start(until=end)
+
+    supervisor.tend(until=end)
+
+    assert ["1-0", "2-0", "2-1"] == marks(tmp_path)
+
+
+def test_one_that_is_busy_has_more_time(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """A worker that uses its core may only be starved of it: its silence alone does not end it."""
+    script = """
+serve()
+until = time.monotonic() + 5
+while time.monotonic() < until:
+    pass
+end_test()
+told()
+"""
+    supervisor = supervise(script, count=1, patience=Patience(silent=1.0, busy=1000.0))
+    supervisor.start(until=end)
+
+    supervisor.tend(until=end)
+
+    assert ["1-0"] == marks(tmp_path)
+
+
+def test_one_that_is_busy_and_silent_for_long_is_replaced(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """A worker that spins and never says a word is killed too."""
+    script = """
+serve()
+round and end_test()
+while not round:
+    pass
+told()
+"""
+    supervisor = supervise(script, count=1, patience=Patience(first=0.0, silent=1.0, busy=3.0))
+    supervisor.start(until=end)
+
+    supervisor.tend(until=end)
+
+    assert ["1-0", "1-1"] == marks(tmp_path)
+
+
+def test_what_was_not_heard_because_nobody_listened_counts_anew(supervise: Supervise, end: int, tmp_path: Path) -> None:
+    """A supervisor that was itself stopped ends no worker for its silence meanwhile."""
+    supervisor = supervise("serve()\ntime.sleep(2)\nend_test()\ntold()", count=1, patience=Patience(silent=10.0))
+    supervisor.start(until=end)
+    supervisor._looked_at -= 100
+    for place in supervisor._places:
+        place.heard_at -= 100
+
+    supervisor.tend(until=end)
+
+    assert ["1-0"] == marks(tmp_path)
