@@ -36,6 +36,7 @@ LAYERS = [
     ("pdp.deployment", 1, "deployment"),
     ("pdp.record", 1, "record"),
     ("pdp.audit", 2, "audit"),
+    ("pdp.advice", 2, "decision"),
     ("pdp.gate", 2, "decision"),
     ("pdp.expiry", 2, "decision"),
     ("pdp.ruling", 2, "decision"),

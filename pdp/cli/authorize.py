@@ -85,6 +85,7 @@ def _plain(answer: Answer) -> dict[str, object]:
         "basis": answer.basis,
         "policies": list(answer.policies),
         "error": answer.error,
+        "reason": answer.reason,
         "server": answer.server,
         "tool": answer.tool,
         "decision_id": answer.decision_id,

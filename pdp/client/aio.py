@@ -25,6 +25,7 @@ from pdp.client.errors import (
     WrongStateError,
     describe,
     from_status,
+    reason_of,
 )
 from pdp.client.operations import Operation, Reply, Result
 from pdp.client.session import AsyncClientSession, HeldSession
@@ -133,7 +134,7 @@ class AsyncClient:
             reply = await self._decide(self._authorize, asked.request, traceparent, tracestate)
             return judge(asked, reply.decision, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
-            return asked.refused(describe(error))
+            return asked.refused(describe(error), reason_of(error))
         except asyncio.CancelledError:
             if was_cancelled_by_caller():
                 raise
@@ -152,7 +153,7 @@ class AsyncClient:
             reply = await self._decide(self._batch_authorize, message, traceparent, tracestate)
             return judge_batch(asked, reply.decisions, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, every answer is a deny
-            return refuse_batch(asked, describe(error))
+            return refuse_batch(asked, describe(error), reason_of(error))
         except asyncio.CancelledError:
             if was_cancelled_by_caller():
                 raise

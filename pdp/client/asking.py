@@ -13,12 +13,10 @@ from uuid import uuid4
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
-from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp import jsontext
-from pdp.client.errors import InvalidRequestError, one_line
+from pdp.client.errors import InvalidRequestError, details_of, one_line
 from pdp.client.values import ERROR_BASIS, Answer, Obligation, ToolCall
 from pdp.model import Outcome
 from pdp.v1 import decision_pb2
@@ -43,9 +41,9 @@ class Asked:
     request: AuthorizeRequest
     arguments_digest: str
 
-    def refused(self, error: str) -> Answer:
+    def refused(self, error: str, reason: str = "") -> Answer:
         """Return the deny for a question that got no decision."""
-        return _refused(self.call, self.request.request_id, error)
+        return _refused(self.call, self.request.request_id, error, reason)
 
 
 def prepare(call: ToolCall) -> Asked | Answer:
@@ -114,16 +112,16 @@ def judge_batch(
     )
 
 
-def refuse_batch(asked: Iterable[Asked | Answer], error: str) -> tuple[Answer, ...]:
+def refuse_batch(asked: Iterable[Asked | Answer], error: str, reason: str = "") -> tuple[Answer, ...]:
     """Return the denies for a batch that got no decisions."""
-    return tuple(entry.refused(error) if isinstance(entry, Asked) else entry for entry in asked)
+    return tuple(entry.refused(error, reason) if isinstance(entry, Asked) else entry for entry in asked)
 
 
 def judge_stream(asked: Asked, response: AuthorizeStreamResponse, known_obligations: frozenset[str]) -> Answer:
     """Return the answer that one message of a stream amounts to."""
     if response.HasField("error"):
         name = _STATUS_NAMES.get(response.error.code, "unknown status")
-        return asked.refused(one_line(f"{name}: {response.error.message}"))
+        return asked.refused(one_line(f"{name}: {response.error.message}"), response.error.reason)
     return judge(asked, response.decision, known_obligations)
 
 
@@ -153,7 +151,7 @@ def json_object(field: str, value: Mapping[str, Any] | bytes | None) -> bytes:
         raise InvalidRequestError(f"`{field}`: not an object of JSON values (numbers must be finite)") from None
 
 
-def _refused(call: ToolCall, request_id: str, error: str) -> Answer:
+def _refused(call: ToolCall, request_id: str, error: str, reason: str = "") -> Answer:
     return Answer(
         outcome=Outcome.DENY,
         basis=ERROR_BASIS,
@@ -161,6 +159,7 @@ def _refused(call: ToolCall, request_id: str, error: str) -> Answer:
         tool=call.tool,
         request_id=request_id,
         error=error,
+        reason=reason,
     )
 
 
@@ -206,18 +205,8 @@ def _obligations(decision: Decision) -> tuple[Obligation, ...]:
 
 
 def _stated_pause(error: grpc.RpcError) -> float:
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            return _retry_delay(value)
-    return _PAUSE_SECONDS
-
-
-def _retry_delay(details: bytes) -> float:
     retry = RetryInfo()
-    try:
-        stated = any(detail.Unpack(retry) for detail in Status.FromString(details).details)
-    except DecodeError:
-        stated = False
+    stated = any(detail.Unpack(retry) for detail in details_of(error))
     return max(0.0, _seconds(retry.retry_delay)) if stated else _PAUSE_SECONDS
 
 

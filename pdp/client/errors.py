@@ -5,17 +5,29 @@ Asking about a tool call raises none of them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp.errors import PDPError
 
+_DOMAIN = "pdp.v1"
+
 
 class PDPClientError(PDPError):
-    """A management call got no answer; `code` is the gRPC status, or None when it did not come from the server."""
+    """A management call got no answer; `code` is the gRPC status, or None when it did not come from the server.
 
-    def __init__(self, message: str, code: grpc.StatusCode | None = None) -> None:
+    `reason` tells for programs what kinds of one status differ in, such as `STORE_UNAVAILABLE`; empty when the server
+    gave none. The table of all is in `proto/README.md`.
+    """
+
+    def __init__(self, message: str, code: grpc.StatusCode | None = None, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.reason = reason
 
 
 class InvalidRequestError(PDPClientError):
@@ -75,7 +87,26 @@ _CLASSES: dict[grpc.StatusCode, type[PDPClientError]] = {
 def from_status(error: grpc.RpcError) -> PDPClientError:
     """Return the exception for a failed management call; statuses without a class of their own get the base class."""
     code = error.code()
-    return _CLASSES.get(code, PDPClientError)(describe(error), code)
+    return _CLASSES.get(code, PDPClientError)(describe(error), code, reason_of(error))
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the reason that the server gave with a status (`google.rpc.ErrorInfo`); empty without one."""
+    info = ErrorInfo()
+    if isinstance(error, grpc.RpcError) and any(detail.Unpack(info) for detail in details_of(error)):
+        return str(info.reason) if info.domain == _DOMAIN else ""
+    return ""
+
+
+def details_of(error: grpc.RpcError) -> tuple[Any, ...]:
+    """Return what came with a status for programs; nothing when it cannot be read."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            try:
+                return tuple(Status.FromString(value).details)
+            except DecodeError:
+                return ()
+    return ()
 
 
 def describe(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from pdp.client.errors import (
     WrongStateError,
     describe,
     from_status,
+    reason_of,
 )
 from pdp.client.operations import Operation, Reply, Result
 from pdp.client.session import ClientSession, HeldSession
@@ -129,7 +130,7 @@ class Client:
             reply = self._decide(self._authorize, asked.request, traceparent, tracestate)
             return judge(asked, reply.decision, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
-            return asked.refused(describe(error))
+            return asked.refused(describe(error), reason_of(error))
 
     def batch(self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = "") -> tuple[Answer, ...]:
         """Ask about up to 100 calls at once, all decided on one snapshot; answers stand in the order of the calls."""
@@ -142,7 +143,7 @@ class Client:
             reply = self._decide(self._batch_authorize, message, traceparent, tracestate)
             return judge_batch(asked, reply.decisions, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, every answer is a deny
-            return refuse_batch(asked, describe(error))
+            return refuse_batch(asked, describe(error), reason_of(error))
 
     def stream(self, *, traceparent: str = "", tracestate: str = "") -> AuthorizationStream:
         """Return a stream for many calls one after the other; open it with `with`."""

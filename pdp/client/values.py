@@ -46,7 +46,8 @@ class Answer:
     """Whether one tool call may go ahead, and why. An answer is true exactly when the call is allowed.
 
     `basis` is a name of `pdp.model.Basis` such as `permit` or `out_of_scope`, or `error` when there is no decision
-    that can be relied on: then `error` says why in one line.
+    that can be relied on: then `error` says why in one line, and `reason` for programs where the server gave one, such
+    as `STORE_UNAVAILABLE`. `advice` says what to do about a deny, for the agent to read.
     The other fields are what the server said, and empty where it said nothing. `duration_us` is its own time.
     `obligations` must be met before the call goes ahead; only those of `known_obligations` ever stand here.
     """
@@ -59,6 +60,7 @@ class Answer:
     policies: tuple[str, ...] = ()
     decision_id: str = ""
     error: str = ""
+    reason: str = ""
     session_id: str = ""
     user: str = ""
     agent: str = ""
@@ -97,5 +99,5 @@ class ToolCallDenied(Exception):  # noqa: N818 - a deny is an answer and no erro
 
     def __init__(self, answer: Answer) -> None:
         why = answer.error or f"{answer.basis} {' '.join(answer.policies)}".strip()
-        super().__init__(f"denied: `{answer.server}/{answer.tool}`: {why}")
+        super().__init__("; ".join([f"denied: `{answer.server}/{answer.tool}`: {why}", *answer.advice]))
         self.answer = answer

@@ -78,7 +78,7 @@ def stream_error(wire: bytes, refusal: Refusal) -> bytes:
         request_id = calls.AuthorizeStreamRequest.FromString(wire).request.request_id
     except DecodeError:
         request_id = ""
-    error = calls.StreamError(code=refusal.number, message=refusal.details)
+    error = calls.StreamError(code=refusal.number, message=refusal.details, reason=refusal.kind)
     if refusal.retry_seconds is not None:
         error.retry_delay.CopyFrom(duration(refusal.retry_seconds))
     return calls.AuthorizeStreamResponse(request_id=request_id, error=error).SerializeToString()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pdp.advice import advice
 from pdp.authorizer import CallRequest
 from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
@@ -105,6 +106,8 @@ def write_decision(decision: Decision, message: decisions.Decision) -> None:
     message.span_id = decision.span_id
     message.tenant = decision.tenant
     message.duration_us = decision.duration_us
+    if not ruling.allowed:
+        message.advice.extend(advice(ruling))
     if ruling.ancestor_id:
         message.ancestor_session_id = ruling.ancestor_id
     if ruling.ancestor_basis is not None:

@@ -9,12 +9,15 @@ from types import MappingProxyType
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 from grpc import StatusCode
 
 from pdp import errors
 
+# What `google.rpc.ErrorInfo` says of each error: whose reason it is, and the one of what was not foreseen.
+DOMAIN = "pdp.v1"
+INTERNAL = "INTERNAL"
 # Twice in the trailers, once encoded: together they stay far below the 8 KiB that clients accept.
 _DETAILS_BYTES = 1000
 _OVERLOAD_SECONDS = 0.1
@@ -35,8 +38,12 @@ class MessageTooLargeError(errors.PDPError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A status, and after how many seconds a retry is worthwhile; None means never as it stands."""
+    """A status, and after how many seconds a retry is worthwhile; None means never as it stands.
 
+    `kind` is the `reason` of `google.rpc.ErrorInfo`: a program may rely on it, and it never changes its meaning.
+    """
+
+    kind: str
     code: StatusCode
     retry_seconds: float | None = None
 
@@ -45,9 +52,11 @@ class Rule:
 class Refusal:
     """What a caller is told instead of an answer. `field` names what it wrote wrongly, or is empty.
 
+    `kind` is that of the `Rule`.
     `credential` is what was refused and `reason` why, where it was a credential: for the log, never for the caller.
     """
 
+    kind: str
     code: StatusCode
     details: str
     retry_seconds: float | None = None
@@ -63,38 +72,46 @@ class Refusal:
     @property
     def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
         """Return the details for programs, as gRPC clients of every language read them."""
-        details: list[Message] = []
+        details: list[Message] = [ErrorInfo(reason=self.kind, domain=DOMAIN)]
         if self.retry_seconds is not None:
             details.append(RetryInfo(retry_delay=duration(self.retry_seconds)))
         if self.field:
             violation = BadRequest.FieldViolation(field=self.field, description=self.details)
             details.append(BadRequest(field_violations=[violation]))
-        if not details:
-            return ()
         status = Status(code=self.number, message=self.details, details=[_packed(detail) for detail in details])
         return (("grpc-status-details-bin", status.SerializeToString()),)
 
 
 STATUSES: Mapping[type[errors.PDPError], Rule] = MappingProxyType(
     {
-        errors.InvalidRequestError: Rule(code=StatusCode.INVALID_ARGUMENT),
-        errors.UnauthenticatedError: Rule(code=StatusCode.UNAUTHENTICATED),
-        errors.PermissionDeniedError: Rule(code=StatusCode.PERMISSION_DENIED),
-        errors.NotFoundError: Rule(code=StatusCode.NOT_FOUND),
-        errors.WrongStateError: Rule(code=StatusCode.FAILED_PRECONDITION),
+        errors.InvalidRequestError: Rule(kind="INVALID_FIELD", code=StatusCode.INVALID_ARGUMENT),
+        errors.UnauthenticatedError: Rule(kind="UNAUTHENTICATED", code=StatusCode.UNAUTHENTICATED),
+        errors.PermissionDeniedError: Rule(kind="PERMISSION_DENIED", code=StatusCode.PERMISSION_DENIED),
+        errors.NotFoundError: Rule(kind="NOT_FOUND", code=StatusCode.NOT_FOUND),
+        errors.WrongStateError: Rule(kind="WRONG_STATE", code=StatusCode.FAILED_PRECONDITION),
         # The caller must read again before it retries, so no pause makes the same bytes right.
-        errors.ConflictError: Rule(code=StatusCode.ABORTED),
-        errors.RequestIdConflictError: Rule(code=StatusCode.ALREADY_EXISTS),
-        errors.OverloadedError: Rule(code=StatusCode.RESOURCE_EXHAUSTED, retry_seconds=_OVERLOAD_SECONDS),
-        errors.UnavailableError: Rule(code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS),
-        errors.StoreUnavailableError: Rule(code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS),
-        errors.BundleUnavailableError: Rule(code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS),
-        errors.EvaluatorUnavailableError: Rule(code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS),
+        errors.ConflictError: Rule(kind="CONFLICT", code=StatusCode.ABORTED),
+        errors.RequestIdConflictError: Rule(kind="REQUEST_ID_CONFLICT", code=StatusCode.ALREADY_EXISTS),
+        errors.OverloadedError: Rule(
+            kind="OVERLOADED", code=StatusCode.RESOURCE_EXHAUSTED, retry_seconds=_OVERLOAD_SECONDS
+        ),
+        errors.UnavailableError: Rule(
+            kind="UNAVAILABLE", code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS
+        ),
+        errors.StoreUnavailableError: Rule(
+            kind="STORE_UNAVAILABLE", code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS
+        ),
+        errors.BundleUnavailableError: Rule(
+            kind="BUNDLE_UNAVAILABLE", code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS
+        ),
+        errors.EvaluatorUnavailableError: Rule(
+            kind="EVALUATOR_UNAVAILABLE", code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS
+        ),
         # What runs is not touched; the folder must be mended first.
-        errors.BundleError: Rule(code=StatusCode.FAILED_PRECONDITION),
-        DeadlinePassedError: Rule(code=StatusCode.DEADLINE_EXCEEDED),
-        MessageLateError: Rule(code=StatusCode.DEADLINE_EXCEEDED),
-        MessageTooLargeError: Rule(code=StatusCode.RESOURCE_EXHAUSTED),
+        errors.BundleError: Rule(kind="BUNDLE_INVALID", code=StatusCode.FAILED_PRECONDITION),
+        DeadlinePassedError: Rule(kind="DEADLINE_PASSED", code=StatusCode.DEADLINE_EXCEEDED),
+        MessageLateError: Rule(kind="MESSAGE_LATE", code=StatusCode.DEADLINE_EXCEEDED),
+        MessageTooLargeError: Rule(kind="MESSAGE_TOO_LARGE", code=StatusCode.RESOURCE_EXHAUSTED),
     }
 )
 
@@ -115,7 +132,9 @@ def refusal_of(error: Exception) -> Refusal | None:
         rule = STATUSES.get(kind)
         if rule is not None:
             field = error.field if isinstance(error, errors.InvalidRequestError) else ""
-            refusal = Refusal(code=rule.code, details=_line(str(error)), retry_seconds=rule.retry_seconds, field=field)
+            refusal = Refusal(
+                kind=rule.kind, code=rule.code, details=_line(str(error)), retry_seconds=rule.retry_seconds, field=field
+            )
             if isinstance(error, errors.UnauthenticatedError):
                 return replace(refusal, credential=error.what, reason=error.reason)
             return refusal
@@ -124,7 +143,7 @@ def refusal_of(error: Exception) -> Refusal | None:
 
 def internal_error(trace_id: str) -> Refusal:
     """Return what a caller is told when something unforeseen went wrong: nothing but where to look."""
-    return Refusal(code=StatusCode.INTERNAL, details=f"internal error (trace id {trace_id})")
+    return Refusal(kind=INTERNAL, code=StatusCode.INTERNAL, details=f"internal error (trace id {trace_id})")
 
 
 def duration(seconds: float) -> Duration:

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs lack py.typed
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo  # type: ignore[import-untyped]  # its stubs lack py.typed
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs lack py.typed
 
 from pdp.client import Answer, AsyncClient, Client, ToolCall
@@ -66,6 +66,13 @@ def _retry_info(seconds: float) -> bytes:
     packed = AnyMessage()
     packed.Pack(RetryInfo(retry_delay=Duration(seconds=int(seconds), nanos=round(seconds % 1 * 1e9))))
     encoded: bytes = Status(code=8, details=[packed]).SerializeToString()
+    return encoded
+
+
+def _error_info(reason: str, domain: str) -> bytes:
+    packed = AnyMessage()
+    packed.Pack(ErrorInfo(reason=reason, domain=domain))
+    encoded: bytes = Status(code=14, details=[packed]).SerializeToString()
     return encoded
 
 
@@ -151,3 +158,16 @@ def test_a_deadline_that_passes_during_the_pause_is_a_deny(server: ScriptedServe
         answer = client.ask(CALL)
 
     assert (answer.allowed, answer.error.split(":")[0]) == (False, "deadline_exceeded")
+
+
+@every_way
+@pytest.mark.parametrize(("domain", "reason"), [("pdp.v1", "STORE_UNAVAILABLE"), ("proxy.example.com", "")])
+def test_the_reason_of_a_status_is_told(
+    server: ScriptedServer, address: str, ask: Ask, domain: str, reason: str
+) -> None:
+    """What kinds of one status differ in reaches the gateway; a reason of another domain is none of ours."""
+    _fail(server, 2, grpc.StatusCode.UNAVAILABLE, _error_info("STORE_UNAVAILABLE", domain))
+
+    answer = ask(address, [])
+
+    assert (answer.allowed, answer.error, answer.reason) == (False, "unavailable: busy", reason)

@@ -55,7 +55,13 @@ def test_a_flood_has_ten_lines_a_minute(caplog: pytest.LogCaptureFixture) -> Non
     told = RefusedCredentials(clock)
 
     def refuse(credential: str) -> None:
-        refusal = Refusal(code=grpc.StatusCode.UNAUTHENTICATED, details="", credential=credential, reason="no")
+        refusal = Refusal(
+            kind="UNAUTHENTICATED",
+            code=grpc.StatusCode.UNAUTHENTICATED,
+            details="",
+            credential=credential,
+            reason="no",
+        )
         told.tell("Authorize", refusal, "::1")
 
     with caplog.at_level(logging.WARNING, "pdp.server"):

@@ -166,6 +166,23 @@ def test_a_batch_is_answered_in_order(running: Running) -> None:
     assert len({one.decision_id for one in answer.decisions}) == 4
 
 
+def test_a_deny_says_what_to_do(running: Running) -> None:
+    """The answer to an agent names what to do, and of its arguments the place and the rule, never a value."""
+    handle = running.open_session()
+    wrong = a_call(handle, arguments_json=b'{"repo_path": "/r", "max_count": "a secret"}')
+
+    denied = ask(running, "authorization", "Authorize", wrong, "pep").decision
+    unknown = ask(running, "authorization", "Authorize", a_call(handle, tool="git_burn"), "pep").decision
+    allowed = ask(running, "authorization", "Authorize", a_call(handle), "pep").decision
+
+    assert [
+        "the arguments are not what the tool takes: mend what is named, and call again",
+        "`$.max_count`: must be an integer, without fraction and exponent",
+    ] == list(denied.advice)
+    assert ["there is no such tool: do not retry it; call one that is listed"] == list(unknown.advice)
+    assert [] == list(allowed.advice)
+
+
 def test_request_ids_make_retries_safe(running: Running) -> None:
     """The same id and call give the same decision; another call under the id is refused."""
     handle = running.open_session()

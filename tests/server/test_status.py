@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import BadRequest, RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp import errors
@@ -87,6 +89,9 @@ def test_errors_and_their_statuses(serve: Serve, error: Exception, code: grpc.St
     assert refused.code() is code
     assert refused.details() == str(error)
     assert (retry_info(refused) is not None) == retryable
+    told = refusal_of(error)
+    assert told is not None
+    assert reason(refused) == ("pdp.v1", told.kind)
     assert running.notes.refusal().facts["status"] == code.name
 
 
@@ -109,7 +114,7 @@ def test_internal_errors_say_nothing(serve: Serve, error: Exception, caplog: pyt
 
     assert refused.code() is Code.INTERNAL
     assert refused.details() == f"internal error (trace id {trace_id})"
-    assert refused.trailing_metadata() == ()
+    assert reason(refused) == ("pdp.v1", "INTERNAL")
     assert "secret text" in caplog.text
     assert trace_id in caplog.text
     assert "secret text" not in str(running.notes.refusal())
@@ -137,11 +142,11 @@ def test_retry_and_field_for_programs() -> None:
     [(name, packed)] = retry.trailing_metadata
     status = Status.FromString(packed)
     info = RetryInfo()
-    assert status.details[0].Unpack(info)
+    assert status.details[1].Unpack(info)
     assert (name, status.code, status.message) == ("grpc-status-details-bin", 8, "much")
     assert info.retry_delay.ToTimedelta().total_seconds() == 0.1
     bad = BadRequest()
-    assert Status.FromString(field.trailing_metadata[0][1]).details[0].Unpack(bad)
+    assert Status.FromString(field.trailing_metadata[0][1]).details[1].Unpack(bad)
     assert bad.field_violations[0].field == "requests[3].call.server"
 
 
@@ -155,6 +160,25 @@ def test_details_are_one_short_line() -> None:
     assert refusal.details.isprintable()
     assert len(refusal.details.encode()) < 1100
     assert refusal.details.startswith("ä.cedar: “odd” [31m; ä.cedar:1: ")
+
+
+def test_every_reason_is_explained(project_root: Path) -> None:
+    """The table of reasons in the page of the API holds exactly those that errors carry, each with its status."""
+    page = (project_root / "proto" / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", page, re.MULTILINE))
+
+    kinds = [(rule.kind, rule.code.name) for rule in STATUSES.values()]
+    assert {*kinds, ("INTERNAL", "INTERNAL")} == listed
+    assert len({kind for kind, _ in kinds}) == len(kinds)
+
+
+def reason(refused: grpc.RpcError) -> tuple[str, str]:
+    """Return domain and reason that came with a refusal."""
+    info = ErrorInfo()
+    for key, value in refused.trailing_metadata():
+        if key == "grpc-status-details-bin":
+            assert any(detail.Unpack(info) for detail in Status.FromString(value).details)
+    return info.domain, info.reason
 
 
 def retry_info(refused: grpc.RpcError) -> Any:

@@ -1,0 +1,50 @@
+"""What a deny says: what to do, for every basis, and nothing that an agent must not read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pdp.advice import ADVICE, advice
+from pdp.model import Basis, Outcome, Ruling
+
+
+def test_every_basis_has_its_advice(project_root: Path) -> None:
+    """Each deny says what to do, in one line, and the page of the API lists the same words."""
+    page = (project_root / "proto" / "README.md").read_text(encoding="utf-8").partition("## Denies")[2]
+    listed = dict(re.findall(r"^\| `([A-Z_]+)` \| (\w[^|]+) \|$", page, re.MULTILINE))
+
+    assert set(Basis) == ADVICE.keys()
+    assert {basis.name: text for basis, text in ADVICE.items() if text} == listed
+    assert [basis for basis, text in ADVICE.items() if not text.isprintable() or not text] == [Basis.PERMIT]
+
+
+def test_an_allow_has_no_advice() -> None:
+    """What may go ahead needs none."""
+    assert advice(Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT)) == ()
+
+
+@pytest.mark.parametrize("basis", sorted(set(Basis) - {Basis.PERMIT, Basis.INVALID_ARGUMENTS}, key=str))
+def test_a_deny_repeats_nothing_of_the_policies(basis: Basis) -> None:
+    """Policy ids, details and other sessions stay out of what an agent reads."""
+    ruling = Ruling(
+        outcome=Outcome.DENY,
+        basis=basis,
+        policies=("secret/policy",),
+        errors=("secret/policy",),
+        detail="secret",
+        ancestor_id="ses_secret",
+        ancestor_basis=Basis.FORBID,
+    )
+
+    assert advice(ruling) == (ADVICE[basis],)
+    assert "secret" not in ADVICE[basis]
+
+
+def test_arguments_that_do_not_fit_are_named() -> None:
+    """Beside the advice stands which argument is wrong and by which rule."""
+    ruling = Ruling(outcome=Outcome.DENY, basis=Basis.INVALID_ARGUMENTS, detail="`$.a`: is required")
+
+    assert advice(ruling) == (ADVICE[Basis.INVALID_ARGUMENTS], "`$.a`: is required")
