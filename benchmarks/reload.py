@@ -136,12 +136,12 @@ class Load:
 
     def __init__(self, workload: Workload, address: str, folder: Path) -> None:
         tokens = folder / "data" / "tokens"
-        self._admin = Client(address, token_file=tokens / "admin.token", management_timeout=300.0)
-        with Client(address, token_file=tokens / "pep.token") as pep:
+        self._admin = Client(address, token_file=tokens / "admin.token", management_timeout=300.0, plaintext=True)
+        with Client(address, token_file=tokens / "pep.token", plaintext=True) as pep:
             opened = pep.request_session(
                 user=workload.user, agent=workload.agent, purpose="benchmark", tools=[workload.tools], duration=7200
             )
-        with Client(address, token_file=tokens / "approver.token") as approver:
+        with Client(address, token_file=tokens / "approver.token", plaintext=True) as approver:
             approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
         self._rate = workload.rate
         self._requests = [
@@ -214,6 +214,7 @@ class Load:
 @contextmanager
 def _server(folder: Path, workers: int) -> Iterator[str]:
     flags = ["serve", "--server-address=127.0.0.1:0", f"--server-workers={workers}", "--policies-watch=false"]
+    flags += ["--server-plaintext=true"]
     flags += [f"--data-dir={folder / 'data'}", f"--policies-folder={folder / 'policies'}"]
     # Several workers choose their cores themselves.
     with module_process("pdp.cli", flags, core=cores()[0] if workers == 1 else None) as process:

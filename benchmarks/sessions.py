@@ -86,6 +86,7 @@ class Deployment:
     def server(self, telemetry: Mapping[str, str]) -> Iterator[tuple[str, int]]:
         """Run the server on the first core while the `with` block runs; yield its address and process."""
         flags = ["serve", "--server-address", "127.0.0.1:0", "--server-workers", "1"]
+        flags += ["--server-plaintext", "true"]
         flags += ["--data-dir", str(self.data), "--policies-folder", str(self.policies)]
         with module_process("pdp.cli", flags, core=cores()[0], environment=telemetry) as process:
             yield listening(process, "pdp serve"), process.pid
@@ -143,7 +144,10 @@ def _print_starts(both: Sequence[Deployment], rounds: int) -> None:
     for _ in range(rounds):
         for one in both:
             started = time.perf_counter()
-            with one.server(_NO_TELEMETRY) as (address, pid), Client(address, token=one.token, timeout=60) as client:
+            with (
+                one.server(_NO_TELEMETRY) as (address, pid),
+                Client(address, token=one.token, timeout=60, plaintext=True) as client,
+            ):
                 if not client.authorize(one.handles[-1], "bench", "read_item", {"item": "x"}).allowed:
                     raise SystemExit("an answer is wrong")
                 took = time.perf_counter() - started, _cpu_with_children(pid)

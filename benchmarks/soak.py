@@ -141,6 +141,7 @@ def main() -> int:
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": opened.enter_context(receiving("take"))}
         flags = ["serve", "--server-address", "127.0.0.1:0", "--server-workers", "1", "--policies-watch", "false"]
         flags += ["--data-dir", str(data), "--policies-folder", str(policies)]
+        flags += ["--server-plaintext", "true"]
         flags += ["--sessions-keep-ended-seconds", str(KEPT_SECONDS)]
         server = opened.enter_context(module_process("pdp.cli", flags, core=server_core, environment=environment))
         address = listening(server, "pdp serve")

@@ -85,7 +85,8 @@ class Keeper:
 
     def __init__(self, address: str, data: Path, policies: Path, world: World, *, live: int, pace: float) -> None:
         self._pep, self._approver, self._admin = (
-            Client(address, token_file=data / "tokens" / f"{role}.token") for role in ("pep", "approver", "admin")
+            Client(address, token_file=data / "tokens" / f"{role}.token", plaintext=True)
+            for role in ("pep", "approver", "admin")
         )
         self._policies, self._world, self._live, self._pace = policies, world, live, pace
         self._random = Random(1)

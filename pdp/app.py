@@ -45,6 +45,7 @@ _COMPILE_SECONDS = 120.0
 _EVALUATE_SECONDS = 30.0
 _HEARTBEAT_SECONDS = 10.0
 _PURGE_SECONDS = 60.0
+_RENEW_SECONDS = 3600.0
 
 # `-P`: what lies in the working directory is never imported.
 _WORKER = (sys.executable, "-P", "-m", "pdp.cli.worker")
@@ -202,7 +203,9 @@ class App:
             self._opened.callback(auditor.close)
             heartbeat = Heartbeat(lambda: sessions.touch(wall_at=time.now().wall_at), every=_HEARTBEAT_SECONDS)
             self._server = PDPServer(
-                Listener(address=settings.server.address, tls=tls_files_of(settings)),
+                Listener(
+                    address=settings.server.address, tls=tls_files_of(settings), plaintext=settings.server.plaintext
+                ),
                 authorizer=self.embedded.authorizer,
                 registrar=self.embedded.registrar,
                 keeper=self.embedded.keeper,
@@ -227,6 +230,8 @@ class App:
                 self._opened.callback(watch.stop)
             heartbeat.start()
             self._opened.callback(heartbeat.stop)
+            if settings.makes_certificate and worker <= 1:
+                self._renew_certificate(Path(settings.data_dir))
             self._purge(Purge(sessions, time, keep_ended_seconds=settings.sessions.keep_ended_seconds))
         except BaseException:
             self._opened.close()
@@ -288,6 +293,22 @@ class App:
         summing.start()
         self._opened.callback(summing.stop)
         return sums
+
+    def _renew_certificate(self, folder: Path) -> None:
+        from pdp.server.localtls import write_local_certificate  # noqa: PLC0415 - embedded use has no need of it
+
+        # The machine's own clock: clients hold the certificate against that one.
+        clock = SystemClock()
+
+        def renew() -> None:
+            try:
+                write_local_certificate(folder, now=clock.now().wall_at)
+            except ConfigurationError as error:
+                _LOG.error("the certificate was not renewed: %s", error)
+
+        renewer = Refresher("certificate", renew, every=_RENEW_SECONDS)
+        renewer.start()
+        self._opened.callback(renewer.stop)
 
     def _purge(self, purge: Purge) -> None:
         def sweep() -> None:

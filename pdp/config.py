@@ -33,6 +33,7 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "PDP_TLS_ROOTS": "PEM file of the root certificates that commands trust, or `system`",
     "PDP_TLS_CERTIFICATE": "PEM file of the certificate that commands present",
     "PDP_TLS_KEY": "PEM file of the certificate's private key",
+    "PDP_PLAINTEXT": "`true` makes commands speak plain text, on loopback alone",
     "PDP_SESSION_HANDLE": "the secret handle of the session that commands ask about",
     "PDP_DEBUG": "`1` shows where an error comes from",
     "PDP_TEST_DATA": "the folder of test material",
@@ -66,16 +67,23 @@ def _setting(default: T, text: str, *, minimum: float = 0) -> T:
 class ServerSettings:
     """Where the server listens and how."""
 
-    address: str = _setting("127.0.0.1:50151", "where to listen: `host:port`, beyond loopback with TLS, or `unix:PATH`")
+    address: str = _setting(
+        "127.0.0.1:50151", "where to listen: `host:port`, beyond loopback with `tls_certificate`, or `unix:PATH`"
+    )
     reflection: bool = _setting(default=False, text="offer the gRPC reflection service")
     workers: int = _setting(
         0, "processes that share the port; 0: one for each core, and one alone with a store in memory or a Unix socket"
     )
     threads: int = _setting(4, "threads of each worker that answer calls", minimum=1)
-    tls_certificate: str = _setting("", "PEM file of the server's certificate chain")
+    tls_certificate: str = _setting(
+        "", "PEM file of the server's certificate chain; empty means, on loopback, the one that `pdp init` makes"
+    )
     tls_key: str = _setting("", "PEM file of the certificate's private key")
     tls_client_roots: str = _setting(
         "", "PEM file of the authorities of callers' certificates; with it every connection needs one"
+    )
+    plaintext: bool = _setting(
+        default=False, text="no TLS on loopback: while the server is down, any user of the machine can pass for it"
     )
 
 
@@ -255,8 +263,14 @@ class Settings:
 
     @property
     def only_this_machine(self) -> bool:
-        """Say whether nobody beyond this machine can call: whatever others can reach needs a certificate."""
+        """Say whether nobody beyond this machine can call: what others can reach needs an operator's certificate."""
         return not self.server.tls_certificate
+
+    @property
+    def makes_certificate(self) -> bool:
+        """Say whether the server makes the certificate that it is known by: on loopback, unless settings differ."""
+        server = self.server
+        return not (server.tls_certificate or server.plaintext or server.address.startswith("unix:"))
 
     @property
     def tokens_folder(self) -> Path:
@@ -521,6 +535,7 @@ def _contradictions(settings: Settings) -> Iterable[str]:
     if server.tls_client_roots and not server.tls_certificate:
         yield "`server.tls_client_roots` needs `server.tls_certificate` and `server.tls_key`"
     yield from _address_problems(server)
+    yield from _plaintext_problems(server)
     yield from _workers_problems(settings)
     yield from _scraping_problems(settings.telemetry)
     if not settings.data_dir:
@@ -546,6 +561,14 @@ def _address_problems(server: ServerSettings) -> Iterable[str]:
             f"`server.address` {_quoted(server.address)} can be reached by others and needs TLS: "
             "set `server.tls_certificate` and `server.tls_key`"
         )
+
+
+def _plaintext_problems(server: ServerSettings) -> Iterable[str]:
+    match = _HOST_AND_PORT.fullmatch(server.address)
+    if server.plaintext and server.tls_certificate:
+        yield "`server.plaintext` and `server.tls_certificate` cannot both be set"
+    elif server.plaintext and (match is None or not _is_loopback(match["six"] or match["host"])):
+        yield f"`server.plaintext` is for `host:port` on loopback, not for {_quoted(server.address)}"
 
 
 def _workers_problems(settings: Settings) -> Iterable[str]:

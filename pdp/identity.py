@@ -20,6 +20,7 @@ from pdp.server.callers import KnownCallers
 from pdp.server.certificates import TLSFiles
 from pdp.server.denied import DenyList
 from pdp.server.keys import JWKS_BYTES, TrustedKeys
+from pdp.server.localtls import CERTIFICATE_FILE, KEY_FILE, TLS_FOLDER
 from pdp.server.refresher import Refresher
 from pdp.server.tokens import TokenRules
 from pdp.webfile import WebFile, WebPlace
@@ -142,8 +143,11 @@ def keys_of_url(jwt: JWTSettings, clock: Clock) -> tuple[TrustedKeys, Callable[[
 
 
 def tls_files_of(settings: Settings) -> TLSFiles | None:
-    """Return the files of the server's certificate; None without TLS."""
+    """Return the files of the server's certificate: the settings', or the one of its own; None without TLS."""
     server = settings.server
+    if settings.makes_certificate:
+        own = Path(settings.data_dir) / TLS_FOLDER
+        return TLSFiles(key=own / KEY_FILE, certificate=own / CERTIFICATE_FILE)
     if not server.tls_certificate:
         return None
     return TLSFiles(

@@ -41,7 +41,7 @@ def main() -> None:
         )
         opened.enter_context(closing(embedded))
         server = PDPServer(
-            Listener(address="127.0.0.1:0"),
+            Listener(address="127.0.0.1:0", plaintext=True),
             authorizer=embedded.authorizer,
             registrar=embedded.registrar,
             keeper=embedded.keeper,

@@ -42,9 +42,13 @@ def empty_handler(workload: Workload, core: int | None) -> Iterator[Target]:
 def pdp_server(
     name: str, workload: Workload, place: Path, core: int | None, environment: Mapping[str, str], workers: int = 1
 ) -> Iterator[Target]:
-    """Run `pdp serve`, by default as one process, on the policies in `place/policies`; open a workload's sessions."""
+    """Run `pdp serve`, by default as one process, on the policies in `place/policies`; open a workload's sessions.
+
+    It speaks plain text, like the control and all others here: what is compared is what servers do with a call.
+    """
     data = place / name.replace(" ", "-")
     flags = ["serve", "--server-address", "127.0.0.1:0", "--server-workers", str(workers), "--policies-watch", "false"]
+    flags += ["--server-plaintext", "true"]
     flags += ["--data-dir", str(data), "--policies-folder", str(place / "policies")]
     with module_process("pdp.cli", flags, core=core, environment=environment) as process:
         yield _opened(name, process, core, workload, data)
@@ -63,8 +67,8 @@ def _opened(name: str, process: Popen[str], core: int | None, workload: Workload
     tokens = data / "tokens"
     handles = []
     with (
-        Client(address, token_file=tokens / "pep.token") as pep,
-        Client(address, token_file=tokens / "approver.token") as approver,
+        Client(address, token_file=tokens / "pep.token", plaintext=True) as pep,
+        Client(address, token_file=tokens / "approver.token", plaintext=True) as approver,
     ):
         for asker in workload.askers:
             opened = pep.request_session(

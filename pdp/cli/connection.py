@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pdp.cli.options import ConnectionOptions, connection_options, with_settings
-from pdp.client import Client, PDPClientError
+from pdp.client import Client
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
 from pdp.model import Role
@@ -43,35 +43,25 @@ def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
 
 @contextmanager
 def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> Iterator[Client]:
-    """Open a client; what fails while it is open is explained in our words."""
-    server = connection.address or settings.server.address
+    """Open a client."""
     # Where a token and a certificate are presented, the token decides: who names a certificate means that.
     with Client(
-        server,
+        connection.address or settings.server.address,
         token_file=connection.token_file or (None if connection.tls_certificate else _token_of(role, settings)),
-        tls=trusted(connection),
-        tls_certificate=connection.tls_certificate,
-        tls_key=connection.tls_key,
+        **ways(settings, connection),
     ) as client:
-        try:
-            yield client
-        except PDPClientError as error:
-            # Of the same class, for whoever does something about it.
-            raise type(error)(explained(str(error), server), error.code) from error
+        yield client
 
 
-def trusted(connection: ConnectionOptions) -> bool | str:
-    """Return which root certificates a connection trusts, as the client takes it."""
-    return True if connection.tls_roots == "system" else connection.tls_roots or False
-
-
-def explained(problem: str, server: str) -> str:
-    """Return the problem; in our words when no connection came about, for which gRPC has no status of its own."""
-    if "failed to connect" not in problem:
-        return problem
-    if "handshake" in problem.lower():
-        return f"unavailable: no TLS connection to `{server}`; does it use TLS, with a certificate of --tls-roots?"
-    return f"unavailable: nothing answers at `{server}`; is `pdp serve` running, and is --address right?"
+def ways(settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:
+    """Return how the server is known, as the client takes it."""
+    return {
+        "tls": True if connection.tls_roots == "system" else connection.tls_roots or False,
+        "tls_certificate": connection.tls_certificate,
+        "tls_key": connection.tls_key,
+        "data_dir": settings.data_dir,
+        "plaintext": connection.plaintext,
+    }
 
 
 def _token_of(role: Role, settings: Settings) -> Path:

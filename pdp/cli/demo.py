@@ -71,7 +71,9 @@ async def _task(console: Console, place: Place, address: str) -> list[Answer]:
     async with AsyncExitStack() as opened:
         tools = {name: await opened.enter_async_context(_mcp_server(module)) for name, module in SERVERS.items()}
         pep, approver, author = [
-            await opened.enter_async_context(AsyncClient(address, token_file=place.data / "tokens" / f"{name}.token"))
+            await opened.enter_async_context(
+                AsyncClient(address, token_file=place.data / "tokens" / f"{name}.token", data_dir=place.data)
+            )
             for name in ("pep", "approver", "author")
         ]
         digests = await _import_tools(console, place, author, tools)

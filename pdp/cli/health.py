@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import click
 
-from pdp.cli.connection import explained, trusted
+from pdp.cli.connection import ways
 from pdp.cli.options import ConnectionOptions, connection_options, duration, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.cli.root import NO
 from pdp.client.connection import Connection
-from pdp.client.errors import PDPClientError
 from pdp.client.health import is_serving
 from pdp.config import Settings
 from pdp.model import Role
@@ -25,7 +24,7 @@ from pdp.model import Role
 @click.option("--timeout", type=duration, default="5s", help="How long to wait, such as `5s`.")
 @json_option
 @connection_options(Role.PEP)
-@with_settings("server.address")
+@with_settings("data_dir", "server.address")
 def health(*, settings: Settings, connection: ConnectionOptions, service: str, timeout: float, as_json: bool) -> None:
     """Say whether a server serves, for probes.
 
@@ -33,13 +32,7 @@ def health(*, settings: Settings, connection: ConnectionOptions, service: str, t
     does not. 2: nothing answers.
     """
     server = connection.address or settings.server.address
-    there = Connection.to(
-        server, tls=trusted(connection), tls_certificate=connection.tls_certificate, tls_key=connection.tls_key
-    )
-    try:
-        serving = is_serving(there, service, timeout=timeout)
-    except PDPClientError as error:
-        raise type(error)(explained(str(error), server), error.code) from error
+    serving = is_serving(Connection.to(server, **ways(settings, connection)), service, timeout=timeout)
     if as_json:
         print_json({"address": server, "service": service, "serving": serving})
     else:

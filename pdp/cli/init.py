@@ -8,19 +8,23 @@ import click
 
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json
+from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
 from pdp.record.keys import write_keys
 from pdp.server.callers import read_callers
 from pdp.server.callersfile import digest_in, init_callers
+from pdp.server.localtls import write_local_certificate
 
 
 @click.command(epilog="Example:  pdp init --data-dir /var/lib/pdp")
-@click.option("--development", is_flag=True, help="Callers to try things out with: a server with TLS refuses them.")
+@click.option(
+    "--development", is_flag=True, help="Callers to try things out with; a server that others can reach refuses them."
+)
 @json_option
 @with_settings("data_dir")
 def init(*, settings: Settings, development: bool, as_json: bool) -> None:
-    """Write a token for each role, and the keys of the decision log.
+    """Write a token for each role, the keys of the record, and a certificate.
 
     What is there already stays as it is.
     """
@@ -47,7 +51,10 @@ def _callers_without_token(settings: Settings) -> list[str]:
 
 
 def prepare(settings: Settings, *, development: bool = False) -> tuple[Path, ...]:
-    """Make sure that the data folder holds callers and the keys, and return what was written. Overwrites nothing."""
+    """Make sure that the data folder holds callers, keys and a certificate, and return what was written.
+
+    Overwrites nothing but a certificate that expires soon.
+    """
     folder = Path(settings.data_dir)
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"`data_dir` must be a folder, and `{folder}` is none")
@@ -56,4 +63,7 @@ def prepare(settings: Settings, *, development: bool = False) -> tuple[Path, ...
     # Callers that somebody else writes down are not made up here.
     if not settings.callers.file and not settings.callers_file.exists():
         written += [init_callers(folder, development=development), settings.tokens_folder]
-    return (*written, *write_keys(folder))
+    written += write_keys(folder)
+    if settings.makes_certificate:
+        written += write_local_certificate(folder, now=SystemClock().now().wall_at)
+    return tuple(written)

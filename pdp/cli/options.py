@@ -87,6 +87,7 @@ class ConnectionOptions:
     tls_roots: str | None
     tls_certificate: str | None
     tls_key: str | None
+    plaintext: bool
 
 
 def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
@@ -115,7 +116,7 @@ def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
                     "--tls-roots",
                     "PDP_TLS_ROOTS",
                     "FILE",
-                    "Use TLS and trust these root certificates, or the `system`'s. [PDP_TLS_ROOTS]",
+                    "Know the server by these roots, or the `system`'s. [PDP_TLS_ROOTS; on loopback its own]",
                 ),
                 (
                     "--tls-certificate",
@@ -127,7 +128,7 @@ def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
             )
         ):
             decorated = click.option(name, metavar=metavar, envvar=variable, help=text)(decorated)
-        return decorated
+        return _plaintext_option(decorated)
 
     return decorate
 
@@ -152,6 +153,12 @@ def read_handle(file: str | None) -> str:
 
 handle_option = click.option(
     "--session-handle-file", metavar="FILE", help=f"The session's secret handle. [{HANDLE_VARIABLE} holds it itself]"
+)
+_plaintext_option = click.option(
+    "--plaintext",
+    is_flag=True,
+    envvar="PDP_PLAINTEXT",
+    help="Speak no TLS, on loopback: any user of the machine can pass for the server. [PDP_PLAINTEXT]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

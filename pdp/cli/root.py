@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 # Modules are imported when their command is used: `pdp --help` needs neither the engine nor gRPC.
 COMMANDS: Mapping[str, Place] = {
-    "init": Place("pdp.cli.init", "Write a token for each role, and the keys of the decision log."),
+    "init": Place("pdp.cli.init", "Write a token for each role, the keys of the record, and a certificate."),
     "caller": Place("pdp.cli.caller", "List callers; make, replace and remove their tokens."),
     "serve": Place("pdp.cli.serve", "Run the server."),
     "authorize": Place("pdp.cli.authorize", "Ask whether a tool call may go ahead."),

@@ -31,11 +31,11 @@ def serve(*, settings: Settings) -> None:
     """Run the server.
 
     It is one worker for each core, all on one port, and a parent that replaces those that end. A first start writes
-    tokens and keys, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running calls finish; a second one
-    ends everything at once. SIGHUP reads the callers again.
+    tokens, keys and a certificate, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running calls finish;
+    a second one ends everything at once. SIGHUP reads the callers again.
     """
     log_to_stderr(settings.log)
-    # Whoever starts it on their own machine tries it out; whoever sets up TLS does not.
+    # Whoever starts it on their own machine tries it out; whoever gives it a certificate does not.
     if settings.tokens_folder in prepare(settings, development=settings.only_this_machine):
         _LOG.info("first start: the tokens of all callers are in `%s`", settings.tokens_folder)
     received, _ = receive_signals()

@@ -23,7 +23,6 @@ from pdp.client.errors import (
     PDPClientError,
     UnavailableError,
     WrongStateError,
-    describe,
     from_status,
     reason_of,
 )
@@ -44,6 +43,8 @@ class AsyncClient:
     `address` is `host:port` or `unix:…`; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
     `token_file` is read again when it changes, so that a token can be renewed.
     `tls` is True for the system's root certificates or the path of a PEM file; needed beyond loopback.
+    Without it a server on loopback is known by `tls/ca.pem` in `data_dir`; None means `PDP_DATA_DIR` or else `.pdp`.
+    `plaintext` is for a server on loopback that speaks no TLS: any user of the machine can pass for it.
     `tls_certificate` and `tls_key` are PEM files to present to a server that knows callers by certificates; renewed
     ones need a new client.
     `timeout` bounds a question about calls, retry included, `management_timeout` every other call; in seconds.
@@ -61,6 +62,8 @@ class AsyncClient:
         tls: bool | str | Path = False,
         tls_certificate: str | Path | None = None,
         tls_key: str | Path | None = None,
+        data_dir: str | Path | None = None,
+        plaintext: bool = False,
         timeout: float = 2.0,
         management_timeout: float = 30.0,
         known_obligations: Iterable[str] = (),
@@ -68,8 +71,16 @@ class AsyncClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        certificate = {"tls_certificate": tls_certificate, "tls_key": tls_key}
-        self._connection = Connection.to(address, token=token, token_file=token_file, tls=tls, **certificate)
+        self._connection = Connection.to(
+            address,
+            token=token,
+            token_file=token_file,
+            tls=tls,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
+            data_dir=data_dir,
+            plaintext=plaintext,
+        )
         self._timeout = checked_timeout("timeout", timeout)
         self._management_timeout = checked_timeout("management_timeout", management_timeout)
         self._known_obligations = frozenset(known_obligations)
@@ -134,7 +145,7 @@ class AsyncClient:
             reply = await self._decide(self._authorize, asked.request, traceparent, tracestate)
             return judge(asked, reply.decision, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
-            return asked.refused(describe(error), reason_of(error))
+            return asked.refused(self._connection.describe(error), reason_of(error))
         except asyncio.CancelledError:
             if was_cancelled_by_caller():
                 raise
@@ -153,7 +164,7 @@ class AsyncClient:
             reply = await self._decide(self._batch_authorize, message, traceparent, tracestate)
             return judge_batch(asked, reply.decisions, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, every answer is a deny
-            return refuse_batch(asked, describe(error), reason_of(error))
+            return refuse_batch(asked, self._connection.describe(error), reason_of(error))
         except asyncio.CancelledError:
             if was_cancelled_by_caller():
                 raise
@@ -165,7 +176,12 @@ class AsyncClient:
         def start() -> Any:  # noqa: ANN401 - gRPC has no types
             return self._authorize_stream(metadata=self._metadata(traceparent, tracestate))
 
-        return AsyncAuthorizationStream(start, timeout=self._timeout, known_obligations=self._known_obligations)
+        return AsyncAuthorizationStream(
+            start,
+            timeout=self._timeout,
+            known_obligations=self._known_obligations,
+            describe=self._connection.describe,
+        )
 
     async def list_tools(self, session_handle: str, *, session_id: str = "") -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as a session sees it. Being listed gives no authority."""
@@ -471,7 +487,7 @@ class AsyncClient:
         try:
             reply = await method(operation.request, timeout=self._management_timeout, metadata=self._metadata("", ""))
         except grpc.RpcError as error:
-            raise from_status(error) from error
+            raise from_status(error, self._connection.way) from error
         return operation.read(reply)
 
     async def _await_approval(

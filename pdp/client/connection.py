@@ -1,4 +1,4 @@
-"""Where the server is and how to speak to it; a token never travels in clear beyond this machine."""
+"""Where the server is and how it is known; a token goes to no other server, and never in clear beyond this machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 
+from pdp.client.errors import describe
+from pdp.client.unreached import Way
 from pdp.errors import ConfigurationError
+from pdp.ownership import read_own, require_own
 
 DEFAULT_ADDRESS = "127.0.0.1:50151"
+DEFAULT_DATA_DIR = ".pdp"
+# What `pdp init` makes in the data folder; a server on loopback is known by it.
+LOCAL_ROOTS = Path("tls") / "ca.pem"
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,]+)):(?P<port>[0-9]{1,5})")
-_UNIX = ("unix:", "unix-abstract:")
+_UNIX = "unix:"
+_IMPOSTOR = "another process could pass for the server, and be sent tokens and handles"
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
@@ -40,12 +47,13 @@ _OPTIONS = (
 class Connection:
     """An address with what is needed to speak to it. Without `credentials` the connection is in plain text.
 
-    `token` is asked for each call.
+    `token` is asked for each call. `way` explains why no connection came about.
     """
 
     address: str
     token: Callable[[], str] = field(default=lambda: "", repr=False)
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
+    way: Way
 
     @classmethod
     def to(
@@ -57,19 +65,37 @@ class Connection:
         tls: bool | str | Path = False,
         tls_certificate: str | Path | None = None,
         tls_key: str | Path | None = None,
+        data_dir: str | Path | None = None,
+        plaintext: bool = False,
     ) -> Connection:
         """Return the connection to an address; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
 
-        Raise `ConfigurationError` for a wrong address, token or certificate, and for plain text beyond loopback.
+        Without `tls` a server on loopback is known by `tls/ca.pem` in `data_dir`, `PDP_DATA_DIR` or else `.pdp`, and
+        one behind a `unix:` address by its path, in which only this user and root can put a socket.
+        Raise `ConfigurationError` for a wrong address, token or certificate, for files and sockets that others could
+        have put there, and for plain text beyond loopback.
         """
         address = address or os.environ.get("PDP_ADDRESS") or DEFAULT_ADDRESS
-        credentials = _credentials(tls, tls_certificate, tls_key)
-        if credentials is None and not _is_local(address):
-            raise ConfigurationError(
-                f"address `{address}` is not a loopback `host:port` or `unix:` address: "
-                "plain text does not leave this machine; use TLS (`tls=`, `--tls-roots`)"
-            )
-        return cls(address=address, token=_token(token, token_file), credentials=credentials)
+        _require_fitting(tls, tls_certificate, tls_key, plaintext=plaintext)
+        known = Path(data_dir or os.environ.get("PDP_DATA_DIR") or DEFAULT_DATA_DIR) / LOCAL_ROOTS
+        if tls is not False:
+            credentials = _credentials(tls, tls_certificate, tls_key)
+            roots = "the system" if tls is True else f"`{tls}`"
+        elif plaintext or address.startswith(_UNIX):
+            _require_this_machine(address)
+            credentials, roots = None, ""
+        else:
+            credentials, roots = _local_credentials(address, known), f"`{known}`"
+        return cls(
+            address=address,
+            token=_token(token, token_file),
+            credentials=credentials,
+            way=Way(address=address, roots=roots, presents=tls_certificate is not None),
+        )
+
+    def describe(self, error: BaseException) -> str:
+        """Return one line about a failure of a call over this connection."""
+        return describe(error, self.way)
 
     def open(self, transport: ModuleType) -> Any:  # noqa: ANN401 - gRPC has no types, and each transport a channel of its own
         """Return a new channel of `grpc` or of `grpc.aio`."""
@@ -95,9 +121,39 @@ def checked_timeout(name: str, seconds: float) -> float:
     return seconds
 
 
-def _is_local(address: str) -> bool:
-    if address.startswith(_UNIX):
-        return True
+def _require_this_machine(address: str) -> None:
+    """Raise `ConfigurationError` unless plain text reaches loopback, or a socket of the right hands."""
+    if not address.startswith(_UNIX):
+        if not _is_loopback(address):
+            raise _elsewhere(address)
+        return
+    path = Path(address.removeprefix(_UNIX).removeprefix("//"))
+    if path.name.startswith("@"):
+        raise ConfigurationError(f"address `{address}` has no file: {_IMPOSTOR}; use a socket in a folder")
+    # INVARIANT: where only this user and root can put a socket, each later connection reaches one of theirs too.
+    require_own(path if path.exists() else path.parent, _IMPOSTOR)
+
+
+def _local_credentials(address: str, roots: Path) -> grpc.ChannelCredentials:
+    if not _is_loopback(address):
+        raise _elsewhere(address)
+    try:
+        return grpc.ssl_channel_credentials(root_certificates=read_own(roots, _IMPOSTOR))
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{error}; a server on loopback is known by this file of its data folder, which `pdp init` makes: "
+            "name the folder (`data_dir=`, `--data-dir`), or a copy of the file (`tls=`, `--tls-roots`)"
+        ) from None
+
+
+def _elsewhere(address: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"address `{address}` is not a loopback `host:port` or `unix:` address: "
+        "plain text does not leave this machine; use TLS (`tls=`, `--tls-roots`)"
+    )
+
+
+def _is_loopback(address: str) -> bool:
     match = _HOST_AND_PORT.fullmatch(address)
     if match is None:
         return False
@@ -110,19 +166,28 @@ def _is_local(address: str) -> bool:
         return False
 
 
-def _credentials(
+def _require_fitting(
     tls: bool | str | Path,  # noqa: FBT001 - the setting's own values
     certificate: str | Path | None,
     key: str | Path | None,
-) -> grpc.ChannelCredentials | None:
+    *,
+    plaintext: bool,
+) -> None:
     if (certificate is None) is not (key is None):
         raise ConfigurationError("`tls_certificate` and `tls_key` need each other")
     if certificate is not None and tls is False:
         raise ConfigurationError(
             "`tls_certificate` needs `tls` (`--tls-roots`): the root certificates that the server is known by"
         )
-    if tls is False:
-        return None
+    if plaintext and tls is not False:
+        raise ConfigurationError("`plaintext` and `tls` (`--tls-roots`) exclude each other")
+
+
+def _credentials(
+    tls: Literal[True] | str | Path,
+    certificate: str | Path | None,
+    key: str | Path | None,
+) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(
         root_certificates=None if tls is True else _read(tls),
         private_key=None if key is None else _read(key),

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
+from pdp.client.unreached import Way
 from pdp.errors import PDPError
 
 _DOMAIN = "pdp.v1"
@@ -84,10 +85,10 @@ _CLASSES: dict[grpc.StatusCode, type[PDPClientError]] = {
 }
 
 
-def from_status(error: grpc.RpcError) -> PDPClientError:
+def from_status(error: grpc.RpcError, way: Way) -> PDPClientError:
     """Return the exception for a failed management call; statuses without a class of their own get the base class."""
     code = error.code()
-    return _CLASSES.get(code, PDPClientError)(describe(error), code, reason_of(error))
+    return _CLASSES.get(code, PDPClientError)(describe(error, way), code, reason_of(error))
 
 
 def reason_of(error: BaseException) -> str:
@@ -109,10 +110,13 @@ def details_of(error: grpc.RpcError) -> tuple[Any, ...]:
     return ()
 
 
-def describe(error: BaseException) -> str:
-    """Return one line about a failure: a gRPC status with its details, or the message of any other exception."""
+def describe(error: BaseException, way: Way) -> str:
+    """Return one line about a failure: a gRPC status with its details, or the message of any other exception.
+
+    `way` is how the server was to be reached.
+    """
     if isinstance(error, grpc.RpcError):
-        return one_line(f"{error.code().name.lower()}: {error.details()}")
+        return one_line(f"{error.code().name.lower()}: {way.explain(error.details() or '')}")
     return one_line(f"the call could not be made: {error}")
 
 

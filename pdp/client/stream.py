@@ -15,7 +15,6 @@ from typing import Any, Self
 import grpc
 
 from pdp.client.asking import judge_stream, prepare
-from pdp.client.errors import describe
 from pdp.client.values import Answer, ToolCall
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
@@ -27,9 +26,15 @@ class AuthorizationStream:
     """One open stream, from `Client.stream`. Threads may share it: calls go one after the other, in order."""
 
     def __init__(
-        self, start: Callable[[Any], Any], *, timeout: float, known_obligations: frozenset[str] = frozenset()
+        self,
+        start: Callable[[Any], Any],
+        *,
+        timeout: float,
+        known_obligations: frozenset[str],
+        describe: Callable[[BaseException], str],
     ) -> None:
         self._start = start
+        self._describe = describe
         self._timeout = timeout
         self._known_obligations = known_obligations
         self._lock = threading.Lock()
@@ -50,7 +55,7 @@ class AuthorizationStream:
         try:
             self._call = self._start(iter(self._outgoing.get, None))
         except Exception as error:  # noqa: BLE001 - fails closed: without a stream every call on it is denied
-            self._fault = describe(error)
+            self._fault = self._describe(error)
             return self
         self._fault = ""
         # gRPC cannot wait for a message with a bound; a queue can.
@@ -123,7 +128,7 @@ class AuthorizationStream:
             for response in self._call:
                 self._incoming.put(response)
         except grpc.RpcError as error:
-            self._incoming.put(describe(error))
+            self._incoming.put(self._describe(error))
         else:
             self._incoming.put("the server ended the stream")
 
@@ -138,9 +143,15 @@ class AsyncAuthorizationStream:
     """One open stream, from `AsyncClient.stream`. Tasks may share it: calls go one after the other, in order."""
 
     def __init__(
-        self, start: Callable[[], Any], *, timeout: float, known_obligations: frozenset[str] = frozenset()
+        self,
+        start: Callable[[], Any],
+        *,
+        timeout: float,
+        known_obligations: frozenset[str],
+        describe: Callable[[BaseException], str],
     ) -> None:
         self._start = start
+        self._describe = describe
         self._timeout = timeout
         self._known_obligations = known_obligations
         self._lock = asyncio.Lock()
@@ -158,7 +169,7 @@ class AsyncAuthorizationStream:
         try:
             self._call = self._start()
         except Exception as error:  # noqa: BLE001 - fails closed: without a stream every call on it is denied
-            self._fault = describe(error)
+            self._fault = self._describe(error)
         else:
             self._fault = ""
         return self
@@ -227,7 +238,7 @@ class AsyncAuthorizationStream:
                 raise
             return self._fault
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
-            return describe(error)
+            return self._describe(error)
         return response if isinstance(response, AuthorizeStreamResponse) else "the server ended the stream"
 
     def _break(self, fault: str) -> None:

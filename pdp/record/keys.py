@@ -121,10 +121,10 @@ def write_keys(folder: Path) -> tuple[Path, ...]:
     A missing public half is written again from the private one. Overwrites nothing else.
     """
     written = []
-    if _write_secret(folder / DIGEST_KEY_FILE, lambda: secrets.token_bytes(DIGEST_KEY_BYTES)):
+    if write_secret(folder / DIGEST_KEY_FILE, lambda: secrets.token_bytes(DIGEST_KEY_BYTES)):
         written.append(folder / DIGEST_KEY_FILE)
     private, public = folder / SIGNING_KEY_FILE, folder / PUBLIC_KEY_FILE
-    if _write_secret(private, lambda: SigningKey.generate().private_pem):
+    if write_secret(private, lambda: SigningKey.generate().private_pem):
         written.append(private)
         public.unlink(missing_ok=True)
     if not public.exists():
@@ -133,22 +133,8 @@ def write_keys(folder: Path) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def _public_key(path: Path) -> Ed25519PublicKey:
-    try:
-        return load_ed25519(path.read_bytes())
-    except OSError as error:
-        reason = (error.strerror or "input or output failed").lower()
-        raise ConfigurationError(f"cannot read the public key `{path}`: {reason}") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise ConfigurationError(f"`{path}` is no PEM file of an Ed25519 public key") from None
-
-
-def _key_id(key: Ed25519PublicKey) -> str:
-    return sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:_KEY_ID_CHARACTERS]
-
-
-def _write_secret(path: Path, make: Callable[[], bytes]) -> bool:
-    """Write a fresh secret unless there is one, whole or not at all."""
+def write_secret(path: Path, make: Callable[[], bytes]) -> bool:
+    """Write a fresh secret unless there is one, whole or not at all; say whether it was written."""
     if path.exists():
         return False
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -165,3 +151,17 @@ def _write_secret(path: Path, make: Callable[[], bytes]) -> bool:
     finally:
         partial.unlink()
     return True
+
+
+def _public_key(path: Path) -> Ed25519PublicKey:
+    try:
+        return load_ed25519(path.read_bytes())
+    except OSError as error:
+        reason = (error.strerror or "input or output failed").lower()
+        raise ConfigurationError(f"cannot read the public key `{path}`: {reason}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError(f"`{path}` is no PEM file of an Ed25519 public key") from None
+
+
+def _key_id(key: Ed25519PublicKey) -> str:
+    return sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:_KEY_ID_CHARACTERS]

@@ -1,4 +1,4 @@
-"""Where the server listens: loopback and sockets of this machine in plain text, everything else with TLS."""
+"""Where the server listens: with TLS, on a socket of this machine, or in plain text on loopback where that is said."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ _LARGEST_PORT = 65535
 class Listener:
     """An address to listen on: `host:port`, `[v6]:port` (port 0: any free one) or `unix:PATH`.
 
-    Raise `ConfigurationError` for another form, and without TLS for an address that others can reach; nothing lifts
-    that.
+    A port needs TLS. On loopback `plaintext` lifts that; nothing lifts it for an address that others can reach.
+    Raise `ConfigurationError` for another form, and for a port without TLS.
     """
 
     address: str
     tls: TLSFiles | None = None
+    plaintext: bool = False
 
     def __post_init__(self) -> None:
         if self.address.startswith(f"{_UNIX}@"):
@@ -36,8 +37,12 @@ class Listener:
             )
         if self.socket is None and not _is_address(self.address):
             raise ConfigurationError(f"`{self.address}` is no address; write `host:port` or `unix:PATH`")
-        if self.tls is None and self.socket is None and not _is_loopback(self.address):
+        if self.tls is not None or self.socket is not None:
+            return
+        if not _is_loopback(self.address):
             raise ConfigurationError(f"others can reach `{self.address}`: it needs TLS; set key and certificate")
+        if not self.plaintext:
+            raise ConfigurationError(f"others can pass for a server on `{self.address}`: it needs TLS, or `plaintext`")
 
     @property
     def socket(self) -> Path | None:

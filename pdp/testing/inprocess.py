@@ -71,7 +71,7 @@ class RunningServer:
     def client(self, caller_id: str) -> Client:
         """Return the client of a caller; it is closed with the server."""
         if caller_id not in self._clients:
-            client = Client(self.address, token=self.token(caller_id), timeout=_CLIENT_SECONDS)
+            client = Client(self.address, token=self.token(caller_id), timeout=_CLIENT_SECONDS, plaintext=True)
             self._clients[caller_id] = self._opened.enter_context(client)
         return self._clients[caller_id]
 
@@ -94,7 +94,8 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """Serve a bundle, given as its files, while the `with` block runs.
 
-    The bundle is compiled in this process, so it should be the test's own. A `store` that is given stays open.
+    The bundle is compiled in this process, so it should be the test's own. A `store` that is given stays open. The
+    server speaks plain text: a client of another kind than `RunningServer.client` must be told so.
     """
     time = clock or FakeClock()
     with ExitStack() as opened:
@@ -123,7 +124,7 @@ def running_server(
         auditor = Auditor(evidence.record_folder)
         opened.callback(auditor.close)
         server = PDPServer(
-            Listener(address="127.0.0.1:0"),
+            Listener(address="127.0.0.1:0", plaintext=True),
             authorizer=embedded.authorizer,
             registrar=embedded.registrar,
             keeper=embedded.keeper,

@@ -256,8 +256,12 @@ def test_following_a_server_survives_its_restart(
     tokens = folder / ".pdp" / "tokens"
     with ExitStack() as opened:
         with _served(folder) as server:
-            client = opened.enter_context(Client(server.address, token_file=tokens / "auditor.token"))
-            pep = opened.enter_context(Client(server.address, token_file=tokens / "pep.token"))
+            client = opened.enter_context(
+                Client(server.address, token_file=tokens / "auditor.token", data_dir=folder / ".pdp")
+            )
+            pep = opened.enter_context(
+                Client(server.address, token_file=tokens / "pep.token", data_dir=folder / ".pdp")
+            )
             source = ServerSource(client)
             source.start()
             seen = source.poll()

@@ -8,14 +8,15 @@ import pytest
 
 from pdp.testing.waiting import wait_until
 from tests.cli.conftest import Run
-from tests.cli.serving import start_server, stop_server
+from tests.cli.serving import Server, start_server, stop_server
 from tests.doctor.certificates import write_certificate
 
 
-def test_a_server_that_serves(ask: Run) -> None:
+def test_a_server_that_serves(ask: Run, server: Server) -> None:
     """A server with bundle and store serves, and its record is kept; nobody needs a token to hear that."""
-    whole = ask("health", env={"PDP_DATA_DIR": "nowhere"})
-    record = ask("health", "--service", "pdp.record", env={"PDP_DATA_DIR": "nowhere"})
+    known = {"PDP_DATA_DIR": "nowhere", "PDP_TLS_ROOTS": str(server.folder / ".pdp" / "tls" / "ca.pem")}
+    whole = ask("health", env=known)
+    record = ask("health", "--service", "pdp.record", env=known)
 
     assert [(0, "serving\n", "")] * 2 == [(done.exit_code, done.stdout, done.stderr) for done in (whole, record)]
 
@@ -35,11 +36,13 @@ def test_a_server_that_does_not_serve(run: Run, policies: Path) -> None:
 
 def test_no_server(run: Run) -> None:
     """Where nothing answers, that is exit code 2, in our words."""
+    run("init")
+
     done = run("health", "--address", "127.0.0.1:1", "--timeout", "1s")
 
     assert (
         2,
-        "error: unavailable: nothing answers at `127.0.0.1:1`; is `pdp serve` running, and is --address right?\n",
+        "error: unavailable: nothing answers at `127.0.0.1:1`; is `pdp serve` running, and is the address right?\n",
     ) == (
         done.exit_code,
         done.stderr,

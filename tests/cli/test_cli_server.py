@@ -226,8 +226,8 @@ def test_authorize_reads_arguments_and_handle_from_elsewhere(ask: Run, approved:
 
 def test_no_answer_is_exit_code_2(run: Run, approved: str, server: Server) -> None:
     """A server that cannot be reached gives no answer: neither allow nor deny."""
-    token = str(server.folder / ".pdp/tokens/pep.token")
-    words = ("authorize", "--session-handle-file", "handle", "--token-file", token, "--address", "127.0.0.1:1", *READ)
+    data = ("--data-dir", str(server.folder / ".pdp"))
+    words = ("authorize", "--session-handle-file", "handle", *data, "--address", "127.0.0.1:1", *READ)
 
     done = run(*words)
     as_json = run(*words, "--json")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from pdp import jsontext
+from pdp.server.localtls import CERTIFICATE_FILE, KEY_FILE, TLS_FOLDER, write_local_certificate
 from pdp.v1 import audit_pb2_grpc, authorization_pb2_grpc, decision_pb2, policy_pb2_grpc, session_pb2_grpc
 from pdp.v1.authorization_pb2 import (
     AuthorizeRequest,
@@ -69,7 +72,7 @@ class ScriptedServer:
             register(self._servicer(getattr(module, f"{service}Servicer")), self._server)
 
     def start(self, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None) -> str:
-        """Listen, and return the address."""
+        """Listen, and return the address; without `credentials` in plain text."""
         if credentials is None:
             port = self._server.add_insecure_port(address)
         else:
@@ -122,12 +125,23 @@ def server() -> Iterator[ScriptedServer]:
     scripted.stop()
 
 
+@pytest.fixture(scope="session")
+def local_tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder with the certificate of a server on loopback."""
+    folder = tmp_path_factory.mktemp("data")
+    write_local_certificate(folder, now=time.time())
+    return folder
+
+
 @pytest.fixture
-def address(server: ScriptedServer) -> str:
-    """Return where the server listens."""
-    return server.start()
+def address(server: ScriptedServer, local_tls: Path) -> str:
+    """Return where the server listens; it is known by the certificate of `local_tls`, and so to every client here."""
+    key, certificate = (local_tls / TLS_FOLDER / name for name in (KEY_FILE, CERTIFICATE_FILE))
+    pair = (key.read_bytes(), certificate.read_bytes())
+    return server.start(credentials=grpc.ssl_server_credentials([pair]))
 
 
 @pytest.fixture(autouse=True)
-def _no_address_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch, local_tls: Path) -> None:
     monkeypatch.delenv("PDP_ADDRESS", raising=False)
+    monkeypatch.setenv("PDP_DATA_DIR", str(local_tls))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,21 +28,17 @@ TOKEN = "sesame"  # noqa: S105 - a token of the tests' own server
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1:50151",
-        "127.9.8.7:1",
-        "localhost:65535",
-        "[::1]:50151",
-        "unix:/run/pdp.sock",
-        "unix:///run/pdp.sock",
-        "unix-abstract:pdp",
-    ],
-)
-def test_plain_text_stays_on_this_machine(address: str) -> None:
-    """Loopback and unix sockets need no certificates."""
-    assert Connection.to(address).credentials is None
+@pytest.mark.parametrize("address", ["127.0.0.1:50151", "127.9.8.7:1", "localhost:65535", "[::1]:50151"])
+def test_loopback_is_plain_text_where_that_is_said(address: str) -> None:
+    """A server on loopback is known by its certificate; plain text needs a word."""
+    assert Connection.to(address).credentials is not None
+    assert Connection.to(address, plaintext=True).credentials is None
+
+
+@pytest.mark.parametrize("prefix", ["unix:", "unix://"])
+def test_a_socket_in_a_private_folder_is_plain_text(prefix: str, tmp_path: Path) -> None:
+    """A socket is known by the folder that it is in, whether it is there already or not."""
+    assert Connection.to(f"{prefix}{tmp_path}/pdp.sock").credentials is None
 
 
 @pytest.mark.parametrize(
@@ -66,12 +63,14 @@ def test_plain_text_stays_on_this_machine(address: str) -> None:
         "127.0.0.1:50151\n",
         "evil@127.0.0.1:50151",
         "UNIX:/run/pdp.sock",
+        "unix-abstract:pdp",
     ],
 )
 def test_plain_text_to_anywhere_else_is_refused(address: str) -> None:
     """A token in clear never leaves the machine, and an address in doubt counts as elsewhere."""
-    with pytest.raises(ConfigurationError, match="plain text does not leave this machine"):
-        Client(address, token=TOKEN)
+    for plaintext in (False, True):
+        with pytest.raises(ConfigurationError, match="plain text does not leave this machine"):
+            Client(address, token=TOKEN, plaintext=plaintext)
 
 
 def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +164,7 @@ def test_a_client_certificate_is_presented(server: ScriptedServer, tmp_path: Pat
         ({"tls": True, "tls_key": "k.pem"}, "need each other"),
         ({"tls_certificate": "c.pem", "tls_key": "k.pem"}, "`tls_certificate` needs `tls`"),
         ({"tls": True, "tls_certificate": "/absent.pem", "tls_key": "k.pem"}, r"cannot read"),
+        ({"tls": True, "plaintext": True}, "exclude each other"),
     ],
 )
 def test_half_a_client_certificate_is_an_error(options: dict[str, Any], problem: str) -> None:
@@ -229,6 +229,47 @@ def test_a_trace_that_fails_is_a_deny(address: str) -> None:
         answer = client.ask(CALL)
 
     assert (answer.allowed, answer.basis) == (False, "error")
+
+
+def test_without_its_certificate_no_server_on_loopback_is_known(tmp_path: Path) -> None:
+    """The message names the file, and says where it comes from and what else can be passed."""
+    with pytest.raises(ConfigurationError) as caught:
+        Client("127.0.0.1:1", data_dir=tmp_path)
+
+    assert str(caught.value) == (
+        f"cannot read `{tmp_path}/tls/ca.pem`: no such file or directory; a server on loopback is known by this file "
+        "of its data folder, which `pdp init` makes: name the folder (`data_dir=`, `--data-dir`), or a copy of the "
+        "file (`tls=`, `--tls-roots`)"
+    )
+
+
+def test_a_certificate_that_others_could_have_put_there_is_not_believed(local_tls: Path, tmp_path: Path) -> None:
+    """An agent that can write to the folder cannot name the server that its approver's token goes to."""
+    shutil.copytree(local_tls, tmp_path / "data")
+    (tmp_path / "data" / "tls").chmod(0o777)
+
+    with pytest.raises(ConfigurationError, match=r"others may write to `.*/data/tls`, on the way to `.*ca\.pem`"):
+        Client("127.0.0.1:1", data_dir=tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["pdp.sock", "link/pdp.sock"])
+def test_a_socket_that_others_could_have_put_there_is_sent_nothing(
+    server: ScriptedServer, tmp_path: Path, name: str
+) -> None:
+    """A folder that others may write to, also behind a link, is an error before anything is sent."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "link").symlink_to(tmp_path / "open")
+    (tmp_path / "open").chmod(0o777)
+    server.start(f"unix:{tmp_path}/open/pdp.sock")
+
+    with pytest.raises(ConfigurationError, match=r"others may write to `.*/open`, on the way to"):
+        Client(f"unix:{tmp_path}/open/{name}", token=TOKEN)
+
+
+def test_a_socket_without_a_file_is_refused() -> None:
+    """A name in the abstract belongs to whoever comes first, and has no mode."""
+    with pytest.raises(ConfigurationError, match="has no file"):
+        Client("unix:@pdp", token=TOKEN)
 
 
 def test_a_unix_socket_works(server: ScriptedServer, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ import sys
 for name in ("cedarpy", "opentelemetry", "mcp", "apsw", "cachetools", "yaml"):
     sys.modules[name] = None
 from pdp.client import Client
-with Client("127.0.0.1:9", timeout=0.2, sleep=lambda _: None) as client:
+with Client("127.0.0.1:9", timeout=0.2, sleep=lambda _: None, plaintext=True) as client:
     assert not client.authorize("pdps_x", "files", "read").allowed
 ours = {name.split(".")[1] for name in sys.modules if name.startswith("pdp.")}
 print(sorted(ours))
@@ -76,4 +76,5 @@ print(sorted(ours))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.stderr == ""
-    assert done.stdout.strip() == str(["client", "clock", "errors", "extras", "jsontext", "limits", "model", "v1"])
+    ours = ["client", "clock", "errors", "extras", "jsontext", "limits", "model", "ownership", "v1"]
+    assert done.stdout.strip() == str(ours)

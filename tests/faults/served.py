@@ -16,6 +16,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from pdp.app import App, build
 from pdp.cli.init import prepare
 from pdp.client import Client, ClientSession, PDPClientError
+from pdp.client.connection import Connection
 from pdp.config import PolicySettings, RecordSettings, ServerSettings, Settings
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Role
@@ -84,9 +85,13 @@ class Served:
         state = self.approver.get_session(session.id).state
         return SessionState.Name(state).removeprefix("SESSION_STATE_").lower()
 
+    def channel(self) -> grpc.Channel:
+        """Return a bare channel to the server."""
+        return Connection.to(self.app.address, data_dir=self.settings.data_dir).open(grpc)
+
     def health(self, *services: str) -> tuple[str, ...]:
         """Return the health of services, by default of the server, of its record and of its store."""
-        with grpc.insecure_channel(self.app.address) as channel:
+        with self.channel() as channel:
             stub = HealthStub(channel)
             return tuple(_health(stub, name, self.seconds) for name in services or _HEALTH)
 
@@ -153,7 +158,7 @@ def client(app: App, settings: Settings, role: Role, seconds: float) -> Client:
     """Return a client of a role that waits so long."""
     # A file is read again now and then, and may be what is gone.
     token = (settings.tokens_folder / f"{role.value}.token").read_text(encoding="ascii").strip()
-    return Client(app.address, token=token, timeout=seconds, management_timeout=seconds)
+    return Client(app.address, token=token, timeout=seconds, management_timeout=seconds, data_dir=settings.data_dir)
 
 
 def _outcome(work: Callable[[], object]) -> str:

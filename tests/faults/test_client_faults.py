@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-import grpc
 import pytest
 
 from pdp.limits import Limits
@@ -65,7 +64,7 @@ def test_calls_that_are_begun_and_not_sent(tmp_path: Path) -> None:
         over.wait()
         yield from ()
 
-    with served(tmp_path) as service, grpc.insecure_channel(service.app.address) as channel:
+    with served(tmp_path) as service, service.channel() as channel:
         metadata = (("authorization", f"Bearer {token(service)}"),)
         begun = [channel.stream_stream(_AUTHORIZE)(nothing(), metadata=metadata) for _ in range(90)]
         during = service.seen(service.open())

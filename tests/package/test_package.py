@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(2 * PAGE_SECONDS)
 
 ASK = """
 from pdp.client import Client
-with Client(token_file="pep.token") as pdp:
+with Client(token_file="pep.token", tls="ca.pem") as pdp:
     with pdp.session(user="alice", agent="coder", purpose="Read the history", tools=["git/*"]) as session:
         answer = session.authorize("git", "git_log", {"repo_path": "/srv/app"})
         print(answer.outcome.value, answer.basis, answer.policies)
@@ -160,6 +160,8 @@ def test_the_small_package_asks_a_server(client_home: tuple[Path, dict[str, str]
     folder, environment = client_home
     for role in ("pep", "approver"):
         shutil.copy(serving / ".pdp" / "tokens" / f"{role}.token", folder)
+    shutil.copy(serving / ".pdp" / "tls" / "ca.pem", folder)
+    environment = {**environment, "PDP_TLS_ROOTS": "ca.pem"}
     as_approver = {**environment, "PDP_TOKEN_FILE": "approver.token"}
 
     asking = subprocess.Popen(

@@ -13,7 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import grpc
+
 from pdp.client import Client
+from pdp.client.connection import Connection
 from pdp.model import Role
 
 # Long enough for a busy machine; nothing waits for it to pass.
@@ -76,8 +79,16 @@ class ServerProcess:
 
     def client(self, role: Role, **more: Any) -> Client:
         """Return a client that speaks as a role."""
-        options = {"timeout": PATIENCE, "management_timeout": PATIENCE, **more}
+        options = {"timeout": PATIENCE, "management_timeout": PATIENCE, "data_dir": self._data, **more}
         return Client(self.address, token=self.token(role), **options)
+
+    def connection(self) -> Connection:
+        """Return a connection without a token."""
+        return Connection.to(self.address, data_dir=self._data)
+
+    def channel(self) -> Any:
+        """Return a bare channel."""
+        return self.connection().open(grpc)
 
     def token(self, role: Role) -> str:
         """Return the token of a role's caller."""

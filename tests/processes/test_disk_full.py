@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -67,7 +66,7 @@ def basis(pep: Client, handle: str) -> str:
 
 def health(server: ServerProcess) -> tuple[int, int]:
     """Return the health of the server and of its record."""
-    with grpc.insecure_channel(server.address) as channel:
+    with server.channel() as channel:
         stub = HealthStub(channel)
         names = ("", "pdp.record")
         whole, record = (stub.Check(HealthCheckRequest(service=name), timeout=PATIENCE).status for name in names)

@@ -96,7 +96,7 @@ def silent_streams(server: ServerProcess, count: int) -> Iterator[tuple[list[Any
     """Open streams on which nothing is said; yield them, and a queue of those that the server ends."""
     over, ended = threading.Event(), queue.SimpleQueue[Any]()
     token = server.token(Role.PEP)
-    with grpc.insecure_channel(server.address) as channel:
+    with server.channel() as channel:
         stub = AuthorizationServiceStub(channel)  # type: ignore[no-untyped-call]  # generated without types
         streams = [
             stub.AuthorizeStream(nothing_until(over), metadata=(("authorization", f"Bearer {token}"),))

@@ -18,11 +18,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
 import pytest
 
 from pdp.client import Answer, Client
-from pdp.client.connection import Connection
 from pdp.client.health import is_serving
 from pdp.model import Role
 from pdp.record import read_records
@@ -246,7 +244,7 @@ def test_who_comes_while_a_worker_is_away_reaches_the_others(server: ServerProce
     os.kill(worker, signal.SIGKILL)
     # Not when its first thread has ended: others may have its connections still.
     gone = until(lambda: "ended with signal `SIGKILL`" in server.log.read_text())
-    probes = [is_serving(Connection(address=server.address), timeout=PATIENCE) for _ in range(CONNECTIONS)]
+    probes = [is_serving(server.connection(), timeout=PATIENCE) for _ in range(CONNECTIONS)]
     with ExitStack() as clients:
         sessions = [seen_by(clients.enter_context(server.client(Role.PEP)), opened) for _ in range(CONNECTIONS)]
         answers = [session.authorize("notes", READ, NOTE) for session in sessions]
@@ -300,7 +298,7 @@ def test_a_drain_leaves_no_call_without_an_answer(server: ServerProcess, callers
 def test_a_second_signal_ends_all_at_once(server: ServerProcess) -> None:
     """An open stream holds up the drain; the second signal ends parent and workers in the midst of it."""
     workers = list(workers_of(server).values())
-    with grpc.insecure_channel(server.address) as channel:
+    with server.channel() as channel:
         watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
         next(watch(b""))
         server.send(signal.SIGTERM)

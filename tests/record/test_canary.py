@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pdp.app import build
 from pdp.cli.init import prepare
 from pdp.client import Client
+from pdp.client.connection import Connection
 from pdp.config import PolicySettings, ServerSettings, SessionSettings, Settings
 from pdp.model import Role
 from pdp.policy.contents import version_of
@@ -233,9 +234,14 @@ def _speaking(settings: Settings, found: Found) -> Iterator[_Speaker]:
     tokens = settings.tokens_folder
     try:
         with (
-            Client(app.address, token_file=tokens / "pep.token", timeout=PATIENCE) as pep,
-            Client(app.address, token_file=tokens / "approver.token", management_timeout=PATIENCE) as approver,
-            grpc.insecure_channel(app.address) as channel,
+            Client(app.address, token_file=tokens / "pep.token", timeout=PATIENCE, data_dir=settings.data_dir) as pep,
+            Client(
+                app.address,
+                token_file=tokens / "approver.token",
+                management_timeout=PATIENCE,
+                data_dir=settings.data_dir,
+            ) as approver,
+            Connection.to(app.address, data_dir=settings.data_dir).open(grpc) as channel,
         ):
             yield _Speaker(channel, settings, pep, approver, found)
     finally:

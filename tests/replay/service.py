@@ -34,8 +34,8 @@ def serving(folder: Path, files: Mapping[str, bytes]) -> Iterator[tuple[Client, 
     tokens = settings.tokens_folder
     try:
         with (
-            Client(app.address, token_file=tokens / "pep.token", timeout=60.0) as pep,
-            Client(app.address, token_file=tokens / "approver.token") as approver,
+            Client(app.address, token_file=tokens / "pep.token", timeout=60.0, data_dir=settings.data_dir) as pep,
+            Client(app.address, token_file=tokens / "approver.token", data_dir=settings.data_dir) as approver,
         ):
             yield pep, approver
     finally:

@@ -121,7 +121,7 @@ def serve(
                 auditor = Auditor(tmp_path)
                 stack.callback(auditor.close)
             server = PDPServer(
-                Listener(address=address, tls=tls),
+                Listener(address=address, tls=tls, plaintext=tls is None),
                 authorizer=authorizer or embedded.authorizer,
                 registrar=registrar or embedded.registrar,
                 keeper=embedded.keeper,

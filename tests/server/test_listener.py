@@ -23,11 +23,18 @@ from tests.server.running import PATIENCE, Notes, Serve, a_call
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 
 
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1:0", "127.8.8.8:1", "localhost:50151", "[::1]:0", "unix:/run/pdp.sock", "unix:///run/pdp"]
-)
-def test_this_machine_needs_no_tls(address: str) -> None:
-    """What only this machine reaches may be plain text."""
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.8.8.8:1", "localhost:50151", "[::1]:0"])
+def test_loopback_needs_tls_or_a_word(address: str) -> None:
+    """A port that only this machine reaches is plain text where that is said, because others there could take it."""
+    with pytest.raises(ConfigurationError, match="needs TLS, or `plaintext`"):
+        Listener(address=address)
+
+    assert Listener(address=address, plaintext=True).tls is None
+
+
+@pytest.mark.parametrize("address", ["unix:/run/pdp.sock", "unix:///run/pdp"])
+def test_a_socket_needs_no_tls(address: str) -> None:
+    """A Unix socket is plain text: its folder says whose it is."""
     assert Listener(address=address).tls is None
 
 
@@ -37,8 +44,8 @@ def test_this_machine_needs_no_tls(address: str) -> None:
 )
 def test_others_need_tls(address: str, tmp_path: Path) -> None:
     """An address that others can reach is refused without TLS, and accepted with it."""
-    with pytest.raises(ConfigurationError, match="needs TLS"):
-        Listener(address=address)
+    with pytest.raises(ConfigurationError, match="needs TLS; set"):
+        Listener(address=address, plaintext=True)
 
     assert Listener(address=address, tls=TLSFiles(key=tmp_path, certificate=tmp_path)).address == address
 

@@ -8,6 +8,7 @@ import grpc
 
 from pdp.app import build
 from pdp.cli.init import prepare
+from pdp.client.connection import Connection
 from pdp.config import PolicySettings, ServerSettings, Settings
 from pdp.observer import Event
 from pdp.record.reader import read_records
@@ -83,7 +84,7 @@ def test_a_flood_of_refusals_costs_two_records(tmp_path: Path) -> None:
     app = build(settings)
     app.start()
 
-    with grpc.insecure_channel(app.address) as channel:
+    with Connection.to(app.address, data_dir=settings.data_dir).open(grpc) as channel:
         ask = channel.unary_unary(f"/{AUTHORIZE}")
         codes = {ask.future(b"", timeout=60.0).code() for _ in range(500)}
     app.stop()

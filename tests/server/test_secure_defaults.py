@@ -55,11 +55,12 @@ def test_an_empty_policy_set_denies_everything(tmp_path: Path) -> None:
 
 
 def test_without_configuration_nobody_beyond_this_machine_can_call() -> None:
-    """The default listener is loopback, without reflection."""
+    """The default listener is loopback, with a certificate of its own, without reflection."""
     settings = load(environ={})
 
     assert Settings() == settings
-    assert Listener(address=settings.server.address).tls is None
+    assert Listener(address=settings.server.address, plaintext=True).tls is None
+    assert settings.makes_certificate
     assert not settings.server.reflection
     assert settings.only_this_machine
 

@@ -71,8 +71,8 @@ def serving(folder: Path, *, prometheus_address: str = "", **variables: str) -> 
     tokens = settings.tokens_folder
     try:
         with (
-            Client(app.address, token_file=tokens / "pep.token", timeout=60.0) as pep,
-            Client(app.address, token_file=tokens / "approver.token") as approver,
+            Client(app.address, token_file=tokens / "pep.token", timeout=60.0, data_dir=settings.data_dir) as pep,
+            Client(app.address, token_file=tokens / "approver.token", data_dir=settings.data_dir) as approver,
         ):
             session = _approved(pep, approver)
             yield Service(app=app, pep=pep, approver=approver, session=session, policies=folder / "policies")

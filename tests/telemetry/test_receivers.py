@@ -25,6 +25,7 @@ from pdp.bench.processes import cpu_seconds
 from pdp.bench.questions import generated_workload
 from pdp.bench.receiver import receiving
 from pdp.client import Client, ToolCall
+from pdp.client.connection import Connection
 from pdp.record import read_records
 from pdp.testing.otlp import OTLPReceiver, attributes_of
 from pdp.v1 import authorization_pb2, decision_pb2
@@ -164,8 +165,8 @@ def _target(folder: Path, kind: str, endpoint: str) -> Iterator[Target]:
             assert process.stdout is not None
             address = process.stdout.readline().removeprefix("listening on ").strip()
             token = (data / "tokens" / "pep.token").read_text(encoding="ascii").strip()
-            dialect = PDPDialect((_handle(address, data / "tokens"),), token)
-            with grpc.insecure_channel(address) as channel:
+            dialect = PDPDialect((_handle(address, data),), token)
+            with Connection.to(address, data_dir=data).open(grpc) as channel:
                 yield Target(
                     pid=process.pid,
                     channel=channel,
@@ -176,10 +177,10 @@ def _target(folder: Path, kind: str, endpoint: str) -> Iterator[Target]:
             process.terminate()
 
 
-def _handle(address: str, tokens: Path) -> str:
+def _handle(address: str, data: Path) -> str:
     with (
-        Client(address, token_file=tokens / "pep.token") as pep,
-        Client(address, token_file=tokens / "approver.token") as approver,
+        Client(address, token_file=data / "tokens" / "pep.token", data_dir=data) as pep,
+        Client(address, token_file=data / "tokens" / "approver.token", data_dir=data) as approver,
     ):
         opened = pep.request_session(user="alice", agent="worker", purpose="proof", tools=[f"{SERVER}/*"])
         approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)

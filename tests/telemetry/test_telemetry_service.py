@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from pdp.client import ToolCall
+from pdp.client.connection import Connection
 from pdp.errors import BundleError
 from pdp.record import read_records
 from pdp.telemetry import names
@@ -121,10 +122,11 @@ def everything(service: Service) -> None:
 
 def _refused(service: Service, token: str) -> None:
     """Send an empty request with a gateway's token, with another role's, or with none that is known."""
-    file = service.policies.parent / "data" / "tokens" / f"{token}.token"
+    data = service.policies.parent / "data"
+    file = data / "tokens" / f"{token}.token"
     secret = file.read_text(encoding="ascii").strip() if file.exists() else "pdpt_unknown"
     metadata = (("authorization", f"Bearer {secret}"), ("traceparent", TRACEPARENT))
-    with grpc.insecure_channel(service.app.address) as channel, pytest.raises(grpc.RpcError):
+    with Connection.to(service.app.address, data_dir=data).open(grpc) as channel, pytest.raises(grpc.RpcError):
         channel.unary_unary("/pdp.v1.AuthorizationService/Authorize")(b"", metadata=metadata, timeout=30.0)
 
 

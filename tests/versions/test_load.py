@@ -54,7 +54,9 @@ class Load:
     def ask(self, name: int) -> None:
         """Ask, about the same file and about ever new ones, until it is enough."""
         token = self._server.token("pep")
-        with Client(self._server.address, token=token, timeout=PATIENCE, sleep=self.pauses.append) as client:
+        with Client(
+            self._server.address, token=token, timeout=PATIENCE, sleep=self.pauses.append, plaintext=True
+        ) as client:
             session = client.attach(self._handle)
             for number in count():
                 if self._enough.is_set():

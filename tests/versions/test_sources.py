@@ -58,7 +58,7 @@ class Server:
         self.app: App = build(settings)
         self.app.start()
         token = settings.tokens_folder / "author.token"
-        self.author = Client(self.app.address, token_file=token, management_timeout=60)
+        self.author = Client(self.app.address, token_file=token, management_timeout=60, data_dir=settings.data_dir)
 
     @property
     def policy(self) -> str:

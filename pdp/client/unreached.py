@@ -1,0 +1,56 @@
+"""Why no connection to the server came about, in our words: gRPC has one status for all of it, and texts of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_NO_CONNECTION = "failed to connect"
+# In this order: the text about authorities is part of those before it.
+_REASONS = {
+    "Hostname Verification": "the certificate of `{address}` is for other names; take one of them as the address",
+    "certificate has expired": "the certificate of `{address}` has expired; renew it, or look at the clock here",
+    "not yet valid": "the certificate of `{address}` is not valid yet; look at the clocks there and here",
+    "CERTIFICATE_VERIFY_FAILED": (
+        "what answers at `{address}` is not the server that {roots} knows; is it another one, or must `--tls-roots` "
+        "(`tls=`) name another authority?"
+    ),
+    "WRONG_VERSION_NUMBER": (
+        "what answers at `{address}` speaks no TLS, so it was sent nothing; only where the settings of the server say "
+        "`server.plaintext`, pass `--plaintext` (`plaintext=True`)"
+    ),
+}
+_CLOSED = ("Socket closed", "Connection reset", "Broken pipe")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a server was to be reached: `roots` says what it is known by, empty in plain text."""
+
+    address: str
+    roots: str = ""
+    presents: bool = False
+
+    def explain(self, details: str) -> str:
+        """Return why there is no connection; the details themselves where they are about something else."""
+        if not details.startswith(_NO_CONNECTION):
+            return details
+        for found, words in _REASONS.items():
+            if found in details:
+                return words.format(address=self.address, roots=self.roots)
+        if any(found in details for found in _CLOSED):
+            return self._closed()
+        return f"nothing answers at `{self.address}`; is `pdp serve` running, and is the address right?"
+
+    def _closed(self) -> str:
+        """Say why the server closes a connection: what it does not like it does not say."""
+        if not self.roots:
+            return f"the server at `{self.address}` takes no plain text; leave out `--plaintext` (`plaintext=`)"
+        if not self.presents:
+            return (
+                f"the server at `{self.address}` closed the connection; if it wants a certificate of the caller, pass "
+                "`--tls-certificate` and `--tls-key` (`tls_certificate=`, `tls_key=`)"
+            )
+        return (
+            f"the server at `{self.address}` closed the connection; is the certificate of `--tls-certificate` "
+            "(`tls_certificate=`) in force, and signed by an authority of its `server.tls_client_roots`?"
+        )

@@ -1,0 +1,120 @@
+"""Whose hands a file comes from: what is believed must be out of the reach of the machine's other users."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pdp.errors import ConfigurationError
+
+_ROOT = 0
+# As many as Linux follows.
+_MOST_LINKS = 40
+_ACCESS_LIST = "system.posix_acl_access"
+
+
+def require_own(path: Path, danger: str) -> None:
+    """Raise `ConfigurationError` unless only this user and root can change what stands at a path.
+
+    As sshd does it: the file or folder, every folder above it and every link on the way belong to this user or root,
+    and nobody else may write to them. `danger` is what could happen otherwise. Two things are as safe: a folder with
+    the sticky bit, such as `/tmp`, where everybody may write and each entry stays its owner's; and a group that has
+    this user alone.
+    """
+    try:
+        for step in _way_to(path):
+            if problem := _problem(step):
+                where = "" if step.place == path else f", on the way to `{path}`"
+                raise ConfigurationError(f"{problem}{where}: {danger}; {_remedy(step)}")
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def read_own(path: Path, danger: str, *, most: int = -1) -> bytes:
+    """Return what a file holds, or its first `most` bytes. Raise `ConfigurationError` as `require_own` does."""
+    require_own(path, danger)
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def user_name(user_id: int) -> str:
+    """Return the name of a user, or the number of one without a name."""
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return str(user_id)
+
+
+class _Step(NamedTuple):
+    """A folder, a link or, at the end, what a path leads to."""
+
+    place: Path
+    status: os.stat_result
+
+
+def _way_to(path: Path) -> Iterator[_Step]:
+    """Yield what leads to a path, from the root on, in the order in which the system goes."""
+    ahead = [*reversed(path.absolute().parts)]
+    place, links = Path(ahead.pop()), 0
+    yield _Step(place, place.lstat())
+    while ahead:
+        part = ahead.pop()
+        # INVARIANT: `place` holds no links, so `..` is the folder above.
+        here = place.parent if part == ".." else place / part
+        status = here.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > _MOST_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            ahead += reversed(here.readlink().parts)
+            yield _Step(here, status)
+        else:
+            place = here
+            # The file itself is called what the caller calls it.
+            yield _Step(place if ahead or links else path, status)
+
+
+def _problem(step: _Step) -> str:
+    owner, mode = step.status.st_uid, step.status.st_mode
+    if owner not in (_ROOT, os.geteuid()):
+        return f"`{step.place}` belongs to {user_name(owner)}"
+    if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
+        return ""
+    if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _is_alone(step)):
+        return f"others may write to `{step.place}`"
+    return ""
+
+
+def _remedy(step: _Step) -> str:
+    mine = step.status.st_uid in (_ROOT, os.geteuid())
+    return "`chmod go-w` it" if mine else f"it must be root's or {user_name(os.geteuid())}'s"
+
+
+def _is_alone(step: _Step) -> bool:
+    """Say whether the group that may write has this user alone.
+
+    Most systems give each user a group of the same name. In a container neither may have a name; there it is the group
+    of this process.
+    """
+    if _ACCESS_LIST in os.listxattr(step.place):
+        # Then the bits of the group are a bound on whoever the list names.
+        return False
+    user = user_name(os.geteuid())
+    try:
+        group = grp.getgrgid(step.status.st_gid)
+    except KeyError:
+        return step.status.st_gid == os.getegid() and user == str(os.geteuid())
+    return group.gr_name in (user, user_name(_ROOT)) and {*group.gr_mem} <= {user, user_name(_ROOT)}
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"cannot read `{path}`: {(error.strerror or 'input or output failed').lower()}")

@@ -1,0 +1,185 @@
+"""What a server on loopback is known by: a certificate that an authority of its own has signed, which clients pin."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import os
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from pdp.errors import ConfigurationError
+from pdp.record.keys import write_secret
+
+TLS_FOLDER = "tls"
+AUTHORITY_FILE = "ca.pem"
+AUTHORITY_KEY_FILE = "ca.key"
+CERTIFICATE_FILE = "server.pem"
+KEY_FILE = "server.key"
+
+_AUTHORITY_DAYS = 3650
+_SERVER_DAYS = 90
+# The authority's clients have years to take the new file; a server that was off for weeks renews at its start.
+_RENEWED_AT = 2 / 3
+# A client whose clock is behind takes a fresh certificate too.
+_BACKDATED = dt.timedelta(days=1)
+_NAMES = x509.SubjectAlternativeName(
+    [
+        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        x509.IPAddress(ipaddress.ip_address("::1")),
+    ]
+)
+_NAME_DIGITS = 16
+
+
+def write_local_certificate(folder: Path, *, now: float) -> tuple[Path, ...]:
+    """Make what a data folder lacks of keys and certificates; return what was written.
+
+    A certificate of which a third of its life is left is made anew, with its key: what clients have pinned goes on to
+    fit. `now` is unix seconds. Raise `ConfigurationError` when a file cannot be written, or a key cannot be read.
+    """
+    place, today = folder / TLS_FOLDER, dt.datetime.fromtimestamp(now, dt.UTC)
+    written: list[Path] = []
+    try:
+        place.mkdir(mode=0o700, exist_ok=True)
+        authority_key = _key(place / AUTHORITY_KEY_FILE, written)
+        server_key = _key(place / KEY_FILE, written)
+        authority = _current(
+            place / AUTHORITY_FILE, today, lambda: _authority(authority_key, today), authority_key, written
+        )
+        _current(
+            place / CERTIFICATE_FILE,
+            today,
+            lambda: _server(server_key, authority_key, authority, today),
+            server_key,
+            written,
+            authority,
+        )
+    except OSError as error:
+        problem = (error.strerror or "input or output failed").lower()
+        raise ConfigurationError(f"cannot write `{error.filename or place}`: {problem}") from None
+    return tuple(written)
+
+
+def _key(path: Path, written: list[Path]) -> ec.EllipticCurvePrivateKey:
+    if write_secret(path, _fresh_key):
+        written.append(path)
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigurationError(f"`{path}` is no PEM file of a key as `pdp init` makes it; remove it for a new one")
+    return key
+
+
+def _fresh_key() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _current(
+    path: Path,
+    today: dt.datetime,
+    make: Callable[[], x509.Certificate],
+    key: ec.EllipticCurvePrivateKey,
+    written: list[Path],
+    authority: x509.Certificate | None = None,
+) -> x509.Certificate:
+    """Return the certificate of a file, after it was made anew where that is due."""
+    try:
+        found = x509.load_pem_x509_certificate(path.read_bytes())
+        found.verify_directly_issued_by(authority or found)
+    except (FileNotFoundError, ValueError, TypeError, InvalidSignature):
+        pass
+    else:
+        life = found.not_valid_after_utc - found.not_valid_before_utc
+        if _public(found.public_key()) == _public(key.public_key()) and (
+            found.not_valid_before_utc <= today < found.not_valid_before_utc + life * _RENEWED_AT
+        ):
+            return found
+    made = make()
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(made.public_bytes(Encoding.PEM))
+    partial.replace(path)
+    written.append(path)
+    return made
+
+
+def _authority(key: ec.EllipticCurvePrivateKey, today: dt.datetime) -> x509.Certificate:
+    # The name follows from the key: clients look for their root by its name, and those of two servers are two.
+    digits = sha256(_public(key.public_key())).hexdigest()[:_NAME_DIGITS]
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"pdp authority {digits}")])
+    return (
+        _builder(key, today, _AUTHORITY_DAYS)
+        .subject_name(name)
+        .issuer_name(name)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs_others=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _server(
+    key: ec.EllipticCurvePrivateKey,
+    authority_key: ec.EllipticCurvePrivateKey,
+    authority: x509.Certificate,
+    today: dt.datetime,
+) -> x509.Certificate:
+    signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
+    return (
+        _builder(key, today, _SERVER_DAYS)
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]))
+        .issuer_name(authority.subject)
+        .add_extension(signer, critical=False)
+        .add_extension(_NAMES, critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_others=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(authority_key, hashes.SHA256())
+    )
+
+
+def _builder(key: ec.EllipticCurvePrivateKey, today: dt.datetime, days: int) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - _BACKDATED)
+        .not_valid_after(today + dt.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _usage(*, signs_others: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_others,
+        key_cert_sign=signs_others,
+        crl_sign=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _public(key: CertificatePublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
