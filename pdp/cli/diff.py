@@ -12,13 +12,14 @@ import click
 
 from pdp.app import compile_once
 from pdp.cli.options import json_option, with_settings
-from pdp.cli.output import print_json
+from pdp.cli.output import print_json, progress
 from pdp.cli.root import ERROR, NO, YES
 from pdp.config import Settings
 from pdp.escaping import visible
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.contents import read_folder
 from pdp.record import read_records
+from pdp.workbench.attribution import Judged, judge_files, judge_policies
 from pdp.workbench.bundlediff import (
     CallChange,
     CallsDifference,
@@ -36,6 +37,7 @@ from pdp.workbench.suite import Suite
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 _SHOWN = 20
+UNDECIDED = 3
 
 
 @click.command(
@@ -47,6 +49,7 @@ _SHOWN = 20
 @click.option("--tests", metavar="DIR", help="Replay the test cases of this bundle instead of those of OLD and NEW.")
 @click.option("--log", metavar="DIR", help="Replay a decision log too, as far as it can tell: it holds no arguments.")
 @click.option("--allow-widening", is_flag=True, help="Do not fail when a call becomes newly allowed.")
+@click.option("--allow-undecided", is_flag=True, help="Do not fail for a change that no call shows.")
 @click.option("--all", "everything", is_flag=True, help=f"Show every call, not {_SHOWN} of a group.")
 @json_option
 @with_settings()
@@ -58,15 +61,18 @@ def diff(
     tests: str | None,
     log: str | None,
     allow_widening: bool,
+    allow_undecided: bool,
     everything: bool,
     as_json: bool,
 ) -> int:
     """Say what changes from the bundle OLD to the bundle NEW.
 
     Each is a folder, a revision of git, or REVISION:FOLDER. Every call of the test cases is decided by both, whatever
-    the cases expect; one that has no decision counts as denied.
+    the cases expect; one that has no decision counts as denied. For a changed policy that no case shows, calls are made
+    up from the cases, the tools and what the policy compares, and those that it decides otherwise are shown.
 
-    Exit code 2 when a call is newly allowed, without --allow-widening; 1 when a call is newly erring; else 0.
+    Exit code 2 when a call is newly allowed, without --allow-widening; 1 when a call is newly erring; 3 when no call
+    shows what a change does, without --allow-undecided; else 0.
     """
     with ExitStack() as places:
         before, after = (
@@ -84,22 +90,43 @@ def diff(
         )
         policies = compare_policies(old_bundle, new_bundle)
         others = compare_files(old_files, new_files)
-        calls = compare_calls(old_bundle, new_bundle, suites, limits=settings.limits)
+        with progress("deciding the calls of the test cases"):
+            calls = compare_calls(old_bundle, new_bundle, suites, limits=settings.limits)
+        with progress("looking at what each change does"):
+            judged = (
+                *judge_policies(old_bundle, new_bundle, policies, suites, limits=settings.limits),
+                *judge_files(
+                    old_files,
+                    new_files,
+                    others,
+                    suites,
+                    load=lambda files: load_bundle(files, settings.limits, compile_once()),
+                    limits=settings.limits,
+                ),
+            )
         recorded = _recorded(old_bundle, new_bundle, log) if log else None
     found = [("of the test cases", calls)]
     if recorded is not None:
         found.append(("of the decision log", CallsDifference(compared=recorded.told, changes=recorded.changes)))
+    searched = tuple(change for one in judged for change in one.by_search)
+    if searched:
+        found.append(("that were made up", CallsDifference(compared=len(searched), changes=searched)))
+    undecided = [one.what for one in judged if one.undecided]
     if as_json:
-        print_json(_json(policies, others, calls, recorded))
+        print_json({**_json(policies, others, calls, recorded), **_judged_json(judged)})
     else:
         _print_bundle(policies, others)
         for whence, difference in found:
             _print_calls(whence, difference, everything=everything)
         for reason, count in sorted(recorded.untold.items()) if recorded else ():
             click.echo(f"{count} calls of the log cannot be told: {reason}")
+        for what in undecided:
+            click.echo(f"undecided: no call shows what the change of `{visible(what)}` does; write a test case for it")
     if any(one.having(Effect.NEWLY_ALLOWED) for _, one in found) and not allow_widening:
         return ERROR
-    return NO if any(one.having(Effect.NEWLY_ERRING) for _, one in found) else YES
+    if any(one.having(Effect.NEWLY_ERRING) for _, one in found):
+        return NO
+    return UNDECIDED if undecided and not allow_undecided else YES
 
 
 def _recorded(old: Bundle, new: Bundle, folder: str) -> LogDifference:
@@ -162,6 +189,14 @@ def _json(
             "changes": [_call_json(change) for change in recorded.changes],
         }
     return told
+
+
+def _judged_json(judged: Iterable[Judged]) -> dict[str, Any]:
+    known = tuple(judged)
+    return {
+        "made_up": [{"change": one.what, **_call_json(change)} for one in known for change in one.by_search],
+        "undecided": [one.what for one in known if one.undecided],
+    }
 
 
 def _call_json(change: CallChange) -> dict[str, Any]:

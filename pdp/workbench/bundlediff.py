@@ -6,6 +6,7 @@ is newly allowed is never hidden by a test that does not run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -15,6 +16,9 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Ruling
 from pdp.policy.bundle import Bundle
 from pdp.policy.grants import Grants
+from pdp.policy.hints import meaning
+from pdp.policy.safety import tokens
+from pdp.policy.yamltext import load_section
 from pdp.workbench.runner import CaseResult, run
 from pdp.workbench.suite import Suite
 
@@ -79,11 +83,14 @@ class CallsDifference:
 
 
 def compare_policies(old: Bundle, new: Bundle) -> tuple[PolicyChange, ...]:
-    """Return the policies that were added, removed or changed, by id. Another place of the same text is no change."""
+    """Return the policies that were added, removed or changed, by id.
+
+    Another place, another layout and other comments or annotations are no change.
+    """
     changes = []
     for name in sorted(old.policies.keys() | new.policies.keys()):
         before, after = old.policies.get(name), new.policies.get(name)
-        if before is not None and after is not None and before.text == after.text:
+        if before is not None and after is not None and _say_the_same(before.text, after.text):
             continue
         place = after or before
         if place is not None:
@@ -94,9 +101,28 @@ def compare_policies(old: Bundle, new: Bundle) -> tuple[PolicyChange, ...]:
 
 
 def compare_files(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Return the names of other files than policies that differ: tools, directory, schema and the rest."""
+    """Return the names of other files than policies that differ: tools, directory, schema and the rest.
+
+    The layout of YAML, JSON and schema, and their comments, are no difference. The files must be those of bundles.
+    """
     names = sorted(name for name in old.keys() | new.keys() if not name.endswith(".cedar"))
-    return tuple(name for name in names if old.get(name) != new.get(name))
+    return tuple(name for name in names if _content(name, old) != _content(name, new))
+
+
+def _say_the_same(before: str, after: str) -> bool:
+    return before == after or meaning(before) == meaning(after)
+
+
+def _content(name: str, files: Mapping[str, bytes]) -> object:
+    """Return what a file says; None where there is none."""
+    content = files.get(name)
+    if content is None:
+        return None
+    if name.endswith(".yaml"):
+        return json.dumps(load_section(name, content), sort_keys=True)
+    if name.endswith(".json"):
+        return json.dumps(json.loads(content), sort_keys=True)
+    return [token.text for token in tokens(content.decode("utf-8"))]
 
 
 def compare_calls(

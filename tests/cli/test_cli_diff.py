@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pdp.testing.bundles import tool
 from tests.cli.conftest import Run
 from tests.cli.serving import POLICIES, write_bundle
 
@@ -104,8 +105,9 @@ def test_without_cases_it_says_so(run: Run) -> None:
     done = run("diff", str(old), str(new))
 
     assert ["+ permit files/write-always  files.cedar:8", "no calls of the test cases to compare"] == (
-        done.stdout.splitlines()
+        done.stdout.splitlines()[:2]
     )
+    assert 2 == done.exit_code
 
 
 @pytest.mark.parametrize("revision", ["HEAD", "HEAD:policies", "first"])
@@ -165,3 +167,98 @@ def test_a_log_is_replayed_too(run: Run) -> None:
 
     assert "no calls of the decision log to compare" == done.stdout.splitlines()[-1]
     assert (2, "error: --log: `nowhere` is no folder\n") == (gone.exit_code, gone.stderr)
+
+
+GUARDRAIL = """
+@id("files/no-secrets")
+forbid (principal, action, resource == Server::"files")
+when { context.input has path && context.input.path like "*secret*" };
+"""
+# No case of these reaches a secret, or a list.
+LISTS = """
+@id("files/tag-both")
+permit (principal, action == Action::"files/tag", resource) when { context.input.tags.OPERATOR(["a", "b"]) };
+"""
+# Nothing that is tried makes a purpose of such a kind.
+OUT_OF_REACH = """
+@id("files/never-shown")
+permit (principal, action == Action::"files/write", resource)
+when { context.session.depth > 1 && context.session.depth < LEAST };
+"""
+
+
+def with_list(folder: Path, operator: str) -> Path:
+    """Write a bundle whose policy looks at a list."""
+    files = [
+        tool("read", {"path": {"type": "string"}}, ["path"]),
+        tool("write"),
+        tool("tag", {"tags": {"type": "array", "items": {"type": "string"}}}, ["tags"]),
+    ]
+    policies = {"files": POLICIES["files"] + LISTS.replace("OPERATOR", operator)}
+    return write_bundle(folder, policies=policies, tools={"files": files})
+
+
+def test_a_forbid_that_is_dropped_is_found_out(run: Run) -> None:
+    """No case shows it, so a call is made up that does: what was forbidden is newly allowed."""
+    old, new = written(Path("old"), GUARDRAIL), written(Path("new"))
+
+    done = run("diff", str(old), str(new))
+
+    assert 2 == done.exit_code
+    assert "2 calls of the test cases compared: 0 newly allowed, 0 newly denied, 0 newly erring" in done.stdout
+    assert "    was: deny forbid by files/no-secrets\n    now: allow permit by files/read\n" in done.stdout
+    assert "files/read" in done.stdout
+    assert "secret" in done.stdout
+
+
+def test_an_operator_that_is_changed_is_found_out(run: Run) -> None:
+    """`containsAny` for `containsAll` allows more, and a made-up call shows it; the other way round it denies."""
+    both, any_of = with_list(Path("both"), "containsAll"), with_list(Path("any"), "containsAny")
+
+    wider, narrower = run("diff", str(both), str(any_of)), run("diff", str(any_of), str(both), "--json")
+
+    assert (2, 0) == (wider.exit_code, narrower.exit_code)
+    told = json.loads(narrower.stdout)
+    assert {("files/tag-both", "newly_denied")} == {(one["change"], one["effect"]) for one in told["made_up"]}
+    assert [] == told["undecided"]
+
+
+def test_what_no_call_shows_is_undecided(run: Run) -> None:
+    """It is said, it is not success, and it can be accepted."""
+    old, new = (
+        written(Path(name), OUT_OF_REACH.replace("LEAST", least)) for name, least in (("old", "2"), ("new", "1"))
+    )
+
+    done = run("diff", str(old), str(new))
+    accepted = run("diff", str(old), str(new), "--allow-undecided", "--json")
+
+    last = "undecided: no call shows what the change of `files/never-shown` does; write a test case for it"
+    assert (3, last) == (done.exit_code, done.stdout.splitlines()[-1])
+    assert (0, ["files/never-shown"]) == (accepted.exit_code, json.loads(accepted.stdout)["undecided"])
+
+
+def test_what_says_the_same_is_no_change(run: Run) -> None:
+    """Layout, comments, brackets and annotations of policies, and the layout of other files, change nothing."""
+    old, new = written(Path("old"), GUARDRAIL), written(Path("new"))
+    laid_out = '@description("keep out") // why
+forbid (
+  principal'
+    said_again = GUARDRAIL.replace("forbid (principal", laid_out).replace("input has path &&", "input has path
+    &&")
+
+
+def test_other_files_are_judged_as_well(run: Run) -> None:
+    """A user who can newly do something is shown by a case, or nobody knows what the change of the file does."""
+    old, new = written(Path("old")), written(Path("new"))
+    file = new / "directory.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("bob: {}", "bob: {}, carol: {}"), encoding="utf-8")
+
+    unknown = run("diff", str(old), str(new))
+    carols = CASES.replace("user: alice", "user: carol")
+    for folder in (old, new):
+        (folder / "tests/files_test.yaml").write_text(carols, encoding="utf-8")
+    shown = run("diff", str(old), str(new))
+
+    last = "undecided: no call shows what the change of `directory.yaml` does; write a test case for it"
+    assert (3, last) == (unknown.exit_code, unknown.stdout.splitlines()[-1])
+    assert (2, True) == (shown.exit_code, "newly allowed: 1" in shown.stdout)

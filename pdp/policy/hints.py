@@ -1,0 +1,158 @@
+"""What a policy compares things with: values that may make a condition true, and values that may make it false.
+
+They are guesses for whoever looks for a call that two versions of a policy decide otherwise. A value that is missing
+here hides nothing: what no call shows is called undecided.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import cedarpy
+
+from pdp.policy.directory import Uid
+
+Tree = Any
+
+# Stands where a pattern has a wildcard, and where a text must be another one.
+_FILLINGS = ("", "a", "../a")
+_OTHER = "other"
+_ORDERS = frozenset({"<", "<=", ">", ">=", "==", "!="})
+_DECIMAL_ORDERS = frozenset({"lessThan", "lessThanOrEqual", "greaterThan", "greaterThanOrEqual"})
+_SETS = frozenset({"contains", "containsAll", "containsAny"})
+_SMALLEST = Decimal("0.0001")
+
+
+def meaning(text: str) -> str:
+    """Return what a policy says in one form: without its layout, its comments and its annotations."""
+    (policy,) = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"].values()
+    return json.dumps({**policy, "annotations": {}}, sort_keys=True)
+
+
+def hints(texts: Iterable[str]) -> Mapping[str, tuple[Any, ...]]:
+    """Return for each attribute that some policies compare the values to try, as JSON has them, without repetition.
+
+    Attributes are written `context.input.path`. Lists stand for sets, texts for decimals, unix seconds for times.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        for node in _nodes(_conditions(text)):
+            for name, value in _compared(node):
+                found.setdefault(name, {}).setdefault(json.dumps(value), value)
+    return {name: tuple(values.values()) for name, values in sorted(found.items())}
+
+
+def named(texts: Iterable[str]) -> frozenset[Uid]:
+    """Return every entity that some policies name, in scope or conditions."""
+    found = (
+        uid
+        for text in texts
+        for node in _nodes(json.loads(cedarpy.policies_to_json_str(text)))
+        for uid in (node.get("__entity"), node.get("entity"), *node.get("entities", ()))
+    )
+    bare = (uid.get("__entity", uid) for uid in found if isinstance(uid, dict))
+    return frozenset((uid["type"], uid["id"]) for uid in bare if isinstance(uid.get("id"), str))
+
+
+def _conditions(text: str) -> list[Tree]:
+    (policy,) = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"].values()
+    return [condition["body"] for condition in policy["conditions"]]
+
+
+def _nodes(root: Tree) -> Iterator[dict[str, Any]]:
+    pending = [root]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            yield value
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+
+
+def _compared(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    if len(node) != 1:
+        return
+    ((kind, inside),) = node.items()
+    if kind == "like":
+        yield from ((name, text) for name in _path(inside["left"]) for text in _matching(inside["pattern"]))
+    elif kind in _ORDERS | _SETS | _DECIMAL_ORDERS:
+        left, right = inside.values() if isinstance(inside, dict) else inside
+        for one, other in ((left, right), (right, left)):
+            for name in _path(one):
+                yield from (
+                    (name, value) for value in _around(_constant(other), in_set=kind in _SETS, first=one is left)
+                )
+    elif kind in (".", "!"):
+        # A flag stands alone.
+        yield from ((name, value) for name in _path(node if kind == "." else inside["arg"]) for value in (True, False))
+
+
+def _path(node: Tree) -> Iterator[str]:
+    """Yield the name of an attribute, if a node is one: `context.input.path`."""
+    steps: list[str] = []
+    while isinstance(node, dict) and set(node) == {"."}:
+        steps.append(node["."]["attr"])
+        node = node["."]["left"]
+    if steps and isinstance(node, dict) and "Var" in node:
+        yield ".".join((node["Var"], *reversed(steps)))
+
+
+def _constant(node: Tree) -> Any:  # noqa: ANN401 - any JSON value, None when it is no constant
+    if not isinstance(node, dict):
+        return None
+    if "Value" in node and not isinstance(node["Value"], dict):
+        return node["Value"]
+    if "Set" in node:
+        return [value for one in node["Set"] if (value := _constant(one)) is not None]
+    if "decimal" in node:
+        return _decimal(_constant(node["decimal"][0]))
+    if "datetime" in node:
+        return _moment(_constant(node["datetime"][0]))
+    return None
+
+
+def _around(value: Any, *, in_set: bool, first: bool) -> Iterator[Any]:  # noqa: ANN401 - any JSON value
+    """Yield a constant and its neighbours. `in_set`: one side is a set, and `first`: it is the attribute's."""
+    if value is None:
+        return
+    if isinstance(value, bool):
+        yield from (value, not value)
+    elif in_set and first:
+        # The attribute is a set: all of the values, each alone, all but one, none, and one more.
+        every = value if isinstance(value, list) else [value]
+        yield from ([], every, [*every, _OTHER])
+        yield from ([one] for one in every)
+        yield from (every[:place] + every[place + 1 :] for place in range(len(every)))
+    elif isinstance(value, list):
+        yield from (*value, _OTHER)
+    elif isinstance(value, Decimal):
+        yield from (str(value - _SMALLEST), str(value), str(value + _SMALLEST))
+    elif isinstance(value, int | float):
+        yield from (value - 1, value, value + 1)
+    else:
+        yield from (value, _OTHER)
+
+
+def _matching(pattern: list[Any]) -> Iterator[str]:
+    for filling in _FILLINGS:
+        yield "".join(filling if part == "Wildcard" else part["Literal"] for part in pattern)
+    yield _OTHER
+
+
+def _decimal(text: object) -> Decimal | None:
+    try:
+        return Decimal(str(text))
+    except InvalidOperation:
+        return None
+
+
+def _moment(text: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp() if text is not None else None
+    except ValueError:
+        return None

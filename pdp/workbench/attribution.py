@@ -1,0 +1,122 @@
+"""Say for each change between two bundles which calls it decides otherwise, by undoing it alone in the new one.
+
+A change that no test case shows is looked at once more with calls that are made up for it. What neither shows is
+undecided: nobody knows yet what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from pdp.errors import BundleError
+from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.policy.bundle import Bundle
+from pdp.policy.schema import SESSION_ACTIONS
+from pdp.workbench.bundlediff import CallChange, PolicyChange, compare_calls
+from pdp.workbench.suite import Suite
+from pdp.workbench.witnesses import made_up
+
+# A comparison of bundles that have nothing in common says so at once.
+_MOST_SEARCHED = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What is known of one change: the calls of test cases, and else the made-up ones, that it decides otherwise.
+
+    `what` is the id of a policy, or the name of another file.
+    """
+
+    what: str
+    by_cases: tuple[CallChange, ...] = ()
+    by_search: tuple[CallChange, ...] = ()
+
+    @property
+    def undecided(self) -> bool:
+        """Say whether no call shows what the change does."""
+        return not (self.by_cases or self.by_search)
+
+
+def judge_policies(
+    old: Bundle,
+    new: Bundle,
+    changes: Sequence[PolicyChange],
+    suites: Sequence[Suite],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    done: Callable[[], None] = lambda: None,
+) -> tuple[Judged, ...]:
+    """Return what is known of each changed policy. `done` is told of each."""
+    judged = []
+    for place, change in enumerate(changes):
+        # Policies of the old bundle may speak of what the new one does not have.
+        with suppress(ValueError):
+            judged.append(_judge(old, new, change.id, suites, limits, search=place < _MOST_SEARCHED))
+        if len(judged) <= place:
+            judged.append(Judged(what=change.id))
+        done()
+    return tuple(judged)
+
+
+def judge_files(
+    old_files: Mapping[str, bytes],
+    new_files: Mapping[str, bytes],
+    names: Iterable[str],
+    suites: Sequence[Suite],
+    *,
+    load: Callable[[Mapping[str, bytes]], Bundle],
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[Judged, ...]:
+    """Return what is known of each changed file that holds no policies. `load` loads a bundle from files."""
+    return tuple(
+        Judged(what=name, by_cases=_of_file(old_files, new_files, name, suites, load, limits)) for name in names
+    )
+
+
+def _judge(old: Bundle, new: Bundle, policy: str, suites: Sequence[Suite], limits: Limits, *, search: bool) -> Judged:
+    before, after = old.policies.get(policy), new.policies.get(policy)
+    others = [one for name, one in new.policies.items() if name != policy]
+    undone = new.with_policies([*others, before] if before is not None else others)
+    cases = [_touched(suite, (undone, new), policy) for suite in suites]
+    shown = compare_calls(undone, new, cases, limits=limits).changes
+    if shown or not search:
+        return Judged(what=policy, by_cases=shown)
+    versions = [one for one in (before, after) if one is not None]
+    return Judged(
+        what=policy, by_search=compare_calls(undone, new, made_up(new, versions, suites, limits), limits=limits).changes
+    )
+
+
+def _touched(suite: Suite, bundles: Sequence[Bundle], policy: str) -> Suite:
+    """Return a suite with the cases that a policy can take part in: of its actions, and of steps of sessions."""
+
+    def asks(action: str) -> bool:
+        return any(one.id == policy for bundle in bundles for one in bundle.slice(action).policies)
+
+    known = bundles[-1].catalogue.tools
+    actions = {call.action for call in suite.calls.values() if call.action in known}
+    taken = {action for action in actions if asks(action)}
+    # What refuses a session refuses all of its calls.
+    opens = any(asks(step) for step in SESSION_ACTIONS)
+    cases = [case for case in suite.cases if opens or (case.call and suite.calls[case.call].action in taken)]
+    return replace(suite, cases=tuple(cases))
+
+
+def _of_file(
+    old_files: Mapping[str, bytes],
+    new_files: Mapping[str, bytes],
+    name: str,
+    suites: Sequence[Suite],
+    load: Callable[[Mapping[str, bytes]], Bundle],
+    limits: Limits,
+) -> tuple[CallChange, ...]:
+    files = {path: content for path, content in new_files.items() if path != name}
+    if name in old_files:
+        files[name] = old_files[name]
+    try:
+        undone, new = load(files), load(new_files)
+    except BundleError:
+        return ()  # the new bundle needs the change, and what it does alone cannot be told
+    return compare_calls(undone, new, suites, limits=limits).changes

@@ -1,0 +1,249 @@
+"""Look for calls that show what a changed policy changes, where no test case shows it.
+
+Calls are made up from the test cases, the tools' own parameters, and what the two versions of the policy compare and
+name. Whatever is found is a real decision of the real registrar and authorizer; that nothing is found proves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice, product
+from typing import Any
+
+from pdp.clock import utc_text
+from pdp.errors import InvalidJSONError
+from pdp.jsontext import parse_object
+from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.model import SessionState
+from pdp.policy.bundle import Bundle
+from pdp.policy.catalogue import Tool
+from pdp.policy.directory import Directory
+from pdp.policy.engine import PolicySource
+from pdp.policy.hints import hints, named
+from pdp.policy.mapping import ResourceMapping
+from pdp.policy.schema import SESSION_ACTIONS
+from pdp.workbench.reading import DEFAULT_NOW
+from pdp.workbench.scaffold import sample_arguments
+from pdp.workbench.suite import Case, Expectation, NamedCall, NamedSession, Step, Suite
+from pdp.workbench.values import moment
+
+MADE_UP = "made up"
+
+# How much is tried: a second or two for each policy that no case shows.
+_MOST_SUITES = 4
+_MOST_ACTIONS = 4
+_MOST_SESSIONS = 48
+_MOST_CALLS = 48
+_MOST_MOMENTS = 4
+_MOST_MEMBERS = 6
+_MOST_POLICIES = 40
+_MOST_CASES = 1200
+_HALF = 0.5
+_INPUT, _CALLER, _SESSION = "context.input.", "context.caller.", "context.session."
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clues:
+    """What the versions of a policy compare, what they name, and the actions that they can match."""
+
+    values: Mapping[str, tuple[Any, ...]]
+    named: frozenset[tuple[str, str]]
+    actions: tuple[str, ...]
+
+    def of(self, prefix: str) -> dict[str, tuple[Any, ...]]:
+        """Return the values of the attributes below a prefix, by the first step of their names."""
+        found: dict[str, tuple[Any, ...]] = {}
+        for name, values in self.values.items():
+            if name.startswith(prefix):
+                step = name.removeprefix(prefix).partition(".")[0]
+                found[step] = (*found.get(step, ()), *values)
+        return found
+
+    def names(self, kind: str) -> tuple[str, ...]:
+        return tuple(sorted(name for one, name in self.named if one == kind))
+
+
+def made_up(
+    bundle: Bundle, versions: Sequence[PolicySource], suites: Sequence[Suite], limits: Limits = DEFAULT_LIMITS
+) -> tuple[Suite, ...]:
+    """Return cases that may be decided otherwise by two versions of a policy of a bundle; they expect nothing."""
+    actions = _actions(bundle, versions)
+    # What a forbid takes away something else must permit: what the others ask for is tried as well, but later.
+    others = (one for action in actions for one in bundle.slice(action).policies)
+    texts = [one.text for one in dict.fromkeys((*versions, *islice(others, _MOST_POLICIES)))]
+    clues = _Clues(values=hints(texts), named=named(texts), actions=actions)
+    grounds = list(_grounds(bundle, suites))
+    return tuple(_suite(bundle, clues, one, limits, _MOST_CASES // len(grounds)) for one in grounds)
+
+
+def _actions(bundle: Bundle, versions: Sequence[PolicySource]) -> tuple[str, ...]:
+    """Return some of the actions that a policy can match, those first that it names."""
+    known = (*SESSION_ACTIONS, *sorted(bundle.catalogue.tools))
+    matched = [action for action in known if any(one.may_match(_groups(bundle, action)) for one in versions)]
+    itself = {action for one in versions for action in one.actions or ()}
+    return tuple(sorted(matched, key=lambda action: action not in itself)[:_MOST_ACTIONS])
+
+
+def _groups(bundle: Bundle, action: str) -> tuple[str, ...]:
+    tool = bundle.catalogue.tools.get(action)
+    return (action, tool.risk) if tool else (action,)
+
+
+def _grounds(bundle: Bundle, suites: Sequence[Suite]) -> Iterator[Suite]:
+    """Yield what to begin with: the test files that open sessions, and pairs of users and agents."""
+    yield from [suite for suite in suites if suite.sessions][:_MOST_SUITES]
+    entities = bundle.directory.entities
+    users, agents = (sorted(name for kind, name in entities if kind == wanted) for wanted in ("User", "Agent"))
+    servers = tuple(f"{server}/*" for server in bundle.catalogue.servers)
+    pairs = [
+        NamedSession(name=f"{agent} for {user}", line=0, user=user, agent=agent, tools=servers, purpose="work")
+        for user, agent in islice(product(users, agents), _MOST_SESSIONS)
+    ]
+    sessions = {one.name: one for one in pairs}
+    yield Suite(file=MADE_UP, name=MADE_UP, directory=Directory(), sessions=sessions, calls={}, cases=())
+
+
+def _suite(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, most: int) -> Suite:
+    sessions = list({one.name: one for one in islice(_sessions(bundle, clues, ground), _MOST_SESSIONS)}.values())
+    compared = map(float, clues.values.get("context.now", ()))
+    times = dict.fromkeys([*compared, *(case.now for case in ground.cases), moment(DEFAULT_NOW)])
+    moments = list(islice(times, _MOST_MOMENTS))
+    opened, calls, cases = dict(ground.sessions), {}, []
+    for action in clues.actions:
+        asked: list[NamedCall | Step] = [step for step in Step if step.value == action]
+        asked += islice(_calls(bundle, clues, ground, limits, action), _MOST_CALLS)
+        every = [*product(sessions, asked, moments)]
+        # Neighbours are decided alike: a mixture shows more. The same one at each run.
+        random.Random(action).shuffle(every)  # noqa: S311 - nothing secret
+        for session, what, now in every[: most // len(clues.actions)]:
+            # What a call needs and nothing else, so that no rule about the scope of sessions stands in the way.
+            opening = session
+            if isinstance(what, NamedCall):
+                opening, calls[what.name] = replace(session, name=f"{session.name} {action}", tools=(action,)), what
+            opened[opening.name] = opening
+            cases.append(_case(opening, what, now))
+    return replace(ground, file=MADE_UP, name=MADE_UP, sessions=opened, calls=calls, cases=tuple(cases))
+
+
+def _case(session: NamedSession, what: NamedCall | Step, now: float) -> Case:
+    step, call = (what, "") if isinstance(what, Step) else (None, what.name)
+    words = what.value if isinstance(what, Step) else what.name
+    name = f"{words}; {session.agent} for {session.user} in `{session.name}`, at {utc_text(now)}"
+    return Case(
+        file=MADE_UP, line=0, name=name, now=now, session=session.name, call=call, step=step, expect=Expectation()
+    )
+
+
+def _sessions(bundle: Bundle, clues: _Clues, suite: Suite) -> Iterator[NamedSession]:
+    """Yield the sessions of a suite, and then such with what the policies name or compare, without an end."""
+    live = [one for one in suite.sessions.values() if one.state is SessionState.ACTIVE and not one.parent]
+    yield from live[:_MOST_MEMBERS]
+    directory = bundle.directory.overlaid(suite.directory)
+    compared, chance = clues.of(_SESSION), random.Random(suite.file)  # noqa: S311 - nothing secret
+    compared_labels = compared.get("labels", ())
+    labels = {one for values in compared_labels for one in (values if isinstance(values, list) else [values]) if one}
+    grants = clues.names("Grant")
+    choices: dict[str, list[Any]] = {
+        "user": _members(directory, clues, "User", "UserGroup"),
+        "agent": _members(directory, clues, "Agent", "AgentGroup"),
+        "grants": [(), grants, *((one,) for one in grants)] if grants else [],
+        "labels": [(), *((one,) for one in sorted(map(str, labels)))] if labels else [],
+        "purpose": [one for one in compared.get("purpose", ()) if one],
+        "environment": list(compared.get("environment", ())),
+        "duration": [one for one in clues.values.get("context.duration", ()) if one > 0],
+    }
+    while live:
+        one = chance.choice(live)
+        # Half of what could be another is: what several conditions ask for comes together now and then.
+        change = {name: chance.choice(values) for name, values in choices.items() if values and chance.random() < _HALF}
+        words = "".join(f" {name}={_shown(value)}" for name, value in change.items())
+        yield replace(one, **change, name=f"{one.name}{words}", line=0)
+
+
+def _members(directory: Directory, clues: _Clues, kind: str, group: str) -> list[str]:
+    """Return the users or agents that the policies name, and some of those in a group that they name."""
+    groups = {(group, name) for name in clues.names(group)}
+    within = (
+        uid[1]
+        for uid in sorted(directory.entities)
+        if uid[0] == kind and not groups.isdisjoint(directory.closure([uid]))
+    )
+    known = (name for name in clues.names(kind) if (kind, name) in directory.entities)
+    return list(islice(dict.fromkeys((*known, *within)), _MOST_MEMBERS))
+
+
+def _calls(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, action: str) -> Iterator[NamedCall]:
+    """Yield calls of a tool: those of the ground, and each with what the policies compare changed in it."""
+    tool = bundle.catalogue.tools.get(action)
+    if tool is None:
+        return
+    choices = {name: values for name, values in clues.of(_INPUT).items() if tool.input.parameter(name) is not None}
+    seen: set[str] = set()
+    for arguments, facts in _ground(bundle, tool, ground, limits):
+        for changed, stated in product(_changed(arguments, choices), _changed(facts, clues.of(_CALLER))):
+            written, told = json.dumps(changed), json.dumps(stated) if stated else ""
+            name = f"{action} {written}" + f" {told}" * bool(told)
+            if name not in seen:
+                seen.add(name)
+                yield NamedCall(
+                    name=name,
+                    line=0,
+                    server=tool.server,
+                    tool=tool.name,
+                    arguments_json=written.encode(),
+                    facts_json=told.encode(),
+                )
+
+
+def _ground(
+    bundle: Bundle, tool: Tool, ground: Suite, limits: Limits
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield arguments and facts to begin with: of the ground's calls, made up, and about things of the directory."""
+    found: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for call in [one for one in ground.calls.values() if one.action == tool.action][:_MOST_MEMBERS]:
+        # A case may be about arguments that are none.
+        with suppress(InvalidJSONError):
+            arguments, facts = (parse_object(text, limits) for text in (call.arguments_json, call.facts_json))
+            found.append((_plain(arguments), _plain(facts)))
+    if (sample := sample_arguments(tool.input)) is not None:
+        found.append((sample, {}))
+    yield from found
+    if tool.mapping is None:
+        return
+    known = [uid[1] for uid in sorted(bundle.directory.entities) if uid[0] == tool.resource_type]
+    for parts in (_parts(tool.mapping, name) for name in known[:_MOST_MEMBERS]):
+        yield from (({**arguments, **parts}, facts) for arguments, facts in found[-1:] if parts)
+
+
+def _parts(mapping: ResourceMapping, resource: str) -> dict[str, str]:
+    """Return the arguments that a resource's id was made from; none when it was made from others."""
+    pattern = "(.+?)".join(map(re.escape, mapping.literals))
+    match = re.fullmatch(pattern, resource)
+    return dict(zip(mapping.fields, match.groups(), strict=True)) if match else {}
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(value, default=str))  # type: ignore[no-any-return] # decimals as texts
+
+
+def _changed(ground: dict[str, Any], choices: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a mapping as it is, and then with some of its values changed."""
+    yield ground
+    each = {name: (*values, _ABSENT) for name, values in choices.items()}
+    chance = random.Random(",".join(each))  # noqa: S311 - nothing secret; the same ones at each run
+    for _ in range(_MOST_CALLS if each else 0):
+        yield _with(ground, {name: chance.choice(values) for name, values in each.items() if chance.random() < _HALF})
+
+
+def _with(ground: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in {**ground, **values}.items() if value is not _ABSENT}
+
+
+def _shown(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
