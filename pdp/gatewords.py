@@ -71,7 +71,7 @@ def _unknown_tool(snapshot: Snapshot, call: Call) -> str:
 
 def _tool_changed(snapshot: Snapshot, call: Call, session: Session, who: str) -> str:
     tool = snapshot.bundle.catalogue.tools[call.action]
-    if call.definition_digest and call.definition_digest != tool.definition_digest:
+    if call.definition_digest and not tool.is_known_as(call.definition_digest):
         return f"the gateway sees another definition of `{call.action}` than the catalogue holds"
     if tool.digest_required and not call.definition_digest:
         return f"a call of `{call.action}` must state the digest of its definition, and this one does not"

@@ -17,6 +17,7 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 # Cedar's JSON reads an object with one of these keys as an entity or an extension value.
 MINTING_KEYS = frozenset({"__entity", "__extn", "__expr"})
 
+_ACTED_ON = ("name", "description", "inputSchema", "outputSchema", "annotations")
 # The integers that a double holds exactly, and the only ones that RFC 8785 writes as integers.
 _SAFE_INTEGER = 2**53 - 1
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
@@ -76,12 +77,24 @@ def keyed_digest(key: bytes, text: str) -> str:
 def definition_digest(definition: dict[str, Any]) -> str:
     """Return the digest of a tool's definition, an entry of an MCP `tools/list` answer.
 
-    `_meta` and `icons` stay out: they are for display and may differ from answer to answer.
+    It is made of what a model acts on: name, description, schemas and annotations. A title, `_meta`, icons and what
+    else a gateway on the way adds for display stay out, and so do fields that are null.
     Numbers count as doubles, as RFC 8785 has it: `parse` and other JSON parsers lead to the same digest.
     """
-    shown = {key: _with_doubles(value) for key, value in definition.items() if key not in ("_meta", "icons")}
+    return _digest_of({key: definition[key] for key in _ACTED_ON if definition.get(key) is not None})
+
+
+def former_definition_digest(definition: dict[str, Any]) -> str:
+    """Return the digest as it was made before titles stayed out: of every field but `_meta` and `icons`.
+
+    Sessions and gateways of that time hold it. It says no less than the present one, so both are taken.
+    """
+    return _digest_of({key: value for key, value in definition.items() if key not in ("_meta", "icons")})
+
+
+def _digest_of(definition: dict[str, Any]) -> str:
     try:
-        return digest(canonical(shown))
+        return digest(canonical(_with_doubles(definition)))
     except rfc8785.FloatDomainError:
         raise InvalidJSONError("a number is beyond the range of doubles") from None
 

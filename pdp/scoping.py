@@ -34,7 +34,11 @@ def expansion(session: Session, parents: tuple[Session, ...], bundle: Bundle) ->
     }
     for parent in parents:
         above = parent.scope.tools if parent.scope else {}
-        tools = {action: found for action, found in tools.items() if above.get(action) == found}
+        tools = {
+            action: found
+            for action, found in tools.items()
+            if bundle.catalogue.tools[action].is_known_as(above.get(action, ""))
+        }
     return scope_of(tools)
 
 

@@ -102,6 +102,7 @@ LIBRARIES = {
     "mcp": ("pdp.cli",),
     "pytest": ("pdp.testing",),
     "anyio": ("pdp.cli",),
+    "httpx2": ("pdp.cli.mcpserver",),
 }
 
 

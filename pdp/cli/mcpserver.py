@@ -1,19 +1,23 @@
-"""Run an MCP server over stdio and read its list of tools. Needs the optional `mcp` package."""
+"""Read the list of tools of an MCP server, over stdio or HTTP. Needs the optional `mcp` package."""
 
 from __future__ import annotations
 
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TextIO, cast
 
 import anyio
 import click
+from httpx2 import AsyncClient, HTTPError
 from mcp import ClientSession, MCPError, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.types import PaginatedRequestParams
 
 _PAGES = 1000
+_FAILURES = (OSError, MCPError, HTTPError, ValueError, ExceptionGroup)
 
 
 def listed_tools(command: Sequence[str], environ: Mapping[str, str], *, seconds: float) -> list[dict[str, Any]]:
@@ -29,17 +33,39 @@ def listed_tools(command: Sequence[str], environ: Mapping[str, str], *, seconds:
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as temporary:
         words = cast("TextIO", temporary)  # a text file in all but its declared type
         try:
-            return anyio.run(_list, server, words, seconds)
-        except (OSError, MCPError, ValueError, ExceptionGroup) as error:
+            return anyio.run(_list, lambda: stdio_client(server, errlog=words), seconds)
+        except _FAILURES as error:
             said = _last_line(words)
             reason = _reason(error, seconds) + (f"; it said: {said}" if said else "")
             raise click.ClickException(f"cannot list the tools of `{command[0]}`: {reason}") from error
 
 
-async def _list(server: StdioServerParameters, words: TextIO, seconds: float) -> list[dict[str, Any]]:
+def tools_at(url: str, token: str | None, *, seconds: float) -> list[dict[str, Any]]:
+    """Return the same of a server that answers by streamable HTTP; a `token` goes to its own origin alone.
+
+    Raise `click.ClickException` when it does not answer in time or answers wrongly.
+    """
+    logging.getLogger("mcp").addHandler(logging.NullHandler())
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[Any]:
+        async with (
+            AsyncClient(headers=headers, timeout=seconds) as http,
+            streamable_http_client(url, http_client=http) as two,
+        ):
+            yield two
+
+    try:
+        return anyio.run(_list, connect, seconds)
+    except _FAILURES as error:
+        raise click.ClickException(f"cannot list the tools of `{url}`: {_reason(error, seconds)}") from error
+
+
+async def _list(connect: Callable[[], AbstractAsyncContextManager[Any]], seconds: float) -> list[dict[str, Any]]:
     tools: list[dict[str, Any]] = []
     with anyio.fail_after(seconds):
-        async with stdio_client(server, errlog=words) as streams, ClientSession(*streams) as session:
+        async with connect() as streams, ClientSession(*streams) as session:
             await session.initialize()
             cursor: str | None = None
             for _ in range(_PAGES):

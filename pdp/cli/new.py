@@ -33,7 +33,7 @@ def new(*, folder: str, server: str | None, tools: str | None, example: bool) ->
     elif server is None:
         files = scaffold(EXAMPLE_SERVER, example_definitions())
     else:
-        files = scaffold(server, read_tool_list(server, tools, None, 0.0))
+        files = scaffold(server, read_tool_list(server, tools))
     for name, content in sorted(files.items()):
         file = path / name
         file.parent.mkdir(parents=True, exist_ok=True)

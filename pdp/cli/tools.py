@@ -55,6 +55,8 @@ def import_tools(
     server: str,
     source: str | None,
     command: str | None,
+    url: str | None,
+    url_token_file: str | None,
     timeout: float,
     policies: str | None,
     force: bool,
@@ -62,9 +64,10 @@ def import_tools(
 ) -> None:
     """Write the catalogue of a tool server, and propose an overlay where there is none.
 
-    Takes a `tools/list` answer from a file, from stdin (`-`), or from the MCP server itself.
+    Takes a `tools/list` answer from a file, from stdin (`-`), or from the MCP server itself: one that is run here, or
+    one that answers at a URL.
     """
-    definitions = read_tool_list(server, source, command, timeout)
+    definitions = read_tool_list(server, source, command, timeout, url=url, url_token_file=url_token_file)
     if policies is not None and not Path(policies).is_dir():
         raise click.UsageError(f"the policy folder `{policies}` does not exist")
     folder = Path(policies or settings.policies.folder) / "tools"

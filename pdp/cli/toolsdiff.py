@@ -41,6 +41,8 @@ def diff(
     server: str,
     source: str | None,
     command: str | None,
+    url: str | None,
+    url_token_file: str | None,
     timeout: float,
     policies: str | None,
     sessions: bool,
@@ -51,7 +53,7 @@ def diff(
 
     Changes nothing. Exit code 0 when the tools are as approved, 1 when they are not.
     """
-    definitions = read_tool_list(server, source, command, timeout)
+    definitions = read_tool_list(server, source, command, timeout, url=url, url_token_file=url_token_file)
     files = read_folder(Path(policies or settings.policies.folder), settings.limits)
     found = compare_tools(server, definitions, files, settings.limits, compile_once())
     holders: Mapping[str, Sequence[Session]] | None = None

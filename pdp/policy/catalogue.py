@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pdp.errors import BundleError, InvalidJSONError, Problem
-from pdp.jsontext import MINTING_KEYS, definition_digest, parse
+from pdp.jsontext import MINTING_KEYS, definition_digest, former_definition_digest, parse
 from pdp.limits import Limits
 from pdp.policy.argumentcheck import ArgumentCheck, UncheckableSchemaError
 from pdp.policy.mapping import ResourceMapping
@@ -56,10 +56,11 @@ _DEFINITION_LIMITS = Limits(
 class Tool:
     """One tool of one server: what a call of it looks like and what it may do.
 
-    `action` is `server/name`. `definition_digest` is of the whole definition; with `digest_required` a call must
-    state it. `mapping` is None when the server is the resource of every call. `log` names the parameters whose values
-    may be recorded; of all others only a keyed digest is. `check` holds arguments against the whole schema, None when
-    none is declared. `unusable` says why every call is denied, and is empty for a tool that can be called.
+    `action` is `server/name`. `definition_digest` is of what a model acts on in the definition, `former_digest` of the
+    whole, as it was made once; with `digest_required` a call must state one of them. `mapping` is None when the server
+    is the resource of every call. `log` names the parameters whose values may be recorded; of all others only a keyed
+    digest is. `check` holds arguments against the whole schema, None when none is declared. `unusable` says why every
+    call is denied, and is empty for a tool that can be called.
     """
 
     action: str
@@ -75,6 +76,11 @@ class Tool:
     description: str = ""
     check: ArgumentCheck | None = field(default=None, compare=False, repr=False)
     unusable: str = ""
+    former_digest: str = field(default="", compare=False)
+
+    def is_known_as(self, digest: str) -> bool:
+        """Say whether a digest is one of this very definition."""
+        return bool(digest) and digest in (self.definition_digest, self.former_digest)
 
     @property
     def resource_type(self) -> str:
@@ -235,9 +241,9 @@ class _ServerReader:
             return Section(self._overlay_file, 1)
 
     def _tool(self, name: str, definition: dict[str, Any], overlay: ToolOverlay) -> Tool:
-        digest = ""
+        digest = former = ""
         try:
-            digest = definition_digest(definition)
+            digest, former = definition_digest(definition), former_definition_digest(definition)
         except InvalidJSONError as error:
             self._add(f"tool `{name}`: {error}")
         annotations = definition.get("annotations")
@@ -256,6 +262,7 @@ class _ServerReader:
             description=_text(definition, "description"),
             check=check,
             unusable=unusable,
+            former_digest=former,
         )
 
     def _check(self, schema: object) -> tuple[ArgumentCheck | None, str]:

@@ -16,8 +16,8 @@ from pdp.policy.parameters import OpaqueType, Parameter, RecordType
 Kind = Literal["added", "changed", "removed"]
 Definition = Mapping[str, Any]
 
-# Told from the types that policies see, or for display only and in no digest.
-_TOLD_OTHERWISE = frozenset({"name", "inputSchema", "_meta", "icons"})
+# The parts of a definition that make its digest, but for its name and what is told from the types that policies see.
+_TOLD = ("annotations", "description", "outputSchema")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +142,7 @@ def _parts(old: _Side, new: _Side, bundle: Bundle, risk: Callable[[str], str]) -
     if before != after:
         yield f"risk group: {before} → {after}, by its own annotations"
     yield from _parameters(old.tool.input, new.tool.input, "")
-    fields = (old.definition.keys() | new.definition.keys()) - _TOLD_OTHERWISE
-    for field in sorted(fields):
+    for field in _TOLD:
         if old.definition.get(field) != new.definition.get(field):
             yield field
     if old.definition.get("inputSchema") != new.definition.get("inputSchema") and old.tool.input == new.tool.input:

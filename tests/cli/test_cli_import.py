@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,42 @@ async def main():
 print("noise", file=sys.stderr)
 anyio.run(main)
 """
+
+
+# The same by streamable HTTP, for callers with a token; it prints its port.
+HTTP_SERVER = """
+import socket, uvicorn
+from mcp.server.lowlevel import Server
+from mcp.types import ListToolsResult, Tool
+
+async def listed(context, params):
+    page = int(params.cursor or 0) if params else 0
+    tool = Tool(name=f"get_{page}", title="Shown", description="one", inputSchema={"type": "object"})
+    return ListToolsResult(tools=[tool], next_cursor=str(page + 1) if page < 2 else None)
+
+app = Server("web", on_list_tools=listed).streamable_http_app()
+
+async def guarded(scope, receive, send):
+    if scope["type"] == "http" and (b"authorization", b"Bearer sesame") not in scope["headers"]:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await app(scope, receive, send)
+
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+uvicorn.Server(uvicorn.Config(guarded, log_level="critical")).run(sockets=[listener])
+"""
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    """Run a tool server that answers by HTTP, and return its URL."""
+    pytest.importorskip("uvicorn")
+    with subprocess.Popen([sys.executable, "-c", HTTP_SERVER], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/mcp"
+        process.kill()
 
 
 def answer(*names: str, description: str = "x") -> str:
@@ -109,9 +146,16 @@ def test_import_replaces_an_overlay_only_when_forced(run: Run) -> None:
         (("files", "-"), answer("a\x1b[2J"), "error: tools/files.json: a tool's name holds a control"),
         (("pdp", "-"), answer("a"), "error: the server name `pdp` is reserved"),
         (("../x", "-"), answer("a"), "error: a server's name is 1 to 64 of"),
-        (("files",), "", "error: pass either a file (`-` for stdin) or --command"),
-        (("files", "-", "--command", "x"), "", "error: pass either a file (`-` for stdin) or --command"),
+        (("files",), "", "error: pass either a file (`-` for stdin), --command or --url"),
+        (("files", "-", "--command", "x"), "", "error: pass either a file (`-` for stdin), --command or --url"),
         (("files", "nope.json"), "", "error: `nope.json`: no such file or directory"),
+        (("files", "--url", "x"), "", "error: --url must begin with `https://` or `http://`"),
+        (("files", "-", "--url-token-file", "x"), "", "error: --url-token-file goes with --url"),
+        (
+            ("files", "--url", "http://example.com/mcp", "--url-token-file", "x"),
+            "",
+            "error: a token leaves this machine by `https://` only",
+        ),
         (("files", "--command", "'"), "", "error: --command is no command line: no closing quotation"),
         (("files", "-", "--policies", "policy"), answer("a"), "error: the policy folder `policy` does not exist"),
         (("files", "--command", ""), "", "error: --command is empty"),
@@ -170,6 +214,33 @@ def test_silent_server_is_given_up(run: Run) -> None:
         done.exit_code,
         done.stderr,
     )
+
+
+def test_import_by_http(run: Run, web_server: str) -> None:
+    """A server that answers at a URL is read to its last page, with a token from a file."""
+    Path("token").write_text("sesame\n", encoding="ascii")
+
+    done = run("tools", "import", "web", "--url", web_server, "--url-token-file", "token")
+    refused = run("tools", "import", "web", "--url", web_server)
+    again = run("tools", "diff", "web", "--url", web_server, "--url-token-file", "token", "--help")
+
+    assert 0 == done.exit_code, done.output
+    assert ["  + get_0", "  + get_1", "  + get_2"] == done.stdout.splitlines()[1:4]
+    assert 2 == refused.exit_code
+    assert refused.stderr.startswith(f"error: cannot list the tools of `{web_server}`: ")
+    assert 1 == refused.stderr.count("\n")
+    assert 0 == again.exit_code
+
+
+def test_nothing_at_the_url_is_an_error(run: Run) -> None:
+    """Where nothing answers, one line says so."""
+    pytest.importorskip("mcp")
+
+    done = run("tools", "import", "x", "--url", "http://127.0.0.1:9/mcp", "--timeout", "20")
+
+    assert 2 == done.exit_code
+    assert done.stderr.startswith("error: cannot list the tools of `http://127.0.0.1:9/mcp`: ")
+    assert 1 == done.stderr.count("\n")
 
 
 def test_missing_package_is_named() -> None:

@@ -28,16 +28,28 @@ def test_a_definition_and_its_model_have_one_digest() -> None:
 
 
 def test_what_is_for_display_does_not_count() -> None:
-    """`_meta` and `icons` may differ from answer to answer."""
-    adorned = {**TOOL, "_meta": {"at": 1}, "icons": [{"src": "https://example.com/i.png"}]}
+    """What a gateway's framework adds on the way, such as a title and `_meta`, is no change of the tool."""
+    adorned = {
+        **TOOL,
+        "title": "Read",
+        "_meta": {"_fastmcp": {"tags": []}},
+        "icons": [{"src": "https://example.com/i.png"}],
+        "execution": {"taskSupport": "optional"},
+    }
 
     assert definition_digest(types.Tool.model_validate(adorned)) == definition_digest(TOOL)
 
 
 @pytest.mark.parametrize(
-    "change", [{"description": "Reads!"}, {"annotations": {"readOnlyHint": False}}, {"title": "R"}]
+    "change",
+    [
+        {"description": "Reads!"},
+        {"annotations": {"readOnlyHint": False}},
+        {"inputSchema": {"type": "object"}},
+        {"outputSchema": {"type": "object"}},
+    ],
 )
-def test_every_other_change_counts(change: dict[str, Any]) -> None:
+def test_every_change_of_what_a_model_acts_on_counts(change: dict[str, Any]) -> None:
     """A tool that changed in one thing has another digest."""
     assert definition_digest({**TOOL, **change}) != definition_digest(TOOL)
 

@@ -10,6 +10,7 @@ import pytest
 
 from pdp.clock import Deadline, Instant
 from pdp.gate import Snapshot, ancestor_deny, deny, gate
+from pdp.jsontext import definition_digest, former_definition_digest
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Call, Outcome, Ruling, Scope, Session, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
@@ -182,3 +183,22 @@ def test_the_deny_of_an_ancestor_holds_all_of_its_ruling() -> None:
     )
 
     assert expected == ancestor_deny(make_session("above"), inner)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_digest_of_former_times_still_holds(*, stated: bool) -> None:
+    """Sessions and gateways that know a tool by the digest of its whole definition, title included, go on."""
+    titled = tool("b", title="B")
+    files = bundle_files(
+        policies={"a": '@id("a/all") permit (principal, action, resource);\n'},
+        tools={"a": [titled]},
+        directory="{users: {ada: {}}, agents: {coder: {ceiling: [a/*]}}}",
+    )
+    titled_bundle = load_bundle(files, DEFAULT_LIMITS, compile_here)
+    former = former_definition_digest(titled)
+    session = session_of(titled_bundle, scope=Scope(id="", tools={"a/b": former}))
+    call = Call(session_handle="", server="a", tool="b", definition_digest=former if stated else "")
+
+    assert former != digest_of(titled_bundle, "b")
+    assert digest_of(titled_bundle, "b") == definition_digest(tool("b"))
+    assert ruling_of(titled_bundle, session, call=call) is None
