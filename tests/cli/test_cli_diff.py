@@ -239,12 +239,14 @@ def test_what_no_call_shows_is_undecided(run: Run) -> None:
 
 def test_what_says_the_same_is_no_change(run: Run) -> None:
     """Layout, comments, brackets and annotations of policies, and the layout of other files, change nothing."""
-    old, new = written(Path("old"), GUARDRAIL), written(Path("new"))
-    laid_out = '@description("keep out") // why
-forbid (
-  principal'
-    said_again = GUARDRAIL.replace("forbid (principal", laid_out).replace("input has path &&", "input has path
-    &&")
+    laid_out = '@description("keep out") // why\nforbid (\n  principal'
+    said_again = GUARDRAIL.replace("forbid (principal", laid_out).replace("input has path &&", "input has path\n    &&")
+    old, new = written(Path("old"), GUARDRAIL), written(Path("new"), said_again)
+
+    done = run("diff", str(old), str(new))
+
+    assert said_again != GUARDRAIL
+    assert 0 == done.exit_code, done.stdout
 
 
 def test_other_files_are_judged_as_well(run: Run) -> None:
