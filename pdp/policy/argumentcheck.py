@@ -41,7 +41,8 @@ class UncheckableSchemaError(Exception):
 class ArgumentCheck:
     """The compiled schema of one tool. Immutable, and safe to use from many threads.
 
-    `patterns` counts the patterns that it matches; `unchecked` holds those that are left out.
+    `schema` is what was compiled; `patterns` counts the patterns that it matches, and `unchecked` holds those that are
+    left out.
     """
 
     def __init__(self, schema: _Schema, *, most_patterns: int) -> None:
@@ -58,6 +59,7 @@ class ArgumentCheck:
         except jsonschema_rs.ValidationError as error:
             # The library's own message quotes the schema.
             raise UncheckableSchemaError(f"it is no JSON schema at `{_place(error.instance_path)}`") from None
+        self.schema = schema
         declared = (one.get("properties") for one in schemas(schema))
         self._names = frozenset(name for names in declared if isinstance(names, dict) for name in names)
 

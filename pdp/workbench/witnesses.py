@@ -28,7 +28,7 @@ from pdp.policy.hints import hints, named
 from pdp.policy.mapping import ResourceMapping
 from pdp.policy.schema import SESSION_ACTIONS
 from pdp.workbench.reading import DEFAULT_NOW
-from pdp.workbench.scaffold import sample_arguments
+from pdp.workbench.samples import sample_arguments
 from pdp.workbench.suite import Case, Expectation, NamedCall, NamedSession, Step, Suite
 from pdp.workbench.values import moment
 
@@ -211,7 +211,7 @@ def _ground(
         with suppress(InvalidJSONError):
             arguments, facts = (parse_object(text, limits) for text in (call.arguments_json, call.facts_json))
             found.append((_plain(arguments), _plain(facts)))
-    if (sample := sample_arguments(tool.input)) is not None:
+    if (sample := sample_arguments(tool)) is not None:
         found.append((sample, {}))
     yield from found
     if tool.mapping is None:

@@ -19,7 +19,8 @@ from pdp.policy.contents import belongs
 from pdp.testing.bundles import compile_here, tool
 from pdp.workbench.reading import read_suite
 from pdp.workbench.runner import Report, run
-from pdp.workbench.scaffold import example_bundle, example_definitions, sample_arguments, scaffold
+from pdp.workbench.samples import sample_arguments
+from pdp.workbench.scaffold import example_bundle, example_definitions, scaffold
 
 STRING = {"type": "string"}
 READ = tool("read", {"kind": {"type": "string", "enum": ["b", "a"]}}, ["kind"], annotations={"readOnlyHint": True})
@@ -81,7 +82,7 @@ def test_arguments_are_made_up_for_required_parameters() -> None:
     listed = {"tools": [one]}
     catalogue = load_catalogue({"tools/a.json": json.dumps(listed).encode()})
 
-    made = sample_arguments(catalogue.tools["a/t"], one["inputSchema"])
+    made = sample_arguments(catalogue.tools["a/t"])
 
     assert {
         "s": "example",
