@@ -13,7 +13,8 @@ from pdp.doctor.listening import address, serves_here
 from pdp.doctor.machine import boot_clock, engine, libraries, threads
 from pdp.doctor.policies import policies
 from pdp.doctor.receivers import receivers
-from pdp.doctor.recordcheck import record, record_ends, room
+from pdp.doctor.recordcheck import record, record_ends
+from pdp.doctor.room import room
 from pdp.doctor.storecheck import store
 from pdp.doctor.trusted import deny_list, token_issuer
 from pdp.starting import ADDRESS, unmet

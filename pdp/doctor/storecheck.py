@@ -1,4 +1,4 @@
-"""Check the session store: sound, of a schema that this program knows, and not ahead of the clock."""
+"""Check the session store: sound, writable, of a schema that this program knows, and not ahead of the clock."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Final
 
 from pdp.clock import utc_text
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.doctor.listening import serves_here
+from pdp.doctor.room import store_trouble
 from pdp.errors import StoreUnavailableError
 from pdp.sessions.care import StoreReport, inspect
 from pdp.sessions.database import SCHEMA_VERSION
@@ -14,6 +16,9 @@ from pdp.sessions.database import SCHEMA_VERSION
 _CHECK: Final = "store"
 # Clocks are set by small steps all the time.
 _STEP_SECONDS: Final = 5.0
+_ROOM: Final = "make room on its disk"
+# Three beats of the server's heart.
+_SILENT_SECONDS: Final = 30.0
 
 
 def store(deployment: Deployment) -> Iterator[Finding]:
@@ -33,10 +38,15 @@ def store(deployment: Deployment) -> Iterator[Finding]:
     try:
         report = inspect(path)
     except StoreUnavailableError as error:
-        yield problem(_CHECK, str(error), "look at the file and its folder; `pdp store restore` puts a backup there")
+        # Even to read takes some room: for the shared memory of the log.
+        trouble = store_trouble(settings)
+        remedy = "look at the file and its folder; `pdp store restore` puts a backup there"
+        yield problem(_CHECK, f"{error}: {trouble}" if trouble else str(error), _ROOM if trouble else remedy)
         return
+    now = deployment.clock.now().wall_at
     yield from _findings(report)
-    yield from _clock_findings(report, deployment.clock.now().wall_at)
+    yield from _write_findings(report, deployment, now)
+    yield from _clock_findings(report, now)
 
 
 def _findings(report: StoreReport) -> Iterator[Finding]:
@@ -50,7 +60,18 @@ def _findings(report: StoreReport) -> Iterator[Finding]:
         found = f"the store has schema {report.schema_version}; the next start makes it {SCHEMA_VERSION}"
         yield warning(_CHECK, found, "back it up first: `pdp store backup`")
     else:
-        yield fine(_CHECK, f"sound, schema {report.schema_version}, {sum(report.sessions.values())} sessions")
+        found = f"sound to read, schema {report.schema_version}, {sum(report.sessions.values())} sessions"
+        yield fine(_CHECK, found)
+
+
+def _write_findings(report: StoreReport, deployment: Deployment, now: float) -> Iterator[Finding]:
+    """Say what a sound store does not show: that its disk is full, or that the server beside has not written to it."""
+    silent = now - report.high_water_at
+    if trouble := store_trouble(deployment.settings):
+        yield problem(_CHECK, f"the store takes no sessions at present: {trouble}", _ROOM)
+    elif silent > _SILENT_SECONDS and serves_here(deployment):
+        found = f"the server has written nothing to the store for {silent:.0f} seconds, and tries every 10"
+        yield problem(_CHECK, found, "its log says why; until then sessions and bundles cannot change")
 
 
 def _clock_findings(report: StoreReport, now: float) -> Iterator[Finding]:

@@ -1,0 +1,80 @@
+"""Check the disks of the store and of the record: whether they can be written, and how much is left."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pdp.config import Settings
+from pdp.diskroom import free_bytes
+from pdp.doctor.files import reason
+from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+
+_CHECK: Final = "room"
+_SEGMENTS_OF_COMFORT: Final = 8
+# As much as a few sessions take.
+_TRIED_BYTES: Final = 256 * 1024
+# Of file systems that have no files without a name, or cannot allocate.
+_CANNOT_TRY: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS)
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_STEP: Final = 1024
+
+
+def room(deployment: Deployment) -> Iterator[Finding]:
+    """Check that there is room for the record, and for the sessions where they lie elsewhere."""
+    settings = deployment.settings
+    places = {nearest(folder) for folder in (settings.record_folder, Path(settings.data_dir))}
+    # One finding for each file system.
+    for place in {one.stat().st_dev: one for one in sorted(places)}.values():
+        free, segment = free_bytes(place), settings.record.segment_bytes
+        found = f"{_size(free)} free for `{place}`, and one segment of the record takes {_size(segment)}"
+        if trouble := _write_trouble(place):
+            yield problem(_CHECK, f"`{place}` takes no more: {trouble}", "make room: only what ends authority is done")
+        elif free < segment:
+            remedy = "make room: on a full disk calls are denied, and sessions can be ended alone"
+            yield problem(_CHECK, found, remedy)
+        elif free < segment * _SEGMENTS_OF_COMFORT:
+            yield warning(_CHECK, found, "make room, or move old segments away; `pdp audit verify --missing-start`")
+        else:
+            yield fine(_CHECK, f"{_size(free)} free for `{place}`")
+
+
+def store_trouble(settings: Settings) -> str:
+    """Return why the store takes no sessions at present, as far as its disk tells; empty when it does."""
+    folder, reserve = nearest(Path(settings.data_dir)), settings.sessions.reserve_bytes
+    free = free_bytes(folder)
+    if free < reserve:
+        return f"{_size(free)} are left, and the last {_size(reserve)} are for ending sessions"
+    return _write_trouble(folder)
+
+
+def nearest(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
+    folder = folder.absolute()
+    return next(one for one in (folder, *folder.parents) if one.exists())
+
+
+def _write_trouble(folder: Path) -> str:
+    """Return what keeps a file from being written in a folder; empty for nothing, or when that cannot be tried.
+
+    The file has no name, so nothing is left of it. Quotas and files that are all in use show in no other way.
+    """
+    try:
+        file = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(file, 0, _TRIED_BYTES)
+        finally:
+            os.close(file)
+    except OSError as error:
+        return "" if error.errno in _CANNOT_TRY else reason(error)
+    return ""
+
+
+def _size(count: float) -> str:
+    unit = 0
+    while count >= _STEP and unit < len(_UNITS) - 1:
+        count, unit = count / _STEP, unit + 1
+    return f"{count:.4g} {_UNITS[unit]}"
