@@ -46,6 +46,8 @@ _EVALUATE_SECONDS = 30.0
 _HEARTBEAT_SECONDS = 10.0
 _PURGE_SECONDS = 60.0
 _RENEW_SECONDS = 3600.0
+# How long a change of a session waits for others.
+_BUSY_SECONDS = 5.0
 
 # `-P`: what lies in the working directory is never imported.
 _WORKER = (sys.executable, "-P", "-m", "pdp.cli.worker")
@@ -409,4 +411,5 @@ def _open_store(settings: Settings) -> SessionStore:
         settings.sessions_file,
         bundles_kept=settings.policies.kept,
         reserve_bytes=settings.sessions.reserve_bytes,
+        busy_seconds=_BUSY_SECONDS,
     )

@@ -153,19 +153,23 @@ class Registrar:
             asked_at=now.wall_at,
             trace=trace or {},
         )
-        self._policies.require(bundle, asked)
-        if parents and self._may_delegate(asked, parents, bundle):
+        decided = self._policies.require(bundle, asked)
+        delegable, delegated = self._may_delegate(asked, parents, bundle)
+        if delegable:
             approved = lifecycle.approve(
                 draft, now, scope=scope, grants=(), by=parents[0].id, no_later_than=earliest_end(parents, now)
             )
             draft = replace(approved, epoch=1)
-        self._insert(draft, bundle, now, caller)
+        self._sessions.insert(draft, wall_at=now.wall_at)
+        for event in (decided, *delegated):
+            self._observer.event(event)
         wished = {"may_delegate": "yes"} if draft.may_delegate else {}
         self._tell("session.requested", draft, caller, now, purpose=draft.purpose, **wished)
         if parents:
             self._tell("session.delegated", draft, caller, now)
         if draft.state is SessionState.ACTIVE:
             self._tell("session.approved", draft, caller, now, by=draft.approved_by)
+        self._capture_again(draft, bundle, now, caller)
         return self._view((draft, *parents), bundle, now), handle
 
     def approve(
@@ -207,10 +211,11 @@ class Registrar:
             grants=grants,
             trace=trace or {},
         )
-        self._policies.require(bundle, asked)
+        decided = self._policies.require(bundle, asked)
         bound = earliest_end(parents, now) if parents else None
         approved = lifecycle.approve(session, now, scope=scope, grants=grants, by=caller.id, no_later_than=bound)
         self._sessions.update([approved], wall_at=now.wall_at)
+        self._observer.event(decided)
         given = {"grants": ",".join(approved.grants), "request_digest": request_digest}
         self._tell("session.approved", approved, caller, now, by=caller.id, **given)
         return self._view((approved, *parents), bundle, now)
@@ -355,8 +360,7 @@ class Registrar:
 
     # What is asked for.
 
-    def _insert(self, draft: Session, bundle: Bundle, now: Instant, caller: Caller) -> None:
-        self._sessions.insert(draft, wall_at=now.wall_at)
+    def _capture_again(self, draft: Session, bundle: Bundle, now: Instant, caller: Caller) -> None:
         # A bundle that became active between reading the directory and inserting has not seen this session. Once more
         # after each change: the next bundle may have become active before it, and what that one captured is the newer.
         seen = bundle.version
@@ -437,11 +441,14 @@ class Registrar:
         if not self._record_permits():
             raise UnavailableError("the record cannot take more; sessions can be ended and narrowed, and not opened")
 
-    def _may_delegate(self, asked: SessionQuestion, parents: tuple[Session, ...], bundle: Bundle) -> bool:
-        parent = parents[0]
-        if not (parent.may_delegate and parent.user == asked.session.user):
-            return False
-        return self._policies.ask(bundle, replace(asked, action=DELEGATE_SESSION)).allowed
+    def _may_delegate(
+        self, asked: SessionQuestion, parents: tuple[Session, ...], bundle: Bundle
+    ) -> tuple[bool, tuple[Event, ...]]:
+        """Say whether a delegation needs no person, and what is to be told of it."""
+        if not (parents and parents[0].may_delegate and parents[0].user == asked.session.user):
+            return False, ()
+        ruling, decided = self._policies.ask(bundle, replace(asked, action=DELEGATE_SESSION))
+        return ruling.allowed, (decided,)
 
     # What the caller may see.
 

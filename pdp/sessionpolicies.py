@@ -36,32 +36,37 @@ class SessionQuestion:
 
 
 class SessionPolicies:
-    """Asks the policies about sessions and tells the observer what they said. Safe to use from many threads."""
+    """Asks the policies about sessions and tells the observer when they refuse. Safe to use from many threads.
+
+    What they permit, whoever does it tells when it is done: `decided`. A record of what did not come to be would name a
+    session that never was.
+    """
 
     def __init__(self, *, clock: Clock, observer: Observer) -> None:
         self._clock = clock
         self._observer = observer
         self._new_id = decision_ids()
 
-    def require(self, bundle: Bundle, asked: SessionQuestion) -> None:
-        """Raise `PermissionDeniedError` naming the policies that refuse, unless they permit."""
-        ruling = self.ask(bundle, asked)
+    def require(self, bundle: Bundle, asked: SessionQuestion) -> Event:
+        """Return what is to be told; raise `PermissionDeniedError` naming the policies that refuse."""
+        ruling, decided = self.ask(bundle, asked)
         if not ruling.allowed:
+            self._observer.event(decided)
             names = ", ".join(ruling.policies or ruling.errors)
             raise PermissionDeniedError(
                 f"the policies refuse `{asked.action}`: {ruling.basis.value}" + f" ({names})" * bool(names)
             )
+        return decided
 
-    def ask(self, bundle: Bundle, asked: SessionQuestion) -> Ruling:
-        """Return what the policies say; what they cannot be asked is a deny.
+    def ask(self, bundle: Bundle, asked: SessionQuestion) -> tuple[Ruling, Event]:
+        """Return what the policies say, and what is to be told of it; what they cannot be asked is a deny.
 
         Raise `InvalidRequestError` when what a requester vouched for does not fit the schema.
         """
         ruling = _ruling(bundle, asked, self._clock.now().wall_at)
-        self._tell(bundle, asked, ruling)
-        return ruling
+        return ruling, self._decided(bundle, asked, ruling)
 
-    def _tell(self, bundle: Bundle, asked: SessionQuestion, ruling: Ruling) -> None:
+    def _decided(self, bundle: Bundle, asked: SessionQuestion, ruling: Ruling) -> Event:
         session = asked.session
         # A request that is refused leaves no session behind, so there is none to speak of.
         known = ruling.allowed or asked.action != REQUEST_SESSION
@@ -76,17 +81,15 @@ class SessionPolicies:
             "policies": " ".join(ruling.policies),
             "principal": asked.speaker,
         }
-        self._observer.event(
-            Event(
-                kind=SESSION_DECIDED,
-                at=asked.asked_at,
-                caller_id=asked.caller.id,
-                session_id=session.id if known else "",
-                user=session.user,
-                agent=session.agent,
-                tenant=session.tenant,
-                facts={name: fact for name, fact in facts.items() if fact} | dict(asked.trace),
-            )
+        return Event(
+            kind=SESSION_DECIDED,
+            at=asked.asked_at,
+            caller_id=asked.caller.id,
+            session_id=session.id if known else "",
+            user=session.user,
+            agent=session.agent,
+            tenant=session.tenant,
+            facts={name: fact for name, fact in facts.items() if fact} | dict(asked.trace),
         )
 
 

@@ -14,7 +14,15 @@ import grpc
 from google.protobuf.message import Message
 
 from pdp.client import auditing, operations
-from pdp.client.asking import judge, judge_batch, prepare, refuse_batch, retry_pause
+from pdp.client.asking import (
+    MANAGEMENT_TRIES,
+    judge,
+    judge_batch,
+    prepare,
+    refuse_batch,
+    repeat_pause,
+    retry_pause,
+)
 from pdp.client.connection import Connection, checked_timeout
 from pdp.client.definitions import DefinitionDigests
 from pdp.client.errors import (
@@ -483,11 +491,17 @@ class AsyncClient:
         return await method(request, timeout=deadline - self._clock(), metadata=metadata)
 
     async def _manage(self, operation: Operation[Reply, Result]) -> Result:
-        method = operation.method.unary(self._channel)
-        try:
-            reply = await method(operation.request, timeout=self._management_timeout, metadata=self._metadata("", ""))
-        except grpc.RpcError as error:
-            raise from_status(error, self._connection.way) from error
+        method, metadata = operation.method.unary(self._channel), self._metadata("", "")
+        deadline = self._clock() + self._management_timeout
+        for left in reversed(range(MANAGEMENT_TRIES)):
+            try:
+                reply = await method(operation.request, timeout=deadline - self._clock(), metadata=metadata)
+                break
+            except grpc.RpcError as error:
+                pause = repeat_pause(error, deadline - self._clock(), repeatable=operation.repeatable)
+                if pause is None or not left:
+                    raise from_status(error, self._connection.way) from error
+            await self._sleep(pause)
         return operation.read(reply)
 
     async def _await_approval(

@@ -30,6 +30,10 @@ _CACHE_RESULTS = {
 _STATUS_NAMES: dict[int, str] = {code.value[0]: code.name.lower() for code in grpc.StatusCode}
 # A server that stops cancels the calls that it has not looked at yet.
 _RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
+_NOT_BEGUN = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED})
+_REPEATABLE = _NOT_BEGUN | {grpc.StatusCode.UNAVAILABLE}
+# How often a management call is sent at most.
+MANAGEMENT_TRIES = 4
 _PAUSE_SECONDS = 0.05  # When the server names no pause: enough for a restarted worker, little of a call's deadline.
 
 
@@ -132,8 +136,20 @@ def retry_pause(error: grpc.RpcError, remaining: float) -> float | None:
     """
     if error.code() not in _RETRYABLE:
         return None
-    pause = _stated_pause(error)
+    stated = _stated_pause(error)
+    pause = _PAUSE_SECONDS if stated is None else stated
     return pause if pause < remaining else None
+
+
+def repeat_pause(error: grpc.RpcError, remaining: float, *, repeatable: bool) -> float | None:
+    """Return the seconds to wait before a management call is sent again, or None when it must not be or comes too late.
+
+    A server that has too much to do says so before it begins. One that is unavailable may have begun; what is
+    `repeatable` does nothing twice. Either must say when to come again.
+    """
+    codes = _REPEATABLE if repeatable else _NOT_BEGUN
+    pause = _stated_pause(error) if error.code() in codes else None
+    return pause if pause is not None and pause < remaining else None
 
 
 def json_object(field: str, value: Mapping[str, Any] | bytes | None) -> bytes:
@@ -204,10 +220,10 @@ def _obligations(decision: Decision) -> tuple[Obligation, ...]:
     return tuple(Obligation(id=each.id, parameters_json=each.parameters_json) for each in decision.obligations)
 
 
-def _stated_pause(error: grpc.RpcError) -> float:
+def _stated_pause(error: grpc.RpcError) -> float | None:
     retry = RetryInfo()
     stated = any(detail.Unpack(retry) for detail in details_of(error))
-    return max(0.0, _seconds(retry.retry_delay)) if stated else _PAUSE_SECONDS
+    return max(0.0, _seconds(retry.retry_delay)) if stated else None
 
 
 def _seconds(duration: Duration) -> float:

@@ -18,6 +18,8 @@ from pdp.model import Visibility
 from pdp.v1 import authorization_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
+_REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "RevokeSessions", "NarrowSession")
+
 Reply = TypeVar("Reply", bound=Message)
 Result = TypeVar("Result")
 
@@ -49,6 +51,11 @@ class Operation(Generic[Reply, Result]):
     method: Method[Reply]
     request: Message
     read: Callable[[Reply], Result]
+
+    @property
+    def repeatable(self) -> bool:
+        """Say whether to do it twice is to do it once: it only reads, or names what is to be the end of it."""
+        return self.method.path.rpartition("/")[2].startswith(_REPEATABLE)
 
 
 AUTHORIZE = Method(path="/pdp.v1.AuthorizationService/Authorize", reply=authorization_pb2.AuthorizeResponse)

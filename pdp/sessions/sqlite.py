@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 
-from pdp.errors import ConflictError, StoreUnavailableError
+import apsw
+
+from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.database import Database, answering, require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
@@ -25,15 +26,20 @@ from pdp.sessions.succession import (
     require_successor,
     successor_of,
 )
+from pdp.sessions.turns import Turns
 from pdp.sessions.watcher import SessionReader, Value, Watcher, activation_of
 
 T = TypeVar("T")
+
+# More threads than a server has for calls.
+_MOST_WAITING = 256
 
 
 class SQLiteSessionStore:
     """A `SessionStore` in one file. Safe for threads; open it after forking, not before.
 
-    `busy_seconds` is how long to wait for other writers before `StoreUnavailableError`. `sessions_kept` bounds
+    `busy_seconds` is how long to wait for other writers, of this process and then of others, before `OverloadedError`;
+    in a process they take turns. `sessions_kept` bounds
     the sessions in memory, `changes_kept` the changes that other processes can follow one by one, `bundles_kept`
     the last active bundles that keep their content. `reserve_bytes` of the disk are kept for what ends authority, as
     `room.py` says. A file that is taken away, or written by a foreign program, is
@@ -44,7 +50,7 @@ class SQLiteSessionStore:
         self,
         path: str | Path,
         *,
-        busy_seconds: float = 2.0,
+        busy_seconds: float = 5.0,
         sessions_kept: int = 100_000,
         changes_kept: int = 10_000,
         bundles_kept: int = BUNDLES_KEPT,
@@ -52,10 +58,9 @@ class SQLiteSessionStore:
         trust_seconds: float = 0.1,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._busy_seconds = busy_seconds
         self._changes_kept = changes_kept
         self._bundles_kept = bundles_kept
-        self._lock = Lock()
+        self._turns = Turns(most=_MOST_WAITING, seconds=busy_seconds)
         # The one that the present transaction makes; 0 while it makes none.
         self._revision = 0
         self._scopes = ScopePool()
@@ -208,7 +213,7 @@ class SQLiteSessionStore:
 
     def close(self) -> None:
         """Close the file; afterwards the store does not answer."""
-        with self._lock:
+        with self._turns.turn(last=True):
             self._connection.close()
         self._watcher.close()
         self._signal.close()
@@ -216,21 +221,16 @@ class SQLiteSessionStore:
     @contextmanager
     def _reading(self) -> Iterator[None]:
         # Lists and counts are read where the writes are: they are rare, and must not hold up decisions.
-        if not self._lock.acquire(timeout=self._busy_seconds):
-            raise StoreUnavailableError("the session store is busy with other calls of this process")
-        try:
-            with answering():
-                self._database.require_same_file()
-                yield
-        finally:
-            self._lock.release()
+        with self._turns.turn(), answering():
+            self._database.require_same_file()
+            yield
 
     @contextmanager
     def _transaction(self, *, opens: bool = False) -> Iterator[None]:
         with self._reading():
             if opens:
                 self._room.require()
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._begin()
             self._revision = 0
             try:
                 yield
@@ -241,6 +241,14 @@ class SQLiteSessionStore:
                     self._connection.execute("ROLLBACK")
                 raise
             self._announce()
+
+    def _begin(self) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            raise OverloadedError(
+                "the session store is busy with other programs; nothing was written, try again"
+            ) from None
 
     def _ending(self, write: Callable[[], T]) -> T:
         """Write what ends or narrows authority, or changes the rules; on a full disk, into the room that is kept."""

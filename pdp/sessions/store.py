@@ -90,6 +90,7 @@ class SessionStore(Protocol):
     - When the data cannot be read or written, `StoreUnavailableError`; never a guess, never an old answer. What
       happens behind the store's back (its data moved away, or written by a foreign program) it may notice later, by
       a bound that its docstring names.
+    - When others write for too long, `OverloadedError`, and nothing is written.
     - `high_water_at` never falls. Every write raises it to at least the `wall_at` that it was given.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,8 +14,9 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo  # type: ignore[import-untyped]  # its stubs lack py.typed
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs lack py.typed
 
-from pdp.client import Answer, AsyncClient, Client, ToolCall
+from pdp.client import Answer, AsyncClient, Client, OverloadedError, PDPClientError, ToolCall
 from pdp.v1.decision_pb2 import Decision
+from pdp.v1.session_pb2 import DenySessionResponse, RevokeSessionsResponse
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
@@ -171,3 +173,86 @@ def test_the_reason_of_a_status_is_told(
     answer = ask(address, [])
 
     assert (answer.allowed, answer.error, answer.reason) == (False, "unavailable: busy", reason)
+
+
+def _manage(address: str, pauses: list[float], *, revoke: bool) -> object:
+    with Client(address, sleep=pauses.append) as client:
+        if revoke:
+            return client.revoke_sessions(session_id="ses_1", reason="enough")
+        return client.deny_session("ses_1")
+
+
+def _manage_async(address: str, pauses: list[float], *, revoke: bool) -> object:
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def run() -> object:
+        async with AsyncClient(address, sleep=sleep) as client:
+            if revoke:
+                return await client.revoke_sessions(session_id="ses_1", reason="enough")
+            return await client.deny_session("ses_1")
+
+    return asyncio.run(run())
+
+
+both_ways = pytest.mark.parametrize("manage", [_manage, _manage_async], ids=["sync", "async"])
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("code", "details", "revoke", "sent"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, _retry_info(0.1), False, 3),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, None, False, 1),
+        (grpc.StatusCode.UNAVAILABLE, _retry_info(0.1), True, 3),
+        (grpc.StatusCode.UNAVAILABLE, _retry_info(0.1), False, 1),
+        (grpc.StatusCode.UNAVAILABLE, None, True, 1),
+        (grpc.StatusCode.INTERNAL, _retry_info(0.1), True, 1),
+    ],
+)
+def test_a_management_call_is_repeated_where_nothing_can_happen_twice(
+    server: ScriptedServer,
+    address: str,
+    manage: Callable[..., object],
+    code: grpc.StatusCode,
+    details: bytes | None,
+    *,
+    revoke: bool,
+    sent: int,
+) -> None:
+    """What a busy server did not begin is sent again when it says; what it may have begun, only where twice is once."""
+    name, pauses = "RevokeSessions" if revoke else "DenySession", list[float]()
+    calls = iter(range(2))
+
+    def busy(_: Any, context: Any) -> Any:
+        if next(calls, None) is None:
+            return RevokeSessionsResponse() if revoke else DenySessionResponse()
+        if details is not None:
+            context.set_trailing_metadata((("grpc-status-details-bin", details),))
+        context.abort(code, "busy")
+        raise AssertionError
+
+    server.scripts[name] = busy
+    with suppress(PDPClientError):
+        manage(address, pauses, revoke=revoke)
+
+    assert (sent, [0.1] * (sent - 1)) == (len(server.sent(name)), pauses)
+
+
+@both_ways
+def test_a_management_call_is_not_repeated_for_ever(
+    server: ScriptedServer, address: str, manage: Callable[..., object]
+) -> None:
+    """Four tries are all; then the caller is told."""
+    pauses: list[float] = []
+
+    def busy(_: Any, context: Any) -> Any:
+        context.set_trailing_metadata((("grpc-status-details-bin", _retry_info(0.1)),))
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+
+    server.scripts["DenySession"] = busy
+
+    with pytest.raises(OverloadedError):
+        manage(address, pauses, revoke=False)
+
+    assert [0.1] * 3 == pauses

@@ -37,7 +37,11 @@ _BUNDLE = (
 )
 
 ROWS: Mapping[str, Row] = {
-    "the store is locked by another program": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
+    "the store is locked by another program": Row(
+        seen=Seen("as before", "`RESOURCE_EXHAUSTED`", (_SERVING, _SERVING, _NOT)),
+        afterwards=_BY_ITSELF,
+        tests=_RUNNING,
+    ),
     "the store's disk refuses every write": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
     "the store is read-only": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),
     "the store's disk fails": Row(seen=_NO_CHANGES, afterwards=_BY_ITSELF, tests=_RUNNING),

@@ -29,6 +29,8 @@ from tests.processes.ledger import NOTE
 
 # How often the server tries to write its store.
 _BEAT_SECONDS = 0.05
+# How long it waits for others that write.
+_BUSY_SECONDS = 0.5
 # Bounds waits that only a broken server makes long.
 PATIENCE = 30.0
 _ROLES = (Role.PEP, Role.APPROVER)
@@ -139,7 +141,7 @@ def served(
         write_folder(folder / "policies", notes_bundle())
     prepare(settings, development=True)
     with ExitStack() as opened:
-        with patch("pdp.app._HEARTBEAT_SECONDS", _BEAT_SECONDS):
+        with patch("pdp.app._HEARTBEAT_SECONDS", _BEAT_SECONDS), patch("pdp.app._BUSY_SECONDS", _BUSY_SECONDS):
             app = build(settings, clock=clock)
         app.start()
         opened.callback(app.stop)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from pdp.app import Embedded, open_embedded
+from pdp.errors import OverloadedError
 from pdp.jsontext import definition_digest
 from pdp.model import AT_EACH_CALL, Call, Caller, Role
 from pdp.registrar import Selector, SessionRequest
+from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
@@ -179,3 +183,21 @@ def test_a_whole_life_is_recorded(life: Life) -> None:
 
     assert life.kinds(session) == ["requested", "approved", "narrowed", "ended"]
     assert life.kinds(other) == ["requested", "approved", "revoked"]
+
+
+def test_what_the_store_refused_leaves_nothing_in_the_record(tmp_path: Path) -> None:
+    """A request that was permitted and could not be stored names no session: nobody looks for one that never was."""
+    write_folder(tmp_path / "policies", FILES)
+    evidence, file = Evidence(tmp_path), tmp_path / "sessions.sqlite"
+    with closing(SQLiteSessionStore(file, busy_seconds=0.01)) as store:
+        pdp = open_embedded(tmp_path / "policies", sessions=store, observer=evidence, compile_files=compile_here)
+        wanted = SessionRequest(user="alice", agent="coder", purpose="take notes", tool_patterns=("notes/*",))
+        with closing(apsw.Connection(str(file))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(OverloadedError, match="nothing was written"):
+                pdp.registrar.request(wanted, GATEWAY)
+        pdp.registrar.request(wanted, GATEWAY)
+
+    told = [one["kind"] for one in evidence.records if one["kind"].startswith("session.")]
+    evidence.close()
+    assert told == ["session.decided", "session.requested"]

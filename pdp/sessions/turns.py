@@ -1,0 +1,67 @@
+"""Let one thread write at a time, in the order in which they came: under load none is passed over."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+from pdp.errors import OverloadedError
+
+# What `Lock.acquire` calls no bound.
+_FOR_EVER = -1.0
+
+
+class Turns:
+    """A lock that is handed on in the order in which it was asked for. Safe for threads.
+
+    At most `most` threads wait for it, and none longer than `seconds`.
+    """
+
+    def __init__(self, *, most: int, seconds: float) -> None:
+        self._most, self._seconds = most, seconds
+        # Guards what follows.
+        self._lock = Lock()
+        self._taken = False
+        self._waiting: deque[Lock] = deque()
+
+    @contextmanager
+    def turn(self, *, last: bool = False) -> Iterator[None]:
+        """Hold the lock for the `with` block. Raise `OverloadedError` when it is not to be had in time.
+
+        The `last` turn of all is waited for until it comes.
+        """
+        self._take(_FOR_EVER if last else self._seconds)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    def _take(self, seconds: float) -> None:
+        own = Lock()
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return
+            if len(self._waiting) >= self._most and seconds != _FOR_EVER:
+                raise _busy()
+            own.acquire()
+            self._waiting.append(own)
+        # INVARIANT: who hands the lock on has taken the waiting one from the queue first.
+        if not own.acquire(timeout=seconds):
+            with self._lock:
+                if own in self._waiting:
+                    self._waiting.remove(own)
+                    raise _busy()
+
+    def _pass_on(self) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._taken = False
+
+
+def _busy() -> OverloadedError:
+    return OverloadedError("the session store is busy with other calls; nothing was written, try again")
