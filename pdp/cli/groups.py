@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import click
+
+# The first sentence, whole: the terminal breaks it where it must.
+_LINE = 200
+
+
+class Place(NamedTuple):
+    """Where a command lives, and what it does in one line."""
+
+    module: str
+    summary: str
 
 
 class Group(click.Group):
@@ -20,3 +33,29 @@ class Group(click.Group):
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
             hint = f"; did you mean `{near[0]}`?" if near else ""
             raise click.UsageError(f"no such command: `{args[0]}`{hint}", ctx) from error
+
+
+class CommandTable(Group):
+    """A group with commands that are imported when they are used, by the name that they have in their module."""
+
+    def __init__(self, *args: Any, places: Mapping[str, Place], **extra: Any) -> None:  # noqa: ANN401 - click's own parameters
+        super().__init__(*args, **extra)
+        self._places = places
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands: of the table in its order, and of the group itself."""
+        return [*self._places, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command, or return None when there is none of this name."""
+        if cmd_name not in self._places:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(self._places[cmd_name].module), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing them."""
+        own = {name: command.get_short_help_str(_LINE) for name, command in self.commands.items()}
+        rows = {name: place.summary for name, place in self._places.items()} | own
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, rows[name]) for name in self.list_commands(ctx)])

@@ -6,24 +6,16 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from importlib import import_module
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from pdp import __version__
-from pdp.cli.groups import Group
+from pdp.cli.groups import CommandTable, Place
 from pdp.errors import BundleError, PDPError
 from pdp.extras import missing
 
 YES, NO, ERROR = 0, 1, 2
-
-
-class Place(NamedTuple):
-    """Where a command lives, and what it does in one line."""
-
-    module: str
-    summary: str
 
 
 # Modules are imported when their command is used: `pdp --help` needs neither the engine nor gRPC.
@@ -54,23 +46,8 @@ COMMANDS: Mapping[str, Place] = {
 }
 
 
-class CommandTable(Group):
-    """A group whose commands are imported when they are used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names of all commands, in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """Import a command, or return None when there is none of this name."""
-        place = COMMANDS.get(cmd_name)
-        command: click.Command | None = getattr(import_module(place.module), cmd_name) if place else None
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
-        """Write the table of commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, place.summary) for name, place in COMMANDS.items()])
+class Root(CommandTable):
+    """The program: the table of all commands, and the boundary around them."""
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's own parameters
         """Run a command and exit: errors are lines on stderr, and `PDP_DEBUG=1` shows where they come from."""
@@ -118,7 +95,8 @@ def _line(error: Exception) -> str:
 
 
 @click.group(
-    cls=CommandTable,
+    cls=Root,
+    places=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="`pdp COMMAND --help` shows an example of each. `PDP_DEBUG=1` shows where an error comes from.",
 )

@@ -7,10 +7,9 @@ from typing import Any
 import click
 
 from pdp.cli.connection import with_client
-from pdp.cli.groups import Group
+from pdp.cli.groups import CommandTable, Place
 from pdp.cli.options import json_option
 from pdp.cli.output import print_json, print_table, progress
-from pdp.cli.packing import build, keygen, show, sign, verify
 from pdp.client import Client
 from pdp.errors import ConfigurationError
 from pdp.model import Role
@@ -20,13 +19,19 @@ _SCHEME = "sha256:"
 _SHOWN_DIGITS = 12
 
 
-@click.group(cls=Group)
+# These sign, or need the engine: a server is asked without either.
+PACKING = {
+    "build": Place("pdp.cli.packing", "Check a policy folder, and pack it into one file."),
+    "keygen": Place("pdp.cli.packing", "Make an Ed25519 key pair to sign bundles with."),
+    "sign": Place("pdp.cli.packing", "Sign a packed bundle, and with it a number."),
+    "verify": Place("pdp.cli.packing", "Verify that a packed bundle is whole, and was signed by a trusted key."),
+    "show": Place("pdp.cli.packing", "Show what a packed bundle holds."),
+}
+
+
+@click.group(cls=CommandTable, places=PACKING)
 def bundle() -> None:
     """Pack, sign and verify bundles; list and activate versions."""
-
-
-for _command in (build, keygen, sign, verify, show):
-    bundle.add_command(_command)
 
 
 @bundle.command("list", epilog="Example:  pdp bundle list --json")

@@ -6,7 +6,7 @@ import json
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -14,7 +14,9 @@ import pytest
 
 from pdp import __version__
 from pdp.app import compile_once
+from pdp.cli.groups import CommandTable, Place
 from pdp.cli.root import COMMANDS, root
+from pdp.cli.versions import PACKING, bundle
 from pdp.config import describe, section_titles
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import load_bundle
@@ -243,12 +245,13 @@ def test_every_command_explains_itself(run: Run, words: tuple[str, ...], command
         assert f"Example: pdp {' '.join(words)}" in " ".join(done.stdout.split())
 
 
-def test_table_of_commands_is_true() -> None:
-    """What `pdp --help` says about a command is how its own help begins."""
-    context = click.Context(root)
-    known = {name: root.get_command(context, name) for name in root.list_commands(context)}
+@pytest.mark.parametrize(("table", "places"), [(root, COMMANDS), (bundle, PACKING)], ids=["pdp", "pdp bundle"])
+def test_table_of_commands_is_true(table: CommandTable, places: Mapping[str, Place]) -> None:
+    """What the help of a table says about a command is how the command's own help begins."""
+    context = click.Context(table)
+    known = {name: table.get_command(context, name) for name in places}
 
-    assert {name: place.summary for name, place in COMMANDS.items()} == {
+    assert {name: place.summary for name, place in places.items()} == {
         name: command.get_short_help_str(200) for name, command in known.items() if command
     }
 

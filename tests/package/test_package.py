@@ -158,7 +158,7 @@ def test_the_small_package_is_small(client_home: tuple[Path, dict[str, str]], pr
 def test_the_small_package_asks_a_server(client_home: tuple[Path, dict[str, str]], serving: Path) -> None:
     """`pdp.client` and the commands of clients work without an extra, against a real server."""
     folder, environment = client_home
-    for role in ("pep", "approver"):
+    for role in ("pep", "approver", "author"):
         shutil.copy(serving / ".pdp" / "tokens" / f"{role}.token", folder)
     shutil.copy(serving / ".pdp" / "tls" / "ca.pem", folder)
     environment = {**environment, "PDP_TLS_ROOTS": "ca.pem"}
@@ -169,9 +169,9 @@ def test_the_small_package_asks_a_server(client_home: tuple[Path, dict[str, str]
     )
     approved = run(APPROVE, folder, as_approver)
     output, _ = asking.communicate(timeout=PAGE_SECONDS)
-    health = run("pdp health", folder, environment)
+    others = run("pdp health\npdp bundle list --token-file author.token", folder, environment)
 
-    assert (0, 0) == (approved.returncode, health.returncode), approved.stderr + health.stderr
+    assert (0, 0) == (approved.returncode, others.returncode), approved.stderr + others.stderr
     assert "allow permit ('git/engineers-read',)\n" == output
 
 

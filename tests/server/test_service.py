@@ -16,7 +16,7 @@ from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import policy_pb2 as policies
 from pdp.v1 import reading_pb2 as readings
 from pdp.v1 import session_pb2 as sessions
-from tests.server.running import Running, a_call
+from tests.server.running import PATIENCE, Running, a_call
 
 Code = grpc.StatusCode
 
@@ -360,7 +360,7 @@ def test_start_and_stop_are_told(running: Running) -> None:
     assert kinds == ["server.started", "server.stopped"]
     assert running.server.wait(0)
     with pytest.raises(grpc.RpcError) as caught:
-        running.channel.unary_unary("/pdp.v1.AuthorizationService/Authorize")(b"", timeout=5)
+        running.channel.unary_unary("/pdp.v1.AuthorizationService/Authorize")(b"", timeout=PATIENCE)
     assert caught.value.code() is Code.UNAVAILABLE
 
 
