@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from tests.ports import free_port
 
 _BLOCK = re.compile(r"^(?:<!-- not run: ([^\n]+) -->\n\n)?```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Some pages have thirty commands, each a process of its own. On a busy machine that takes minutes, and never this long.
@@ -73,13 +73,3 @@ def run(script: str, place: Path, environment: dict[str, str]) -> subprocess.Com
         check=False,
         timeout=PAGE_SECONDS,
     )
-
-
-def free_port(count: int = 1) -> int:
-    """Return the first of so many ports that are free, from below those that a system gives to its own connections."""
-    while True:
-        first = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
-        with ExitStack() as tried, suppress(OSError):
-            for port in range(first, first + count):
-                tried.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
