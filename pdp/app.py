@@ -22,6 +22,7 @@ from pdp.heartbeat import Heartbeat
 from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, Observer, Observers, Place
+from pdp.ownership import require_own
 from pdp.peers import Peers
 from pdp.policy.bundle import Compile
 from pdp.policy.child import PolicyChild, run_once
@@ -371,6 +372,7 @@ def supervise(settings: Settings, *, count: int) -> Supervisor:
 def record_key(data_dir: Path) -> bytes:
     """Return the deployment's key for digests in logs and traces. Raise `ConfigurationError` without one."""
     try:
+        require_own(data_dir / "record.key", "anyone could choose the key of digests")
         return (data_dir / "record.key").read_bytes()
     except FileNotFoundError:
         raise ConfigurationError(f"there is no `{data_dir / 'record.key'}`; run `pdp init`") from None

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pdp.errors import BundleError, ConfigurationError
 from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.ownership import read_own
 from pdp.policy.yamltext import Section, load_section, unknown
 from pdp.server.callers import CALLERS_FILE
 
@@ -396,11 +397,9 @@ class _Reader:
 
     def read_file(self, path: Path) -> None:
         try:
-            top = load_section(str(path), path.read_bytes())
-        except OSError as error:
-            self.problems.append(
-                f"cannot read the configuration file `{path}`: {(error.strerror or 'input or output failed').lower()}"
-            )
+            top = load_section(str(path), read_own(path, "anyone could choose the server that tokens go to"))
+        except ConfigurationError as error:
+            self.problems.append(f"the configuration file: {error}")
         except BundleError as error:
             self.problems += [str(problem) for problem in error.problems]
         else:

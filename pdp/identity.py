@@ -10,6 +10,7 @@ from pathlib import Path
 from pdp.clock import Clock
 from pdp.config import JWTSettings, Settings
 from pdp.errors import ConfigurationError
+from pdp.ownership import read_own
 from pdp.server.authentication import (
     CallerAuthenticator,
     CertificateAuthenticator,
@@ -158,14 +159,7 @@ def tls_files_of(settings: Settings) -> TLSFiles | None:
 
 
 def _read_keys(path: Path) -> bytes:
-    try:
-        if path.stat().st_mode & 0o022:
-            raise ConfigurationError(f"others may write to `{path}`: anyone could sign a token; `chmod go-w` it")
-        with path.open("rb") as file:
-            text = file.read(JWKS_BYTES + 1)
-    except OSError as error:
-        problem = (error.strerror or "input or output failed").lower()
-        raise ConfigurationError(f"cannot read `{path}`: {problem}") from None
+    text = read_own(path, "anyone could sign a token", most=JWKS_BYTES + 1)
     if len(text) > JWKS_BYTES:
         raise ConfigurationError(f"`{path}` is larger than {JWKS_BYTES} bytes")
     return text

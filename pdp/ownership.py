@@ -20,30 +20,28 @@ _ACCESS_LIST = "system.posix_acl_access"
 
 
 def require_own(path: Path, danger: str) -> None:
-    """Raise `ConfigurationError` unless only this user and root can change what stands at a path.
+    """Raise `ConfigurationError` unless only this user and root can change what is at a path; `OSError` without one.
 
     As sshd does it: the file or folder, every folder above it and every link on the way belong to this user or root,
     and nobody else may write to them. `danger` is what could happen otherwise. Two things are as safe: a folder with
     the sticky bit, such as `/tmp`, where everybody may write and each entry stays its owner's; and a group that has
     this user alone.
     """
-    try:
-        for step in _way_to(path):
-            if problem := _problem(step):
-                where = "" if step.place == path else f", on the way to `{path}`"
-                raise ConfigurationError(f"{problem}{where}: {danger}; {_remedy(step)}")
-    except OSError as error:
-        raise _unreadable(path, error) from None
+    for step in _way_to(path):
+        if problem := _problem(step):
+            where = "" if step.place == path else f", on the way to `{path}`"
+            raise ConfigurationError(f"{problem}{where}: {danger}; {_remedy(step)}")
 
 
 def read_own(path: Path, danger: str, *, most: int = -1) -> bytes:
-    """Return what a file holds, or its first `most` bytes. Raise `ConfigurationError` as `require_own` does."""
-    require_own(path, danger)
+    """Return what a file holds, or its first `most` bytes. Raise `ConfigurationError`, also where it cannot be read."""
     try:
+        require_own(path, danger)
         with path.open("rb") as file:
             return file.read(most)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        problem = (error.strerror or "input or output failed").lower()
+        raise ConfigurationError(f"cannot read `{path}`: {problem}") from None
 
 
 def user_name(user_id: int) -> str:
@@ -87,7 +85,8 @@ def _problem(step: _Step) -> str:
     owner, mode = step.status.st_uid, step.status.st_mode
     if owner not in (_ROOT, os.geteuid()):
         return f"`{step.place}` belongs to {user_name(owner)}"
-    if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
+    # What is written to a device, such as `/dev/null`, is not what is read from it.
+    if stat.S_ISLNK(mode) or stat.S_ISCHR(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
         return ""
     if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _is_alone(step)):
         return f"others may write to `{step.place}`"
@@ -114,7 +113,3 @@ def _is_alone(step: _Step) -> bool:
     except KeyError:
         return step.status.st_gid == os.getegid() and user == str(os.geteuid())
     return group.gr_name in (user, user_name(_ROOT)) and {*group.gr_mem} <= {user, user_name(_ROOT)}
-
-
-def _unreadable(path: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(f"cannot read `{path}`: {(error.strerror or 'input or output failed').lower()}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pdp.errors import ConfigurationError
+from pdp.ownership import require_own
 from pdp.policy.delivery import BundleSource
 from pdp.policy.fetching import URLSource
 from pdp.policy.signing import Trust, read_public_keys
@@ -78,6 +79,7 @@ def trust_of(settings: Settings) -> Trust:
     if not name:
         return Trust()
     try:
+        require_own(Path(name), "anyone could sign a bundle")
         keys = read_public_keys(Path(name).read_bytes())
     except OSError as error:
         problem = (error.strerror or "input or output failed").lower()

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pdp.errors import ConfigurationError
+from pdp.ownership import require_own
+
 # For one step, such as connecting or waiting for the next bytes; and for all of them.
 STEP_SECONDS = 10.0
 WHOLE_SECONDS = 60.0
@@ -108,7 +111,11 @@ class WebFile:
             return http.client.HTTPConnection(host, parts.port, timeout=self._step_seconds)
         try:
             # Made for each fetch: the roots may have changed.
+            if self._place.ca_file:
+                require_own(Path(self._place.ca_file), "anyone could pass for the server")
             trusted = ssl.create_default_context(cafile=self._place.ca_file or None)
+        except ConfigurationError as error:
+            raise WebFileError(f"is not asked: {error}") from None
         except OSError:
             raise WebFileError(f"is not asked: `{self._place.ca_file}` holds no certificates") from None
         return http.client.HTTPSConnection(host, parts.port, timeout=self._step_seconds, context=trusted)
@@ -146,7 +153,10 @@ class WebFile:
 
     def _token(self) -> str:
         try:
+            require_own(Path(self._place.token_file), "anyone could choose what is presented")
             token = Path(self._place.token_file).read_text(encoding="ascii").strip()
+        except ConfigurationError as error:
+            raise WebFileError(f"is not asked: {error}") from None
         except (OSError, UnicodeDecodeError):
             token = ""
         if not _TOKEN.fullmatch(token):

@@ -11,6 +11,7 @@ from pdp.cli.output import print_json
 from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
+from pdp.ownership import require_own
 from pdp.record.keys import write_keys
 from pdp.server.callers import read_callers
 from pdp.server.callersfile import digest_in, init_callers
@@ -59,6 +60,7 @@ def prepare(settings: Settings, *, development: bool = False) -> tuple[Path, ...
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"`data_dir` must be a folder, and `{folder}` is none")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    require_own(folder, "anyone could put files of theirs there")
     written: list[Path] = []
     # Callers that somebody else writes down are not made up here.
     if not settings.callers.file and not settings.callers_file.exists():

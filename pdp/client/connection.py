@@ -131,7 +131,10 @@ def _require_this_machine(address: str) -> None:
     if path.name.startswith("@"):
         raise ConfigurationError(f"address `{address}` has no file: {_IMPOSTOR}; use a socket in a folder")
     # INVARIANT: where only this user and root can put a socket, each later connection reaches one of theirs too.
-    require_own(path if path.exists() else path.parent, _IMPOSTOR)
+    try:
+        require_own(path if path.exists() else path.parent, _IMPOSTOR)
+    except OSError as error:
+        raise ConfigurationError(f"cannot look at `{path}`: {(error.strerror or 'input failed').lower()}") from None
 
 
 def _local_credentials(address: str, roots: Path) -> grpc.ChannelCredentials:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import ConfigurationError
+from pdp.ownership import user_name
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SigningKey
 from pdp.server.callers import Callers, KnownCallers
 from pdp.server.callersfile import digest_in
@@ -116,14 +116,6 @@ def is_exposed(status: os.stat_result) -> bool:
     """
     group = status.st_mode & _GROUP
     return bool(status.st_mode & _OTHERS) or bool(group & ~stat.S_IRGRP) or bool(group and status.st_uid != _ROOT)
-
-
-def user_name(user_id: int) -> str:
-    """Return the name of a user, or the number of one without a name."""
-    try:
-        return pwd.getpwuid(user_id).pw_name
-    except KeyError:
-        return str(user_id)
 
 
 def reason(error: OSError) -> str:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pdp.errors import ConfigurationError
+from pdp.ownership import require_own
 
 DIGEST_KEY_FILE = "record.key"
 SIGNING_KEY_FILE = "record-signing.pem"
@@ -46,6 +47,7 @@ class SigningKey:
     def load(cls, path: Path) -> Self:
         """Read a key from a PEM file without a password. Raise `ConfigurationError`."""
         try:
+            require_own(path, "anyone could sign records")
             private = load_pem_private_key(path.read_bytes(), password=None)
         except OSError as error:
             reason = (error.strerror or "input or output failed").lower()

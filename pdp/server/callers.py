@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pdp.errors import BundleError, ConfigurationError, Problem
 from pdp.model import AT_EACH_CALL, NEVER_APPROVERS, Caller, Role
+from pdp.ownership import read_own
 from pdp.policy.yamltext import Section, load_section, unknown
 
 _LOG = logging.getLogger("pdp.server")
@@ -156,13 +157,9 @@ def callers_of(section: Section, *, development: bool) -> Callers:
 
 
 def read_private(path: Path, danger: str) -> Section:
-    """Read a YAML file that nobody else may write to. Raise `ConfigurationError`; `danger` is what could happen."""
+    """Read a YAML file that nobody else can change. Raise `ConfigurationError`; `danger` is what could happen."""
     try:
-        if path.stat().st_mode & 0o022:
-            raise ConfigurationError(f"others may write to `{path}`: {danger}; `chmod go-w` it")
-        return load_section(str(path), path.read_bytes(), times_as_text=True)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read `{path}`: {_reason(error)}") from None
+        return load_section(str(path), read_own(path, danger), times_as_text=True)
     except BundleError as error:
         raise ConfigurationError(str(error)) from None
 
@@ -265,7 +262,3 @@ def _credential_problems(entry: Section) -> list[Problem]:
 
 def _matches(pattern: re.Pattern[str], value: object) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or "input or output failed").lower()

@@ -14,10 +14,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from pdp.errors import ConfigurationError, UnauthenticatedError
+from pdp.ownership import read_own
 from pdp.server.callers import SPIFFE_ID
 
 _LOG = logging.getLogger("pdp.server")
 
+_IMPOSTOR = "anyone could pass for the server"
 # Certificates that live for minutes come and go; beyond this many we begin anew.
 _MOST_SEEN = 4096
 
@@ -129,15 +131,10 @@ def _read_certificate(pem: bytes) -> CallerCertificate:
 
 
 def _read_all(files: TLSFiles) -> _Material:
-    roots = _read(files.client_roots) if files.client_roots is not None else None
-    return _Material(_read(files.key), _read(files.certificate), roots)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read `{path}`: {_reason(error)}") from None
+    roots = None
+    if files.client_roots is not None:
+        roots = read_own(files.client_roots, "anyone could become a caller")
+    return _Material(read_own(files.key, _IMPOSTOR), read_own(files.certificate, _IMPOSTOR), roots)
 
 
 def _checked(files: TLSFiles, material: _Material) -> _Material:
@@ -165,7 +162,3 @@ def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
 def _configuration(material: _Material) -> Any:  # noqa: ANN401 - gRPC has no types
     pair = (material.key, material.certificate)
     return grpc.ssl_server_certificate_configuration([pair], material.client_roots)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or "input or output failed").lower()

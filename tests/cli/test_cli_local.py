@@ -188,7 +188,7 @@ def test_tools_list(run: Run, policies: Path) -> None:
         (("serve", "--server-threads", "many"), "error: `--server-threads` must be a whole number, not `many`"),
         (("serve", "--server-reflection", "--server-threads", "x"), "error: `--server-threads` must be a whole number"),
         (("serve", "--server-reflection=maybe"), "error: `--server-reflection` must be `true` or `false`, not `maybe`"),
-        (("init", "--config", "nope.yaml"), "error: cannot read the configuration file `nope.yaml`: no such file or"),
+        (("init", "--config", "nope.yaml"), "error: the configuration file: cannot read `nope.yaml`: no such file or"),
         (("tools", "list", "--policies", "nope"), "error: nope: does not exist"),
         (("schema", "nope"), "error: nope: does not exist"),
         (("session", "list"), "error: no token: `.pdp/tokens/approver.token` does not exist; run `pdp init`"),

@@ -375,7 +375,7 @@ def test_pasted_key_is_not_repeated() -> None:
 
 def test_named_file_must_exist() -> None:
     """A file that is named and absent is an error; `pdp.yaml` may be absent."""
-    with pytest.raises(ConfigurationError, match=r"cannot read the configuration file `nope\.yaml`: no such file"):
+    with pytest.raises(ConfigurationError, match=r"the configuration file: cannot read `nope\.yaml`: no such file"):
         load(environ={"PDP_CONFIG": "nope.yaml"})
     assert Settings() == load(environ={})
 
