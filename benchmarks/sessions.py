@@ -354,9 +354,8 @@ def _files(teams: str, more: str) -> dict[str, bytes]:
     )
     return bundle_files(
         policies={"bench": policies + more},
-        tools={
-            "bench": [tool("read_item", {"item": {"type": "string"}}, ["item"], annotations={"readOnlyHint": True})]
-        },
+        tools={"bench": [tool("read_item", {"item": {"type": "string"}}, ["item"])]},
+        overlays={"bench": "risk: read_only\n"},
         directory=f"user_groups:\n  staff: {{}}\n{groups}users:\n{users}agents: {{worker: {{ceiling: ['bench/*']}}}}\n",
     )
 

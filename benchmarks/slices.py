@@ -75,13 +75,13 @@ def _files(tools: int) -> dict[str, bytes]:
     texts: dict[str, str] = {}
     for number in range(tools):
         server = f"s{number % _SERVERS}"
-        properties, read_only = {"path": {"type": "string"}}, {"readOnlyHint": True}
-        listed.setdefault(server, []).append(tool(f"t{number}", properties, ["path"], annotations=read_only))
+        listed.setdefault(server, []).append(tool(f"t{number}", {"path": {"type": "string"}}, ["path"]))
         texts[server] = texts.get(server, "") + "".join(_policy(server, number, n) for n in range(_POLICIES_OF_EACH))
     ceiling = ", ".join(f'"{server}/*"' for server in listed)
     return bundle_files(
         policies=texts,
         tools=listed,
+        overlays=dict.fromkeys(listed, "risk: read_only\n"),
         directory=f"users: {{alice: {{}}}}\nagents: {{worker: {{ceiling: [{ceiling}]}}}}",
     )
 

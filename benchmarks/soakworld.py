@@ -161,7 +161,8 @@ def write(folder: Path, number: int = 0) -> None:
 @id("{SERVER}/number") forbid (principal, action, resource is Server) when {{ context.input.item == "{number}" }};
 """
         },
-        tools={SERVER: [tool(TOOL, {"item": {"type": "string"}}, ["item"], annotations={"readOnlyHint": True})]},
+        tools={SERVER: [tool(TOOL, {"item": {"type": "string"}}, ["item"])]},
+        overlays={SERVER: "risk: read_only\n"},
         directory=f'users:\n{users}agents: {{worker: {{ceiling: ["{SERVER}/*"]}}}}',
     )
     for name, content in files.items():

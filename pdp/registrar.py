@@ -21,6 +21,7 @@ from pdp.errors import (
 from pdp.expiry import EXPIRED
 from pdp.ids import handle_digest, new_handle, new_session_id
 from pdp.jsontext import parse_object
+from pdp.labelling import require_labels
 from pdp.limits import Limits
 from pdp.model import NEVER_APPROVERS, Caller, Role, Scope, Session, SessionState
 from pdp.observer import Event, Observer
@@ -345,6 +346,7 @@ class Registrar:
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         session = chain[0]
+        require_labels(labels, bundle.labels, present=session.labels)
         if session.scope is None:
             raise WrongStateError(f"the session is {state_of(session, now).value}, not active")
         if len({*session.labels, *labels}) > max(_MOST_LABELS, len(session.labels)):
@@ -376,6 +378,8 @@ class Registrar:
         self, wanted: SessionRequest, caller: Caller, parents: tuple[Session, ...], bundle: Bundle, now: Instant
     ) -> tuple[Session, str]:
         require_patterns(wanted.tool_patterns, self._limits)
+        marked = {label for parent in parents for label in parent.labels}
+        require_labels(wanted.labels, bundle.labels, present=marked, widening=not parents)
         duration = bundle.session_seconds if wanted.duration is None else wanted.duration
         if not 0 < duration <= self._limits.session_seconds:
             raise InvalidRequestError(
@@ -405,7 +409,7 @@ class Registrar:
             ancestor_ids=tuple(parent.id for parent in parents),
             may_delegate=wanted.may_delegate,
             # A child carries its parent's labels: what marks the parent marks what it delegates.
-            labels=tuple(sorted({*wanted.labels, *(label for parent in parents for label in parent.labels)})),
+            labels=tuple(sorted({*wanted.labels, *marked})),
             entities_json=captured,
             attributes_json=self._attributes(wanted),
         ), handle

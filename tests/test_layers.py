@@ -47,6 +47,7 @@ LAYERS = [
     ("pdp.authorizer", 2, "decision"),
     ("pdp.registrar", 2, "decision"),
     ("pdp.scoping", 2, "decision"),
+    ("pdp.labelling", 2, "decision"),
     ("pdp.visibility", 2, "decision"),
     ("pdp.reviewing", 2, "decision"),
     ("pdp.sessionpolicies", 2, "decision"),

@@ -107,6 +107,7 @@ def files_of(
         "directory.yaml": json.dumps(directory),
         **{f"{stem}.cedar": text for stem, text in policies.items()},
         **{f"tools/{server}.json": json.dumps({"tools": list(listed)}) for server, listed in tools.items()},
+        **{f"tools/{server}.yaml": "risk: read_only\n" for server in tools},
     }
     return {name: text.encode() for name, text in texts.items()}
 
@@ -114,7 +115,7 @@ def files_of(
 def definition(name: str, properties: Mapping[str, Any], required: Iterable[str]) -> dict[str, Any]:
     """Return the definition of a tool that only reads, as MCP's `tools/list` has it."""
     schema = {"type": "object", "properties": dict(properties), "required": list(required)}
-    return {"name": name, "description": name, "inputSchema": schema, "annotations": {"readOnlyHint": True}}
+    return {"name": name, "description": name, "inputSchema": schema}
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

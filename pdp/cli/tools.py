@@ -166,6 +166,6 @@ def _report_overlay(overlay: Path, unmentioned: Sequence[str], *, proposed: bool
     if proposed:
         click.echo(f"{overlay}: proposed; read its risk groups before you rely on them")
     elif unmentioned:
-        click.echo(f"{overlay}: kept; it says nothing about {', '.join(unmentioned)}")
+        click.echo(f"{overlay}: kept; it says nothing about {', '.join(unmentioned)}: destructive until it does")
     else:
         click.echo(f"{overlay}: kept")

@@ -35,6 +35,7 @@ class Bundle:
         self.session_seconds = contents.session_seconds
         self.request_seconds = contents.request_seconds
         self.caller_facts = contents.caller_facts
+        self.labels = contents.labels
         self.catalogue: Catalogue = contents.catalogue
         self.directory: Directory = contents.directory
         self.policies: Mapping[str, PolicySource] = {policy.id: policy for policy in policies}

@@ -59,7 +59,8 @@ class Tool:
     `action` is `server/name`. `definition_digest` is of what a model acts on in the definition, `former_digest` of the
     whole, as it was made once; with `digest_required` a call must state one of them. `mapping` is None when the server
     is the resource of every call. `log` names the parameters whose values may be recorded; of all others only a keyed
-    digest is. `check` holds arguments against the whole schema, None when none is declared. `unusable` says why every
+    digest is. `named` says whether an overlay gives its risk group; without one it is destructive, whatever its server
+    says of it. `check` holds arguments against the whole schema, None when none is declared. `unusable` says why every
     call is denied, and is empty for a tool that can be called.
     """
 
@@ -72,6 +73,7 @@ class Tool:
     input: RecordType
     mapping: ResourceMapping | None = None
     log: tuple[str, ...] = ()
+    named: bool = True
     title: str = ""
     description: str = ""
     check: ArgumentCheck | None = field(default=None, compare=False, repr=False)
@@ -253,7 +255,9 @@ class _ServerReader:
             server=self._server,
             name=name,
             definition_digest=digest,
-            risk=overlay.risk or annotated_risk(definition),
+            # What a server says of its own tool is a proposal, for the import; only a person calls it milder.
+            risk=overlay.risk or "destructive",
+            named=overlay.risk is not None,
             digest_required=overlay.digest_required,
             input=overlay.input,
             mapping=overlay.mapping,

@@ -16,9 +16,11 @@ from pdp.policy.analysis import action_scope, findings
 from pdp.policy.contents import MANIFEST, SCHEMA, Contents, read_contents
 from pdp.policy.directory import FILE as DIRECTORY
 from pdp.policy.directory import Entity
-from pdp.policy.lint import run_lints, with_impossible
-from pdp.policy.lint_errors import HELP, by_policy, refusals
+from pdp.policy.labels import Label
+from pdp.policy.lint import problem_of, run_lints, with_impossible
+from pdp.policy.lint_errors import HELP, by_policy, plainly, refusals, syntax_help
 from pdp.policy.lint_facts import Environment, LintBundle, LintPolicy, environments, matching
+from pdp.policy.lint_labels import label_finding
 from pdp.policy.locate import in_line
 from pdp.policy.safety import PolicyText, scan, scan_schema
 from pdp.policy.schema import SESSION_ATTRIBUTES, SESSION_DECLARATION, full_schema
@@ -69,6 +71,7 @@ class _Compilation:
         known = environments(contents.catalogue)
         policies = [one.linted(known) for one in parsed]
         refused = {} if all_valid(policies, contents, schema) else _refusals(policies, schema, known)
+        refused |= _widened([one for one in policies if one.id not in refused], contents.labels)
         if self._lint:
             sound = tuple(one for one in policies if one.id not in refused)
             self.warnings = run_lints(with_impossible(LintBundle(contents=contents, policies=sound), schema))
@@ -246,8 +249,10 @@ def _tree(file: str, part: PolicyText) -> Any:  # noqa: ANN401 - Cedar's JSON
     try:
         tree = json.loads(cedarpy.policies_to_json_str(part.text))
     except ValueError as error:
-        line = part.line + _line_of(part.text, str(error), 1) - 1
-        raise BundleError((Problem(file, line, f"not a policy: {error}", code="syntax"),)) from None
+        said = plainly(str(error))
+        line = part.line + _line_of(part.text, said, 1) - 1
+        problem = Problem(file, line, f"not a policy: {said}", code="syntax", help=syntax_help(said))
+        raise BundleError((problem,)) from None
     if tree.get("templates"):
         raise BundleError((Problem(file, part.line, "templates are not allowed; use groups", code="template"),))
     (policy,) = tree["staticPolicies"].values()
@@ -287,6 +292,12 @@ def _refusals(
         else:
             refused[policies[place].id] = refusals(policies[place], messages, known)
     return refused
+
+
+def _widened(policies: Iterable[LintPolicy], labels: Mapping[str, Label]) -> dict[str, list[Problem]]:
+    """Return the policies that may permit more for a label that does not widen, each with what is wrong."""
+    found = ((one, label_finding(one, labels)) for one in policies)
+    return {one.id: [problem_of(one, "label-widens", said, "error")] for one, said in found if said}
 
 
 def _line_of(text: str, message: str, default: int) -> int:

@@ -13,6 +13,7 @@ from pdp.jsontext import canonical, digest
 from pdp.limits import Limits
 from pdp.policy.catalogue import Catalogue, load_catalogue
 from pdp.policy.directory import Directory, load_directory
+from pdp.policy.labels import Label, read_labels
 from pdp.policy.parameters import RecordType
 from pdp.policy.typing import facts_type
 from pdp.policy.yamltext import Section, load_section
@@ -32,13 +33,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """A bundle's parts. `policies` maps a file to its text; durations are seconds."""
+    """A bundle's parts. `policies` maps a file to its text, `labels` a name to its label; durations are seconds."""
 
     name: str
     label: str
     session_seconds: float
     request_seconds: float
     caller_facts: RecordType
+    labels: Mapping[str, Label]
     schema: str
     policies: Mapping[str, str]
     catalogue: Catalogue
@@ -104,13 +106,14 @@ def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
     require_sizes(files, limits)
     problems: list[Problem] = []
     manifest = _collect(problems, Section(MANIFEST, 1), lambda: load_section(MANIFEST, files.get(MANIFEST, b"")))
-    problems += manifest.unknown_keys(("name", "label", "caller_facts", "session_seconds", "request_seconds"))
+    problems += manifest.unknown_keys(("name", "label", "labels", "caller_facts", "session_seconds", "request_seconds"))
     contents = Contents(
         name=_text(manifest, "name", "bundle", problems),
         label=_text(manifest, "label", "", problems),
         session_seconds=_seconds(manifest, "session_seconds", limits, problems),
         request_seconds=_seconds(manifest, "request_seconds", limits, problems),
         caller_facts=_collect(problems, facts_type({}), lambda: _facts(manifest)),
+        labels=read_labels(manifest, problems),
         schema=_decode(SCHEMA, files.get(SCHEMA, b""), problems),
         policies={
             name: _decode(name, content, problems) for name, content in sorted(files.items()) if name.endswith(".cedar")

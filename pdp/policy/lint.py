@@ -13,7 +13,18 @@ from dataclasses import dataclass, replace
 import cedarpy
 
 from pdp.errors import Problem
-from pdp.policy import lint_arguments, lint_match, lint_names, lint_permits, lint_tools
+from pdp.policy import (
+    lint_arguments,
+    lint_bounds,
+    lint_groups,
+    lint_lists,
+    lint_match,
+    lint_names,
+    lint_patterns,
+    lint_permits,
+    lint_tools,
+    lint_words,
+)
 from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, literal_uid, nodes, path
 from pdp.policy.locate import find, head
 
@@ -40,12 +51,25 @@ LINTS = (
     Lint("open-permit", "a permit without any constraint", _each(lint_permits.open_permit)),
     Lint("no-agent", "a permit that constrains neither agent nor session", _each(lint_permits.agentless_permit)),
     Lint("caller-only", "a permit that rests only on what the caller asserts", _each(lint_permits.caller_permit)),
+    Lint("caller-stated", "a forbid that a gateway escapes by what it states", _each(lint_words.caller_exception)),
+    Lint("by-purpose", "a rule that lets calls pass for words in the purpose", _each(lint_words.by_purpose)),
+    Lint("absent-passes", "a permit that holds where an attribute is not known", _each(lint_words.absent_passes)),
+    Lint("risk-gap", "a forbid on mutating tools that leaves out destructive ones", _each(lint_groups.risk_gap)),
+    Lint("exact-server", "a forbid that equals a server and misses what is mapped", _each(lint_groups.exact_server)),
     Lint("raw-string", "a forbid over a string that the agent can spell otherwise", _each(lint_arguments.raw_string)),
+    Lint("path-prefix", "a path that passes by its prefix, `..` or not", _each(lint_patterns.path_prefix)),
+    Lint("open-pattern", "a pattern that stops in the middle of a name", _each(lint_patterns.open_pattern)),
+    Lint("any-of-list", "a list that passes as soon as one member is fine", _each(lint_lists.any_of_list)),
+    Lint("empty-list", "a list that passes when it is empty", _each(lint_lists.empty_list)),
+    Lint("optional-bound", "a forbid that is escaped by leaving an argument out", _each(lint_bounds.optional_bound)),
+    Lint("lower-bound", "a number that is bounded above and not below", _each(lint_bounds.lower_bound)),
     Lint("opaque-parameter", "a rule about what policies cannot see", _each(lint_arguments.opaque_parameter)),
     Lint("overflow", "arithmetic on a number that the agent chooses", _each(lint_arguments.overflow)),
     Lint("never-matches", "a policy that no call can match", _each(lint_match.never_matches)),
     Lint("shadowed", "a policy that never changes an outcome", lint_match.shadowed),
     Lint("unknown-name", "a user, agent, group, server or grant that looks like a mistake", lint_names.unknown_names),
+    Lint("unknown-label", "a label that `bundle.yaml` does not declare", _each(lint_names.unknown_labels)),
+    Lint("never-opaque", "a test for an opaque parameter that is none", _each(lint_names.unknown_opaque)),
     Lint("mixed-script", "a name with letters of scripts that look alike", lint_names.mixed_scripts),
 )
 
@@ -56,6 +80,7 @@ OTHER_LINTS: Mapping[str, Callable[[LintBundle], Iterator[Problem]]] = {
     "unusable-tool": lint_tools.unusable_tools,
     "unchecked-pattern": lint_tools.unchecked_patterns,
     "twin-names": lint_tools.twin_names,
+    "unnamed-tool": lint_tools.unnamed_tools,
 }
 # What is wrong with an `@allow` itself.
 ALLOW = "unneeded-allow"
@@ -75,9 +100,9 @@ def run_lints(bundle: LintBundle, lints: Iterable[Lint] = LINTS) -> list[Problem
             if lint.code in allowed(policy):
                 silenced.add((policy.id, lint.code))
             else:
-                problems.append(_problem(policy, lint.code, found))
+                problems.append(problem_of(policy, lint.code, found))
     for policy in bundle.policies:
-        problems += [_problem(policy, ALLOW, found) for found in _allow_findings(policy, silenced)]
+        problems += [problem_of(policy, ALLOW, found) for found in _allow_findings(policy, silenced)]
     for code, run in OTHER_LINTS.items():
         for problem in run(bundle):
             problem.code, problem.severity = code, "warning"
@@ -132,13 +157,14 @@ def _allow_finding(policy: LintPolicy, what: str) -> Finding:
     )
 
 
-def _problem(policy: LintPolicy, code: str, found: Finding) -> Problem:
+def problem_of(policy: LintPolicy, code: str, found: Finding, severity: str = "warning") -> Problem:
+    """Return what was found in a policy, with the place that it points at."""
     place = find(policy.text, found.at, policy.line, policy.column) or head(policy.text, policy.line, policy.column)
     return Problem(
         policy.file,
         place.line,
         found.message,
-        severity="warning",
+        severity=severity,
         code=code,
         column=place.column,
         width=place.width,

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pdp.policy.catalogue import Tool
-from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, Tree, literal_uid, nodes, path
+from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, Tree, atoms, literal_uid, nodes, path, pattern_text
 from pdp.policy.parameters import NUMBER, OpaqueType, Parameter, RecordType, StringType
 
 _INPUT = ("context", "input")
+# What is forbidden because it has many spellings.
+_ANY_SPELLING = ("*..*",)
 _ARITHMETIC = ("+", "-", "*", "neg")
 
 
@@ -20,6 +22,8 @@ def raw_string(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
     seen = set()
     for subject in _decisive(policy.conjuncts):
         where = path(subject)
+        # Every attribute of the resource rests on its id.
+        where = where if where[:1] != ("resource",) else ("resource",)
         if where in seen:
             continue
         seen.add(where)
@@ -78,18 +82,8 @@ def _decisive(conjuncts: Sequence[Tree]) -> Iterator[Tree]:
 
     To forbid all but certain values cannot be dodged: another spelling is forbidden too.
     """
-    pending: list[tuple[Any, bool]] = [(one, True) for one in conjuncts]
-    while pending:
-        tree, positive = pending.pop()
-        match tree:
-            case {"!": {"arg": inner}}:
-                pending.append((inner, not positive))
-            case {"&&": {"left": left, "right": right}} | {"||": {"left": left, "right": right}}:
-                pending += [(left, positive), (right, positive)]
-            case {"if-then-else": {"if": condition, "then": then, "else": otherwise}}:
-                pending += [(condition, True), (condition, False), (then, positive), (otherwise, positive)]
-            case _:
-                yield from _compared(tree, positive=positive)
+    for tree, positive in atoms(conjuncts):
+        yield from _compared(tree, positive=positive)
 
 
 def _compared(tree: Tree, *, positive: bool) -> Iterator[Tree]:
@@ -99,9 +93,15 @@ def _compared(tree: Tree, *, positive: bool) -> Iterator[Tree]:
             yield from (left, right)
         case {"==": {"left": left, "right": right}} if positive and not _servers(right):
             yield from (left, right)
-        case {"contains": {"left": left, "right": right}} | {"containsAny": {"left": left, "right": right}} if positive:
+        case (
+            {"contains": {"left": left, "right": right}}
+            | {"containsAny": {"left": left, "right": right}}
+            | {"containsAll": {"left": left, "right": right}}
+        ) if positive:
             yield from (left, right)
-        case {"like": {"left": left}} | {"has": {"left": {"Var": "resource"} as left}} if positive:
+        case {"like": {"left": left, "pattern": pattern}} if positive and pattern_text(pattern) not in _ANY_SPELLING:
+            yield left
+        case {"has": {"left": {"Var": "resource"} as left}} if positive:
             yield left
         case {"in": {"left": {"Var": "resource"} as left, "right": above}} if positive and not _servers(above):
             yield left
@@ -121,8 +121,9 @@ def _argument(policy: LintPolicy, where: Sequence[str]) -> Iterator[Finding]:
             yield Finding(
                 message=f"forbid `{policy.id}` rests on the spelling of `{'.'.join(where)}`, which the agent chooses: "
                 f"other case, another path or an alias of the same thing in `{one.action}` is not forbidden",
-                help="turn it round, `unless` it is one of the values that are fine; or map the call to a resource in "
-                f"`tools/{one.tool.server}.yaml` with `canonical: {{{name}: lower}}` (or `path`) and forbid that",
+                help=f'name the values that are fine, `unless {{ ["…"].contains({".".join(where)}) }}`; or map the '
+                f"call to a resource in `tools/{one.tool.server}.yaml` with `canonical: {{{name}: lower}}` (or "
+                "`absolute-path`) and forbid that",
                 at=[tuple(where)],
             )
             return
@@ -131,13 +132,25 @@ def _argument(policy: LintPolicy, where: Sequence[str]) -> Iterator[Finding]:
 def _resource(policy: LintPolicy) -> Iterator[Finding]:
     for one in policy.environments:
         mapping = one.tool.mapping if one.tool else None
-        raw = next((name for name in mapping.fields if name not in mapping.canonical), None) if mapping else None
-        if raw and one.tool and not _enumerated(one.tool, raw):
+        if one.tool is None or mapping is None:
+            continue
+        raw = next((name for name in mapping.fields if name not in mapping.canonical), None)
+        relative = next((name for name, form in mapping.canonical.items() if form == "path"), None)
+        if relative:
+            yield Finding(
+                message=f"forbid `{policy.id}` rests on the resource's id, and `{relative}` of `{one.action}` may be a "
+                "relative path: it names the same thing by another id, which is not forbidden",
+                help=f"name the form that takes absolute paths alone in `tools/{one.tool.server}.yaml`: "
+                f"`canonical: {{{relative}: absolute-path}}`",
+                at=[("resource",)],
+            )
+            return
+        if raw and not _enumerated(one.tool, raw):
             yield Finding(
                 message=f"forbid `{policy.id}` rests on the resource's id, and `{one.action}` takes `{raw}` of it as "
                 "the agent spells it: other case or an alias of the same thing is not forbidden",
                 help=f"name its canonical form in `tools/{one.tool.server}.yaml`: `resource: {{…, canonical: "
-                f"{{{raw}: lower}}}}` for names that ignore case, `path` for paths",
+                f"{{{raw}: lower}}}}` for names that ignore case, `absolute-path` for paths",
                 at=[("resource",)],
             )
             return

@@ -11,6 +11,8 @@ from pdp.errors import Problem
 from pdp.policy.catalogue import RISKS
 from pdp.policy.lint_arguments import opaque_finding, parameter_at
 from pdp.policy.lint_facts import Environment, LintPolicy, nodes, path
+from pdp.policy.lint_guards import asks_for, first_unguarded
+from pdp.policy.lint_types import mismatch
 from pdp.policy.locate import Anchor, Place, find, start
 from pdp.policy.parameters import RecordType, cedar_string
 
@@ -31,6 +33,7 @@ ERRORS = {
     "unknown-action": "an action that no tool is",
     "unknown-type": "an entity type that is not declared",
     "type-mismatch": "values of different types that are compared",
+    "label-widens": "a rule that may permit more for a label that a gateway can add",
     "validation": "what else the validator refuses",
     "policy": "anything else about a policy file",
 }
@@ -48,6 +51,23 @@ _OPTIONAL = re.compile(r"unable to guarantee safety of access to optional attrib
 _MISSING = re.compile(r"attribute `([^`]+)` (in context|on entity type `([^`]+)`)")
 _ACTION = re.compile(r'Action::"(?:[^"\\]|\\.)*"')
 _QUOTED = re.compile(r"`([^`]+)`")
+# What the engine says, and how we say it; the first that fits comes first.
+_ENGINE_WORDS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"__cedar::internal::AnyEntity", "entity"),
+        (r"__cedar::internal::Any", "…"),
+        (r"unexpected type: expected (.+) but saw (.+)", r"type \2 stands where \1 belongs"),
+        (r"the types (.+) and (.+) are not compatible", r"types \1 and \2 stand where values of one type belong"),
+        (r"invalid variable: (\w+)", r"`\1` is no variable"),
+        (r"empty set literals are forbidden in policies", "an empty set `[]` has no type; ask `….isEmpty()`"),
+        (
+            r"extension constructors may not be called with non-literal expressions",
+            '`decimal`, `datetime`, `duration` and `ip` take a text that is written out, such as `decimal("5.0")`',
+        ),
+        (r"error during extension function .*: failed to parse as an? (\w+) .*: `(.+)`", r"`\2` is no \1"),
+    )
+)
 _NO_ACTION = "unable to find an applicable action"
 
 
@@ -60,6 +80,22 @@ class _Told:
     message: str
     help: str = ""
     at: tuple[Anchor, ...] = ()
+    # Which of the places that read like the first anchor is meant.
+    nth: int = 0
+
+
+# What to do about words that the engine does not know, by what it says of them.
+_SYNTAX = (
+    ("`(startsWith|endsWith|matches|match|includes|indexOf|substring)` is not", 'texts are asked with `like "start*"`'),
+    ("`(hour|hours|getHours|minute|time)` is not", 'the time of day, in UTC: `context.now.toTime() >= duration("8h")`'),
+    ("`(size|length|len|count)` is not", "a set has no size to ask for; `isEmpty()` says whether it is empty"),
+    ("is no variable", 'an entity is written `Type::"id"`, and a text in quotes: `"id"`'),
+)
+
+
+def syntax_help(message: str) -> str:
+    """Return what to do about a text that does not parse; empty when nothing nearer than the code's help is known."""
+    return next((words for pattern, words in _SYNTAX if re.search(pattern, message)), "")
 
 
 def refusals(policy: LintPolicy, messages: Iterable[str], known: Mapping[str, Environment]) -> list[Problem]:
@@ -73,7 +109,9 @@ def refusals(policy: LintPolicy, messages: Iterable[str], known: Mapping[str, En
         told = _told(policy, text, known)
         anchors = (*told.at, *_QUOTED.findall(text))
         if told.key not in problems:
-            problems[told.key] = _problem(policy, told, find(policy.text, anchors, policy.line, policy.column))
+            problems[told.key] = _problem(
+                policy, told, find(policy.text, anchors, policy.line, policy.column, nth=told.nth)
+            )
     return list(problems.values())
 
 
@@ -91,9 +129,24 @@ def _told(policy: LintPolicy, text: str, known: Mapping[str, Environment]) -> _T
     for start_of_text, explain in _BY_START.items():
         if text.startswith(start_of_text):
             return explain(policy, text, known)
-    if "not compatible" in text:
-        return _plain(policy, text, "type-mismatch", "compare values of one type; `pdp schema` prints the types")
-    return _plain(policy, text, "validation", "")
+    if "not compatible" in text or text.startswith("unexpected type"):
+        return _mismatch(policy, text)
+    return _Told(key=text, code="validation", message=f"policy `{policy.id}`: {plainly(text)}")
+
+
+def _mismatch(policy: LintPolicy, text: str) -> _Told:
+    if found := mismatch(policy):
+        message = f"policy `{policy.id}`: {found.message}"
+        return _Told(key="types", code="type-mismatch", message=message, help=found.help, at=found.at)
+    advice = "compare values of one type; `pdp schema` prints the types"
+    return _Told(key=text, code="type-mismatch", message=f"policy `{policy.id}`: {plainly(text)}", help=advice)
+
+
+def plainly(text: str) -> str:
+    """Say in our words what the engine says in its own."""
+    for pattern, words in _ENGINE_WORDS:
+        text = pattern.sub(words, text)
+    return text
 
 
 def _unknown_action(policy: LintPolicy, text: str, known: Mapping[str, Environment]) -> _Told:
@@ -138,14 +191,21 @@ def _optional(policy: LintPolicy, text: str, found: re.Match[str]) -> _Told:
     actions = [one[len('Action::"') : -1] for one in _ACTION.findall(text)]
     calls = f" in calls of `{actions[0]}`" if actions else ""
     left_out = "was left out" if in_context else "is not known"
-    subject = base or "…"
+    subject, where = base or "…", tuple(shown.split("."))
     test = f"{subject} has {name} && {subject}.{name} …"
+    asked = asks_for(policy, where)
+    why = f"a policy that reads what {left_out} cannot be evaluated, and the call is denied"
     return _Told(
         key=shown,
         code="optional-attribute",
-        message=f"policy `{policy.id}`: reads the optional attribute `{shown}`{calls} without `has`",
-        help=f"write `{test}`: a policy that reads what {left_out} cannot be evaluated, and the call is denied",
-        at=(tuple(shown.split(".")), *_reads_of(name), name),
+        message=f"policy `{policy.id}`: reads the optional attribute `{shown}`{calls} without `has`"
+        + " before it" * asked,
+        help=f"what `has` says goes through `&&` and `then`, and never through `!` or `||`: write "
+        f"`if {subject} has {name} then … else true` (or `false`), or `{test}`; {why}"
+        if asked
+        else f"write `{test}`: {why}",
+        at=(where, *_reads_of(name), name),
+        nth=first_unguarded(policy, where),
     )
 
 

@@ -238,6 +238,11 @@ def path(tree: Tree) -> tuple[str, ...]:
                 return ()
 
 
+def pattern_text(pattern: Iterable[Any]) -> str:
+    """Return a pattern of Cedar's JSON as its author sees it; a `*` that stands for itself looks like the others."""
+    return "".join("*" if part == "Wildcard" else str(part["Literal"]) for part in pattern)
+
+
 def literal_uid(tree: Tree) -> Uid | None:
     """Return type and id of an entity literal."""
     match tree:
@@ -263,3 +268,34 @@ def _scope_expressions(variable: str, scope: Tree) -> Iterator[Tree]:
 
 def _entity(uid: Mapping[str, Any]) -> Tree:
     return {"Value": {"__entity": uid.get("__entity", uid)}}
+
+
+def atoms(trees: Iterable[Tree]) -> Iterator[tuple[Tree, bool]]:
+    """Yield the parts of conditions that are no `&&`, `||`, `!`, `if` or comparison with true or false.
+
+    With each comes whether the policy matches more calls when it is true; the condition of an `if` comes both ways.
+    """
+    pending: list[tuple[Any, bool]] = [(one, True) for one in trees]
+    while pending:
+        tree, positive = pending.pop()
+        match tree:
+            case {"!": {"arg": inner}}:
+                pending.append((inner, not positive))
+            case {"==": {"left": inner, "right": {"Value": bool(value)}}} if path(inner) == ():
+                pending.append((inner, positive == value))
+            case {"&&": {"left": left, "right": right}} | {"||": {"left": left, "right": right}}:
+                pending += [(left, positive), (right, positive)]
+            case {"if-then-else": {"if": condition, "then": then, "else": otherwise}}:
+                pending += [(condition, True), (condition, False), (then, positive), (otherwise, positive)]
+            case _:
+                yield tree, positive
+
+
+def lenient(policy: LintPolicy) -> Iterator[Tree]:
+    """Yield the parts that let calls pass by being true: of a permit what it asks for, of a forbid its exceptions."""
+    return (tree for tree, positive in atoms(policy.conditions) if positive == (policy.effect == "permit"))
+
+
+def strict(policy: LintPolicy) -> Iterator[Tree]:
+    """Yield the parts that keep calls from passing by being true: exceptions of a permit, what a forbid asks for."""
+    return (tree for tree, positive in atoms(policy.conditions) if positive == (policy.effect == "forbid"))

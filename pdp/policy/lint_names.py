@@ -6,14 +6,20 @@ import difflib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from pdp.errors import Problem
+from pdp.policy.contents import MANIFEST
 from pdp.policy.directory import FILE, Uid
-from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, nodes
+from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, nodes, path
+from pdp.policy.lint_labels import labels_named
 from pdp.policy.locate import entity_anchor
+from pdp.policy.parameters import RecordType, cedar_string
 
 _WORDS = {"User": "user", "UserGroup": "group", "Agent": "agent", "AgentGroup": "agent group", "Server": "server"}
 _NEAR = 0.8
+# Shorter names differ in a letter by intention.
+_SHORTEST = 6
 # Scripts whose letters look like those of another one of these.
 _ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "FULLWIDTH", "MATHEMATICAL"})
 
@@ -27,8 +33,41 @@ def unknown_names(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
             if kind in bundle.known and name not in bundle.known[kind]:
                 place = "no catalogue is called so" if kind == "Server" else f"it does not stand in `{FILE}`"
                 yield policy, _unknown(policy, (kind, name), place, _nearest(name, bundle.known[kind]))
-            elif kind == "Grant" and (near := _commoner(name, grants)):
-                yield policy, _unknown(policy, (kind, name), "no other policy speaks of it", near)
+            elif kind == "Grant" and (near := _commoner(name, grants) or _slip(name, grants)):
+                yield policy, _unknown(policy, (kind, name), f"it reads like `{near}`", near)
+
+
+def unknown_labels(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
+    """Find labels that `bundle.yaml` does not declare: no session can get one."""
+    labels = bundle.contents.labels
+    for name in sorted(set(labels_named(policy)) - labels.keys()):
+        near = _nearest(name, labels)
+        yield Finding(
+            message=f"policy `{policy.id}` names the label `{name}`: `{MANIFEST}` does not declare it, so no session "
+            "has it",
+            help=f"did you mean `{near}`?"
+            if near
+            else f"declare it in `{MANIFEST}`: `labels: {{{name}: {{meaning: …}}}}`",
+            at=[cedar_string(name)],
+        )
+
+
+def unknown_opaque(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
+    """Find a test for an opaque parameter that no tool of the policy has: it is false in every call."""
+    hidden = {label for one in policy.environments if one.tool for label in _hidden(one.tool.input)}
+    for node in nodes(policy.conditions):
+        match node:
+            case {"contains": {"left": left, "right": {"Value": str(name)}}} if path(left) == ("context", "opaque"):
+                if name not in hidden:
+                    near = _nearest(name, hidden)
+                    yield Finding(
+                        message=f"policy `{policy.id}` asks whether `{name}` is opaque: it is opaque in no tool that "
+                        "the policy can match, so this is always false",
+                        help=f"did you mean `{near}`?"
+                        if near
+                        else f"ask for the argument itself: `context.input has {name}`",
+                        at=[cedar_string(name)],
+                    )
 
 
 def mixed_scripts(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
@@ -99,6 +138,39 @@ def _commoner(name: str, grants: Counter[str]) -> str:
     """Return a grant that reads almost like this one and is spoken of more often."""
     others = [one for one in grants if one != name and grants[one] > grants[name] == 1]
     return next(iter(difflib.get_close_matches(name, sorted(others), n=1, cutoff=_NEAR)), "")
+
+
+def _slip(name: str, grants: Counter[str]) -> str:
+    """Return another grant that one slip of the hand makes of this one: the longer one, or the earlier by name.
+
+    A letter left out or typed twice, or two that changed places; another letter or digit may be meant.
+    """
+    rank = (grants[name], len(name), name)
+    others = (one for one in sorted(grants) if (grants[one], len(one), one) > rank)
+    return next((one for one in others if len(name) >= _SHORTEST and _one_slip(one, name)), "")
+
+
+def _one_slip(first: str, second: str) -> bool:
+    longer, shorter = sorted((first, second), key=len, reverse=True)
+    if len(longer) == len(shorter) + 1:
+        return any(longer[:at] + longer[at + 1 :] == shorter and longer[at].isalpha() for at in range(len(longer)))
+    swapped = [at for at, (one, other) in enumerate(zip(longer, shorter, strict=False)) if one != other]
+    return (
+        len(longer) == len(shorter)
+        and len(swapped) == 2  # noqa: PLR2004 - two letters
+        and all(after - before == 1 for before, after in pairwise(swapped))
+        and longer[swapped[0]] == shorter[swapped[1]]
+        and longer[swapped[1]] == shorter[swapped[0]]
+    )
+
+
+def _hidden(record: RecordType) -> Iterator[str]:
+    """Yield the labels that `context.opaque` may hold in a call: what Cedar cannot express, and what may be null."""
+    for one in record.parameters:
+        if one.opaque or one.nullable:
+            yield one.label
+        if isinstance(one.type, RecordType):
+            yield from _hidden(one.type)
 
 
 def _names(policy: LintPolicy) -> Iterator[tuple[str, str]]:

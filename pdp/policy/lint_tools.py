@@ -1,4 +1,4 @@
-"""Lints about the catalogue: tools that cannot be called, are not wholly checked, or look like others."""
+"""Lints about the catalogue: tools that cannot be called, are not wholly checked, unnamed, or look like others."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pdp.policy.lookalikes import twins
 
 _MOST_NAMED = 3
 _LONGEST_PATTERN = 60
+_MOST_UNNAMED = 8
 
 
 def unusable_tools(bundle: LintBundle) -> Iterator[Problem]:
@@ -47,6 +48,25 @@ def twin_names(bundle: LintBundle) -> Iterator[Problem]:
         for one, other in twins(tool.name for tool in tools):
             message = f"two tools look alike: `{one!a}` and `{other!a}`"
             yield _problem(tools[0], message, "ask who runs the server; an approver cannot tell which one is meant")
+
+
+def unnamed_tools(bundle: LintBundle) -> Iterator[Problem]:
+    """Find tools that no overlay puts into a risk group: they are destructive, whatever their server says."""
+    for server in bundle.catalogue.servers:
+        names = sorted(
+            tool.name for tool in bundle.catalogue.tools.values() if tool.server == server and not tool.named
+        )
+        if names:
+            shown = ", ".join(f"`{name}`" for name in names[:_MOST_UNNAMED])
+            more = f" and {len(names) - _MOST_UNNAMED} more" if len(names) > _MOST_UNNAMED else ""
+            file = f"tools/{server}.yaml"
+            yield Problem(
+                file,
+                0,
+                f"no risk group is given for {shown}{more}; without one a tool counts as destructive, whatever its "
+                "server says of it",
+                help=f"add `tools: {{{names[0]}: {{risk: …}}}}` to `{file}`: `read_only`, `mutating` or `destructive`",
+            )
 
 
 def _problem(tool: Tool, message: str, what_to_do: str) -> Problem:

@@ -10,10 +10,12 @@ import fnmatch
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from pdp.policy.directory import Uid
 from pdp.policy.lint_facts import Environment, LintBundle, Tree, key, literal_uid, negation, nodes, path
+from pdp.policy.moments import constant_milliseconds
 from pdp.policy.parameters import OpaqueType, RecordType
 
 # A literal as a value that compares right: `True` and `1` differ, and so do an entity and a string.
@@ -24,7 +26,7 @@ _FALSE: Literal = ("bool", False)
 _SAFE = frozenset(
     {"Value", "Var", "==", "!=", "in", "<", "<=", ">", ">=", "&&", "||", "!", "has", "like", "is", "if-then-else"}
     | {"contains", "containsAll", "containsAny", "isEmpty", "Set", "Record"}
-    | {"lessThan", "lessThanOrEqual", "greaterThan", "greaterThanOrEqual"}
+    | {"lessThan", "lessThanOrEqual", "greaterThan", "greaterThanOrEqual", "toTime"}
 )
 # Constructors, whose literal argument the validator reads.
 _CONSTRUCTORS = frozenset({"datetime", "decimal", "duration", "ip"})
@@ -57,6 +59,14 @@ def cannot_fail(trees: Iterable[Tree]) -> bool:
             return False
         pending += _operands(name, inner)
     return True
+
+
+def value_where(tree: Tree, term: Tree, value: Literal, environment: Environment, bundle: LintBundle) -> bool | None:
+    """Return what an expression is when a term has a value; None when that is not known."""
+    asked = {"has": {"left": term["."]["left"], "attr": term["."]["attr"]}}
+    known = _Known(environment=environment, bundle=bundle, bound={key(term): value, key(asked): ("bool", True)})
+    found = known.value(tree)
+    return found[1] if found and found[0] == "bool" else None
 
 
 def refuted(conjuncts: Sequence[Tree], environment: Environment, bundle: LintBundle) -> bool:
@@ -130,10 +140,10 @@ class _Known:
         return first if condition[1] else second
 
     def compared(self, inner: Mapping[str, Tree], holds: Callable[[int, int], bool]) -> Literal | None:
-        left, right = self.value(inner["left"]), self.value(inner["right"])
-        if left and right and left[0] == right[0] == "long":
-            return "bool", holds(left[1], right[1])
-        return None
+        return _held(self.value(inner["left"]), self.value(inner["right"]), "long", holds)
+
+    def compared_decimals(self, inner: Sequence[Tree], holds: Callable[[Any, Any], bool]) -> Literal | None:
+        return _held(self.value(inner[0]), self.value(inner[1]), "decimal", holds)
 
     def _entity_type(self, tree: Tree) -> str | None:
         if (uid := literal_uid(tree)) is not None:
@@ -233,6 +243,11 @@ _RULES: Mapping[str, Callable[[_Known, Any], Literal | None]] = {
     "<=": lambda known, inner: known.compared(inner, operator.le),
     ">": lambda known, inner: known.compared(inner, operator.gt),
     ">=": lambda known, inner: known.compared(inner, operator.ge),
+    "decimal": lambda _, inner: _decimal(inner),
+    "lessThan": lambda known, inner: known.compared_decimals(inner, operator.lt),
+    "lessThanOrEqual": lambda known, inner: known.compared_decimals(inner, operator.le),
+    "greaterThan": lambda known, inner: known.compared_decimals(inner, operator.gt),
+    "greaterThanOrEqual": lambda known, inner: known.compared_decimals(inner, operator.ge),
 }
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
@@ -286,20 +301,28 @@ def _domain(tree: Tree) -> tuple[str, frozenset[Literal]] | None:
 
 
 def _bound(tree: Tree) -> tuple[str, int, int] | None:
-    """Return a term and the least and greatest integer that it can be when the expression is true."""
+    """Return a term and the least and greatest integer that it can be when the expression is true.
+
+    Times and durations count in milliseconds; the validator never lets a term be of two types.
+    """
     ((name, inner),) = tree.items()
     if name == "!" and (inside := next(iter(inner["arg"]), "")) in _OPPOSITE:
         name, inner = _OPPOSITE[inside], inner["arg"][inside]
     if name not in _FLIPPED:
         return None
-    term, number = inner["left"], literal(inner["right"].get("Value"))
+    term, number = inner["left"], _whole(inner["right"])
     if number is None:
-        term, number, name = inner["right"], literal(inner["left"].get("Value")), _FLIPPED[name]
-    if number is None or number[0] != "long":
+        term, number, name = inner["right"], _whole(inner["left"]), _FLIPPED[name]
+    if number is None:
         return None
     if name in ("<", "<="):
-        return key(term), -_LONG, number[1] - (name == "<")
-    return key(term), number[1] + (name == ">"), _LONG - 1
+        return key(term), -_LONG, number - (name == "<")
+    return key(term), number + (name == ">"), _LONG - 1
+
+
+def _whole(tree: Tree) -> int | None:
+    found = literal(tree.get("Value"))
+    return found[1] if found and found[0] == "long" else constant_milliseconds(tree)
 
 
 def _within(value: Literal, bound: tuple[int, int] | None) -> bool:
@@ -314,6 +337,15 @@ def _like(found: Literal | None, pattern: Sequence[Any]) -> bool | None:
         for part in pattern
     )
     return fnmatch.fnmatchcase(found[1], text)
+
+
+def _held(left: Literal | None, right: Literal | None, kind: str, holds: Callable[[Any, Any], bool]) -> Literal | None:
+    return ("bool", holds(left[1], right[1])) if left and right and left[0] == right[0] == kind else None
+
+
+def _decimal(inner: Sequence[Tree]) -> Literal | None:
+    text = inner[0].get("Value")
+    return ("decimal", Decimal(text)) if isinstance(text, str) else None
 
 
 def _boolean(found: bool | None) -> Literal | None:  # noqa: FBT001 - a value, not an option

@@ -30,15 +30,21 @@ class Place:
     width: int
 
 
-def find(text: str, anchors: Iterable[Anchor], line: int = 1, column: int = 1) -> Place | None:
+def find(text: str, anchors: Iterable[Anchor], line: int = 1, column: int = 1, *, nth: int = 0) -> Place | None:
     """Return the place of the first anchor that the text of a policy holds, or None.
 
-    `line` and `column` say where the text begins in its file.
+    `line` and `column` say where the text begins in its file. `nth`, from 0, says which place is meant of those that
+    read like the first anchor.
     """
     bare = _COMMENT_OR_STRING.sub(_blank, text)
-    for anchor in anchors:
-        if anchor and (found := _pattern(anchor).search(bare)):
-            return _place(text, found, line, column)
+    quoted = [one.span() for one in _COMMENT_OR_STRING.finditer(bare)]
+    for number, anchor in enumerate(anchors):
+        found = list(_pattern(anchor).finditer(bare)) if anchor else []
+        if not isinstance(anchor, str):
+            # A path within a text is not read there.
+            found = [one for one in found if not any(begin < one.start() < end for begin, end in quoted)]
+        if found:
+            return _place(text, found[min(nth if number == 0 else 0, len(found) - 1)], line, column)
     return None
 
 

@@ -146,4 +146,18 @@ def _path(name: str, value: str) -> str:
     return ("/" if value.startswith("/") else "") + "/".join(steps) or "."
 
 
-CANONICAL_FORMS: Mapping[str, Callable[[str, str], str]] = {"lower": _lower, "path": _path}
+def _absolute_path(name: str, value: str) -> str:
+    """Normalise an absolute POSIX path as `path` does, and refuse a relative one.
+
+    The server that takes a relative path knows below which folder; here one thing would have two ids.
+    """
+    if not value.startswith("/"):
+        raise InvalidArgumentsError(f"parameter `{name}`: must be an absolute path, it names the resource")
+    return _path(name, value)
+
+
+CANONICAL_FORMS: Mapping[str, Callable[[str, str], str]] = {
+    "lower": _lower,
+    "path": _path,
+    "absolute-path": _absolute_path,
+}

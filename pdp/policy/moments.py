@@ -71,6 +71,12 @@ def moments(conditions: Tree) -> list[Moment] | None:
     return sorted(found)
 
 
+def constant_milliseconds(node: Tree) -> int | None:
+    """Return a time or duration that stands in a tree as a constant, in milliseconds; None for anything else."""
+    at = _constant(node, "datetime", _datetime)
+    return _constant(node, "duration", _duration) if at is None else at
+
+
 def _comparison(node: Tree) -> Moment | None:
     for one, other in _sides(node):
         if (shift := _shift(one)) is not None and (at := _constant(other, "datetime", _datetime)) is not None:

@@ -147,9 +147,10 @@ class _OverlayReader:
         forms = self._section(section, "canonical")
         self.problems += forms.unknown_keys(fields, "placeholder")
         chosen = {name: self._word(forms, name, tuple(CANONICAL_FORMS)) for name in forms}
-        if "path" in chosen.values() and any("/" in text for text in literals):
+        paths = {"path", "absolute-path"} & set(chosen.values())
+        if paths and any("/" in text for text in literals):
             # The separators of the id must not occur in values, and a path is full of this one.
-            self._add(section, "id", f"`{tool}`: beside a `path` the text of the template must not hold `/`")
+            self._add(section, "id", f"`{tool}`: beside a path the text of the template must not hold `/`")
         return {name: form for name, form in chosen.items() if form is not None}
 
     def _section(self, parent: Section, key: str) -> Section:

@@ -150,6 +150,19 @@ NUMBER = OpaqueType(reason="a number; `type: decimal` would type it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What a schema says of a parameter beyond its type; only `pdp check` asks.
+
+    `default` is what the tool takes when it is left out, `minimum` its least value, `fewest` how many members a list
+    has at least. None and 0: nothing is said.
+    """
+
+    default: object = None
+    minimum: int | Decimal | None = None
+    fewest: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     """One parameter of a tool, or one property of an object below it."""
 
@@ -158,6 +171,7 @@ class Parameter:
     type: ParameterType
     required: bool
     nullable: bool
+    declared: Declared = field(default=Declared(), compare=False, repr=False)
 
     @property
     def opaque(self) -> bool:

@@ -17,6 +17,7 @@ from pdp.policy.parameters import (
     NUMBER,
     BoolType,
     DecimalType,
+    Declared,
     Label,
     LongType,
     OpaqueType,
@@ -140,7 +141,8 @@ class _SchemaReader:
             if depth:
                 raise  # the parameter as a whole is opaque, so that its type is easy to tell
             kind, nullable = OpaqueType(reason="too many properties"), False
-        return Parameter(name=name, label=label, type=kind, required=required, nullable=nullable)
+        declared = _declared(self._resolved(schema, references)[0])
+        return Parameter(name=name, label=label, type=kind, required=required, nullable=nullable, declared=declared)
 
     def _type(self, schema: object, label: Label, references: _References, depth: int) -> tuple[ParameterType, bool]:
         """Return the type, and whether null is allowed too."""
@@ -215,6 +217,21 @@ class _SchemaReader:
             key = step.replace("~1", "/").replace("~0", "~")
             place = place.get(key) if isinstance(place, dict) else None
         return place
+
+
+def _declared(schema: _Schema | None) -> Declared:
+    """Return what a schema says beyond the type; a bound may stand in the one branch that is not null."""
+    if schema is None:
+        return Declared()
+    branches = _list(schema.get("anyOf")) or _list(schema.get("oneOf"))
+    inner = [one for one in branches if isinstance(one, dict) and one.get("type") != "null"]
+    bounds = {**inner[0], **schema} if len(inner) == 1 else schema
+    minimum, fewest = bounds.get("minimum", bounds.get("exclusiveMinimum")), bounds.get("minItems", 0)
+    return Declared(
+        default=schema.get("default"),
+        minimum=minimum if type(minimum) in (int, Decimal) else None,
+        fewest=fewest if type(fewest) is int else 0,
+    )
 
 
 def _kinds(schema: _Schema) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pdp.policy.compile import compile_bundle
@@ -47,13 +47,17 @@ def bundle_files(
     schema: str = SCHEMA,
     manifest: str = "name: test\n",
     sessions: str = OPEN_SESSIONS,
+    labels: Iterable[str] = (),
 ) -> dict[str, bytes]:
     """Return the files of a bundle.
 
     `policies` maps a file's stem to Cedar text, `tools` a server to tool definitions, `overlays` a server to YAML;
     `directory` and `manifest` are YAML. `sessions` is the text of `sessions.cedar`; by default everybody may open,
-    approve and delegate.
+    approve and delegate. `labels` are declared as such that do not widen; the manifest declares others.
     """
+    # JSON is YAML.
+    declared = {name: {"meaning": name} for name in labels}
+    manifest += f"labels: {json.dumps(declared)}\n" if declared else ""
     files = {"bundle.yaml": manifest, "schema.cedarschema": schema, "directory.yaml": directory}
     files |= {"sessions.cedar": sessions} if sessions else {}
     files |= {f"{stem}.cedar": text for stem, text in policies.items()}

@@ -89,7 +89,14 @@ def report_sarif(report: CheckReport, folder: Path, *, tool_version: str) -> dic
 def summaries() -> dict[str, str]:
     """Return every code that a check may report, and what it means in a few words."""
     lints = {lint.code: lint.summary for lint in LINTS}
-    others = {"unknown-reference": "a reference in the directory to what is unknown", ALLOW: "a wrong `@allow`"}
+    others = {
+        "unknown-reference": "a reference in the directory to what is unknown",
+        "unusable-tool": "a tool of which every call is denied, because its JSON schema cannot be used",
+        "unchecked-pattern": "a `pattern` of a tool's schema that arguments are not held against",
+        "twin-names": "two tools of a server, or two parameters of a tool, whose names people cannot tell apart",
+        "unnamed-tool": "tools that no overlay puts into a risk group",
+        ALLOW: "a wrong `@allow`",
+    }
     return {**ERRORS, **lints, **others}
 
 

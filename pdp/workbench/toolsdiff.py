@@ -127,7 +127,7 @@ def _difference(old: _Side | None, new: _Side | None, bundle: Bundle, risk: Call
         kind="changed" if old and new else "added" if new else "removed",
         was=_digest(old),
         now=_digest(new),
-        parts=tuple(_parts(old, new, bundle, risk)) if old and new else (),
+        parts=tuple(_parts(old, new)) if old and new else (),
         risk=risk(action),
         named_by=tuple(named),
         covered_by=tuple(one for one in covering if one not in named),
@@ -135,12 +135,8 @@ def _difference(old: _Side | None, new: _Side | None, bundle: Bundle, risk: Call
     )
 
 
-def _parts(old: _Side, new: _Side, bundle: Bundle, risk: Callable[[str], str]) -> Iterator[str]:
+def _parts(old: _Side, new: _Side) -> Iterator[str]:
     """Say in words what changed in a definition, what policies see first."""
-    action = new.tool.action
-    before, after = bundle.catalogue.tools[action].risk, risk(action)
-    if before != after:
-        yield f"risk group: {before} → {after}, by its own annotations"
     yield from _parameters(old.tool.input, new.tool.input, "")
     for field in _TOLD:
         if old.definition.get(field) != new.definition.get(field):

@@ -20,7 +20,7 @@ agents:
 entities:
 - {type: Thing, id: safe, attributes: {owner: {type: User, id: ann}}}
 """
-TEXT, NUMBER, WHOLE = {"type": "string"}, {"type": "number"}, {"type": "integer"}
+TEXT, NUMBER, WHOLE = {"type": "string"}, {"type": "number", "minimum": 0}, {"type": "integer", "minimum": 0}
 TOOLS = {
     "bank": [
         tool("transfer", {"to": TEXT, "amount": NUMBER, "cents": WHOLE, "note": TEXT}, ["to", "amount", "cents"]),
@@ -32,7 +32,7 @@ OVERLAYS = {
     "bank": "tools: {transfer: {risk: mutating}, balance: {risk: read_only}}\n",
     "files": """\
 tools:
-  read: {risk: read_only, resource: {type: Thing, id: "{path}", canonical: {path: path}}}
+  read: {risk: read_only, resource: {type: Thing, id: "{path}", canonical: {path: absolute-path}}}
   write: {risk: mutating, resource: {type: Thing, id: "{path}"}}
 """,
 }

@@ -39,6 +39,12 @@ entities:
 - {type: Thing, id: t2, attributes: {owner: {type: User, id: gone}}}
 - {type: Thing, id: t3, parents: [{type: Server, id: beta}]}
 """
+# `l1` is what any gateway adds, `l2` what an approver saw.
+MANIFEST = """
+name: world
+caller_facts: {properties: {desk: {type: string}}}
+labels: {l1: {meaning: one}, l2: {meaning: two, widens: true}}
+"""
 _TEXT, _WHOLE = {"type": "string"}, {"type": "integer"}
 _TOOLS = {
     "alpha": [
@@ -119,7 +125,7 @@ def files(policies: Sequence[str]) -> dict[str, bytes]:
         overlays=_OVERLAYS,
         directory=DIRECTORY,
         schema=SCHEMA,
-        manifest="name: world\ncaller_facts: {properties: {desk: {type: string}}}\n",
+        manifest=MANIFEST,
         sessions="",
     )
 

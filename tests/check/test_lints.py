@@ -6,6 +6,7 @@ import pytest
 
 from pdp.policy.lint import LINTS
 from tests.check.material import AGENT, DIRECTORY, codes, found, policy
+from tests.check.test_mistakes import MISTAKES
 
 PERMIT = "permit (principal, action, resource)"
 TRANSFER = 'action == Action::"bank/transfer"'
@@ -180,7 +181,7 @@ def test_lint_finds_its_mistake_alone(code: str, wrong: str, right: str) -> None
 
 def test_every_lint_has_a_case() -> None:
     """No lint is without a mistake that it finds."""
-    assert {lint.code for lint in LINTS} <= {code for code, _, _ in CASES}
+    assert {lint.code for lint in LINTS} <= {code for code, _, _ in CASES} | {one.code for one in MISTAKES.values()}
 
 
 def test_open_permit_is_told_once() -> None:
@@ -195,7 +196,7 @@ def test_overlay_that_types_a_number_mends_the_rule() -> None:
     line = problem.help.partition("`tools: ")[2].rstrip("`")
 
     assert "{transfer: {parameters: {amount: {type: decimal}}}}" == line
-    assert [] == codes(rule, bank=f"tools: {line}\n")
+    assert [] == codes(rule, bank=f"risk: mutating\ntools: {line}\n")
 
 
 def test_reference_to_nobody_is_found() -> None:
@@ -211,6 +212,16 @@ def test_mixed_scripts_in_the_directory_are_found() -> None:
     problems = found("", directory=DIRECTORY.replace("bob:", "bоb:"))  # noqa: RUF001 - the point of it
 
     assert [("mixed-script", "directory.yaml", 4)] == [(one.code, one.file, one.line) for one in problems]
+
+
+def test_tools_without_a_risk_group_are_found() -> None:
+    """What no overlay names is told once for each server, with the line that would name it."""
+    (problem,) = found("", bank="tools: {transfer: {risk: mutating}}\n")
+
+    assert ("unnamed-tool", "tools/bank.yaml") == (problem.code, problem.file)
+    assert "`balance`" in problem.message
+    assert "transfer" not in problem.message
+    assert [] == codes("", bank="risk: mutating\n")
 
 
 ALLOWS = [

@@ -5,20 +5,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import inspect_bundle
-from pdp.policy.lint import ALLOW, LINTS
-from pdp.testing.bundles import SCHEMA, compile_here
+from pdp.policy.lint import ALLOW, LINTS, OTHER_LINTS
+from pdp.testing.bundles import SCHEMA, compile_here, tool
 from pdp.workbench.checking import summaries, text_lines
 from tests.check.material import AGENT, DIRECTORY, GOLDEN, files, policy
+from tests.check.test_mistakes import MISTAKES, bundle_of, text_of
 
 PERMIT = "permit (principal, action, resource)"
 FORBID = 'forbid (principal, action == Action::"bank/transfer", resource)'
+
+NO_POLICIES = files("")
+
+
+def with_tool(name: str, properties: dict[str, Any], **more: Any) -> dict[str, bytes]:
+    """Return the bank's bundle with one more server, of one tool."""
+    listed = json.dumps({"tools": [tool(name, properties) | more]})
+    return {**NO_POLICIES, "tools/shop.json": listed.encode(), "tools/shop.yaml": b"risk: mutating\n"}
+
 
 # One bundle for each file below `golden/`.
 CASES: dict[str, dict[str, bytes]] = {
@@ -35,6 +47,11 @@ CASES: dict[str, dict[str, bytes]] = {
         policy(FORBID, 'when { context.input has amount && context.input.amount.greaterThan(decimal("500.0")) }')
     ),
     "opaque-parameter-read": files(policy(FORBID, 'when { context.input.amount.greaterThan(decimal("500.0")) }')),
+    "raw-relative": bundle_of(
+        policy('forbid (principal, action == Action::"files/read", resource == Thing::"/safe")', name="x").replace(
+            "bank/x", "rules/x"
+        )
+    ),
     "overflow": files(policy(FORBID, "when { context.input.cents * 100 > 5000 }")),
     "optional-attribute": files(policy(FORBID, 'when { context.input.note like "*secret*" }')),
     "optional-attribute-of-user": files(policy(FORBID, "when { principal.level < 3 }")),
@@ -61,6 +78,25 @@ CASES: dict[str, dict[str, bytes]] = {
     "unknown-attribute-of-user": files(policy(FORBID, "when {\n  principal has level &&\n  principal.shoe == 3\n}")),
     "unknown-action": files(policy('permit (principal, action == Action::"bank/transfr", resource)', AGENT)),
     "unknown-type": files(policy("forbid (principal, action, resource is Account)")),
+    "optional-attribute-negated": files(
+        policy(FORBID, 'when { !(context.input has note) || context.input.note like "*secret*" }')
+    ),
+    "optional-attribute-second": files(
+        policy(
+            FORBID,
+            "// Not `context.input.note`, which is guarded.",
+            'when { (context.input has note && context.input.note == "a") ||',
+            '       (context.input.cents > 5 && context.input.note == "b") }',
+        )
+    ),
+    "type-condition": files(policy(FORBID, "when { context.input.to }")),
+    "type-decimal": files(policy(FORBID, 'when { context.input.cents > decimal("5.0") }')),
+    "type-text": files(policy(FORBID, 'when { context.input.to.contains("secret") }')),
+    "type-time": files(policy(FORBID, "when { context.now.toTime() > 8 }")),
+    "type-engine": files(policy(FORBID, 'when { principal in "tellers" }')),
+    "no-constant": files(policy(FORBID, 'when { datetime("2026-13-01") < context.now }')),
+    "syntax-method": files(policy(FORBID, 'when { context.input.to.startsWith("x") }')),
+    "syntax-variable": files(policy(FORBID, "when { principal in UserGroup }")),
     "type-mismatch": files(policy(FORBID, 'when { context.input.cents == "5" }')),
     "id": files("permit (principal, action, resource);"),
     "syntax": files(policy("permit (principal, action, resource)", "when { context.input.to = 3 }")),
@@ -71,9 +107,14 @@ CASES: dict[str, dict[str, bytes]] = {
     "directory": files("", directory=DIRECTORY.replace("[tellers]", "[teller]")),
     "directory-deep": files("", directory="users: " + "[" * 20_000),
     "overlay": files("", bank="tools:\n  transfr: {risk: mutating}\n"),
+    "unnamed-tool": files("", bank="tools: {transfer: {risk: mutating}}\n"),
+    "unusable-tool": with_tool("buy", {}, inputSchema={"type": "array"}),
+    "unchecked-pattern": with_tool("buy", {"item": {"type": "string", "pattern": "(?=a)b"}}),
+    "twin-names": with_tool("buy", {"item": {"type": "string"}, "itеm": {"type": "string"}}),  # noqa: RUF001 - the point
     "manifest": {**files(""), "bundle.yaml": b"nme: bank\n"},
     "catalogue": {**files(""), "tools/bank.json": b"{"},
 }
+CASES |= {one.code: bundle_of(text_of(one, one.wrong)) for one in reversed(MISTAKES.values()) if one.code not in CASES}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -90,7 +131,7 @@ def test_message_is_the_golden_one(name: str) -> None:
 
 def test_every_lint_has_a_golden_file() -> None:
     """What an author may read has been read before."""
-    assert {*(lint.code for lint in LINTS), ALLOW, "unknown-reference"} <= CASES.keys()
+    assert {*(lint.code for lint in LINTS), ALLOW, *OTHER_LINTS} <= CASES.keys()
 
 
 def test_every_code_that_is_printed_has_a_summary() -> None:

@@ -51,6 +51,7 @@ def write_bundle(folder: Path, **changed: object) -> Path:
         "tools": {"files": [tool("read", {"path": {"type": "string"}}, ["path"]), tool("write")]},
         "overlays": {"files": OVERLAY},
         "directory": DIRECTORY,
+        "labels": ("tainted",),
     }
     for name, content in bundle_files(**(parts | changed)).items():  # type: ignore[arg-type] # parts by name
         path = folder / name

@@ -117,7 +117,7 @@ def test_import_from_stdin_says_what_changed(run: Run) -> None:
         "policies/tools/files.json: 2 tools: 1 added, 0 changed, 1 removed",
         "  + new",
         "  - gone",
-        "policies/tools/files.yaml: kept; it says nothing about new",
+        "policies/tools/files.yaml: kept; it says nothing about new: destructive until it does",
     ] == done.stdout.splitlines()
     facts = json.loads(changed.stdout)
     assert ([], ["new", "same"], []) == (facts["added"], facts["changed"], facts["removed"])

@@ -81,15 +81,15 @@ def test_each_difference_says_what_rests_on_it(run: Run, policies: Path) -> None
     assert any("write" in line for line in done.stdout.splitlines()[18:])
 
 
-def test_a_risk_that_rests_on_annotations_is_told(run: Run, policies: Path) -> None:
-    """A server that begins to call its tool harmless moves it to another group, where no overlay says otherwise."""
+def test_a_server_that_calls_its_tool_harmless_moves_it_nowhere(run: Run, policies: Path) -> None:
+    """Other annotations are another definition; the risk group is the overlay's, and without one destructive."""
     (policies / "tools/files.yaml").write_text("tools: {read: {risk: read_only}}\n", encoding="utf-8")
     now = answer(tool("read", PATH, ["path"]), tool("write") | {"annotations": {"readOnlyHint": True}})
 
     done = run("tools", "diff", "files", "-", "--policies", str(policies), stdin=now)
 
-    assert "    changed: risk group: destructive → read_only, by its own annotations" in done.stdout.splitlines()
-    assert "    policies that could match it: files/read" in done.stdout.splitlines()
+    assert "~ files/write  (destructive)" in done.stdout.splitlines()
+    assert "    changed: annotations" in done.stdout.splitlines()
 
 
 def test_what_policies_do_not_see_is_a_difference_too(run: Run, policies: Path) -> None:

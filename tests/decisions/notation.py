@@ -41,7 +41,7 @@ KINDS: Mapping[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "broken": ({"$ref": "https://example.com/schema.json"}, None),
 }
 
-BUNDLE_KEYS = ("schema", "policies", "sessions", "tools", "directory", "caller_facts", "request_seconds")
+BUNDLE_KEYS = ("schema", "policies", "sessions", "tools", "directory", "caller_facts", "labels", "request_seconds")
 TOOL_KEYS = ("risk", "parameters", "resource", "canonical", "log", "digest", "description")
 
 # What each step must say, what it may, and what may be stated of its result. The first key of a step is its verb.
@@ -215,6 +215,7 @@ def _joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 def files_of(bundle: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the files of a bundle."""
     manifest: dict[str, Any] = {"name": "cases", "request_seconds": bundle.get("request_seconds", 3600)}
+    manifest["labels"] = plain(bundle.get("labels", {}))
     if bundle.get("caller_facts"):
         manifest["caller_facts"] = {"properties": {name: {"type": of} for name, of in bundle["caller_facts"].items()}}
     return bundle_files(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,15 +54,15 @@ RICH_SCHEMA = SCHEMA.replace("level?: Long }", "level?: Long, home?: Thing, boss
     "entity Thing in [Server]", "entity Thing in [Server, Thing]"
 )
 AGENTS = "\nagents: {worker: {ceiling: ['files/*']}}\n"
-READ = tool("read", annotations={"readOnlyHint": True})
+READ = tool("read")
 OPEN = tool("open", {"id": {"type": "string"}, "n": {"type": "integer"}, "x": {"type": "number"}}, ["id"])
-MAPPED = 'tools: {open: {resource: {type: Thing, id: "{id}"}}}'
+MAPPED = 'tools: {read: {risk: read_only}, open: {resource: {type: Thing, id: "{id}"}}}'
 PERMIT = '@id("files/permit") permit (principal, action, resource);'
 
 Open = Callable[..., Embedded]
 
 
-def write(folder: Path, policies: str, directory: str, schema: str = RICH_SCHEMA) -> None:
+def write(folder: Path, policies: str, directory: str, schema: str = RICH_SCHEMA, labels: Iterable[str] = ()) -> None:
     """Write a bundle with a mapped tool, `files/open`, and one of the server, `files/read`."""
     files = bundle_files(
         policies={"files": policies},
@@ -69,6 +70,9 @@ def write(folder: Path, policies: str, directory: str, schema: str = RICH_SCHEMA
         overlays={"files": MAPPED},
         directory=directory + AGENTS,
         schema=schema,
+        # Random policies may permit what has it.
+        manifest="labels: {red: {meaning: may be, widens: true}}\n" if not labels else "",
+        labels=labels,
     )
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -85,7 +89,7 @@ def clock() -> FakeClock:
 def opened(tmp_path: Path, clock: FakeClock) -> Open:
     """Return what opens a PDP on policies and a directory."""
 
-    def open_pdp(policies: str, directory: str, **changes: str) -> Embedded:
+    def open_pdp(policies: str, directory: str, **changes: Any) -> Embedded:
         write(tmp_path, policies, directory, **changes)
         trusted = frozenset({"level", "boss"})
         return open_embedded(tmp_path, clock=clock, compile_files=compile_here, trusted_attributes=trusted)
@@ -197,7 +201,7 @@ def test_end_that_is_no_moment_is_refused(opened: Open, moment: float) -> None:
 
 def test_labels_do_not_grow_without_bound(opened: Open) -> None:
     """Narrowing again and again adds only so many labels."""
-    pdp = opened(PERMIT, "users: {alice: {}}")
+    pdp = opened(PERMIT, "users: {alice: {}}", labels=[f"label-{number}" for number in range(320)])
     session_id = pdp.authorizer.list_tools(approved(pdp), PEP).session_id
 
     def narrow(first: int) -> None:

@@ -47,6 +47,7 @@ FILES = bundle_files(
     policies={"shop": POLICIES},
     tools={"shop": TOOLS},
     directory="{users: {alice: {}}, agents: {coder: {ceiling: [shop/*]}}}",
+    labels=("big", "tainted", "l"),
 )
 FOREIGN = replace(GATEWAY, tenant="other")
 FOREIGN_APPROVER = replace(APPROVER, tenant="other")

@@ -63,15 +63,11 @@ def pdp(tmp_path: Path, clock: FakeClock, evidence: Evidence) -> Embedded:
     """Return a PDP with a reading and a writing tool."""
     files = bundle_files(
         policies={"files": '@id("files/all") permit (principal, action, resource is Server);'},
-        tools={
-            "files": [
-                tool("read", annotations={"readOnlyHint": True}),
-                tool("write", annotations={"destructiveHint": False}),
-                tool("wipe"),
-            ]
-        },
+        tools={"files": [tool("read"), tool("write"), tool("wipe")]},
+        overlays={"files": "tools: {read: {risk: read_only}, write: {risk: mutating}}"},
         directory=DIRECTORY,
         sessions=SESSIONS,
+        labels=("seen",),
     )
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -261,8 +257,14 @@ forbid (principal, action == Action::"pdp/approve_session", resource)
 unless { context has authenticated_ago && context.authenticated_ago <= 60 };
 """
     )
-    tools = {"files": [tool("read", annotations={"readOnlyHint": True})]}
-    for name, content in bundle_files(policies={}, tools=tools, directory=DIRECTORY, sessions=strict).items():
+    files = bundle_files(
+        policies={},
+        tools={"files": [tool("read")]},
+        overlays={"files": "risk: read_only"},
+        directory=DIRECTORY,
+        sessions=strict,
+    )
+    for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     registrar = open_embedded(tmp_path, clock=clock, compile_files=compile_here).registrar
@@ -434,7 +436,7 @@ def test_terminal_states_absorb(pdp: Embedded) -> None:
     tries: list[Callable[[], object]] = [
         lambda: pdp.registrar.end(handle, caller=PEP),
         lambda: pdp.registrar.deny(session_id, reason="", caller=APPROVER),
-        lambda: pdp.registrar.narrow(session_id, tool_patterns=(), expires_at=None, labels=("x",), caller=PEP),
+        lambda: pdp.registrar.narrow(session_id, tool_patterns=(), expires_at=None, labels=("seen",), caller=PEP),
         lambda: pdp.registrar.approve(session_id, request_digest="", grants=(), caller=APPROVER),
     ]
 

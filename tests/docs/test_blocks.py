@@ -12,7 +12,10 @@ import pytest
 
 from pdp.bench.recorded import read_calls
 from pdp.config import load
+from pdp.errors import Problem
 from pdp.policy.catalogue import load_catalogue
+from pdp.policy.labels import read_labels
+from pdp.policy.yamltext import load_section
 from pdp.server.callers import read_callers
 from pdp.workbench.equivalents import read_equivalents
 from tests.docs.pages import all_blocks, blocks
@@ -59,6 +62,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "cedar added": f"{_PAGES}test_a_warning_is_silenced_as_shown",
         "yaml": "tests/example/test_example.py::test_the_guide_shows_what_is_there",
         "yaml overlay": f"{_HERE}test_overlays_are_read",
+        "yaml labels": f"{_HERE}test_labels_are_read",
         "yaml mutants": f"{_HERE}test_equivalent_mutants_are_read",
     },
 }
@@ -128,6 +132,16 @@ def test_overlays_are_read(project_root: Path) -> None:
 
     for text in blocks(project_root / "policies" / "README.md", "yaml overlay"):
         load_catalogue({"tools/git.json": tools, "tools/git.yaml": text.encode("utf-8")})
+
+
+def test_labels_are_read(project_root: Path) -> None:
+    """The labels that the guide declares are read as it says."""
+    (text,) = blocks(project_root / "policies" / "README.md", "yaml labels")
+    problems: list[Problem] = []
+    found = read_labels(load_section("bundle.yaml", text.encode("utf-8")), problems)
+
+    assert [] == problems
+    assert {"untrusted-input": False, "reviewed": True} == {name: one.widens for name, one in found.items()}
 
 
 def test_equivalent_mutants_are_read(project_root: Path, tmp_path: Path) -> None:

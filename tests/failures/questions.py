@@ -64,7 +64,7 @@ MESSAGES: Mapping[str, Callable[[Named], Message]] = {
     "ReviewSession": lambda session: ReviewSessionRequest(session_id=session.id),
     "GetSession": lambda session: GetSessionRequest(session_id=session.id),
     "ListSessions": lambda _: ListSessionsRequest(page_size=1000),
-    "NarrowSession": lambda session: NarrowSessionRequest(session_id=session.id, labels=["narrower"]),
+    "NarrowSession": lambda session: NarrowSessionRequest(session_id=session.id, labels=["harmless"]),
     "GetBundle": lambda _: policy_pb2.GetBundleRequest(),
     "ListBundles": lambda _: policy_pb2.ListBundlesRequest(),
     "ActivateBundle": lambda _: policy_pb2.ActivateBundleRequest(version=version_of(FILES)),

@@ -114,7 +114,7 @@ def another_was_first_to_narrow(service: Service) -> grpc.RpcError:
     session = service.open().approved()
     registrar = service.server.embedded.registrar
     _meanwhile(service, lambda: registrar.end(session.handle, caller=CALLERS["gateway"]))
-    return service.refused("NarrowSession", NarrowSessionRequest(session_id=session.id, labels=["late"]))
+    return service.refused("NarrowSession", NarrowSessionRequest(session_id=session.id, labels=["harmless"]))
 
 
 def a_request_id_for_two_calls(service: Service) -> grpc.RpcError:

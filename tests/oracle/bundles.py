@@ -284,7 +284,11 @@ def files_of(bundle: Bundle, texts: tuple[str, ...], tools: Tools) -> dict[str, 
     """Return the files of a bundle. JSON is YAML."""
     facts = {name: {"type": kind} for name, kind in bundle.facts.items()}
     files: dict[str, Any] = {
-        "bundle.yaml": {"caller_facts": {"properties": facts}, "request_seconds": bundle.request_seconds},
+        "bundle.yaml": {
+            "caller_facts": {"properties": facts},
+            "labels": {"tainted": {"meaning": "has read what strangers wrote"}, "seen": {"meaning": "was looked at"}},
+            "request_seconds": bundle.request_seconds,
+        },
         "directory.yaml": directory(bundle),
     }
     for server in {tool.server for tool, _ in tools}:

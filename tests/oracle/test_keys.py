@@ -77,12 +77,15 @@ CONTENTS = {
     "caller_facts": VERSION,
     "name": UNSEEN,
     "label": UNSEEN,
+    # What a session has of them is in its epoch.
+    "labels": UNSEEN,
     "session_seconds": UNSEEN,
     "request_seconds": UNSEEN,
 }
 # What a bundle makes of its contents.
 BUNDLE = {
     **CONTENTS,
+    "grants": VERSION,
     "version": DIRECTLY,
     "_schema": VERSION,
     "_author_schema": VERSION,
@@ -153,7 +156,8 @@ FILES = bundle_files(
     tools={"shop": [tool("buy", PROPERTIES, ["item"]), tool("drop")], "a": [tool("b/c")]},
     overlays={"shop": "tools: {buy: {risk: mutating, resource: {type: Thing, id: '{item}'}}}", "a": "risk: read_only"},
     directory=DIRECTORY,
-    manifest="caller_facts: {properties: {shift: {type: integer}}}",
+    manifest="caller_facts: {properties: {shift: {type: integer}}}\n",
+    labels=("bad",),
 )
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pdp.errors import BundleError, InvalidArgumentsError
 from pdp.jsontext import definition_digest, parse_object
-from pdp.policy.catalogue import Catalogue, Tool, action_schema, load_catalogue
+from pdp.policy.catalogue import Catalogue, Tool, action_schema, annotated_risk, load_catalogue
 from pdp.policy.mapping import map_resource
 
 AUTHOR_SCHEMA = """
@@ -220,16 +220,17 @@ def test_shapes_of_the_answer(shape: str) -> None:
         server="s",
         name="t",
         definition_digest=definition_digest(definition),
-        risk="read_only",
+        risk="destructive",
         digest_required=False,
         input=found.tools["s/t"].input,
+        named=False,
         title="Tee",
         description="does",
     )
 
 
 @pytest.mark.parametrize(
-    ("annotations", "risk"),
+    ("annotations", "claimed"),
     [
         (None, "destructive"),
         ({}, "destructive"),
@@ -244,9 +245,13 @@ def test_shapes_of_the_answer(shape: str) -> None:
         ({"destructiveHint": 0}, "destructive"),
     ],
 )
-def test_risk_by_annotations(annotations: object, risk: str) -> None:
-    """Without an overlay the annotations decide, and silence or nonsense means destructive."""
-    assert catalogue([{"name": "t", "annotations": annotations}]).tools["s/t"].risk == risk
+def test_a_tool_that_no_overlay_names_is_destructive(annotations: object, claimed: str) -> None:
+    """What a server says of its own tool is a claim for the import to propose; it puts the tool into no group."""
+    definition = {"name": "t", "annotations": annotations}
+    found = catalogue([definition], "tools: {}").tools["s/t"]
+
+    assert ("destructive", False) == (found.risk, found.named)
+    assert claimed == annotated_risk(definition)
 
 
 def test_overlay() -> None:
@@ -352,7 +357,11 @@ BAD_RESOURCES = [
     ("{type: R, id: '{owner}', canonical: {owner: lowr}}", "unknown owner: `lowr`; did you mean `lower`?"),
     (
         "{type: R, id: '{owner}/{repo}', canonical: {repo: path}}",
-        "`pay`: beside a `path` the text of the template must not hold `/`",
+        "`pay`: beside a path the text of the template must not hold `/`",
+    ),
+    (
+        "{type: R, id: '{owner}/{repo}', canonical: {repo: absolute-path}}",
+        "`pay`: beside a path the text of the template must not hold `/`",
     ),
     ("{type: R, id: '{owner}', log: none}", "unknown log: `none` (one of `plain`, `digest`)"),
     ("{type: R, id: '{owner}', kind: x}", "unknown key: `kind`"),

@@ -299,7 +299,13 @@ def with_action(condition: str) -> str:
 def load(policies: Mapping[str, str]) -> Bundle:
     """Load a bundle with policies by id."""
     text = "\n".join(f'@id("{name}")\n{policy}' for name, policy in policies.items())
-    files = bundle_files(policies={"files": text}, tools={"files": [TOOL]}, directory=DIRECTORY, sessions="")
+    files = bundle_files(
+        policies={"files": text},
+        tools={"files": [TOOL]},
+        directory=DIRECTORY,
+        manifest="labels: {tainted: {meaning: random policies may permit for it, widens: true}}\n",
+        sessions="",
+    )
     return load_bundle(files, DEFAULT_LIMITS, compile_here)
 
 

@@ -73,8 +73,7 @@ def test_a_value_stays_under_threads() -> None:
 @pytest.mark.parametrize("most", [1, 6])
 def test_answers_are_the_same_when_slices_are_dropped(tmp_path: Path, most: int) -> None:
     """Decisions and listings do not depend on what is kept, and no more policies are parsed than the bound says."""
-    read_only = {"readOnlyHint": True}
-    tools = [tool(f"t{n}", {"item": {"type": "string"}}, ["item"], annotations=read_only) for n in range(6)]
+    tools = [tool(f"t{n}", {"item": {"type": "string"}}, ["item"]) for n in range(6)]
     texts = [
         f'@id("s/{n}") permit (principal, action == Action::"s/t{n}", resource) when {{ context.input.item == "{n}" }};'
         for n in range(6)
@@ -84,6 +83,7 @@ def test_answers_are_the_same_when_slices_are_dropped(tmp_path: Path, most: int)
         bundle_files(
             policies={"s": "\n".join(texts)},
             tools={"s": tools},
+            overlays={"s": "risk: read_only\n"},
             directory='users: {ada: {}}\nagents: {coder: {ceiling: ["s/*"]}}',
         ),
     )

@@ -174,6 +174,21 @@ def test_path(written: str, expected: str | None) -> None:
         assert thing.id({"a": expected}) == expected
 
 
+@pytest.mark.parametrize(
+    ("written", "found"), [("/srv//a/./b/", "/srv/a/b"), ("/a/../b", "/b"), ("/", "/"), ("//", "/")]
+)
+def test_absolute_paths_have_one_form(written: str, found: str) -> None:
+    """The form is that of `path`."""
+    assert found == mapping("{a}", a="absolute-path").id({"a": written})
+
+
+@pytest.mark.parametrize("written", ["srv/a", "./srv", "../srv", ".", "~/a", " /srv", "C:/srv"])
+def test_relative_paths_are_refused_where_paths_are_absolute(written: str) -> None:
+    """A second name for the same thing would dodge a forbid by its id."""
+    with pytest.raises(InvalidArgumentsError, match="absolute path"):
+        mapping("{a}", a="absolute-path").id({"a": written})
+
+
 def test_separators_are_looked_for_after_the_canonical_form() -> None:
     """A separator that only the canonical form brings to light is refused too."""
     with pytest.raises(InvalidArgumentsError, match="separates"):

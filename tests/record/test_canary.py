@@ -314,8 +314,9 @@ ALLOWED: Mapping[tuple[str, str], set[str]] = {
     # What a person is shown, decides about, and says why. A session keeps it, its record tells it.
     ("RequestSession", "purpose"): {RECORD, STORE},
     ("RequestSession", "environment"): {STORE},
-    ("RequestSession", "labels"): {STORE},
-    ("NarrowSession", "labels"): {STORE},
+    # One that the bundle declares is its author's word; another one goes back to whoever sent it.
+    ("RequestSession", "labels"): {ERROR},
+    ("NarrowSession", "labels"): {ERROR},
     ("ApproveSession", "grants"): {RECORD, STORE},
     ("DenySession", "reason"): {RECORD, STORE},
     ("RevokeSessions", "reason"): {RECORD, STORE},

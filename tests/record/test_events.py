@@ -26,6 +26,7 @@ LEAD = Caller(id="lead", kind="token", roles=frozenset({Role.APPROVER}), authent
 FILES = bundle_files(
     policies={"notes": '@id("notes/all") permit (principal, action, resource) when { true };'},
     tools={"notes": [tool("read")]},
+    labels=("seen",),
     directory="users: {alice: {}}\nagents: {coder: {ceiling: [notes/*]}, helper: {ceiling: [notes/*]}}",
 )
 

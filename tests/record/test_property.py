@@ -41,6 +41,7 @@ when { context.input.name == "secret" || context.input has count && context.inpu
         "other": [tool("read")],
     },
     directory="users: {alice: {}}\nagents: {coder: {ceiling: [notes/*]}}",
+    labels=[f"label-{number}" for number in range(256)],
 )
 TOOLS = [("notes", "read"), ("notes", "write"), ("notes", "none"), ("other", "read"), ("notes", "wr\nite")]
 ARGUMENTS = [b"", b'{"name": "a"}', b'{"name": "secret"}', b'{"name": "a", "count": 9223372036854775807}', b"[", b"{}"]

@@ -31,8 +31,8 @@ OTHERS = "0.0.0.0:50151"
 
 def files_with(**more: Any) -> dict[str, bytes]:
     """Return a bundle with one tool, and the policies that are given."""
-    tools = {"files": [tool("read", annotations={"readOnlyHint": True})]}
-    return bundle_files(**{"policies": {}, "tools": tools, "directory": DIRECTORY, **more})
+    tools, overlays = {"files": [tool("read")]}, {"files": "risk: read_only"}
+    return bundle_files(**{"policies": {}, "tools": tools, "overlays": overlays, "directory": DIRECTORY, **more})
 
 
 def opened(folder: Path, files: dict[str, bytes]) -> Embedded:

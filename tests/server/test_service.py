@@ -50,19 +50,19 @@ def test_the_life_of_a_session(running: Running) -> None:
         running,
         duration=Duration(seconds=600, nanos=500_000_000),
         user_attributes_json=b'{"team": "platform"}',
-        labels=["b", "a"],
+        labels=["untrusted-input"],
         environment="test",
         may_delegate=True,
     )
     waiting = opened.session
     before = ask(running, "authorization", "Authorize", a_call(opened.session_handle), "pep").decision
-    live = approve(running, waiting, grants=["g"])
+    live = approve(running, waiting, grants=["destructive-approved"])
     allowed = ask(running, "authorization", "Authorize", a_call(opened.session_handle), "pep").decision
     narrowing = sessions.NarrowSessionRequest(
         session_id=live.session_id,
         tool_patterns=["git/git_log"],
         expire_time=Timestamp(seconds=int(now) + 60),
-        labels=["c"],
+        labels=["untrusted-input"],
     )
     narrow = ask(running, "sessions", "NarrowSession", narrowing, "approver").session
     revoking = sessions.RevokeSessionsRequest(user="alice", reason="enough")
@@ -74,7 +74,7 @@ def test_the_life_of_a_session(running: Running) -> None:
     assert (waiting.state, waiting.user, waiting.agent, waiting.purpose) == (
         sessions.SESSION_STATE_REQUESTED, "alice", "coder", "fix it",
     )  # fmt: skip
-    assert (list(waiting.labels), waiting.environment, waiting.opened_by) == (["a", "b"], "test", "pep")
+    assert (list(waiting.labels), waiting.environment, waiting.opened_by) == (["untrusted-input"], "test", "pep")
     assert (waiting.tenant, json.loads(waiting.user_attributes_json)) == ("default", {"team": "platform"})
     assert waiting.may_delegate
     assert waiting.duration.ToTimedelta().total_seconds() == 600.5
@@ -83,7 +83,11 @@ def test_the_life_of_a_session(running: Running) -> None:
     assert {tool.server for tool in waiting.tools} == {"git"}
     assert {tool.risk for tool in waiting.tools} == {"read_only", "mutating", "destructive"}
     assert (before.outcome, before.basis) == (decisions.OUTCOME_DENY, decisions.BASIS_SESSION_NOT_APPROVED)
-    assert (live.state, live.approved_by, list(live.grants)) == (sessions.SESSION_STATE_ACTIVE, "approver", ["g"])
+    assert (live.state, live.approved_by, list(live.grants)) == (
+        sessions.SESSION_STATE_ACTIVE,
+        "approver",
+        ["destructive-approved"],
+    )
     assert live.expire_time.ToNanoseconds() == pytest.approx((now + 600.5) * 1e9)
     assert not live.request_digest
     assert (allowed.outcome, list(allowed.determining_policies)) == (decisions.OUTCOME_ALLOW, ["git/engineers-read"])
@@ -91,7 +95,7 @@ def test_the_life_of_a_session(running: Running) -> None:
     assert allowed.cache_result == decisions.CACHE_RESULT_MISS
     assert allowed.decide_time.seconds == int(now)
     assert [tool.tool for tool in narrow.tools] == ["git_log"]
-    assert (narrow.expire_time.seconds, list(narrow.labels)) == (int(now) + 60, ["a", "b", "c"])
+    assert (narrow.expire_time.seconds, list(narrow.labels)) == (int(now) + 60, ["untrusted-input"])
     assert list(revoked) == [live.session_id]
     assert (after.outcome, after.basis) == (decisions.OUTCOME_DENY, decisions.BASIS_SESSION_REVOKED)
     assert (over.state, over.reason, over.ended_by) == (sessions.SESSION_STATE_REVOKED, "enough", "admin")
@@ -383,8 +387,8 @@ def test_answers_about_sessions_hang_in_the_callers_trace(running: Running) -> N
 
 def test_a_page_of_sessions_is_bounded_in_bytes(running: Running) -> None:
     """Sessions of the largest kind fill pages that every client takes; together they are all, once and in order."""
-    labels = [f"{number:02}".ljust(128, "x") for number in range(64)]
-    made = [request_session(running, labels=labels).session.session_id for _ in range(150)]
+    patterns = ["git/" + "*" * (64 + number) for number in range(64)]
+    made = [request_session(running, tool_patterns=patterns).session.session_id for _ in range(150)]
     pages: list[sessions.ListSessionsResponse] = []
     token = ""
     while not pages or token:

@@ -27,7 +27,8 @@ PEP = Caller(id="gateway", kind="test", roles=frozenset({Role.PEP}))
 APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 FILES = bundle_files(
     policies={"s": '@id("s/all") permit (principal, action, resource is Server);'},
-    tools={"s": [tool("read", annotations={"readOnlyHint": True})]},
+    tools={"s": [tool("read")]},
+    overlays={"s": "risk: read_only"},
     directory='users: {ada: {}}\nagents: {coder: {ceiling: ["s/*"]}}',
 )
 

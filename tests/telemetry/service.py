@@ -28,7 +28,6 @@ _DIRECTORY = """
 users: {alice: {}}
 agents: {coder: {ceiling: ["desk/*"]}}
 """
-_READ_ONLY = {"readOnlyHint": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +45,15 @@ class Service:
 def serving(folder: Path, *, prometheus_address: str = "", **variables: str) -> Iterator[Service]:
     """Serve with these `OTEL_*` variables; what is sent has arrived when the block ends."""
     tools = [
-        tool("read", {"what": {"type": "string"}}, ["what"], annotations=_READ_ONLY),
-        tool(
-            "count",
-            {"what": {"type": "string"}, "number": {"type": "integer"}},
-            ["what", "number"],
-            annotations=_READ_ONLY,
-        ),
+        tool("read", {"what": {"type": "string"}}, ["what"]),
+        tool("count", {"what": {"type": "string"}, "number": {"type": "integer"}}, ["what", "number"]),
     ]
-    files = bundle_files(policies={"desk": _POLICIES}, tools={"desk": tools}, directory=_DIRECTORY)
+    files = bundle_files(
+        policies={"desk": _POLICIES},
+        tools={"desk": tools},
+        overlays={"desk": "risk: read_only\n"},
+        directory=_DIRECTORY,
+    )
     write_folder(folder / "policies", files)
     settings = Settings(
         data_dir=str(folder / "data"),

@@ -1,0 +1,86 @@
+"""Lints about patterns that let calls pass: what else begins, or ends, as they say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, Tree, atoms, lenient, path, pattern_text, strict
+
+_INPUT = ("context", "input")
+_PATHS = re.compile(r"(?i)path|file|dir|folder|source|destination")
+# What tells a host, an address or a path from other texts.
+_STRUCTURE = re.compile(r"[./@:]")
+_WILDCARD = "*"
+
+
+def path_prefix(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
+    """Find a path that passes by its prefix alone: `/srv/app/../../etc/passwd` has the right one too."""
+    for where, pattern in _patterns(policy):
+        shown = ".".join(where)
+        below = pattern.endswith("/*") and _WILDCARD not in pattern[:-1] and "://" not in pattern
+        named = pattern.startswith(("/", "~", ".")) or _PATHS.search(where[-1])
+        if below and named and not _refuses_dots(policy, where) and not _refused_elsewhere(policy, where, bundle):
+            yield Finding(
+                message=f"{policy.effect} `{policy.id}` lets `{shown}` pass by its prefix: "
+                f"`{pattern[:-1]}../../etc/passwd` begins with `{pattern[:-1]}` too",
+                help=f'refuse `..` beside it: `{shown} like "{pattern}" && !({shown} like "*..*")`',
+                at=[where],
+            )
+
+
+def open_pattern(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
+    """Find a host, address or path whose pattern stops in the middle of a name."""
+    for where, pattern in _patterns(policy):
+        if (example := _another(pattern)) and _STRUCTURE.search(pattern):
+            yield Finding(
+                message=f"{policy.effect} `{policy.id}` lets `{'.'.join(where)}` pass when it is like `{pattern}`, and "
+                f"so is `{example}`",
+                help='let the pattern end and begin where a name does: `"https://www.example.com/*"`, '
+                '`"*@example.com"`, `"/srv/app/*"`',
+                at=[where],
+            )
+
+
+def _patterns(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the arguments that pass by being like something, each with the pattern."""
+    for tree in lenient(policy):
+        match tree:
+            case {"like": {"left": subject, "pattern": pattern}} if path(subject)[:2] == _INPUT:
+                yield path(subject), pattern_text(pattern)
+
+
+def _another(pattern: str) -> str:
+    """Return a text that is like the pattern and is not what it seems to say; empty when the pattern is closed."""
+    scheme, separator, rest = pattern.partition("://")
+    if separator and _WILDCARD in rest.partition("/")[0][:-1]:
+        # `*` stands for `/` too, so the host may end before it.
+        return f"{scheme}://{rest.replace(_WILDCARD, 'evil.example/', 1)}".replace(_WILDCARD, "x")
+    if len(pattern) > 1 and pattern.endswith(_WILDCARD) and pattern[-2].isalnum():
+        return f"{pattern[:-1]}.evil.example".replace(_WILDCARD, "x")
+    if len(pattern) > 1 and pattern.startswith(_WILDCARD) and pattern[1].isalnum():
+        return f"evil-{pattern[1:]}".replace(_WILDCARD, "x")
+    return ""
+
+
+def _refuses_dots(policy: LintPolicy, where: tuple[str, ...]) -> bool:
+    return any(_is_about_dots(tree, where) for tree in strict(policy))
+
+
+def _refused_elsewhere(policy: LintPolicy, where: tuple[str, ...], bundle: LintBundle) -> bool:
+    """Say whether a forbid refuses `..` in this argument of all calls of the policy, whatever else is true of them."""
+    return any(
+        other.effect == "forbid"
+        and policy.actions <= other.actions
+        and not list(other.conjuncts[: other.scope_length])
+        and all(_is_about_dots(tree, where) or "has" in tree for tree, _ in atoms(other.conditions))
+        and any(_is_about_dots(tree, where) for tree, positive in atoms(other.conditions) if positive)
+        for other in bundle.policies
+    )
+
+
+def _is_about_dots(tree: Tree, where: tuple[str, ...]) -> bool:
+    match tree:
+        case {"like": {"left": subject, "pattern": pattern}}:
+            return path(subject) == where and pattern_text(pattern) == "*..*"
+    return False
