@@ -14,6 +14,7 @@ import cedarpy
 
 from pdp.errors import InvalidJSONError, InvalidRequestError, UnsafePolicyError
 from pdp.limits import DEFAULT_LIMITS
+from pdp.policy.misfits import entities_problem
 from pdp.policy.safety import scan, scan_json, scan_schema
 
 JSON = dict[str, Any]
@@ -94,9 +95,15 @@ def _link(link: Mapping[str, Any]) -> JSON:
 def _entities(text: str, schema: cedarpy.Schema | None) -> cedarpy.Entities:
     try:
         scan_json(text)
-        return cedarpy.Entities.from_json_str(text or "[]", schema)
-    except (InvalidJSONError, ValueError) as error:
+    except InvalidJSONError as error:
         _refuse("entities_json", error)
+    try:
+        return cedarpy.Entities.from_json_str(text or "[]", schema)
+    except UnicodeError as error:
+        _refuse("entities_json", error)
+    except ValueError:
+        place, problem = entities_problem(text, schema)
+        raise InvalidRequestError(f"entities_json{place}", " ".join(problem.split())) from None
 
 
 def _validate(text: str, schema: cedarpy.Schema | None) -> list[str]:

@@ -109,6 +109,44 @@ LINK = {"template_id": "policy0", "new_id": "x", "principal": None, "resource": 
 DEEP = "[" * 200 + "]" * 200
 
 
+PEOPLE = """
+entity Group;
+entity Person in [Group] = {"age": Long, "team"?: {"name": String}};
+action "look" appliesTo {principal: Person, resource: Group};
+"""
+ANN = {"type": "Person", "id": "ann"}
+
+
+@pytest.mark.parametrize(
+    ("entities", "field", "problem"),
+    [
+        ([1], "[0]", "must be an object with `uid`, `attrs` and `parents`"),
+        ([{"uid": "ann"}], "[0].uid", 'must be `{"type": "…", "id": "…"}`'),
+        ([{"uid": ANN, "attrs": []}], "[0].attrs", "must be an object"),
+        ([{"uid": ANN, "parents": {}}], "[0].parents", "must be a list"),
+        ([{"uid": {"type": "Nobody", "id": "x"}}], "[0].uid.type", "of a type that the schema does not declare"),
+        ([{"uid": ANN, "attrs": {"age": "old"}}], "[0].attrs.age", "must have it with a value of another type"),
+        ([{"uid": ANN, "attrs": {"age": 1.5}}], "[0].attrs.age", "must have it with a value of another type"),
+        ([{"uid": ANN, "attrs": {"age": 1, "height": 2}}], "[0].attrs.height", "may not have it, or not with such a"),
+        ([{"uid": ANN, "attrs": {"age": 1, "team": {"name": 3}}}], "[0].attrs.team", "may not have it, or not with"),
+        ([{"uid": ANN, "attrs": {"age": 1}, "parents": [ANN]}], "[0].parents[0]", "may not be below this"),
+        ([{"uid": ANN}], "[0]", "does not fit the schema: an attribute is missing"),
+        ([{"uid": ANN, "attrs": {"age": 1}}] * 2, "[1].uid", '`Person::"ann"` stands in [0] as well'),
+        (
+            [{"uid": {"type": "Group", "id": "a"}}, {"uid": ANN, "attrs": {}}],
+            "[1]",
+            '`Person::"ann"` does not fit the schema',
+        ),
+    ],
+)
+def test_entities_that_do_not_fit_are_named(entities: list[Any], field: str, problem: str) -> None:
+    """Which entity, and which part of it: the engine says neither."""
+    invalid = evaluate({"schema": PEOPLE, "entities_json": json.dumps(entities)})["invalid"]
+
+    assert f"entities_json{field}" == invalid["field"]
+    assert problem in invalid["problem"]
+
+
 @pytest.mark.parametrize(
     ("job", "field", "problem"),
     [
@@ -120,7 +158,8 @@ DEEP = "[" * 200 + "]" * 200
         ({"schema": SCHEMA, "schema_json": SCHEMA_JSON}, "schema_json", "not together with `schema`"),
         ({"schema_json": "{}x"}, "schema_json", "trailing characters"),
         ({"schema_json": DEEP}, "schema_json", "deeper than 128 levels"),
-        ({"entities_json": "{}"}, "entities_json", "error during entity deserialization"),
+        ({"entities_json": "{}"}, "entities_json", "must be a list of entities"),
+        ({"entities_json": "[1"}, "entities_json", "not JSON (at character 2)"),
         ({"entities_json": DEEP}, "entities_json", "deeper than 128 levels"),
         ({"validate": True}, "validate", "needs a schema"),
         ({"template_links": [{**LINK, "new_id": "a`b"}]}, "template_links[0].new_id", "must match"),
