@@ -28,6 +28,8 @@ from pdp.policy.validation import all_valid
 
 _ID = re.compile(r"[a-z0-9._/-]{1,128}\Z")
 _QUOTED = re.compile(r"`([^`]+)`")
+# The tokens and handles that this program makes.
+_SECRET = re.compile(r"\b(pdp[ts]_)[A-Za-z0-9_-]+")
 
 Policy = dict[str, Any]
 
@@ -107,7 +109,8 @@ def _code(file: str) -> str:
 
 
 def _one_line(message: str) -> str:
-    # What the engine quotes of a file may hold line breaks and characters that hide or turn others.
+    # What the engine quotes of a file may hold line breaks, characters that hide or turn others, and secrets.
+    message = _SECRET.sub(r"\1…", message)
     return " ".join("".join(letter if letter.isprintable() else " " for letter in message).split())
 
 

@@ -13,6 +13,7 @@ from pdp.jsontext import canonical, digest
 from pdp.limits import Limits
 from pdp.policy.catalogue import Catalogue, load_catalogue
 from pdp.policy.directory import Directory, load_directory
+from pdp.policy.inside import open_inside, require_inside
 from pdp.policy.labels import Label, read_labels
 from pdp.policy.parameters import RecordType
 from pdp.policy.typing import facts_type
@@ -50,7 +51,7 @@ class Contents:
 def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
     """Read the files of a bundle from a folder; what does not belong to it (tests, notes) is left out.
 
-    Raise `BundleError` when the folder or a file cannot be read or is too large.
+    Raise `BundleError` when the folder or a file cannot be read or is too large, or is a link out of the folder.
     """
     files: dict[str, bytes] = {}
     if not folder.is_dir():
@@ -63,11 +64,9 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
                 if not name.isprintable():
                     # Also what is not UTF-8 on the disk; it cannot be named in a digest, or in a message.
                     raise BundleError((Problem(ascii(name), 0, "a file's name must be printable"),))
-                if not path.is_file():
-                    # Say a link to nowhere: without it a forbid may be missing.
-                    raise BundleError((Problem(name, 0, "is no file that can be read"),))
-                # One byte more than allowed is enough to know.
-                with path.open("rb") as stream:
+                # What cannot be read is an error, say a link to nowhere: without it a forbid may be missing.
+                with open_inside(folder, path) as stream:
+                    # One byte more than allowed is enough to know.
                     files[name] = stream.read(limits.policy_file_bytes * 8 + 1)
     except OSError as error:
         raise BundleError(
@@ -83,6 +82,7 @@ def _inside(folder: Path) -> Iterator[Path]:
     yield from folder.iterdir()
     tools = folder / "tools"
     if os.path.lexists(tools):
+        require_inside(folder, tools)
         yield from tools.iterdir()
 
 

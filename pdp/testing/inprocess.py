@@ -54,7 +54,7 @@ class RunningServer:
         self.evidence = evidence
         self.clock = clock
         self._server = server
-        self._policies = policies
+        self.policies = policies
         self._tokens = tokens
         self._opened = opened
         self._clients: dict[str, Client] = {}
@@ -77,7 +77,7 @@ class RunningServer:
 
     def write_policies(self, files: Mapping[str, bytes]) -> None:
         """Replace the policy folder; the server goes on with what it has until it is told to reload."""
-        write_folder(self._policies, files)
+        write_folder(self.policies, files)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pdp.errors import BundleError, Problem
 from pdp.policy.contents import TESTS
+from pdp.policy.inside import open_inside
 from pdp.policy.yamltext import Section, load_section
 
 FILE = "mutants.yaml"
@@ -38,7 +39,8 @@ def read_equivalents(folder: Path) -> Equivalents:
     path = folder / name
     if not path.is_file():
         return {}
-    top = load_section(name, path.read_bytes())
+    with open_inside(folder, path) as stream:
+        top = load_section(name, stream.read())
     problems = top.unknown_keys(("equivalent",))
     entries = top.get("equivalent", [])
     found: dict[tuple[str, str], Equivalent] = {}

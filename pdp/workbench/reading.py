@@ -13,6 +13,7 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import SessionState
 from pdp.policy.contents import TESTS
 from pdp.policy.directory import Directory, read_overlay
+from pdp.policy.inside import open_inside
 from pdp.policy.patterns import pattern_problem
 from pdp.policy.yamltext import Section, load_section, unknown
 from pdp.workbench.equivalents import FILE as EQUIVALENTS
@@ -46,10 +47,10 @@ def read_suites(folder: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[Suite, .
     problems: list[Problem] = []
     for path in sorted((folder / TESTS).rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.suffix not in (".yaml", ".yml") or not path.is_file() or name == f"{TESTS}/{EQUIVALENTS}":
+        if path.suffix not in (".yaml", ".yml") or path.is_dir() or name == f"{TESTS}/{EQUIVALENTS}":
             continue
         try:
-            suites.append(read_suite(name, _content(path, name, limits)))
+            suites.append(read_suite(name, _content(folder, path, limits)))
         except BundleError as error:
             problems += error.problems
     if problems:
@@ -69,9 +70,10 @@ def schema_text() -> str:
     return files("pdp.workbench").joinpath("suite.schema.json").read_text(encoding="utf-8")
 
 
-def _content(path: Path, name: str, limits: Limits) -> bytes:
+def _content(folder: Path, path: Path, limits: Limits) -> bytes:
+    name = path.relative_to(folder).as_posix()
     try:
-        with path.open("rb") as stream:
+        with open_inside(folder, path) as stream:
             content = stream.read(limits.policy_file_bytes + 1)
     except OSError as error:
         problem = f"cannot be read: {(error.strerror or 'input or output failed').lower()}"
