@@ -396,6 +396,7 @@ def open_record(
         reserve_bytes=settings.record.reserve_bytes,
         checkpoint_seconds=settings.record.checkpoint_seconds,
         anchors=settings.record_anchors,
+        attributes=frozenset(settings.record.attributes),
         on_failure=on_failure,
     )
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_
 from urllib.parse import urlsplit
 
 from pdp.errors import BundleError, ConfigurationError
-from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.limits import DEFAULT_LIMITS, RECORD_LINE_BYTES, Limits, largest_session_bytes
 from pdp.ownership import read_own
 from pdp.policy.yamltext import Section, load_section, unknown
 from pdp.server.callers import CALLERS_FILE
@@ -214,6 +214,9 @@ class RecordSettings:
         4 * 1024 * 1024, "bytes of the log's disk, and as many kept beforehand, for the records of what ends authority"
     )
     index_file: str = _setting("", "the index for questions about the log; empty means one beside the log")
+    attributes: tuple[str, ...] = _setting(
+        (), "attributes that a gateway vouched for, to be logged with their values; of any other there is a digest"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -537,6 +540,7 @@ def _contradictions(settings: Settings) -> Iterable[str]:
     yield from _plaintext_problems(server)
     yield from _workers_problems(settings)
     yield from _scraping_problems(settings.telemetry)
+    yield from _limits_problems(settings.limits)
     if not settings.data_dir:
         yield "`data_dir` must not be empty"
     yield from _policies_problems(settings.policies)
@@ -576,6 +580,15 @@ def _workers_problems(settings: Settings) -> Iterable[str]:
         yield f"`server.workers` must be `1` with `sessions.store: memory`, not `{workers}`: workers share no memory"
     if workers > 1 and settings.server.address.startswith("unix:"):
         yield f"`server.workers` must be `1` on a Unix socket, not `{workers}`: workers can share a port alone"
+
+
+def _limits_problems(limits: Limits) -> Iterable[str]:
+    largest = largest_session_bytes(limits)
+    if largest > RECORD_LINE_BYTES:
+        yield (
+            f"a session can take {largest} bytes of the record, and a line holds {RECORD_LINE_BYTES}: lower"
+            " `limits.session_tools`, `limits.tool_patterns`, `limits.text_characters` or `limits.attributes_bytes`"
+        )
 
 
 def _scraping_problems(telemetry: TelemetrySettings) -> Iterable[str]:

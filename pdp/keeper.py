@@ -35,6 +35,8 @@ from pdp.sessions.store import ActiveBundle, SessionStore
 _LOG = logging.getLogger("pdp")
 
 _TRIES = 10
+# What the record is told of why a bundle was refused; the rest is in the answer and in the server's log.
+_TOLD_CHARACTERS = 2000
 # Whoever reloads does not wait for somebody else's reading of a source that stalls, but while a bundle is loaded.
 _PATIENCE_SECONDS = 2.0
 _PATIENCES = 10
@@ -406,7 +408,7 @@ class BundleKeeper:
         self._refused(problems)
 
     def _refused(self, problems: tuple[Problem, ...]) -> None:
-        facts = {"problems": "; ".join(str(problem) for problem in problems[:20])}
+        facts = {"problems": "; ".join(str(problem) for problem in problems[:20])[:_TOLD_CHARACTERS]}
         self._observer.event(Event(kind="bundle.refused", at=self._clock.now().wall_at, facts=facts))
 
 

@@ -31,6 +31,8 @@ class Limits:
     policy_depth: int = _limit(32, "levels of brackets and attributes in a policy")
     policy_terms: int = _limit(200, "operators of one policy")
     tool_patterns: int = _limit(64, "tool patterns of one session")
+    session_tools: int = _limit(2048, "tools that the patterns of one session may mean")
+    attributes_bytes: int = _limit(16 * 1024, "bytes of the attributes of a user that a gateway vouches for")
     session_seconds: float = _limit(8 * 3600.0, "seconds that a session may live")
     delegation_depth: int = _limit(3, "sessions above a delegated one")
     streams: int = _limit(32, "open streams")
@@ -45,3 +47,27 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+# No line of the record is longer: what is, is damage and not read into memory. A client of the API takes no more.
+RECORD_LINE_BYTES = 4 * 1024 * 1024
+
+# Labels of a session together, given and inherited: each narrowing may add some, and every decision looks at all.
+MOST_LABELS = 256
+# Labels in one request, and grants of one approval.
+MOST_AT_ONCE = 64
+
+# As the API and the catalogue bound them: characters of an id, of a tool server and of a tool's name.
+_ID, _SERVER, _TOOL = 128, 64, 128
+# What a character can take in the record, where all but printable ASCII is escaped, and a byte of JSON.
+_ESCAPED, _ESCAPED_BYTE = 12, 6
+# Names of fields, ids, times and digests.
+_REST = 16 * 1024
+
+
+def largest_session_bytes(limits: Limits) -> int:
+    """Return how long a line of the record about a session can be, at most, by what the limits admit."""
+    tools = (limits.tool_patterns + limits.session_tools) * (len('"/",') + _SERVER + _TOOL * _ESCAPED)
+    ids = (2 * MOST_LABELS + MOST_AT_ONCE) * (len('"",') + _ID)
+    # The purpose and the reason.
+    texts = 2 * limits.text_characters * _ESCAPED
+    return tools + ids + texts + limits.attributes_bytes * _ESCAPED_BYTE + _REST

@@ -29,10 +29,12 @@ class Event:
     `.narrowed`, `.recaptured`, `.decided`, `bundle.activated`, `bundle.refused`, `call.explained`, `request.refused`,
     `requests.refused`, `store.restored`, `server.started`, `server.stopped`. `at` is unix seconds.
     `session.decided`: the policies were asked about a request, an approval or a delegation; what they said, and which
-    of them, stands in the facts `action`, `outcome`, `basis`, `policies` and `errors` (ids and blanks between them).
+    of them, stands in the facts `action`, `outcome` and `basis` and the lists `policies` and `errors` of ids.
     The fact `traceparent` of what has a span is where it hangs in a gateway's trace; what anybody else states is
     `tracelink`.
-    `facts` holds ids, our own words, and a session's purpose and reason: never arguments, handles, tokens, attributes.
+    `facts` holds ids, our own words, and a session's purpose and reason, `lists` ids and the patterns of tools: never
+    arguments, handles, tokens. `attributes` are those that a gateway vouched for: JSON values by name, which only the
+    record looks at.
     """
 
     kind: str
@@ -43,6 +45,8 @@ class Event:
     agent: str = ""
     tenant: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    attributes: Mapping[str, object] = field(default_factory=dict, repr=False)
 
 
 class Observer(Protocol):

@@ -22,7 +22,7 @@ from pdp.expiry import EXPIRED
 from pdp.ids import handle_digest, new_handle, new_session_id
 from pdp.jsontext import parse_object
 from pdp.labelling import require_labels
-from pdp.limits import Limits
+from pdp.limits import MOST_LABELS, Limits
 from pdp.model import NEVER_APPROVERS, Caller, Role, Scope, Session, SessionState
 from pdp.observer import Event, Observer
 from pdp.paging import page_size_of, page_start_of, page_token_of
@@ -35,18 +35,18 @@ from pdp.scoping import (
     ScopedTool,
     expansion,
     request_digest_of,
+    require_few,
     require_patterns,
     require_tools,
     scope_of,
     scoped_tools,
 )
+from pdp.sessionevents import closed_event, narrowed_event, opened_event, presence
 from pdp.sessionpolicies import SessionPolicies, SessionQuestion
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import ActiveBundle, SessionFilter, SessionStore
 
-# Each narrowing may add labels, and every decision looks at all of them.
-_MOST_LABELS = 256
 # How many sessions are read at a time for a list.
 _STEP = 100
 
@@ -144,7 +144,7 @@ class Registrar:
         parents = self._parents(wanted, caller, now)
         draft, handle = self._draft(wanted, caller, parents, bundle, now)
         scope = expansion(draft, parents, bundle)
-        require_tools(wanted.tool_patterns, scope)
+        require_tools(wanted.tool_patterns, scope, self._limits)
         asked = SessionQuestion(
             action=REQUEST_SESSION,
             session=draft,
@@ -164,12 +164,12 @@ class Registrar:
         self._sessions.insert(draft, wall_at=now.wall_at)
         for event in (decided, *delegated):
             self._observer.event(event)
-        wished = {"may_delegate": "yes"} if draft.may_delegate else {}
-        self._tell("session.requested", draft, caller, now, purpose=draft.purpose, **wished)
+        self._observer.event(opened_event("session.requested", draft, caller, now.wall_at))
         if parents:
-            self._tell("session.delegated", draft, caller, now)
+            self._observer.event(opened_event("session.delegated", draft, caller, now.wall_at))
         if draft.state is SessionState.ACTIVE:
-            self._tell("session.approved", draft, caller, now, by=draft.approved_by)
+            given = {"by": draft.approved_by, "bundle_version": bundle.version}
+            self._observer.event(opened_event("session.approved", draft, caller, now.wall_at, **given))
         self._capture_again(draft, bundle, now, caller)
         return self._view((draft, *parents), bundle, now), handle
 
@@ -198,6 +198,7 @@ class Registrar:
             raise WrongStateError(f"the session is {state.value}, not requested")
         _require_active(parents, now)
         scope = expansion(session, parents, bundle)
+        require_few(scope, self._limits)
         if request_digest != request_digest_of(session, scope, bundle):
             raise WrongStateError("what was shown is not what would be approved now; look at the session again")
         require_known(grants, bundle.grants)
@@ -217,8 +218,10 @@ class Registrar:
         approved = lifecycle.approve(session, now, scope=scope, grants=grants, by=caller.id, no_later_than=bound)
         self._sessions.update([approved], wall_at=now.wall_at)
         self._observer.event(decided)
-        given = {"grants": ",".join(approved.grants), "request_digest": request_digest}
-        self._tell("session.approved", approved, caller, now, by=caller.id, **given)
+        given = {"by": caller.id, "bundle_version": bundle.version, "request_digest": request_digest}
+        self._observer.event(
+            opened_event("session.approved", approved, caller, now.wall_at, **given, **presence(caller))
+        )
         return self._view((approved, *parents), bundle, now)
 
     def deny(self, session_id: str, *, reason: str, caller: Caller) -> SessionView:
@@ -228,7 +231,7 @@ class Registrar:
         chain = self._chain(session_id, caller)
         denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
         self._sessions.update([denied], wall_at=now.wall_at)
-        self._tell("session.denied", denied, caller, now)
+        self._observer.event(opened_event("session.denied", denied, caller, now.wall_at))
         return self._view((denied, *chain[1:]), bundle, now)
 
     def end(self, handle: str, *, caller: Caller) -> SessionView:
@@ -238,7 +241,7 @@ class Registrar:
         self._require_live(chain[0], now)
         changed = self._sessions.change_tree(chain[0].id, lifecycle.end(now, by=caller.id), wall_at=now.wall_at)
         for session in changed:
-            self._tell("session.ended", session, caller, now)
+            self._observer.event(closed_event("session.ended", session, caller, now.wall_at))
         return self._view(self._chain(chain[0].id, caller), bundle, now)
 
     def revoke(self, selector: Selector, *, reason: str, caller: Caller) -> tuple[str, ...]:
@@ -254,7 +257,7 @@ class Registrar:
         else:
             changed = self._sessions.change_where(_selected(selector, caller), change, wall_at=now.wall_at)
         for session in changed:
-            self._tell("session.revoked", session, caller, now)
+            self._observer.event(closed_event("session.revoked", session, caller, now.wall_at))
         return tuple(sorted(session.id for session in changed))
 
     def get(self, session_id: str, *, caller: Caller) -> SessionView:
@@ -349,15 +352,15 @@ class Registrar:
         require_labels(labels, bundle.labels, present=session.labels)
         if session.scope is None:
             raise WrongStateError(f"the session is {state_of(session, now).value}, not active")
-        if len({*session.labels, *labels}) > max(_MOST_LABELS, len(session.labels)):
-            raise InvalidRequestError("labels", f"more than {_MOST_LABELS} together")
+        if len({*session.labels, *labels}) > max(MOST_LABELS, len(session.labels)):
+            raise InvalidRequestError("labels", f"more than {MOST_LABELS} together")
         keep = ToolPatterns(tool_patterns)
         tools = {a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)}
         end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
         narrowed = lifecycle.narrow(session, now, scope=scope_of(tools), deadline=end, labels=labels)
         if narrowed is not None:
             self._sessions.update([narrowed], wall_at=now.wall_at)
-            self._tell("session.narrowed", narrowed, caller, now)
+            self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
         return self._view((narrowed or session, *chain[1:]), bundle, now)
 
     # What is asked for.
@@ -390,6 +393,10 @@ class Registrar:
             known = ("User", wanted.user) in bundle.directory.entities
             field, name = ("agent", wanted.agent) if known else ("user", wanted.user)
             raise InvalidRequestError(field, f"`{name}` is not in the bundle's directory")
+        # A child carries its parent's labels: what marks the parent marks what it delegates.
+        labels = {*wanted.labels, *marked}
+        if len(labels) > MOST_LABELS:
+            raise InvalidRequestError("labels", f"more than {MOST_LABELS} together")
         handle = new_handle()
         return Session(
             id=new_session_id(),
@@ -408,13 +415,16 @@ class Registrar:
             parent_id=parents[0].id if parents else "",
             ancestor_ids=tuple(parent.id for parent in parents),
             may_delegate=wanted.may_delegate,
-            # A child carries its parent's labels: what marks the parent marks what it delegates.
-            labels=tuple(sorted({*wanted.labels, *marked})),
+            labels=tuple(sorted(labels)),
             entities_json=captured,
             attributes_json=self._attributes(wanted),
         ), handle
 
     def _attributes(self, wanted: SessionRequest) -> str:
+        if len(wanted.attributes_json) > self._limits.attributes_bytes:
+            raise InvalidRequestError(
+                "user_attributes_json", f"larger than {self._limits.attributes_bytes} bytes (limit `attributes_bytes`)"
+            )
         try:
             attributes = parse_object(wanted.attributes_json, self._limits)
             text = json.dumps(attributes, sort_keys=True)
@@ -492,26 +502,6 @@ class Registrar:
 
     def _now(self) -> Instant:
         return no_earlier(self._clock.now(), self._sessions.high_water_at())
-
-    def _tell(self, kind: str, session: Session, caller: Caller, now: Instant, **facts: str) -> None:
-        facts |= {"reason": session.reason} if session.reason else {}
-        facts |= {"parent_id": session.parent_id} if session.parent_id else {}
-        if session.state in LIVE:
-            # Whoever reads the record alone can say which sessions are over, and what they could reach.
-            facts |= {"expires_at": utc_text(session.deadline.wall_at)}
-            facts |= {"scope_id": session.scope.id} if session.scope else {"tools": " ".join(session.tool_patterns)}
-        self._observer.event(
-            Event(
-                kind=kind,
-                at=now.wall_at,
-                caller_id=caller.id,
-                session_id=session.id,
-                user=session.user,
-                agent=session.agent,
-                tenant=session.tenant,
-                facts=facts,
-            )
-        )
 
 
 def _expiry(session: Session, now: Instant) -> Event:

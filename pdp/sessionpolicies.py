@@ -15,6 +15,7 @@ from pdp.observer import SESSION_DECIDED, Event, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import Question, datetime_value
 from pdp.policy.schema import REQUEST_SESSION
+from pdp.sessionevents import presence, terms, vouched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,17 +71,22 @@ class SessionPolicies:
         session = asked.session
         # A request that is refused leaves no session behind, so there is none to speak of.
         known = ruling.allowed or asked.action != REQUEST_SESSION
-        facts = {
+        said = {
             "action": asked.action,
             "basis": ruling.basis.value,
             "bundle_version": bundle.version,
             "decision_id": self._new_id(),
-            "errors": " ".join(ruling.errors),
-            "grants": " ".join(sorted(set(asked.grants))),
             "outcome": ruling.outcome.value,
-            "policies": " ".join(ruling.policies),
             "principal": asked.speaker,
+            **presence(asked.caller),
         }
+        lists = {
+            "errors": ruling.errors,
+            "grants": tuple(sorted(set(asked.grants))),
+            "policies": ruling.policies,
+            "tools": tuple(sorted(asked.scope.tools)),
+        }
+        facts, listed = terms(session)
         return Event(
             kind=SESSION_DECIDED,
             at=asked.asked_at,
@@ -89,7 +95,9 @@ class SessionPolicies:
             user=session.user,
             agent=session.agent,
             tenant=session.tenant,
-            facts={name: fact for name, fact in facts.items() if fact} | dict(asked.trace),
+            facts={**facts, **said, **asked.trace},
+            lists={**listed, **{name: values for name, values in lists.items() if values}},
+            attributes=vouched(session),
         )
 
 

@@ -51,6 +51,7 @@ LAYERS = [
     ("pdp.visibility", 2, "decision"),
     ("pdp.reviewing", 2, "decision"),
     ("pdp.sessionpolicies", 2, "decision"),
+    ("pdp.sessionevents", 2, "decision"),
     ("pdp.paging", 2, "decision"),
     ("pdp.keeper", 2, "decision"),
     ("pdp.activation", 2, "decision"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pdp.audit.index import AuditIndex
 from pdp.audit.plan import revocation_plan
 from pdp.audit.rows import Deed
 from pdp.audit.sessions import SessionFacts, ancestry, facts_of
-from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Selector, Touch
+from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Selector, Touch, listed
 from pdp.audit.where import Where
 from pdp.errors import NotFoundError
 
@@ -130,7 +131,8 @@ class Search:
         by_kind = {str(one["kind"]): one for one in (found.record() for found in self._found(where.clause, where))}
         requested = by_kind.get("session.requested", {})
         approved = by_kind.get("session.approved", {})
-        told = approved.get("facts", {})
+        asked, told = requested.get("facts", {}), approved.get("facts", {})
+        terms = {**asked, **told}
         return Approval(
             session_id=facts.session_id,
             user=facts.user,
@@ -142,8 +144,15 @@ class Search:
             approved_by=str(told.get("by", approved.get("caller_id", ""))),
             approved_at=facts.approved_at,
             delegated=facts.delegated,
-            grants=tuple(grant for grant in str(told.get("grants", "")).split(",") if grant),
+            grants=listed(told, "grants"),
             expires_at=facts.expires_at,
+            purpose=str(terms.get("purpose", "")),
+            environment=str(terms.get("environment", "")),
+            labels=listed(terms, "labels"),
+            tool_patterns=listed(terms, "tool_patterns"),
+            tools=listed(told, "tools"),
+            attributes=_object(terms, "attributes"),
+            attribute_digests=_object(terms, "attribute_digests"),
         )
 
     def _found(self, rest: str, where: Where) -> list[Found]:
@@ -153,3 +162,8 @@ class Search:
             Found(mark=Mark(at=at, segment=name, place=place), line=line)
             for (at, name, place, *_), line in zip(rows, lines, strict=True)
         ]
+
+
+def _object(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = facts.get(name)
+    return value if isinstance(value, dict) else {}

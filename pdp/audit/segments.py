@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
+from pdp.limits import RECORD_LINE_BYTES
 from pdp.record.segments import segments_by_chain
 
 _MARK_BYTES = 4096
-# A record is a few kilobytes. What goes on for longer without a newline is no log, and is not kept in memory.
-_LINE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +46,13 @@ def read_lines(path: Path, start: int, end: int, most_bytes: int) -> Lines:
     """
     with path.open("rb", buffering=0) as file:
         content = _read(file.fileno(), start, min(end - start, most_bytes))
-        while b"\n" not in content and start + len(content) < end and len(content) < _LINE_BYTES:
+        while b"\n" not in content and start + len(content) < end and len(content) < RECORD_LINE_BYTES:
             more = _read(file.fileno(), start + len(content), min(end - start - len(content), most_bytes))
             if not more:
                 break
             content += more
     if b"\n" not in content:
-        content = content if len(content) >= _LINE_BYTES else b""
+        content = content if len(content) >= RECORD_LINE_BYTES else b""
         return Lines(start=start, end=start + len(content), lines=(content,) if content else ())
     whole = content[: content.rfind(b"\n") + 1]
     lines = tuple(line + b"\n" for line in whole.split(b"\n")[:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -103,7 +104,11 @@ class Touch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """How one session came to be. `approved_by` is a person, or the parent session's id when it was `delegated`."""
+    """How one session came to be. `approved_by` is a person, or the parent session's id when it was `delegated`.
+
+    What was asked for and approved is as recorded; `tools` are what the patterns meant, empty before an approval.
+    `attributes` and `attribute_digests` are of the user, by name, as the requester vouched for them.
+    """
 
     session_id: str
     user: str
@@ -117,6 +122,13 @@ class Approval:
     delegated: bool = False
     grants: tuple[str, ...] = ()
     expires_at: float = 0.0
+    purpose: str = ""
+    environment: str = ""
+    labels: tuple[str, ...] = ()
+    tool_patterns: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attribute_digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +182,13 @@ class Selector:
     def about_calls(self) -> bool:
         """Say whether it is about one call of a session."""
         return bool(self.tool or self.server or self.resource or self.bundle)
+
+
+def listed(facts: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return a list among the facts of an event; records from before lists were recorded hold a text with commas."""
+    value = facts.get(name, ())
+    values = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else ()
+    return tuple(str(one) for one in values if one)
 
 
 def selector_of(texts: tuple[str, ...], *, window: Window, tried: bool = False, tenant: str | None = None) -> Selector:

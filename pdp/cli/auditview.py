@@ -2,70 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
-from pdp.audit.values import DECISION, Approval, Found, PlannedSession, Touch
+from pdp.audit.values import Approval, PlannedSession, Touch
+from pdp.cli.ledgerview import fact_text, named
 from pdp.cli.output import print_fields, print_table
 from pdp.clock import utc_text
-from pdp.escaping import visible
 
 Record = Mapping[str, Any]
 
 _SECONDS = 19
 # What the record keeps about itself; in a view for people it would hide what happened.
 OWN_KINDS = frozenset({"checkpoint", "segment.opened"})
-# A digest tells a person nothing; `show` and --json have it.
-_UNTOLD = frozenset({"scope_id"})
 
 
 def moment_text(at: float) -> str:
     """Return unix seconds in ISO 8601, to the second; empty when it is not known."""
     return utc_text(at)[:_SECONDS] + "Z" if at else ""
-
-
-def event_name(record: Record) -> str:
-    """Return what happened in a word: `allow`, `deny`, `approved`, `bundle.activated`."""
-    if record["kind"] == DECISION:
-        return _text(record, "outcome")
-    return _text(record, "kind").removeprefix("session.")
-
-
-def resource_name(record: Record) -> str:
-    """Return the resource that a call was mapped to, or its digest; empty when it did not come to that."""
-    name = _text(record, "resource_id") or _text(record, "resource_digest")
-    return f"{_text(record, 'resource_type')}::{name}" if name else ""
-
-
-def subject(record: Record) -> str:
-    """Return what an entry is about: a call's tool and resource, or who did something to the session."""
-    if record["kind"] == DECISION:
-        tool = f"{_text(record, 'server')}/{_text(record, 'tool')}"
-        resource = resource_name(record)
-        return f"{tool} on {resource}" if resource else tool
-    caller = _text(record, "caller_id")
-    return f"by {caller}" if caller else ""
-
-
-def reason(record: Record) -> str:
-    """Return what an entry rests on: basis and policies of a call, or the facts of an event."""
-    if record["kind"] == DECISION:
-        named = [*_list(record, "policies"), *_list(record, "errors")]
-        detail = _text(record, "detail")
-        return " ".join([_text(record, "basis"), *named, *([f"({detail})"] if detail else [])])
-    facts = record.get("facts")
-    if not isinstance(facts, dict):
-        return ""
-    return " ".join(f"{name}={value}" for name, value in sorted(facts.items()) if value and name not in _UNTOLD)
-
-
-def tail_line(record: Record) -> str:
-    """Return one record as one line, whatever an agent wrote into it."""
-    who = " ".join(filter(None, (_text(record, "user"), _text(record, "agent"), _text(record, "session_id"))))
-    parts = (record["time"], event_name(record).ljust(5), subject(record), who, reason(record))
-    return visible("  ".join(part for part in parts if part))
 
 
 def print_record(record: Record) -> None:
@@ -75,35 +32,7 @@ def print_record(record: Record) -> None:
     print_fields((name, _shown(record[name])) for name in (*first, *rest) if name in record)
     facts = record.get("facts")
     if isinstance(facts, dict):
-        print_fields((f"facts.{name}", str(value)) for name, value in sorted(facts.items()))
-
-
-def print_ledger(found: Iterable[Found]) -> None:
-    """Print the entries of a session in order."""
-    rows = [
-        (record["time"], event_name(record), subject(record), reason(record), _text(record, "id"))
-        for record in (one.record() for one in found)
-    ]
-    print_table(("time", "event", "what", "why", "decision"), rows)
-
-
-def print_calls(found: Iterable[Found]) -> None:
-    """Print calls with who made them."""
-    rows = [
-        (
-            record["time"],
-            event_name(record),
-            subject(record),
-            _text(record, "user"),
-            _text(record, "agent"),
-            _text(record, "caller_id"),
-            _text(record, "session_id"),
-            reason(record),
-            _text(record, "id"),
-        )
-        for record in (one.record() for one in found)
-    ]
-    print_table(("time", "outcome", "call", "user", "agent", "pep", "session", "why", "decision"), rows)
+        print_fields((f"facts.{name}", _shown(value)) for name, value in sorted(facts.items()))
 
 
 def print_approvals(approvals: Sequence[Approval]) -> None:
@@ -129,6 +58,13 @@ def approval_object(one: Approval) -> dict[str, Any]:
         "delegated": one.delegated,
         "grants": list(one.grants),
         "expire_time": moment_text(one.expires_at),
+        "purpose": one.purpose,
+        "environment": one.environment,
+        "labels": list(one.labels),
+        "tool_patterns": list(one.tool_patterns),
+        "tools": list(one.tools),
+        "attributes": dict(one.attributes),
+        "attribute_digests": dict(one.attribute_digests),
     }
 
 
@@ -214,8 +150,19 @@ def _approval_fields(one: Approval) -> Iterator[tuple[str, str]]:
     yield "requested", _deed(one.requested_at, one.requested_by)
     approved = _deed(one.approved_at, one.approved_by)
     yield "approved", f"{approved}, by delegation and without a person" if one.delegated else approved
-    yield "grants", " ".join(one.grants)
     yield "expires", moment_text(one.expires_at)
+    yield "purpose", one.purpose
+    yield "environment", one.environment
+    yield "labels", " ".join(one.labels)
+    yield "asked for", " ".join(one.tool_patterns)
+    yield "tools", named(one.tools)
+    yield "grants", " ".join(one.grants)
+    yield "attributes", " ".join(_attributes(one))
+
+
+def _attributes(one: Approval) -> Iterator[str]:
+    for name, value in sorted({**one.attributes, **one.attribute_digests}.items()):
+        yield f"{name}={fact_text(name, value)}"
 
 
 def _deed(at: float, by: str) -> str:
@@ -242,15 +189,7 @@ def _reach(touched: Sequence[Touch]) -> dict[str, list[str]]:
     }
 
 
-def _text(record: Record, name: str) -> str:
-    value = record.get(name, "")
-    return value if isinstance(value, str) else ""
-
-
-def _list(record: Record, name: str) -> list[str]:
-    value = record.get(name)
-    return [str(one) for one in value] if isinstance(value, list) else []
-
-
 def _shown(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return json.dumps(value) if isinstance(value, dict) else str(value)

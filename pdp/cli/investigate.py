@@ -16,13 +16,11 @@ from pdp.cli.auditview import (
     OWN_KINDS,
     approval_object,
     print_approvals,
-    print_calls,
-    print_ledger,
     print_record,
     print_touched,
-    tail_line,
     touched_object,
 )
+from pdp.cli.ledgerview import print_entries, tail_line
 from pdp.cli.options import json_option
 from pdp.cli.output import print_json
 from pdp.cli.window import who as read_who
@@ -128,7 +126,7 @@ def session(
     else:
         print_approvals(approvals[:1])
         click.echo()
-        print_ledger(found)
+        print_entries(found)
     _say_more(more=more)
 
 
@@ -173,7 +171,7 @@ def executed_by(
     if as_json:
         print_json([one.record() for one in found])
     else:
-        print_calls(found)
+        print_entries(found, with_who=True)
     _say_more(more=more)
 
 

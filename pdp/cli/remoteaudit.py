@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -141,6 +142,13 @@ def _approval(found: audit_pb2.Approval) -> Approval:
         delegated=found.delegated,
         grants=tuple(found.grants),
         expires_at=_at(found.expire_time),
+        purpose=found.purpose,
+        environment=found.environment,
+        labels=tuple(found.labels),
+        tool_patterns=tuple(found.tool_patterns),
+        tools=tuple(found.tools),
+        attributes=json.loads(found.attributes_json or b"{}"),
+        attribute_digests=json.loads(found.attribute_digests_json or b"{}"),
     )
 
 

@@ -1,10 +1,12 @@
 """Write a decision or an event as the fields of a record (`envelope.py` has the form).
 
-Only what is named here is written: no arguments but those that the bundle allows, no handles, no attributes.
+Only what is named here is written: no arguments but those that the bundle allows, no handles, and of the attributes
+that a gateway vouched for only those that the settings name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as _text
 from operator import attrgetter
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from pdp.clock import utc_text
 from pdp.jsontext import keyed_digest
 from pdp.model import CacheResult, Caller, Decision, Ruling
 from pdp.observer import Event
-from pdp.record.envelope import VERSION, body
+from pdp.record.envelope import VERSION, body, json_text
 
 _TEXT_CHARACTERS = 512
 # About 2 KiB each, but what agents write stands in them.
@@ -58,12 +60,14 @@ class _Form(NamedTuple):
 class Entries:
     """Writes bodies of records. Digests of what must not be guessed are keyed with `key`. Safe for threads.
 
+    `attributes` names those whose values are shown; of any other a digest is written.
     Every decision waits for its record. What equal calls have in common is written once and kept: a remembered ruling
     is the same object each time.
     """
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, attributes: frozenset[str] = frozenset()) -> None:
         self._key = key
+        self._attributes = attributes
         self._forms: dict[tuple[object, ...], _Form] = {}
         self._form_bytes = 0
         self._second = (0, "1970-01-01T00:00:00")
@@ -90,9 +94,20 @@ class Entries:
                 "user": event.user,
                 "agent": event.agent,
                 "tenant": event.tenant,
-                "facts": {name: fact[:_TEXT_CHARACTERS] for name, fact in event.facts.items()},
+                "facts": {**event.facts, **event.lists, **self._vouched(event.attributes)},
             }
         )
+
+    def _vouched(self, attributes: Mapping[str, object]) -> dict[str, object]:
+        """Return attributes as facts: those that may be shown, and keyed digests of the others."""
+        shown = {name: value for name, value in attributes.items() if name in self._attributes}
+        hidden = {
+            name: keyed_digest(self._key, json_text(value))
+            for name, value in attributes.items()
+            if name not in self._attributes
+        }
+        found = {"attributes": shown, "attribute_digests": hidden}
+        return {name: values for name, values in found.items() if values}
 
     def _form(self, decision: Decision) -> _Form:
         ruling = decision.ruling

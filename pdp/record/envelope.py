@@ -37,6 +37,11 @@ class Place(NamedTuple):
     prev: str
 
 
+def json_text(value: object) -> str:
+    """Write a JSON value in the form of the record: sorted, without spaces, in printable ASCII."""
+    return _JSON.encode(value)
+
+
 def body(fields: dict[str, Any]) -> bytes:
     """Write the fields of a record, open at its end for the place."""
     return _JSON.encode(fields)[:-1].encode("ascii")

@@ -72,9 +72,10 @@ class DecisionLog:
 
     `key` (at least 32 bytes) makes digests that cannot be guessed; `signer` signs checkpoints. Once `start` has been
     called, the record is signed and synced every `checkpoint_seconds`. `anchors` is a folder elsewhere that keeps how
-    far each chain has come for sure. The last `reserve_bytes` of the disk, and as many that are kept beforehand, are
-    for what ends authority. `on_failure` is told of each record that is late or lost. Raise `ConfigurationError` when
-    the folder cannot be written.
+    far each chain has come for sure. `attributes` names the attributes of users whose values are written; of any other
+    a digest is. The last `reserve_bytes` of the disk, and as many that are kept beforehand, are for what ends
+    authority. `on_failure` is told of each record that is late or lost. Raise `ConfigurationError` when the folder
+    cannot be written.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class DecisionLog:
         anchors: Path | None = None,
         disk: Disk | None = None,
         on_failure: Callable[[], None] | None = None,
+        attributes: frozenset[str] = frozenset(),
     ) -> None:
         if len(key) < DIGEST_KEY_BYTES:
             raise ConfigurationError(f"the key of the decision log is shorter than {DIGEST_KEY_BYTES} bytes")
@@ -98,7 +100,7 @@ class DecisionLog:
         self._clock, self._disk, self._every = clock or SystemClock(), disk or Disk(), checkpoint_seconds
         self._on_failure = on_failure or (lambda: None)
         self._anchors = Anchors(anchors) if anchors else None
-        self._entries = Entries(key)
+        self._entries = Entries(key, attributes)
         # Guards all that follows.
         self._changed = threading.Condition(threading.Lock())
         self._chain = self._open_chain(signer, rotation or Rotation(), reserve_bytes)

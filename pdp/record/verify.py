@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pdp.limits import RECORD_LINE_BYTES
 from pdp.record.chain import UNSIGNED_RECORDS
 from pdp.record.envelope import CHECKPOINT, NOTHING_BEFORE, OPENED, canonical, hash_of, parse_line, place_of
 from pdp.record.keys import PublicKeys
 from pdp.record.segments import Head, Segment, segment_of, segments_by_chain
 from pdp.record.slot import held
 
-# No record is longer; a longer line is no record, and is not read into memory.
-_LONGEST_LINE = 4 * 1024 * 1024
 # A record that was wholly replaced has as many findings as lines.
 _MOST_FINDINGS = 1000
 
@@ -127,7 +126,7 @@ def _named_heads(chains: Mapping[str, tuple[Segment, ...]]) -> dict[str, dict[in
     named: dict[str, dict[int, _Named]] = {}
     for segment in (one for segments in chains.values() for one in segments if one.path.is_file()):
         with segment.path.open("rb") as file:
-            opened = parse_line(file.readline(_LONGEST_LINE)) or {}
+            opened = parse_line(file.readline(RECORD_LINE_BYTES)) or {}
         heads = opened.get("heads")
         for chain, head in heads.items() if isinstance(heads, dict) else ():
             seq, _, head_hash = str(head).partition(":")
@@ -209,7 +208,7 @@ class _ChainReader:
         following, opened = _following(segment), {}
         if not last and following.is_file():
             with following.open("rb") as file:
-                opened = parse_line(file.readline(_LONGEST_LINE)) or {}
+                opened = parse_line(file.readline(RECORD_LINE_BYTES)) or {}
         # Half a line may stand where the disk failed; whoever went on has signed that it did.
         if opened.get("after") != "failed" or self._at.final:
             self._add("an incomplete line")
@@ -308,7 +307,7 @@ def _break(expected: int, found: int) -> str:
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield lines; one that is too long for a record comes as its first bytes and an end."""
-    while line := file.readline(_LONGEST_LINE):
-        yield line if line.endswith(b"\n") or len(line) < _LONGEST_LINE else b"\n"
-        while len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
-            line = file.readline(_LONGEST_LINE)
+    while line := file.readline(RECORD_LINE_BYTES):
+        yield line if line.endswith(b"\n") or len(line) < RECORD_LINE_BYTES else b"\n"
+        while len(line) == RECORD_LINE_BYTES and not line.endswith(b"\n"):
+            line = file.readline(RECORD_LINE_BYTES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -184,6 +185,13 @@ def _approval_message(found: Approval) -> audit.Approval:
         delegated=found.delegated,
         grants=found.grants,
         expire_time=_optional(found.expires_at),
+        purpose=found.purpose,
+        environment=found.environment,
+        labels=found.labels,
+        tool_patterns=found.tool_patterns,
+        tools=found.tools,
+        attributes_json=json.dumps(found.attributes).encode("ascii"),
+        attribute_digests_json=json.dumps(found.attribute_digests).encode("ascii"),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pdp.errors import InvalidRequestError
 from pdp.explainer import Explainer, SupposedSession
 from pdp.explanation import Explanation, SessionExplanation, nearest_permits
-from pdp.limits import Limits
+from pdp.limits import MOST_AT_ONCE, Limits
 from pdp.model import Basis, Call, Outcome
 from pdp.policy.conditions import ConditionResult, PolicyResult, Value
 from pdp.server.fields import (
@@ -23,7 +23,6 @@ from pdp.server.fields import (
     require_text,
     timestamp,
 )
-from pdp.server.messages import LIST_LENGTH
 from pdp.server.origin import Origin
 from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import explain_pb2 as explanations
@@ -84,8 +83,8 @@ def _supposed(message: explanations.SupposedSession, limits: Limits) -> Supposed
     return SupposedSession(
         user=require_id("supposed.user", message.user),
         agent=require_id("supposed.agent", message.agent),
-        grants=require_ids("supposed.grants", message.grants, LIST_LENGTH),
-        labels=require_ids("supposed.labels", message.labels, LIST_LENGTH),
+        grants=require_ids("supposed.grants", message.grants, MOST_AT_ONCE),
+        labels=require_ids("supposed.labels", message.labels, MOST_AT_ONCE),
         purpose=optional_text("supposed.purpose", message.purpose, limits.text_characters),
         environment=optional_id("supposed.environment", message.environment),
         attributes_json=require_size(

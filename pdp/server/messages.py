@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pdp.advice import advice
 from pdp.authorizer import CallRequest
 from pdp.errors import InvalidRequestError
-from pdp.limits import Limits
+from pdp.limits import MOST_AT_ONCE, Limits
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, SessionState, Visibility
 from pdp.policy.reading import CacheClass, Reading
 from pdp.registrar import Review, Selector, SessionRequest, SessionView
@@ -49,9 +49,6 @@ _VISIBILITIES = _numbers(Visibility, calls.Visibility, "VISIBILITY_")
 _CACHE_CLASSES = _numbers(CacheClass, readings.CacheClass, "CACHE_CLASS_")
 _STATES = _numbers(SessionState, sessions.SessionState, "SESSION_STATE_")
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
-
-# Labels and grants are few; what a session carries is read on every call.
-LIST_LENGTH = 64
 
 
 def call_request(request: calls.AuthorizeRequest, limits: Limits, place: str = "") -> CallRequest:
@@ -142,7 +139,7 @@ def session_request(request: sessions.RequestSessionRequest, limits: Limits) -> 
         parent_handle=optional_id("parent_session_handle", request.parent_session_handle),
         environment=optional_id("environment", request.environment),
         attributes_json=require_size(
-            "user_attributes_json", request.user_attributes_json, limits.arguments_bytes, "arguments_bytes"
+            "user_attributes_json", request.user_attributes_json, limits.attributes_bytes, "attributes_bytes"
         ),
         labels=labels(request.labels),
         may_delegate=request.may_delegate,
@@ -159,12 +156,12 @@ def tool_patterns(patterns: Iterable[str], limits: Limits) -> tuple[str, ...]:
 
 def labels(values: Iterable[str]) -> tuple[str, ...]:
     """Return the labels of a session."""
-    return require_ids("labels", values, LIST_LENGTH)
+    return require_ids("labels", values, MOST_AT_ONCE)
 
 
 def grants(values: Iterable[str]) -> tuple[str, ...]:
     """Return the grants that an approver gives."""
-    return require_ids("grants", values, LIST_LENGTH)
+    return require_ids("grants", values, MOST_AT_ONCE)
 
 
 def selector(request: sessions.RevokeSessionsRequest) -> Selector:

@@ -15,6 +15,8 @@ Attributes = dict[str, str | int | float | tuple[str, ...]]
 # What somebody else wrote is cut to this.
 TEXT_CHARACTERS = 128
 _POLICIES = 64
+# Of the lists of an event.
+SHOWN_LISTS = frozenset({"policies", "errors"})
 
 
 def decision_attributes(decision: Decision, digest_key: bytes) -> Attributes:
@@ -140,8 +142,8 @@ def session_decision_attributes(event: Event) -> Attributes:
             names.DECISION_ID: facts.get("decision_id", ""),
             names.OUTCOME: facts.get("outcome", ""),
             names.BASIS: facts.get("basis", ""),
-            names.POLICIES: tuple(facts.get("policies", "").split()[:_POLICIES]),
-            names.ERRORS: tuple(facts.get("errors", "").split()[:_POLICIES]),
+            names.POLICIES: event.lists.get("policies", ())[:_POLICIES],
+            names.ERRORS: event.lists.get("errors", ())[:_POLICIES],
             names.BUNDLE_VERSION: facts.get("bundle_version", ""),
             names.CALLER_ID: event.caller_id,
             names.SESSION_ID: event.session_id,

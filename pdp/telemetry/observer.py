@@ -18,7 +18,7 @@ from typing import Protocol, Self
 from pdp.model import Caller, Decision, TraceParent
 from pdp.observer import REFUSED, SESSION_DECIDED, Event
 from pdp.telemetry import names
-from pdp.telemetry.attributes import TEXT_CHARACTERS
+from pdp.telemetry.attributes import SHOWN_LISTS, TEXT_CHARACTERS
 from pdp.telemetry.encoder import Item, new_span_id, new_trace_id
 from pdp.telemetry.metrics import CountSessions, Metrics, RecordStanding
 from pdp.telemetry.parent import carried, is_believed, read_parent
@@ -147,10 +147,16 @@ def _cut(decision: Decision) -> Decision:
 
 
 def _short(event: Event) -> Event:
-    """Cut the facts of a refusal, among them a header of whoever was refused, to what `parent.py` looks at."""
-    if all(len(fact) <= _FACT_CHARACTERS for fact in event.facts.values()):
-        return event
-    return replace(event, facts={name: fact[:_FACT_CHARACTERS] for name, fact in event.facts.items()})
+    """Keep of an event what a span can show, because thousands may wait.
+
+    Facts, among them a header of whoever was refused, are cut to what `parent.py` looks at.
+    """
+    return replace(
+        event,
+        facts={name: fact[:_FACT_CHARACTERS] for name, fact in event.facts.items()},
+        lists={name: values for name, values in event.lists.items() if name in SHOWN_LISTS},
+        attributes={},
+    )
 
 
 # One more than the longest `traceparent`: what was too long still is.

@@ -103,7 +103,7 @@ class ListApprovalsRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., decision_id: _Optional[str] = ...) -> None: ...
 
 class Approval(_message.Message):
-    __slots__ = ("session_id", "user", "agent", "state", "parent_session_id", "requested_by", "request_time", "approved_by", "approve_time", "delegated", "grants", "expire_time")
+    __slots__ = ("session_id", "user", "agent", "state", "parent_session_id", "requested_by", "request_time", "approved_by", "approve_time", "delegated", "grants", "expire_time", "purpose", "environment", "labels", "tool_patterns", "tools", "attributes_json", "attribute_digests_json")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +116,13 @@ class Approval(_message.Message):
     DELEGATED_FIELD_NUMBER: _ClassVar[int]
     GRANTS_FIELD_NUMBER: _ClassVar[int]
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TOOL_PATTERNS_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_JSON_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_DIGESTS_JSON_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user: str
     agent: str
@@ -128,7 +135,14 @@ class Approval(_message.Message):
     delegated: bool
     grants: _containers.RepeatedScalarFieldContainer[str]
     expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., state: _Optional[_Union[RecordedState, str]] = ..., parent_session_id: _Optional[str] = ..., requested_by: _Optional[str] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approved_by: _Optional[str] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delegated: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    purpose: str
+    environment: str
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    tool_patterns: _containers.RepeatedScalarFieldContainer[str]
+    tools: _containers.RepeatedScalarFieldContainer[str]
+    attributes_json: bytes
+    attribute_digests_json: bytes
+    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., state: _Optional[_Union[RecordedState, str]] = ..., parent_session_id: _Optional[str] = ..., requested_by: _Optional[str] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approved_by: _Optional[str] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delegated: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purpose: _Optional[str] = ..., environment: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[str]] = ..., attributes_json: _Optional[bytes] = ..., attribute_digests_json: _Optional[bytes] = ...) -> None: ...
 
 class ListApprovalsResponse(_message.Message):
     __slots__ = ("approvals",)

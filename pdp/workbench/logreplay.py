@@ -1,8 +1,8 @@
 """Replay the calls of a decision log through two bundles, as far as the log can tell.
 
-A log holds no arguments, no purpose and no labels. A call whose policies read any of these cannot be decided again and
-is counted as untold, never guessed; so is one of a session whose approval the log does not hold. What a gateway vouched
-for about the user is not in the log either: users are as the directories describe them.
+A log holds no arguments, and its labels and purposes are not looked at. A call whose policies read any of these cannot
+be decided again and is counted as untold, never guessed; so is one of a session whose approval the log does not hold.
+What a gateway vouched for about the user is not looked at either: users are as the directories describe them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from pdp.audit.values import listed
 from pdp.clock import Deadline
 from pdp.model import Basis, Session, SessionState, Visibility
 from pdp.policy.bundle import Bundle
@@ -28,7 +29,7 @@ _JUDGED = frozenset({Basis.PERMIT.value, Basis.FORBID.value, Basis.DEFAULT_DENY.
 _UNRECORDED: Final = re.compile(r"\b(?:purpose|labels)\b")
 # Of a session above, a record holds no more than its id.
 _UNRECORDED_ABOVE: Final = re.compile(r"\b(?:purpose|labels|environment|opened_by)\b")
-# A longer fact is cut in the log, so a list of this length may lack its end.
+# In a log from before lists were recorded a longer fact is cut, so a text of this length may lack its end.
 FACT_CHARACTERS = 512
 _NEVER = Deadline(wall_at=0.0, boot_at=0.0, boot_id="")
 
@@ -58,9 +59,11 @@ class _Sessions:
     approved: dict[str, tuple[str, str, tuple[str, ...]]] = field(default_factory=dict)
 
     def learn(self, record: Record) -> None:
-        grants = str(record.get("facts", {}).get("grants", ""))
-        if record.get("kind") == "session.approved" and len(grants) < FACT_CHARACTERS:
-            given = tuple(one for one in grants.split(",") if one)
+        facts = record.get("facts", {})
+        grants = facts.get("grants", "")
+        cut = isinstance(grants, str) and len(grants) >= FACT_CHARACTERS
+        if record.get("kind") == "session.approved" and not cut:
+            given = listed(facts, "grants")
             person = str(record.get("user", "")), str(record.get("agent", ""))
             self.approved[str(record.get("session_id", ""))] = (*person, given)
 

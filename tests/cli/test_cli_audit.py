@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import Result
 
-from pdp.cli.auditview import tail_line
+from pdp.cli.ledgerview import tail_line
 from pdp.cli.remoteaudit import ServerSource
 from pdp.client import Client, UnavailableError
 from pdp.testing.waiting import wait_until

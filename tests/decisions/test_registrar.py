@@ -158,7 +158,7 @@ def test_policies_decide_about_grants(pdp: Embedded) -> None:
 def answers(evidence: Evidence) -> list[tuple[str, str, str, str]]:
     """Return what the policies said about sessions, as it was recorded: to what, with which outcome, by which."""
     recorded = [record["facts"] for record in evidence.records if record["kind"] == "session.decided"]
-    return [(one["action"], one["outcome"], one["basis"], one.get("policies", "")) for one in recorded]
+    return [(one["action"], one["outcome"], one["basis"], " ".join(one.get("policies", ()))) for one in recorded]
 
 
 def test_every_answer_of_the_policies_is_recorded(pdp: Embedded, evidence: Evidence) -> None:
@@ -197,10 +197,15 @@ def test_a_recorded_answer_says_who_asked_whom_about_what(pdp: Embedded, evidenc
         "action": "pdp/approve_session",
         "basis": "permit",
         "bundle_version": pdp.keeper.current().version,
-        "grants": "read",
+        "duration": "3600",
+        "grants": ["read"],
+        "opened_by": "pep",
         "outcome": "allow",
-        "policies": "sessions/all sessions/readers",
+        "policies": ["sessions/all", "sessions/readers"],
         "principal": "approver",
+        "purpose": "Work",
+        "tool_patterns": ["files/*"],
+        "tools": ["files/read", "files/wipe", "files/write"],
         **trace,
     }
 
@@ -460,5 +465,5 @@ def test_the_record_says_when_a_session_is_over(pdp: Embedded, evidence: Evidenc
         if record["session_id"] == session_id and "action" not in record["facts"]
     ]
     assert ["2026-01-01T01:00:00.000000Z"] * 2 + ["2026-01-01T00:01:40.000000Z"] == [one["expires_at"] for one in facts]
-    assert "files/*" == facts[0]["tools"]
+    assert ["files/*"] == facts[0]["tool_patterns"]
     assert 3 == len({one.get("scope_id") for one in facts})

@@ -65,15 +65,34 @@ def test_what_an_agent_names_is_cut(field: str) -> None:
     assert "x" * 512 == record_of(**changes)[field]
 
 
-def test_facts_of_an_event_are_cut() -> None:
-    """To 512 characters each; the line is canonical."""
-    event = Event(kind="k", at=1_800_000_123.5, caller_id="c", tenant="t", facts={"b": "x" * 513, "a": "y\n"})
+def test_facts_of_an_event_are_whole() -> None:
+    """Texts and lists stand side by side, none is cut, and the line is canonical."""
+    lists = {"c": ("y" * 128,) * 64, "0": ("d\n",)}
+    event = Event(kind="k", at=1_800_000_123.5, caller_id="c", tenant="t", facts={"b": "x" * 4096}, lists=lists)
     line = Entries(KEY).event(event) + b"}"
     record = json.loads(line)
 
-    assert {"a": "y\n", "b": "x" * 512} == record["facts"]
+    assert {"0": ["d\n"], "b": "x" * 4096, "c": ["y" * 128] * 64} == record["facts"]
     assert utc_text(1_800_000_123.5) == record["time"]
     assert line == json.dumps(record, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
+def test_attributes_are_shown_by_name_alone() -> None:
+    """What the settings name is written with its value, of any other a digest that nobody can guess."""
+    attributes = {"level": 9_007_199_254_740_993, "team": "blue", "where": {"city": "B", "at": [1]}}
+    event = Event(kind="k", at=0.0, attributes=attributes)
+
+    hidden = json.loads(Entries(KEY).event(event) + b"}")["facts"]
+    shown = json.loads(Entries(KEY, frozenset({"level", "where", "unknown"})).event(event) + b"}")["facts"]
+
+    assert {"attribute_digests"} == set(hidden)
+    assert set(attributes) == set(hidden["attribute_digests"])
+    assert keyed_digest(KEY, '"blue"') == hidden["attribute_digests"]["team"]
+    assert keyed_digest(KEY, '{"at":[1],"city":"B"}') == hidden["attribute_digests"]["where"]
+    assert {
+        "attributes": {"level": 9_007_199_254_740_993, "where": {"at": [1], "city": "B"}},
+        "attribute_digests": {"team": keyed_digest(KEY, '"blue"')},
+    } == shown
 
 
 def test_every_time_is_its_own() -> None:

@@ -160,17 +160,18 @@ def test_the_whole_span_of_a_refusal() -> None:
 
 def test_the_whole_span_of_a_decision_about_a_session() -> None:
     """Its action without our own prefix, lists of at most 64 ids, and nothing that is empty."""
-    ids = [f"p{number:03}" for number in range(66)]
+    ids = tuple(f"p{number:03}" for number in range(66))
     facts = {"action": "pdp/approve_session", "decision_id": "d", "outcome": "deny", "basis": "forbid"}
-    lists = {"policies": " ".join(ids), "errors": " ".join(ids), "bundle_version": "v"}
+    facts |= {"bundle_version": "v", "purpose": "secret"}
+    lists = {"policies": ids, "errors": ids, "tools": ids}
     who: dict[str, Any] = {"caller_id": "c", "session_id": "s", "user": "u", "agent": "a", "tenant": "t"}
     expected = {
         names.SESSION_ACTION: "approve_session",
         names.DECISION_ID: "d",
         names.OUTCOME: "deny",
         names.BASIS: "forbid",
-        names.POLICIES: tuple(ids[:64]),
-        names.ERRORS: tuple(ids[:64]),
+        names.POLICIES: ids[:64],
+        names.ERRORS: ids[:64],
         names.BUNDLE_VERSION: "v",
         names.CALLER_ID: "c",
         names.SESSION_ID: "s",
@@ -179,5 +180,5 @@ def test_the_whole_span_of_a_decision_about_a_session() -> None:
         names.TENANT: "t",
     }
 
-    assert expected == session_decision_attributes(Event(kind="k", at=1.0, facts=facts | lists, **who))
+    assert expected == session_decision_attributes(Event(kind="k", at=1.0, facts=facts, lists=lists, **who))
     assert {} == session_decision_attributes(Event(kind="k", at=1.0, caller_id="", tenant="", facts={}))

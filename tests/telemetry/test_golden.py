@@ -36,11 +36,10 @@ EVENTS = (
             "basis": "forbid",
             "bundle_version": "sha256:1",
             "decision_id": "dec_a",
-            "errors": "sessions/broken",
             "outcome": "deny",
-            "policies": "sessions/a sessions/b",
             "principal": "lead",
         },
+        lists={"errors": ("sessions/broken",), "policies": ("sessions/a", "sessions/b")},
     ),
     Event(kind="bundle.activated", at=1.0, facts={"version": "sha256:1"}),
     Event(

@@ -411,11 +411,20 @@ def test_what_the_policies_say_about_a_session_has_a_span() -> None:
         "action": "pdp/request_session",
         "outcome": "deny",
         "basis": "forbid",
-        "policies": "sessions/a sessions/b",
         "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-00",
     }
 
-    traced.telemetry.event(Event(kind="session.decided", at=1_800_000_000.0, caller_id="gateway-1", facts=facts))
+    lists = {"policies": ("sessions/a", "sessions/b"), "labels": ("x" * 128,) * 256}
+    event = Event(
+        kind="session.decided",
+        at=1_800_000_000.0,
+        caller_id="gateway-1",
+        facts=facts,
+        lists=lists,
+        attributes={"team": "x" * 10_000},
+    )
+
+    traced.telemetry.event(event)
 
     (span,) = traced.spans
     assert ("pdp.session.decide", "a" * 32, "b" * 16, False) == (span.name, span.trace_id, span.parent_id, span.failed)
@@ -426,6 +435,9 @@ def test_what_the_policies_say_about_a_session_has_a_span() -> None:
         "pdp.policies": ("sessions/a", "sessions/b"),
         "pdp.caller.id": "gateway-1",
     }
+    ((kept, _),) = traced.items
+    assert isinstance(kept, Event)
+    assert ({"policies"}, {}) == (set(kept.lists), kept.attributes)
 
 
 @pytest.mark.parametrize("act", [lambda t: t.event(Event(kind="session.revoked", at=1.0)), lambda t: t.record_failed()])
