@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pdp.policy.analysis import resource_type
 from pdp.policy.catalogue import Tool
 from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, Tree, atoms, literal_uid, nodes, path, pattern_text
 from pdp.policy.parameters import NUMBER, OpaqueType, Parameter, RecordType, StringType
@@ -130,9 +131,10 @@ def _argument(policy: LintPolicy, where: Sequence[str]) -> Iterator[Finding]:
 
 
 def _resource(policy: LintPolicy) -> Iterator[Finding]:
+    kind = resource_type(policy.tree)
     for one in policy.environments:
         mapping = one.tool.mapping if one.tool else None
-        if one.tool is None or mapping is None:
+        if one.tool is None or mapping is None or kind not in (None, mapping.type):
             continue
         raw = next((name for name in mapping.fields if name not in mapping.canonical), None)
         relative = next((name for name, form in mapping.canonical.items() if form == "path"), None)

@@ -43,19 +43,29 @@ def optional_bound(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
                 break
 
 
-def lower_bound(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
-    """Find a number that is bounded above and not below: what is negative passes."""
-    bounds = set(_bounds(policy))
-    for where in sorted(where for where, above in bounds if above and (where, False) not in bounds):
-        known = (parameter_at(one.tool, where) for one in policy.environments if one.tool)
-        negative = any(one is not None and not one.opaque and one.declared.minimum is None for one in known)
-        if negative and not _bounded_elsewhere(policy, where, bundle):
-            shown = ".".join(where)
-            yield Finding(
-                message=f"{policy.effect} `{policy.id}` bounds `{shown}` above and not below: a negative number passes",
-                help="bound it below too, or let the tool's own schema say `minimum: 0`",
-                at=[where],
-            )
+def lower_bound(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
+    """Find numbers that are bounded above and not below, here or by another forbid: what is negative passes."""
+    below: dict[tuple[str, ...], list[frozenset[str]]] = {}
+    for policy in bundle.policies:
+        for where, above in _bounds(policy):
+            if policy.effect == "forbid" and not above:
+                below.setdefault(where, []).append(policy.actions)
+    for policy in bundle.policies:
+        bounds = set(_bounds(policy))
+        for where in sorted(where for where, above in bounds if above and (where, False) not in bounds):
+            elsewhere = any(policy.actions <= actions for actions in below.get(where, ()))
+            if not elsewhere and _may_be_negative(policy, where):
+                message = f"bounds `{'.'.join(where)}` above and not below: a negative number passes"
+                advice = "bound it below too, or let the tool's own schema say `minimum: 0`"
+                yield (
+                    policy,
+                    Finding(message=f"{policy.effect} `{policy.id}` {message}", help=advice, at=[where]),
+                )
+
+
+def _may_be_negative(policy: LintPolicy, where: tuple[str, ...]) -> bool:
+    known = (parameter_at(one.tool, where) for one in policy.environments if one.tool)
+    return any(one is not None and not one.opaque and one.declared.minimum is None for one in known)
 
 
 def _demanded(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], Tree]]:
@@ -110,11 +120,3 @@ def _compared(tree: Tree) -> Iterator[tuple[tuple[str, ...], bool]]:
                 for one, first in ((left, True), (right, False)):
                     if path(one)[:2] == _INPUT:
                         yield path(one), smaller == first
-
-
-def _bounded_elsewhere(policy: LintPolicy, where: tuple[str, ...], bundle: LintBundle) -> bool:
-    return any(
-        other.effect == "forbid" and policy.actions <= other.actions and (where, False) in set(_bounds(other))
-        for other in bundle.policies
-        if other.id != policy.id
-    )

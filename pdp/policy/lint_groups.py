@@ -13,19 +13,27 @@ from pdp.policy.locate import entity_anchor
 _MUTATING, _DESTRUCTIVE = "mutating", "destructive"
 
 
-def risk_gap(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
-    """Find a forbid of what changes something that leaves out what destroys something."""
-    if policy.effect != "forbid" or _MUTATING not in _groups(policy) or _DESTRUCTIVE in _groups(policy):
-        return
+def risk_gap(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
+    """Find forbids of what changes something that leave out what destroys something."""
     destructive = {tool.action for tool in bundle.catalogue.tools.values() if tool.risk == _DESTRUCTIVE}
-    left_out = destructive - policy.actions
-    if left_out and not any(_also_forbids(other, policy, destructive) for other in bundle.policies):
-        yield Finding(
-            message=f"forbid `{policy.id}` holds for `{_MUTATING}` tools and not for `{_DESTRUCTIVE}` ones such as "
-            f"`{min(left_out)}`: the groups lie beside each other",
-            help=f'name both: `action in [Action::"{_MUTATING}", Action::"{_DESTRUCTIVE}"]`',
-            at=[entity_anchor("Action", _MUTATING), f'"{_MUTATING}"'],
-        )
+    forbids = [one for one in bundle.policies if one.effect == "forbid"]
+    groups = {one.id: _groups(one) for one in forbids}
+    stricter = [set(_shapes(one)) for one in forbids if destructive <= one.actions or _DESTRUCTIVE in groups[one.id]]
+    for policy in forbids:
+        left_out = destructive - policy.actions
+        if _MUTATING in groups[policy.id] and _DESTRUCTIVE not in groups[policy.id] and left_out:
+            shapes = set(_shapes(policy))
+            if not any(other <= shapes for other in stricter):
+                yield policy, _gap(policy, min(left_out))
+
+
+def _gap(policy: LintPolicy, left_out: str) -> Finding:
+    return Finding(
+        message=f"forbid `{policy.id}` holds for `{_MUTATING}` tools and not for `{_DESTRUCTIVE}` ones such as "
+        f"`{left_out}`: the groups lie beside each other",
+        help=f'name both: `action in [Action::"{_MUTATING}", Action::"{_DESTRUCTIVE}"]`',
+        at=[entity_anchor("Action", _MUTATING), f'"{_MUTATING}"'],
+    )
 
 
 def exact_server(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
@@ -63,19 +71,12 @@ def _risks_asked(tree: Tree) -> Iterator[str]:
             yield from (one["Value"] for one in elements if isinstance(one.get("Value"), str))
 
 
-def _also_forbids(other: LintPolicy, policy: LintPolicy, destructive: set[str]) -> bool:
-    """Say whether another forbid does for destructive tools what this one does, perhaps unless another grant is given.
-
-    Of session policies the tools are in no scope: there the other must speak of the group.
-    """
-    if other.effect != "forbid" or other.id == policy.id:
-        return False
-    reaches = destructive <= other.actions or _DESTRUCTIVE in _groups(other)
-    return reaches and set(_shapes(other)) <= set(_shapes(policy))
-
-
 def _shapes(policy: LintPolicy) -> Iterator[str]:
-    """Yield the conjuncts as texts, with every grant and risk group taken for the same."""
+    """Yield the conjuncts as texts, with every grant and risk group taken for the same.
+
+    A forbid on destructive tools that asks no more than one on mutating tools does for the ones what it does for the
+    others, perhaps unless another grant is given.
+    """
     return (json.dumps(_blank(tree), sort_keys=True) for tree in policy.conjuncts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, Tree, atoms, lenient, path, pattern_text, strict
+from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, Tree, lenient, path, pattern_text, strict
 
 _INPUT = ("context", "input")
 _PATHS = re.compile(r"(?i)path|file|dir|folder|source|destination")
@@ -14,19 +14,31 @@ _STRUCTURE = re.compile(r"[./@:]")
 _WILDCARD = "*"
 
 
-def path_prefix(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
-    """Find a path that passes by its prefix alone: `/srv/app/../../etc/passwd` has the right one too."""
+def path_prefix(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
+    """Find paths that pass by their prefix alone: `/srv/app/../../etc/passwd` has the right one too."""
+    guards: dict[tuple[str, ...], list[frozenset[str]]] = {}
+    for policy in bundle.policies:
+        for where in _guarded(policy):
+            guards.setdefault(where, []).append(policy.actions)
+    for policy in bundle.policies:
+        for where, found in _prefixes(policy):
+            if not any(policy.actions <= actions for actions in guards.get(where, ())):
+                yield policy, found
+
+
+def _prefixes(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], Finding]]:
     for where, pattern in _patterns(policy):
         shown = ".".join(where)
         below = pattern.endswith("/*") and _WILDCARD not in pattern[:-1] and "://" not in pattern
         named = pattern.startswith(("/", "~", ".")) or _PATHS.search(where[-1])
-        if below and named and not _refuses_dots(policy, where) and not _refused_elsewhere(policy, where, bundle):
-            yield Finding(
+        if below and named and not any(_is_about_dots(tree, where) for tree in strict(policy)):
+            found = Finding(
                 message=f"{policy.effect} `{policy.id}` lets `{shown}` pass by its prefix: "
                 f"`{pattern[:-1]}../../etc/passwd` begins with `{pattern[:-1]}` too",
                 help=f'refuse `..` beside it: `{shown} like "{pattern}" && !({shown} like "*..*")`',
                 at=[where],
             )
+            yield where, found
 
 
 def open_pattern(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
@@ -63,20 +75,13 @@ def _another(pattern: str) -> str:
     return ""
 
 
-def _refuses_dots(policy: LintPolicy, where: tuple[str, ...]) -> bool:
-    return any(_is_about_dots(tree, where) for tree in strict(policy))
-
-
-def _refused_elsewhere(policy: LintPolicy, where: tuple[str, ...], bundle: LintBundle) -> bool:
-    """Say whether a forbid refuses `..` in this argument of all calls of the policy, whatever else is true of them."""
-    return any(
-        other.effect == "forbid"
-        and policy.actions <= other.actions
-        and not list(other.conjuncts[: other.scope_length])
-        and all(_is_about_dots(tree, where) or "has" in tree for tree, _ in atoms(other.conditions))
-        and any(_is_about_dots(tree, where) for tree, positive in atoms(other.conditions) if positive)
-        for other in bundle.policies
-    )
+def _guarded(policy: LintPolicy) -> Iterator[tuple[str, ...]]:
+    """Yield the argument in which a forbid refuses `..`, whatever else is true of the call."""
+    if policy.effect == "forbid" and policy.scope_length == 0:
+        asked = [tree for tree in policy.conditions if "has" not in tree]
+        match asked:
+            case [{"like": {"left": subject}} as tree] if _is_about_dots(tree, path(subject)):
+                yield path(subject)
 
 
 def _is_about_dots(tree: Tree, where: tuple[str, ...]) -> bool:
