@@ -159,35 +159,39 @@ def test_caller_commands_run(project_root: Path, place: Path, environment: dict[
     assert (place / "next.token").exists()
 
 
-def test_certificate_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
-    """The commands that make certificates and callers lead to a server that knows a gateway by its certificate."""
-    page = project_root / "pdp" / "server" / "README.md"
-    (serve,) = blocks(page, "sh serve")
-    address = environment["PDP_ADDRESS"].replace("127.0.0.1", "localhost")
-    secure = {**environment, "PDP_ADDRESS": address, "PDP_SERVER__ADDRESS": address}
+def test_certificate_and_token_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
+    """After a trial, the page's commands lead to a gateway that is known by its certificate, and on to a person.
 
-    made = run("\n".join(blocks(page, "sh")), place, secure)
-    with served(serve, place, secure):
-        done = run("\n".join(blocks(page, "sh served")), place, secure)
+    Nothing is set but the server's port: where the commands ask, and what they trust and present, is theirs. The person
+    approves what cannot be undone; a token does not.
+    """
+    page = project_root / "pdp" / "server" / "README.md"
+    (trial,), (serve,), (serve_tokens,) = (
+        blocks(project_root / "README.md", "sh serve"),
+        blocks(page, "sh serve"),
+        blocks(page, "sh serve tokens"),
+    )
+    del environment["PDP_ADDRESS"]
+    shown = "\n".join(
+        text for kind in ("sh", "sh served", "sh tokens", "sh served tokens") for text in blocks(page, kind)
+    )
+
+    with served(trial, place, environment):
+        pass
+    made = run("\n".join(blocks(page, "sh")), place, environment)
+    with served(serve, place, environment):
+        known = run("\n".join(blocks(page, "sh served")), place, environment)
+    issued = run("\n".join(blocks(page, "sh tokens")), place, environment)
+    with served(serve_tokens, place, environment):
+        done = run("\n".join(blocks(page, "sh served tokens")), place, environment)
 
     assert (0, "") == (made.returncode, made.stderr)
-    assert (0, True) == (done.returncode, done.stdout.startswith("ses_"))
-
-
-def test_token_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
-    """The commands that make an issuer lead to a person who approves what cannot be undone; a token does not."""
-    page = project_root / "pdp" / "server" / "README.md"
-    (serve,) = blocks(page, "sh serve tokens")
-    address = environment["PDP_ADDRESS"].replace("127.0.0.1", "localhost")
-    secure = {**environment, "PDP_ADDRESS": address, "PDP_SERVER__ADDRESS": address}
-
-    made = run("\n".join((*blocks(page, "sh"), *blocks(page, "sh tokens"))), place, secure)
-    with served(serve, place, secure):
-        done = run("\n".join(blocks(page, "sh served tokens")), place, secure)
-
-    assert (0, "") == (made.returncode, made.stderr)
+    assert (0, True) == (known.returncode, known.stdout.startswith("ses_")), known.stderr
+    assert (0, "") == (issued.returncode, issued.stderr)
     assert 0 == done.returncode, done.stderr
     assert "`git_reset` is destructive: its approver must have authenticated" in done.stdout
+    # What one section sets would be set in the next.
+    assert "export " not in shown
 
 
 def test_record_commands_run(project_root: Path, place: Path, environment: dict[str, str]) -> None:
