@@ -25,7 +25,7 @@ from pdp.limits import Limits
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.child import PolicyChild
 from pdp.policy.contents import TESTS, read_folder
-from pdp.workbench.cedarcases import read_cedar_cases, run_cedar_cases
+from pdp.workbench.cedarcases import CedarCase, plain_of, read_cedar_cases, read_plain, run_cedar_cases
 from pdp.workbench.coverage import Coverage, coverage_json, coverage_lines
 from pdp.workbench.junit import junit
 from pdp.workbench.parallel import jobs_for, run_parallel
@@ -59,6 +59,7 @@ class Choice:
 @click.argument("paths", metavar="[DIR] [FILE.json]...", nargs=-1)
 @click.option("--filter", "filters", metavar="TEXT", multiple=True, help="Only cases whose file or name holds TEXT.")
 @click.option("--cedar", metavar="FILE", multiple=True, help="Also run a test file of `cedar run-tests`.")
+@click.option("--plain", is_flag=True, help="DIR is plain Cedar: run the test files of `cedar run-tests` alone.")
 @click.option("--verbose", is_flag=True, help="Name the cases that pass, too.")
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit's XML.")
 @click.option("--jobs", metavar="N", type=click.IntRange(1, 64), help="Run in N processes. [as many as pay]")
@@ -74,6 +75,7 @@ def test(
     paths: tuple[str, ...],
     filters: tuple[str, ...],
     cedar: tuple[str, ...],
+    plain: bool,
     verbose: bool,
     junit_file: str | None,
     jobs: int | None,
@@ -86,8 +88,8 @@ def test(
     """Run the tests of a policy folder.
 
     They stand in DIR/tests, in files named `*_test.yaml`. A FILE.json is a test file of `cedar run-tests`. `--filter`
-    may be given several times; with `*` or `?` it is a pattern. Exits with 0 when all cases pass, 1 when some fail,
-    2 when they cannot be run.
+    may be given several times; with `*` or `?` it is a pattern. `--plain` takes any folder with `*.cedar` files and
+    perhaps one `*.cedarschema`. Exits with 0 when all cases pass, 1 when some fail, 2 when they cannot be run.
     """
     if print_schema:
         click.echo(schema_text(), nl=False)
@@ -104,6 +106,9 @@ def test(
         quiet=as_json,
     )
     folder = folders[0] if folders else settings.policies.folder
+    if plain:
+        _run_plain(Path(folder), choice, verbose=verbose, as_json=as_json)
+        return
     if mutate or mutated:
         if not mutation(Path(folder), mutated, filters, settings.limits, as_json=as_json):
             raise click.exceptions.Exit(NO)
@@ -131,12 +136,7 @@ def _print_coverage(counted: Coverage | None, folder: str) -> None:
 
 def _run(folder: str, choice: Choice) -> tuple[Bundle, Sequence[Suite], Report]:
     files, bundle, suites = _load(folder, choice)
-    cases = [
-        case
-        for file in choice.cedar
-        for case in read_cedar_cases(file, choice.limits)
-        if not choice.filters or any(found(one, case.case.file, case.case.name) for one in choice.filters)
-    ]
+    cases = _cedar_cases(choice)
     count = sum(len(suite.cases) for suite in suites)
     if not count + len(cases):
         what = f"no case matches `{' '.join(choice.filters)}`" if choice.filters else _nothing(folder)
@@ -147,10 +147,39 @@ def _run(folder: str, choice: Choice) -> tuple[Bundle, Sequence[Suite], Report]:
         report = go(suites=suites, limits=choice.limits, done=done)
     if cases:
         with closing(PolicyChild(timeout=_EVALUATE_SECONDS)) as child:
-            results = run_cedar_cases(bundle, cases, child.evaluate)
+            results = run_cedar_cases(plain_of(bundle), cases, child.evaluate)
         seconds = report.seconds + sum(result.seconds for result in results)
         report = Report(results=(*report.results, *results), seconds=seconds)
     return bundle, suites, report
+
+
+def _cedar_cases(choice: Choice) -> list[CedarCase]:
+    return [
+        case
+        for file in choice.cedar
+        for case in read_cedar_cases(file, choice.limits)
+        if not choice.filters or any(found(one, case.case.file, case.case.name) for one in choice.filters)
+    ]
+
+
+def _run_plain(folder: Path, choice: Choice, *, verbose: bool, as_json: bool) -> None:
+    """Run Cedar's own tests on plain Cedar; exit with 1 when some fail."""
+    cases = _cedar_cases(choice)
+    if not cases:
+        raise click.UsageError("--plain runs the FILE.json of `cedar run-tests`: name one that holds a case")
+    with closing(PolicyChild(timeout=_EVALUATE_SECONDS)) as child:
+        results = run_cedar_cases(read_plain(folder, choice.limits), cases, child.evaluate)
+    failed = [one for one in results if not one.passed]
+    if as_json:
+        print_json([{"case": one.case.id, "passed": one.passed, "problems": list(one.problems)} for one in results])
+    else:
+        for one in results if verbose else failed:
+            click.echo(visible(f"{'passed' if one.passed else 'failed'}: {one.case.id}"))
+            for problem in one.problems:
+                click.echo(visible(f"  {problem}"))
+        click.echo(f"{len(results) - len(failed)} of {len(results)} cases passed")
+    if failed:
+        raise click.exceptions.Exit(NO)
 
 
 def _load(folder: str, choice: Choice) -> tuple[Mapping[str, bytes], Bundle, tuple[Suite, ...]]:

@@ -39,6 +39,20 @@ def evaluate(job: Mapping[str, Any]) -> JSON:
         return {"invalid": {"field": error.field, "problem": error.problem}}
 
 
+def policy_ids(text: str) -> tuple[str, ...]:
+    """Return the ids of the policies of a plain text, in their order: the `@id`, else what the engine calls them.
+
+    Raise `InvalidRequestError` when it cannot be read.
+    """
+    try:
+        scan(text, DEFAULT_LIMITS)
+        found: JSON = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
+    except (UnsafePolicyError, ValueError) as error:
+        _refuse("policies", error)
+    places = (f"policy{place}" for place in range(len(found)))
+    return tuple(found[place].get("annotations", {}).get("id") or place for place in places)
+
+
 def _evaluate(job: Mapping[str, Any]) -> JSON:
     schema = _schema(job.get("schema", ""), job.get("schema_json", ""))
     policies = _policies(job.get("policies", ""), job.get("template_links", ()))

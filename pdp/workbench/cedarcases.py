@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdp.errors import BundleError, Problem
+from pdp.errors import BundleError, InvalidRequestError, Problem
 from pdp.limits import Limits
 from pdp.model import Basis, Outcome, Ruling
 from pdp.policy.bundle import Bundle
+from pdp.policy.evaluation import policy_ids
 from pdp.workbench.runner import CaseResult
 from pdp.workbench.suite import Case, Expectation
 
@@ -59,17 +60,46 @@ def read_cedar_cases(path: Path, limits: Limits) -> tuple[CedarCase, ...]:
     return tuple(found)
 
 
-def run_cedar_cases(bundle: Bundle, cases: Iterable[CedarCase], evaluate: Evaluate) -> tuple[CaseResult, ...]:
-    """Run cases against a bundle's policies and its whole schema; `evaluate` does it in a child process.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainCedar:
+    """Policies and a schema as Cedar's own tools take them; `ids` are the policies', in their order."""
+
+    policies: str
+    schema: str
+    ids: tuple[str, ...]
+
+
+def plain_of(bundle: Bundle) -> PlainCedar:
+    """Return a bundle's policies, and its whole schema."""
+    text = "\n".join(policy.text for policy in bundle.policies.values())
+    return PlainCedar(policies=text, schema=bundle.schema_text(), ids=tuple(bundle.policies))
+
+
+def read_plain(folder: Path, limits: Limits) -> PlainCedar:
+    """Read a folder of plain Cedar: its `*.cedar` files in the order of their names, and one `*.cedarschema` or none.
+
+    Raise `BundleError` when it holds no policies, more than one schema, or what cannot be read.
+    """
+    policies, schemas = (sorted(folder.glob(f"*.{kind}")) for kind in ("cedar", "cedarschema"))
+    if not policies:
+        raise BundleError((Problem(str(folder), 0, "holds no `*.cedar` file"),))
+    if len(schemas) > 1:
+        raise BundleError((Problem(str(schemas[1]), 0, f"is another schema beside `{schemas[0].name}`"),))
+    text = "\n".join(_text(path, limits) for path in policies)
+    try:
+        ids = policy_ids(text)
+    except InvalidRequestError as error:
+        raise BundleError((Problem(str(folder), 0, error.problem),)) from None
+    return PlainCedar(policies=text, schema="".join(_text(path, limits) for path in schemas), ids=ids)
+
+
+def run_cedar_cases(plain: PlainCedar, cases: Iterable[CedarCase], evaluate: Evaluate) -> tuple[CaseResult, ...]:
+    """Run cases against policies and their schema; `evaluate` does it in a child process.
 
     Raises what `evaluate` raises.
     """
-    ids = tuple(bundle.policies)
-    plain = {
-        "policies": "\n".join(policy.text for policy in bundle.policies.values()),
-        "schema": bundle.schema_text(),
-    }
-    return tuple(_result(one, evaluate({**plain, **_facts(one)}), ids) for one in cases)
+    job = {"policies": plain.policies, "schema": plain.schema}
+    return tuple(_result(one, evaluate({**job, **_facts(one)}), plain.ids) for one in cases)
 
 
 def _facts(one: CedarCase) -> dict[str, Any]:
@@ -82,7 +112,7 @@ def _result(one: CedarCase, answer: Mapping[str, Any], ids: tuple[str, ...]) -> 
         return CaseResult(case=one.case, problems=(f"{invalid['field']}: {invalid['problem']}",))
     (said,) = answer["evaluations"]
     if said["decision"] == "NoDecision":
-        return CaseResult(case=one.case, problems=("the request does not fit the schema of the bundle",))
+        return CaseResult(case=one.case, problems=("the request does not fit the schema",))
     ruling = _ruling(said, ids)
     return CaseResult(case=one.case, problems=tuple(_differences(one, ruling)), ruling=ruling)
 
@@ -109,7 +139,14 @@ def _differences(one: CedarCase, ruling: Ruling) -> Iterable[str]:
         yield f"expected {one.errors} errors, got {len(ruling.errors)}"
 
 
-def _load(path: Path, file: str, limits: Limits) -> Any:  # noqa: ANN401 - any JSON value
+def _text(path: Path, limits: Limits) -> str:
+    try:
+        return _content(path, str(path), limits).decode("utf-8")
+    except UnicodeDecodeError:
+        raise BundleError((Problem(str(path), 0, "not UTF-8"),)) from None
+
+
+def _content(path: Path, file: str, limits: Limits) -> bytes:
     try:
         with path.open("rb") as stream:
             content = stream.read(limits.bundle_bytes + 1)
@@ -118,8 +155,12 @@ def _load(path: Path, file: str, limits: Limits) -> Any:  # noqa: ANN401 - any J
         raise BundleError((Problem(file, 0, problem),)) from None
     if len(content) > limits.bundle_bytes:
         raise BundleError((Problem(file, 0, f"larger than {limits.bundle_bytes} bytes (limit `bundle_bytes`)"),))
+    return content
+
+
+def _load(path: Path, file: str, limits: Limits) -> Any:  # noqa: ANN401 - any JSON value
     try:
-        return json.loads(content)
+        return json.loads(_content(path, file, limits))
     except json.JSONDecodeError as error:
         raise BundleError((Problem(file, error.lineno, f"not JSON: {error.msg.lower()}"),)) from None
     except (ValueError, RecursionError):

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from pdp.cli.root import root
 from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import Bundle, load_bundle
@@ -17,7 +19,7 @@ from pdp.policy.contents import read_folder
 from pdp.policy.directory import entity, uid_json
 from pdp.policy.evaluation import evaluate
 from pdp.testing.bundles import compile_here
-from pdp.workbench.cedarcases import read_cedar_cases, run_cedar_cases
+from pdp.workbench.cedarcases import plain_of, read_cedar_cases, read_plain, run_cedar_cases
 from pdp.workbench.reading import read_suites
 from pdp.workbench.runner import Facts, run
 from pdp.workbench.watching import Asked
@@ -80,7 +82,7 @@ def test_both_forms_agree(tmp_path: Path) -> None:
     tests = list(both_forms(bundle(), [suite(CASES)]))
     cases = read_cedar_cases(written(tmp_path, tests), DEFAULT_LIMITS)
 
-    results = run_cedar_cases(bundle(), cases, evaluate)
+    results = run_cedar_cases(plain_of(bundle()), cases, evaluate)
 
     assert [()] * len(tests) == [result.problems for result in results]
     assert len(tests) > 20
@@ -97,7 +99,7 @@ def test_both_forms_agree_on_the_shipped_policies(tmp_path: Path, project_root: 
     tests = {json.dumps([t["request"], t["entities"]]): t for t in both_forms(shipped, read_suites(folder)[:1])}
     cases = read_cedar_cases(written(tmp_path, [*tests.values()][:40]), DEFAULT_LIMITS)
 
-    results = run_cedar_cases(shipped, cases, evaluate)
+    results = run_cedar_cases(plain_of(shipped), cases, evaluate)
 
     assert [()] * len(cases) == [result.problems for result in results]
 
@@ -112,7 +114,7 @@ def test_wrong_cases_fail_in_both_forms(tmp_path: Path) -> None:
         {**right, "reason": []},
     ]
 
-    results = run_cedar_cases(bundle(), read_cedar_cases(written(tmp_path, wrong), DEFAULT_LIMITS), evaluate)
+    results = run_cedar_cases(plain_of(bundle()), read_cedar_cases(written(tmp_path, wrong), DEFAULT_LIMITS), evaluate)
 
     assert [
         ("expected `deny`, got `allow`",),
@@ -131,11 +133,13 @@ def test_request_outside_the_schema_fails(tmp_path: Path) -> None:
     ]
     child = PolicyChild(timeout=60)
 
-    results = run_cedar_cases(bundle(), read_cedar_cases(written(tmp_path, wrong), DEFAULT_LIMITS), child.evaluate)
+    results = run_cedar_cases(
+        plain_of(bundle()), read_cedar_cases(written(tmp_path, wrong), DEFAULT_LIMITS), child.evaluate
+    )
     child.close()
 
-    assert ("the request does not fit the schema of the bundle",) == results[0].problems
-    assert results[1].problems[0].startswith("entities_json: ")
+    assert ("the request does not fit the schema",) == results[0].problems
+    assert results[1].problems[0].startswith("entities_json")
 
 
 def test_entities_may_stand_in_a_file_beside_the_tests(tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_entities_may_stand_in_a_file_beside_the_tests(tmp_path: Path) -> None:
     (tmp_path / "entities.json").write_text(json.dumps(right["entities"]), encoding="utf-8")
     path = written(tmp_path, [{**right, "entities": "entities.json"}])
 
-    (result,) = run_cedar_cases(bundle(), read_cedar_cases(path, DEFAULT_LIMITS), evaluate)
+    (result,) = run_cedar_cases(plain_of(bundle()), read_cedar_cases(path, DEFAULT_LIMITS), evaluate)
 
     assert () == result.problems
 
@@ -210,3 +214,93 @@ def test_escapes_of_ids_are_read_as_cedar_reads_them(tmp_path: Path) -> None:
 
     assert {"type": "My::User", "id": 'a"b\\c\néA'} == json.loads(case.request_json)["principal"]
     assert "test 1" == case.case.name
+
+
+PHOTOS = """
+@id("owners")
+permit (principal, action == Action::"view", resource) when { resource.owner == principal };
+forbid (principal, action, resource) when { resource.locked };
+"""
+PHOTO_SCHEMA = """
+entity Person;
+entity Photo = {"owner": Person, "locked": Bool};
+action "view" appliesTo {principal: Person, resource: Photo};
+"""
+
+
+def photo_case(
+    name: str, decision: str, reason: list[str], *, who: str = "ann", locked: bool = False
+) -> dict[str, Any]:
+    """Return a test of `cedar run-tests`."""
+    photo = {"type": "Photo", "id": "cat"}
+    owner = {"__entity": {"type": "Person", "id": "ann"}}
+    asked = {"principal": f'Person::"{who}"', "action": 'Action::"view"', "resource": 'Photo::"cat"', "context": {}}
+    return {
+        "name": name,
+        "request": asked,
+        "entities": [{"uid": photo, "attrs": {"owner": owner, "locked": locked}, "parents": []}],
+        "decision": decision,
+        "reason": reason,
+        "num_errors": 0,
+    }
+
+
+def plain_folder(folder: Path) -> Path:
+    """Write plain Cedar: policies in two files, and a schema."""
+    folder.mkdir()
+    first, _, second = PHOTOS.partition("forbid")
+    (folder / "a.cedar").write_text(first, encoding="utf-8")
+    (folder / "b.cedar").write_text("forbid" + second, encoding="utf-8")
+    (folder / "photos.cedarschema").write_text(PHOTO_SCHEMA, encoding="utf-8")
+    return folder
+
+
+def test_plain_cedar_is_tested_as_it_stands(tmp_path: Path) -> None:
+    """A folder without tools, directory and sessions; policies are named by their ids, or as Cedar names them."""
+    tests = [
+        photo_case("hers", "allow", ["owners"]),
+        photo_case("not his", "deny", [], who="bob"),
+        photo_case("locked", "deny", ["policy1"], locked=True),
+        photo_case("wrong", "allow", ["owners"], who="bob"),
+    ]
+    plain = read_plain(plain_folder(tmp_path / "photos"), DEFAULT_LIMITS)
+
+    results = run_cedar_cases(plain, read_cedar_cases(written(tmp_path, tests), DEFAULT_LIMITS), evaluate)
+
+    assert ("owners", "policy1") == plain.ids
+    assert [(), (), (), ("expected `allow`, got `deny`", "reason: `owners` is missing")] == [
+        one.problems for one in results
+    ]
+
+
+def test_plain_cedar_by_command(tmp_path: Path) -> None:
+    """The command names what failed, and ends with 1; without a case it says what it runs."""
+    folder = plain_folder(tmp_path / "photos")
+    tests = [photo_case("hers", "allow", ["owners"]), photo_case("wrong", "allow", [], who="bob")]
+    file = written(tmp_path, tests)
+
+    done = CliRunner().invoke(root, ["test", str(folder), str(file), "--plain"])
+    nothing = CliRunner().invoke(root, ["test", str(folder), "--plain"])
+
+    lines = [f"failed: {file}: wrong", "  expected `allow`, got `deny`", "1 of 2 cases passed"]
+    assert (1, lines) == (done.exit_code, done.stdout.splitlines())
+    assert (2, True) == (nothing.exit_code, "name one that holds a case" in nothing.stderr)
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({}, "holds no `*.cedar` file"),
+        ({"a.cedar": "", "a.cedarschema": "", "b.cedarschema": ""}, "is another schema beside `a.cedarschema`"),
+        ({"a.cedar": "permit"}, "unexpected end of input"),
+    ],
+)
+def test_what_is_no_plain_cedar(tmp_path: Path, files: dict[str, str], problem: str) -> None:
+    """What keeps a folder from being read is said."""
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    with pytest.raises(BundleError) as raised:
+        read_plain(tmp_path, DEFAULT_LIMITS)
+
+    assert problem in str(raised.value.problems[0])

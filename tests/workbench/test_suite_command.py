@@ -149,7 +149,7 @@ def test_cedar_file_is_run_beside_the_tests(pdp: Run) -> None:
 
     assert 1 == by_argument.exit_code
     assert "FAIL  cases.json: nobody" in by_argument.output
-    assert "problem:  the request does not fit the schema of the bundle" in by_argument.output
+    assert "problem:  the request does not fit the schema" in by_argument.output
     assert by_argument.output.partition("(")[0] == by_option.output.partition("(")[0]
 
 
