@@ -160,6 +160,9 @@ def test_the_small_package_asks_a_server(client_home: tuple[Path, dict[str, str]
     folder, environment = client_home
     for role in ("pep", "approver", "author"):
         shutil.copy(serving / ".pdp" / "tokens" / f"{role}.token", folder)
+    # By which it knows the server.
+    (folder / ".pdp" / "tls").mkdir(parents=True)
+    shutil.copy(serving / ".pdp" / "tls" / "ca.pem", folder / ".pdp" / "tls")
     shutil.copy(serving / ".pdp" / "tls" / "ca.pem", folder)
     environment = {**environment, "PDP_TLS_ROOTS": "ca.pem"}
     as_approver = {**environment, "PDP_TOKEN_FILE": "approver.token"}
