@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from pdp.sessions.store import SessionStore
 if TYPE_CHECKING:
     from pdp.config import Settings
     from pdp.record import DecisionLog
+    from pdp.server.service import PDPServer
     from pdp.workers.supervisor import Supervisor
 
 _LOG = logging.getLogger("pdp")
@@ -151,12 +153,12 @@ class App:
         clock: Clock | None = None,
         observer: Observer | None = None,
         worker: int = 0,
+        control: bool = False,
         peers: Peers | None = None,
     ) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
         from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
-        from pdp.identity import Identity, tls_files_of  # noqa: PLC0415 - see above
-        from pdp.server.listener import Listener  # noqa: PLC0415 - see above
+        from pdp.identity import Identity  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
         from pdp.sourcing import sourcing_of, trust_of  # noqa: PLC0415 - see above
         from pdp.starting import require  # noqa: PLC0415 - see above
@@ -205,10 +207,8 @@ class App:
             auditor = Auditor(settings.record_folder, index_file=settings.record_index, most_bytes=SERVER_BYTES)
             self._opened.callback(auditor.close)
             heartbeat = Heartbeat(lambda: sessions.touch(wall_at=time.now().wall_at), every=_HEARTBEAT_SECONDS)
-            self._server = PDPServer(
-                Listener(
-                    address=settings.server.address, tls=tls_files_of(settings), plaintext=settings.server.plaintext
-                ),
+            serve = partial(
+                PDPServer,
                 authorizer=self.embedded.authorizer,
                 registrar=self.embedded.registrar,
                 keeper=self.embedded.keeper,
@@ -224,8 +224,8 @@ class App:
                 limits=settings.limits,
                 reflection=settings.server.reflection,
                 call_threads=settings.server.threads,
-                share_port=worker > 0,
             )
+            self._servers = tuple(_servers(settings, serve, worker=worker, control=control))
             # One of several looks, and tells the others; when it ends, so does the one in its place.
             if settings.policies.watch and worker <= 1:
                 watch = sourcing.watch(follower.follow)
@@ -235,7 +235,8 @@ class App:
             self._opened.callback(heartbeat.stop)
             if settings.makes_certificate and worker <= 1:
                 self._renew_certificate(Path(settings.data_dir))
-            self._purge(Purge(sessions, time, keep_ended_seconds=settings.sessions.keep_ended_seconds))
+            if not control:
+                self._purge(Purge(sessions, time, keep_ended_seconds=settings.sessions.keep_ended_seconds))
         except BaseException:
             self._opened.close()
             raise
@@ -243,7 +244,12 @@ class App:
     @property
     def address(self) -> str:
         """Return the address to connect to, with the port that was chosen."""
-        return self._server.address
+        return self._servers[0].address
+
+    @property
+    def control_address(self) -> str:
+        """Return the address where what ends authority is served on its own, if that is done in this process."""
+        return self._servers[-1].address
 
     def start(self) -> int:
         """Listen and serve; return the port. Raise `ConfigurationError` when it cannot listen."""
@@ -251,11 +257,14 @@ class App:
             self._identity.start()
             # Another worker may have activated a bundle while this one was being built.
             self.embedded.keeper.catch_up()
-            self._server.start()
+            for server in self._servers:
+                server.start()
         except BaseException:
+            for server in self._servers:
+                server.stop()
             self._opened.close()
             raise
-        return self._server.port
+        return self._servers[0].port
 
     def reload_callers(self) -> None:
         """Read who may call again; go on with the callers as they were when the file is wrong."""
@@ -268,11 +277,11 @@ class App:
 
     def takes_calls(self) -> bool:
         """Say whether calls are taken; False while something holds them all up. Never waits."""
-        return self._server.takes_calls()
+        return all(server.takes_calls() for server in self._servers)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server has been stopped; False when `timeout` seconds were not enough."""
-        return self._server.wait(timeout)
+        return self._servers[0].wait(timeout)
 
     def stop(self, grace: float = 5.0) -> None:
         """Take no new calls, give those that are open `grace` seconds, and release everything."""
@@ -280,7 +289,9 @@ class App:
         self._sourcing.close()
         if self._peers is not None:
             self._peers.close()
-        self._server.stop(grace)
+        # Authority can be ended as long as calls are answered.
+        for server in self._servers:
+            server.stop(grace)
         self._opened.close()
 
     def _sums(self, watchers: Observer, count: Callable[[Event], None]) -> Observer:
@@ -328,21 +339,39 @@ class App:
         self._opened.callback(sweeper.stop)
 
 
+def _servers(settings: Settings, serve: Callable[..., PDPServer], *, worker: int, control: bool) -> Iterator[PDPServer]:
+    """Yield the servers of one process: of calls, and of what ends authority unless a process of its own does that."""
+    from pdp.identity import tls_files_of  # noqa: PLC0415 - of no concern to embedded use
+    from pdp.server.listener import Listener  # noqa: PLC0415 - the same
+
+    tls = tls_files_of(settings)
+    if not control:
+        main = Listener(address=settings.server.address, tls=tls, plaintext=settings.server.plaintext)
+        yield serve(main, share_port=worker > 0)
+    if control or not worker:
+        # A socket has no name for a certificate, and is known by its folder.
+        address = settings.control_address
+        beside = None if address.startswith("unix:") else tls
+        yield serve(Listener(address=address, tls=beside, plaintext=settings.server.plaintext), control=True)
+
+
 def build(
     settings: Settings,
     *,
     clock: Clock | None = None,
     observer: Observer | None = None,
     worker: int = 0,
+    control: bool = False,
     peers: Peers | None = None,
 ) -> App:
     """Build the server on its settings; nothing listens before `App.start`.
 
-    `worker` says which of several that share the port it is, from 1; 0 is one that has its port for itself. `peers`
+    `worker` says which of several that share the port it is, from 1; 0 is one that has its port for itself. With
+    `control` it is the process that serves the control address for all of these, and is numbered after them. `peers`
     are the others.
     Raise `ConfigurationError`, `BundleError` or `StoreUnavailableError`.
     """
-    return App(settings, clock=clock, observer=observer, worker=worker, peers=peers)
+    return App(settings, clock=clock, observer=observer, worker=worker, control=control, peers=peers)
 
 
 def supervise(settings: Settings, *, count: int) -> Supervisor:
@@ -363,10 +392,12 @@ def supervise(settings: Settings, *, count: int) -> Supervisor:
     cores, most = usable_cores(), bound()
 
     def spawn(number: int) -> WorkerProcess:
-        job = Job(settings=shared, number=number, core=core_of(number, cores, most))
+        control = number > count
+        core = None if control else core_of(number, cores, most)
+        job = Job(settings=shared, number=number, core=core, control=control)
         return WorkerProcess(_WORKER, job.written())
 
-    return Supervisor(spawn, count=count, port=port)
+    return Supervisor(spawn, count=count, port=port, control=True)
 
 
 def record_key(data_dir: Path) -> bytes:

@@ -25,11 +25,13 @@ from pdp.server.callers import CALLERS_FILE
 
 DEFAULT_FILE = "pdp.yaml"
 SIGNING_KEY_FILE = "record-signing.pem"
+CONTROL_SOCKET = "control.sock"
 
 # Variables that begin like settings and are none: what the client and the command line read, and the tests.
 OTHER_VARIABLES: Mapping[str, str] = {
     "PDP_CONFIG": "the configuration file; without it `pdp.yaml`, if there is one",
     "PDP_ADDRESS": "the server that commands speak to; without it `server.address`",
+    "PDP_CONTROL_ADDRESS": "where commands first try to end authority; without it and `PDP_ADDRESS`, the server's own",
     "PDP_TOKEN_FILE": "the file of the token that commands present",
     "PDP_TLS_ROOTS": "PEM file of the root certificates that commands trust, or `system`",
     "PDP_TLS_CERTIFICATE": "PEM file of the certificate that commands present",
@@ -70,6 +72,11 @@ class ServerSettings:
 
     address: str = _setting(
         "127.0.0.1:50151", "where to listen: `host:port`, beyond loopback with `tls_certificate`, or `unix:PATH`"
+    )
+    control_address: str = _setting(
+        "",
+        "where what ends authority is served on its own; empty means the socket `control.sock` in `data_dir`, and with "
+        "`tls_certificate` the port after that of `address`",
     )
     reflection: bool = _setting(default=False, text="offer the gRPC reflection service")
     workers: int = _setting(
@@ -264,6 +271,18 @@ class Settings:
     def callers_file(self) -> Path:
         """Return the file of who may call."""
         return Path(self.callers.file) if self.callers.file else Path(self.data_dir) / CALLERS_FILE
+
+    @property
+    def control_address(self) -> str:
+        """Return where what ends authority is served on its own."""
+        server = self.server
+        if server.control_address:
+            return server.control_address
+        if not server.tls_certificate or server.address.startswith("unix:"):
+            return f"unix:{Path(self.data_dir) / CONTROL_SOCKET}"
+        host, _, port = server.address.rpartition(":")
+        # Any free port has any other one beside it.
+        return f"{host}:{int(port) + 1 if int(port) else 0}"
 
     @property
     def only_this_machine(self) -> bool:
@@ -536,8 +555,9 @@ def _contradictions(settings: Settings) -> Iterable[str]:
         yield f"`server.{present}` needs `server.{absent}`"
     if server.tls_client_roots and not server.tls_certificate:
         yield "`server.tls_client_roots` needs `server.tls_certificate` and `server.tls_key`"
-    yield from _address_problems(server)
     yield from _plaintext_problems(server)
+    yield from _address_problems("server.address", server.address, server)
+    yield from _control_problems(server)
     yield from _workers_problems(settings)
     yield from _scraping_problems(settings.telemetry)
     yield from _limits_problems(settings.limits)
@@ -547,21 +567,21 @@ def _contradictions(settings: Settings) -> Iterable[str]:
     yield from _jwt_problems(settings.jwt)
 
 
-def _address_problems(server: ServerSettings) -> Iterable[str]:
-    if server.address.startswith("unix:@"):
+def _address_problems(name: str, address: str, server: ServerSettings) -> Iterable[str]:
+    if address.startswith("unix:@"):
         yield (
-            f"`server.address` {_quoted(server.address)} is an abstract socket: it has no file, so everybody on this "
+            f"`{name}` {_quoted(address)} is an abstract socket: it has no file, so everybody on this "
             "machine could connect; write `unix:PATH`"
         )
         return
-    if server.address.startswith("unix:"):
+    if address.startswith("unix:"):
         return
-    match = _HOST_AND_PORT.fullmatch(server.address)
+    match = _HOST_AND_PORT.fullmatch(address)
     if match is None or int(match["port"]) > _HIGHEST_PORT:
-        yield f"`server.address` must be `host:port` or `unix:PATH`, not {_quoted(server.address)}"
+        yield f"`{name}` must be `host:port` or `unix:PATH`, not {_quoted(address)}"
     elif not server.tls_certificate and not _is_loopback(match["six"] or match["host"]):
         yield (
-            f"`server.address` {_quoted(server.address)} can be reached by others and needs TLS: "
+            f"`{name}` {_quoted(address)} can be reached by others and needs TLS: "
             "set `server.tls_certificate` and `server.tls_key`"
         )
 
@@ -572,6 +592,14 @@ def _plaintext_problems(server: ServerSettings) -> Iterable[str]:
         yield "`server.plaintext` and `server.tls_certificate` cannot both be set"
     elif server.plaintext and (match is None or not _is_loopback(match["six"] or match["host"])):
         yield f"`server.plaintext` is for `host:port` on loopback, not for {_quoted(server.address)}"
+
+
+def _control_problems(server: ServerSettings) -> Iterable[str]:
+    if not server.control_address:
+        return
+    yield from _address_problems("server.control_address", server.control_address, server)
+    if server.control_address == server.address and not server.address.endswith(":0"):
+        yield "`server.control_address` must be another one than `server.address`"
 
 
 def _workers_problems(settings: Settings) -> Iterable[str]:

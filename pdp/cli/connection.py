@@ -45,8 +45,11 @@ def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
 def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> Iterator[Client]:
     """Open a client."""
     # Where a token and a certificate are presented, the token decides: who names a certificate means that.
+    # Another server than that of the settings has another control address.
+    control = connection.control_address or (None if connection.address else settings.control_address)
     with Client(
         connection.address or settings.server.address,
+        control_address=control,
         token_file=connection.token_file or (None if connection.tls_certificate else _token_of(role, settings)),
         **ways(settings, connection),
     ) as client:

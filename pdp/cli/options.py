@@ -83,6 +83,7 @@ class ConnectionOptions:
     """What a command was told about the way to the server; None where nothing was said."""
 
     address: str | None
+    control_address: str | None
     token_file: str | None
     tls_roots: str | None
     tls_certificate: str | None
@@ -106,6 +107,12 @@ def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
         for name, variable, metavar, text in reversed(
             (
                 ("--address", "PDP_ADDRESS", "ADDRESS", "The server. [PDP_ADDRESS; server.address]"),
+                (
+                    "--control-address",
+                    "PDP_CONTROL_ADDRESS",
+                    "ADDRESS",
+                    "Where ending authority is tried first. [PDP_CONTROL_ADDRESS; server.control_address]",
+                ),
                 (
                     "--token-file",
                     "PDP_TOKEN_FILE",

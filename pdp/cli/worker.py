@@ -50,7 +50,7 @@ def main() -> None:
     try:
         from pdp.app import build  # noqa: PLC0415 - brings gRPC, in this process alone
 
-        app = build(job.settings, worker=job.number, peers=peers)
+        app = build(job.settings, worker=job.number, control=job.control, peers=peers)
         app.start()
     except Exception as error:  # noqa: BLE001 - the supervisor tells whatever went wrong, once for all workers
         if os.environ.get("PDP_DEBUG") == "1":

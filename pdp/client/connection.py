@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -96,6 +96,20 @@ class Connection:
     def describe(self, error: BaseException) -> str:
         """Return one line about a failure of a call over this connection."""
         return describe(error, self.way)
+
+    def at(self, address: str) -> Connection:
+        """Return the connection to another address of the same server, which is known there by the same.
+
+        Raise `ConfigurationError` for a port when this is a socket: then nothing is known of a certificate. Whose a
+        socket is, is for the caller to look at.
+        """
+        if address.startswith(_UNIX):
+            return replace(self, address=address, credentials=None, way=replace(self.way, address=address, roots=""))
+        if self.address.startswith(_UNIX):
+            raise ConfigurationError(f"address `{address}` is no socket, as `{self.address}` is: {_IMPOSTOR}")
+        if self.credentials is None:
+            _require_this_machine(address)
+        return replace(self, address=address, way=replace(self.way, address=address))
 
     def open(self, transport: ModuleType) -> Any:  # noqa: ANN401 - gRPC has no types, and each transport a channel of its own
         """Return a new channel of `grpc` or of `grpc.aio`."""

@@ -20,6 +20,8 @@ from pdp.v1.session_pb2 import Session
 
 _REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "RevokeSessions", "NarrowSession")
 
+_ENDING = ("RevokeSessions", "DenySession", "NarrowSession", "EndSession", "ActivateBundle", "ReloadBundle")
+
 Reply = TypeVar("Reply", bound=Message)
 Result = TypeVar("Result")
 
@@ -30,6 +32,11 @@ class Method(Generic[Reply]):
 
     path: str
     reply: type[Reply]
+
+    @property
+    def ends_authority(self) -> bool:
+        """Say whether the RPC is served at the control address too."""
+        return self.path.rpartition("/")[2] in _ENDING
 
     def unary(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return what calls the RPC on a channel of either transport."""

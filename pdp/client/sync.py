@@ -23,6 +23,7 @@ from pdp.client.asking import (
     retry_pause,
 )
 from pdp.client.connection import Connection, checked_timeout
+from pdp.client.control import answer_seconds, control_connection, is_there, may_be_asked_elsewhere, reached
 from pdp.client.definitions import DefinitionDigests
 from pdp.client.errors import (
     NotFoundError,
@@ -45,6 +46,8 @@ class Client:
     """A connection to the PDP, to be shared by threads and closed at the end; `with Client() as client:` does both.
 
     `address` is `host:port` or `unix:…`; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
+    `control_address` is where the server serves what ends authority on its own, None means `PDP_CONTROL_ADDRESS`: there
+    that is asked first, and at `address` when nothing answers there or it was not begun.
     `token_file` is read again when it changes, so that a token can be renewed.
     `tls` is True for the system's root certificates or the path of a PEM file; needed beyond loopback.
     Without it a server on loopback is known by `tls/ca.pem` in `data_dir`; None means `PDP_DATA_DIR` or else `.pdp`.
@@ -61,6 +64,7 @@ class Client:
         self,
         address: str | None = None,
         *,
+        control_address: str | None = None,
         token: str | None = None,
         token_file: str | Path | None = None,
         tls: bool | str | Path = False,
@@ -85,6 +89,7 @@ class Client:
             data_dir=data_dir,
             plaintext=plaintext,
         )
+        self._control = control_connection(self._connection, control_address)
         self._timeout = checked_timeout("timeout", timeout)
         self._management_timeout = checked_timeout("management_timeout", management_timeout)
         self._known_obligations = frozenset(known_obligations)
@@ -467,18 +472,42 @@ class Client:
         return method(request, timeout=deadline - self._clock(), metadata=metadata)
 
     def _manage(self, operation: Operation[Reply, Result]) -> Result:
+        reply = self._at_control(operation) if operation.method.ends_authority else None
+        if reply is None:
+            reply = self._at_main(operation)
+        return operation.read(reply)
+
+    def _at_main(self, operation: Operation[Reply, Result]) -> Reply:
+        """Ask at the main address, again where that helps."""
         method, metadata = operation.method.unary(self._channel), self._metadata("", "")
         deadline = self._clock() + self._management_timeout
         for left in reversed(range(MANAGEMENT_TRIES)):
             try:
-                reply = method(operation.request, timeout=deadline - self._clock(), metadata=metadata)
+                reply: Reply = method(operation.request, timeout=deadline - self._clock(), metadata=metadata)
                 break
             except grpc.RpcError as error:
                 pause = repeat_pause(error, deadline - self._clock(), repeatable=operation.repeatable)
                 if pause is None or not left:
                     raise from_status(error, self._connection.way) from error
             self._sleep(pause)
-        return operation.read(reply)
+        return reply
+
+    def _at_control(self, operation: Operation[Reply, Result]) -> Reply | None:
+        """Ask at the control address; None when there is none, or the main one may be asked instead."""
+        if self._control is None or not is_there(self._control):
+            return None
+        with self._control.open(grpc) as channel:
+            if not reached(channel):
+                return None
+            timeout = answer_seconds(operation, self._management_timeout)
+            ask = operation.method.unary(channel)
+            try:
+                reply: Reply = ask(operation.request, timeout=timeout, metadata=self._metadata("", ""))
+            except grpc.RpcError as error:
+                if may_be_asked_elsewhere(error, operation):
+                    return None
+                raise from_status(error, self._control.way) from error
+        return reply
 
     def _await_approval(
         self,

@@ -35,6 +35,7 @@ from pdp.server.status import (
     DeadlinePassedError,
     MessageLateError,
     MessageTooLargeError,
+    NotHereError,
     Refusal,
     internal_error,
     refusal_of,
@@ -62,6 +63,7 @@ class Route:
     """How one RPC is served: by which function, and how large its messages may be.
 
     A unary RPC that has waited for a thread longer than `longest_wait` seconds is not served any more.
+    One that is `elsewhere` is not served at this address, and is refused with where it is.
     `in_band` writes a refusal as a message of an exchange, which then goes on; without it a refusal ends the exchange.
     """
 
@@ -71,6 +73,7 @@ class Route:
     largest: int
     longest_wait: float = math.inf
     in_band: Callable[[bytes, Refusal], bytes] | None = None
+    elsewhere: bool = False
 
 
 class Boundary:
@@ -127,7 +130,7 @@ class Boundary:
     def _admit(self, route: Route, incoming: Incoming) -> None:
         """Admit a call or refuse it, on gRPC's own thread."""
         rpc, metadata = route.rpc, incoming.metadata
-        caller = self._attempt(rpc, metadata, self._identify, rpc, metadata, incoming.peer)
+        caller = self._attempt(rpc, metadata, self._identify, route, metadata, incoming.peer)
         if isinstance(caller, Refusal):
             self._refuse(rpc, NOBODY, incoming, caller)
             return
@@ -168,16 +171,21 @@ class Boundary:
         if not call.incoming.cancelled:
             self._refuse(rpc, call.caller, call.incoming, refusal)
 
-    def _identify(self, rpc: RPC, metadata: Metadata, peer: Callable[[], Peer]) -> Caller:
-        if rpc.roles == PUBLIC:
+    def _identify(self, route: Route, metadata: Metadata, peer: Callable[[], Peer]) -> Caller:
+        if route.elsewhere:
+            raise NotHereError(
+                f"`{route.rpc.name}` is not served at this address, where authority ends: ask the main one"
+            )
+        if route.rpc.roles == PUBLIC:
             return NOBODY
         if self._authenticator.needs_peer(metadata):
             return self._authenticator.authenticate(metadata, peer())
         return self._authenticator.authenticate(metadata)
 
-    def _readmit(self, rpc: RPC, metadata: Metadata, context: Any) -> Caller:  # noqa: ANN401 - gRPC has no types
+    def _readmit(self, route: Route, metadata: Metadata, context: Any) -> Caller:  # noqa: ANN401 - gRPC has no types
         """Return who is calling, and end the RPC unless this caller may still call it."""
-        caller = self._attempt(rpc, metadata, self._identify, rpc, metadata, context.auth_context)
+        rpc = route.rpc
+        caller = self._attempt(rpc, metadata, self._identify, route, metadata, context.auth_context)
         if isinstance(caller, Refusal):
             self._end(rpc, NOBODY, metadata, caller, context)
         barred = self._attempt(rpc, metadata, _require_role, rpc, caller)
@@ -215,7 +223,7 @@ class Boundary:
             for wire in requests:
                 touch()
                 # The caller may have been removed, or lost its role, since the stream was opened.
-                caller = self._readmit(rpc, metadata, context)
+                caller = self._readmit(route, metadata, context)
                 answer = self._attempt(rpc, metadata, _work, route, caller, metadata, wire, context)
                 if not isinstance(answer, Refusal):
                     yield answer

@@ -60,6 +60,8 @@ class Lane(Enum):
     WATCHES = "watches"
 
 
+# What is served at the control address too, and nothing else there.
+CONTROL: Final = frozenset({Lane.ENDING, Lane.GATEWAY_ENDING, Lane.ACTIVATION, Lane.PROBES, Lane.WATCHES})
 # A caller with the role of a gateway, whatever its other roles are, does not enter these.
 _WITHOUT_GATEWAYS: Final = frozenset({Lane.ENDING, Lane.ACTIVATION})
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +34,7 @@ from pdp.server.refresher import Refresher
 from pdp.server.rpcs import (
     AUDIT,
     AUTHORIZATION,
+    CONTROL,
     HEALTH,
     OLD_REFLECTION,
     POLICIES,
@@ -43,6 +46,8 @@ from pdp.server.rpcs import (
 )
 from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
+
+_LOG = logging.getLogger("pdp.server")
 
 # Measured: more threads make calls slower, because all share one interpreter lock.
 CALL_THREADS = 4
@@ -70,6 +75,7 @@ class PDPServer:
     `record_healthy` says the same of the record, and `store_healthy` whether the store can be written.
     `observer` is told of refusals on gRPC's own thread: there it must not wait.
     Without an `auditor` there is no record, and `AuditService` answers that it is unavailable.
+    With `control` it serves what ends authority, and health, and nothing else.
     `share_port` lets several worker processes listen on one port. `look_seconds` is how often watchers of health and
     idle streams look. Raise `ConfigurationError` when it cannot listen.
     """
@@ -94,9 +100,10 @@ class PDPServer:
         reflection: bool = False,
         call_threads: int = CALL_THREADS,
         share_port: bool = False,
+        control: bool = False,
         look_seconds: float = _LOOK_SECONDS,
     ) -> None:
-        self._listener = listener
+        self._listener, self._control = listener, control
         self._observer = observer
         self._clock = clock
         self._health = HealthHandlers(
@@ -117,10 +124,11 @@ class PDPServer:
         lanes = {
             lane: BoundedPool(lane.value, room, limit=LIMITS_OF_LANES.get(lane, ""))
             for lane, room in rooms(limits, call_threads=call_threads).items()
+            if lane in CONTROL or not control
         }
         self._pools = tuple(lanes.values())
         self._boundary = Boundary(
-            _routes(services, limits),
+            _routes(services, limits, control=control),
             lanes,
             authenticator=authenticator,
             observer=observer,
@@ -160,6 +168,8 @@ class PDPServer:
         self._idle.start()
         self._sweeper.start()
         self._server.start()
+        if self._control:
+            _LOG.info("authority ends at `%s` too", self.address)
         self._tell("server.started")
 
     def takes_calls(self) -> bool:
@@ -176,7 +186,8 @@ class PDPServer:
         self._server.stop(grace).wait()
         if not self._released:
             self._release()
-            self._tell("server.stopped")
+            if self._port:
+                self._tell("server.stopped")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server has been stopped; False when `timeout` seconds were not enough."""
@@ -225,8 +236,11 @@ def _half(bound: int) -> int:
     return max(1, bound // 2)
 
 
-def _routes(services: Mapping[str, object], limits: Limits) -> dict[str, Route]:
-    return {path: _route(rpc, services[rpc.service], limits) for path, rpc in RPCS.items() if rpc.service in services}
+def _routes(services: Mapping[str, object], limits: Limits, *, control: bool) -> dict[str, Route]:
+    routes = {path: _route(rpc, services[rpc.service], limits) for path, rpc in RPCS.items() if rpc.service in services}
+    if not control:
+        return routes
+    return {path: replace(route, elsewhere=route.rpc.lane not in CONTROL) for path, route in routes.items()}
 
 
 def _route(rpc: RPC, service: object, limits: Limits) -> Route:

@@ -28,6 +28,10 @@ class DeadlinePassedError(errors.PDPError):
     """The caller's own deadline passed before work began: ask again with more time."""
 
 
+class NotHereError(errors.PDPError):
+    """This address does not serve the RPC: ask at the server's main one."""
+
+
 class MessageLateError(errors.PDPError):
     """The message of a call did not come in time: begin a call only with the message to send."""
 
@@ -110,6 +114,7 @@ STATUSES: Mapping[type[errors.PDPError], Rule] = MappingProxyType(
         # What runs is not touched; the folder must be mended first.
         errors.BundleError: Rule(kind="BUNDLE_INVALID", code=StatusCode.FAILED_PRECONDITION),
         DeadlinePassedError: Rule(kind="DEADLINE_PASSED", code=StatusCode.DEADLINE_EXCEEDED),
+        NotHereError: Rule(kind="NOT_SERVED_HERE", code=StatusCode.UNIMPLEMENTED),
         MessageLateError: Rule(kind="MESSAGE_LATE", code=StatusCode.DEADLINE_EXCEEDED),
         MessageTooLargeError: Rule(kind="MESSAGE_TOO_LARGE", code=StatusCode.RESOURCE_EXHAUSTED),
     }

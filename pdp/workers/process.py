@@ -29,21 +29,26 @@ _USER_TIME, _SYSTEM_TIME = 11, 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a worker is to do: on which settings, as which of the workers (from 1), on which core (None: any)."""
+    """What a worker is to do: on which settings, as which of the workers (from 1), on which core (None: any).
+
+    The one that is the `control` process serves what ends authority, and no calls.
+    """
 
     settings: Settings
     number: int
     core: int | None = None
+    control: bool = False
 
     def written(self) -> bytes:
         """Return the job as a line, for `read`."""
-        return json.dumps({"number": self.number, "core": self.core, "settings": dump(self.settings)}).encode() + b"\n"
+        fields = {"number": self.number, "core": self.core, "control": self.control, "settings": dump(self.settings)}
+        return json.dumps(fields).encode() + b"\n"
 
     @classmethod
     def read(cls, line: bytes) -> Self:
         """Read a line of `written`."""
         fields = json.loads(line)
-        return cls(settings=restore(fields["settings"]), number=fields["number"], core=fields["core"])
+        return cls(**{**fields, "settings": restore(fields["settings"])})
 
 
 class WorkerProcess:

@@ -61,6 +61,7 @@ class _Place:
     """The place of one worker: who has it, since when it serves, and what became of those before."""
 
     number: int
+    name: str
     worker: WorkerProcess | None = None
     serves_since: float | None = None
     problem: str = ""
@@ -74,7 +75,8 @@ class _Place:
 class Supervisor:
     """Runs `count` workers on a shared port until it is stopped. For one thread.
 
-    `spawn` starts the worker of a number, counted from 1. `until`, in the methods, is a descriptor, of a pipe of
+    `spawn` starts the worker of a number, counted from 1. With `control` there is one more, which serves no calls and
+    is looked after like the others. `until`, in the methods, is a descriptor, of a pipe of
     signals say: whatever goes on is left off when it can be read.
     """
 
@@ -84,6 +86,7 @@ class Supervisor:
         *,
         count: int,
         port: SharedPort,
+        control: bool = False,
         patience: Patience | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,7 +94,9 @@ class Supervisor:
         self._port = port
         self._patience = patience or Patience()
         self._monotonic = monotonic
-        self._places = [_Place(number=number) for number in range(1, count + 1)]
+        self._places = [_Place(number=number, name=f"worker {number}") for number in range(1, count + 1)]
+        if control:
+            self._places.append(_Place(number=count + 1, name="the control process"))
         self._exchange = Exchange()
         self._selector = selectors.DefaultSelector()
         self._looked_at = monotonic()
@@ -144,7 +149,7 @@ class Supervisor:
             self._wait(left)
         for place in self._places:
             if place.worker is not None:
-                _LOG.error("worker %d does not end in time and is killed", place.number)
+                _LOG.error("%s does not end in time and is killed", place.name)
                 place.worker.kill()
                 self._bury(place, place.worker)
         self._selector.close()
@@ -190,7 +195,7 @@ class Supervisor:
             if late:
                 self._heard(place, place.worker)
             elif self._hangs(place, place.worker, now - place.heard_at):
-                _LOG.error("worker %d has said nothing for %d s and is killed", place.number, now - place.heard_at)
+                _LOG.error("%s has said nothing for %d s and is killed", place.name, now - place.heard_at)
                 place.worker.kill()
                 self._heard(place, place.worker)
 
@@ -222,13 +227,13 @@ class Supervisor:
         place.problem = "\n".join(word.problems)
         if not place.problem:
             place.serves_since = self._monotonic()
-            _LOG.info("worker %d (process %d) serves", place.number, worker.pid)
+            _LOG.info("%s (process %d) serves", place.name, worker.pid)
 
     def _bury(self, place: _Place, worker: WorkerProcess) -> None:
         self._selector.unregister(worker)
         self._exchange.leave(worker)
         place.worker, how = None, worker.bury()
-        place.problem = place.problem or f"worker {place.number} ended with {how}"
+        place.problem = place.problem or f"{place.name} ended with {how}"
 
     def _mourn(self, place: _Place) -> None:
         """Decide when there will be another worker in this place."""
@@ -236,9 +241,7 @@ class Supervisor:
         early = since is None or now - since < self._patience.steady
         place.serves_since, place.deaths = None, place.deaths + 1 if early else 0
         if place.deaths >= self._patience.deaths:
-            raise WorkersFailedError(
-                f"worker {place.number} ended {place.deaths} times soon after its start\n{place.problem}"
-            )
+            raise WorkersFailedError(f"{place.name} ended {place.deaths} times soon after its start\n{place.problem}")
         pause = self._patience.pause(place.deaths)
         place.next_at = now + pause
         _LOG.error("%s; another one starts in %g s", place.problem.replace("\n", "; "), pause)

@@ -45,6 +45,7 @@ def value_of(settings: Settings, name: str) -> Any:
 # Where not any text will do.
 PARTICULAR: dict[str, Any] = {
     "server.address": "127.0.0.1:7",
+    "server.control_address": "127.0.0.1:8",
     "telemetry.prometheus_address": "127.0.0.1:9464",
     "jwt.algorithms": ("ES256",),
     "jwt.keys_url": "https://i.example/keys",
@@ -289,6 +290,14 @@ def test_all_problems_are_reported_together() -> None:
                 "could connect; write `unix:PATH`"
             ),
         ),
+        (
+            {"server.control_address": "50151"},
+            "`server.control_address` must be `host:port` or `unix:PATH`, not `50151`",
+        ),
+        (
+            {"server.address": "localhost:1", "server.control_address": "localhost:1"},
+            "`server.control_address` must be another one than `server.address`",
+        ),
         ({"data_dir": ""}, "`data_dir` must not be empty"),
         ({"policies.folder": ""}, "`policies.folder` must not be empty"),
         ({"policies.file": "f", "policies.url": "https://h/"}, "`policies.file` and `policies.url` cannot both be set"),
@@ -451,3 +460,20 @@ def test_a_dump_is_restored(name: str) -> None:
     )
 
     assert settings == restore(dump(settings))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, "unix:.pdp/control.sock"),
+        ({"data_dir": "/var/lib/pdp"}, "unix:/var/lib/pdp/control.sock"),
+        ({"server.address": "localhost:9", **TLS}, "localhost:10"),
+        ({"server.address": "[::]:9", **TLS}, "[::]:10"),
+        ({"server.address": "localhost:0", **TLS}, "localhost:0"),
+        ({"server.address": "unix:/run/pdp", **TLS}, "unix:.pdp/control.sock"),
+        ({"server.control_address": "localhost:9", **TLS}, "localhost:9"),
+    ],
+)
+def test_where_authority_ends(flags: dict[str, str], expected: str) -> None:
+    """Without a control address it is a socket in the data folder, and with TLS the next port."""
+    assert expected == load(environ={}, flags=flags).control_address

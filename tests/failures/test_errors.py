@@ -19,7 +19,7 @@ from pdp import errors
 from pdp.limits import Limits
 from pdp.policy.child import PolicyChild
 from pdp.server.listener import Listener
-from pdp.server.status import STATUSES, DeadlinePassedError, MessageLateError, MessageTooLargeError
+from pdp.server.status import STATUSES, DeadlinePassedError, MessageLateError, MessageTooLargeError, NotHereError
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.clock import FakeClock
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamRequest, BatchAuthorizeRequest
@@ -248,6 +248,8 @@ NO_ROW = {
     DeadlinePassedError,
     # It takes a call without a message: `tests/server/test_half_open.py`.
     MessageLateError,
+    # It takes the control address: `tests/server/test_control.py`.
+    NotHereError,
     # These become something else on the way: the tests below, and `test_written.py`.
     errors.ConfigurationError,
     errors.InvalidArgumentsError,

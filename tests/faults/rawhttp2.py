@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0, 1, 3, 4
+_CANCEL = 8
+# How many calls a flood writes at a time, and when it needs another connection.
+_AT_ONCE = 50
+_LAST_STREAM = 1_000_000
 _END_STREAM, _END_HEADERS = 1, 4
 _INITIAL_WINDOW = 4
 
@@ -24,6 +32,11 @@ def settings(*, window: int) -> bytes:
 
 def request(stream: int, path: str, token: str, message: bytes) -> bytes:
     """Return a unary gRPC call."""
+    body = b"\0" + len(message).to_bytes(4) + message
+    return begin(stream, path, token) + frame(_DATA, _END_STREAM, stream, body)
+
+
+def _call_headers(path: str, token: str) -> dict[str, str]:
     headers = {
         ":method": "POST",
         ":scheme": "http",
@@ -31,10 +44,8 @@ def request(stream: int, path: str, token: str, message: bytes) -> bytes:
         ":authority": "localhost",
         "content-type": "application/grpc",
         "te": "trailers",
-        "authorization": f"Bearer {token}",
     }
-    body = b"\0" + len(message).to_bytes(4) + message
-    return frame(_HEADERS, _END_HEADERS, stream, _literal(headers)) + frame(_DATA, _END_STREAM, stream, body)
+    return headers | ({"authorization": f"Bearer {token}"} if token else {})
 
 
 def _literal(headers: Mapping[str, str]) -> bytes:
@@ -60,3 +71,68 @@ def closed_by_the_server(connection: socket.socket, seconds: float) -> bool:
     except ConnectionError:
         return True
     return True
+
+
+def begin(stream: int, path: str, token: str = "", *, end: bool = False) -> bytes:
+    """Return the beginning of a gRPC call, without a message; with `end` nothing more follows."""
+    flags = _END_HEADERS | (_END_STREAM if end else 0)
+    return frame(_HEADERS, flags, stream, _literal(_call_headers(path, token)))
+
+
+def reset(stream: int) -> bytes:
+    """Return the end of a stream by its caller."""
+    return frame(_RST_STREAM, 0, stream, _CANCEL.to_bytes(4))
+
+
+class Flood:
+    """Begins calls on connections of its own as fast as the server reads them, until it is stopped.
+
+    `said` returns the bytes of one call on a stream; a connection that is closed, or has used up its streams, is made
+    anew. With `hold` the calls of a connection are begun once, and then only kept.
+    """
+
+    def __init__(
+        self,
+        connect_once: Callable[[], socket.socket],
+        said: Callable[[int], bytes],
+        *,
+        connections: int,
+        hold: int = 0,
+    ) -> None:
+        self._connect, self._said, self._hold = connect_once, said, hold
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(connections)]
+        self.sent = 0
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            with suppress(OSError), self._connect() as connection:
+                self._flood(connection)
+
+    def _flood(self, connection: socket.socket) -> None:
+        connection.settimeout(0.2)
+        connection.sendall(PREFACE + settings(window=65535))
+        stream = 1
+        while not self._stopping.is_set() and stream < _LAST_STREAM:
+            if not self._hold or stream < 2 * self._hold:
+                calls = b"".join(self._said(one) for one in range(stream, stream + 2 * _AT_ONCE, 2))
+                stream += 2 * _AT_ONCE
+                self.sent += _AT_ONCE
+                connection.sendall(calls)
+            # What the server says is read, so that it goes on reading.
+            with suppress(TimeoutError):
+                connection.settimeout(0.2 if self._hold else 0.001)
+                if not connection.recv(1 << 16):
+                    return

@@ -140,7 +140,8 @@ def test_what_is_done_once_is_done_once(server: ServerProcess, callers: Callers)
 
     kinds = Counter(one.record["kind"] for one in read_records(server.record_folder))
 
-    assert (1, 2, 0) == (kinds["bundle.activated"], kinds["server.started"], kinds["bundle.refused"])
+    # The two workers and the control process.
+    assert (1, 3, 0) == (kinds["bundle.activated"], kinds["server.started"], kinds["bundle.refused"])
 
 
 @pytest.mark.parametrize(
@@ -361,8 +362,9 @@ def test_metrics_of_workers_add_up(folder: Path, chosen: str) -> None:
                 points = metric.sum.data_points or metric.gauge.data_points
                 latest.setdefault(instance, {})[metric.name] = sum(point.as_int for point in points)
 
-    assert [1, 2] == sorted(numbers.values(), key=str)
-    assert not chosen or {f"{chosen}/1": 1, f"{chosen}/2": 2} == numbers
+    # The third is the control process.
+    assert [1, 2, 3] == sorted(numbers.values(), key=str)
+    assert not chosen or {f"{chosen}/{number}": number for number in (1, 2, 3)} == numbers
     assert CONNECTIONS == sum(found.get("pdp.decisions", 0) for found in latest.values())
     # Each runs the bundle, whichever has activated it.
-    assert [1, 1] == [found["pdp.bundle.info"] for found in latest.values()]
+    assert [1, 1, 1] == [found["pdp.bundle.info"] for found in latest.values()]

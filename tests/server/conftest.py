@@ -116,6 +116,7 @@ def serve(
             reflection: bool = False,
             address: str = "127.0.0.1:0",
             tls: TLSFiles | None = None,
+            control: bool = False,
         ) -> Running:
             if auditor is None:
                 auditor = Auditor(tmp_path)
@@ -134,6 +135,7 @@ def serve(
                 healthy=lambda: not unhealthy.is_set(),
                 limits=limits,
                 reflection=reflection,
+                control=control,
                 look_seconds=0.01,
             )
             stack.enter_context(server)

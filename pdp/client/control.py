@@ -1,0 +1,94 @@
+"""The way to the control address, where what ends authority is asked first: it goes on when the main one is flooded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from pdp.client.connection import Connection
+from pdp.client.operations import Operation
+from pdp.errors import ConfigurationError
+from pdp.ownership import require_own
+
+_LOG = logging.getLogger("pdp.client")
+
+# For a connection, and for an answer where the main address can be asked after that.
+_REACH_SECONDS = 2.0
+_ANSWER_SECONDS = 10.0
+
+_UNIX = "unix:"
+_UNDECIDED = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
+# What these say has not been begun.
+_NOT_BEGUN = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+_UNKNOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+
+
+def control_connection(main: Connection, address: str | None) -> Connection | None:
+    """Return the connection to the control address, by the same credentials, or None when there is none.
+
+    None as address means `PDP_CONTROL_ADDRESS`. Raise `ConfigurationError` for a wrong address.
+    """
+    address = address or os.environ.get("PDP_CONTROL_ADDRESS")
+    if not address:
+        return None
+    return main.at(address)
+
+
+def is_there(connection: Connection) -> bool:
+    """Say whether it makes sense to connect: a socket must exist, where only this user and root can put one."""
+    if not connection.address.startswith(_UNIX):
+        return True
+    path = Path(connection.address.removeprefix(_UNIX).removeprefix("//"))
+    if not path.exists():
+        return False
+    try:
+        require_own(path, "another process could pass for the server")
+    except ConfigurationError as error:
+        _LOG.warning("the control address is not used: %s", error)
+        return False
+    return True
+
+
+def reached(channel: Any) -> bool:  # noqa: ANN401 - gRPC has no types
+    """Connect, and say whether a server answers."""
+    seen: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def see(state: grpc.ChannelConnectivity) -> None:
+        if state not in _UNDECIDED:
+            seen.put(state is grpc.ChannelConnectivity.READY)
+
+    channel.subscribe(see, try_to_connect=True)
+    try:
+        return seen.get(timeout=_REACH_SECONDS)
+    except queue.Empty:
+        return False
+    finally:
+        channel.unsubscribe(see)
+
+
+async def reached_soon(channel: Any) -> bool:  # noqa: ANN401 - gRPC has no types
+    """Connect, and say whether a server answers; for a channel of asyncio."""
+    try:
+        async with asyncio.timeout(_REACH_SECONDS):
+            while (state := channel.get_state(try_to_connect=True)) in _UNDECIDED:
+                await channel.wait_for_state_change(state)
+    except TimeoutError:
+        return False
+    return state is grpc.ChannelConnectivity.READY
+
+
+def answer_seconds(operation: Operation[Any, Any], timeout: float) -> float:
+    """Return how long to wait for an answer, of `timeout` seconds for a whole call."""
+    return min(timeout, _ANSWER_SECONDS) if operation.repeatable else timeout
+
+
+def may_be_asked_elsewhere(error: grpc.RpcError, operation: Operation[Any, Any]) -> bool:
+    """Say whether to ask at the main address what failed here: it was not begun, or may be done twice."""
+    code = error.code()
+    return code in _NOT_BEGUN or (operation.repeatable and code in _UNKNOWN)
