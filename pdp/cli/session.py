@@ -47,7 +47,7 @@ def session() -> None:
 @click.option("--parent-handle-file", metavar="FILE", help="The secret handle of the session that delegates.")
 @click.option("--environment", default="", help="Such as `production`.")
 @click.option("--attributes", metavar="JSON", default="", help="Attributes of the user that you vouch for.")
-@click.option("--label", "labels", multiple=True, help="A label of the session.")
+@click.option("--label", "labels", multiple=True, help="A label of the session, declared in `bundle.yaml`.")
 @click.option("--may-delegate", is_flag=True, help="Ask to delegate without a person.")
 @click.option("--handle-file", metavar="FILE", help="Write the secret handle to this new file, not to stdout.")
 @json_option
@@ -211,7 +211,7 @@ def revoke(*, client: Client, session_id: str, user: str, agent: str, tenant: st
 @click.argument("session_id")
 @click.option("--tool", "patterns", metavar="PATTERN", multiple=True, help="Keep only tools that match.")
 @click.option("--ends-in", type=duration, help="End it this long from now, such as `10m`.")
-@click.option("--label", "labels", multiple=True, help="A label to add.")
+@click.option("--label", "labels", multiple=True, help="A label to add, declared in `bundle.yaml`; none that widens.")
 @json_option
 @with_client(Role.APPROVER)
 def narrow(

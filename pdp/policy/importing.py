@@ -26,6 +26,7 @@ _DESTROYING = re.compile(
     r"cancel|clear|close|delete|destroy|disable|drop|erase|exec|execute|kill|merge|overwrite|purge|remove|replace|reset"
     r"|revert|revoke|rm|run|shutdown|stop|terminate|transfer|truncate|uninstall|wipe"
 )
+_ADDRESSES = frozenset({"url", "urls", "uri", "uris", "webhook", "endpoint", "hostname"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 # What YAML reads as the same text without quotes.
 _PLAIN_KEY = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)\Z)[a-z][a-z0-9_-]*\Z")
@@ -57,11 +58,19 @@ def propose_overlay(server: str, tools: Sequence[Mapping[str, Any]]) -> str:
 
 def propose_risk(tool: Mapping[str, Any]) -> tuple[Risk, str]:
     """Return a risk group for a tool, and in a few words where it comes from."""
+    risk, source = _risk_of_name(tool)
+    if risk == "read_only" and (address := _address(tool)):
+        # What asks a server that the agent names carries data there.
+        return "mutating", f"it goes to the address in `{address}`: look closely"
+    return risk, source
+
+
+def _risk_of_name(tool: Mapping[str, Any]) -> tuple[Risk, str]:
     annotations = tool.get("annotations")
     annotations = annotations if isinstance(annotations, dict) else {}
     verb, risk = _verb([word.lower() for word in _WORD.findall(str(tool.get("name", "")))])
     if annotations.get("readOnlyHint") is True:
-        if risk == "destructive":
+        if verb and risk != "read_only":
             return risk, f"`{verb}` in its name, while its annotations say read-only: look closely"
         return "read_only", "its annotations"
     if isinstance(annotations.get("destructiveHint"), bool):
@@ -69,6 +78,17 @@ def propose_risk(tool: Mapping[str, Any]) -> tuple[Risk, str]:
     if annotations.get("readOnlyHint") is False and risk == "read_only":
         return "mutating", f"its annotations say not read-only, in spite of `{verb}` in its name"
     return risk, f"`{verb}` in its name" if verb else "neither its annotations nor its name tell: look closely"
+
+
+def _address(tool: Mapping[str, Any]) -> str:
+    """Return a parameter that holds an address of the network, by its name or format; empty when none does."""
+    schema = tool.get("inputSchema")
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    for name, declared in properties.items() if isinstance(properties, dict) else ():
+        words = [word.lower() for word in _WORD.findall(str(name))]
+        if _ADDRESSES & {*words} or (isinstance(declared, dict) and declared.get("format") == "uri"):
+            return str(name)
+    return ""
 
 
 def catalogue_file(tools: Sequence[Mapping[str, Any]]) -> bytes:

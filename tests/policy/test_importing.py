@@ -35,6 +35,12 @@ from pdp.policy.importing import catalogue_file, propose_overlay, propose_risk
             "its annotations say not read-only, in spite of `get` in its name",
         ),
         (
+            "send_report",
+            {"readOnlyHint": True},
+            "mutating",
+            "`send` in its name, while its annotations say read-only: look closely",
+        ),
+        (
             "delete_all",
             {"readOnlyHint": True},
             "destructive",
@@ -45,6 +51,25 @@ from pdp.policy.importing import catalogue_file, propose_overlay, propose_risk
 def test_proposed_risk(name: str, annotations: object, risk: str, source: str) -> None:
     """Annotations come first, then the verb; a destructive verb is never read-only; in doubt a tool changes things."""
     assert propose_risk({"name": name, "annotations": annotations}) == (risk, source)
+
+
+@pytest.mark.parametrize(
+    ("properties", "parameter"),
+    [
+        ({"url": {"type": "string"}}, "url"),
+        ({"pageUrl": {"type": "string"}}, "pageUrl"),
+        ({"page": {"type": "string", "format": "uri"}}, "page"),
+        ({"page": {"type": "string"}, "curl": {"type": "string"}}, ""),
+    ],
+)
+def test_what_goes_to_an_address_that_the_agent_names_is_no_reading(
+    properties: dict[str, object], parameter: str
+) -> None:
+    """Whatever its name and annotations say, it can carry data there."""
+    tool = {"name": "get_page", "annotations": {"readOnlyHint": True}, "inputSchema": {"properties": properties}}
+    expected = ("mutating", f"it goes to the address in `{parameter}`: look closely")
+
+    assert propose_risk(tool) == (expected if parameter else ("read_only", "its annotations"))
 
 
 # U+FFFE and U+E000 are no characters that print; the last one stands beyond U+FFFF and does not print either.
