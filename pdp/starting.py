@@ -113,7 +113,8 @@ def _require_callers(settings: Settings) -> None:
 
 def _require_certificate(settings: Settings) -> None:
     files = tls_files_of(settings)
-    if files is not None:
+    made_at_the_start = settings.makes_certificate and not (files and files.certificate.exists() and files.key.exists())
+    if files is not None and not made_at_the_start:
         ServerCertificates(files).credentials()
 
 

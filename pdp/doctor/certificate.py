@@ -13,14 +13,20 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from pdp.doctor.files import reason
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.server.localtls import AUTHORITY_FILE, CERTIFICATE_FILE, TLS_FOLDER
 
 _CHECK: Final = "tls"
 _SOON_SECONDS: Final = 14 * 86400.0
 
 
 def certificate(deployment: Deployment) -> Iterator[Finding]:
-    """Check certificate and key of the listener; nothing without TLS."""
+    """Check certificate and key of the listener, and that it does not speak plain text."""
     server = deployment.settings.server
+    if server.plaintext:
+        remedy = "unset `server.plaintext`, unless nobody else runs anything here"
+        yield warning(_CHECK, "plain text: while the server is down, any user of this machine can pass for it", remedy)
+    if deployment.settings.makes_certificate:
+        yield from _made_findings(Path(deployment.settings.data_dir))
     if not server.tls_certificate:
         return
     try:
@@ -37,6 +43,22 @@ def certificate(deployment: Deployment) -> Iterator[Finding]:
     found += _root_findings(Path(server.tls_client_roots), now) if server.tls_client_roots else ()
     names = ", ".join(f"`{name}`" for name in _names(chain[0]))
     yield from found or [fine(_CHECK, f"in force until {_day(_last(chain))}, for {names}")]
+
+
+def _made_findings(data_dir: Path) -> Iterator[Finding]:
+    """Check the certificate that a server on loopback makes itself; the start renews one that has expired."""
+    if not data_dir.is_dir():
+        return
+    path, authority = (data_dir / TLS_FOLDER / name for name in (CERTIFICATE_FILE, AUTHORITY_FILE))
+    try:
+        chain = x509.load_pem_x509_certificates(path.read_bytes())
+    except FileNotFoundError:
+        remedy = "`pdp init` or the next start makes it; clients need `tls/ca.pem`"
+        yield warning(_CHECK, f"there is no certificate: `{path}`", remedy)
+    except (OSError, ValueError):
+        yield problem(_CHECK, f"`{path}` cannot be read as a certificate", "remove it: the next start makes another")
+    else:
+        yield fine(_CHECK, f"clients know the server by `{authority}`; its certificate ends {_day(_last(chain))}")
 
 
 def _key_findings(path: Path, leaf: x509.Certificate) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from pdp.ownership import user_name
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SigningKey
 from pdp.server.callers import Callers, KnownCallers
 from pdp.server.callersfile import digest_in
+from pdp.server.localtls import TLS_FOLDER
 
 _OTHERS = stat.S_IRWXO
 _GROUP = stat.S_IRWXG
@@ -173,6 +174,7 @@ def _secret_files(deployment: Deployment) -> Iterator[Path]:
     yield from _tokens(deployment)
     for suffix in ("", "-wal", "-shm"):
         yield settings.sessions_file.with_name(settings.sessions_file.name + suffix)
+    yield from sorted((folder / TLS_FOLDER).glob("*.key"))
     for named in (settings.server.tls_key, settings.policies.url_token_file):
         if named:
             yield Path(named)

@@ -84,7 +84,7 @@ def test_a_sound_deployment_has_no_findings(place: Path) -> None:
     assert [] == ills(iter(found))
     assert {
         *("libraries", "sqlite", "threads", "clock", "data folder", "secrets", "callers", "keys"),
-        *("policies", "store", "record", "room", "telemetry", "address"),
+        *("tls", "policies", "store", "record", "room", "telemetry", "address"),
     } == {one.check for one in found}
 
 
@@ -264,6 +264,8 @@ ROWS = (
     Row("bad signing key", "keys", PROBLEM, r"is no PEM file", write(".pdp/record-signing.pem", b"x")),
     Row("no such key", "keys", PROBLEM, r"cannot read the signing key `/no/key`", flags(record__signing_key="/no/key")),
     Row("wrong public half", "keys", WARNING, r"is not the public half", write(".pdp/record-signing.pub.pem", b"x")),
+    Row("plain text", "tls", WARNING, r"any user of this machine can pass", lambda _: {"server.plaintext": "true"}),
+    Row("no certificate of its own", "tls", WARNING, r"no certificate: `.*server.pem`", remove(".pdp/tls/server.pem")),
     Row("no certificate", "tls", PROBLEM, r"`.*tls.crt`: no such file", tls_spoiled("server.tls_certificate", None)),
     Row("bad certificate", "tls", PROBLEM, r"holds no certificate", tls_spoiled("server.tls_certificate", b"x")),
     Row("no TLS key", "tls", PROBLEM, r"`.*tls.key`: no such file", tls_spoiled("server.tls_key", None)),
