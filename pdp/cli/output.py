@@ -104,17 +104,27 @@ def _paragraph(columns: Sequence[str], row: Sequence[str]) -> RenderableType:
     return Group(Text(row[0], style="bold"), Padding(rest, (0, 0, 0, 2)))
 
 
+def paragraphs(text: str, width: int) -> list[str]:
+    """Return the lines of a text for a terminal, each made visible, with single blanks, and wrapped at a width."""
+    return [line for part in text.splitlines() if part.strip() for line in wrapped(_one_line(part), width)]
+
+
+def _one_line(text: str) -> str:
+    # A tab is a blank; what else does not print is escaped.
+    return _BLANKS.sub(" ", visible(text.replace("\t", " "))).strip()
+
+
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one a line; empty values are left out.
 
     On a terminal a long value goes on below its own beginning, so that no value draws a line that looks like a field.
     Runs of blanks, which could push words to where a line breaks, are one blank.
     """
-    kept = [(name, _BLANKS.sub(" ", visible(value))) for name, value in fields if value]
+    kept = [(name, value) for name, value in fields if value]
     width = max((len(name) for name, _ in kept), default=0) + 2
     console = Console()
     for name, value in kept:
-        lines = wrapped(value, console.width - width) if console.is_terminal else [value]
+        lines = paragraphs(value, console.width - width) if console.is_terminal else [_BLANKS.sub(" ", visible(value))]
         click.echo(name.ljust(width) + f"\n{' ' * width}".join(lines))
 
 

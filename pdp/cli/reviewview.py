@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from pdp.cli.output import STYLES, print_table, wrapped
+from pdp.cli.output import STYLES, paragraphs, print_table
 from pdp.cli.sessionview import duration_text, print_fields_of, seconds_of
 from pdp.escaping import visible
 from pdp.v1.authorization_pb2 import Visibility
@@ -45,7 +45,7 @@ def _print_summary(review: ReviewSessionResponse, *, most_lines: int | None = No
     session = review.session
     console = Console(highlight=False, soft_wrap=not Console().is_terminal)
     console.print(Text(visible(_headline(session)), style="bold"))
-    lines = wrapped(" ".join(visible(session.purpose).split()), console.width - 2)
+    lines = paragraphs(session.purpose, console.width - 2)
     for line in lines[:most_lines]:
         console.print(Text(f"  {line}"))
     if lines[most_lines:] and most_lines is not None:

@@ -41,7 +41,7 @@ def session() -> None:
 )
 @click.option("--user", required=True, help="Whose authority is used.")
 @click.option("--agent", required=True, help="Who works.")
-@click.option("--purpose", required=True, help="The task, for the approver.")
+@click.option("--purpose", required=True, help="The task, for the approver; it may have several lines.")
 @click.option("--tool", "patterns", metavar="PATTERN", required=True, multiple=True, help="Tools, such as `git/*`.")
 @click.option("--duration", "lifetime", type=duration, help="How long it lives, such as `30m`.")
 @click.option("--parent-handle-file", metavar="FILE", help="The secret handle of the session that delegates.")
@@ -273,7 +273,7 @@ def _print_done(deed: str, session: Session, *, as_json: bool) -> None:
 
 
 def _row(session: Session) -> Sequence[str]:
-    purpose = session.purpose
+    purpose = " ".join(session.purpose.split())
     if len(purpose) > _PURPOSE_CHARACTERS:
         purpose = purpose[: _PURPOSE_CHARACTERS - 1] + "…"
     expires = time_text(session, "expire_time")

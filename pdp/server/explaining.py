@@ -15,7 +15,7 @@ from pdp.server.fields import (
     moment_of,
     optional_digest,
     optional_id,
-    optional_text,
+    optional_purpose,
     require_id,
     require_ids,
     require_server,
@@ -85,7 +85,7 @@ def _supposed(message: explanations.SupposedSession, limits: Limits) -> Supposed
         agent=require_id("supposed.agent", message.agent),
         grants=require_ids("supposed.grants", message.grants, MOST_AT_ONCE),
         labels=require_ids("supposed.labels", message.labels, MOST_AT_ONCE),
-        purpose=optional_text("supposed.purpose", message.purpose, limits.text_characters),
+        purpose=optional_purpose("supposed.purpose", message.purpose, limits.purpose_characters),
         environment=optional_id("supposed.environment", message.environment),
         attributes_json=require_size(
             "supposed.user_attributes_json", message.user_attributes_json, limits.arguments_bytes, "arguments_bytes"

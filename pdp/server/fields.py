@@ -21,6 +21,8 @@ _SERVER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # Control characters, line separators, and what turns the direction of text: they would forge what a person reads.
 _UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# The same where text may have lines: a line feed, also after a carriage return, and a tab do no harm.
+_UNSHOWABLE_IN_LINES = re.compile(f"(?!\t|\n|\r\n){_UNSHOWABLE.pattern}")
 _LENGTH_DELIMITED = 2
 # The last second of the year 9999, which is as far as protobuf's timestamps go.
 _LAST_SECOND = 253402300799
@@ -107,9 +109,25 @@ def require_text(field: str, value: str, characters: int) -> str:
 
 def optional_text(field: str, value: str, characters: int) -> str:
     """Return text for people or an empty text."""
+    return _shown(field, value, characters, "text_characters", _UNSHOWABLE)
+
+
+def require_purpose(field: str, value: str, characters: int) -> str:
+    """Return a purpose: not empty, any number of lines, nothing that hides or turns letters."""
+    if not value.strip():
+        raise InvalidRequestError(field, "is required")
+    return optional_purpose(field, value, characters)
+
+
+def optional_purpose(field: str, value: str, characters: int) -> str:
+    """Return a purpose or an empty text."""
+    return _shown(field, value, characters, "purpose_characters", _UNSHOWABLE_IN_LINES)
+
+
+def _shown(field: str, value: str, characters: int, limit: str, unshowable: re.Pattern[str]) -> str:
     if len(value) > characters:
-        raise InvalidRequestError(field, f"longer than {characters} characters (limit `text_characters`)")
-    if _UNSHOWABLE.search(value):
+        raise InvalidRequestError(field, f"longer than {characters} characters (limit `{limit}`)")
+    if unshowable.search(value):
         raise InvalidRequestError(field, "holds a control character or one that turns the direction of text")
     return value
 

@@ -22,6 +22,7 @@ from pdp.server.fields import (
     optional_text,
     require_id,
     require_ids,
+    require_purpose,
     require_server,
     require_size,
     require_text,
@@ -133,7 +134,7 @@ def session_request(request: sessions.RequestSessionRequest, limits: Limits) -> 
     return SessionRequest(
         user=require_id("user", request.user),
         agent=require_id("agent", request.agent),
-        purpose=require_text("purpose", request.purpose, limits.text_characters),
+        purpose=require_purpose("purpose", request.purpose, limits.purpose_characters),
         tool_patterns=tool_patterns(request.tool_patterns, limits),
         duration=seconds_of("duration", request.duration) if request.HasField("duration") else None,
         parent_handle=optional_id("parent_session_handle", request.parent_session_handle),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pdp.cli.options import duration
-from pdp.cli.output import print_fields, print_json, print_table, progress
+from pdp.cli.output import paragraphs, print_fields, print_json, print_table, progress
 from pdp.cli.sessionview import duration_text, print_session
 from pdp.escaping import visible
 from pdp.v1.session_pb2 import Session
@@ -118,6 +118,13 @@ def test_long_values_go_on_below_their_beginning(tmp_path: Path) -> None:
 
     assert ["agent    coder"] == [line for line in lines if line.startswith("agent")]
     assert 60 >= max(map(len, lines))
+
+
+def test_lines_of_a_text_stay_below_each_other() -> None:
+    """A purpose of several lines keeps them, without what hides text, empty lines and runs of blanks."""
+    text = "Pay the rent:\r\n\n\t- 1,200   to the landlord\nuser  root\x1b[2J"
+
+    assert ["Pay the rent:", "- 1,200 to the landlord", "user root\\x1b[2J"] == paragraphs(text, 60)
 
 
 def test_progress_is_for_terminals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

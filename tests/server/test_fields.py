@@ -36,6 +36,7 @@ from pdp.v1.session_pb2 import (
     ListSessionsRequest,
     NarrowSessionRequest,
     RequestSessionRequest,
+    RequestSessionResponse,
     ReviewSessionRequest,
     RevokeSessionsRequest,
 )
@@ -107,9 +108,9 @@ WRONG: list[tuple[Message, str]] = [
     (wanted(agent="stranger"), "agent"),
     (wanted(purpose=""), "purpose"),
     (wanted(purpose=" "), "purpose"),
-    (wanted(purpose="a" * 513), "purpose"),
+    (wanted(purpose="a" * 4097), "purpose"),
     (wanted(purpose=BIDI), "purpose"),
-    (wanted(purpose="a\nb"), "purpose"),
+    (wanted(purpose="a\rb"), "purpose"),
     (wanted(purpose="a\u2028b"), "purpose"),
     (wanted(tool_patterns=[]), "tool_patterns"),
     (wanted(tool_patterns=["git/*"] * 65), "tool_patterns"),
@@ -187,7 +188,7 @@ WRONG: list[tuple[Message, str]] = [
             ("agent", "a b"),
             ("grants[1]", ["a", "a b"]),
             ("labels[0]", [BIDI]),
-            ("purpose", "a\n"),
+            ("purpose", "a\r"),
             ("environment", "a b"),
             ("user_attributes_json", b" " * (128 * 1024 + 1)),
         )
@@ -290,7 +291,7 @@ def test_the_name_of_a_tool_is_no_field_of_ours(running: Running, tool: str) -> 
 
 def test_limits_are_the_servers_settings(serve: Serve) -> None:
     """Other limits, other refusals; each names its limit."""
-    running = serve(limits=Limits(batch_size=2, text_characters=10))
+    running = serve(limits=Limits(batch_size=2, purpose_characters=10))
     batch = BatchAuthorizeRequest(requests=[a_call()] * 3).SerializeToString()
     purpose = wanted(purpose="a" * 11).SerializeToString()
 
@@ -298,8 +299,29 @@ def test_limits_are_the_servers_settings(serve: Serve) -> None:
         "`requests`: more than 2 (limit `batch_size`)"
     )
     assert running.refused("/pdp.v1.SessionService/RequestSession", purpose).details() == (
-        "`purpose`: longer than 10 characters (limit `text_characters`)"
+        "`purpose`: longer than 10 characters (limit `purpose_characters`)"
     )
+
+
+def test_a_purpose_has_lines(running: Running) -> None:
+    """A user's own words fit: 4,096 characters with line breaks and tabs, kept as they came."""
+    purpose = "Pay the rent:\r\n\t- 1,200 to the landlord\n".ljust(4096, "x")
+
+    asked = wanted(purpose=purpose).SerializeToString()
+    answer = RequestSessionResponse.FromString(running.unary("/pdp.v1.SessionService/RequestSession", asked))
+
+    assert answer.session.purpose == purpose
+
+
+@pytest.mark.parametrize("purpose", ["a\rb", "a\x1b[2J", "a\x85b", "a\u202eb", "a\u2028b", "\n \n", "x" * 4097])
+def test_what_hides_in_a_purpose_is_refused(running: Running, purpose: str) -> None:
+    """What would overwrite, colour or turn what an approver reads does not get in, nor does nothing at all."""
+    asked = wanted(purpose=purpose).SerializeToString()
+
+    refused = running.refused("/pdp.v1.SessionService/RequestSession", asked)
+
+    assert refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert str(refused.details()).startswith("`purpose`: ")
 
 
 @pytest.mark.parametrize("at", [0.0, 1.5, 1_767_225_600.123456, 1_767_225_600.9999999999, 253402300799.0])
