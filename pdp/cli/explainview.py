@@ -84,15 +84,19 @@ def _print_policy(policy: PolicyExplanation) -> None:
     decides = "   decides" if policy.determining else ""
     place = f"{policy.file}:{policy.line}"
     click.echo(visible(f"{_MARKS.get(policy.value, '?')} {policy.effect} {policy.policy_id}  {place}{decides}"))
-    texts = [_text(one) for one in policy.conditions]
-    width = min(max(map(len, texts), default=0), 72)
-    for one, text in zip(policy.conditions, texts, strict=True):
+    shown = [(one, text) for condition in policy.conditions for one, text in _texts(condition)]
+    width = min(max((len(text) for _, text in shown), default=0), 72)
+    for one, text in shown:
         line = f"    {_MARKS.get(one.value, '?')} {text.ljust(width)}  {policy.file}:{one.line}:{one.column}"
         click.echo(visible(f"{line}  {_note(one)}".rstrip()))
 
 
-def _text(one: ConditionExplanation) -> str:
-    return f"unless {one.text}" if one.kind == "unless" else one.text
+def _texts(one: ConditionExplanation) -> Iterable[tuple[ConditionExplanation, str]]:
+    """Yield a condition and then its parts, each with its text."""
+    word = "and" if one.kind == "unless" else "or"
+    yield one, (f"unless {one.text}" if one.kind == "unless" else one.text)
+    for place, part in enumerate(one.within):
+        yield part, f"    {f'{word} ' * bool(place)}{part.text}"
 
 
 def _note(one: ConditionExplanation) -> str:
@@ -139,6 +143,7 @@ def _plain_conditions(conditions: Iterable[ConditionExplanation]) -> Iterable[di
             "column": one.column,
             "end_line": one.end_line,
             "end_column": one.end_column,
+            "within": list(_plain_conditions(one.within)),
         }
 
 

@@ -64,7 +64,8 @@ def _chosen(made: Mutants, policies: Sequence[str]) -> Mutants:
     kept = tuple(one for one in made.mutants if _wanted(one.of, policies))
     if not kept:
         raise click.ClickException(f"no policy matches `{' '.join(policies)}`")
-    return replace(made, mutants=kept)
+    refused = {name: count for name, count in made.refused.items() if _wanted(name, policies)}
+    return replace(made, mutants=kept, refused=refused)
 
 
 def _wanted(policy: str, texts: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ reached there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -26,6 +26,9 @@ _TEXT_CHARACTERS = 400
 
 _SCOPE = ("principal", "action", "resource")
 _SEPARATORS = {"when": "&&", "unless": "||"}
+# What a condition that is not cut can still consist of, and the value of a part that ends the way to those behind it.
+_WITHIN = {"when": "||", "unless": "&&"}
+PART = "part"
 
 
 class Value(Enum):
@@ -43,7 +46,8 @@ class Condition:
 
     `kind` is `principal`, `action` or `resource` for the scope, else the clause: of an `unless`, `text` is what must
     not be. `text` is on one line, without comments, and cut when it is very long. Lines and columns count from 1;
-    `end_column` is the last one's.
+    `end_column` is the last one's. `within` holds the parts, of kind `part`, of a `when { a || b }` and of an
+    `unless { a && b }`: they explain the condition and are none themselves.
     """
 
     kind: str
@@ -53,6 +57,7 @@ class Condition:
     end_line: int
     end_column: int
     probe: str
+    within: tuple[Condition, ...] = ()
 
     def __str__(self) -> str:
         return f"unless {self.text}" if self.kind == "unless" else self.text
@@ -69,8 +74,9 @@ class PolicyParts:
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """Return the permits to ask about: the whole, the scope, the conditions."""
-        return (self.probe, *(one.probe for one in (*self.scope, *self.conditions)))
+        """Return the permits to ask about: the whole, the scope, the conditions, and then the parts within these."""
+        parts = (one.probe for condition in self.conditions for one in condition.within)
+        return (self.probe, *(one.probe for one in (*self.scope, *self.conditions)), *parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +84,15 @@ class ConditionResult:
     """A condition and its value.
 
     `error` is the kind of error, when its value is one. `alone` is the value whether or not it was reached: what it
-    would have been without the conditions before it, an error when it needs one of them.
+    would have been without the conditions before it, an error when it needs one of them. `within` is what each part
+    of it is worth.
     """
 
     condition: Condition
     value: Value
     alone: Value
     error: str = ""
+    within: tuple[ConditionResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +159,9 @@ def _results(chunk: Sequence[PolicyParts], answer: ProbeAnswer) -> Iterator[Poli
     for parts in chunk:
         places = range(first, first + len(parts.probes))
         first = places.stop
-        pieces = _reached((*parts.scope, *parts.conditions), places[1:], answer)
+        count = len(parts.scope) + len(parts.conditions)
+        pieces = _reached((*parts.scope, *parts.conditions), places[1 : count + 1], answer)
+        pieces = _explained(pieces, iter(places[count + 1 :]), answer)
         yield PolicyResult(
             policy=parts.policy,
             value=_value(places[0], answer),
@@ -170,6 +180,26 @@ def _reached(pieces: Sequence[Condition], places: Sequence[int], answer: ProbeAn
         error = answer.errors.get(place, "") if value is Value.ERROR else ""
         results.append(ConditionResult(condition=piece, value=value, alone=alone, error=error))
         reached = reached and alone is Value.TRUE
+    return tuple(results)
+
+
+def _explained(
+    pieces: tuple[ConditionResult, ...], places: Iterator[int], answer: ProbeAnswer
+) -> tuple[ConditionResult, ...]:
+    """Return the pieces with what their parts are worth; `places` are those of all parts in order."""
+    results = []
+    for piece in pieces:
+        condition, reached = piece.condition, piece.value is not Value.NOT_REACHED
+        ends = Value.TRUE if condition.kind == "when" else Value.FALSE
+        found = []
+        for part in condition.within:
+            place = next(places)
+            alone = _value(place, answer)
+            value = alone if reached else Value.NOT_REACHED
+            error = answer.errors.get(place, "") if value is Value.ERROR else ""
+            found.append(ConditionResult(condition=part, value=value, alone=alone, error=error))
+            reached = reached and alone not in (ends, Value.ERROR)
+        results.append(replace(piece, within=tuple(found)))
     return tuple(results)
 
 
@@ -215,8 +245,10 @@ class _Splitter:
     def _clauses(self, place: int) -> Iterator[Condition]:
         while self._tokens[place].text in _SEPARATORS:
             closing = self._closing[place + 1]
-            for first, last in self._pieces(self._tokens[place].text, place + 2, closing):
-                yield self._condition(self._tokens[place].text, first, last)
+            clause = self._tokens[place].text
+            for first, last in self._pieces(clause, place + 2, closing):
+                within = tuple(self._condition(PART, *bounds) for bounds in self._within(clause, first, last))
+                yield replace(self._condition(clause, first, last), within=within)
             place = closing + 1
 
     def _pieces(self, clause: str, first: int, last: int) -> Iterator[tuple[int, int]]:
@@ -230,6 +262,16 @@ class _Splitter:
             yield from inner if len(inner) > 1 else ((first, last),)
         else:
             yield first, last
+
+    def _within(self, clause: str, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts of a condition that is cut no further: those of `a && b` in an `unless`, if it has some."""
+        while self._tokens[first].text == "(" and self._closing[first] == last - 1:
+            first, last = first + 1, last - 1
+        if self._tokens[first].text == "if" or (clause == "unless" and self._places(first, last, "||")):
+            return
+        cuts = self._places(first, last, _WITHIN[clause])
+        if cuts:
+            yield from ((before + 1, after) for before, after in pairwise((first - 1, *cuts, last)))
 
     def _cuts(self, clause: str, first: int, last: int) -> tuple[int, ...]:
         # `if` takes in everything behind it, and `||` binds less than `&&`: neither is a row of conditions.
@@ -260,8 +302,8 @@ class _Splitter:
             end_line=end_line,
             end_column=end_column,
             # What follows a text stands on a line of its own, for a text may hold comments.
-            probe=f"permit (principal, action, resource) {kind} {{ {text}\n}};"
-            if kind in _SEPARATORS
+            probe=f"permit (principal, action, resource) {'when' if kind == PART else kind} {{ {text}\n}};"
+            if kind in (*_SEPARATORS, PART)
             else "permit (" + ", ".join(text if one == kind else one for one in _SCOPE) + "\n);",
         )
 

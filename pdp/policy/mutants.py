@@ -7,6 +7,7 @@ finds it before any test does.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,9 +75,9 @@ class Change:
 def mutate_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return every mutant of every policy of a bundle.
 
-    Takes what `compile_bundle` takes. Return its problems, or `{"mutants": […], "refused": count}`: each with `of`
-    (the policy's id), `words`, `equivalent` (why no call can tell it apart, or empty) and `policy` (as `compile_bundle`
-    returns it; null when it is dropped).
+    Takes what `compile_bundle` takes. Return its problems, or `{"mutants": […], "refused": {policy id: count}}`. A
+    mutant has `of` (the policy's id), `words`, `equivalent` (why no call can tell it apart, or empty) and `policy` (as
+    `compile_bundle` returns it; null when it is dropped). What validation refuses is counted and left out.
     """
     compiled = compile_bundle(job)
     if "problems" in compiled:
@@ -90,7 +91,9 @@ def mutate_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
     mutants = [mutant for policy in compiled["policies"] for mutant in _mutants(policy, contents.catalogue, limits)]
     refused = _refused([mutant["policy"]["text"] for mutant in mutants if mutant["policy"]], schema)
     kept = [mutant for mutant in mutants if not mutant["policy"] or mutant["policy"]["text"] not in refused]
-    return {"mutants": kept, "refused": len(mutants) - len(kept)}
+    gone = Counter(mutant["of"] for mutant in mutants)
+    gone.subtract(mutant["of"] for mutant in kept)
+    return {"mutants": kept, "refused": {name: count for name, count in gone.items() if count}}
 
 
 def changes(policy: Tree) -> Iterator[Change]:

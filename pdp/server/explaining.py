@@ -134,4 +134,5 @@ def _condition(one: ConditionResult) -> explanations.ConditionExplanation:
         column=condition.column,
         end_line=condition.end_line,
         end_column=condition.end_column,
+        within=map(_condition, one.within),
     )

@@ -65,7 +65,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., supposed: _Optional[_Union[SupposedSession, _Mapping]] = ..., server: _Optional[str] = ..., tool: _Optional[str] = ..., arguments_json: _Optional[bytes] = ..., definition_digest: _Optional[str] = ..., facts_json: _Optional[bytes] = ..., caller_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ConditionExplanation(_message.Message):
-    __slots__ = ("kind", "text", "value", "alone", "error", "line", "column", "end_line", "end_column")
+    __slots__ = ("kind", "text", "value", "alone", "error", "line", "column", "end_line", "end_column", "within")
     KIND_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,7 @@ class ConditionExplanation(_message.Message):
     COLUMN_FIELD_NUMBER: _ClassVar[int]
     END_LINE_FIELD_NUMBER: _ClassVar[int]
     END_COLUMN_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
     kind: str
     text: str
     value: ConditionValue
@@ -84,7 +85,8 @@ class ConditionExplanation(_message.Message):
     column: int
     end_line: int
     end_column: int
-    def __init__(self, kind: _Optional[str] = ..., text: _Optional[str] = ..., value: _Optional[_Union[ConditionValue, str]] = ..., alone: _Optional[_Union[ConditionValue, str]] = ..., error: _Optional[str] = ..., line: _Optional[int] = ..., column: _Optional[int] = ..., end_line: _Optional[int] = ..., end_column: _Optional[int] = ...) -> None: ...
+    within: _containers.RepeatedCompositeFieldContainer[ConditionExplanation]
+    def __init__(self, kind: _Optional[str] = ..., text: _Optional[str] = ..., value: _Optional[_Union[ConditionValue, str]] = ..., alone: _Optional[_Union[ConditionValue, str]] = ..., error: _Optional[str] = ..., line: _Optional[int] = ..., column: _Optional[int] = ..., end_line: _Optional[int] = ..., end_column: _Optional[int] = ..., within: _Optional[_Iterable[_Union[ConditionExplanation, _Mapping]]] = ...) -> None: ...
 
 class PolicyExplanation(_message.Message):
     __slots__ = ("policy_id", "effect", "file", "line", "value", "error", "determining", "conditions")

@@ -81,10 +81,10 @@ class MutationReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutants:
-    """All mutants of a bundle, and how many more the validation refuses."""
+    """All mutants of a bundle, and how many more of each policy the validation refuses."""
 
     mutants: tuple[Mutant, ...]
-    refused: int
+    refused: Mapping[str, int]
 
 
 def mutants_of(
@@ -143,7 +143,7 @@ def try_mutants(
         done(result)
     return MutationReport(
         results=tuple(results),
-        refused=made.refused,
+        refused=sum(made.refused.values()),
         stale=tuple(_stale(name, words, entry) for (name, words), entry in stale.items()),
         seconds=perf_counter() - started,
     )

@@ -60,6 +60,17 @@ def test_survivors_are_listed(run: Run, folder: Path) -> None:
     assert 1 == done.exit_code
 
 
+def test_figures_are_of_the_chosen_policies(run: Run, folder: Path) -> None:
+    """What the check refuses of other policies is not counted with those that were asked for."""
+    whole = json.loads(run("test", str(folder), "--mutate", "--json").stdout)
+    names = {one["policy"] for one in whole["mutants"]}
+    parts = [json.loads(run("test", str(folder), "--mutate-policy", name, "--json").stdout) for name in names]
+
+    assert whole["refused"] == sum(part["refused"] for part in parts)
+    assert whole["refused"] > min(part["refused"] for part in parts)
+    assert len(whole["mutants"]) == sum(len(part["mutants"]) for part in parts)
+
+
 def test_a_declared_and_a_closed_gap(run: Run, folder: Path) -> None:
     """What an author has looked at is counted apart; with the case that was missing, nothing needs to be."""
     Path("policies/tests/mutants.yaml").write_text(

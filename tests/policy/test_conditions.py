@@ -133,6 +133,36 @@ def test_what_an_unreached_condition_would_be_worth_is_told_too() -> None:
     ]
 
 
+# (clauses, the parts of their last condition and their values for n = 3, s = "x", without o)
+PARTS = [
+    ('unless { context.input.n == 3 && context.input.s == "y" }', ["n == 3: true", 's == "y": false']),
+    ("unless { ((context.input.n == 4 && context.input.n == 3)) }", ["n == 4: false", "n == 3: not_reached"]),
+    ("when { context.input.n == 4 || context.input.n == 3 }", ["n == 4: false", "n == 3: true"]),
+    ("when { context.input.n == 3 || context.input.n == 4 }", ["n == 3: true", "n == 4: not_reached"]),
+    ("unless { context.input has o && context.input.o == 1 }", ["has o: false", "o == 1: not_reached"]),
+    ("when { context.input.n == 3 && context.input.n == 4 }", []),
+    (
+        "unless { context.input.n == 4 || context.input.n == 5 && context.input.n == 6 }",
+        ["n == 5: false", "n == 6: not_reached"],
+    ),
+    ("unless { if context.input.n == 3 then false else true }", []),
+]
+
+
+@pytest.mark.parametrize(("clauses", "expected"), PARTS)
+def test_parts_of_a_condition_have_values(clauses: str, expected: list[str]) -> None:
+    """What a condition of several parts comes from is told part by part, up to the part that decides."""
+    bundle = load({"files/x": f'forbid (principal, action == Action::"files/read", resource) {clauses};'})
+
+    (result,) = ask(bundle, "ada", {"n": 3, "s": "x"})
+
+    parts = [
+        f"{one.condition.text.removeprefix('context.input').lstrip('. ')}: {one.value.value}"
+        for one in result.conditions[-1].within
+    ]
+    assert expected == parts
+
+
 def test_error_kinds_never_hold_what_the_engine_quotes() -> None:
     """The engine's message about an overflow quotes the argument; ours is one of a few words."""
     condition = with_action("context.input.n + 9223372036854775807 > 0")
