@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ class Served:
 
     def channel(self) -> grpc.Channel:
         """Return a bare channel to the server."""
-        return Connection.to(self.app.address, data_dir=self.settings.data_dir).open(grpc)
+        return Connection.to(self.app.address, tls=roots(self.settings)).open(grpc)
 
     def health(self, *services: str) -> tuple[str, ...]:
         """Return the health of services, by default of the server, of its record and of its store."""
@@ -140,6 +141,7 @@ def served(
     if before is None:
         write_folder(folder / "policies", notes_bundle())
     prepare(settings, development=True)
+    shutil.copy(folder / "data" / "tls" / "ca.pem", roots(settings))
     with ExitStack() as opened:
         with patch("pdp.app._HEARTBEAT_SECONDS", _BEAT_SECONDS), patch("pdp.app._BUSY_SECONDS", _BUSY_SECONDS):
             app = build(settings, clock=clock)
@@ -160,7 +162,12 @@ def client(app: App, settings: Settings, role: Role, seconds: float) -> Client:
     """Return a client of a role that waits so long."""
     # A file is read again now and then, and may be what is gone.
     token = (settings.tokens_folder / f"{role.value}.token").read_text(encoding="ascii").strip()
-    return Client(app.address, token=token, timeout=seconds, management_timeout=seconds, data_dir=settings.data_dir)
+    return Client(app.address, token=token, timeout=seconds, management_timeout=seconds, tls=roots(settings))
+
+
+def roots(settings: Settings) -> Path:
+    """Return what the server is known by: a copy, for what is kept in the data folder may be gone."""
+    return Path(settings.data_dir).with_name("ca.pem")
 
 
 def _outcome(work: Callable[[], object]) -> str:
