@@ -34,8 +34,8 @@ def caller_exception(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding
             case {"has": {"left": left, "attr": str(name)}} if path(left) == _CALLER and name not in required:
                 yield Finding(
                     message=f"forbid `{policy.id}` does not hold for a gateway that leaves out `context.caller.{name}`",
-                    help=f"turn it round, `unless {{ context.caller has {name} && … }}`; or let `bundle.yaml` require "
-                    f"it: `caller_facts: {{required: [{name}], …}}`",
+                    help=f"let `bundle.yaml` require it, `caller_facts: {{required: [{name}], …}}`; or forbid to leave "
+                    f"it out: `if context.caller has {name} then … else true`",
                     at=[("context", "caller", name), ("context", "caller")],
                 )
             case {"!": {"arg": inner}} if _only_stated(inner):
@@ -60,7 +60,7 @@ def absent_passes(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
                 yield Finding(
                     message=f"permit `{policy.id}` holds where `{shown}` is not known",
                     help=f"ask for it first, `when {{ {'.'.join(where[:-1])} has {where[-1]} && … }}`; if what is not "
-                    f"known is to pass, say so: `!({'.'.join(where[:-1])} has {where[-1]}) || …`",
+                    f"known is to pass, say so: `if {'.'.join(where[:-1])} has {where[-1]} then … else true`",
                     at=[where, where[:-1]],
                 )
 

@@ -154,7 +154,7 @@ MISTAKES = {
         'action == Action::"bank/pay"',
         'when { context.caller has desk && context.caller.desk != "secure" }',
         "caller-stated",
-        'when { context.caller.shift != "day" }',
+        'when { if context.caller has desk then context.caller.desk != "secure" else true }',
     ),
     "a misspelt grant": permit(
         'action == Action::"bank/pay"',
