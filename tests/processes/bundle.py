@@ -26,4 +26,5 @@ def notes_bundle(no_writing: str = "") -> dict[str, bytes]:
         policies={"notes": EVERYTHING, "guardrails": guardrails},
         tools={"notes": [tool(READ, properties, ["name"]), tool(WRITE, properties, ["name"])]},
         directory=DIRECTORY,
+        labels=("suspect",),
     )
