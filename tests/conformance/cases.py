@@ -30,18 +30,22 @@ class Expected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One job and what is expected of it; `valid` is `None` where the material does not say."""
+    """One job and what is expected of it; `valid` is `None` where the material does not say.
+
+    A job that is `refused` cannot be read, so there are no answers.
+    """
 
     name: str
     job: JSON
     expected: tuple[Expected, ...]
     valid: bool | None = None
+    refused: bool = False
 
 
 def disagreements(case: Case, result: Mapping[str, Any]) -> list[str]:
     """Return one line for everything in a result that is not as expected."""
-    if "invalid" in result:
-        return [f"{case.name}: refused: {result['invalid']}"]
+    if case.refused or "invalid" in result:
+        return [] if case.refused and "invalid" in result else [f"{case.name}: {result}"]
     found = []
     if case.valid is not None and result["valid"] != case.valid:
         found.append(f"{case.name}: valid: {result['valid']}, expected {case.valid}")

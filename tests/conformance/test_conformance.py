@@ -12,6 +12,7 @@ import pytest
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import running_server
 from tests.conformance.cases import Case, Run, authzen, corpus, disagreements, examples, hand_written
+from tests.conformance.edges import BROKEN, EDGES
 from tests.conformance.over_grpc import over_grpc
 
 SEED = 20261125
@@ -84,3 +85,16 @@ def test_disagreements_are_found(test_data: Path, run: Run) -> None:
 
     assert disagreements(case, right) == []
     assert [bool(disagreements(case, result)) for result in wrong] == [True] * len(wrong)
+
+
+def test_edges(run: Run) -> None:
+    """Cases in which an adapter that is nearly right would answer wrongly."""
+    assert check(EDGES, run) == (13, 23)
+
+
+@pytest.mark.parametrize("fault", sorted(BROKEN))
+def test_adapters_that_are_nearly_right_are_noticed(run: Run, fault: str) -> None:
+    """Each of them disagrees with a case."""
+    broken = BROKEN[fault](run)
+
+    assert [case.name for case in EDGES if disagreements(case, broken(case.job))] != []
