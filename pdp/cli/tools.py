@@ -15,9 +15,11 @@ from pdp.cli.toollist import read_tool_list, tool_list_options
 from pdp.cli.toolsdiff import diff
 from pdp.config import Settings
 from pdp.errors import BundleError
-from pdp.policy.catalogue import Catalogue, load_catalogue
+from pdp.escaping import visible
+from pdp.policy.catalogue import Catalogue, Tool, load_catalogue
 from pdp.policy.contents import read_folder
 from pdp.policy.importing import catalogue_file, propose_overlay
+from pdp.policy.lint_tools import CATALOGUE_LINTS
 from pdp.policy.yamltext import Section, load_section
 
 
@@ -81,6 +83,8 @@ def import_tools(
     if proposed:
         replace_file(overlay, propose_overlay(server, definitions).encode("utf-8"))
     unmentioned = () if proposed else _unmentioned(overlay, new)
+    now = _with_overlay(server, content, overlay) or new
+    warnings = [problem.message for lint in CATALOGUE_LINTS.values() for problem in lint(now)]
     if as_json:
         print_json(
             {
@@ -92,11 +96,16 @@ def import_tools(
                 "overlay": str(overlay),
                 "overlay_written": proposed,
                 "not_in_overlay": unmentioned,
+                "opaque": {tool.name: tool.input.opaque_labels() for tool in now.tools.values()},
+                "warnings": warnings,
             }
         )
     else:
         _report(catalogue, len(new.tools), change)
         _report_overlay(overlay, unmentioned, proposed=proposed)
+        _report_unseen(now)
+        for warning in warnings:
+            click.echo(f"warning: {visible(warning)}")
 
 
 @tools.command("list", epilog="Example:  pdp tools list --policies policies")
@@ -117,13 +126,17 @@ def list_tools(*, settings: Settings, policies: str | None, as_json: bool) -> No
                     "resource_type": tool.resource_type,
                     "digest_required": tool.digest_required,
                     "definition_digest": tool.definition_digest,
+                    "opaque": tool.input.opaque_labels(),
+                    "unusable": tool.unusable,
                 }
                 for tool in listed
             ]
         )
     else:
-        rows = [(tool.action, tool.risk, tool.resource_type, tool.definition_digest[:19]) for tool in listed]
-        print_table(("tool", "risk", "resource", "definition"), rows)
+        rows = [
+            (tool.action, tool.risk, tool.resource_type, tool.definition_digest[:19], _unseen(tool)) for tool in listed
+        ]
+        print_table(("tool", "risk", "resource", "definition", "policies cannot see"), rows)
 
 
 def _known(server: str, path: Path) -> Catalogue:
@@ -132,6 +145,24 @@ def _known(server: str, path: Path) -> Catalogue:
         return load_catalogue({f"tools/{server}.json": path.read_bytes()})
     except (FileNotFoundError, BundleError):
         return Catalogue(tools={})
+
+
+def _with_overlay(server: str, content: bytes, overlay: Path) -> Catalogue | None:
+    """Return the catalogue beside its overlay. A broken overlay is for `pdp check` to report."""
+    try:
+        return load_catalogue({f"tools/{server}.json": content, f"tools/{server}.yaml": overlay.read_bytes()})
+    except BundleError:
+        return None
+
+
+def _unseen(tool: Tool) -> str:
+    return "everything: no call is taken" if tool.unusable else ", ".join(tool.input.opaque_labels())
+
+
+def _report_unseen(catalogue: Catalogue) -> None:
+    for tool in catalogue.tools.values():
+        for label, reason in tool.input.opaque_labels().items():
+            click.echo(visible(f"policies cannot see `{label}` of {tool.name}: {reason}"))
 
 
 def _change(old: Catalogue, new: Catalogue) -> Change:

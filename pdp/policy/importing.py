@@ -10,6 +10,8 @@ from typing import Any
 
 from pdp.policy.catalogue import annotated_risk
 from pdp.policy.overlay import Risk
+from pdp.policy.parameters import RecordType
+from pdp.policy.typing import input_type
 from pdp.policy.yamltext import flow_text
 
 # Verbs that count where they stand first (`get_issue`), and those that do so last (`issue_read`).
@@ -37,6 +39,7 @@ _HEADER = """\
 #   digest: required        the caller must state the digest of the definition that it saw
 #   resource: {{type: Repository, id: "{{owner}}/{{repo}}", canonical: {{owner: lower}}, log: digest}}
 #   parameters: {{amount: {{type: decimal}}, notes: {{opaque: true}}}}
+#   open: true              a call may hold parameters that the tool's schema takes and does not declare
 """
 
 
@@ -53,6 +56,9 @@ def propose_overlay(server: str, tools: Sequence[Mapping[str, Any]]) -> str:
         risk, source = propose_risk(tool)
         key = name if _PLAIN_KEY.match(name) else flow_text(name)
         lines.append(f"  {key}: {{risk: {risk}}}  # {source}\n")
+        lines += [
+            f"    # policies cannot see {flow_text(label)}: {reason}\n" for label, reason in _unseen(tool).items()
+        ]
     return _HEADER.format(server=server) + "tools:\n" + "".join(lines)
 
 
@@ -99,6 +105,12 @@ def catalogue_file(tools: Sequence[Mapping[str, Any]]) -> bytes:
     kept = [{key: value for key, value in tool.items() if key not in ("_meta", "icons")} for tool in _by_name(tools)]
     text = json.dumps({"tools": kept}, default=_number, ensure_ascii=False, indent=2, sort_keys=True)
     return text.encode("utf-8") + b"\n"
+
+
+def _unseen(tool: Mapping[str, Any]) -> Mapping[str, str]:
+    parameters = input_type(tool.get("inputSchema")) or RecordType()
+    more = {"*": "its schema takes further parameters; `open: true` would let them pass"}
+    return parameters.opaque_labels() | (more if parameters.declares_more else {})
 
 
 def _by_name(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -77,10 +77,7 @@ LINTS = (
 OTHER_LINTS: Mapping[str, Callable[[LintBundle], Iterator[Problem]]] = {
     "mixed-script": lint_names.mixed_scripts_elsewhere,
     "unknown-reference": lint_names.unknown_references,
-    "unusable-tool": lint_tools.unusable_tools,
-    "unchecked-pattern": lint_tools.unchecked_patterns,
-    "twin-names": lint_tools.twin_names,
-    "unnamed-tool": lint_tools.unnamed_tools,
+    "unnamed-tool": lambda bundle: lint_tools.unnamed_tools(bundle.catalogue),
 }
 # What is wrong with an `@allow` itself.
 ALLOW = "unneeded-allow"
@@ -103,8 +100,10 @@ def run_lints(bundle: LintBundle, lints: Iterable[Lint] = LINTS) -> list[Problem
                 problems.append(problem_of(policy, lint.code, found))
     for policy in bundle.policies:
         problems += [problem_of(policy, ALLOW, found) for found in _allow_findings(policy, silenced)]
-    for code, run in OTHER_LINTS.items():
-        for problem in run(bundle):
+    others = [(code, run(bundle)) for code, run in OTHER_LINTS.items()]
+    others += [(code, run(bundle.catalogue)) for code, run in lint_tools.CATALOGUE_LINTS.items()]
+    for code, found_elsewhere in others:
+        for problem in found_elsewhere:
             problem.code, problem.severity = code, "warning"
             problems.append(problem)
     return sorted(problems, key=lambda one: (one.file, one.line, one.column, one.code, one.message))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
 from pdp.errors import Problem
@@ -67,8 +67,9 @@ class _OverlayReader:
     def _tool(
         self, tool: str, entry: Section, parameters: RecordType, risk: Risk | None, digest: _DigestRule | None
     ) -> ToolOverlay:
-        self.problems += entry.unknown_keys(("risk", "digest", "resource", "parameters", "log"))
+        self.problems += entry.unknown_keys(("risk", "digest", "resource", "parameters", "log", "open"))
         typed = self._parameters(tool, self._section(entry, "parameters"), parameters)
+        typed = replace(typed, open=self._open(tool, entry, parameters))
         return ToolOverlay(
             input=typed,
             risk=self._word(entry, "risk", RISKS) or risk,
@@ -76,6 +77,14 @@ class _OverlayReader:
             mapping=self._mapping(tool, self._section(entry, "resource"), typed) if "resource" in entry else None,
             log=self._log(tool, entry, parameters),
         )
+
+    def _open(self, tool: str, entry: Section, parameters: RecordType) -> bool | None:
+        said = entry.get("open")
+        if said is not None and not isinstance(said, bool):
+            self._add(entry, "open", f"`{tool}`: `open` must be `true` or `false`")
+        elif said and not parameters.declares_more:
+            self._add(entry, "open", f"`{tool}`: its schema takes no parameters beside those that it declares")
+        return said if isinstance(said, bool) else None
 
     def _log(self, tool: str, entry: Section, parameters: RecordType) -> tuple[str, ...]:
         names = entry.get("log", [])

@@ -146,6 +146,8 @@ class OpaqueType:
         """Return nothing: an opaque parameter has no value."""
 
 
+# The label of all parameters that a tool takes and does not declare.
+FURTHER: Label = "*"
 NUMBER = OpaqueType(reason="a number; `type: decimal` would type it")
 
 
@@ -196,9 +198,15 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordType:
-    """The parameters of a tool, or an object with declared properties; others are refused."""
+    """The parameters of a tool, or an object with declared properties.
+
+    Others are refused, unless `open` lets them pass, which then only stand as `*` among the opaque labels.
+    `declares_more` says that the schema itself allows others, and `open` is None where nobody has decided about these.
+    """
 
     parameters: tuple[Parameter, ...] = ()
+    declares_more: bool = False
+    open: bool | None = None
     # The names of the parameters that must be present.
     required: tuple[str, ...] = field(init=False, repr=False, compare=False)
     # What a conversion walks over: (name, required, opaque, nullable, parameter).
@@ -243,6 +251,9 @@ class RecordType:
             elif required:
                 raise _UnfitError("is required", parameter.step)
         if declared != len(found):
+            if self.open:
+                hidden.append(FURTHER)
+                return converted
             # The agent chose the name: it may hold anything and is not repeated.
             raise _UnfitError("holds a parameter that is not declared")
         return converted
@@ -258,11 +269,11 @@ class RecordType:
     def with_type(self, name: str, new: ParameterType) -> RecordType:
         """Return the same parameters, one of them with another type."""
         parameters = (replace(one, type=new) if one.name == name else one for one in self.parameters)
-        return RecordType(parameters=tuple(parameters))
+        return replace(self, parameters=tuple(parameters))
 
     def opaque_labels(self) -> dict[Label, str]:
         """Return what is opaque in every call, with the reason; a `null` hides more in one call."""
-        found: dict[Label, str] = {}
+        found: dict[Label, str] = {FURTHER: "parameters that the tool does not declare"} if self.open else {}
         for one in self.parameters:
             if isinstance(one.type, OpaqueType):
                 found[one.label] = one.type.reason

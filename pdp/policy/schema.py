@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pdp.policy.catalogue import RISKS, Tool, action_schema
-from pdp.policy.parameters import RecordType
+from pdp.policy.parameters import RecordType, cedar_string
 
 # Actions of the PDP itself, decided by the policies like any tool call.
 REQUEST_SESSION = "pdp/request_session"
@@ -52,6 +52,13 @@ def full_schema(author: str, caller_facts: RecordType, tools: tuple[Tool, ...]) 
             author,
             preamble(caller_facts),
             *(session_action(action) for action in SESSION_ACTIONS),
-            *(action_schema(tool) for tool in tools),
+            *(_unseen(tool) + action_schema(tool) for tool in tools),
         ]
     )
+
+
+def _unseen(tool: Tool) -> str:
+    """Write as a comment what policies cannot see of a tool's calls, and why; nothing when they see all."""
+    labels = tool.input.opaque_labels()
+    named = "; ".join(f"{cedar_string(label)}, {reason}" for label, reason in labels.items())
+    return f"// not in `context.input` of the next action: {named}\n" if labels else ""

@@ -102,7 +102,9 @@ class _SchemaReader:
 
     def read(self) -> RecordType | None:
         schema, references = self._resolved(self._root, frozenset())
-        return None if schema is None else self._record(schema, "", references, 0)
+        if schema is None:
+            return None
+        return replace(self._record(schema, "", references, 0), declares_more=_opens(schema))
 
     def _record(self, schema: _Schema, prefix: Label, references: _References, depth: int) -> RecordType:
         declared = dict(_object(schema.get("properties")))
@@ -185,7 +187,7 @@ class _SchemaReader:
         return SetType(element=element)
 
     def _nested(self, schema: _Schema, label: Label, references: _References, depth: int) -> ParameterType:
-        if any(schema.get(key, False) is not False for key in _OPENINGS):
+        if _opens(schema):
             return OpaqueType(reason="an object with further properties")
         if depth == _RECORD_DEPTH:
             return OpaqueType(reason="an object deep below the parameter")
@@ -232,6 +234,11 @@ def _declared(schema: _Schema | None) -> Declared:
         minimum=minimum if type(minimum) in (int, Decimal) else None,
         fewest=fewest if type(fewest) is int else 0,
     )
+
+
+def _opens(schema: _Schema) -> bool:
+    """Say whether a schema allows properties that it does not name, in so many words."""
+    return any(schema.get(key, False) is not False for key in _OPENINGS)
 
 
 def _kinds(schema: _Schema) -> set[str]:

@@ -40,6 +40,11 @@ CASES = [
         "unchecked-pattern",
         "arguments of `s/a` are not held against `^(?=y)`",
     ),
+    (
+        [{"name": "a", "inputSchema": {"type": "object", "additionalProperties": TEXT}}],
+        "further-parameters",
+        "`s/a` takes further parameters by its schema; a call that holds one is denied",
+    ),
     ([tool("list_all"), tool("Iist_all")], "twin-names", "two tools look alike: `'list_all'` and `'Iist_all'`"),
     (
         [tool("a", {"caf\u00e9": TEXT, "cafe\u0301": TEXT})],
@@ -58,3 +63,11 @@ def test_what_is_wrong_with_a_tool_is_said(tools: list[dict[str, Any]], code: st
 def test_good_tools_raise_no_alarm() -> None:
     """Tools with schemas and patterns of any usual kind are nothing to speak of."""
     assert [] == warnings(tool("get_a", {"x": {"type": "string", "pattern": "^[a-z]{1,20}$"}}), tool("get_b"))
+
+
+@pytest.mark.parametrize("word", ["true", "false"])
+def test_who_decides_about_further_parameters_is_asked_no_more(word: str) -> None:
+    """With `open` in the overlay there is nothing to warn of."""
+    anything = {"name": "a", "inputSchema": {"type": "object", "patternProperties": {"^x": TEXT}}}
+
+    assert [] == warnings(anything, overlay=f"risk: read_only\ntools: {{a: {{open: {word}}}}}\n")

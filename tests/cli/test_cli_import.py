@@ -104,6 +104,25 @@ def test_import_from_file_writes_catalogue_and_overlay(run: Run) -> None:
     }
 
 
+def test_what_policies_cannot_see_is_said(run: Run) -> None:
+    """Import, list and the proposed overlay name opaque parameters with the reason; import warns of bad tools."""
+    pay = tool("pay", {"amount": {"type": "number"}, "to": {"type": "string"}})
+    bad = tool("bad", {"x": {"$ref": "https://example.com/x"}})
+
+    done = run("tools", "import", "files", "-", stdin=json.dumps({"tools": [pay, bad]}))
+    listed = run("tools", "list")
+    as_json = json.loads(run("tools", "list", "--json").stdout)
+
+    assert 0 == done.exit_code, done.output
+    assert "policies cannot see `amount` of pay: a number; `type: decimal` would type it" in done.stdout
+    assert "warning: every call of `files/bad` is denied: " in done.stdout
+    assert '    # policies cannot see "amount": a number; `type: decimal` would type it\n' in OVERLAY.read_text("utf-8")
+    assert [["bad", "everything:"], ["pay", "amount"]] == [
+        [line.split()[0].removeprefix("files/"), line.split()[4]] for line in listed.stdout.splitlines()[1:]
+    ]
+    assert [["x"], ["amount"]] == [list(one["opaque"]) for one in as_json]
+
+
 def test_import_from_stdin_says_what_changed(run: Run) -> None:
     """A second import names what was added, changed and removed, and keeps the overlay."""
     run("tools", "import", "files", "-", stdin=answer("same", "gone") + "\n")

@@ -316,6 +316,8 @@ BAD_OVERLAYS = [
     ("risk: mutatin", "1: unknown risk: `mutatin`; did you mean `mutating`? (one of `read_only`, "),
     ("digest: yes", "1: unknown digest: `True` (one of `required`, `optional`)"),
     ("tools: [pay]", "1: `tools` must be a mapping"),
+    ("tools: {pay: {open: 1}}", "1: `pay`: `open` must be `true` or `false`"),
+    ("tools: {pay: {open: true}}", "1: `pay`: its schema takes no parameters beside those that it declares"),
     ("tools:\n  pays: {}", "2: unknown tool: `pays`; did you mean `pay`?"),
     ("tools:\n  pay:\n    rsk: mutating", "3: unknown key: `rsk`; did you mean `risk`?"),
     ("tools:\n  pay: {}\n  pay: {}", "3: key `pay` stands twice"),
@@ -463,6 +465,24 @@ def test_all_problems_are_reported_together() -> None:
 def test_other_files_are_left_alone() -> None:
     """Only what stands below `tools/` is looked at."""
     assert load_catalogue({"bundle.yaml": b":", "schema.json": b"{", "tools/README.md": b"x"}).tools == {}
+
+
+def test_further_parameters() -> None:
+    """What a schema takes beside what it declares is refused, or passes under one label where the overlay says so."""
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "integer"}}
+    tools = [{"name": name, "inputSchema": schema} for name in ("closed", "opened")]
+
+    found = catalogue(tools, "tools: {opened: {open: true}}").tools
+
+    opened = found["s/opened"]
+    assert opened.input.convert({"a": "x", "b": 1, "c": 2}) == ({"a": "x"}, ("*",))
+    assert opened.input.convert({"a": "x"}) == ({"a": "x"}, ())
+    assert {"*"} == opened.input.opaque_labels().keys()
+    with pytest.raises(InvalidArgumentsError):
+        found["s/closed"].input.convert({"a": "x", "b": 1})
+    assert opened.check is not None
+    with pytest.raises(InvalidArgumentsError):
+        opened.check.require({"b": "no integer"}, 20)
 
 
 UNUSABLE = [
