@@ -215,6 +215,9 @@ class AuditIndex:
         )
 
     def _drop(self, segment_id: int) -> None:
+        self._connection.execute(
+            "DELETE FROM arguments WHERE record IN (SELECT id FROM records WHERE segment = ?)", (segment_id,)
+        )
         self._connection.execute("DELETE FROM records WHERE segment = ?", (segment_id,))
         self._connection.execute("DELETE FROM segments WHERE id = ?", (segment_id,))
 
@@ -232,10 +235,24 @@ class AuditIndex:
                 broken += 1
                 continue
             rows.append((place, row))
-            texts.update(row[1])
+            texts.update(row.texts, (name for name, _ in row.arguments))
         numbers = self._numbers(texts)
+        first = self.rows("SELECT coalesce(max(id), 0) + 1 FROM records")[0][0]
         self._connection.executemany(
-            INSERT, ((segment_id, place, *own, *(numbers[text] for text in named)) for place, (own, named) in rows)
+            INSERT,
+            (
+                (number, segment_id, place, *row.own, *(numbers[text] for text in row.texts))
+                for number, (place, row) in enumerate(rows, start=first)
+            ),
+        )
+        self._connection.executemany(
+            "INSERT INTO arguments VALUES (?, ?, ?)",
+            (
+                (number, numbers[name], value)
+                for number, (_, row) in enumerate(rows, start=first)
+                for name, value in row.arguments
+                if name
+            ),
         )
         return broken
 

@@ -7,7 +7,7 @@ from typing import Any
 from pdp.audit.index import AuditIndex
 from pdp.audit.rows import Deed
 from pdp.audit.sessions import FACTS, state_of
-from pdp.audit.values import DECISION, PlannedSession, Selector
+from pdp.audit.values import DECISION, PlannedSession, Selector, argument_of
 from pdp.audit.where import Where
 
 
@@ -112,4 +112,6 @@ def _calls(selector: Selector) -> Where:
     ):
         if text:
             where.name(column, text)
+    if selector.argument:
+        where.argument(*argument_of("argument", selector.argument))
     return where.within(selector.window)

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from enum import IntEnum
-from typing import Any, Final
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
-from pdp.audit.values import DECISION
+from pdp.audit.values import DECISION, logged_values
 
 # Any change of a table, or of how a row is made, is a new version: an index of another one is built anew.
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 # Texts that repeat are numbers in `records`: that halves the file. An empty text is NULL.
 SCHEMA: Final = """
@@ -27,6 +28,7 @@ CREATE TABLE segments (
 ) STRICT;
 CREATE TABLE names (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE records (
+  id INTEGER PRIMARY KEY,
   segment INTEGER NOT NULL,
   place INTEGER NOT NULL,
   size INTEGER NOT NULL,
@@ -49,6 +51,7 @@ CREATE TABLE records (
   resource INTEGER,
   bundle INTEGER
 ) STRICT;
+CREATE TABLE arguments (record INTEGER NOT NULL, name INTEGER NOT NULL, value BLOB NOT NULL) STRICT;
 """
 
 # Made when the rows are in: on a million records that is twice as fast.
@@ -63,10 +66,11 @@ CREATE INDEX IF NOT EXISTS records_by_tool ON records (server, tool, session, al
 CREATE INDEX IF NOT EXISTS records_by_resource ON records (resource, session, allowed, at);
 CREATE INDEX IF NOT EXISTS records_by_bundle ON records (bundle, session, allowed, at);
 CREATE INDEX IF NOT EXISTS records_by_deed ON records (session, deed, at, until, parent) WHERE deed > 0;
+CREATE INDEX IF NOT EXISTS arguments_by_value ON arguments (name, value, record);
 CREATE INDEX IF NOT EXISTS records_by_parent ON records (parent, session) WHERE parent IS NOT NULL;
 """
 
-INSERT: Final = f"INSERT INTO records VALUES ({','.join('?' * 21)})"
+INSERT: Final = f"INSERT INTO records VALUES ({','.join('?' * 22)})"
 
 NAMED: Final = (
     "kind",
@@ -113,11 +117,24 @@ _DEEDS = {
 }
 
 
-def row_of(line: bytes) -> tuple[tuple[int | str | None, ...], tuple[str, ...]] | None:
-    """Return a line's columns from `size` to `allowed`, and its texts in the order of `NAMED`.
+class Row(NamedTuple):
+    """What the index holds of a line: its columns from `size` to `allowed`, its texts in the order of `NAMED`.
 
-    None for a line that is no record, such as one that a full disk cut.
+    `arguments` are those that it holds, by name and with digests of their values.
     """
+
+    own: tuple[int | str | None, ...]
+    texts: tuple[str, ...]
+    arguments: tuple[tuple[str, bytes], ...]
+
+
+def value_digest(text: str) -> bytes:
+    """Return what stands for the value of an argument: 16 bytes of its SHA-256, because it may be long."""
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def row_of(line: bytes) -> Row | None:
+    """Return what the index holds of a line; None for one that is no record, such as one that a full disk cut."""
     found = _record_of(line)
     if found is None:
         return None
@@ -129,7 +146,7 @@ def row_of(line: bytes) -> tuple[tuple[int | str | None, ...], tuple[str, ...]] 
         crc32(line),
         at,
         deed,
-        _text(record, "id") or None,
+        _text(record, "id") or _text(_facts(record), "decision_id") or None,
         until,
         int(record.get("outcome") == "allow") if kind == DECISION else None,
     )
@@ -147,7 +164,8 @@ def row_of(line: bytes) -> tuple[tuple[int | str | None, ...], tuple[str, ...]] 
         _text(record, "resource_id") or _text(record, "resource_digest"),
         _text(record, "bundle_version"),
     )
-    return own, texts
+    arguments = {(name, value_digest(text)) for name, text in logged_values(record)} if "arguments" in record else ()
+    return Row(own, texts, tuple(arguments))
 
 
 def time_of(line: bytes) -> int | None:
@@ -186,6 +204,11 @@ def _session_event(kind: str, record: Mapping[str, Any]) -> tuple[Deed, str, int
         # A record from before ends were recorded.
         until = None
     return deed, parent, until
+
+
+def _facts(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    facts = record.get("facts")
+    return facts if isinstance(facts, dict) else {}
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from pdp.errors import InvalidRequestError
 
 DECISION = "decision"
+
+_JSON = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 
 
 class State(Enum):
@@ -46,7 +48,8 @@ class Window:
 class Filter:
     """Which records. Empty fields do not filter; `outcome` is `allow` or `deny` and selects decisions.
 
-    `delegated` counts sessions below `session_id` as well. `tenant` None means all of them.
+    `delegated` counts sessions below `session_id` as well. `tenant` None means all of them. `arguments` are names with
+    values, which the record must hold of the arguments of a call: see `logged_values`.
     """
 
     session_id: str = ""
@@ -58,6 +61,7 @@ class Filter:
     window: Window = Window()
     delegated: bool = False
     tenant: str | None = None
+    arguments: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -147,17 +151,17 @@ class PlannedSession:
     last_call_at: float
 
 
-SELECTOR_KINDS = ("session", "user", "agent", "pep", "approver", "tool", "server", "resource", "bundle")
+SELECTOR_KINDS = ("session", "user", "agent", "pep", "approver", "tool", "server", "resource", "argument", "bundle")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
     """Which sessions a plan is about: all that is named must hold.
 
-    `tool` (`server/tool`), `server`, `resource` (an id, or its digest as recorded) and `bundle` (a version) are about
-    one call of the session, an allowed one unless `tried` counts denied ones too; `approver` is about its approval;
-    `pep` about such a call, or else about any call or the request. The window bounds the same call or approval, and
-    without one of those any record of the session.
+    `tool` (`server/tool`), `server`, `resource` (an id, or its digest as recorded), `argument` (`NAME=VALUE`, of those
+    that are recorded) and `bundle` (a version) are about one call of the session, an allowed one unless `tried` counts
+    denied ones too; `approver` is about its approval; `pep` about such a call, or else about any call or the request.
+    The window bounds the same call or approval, and without one of those any record of the session.
     """
 
     session: str = ""
@@ -168,6 +172,7 @@ class Selector:
     tool: str = ""
     server: str = ""
     resource: str = ""
+    argument: str = ""
     bundle: str = ""
     window: Window = Window()
     tried: bool = False
@@ -181,7 +186,26 @@ class Selector:
     @property
     def about_calls(self) -> bool:
         """Say whether it is about one call of a session."""
-        return bool(self.tool or self.server or self.resource or self.bundle)
+        return bool(self.tool or self.server or self.resource or self.argument or self.bundle)
+
+
+def argument_of(field: str, text: str) -> tuple[str, str]:
+    """Read the name and the value of an argument, `NAME=VALUE`. Raise `InvalidRequestError` naming `field`."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise InvalidRequestError(field, "an argument must read `NAME=VALUE`")
+    return name, value
+
+
+def logged_values(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the arguments that a record holds, by name and as text, and each element of a list.
+
+    A text is itself, anything else its JSON, such as `5`, `true` or `["a","b"]`.
+    """
+    arguments = record.get("arguments")
+    for name, value in arguments.items() if isinstance(arguments, dict) else ():
+        for one in (value, *value) if isinstance(value, list) else (value,):
+            yield name, one if isinstance(one, str) else _JSON.encode(one)
 
 
 def listed(facts: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -200,6 +224,8 @@ def selector_of(texts: tuple[str, ...], *, window: Window, tried: bool = False, 
             raise InvalidRequestError("selector", f"`{text}` must read `KIND:VALUE`, with {', '.join(SELECTOR_KINDS)}")
         if kind == "tool" and "/" not in value:
             raise InvalidRequestError("selector", f"`{text}` must read `tool:SERVER/TOOL`")
+        if kind == "argument":
+            argument_of("selector", value)
         if named.setdefault(kind, value) != value:
             raise InvalidRequestError("selector", f"`{kind}` stands twice, and no session has both")
     selector = Selector(window=window, tried=tried, tenant=tenant, **named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+from pdp.audit.rows import value_digest
 from pdp.audit.values import DECISION, Filter, Window
 
 # The session that is named and all below it.
@@ -39,6 +40,8 @@ class Where:
         if which.outcome:
             # The index on `allowed` knows denied and allowed alone; `+` keeps it from being used for half of the log.
             where.name("+r.kind", DECISION).condition("+r.allowed = ?", int(which.outcome == "allow"))
+        for name, value in which.arguments:
+            where.argument(name, value)
         return where.within(which.window)
 
     @property
@@ -64,6 +67,14 @@ class Where:
     def name(self, column: str, text: str) -> Self:
         """Add that a column holds a text by its number; a text that never occurred is held by none."""
         return self.condition(f"{column} = (SELECT id FROM names WHERE text = ?)", text)
+
+    def argument(self, name: str, value: str) -> Self:
+        """Add that the record holds an argument of this name with this value, or with a list that has it."""
+        return self.condition(
+            "r.id IN (SELECT record FROM arguments WHERE name = (SELECT id FROM names WHERE text = ?) AND value = ?)",
+            name,
+            value_digest(value),
+        )
 
     def within(self, window: Window) -> Self:
         """Add that the record is of a window."""

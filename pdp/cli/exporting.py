@@ -14,8 +14,8 @@ import click
 from pdp.audit.export import WRITERS
 from pdp.audit.values import Filter, Window
 from pdp.cli.auditsource import Source, with_source
+from pdp.cli.window import argument_option, window_options
 from pdp.cli.window import who as read_who
-from pdp.cli.window import window_options
 
 
 @click.command(epilog="Example:  pdp audit export --format parquet --output calls.parquet agent:coder --since 24h")
@@ -23,6 +23,7 @@ from pdp.cli.window import window_options
 @click.option("--format", "kind", type=click.Choice(list(WRITERS)), default="jsonl", show_default=True)
 @click.option("--outcome", type=click.Choice(["allow", "deny"]), help="Only decisions with this outcome.")
 @click.option("-o", "--output", metavar="FILE", help="Write to this new file, not to stdout.")
+@argument_option
 @window_options
 @with_source
 def export(
@@ -32,6 +33,7 @@ def export(
     kind: str,
     outcome: str | None,
     output: str | None,
+    arguments: tuple[tuple[str, str], ...],
     window: Window,
 ) -> None:
     """Write records in order of time for other tools: JSON lines as they are, CSV, or Parquet.
@@ -41,7 +43,7 @@ def export(
     """
     if kind == "parquet" and output is None:
         raise click.UsageError("--format parquet needs --output FILE")
-    records = source.records(Filter(outcome=outcome or "", window=window, **who))  # type: ignore[arg-type]  # by name
+    records = source.records(Filter(outcome=outcome or "", arguments=arguments, window=window, **who))  # type: ignore[arg-type]  # by name
     with _output(output) as out:
         count = WRITERS[kind](records, out)
     click.echo(f"wrote {count} record{'' if count == 1 else 's'}", err=True)

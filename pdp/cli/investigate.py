@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pdp.audit.values import Filter, Found, Window
+from pdp.audit.values import Filter, Found, Window, logged_values
 from pdp.cli.auditsource import Source, first, with_source
 from pdp.cli.auditview import (
     OWN_KINDS,
@@ -23,8 +23,8 @@ from pdp.cli.auditview import (
 from pdp.cli.ledgerview import print_entries, tail_line
 from pdp.cli.options import json_option
 from pdp.cli.output import print_json
+from pdp.cli.window import argument_option, window_options
 from pdp.cli.window import who as read_who
-from pdp.cli.window import window_options
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -42,11 +42,13 @@ def _limited(function: C) -> C:
 @click.option("--no-follow", is_flag=True, help="Stop after the lines that are there.")
 @click.option("--outcome", type=click.Choice(["allow", "deny"]), help="Only decisions with this outcome.")
 @click.argument("who", nargs=-1, callback=read_who)
+@argument_option
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as they were written.")
 @with_source
 def tail(
     *,
     source: Source,
+    arguments: tuple[tuple[str, str], ...],
     lines: int,
     no_follow: bool,
     outcome: str | None,
@@ -62,7 +64,8 @@ def tail(
     def wanted(one: Found) -> bool:
         record = one.record()
         own = not as_json and record["kind"] in OWN_KINDS
-        return not own and all(record.get(name) == value for name, value in fields.items())
+        named = all(record.get(name) == value for name, value in fields.items())
+        return not own and named and set(arguments) <= set(logged_values(record))
 
     def show(found: list[Found]) -> None:
         for one in found:
@@ -101,6 +104,7 @@ def show(*, source: Source, decision_id: str, as_json: bool) -> None:
 @click.command(epilog="Example:  pdp audit session ses_… --delegated")
 @click.argument("session_id", metavar="SESSION|DECISION")
 @click.option("--delegated", is_flag=True, help="With the sessions that were delegated from it.")
+@argument_option
 @window_options
 @_limited
 @json_option
@@ -110,6 +114,7 @@ def session(
     source: Source,
     session_id: str,
     delegated: bool,
+    arguments: tuple[tuple[str, str], ...],
     window: Window,
     limit: int,
     as_json: bool,
@@ -119,7 +124,7 @@ def session(
     A decision's id means its session. Exit code 1: there is no such session.
     """
     approvals = source.approvals(session_id)
-    which = Filter(session_id=approvals[0].session_id, delegated=delegated, window=window)
+    which = Filter(session_id=approvals[0].session_id, delegated=delegated, window=window, arguments=arguments)
     found, more = first(source.records(which), limit)
     if as_json:
         print_json({"session": approval_object(approvals[0]), "entries": [one.record() for one in found]})
@@ -149,6 +154,7 @@ def who_approved(*, source: Source, subject: str, as_json: bool) -> None:
 @click.command("executed-by", epilog="Example:  pdp audit executed-by agent:coder --since 2h")
 @click.argument("who", nargs=-1, required=True, callback=read_who)
 @click.option("--outcome", type=click.Choice(["allow", "deny", "all"]), default="allow", show_default=True)
+@argument_option
 @window_options
 @_limited
 @json_option
@@ -158,6 +164,7 @@ def executed_by(
     source: Source,
     who: dict[str, str],
     outcome: str,
+    arguments: tuple[tuple[str, str], ...],
     window: Window,
     limit: int,
     as_json: bool,
@@ -166,7 +173,8 @@ def executed_by(
 
     WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; several must all hold.
     """
-    which = Filter(kind="decision", outcome="" if outcome == "all" else outcome, window=window, **who)  # type: ignore[arg-type]  # by name
+    wanted = "" if outcome == "all" else outcome
+    which = Filter(kind="decision", outcome=wanted, arguments=arguments, window=window, **who)  # type: ignore[arg-type]  # by name
     found, more = first(source.records(which), limit)
     if as_json:
         print_json([one.record() for one in found])
@@ -178,6 +186,7 @@ def executed_by(
 @click.command(epilog="Example:  pdp audit touched user:alice --since 2026-01-05")
 @click.argument("who", nargs=-1, callback=read_who)
 @click.option("--delegated", is_flag=True, help="With the sessions that were delegated from `session:ID`.")
+@argument_option
 @window_options
 @json_option
 @with_source
@@ -186,6 +195,7 @@ def touched(
     source: Source,
     who: dict[str, str],
     delegated: bool,
+    arguments: tuple[tuple[str, str], ...],
     window: Window,
     as_json: bool,
 ) -> None:
@@ -195,7 +205,7 @@ def touched(
     """
     if delegated and "session_id" not in who:
         raise click.UsageError("--delegated is only for `session:ID`")
-    found = list(source.touched(Filter(delegated=delegated, window=window, **who)))
+    found = list(source.touched(Filter(delegated=delegated, arguments=arguments, window=window, **who)))
     if as_json:
         print_json(touched_object(found))
     else:

@@ -62,6 +62,7 @@ class ServerSource:
             tool=selector.tool,
             server=selector.server,
             resource=selector.resource,
+            argument=selector.argument,
             bundle_version=selector.bundle,
             tried=selector.tried,
             page_size=_PAGE,
@@ -107,6 +108,7 @@ def _filter(which: Filter) -> audit_pb2.RecordFilter:
         caller_id=which.caller_id,
         outcome=_OUTCOMES[which.outcome],
         kind=which.kind,
+        arguments=[f"{name}={value}" for name, value in which.arguments],
     )
     _bound(message, which.window)
     return message

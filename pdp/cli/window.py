@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
-from pdp.audit.values import Window
+from pdp.audit.values import Window, argument_of
 from pdp.cli.options import duration
+from pdp.errors import InvalidRequestError
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -45,6 +46,25 @@ def window_options(function: C) -> Callable[..., Any]:
         return function(*args, window=Window(since_at=since, until_at=until), **given)
 
     return command
+
+
+def argument_option(function: C) -> C:
+    """Offer arguments that calls must have had, and pass them on as `arguments`."""
+    return click.option(
+        "--argument",
+        "arguments",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_arguments,
+        help="Only calls with this argument, of those that are recorded.",
+    )(function)
+
+
+def _arguments(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    try:
+        return tuple(argument_of("--argument", value) for value in values)
+    except InvalidRequestError:
+        raise click.BadParameter("must read NAME=VALUE") from None
 
 
 def who(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from pdp.audit.values import (
     State,
     Touch,
     Window,
+    argument_of,
 )
 from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, UnavailableError
@@ -35,6 +36,7 @@ from pdp.v1 import decision_pb2 as decisions
 _PAGE_BYTES = 1024 * 1024
 # What an agent called a server or a tool is recorded up to here.
 _NAME_CHARACTERS = 512
+_MOST_ARGUMENTS = 16
 
 _OUTCOMES = {
     decisions.OUTCOME_UNSPECIFIED: "",
@@ -131,7 +133,13 @@ class AuditHandlers:
             delegated=given.delegated,
             window=_window("filter.", given),
             tenant=origin.caller.tenant,
+            arguments=self._arguments(given),
         )
+
+    def _arguments(self, given: audit.RecordFilter) -> tuple[tuple[str, str], ...]:
+        if len(given.arguments) > _MOST_ARGUMENTS:
+            raise InvalidRequestError("filter.arguments", f"more than {_MOST_ARGUMENTS}")
+        return tuple(argument_of(f"filter.arguments[{place}]", text) for place, text in enumerate(given.arguments))
 
     def _selector(self, request: audit.PlanRevocationRequest, origin: Origin) -> Selector:
         given = {kind: getattr(request, _SELECTORS.get(kind, kind)) for kind in SELECTOR_KINDS}
@@ -141,6 +149,8 @@ class AuditHandlers:
             optional_text(kind, given[kind], 2 * _NAME_CHARACTERS + 1)
         if given["tool"] and "/" not in given["tool"]:
             raise InvalidRequestError("tool", "must read `server/tool`")
+        if given["argument"]:
+            argument_of("argument", given["argument"])
         if len(given["resource"]) > self._limits.resource_id_characters:
             raise InvalidRequestError("resource", f"longer than {self._limits.resource_id_characters} characters")
         selector = Selector(window=_window("", request), tried=request.tried, tenant=origin.caller.tenant, **given)

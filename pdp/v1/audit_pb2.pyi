@@ -31,7 +31,7 @@ RECORDED_STATE_REVOKED: RecordedState
 RECORDED_STATE_UNKNOWN: RecordedState
 
 class RecordFilter(_message.Message):
-    __slots__ = ("session_id", "delegated", "user", "agent", "caller_id", "outcome", "kind", "since_time", "until_time")
+    __slots__ = ("session_id", "delegated", "user", "agent", "caller_id", "outcome", "kind", "since_time", "until_time", "arguments")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     DELEGATED_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class RecordFilter(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     SINCE_TIME_FIELD_NUMBER: _ClassVar[int]
     UNTIL_TIME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     delegated: bool
     user: str
@@ -50,7 +51,8 @@ class RecordFilter(_message.Message):
     kind: str
     since_time: _timestamp_pb2.Timestamp
     until_time: _timestamp_pb2.Timestamp
-    def __init__(self, session_id: _Optional[str] = ..., delegated: _Optional[bool] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., caller_id: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., kind: _Optional[str] = ..., since_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    arguments: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session_id: _Optional[str] = ..., delegated: _Optional[bool] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., caller_id: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., kind: _Optional[str] = ..., since_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., arguments: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AuditRecord(_message.Message):
     __slots__ = ("record_json", "segment", "place")
@@ -189,7 +191,7 @@ class ListTouchedResponse(_message.Message):
     def __init__(self, touched: _Optional[_Iterable[_Union[Touch, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class PlanRevocationRequest(_message.Message):
-    __slots__ = ("session_id", "user", "agent", "pep", "approver", "tool", "server", "resource", "bundle_version", "tried", "since_time", "until_time", "page_size", "page_token")
+    __slots__ = ("session_id", "user", "agent", "pep", "approver", "tool", "server", "resource", "bundle_version", "tried", "since_time", "until_time", "page_size", "page_token", "argument")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +206,7 @@ class PlanRevocationRequest(_message.Message):
     UNTIL_TIME_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENT_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user: str
     agent: str
@@ -218,7 +221,8 @@ class PlanRevocationRequest(_message.Message):
     until_time: _timestamp_pb2.Timestamp
     page_size: int
     page_token: str
-    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., pep: _Optional[str] = ..., approver: _Optional[str] = ..., tool: _Optional[str] = ..., server: _Optional[str] = ..., resource: _Optional[str] = ..., bundle_version: _Optional[str] = ..., tried: _Optional[bool] = ..., since_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    argument: str
+    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., pep: _Optional[str] = ..., approver: _Optional[str] = ..., tool: _Optional[str] = ..., server: _Optional[str] = ..., resource: _Optional[str] = ..., bundle_version: _Optional[str] = ..., tried: _Optional[bool] = ..., since_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., argument: _Optional[str] = ...) -> None: ...
 
 class PlannedRevocation(_message.Message):
     __slots__ = ("session_id", "user", "agent", "state", "matched", "parent_session_id", "expire_time", "allowed", "denied", "last_call_time")

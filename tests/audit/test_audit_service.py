@@ -173,7 +173,8 @@ def tenants(clock: FakeClock) -> Iterator[RunningServer]:
             ' when { context.now < datetime("2026-01-01T00:00:30Z") };',
             "sessions": '@id("sessions/all") permit (principal, action, resource is Session);',
         },
-        tools={"files": [tool("read")]},
+        tools={"files": [tool("read", {"path": {"type": "string"}})]},
+        overlays={"files": "tools: {read: {log: [path]}}"},
         directory="users: {alice: {}}\nagents: {coder: {ceiling: ['files/*']}}\n",
     )
     callers = [
@@ -209,6 +210,24 @@ def test_a_foreign_handle_is_seen_by_the_auditor_of_whoever_used_it(tenants: Run
     told = [(one["basis"], one["caller_id"], one["tenant"], one["session_id"], one["user"]) for one in seen["b"]]
     assert [("session_not_found", "pep-b", "b", "", "")] * 2 == told
     assert session.session.session_id not in json.dumps(seen["b"])
+
+
+def test_questions_by_an_argument_travel(tenants: RunningServer) -> None:
+    """Records, what was touched and the plan are found by what the overlay lets into the record."""
+    client, approver, auditor = (tenants.client(f"{role}-a") for role in ("pep", "approver", "auditor"))
+    opened = client.request_session(user="alice", agent="coder", purpose="p", tools=["files/*"])
+    session = approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
+    made = {path: client.authorize(opened.session_handle, "files", "read", {"path": path}) for path in ("x=1", "y")}
+
+    which = RecordFilter(arguments=["path=x=1"])
+    found = [json.loads(one.record_json)["id"] for one in auditor.list_records(which)]
+    touched = list(auditor.list_touched(which))
+    planned = [one.session_id for one in auditor.plan_revocation(PlanRevocationRequest(argument="path=y"))]
+
+    assert [made["x=1"].decision_id] == found
+    assert [1] == [one.allowed for one in touched]
+    assert [session.session_id] == planned
+    assert [] == list(tenants.client("auditor-b").list_records(which))
 
 
 def test_a_retry_with_another_outcome_is_another_decision(tenants: RunningServer, clock: FakeClock) -> None:

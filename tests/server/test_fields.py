@@ -237,6 +237,9 @@ WRONG: list[tuple[Message, str]] = [
         )
     ),
     (PlanRevocationRequest(user="alice", page_size=1001), "page_size"),
+    (PlanRevocationRequest(argument="recipients"), "argument"),
+    (ListRecordsRequest(filter=RecordFilter(arguments=["a=b", "=c"])), "filter.arguments[1]"),
+    (ListTouchedRequest(filter=RecordFilter(arguments=["a=b"] * 17)), "filter.arguments"),
     *((PlanRevocationRequest(user="alice", page_token=token), "page_token") for token in ("nonsense", *FOREIGN_TOKENS)),
     (PlanRevocationRequest(), "request"),
     (PlanRevocationRequest(tried=True), "request"),
