@@ -6,7 +6,7 @@ Long texts and long lists are shortened here, for people; `--json` and `pdp audi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -25,7 +25,7 @@ _MILLISECONDS, _SECONDS = 23, 19
 _EVENT_CHARACTERS = 10
 _INDENT = 4
 # Of a list, and of a text: what a person sees at a glance.
-_FEW, _SHORT_CHARACTERS = 5, 120
+_FEW, _SHORT_CHARACTERS, _DIGEST_CHARACTERS = 3, 120, 20
 # Digests and ids that tell a person nothing, and places in traces.
 _UNTOLD = frozenset(
     {"scope_id", "scope_before", "request_digest", "decision_id", "traceparent", "tracelink", "bundle_version"}
@@ -85,10 +85,9 @@ def print_entries(found: Iterable[Found], *, with_who: bool = False) -> None:
     """Print entries in order; `with_who` says of each whose it is."""
     console = Console(highlight=False)
     for record in (one.record() for one in found):
+        _print_head(record, console)
         below = [reason(record), *([_who(record)] if with_who else []), text_of(record, "id")]
-        lines = list(_lines("  ".join(part for part in below if part), console))
-        click.echo(_head(record, console), nl=False)
-        for line in lines:
+        for line in _lines("  ".join(part for part in below if part), console, _INDENT):
             click.echo(f"{' ' * _INDENT}{line}")
 
 
@@ -111,6 +110,8 @@ def fact_text(name: str, value: object) -> str:
     if isinstance(value, dict):
         return " ".join(map(_pair, sorted(value.items())))
     text = value if isinstance(value, str) else json.dumps(value)
+    if text.startswith(("sha256:", "hmac-sha256:")):
+        return text[:_DIGEST_CHARACTERS] + "…"
     if name == "duration" and text.isdecimal():
         return duration_text(int(text))
     if name.endswith(("_at", "_before")):
@@ -122,18 +123,23 @@ def _pair(item: tuple[str, object]) -> str:
     return f"{item[0]}={fact_text(*item)}"
 
 
-def _head(record: Record, console: Console) -> str:
+def _print_head(record: Record, console: Console) -> None:
     time, event = f"{record['time'][:_MILLISECONDS]}Z", event_name(record)
-    head = Text.assemble(time, "  ", (f"{visible(event):<{_EVENT_CHARACTERS}}", STYLES.get(event, "")), "  ")
-    head.append(visible(subject(record)))
-    with console.capture() as captured:
-        console.print(head, soft_wrap=not console.is_terminal, overflow="fold")
-    return captured.get()
+    shown = f"{visible(event):<{_EVENT_CHARACTERS}}"
+    first, *rest = _lines(subject(record), console, len(time) + len(shown) + 4) or [""]
+    if console.is_terminal:
+        console.print(Text.assemble(time, "  ", (shown, STYLES.get(event, "")), "  ", first))
+    else:
+        click.echo(f"{time}  {shown}  {first}".rstrip())
+    for line in rest:
+        click.echo(f"{' ' * _INDENT}{line}")
 
 
-def _lines(text: str, console: Console) -> Iterator[str]:
-    if text:
-        yield from wrapped(visible(text), console.width - _INDENT) if console.is_terminal else [visible(text)]
+def _lines(text: str, console: Console, aside: int) -> list[str]:
+    """Return a text in lines that leave room for so many characters on a terminal, elsewhere in one line."""
+    if not console.is_terminal:
+        return [visible(text)] if text else []
+    return wrapped(visible(text), console.width - aside) if text else []
 
 
 def _who(record: Record) -> str:
