@@ -23,6 +23,7 @@ from pdp.telemetry import TelemetrySettings
 from pdp.workers.port import SharedPort
 
 _UNIX = "unix:"
+_LONGEST_SOCKET = 107
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,21 @@ def _require_receivers(settings: Settings) -> None:
 
 
 def _require_address(settings: Settings) -> None:
-    address = settings.server.address
+    _require_free(settings.server.address)
+
+
+def _require_control_address(settings: Settings) -> None:
+    address = settings.control_address
+    if not address.startswith(_UNIX):
+        _require_free(address)
+        return
+    path = address.removeprefix(_UNIX).removeprefix("//")
+    # The folder may be made by the start.
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        raise ConfigurationError(f"`{path}` is longer than the {_LONGEST_SOCKET} bytes of a socket's path")
+
+
+def _require_free(address: str) -> None:
     if not address.startswith(_UNIX):
         SharedPort(address).close()
         return
@@ -190,6 +205,12 @@ NEEDS: tuple[Need, ...] = (
         check=ADDRESS,
         settings=("server.address",),
         look=_require_address,
+        remedy="end what listens there (`ss -ltnp`), or set another address",
+    ),
+    Need(
+        check=ADDRESS,
+        settings=("server.control_address",),
+        look=_require_control_address,
         remedy="end what listens there (`ss -ltnp`), or set another address",
     ),
     Need(

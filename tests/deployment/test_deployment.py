@@ -248,13 +248,14 @@ def test_the_pod_has_no_privileges() -> None:
 
 
 def test_the_network_policy_closes_what_nobody_needs() -> None:
-    """Only labelled pods come in, by the one port, and nothing goes out."""
+    """Only labelled pods come in, to each port those with its label, and nothing goes out."""
     spec = manifests()["NetworkPolicy"]["spec"]
 
     assert (["Ingress", "Egress"], []) == (spec["policyTypes"], spec["egress"])
-    ((port,), (source,)) = spec["ingress"][0]["ports"], spec["ingress"][0]["from"]
-    assert "grpc" == port["port"]
-    assert {"namespaceSelector", "podSelector"} == source.keys()
+    for rule, name, label in zip(spec["ingress"], ("grpc", "control"), ("pdp.caller", "pdp.control"), strict=True):
+        ((port,), (source,)) = rule["ports"], rule["from"]
+        assert name == port["port"]
+        assert {name: {"matchLabels": {label: "true"}} for name in ("namespaceSelector", "podSelector")} == source
 
 
 def test_there_is_one_server() -> None:

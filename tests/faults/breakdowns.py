@@ -156,6 +156,15 @@ ROWS: Mapping[str, Row] = {
             "tests/server/test_half_open.py::test_they_take_no_more_than_a_share",
         ),
     ),
+    "the server is flooded, with credentials or without": Row(
+        seen=WELL,
+        afterwards="a process has at most 256 MiB under any flood; authority can be ended all the while",
+        tests=(
+            "tests/processes/test_floods.py::test_authority_ends_while_the_server_is_flooded",
+            "tests/processes/test_floods.py::test_authority_ends_while_a_server_with_tls_is_flooded",
+            "tests/processes/test_floods.py::test_authority_ends_while_a_worker_is_stopped",
+        ),
+    ),
     "callers do not read their answers": Row(
         seen=WELL,
         afterwards="their connections end with their age, `limits.connection_age_seconds`",

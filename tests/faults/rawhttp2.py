@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -16,6 +17,7 @@ _CANCEL = 8
 # How many calls a flood writes at a time, and when it needs another connection.
 _AT_ONCE = 50
 _LAST_STREAM = 1_000_000
+PATIENCE = 30.0
 _END_STREAM, _END_HEADERS = 1, 4
 _INITIAL_WINDOW = 4
 
@@ -88,7 +90,7 @@ class Flood:
     """Begins calls on connections of its own as fast as the server reads them, until it is stopped.
 
     `said` returns the bytes of one call on a stream; a connection that is closed, or has used up its streams, is made
-    anew. With `hold` the calls of a connection are begun once, and then only kept.
+    anew. With `hold`, so many calls of each connection are begun each second, for those that the server has ended.
     """
 
     def __init__(
@@ -122,17 +124,18 @@ class Flood:
                 self._flood(connection)
 
     def _flood(self, connection: socket.socket) -> None:
-        connection.settimeout(0.2)
         connection.sendall(PREFACE + settings(window=65535))
-        stream = 1
-        while not self._stopping.is_set() and stream < _LAST_STREAM:
-            if not self._hold or stream < 2 * self._hold:
-                calls = b"".join(self._said(one) for one in range(stream, stream + 2 * _AT_ONCE, 2))
-                stream += 2 * _AT_ONCE
-                self.sent += _AT_ONCE
-                connection.sendall(calls)
-            # What the server says is read, so that it goes on reading.
-            with suppress(TimeoutError):
-                connection.settimeout(0.2 if self._hold else 0.001)
-                if not connection.recv(1 << 16):
-                    return
+        # So many at a time, and what the server says in between is read, so that it goes on reading.
+        many, pause = (self._hold, 1.0) if self._hold else (_AT_ONCE, 0.001)
+        for first in range(1, _LAST_STREAM, 2 * many):
+            connection.settimeout(PATIENCE)
+            connection.sendall(b"".join(self._said(stream) for stream in range(first, first + 2 * many, 2)))
+            self.sent += many
+            until = time.monotonic() + pause
+            while not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
+                connection.settimeout(left)
+                with suppress(TimeoutError):
+                    if not connection.recv(1 << 16):
+                        return
+            if self._stopping.is_set():
+                return
