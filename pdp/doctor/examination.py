@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from pdp.doctor.certificate import certificate
-from pdp.doctor.files import callers, data_folder, keys, secrets
+from pdp.doctor.files import data_folder, keys, secrets
 from pdp.doctor.finding import Deployment, Finding, Level, problem
 from pdp.doctor.listening import address, serves_here
 from pdp.doctor.machine import boot_clock, engine, libraries, threads
@@ -17,6 +17,7 @@ from pdp.doctor.recordcheck import record, record_ends
 from pdp.doctor.room import room
 from pdp.doctor.storecheck import store
 from pdp.doctor.trusted import deny_list, token_issuer
+from pdp.doctor.whocalls import callers
 from pdp.starting import ADDRESS, unmet
 
 Check = Callable[[Deployment], Iterator[Finding]]

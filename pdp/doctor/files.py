@@ -1,4 +1,4 @@
-"""Check the data folder, the secrets in it, the callers and the keys: who owns them, and who else can read them."""
+"""Check the data folder, the secrets in it and the keys: who owns them, and who else can read them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import ConfigurationError
 from pdp.ownership import user_name
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SigningKey
-from pdp.server.callers import Callers, KnownCallers
-from pdp.server.callersfile import digest_in
 from pdp.server.localtls import TLS_FOLDER
 
 _OTHERS = stat.S_IRWXO
@@ -64,31 +62,6 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
     yield from found or [fine(check, f"{looked_at} files of tokens, keys and sessions are their owner's alone")]
 
 
-def callers(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the file of callers can be used, and that each token in the folder of tokens is somebody's."""
-    check, settings = "callers", deployment.settings
-    file = settings.callers_file
-    if not settings.callers.file and not Path(settings.data_dir).is_dir():
-        return
-    if not settings.callers.file and not file.exists():
-        yield warning(check, f"`{file}` does not exist", "`pdp init` or the next `pdp serve` makes callers anew")
-        return
-    try:
-        known = KnownCallers(file, development=settings.only_this_machine).current
-    except ConfigurationError as error:
-        yield problem(check, str(error), "mend the file: without it the server does not start")
-        return
-    found = [
-        warning(check, f"`{path}` holds no token of a caller", "remove it, or give its digest to a caller")
-        for path in _tokens(deployment)
-        if not _is_known(known, path)
-    ]
-    if known.by_spiffe_id and not settings.server.tls_client_roots:
-        some = f"callers with a SPIFFE id, such as `{next(iter(known.by_spiffe_id.values())).id}`, cannot call"
-        found.append(warning(check, some, "set `server.tls_client_roots`"))
-    yield from found or [fine(check, f"`{file}` can be used")]
-
-
 def keys(deployment: Deployment) -> Iterator[Finding]:
     """Check that the keys of the record are there, and the public half of the one that signs."""
     check, settings, folder = "keys", deployment.settings, Path(deployment.settings.data_dir)
@@ -117,6 +90,14 @@ def is_exposed(status: os.stat_result) -> bool:
     """
     group = status.st_mode & _GROUP
     return bool(status.st_mode & _OTHERS) or bool(group & ~stat.S_IRGRP) or bool(group and status.st_uid != _ROOT)
+
+
+def token_files(deployment: Deployment) -> list[Path]:
+    """Return the files in the folder of tokens; none when it cannot be read."""
+    folder = deployment.settings.tokens_folder
+    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
+        return []
+    return sorted(folder.glob("*.token"))
 
 
 def reason(error: OSError) -> str:
@@ -171,7 +152,7 @@ def _secret_files(deployment: Deployment) -> Iterator[Path]:
     settings, folder = deployment.settings, Path(deployment.settings.data_dir)
     yield folder / DIGEST_KEY_FILE
     yield settings.record_signing_key
-    yield from _tokens(deployment)
+    yield from token_files(deployment)
     for suffix in ("", "-wal", "-shm"):
         yield settings.sessions_file.with_name(settings.sessions_file.name + suffix)
     yield from sorted((folder / TLS_FOLDER).glob("*.key"))
@@ -183,23 +164,13 @@ def _secret_files(deployment: Deployment) -> Iterator[Path]:
 def _owned_files(deployment: Deployment) -> Iterator[tuple[Path, bool]]:
     """Yield files of the data folder and the record, and whether the server writes them."""
     settings, folder = deployment.settings, Path(deployment.settings.data_dir)
-    for path in (settings.callers_file, folder / DIGEST_KEY_FILE, settings.record_signing_key, *_tokens(deployment)):
+    given = (settings.callers_file, folder / DIGEST_KEY_FILE, settings.record_signing_key)
+    for path in (*given, *token_files(deployment)):
         if path.exists():
             yield path, False
     for place, pattern in ((folder, f"{settings.sessions_file.name}*"), (settings.record_folder, "*")):
         if place.is_dir() and os.access(place, os.R_OK | os.X_OK):
             yield from ((path, True) for path in sorted(place.glob(pattern)) if path.is_file())
-
-
-def _tokens(deployment: Deployment) -> list[Path]:
-    folder = deployment.settings.tokens_folder
-    if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
-        return []
-    return sorted(folder.glob("*.token"))
-
-
-def _is_known(known: Callers, path: Path) -> bool:
-    return bytes.fromhex(digest_in(path)) in known.by_token
 
 
 def _owner(deployment: Deployment) -> int | None:

@@ -8,8 +8,9 @@ from typing import Final
 from pdp.app import compile_once
 from pdp.config import Settings
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.doctor.whocalls import approvers
 from pdp.errors import BundleError, BundleUnavailableError, ConfigurationError, PDPError
-from pdp.policy.bundle import check_bundle
+from pdp.policy.bundle import assemble, check_bundle
 from pdp.sourcing import Sourcing, sourcing_of, trust_of
 
 _CHECK: Final = "policies"
@@ -42,6 +43,7 @@ def policies(deployment: Deployment) -> Iterator[Finding]:
     signed = f"signed by `{signer}`" if signer else "not signed"
     yield fine(_CHECK, f"{sourcing.place}: {len(found)} policies, {delivery.version[:_SHOWN_VERSION]}…, {signed}")
     yield from _signature_findings(settings)
+    yield from approvers(deployment, assemble(delivery.files, found, settings.limits))
 
 
 def _signature_findings(settings: Settings) -> Iterator[Finding]:

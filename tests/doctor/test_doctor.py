@@ -19,7 +19,7 @@ from typing import NamedTuple
 import apsw
 import pytest
 
-from pdp.clock import Instant, SystemClock
+from pdp.clock import Instant, SystemClock, utc_text
 from pdp.config import load
 from pdp.doctor import Deployment, Finding, Level, examine
 from pdp.doctor.examination import CHECKS
@@ -199,6 +199,33 @@ def tls_roots(content: bytes | None = None, **given: float) -> Spoil:
     return spoil
 
 
+def caller(text: str) -> Spoil:
+    """Add a caller."""
+
+    def spoil(place: Path) -> None:
+        with (place / ".pdp" / "callers.yaml").open("a") as file:
+            file.write(text)
+
+    return spoil
+
+
+def ending(at: str) -> Spoil:
+    """Add a caller whose token ends."""
+    return caller(f"old: {{token_sha256: '{'ab' * 32}', roles: [auditor], expires_at: '{at}'}}\n")
+
+
+def approving(caller_id: str, condition: str = "principal == context.user") -> Spoil:
+    """Add an approver, and a rule against approving for oneself."""
+
+    def spoil(place: Path) -> None:
+        caller(f"{caller_id}: {{token_sha256: '{'cd' * 32}', roles: [approver]}}\n")(place)
+        with (place / "policies" / "sessions.cedar").open("a") as file:
+            file.write('@id("sessions/not-own")\nforbid (principal, action == Action::"pdp/approve_session", resource)')
+            file.write(f"\nwhen {{ {condition} }};\n")
+
+    return spoil
+
+
 def caller_by_certificate(place: Path) -> None:
     """Add a caller whom only a certificate can prove."""
     with (place / ".pdp" / "callers.yaml").open("a") as file:
@@ -241,6 +268,11 @@ def signed_bundles(place: Path) -> Flags:
     }
 
 
+BY_SUBJECT = "jwt_subject: s, roles: [auditor]"
+BY_GROUP = "jwt_group: g, roles: [auditor]"
+IN_13_DAYS = utc_text(SystemClock().now().wall_at + 13 * 86400)
+OWN_SESSION = r"no user .* these approvers: `alice@corp`; `sessions/not-own` compares"
+
 ROWS = (
     Row("no data folder", "data folder", WARNING, r"`.*\.pdp` does not exist", remove(".pdp")),
     Row(
@@ -279,6 +311,11 @@ ROWS = (
     Row("bad authorities", "tls", PROBLEM, r"`.*roots/tls.crt` holds no certificate", tls_roots(b"x")),
     Row("old authority", "tls", WARNING, r"an authority .* is not in force: `CN=pdp`", tls_roots(ends_in_days=-0.5)),
     Row("unprovable caller", "callers", WARNING, r"SPIFFE id, such as `mesh`, cannot call", caller_by_certificate),
+    Row("no issuer", "callers", WARNING, r"subject, such as `me`, cannot call", caller(f"me: {{{BY_SUBJECT}}}\n")),
+    Row("no groups", "callers", WARNING, r"a group, such as `us`, cannot call", caller(f"us: {{{BY_GROUP}}}\n")),
+    Row("token ended", "callers", WARNING, r"token of `old` expired on 2020-02", ending("2020-02-01T00:00:00Z")),
+    Row("token ends", "callers", WARNING, r"token of `old` expires on 20", ending(IN_13_DAYS)),
+    Row("unknown approver", "policies", WARNING, OWN_SESSION, approving("alice@corp")),
     Row("no policies", "policies", PROBLEM, r"policy folder `.*`: ", remove("policies")),
     Row("bad policy", "policies", PROBLEM, r"files.cedar:1: ", write("policies/files.cedar", b"permit (")),
     Row("unsigned", "policies", PROBLEM, r"the bundle is not signed", signed_bundles),
@@ -320,6 +357,17 @@ def test_what_is_broken_is_found(place: Path, row: Row) -> None:
     assert re.search(row.found, text), text
     assert remedy
     assert row.check.startswith(check)
+
+
+@pytest.mark.parametrize(
+    ("caller_id", "condition"),
+    [("alice", "principal == context.user"), ("alice@corp", 'context.user in UserGroup::"x"')],
+)
+def test_an_approver_that_policies_know(place: Path, caller_id: str, condition: str) -> None:
+    """Where approver and user have one id, or no rule compares them, there is nothing to say."""
+    approving(caller_id, condition)(place)
+
+    assert [] == ills(CHECKS["policies"](deployment(place, {})))
 
 
 @contextmanager

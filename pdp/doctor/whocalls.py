@@ -1,0 +1,98 @@
+"""Check who may call: the file of callers, its tokens, and whether approvers are the users that policies know."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pdp.doctor.files import token_files
+from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.errors import ConfigurationError
+from pdp.model import AT_EACH_CALL, Role
+from pdp.policy.bundle import Bundle
+from pdp.policy.engine import PolicySource
+from pdp.policy.schema import APPROVE_SESSION
+from pdp.server.callers import Callers, KnownCallers
+from pdp.server.callersfile import digest_in
+
+_CHECK: Final = "callers"
+_SOON_SECONDS: Final = 14 * 86400.0
+# A condition that names the principal.
+_ABOUT_APPROVER = re.compile(r"\b(when|unless)\b.*\bprincipal\b", re.DOTALL)
+
+
+def callers(deployment: Deployment) -> Iterator[Finding]:
+    """Check that the file of callers can be used, and that each token in the folder of tokens is somebody's."""
+    settings = deployment.settings
+    file = settings.callers_file
+    if not settings.callers.file and not Path(settings.data_dir).is_dir():
+        return
+    if not settings.callers.file and not file.exists():
+        yield warning(_CHECK, f"`{file}` does not exist", "`pdp init` or the next `pdp serve` makes callers anew")
+        return
+    try:
+        known = KnownCallers(file, development=settings.only_this_machine).current
+    except ConfigurationError as error:
+        yield problem(_CHECK, str(error), "mend the file: without it the server does not start")
+        return
+    found = [*_stray(deployment, known), *_unprovable(deployment, known), *_ending(known, deployment)]
+    yield from found or [fine(_CHECK, f"`{file}` can be used")]
+
+
+def approvers(deployment: Deployment, bundle: Bundle) -> Iterator[Finding]:
+    """Say which approvers no policy can tell from other users: a rule against approving for oneself needs their ids.
+
+    Who is known by a group has an id that is not known here; callers for development stand for nobody.
+    """
+    comparing = [policy.id for policy in bundle.policies.values() if _compares_approver_and_user(policy)]
+    try:
+        known = KnownCallers(deployment.settings.callers_file, development=True).current
+    except ConfigurationError:
+        return  # told by the check of callers
+    people = [*(one.caller for one in known.by_token.values()), *known.by_jwt_subject.values()]
+    ids = {one.id for one in people if Role.APPROVER in one.roles and one.authenticated_at != AT_EACH_CALL}
+    strangers = sorted(one for one in ids if ("User", one) not in bundle.directory.entities)
+    if comparing and strangers:
+        names = ", ".join(f"`{one}`" for one in strangers)
+        found = f"no user of the directory has the id of these approvers: {names}; `{comparing[0]}` compares the two"
+        remedy = "give caller and user the same id, or the rule never holds for them: they may approve for themselves"
+        yield warning("policies", found, remedy)
+
+
+def _compares_approver_and_user(policy: PolicySource) -> bool:
+    about_approval = policy.actions is None or APPROVE_SESSION in policy.actions
+    reads_user = policy.reads is None or "context.user" in policy.reads
+    return about_approval and reads_user and _ABOUT_APPROVER.search(policy.text) is not None
+
+
+def _stray(deployment: Deployment, known: Callers) -> Iterator[Finding]:
+    for path in token_files(deployment):
+        if bytes.fromhex(digest_in(path)) not in known.by_token:
+            yield warning(_CHECK, f"`{path}` holds no token of a caller", "remove it, or give its digest to a caller")
+
+
+def _unprovable(deployment: Deployment, known: Callers) -> Iterator[Finding]:
+    settings = deployment.settings
+    for able, names, what, setting in (
+        (settings.server.tls_client_roots, known.by_spiffe_id, "a SPIFFE id", "server.tls_client_roots"),
+        (settings.jwt.issuer, known.by_jwt_subject, "a subject", "jwt.issuer"),
+        (settings.jwt.groups_claim, known.by_jwt_group, "a group", "jwt.groups_claim"),
+    ):
+        if names and not able:
+            some = f"callers with {what}, such as `{next(iter(names.values())).id}`, cannot call"
+            yield warning(_CHECK, some, f"set `{setting}`")
+
+
+def _ending(known: Callers, deployment: Deployment) -> Iterator[Finding]:
+    ends: dict[str, float] = {}
+    for one in known.by_token.values():
+        ends[one.caller.id] = max(one.ends_at, ends.get(one.caller.id, 0.0))
+    now = deployment.clock.now().wall_at
+    for caller_id, end in ends.items():
+        if end - now < _SOON_SECONDS:
+            verb = "expired" if end <= now else "expires"
+            day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(end))
+            yield warning(_CHECK, f"the token of `{caller_id}` {verb} on {day}", f"`pdp caller rotate {caller_id}`")
