@@ -94,8 +94,11 @@ def _problem(step: _Step) -> str:
 
 
 def _remedy(step: _Step) -> str:
-    mine = step.status.st_uid in (_ROOT, os.geteuid())
-    return "`chmod go-w` it" if mine else f"it must be root's or {user_name(os.geteuid())}'s"
+    if step.status.st_uid in (_ROOT, os.geteuid()):
+        return "`chmod go-w` it"
+    if os.geteuid() == _ROOT:
+        return f"run as {user_name(step.status.st_uid)}, or give it to root"
+    return f"it must be root's or {user_name(os.geteuid())}'s"
 
 
 def _is_alone(step: _Step) -> bool:

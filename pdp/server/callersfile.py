@@ -126,7 +126,7 @@ class CallersFile:
         self._become(self._with(caller_id, None), left)
 
     def write(self) -> None:
-        """Put the file in its place, in one step, with the mode and owner that it had."""
+        """Put the file in its place, in one step, with the mode and group that it had."""
         _replace(self._path, self._text)
 
     def _with(self, caller_id: str, entry: Entry | None) -> str:
@@ -209,21 +209,19 @@ def _scalar(value: object) -> str:
 
 
 def _replace(path: Path, text: str, *, secret: bool = False) -> None:
-    """Write a file in one step and bring it to the disk, with the mode and the owner of the one before.
+    """Write a file in one step and bring it to the disk, with the mode and the group of the one before.
 
     Whoever may write to it gains every caller, so `go-w`; what is new, or secret, is its owner's alone.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        folder, before = path.parent.stat(), path.stat() if path.exists() else None
+        before = path.stat() if path.exists() else None
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            if os.geteuid() == 0:
-                # Root does this for the server's user, who must be able to read it.
-                owner = before or folder
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
             if before is not None and not secret:
+                # Platforms hand a file of root's to the server by its group.
+                os.fchown(descriptor, -1, before.st_gid)
                 os.fchmod(descriptor, before.st_mode & 0o755)
             file.write(text)
             file.flush()
