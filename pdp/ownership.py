@@ -107,7 +107,7 @@ def _is_alone(step: _Step) -> bool:
     Most systems give each user a group of the same name. In a container neither may have a name; there it is the group
     of this process.
     """
-    if _ACCESS_LIST in os.listxattr(step.place):
+    if _has_access_list(step.place):
         # Then the bits of the group are a bound on whoever the list names.
         return False
     user = user_name(os.geteuid())
@@ -116,3 +116,11 @@ def _is_alone(step: _Step) -> bool:
     except KeyError:
         return step.status.st_gid == os.getegid() and user == str(os.geteuid())
     return group.gr_name in (user, user_name(_ROOT)) and {*group.gr_mem} <= {user, user_name(_ROOT)}
+
+
+def _has_access_list(place: Path) -> bool:
+    try:
+        return _ACCESS_LIST in os.listxattr(place)
+    except OSError as error:
+        # A file system without such lists has none; whatever else went wrong, there may be one.
+        return error.errno != errno.ENOTSUP

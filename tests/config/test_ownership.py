@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from joserfc.jwk import OKPKey
 
 from pdp.app import record_key
 from pdp.cli.init import prepare
-from pdp.config import PolicySettings, Settings, load
+from pdp.config import JWTSettings, PolicySettings, Settings, load
 from pdp.errors import ConfigurationError
-from pdp.identity import tls_files_of
+from pdp.identity import keys_of_file, tls_files_of
 from pdp.ownership import read_own, require_own
 from pdp.record.keys import SigningKey
 from pdp.server.callers import KnownCallers
 from pdp.server.certificates import ServerCertificates, TLSFiles
 from pdp.server.denied import DenyList
 from pdp.sourcing import trust_of
+from pdp.testing.clock import FakeClock
 from pdp.webfile import WebFile, WebFileError, WebPlace
 from tests.server.authority import Authority
 
@@ -161,6 +165,24 @@ def test_a_volume_with_the_group_of_the_pod_is_believed(mount: Path) -> None:
         require_own(mount / "data", "harm")
 
 
+def test_a_group_of_the_user_s_own_may_write_but_for_an_access_list(mount: Path) -> None:
+    """Most systems give each user a group, and let it write; a list of others hides behind the same bits."""
+    (mount / "file").write_text("content")
+    (mount / "file").chmod(0o664)
+    assert b"content" == read_own(mount / "file", "harm")
+
+    # Version 2; the owner, the user 65534, the group, the mask and all others, each with rights and id.
+    entries = ((1, 6, -1), (2, 6, NOBODY), (4, 6, -1), (16, 6, -1), (32, 4, -1))
+    listed = b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(mount / "file", "system.posix_acl_access", struct.pack("<I", 2) + listed)
+    except OSError:
+        pytest.skip("this file system keeps no access lists")
+
+    with pytest.raises(ConfigurationError, match="others may write to"):
+        read_own(mount / "file", "harm")
+
+
 # What is believed, and what reads it.
 
 
@@ -184,6 +206,13 @@ def _denied(tmp_path: Path) -> tuple[Path, Callable[[], object]]:
     path = tmp_path / "denied.yaml"
     path.write_text("callers: []\n")
     return path, lambda: DenyList(path)
+
+
+def _jwt_keys(tmp_path: Path) -> tuple[Path, Callable[[], object]]:
+    path = tmp_path / "keys.json"
+    key = OKPKey.generate_key("Ed25519", {"kid": "first"})
+    path.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
+    return path, lambda: keys_of_file(JWTSettings(keys_file=str(path)), FakeClock())
 
 
 def _settings(tmp_path: Path) -> tuple[Path, Callable[[], object]]:
@@ -231,8 +260,8 @@ def _data_folder(tmp_path: Path) -> tuple[Path, Callable[[], object]]:
 
 
 READERS = (
-    _callers, _reloaded_callers, _denied, _settings, _tls_key, _tls_roots, _certificate, _signing_key, _digest_key,
-    _public_keys, _data_folder,
+    _callers, _reloaded_callers, _denied, _jwt_keys, _settings, _tls_key, _tls_roots, _certificate, _signing_key,
+    _digest_key, _public_keys, _data_folder,
 )  # fmt: skip
 
 
