@@ -48,8 +48,10 @@ TEXTS: Final = (
     "chain",
     "prev",
 )
+# As JSON.
+OBJECTS: Final = ("arguments", "facts")
 LISTS: Final = ("policies", "errors", "obligations", "ancestors")
-COLUMNS: Final = ("time", *TEXTS, *LISTS, "session_epoch", "seq", "duration_us", "facts")
+COLUMNS: Final = ("time", *TEXTS, *LISTS, "session_epoch", "seq", "duration_us", *OBJECTS)
 
 # A spreadsheet takes a cell that begins like this for a formula, and runs it; some also if blanks stand before it.
 _FORMULA: Final = frozenset("=+-@\N{MINUS SIGN}")
@@ -96,7 +98,7 @@ def write_parquet(records: Iterable[Found], out: IO[bytes]) -> int:
             ("session_epoch", pa.int64()),
             ("seq", pa.int64()),
             ("duration_us", pa.float64()),
-            ("facts", text),
+            *((name, text) for name in OBJECTS),
         ]
     )
     count = 0
@@ -126,8 +128,9 @@ def row_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     row["session_epoch"] = _number(record.get("session_epoch"), int)
     row["seq"] = _number(record.get("seq"), int)
     row["duration_us"] = _number(record.get("duration_us"), (int, float))
-    facts = record.get("facts")
-    row["facts"] = json.dumps(facts, sort_keys=True) if isinstance(facts, dict) else ""
+    for name in OBJECTS:
+        value = record.get(name)
+        row[name] = json.dumps(value, sort_keys=True) if isinstance(value, dict) else ""
     return row
 
 

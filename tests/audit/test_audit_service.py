@@ -230,6 +230,21 @@ def test_questions_by_an_argument_travel(tenants: RunningServer) -> None:
     assert [] == list(tenants.client("auditor-b").list_records(which))
 
 
+def test_what_the_policies_said_is_found_by_its_id(tenants: RunningServer) -> None:
+    """The id that a trace shows of a decision about a session leads to its record, and to who approved the session."""
+    tenants.client("pep-a").request_session(user="alice", agent="coder", purpose="p", tools=["files/*"])
+    auditor = tenants.client("auditor-a")
+    decided = [json.loads(one.record_json) for one in auditor.list_records(RecordFilter(kind="session.decided"))][-1]
+
+    found = auditor.get_records(decided["facts"]["decision_id"])
+    (approval,) = auditor.list_approvals(decision_id=decided["facts"]["decision_id"])
+
+    assert [decided] == [json.loads(one.record_json) for one in found]
+    assert (decided["session_id"], "p", ["files/*"]) == (
+        approval.session_id, approval.purpose, list(approval.tool_patterns)
+    )  # fmt: skip
+
+
 def test_a_retry_with_another_outcome_is_another_decision(tenants: RunningServer, clock: FakeClock) -> None:
     """Each id stands for one outcome, and its records are all shown."""
     client, approver = tenants.client("pep-a"), tenants.client("approver-a")

@@ -107,6 +107,15 @@ def test_no_text_breaks_the_table(texts: list[str]) -> None:
     ]
 
 
+def test_lists_of_an_event_and_arguments_are_json() -> None:
+    """What an approval bound, and what an overlay lets into the record, stand whole in their cells."""
+    facts = {"grants": ["a", "b,c"], "attributes": {"team": "blue"}, "purpose": "p"}
+    event, call = table(found(kind="session.approved", facts=facts), found(arguments={"to": ["x", 1]}))
+
+    assert (facts, "") == (json.loads(event["facts"]), event["arguments"])
+    assert ({"to": ["x", 1]}, "") == (json.loads(call["arguments"]), call["facts"])
+
+
 def test_fields_of_other_types_are_left_out() -> None:
     """A record that somebody wrote by hand spoils no table."""
     (row,) = table(found(tool=7, policies="x", duration_us="fast", session_epoch=True, facts=[], seq=2**70))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pdp.audit.values import Selector, Window, selector_of
+from pdp.audit.values import Selector, Window, listed, selector_of
 from pdp.errors import InvalidRequestError
 
 
@@ -20,6 +20,16 @@ def test_several_selectors_are_one() -> None:
         pep="gateway",
         approver="carol",
     ) == selector_of((*texts, "agent:coder"), window=Window())
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(["a", "b,c"], ("a", "b,c")), ("a,b", ("a", "b")), ("", ()), ([], ()), (7, ()), (None, ())],
+)
+def test_lists_of_old_records_are_read(value: object, expected: tuple[str, ...]) -> None:
+    """A record from before lists were recorded holds a text with commas."""
+    assert expected == listed({"grants": value}, "grants")
+    assert () == listed({}, "grants")
 
 
 @pytest.mark.parametrize(

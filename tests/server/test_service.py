@@ -119,6 +119,24 @@ def test_denying_and_ending(running: Running) -> None:
     assert caught.value.code() is Code.FAILED_PRECONDITION
 
 
+def test_a_misspelt_grant_is_refused(running: Running) -> None:
+    """INVALID_ARGUMENT names the place and the nearest grant; the approver's review names all, with their policies."""
+    waiting = request_session(running).session
+    wanted = sessions.ReviewSessionRequest(session_id=waiting.session_id)
+
+    review = ask(running, "sessions", "ReviewSession", wanted, "approver")
+    with pytest.raises(grpc.RpcError) as caught:
+        approve(running, waiting, grants=["destructive-aproved"])
+
+    assert caught.value.code() is Code.INVALID_ARGUMENT
+    assert caught.value.details() == (
+        "`grants[0]`: no policy asks for `destructive-aproved`; did you mean `destructive-approved`?"
+    )
+    uses = {one.grant: list(one.policy_ids) for one in review.grant_uses}
+    assert list(uses) == list(review.known_grants)
+    assert all(uses.values())
+
+
 def test_listing_in_pages(running: Running) -> None:
     """Sessions are listed newest first, in pages, by state."""
     opened = []
