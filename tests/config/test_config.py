@@ -352,6 +352,18 @@ def test_contradictions_are_refused(flags: dict[str, str], expected: str) -> Non
     assert [expected] == problems(flags=flags)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [{"limits.session_tools": "3000"}, {"limits.text_characters": "30000"}, {"limits.attributes_bytes": "131072"}],
+    ids=lambda flags: next(iter(flags)),
+)
+def test_a_session_must_fit_into_a_line_of_the_record(flags: dict[str, str]) -> None:
+    """Limits that admit more are refused at the start, and not when a session is approved."""
+    (found,) = problems(flags=flags)
+
+    assert "bytes of the record, and a line holds 4194304: lower" in found
+
+
 @pytest.mark.parametrize("url", ["https://policies.example/b?v=1", "http://127.0.0.1:8000/b", "http://[::1]/b"])
 def test_url_of_bundles(url: str) -> None:
     """TLS to anywhere, and plain HTTP to this machine."""
