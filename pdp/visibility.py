@@ -41,7 +41,7 @@ def _of_one(
     facts = CallFacts(resource=resource, context={"input": {}, "opaque": [], "caller": {"id": caller_id}})
     asked = bundle.slice(tool.action)
     try:
-        beside = asked.beside(entities_of(session))
+        known = entities_of(session)
     except ValueError:
         return Visibility.NEVER
-    return asked.visibility(question_of(session, facts, wall_at), beside, mapped=mapped)
+    return asked.visibility(question_of(session, facts, wall_at), known, mapped=mapped)

@@ -150,6 +150,7 @@ class Bundle:
             resource_type=resource,
             policies=policies,
             schema=self._schema + self._declaration(action, tool, view),
+            shared=self._session_schema,
             view=view,
             directory=self.directory,
             stack=self._stack,

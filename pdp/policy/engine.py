@@ -166,6 +166,7 @@ class Slice:
 
     `reading` says what the policies can read of a call, and whether their answer may be remembered. What the engine
     needs is parsed for the first question, and again when `kept`, which all slices of a bundle share, has dropped it.
+    `shared` is the schema without any action of a tool, which all slices of a bundle share too.
     """
 
     def __init__(
@@ -176,12 +177,14 @@ class Slice:
         resource_type: str,
         policies: tuple[PolicySource, ...],
         schema: str,
+        shared: cedarpy.Schema,
         view: View,
         directory: Directory,
         stack: StackCheck,
         kept: KeptParts,
     ) -> None:
         self._stack = stack
+        self._shared = shared
         self._kept = kept
         self.action = action
         self.policies = policies
@@ -279,16 +282,17 @@ class Slice:
             return None
         return None if result.decision is cedarpy.Decision.NoDecision else _probe_answer(result)
 
-    def visibility(self, question: Question, beside: SliceEntities, *, mapped: bool) -> Visibility:
+    def visibility(self, question: Question, known: SessionEntities, *, mapped: bool) -> Visibility:
         """Say whether calls of this action could be allowed, without knowing their arguments.
 
         `mapped` says that the resource depends on the arguments. Policies that read what is not known yet are set
         aside; the others are evaluated.
         """
         self._stack.require()
+        self._require_present(question, known)
         part = self._known_part(mapped=mapped)
         try:
-            entities = self._entities(question.resource, beside)
+            entities = self._listed(question.resource, known)
         except ValueError:
             return Visibility.NEVER
         # Without the schema: the context has no input yet, and the policies of this part read none of it.
@@ -300,6 +304,28 @@ class Slice:
         if ruling.basis is Basis.DEFAULT_DENY and "permit" not in part.effects_aside:
             return Visibility.NEVER
         return Visibility.DEPENDS
+
+    def _listed(self, resource: Uid, known: SessionEntities) -> cedarpy.Entities:
+        """Return the entities that `beside` and `_entities` would, without parsing the schema of this action.
+
+        A listing asks about every action once, and parsing all of their schemas would take most of its time. What that
+        schema says of entities the shared one says too, but for the action itself, which has no attributes.
+        """
+        added = {**self._fixed, self._server: entity(self._server, {}, ()).json}
+        if self._mapped:
+            added |= {uid: one.json for uid, one in self._directory.closure([resource]).items()} | self._loose
+            placed = {resource: _below(self._server, known.entities.get(resource) or added.get(resource), resource)}
+        else:
+            placed = {self._server: added[self._server]}
+        others = {uid: one for uid, one in {**added, **placed}.items() if uid not in self._actions}
+        if placed.keys() <= known.entities.keys():
+            # It stands otherwise here than the session knows it.
+            whole = {**others, **known.entities, **placed}
+            handle = cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._shared)
+        else:
+            fresh = [one for uid, one in others.items() if uid not in known.entities]
+            handle = known.handle.with_added_json_str(json.dumps(fresh), self._shared)
+        return handle.with_added_json_str(json.dumps([*self._actions.values()]))
 
     def _known_part(self, *, mapped: bool) -> _KnownPart:
         # Under the slice itself: beside another directory it may be another part.

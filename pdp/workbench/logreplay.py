@@ -150,12 +150,12 @@ def _visibility(bundle: Bundle, session: Session, record: Record) -> Visibility:
     wall_at = datetime.fromisoformat(str(record["time"])).timestamp()
     asked = bundle.slice(_action(record))
     try:
-        beside = asked.beside(bundle.session_entities(session))
+        known = bundle.session_entities(session)
     except (KeyError, ValueError):
         # The directory no longer knows the user or the agent, or they do not fit the schema.
         return Visibility.NEVER
     question = question_of(session, facts, wall_at)
-    return asked.visibility(question, beside, mapped=False)
+    return asked.visibility(question, known, mapped=False)
 
 
 def _judgement(seen: AbstractSet[Visibility]) -> Answer:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
+import cedarpy
 import pytest
 
 from pdp.app import open_embedded
@@ -108,3 +109,42 @@ def test_answers_are_the_same_when_slices_are_dropped(tmp_path: Path, most: int)
     kept = pdp.keeper.current()._kept.whole
     assert len({*kept._old, *kept._young}) < 6
     pdp.close()
+
+
+def test_a_listing_parses_the_schema_of_no_action(tmp_path: Path) -> None:
+    """The first listing over many tools does without what only calls need: mapped tools and known servers too."""
+    text = """
+        @id("s/reads") permit (principal, action in Action::"read_only", resource in Server::"s");
+        @id("s/own") permit (principal, action == Action::"s/own", resource) when { resource.owner == principal };
+        @id("s/never") forbid (principal, action == Action::"s/never", resource in Server::"s");
+    """
+    tools = [tool(name, {"item": {"type": "string"}}, ["item"]) for name in ("any", "own", "never")]
+    write_folder(
+        tmp_path,
+        bundle_files(
+            policies={"s": text.replace("resource.owner ==", "resource has owner && resource.owner ==")},
+            tools={"s": tools},
+            overlays={"s": "risk: read_only\ntools: {own: {resource: {type: Thing, id: '{item}'}}}\n"},
+            directory="""
+users: {ada: {}}
+agents: {coder: {ceiling: ["s/*"]}}
+entities:
+- {type: Thing, id: mine, attributes: {owner: {type: User, id: ada}}}
+""",
+        ),
+    )
+    pdp = open_embedded(tmp_path)
+    gateway = Caller(id="g", kind="token", roles=frozenset({Role.PEP}))
+    approver = Caller(id="a", kind="token", roles=frozenset({Role.APPROVER}))
+    wanted = SessionRequest(user="ada", agent="coder", purpose="p", tool_patterns=("s/*",))
+    view, handle = pdp.registrar.request(wanted, gateway)
+    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=approver)
+    parsed = cedarpy.Schema.from_str
+
+    with patch.object(cedarpy.Schema, "from_str", side_effect=parsed) as counted:
+        listing = pdp.authorizer.list_tools(handle, gateway)
+
+    assert {"any": "always", "own": "depends", "never": "never"} == {
+        one.tool: one.visibility.value for one in listing.tools
+    }
+    assert counted.call_count == 0
