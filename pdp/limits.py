@@ -36,6 +36,7 @@ class Limits:
     attributes_bytes: int = _limit(16 * 1024, "bytes of the attributes of a user that a gateway vouches for")
     session_seconds: float = _limit(8 * 3600.0, "seconds that a session may live")
     delegation_depth: int = _limit(3, "sessions above a delegated one")
+    live_sessions: int = _limit(10_000, "sessions of one gateway that wait for approval or are active")
     streams: int = _limit(32, "open streams")
     stream_idle_seconds: float = _limit(300.0, "seconds without a message after which a stream is closed")
     concurrent_calls: int = _limit(512, "calls that are answered or wait at one time")

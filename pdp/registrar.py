@@ -14,6 +14,7 @@ from pdp.errors import (
     InvalidJSONError,
     InvalidRequestError,
     NotFoundError,
+    OverloadedError,
     PermissionDeniedError,
     UnavailableError,
     WrongStateError,
@@ -45,10 +46,10 @@ from pdp.sessionevents import closed_event, narrowed_event, opened_event, presen
 from pdp.sessionpolicies import SessionPolicies, SessionQuestion
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
-from pdp.sessions.store import ActiveBundle, SessionFilter, SessionStore
+from pdp.sessions.store import ActiveBundle, Change, Cut, SessionFilter, SessionStore
 
-# How many sessions are read at a time for a list.
-_STEP = 100
+# How many sessions are read at a time for a list, and written at a time when many are revoked.
+_STEP, _AT_ONCE = 100, 500
 
 # Who approves what cannot be undone has just proved to be that person: no policy and no setting lifts this.
 _HIGH_RISK = "destructive"
@@ -141,6 +142,7 @@ class Registrar:
         """
         self._require_record()
         bundle, now = self._bundle(), self._now()
+        self._require_few(caller, now)
         parents = self._parents(wanted, caller, now)
         draft, handle = self._draft(wanted, caller, parents, bundle, now)
         scope = expansion(draft, parents, bundle)
@@ -254,11 +256,24 @@ class Registrar:
         if selector.kind == "session":
             session = self._chain(selector.value, caller)[0]
             changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at)
-        else:
-            changed = self._sessions.change_where(_selected(selector, caller), change, wall_at=now.wall_at)
-        for session in changed:
-            self._observer.event(closed_event("session.revoked", session, caller, now.wall_at))
-        return tuple(sorted(session.id for session in changed))
+            for session in changed:
+                self._observer.event(closed_event("session.revoked", session, caller, now.wall_at))
+            return tuple(sorted(session.id for session in changed))
+        return self._revoke_many(_selected(selector, caller), change, reason, caller, now)
+
+    def _revoke_many(
+        self, which: SessionFilter, change: Change, reason: str, caller: Caller, now: Instant
+    ) -> tuple[str, ...]:
+        """Revoke all at once by one row, and then write it down session by session: thousands take seconds."""
+        cut = Cut(tenant=which.tenant, user=which.user, agent=which.agent, at=now.wall_at, by=caller.id, reason=reason)
+        self._sessions.cut(cut)
+        live, ids = replace(which, ends_after=now.wall_at), list[str]()
+        while changed := self._sessions.change_where(live, change, wall_at=now.wall_at, limit=_AT_ONCE):
+            for session in changed:
+                self._observer.event(closed_event("session.revoked", session, caller, now.wall_at))
+            ids += [session.id for session in changed]
+        self._sessions.lift(cut)
+        return tuple(sorted(ids))
 
     def get(self, session_id: str, *, caller: Caller) -> SessionView:
         """Return one session. Raise `NotFoundError` for an unknown id, and for one that is none of the caller's."""
@@ -454,6 +469,11 @@ class Registrar:
     def _require_record(self) -> None:
         if not self._record_permits():
             raise UnavailableError("the record cannot take more; sessions can be ended and narrowed, and not opened")
+
+    def _require_few(self, caller: Caller, now: Instant) -> None:
+        most = self._limits.live_sessions
+        if self._sessions.count_live(caller.id, wall_at=now.wall_at) >= most:
+            raise OverloadedError(f"`{caller.id}` has {most} live sessions, and that is all (limit `live_sessions`)")
 
     def _may_delegate(
         self, asked: SessionQuestion, parents: tuple[Session, ...], bundle: Bundle

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from sys import getsizeof
 from threading import RLock
 from typing import Any, Final, Self
 from zlib import crc32
@@ -26,7 +27,9 @@ FILE_NAME: Final = "audit-index.sqlite"
 
 _CHUNK_BYTES = 4 * 1024 * 1024
 # Names that one process remembers; beyond it they are looked up again.
-_MOST_NAMES = 500_000
+_MOST_NAMES, MOST_NAME_BYTES = 500_000, 24 * 1024 * 1024
+# What a name takes beside its text.
+_NAME_BYTES = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,7 @@ class AuditIndex:
         self.file = file or folder / FILE_NAME
         self._lock = RLock()
         self._names: dict[str, int] = {}
+        self._name_bytes = 0
         self._damaged = False
         with self._explained():
             self._connection = open_index(self.file)
@@ -148,6 +152,7 @@ class AuditIndex:
             self._connection.close(force=True)
             remove_index(self.file)
             self._names.clear()
+            self._name_bytes = 0
             self._connection = open_index(self.file)
             self._damaged = False
 
@@ -257,8 +262,9 @@ class AuditIndex:
         return broken
 
     def _numbers(self, texts: Iterable[str]) -> dict[str, int | None]:
-        if len(self._names) > _MOST_NAMES:
+        if len(self._names) > _MOST_NAMES or self._name_bytes > MOST_NAME_BYTES:
             self._names.clear()
+            self._name_bytes = 0
         unknown = [text for text in texts if text and text not in self._names]
         self._connection.executemany("INSERT OR IGNORE INTO names (text) VALUES (?)", [(text,) for text in unknown])
         new = {text: self.rows("SELECT id FROM names WHERE text = ?", (text,))[0][0] for text in unknown}
@@ -282,3 +288,4 @@ class AuditIndex:
         self._connection.execute("COMMIT")
         # INVARIANT: only what is committed is remembered.
         self._names |= self._learned
+        self._name_bytes += sum(_NAME_BYTES + getsizeof(text) for text in self._learned)

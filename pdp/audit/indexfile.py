@@ -10,7 +10,7 @@ import apsw
 from pdp.audit.rows import SCHEMA, SCHEMA_VERSION
 
 _BUSY_MILLISECONDS = 10_000
-_CACHE_KIBIBYTES = 64 * 1024
+_CACHE_KIBIBYTES = 24 * 1024
 
 
 def open_index(file: Path) -> apsw.Connection:

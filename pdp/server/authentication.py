@@ -32,7 +32,7 @@ Peer = Mapping[str, Sequence[bytes]]
 
 # gRPC takes no more metadata than this.
 _BEARER = re.compile(r"Bearer ([\x21-\x7e]{1,8192})")
-_MOST_REMEMBERED = 4096
+_MOST_REMEMBERED = 2048
 
 
 class Authenticator(Protocol):

@@ -21,7 +21,7 @@ _LOG = logging.getLogger("pdp.server")
 
 _IMPOSTOR = "anyone could pass for the server"
 # Certificates that live for minutes come and go; beyond this many we begin anew.
-_MOST_SEEN = 4096
+_MOST_SEEN = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,7 +172,7 @@ def _unreadable_sessions(connection: apsw.Connection) -> Iterator[str]:
             yield f"session `{session_id}`: {error}"
             continue
         # The text itself may be of an older program, which knew fewer fields and columns.
-        written = [value for name, value in row_of(session).items() if name not in ("session_json", "scope_id")]
+        written = [value for name, value in row_of(session).items() if name not in _LATER]
         if written != [session_id, *columns]:
             yield f"session `{session_id}`: its columns are not what it says itself"
         missing = sorted(set(session.ancestor_ids) - known)
@@ -186,6 +186,8 @@ def _count(connection: apsw.Connection) -> dict[SessionState, int]:
     return {state: counts.get(state.value, 0) for state in SessionState}
 
 
+# The text, and columns that older programs did not know.
+_LATER: Final = ("session_json", "scope_id", "ends_at")
 _SESSIONS: Final = """
 SELECT session_json, id, handle_digest, state, tenant, user, agent, opened_by, requested_at, epoch, parent_id, depth
 FROM sessions ORDER BY requested_at, id

@@ -99,6 +99,21 @@ _UPGRADES: Final = (
     UPDATE sessions SET scope_id = coalesce(session_json ->> '$.scope', '') WHERE json_valid(session_json);
     CREATE INDEX sessions_by_scope ON sessions (scope_id);
     """,
+    # So that the live sessions of a caller can be counted; and revocations that count before every session says so.
+    """
+    ALTER TABLE sessions ADD COLUMN ends_at REAL NOT NULL DEFAULT 0;
+    UPDATE sessions SET ends_at = coalesce(session_json ->> '$.deadline.wall_at', 0) WHERE json_valid(session_json);
+    CREATE INDEX sessions_live ON sessions (opened_by, ends_at) WHERE state IN ('requested', 'active');
+    CREATE TABLE cuts (
+      tenant TEXT NOT NULL,
+      user TEXT NOT NULL,
+      agent TEXT NOT NULL,
+      at REAL NOT NULL,
+      by TEXT NOT NULL,
+      reason TEXT NOT NULL,
+      PRIMARY KEY (tenant, user, agent)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 

@@ -13,7 +13,7 @@ from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Session, SessionState
 from pdp.sessions.lifecycle import LIVE, over_at
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import ActiveBundle, BundlePast, Captured, Change, SessionFilter, StoreView
+from pdp.sessions.store import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
@@ -39,6 +39,7 @@ class MemorySessionStore:
         self._sessions: dict[str, Session] = {}
         self._ids: dict[bytes, str] = {}
         self._children: dict[str, list[str]] = {}
+        self._cuts: dict[tuple[str, str, str], Cut] = {}
         self._bundle: ActiveBundle | None = None
         # In the order of their latest activation.
         self._kept: dict[str, tuple[ActiveBundle, bytes]] = {}
@@ -97,13 +98,27 @@ class MemorySessionStore:
                 for session in self._sessions.values()
                 if _matches(which, session) and (before is None or _age(session) < before)
             )
-            return tuple(nlargest(limit, found, key=_age))
+            return tuple(map(self._seen, nlargest(limit, found, key=_age)))
 
-    def change_where(self, which: SessionFilter, change: Change, *, wall_at: float) -> tuple[Session, ...]:
-        """Apply `change` to every matching session and all their descendants in one transaction."""
+    def cut(self, cut: Cut) -> None:
+        """Revoke sessions at once, however many."""
         with self._open():
-            matching = [session.id for session in self._sessions.values() if _matches(which, session)]
-            return self._write(successors_of(self._families(matching), change), wall_at)
+            self._cuts[cut.tenant, cut.user, cut.agent] = cut
+            self._write([], cut.at)
+
+    def lift(self, cut: Cut) -> None:
+        """Take a cut away."""
+        with self._open():
+            self._cuts.pop((cut.tenant, cut.user, cut.agent), None)
+
+    def change_where(
+        self, which: SessionFilter, change: Change, *, wall_at: float, limit: int | None = None
+    ) -> tuple[Session, ...]:
+        """Apply `change` to matching sessions and all their descendants in one transaction."""
+        with self._open():
+            matching = [session for session in self._sessions.values() if _matches(which, session)]
+            chosen = matching if limit is None else nlargest(limit, matching, key=_age)
+            return self._write(successors_of(self._families(one.id for one in chosen), change), wall_at)
 
     def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
         """Apply `change` to one session and all its descendants in one transaction."""
@@ -180,6 +195,12 @@ class MemorySessionStore:
         with self._open():
             self._write([], wall_at)
 
+    def count_live(self, opened_by: str, *, wall_at: float) -> int:
+        """Return how many sessions of a caller are stored as live and have not expired by a moment."""
+        which = SessionFilter(opened_by=opened_by, states=LIVE, ends_after=wall_at)
+        with self._open():
+            return sum(_matches(which, session) for session in self._sessions.values())
+
     def count_by_state(self) -> dict[SessionState, int]:
         """Return how many sessions are stored in each state, as stored."""
         with self._open():
@@ -209,7 +230,13 @@ class MemorySessionStore:
         session = self._sessions.get(session_id)
         if session is None:
             return ()
-        return (session, *(self._sessions[ancestor_id] for ancestor_id in session.ancestor_ids))
+        above = (self._sessions[ancestor_id] for ancestor_id in session.ancestor_ids)
+        return (self._seen(session), *map(self._seen, above)) if self._cuts else (session, *above)
+
+    def _seen(self, session: Session) -> Session:
+        for cut in self._cuts.values():
+            session = cut.applied(session)
+        return session
 
     def _families(self, session_ids: Iterable[str]) -> list[Session]:
         found: dict[str, Session] = {}
@@ -243,6 +270,7 @@ def _matches(which: SessionFilter, session: Session) -> bool:
         and (not which.agent or session.agent == which.agent)
         and (not which.opened_by or session.opened_by == which.opened_by)
         and (not which.states or session.state in which.states)
+        and (not which.ends_after or session.deadline.wall_at > which.ends_after)
     )
 
 

@@ -41,6 +41,7 @@ def row_of(session: Session) -> dict[str, str | bytes | float | int]:
         "depth": session.depth,
         "session_json": _text_of(session),
         "scope_id": session.scope.id if session.scope else "",
+        "ends_at": session.deadline.wall_at,
     }
 
 

@@ -17,7 +17,7 @@ from pdp.sessions.foresight import Foreseen, Foresight
 from pdp.sessions.room import Room
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import ActiveBundle, BundlePast, Captured, Change, SessionFilter, StoreView
+from pdp.sessions.store import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
@@ -27,7 +27,7 @@ from pdp.sessions.succession import (
     successor_of,
 )
 from pdp.sessions.turns import Turns
-from pdp.sessions.watcher import SessionReader, Value, Watcher, activation_of
+from pdp.sessions.watcher import SessionReader, Value, Watcher, activation_of, applied, cuts_on
 
 T = TypeVar("T")
 
@@ -132,13 +132,26 @@ class SQLiteSessionStore:
             # One look at sessions and their scopes: another process may remove both.
             self._connection.execute("BEGIN")
             try:
-                return self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
+                found = self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
+                return applied(cuts_on(self._connection), found)
             finally:
                 self._connection.execute("ROLLBACK")
 
-    def change_where(self, which: SessionFilter, change: Change, *, wall_at: float) -> tuple[Session, ...]:
-        """Apply `change` to every matching session and all their descendants in one transaction."""
+    def cut(self, cut: Cut) -> None:
+        """Revoke sessions at once, however many."""
+        self._ending(lambda: self._cut(cut, _CUT, (cut.tenant, cut.user, cut.agent, cut.at, cut.by, cut.reason)))
+
+    def lift(self, cut: Cut) -> None:
+        """Take a cut away."""
+        self._ending(lambda: self._cut(cut, _LIFT, (cut.tenant, cut.user, cut.agent, cut.at)))
+
+    def change_where(
+        self, which: SessionFilter, change: Change, *, wall_at: float, limit: int | None = None
+    ) -> tuple[Session, ...]:
+        """Apply `change` to matching sessions and all their descendants in one transaction."""
         condition, values = _condition(which)
+        if limit is not None:
+            condition, values = _NEWEST.format(condition), (*values, limit)
         with answering():
             foreseen = self._foresight.of_matching(condition, values, change)
         families = _FAMILIES.format(condition)
@@ -205,6 +218,12 @@ class SQLiteSessionStore:
             self._advance(wall_at)
         self._room.keep()
 
+    def count_live(self, opened_by: str, *, wall_at: float) -> int:
+        """Return how many sessions of a caller are stored as live and have not expired by a moment."""
+        with self._reading():
+            count: int = self._connection.execute(_COUNT_LIVE, (opened_by, wall_at)).get
+        return count
+
     def count_by_state(self) -> dict[SessionState, int]:
         """Return how many sessions are stored in each state, as stored."""
         with self._reading():
@@ -270,6 +289,11 @@ class SQLiteSessionStore:
                 require_successor(self._reader.by_id(session.id), session)
                 self._replace([session])
             self._note(revision, [("session", session.id) for session in sessions])
+
+    def _cut(self, cut: Cut, sql: str, values: tuple[Value, ...]) -> None:
+        with self._transaction():
+            self._advance(cut.at)
+            self._connection.execute(sql, values)
 
     def _announce(self) -> None:
         # INVARIANT: nothing is acknowledged before every reader, in whichever process, can know of it.
@@ -364,11 +388,15 @@ def _condition(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
     if which.states:
         terms.append(f"state IN ({', '.join('?' * len(which.states))})")
         values += [state.value for state in which.states]
+    if which.ends_after:
+        terms.append("ends_at > ?")
+        return " AND ".join(terms), (*values, which.ends_after)
     return " AND ".join(terms) or "TRUE", tuple(values)
 
 
 # The braces are filled with conditions made of our own column names; values are always bound.
 _SELECT = "SELECT session_json FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?"
+_NEWEST = "id IN (SELECT id FROM sessions WHERE {} ORDER BY requested_at DESC, id DESC LIMIT ?)"
 _FAMILIES = """
 WITH RECURSIVE family(id) AS (
   SELECT id FROM sessions WHERE {}
@@ -378,16 +406,22 @@ WITH RECURSIVE family(id) AS (
 SELECT id, epoch FROM sessions WHERE id IN family ORDER BY depth, requested_at, id
 """
 _LIVE = "SELECT id, epoch FROM sessions WHERE state IN ('requested', 'active') ORDER BY depth, requested_at, id"
+_CUT = "INSERT OR REPLACE INTO cuts (tenant, user, agent, at, by, reason) VALUES (?, ?, ?, ?, ?, ?)"
+_LIFT = "DELETE FROM cuts WHERE tenant = ? AND user = ? AND agent = ? AND at = ?"
+_COUNT_LIVE = """
+SELECT count(*) FROM sessions WHERE opened_by = ? AND state IN ('requested', 'active') AND ends_at > ?
+"""
 _INSERT = """
 INSERT INTO sessions
 VALUES (:id, :handle_digest, :state, :tenant, :user, :agent, :opened_by, :requested_at, :epoch, :parent_id, :depth,
-        :session_json, :scope_id)
+        :session_json, :scope_id, :ends_at)
 ON CONFLICT DO NOTHING
 """
 _UPDATE = """
 UPDATE sessions
 SET state = :state, tenant = :tenant, user = :user, agent = :agent, opened_by = :opened_by,
-    requested_at = :requested_at, epoch = :epoch, session_json = :session_json, scope_id = :scope_id
+    requested_at = :requested_at, epoch = :epoch, session_json = :session_json, scope_id = :scope_id,
+    ends_at = :ends_at
 WHERE id = :id
 """
 _PURGE = """

@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pdp.clock import Instant
 from pdp.model import Session, SessionState
+from pdp.sessions.lifecycle import revoke
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +63,40 @@ class StoreView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFilter:
-    """Which sessions to list. Empty fields do not filter; `state` is compared as stored."""
+    """Which sessions to list. Empty fields do not filter; `state` is compared as stored.
+
+    `ends_after` leaves out those whose deadline on the wall clock has come by then; 0.0 none.
+    """
 
     tenant: str = ""
     user: str = ""
     agent: str = ""
     opened_by: str = ""
     states: frozenset[SessionState] = frozenset()
+    ends_after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The revocation of all sessions of a tenant that were requested until `at`, or of those of one user or agent.
+
+    `at` is unix seconds, `by` who revoked them and `reason` why.
+    """
+
+    tenant: str
+    user: str = ""
+    agent: str = ""
+    at: float
+    by: str
+    reason: str
+
+    def applied(self, session: Session) -> Session:
+        """Return the session as it is after this revocation."""
+        named = self.user in ("", session.user) and self.agent in ("", session.agent)
+        if session.tenant != self.tenant or not named or session.requested_at > self.at:
+            return session
+        now = Instant(wall_at=self.at, boot_at=0.0, boot_id="")
+        return revoke(now, by=self.by, reason=self.reason)(session) or session
 
 
 Change = Callable[[Session], Session | None]
@@ -123,8 +152,24 @@ class SessionStore(Protocol):
         """
         ...
 
-    def change_where(self, which: SessionFilter, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+    def cut(self, cut: Cut) -> None:
+        """Revoke sessions at once, however many: every look at one that the cut concerns sees it revoked.
+
+        What is stored of them says so only when it is changed as well; `lift` then takes the cut away. A cut of the
+        same tenant, user and agent takes the place of an earlier one.
+        """
+        ...
+
+    def lift(self, cut: Cut) -> None:
+        """Take a cut away; what is stored of the sessions it concerns counts again."""
+        ...
+
+    def change_where(
+        self, which: SessionFilter, change: Change, *, wall_at: float, limit: int | None = None
+    ) -> tuple[Session, ...]:
         """Apply `change` to every matching session and all their descendants in one transaction.
+
+        With a `limit`, to so many of the matching sessions, newest first, and their descendants.
 
         `change` returns the successor, or None to leave the session as it is; it is called in an order in which
         ancestors come before descendants. It must be pure: what changes meanwhile is asked about once more. Return the
@@ -184,6 +229,10 @@ class SessionStore(Protocol):
 
     def touch(self, *, wall_at: float) -> None:
         """Raise the high-water mark, and prove that the store can be written."""
+        ...
+
+    def count_live(self, opened_by: str, *, wall_at: float) -> int:
+        """Return how many sessions of a caller are stored as REQUESTED or ACTIVE and have not expired by a moment."""
         ...
 
     def count_by_state(self) -> dict[SessionState, int]:

@@ -9,10 +9,11 @@ connection that wrote); then the sessions that `changes` names since the last re
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from sys import getsizeof
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import apsw
 from cachetools import LRUCache
@@ -23,7 +24,11 @@ from pdp.sessions.changesignal import ChangeSignal
 from pdp.sessions.database import ENGINE_ERRORS, Database, require_known_schema, unavailable
 from pdp.sessions.rows import scope_from, session_of
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import ActiveBundle, StoreView
+from pdp.sessions.store import ActiveBundle, Cut, StoreView
+
+# What the sessions in memory may take, and what one takes beside its texts.
+MOST_SESSION_BYTES = 48 * 1024 * 1024
+_SESSION_BYTES, _PLACE_BYTES = 1024, 64
 
 Key = TypeVar("Key", str, bytes)
 Value = str | bytes | float
@@ -59,16 +64,19 @@ class SessionReader:
 
 
 class RecentSessions(LRUCache[bytes, Session]):
-    """The sessions last used, by handle digest and by id, at most `sessions_kept` of them."""
+    """The sessions last used, by handle digest and by id: at most `sessions_kept`, in no more than 48 MiB."""
 
     def __init__(self, sessions_kept: int) -> None:
-        super().__init__(sessions_kept)
+        super().__init__(MOST_SESSION_BYTES, getsizeof=_weight)
+        self._most = sessions_kept
         self._digests: dict[str, bytes] = {}
 
     def keep(self, session: Session) -> None:
         """Remember a session."""
         self[session.handle_digest] = session
         self._digests[session.id] = session.handle_digest
+        while len(self) > self._most:
+            self.popitem()
 
     def drop(self, session_id: str) -> None:
         """Forget a session."""
@@ -112,6 +120,13 @@ class RecentSessions(LRUCache[bytes, Session]):
         return tuple(chain)
 
 
+def _weight(session: Session) -> int:
+    """Return about how many bytes a session takes; what many have in common, such as their scope, does not count."""
+    own = (session.purpose, session.reason, session.attributes_json)
+    lists = (*session.labels, *session.grants, *session.tool_patterns)
+    return _SESSION_BYTES + sum(map(getsizeof, own)) + sum(_PLACE_BYTES + getsizeof(text) for text in lists)
+
+
 class Watcher:
     """The reading side of a store in one process. Safe for threads.
 
@@ -145,6 +160,7 @@ class Watcher:
         self._data_version = -1
         self._revision = -1
         self._bundle: ActiveBundle | None = None
+        self._cuts: tuple[Cut, ...] = ()
         self._high_water_at = 0.0
 
     def view(self, handle_digest: bytes) -> StoreView:
@@ -223,6 +239,10 @@ class Watcher:
         # A revision that went back means that a backup was restored into the file.
         if not forgotten <= self._revision <= revision:
             self._recent.clear()
+        cuts = cuts_on(self._connection)
+        if cuts != self._cuts:
+            self._recent.clear()
+            self._cuts = cuts
         for (session_id,) in self._connection.execute(_CHANGED, (self._revision,)).fetchall():
             self._recent.drop(str(session_id))
         self._bundle = activation_of(version, *how) if version else None
@@ -236,9 +256,28 @@ class Watcher:
             if ancestor is None:
                 raise StoreUnavailableError(f"the session store lacks session `{ancestor_id}`")
             chain.append(ancestor)
+        # INVARIANT: what is remembered was seen under the present cuts.
+        chain = list(applied(self._cuts, chain))
         for member in reversed(chain):
             self._recent.keep(member)
         return tuple(chain)
+
+
+def cuts_on(connection: apsw.Connection) -> tuple[Cut, ...]:
+    """Return the cuts that a store holds."""
+    rows: list[tuple[Any, ...]] = connection.execute("SELECT tenant, user, agent, at, by, reason FROM cuts").fetchall()
+    return tuple(
+        Cut(tenant=tenant, user=user, agent=agent, at=at, by=by, reason=reason)
+        for tenant, user, agent, at, by, reason in rows
+    )
+
+
+def applied(cuts: tuple[Cut, ...], sessions: Iterable[Session]) -> Chain:
+    """Return sessions as they are after cuts."""
+    found = tuple(sessions)
+    for cut in cuts:
+        found = tuple(map(cut.applied, found))
+    return found
 
 
 def activation_of(

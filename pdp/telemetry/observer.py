@@ -75,7 +75,7 @@ class Telemetry:
             trace_id, span_id = self.place(parent, decision.caller)
             if trace_id:
                 decision = replace(decision, trace_id=trace_id, span_id=span_id)
-        shown = decision if len(decision.tool) <= TEXT_CHARACTERS else _cut(decision)
+        shown = _cut(decision) if _is_long(decision) else decision
         if self._metrics is not None:
             self._metrics.decision(shown)
         item = (shown, carried(parent))
@@ -141,9 +141,28 @@ def _all_shut_down(group: tuple[Closing, ...], timeout: float) -> bool:
     return all(results)
 
 
+def _is_long(decision: Decision) -> bool:
+    """Say whether a decision holds texts of an agent's that would not be shown as a whole, or not at all."""
+    ruling, most = decision.ruling, TEXT_CHARACTERS
+    return (
+        len(decision.tool) > most
+        or len(decision.tool_call_id) > most
+        or len(ruling.resource_id) > most
+        or bool(ruling.logged_arguments)
+    )
+
+
 def _cut(decision: Decision) -> Decision:
-    """Cut what an agent may have written at any length: thousands of decisions may wait."""
-    return replace(decision, tool=decision.tool[:TEXT_CHARACTERS])
+    """Cut what an agent has written to what is shown of it: thousands of decisions may wait."""
+    ruling = decision.ruling
+    # Of a resource that is not shown there is a digest, of the whole.
+    resource = ruling.resource_id[:TEXT_CHARACTERS] if ruling.log_resource else ruling.resource_id
+    return replace(
+        decision,
+        tool=decision.tool[:TEXT_CHARACTERS],
+        tool_call_id=decision.tool_call_id[:TEXT_CHARACTERS],
+        ruling=replace(ruling, resource_id=resource, logged_arguments=()),
+    )
 
 
 def _short(event: Event) -> Event:

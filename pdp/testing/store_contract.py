@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
-from pdp.clock import Deadline
+from pdp.clock import Deadline, Instant
 from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
-from pdp.sessions.store import ActiveBundle, SessionFilter, SessionStore
+from pdp.sessions.lifecycle import revoke
+from pdp.sessions.store import ActiveBundle, Cut, SessionFilter, SessionStore
 
 Write = Callable[[SessionStore], object]
 
@@ -656,6 +657,87 @@ class StoreContract:
 
         assert store.high_water_at() == 5000.0
 
+    # Cuts
+
+    @pytest.mark.parametrize(
+        ("cut", "revoked"),
+        [
+            (Cut(tenant="default", at=1001.0, by="admin", reason="enough"), "ab"),
+            (Cut(tenant="default", at=1003.0, by="admin", reason="enough"), "abd"),
+            (Cut(tenant="default", user="bob", at=1003.0, by="admin", reason="enough"), "b"),
+            (Cut(tenant="default", agent="writer", at=1003.0, by="admin", reason="enough"), "d"),
+            (Cut(tenant="other", at=1003.0, by="admin", reason="enough"), "c"),
+            (Cut(tenant="default", at=999.0, by="admin", reason="enough"), ""),
+        ],
+    )
+    def test_a_cut_revokes_what_it_concerns(self, store: SessionStore, cut: Cut, revoked: str) -> None:
+        """Every look at a session that it concerns sees it revoked, until it is lifted; others are as they were."""
+        four = [
+            make_session("a", requested_at=1000.0),
+            make_session("b", requested_at=1001.0, user="bob"),
+            make_session("c", requested_at=1002.0, tenant="other"),
+            make_session("d", requested_at=1003.0, agent="writer"),
+        ]
+        for session in four:
+            store.insert(session, wall_at=1000.0)
+            store.view(session.handle_digest)
+        store.cut(cut)
+        looks = [
+            [store.view(session.handle_digest).chain[0] for session in four],
+            [store.get(session.id)[0] for session in four],
+            list(reversed(store.select(SessionFilter(), limit=9))),
+        ]
+        store.lift(cut)
+
+        expected = [f"ses_{name}" for name in revoked]
+        for look in looks:
+            assert [one.id for one in look if one.state is SessionState.REVOKED] == expected
+            ended = [(one.ended_at, one.ended_by, one.reason) for one in look if one.id in expected]
+            assert ended == [(cut.at, "admin", "enough")] * len(expected)
+        assert [store.get(session.id)[0] for session in four] == four
+
+    def test_a_cut_reaches_below(self, store: SessionStore) -> None:
+        """A session of somebody else below one that is cut has a revoked ancestor."""
+        root, _, grandchild = insert_family(store, child_user="bob")
+        store.view(grandchild.handle_digest)
+        store.cut(Cut(tenant=root.tenant, user="ada", at=4000.0, by="admin", reason="enough"))
+
+        states = [session.state for session in store.view(grandchild.handle_digest).chain]
+        assert states == [SessionState.ACTIVE, SessionState.ACTIVE, SessionState.REVOKED]
+        assert store.high_water_at() == 4000.0
+
+    def test_what_is_over_stays_as_it_was_under_a_cut(self, store: SessionStore) -> None:
+        """A session that ended or expired before is not revoked."""
+        ended = insert_over(store, "ended")
+        expired = make_session("expired")
+        store.insert(expired, wall_at=1000.0)
+        store.cut(Cut(tenant=ended.tenant, at=expired.deadline.wall_at, by="admin", reason="enough"))
+
+        assert [store.get(ended.id)[0], store.get(expired.id)[0]] == [ended, expired]
+
+    def test_many_are_changed_in_steps(self, store: SessionStore) -> None:
+        """With a limit, the newest sessions that match go first, each with what is below it."""
+        insert_four(store)
+        which = SessionFilter(states=frozenset({SessionState.ACTIVE, SessionState.REQUESTED}), ends_after=1000.0)
+        change = revoke(Instant(wall_at=1010.0, boot_at=0.0, boot_id=""), by="admin", reason="enough")
+        steps = [store.change_where(which, change, wall_at=1010.0, limit=2) for _ in range(3)]
+
+        assert [sorted(session.id for session in step) for step in steps] == [["ses_c", "ses_d"], ["ses_b"], []]
+
+    def test_live_sessions_of_a_caller_are_counted(self, store: SessionStore) -> None:
+        """Those that wait or are active, and have not expired by the moment that is asked about."""
+        for session in (
+            make_session("a", opened_by="gateway"),
+            make_session("b", opened_by="gateway", state=SessionState.REQUESTED),
+            make_session("c", opened_by="gateway", state=SessionState.ENDED),
+            make_session("d", opened_by="another"),
+        ):
+            store.insert(session, wall_at=1000.0)
+        end = make_session("a").deadline.wall_at
+
+        counts = [store.count_live("gateway", wall_at=at) for at in (1000.0, end - 1.0, end)]
+        assert counts == [2, 2, 0]
+
     # Scopes
 
     def test_equal_scopes_are_one_object(self, store: SessionStore) -> None:
@@ -718,6 +800,9 @@ class StoreContract:
             pytest.param(lambda store: store.bundle_past("v"), id="bundle_past"),
             pytest.param(lambda store: store.touch(wall_at=1.0), id="touch"),
             pytest.param(lambda store: store.count_by_state(), id="count_by_state"),
+            pytest.param(lambda store: store.count_live("gateway", wall_at=1.0), id="count_live"),
+            pytest.param(lambda store: store.cut(Cut(tenant="t", at=1.0, by="b", reason="r")), id="cut"),
+            pytest.param(lambda store: store.lift(Cut(tenant="t", at=1.0, by="b", reason="r")), id="lift"),
         ],
     )
     def test_a_closed_store_does_not_answer(self, store: SessionStore, call: Write) -> None:

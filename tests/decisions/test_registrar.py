@@ -6,12 +6,22 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from pdp.app import Embedded, open_embedded
-from pdp.errors import InvalidRequestError, NotFoundError, PDPError, PermissionDeniedError, WrongStateError
-from pdp.model import AT_EACH_CALL, Call, Caller, Role, SessionState
+from pdp.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PDPError,
+    PermissionDeniedError,
+    WrongStateError,
+)
+from pdp.limits import DEFAULT_LIMITS
+from pdp.model import AT_EACH_CALL, Call, Caller, Role, Session, SessionState
 from pdp.registrar import Selector, SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
@@ -467,3 +477,37 @@ def test_the_record_says_when_a_session_is_over(pdp: Embedded, evidence: Evidenc
     assert ["2026-01-01T01:00:00.000000Z"] * 2 + ["2026-01-01T00:01:40.000000Z"] == [one["expires_at"] for one in facts]
     assert ["files/*"] == facts[0]["tool_patterns"]
     assert 3 == len({one.get("scope_id") for one in facts})
+
+
+@pytest.mark.usefixtures("pdp")
+def test_a_gateway_has_only_so_many_live_sessions(tmp_path: Path) -> None:
+    """Those that wait and those that are active count, of this gateway alone; one that is over makes room."""
+    few = open_embedded(tmp_path, compile_files=compile_here, limits=replace(DEFAULT_LIMITS, live_sessions=2))
+    _, handle = few.registrar.request(WANTED, PEP)
+    few.registrar.request(WANTED, PEP)
+
+    with pytest.raises(OverloadedError, match=r"`pep` has 2 live sessions, and that is all \(limit `live_sessions`\)"):
+        few.registrar.request(WANTED, PEP)
+    few.registrar.request(WANTED, OTHER_PEP)
+    few.registrar.end(handle, caller=PEP)
+    few.registrar.request(WANTED, PEP)
+
+
+def test_many_sessions_are_revoked_at_once(pdp: Embedded, evidence: Evidence) -> None:
+    """Whoever looks after the first row is written sees them revoked; each is then written down and recorded."""
+    handles = [approved(pdp)[1] for _ in range(7)]
+    seen: list[str] = []
+    change = pdp.sessions.change_where
+
+    def look(*args: Any, **more: Any) -> tuple[Session, ...]:
+        seen.extend(basis(pdp, handle) for handle in handles)
+        return change(*args, **more)
+
+    with patch.object(pdp.sessions, "change_where", look), patch("pdp.registrar._AT_ONCE", 3):
+        revoked = pdp.registrar.revoke(Selector(kind="user", value="alice"), reason="enough", caller=APPROVER)
+
+    assert ["session_revoked"] * 28 == seen
+    assert 7 == len(revoked)
+    assert ["session_revoked"] * 7 == [basis(pdp, handle) for handle in handles]
+    told = [one["session_id"] for one in evidence.records if one["kind"] == "session.revoked"]
+    assert sorted(told) == list(revoked)

@@ -724,14 +724,15 @@ def test_a_file_of_the_first_schema_is_upgraded(path: Path) -> None:
         assert other.bundle_past("v1").was_active
 
 
-def test_an_upgrade_finds_the_scopes_of_old_sessions(path: Path) -> None:
-    """A scope that a session of an earlier program has stays as long as that session."""
+def test_an_upgrade_finds_scopes_and_ends_of_old_sessions(path: Path) -> None:
+    """A scope that a session of an earlier program has stays as long as that session, which counts until its end."""
     scope = make_scope("git/log")
     with closing(SQLiteSessionStore(path)) as store:
         for name, one in (("old", scope), ("none", None)):
             store.insert(make_session(name, scope=one), wall_at=1000.0)
     with closing(apsw.Connection(str(path))) as connection:
         connection.execute("DROP INDEX sessions_by_scope; ALTER TABLE sessions DROP COLUMN scope_id")
+        connection.execute("DROP INDEX sessions_live; ALTER TABLE sessions DROP COLUMN ends_at; DROP TABLE cuts")
         connection.execute("UPDATE meta SET schema_version = 2")
 
     with closing(SQLiteSessionStore(path)) as store:
@@ -742,6 +743,7 @@ def test_an_upgrade_finds_the_scopes_of_old_sessions(path: Path) -> None:
         assert [("", 1), (scope.id, 1)] == sorted(
             store._connection.execute("SELECT scope_id, count(*) FROM sessions GROUP BY 1")
         )
+        assert store.count_live(make_session("old").opened_by, wall_at=1000.0) == 2
 
 
 def test_new_files_have_the_schema_of_upgraded_ones(path: Path, tmp_path: Path) -> None:

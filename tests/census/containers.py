@@ -1,0 +1,307 @@
+"""Every container of a worker that outlives a call, the most memory that it may take, and what fills it.
+
+Each is filled by its own code with the largest input that the limits admit. What callers and agents cannot grow is not
+here: the bundle and what is parsed of it, callers, keys and settings.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cedarpy
+from opentelemetry.sdk.resources import Resource
+
+from pdp.app import build
+from pdp.audit.index import AuditIndex
+from pdp.authorizer import Authorizer
+from pdp.cache import DecisionCache, RequestMemory
+from pdp.cli.init import prepare
+from pdp.clock import Deadline, Instant
+from pdp.config import PolicySettings, ServerSettings, Settings
+from pdp.expiry import ExpiryNotices
+from pdp.limits import DEFAULT_LIMITS
+from pdp.model import Basis, CacheResult, Call, Decision, Outcome, TraceParent
+from pdp.observer import Event, Observers
+from pdp.policy.engine import SessionEntities, SliceEntities
+from pdp.record import DecisionLog, SigningKey
+from pdp.record.disk import Disk
+from pdp.record.entry import Entries
+from pdp.server.refusals import MOST_KINDS, RefusalSums
+from pdp.sessions.memory import MemorySessionStore
+from pdp.sessions.rows import row_of, session_of
+from pdp.sessions.watcher import RecentSessions
+from pdp.telemetry.encoder import RecordEncoder, SpanEncoder
+from pdp.telemetry.limits import AttributeLimits
+from pdp.telemetry.metrics import Metrics
+from pdp.telemetry.observer import Telemetry
+from pdp.telemetry.pipeline import Pipeline, QueueSettings, Sent
+from pdp.telemetry.wire import Source
+from pdp.testing.clock import FakeClock
+from pdp.testing.decisions import a_decision
+from pdp.testing.store_contract import make_session
+
+T = TypeVar("T")
+
+MIB = 1024 * 1024
+KEY = b"k" * 32
+NOW = Instant(wall_at=1000.0, boot_at=100.0, boot_id="boot-1")
+FAR = Deadline.after(NOW, 1e6)
+NO_PARENT = TraceParent()
+# A character that takes four bytes in memory.
+WIDE = "\U0001f600"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """One container: what it keeps, by what it is bounded, how many MiB it takes at most, and what fills it.
+
+    `fill` returns what must live on for the container to be full.
+    """
+
+    keeps: str
+    bound: str
+    most: int
+    fill: Callable[[Path], object]
+
+
+def largest(number: int, **changes: Any) -> Decision:
+    """Return a decision with the largest texts that an agent can put into one, each different."""
+    own = f"{number:08}"
+    texts: dict[str, Any] = {
+        "id": f"dec_{own}",
+        "tool": own + WIDE * 120,
+        "tool_call_id": own + WIDE * (DEFAULT_LIMITS.text_characters - 8),
+        "request_id": own * 16,
+        "resource_id": own + WIDE * (DEFAULT_LIMITS.resource_id_characters - 8),
+        "logged_arguments": tuple((f"argument_{name}", own + "x" * 500) for name in range(8)),
+        "session_id": f"ses_{own}",
+        "ancestor_ids": tuple(f"ses_{own}_{above}" for above in range(3)),
+        "arguments_digest": f"sha256:{own * 8}",
+        "trace_id": own * 4,
+        "span_id": own * 2,
+    }
+    return a_decision(**(texts | changes))
+
+
+def requests(_: Path) -> object:
+    """Claim request ids for calls with the largest names and arguments."""
+    memory = RequestMemory()
+    for number in range(10_000):
+        call = Call(session_handle="h", server="files", tool=WIDE * 60_000, arguments_json=b"x" * 1024)
+        memory.claim(
+            "gateway".ljust(128, "x"), f"{number:08}" * 16, call, f"dec_{number:010}".ljust(30), Outcome.ALLOW, NOW
+        )
+    return memory
+
+
+def rulings(_: Path) -> object:
+    """Remember rulings whose keys and texts are as long as they may be."""
+    cache = DecisionCache()
+    for number in range(65_536):
+        ruling = largest(number).ruling
+        sessions = tuple((f"ses_{number}_{above}".ljust(30, "x"), 1) for above in range(4))
+        texts = (f"{number:08}".encode() * 128, f"{number:07}-".encode() * 128)
+        key = ("call", f"sha256:{number:064}", sessions, (1, 2), "gateway", "files", WIDE * 128, *texts)
+        cache.put(key, ruling, FAR, NOW)
+    return cache
+
+
+def entities(_: Path) -> object:
+    """Parse the entities of sessions with as many labels as a session may have, and each for several actions."""
+    authorizer = Authorizer(
+        sessions=MemorySessionStore(), bundle_for=_no_bundle, clock=FakeClock(), observer=Observers()
+    )
+    schema = cedarpy.Schema.from_str("entity Session = { labels: Set<String> };")
+    for number in range(4000):
+        labels = [f"{number:04}-{label:04}".ljust(128, "x") for label in range(16)]
+        one = {"uid": {"type": "Session", "id": str(number)}, "attrs": {"labels": labels}, "parents": []}
+        known = SessionEntities.parsed({("Session", str(number)): one}, schema)
+        handle = known.handle.with_added_json_str("[]")
+        beside = SliceEntities(session=known, handle=handle, entities=dict(known.entities))
+        authorizer._known.get_or_make(number, partial(_same, known))
+        authorizer._beside.get_or_make(number, partial(_same, beside))
+    return authorizer
+
+
+def sessions(_: Path) -> object:
+    """Read sessions with the longest purpose and as many labels as there may be."""
+    recent = RecentSessions(100_000)
+    for number in range(10_000):
+        labels = tuple(f"{number:05}-{label:03}".ljust(128, "x") for label in range(64))
+        purpose = f"{number:05}" + WIDE * (DEFAULT_LIMITS.text_characters - 5)
+        session = make_session(f"{number:05}", purpose=purpose, labels=labels)
+        recent.keep(session_of(str(row_of(session)["session_json"]), lambda _: None))  # type: ignore[arg-type, return-value]  # no scope
+    return recent
+
+
+def notices(_: Path) -> object:
+    """Notice the expiry of as many sessions as are remembered."""
+    noticed = ExpiryNotices(Observers())
+    for number in range(65_536):
+        noticed.event(Event(kind="session.expired", at=1.0, session_id=f"ses_{number:026}"))
+    return noticed
+
+
+def late_records(folder: Path) -> object:
+    """Let records wait for a disk that takes none."""
+    log = DecisionLog(folder / "record", key=KEY, signer=SigningKey.generate(), disk=Disk())
+    log._chain._disk = replace(Disk(), write=_full)
+    for number in range(10_000):
+        log.decision(largest(number), NO_PARENT)
+    return log
+
+
+def forms(_: Path) -> object:
+    """Write records of remembered rulings with the longest texts."""
+    entries = Entries(KEY)
+    for number in range(3000):
+        entries.decision(largest(number, cache_result=CacheResult.HIT))
+    return entries
+
+
+def telemetry(_: Path) -> object:
+    """Let decisions wait for a receiver that takes none, and learn as many parts as are remembered."""
+    limits, stuck = AttributeLimits(), _Stuck()
+    encoders = SpanEncoder(KEY, limits), RecordEncoder(KEY, limits)
+    for number in range(4096):
+        for encode in encoders:
+            encode((largest(number, tool=f"{number:08}" + WIDE * 120), NO_PARENT))
+    spans, records = (
+        Pipeline("census", encode, Source(resource=b"", scope=b""), stuck, QueueSettings(delay=3600.0))
+        for encode in encoders
+    )
+    metrics = Metrics(Resource.create({}), "1")
+    shown = Telemetry(spans=spans.put, records=records.put, metrics=metrics)
+    bases = [(outcome, basis, cache) for outcome in Outcome for basis in Basis for cache in CacheResult]
+    for number in range(17_000):
+        outcome, basis, cache = bases[number % len(bases)]
+        parent = TraceParent(traceparent=f"00-{number:032x}-{number:016x}-01", tracestate="a=" + f"{number:08}" * 60)
+        decision = largest(number, cache_result=cache, duration_us=2.0 ** (number % 20), outcome=outcome, basis=basis)
+        shown.decision(decision, parent)
+    return shown, stuck, metrics
+
+
+def refusals(_: Path) -> object:
+    """Sum up refusals of more kinds than are told apart."""
+    sums = RefusalSums(Observers())
+    for number in range(2 * (MOST_KINDS + 10)):
+        facts = {"rpc": "r" * 64, "status": str(number // 2), "traceparent": "0" * 8000 + str(number)}
+        sums.event(Event(kind="request.refused", at=1.0, caller_id=f"{number:0128}", facts=facts))
+    return sums
+
+
+def names(folder: Path) -> object:
+    """Index names as long as a record holds them."""
+    folder.mkdir(exist_ok=True)
+    index = AuditIndex(folder, folder / "index.sqlite")
+    for chunk in range(40):
+        with index._lock, index._writing():
+            index._numbers({f"{chunk:04}-{number:05}" + WIDE * 500 for number in range(1000)})
+    return index
+
+
+CONTAINERS = (
+    Container(keeps="request ids and the digests of their calls", bound="10,000", most=12, fill=requests),
+    Container(keeps="remembered answers", bound="64 MiB, `cache.size`", most=68, fill=rulings),
+    Container(
+        keeps="parsed entities of sessions", bound="16 MiB, and 32 MiB with those of an action", most=52, fill=entities
+    ),
+    Container(keeps="sessions last used", bound="48 MiB, 100,000", most=54, fill=sessions),
+    Container(keeps="ids of sessions that have expired", bound="65,536", most=12, fill=notices),
+    Container(keeps="records that wait for the disk", bound="16 MiB, 10,000", most=20, fill=late_records),
+    Container(keeps="forms of records of remembered answers", bound="8 MiB, 2,048", most=12, fill=forms),
+    Container(
+        keeps="what waits to be sent as telemetry, and what repeats of it, encoded",
+        bound="16,384 decisions, 12,288 parts; texts cut to 128 characters",
+        most=96,
+        fill=telemetry,
+    ),
+    Container(keeps="sums of refusals", bound="256 kinds, one event each", most=2, fill=refusals),
+    Container(
+        keeps="names and pages of the index of the record",
+        bound="32 MiB of names, 32 MiB of pages",
+        most=72,
+        fill=names,
+    ),
+)
+
+
+def _same(value: T) -> T:
+    return value
+
+
+def _no_bundle(_: object) -> Any:
+    raise AssertionError("nothing is decided here")
+
+
+def _full(_: int, __: bytes) -> int:
+    raise OSError(28, "no space left on device")
+
+
+class _Stuck:
+    """A receiver that takes nothing and never says so."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def send(self, _: bytes) -> Sent:
+        """Wait for the end."""
+        self.ended.wait()
+        return Sent()
+
+    def hurry(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """End the waiting."""
+        self.ended.set()
+
+
+def resident() -> int:
+    """Return how many bytes of memory this process takes."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def say(line: str) -> None:
+    """Write a line for whoever started this."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main(folder: Path) -> None:
+    """Serve, fill one container after the other, and say of each how many bytes the process has grown by.
+
+    When all are full, the server is asked once more.
+    """
+    settings = Settings(
+        data_dir=str(folder / "data"),
+        server=ServerSettings(address="127.0.0.1:0"),
+        policies=PolicySettings(folder=str(Path(__file__).parents[2] / "policies"), watch=False),
+    )
+    prepare(settings, development=True)
+    app, kept = build(settings), list[object]()
+    app.start()
+    say(f"before {resident()}")
+    for place, container in enumerate(CONTAINERS):
+        gc.collect()
+        before = resident()
+        kept.append(container.fill(folder / str(place)))
+        gc.collect()
+        say(f"{place} {resident() - before}")
+    if not app.embedded.keeper.serves():
+        raise AssertionError("the server does not serve")
+    say(f"after {resident()}")
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
