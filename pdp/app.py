@@ -179,7 +179,7 @@ class App:
             telemetry.watch_record(log.status)
             # In this order: what the record cannot keep is a deny, and the trace tells of what is answered.
             watchers = Observers(log, telemetry, *([observer] if observer else []))
-            sessions = _open_store(settings)
+            sessions = _open_store(settings, log)
             self._opened.callback(sessions.close)
             telemetry.watch_sessions(sessions.count_by_state)
             self._sourcing = sourcing = sourcing_of(settings)
@@ -436,14 +436,17 @@ def _reason(error: OSError) -> str:
     return (error.strerror or "input or output failed").lower()
 
 
-def _open_store(settings: Settings) -> SessionStore:
+def _open_store(settings: Settings, log: DecisionLog) -> SessionStore:
     if settings.sessions.store == "memory":
         return MemorySessionStore(bundles_kept=settings.policies.kept)
     from pdp.sessions.sqlite import SQLiteSessionStore  # noqa: PLC0415 - embedded use may have no need of it
 
-    return SQLiteSessionStore(
+    store = SQLiteSessionStore(
         settings.sessions_file,
         bundles_kept=settings.policies.kept,
         reserve_bytes=settings.sessions.reserve_bytes,
         busy_seconds=_BUSY_SECONDS,
+        known_revision=log.store_revision,
     )
+    log.watch_store(store.acknowledged)
+    return store

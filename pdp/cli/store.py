@@ -67,7 +67,7 @@ def restore_(*, settings: Settings, file: Path, keep_sessions: bool, as_json: bo
     try:
         now = clock.now()
         with progress(f"restoring the session store from {file}"):
-            done = restore(file, path, now=now, keep_sessions=keep_sessions)
+            done = restore(file, path, now=now, keep_sessions=keep_sessions, known_revision=log.store_revision)
         for event in _events(done, now.wall_at, keep_sessions=keep_sessions):
             log.event(event)
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pdp.record.disk import Disk, in_place
-from pdp.record.envelope import CHECKPOINT, OPENED, Place, own_body, placed
+from pdp.record.envelope import CHECKPOINT, OPENED, STORE_REVISION, Place, own_body, placed
 from pdp.record.keys import SigningKey
 from pdp.record.segments import Head, segment_of
 from pdp.record.slot import take_slot
@@ -51,7 +51,8 @@ class Chain:
 
     `known` is how far each chain has come for sure, None when nothing is known of any. `lost` is told in its first
     segment: chains that no longer hold what is known of them. `heads` says, for each segment, what of the other chains
-    cannot be cut off unnoticed from then on.
+    cannot be cut off unnoticed from then on. `store_revision` says up to which change of the session store all is told
+    in a record or was never made: checkpoints carry it, unless it is 0.
 
     A segment has room on the disk before it is written. The last `reserve` bytes of it are for what is urgent; when no
     more is to be had, or so little is left on the disk, only that is written.
@@ -73,9 +74,10 @@ class Chain:
         lost: Mapping[str, str],
         heads: Callable[[], Mapping[str, Head]],
         reserve: int,
+        store_revision: Callable[[], int],
     ) -> None:
         self._reserve, self._step, self._room = reserve, max(reserve // _STEP_PART, _LEAST_STEP), inf
-        self._lost, self._heads = lost, heads
+        self._lost, self._heads, self._store_revision = lost, heads, store_revision
         self._folder, self._signer, self._now = folder, signer, now
         self._mode, self._rotation, self._disk = mode, rotation, disk
         self._slot = take_slot(folder, disk, known)
@@ -309,7 +311,9 @@ class Chain:
         self.due = self._size >= self._largest
 
     def _checkpoint_line(self, seq: int, prev: str, at: float, end: _End) -> bytes:
-        place, fields = Place(self.id, seq, prev), {**end._asdict(), "key": self._signer.id}
+        revision = self._store_revision()
+        known = {STORE_REVISION: revision} if revision else {}
+        place, fields = Place(self.id, seq, prev), {**end._asdict(), "key": self._signer.id, **known}
         signature = self._signer.sign(placed(own_body(CHECKPOINT, at, **fields), place))
         return placed(own_body(CHECKPOINT, at, **fields, signature=signature), place)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdp.record.chain import UNSIGNED_RECORDS
-from pdp.record.envelope import CHECKPOINT, hash_of, parse_line, place_of
+from pdp.record.envelope import CHECKPOINT, STORE_REVISION, hash_of, parse_line, place_of
 from pdp.record.keys import PublicKeys
 from pdp.record.segments import Segment, lines_backwards, segments_by_chain
 from pdp.record.verify import checkpoint_problem
@@ -35,6 +35,25 @@ def chain_ends(folder: Path, keys: PublicKeys) -> tuple[ChainEnd, ...]:
     Only `verify` reads the rest. Raise `OSError` when the folder cannot be read.
     """
     return tuple(_end(chain, segments, keys) for chain, segments in segments_by_chain(folder).items())
+
+
+def store_revision(folder: Path) -> int:
+    """Return the latest revision of the session store that the last segments of the chains know of; 0 for none.
+
+    A store that holds less has lost what was acknowledged. Raise `OSError` when the folder cannot be read.
+    """
+    if not folder.is_dir():
+        return 0
+    return max((_revision(segments[-1]) for segments in segments_by_chain(folder).values()), default=0)
+
+
+def _revision(segment: Segment) -> int:
+    for line in lines_backwards(segment.path):
+        record = parse_line(line) if _MARK in line and STORE_REVISION.encode() in line else None
+        revision = record.get(STORE_REVISION) if record and record.get("kind") == CHECKPOINT else None
+        if isinstance(revision, int):
+            return revision
+    return 0
 
 
 def _end(chain: str, segments: tuple[Segment, ...], keys: PublicKeys) -> ChainEnd:

@@ -22,6 +22,8 @@ NOTHING_BEFORE = "0" * 64
 # What the record keeps about itself, beside decisions and events.
 CHECKPOINT = "checkpoint"
 OPENED = "segment.opened"
+# What a checkpoint says of the session store.
+STORE_REVISION = "store_revision"
 
 _PLACE = re.compile(rb',"chain":"([0-9a-f]{12})","seq":([1-9][0-9]{0,18}),"prev":"([0-9a-f]{64})"\}\Z')
 _PLACE_CHARACTERS = 160

@@ -29,6 +29,7 @@ from pdp.observer import ENDING, Event
 from pdp.record.anchors import Anchors
 from pdp.record.chain import Chain, Rotation
 from pdp.record.disk import Disk
+from pdp.record.ends import store_revision
 from pdp.record.entry import Entries
 from pdp.record.envelope import own_body
 from pdp.record.keys import DIGEST_KEY_BYTES, SigningKey
@@ -101,8 +102,11 @@ class DecisionLog:
         self._on_failure = on_failure or (lambda: None)
         self._anchors = Anchors(anchors) if anchors else None
         self._entries = Entries(key, attributes)
+        self._acknowledged: Callable[[], int] = lambda: 0
         # Guards all that follows.
         self._changed = threading.Condition(threading.Lock())
+        # What the record knew of the session store before this process.
+        self.store_revision = self._known_revision()
         self._chain = self._open_chain(signer, rotation or Rotation(), reserve_bytes)
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -148,6 +152,10 @@ class DecisionLog:
                 waiting=len(self._waiting),
                 unsigned=self._chain.unsigned,
             )
+
+    def watch_store(self, acknowledged: Callable[[], int]) -> None:
+        """Let checkpoints carry the revision of the session store that was acknowledged last."""
+        self._acknowledged = acknowledged
 
     def start(self) -> None:
         """Begin to sign and sync in the background."""
@@ -426,6 +434,15 @@ class DecisionLog:
     def _boot_at(self) -> float:
         return self._clock.now().boot_at
 
+    def _store_revision_now(self) -> int:
+        return max(self.store_revision, self._acknowledged())
+
+    def _known_revision(self) -> int:
+        try:
+            return store_revision(self.folder)
+        except OSError as error:
+            raise ConfigurationError(f"cannot read the decision log in `{self.folder}`: {_reason(error)}") from None
+
     def _open_chain(self, signer: SigningKey, rotation: Rotation, reserve: int) -> Chain:
         try:
             made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
@@ -443,6 +460,7 @@ class DecisionLog:
                 lost=self._anchors.lost(self.folder) if self._anchors else {},
                 heads=self._heads,
                 reserve=reserve,
+                store_revision=self._store_revision_now,
             )
         except OSError as error:
             raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {_reason(error)}") from None

@@ -32,7 +32,7 @@ class ChangeSignal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._at_close = path, 0
         with ExitStack() as opened:
             self._file = _open(path)
             opened.callback(os.close, self._file)
@@ -59,7 +59,9 @@ class ChangeSignal:
         os.pwrite(self._file, os.urandom(_LENGTH) + (_noted(revision) if revision else b""), 0)
 
     def acknowledged(self) -> int:
-        """Return the revision that was acknowledged last, as far as that is known; otherwise 0."""
+        """Return the revision that was acknowledged last, as far as that is known, otherwise 0; once closed, then."""
+        if self._map.closed:
+            return self._at_close
         noted = os.pread(self._file, _LENGTH + _CHECK_BYTES, _LENGTH)
         revision = int.from_bytes(noted[:_LENGTH])
         return revision if noted == _noted(revision) else 0
@@ -74,6 +76,7 @@ class ChangeSignal:
     def close(self) -> None:
         """Close the file. Twice is harmless."""
         if not self._map.closed:
+            self._at_close = self.acknowledged()
             self._map.close()
             os.close(self._file)
 

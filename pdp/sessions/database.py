@@ -162,7 +162,10 @@ class Database:
         if missing > 0:
             raise StoreUnavailableError(
                 f"the session store lacks the last {missing} changes that it acknowledged: `{self._path}`; its log is "
-                "damaged, or an old file was put in its place: bring a backup back with `pdp store restore`"
+                "damaged, or an old file was put in its place: bring a backup back with `pdp store restore`, or take "
+                "this one as a backup, `pdp store restore PATH`: what is live in it is revoked".replace(
+                    "PATH", str(self._path)
+                )
             )
 
     def require_same_file(self) -> None:

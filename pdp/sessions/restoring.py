@@ -41,8 +41,12 @@ class Restored:
     replaced: Path | None
 
 
-def restore(backup: Path, path: Path, *, now: Instant, keep_sessions: bool = False) -> Restored:
+def restore(
+    backup: Path, path: Path, *, now: Instant, keep_sessions: bool = False, known_revision: int = 0
+) -> Restored:
     """Make a backup the store at `path`; with `keep_sessions`, sessions that are live in it stay live.
+
+    It counts its changes from `known_revision` on, the last one that the record knows of, if that is later.
 
     The store of before is kept beside it. Nothing changes before the backup is verified, copied and upgraded. Raise
     `StoreUnavailableError` when the backup is damaged or newer than this program, or when a server uses the store, and
@@ -61,6 +65,7 @@ def restore(backup: Path, path: Path, *, now: Instant, keep_sessions: bool = Fal
             copy(backup, draft)
             present = _present(path)
             revoked = _prepare(draft, (report, present), now, keep_sessions=keep_sessions)
+            _count_from(draft, known_revision)
             replaced = _swap(draft, path, now, sound=not present.damage)
     except BlockingIOError:
         raise StoreUnavailableError(f"a server uses the session store: `{path}`; stop it, then restore") from None
@@ -89,6 +94,14 @@ def _prepare(
     with closing(apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
         connection.execute("UPDATE meta SET highest_number = max(highest_number, ?)", (number,))
     return revoked
+
+
+def _count_from(draft: Path, revision: int) -> None:
+    with closing(apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        # Nobody who knows an earlier revision has seen any of this.
+        connection.execute(
+            "UPDATE meta SET revision = max(revision, ?), forgotten_revision = max(revision, ?)", (revision, revision)
+        )
 
 
 def _swap(draft: Path, path: Path, now: Instant, *, sound: bool) -> Path | None:

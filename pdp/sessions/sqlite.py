@@ -39,11 +39,11 @@ class SQLiteSessionStore:
     """A `SessionStore` in one file. Safe for threads; open it after forking, not before.
 
     `busy_seconds` is how long to wait for other writers, of this process and then of others, before `OverloadedError`;
-    in a process they take turns. `sessions_kept` bounds
-    the sessions in memory, `changes_kept` the changes that other processes can follow one by one, `bundles_kept`
-    the last active bundles that keep their content. `reserve_bytes` of the disk are kept for what ends authority, as
-    `room.py` says. A file that is taken away, or written by a foreign program, is
-    noticed after `trust_seconds` of `monotonic`.
+    in a process they take turns. `sessions_kept` bounds the sessions in memory, `changes_kept` the changes that other
+    processes can follow one by one, `bundles_kept` the last active bundles that keep their content. `reserve_bytes` of
+    the disk are kept for what ends authority, as `room.py` says. A store that lacks changes up to `known_revision`, of
+    which others know, is refused. A file that is taken away, or written by a foreign program, is noticed after
+    `trust_seconds` of `monotonic`.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class SQLiteSessionStore:
         changes_kept: int = 10_000,
         bundles_kept: int = BUNDLES_KEPT,
         reserve_bytes: int = 0,
+        known_revision: int = 0,
         trust_seconds: float = 0.1,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,7 +71,7 @@ class SQLiteSessionStore:
             self._database = Database(Path(path), busy_seconds=busy_seconds)
             self._connection = opened.enter_context(closing(self._database.connect()))
             self._signal = opened.enter_context(closing(self._database.signal()))
-            self._database.require_acknowledged(self._connection, self._signal.acknowledged())
+            self._database.require_acknowledged(self._connection, max(self._signal.acknowledged(), known_revision))
             self._watcher = opened.enter_context(
                 closing(
                     Watcher(
@@ -229,6 +230,10 @@ class SQLiteSessionStore:
         with self._reading():
             counts = dict(self._connection.execute("SELECT state, count(*) FROM sessions GROUP BY state"))
         return {state: counts.get(state.value, 0) for state in SessionState}
+
+    def acknowledged(self) -> int:
+        """Return the number of the last change that was acknowledged."""
+        return self._signal.acknowledged()
 
     def close(self) -> None:
         """Close the file; afterwards the store does not answer."""

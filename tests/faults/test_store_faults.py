@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -11,10 +12,14 @@ from unittest.mock import patch
 import apsw
 import pytest
 
+from pdp.app import build
 from pdp.errors import StoreUnavailableError
+from pdp.record.ends import store_revision
 from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
 from pdp.record.verify import verify
+from pdp.sessions.restoring import restore
 from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until
 from tests.faults.breakdowns import ROWS
 from tests.faults.served import WELL, Served, served
@@ -149,3 +154,25 @@ def damage(service: Served) -> list[str]:
         found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
     keys = PublicKeys.load([Path(service.settings.data_dir) / PUBLIC_KEY_FILE])
     return found + [str(finding) for finding in verify(service.settings.record_folder, keys).findings]
+
+
+def test_a_snapshot_of_the_store_brings_nothing_back(tmp_path: Path) -> None:
+    """A start on a folder that is older than the record is refused; restoring the store from itself revokes all."""
+    with served(tmp_path) as service:
+        kept = service.active
+    data, snapshot = Path(service.settings.data_dir), tmp_path / "snapshot"
+    shutil.copytree(data, snapshot)
+    with served(tmp_path, before=service) as again:
+        assert again.revoke(kept) == "OK"
+    shutil.rmtree(data)
+    shutil.copytree(snapshot, data)
+
+    with pytest.raises(StoreUnavailableError, match=r"lacks the last \d+ changes that it acknowledged"):
+        build(service.settings, clock=FakeClock())
+    store, known = service.settings.sessions_file, store_revision(service.settings.record_folder)
+    restore(store, store, now=FakeClock().now(), known_revision=known)
+    with served(tmp_path, before=service) as restored:
+        answer = restored.call(restored.active)
+
+    assert answer == "session_revoked"
+    assert damage(service) == []

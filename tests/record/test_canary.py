@@ -319,6 +319,8 @@ ALLOWED: Mapping[tuple[str, str], set[str]] = {
     ("NarrowSession", "labels"): {ERROR},
     ("DenySession", "reason"): {RECORD, STORE},
     ("RevokeSessions", "reason"): {RECORD, STORE},
+    # The row by which many are revoked at once names whose sessions they are.
+    ("RevokeSessions", "agent"): {STORE},
     ("Explain", "server"): {RECORD},
     ("Explain", "tool"): {RECORD},
     # A name that is not known goes back to whoever sent it. Of attributes only the name does, never the value; values
