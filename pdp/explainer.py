@@ -77,7 +77,8 @@ class CallExplainer:
             return explained(ruling=ruling, sessions=(), problem=problem)
         sides = {one.id: self._side(snapshot, one, seen, call.action) for one in snapshot.chain}
         answer = refused or of_this_call(rule_chain(snapshot.chain, lambda one: sides[one.id].ruling), tool, seen)
-        return explained(ruling=answer, sessions=tuple(sides.values()), resource=seen.resource)
+        opaque = tuple(seen.context["opaque"])
+        return explained(ruling=answer, sessions=tuple(sides.values()), resource=seen.resource, opaque=opaque)
 
     def results(
         self, bundle: Bundle, action: str, question: Question, beside: SliceEntities

@@ -34,9 +34,9 @@ class Explanation:
 
     `ruling` is the answer that the call would get, `resource` the type and id of what it is mapped to. `refusal` says
     in plain words which check of the gate failed, `problem` what is wrong with the arguments; both are empty when
-    nothing is. `sessions` holds the session and then each above it; it is empty for an unknown tool and for arguments
-    that policies cannot be asked about. When the gate refuses, the policies were not asked, and what stands there is
-    what they would have said.
+    nothing is. `opaque` names the arguments that policies cannot see. `sessions` holds the session and then each above
+    it; it is empty for an unknown tool and for arguments that policies cannot be asked about. When the gate refuses,
+    the policies were not asked, and what stands there is what they would have said.
     """
 
     action: str
@@ -47,6 +47,7 @@ class Explanation:
     resource: tuple[str, str] = field(default=("", ""), repr=False)
     refusal: str = ""
     problem: str = ""
+    opaque: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:

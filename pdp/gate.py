@@ -43,7 +43,8 @@ def gate(snapshot: Snapshot, call: Call) -> Ruling | None:
     tool = snapshot.bundle.catalogue.tools.get(call.action)
     if tool is None or tool.server != call.server:
         return deny(Basis.UNKNOWN_TOOL)
-    if not tool.is_known_as(call.definition_digest) and (call.definition_digest or tool.digest_required):
+    stated = call.definition_digest
+    if (stated or tool.digest_required) and stated != tool.definition_digest and not tool.is_known_as(stated):
         return deny(Basis.TOOL_CHANGED)
     for session in snapshot.chain:
         if (basis := _reach(session, tool, snapshot)) is not None:
@@ -64,7 +65,7 @@ def _reach(session: Session, tool: Tool, snapshot: Snapshot) -> Basis | None:
     approved = session.scope.tools.get(tool.action) if session.scope else None
     if approved is None or tool.action not in snapshot.bundle.within_ceiling(session.agent):
         return Basis.OUT_OF_SCOPE
-    return None if tool.is_known_as(approved) else Basis.TOOL_CHANGED
+    return None if approved == tool.definition_digest or tool.is_known_as(approved) else Basis.TOOL_CHANGED
 
 
 def deny(basis: Basis, detail: str = "") -> Ruling:

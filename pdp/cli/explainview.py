@@ -39,6 +39,8 @@ _LEGEND = "✓ holds   ✗ does not hold   ! cannot be evaluated   · not reache
 def print_explanation(answer: ExplainResponse) -> None:
     """Print an explanation for a person: the answer in one sentence, and then policy by policy."""
     click.echo(visible(answer.summary))
+    if answer.opaque:
+        click.echo(visible(f"policies cannot see {', '.join(f'`{label}`' for label in answer.opaque)}"))
     for session in answer.sessions:
         click.echo()
         _print_session(session, asked=not answer.refusal)
@@ -54,6 +56,7 @@ def plain(answer: ExplainResponse) -> dict[str, Any]:
         "basis": _basis(answer.basis),
         "refusal": answer.refusal,
         "problem": answer.problem,
+        "opaque": list(answer.opaque),
         "resource_type": answer.resource_type,
         "resource_id": answer.resource_id,
         "bundle_version": answer.bundle_version,

@@ -71,6 +71,7 @@ def explanation_message(explanation: Explanation) -> explanations.ExplainRespons
         basis=_BASES[ruling.basis],
         refusal=explanation.refusal,
         problem=explanation.problem,
+        opaque=explanation.opaque,
         sessions=[_session(one) for one in explanation.sessions],
         resource_type=explanation.resource[0],
         resource_id=explanation.resource[1],

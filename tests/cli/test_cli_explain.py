@@ -71,6 +71,21 @@ def test_every_kind_of_value_is_shown(run: Run, tmp_path: Path) -> None:
     ] == lines[3:-2]
 
 
+def test_what_policies_cannot_see_of_the_call_is_said(run: Run, tmp_path: Path) -> None:
+    """Below the answer stand the arguments of this call that are opaque; of a call without them nothing is said."""
+    read = tool("read", {"path": {"type": "string"}, "n": {"type": "integer"}, "ratio": {"type": "number"}}, ["path"])
+    write_bundle(tmp_path / "p", policies={"files": OVERFLOW}, tools={"files": [read]}, overlays={})
+    words = ("explain", "--tool", "files/read", *SUPPOSED, "--policies", "p", "--arguments")
+
+    blind = run(*words, '{"path": "/", "ratio": 0.5}')
+    seeing = run(*words, '{"path": "/"}')
+    as_json = run(*words, '{"path": "/", "ratio": 0.5}', "--json")
+
+    assert "policies cannot see `ratio`" == blind.stdout.splitlines()[1]
+    assert "cannot see" not in seeing.stdout
+    assert ["ratio"] == json.loads(as_json.stdout)["opaque"]
+
+
 def test_grants_are_supposed(run: Run, policies: Path) -> None:
     """`--grant` supposes what an approver would give, and JSON says which policy decided."""
     done = run(*WRITE, *SUPPOSED, "--grant", "writing", "--policies", str(policies), "--json")
