@@ -134,7 +134,8 @@ def test_all_processes_of_a_server_log_as_the_settings_say(tmp_path: Path) -> No
 
     lines = [json.loads(line) for line in err.splitlines()]
     assert 0 == code
-    assert {None, 1, 2} >= {line.get("worker") for line in lines} > {None}
+    # The control process is numbered after the workers.
+    assert {None, 1, 2, 3} >= {line.get("worker") for line in lines} > {None}
     assert {"first start: the tokens of all callers are in `.pdp/tokens`", "stopping"} <= {
         line["message"] for line in lines
     }
