@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from random import Random
+from typing import Any
 
 import cedarpy
 import pytest
 
 from pdp.policy.engine import datetime_value
-from pdp.policy.moments import DAY, Moments, milliseconds, moments
+from pdp.policy.moments import DAY, Moments, constant_milliseconds, milliseconds, moments
 
 NEW_YEAR = 1767225600000
 HOUR = 60 * 60 * 1000
@@ -136,3 +137,22 @@ def test_times_in_one_place_get_one_answer() -> None:
 
     assert equal > 3_000
     assert told_apart > 50
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ({"duration": [{"Value": "1h30m"}]}, 90 * 60 * 1000),
+        ({"duration": [{"Value": "-1ms"}]}, -1),
+        ({"duration": [{"Value": "0s"}]}, 0),
+        ({"datetime": [{"Value": "1970-01-01"}]}, 0),
+        ({"datetime": [{"Value": "1970-01-02T00:00:00.001Z"}]}, 24 * 60 * 60 * 1000 + 1),
+        ({"duration": [{"Value": "soon"}]}, None),
+        ({"duration": [{"Var": "context"}]}, None),
+        ({"decimal": [{"Value": "1.0"}]}, None),
+        ({"Value": 5}, None),
+    ],
+)
+def test_constants_of_time_are_read_in_milliseconds(tree: dict[str, Any], expected: int | None) -> None:
+    """A time and a duration that are written out; nothing else."""
+    assert expected == constant_milliseconds(tree)
