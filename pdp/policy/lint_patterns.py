@@ -29,12 +29,12 @@ def path_prefix(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
 def _prefixes(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], Finding]]:
     for where, pattern in _patterns(policy):
         shown = ".".join(where)
-        below = pattern.endswith("/*") and _WILDCARD not in pattern[:-1] and "://" not in pattern
+        below = "/*" in pattern and not pattern.startswith(_WILDCARD) and "://" not in pattern
         named = pattern.startswith(("/", "~", ".")) or _PATHS.search(where[-1])
         if below and named and not any(_is_about_dots(tree, where) for tree in strict(policy)):
             found = Finding(
-                message=f"{policy.effect} `{policy.id}` lets `{shown}` pass by its prefix: "
-                f"`{pattern[:-1]}../../etc/passwd` begins with `{pattern[:-1]}` too",
+                message=f"{policy.effect} `{policy.id}` lets `{shown}` pass by its prefix, and `{_climbing(pattern)}` "
+                "has it too",
                 help=f'refuse `..` beside it: `{shown} like "{pattern}" && !({shown} like "*..*")`',
                 at=[where],
             )
@@ -52,6 +52,11 @@ def open_pattern(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
                 '`"*@example.com"`, `"/srv/app/*"`',
                 at=[where],
             )
+
+
+def _climbing(pattern: str) -> str:
+    """Return a path that is like the pattern and lies elsewhere."""
+    return pattern.replace(_WILDCARD, "../../etc/passwd", 1).replace(_WILDCARD, "x")
 
 
 def _patterns(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -108,6 +108,12 @@ MISTAKES = {
         "path-prefix",
         f"when {{ {BELOW_APP} }}",
     ),
+    '`path like "/srv/app/*.txt"` in a permit': permit(
+        'action == Action::"files/read"',
+        f'when {{ {PATH} like "/srv/app/*.txt" }}',
+        "path-prefix",
+        f'when {{ {PATH} like "/srv/app/*.txt" && !({PATH} like "*..*") }}',
+    ),
     '`unless { path like "/srv/app/*" }` of a forbid': forbid(
         'action == Action::"files/write"',
         f'unless {{ {PATH} like "/srv/app/*" }}',
