@@ -234,6 +234,16 @@ def test_retry_that_passes_later_is_another_decision(opened: Open) -> None:
     assert {one.id for one in allowed}.isdisjoint(one.id for one in denied)
 
 
+def test_durations_are_no_finer_than_the_clock(opened: Open) -> None:
+    """Microseconds with three digits: what a sum of floats adds is nothing that was measured."""
+    pdp = opened(PERMIT, "users: {alice: {}}")
+    call = Call(session_handle=approved(pdp), server="files", tool="read")
+
+    found = [pdp.authorizer.authorize(call, PEP).duration_us for _ in range(300)]
+
+    assert all(f"{one:.3f}".rstrip("0").rstrip(".") == repr(one).removesuffix(".0") for one in found)
+
+
 def test_listing_by_state_visits_the_store_a_bounded_number_of_times(tmp_path: Path, clock: FakeClock) -> None:
     """A small page of a state that few sessions are in does not cost one look-up for each of the others."""
     write(tmp_path, PERMIT, "users: {alice: {}}")
