@@ -39,6 +39,7 @@ _HEADER = """\
 #   digest: required        the caller must state the digest of the definition that it saw
 #   resource: {{type: Repository, id: "{{owner}}/{{repo}}", canonical: {{owner: lower}}, log: digest}}
 #   parameters: {{amount: {{type: decimal}}, notes: {{opaque: true}}}}
+#   parameters: {{payments: {{members: [iban]}}}}   of a list of objects: `input.payments.count`, `input.payments.iban`
 #   open: true              a call may hold parameters that the tool's schema takes and does not declare
 """
 

@@ -14,7 +14,7 @@ from pdp.policy.directory import FILE, Uid
 from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, nodes, path
 from pdp.policy.lint_labels import labels_named
 from pdp.policy.locate import entity_anchor
-from pdp.policy.parameters import RecordType, cedar_string
+from pdp.policy.parameters import FURTHER, ListingType, RecordType, cedar_string
 
 _WORDS = {"User": "user", "UserGroup": "group", "Agent": "agent", "AgentGroup": "agent group", "Server": "server"}
 _NEAR = 0.8
@@ -166,9 +166,13 @@ def _one_slip(first: str, second: str) -> bool:
 
 def _hidden(record: RecordType) -> Iterator[str]:
     """Yield the labels that `context.opaque` may hold in a call: what Cedar cannot express, and what may be null."""
+    if record.open:
+        yield FURTHER
     for one in record.parameters:
         if one.opaque or one.nullable:
             yield one.label
+        if isinstance(one.type, ListingType):
+            yield from one.type.labels()
         if isinstance(one.type, RecordType):
             yield from _hidden(one.type)
 

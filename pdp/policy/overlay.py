@@ -9,7 +9,17 @@ from typing import Literal, TypeVar, get_args
 
 from pdp.errors import Problem
 from pdp.policy.mapping import CANONICAL_FORMS, ResourceMapping, split_template
-from pdp.policy.parameters import DecimalType, OpaqueType, RecordType, StringType
+from pdp.policy.parameters import (
+    COUNT,
+    BoolType,
+    DecimalType,
+    ListingType,
+    LongType,
+    OpaqueType,
+    Parameter,
+    RecordType,
+    StringType,
+)
 from pdp.policy.yamltext import Section, unknown
 
 Risk = Literal["read_only", "mutating", "destructive"]
@@ -111,9 +121,35 @@ class _OverlayReader:
             # `1 == True` here too: the key is compared by equality, the value is not.
             elif isinstance(said, Section) and set(said) == {"opaque"} and said["opaque"] is True:
                 parameters = parameters.with_type(name, OpaqueType(reason="kept from the policies by the overlay"))
+            elif isinstance(said, Section) and set(said) == {"members"}:
+                listing = self._listing(tool, said, parameter)
+                parameters = parameters.with_type(name, listing) if listing else parameters
             else:
-                self._add(section, name, f"`{tool}`: `{name}` must be `{{type: decimal}}` or `{{opaque: true}}`")
+                choices = "`{type: decimal}`, `{opaque: true}` or `{members: […]}`"
+                self._add(section, name, f"`{tool}`: `{name}` must be {choices}")
         return parameters
+
+    def _listing(self, tool: str, said: Section, parameter: Parameter) -> ListingType | None:
+        element = parameter.type.element if isinstance(parameter.type, OpaqueType) else None
+        names = said["members"]
+        if element is None:
+            self._add(said, "members", f"`{tool}`: `{parameter.name}` is not declared a list of objects")
+            return None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self._add(said, "members", f"`{tool}`: `members` must be a list of names")
+            return None
+        known = [one.name for one in element.parameters]
+        for name in names:
+            found = element.parameter(name)
+            if found is None:
+                self._add(said, "members", unknown(f"member of `{parameter.name}`", name, known))
+            elif name == COUNT or not isinstance(found.type, StringType | LongType | BoolType):
+                self._add(said, "members", f"`{tool}`: `{name}` is no text, integer or boolean, or is named `{COUNT}`")
+        return ListingType(
+            label=parameter.label,
+            members=tuple(one for one in element.parameters if one.name in names),
+            others=tuple(one.name for one in element.parameters if one.name not in names),
+        )
 
     def _mapping(self, tool: str, section: Section, parameters: RecordType) -> ResourceMapping | None:
         self.problems += section.unknown_keys(("type", "id", "canonical", "log"))

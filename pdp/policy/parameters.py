@@ -134,9 +134,13 @@ class SetType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpaqueType:
-    """What Cedar cannot express, or what the overlay keeps from the policies; `reason` is for people."""
+    """What Cedar cannot express, or what the overlay keeps from the policies; `reason` is for people.
+
+    `element` is what a list holds, where these are objects with declared properties: the overlay may show some.
+    """
 
     reason: str
+    element: RecordType | None = field(default=None, repr=False, compare=False)
 
     def cedar(self) -> str:
         """Write nothing: an opaque parameter has no attribute."""
@@ -146,6 +150,48 @@ class OpaqueType:
         """Return nothing: an opaque parameter has no value."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListingType:
+    """A list of objects: how many there are, and the values of some members as sets.
+
+    A member that an object lacks, or that is null, is named among the opaque labels, and so is what is not shown: what
+    stands in one object together cannot be told from sets.
+    """
+
+    label: Label
+    members: tuple[Parameter, ...]
+    others: tuple[str, ...]
+
+    def cedar(self) -> str:
+        """Write the type as Cedar schema text."""
+        sets = (f"{cedar_string(one.name)}: Set<{one.type.cedar()}>" for one in self.members)
+        return "{ " + ", ".join((f"{cedar_string(COUNT)}: Long", *sets)) + " }"
+
+    def labels(self) -> tuple[Label, ...]:
+        """Return the opaque labels that a call may have of it."""
+        return tuple(f"{self.label}.{name}" for name in (*(one.name for one in self.members), *self.others))
+
+    def value(self, found: object, hidden: list[Label], /) -> dict[str, object]:
+        """Return the number and the sets, each value checked."""
+        if type(found) is not list:
+            raise _UnfitError("must be a list")
+        if not all(type(one) is dict for one in found):
+            raise _UnfitError("must be an object", "[*]")
+        shown: dict[str, object] = {COUNT: len(found)}
+        try:
+            for member in self.members:
+                values = [one[member.name] for one in found if one.get(member.name) is not None]
+                shown[member.name] = [_below(member, value, hidden) for value in values]
+                if len(values) < len(found):
+                    hidden.append(f"{self.label}.{member.name}")
+        except _UnfitError as error:
+            raise error.below("[*]") from None
+        hidden += [f"{self.label}.{name}" for name in self.others if any(name in one for one in found)]
+        return shown
+
+
+# What a listing calls the number of its objects.
+COUNT = "count"
 # The label of all parameters that a tool takes and does not declare.
 FURTHER: Label = "*"
 NUMBER = OpaqueType(reason="a number; `type: decimal` would type it")
@@ -277,6 +323,8 @@ class RecordType:
         for one in self.parameters:
             if isinstance(one.type, OpaqueType):
                 found[one.label] = one.type.reason
+            elif isinstance(one.type, ListingType):
+                found |= dict.fromkeys((f"{one.label}.{name}" for name in one.type.others), "not shown by the overlay")
             elif isinstance(one.type, RecordType):
                 found |= one.type.opaque_labels()
         return found

@@ -182,6 +182,8 @@ class _SchemaReader:
         if "prefixItems" in schema or not isinstance(schema.get("items"), dict):
             return OpaqueType(reason="an array of anything")
         element, nullable = self._type(schema["items"], label, references, depth)
+        if not nullable and isinstance(element, RecordType):
+            return OpaqueType(reason="an array of objects; `members` would show some of them as sets", element=element)
         if nullable or not isinstance(element, StringType | LongType | BoolType):
             return OpaqueType(reason="an array of what a set cannot hold")
         return SetType(element=element)

@@ -304,18 +304,48 @@ def test_decimal(declared: dict[str, Any]) -> None:
             found.input.convert(parse_object(written))
 
 
+PAYMENTS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "iban": {"type": "string"},
+            "cents": {"type": "integer"},
+            "note": {"type": ["string", "null"]},
+            "extra": {"type": "object"},
+            "count": {"type": "integer"},
+        },
+        "required": ["iban"],
+    },
+}
+
+
 PAY = tool(
     amount={"type": "number"},
     owner={"type": "string"},
     repo={"type": "string"},
     maybe={"type": ["string", "null"]},
     list={"type": "array", "items": {"type": "number"}},
+    payments=PAYMENTS,
 )
 BAD_OVERLAYS = [
     ("rissk: mutating", "1: unknown key: `rissk`; did you mean `risk`?"),
     ("risk: mutatin", "1: unknown risk: `mutatin`; did you mean `mutating`? (one of `read_only`, "),
     ("digest: yes", "1: unknown digest: `True` (one of `required`, `optional`)"),
     ("tools: [pay]", "1: `tools` must be a mapping"),
+    (
+        "tools: {pay: {parameters: {list: {members: [x]}}}}",
+        "1: `pay`: `list` is not declared a list of objects",
+    ),
+    ("tools: {pay: {parameters: {payments: {members: x}}}}", "1: `pay`: `members` must be a list of names"),
+    (
+        "tools: {pay: {parameters: {payments: {members: [ibam]}}}}",
+        "1: unknown member of `payments`: `ibam`; did you mean `iban`?",
+    ),
+    (
+        "tools: {pay: {parameters: {payments: {members: [count]}}}}",
+        "1: `pay`: `count` is no text, integer or boolean, or is named `count`",
+    ),
     ("tools: {pay: {open: 1}}", "1: `pay`: `open` must be `true` or `false`"),
     ("tools: {pay: {open: true}}", "1: `pay`: its schema takes no parameters beside those that it declares"),
     ("tools:\n  pays: {}", "2: unknown tool: `pays`; did you mean `pay`?"),
@@ -339,7 +369,7 @@ BAD_OVERLAYS = [
     *(
         (
             f"tools: {{pay: {{parameters: {{amount: {said}}}}}}}",
-            "1: `pay`: `amount` must be `{type: decimal}` or `{opaque: true}`",
+            "1: `pay`: `amount` must be `{type: decimal}`, `{opaque: true}` or `{members: […]}`",
         )
         for said in ("{type: long}", "{opaque: false}", "{opaque: 1}", "{opaque: true, type: decimal}", "decimal", "{}")
     ),
@@ -483,6 +513,30 @@ def test_further_parameters() -> None:
     assert opened.check is not None
     with pytest.raises(InvalidArgumentsError):
         opened.check.require({"b": "no integer"}, 20)
+
+
+def test_a_list_of_objects() -> None:
+    """The overlay shows policies how many objects there are, and chosen members as sets; what is hidden is named."""
+    overlay = "tools: {pay: {parameters: {payments: {members: [iban, note]}}}}"
+    found = catalogue([tool("pay", payments=PAYMENTS)], overlay).tools["s/pay"]
+    schema = cedarpy.Schema.from_str(AUTHOR_SCHEMA + action_schema(found))
+    one = {"iban": "DE1", "note": "rent"}
+
+    assert found.input.cedar() == ('{ "payments": { "count": Long, "iban": Set<String>, "note": Set<String> } }')
+    assert found.input.convert({"payments": [one, {"iban": "DE2", "note": "x"}]}) == (
+        {"payments": {"count": 2, "iban": ["DE1", "DE2"], "note": ["rent", "x"]}},
+        (),
+    )
+    assert found.input.convert({"payments": [one, {"iban": "DE2", "note": None, "cents": 1}]}) == (
+        {"payments": {"count": 2, "iban": ["DE1", "DE2"], "note": ["rent"]}},
+        ("payments.cents", "payments.note"),
+    )
+    assert found.input.convert({"payments": []}) == ({"payments": {"count": 0, "iban": [], "note": []}}, ())
+    assert {"payments.cents", "payments.count", "payments.extra"} == found.input.opaque_labels().keys()
+    assert allowed(found, schema, {"payments": [one]})
+    for wrong in ('{"payments": {}}', '{"payments": [7]}', '{"payments": [{"iban": 7}]}'):
+        with pytest.raises(InvalidArgumentsError):
+            found.input.convert(parse_object(wrong.encode()))
 
 
 UNUSABLE = [
