@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import tempfile
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -191,8 +191,8 @@ class Database:
             raise StoreUnavailableError(f"the session store's file system has no shared memory: `{self._path}`")
         connection.execute("PRAGMA synchronous=FULL")
         # The file grows in steps, each of which has its room before it is written.
-        step = ctypes.c_int(_STEP_BYTES)
-        connection.file_control("main", apsw.SQLITE_FCNTL_CHUNK_SIZE, ctypes.addressof(step))
+        step = array("i", [_STEP_BYTES])
+        connection.file_control("main", apsw.SQLITE_FCNTL_CHUNK_SIZE, step.buffer_info()[0])
         _upgrade(connection, version)
         # Large sorts must not spill sessions into files outside our folder.
         connection.execute("PRAGMA temp_store=MEMORY")

@@ -12,7 +12,7 @@ shift 6
 
 root=$(mktemp -d)
 mount -t tmpfs -o mode=755 none "$root"
-mkdir -p "$root"/{usr,proc,dev,opt/pdp,etc,run,var/lib/pdp} "$root$prefix" "$root$base" "$root$project"
+mkdir -p "$root"/{usr,proc,dev,opt/pdp,etc,run,var/lib/pdp,var/lib/pdp-record} "$root$prefix" "$root$base" "$root$project"
 for name in bin lib lib64; do
   if [ -L "/$name" ]; then cp -P "/$name" "$root/"; elif [ -d "/$name" ]; then mkdir "$root/$name"; mount --bind "/$name" "$root/$name"; fi
 done
@@ -22,6 +22,8 @@ for place in "$base" "$project"; do mount --bind "$place" "$root$place"; done
 for place in "$root/opt/pdp" "$root$prefix"; do mount --bind "$prefix" "$place"; done
 cp -a "$files"/. "$root/"
 mount --bind "$data" "$root/var/lib/pdp"
+# Where the manifests have a volume of its own for the record: as the platform makes it.
+mount -t tmpfs -o uid=0,gid=65532,mode=2775 none "$root/var/lib/pdp-record"
 for place in usr opt/pdp "${prefix#/}" "${base#/}" "${project#/}"; do mount -o remount,bind,ro "$root/$place"; done
 mount -o remount,ro "$root"
 ip link set lo up

@@ -263,8 +263,8 @@ def test_there_is_one_server() -> None:
     spec = manifests()["StatefulSet"]["spec"]
 
     assert 1 == spec["replicas"]
-    (claim,) = spec["volumeClaimTemplates"]
-    assert ["ReadWriteOncePod"] == claim["spec"]["accessModes"]
+    assert {"data", "record"} == {claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]}
+    assert {"ReadWriteOncePod"} == {claim["spec"]["accessModes"][0] for claim in spec["volumeClaimTemplates"]}
 
 
 def test_labels_and_names_agree() -> None:
@@ -274,7 +274,7 @@ def test_labels_and_names_agree() -> None:
 
     assert labels == found["StatefulSet"]["spec"]["selector"]["matchLabels"] == found["Service"]["spec"]["selector"]
     assert labels == found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]
-    volumes = {one["name"] for one in [*pod()["volumes"], {"name": "data"}]}
+    volumes = {one["name"] for one in [*pod()["volumes"], {"name": "data"}, {"name": "record"}]}
     assert volumes == {one["name"] for one in container()["volumeMounts"]}
     assert {"pdp"} == {one["metadata"].get("namespace", "pdp") for one in found.values()}
 
@@ -287,7 +287,7 @@ def test_every_path_is_mounted() -> None:
     mounts = [one["mountPath"] for one in container()["volumeMounts"]]
 
     paths = set(re.findall(r"(?<![\w.])/(?:var|etc|run)/[\w./-]+", text))
-    assert 8 == len(paths)
+    assert 9 == len(paths)
     assert [] == [path for path in paths if not any(path.startswith(f"{mount}/") for mount in mounts)]
 
 
