@@ -17,12 +17,14 @@ from pdp.app import Embedded
 from pdp.audit import Search
 from pdp.audit.auditor import Auditor
 from pdp.authorizer import Authorizer
+from pdp.errors import UnauthenticatedError
 from pdp.limits import Limits
 from pdp.model import Caller, Role, TraceParent
 from pdp.server.boundary import Boundary, Route
 from pdp.server.origin import trace_parent
 from pdp.server.rpcs import RPCS
 from pdp.server.service import _route
+from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse, BatchAuthorizeRequest
 from pdp.v1.decision_pb2 import BASIS_SESSION_NOT_FOUND, OUTCOME_DENY, Call
 from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest
@@ -256,6 +258,38 @@ def test_silent_strangers_occupy_no_thread(serve: Serve) -> None:
 
     assert codes == {Code.UNAUTHENTICATED}
     assert running.unary(AUTHORIZE, a_call().SerializeToString()) != b""
+
+
+class Hanging:
+    """An authenticator that does not come back before it is let go."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    def needs_peer(self, _: object) -> bool:
+        """Return False: a token says everything."""
+        return False
+
+    def authenticate(self, *_: object) -> Caller:
+        """Wait, and know nobody."""
+        assert self.go_on.wait(PATIENCE)
+        raise UnauthenticatedError("nobody is known", what="a token", reason="it is not known")
+
+
+def test_a_server_that_takes_no_calls_says_so(serve: Serve) -> None:
+    """What holds up gRPC's own thread holds up every call: then a worker no longer says that it lives."""
+    hanging = Hanging()
+    running = serve(authenticator=hanging)
+    before = running.server.takes_calls()
+    call = running.channel.unary_unary(AUTHORIZE).future(b"", timeout=PATIENCE)
+    try:
+        wait_until(lambda: not running.server.takes_calls())
+    finally:
+        hanging.go_on.set()
+
+    assert before
+    assert call.code() is Code.UNAUTHENTICATED
+    wait_until(running.server.takes_calls)
 
 
 class Context:
