@@ -264,7 +264,7 @@ def test_trouble_that_a_caller_writes(service: Service, method: str) -> None:
     (record,) = service.refusals[before:]
     span = dict(service.server.evidence.spans[-1].attributes or {})
     rpc = f"{METHODS[method].containing_service.full_name}/{method}"
-    assert record["facts"] == {"rpc": rpc, "status": "INVALID_ARGUMENT", "field": field}
+    assert record["facts"] == {"rpc": rpc, "status": "INVALID_ARGUMENT", "field": field, "peer": "127.0.0.1"}
     assert (span[names.RPC_METHOD], span[names.RPC_STATUS], span[names.REQUEST_FIELD]) == (
         rpc,
         "INVALID_ARGUMENT",
