@@ -149,5 +149,7 @@ def value(schema: dict[str, Any]) -> Any:
     """Return some value that a parameter's schema takes."""
     if "enum" in schema:
         return schema["enum"][0]
-    examples = {"string": "x", "integer": 1, "number": 1, "boolean": True, "array": []}
+    if schema.get("type") == "array":
+        return [value(schema["items"])] * schema.get("minItems", 0)
+    examples = {"string": "x", "integer": 1, "number": 1, "boolean": True}
     return fitting(schema) if schema.get("type") == "object" else examples.get(schema.get("type", "string"), "x")

@@ -32,7 +32,7 @@ def run(data: bytes) -> None:
         assert str(error).isprintable()
         return
     assert _typed(json.loads(data.decode("utf-8"), parse_float=Decimal)) == _typed(value)
-    definition = {"value": value}
+    definition = {"inputSchema": value}
     try:
         digest = definition_digest(definition)
     except InvalidJSONError:
