@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pdp.config import Settings
     from pdp.record import DecisionLog
     from pdp.server.service import PDPServer
+    from pdp.workers.port import SharedPort
     from pdp.workers.supervisor import Supervisor
 
 _LOG = logging.getLogger("pdp")
@@ -380,15 +381,16 @@ def supervise(settings: Settings, *, count: int) -> Supervisor:
     Raise `ConfigurationError` when the port cannot be had.
     """
     from pdp.workers.cores import bound, core_of, usable_cores  # noqa: PLC0415 - of no concern to one server
-    from pdp.workers.port import SharedPort  # noqa: PLC0415 - see above
     from pdp.workers.process import Job, WorkerProcess  # noqa: PLC0415 - see above
     from pdp.workers.supervisor import Supervisor  # noqa: PLC0415 - see above
 
-    try:
-        port = SharedPort(settings.server.address)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"`server.address`: {error}") from None
-    shared = replace(settings, server=replace(settings.server, address=port.address))
+    port = _held("server.address", settings.server.address)
+    control_address = settings.control_address
+    if not control_address.startswith("unix:"):
+        # One process listens there alone; now is the time to say that it cannot.
+        _held("server.control_address", control_address).close()
+    server = replace(settings.server, address=port.address, control_address=control_address)
+    shared = replace(settings, server=server)
     cores, most = usable_cores(), bound()
 
     def spawn(number: int) -> WorkerProcess:
@@ -398,6 +400,15 @@ def supervise(settings: Settings, *, count: int) -> Supervisor:
         return WorkerProcess(_WORKER, job.written())
 
     return Supervisor(spawn, count=count, port=port, control=True)
+
+
+def _held(setting: str, address: str) -> SharedPort:
+    from pdp.workers.port import SharedPort  # noqa: PLC0415 - of no concern to one server
+
+    try:
+        return SharedPort(address)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"`{setting}`: {error}") from None
 
 
 def record_key(data_dir: Path) -> bytes:

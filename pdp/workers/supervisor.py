@@ -76,8 +76,8 @@ class Supervisor:
     """Runs `count` workers on a shared port until it is stopped. For one thread.
 
     `spawn` starts the worker of a number, counted from 1. With `control` there is one more, which serves no calls and
-    is looked after like the others. `until`, in the methods, is a descriptor, of a pipe of
-    signals say: whatever goes on is left off when it can be read.
+    is looked after like the others. `until`, in the methods, is a descriptor, of a pipe of signals say: what goes on is
+    left off when it can be read.
     """
 
     def __init__(

@@ -119,6 +119,11 @@ ROWS = (
     Row("broken TLS key", "server.tls_key", tls("PDP_SERVER__TLS_KEY")),
     Row("broken authorities", "server.tls_client_roots", tls("PDP_SERVER__TLS_CLIENT_ROOTS")),
     Row("record is a file", "record.folder", settings(PDP_RECORD__FOLDER="policies/bundle.yaml")),
+    Row(
+        "a path too long for the socket",
+        "server.control_address",
+        settings(PDP_SERVER__CONTROL_ADDRESS="unix:" + "a" * 108),
+    ),
     Row("no folder of the socket", "server.address", settings(PDP_SERVER__ADDRESS="unix:gone/socket")),
     Row("wrong variable", "OTEL_EXPORTER_OTLP_ENDPOINT", settings(OTEL_EXPORTER_OTLP_ENDPOINT="ftp://x")),
     Row("data is a file", "data_dir", settings(PDP_DATA_DIR="policies/bundle.yaml")),
@@ -163,7 +168,14 @@ def taken() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("setting", "workers"), [("server.address", "1"), ("server.address", "2"), ("telemetry.prometheus_address", "1")]
+    ("setting", "workers"),
+    [
+        ("server.address", "1"),
+        ("server.address", "2"),
+        ("server.control_address", "1"),
+        ("server.control_address", "2"),
+        ("telemetry.prometheus_address", "1"),
+    ],
 )
 def test_both_name_a_port_that_is_in_use(place: Path, setting: str, workers: str) -> None:
     """A port that somebody else listens on is named with its setting, for one worker and for several."""
