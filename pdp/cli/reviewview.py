@@ -28,6 +28,7 @@ def print_review(review: ReviewSessionResponse, *, grants: tuple[str, ...]) -> N
     A list that is longer than the terminal goes through the pager.
     """
     _print_summary(review)
+    click.echo()
     tools = sorted(review.tools, key=_order)
     console = Console(highlight=False)
     if console.is_terminal:
@@ -36,6 +37,7 @@ def print_review(review: ReviewSessionResponse, *, grants: tuple[str, ...]) -> N
         print_table(("tool", "risk", "policies", "opened by a grant"), map(_row, tools))
     if not tools:
         click.echo("no tools")
+    click.echo()
     print_fields_of(review.session, grants=grants, known_grants=tuple(review.known_grants))
     click.echo()
     _print_summary(review, most_lines=_PURPOSE_LINES)

@@ -243,6 +243,8 @@ def narrow(
 
 def _whole_id(client: Client, given: str, state: SessionState | None = None) -> str:
     """Return the one session id that begins with what was typed; what is long enough to be whole is not looked up."""
+    if not given:
+        raise click.UsageError("the session id is empty")
     if len(given) >= _ID_CHARACTERS:
         return given
     wanted = given if given.startswith("ses_") else f"ses_{given}"

@@ -141,6 +141,7 @@ def test_the_beginning_of_an_id_is_enough(ask: Run, requested: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("show", ""), "error: the session id is empty"),
         (("show", "ses_a"), "error: `ses_a` is too short for the beginning of a session id"),
         (("show", "0000"), "error: no one session of the newest 1000 begins with `ses_0000`: none does"),
         (("approve", "0000"), "error: no one requested session of the newest 1000 begins with `ses_0000`: none does"),
