@@ -210,7 +210,9 @@ class RequestMemory:
 
 
 def _asked(call: Call) -> bytes:
-    """Return the SHA-256 of every field of a call, and of their lengths: no text of the agent's, and no secret."""
-    texts = (call.session_handle, call.server, call.tool, call.definition_digest)
-    parts = (*(text.encode("utf-8", "surrogatepass") for text in texts), call.arguments_json, call.facts_json)
-    return hashlib.sha256(b"%d %d %d %d %d %d " % tuple(map(len, parts)) + b"".join(parts)).digest()
+    """Return the SHA-256 of every field of a call: no text of the agent's, and no secret."""
+    handle, server, tool, stated = call.session_handle, call.server, call.tool, call.definition_digest
+    # The lengths say where one field ends and the next one begins.
+    lengths = f"{len(handle)} {len(server)} {len(tool)} {len(stated)} {len(call.arguments_json)} "
+    texts = f"{lengths}{handle}{server}{tool}{stated}".encode("utf-8", "surrogatepass")
+    return hashlib.sha256(texts + call.arguments_json + call.facts_json).digest()

@@ -76,7 +76,8 @@ class Chain:
         reserve: int,
         store_revision: Callable[[], int],
     ) -> None:
-        self._reserve, self._step, self._room = reserve, max(reserve // _STEP_PART, _LEAST_STEP), inf
+        self._reserve, self._step = reserve, max(reserve // _STEP_PART, _LEAST_STEP)
+        self._room = self._limit = inf
         self._lost, self._heads, self._store_revision = lost, heads, store_revision
         self._folder, self._signer, self._now = folder, signer, now
         self._mode, self._rotation, self._disk = mode, rotation, disk
@@ -244,11 +245,15 @@ class Chain:
             if self._disk.free(self._file) < self._reserve + self._step:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             more = self._disk.allocate(self._file, int(self._room), self._step)
-            self._room = self._room + self._step if more else inf
+            self._take_room(self._room + self._step if more else inf)
         except OSError:
             # What is urgent is written as far as there is room.
             if not urgent:
                 raise
+
+    def _take_room(self, room: float) -> None:
+        """Take note of how far the segment may grow, and how far by what is not urgent."""
+        self._room, self._limit = room, room - self._reserve
 
     def _give_back(self) -> None:
         """Close the segment, and give back what it was to grow into."""
@@ -288,7 +293,8 @@ class Chain:
         )
         line = placed(opening, Place(self.id, self.seq + 1, self._hash.decode()))
         signed = self._checkpoint_line(self.seq + 2, sha256(line).hexdigest(), at, _GOES_ON)
-        self._file, self._size, self._room = file, 0, room
+        self._file, self._size = file, 0
+        self._take_room(room)
         after = self._after
         try:
             self._write(line + b"\n" + signed + b"\n", urgent=True)
@@ -318,7 +324,7 @@ class Chain:
         return placed(own_body(CHECKPOINT, at, **fields, signature=signature), place)
 
     def _write(self, data: bytes, *, urgent: bool) -> None:
-        if self._size + len(data) > (self._room if urgent else self._room - self._reserve):
+        if self._size + len(data) > self._limit and not (urgent and self._size + len(data) <= self._room):
             self._grow(urgent=urgent)
         done = 0
         try:

@@ -213,7 +213,7 @@ class DecisionLog:
 
     def _allow(self, decision: Decision, body: bytes) -> Decision:
         with self._changed:
-            if self._keeps(body):
+            if self._append(body) if self._durability == "written" else self._keeps(body):
                 return decision
             # What is answered is written down as well, if need be after an allow that never came to the disk.
             decision = withheld(decision)
@@ -224,9 +224,7 @@ class DecisionLog:
         return decision
 
     def _keeps(self, body: bytes) -> bool:
-        """Write the record of an allow; say whether it is as sure as an allow needs."""
-        if self._durability == "written":
-            return self._append(body)
+        """Write a record and bring it to the disk; say whether it is there."""
         well = not self._problems or self._recovers()
         return well and self._append(body) and self._commit(self._chain.generation, self._chain.seq)
 
