@@ -66,6 +66,7 @@ ROWS: Mapping[str, Row] = {
         tests=(
             "tests/faults/test_damage.py::test_a_damaged_log_brings_nothing_back",
             "tests/faults/test_damage.py::test_an_old_file_brings_nothing_back",
+            f"{_STORE}::test_a_snapshot_of_the_store_brings_nothing_back",
         ),
     ),
     "the record's disk is full or read-only, in `written`": Row(
