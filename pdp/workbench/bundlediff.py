@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
+from pdp.errors import BundleError, UnsafePolicyError
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Ruling
 from pdp.policy.bundle import Bundle
@@ -103,7 +104,7 @@ def compare_policies(old: Bundle, new: Bundle) -> tuple[PolicyChange, ...]:
 def compare_files(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> tuple[str, ...]:
     """Return the names of other files than policies that differ: tools, directory, schema and the rest.
 
-    The layout of YAML, JSON and schema, and their comments, are no difference. The files must be those of bundles.
+    The layout of YAML, JSON and schema, and their comments, are no difference.
     """
     names = sorted(name for name in old.keys() | new.keys() if not name.endswith(".cedar"))
     return tuple(name for name in names if _content(name, old) != _content(name, new))
@@ -114,15 +115,18 @@ def _say_the_same(before: str, after: str) -> bool:
 
 
 def _content(name: str, files: Mapping[str, bytes]) -> object:
-    """Return what a file says; None where there is none."""
+    """Return what a file says, or its bytes where that cannot be read; None where there is none."""
     content = files.get(name)
     if content is None:
         return None
-    if name.endswith(".yaml"):
-        return json.dumps(load_section(name, content), sort_keys=True)
-    if name.endswith(".json"):
-        return json.dumps(json.loads(content), sort_keys=True)
-    return [token.text for token in tokens(content.decode("utf-8"))]
+    try:
+        if name.endswith(".yaml"):
+            return json.dumps(load_section(name, content), sort_keys=True)
+        if name.endswith(".json"):
+            return json.dumps(json.loads(content), sort_keys=True)
+        return [token.text for token in tokens(content.decode("utf-8"))]
+    except (BundleError, UnsafePolicyError, ValueError):
+        return content
 
 
 def compare_calls(
