@@ -1,7 +1,9 @@
 """Replay the calls of a decision log through two bundles, as far as the log can tell.
 
-A log holds no arguments, and its labels and purposes are not looked at. A call whose policies read any of these cannot
-be decided again and is counted as untold, never guessed; so is one of a session whose approval the log does not hold.
+A log holds no arguments. A call whose policies read them cannot be decided again and is counted as untold, never
+guessed; so is one of a session whose approval the log does not hold. What a session was approved with (purpose, labels,
+environment, who opened it) is read from its approval, and labels from each narrowing too; logs from before approvals
+held it leave calls untold whose policies read it.
 What a gateway vouched for about the user is not looked at either: users are as the directories describe them.
 """
 
@@ -11,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -26,9 +28,9 @@ Record = Mapping[str, Any]
 
 # What policies decided: they were asked, and came to an answer.
 _JUDGED = frozenset({Basis.PERMIT.value, Basis.FORBID.value, Basis.DEFAULT_DENY.value})
-_UNRECORDED: Final = re.compile(r"\b(?:purpose|labels)\b")
-# Of a session above, a record holds no more than its id.
-_UNRECORDED_ABOVE: Final = re.compile(r"\b(?:purpose|labels|environment|opened_by)\b")
+_TERMS: Final = re.compile(r"\b(?:purpose|labels)\b")
+# Of a session above, the record of a call holds no more than its id.
+_TERMS_ABOVE: Final = re.compile(r"\b(?:purpose|labels|environment|opened_by)\b")
 # In a log from before lists were recorded a longer fact is cut, so a text of this length may lack its end.
 FACT_CHARACTERS = 512
 _NEVER = Deadline(wall_at=0.0, boot_at=0.0, boot_id="")
@@ -52,20 +54,58 @@ class _UntoldError(Exception):
     """The log does not hold what a bundle decides a call by; the message says what is missing."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """What a session was approved with, and the labels that it has now."""
+
+    purpose: str
+    environment: str
+    opened_by: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Approved:
+    """What the log says about a session; `terms` is None in a log from before they were recorded."""
+
+    user: str
+    agent: str
+    grants: tuple[str, ...]
+    terms: _Terms | None
+
+
 @dataclass(slots=True)
 class _Sessions:
-    """What the log has said so far about sessions: user, agent and grants by id."""
+    """What the log has said so far about sessions, by id."""
 
-    approved: dict[str, tuple[str, str, tuple[str, ...]]] = field(default_factory=dict)
+    approved: dict[str, _Approved] = field(default_factory=dict)
 
     def learn(self, record: Record) -> None:
-        facts = record.get("facts", {})
+        kind, session_id, facts = record.get("kind"), str(record.get("session_id", "")), record.get("facts", {})
         grants = facts.get("grants", "")
         cut = isinstance(grants, str) and len(grants) >= FACT_CHARACTERS
-        if record.get("kind") == "session.approved" and not cut:
-            given = listed(facts, "grants")
-            person = str(record.get("user", "")), str(record.get("agent", ""))
-            self.approved[str(record.get("session_id", ""))] = (*person, given)
+        if kind == "session.approved" and not cut:
+            self.approved[session_id] = _Approved(
+                user=str(record.get("user", "")),
+                agent=str(record.get("agent", "")),
+                grants=listed(facts, "grants"),
+                terms=_terms(facts),
+            )
+        elif kind == "session.narrowed" and (one := self.approved.get(session_id)) and one.terms:
+            terms = replace(one.terms, labels=listed(facts, "labels"))
+            self.approved[session_id] = replace(one, terms=terms)
+
+
+def _terms(facts: Mapping[str, Any]) -> _Terms | None:
+    # What is empty is left out, but no session is without a duration.
+    if "duration" not in facts:
+        return None
+    return _Terms(
+        purpose=str(facts.get("purpose", "")),
+        environment=str(facts.get("environment", "")),
+        opened_by=str(facts.get("opened_by", "")),
+        labels=listed(facts, "labels"),
+    )
 
 
 def compare_records(old: Bundle, new: Bundle, records: Iterable[Record]) -> LogDifference:
@@ -103,13 +143,19 @@ def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
         return Answer(problem="the tool is not in the catalogue")
     if "resource_id" not in record:
         raise _UntoldError("the resource is not in the log")
-    unrecorded = _UNRECORDED_ABOVE if record.get("ancestors") else _UNRECORDED
-    if any(unrecorded.search(policy.text) for policy in bundle.slice(action).policies):
-        raise _UntoldError("policies read what is not in the log")
     chain = _chain(record, sessions, bundle)
+    if _reads_unrecorded(bundle, action, chain, sessions):
+        raise _UntoldError("policies read what is not in the log")
     if any(action not in bundle.within_ceiling(session.agent) for session in chain):
         return Answer(problem="not within the agent's ceiling")
     return _judgement({_visibility(bundle, session, record) for session in chain})
+
+
+def _reads_unrecorded(bundle: Bundle, action: str, chain: list[Session], sessions: _Sessions) -> bool:
+    if all(sessions.approved[session.id].terms for session in chain):
+        return False
+    unrecorded = _TERMS_ABOVE if len(chain) > 1 else _TERMS
+    return any(unrecorded.search(policy.text) for policy in bundle.slice(action).policies)
 
 
 def _chain(record: Record, sessions: _Sessions, bundle: Bundle) -> list[Session]:
@@ -122,24 +168,31 @@ def _chain(record: Record, sessions: _Sessions, bundle: Bundle) -> list[Session]
 def _session(session_id: str, above: tuple[str, ...], record: Record, sessions: _Sessions, bundle: Bundle) -> Session:
     if session_id not in sessions.approved:
         raise _UntoldError("the session's approval is not in the log")
-    user, agent, grants = sessions.approved[session_id]
+    approved = sessions.approved[session_id]
+    terms = approved.terms or _Terms(
+        purpose="",
+        environment=str(record.get("environment", "")),
+        opened_by=str(record.get("opened_by", "")),
+        labels=(),
+    )
     return Session(
         id=session_id,
         handle_digest=b"",
         state=SessionState.ACTIVE,
-        user=user,
-        agent=agent,
-        purpose="",
+        user=approved.user,
+        agent=approved.agent,
+        purpose=terms.purpose,
         tool_patterns=(),
         duration=0.0,
         requested_at=0.0,
         deadline=_NEVER,
         tenant=str(record.get("tenant", "")),
-        environment=str(record.get("environment", "")),
-        opened_by=str(record.get("opened_by", "")),
+        environment=terms.environment,
+        opened_by=terms.opened_by,
+        labels=terms.labels,
         ancestor_ids=above,
-        grants=grants,
-        entities_json=bundle.directory.capture(user, agent) or "[]",
+        grants=approved.grants,
+        entities_json=bundle.directory.capture(approved.user, approved.agent) or "[]",
     )
 
 

@@ -44,6 +44,7 @@ TOOLS = {"files": [tool(name, PATH, ["path"]) for name in ("read", "drop", "hide
 GATEWAY = Caller(id="gateway", kind="test", roles=frozenset({Role.PEP}))
 APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 
+FORBID = '@id("files/y") forbid (principal, action == Action::"files/read", resource)'
 READ = '@id("files/read") permit (principal, action == Action::"files/read", resource);'
 
 
@@ -56,6 +57,7 @@ def files_of(policies: str, directory: str = DIRECTORY) -> dict[str, bytes]:
         overlays={"files": OVERLAY},
         schema=SCHEMA,
         sessions=SESSIONS,
+        labels=("late", "x"),
     )
 
 
@@ -70,26 +72,44 @@ class Recorder:
     def __init__(self, pdp: Embedded, folder: Path) -> None:
         self._pdp = pdp
         self._folder = folder
+        self._ids: dict[str, str] = {}
 
     def session(
         self, user: str = "ada", agent: str = "coder", *, parent: str = "", grants: tuple[str, ...] = ()
     ) -> str:
         """Open a session and return its handle."""
         wanted = SessionRequest(
-            user=user, agent=agent, purpose="test", tool_patterns=("files/*",), parent_handle=parent, may_delegate=True
+            user=user,
+            agent=agent,
+            purpose="test",
+            environment="prod",
+            tool_patterns=("files/*",),
+            parent_handle=parent,
+            may_delegate=True,
         )
         view, handle = self._pdp.registrar.request(wanted, GATEWAY)
+        self._ids[handle] = view.session.id
         if not parent:
             self._pdp.registrar.approve(
                 view.session.id, request_digest=view.request_digest, grants=grants, caller=APPROVER
             )
         return handle
 
+    def narrow(self, handle: str, label: str) -> None:
+        """Give a session a label."""
+        session_id = self._ids[handle]
+        self._pdp.registrar.narrow(session_id, tool_patterns=(), expires_at=None, labels=(label,), caller=APPROVER)
+
     def call(self, handle: str, name: str, path: str = "mine") -> None:
         """Make a call."""
         arguments = f'{{"path": "{path}"}}'.encode()
         call = Call(session_handle=handle, server="files", tool=name, arguments_json=arguments)
         self._pdp.authorizer.authorize(call, GATEWAY)
+
+    @property
+    def decisions(self) -> list[dict[str, Any]]:
+        """Return the record of the calls."""
+        return [one for one in self.records if one["kind"] == "decision"]
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -166,18 +186,57 @@ def test_recorded_calls_are_decided_again(tmp_path: Path, changed: str, expected
         'when { context.input.path == "x" }',
         'unless { context.opaque.contains("x") }',
         'when { context.caller.id == "x" }',
-        'when { context.session.purpose == "x" }',
-        'when { context["session"].labels.isEmpty() }',
     ],
 )
 def test_what_the_record_does_not_hold_is_untold(tmp_path: Path, condition: str) -> None:
-    """Arguments, facts of the gateway, purpose and labels: such a call is counted and never guessed."""
+    """Arguments and facts of the gateway: such a call is counted and never guessed."""
     reading = f'@id("files/y") permit (principal, action == Action::"files/read", resource) {condition};'
     with running(tmp_path, READ) as pdp:
         pdp.call(pdp.session(), "read")
         found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
 
     assert ([], {"policies read what is not in the log": 1}, 0) == (outcome(found), found.untold, found.told)
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ('context.session.purpose == "test"', [True, True, True]),
+        ('context.session.purpose == "x"', [False, False, False]),
+        ('context["session"].labels.contains("late")', [False, True, True]),
+        ('context.session.environment == "prod" && context.session.opened_by == "gateway"', [True, True, True]),
+    ],
+)
+def test_what_a_session_was_approved_with_is_read(tmp_path: Path, condition: str, expected: list[bool]) -> None:
+    """Purpose, environment and labels as they were at each call, of a session above as well."""
+    reading = f"{READ} {FORBID} when {{ {condition} }};"
+    with running(tmp_path, READ) as pdp:
+        handle = pdp.session()
+        pdp.call(handle, "read")
+        pdp.narrow(handle, "late")
+        pdp.call(handle, "read")
+        pdp.call(pdp.session(agent="helper", parent=handle), "read")
+        found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
+
+    changed = {change.name.partition(" ")[0] for change in found.changes}
+    assert ({}, expected) == (found.untold, [one["id"] in changed for one in pdp.decisions])
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [('purpose == "x"', 2), ('labels.contains("x")', 2), ('environment == "x"', 1), ('opened_by == "x"', 1)],
+)
+def test_an_approval_without_its_terms_leaves_calls_untold(tmp_path: Path, condition: str, expected: int) -> None:
+    """A log from before terms were recorded tells nothing of them; of the session itself each call says two."""
+    reading = f"{READ} {FORBID} when {{ context.session.{condition} }};"
+    with running(tmp_path, READ) as pdp:
+        handle = pdp.session()
+        pdp.call(handle, "read")
+        pdp.call(pdp.session(agent="helper", parent=handle), "read")
+        old = [one | {"facts": {}} if one["kind"] == "session.approved" else one for one in pdp.records]
+    found = compare_records(bundle_of(READ), bundle_of(reading), old)
+
+    assert ([], {"policies read what is not in the log": expected}) == (outcome(found), found.untold)
 
 
 def test_a_resource_that_is_not_logged_is_untold(tmp_path: Path) -> None:
