@@ -179,7 +179,9 @@ class World:
         """Approve what was shown when somebody looked last."""
         speaker = CALLERS[caller] if caller else self._approver(name)
         visible = self.oracle.sessions[name].tenant == speaker.tenant
-        happens = visible and self.oracle.approve(name, self.shown[name], grants, speaker.id)
+        # A grant that no policy asks for would give nothing, and is refused.
+        asked = all(f'Grant::"{grant}"' in self.oracle.bundle.policies for grant in grants)
+        happens = visible and asked and self.oracle.approve(name, self.shown[name], grants, speaker.id)
         self._all(
             "approve",
             lambda product: product.embedded.registrar.approve(
