@@ -192,5 +192,12 @@ def plain(answer: Answer, asked: Subject) -> Answer:
             for name in FRESH if decision is not None else ():
                 decision.ClearField(name)
         message = message.SerializeToString(deterministic=True)
-    details = answer.details.replace(asked.id, "ID").replace(asked.decision_id, "ID")
-    return replace(answer, message=message, details=details)
+    details, trailing = answer.details, answer.trailing
+    for one in (asked.id, asked.decision_id):
+        details = details.replace(one, "ID")
+        trailing = tuple((key, _bytes(value).replace(one.encode(), b"ID")) for key, value in trailing)
+    return replace(answer, message=message, details=details, trailing=trailing)
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()
