@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pdp.clock import utc_text
 from pdp.jsontext import keyed_digest
-from pdp.model import CacheResult
+from pdp.model import CacheResult, Decision
 from pdp.observer import Event
 from pdp.record.entry import Entries
 from pdp.record.envelope import NOTHING_BEFORE, Place, body, canonical, hash_of, own_body, parse_line, place_of, placed
@@ -123,6 +124,29 @@ def test_only_what_was_remembered_is_kept() -> None:
     record_of(entries, cache_result=CacheResult.HIT)
 
     assert (0, 1) == (before, len(entries._forms))
+
+
+def weight_of(decision: Decision) -> int:
+    """Return for how many bytes the form of a decision counts: its texts twice, and 1 KiB."""
+    varied = (decision.id, decision.request_id, decision.span_id, decision.tool_call_id, decision.trace_id)
+    own = sum(len(f'"{text}"') for text in varied) + len(f"{decision.duration_us:.1f}2027-01-15T08:00:00.250000Z")
+    return 1024 + 2 * (len(Entries(KEY).decision(decision)) - own)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_is_kept_is_bounded_in_bytes(more: int) -> None:
+    """Forms of 8 MiB are kept; the one that would exceed them begins anew, and counts for itself."""
+    entries, caller = Entries(KEY), a_decision().caller
+    small = a_decision(cache_result=CacheResult.HIT, user="", caller=caller)
+    room = 8 * 1024 * 1024 - 2 * weight_of(small)
+    large = replace(small, user="x" * (room // 2 + more))
+    entries.decision(small)
+    first = entries._form_bytes
+    entries.decision(large)
+
+    assert weight_of(small) == first
+    kept = (1, weight_of(large)) if more else (2, 8 * 1024 * 1024)
+    assert kept == (len(entries._forms), entries._form_bytes)
 
 
 def test_lists_are_written_whole() -> None:
