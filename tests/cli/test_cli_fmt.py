@@ -77,9 +77,10 @@ def test_what_is_not_text_is_named(run: Run, policies: Path) -> None:
     assert (2, "error: odd.cedar:2: not UTF-8\n") == (done.exit_code, done.stderr)
 
 
-def test_a_link_stays_one(run: Run, loose: Path, tmp_path: Path) -> None:
-    """A file that is a link elsewhere is laid out where it is."""
-    target = tmp_path / "elsewhere.cedar"
+def test_a_link_stays_one(run: Run, loose: Path, policies: Path) -> None:
+    """A file that is a link within the folder is laid out where it is."""
+    target = policies / "shared" / "loose.cedar"
+    target.parent.mkdir()
     loose.rename(target)
     loose.symlink_to(target)
 

@@ -106,10 +106,11 @@ class Sessions:
         return self.state(session) in LIVE and self._close(self._with_all_below([session]), "ended")
 
     def revoke(self, kind: str, value: str, tenant: str) -> bool:
-        """Revoke the sessions of a tenant that have a name, user or agent, and all below them."""
+        """Revoke the session of a name, or the live ones of a user, agent or tenant, and all below them."""
         of = "name" if kind == "session" else kind
-        chosen = [s for s in self.sessions.values() if s.tenant == tenant and getattr(s, of) == value]
-        return self._close(self._with_all_below([s for s in chosen if of == "name" or s.state in LIVE]), "revoked")
+        named = [s for s in self.sessions.values() if s.tenant == tenant and getattr(s, of) == value]
+        chosen = named if of == "name" else list(filter(self._may_live, named))
+        return self._close(self._with_all_below(chosen), "revoked")
 
     def narrow(self, name: str, patterns: Sequence[str], expires_at: float | None, labels: Collection[str]) -> bool:
         """Take tools and time from an active session, and add labels."""
@@ -176,10 +177,13 @@ class Sessions:
         return [s for s in self.sessions.values() if any(one in (s, *s.parents) for one in sessions)]
 
     def _close(self, sessions: Iterable[Session], state: str) -> bool:
-        # One that is over by the boot clock alone may come back after a reboot: what is said now must hold then.
-        for session in [one for one in sessions if one.state in LIVE and self._now()[0] < one.end[0]]:
+        for session in list(filter(self._may_live, sessions)):
             session.state = state
         return self._written()
+
+    def _may_live(self, session: Session) -> bool:
+        # One that is over by the boot clock alone may come back after a reboot: what is said now must hold then.
+        return session.state in LIVE and self._now()[0] < session.end[0]
 
     def _now(self) -> Time:
         # What was once written down, the wall clock cannot take back.
