@@ -25,7 +25,7 @@ LIBRARIES: Final[Mapping[str, tuple[str, str]]] = {
     "click": ("8.2", ""),
     "cryptography": ("45", ""),
     "googleapis-common-protos": ("1.70", ""),
-    "grpcio": ("1.80", ""),
+    "grpcio": ("1.80", "1.86"),
     "grpcio-health-checking": ("1.80", ""),
     "grpcio-reflection": ("1.80", ""),
     "joserfc": ("1.8", ""),
