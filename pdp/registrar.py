@@ -267,7 +267,8 @@ class Registrar:
         """Revoke all at once by one row, and then write it down session by session: thousands take seconds."""
         cut = Cut(tenant=which.tenant, user=which.user, agent=which.agent, at=now.wall_at, by=caller.id, reason=reason)
         self._sessions.cut(cut)
-        live, ids = replace(which, ends_after=now.wall_at), list[str]()
+        # What is requested from now on is another matter: there would be no end while a gateway goes on requesting.
+        live, ids = replace(which, ends_after=now.wall_at, requested_until=now.wall_at), list[str]()
         while changed := self._sessions.change_where(live, change, wall_at=now.wall_at, limit=_AT_ONCE):
             for session in changed:
                 self._observer.event(closed_event("session.revoked", session, caller, now.wall_at))

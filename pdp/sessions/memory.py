@@ -108,8 +108,11 @@ class MemorySessionStore:
 
     def lift(self, cut: Cut) -> None:
         """Take a cut away."""
+        place = cut.tenant, cut.user, cut.agent
         with self._open():
-            self._cuts.pop((cut.tenant, cut.user, cut.agent), None)
+            # A later one of the same sessions may have taken its place.
+            if self._cuts.get(place) == cut:
+                del self._cuts[place]
 
     def change_where(
         self, which: SessionFilter, change: Change, *, wall_at: float, limit: int | None = None
@@ -271,6 +274,7 @@ def _matches(which: SessionFilter, session: Session) -> bool:
         and (not which.opened_by or session.opened_by == which.opened_by)
         and (not which.states or session.state in which.states)
         and (not which.ends_after or session.deadline.wall_at > which.ends_after)
+        and (not which.requested_until or session.requested_at <= which.requested_until)
     )
 
 

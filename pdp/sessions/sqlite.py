@@ -395,8 +395,10 @@ def _condition(which: SessionFilter) -> tuple[str, tuple[Value, ...]]:
         values += [state.value for state in which.states]
     if which.ends_after:
         terms.append("ends_at > ?")
-        return " AND ".join(terms), (*values, which.ends_after)
-    return " AND ".join(terms) or "TRUE", tuple(values)
+    if which.requested_until:
+        terms.append("requested_at <= ?")
+    moments = [moment for moment in (which.ends_after, which.requested_until) if moment]
+    return " AND ".join(terms) or "TRUE", (*values, *moments)
 
 
 # The braces are filled with conditions made of our own column names; values are always bound.

@@ -65,7 +65,8 @@ class StoreView:
 class SessionFilter:
     """Which sessions to list. Empty fields do not filter; `state` is compared as stored.
 
-    `ends_after` leaves out those whose deadline on the wall clock has come by then; 0.0 none.
+    `ends_after` leaves out those whose deadline on the wall clock has come by then, and `requested_until` those that
+    were requested later; 0.0 none.
     """
 
     tenant: str = ""
@@ -74,6 +75,7 @@ class SessionFilter:
     opened_by: str = ""
     states: frozenset[SessionState] = frozenset()
     ends_after: float = 0.0
+    requested_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -724,6 +724,28 @@ class StoreContract:
 
         assert [sorted(session.id for session in step) for step in steps] == [["ses_c", "ses_d"], ["ses_b"], []]
 
+    def test_what_is_requested_later_is_left_out(self, store: SessionStore) -> None:
+        """A filter by a moment holds for lists and for changes; what was requested at that very moment is in."""
+        for name, requested_at in (("a", 1000.0), ("b", 1001.0), ("c", 1002.0)):
+            store.insert(make_session(name, requested_at=requested_at), wall_at=requested_at)
+        which = SessionFilter(requested_until=1001.0, ends_after=1000.0)
+        change = revoke(Instant(wall_at=1002.0, boot_at=0.0, boot_id=""), by="admin", reason="enough")
+        listed = store.select(which, limit=9)
+        changed = store.change_where(which, change, wall_at=1002.0, limit=9)
+
+        assert [sorted(one.id for one in found) for found in (listed, changed)] == [["ses_a", "ses_b"]] * 2
+
+    def test_a_cut_whose_place_another_has_taken_lifts_nothing(self, store: SessionStore) -> None:
+        """Two who revoke the same sessions do not undo each other's revocation."""
+        session = make_session("a", requested_at=1001.0)
+        store.insert(session, wall_at=1001.0)
+        first = Cut(tenant=session.tenant, at=1000.0, by="admin", reason="enough")
+        store.cut(first)
+        store.cut(replace(first, at=1002.0))
+        store.lift(first)
+
+        assert store.get(session.id)[0].state is SessionState.REVOKED
+
     def test_live_sessions_of_a_caller_are_counted(self, store: SessionStore) -> None:
         """Those that wait or are active, and have not expired by the moment that is asked about."""
         for session in (

@@ -493,6 +493,25 @@ def test_a_gateway_has_only_so_many_live_sessions(tmp_path: Path) -> None:
     few.registrar.request(WANTED, PEP)
 
 
+def test_a_revocation_ends_while_others_are_requested(pdp: Embedded, clock: FakeClock) -> None:
+    """A gateway that goes on requesting sessions keeps no revocation from its end, and these are not revoked by it."""
+    handles = [approved(pdp)[1] for _ in range(3)]
+    change, later = pdp.sessions.change_where, list[str]()
+
+    def request_another(*args: Any, **more: Any) -> tuple[Session, ...]:
+        if len(later) < 20:
+            clock.advance(0.001)
+            later.append(pdp.registrar.request(WANTED, PEP)[0].session.id)
+        return change(*args, **more)
+
+    with patch.object(pdp.sessions, "change_where", request_another):
+        revoked = pdp.registrar.revoke(Selector(kind="user", value="alice"), reason="enough", caller=APPROVER)
+
+    assert (3, 2) == (len(revoked), len(later))
+    assert ["session_revoked"] * 3 == [basis(pdp, handle) for handle in handles]
+    assert {SessionState.REQUESTED} == {pdp.registrar.get(one, caller=APPROVER).state for one in later}
+
+
 def test_many_sessions_are_revoked_at_once(pdp: Embedded, evidence: Evidence) -> None:
     """Whoever looks after the first row is written sees them revoked; each is then written down and recorded."""
     handles = [approved(pdp)[1] for _ in range(7)]
