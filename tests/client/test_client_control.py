@@ -145,6 +145,7 @@ END = end_session("pdps_a")
     [
         (REVOKE, grpc.StatusCode.UNIMPLEMENTED, True),
         (DENY, grpc.StatusCode.RESOURCE_EXHAUSTED, True),
+        (END, grpc.StatusCode.UNAUTHENTICATED, True),
         (REVOKE, grpc.StatusCode.DEADLINE_EXCEEDED, True),
         (REVOKE, grpc.StatusCode.UNAVAILABLE, True),
         (DENY, grpc.StatusCode.DEADLINE_EXCEEDED, False),
