@@ -43,9 +43,10 @@ from pdp.server.status import (
 
 _LOG = logging.getLogger("pdp.server")
 
-# Calls without credentials whose message has not come; one more ends the oldest. A message that comes with its call,
-# as those of all clients do, is here long before a thousand others have.
-_MOST_STRANGERS = 1000
+# Calls without credentials whose message has not come; one more ends the oldest. gRPC receives messages up to the size
+# of a bundle, whatever the call, so few may come at a time. A message that comes with its call, as those of all clients
+# do, is here before the next call is taken.
+_MOST_STRANGERS = 4
 _LONGEST_ENTERING_SECONDS = 1.0
 
 _HANDLERS = {
@@ -152,6 +153,10 @@ class Boundary:
         rpc = call.route.rpc
         if wire is None:
             self.give_up(call, InvalidRequestError("request", "is required"))
+            return
+        if len(wire) > call.route.largest:
+            # Nothing of this size waits for a thread.
+            self.give_up(call, _too_large(call.route))
             return
         full = None
         if rpc.roles == PUBLIC:
@@ -335,8 +340,12 @@ def _work(route: Route, caller: Caller, metadata: Metadata, wire: bytes, context
 
 def _read(route: Route, wire: bytes) -> Any:  # noqa: ANN401 - whatever message the RPC takes
     if len(wire) > route.largest:
-        raise MessageTooLargeError(f"a message is larger than {route.largest} bytes (limit `{route.limit}`)")
+        raise _too_large(route)
     return read(route.rpc.request, wire)
+
+
+def _too_large(route: Route) -> MessageTooLargeError:
+    return MessageTooLargeError(f"a message is larger than {route.largest} bytes (limit `{route.limit}`)")
 
 
 def _open_feed(route: Route, wire: bytes, over: threading.Event) -> Iterator[Any]:

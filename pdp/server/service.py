@@ -141,7 +141,7 @@ class PDPServer:
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=1),
             handlers=(self._boundary,),
-            options=_options(limits, share_port=share_port),
+            options=_options(limits, share_port=share_port, control=control),
         )
         self._port = 0
         self._released = False
@@ -254,10 +254,11 @@ def _route(rpc: RPC, service: object, limits: Limits) -> Route:
     )
 
 
-def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]:
+def _options(limits: Limits, *, share_port: bool, control: bool) -> tuple[tuple[str, int], ...]:
+    largest = limits.message_bytes if control else max(limits.message_bytes, limits.bundle_bytes * _BUNDLE_FACTOR)
     return (
         # One bound for all RPCs is all that gRPC has; the smaller one of most RPCs is kept by the boundary.
-        ("grpc.max_receive_message_length", max(limits.message_bytes, limits.bundle_bytes * _BUNDLE_FACTOR)),
+        ("grpc.max_receive_message_length", largest),
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
         ("grpc.max_allowed_incoming_connections", limits.connections),

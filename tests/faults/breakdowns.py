@@ -159,7 +159,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "the server is flooded, with credentials or without": Row(
         seen=WELL,
-        afterwards="a process has at most 256 MiB under any flood; authority can be ended all the while",
+        afterwards="a process has at most 256 MiB if messages are small; authority can be ended all the while",
         tests=(
             "tests/processes/test_floods.py::test_authority_ends_while_the_server_is_flooded",
             "tests/processes/test_floods.py::test_authority_ends_while_a_server_with_tls_is_flooded",

@@ -20,6 +20,7 @@ from pdp.authorizer import Authorizer
 from pdp.errors import UnauthenticatedError
 from pdp.limits import Limits
 from pdp.model import Caller, Role, TraceParent
+from pdp.server import service
 from pdp.server.boundary import Boundary, Route
 from pdp.server.origin import trace_parent
 from pdp.server.rpcs import RPCS
@@ -186,6 +187,18 @@ def test_overload_is_refused_with_advice(serve: Serve, embedded: Embedded) -> No
         assert running.notes.refusal().facts["status"] == "RESOURCE_EXHAUSTED"
         assert running.unary("/grpc.health.v1.Health/Check", b"", None) != b""
         assert running.unary("/pdp.v1.PolicyService/GetBundle", b"", "author") != b""
+
+    assert running.unary(AUTHORIZE, a_call().SerializeToString()) != b""
+
+
+def test_a_large_message_waits_for_no_thread(serve: Serve, embedded: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused when it comes, and takes up no memory until a thread is free."""
+    monkeypatch.setattr(service, "_PATIENCE_SECONDS", math.inf)
+    limits = Limits(concurrent_calls=24, message_bytes=1000)
+    with occupied(serve, embedded, calls=8, limits=limits) as (running, _):
+        refused = running.refused(AUTHORIZE, b"\xff" * 1001)
+
+        assert refused.details() == "a message is larger than 1000 bytes (limit `message_bytes`)"
 
     assert running.unary(AUTHORIZE, a_call().SerializeToString()) != b""
 

@@ -9,6 +9,7 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from pdp.limits import Limits
 from pdp.server.rpcs import CONTROL, RPCS
 from pdp.v1.session_pb2 import RevokeSessionsRequest
 from tests.server.running import PATIENCE, Running, Serve, a_call
@@ -47,6 +48,17 @@ def test_nothing_else_is_served(control: Running) -> None:
         "`pdp.v1.AuthorizationService/Authorize` is not served at this address, where authority ends: ask the main one"
     }
     assert control.notes.decisions == []
+
+
+def test_it_receives_no_message_of_the_size_of_a_bundle(serve: Serve, tmp_path: Path) -> None:
+    """Nothing that is served there is large, so gRPC itself reads no further than the largest message."""
+    limits = Limits(message_bytes=1000)
+    control = serve(address=f"unix:{tmp_path}/control.sock", control=True, limits=limits)
+
+    refused = control.refused(REVOKE, b"\xff" * 1001, "admin")
+
+    assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "Received message larger than max" in (refused.details() or "")
 
 
 def test_what_is_served_there_is_what_the_table_says() -> None:
