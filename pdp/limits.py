@@ -55,6 +55,8 @@ RECORD_LINE_BYTES = 4 * 1024 * 1024
 
 # Labels of a session together, given and inherited: each narrowing may add some, and every decision looks at all.
 MOST_LABELS = 256
+# Ids of policies that an answer, its span and its record name; beyond these they say how many are left out.
+MOST_POLICIES = 64
 # Labels in one request, and grants of one approval.
 MOST_AT_ONCE = 64
 

@@ -180,7 +180,8 @@ class Ruling:
 
     `resource_type` and `resource_id` name what the call was mapped to; empty when it did not come to that.
     `logged_arguments` holds what the bundle allows to be recorded of the arguments, each as name and JSON text.
-    `errors` holds ids of policies that could not be evaluated. Policies and errors are sorted.
+    `errors` holds ids of policies that could not be evaluated. Policies and errors are sorted, and whole: what is told
+    of them is bounded by `limits.MOST_POLICIES`.
     `detail` is one line in our words, without any value of the arguments; for logs, never for agents.
     """
 

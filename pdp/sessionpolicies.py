@@ -10,6 +10,7 @@ from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, PermissionDeniedError
 from pdp.gate import deny
 from pdp.ids import decision_ids
+from pdp.limits import MOST_POLICIES
 from pdp.model import Basis, Caller, Ruling, Scope, Session
 from pdp.observer import SESSION_DECIDED, Event, Observer
 from pdp.policy.bundle import Bundle
@@ -81,11 +82,13 @@ class SessionPolicies:
             **presence(asked.caller),
         }
         lists = {
-            "errors": ruling.errors,
+            "errors": ruling.errors[:MOST_POLICIES],
             "grants": tuple(sorted(set(asked.grants))),
-            "policies": ruling.policies,
+            "policies": ruling.policies[:MOST_POLICIES],
             "tools": tuple(sorted(asked.scope.tools)),
         }
+        found = {"errors": ruling.errors, "policies": ruling.policies}
+        more = {f"{name}_left_out": str(len(ids) - MOST_POLICIES) for name, ids in found.items() if ids[MOST_POLICIES:]}
         facts, listed = terms(session)
         return Event(
             kind=SESSION_DECIDED,
@@ -95,7 +98,7 @@ class SessionPolicies:
             user=session.user,
             agent=session.agent,
             tenant=session.tenant,
-            facts={**facts, **said, **asked.trace},
+            facts={**facts, **said, **more, **asked.trace},
             lists={**listed, **{name: values for name, values in lists.items() if values}},
             attributes=vouched(session),
         )

@@ -85,6 +85,7 @@ def judge(asked: Asked, decision: Decision, known_obligations: frozenset[str]) -
         tool=asked.call.tool,
         request_id=asked.request.request_id,
         policies=tuple(decision.determining_policies),
+        policies_left_out=decision.policies_left_out,
         decision_id=decision.decision_id,
         error=error,
         session_id=decision.session_id,

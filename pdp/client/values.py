@@ -58,6 +58,7 @@ class Answer:
     tool: str
     request_id: str
     policies: tuple[str, ...] = ()
+    policies_left_out: int = 0
     decision_id: str = ""
     error: str = ""
     reason: str = ""

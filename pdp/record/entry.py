@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pdp.clock import utc_text
 from pdp.jsontext import keyed_digest
+from pdp.limits import MOST_POLICIES
 from pdp.model import CacheResult, Caller, Decision, Ruling
 from pdp.observer import Event
 from pdp.record.envelope import VERSION, body, json_text
@@ -158,10 +159,10 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
             f'"catalogue_digest":{_text(decision.catalogue_digest)},'
             f'"definition_digest":{_text(decision.definition_digest)},"detail":{_text(ruling.detail)},"duration_us":'
         ),
-        to_id=f',"environment":{_text(decision.environment)},"errors":{_texts(ruling.errors)},"id":',
+        to_id=f',"environment":{_text(decision.environment)},{_bounded("errors", ruling.errors)},"id":',
         to_request_id=(
             f',"kind":"decision","obligations":[],"opened_by":{_text(decision.opened_by)},'
-            f'"outcome":"{ruling.outcome.value}","policies":{_texts(ruling.policies)},"request_id":'
+            f'"outcome":"{ruling.outcome.value}",{_bounded("policies", ruling.policies)},"request_id":'
         ),
         to_span_id=(
             f',{resource},"resource_type":{_text(ruling.resource_type)},'
@@ -178,6 +179,11 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
 def _arguments(logged: tuple[tuple[str, str], ...]) -> str:
     # The values are JSON already, of printable ASCII.
     return f'"arguments":{{{",".join(f"{_text(name)}:{text}" for name, text in logged)}}},' if logged else ""
+
+
+def _bounded(name: str, ids: tuple[str, ...]) -> str:
+    more = len(ids) - MOST_POLICIES
+    return f'"{name}":{_texts(ids[:MOST_POLICIES])}' + (f',"{name}_left_out":{more}' if more > 0 else "")
 
 
 def _texts(values: tuple[str, ...]) -> str:

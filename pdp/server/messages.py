@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pdp.advice import advice
 from pdp.authorizer import CallRequest
 from pdp.errors import InvalidRequestError
-from pdp.limits import MOST_AT_ONCE, Limits
+from pdp.limits import MOST_AT_ONCE, MOST_POLICIES, Limits
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, SessionState, Visibility
 from pdp.policy.reading import CacheClass, Reading
 from pdp.registrar import Review, Selector, SessionRequest, SessionView
@@ -89,7 +89,9 @@ def write_decision(decision: Decision, message: decisions.Decision) -> None:
     message.decision_id = decision.id
     message.outcome = _OUTCOMES[ruling.outcome]
     message.basis = _BASES[ruling.basis]
-    message.determining_policies.extend(ruling.policies)
+    message.determining_policies.extend(ruling.policies[:MOST_POLICIES])
+    if len(ruling.policies) > MOST_POLICIES:
+        message.policies_left_out = len(ruling.policies) - MOST_POLICIES
     message.session_id = decision.session_id
     message.user = decision.user
     message.agent = decision.agent

@@ -6,6 +6,7 @@ The attributes come in parts, by what they depend on. A part that repeats is enc
 from __future__ import annotations
 
 from pdp.jsontext import keyed_digest
+from pdp.limits import MOST_POLICIES
 from pdp.model import Decision
 from pdp.observer import Event
 from pdp.telemetry import names
@@ -14,7 +15,6 @@ Attributes = dict[str, str | int | float | tuple[str, ...]]
 
 # What somebody else wrote is cut to this.
 TEXT_CHARACTERS = 128
-_POLICIES = 64
 # Of the lists of an event.
 SHOWN_LISTS = frozenset({"policies", "errors"})
 
@@ -72,8 +72,10 @@ def ruling_part(decision: Decision) -> Attributes:
         {
             names.OUTCOME: ruling.outcome.value,
             names.BASIS: ruling.basis.value,
-            names.POLICIES: ruling.policies[:_POLICIES],
-            names.ERRORS: ruling.errors[:_POLICIES],
+            names.POLICIES: ruling.policies[:MOST_POLICIES],
+            names.POLICIES_LEFT_OUT: len(ruling.policies[MOST_POLICIES:]),
+            names.ERRORS: ruling.errors[:MOST_POLICIES],
+            names.ERRORS_LEFT_OUT: len(ruling.errors[MOST_POLICIES:]),
             names.RESOURCE_TYPE: ruling.resource_type,
             names.ANCESTOR_ID: ruling.ancestor_id,
             names.ANCESTOR_BASIS: ruling.ancestor_basis.value if ruling.ancestor_basis else "",
@@ -142,8 +144,10 @@ def session_decision_attributes(event: Event) -> Attributes:
             names.DECISION_ID: facts.get("decision_id", ""),
             names.OUTCOME: facts.get("outcome", ""),
             names.BASIS: facts.get("basis", ""),
-            names.POLICIES: event.lists.get("policies", ())[:_POLICIES],
-            names.ERRORS: event.lists.get("errors", ())[:_POLICIES],
+            names.POLICIES: event.lists.get("policies", ())[:MOST_POLICIES],
+            names.POLICIES_LEFT_OUT: int(facts.get("policies_left_out", "0")),
+            names.ERRORS: event.lists.get("errors", ())[:MOST_POLICIES],
+            names.ERRORS_LEFT_OUT: int(facts.get("errors_left_out", "0")),
             names.BUNDLE_VERSION: facts.get("bundle_version", ""),
             names.CALLER_ID: event.caller_id,
             names.SESSION_ID: event.session_id,

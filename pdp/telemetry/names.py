@@ -33,7 +33,9 @@ DECISION_ID = "pdp.decision.id"
 OUTCOME = "pdp.outcome"
 BASIS = "pdp.basis"
 POLICIES = "pdp.policies"
+POLICIES_LEFT_OUT = "pdp.policies_left_out"
 ERRORS = "pdp.errors"
+ERRORS_LEFT_OUT = "pdp.errors_left_out"
 SERVER = "pdp.server"
 RESOURCE_TYPE = "pdp.resource.type"
 RESOURCE_ID = "pdp.resource.id"
@@ -102,7 +104,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(OUTCOME, _EACH, "`allow` or `deny`"),
     Attribute(BASIS, _EACH, "what the outcome rests on"),
     Attribute(POLICIES, _EACH, "ids of the policies that produced the outcome, at most 64"),
+    Attribute(POLICIES_LEFT_OUT, _EACH, "how many more of them there are"),
     Attribute(ERRORS, _EACH, "ids of the policies that could not be evaluated, at most 64"),
+    Attribute(ERRORS_LEFT_OUT, _EACH, "how many more of them there are"),
     Attribute(RESOURCE_TYPE, _BOTH, "type of the resource that the call was mapped to"),
     Attribute(ANCESTOR_ID, _BOTH, "the session above that denied"),
     Attribute(ANCESTOR_BASIS, _BOTH, "the basis of that deny"),

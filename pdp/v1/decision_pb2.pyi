@@ -104,7 +104,7 @@ class AccessRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "outcome", "basis", "determining_policies", "session_id", "user", "agent", "server", "tool", "arguments_digest", "bundle_version", "session_epoch", "cache_result", "ancestor_session_id", "ancestor_basis", "decide_time", "trace_id", "span_id", "obligations", "advice", "access_request", "expire_time", "tenant", "duration_us")
+    __slots__ = ("decision_id", "outcome", "basis", "determining_policies", "session_id", "user", "agent", "server", "tool", "arguments_digest", "bundle_version", "session_epoch", "cache_result", "ancestor_session_id", "ancestor_basis", "decide_time", "trace_id", "span_id", "obligations", "advice", "access_request", "expire_time", "tenant", "duration_us", "policies_left_out")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     BASIS_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class Decision(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     DURATION_US_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     outcome: Outcome
     basis: Basis
@@ -153,4 +154,5 @@ class Decision(_message.Message):
     expire_time: _timestamp_pb2.Timestamp
     tenant: str
     duration_us: float
-    def __init__(self, decision_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., basis: _Optional[_Union[Basis, str]] = ..., determining_policies: _Optional[_Iterable[str]] = ..., session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., server: _Optional[str] = ..., tool: _Optional[str] = ..., arguments_digest: _Optional[str] = ..., bundle_version: _Optional[str] = ..., session_epoch: _Optional[int] = ..., cache_result: _Optional[_Union[CacheResult, str]] = ..., ancestor_session_id: _Optional[str] = ..., ancestor_basis: _Optional[_Union[Basis, str]] = ..., decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace_id: _Optional[str] = ..., span_id: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ..., access_request: _Optional[_Union[AccessRequest, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., duration_us: _Optional[float] = ...) -> None: ...
+    policies_left_out: int
+    def __init__(self, decision_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., basis: _Optional[_Union[Basis, str]] = ..., determining_policies: _Optional[_Iterable[str]] = ..., session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., server: _Optional[str] = ..., tool: _Optional[str] = ..., arguments_digest: _Optional[str] = ..., bundle_version: _Optional[str] = ..., session_epoch: _Optional[int] = ..., cache_result: _Optional[_Union[CacheResult, str]] = ..., ancestor_session_id: _Optional[str] = ..., ancestor_basis: _Optional[_Union[Basis, str]] = ..., decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace_id: _Optional[str] = ..., span_id: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ..., access_request: _Optional[_Union[AccessRequest, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., duration_us: _Optional[float] = ..., policies_left_out: _Optional[int] = ...) -> None: ...

@@ -156,6 +156,17 @@ def test_lists_are_written_whole() -> None:
     assert (["a", "b"], ["c", "d"], ["e", "f"]) == (record["policies"], record["errors"], record["ancestors"])
 
 
+@pytest.mark.parametrize("name", ["policies", "errors"])
+def test_of_many_policies_some_are_counted(name: str) -> None:
+    """The first 64 are named, and of more a number is told."""
+    ids = tuple(f"p{number:02}" for number in range(66))
+    changes: list[dict[str, Any]] = [{name: ids[:64]}, {name: ids[:65]}, {name: ids}]
+    records = [record_of(**change) for change in changes]
+
+    assert [list(ids[:64])] * 3 == [record[name] for record in records]
+    assert [None, 1, 2] == [record.get(f"{name}_left_out") for record in records]
+
+
 # The form of a line.
 
 PLACE = Place("0f3a9c51d2e7", 17, "ab" * 32)

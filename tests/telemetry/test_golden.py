@@ -36,7 +36,9 @@ EVENTS = (
             "basis": "forbid",
             "bundle_version": "sha256:1",
             "decision_id": "dec_a",
+            "errors_left_out": "1",
             "outcome": "deny",
+            "policies_left_out": "2",
             "principal": "lead",
         },
         lists={"errors": ("sessions/broken",), "policies": ("sessions/a", "sessions/b")},
@@ -53,6 +55,7 @@ EVENTS = (
         facts={"rpc": "pdp.v1.AuthorizationService/Authorize", "status": "INTERNAL", "field": "call.server"},
     ),
 )
+_MANY = tuple(f"guardrails/{number:02}" for number in range(65))
 DECISIONS = (
     a_decision(),
     a_decision(
@@ -65,6 +68,7 @@ DECISIONS = (
         detail="a policy could not be evaluated",
     ),
     a_decision(outcome=Outcome.DENY, basis=Basis.POLICY_ERROR, errors=("guardrails/broken",)),
+    a_decision(policies=_MANY, errors=_MANY),
 )
 
 
