@@ -6,6 +6,7 @@ import hashlib
 import tracemalloc
 from dataclasses import replace
 from functools import partial
+from sys import getsizeof
 
 import pytest
 
@@ -176,6 +177,15 @@ def test_another_call_under_the_same_request_id_is_refused(other: dict[str, str]
         memory.claim("gateway", "r", replace(CALL, **other), "dec_2", ALLOW, NOW)  # type: ignore[arg-type]  # by name
 
 
+def test_what_moves_between_the_fields_of_a_call_makes_another_call() -> None:
+    """Texts that read the same one after the other do not: the bytes are pinned, with where each field ends."""
+    memory = RequestMemory()
+    memory.claim("gateway", "r", CALL, "dec_1", ALLOW, NOW)
+    [claim] = memory._claims.values()
+
+    assert hashlib.sha256(b"1 1 1 1 2 habd{}[]").digest() == claim.asked
+
+
 def test_the_memory_of_request_ids_is_bounded_and_holds_no_handle() -> None:
     """Ten thousand are remembered by default, each as one digest of the whole call."""
     memory = RequestMemory()
@@ -217,6 +227,23 @@ def test_rulings_are_bounded_in_bytes() -> None:
 
     assert [2, 3, 4] == kept
     assert cache.get(("larger than all",), NOW) is None
+
+
+def test_a_ruling_weighs_what_it_keeps() -> None:
+    """Texts of key, resource and recorded arguments, 256 bytes for each session of the key, and 768 for the rest."""
+    logged = (("name", "x" * 300), ("other", "y" * 20))
+    weights = []
+    for ruling in (replace(RULING, policies=("a", "b"), resource_id="z"), replace(RULING, logged_arguments=logged)):
+        cache, key = DecisionCache(), ("text", (("s", 1), ("t", 2), ("u", 3)))
+        cache.put(key, ruling, FAR, NOW)
+        found = cache.get(key, NOW)
+        assert found is not None
+        weights.append(found.weight - sum(map(getsizeof, key)) - 3 * 256 - 768)
+
+    assert weights == [
+        getsizeof("z") + getsizeof(("a", "b")),
+        getsizeof("") + getsizeof(()) + getsizeof("x" * 300) + getsizeof("y" * 20),
+    ]
 
 
 def test_values_are_bounded_in_bytes() -> None:

@@ -28,11 +28,11 @@ tools:
 ALLOW = Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT, policies=("p",))
 
 
-def bundle_of(manifest: str) -> Bundle:
+def bundle_of(manifest: str, properties: Mapping[str, Any] = PROPERTIES) -> Bundle:
     """Return a bundle with tools that are mapped to things."""
     files = bundle_files(
         policies={"shop": '@id("shop/all") permit (principal, action, resource);\n'},
-        tools={"shop": [tool(name, PROPERTIES, ["item"]) for name in ("buy", "sell")]},
+        tools={"shop": [tool(name, properties, ["item"]) for name in ("buy", "sell")]},
         overlays={"shop": OVERLAY},
         directory="{users: {ada: {}}, agents: {coder: {ceiling: [shop/*]}}}",
         manifest=manifest,
@@ -60,6 +60,23 @@ def call(arguments: bytes = b'{"item": "x"}', facts: bytes = b"", name: str = "b
 def facts_of(bundle: Bundle, asked: Call) -> CallFacts:
     """Return what policies see of a call by `gateway` in shift 3."""
     return call_facts(bundle.catalogue.tools[asked.action], asked, "gateway", {"shift": 3}, DEFAULT_LIMITS)
+
+
+def test_a_tool_that_cannot_be_called_denies_and_says_why(bundle: Bundle) -> None:
+    """Whatever the arguments are."""
+    unusable = replace(bundle.catalogue.tools["shop/buy"], unusable="its schema does not compile")
+
+    with pytest.raises(InvalidArgumentsError, match="the tool cannot be called: its schema does not compile"):
+        call_facts(unusable, call(), "gateway", {}, DEFAULT_LIMITS)
+
+
+def test_arguments_are_held_against_the_whole_schema() -> None:
+    """What policies see of them is not all: here what no policy can see is of a kind that the schema does not admit."""
+    strict = bundle_of("name: test\n", {**PROPERTIES, "more": {"enum": [1, {"a": 2}]}})
+
+    assert {"item": "x"} == facts_of(strict, call(b'{"item": "x", "more": {"a": 2}}')).context["input"]
+    with pytest.raises(InvalidArgumentsError, match="more"):
+        facts_of(strict, call(b'{"item": "x", "more": {"a": 3}}'))
 
 
 @pytest.mark.parametrize(("text", "expected"), [(b"", {}), (b'{"shift": 7}', {"shift": 7})])

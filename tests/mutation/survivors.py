@@ -9,10 +9,24 @@ _SLOWER = "the same is done, with more work"
 _UNITS = "the pattern has as many groups as there are units"
 
 EXPLAINED: Mapping[str, Mapping[str, str]] = {
+    "pdp.gate": {
+        (
+            "gate: … or tool.digest_required) and stated != tool.definition_digest and "
+            "(not tool.is_known_as(stated)) => … or tool.digest_required) and (not tool.is_known_as(stated))"
+        ): _SLOWER,
+        "_reach: approved == tool.definition_digest or tool.is_known_as(approved) => tool.is_known_as(approved)": _SLOWER,
+    },
     "pdp.cache": {
+        "module: TypeVar('K', bound=Hashable) => TypeVar('K')": _TYPE,
+        "module: 'K' => ''": _TYPE,
         "module: 'V' => ''": _TYPE,
         "module: (object, ...) => (...,)": _TYPE,
         "module: (object, ...) => (object,)": _TYPE,
+        (
+            "_weight: …t in ruling.logged_arguments)) if ruling.logged_arguments else 0 => "
+            "…t in ruling.logged_arguments))"
+        ): _SLOWER,
+        "BoundedCache.__init__: 0 => 1": "values that weigh nothing fit into one byte as into none",
     },
     "pdp.record.envelope": {
         "module: 160 => 161": _SLOWER,
