@@ -14,7 +14,9 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
             "gate: … or tool.digest_required) and stated != tool.definition_digest and "
             "(not tool.is_known_as(stated)) => … or tool.digest_required) and (not tool.is_known_as(stated))"
         ): _SLOWER,
-        "_reach: approved == tool.definition_digest or tool.is_known_as(approved) => tool.is_known_as(approved)": _SLOWER,
+        (
+            "_reach: approved == tool.definition_digest or tool.is_known_as(approved) => tool.is_known_as(approved)"
+        ): _SLOWER,
     },
     "pdp.cache": {
         "module: TypeVar('K', bound=Hashable) => TypeVar('K')": _TYPE,

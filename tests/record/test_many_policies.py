@@ -9,11 +9,10 @@ from typing import Any
 from pdp.app import open_embedded
 from pdp.limits import MOST_POLICIES
 from pdp.model import AT_EACH_CALL, Call, Caller, Role
-from pdp.observer import Event
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.registrar import SessionRequest
 from pdp.server.messages import write_decision
-from pdp.telemetry.attributes import decision_attributes, session_decision_attributes
+from pdp.telemetry.attributes import decision_attributes
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.decisions import a_decision
 from pdp.v1 import decision_pb2
@@ -63,15 +62,6 @@ def test_policies_are_named_up_to_a_number(tmp_path: Path) -> None:
     assert (named, MORE) == (list(answer.determining_policies), answer.policies_left_out)
     assert (named, MORE) == (list(shown["pdp.policies"]), shown["pdp.policies_left_out"])
     assert (MOST_POLICIES, str(MORE)) == (len(said["policies"]), said["policies_left_out"])
-
-
-def test_a_span_of_a_session_counts_what_is_left_out() -> None:
-    """As a number, of policies and of errors; nothing where none is."""
-    facts = {"policies_left_out": "7", "errors_left_out": "3"}
-    shown = session_decision_attributes(Event(kind="session.decided", at=0.0, facts=facts))
-
-    assert {"pdp.policies_left_out": 7, "pdp.errors_left_out": 3} == shown
-    assert {} == session_decision_attributes(Event(kind="session.decided", at=0.0))
 
 
 def test_nothing_is_counted_that_is_named() -> None:

@@ -11,6 +11,7 @@ from pdp.model import Basis
 from pdp.observer import Event
 from pdp.telemetry import names
 from pdp.telemetry.attributes import (
+    SHOWN_LISTS,
     TEXT_CHARACTERS,
     bounded,
     decision_attributes,
@@ -182,3 +183,15 @@ def test_the_whole_span_of_a_decision_about_a_session() -> None:
 
     assert expected == session_decision_attributes(Event(kind="k", at=1.0, facts=facts, lists=lists, **who))
     assert {} == session_decision_attributes(Event(kind="k", at=1.0, caller_id="", tenant="", facts={}))
+
+
+def test_a_span_of_a_session_counts_what_is_left_out() -> None:
+    """As a number, of policies and of errors, like that of a decision; nothing where none is."""
+    facts = {"policies_left_out": "7", "errors_left_out": "3"}
+    decided = decision_attributes(a_decision(policies=("p",) * 66, errors=("p",) * 65), b"")
+    shown = session_decision_attributes(Event(kind="session.decided", at=0.0, facts=facts))
+
+    assert (2, 1) == (decided["pdp.policies_left_out"], decided["pdp.errors_left_out"])
+    assert {"policies", "errors"} == SHOWN_LISTS
+    assert {"pdp.policies_left_out": 7, "pdp.errors_left_out": 3} == shown
+    assert {} == session_decision_attributes(Event(kind="session.decided", at=0.0))
