@@ -7,8 +7,9 @@ years. This module knows only how schemas lie inside each other; what they mean 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import takewhile
 from typing import Any
 from urllib.parse import unquote
@@ -18,6 +19,9 @@ MOST_SCHEMAS = 2000
 MOST_LOOKS = 1_000_000
 FEW_LOOKS = 256
 PATTERN_WEIGHT = 64
+# A number with a fraction, or beyond 64 bits, in an `enum` or a `const`: the library compares it digit by digit.
+LONG_NUMBER_WEIGHT = 16
+_LARGEST_SHORT = 2**63
 # How far schemas may lead from one to the next on the way to one value: the library calls itself for each step.
 MOST_STEPS = 1000
 _LONGEST_CHAIN = 256
@@ -125,6 +129,7 @@ class _Reader:
 
         self._refuse_elsewhere(schema)
         links.weight += PATTERN_WEIGHT * (("pattern" in schema) + len(_map(schema, "patternProperties")))
+        links.weight += _weight_of_values(_list(schema, "enum")) + _weight_of_values([schema.get("const")])
         lead(links.same, *(schema.get(key) for key in _OF_ITSELF))
         lead(links.same, *(one for key in _OF_ITSELF_LISTS for one in _list(schema, key)))
         lead(links.same, *(one for key in _OF_ITSELF_MAPS for one in _map(schema, key).values()))
@@ -256,3 +261,24 @@ def _list(schema: _Schema, key: str) -> list[Any]:
 def _map(schema: _Schema, key: str) -> dict[str, Any]:
     found = schema.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def _weight_of_values(values: Sequence[object]) -> int:
+    """Return what it takes to look for a value among others: nothing for texts alone and for integers alone."""
+    if any(all(_is_short(value, kind) for value in values) for kind in (str, int)):
+        return 0
+    weight, pending = 0, list(values)
+    while pending:
+        value = pending.pop()
+        weight += LONG_NUMBER_WEIGHT if _is_long_number(value) else 1
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        pending += inner
+    return weight
+
+
+def _is_short(value: object, kind: type) -> bool:
+    return type(value) is kind and not _is_long_number(value)
+
+
+def _is_long_number(value: object) -> bool:
+    return isinstance(value, float | Decimal) or (isinstance(value, int) and abs(value) >= _LARGEST_SHORT)

@@ -182,6 +182,24 @@ def test_a_schema_that_branches_is_checked_as_far_as_that_is_cheap() -> None:
     assert "`$`: too large or too deep to be checked by a schema that branches so much" == problem(schema, nested)
 
 
+@pytest.mark.parametrize("value", [{"a": 1}, [1], 0.5, 10**30])
+def test_a_long_list_of_values_is_searched_as_far_as_that_is_cheap(value: object) -> None:
+    """Looking for objects, lists and long numbers takes time for each: then only few of them are looked for."""
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"enum": [[], *[value] * 2_000]}}}}
+    many = json.dumps({"a": [[]] * 4_000})
+
+    assert "" == problem(schema, '{"a": [[]]}')
+    assert "`$`: too large or too deep to be checked by a schema that branches so much" == problem(schema, many)
+
+
+def test_a_long_list_of_names_is_no_matter() -> None:
+    """Texts alone, and integers alone, are found at once."""
+    for values in ([f"n{at}" for at in range(4_000)], list(range(4_000))):
+        schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"enum": values}}}}
+
+        assert "" == problem(schema, json.dumps({"a": values[:1] * 4_000}))
+
+
 SCALARS = st.sampled_from(
     [
         {"type": "string", "maxLength": 2},
