@@ -33,6 +33,20 @@ def require_own(path: Path, danger: str) -> None:
             raise ConfigurationError(f"{problem}{where}: {danger}; {_remedy(step)}")
 
 
+def require_own_socket(path: Path, danger: str) -> None:
+    """Raise `ConfigurationError` unless only this user and root can put a socket at a path; `OSError` without a folder.
+
+    A socket goes when its server ends, so for its folder the sticky bit is no help: then anybody can put theirs there.
+    """
+    require_own(path if path.exists() else path.parent, danger)
+    folder = path.resolve().parent
+    step = _Step(folder, folder.lstat())
+    if _others_may_write(step):
+        raise ConfigurationError(
+            f"others may put a socket into `{folder}`: {danger}; take a folder that is yours alone"
+        )
+
+
 def read_own(path: Path, danger: str, *, most: int = -1) -> bytes:
     """Return what a file holds, or its first `most` bytes. Raise `ConfigurationError`, also where it cannot be read."""
     try:
@@ -88,9 +102,12 @@ def _problem(step: _Step) -> str:
     # What is written to a device, such as `/dev/null`, is not what is read from it.
     if stat.S_ISLNK(mode) or stat.S_ISCHR(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
         return ""
-    if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _is_alone(step)):
-        return f"others may write to `{step.place}`"
-    return ""
+    return f"others may write to `{step.place}`" if _others_may_write(step) else ""
+
+
+def _others_may_write(step: _Step) -> bool:
+    mode = step.status.st_mode
+    return bool(mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _is_alone(step)))
 
 
 def _remedy(step: _Step) -> str:

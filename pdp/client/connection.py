@@ -17,7 +17,7 @@ import grpc
 from pdp.client.errors import describe
 from pdp.client.unreached import Way
 from pdp.errors import ConfigurationError
-from pdp.ownership import read_own, require_own
+from pdp.ownership import read_own, require_own_socket
 
 DEFAULT_ADDRESS = "127.0.0.1:50151"
 DEFAULT_DATA_DIR = ".pdp"
@@ -146,7 +146,7 @@ def _require_this_machine(address: str) -> None:
         raise ConfigurationError(f"address `{address}` has no file: {_IMPOSTOR}; use a socket in a folder")
     # INVARIANT: where only this user and root can put a socket, each later connection reaches one of theirs too.
     try:
-        require_own(path if path.exists() else path.parent, _IMPOSTOR)
+        require_own_socket(path, _IMPOSTOR)
     except OSError as error:
         raise ConfigurationError(f"cannot look at `{path}`: {(error.strerror or 'input failed').lower()}") from None
 

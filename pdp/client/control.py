@@ -14,7 +14,7 @@ import grpc
 from pdp.client.connection import Connection
 from pdp.client.operations import Operation
 from pdp.errors import ConfigurationError
-from pdp.ownership import require_own
+from pdp.ownership import require_own_socket
 
 _LOG = logging.getLogger("pdp.client")
 
@@ -48,7 +48,7 @@ def is_there(connection: Connection) -> bool:
     if not path.exists():
         return False
     try:
-        require_own(path, "another process could pass for the server")
+        require_own_socket(path, "another process could pass for the server")
     except ConfigurationError as error:
         _LOG.warning("the control address is not used: %s", error)
         return False

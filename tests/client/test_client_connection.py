@@ -266,6 +266,21 @@ def test_a_socket_that_others_could_have_put_there_is_sent_nothing(
         Client(f"unix:{tmp_path}/open/{name}", token=TOKEN)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_socket_in_a_folder_where_everybody_may_put_one_is_sent_nothing(
+    server: ScriptedServer, tmp_path: Path, *, there: bool
+) -> None:
+    """The sticky bit keeps what is there; a socket goes with its server, and another process puts its own there."""
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    if there:
+        server.start(f"unix:{folder}/pdp.sock")
+
+    with pytest.raises(ConfigurationError, match=r"others may put a socket into `.*/open`: another process could pass"):
+        Client(f"unix:{folder}/pdp.sock", token=TOKEN)
+
+
 def test_a_socket_without_a_file_is_refused() -> None:
     """A name in the abstract belongs to whoever comes first, and has no mode."""
     with pytest.raises(ConfigurationError, match="has no file"):
