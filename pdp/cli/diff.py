@@ -98,6 +98,7 @@ def diff(
                 *judge_files(
                     old_files,
                     new_files,
+                    new_bundle,
                     others,
                     suites,
                     load=lambda files: load_bundle(files, settings.limits, compile_once()),

@@ -99,6 +99,11 @@ class Bundle:
                 found = self._slices.get(action) or self._slices.setdefault(action, self._make_slice(action))
         return found
 
+    def groups_of(self, action: str) -> tuple[str, ...]:
+        """Return an action and the groups that it is in: a scope that names one of these can match it."""
+        tool = self.catalogue.tools.get(action)
+        return (action, tool.risk) if tool else (action,)
+
     def session_entities(self, session: Session, *, speaker: str | None = None) -> SessionEntities:
         """Parse what a session is made of: its user, agent, groups and grants, and itself with its attributes.
 
@@ -133,8 +138,7 @@ class Bundle:
         return True
 
     def _make_slice(self, action: str) -> Slice:
-        tool = self.catalogue.tools.get(action)
-        groups = (action, tool.risk) if tool else (action,)
+        tool, groups = self.catalogue.tools.get(action), self.groups_of(action)
         order = sorted({place for group in (None, *groups) for place in self._by_action.get(group, ())})
         ids = list(self.policies)
         resource = tool.resource_type if tool else "Session"

@@ -14,8 +14,6 @@ from typing import Any
 
 import cedarpy
 
-from pdp.policy.directory import Uid
-
 Tree = Any
 
 # Stands where a pattern has a wildcard, and where a text must be another one.
@@ -29,8 +27,7 @@ _SMALLEST = Decimal("0.0001")
 
 def meaning(text: str) -> str:
     """Return what a policy says in one form: without its layout, its comments and its annotations."""
-    (policy,) = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"].values()
-    return json.dumps({**policy, "annotations": {}}, sort_keys=True)
+    return json.dumps({**_tree(text), "annotations": {}}, sort_keys=True)
 
 
 def hints(texts: Iterable[str]) -> Mapping[str, tuple[Any, ...]]:
@@ -40,27 +37,15 @@ def hints(texts: Iterable[str]) -> Mapping[str, tuple[Any, ...]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
-        for node in _nodes(_conditions(text)):
+        for node in _nodes([condition["body"] for condition in _tree(text)["conditions"]]):
             for name, value in _compared(node):
                 found.setdefault(name, {}).setdefault(json.dumps(value), value)
     return {name: tuple(values.values()) for name, values in sorted(found.items())}
 
 
-def named(texts: Iterable[str]) -> frozenset[Uid]:
-    """Return every entity that some policies name, in scope or conditions."""
-    found = (
-        uid
-        for text in texts
-        for node in _nodes(json.loads(cedarpy.policies_to_json_str(text)))
-        for uid in (node.get("__entity"), node.get("entity"), *node.get("entities", ()))
-    )
-    bare = (uid.get("__entity", uid) for uid in found if isinstance(uid, dict))
-    return frozenset((uid["type"], uid["id"]) for uid in bare if isinstance(uid.get("id"), str))
-
-
-def _conditions(text: str) -> list[Tree]:
+def _tree(text: str) -> Tree:
     (policy,) = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"].values()
-    return [condition["body"] for condition in policy["conditions"]]
+    return policy
 
 
 def _nodes(root: Tree) -> Iterator[dict[str, Any]]:

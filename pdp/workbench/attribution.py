@@ -7,7 +7,6 @@ undecided: nobody knows yet what it does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from pdp.errors import BundleError
@@ -46,32 +45,30 @@ def judge_policies(
     suites: Sequence[Suite],
     *,
     limits: Limits = DEFAULT_LIMITS,
-    done: Callable[[], None] = lambda: None,
 ) -> tuple[Judged, ...]:
-    """Return what is known of each changed policy. `done` is told of each."""
-    judged = []
-    for place, change in enumerate(changes):
-        # Policies of the old bundle may speak of what the new one does not have.
-        with suppress(ValueError):
-            judged.append(_judge(old, new, change.id, suites, limits, search=place < _MOST_SEARCHED))
-        if len(judged) <= place:
-            judged.append(Judged(what=change.id))
-        done()
-    return tuple(judged)
+    """Return what is known of each changed policy."""
+    return tuple(
+        _judge(old, new, change.id, suites, limits, search=place < _MOST_SEARCHED)
+        for place, change in enumerate(changes)
+    )
 
 
 def judge_files(
     old_files: Mapping[str, bytes],
     new_files: Mapping[str, bytes],
+    new: Bundle,
     names: Iterable[str],
     suites: Sequence[Suite],
     *,
     load: Callable[[Mapping[str, bytes]], Bundle],
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[Judged, ...]:
-    """Return what is known of each changed file that holds no policies. `load` loads a bundle from files."""
+    """Return what is known of each changed file that holds no policies.
+
+    `new` is the bundle of the new files. `load` loads one from others.
+    """
     return tuple(
-        Judged(what=name, by_cases=_of_file(old_files, new_files, name, suites, load, limits)) for name in names
+        Judged(what=name, by_cases=_of_file(old_files, new_files, new, name, suites, load, limits)) for name in names
     )
 
 
@@ -80,13 +77,15 @@ def _judge(old: Bundle, new: Bundle, policy: str, suites: Sequence[Suite], limit
     others = [one for name, one in new.policies.items() if name != policy]
     undone = new.with_policies([*others, before] if before is not None else others)
     cases = [_touched(suite, (undone, new), policy) for suite in suites]
-    shown = compare_calls(undone, new, cases, limits=limits).changes
-    if shown or not search:
-        return Judged(what=policy, by_cases=shown)
     versions = [one for one in (before, after) if one is not None]
-    return Judged(
-        what=policy, by_search=compare_calls(undone, new, made_up(new, versions, suites, limits), limits=limits).changes
-    )
+    try:
+        shown = compare_calls(undone, new, cases, limits=limits).changes
+        if shown or not search:
+            return Judged(what=policy, by_cases=shown)
+        tried = made_up(new, versions, suites, limits)
+        return Judged(what=policy, by_search=compare_calls(undone, new, tried, limits=limits).changes)
+    except ValueError:
+        return Judged(what=policy)  # the old policy speaks of what the new bundle does not have
 
 
 def _touched(suite: Suite, bundles: Sequence[Bundle], policy: str) -> Suite:
@@ -107,6 +106,7 @@ def _touched(suite: Suite, bundles: Sequence[Bundle], policy: str) -> Suite:
 def _of_file(
     old_files: Mapping[str, bytes],
     new_files: Mapping[str, bytes],
+    new: Bundle,
     name: str,
     suites: Sequence[Suite],
     load: Callable[[Mapping[str, bytes]], Bundle],
@@ -116,7 +116,7 @@ def _of_file(
     if name in old_files:
         files[name] = old_files[name]
     try:
-        undone, new = load(files), load(new_files)
+        undone = load(files)
     except BundleError:
         return ()  # the new bundle needs the change, and what it does alone cannot be told
     return compare_calls(undone, new, suites, limits=limits).changes

@@ -195,7 +195,9 @@ class _Trial:
     def _telling(self, mutant: Mutant, standing: Standing, in_time: Callable[[CaseResult], None]) -> Iterator[Suite]:
         """Yield the cases for which the policies answer anything else after the change, each for itself."""
         either = [policy for policy in (self._bundle.policies[mutant.of], mutant.changed) if policy is not None]
-        touched = {action for action in self._actions if any(one.may_match(self._groups(action)) for one in either)}
+        touched = {
+            action for action in self._actions if any(one.may_match(self._bundle.groups_of(action)) for one in either)
+        }
         cases = [
             (suite, case)
             for suite in self._suites
@@ -207,10 +209,6 @@ class _Trial:
             in_time(before)
             if not standing.holds(before):
                 yield replace(suite, cases=(case,))
-
-    def _groups(self, action: str) -> tuple[str, ...]:
-        tool = self._bundle.catalogue.tools.get(action)
-        return (action, tool.risk) if tool else (action,)
 
 
 def _actions(result: CaseResult) -> frozenset[str]:

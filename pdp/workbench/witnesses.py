@@ -24,7 +24,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.catalogue import Tool
 from pdp.policy.directory import Directory
 from pdp.policy.engine import PolicySource
-from pdp.policy.hints import hints, named
+from pdp.policy.hints import hints
 from pdp.policy.mapping import ResourceMapping
 from pdp.policy.schema import SESSION_ACTIONS
 from pdp.workbench.reading import DEFAULT_NOW
@@ -76,8 +76,9 @@ def made_up(
     actions = _actions(bundle, versions)
     # What a forbid takes away something else must permit: what the others ask for is tried as well, but later.
     others = (one for action in actions for one in bundle.slice(action).policies)
-    texts = [one.text for one in dict.fromkeys((*versions, *islice(others, _MOST_POLICIES)))]
-    clues = _Clues(values=hints(texts), named=named(texts), actions=actions)
+    asked = list(dict.fromkeys((*versions, *islice(others, _MOST_POLICIES))))
+    named = frozenset(uid for one in asked for uid in one.entities)
+    clues = _Clues(values=hints(one.text for one in asked), named=named, actions=actions)
     grounds = list(_grounds(bundle, suites))
     return tuple(_suite(bundle, clues, one, limits, _MOST_CASES // len(grounds)) for one in grounds)
 
@@ -85,14 +86,9 @@ def made_up(
 def _actions(bundle: Bundle, versions: Sequence[PolicySource]) -> tuple[str, ...]:
     """Return some of the actions that a policy can match, those first that it names."""
     known = (*SESSION_ACTIONS, *sorted(bundle.catalogue.tools))
-    matched = [action for action in known if any(one.may_match(_groups(bundle, action)) for one in versions)]
+    matched = [action for action in known if any(one.may_match(bundle.groups_of(action)) for one in versions)]
     itself = {action for one in versions for action in one.actions or ()}
     return tuple(sorted(matched, key=lambda action: action not in itself)[:_MOST_ACTIONS])
-
-
-def _groups(bundle: Bundle, action: str) -> tuple[str, ...]:
-    tool = bundle.catalogue.tools.get(action)
-    return (action, tool.risk) if tool else (action,)
 
 
 def _grounds(bundle: Bundle, suites: Sequence[Suite]) -> Iterator[Suite]:
