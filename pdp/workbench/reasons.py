@@ -66,8 +66,7 @@ def _worth_showing(result: CaseResult, ruling: Ruling, results: Sequence[PolicyR
 
 def _beside(result: CaseResult, bundle: Bundle, action: str) -> Iterator[str]:
     """Name the policies that were expected and are about other actions, so that nobody asks them."""
-    tool = bundle.catalogue.tools.get(action)
-    groups = (action, tool.risk) if tool else (action,)
+    groups = bundle.groups_of(action)
     for name in result.case.expect.policies or ():
         policy = bundle.policies.get(name)
         if policy is not None and not policy.may_match(groups):
