@@ -93,6 +93,7 @@ LIBRARIES = {
     "cryptography": (
         "pdp.record.keys",
         "pdp.policy.signing",
+        "pdp.server.callercertificates",
         "pdp.server.certificates",
         "pdp.server.keys",
         "pdp.server.localtls",

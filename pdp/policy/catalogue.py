@@ -15,9 +15,8 @@ from pdp.limits import Limits
 from pdp.policy.argumentcheck import ArgumentCheck, UncheckableSchemaError
 from pdp.policy.mapping import ResourceMapping
 from pdp.policy.overlay import RISKS, Risk, ToolOverlay, read_overlay
-from pdp.policy.parameters import RecordType, cedar_string
+from pdp.policy.parameters import RecordType
 from pdp.policy.typing import input_type
-from pdp.policy.view import EVERYTHING, View
 from pdp.policy.yamltext import Section, load_section
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "Catalogue",
     "Risk",
     "Tool",
-    "action_schema",
     "annotated_risk",
     "load_catalogue",
     "tool_definitions",
@@ -36,14 +34,6 @@ _RESERVED_SERVER = "pdp"
 _TOOL_NAME_CHARACTERS = 128
 # What the patterns of all schemas may take together stays below 100 MB.
 _MOST_PATTERNS = 1024
-# What the context of every call holds beside its `input`.
-_CONTEXT_TYPES = {
-    "agent": "Agent",
-    "session": "Session",
-    "caller": "PdpCaller",
-    "now": "datetime",
-    "opaque": "Set<String>",
-}
 # Control and format characters and line separators: they would forge lines and reorder text where a name is shown.
 _UNSHOWABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # A tool list is written by a server and kept by an author: larger and deeper than what an agent may send.
@@ -160,20 +150,6 @@ def annotated_risk(definition: Mapping[str, Any]) -> Risk:
     if annotations.get("readOnlyHint") is True:
         return "read_only"
     return "mutating" if annotations.get("destructiveHint") is False else "destructive"
-
-
-def action_schema(tool: Tool, view: View = EVERYTHING) -> str:
-    """Write the Cedar declaration of a tool's action, with what `view` shows of the context.
-
-    The groups, `PdpCaller` and the built-in entity types are declared elsewhere, the resource's type by the author.
-    """
-    types = {**_CONTEXT_TYPES, "input": tool.input.only(view.inputs).cedar()}
-    declared = "".join(f"    {name}: {kind},\n" for name, kind in types.items() if view.sees(name))
-    return (
-        f"action {cedar_string(tool.action)} in [Action::{cedar_string(tool.risk)}] appliesTo {{\n"
-        f"  principal: [User], resource: [{tool.resource_type}], context: {{\n{declared}  }}\n"
-        "};\n"
-    )
 
 
 def server_name_problem(name: str) -> str | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pdp.policy.catalogue import RISKS, Tool, action_schema
+from pdp.policy.catalogue import RISKS, Tool
 from pdp.policy.parameters import RecordType, cedar_string
+from pdp.policy.view import EVERYTHING, View
 
 # Actions of the PDP itself, decided by the policies like any tool call.
 REQUEST_SESSION = "pdp/request_session"
@@ -24,6 +25,15 @@ SESSION_DECLARATION = (
     "entity Session in [Grant] = { " + ", ".join(f"{name}: {kind}" for name, kind in SESSION_ATTRIBUTES.items()) + " };"
 )
 
+# What the context of every call holds beside its `input`.
+_CONTEXT_TYPES = {
+    "agent": "Agent",
+    "session": "Session",
+    "caller": "PdpCaller",
+    "now": "datetime",
+    "opaque": "Set<String>",
+}
+
 _SESSION_ACTION = """\
 action "{action}" appliesTo {{ principal: [User], resource: [Session], context: {{
   agent: Agent, user: User, caller: {{ id: String }}, grants: Set<Grant>, tools: Set<String>, risks: Set<String>,
@@ -43,6 +53,20 @@ def preamble(caller_facts: RecordType) -> str:
 def session_action(action: str) -> str:
     """Write the declaration of one of the PDP's own actions."""
     return _SESSION_ACTION.format(action=action)
+
+
+def action_schema(tool: Tool, view: View = EVERYTHING) -> str:
+    """Write the Cedar declaration of a tool's action, with what `view` shows of the context.
+
+    The groups, `PdpCaller` and the built-in entity types are declared elsewhere, the resource's type by the author.
+    """
+    types = {**_CONTEXT_TYPES, "input": tool.input.only(view.inputs).cedar()}
+    declared = "".join(f"    {name}: {kind},\n" for name, kind in types.items() if view.sees(name))
+    return (
+        f"action {cedar_string(tool.action)} in [Action::{cedar_string(tool.risk)}] appliesTo {{\n"
+        f"  principal: [User], resource: [{tool.resource_type}], context: {{\n{declared}  }}\n"
+        "};\n"
+    )
 
 
 def full_schema(author: str, caller_facts: RecordType, tools: tuple[Tool, ...]) -> str:

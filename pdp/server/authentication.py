@@ -13,8 +13,8 @@ from typing import Protocol
 from pdp.clock import Clock, SystemClock
 from pdp.errors import UnauthenticatedError, UnavailableError
 from pdp.model import Caller
+from pdp.server.callercertificates import SeenCertificates
 from pdp.server.callers import Callers, KnownCallers
-from pdp.server.certificates import SeenCertificates
 from pdp.server.denied import DenyList
 from pdp.server.keys import KeySet, TrustedKeys
 from pdp.server.persons import NoCallerError, caller_of

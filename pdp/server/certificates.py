@@ -1,4 +1,4 @@
-"""Certificates: the server's own, which are read anew for each connection, and what those of callers say."""
+"""The server's certificates: they are read anew for each connection."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from pdp.errors import ConfigurationError, UnauthenticatedError
+from pdp.errors import ConfigurationError
 from pdp.ownership import read_own
-from pdp.server.callers import SPIFFE_ID
 
 _LOG = logging.getLogger("pdp.server")
 
 _IMPOSTOR = "anyone could pass for the server"
-# Certificates that live for minutes come and go; beyond this many we begin anew.
-_MOST_SEEN = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,55 +76,6 @@ class ServerCertificates:
             self._taken, self._refused = found, None
             _LOG.info("new connections use the certificates of `%s` as they are now", self._files.certificate)
             return configuration
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerCertificate:
-    """What a certificate of a caller says. `spiffe_id` is empty unless it is the only URI; times are unix seconds."""
-
-    spiffe_id: str
-    begins_at: float
-    ends_at: float
-    signs_others: bool
-
-
-class SeenCertificates:
-    """Reads certificates, and remembers what they say by the whole of their text."""
-
-    def __init__(self) -> None:
-        self._seen: dict[bytes, CallerCertificate] = {}
-
-    def read(self, pem: bytes) -> CallerCertificate:
-        """Return what a certificate says. Raise `UnauthenticatedError` when it cannot be read."""
-        known = self._seen.get(pem)
-        if known is None:
-            known = _read_certificate(pem)
-            if len(self._seen) >= _MOST_SEEN:
-                self._seen = {}
-            self._seen[pem] = known
-        return known
-
-
-def _read_certificate(pem: bytes) -> CallerCertificate:
-    try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        extensions = certificate.extensions
-    except (ValueError, x509.DuplicateExtension):
-        message = "the certificate cannot be read"
-        raise UnauthenticatedError(message, what="a certificate", reason="it cannot be read") from None
-    uris: list[str] = []
-    signs_others = False
-    for extension in extensions:
-        if isinstance(extension.value, x509.SubjectAlternativeName):
-            uris = extension.value.get_values_for_type(x509.UniformResourceIdentifier)
-        elif isinstance(extension.value, x509.BasicConstraints):
-            signs_others = extension.value.ca
-    return CallerCertificate(
-        spiffe_id=uris[0] if len(uris) == 1 and SPIFFE_ID.fullmatch(uris[0]) else "",
-        begins_at=certificate.not_valid_before_utc.timestamp(),
-        ends_at=certificate.not_valid_after_utc.timestamp(),
-        signs_others=signs_others,
-    )
 
 
 def _read_all(files: TLSFiles) -> _Material:

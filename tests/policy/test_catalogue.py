@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from pdp.errors import BundleError, InvalidArgumentsError
 from pdp.jsontext import definition_digest, parse_object
-from pdp.policy.catalogue import Catalogue, Tool, action_schema, annotated_risk, load_catalogue
+from pdp.policy.catalogue import Catalogue, Tool, annotated_risk, load_catalogue
 from pdp.policy.mapping import map_resource
+from pdp.policy.schema import action_schema
 
 AUTHOR_SCHEMA = """
 entity User; entity Agent; entity Session; entity Server; entity Repository in [Server];
