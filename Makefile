@@ -53,8 +53,8 @@ dist: $(VENV)/ready  ## build the package: sdist, wheel, and the lock of what a 
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir $(DIST) $(DIST)/*.tar.gz
 	cp pdp/deployment/requirements.lock $(DIST)
 
-bench: $(VENV)/ready  ## measure beside the control, and write the figures into benchmarks/README.md
-	$(BIN)/pdp bench --json benchmarks/latest.json
+bench: $(VENV)/ready  ## measure beside the control and Cerbos, and write the figures into benchmarks/README.md
+	$(BIN)/python -m benchmarks.beside --json benchmarks/latest.json
 	$(BIN)/python -m benchmarks.page benchmarks/latest.json
 
 bench-check: $(VENV)/ready  ## measure for a moment; fail when a ratio to the control became much worse

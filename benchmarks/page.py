@@ -1,6 +1,6 @@
 """Write the latest result into `benchmarks/README.md`: `python -m benchmarks.page RESULT`.
 
-RESULT is a file of `pdp bench --json`. Only what stands between the two marks of the page changes.
+RESULT is a file of `python -m benchmarks.beside --json`. Only what stands between the two marks of the page changes.
 """
 
 from __future__ import annotations
@@ -9,18 +9,13 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from pdp.bench import Result, aims, read_result
-from pdp.bench.pictures import draw
-from pdp.cli.benchview import AIM_COLUMNS, FINDING_COLUMNS, aim_rows, finding_rows, lateness, quietness
+from benchmarks.aims import AIM_COLUMNS, aim_rows
+from benchmarks.pictures import PICTURES, draw
+from pdp.bench import Result, read_result
+from pdp.cli.benchview import FINDING_COLUMNS, finding_rows, lateness, quietness
 
 PAGE = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- results: written by `make bench` -->\n", "<!-- end of results -->\n"
-
-_PICTURES = {
-    "latency": "Latency percentiles of each server on a log axis, on a schedule and with 16 calls at a time",
-    "throughput": "Calls answered per second against calls at a time, for each server",
-    "parts": "Server CPU of one decision, stacked: transport, decision, record, telemetry; Cerbos beside it",
-}
 
 
 def main() -> int:
@@ -45,9 +40,9 @@ def _lines(result: Result) -> Iterator[str]:
     yield f"Measured {result.at[:10]}: {result.effort}; {remarks}."
     yield f"The machine: {machine}."
     yield "\nThe aims:\n"
-    yield from _table(AIM_COLUMNS, aim_rows(aims(result)))
-    for name, text in _PICTURES.items():
-        yield f"\n![{text}](pictures/{name}.svg)"
+    yield from _table(AIM_COLUMNS, aim_rows(result))
+    for picture in PICTURES:
+        yield f"\n![{picture.text}](pictures/{picture.name}.svg)"
     yield "\nEverything that was measured:\n"
     yield from _table(FINDING_COLUMNS, finding_rows(result))
     yield ""

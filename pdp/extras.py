@@ -18,7 +18,6 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "jsonschema_rs": "server",
     "opentelemetry": "server",
     "prometheus_client": "server",
-    "matplotlib": "bench",
     "mcp": "demo",
     "pyarrow": "parquet",
 }

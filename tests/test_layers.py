@@ -82,7 +82,6 @@ LIBRARIES = {
     "cachetools": ("pdp.cache", "pdp.sessions"),
     "apsw": ("pdp.sessions", "pdp.audit", "pdp.doctor.machine"),
     "pyarrow": ("pdp.audit",),
-    "matplotlib": ("pdp.bench.pictures",),
     "rfc8785": ("pdp.jsontext",),
     "grpc": ("pdp.server", "pdp.client", "pdp.app", "pdp.testing", "pdp.telemetry.transport_grpc", "pdp.bench"),
     "grpc_health": ("pdp.server", "pdp.client.health"),

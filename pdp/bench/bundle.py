@@ -12,9 +12,10 @@ TOOL = "read_item"
 # An item whose name begins so is denied.
 FORBIDDEN = "forbidden"
 USER, AGENT = "alice", "worker"
+TOOLS = (TOOL, "b", "c", "d", "e")
+# So many policies each forbid one item by its name.
+EQUALITIES = 7
 
-_EQUALITIES = 7
-_TOOLS = (TOOL, "b", "c", "d", "e")
 _PROPERTIES = {"item": {"type": "string"}, "limit": {"type": "integer"}, "deep": {"type": "boolean"}}
 
 SCHEMA = """
@@ -42,7 +43,7 @@ _POLICIES = "\n".join(
         *(
             f'@id("bench/not-{n}") forbid (principal, action in Action::"read_only", resource) '
             f'when {{ context.input.item == "item-{n}-of-others" }};'
-            for n in range(_EQUALITIES)
+            for n in range(EQUALITIES)
         ),
         (
             '@id("bench/forbidden") forbid (principal, action in Action::"read_only", resource) '
@@ -55,32 +56,8 @@ _POLICIES = "\n".join(
 
 def generated_files() -> dict[str, bytes]:
     """Return the files of the bundle."""
-    tools = [definition(name, _PROPERTIES, ["item"]) for name in _TOOLS]
+    tools = [definition(name, _PROPERTIES, ["item"]) for name in TOOLS]
     return files_of(policies={SERVER: _POLICIES}, tools={SERVER: tools}, users=(USER,), agents=(AGENT,))
-
-
-def generated_peer_files() -> dict[str, bytes]:
-    """Return policies of Cerbos that say the same: one permit by role, eight rules that read the item, one by role."""
-    conditions = [f'request.resource.attr.item == "item-{n}-of-others"' for n in range(_EQUALITIES)]
-    conditions.append(f'request.resource.attr.item.startsWith("{FORBIDDEN}")')
-    rules: list[dict[str, object]] = [{"actions": list(_TOOLS), "effect": "EFFECT_ALLOW", "roles": ["staff"]}]
-    rules += [
-        {
-            "actions": list(_TOOLS),
-            "effect": "EFFECT_DENY",
-            "roles": ["*"],
-            "condition": {"match": {"expr": expression}},
-        }
-        for expression in conditions
-    ]
-    rules.append({"actions": ["*"], "effect": "EFFECT_DENY", "roles": ["contractors"]})
-    return {f"{SERVER}.json": peer_policy(SERVER, rules)}
-
-
-def peer_policy(server: str, rules: Iterable[Mapping[str, object]]) -> bytes:
-    """Return a policy file of Cerbos for the tools of a server."""
-    policy = {"version": "default", "resource": server, "rules": list(rules)}
-    return json.dumps({"apiVersion": "api.cerbos.dev/v1", "resourcePolicy": policy}).encode()
 
 
 def files_of(

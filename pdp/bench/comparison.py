@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 
-from pdp.bench.figures import Figures, Spread
+from pdp.bench.figures import Spread
 from pdp.bench.results import Finding, Result
 from pdp.errors import ConfigurationError
 
 
 class Judged(Enum):
-    """What may be compared."""
+    """What may be compared, by its name in `Figures`."""
 
     CPU = "cpu"
     RATE = "rate"
     P50 = "p50"
     P99 = "p99"
-
-
-_FIGURES: Mapping[Judged, Callable[[Figures], float]] = {
-    Judged.CPU: lambda one: one.cpu,
-    Judged.RATE: lambda one: one.rate,
-    Judged.P50: lambda one: one.p50,
-    Judged.P99: lambda one: one.p99,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +72,6 @@ def _changes(before: Finding, after: Finding, judged: Sequence[Judged]) -> Itera
         if server == after.control or server not in before.rounds:
             continue
         for one in judged:
-            then, now = (finding.ratio(server, _FIGURES[one]) for finding in (before, after))
+            then, now = (finding.ratio(server, attrgetter(one.value)) for finding in (before, after))
             if then.known and now.known:
                 yield Change(title=after.title, server=server, judged=one, before=then, after=now)

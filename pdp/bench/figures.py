@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 # Those that a picture shows; every row of a table takes its own from them.
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
@@ -59,6 +60,8 @@ class Spread:
 UNKNOWN = Spread(median=math.nan, least=math.nan, most=math.nan)
 
 What = Callable[[Figures], float]
+
+cpu, rate, p50, p99 = map(attrgetter, ("cpu", "rate", "p50", "p99"))
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:

@@ -14,7 +14,6 @@ CONTROL = "empty handler"
 BARE = "no trace, no record"
 RECORDED = "tracing off"
 FULL = "everything on"
-CERBOS = "Cerbos"
 # In process, the control is Python that parses and digests the same arguments.
 LOOP = "parse and digest"
 OBSERVED = "trace, metrics and record"

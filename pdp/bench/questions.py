@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from pdp.bench.bundle import AGENT, FORBIDDEN, SERVER, TOOL, USER, generated_files, generated_peer_files
+from pdp.bench.bundle import AGENT, FORBIDDEN, SERVER, TOOL, USER, generated_files
 from pdp.jsontext import digest
 
 _REPEATED = 64
@@ -46,8 +46,7 @@ class Workload:
 
     `files` is the bundle, and `file` where the questions were read from. A session is opened for each of `askers`, with
     `tool_patterns`. `repeated` are questions that come again and again, so that their answers are remembered after the
-    first time. `fresh` returns one that was never asked before; None where a workload has no such thing. `peer` holds
-    policies of Cerbos that say the same as the bundle, and is empty where nobody has written them.
+    first time. `fresh` returns one that was never asked before; None where a workload has no such thing.
     """
 
     name: str
@@ -57,7 +56,6 @@ class Workload:
     tool_patterns: Sequence[str]
     repeated: Sequence[Question] = field(repr=False)
     fresh: Callable[[], Question] | None
-    peer: Mapping[str, bytes] = field(repr=False)
 
 
 def generated_workload() -> Workload:
@@ -71,7 +69,6 @@ def generated_workload() -> Workload:
         tool_patterns=(f"{SERVER}/*",),
         repeated=tuple(_question("repeated", number) for number in range(_REPEATED)),
         fresh=lambda: _question("fresh", next(numbers)),
-        peer=generated_peer_files(),
     )
 
 

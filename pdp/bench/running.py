@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pdp.bench.bundle import write_files
-from pdp.bench.cerbos import cerbos_server, version_of
 from pdp.bench.exchanges import exchanging, size_of
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.figures import Figures, milliseconds
@@ -37,17 +36,24 @@ _MIX_TOLERANCE = 0.05
 _WAYS = (LOOP, BARE, OBSERVED)
 
 Progress = Callable[[str, int, int], None]
+Starting = Callable[[Path, int | None], AbstractContextManager[Target]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a run is to measure. `outfits` names the servers besides the control; `cerbos` is the program of a peer."""
+    """What a run is to measure.
+
+    `outfits` names the servers besides the control. `others` run further ones, each in a folder and on a core.
+    """
 
     measurements: Sequence[Measurement]
     effort: Effort
     workload: Workload
     outfits: Sequence[str] = (BARE, RECORDED, FULL)
-    cerbos: Path | None = None
+    others: Sequence[Starting] = ()
+
+
+Measuring = Callable[[Wish, Progress], Result]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +85,10 @@ def run(wish: Wish, progress: Progress) -> Result:
     return Result(
         at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         yardstick=control_digest(),
-        machine={**machine(), **({"cerbos": version_of(wish.cerbos)} if wish.cerbos else {})},
+        machine=machine(),
         effort=f"{wish.effort.rounds} rounds, {wish.effort.seconds:g} s for each measurement",
         workload=wish.workload.name,
-        remarks=[_placement(place), _peer(wish)],
+        remarks=[_placement(place)],
         findings=findings,
     )
 
@@ -160,8 +166,7 @@ def _servers(wish: Wish, place: _Place) -> Iterator[AbstractContextManager[Targe
         yield pdp_server(RECORDED, workload, place.folder, core, {"OTEL_SDK_DISABLED": "true"})
     if FULL in wish.outfits:
         yield pdp_server(FULL, workload, place.folder, core, {"OTEL_EXPORTER_OTLP_ENDPOINT": place.endpoint})
-    if wish.cerbos is not None and workload.peer:
-        yield cerbos_server(wish.cerbos, workload, place.folder, core)
+    yield from (start(place.folder, core) for start in wish.others)
 
 
 async def measured(target: Target, measurement: Measurement, workload: Workload, seconds: float) -> Figures:
@@ -215,11 +220,3 @@ def _placement(place: _Place) -> str:
     if place.server_core == place.load_core:
         return "there is one core: server and load share it, and latencies hold both"
     return f"servers on core {place.server_core}, load and receiver of telemetry on core {place.load_core}"
-
-
-def _peer(wish: Wish) -> str:
-    if wish.cerbos is None:
-        return "Cerbos was not measured: its program is not there; npm has it as `@cerbos/cerbos-linux-x64`"
-    if not wish.workload.peer:
-        return "Cerbos was not measured: it has no policies that say the same as this workload's"
-    return "Cerbos was measured on policies that say the same, without audit log and traces"

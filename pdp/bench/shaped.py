@@ -10,33 +10,29 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pdp.bench.bundle import definition, files_of, peer_policy
+from pdp.bench.bundle import definition, files_of
 from pdp.bench.recorded import RecordedCall
 
-_SESSION_RULES = 8
-_NEVER = "never-said"
+SESSION_RULES = 8
+NEVER = "never-said"
+
 _KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
-_Definition = Mapping[str, Any]
-_Seen = Mapping[str, Sequence[Mapping[str, Any]]]
+Definition = Mapping[str, Any]
 
 
-def shaped_files(calls: Sequence[RecordedCall]) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """Return the files of a bundle for the calls, and policies of Cerbos that say the same."""
-    tools = {server: definitions_of(seen) for server, seen in _seen(calls).items()}
-    files = files_of(
+def shaped_files(calls: Sequence[RecordedCall]) -> dict[str, bytes]:
+    """Return the files of a bundle for the calls."""
+    tools = {
+        server: [_definition(name, listed) for name, listed in sorted(seen.items())]
+        for server, seen in _seen(calls).items()
+    }
+    return files_of(
         policies={server: "\n".join(_policies(server, listed)) for server, listed in tools.items()},
         tools=tools,
         users=dict.fromkeys(call.user for call in calls),
         agents=dict.fromkeys(call.agent for call in calls),
     )
-    peer = {f"{server}.json": peer_policy(server, _rules(listed)) for server, listed in tools.items()}
-    return files, peer
-
-
-def definitions_of(seen: _Seen) -> list[dict[str, Any]]:
-    """Return a definition for each tool, from all arguments that it was called with; sorted by name."""
-    return [_definition(name, listed) for name, listed in sorted(seen.items())]
 
 
 def _seen(calls: Iterable[RecordedCall]) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
@@ -46,7 +42,7 @@ def _seen(calls: Iterable[RecordedCall]) -> dict[str, dict[str, list[Mapping[str
     return seen
 
 
-def _definition(name: str, seen: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _definition(name: str, seen: Sequence[Mapping[str, Any]]) -> Definition:
     values: dict[str, list[Any]] = {}
     for arguments in seen:
         for parameter, value in arguments.items():
@@ -63,33 +59,20 @@ def _schema(values: Sequence[Any]) -> dict[str, Any]:
     return {"type": kinds[0] if len(kinds) == 1 else kinds}
 
 
-def _policies(server: str, tools: Iterable[_Definition]) -> Iterable[str]:
+def _policies(server: str, tools: Iterable[Definition]) -> Iterable[str]:
     everywhere = f"principal, action, resource == Server::{json.dumps(server)}"
     yield f'@id("{server}/staff") permit (principal in UserGroup::"staff", action, resource);'
-    for number in range(_SESSION_RULES):
+    for number in range(SESSION_RULES):
         head = f'@id("{server}/session-{number}") forbid ({everywhere})'
-        yield f'{head} when {{ context.session.purpose == "{_NEVER}-{number}" }};'
+        yield f'{head} when {{ context.session.purpose == "{NEVER}-{number}" }};'
     for place, tool in enumerate(tools):
-        if parameter := _first_text(tool):
+        if parameter := first_text(tool):
             action = json.dumps(f"{server}/{tool['name']}")
             head = f'@id("{server}/argument-{place}") forbid (principal, action == Action::{action}, resource)'
-            yield f'{head} when {{ context.input[{json.dumps(parameter)}] == "{_NEVER}" }};'
+            yield f'{head} when {{ context.input[{json.dumps(parameter)}] == "{NEVER}" }};'
 
 
-def _rules(tools: Iterable[_Definition]) -> Iterable[Mapping[str, object]]:
-    yield {"actions": ["*"], "effect": "EFFECT_ALLOW", "roles": ["staff"]}
-    for number in range(_SESSION_RULES):
-        yield _deny("*", f'request.principal.attr.purpose == "{_NEVER}-{number}"')
-    for tool in tools:
-        if parameter := _first_text(tool):
-            yield _deny(tool["name"], f'request.resource.attr[{json.dumps(parameter)}] == "{_NEVER}"')
-
-
-def _deny(action: str, expression: str) -> Mapping[str, object]:
-    condition = {"match": {"expr": expression}}
-    return {"actions": [action], "effect": "EFFECT_DENY", "roles": ["*"], "condition": condition}
-
-
-def _first_text(tool: _Definition) -> str | None:
+def first_text(tool: Definition) -> str | None:
+    """Return the first parameter that every call of a tool has as a text; None without one."""
     schema = tool["inputSchema"]
     return next((one for one in schema["required"] if schema["properties"][one] == {"type": "string"}), None)

@@ -32,7 +32,7 @@ def open_workload(file: str, policies: str = "") -> Workload:
     if not file:
         return generated_workload()
     calls = read_calls(Path(file))
-    files, peer = (read_folder(Path(policies), DEFAULT_LIMITS), {}) if policies else shaped_files(calls)
+    files = read_folder(Path(policies), DEFAULT_LIMITS) if policies else shaped_files(calls)
     askers, places = _askers(calls)
     patterns = tuple(f"{server}/*" for server in dict.fromkeys(call.server for call in calls))
     allowed = _answers(files, calls, askers, places, patterns)
@@ -47,7 +47,6 @@ def open_workload(file: str, policies: str = "") -> Workload:
             for call, one, place in zip(calls, allowed, places, strict=True)
         ),
         fresh=None,
-        peer=peer,
     )
 
 

@@ -1,4 +1,4 @@
-"""`pdp bench`: measure this server beside others."""
+"""`pdp bench`: measure this server beside one that decides nothing."""
 
 from __future__ import annotations
 
@@ -10,21 +10,11 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pdp.bench import Judged, Result, Shape, Wish, WrongAnswerError, aims, compare, planned, read_result, run, written
-from pdp.bench.cerbos import find_cerbos
-from pdp.bench.pictures import draw
+from pdp.bench import Judged, Result, Shape, Wish, WrongAnswerError, compare, planned, read_result, run, written
 from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, FULL, LADDER, RATE, RECORDED, SHORT, SHORT_LADDER, USUAL, Effort
+from pdp.bench.running import Measuring
 from pdp.bench.workloads import open_workload
-from pdp.cli.benchview import (
-    AIM_COLUMNS,
-    CHANGE_COLUMNS,
-    FINDING_COLUMNS,
-    aim_rows,
-    change_rows,
-    finding_rows,
-    lateness,
-    quietness,
-)
+from pdp.cli.benchview import CHANGE_COLUMNS, FINDING_COLUMNS, change_rows, finding_rows, lateness, quietness
 from pdp.cli.output import print_table, replace_file
 from pdp.cli.root import NO
 
@@ -46,8 +36,6 @@ _BOUND = 0.2
 @click.option("--misses", metavar="SHARE,…", help="Shares of calls never asked before, from 0 to 1. [0,1]")
 @click.option("--workload", metavar="PATH", help="Calls to ask about: JSON lines, or the folder of a decision log.")
 @click.option("--policies", metavar="DIR", help="The policies for --workload. [all that is called is allowed]")
-@click.option("--cerbos", metavar="PATH", help="The program of Cerbos, to measure beside. [found on the PATH]")
-@click.option("--pictures", metavar="DIR", help="Draw SVG and PNG into DIR; needs the extra `bench`.")
 @click.option("--json", "json_file", metavar="FILE", help="Write the result to FILE.")
 @click.option("--compare", "baseline", metavar="FILE", help="Say what changed since the result in FILE.")
 @click.option("--bound", type=click.FloatRange(0, 10), default=_BOUND, help="What counts as a regression. [0.2: 20 %]")
@@ -64,16 +52,15 @@ def bench(
     misses: str | None,
     workload: str | None,
     policies: str | None,
-    cerbos: str | None,
-    pictures: str | None,
     json_file: str | None,
     baseline: str | None,
     bound: float,
     judge: tuple[str, ...],
+    measuring: Measuring = run,
 ) -> None:
     """Measure this server beside one that decides nothing.
 
-    Starts all servers itself, lets them take turns, checks every answer, and prints medians, ratios and the aims.
+    Starts all servers itself, lets them take turns, checks every answer, and prints medians and ratios.
     Compare ratios; absolute figures are those of this machine and this hour.
 
     Exit code 0: measured. 1: an answer was wrong, or something became worse than in the baseline by more than the
@@ -95,21 +82,18 @@ def bench(
         effort=Effort(rounds=rounds or effort.rounds, seconds=seconds or effort.seconds),
         workload=open_workload(workload or "", policies or ""),
         outfits=outfits or _OUTFITS,
-        cerbos=find_cerbos(cerbos),
     )
     # A baseline that cannot be read is said before minutes of measuring.
     before = read_result(Path(baseline)) if baseline else None
     try:
         with _progress() as progress:
-            result = run(wish, progress)
+            result = measuring(wish, progress)
     except WrongAnswerError as error:
         click.echo(f"wrong: {error}", err=True)
         raise click.exceptions.Exit(NO) from None
     if json_file:
         replace_file(Path(json_file), written(result))
     _show(result)
-    if pictures:
-        click.echo("\n" + "\n".join(f"drew {path}" for path in draw(result, Path(pictures))))
     if before is not None and not _compared(before, result, [Judged(one) for one in judge or ("cpu",)], bound):
         raise click.exceptions.Exit(NO)
 
@@ -118,14 +102,6 @@ def _show(result: Result) -> None:
     head = [f"{result.effort}; workload: {result.workload}", *result.remarks, *quietness(result), *lateness(result)]
     click.echo("\n".join(head) + "\n")
     print_table(FINDING_COLUMNS, finding_rows(result))
-    judged = aims(result)
-    if known := [one for one in judged if one.known]:
-        click.echo()
-        print_table(AIM_COLUMNS, aim_rows(known))
-    missing = [one.what for one in judged if not one.known]
-    # Of a recorded workload there are no aims at all.
-    if known and missing:
-        click.echo(f"\naims that this run did not measure: {'; '.join(missing)}")
 
 
 def _compared(before: Result, now: Result, judged: list[Judged], bound: float) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from pdp.bench import Aim, Change, Result
-from pdp.bench.aims import cpu, p50, p99, rate
-from pdp.bench.figures import Spread
+from pdp.bench import Change, Result
+from pdp.bench.figures import Spread, cpu, p50, p99, rate
 from pdp.bench.results import BUSY
 
 FINDING_COLUMNS = (
@@ -21,10 +20,9 @@ FINDING_COLUMNS = (
     "times the control",
     "least to most",
 )
-AIM_COLUMNS = ("aim", "measured", "control", "ratio", "limit", "reached")
 CHANGE_COLUMNS = ("measurement", "server", "what", "times the control, before", "now", "change", "")
 
-_NOTHING = "-"
+NOTHING = "-"
 _SMALL = 10.0
 _LATE_MS = 1.0
 
@@ -55,28 +53,14 @@ def finding_rows(result: Result) -> Iterator[tuple[str, ...]]:
             yield (
                 finding.title,
                 server,
-                _number(finding.value(server, rate), digits=0),
-                _number(finding.value(server, p50)),
-                _number(finding.value(server, p99)),
+                number(finding.value(server, rate), digits=0),
+                number(finding.value(server, p50)),
+                number(finding.value(server, p99)),
                 _share(finding.value(server, lambda one: one.remembered)),
-                _number(finding.value(server, cpu), digits=1),
-                _number(ratio),
-                _between(ratio),
+                number(finding.value(server, cpu), digits=1),
+                number(ratio),
+                between(ratio),
             )
-
-
-def aim_rows(aims: Iterable[Aim]) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of the aims."""
-    for aim in aims:
-        sign = "≤" if aim.upper else "≥"
-        yield (
-            aim.what,
-            _measured(aim.measured, aim.unit),
-            f"{_measured(aim.control, aim.unit)} ({aim.control_name})",
-            f"{_number(aim.judged)} ({_between(aim.judged)})" if aim.in_ratio and aim.known else _NOTHING,
-            f"{sign} {aim.limit:g}{' times' if aim.in_ratio else f' {aim.unit}'}",
-            _verdict(aim),
-        )
 
 
 def change_rows(changes: Sequence[Change], bound: float) -> Iterator[tuple[str, ...]]:
@@ -86,36 +70,28 @@ def change_rows(changes: Sequence[Change], bound: float) -> Iterator[tuple[str, 
             change.title,
             change.server,
             change.judged.value,
-            _number(change.before),
-            _number(change.after),
+            number(change.before),
+            number(change.after),
             f"{change.after.median / change.before.median - 1:+.0%}",
             f"worse by more than {bound:.0%}" if change.regressed(bound) else "",
         )
 
 
-def _verdict(aim: Aim) -> str:
-    if not aim.known:
-        return "not measured"
-    return ("yes" if aim.reached else "no") + (", on a busy machine" if aim.busy else "")
-
-
-def _measured(value: Spread, unit: str) -> str:
-    return f"{_number(value, digits=0 if unit == '/s' else None)} {unit}" if value.known else _NOTHING
-
-
-def _number(value: Spread, *, digits: int | None = None) -> str:
+def number(value: Spread, *, digits: int | None = None) -> str:
+    """Return the median as a cell, with so many digits after the point; by default two below ten, and else one."""
     if not value.known:
-        return _NOTHING
+        return NOTHING
     return f"{value.median:.{_digits(value.median) if digits is None else digits}f}"
 
 
+def between(value: Spread) -> str:
+    """Return the least and the most as a cell."""
+    return f"{value.least:.2f} to {value.most:.2f}" if value.known else NOTHING
+
+
 def _share(value: Spread) -> str:
-    return f"{value.median:.0%}" if value.known else _NOTHING
+    return f"{value.median:.0%}" if value.known else NOTHING
 
 
-def _between(value: Spread) -> str:
-    return f"{value.least:.2f} to {value.most:.2f}" if value.known else _NOTHING
-
-
-def _digits(number: float) -> int:
-    return 2 if math.fabs(number) < _SMALL else 1
+def _digits(median: float) -> int:
+    return 2 if math.fabs(median) < _SMALL else 1

@@ -46,8 +46,8 @@ COMMANDS: Mapping[str, Place] = {
 }
 
 
-class Root(CommandTable):
-    """The program: the table of all commands, and the boundary around them."""
+class Bounded(click.Command):
+    """A command within the boundary where every error becomes one line."""
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's own parameters
         """Run a command and exit: errors are lines on stderr, and `PDP_DEBUG=1` shows where they come from."""
@@ -66,6 +66,10 @@ class Root(CommandTable):
                 click.echo(f"error: {line}", err=True)
             sys.exit(ERROR)
         sys.exit(code if isinstance(code, int) else YES)
+
+
+class Root(Bounded, CommandTable):
+    """The program: the table of all commands."""
 
 
 def error_lines(error: Exception) -> Iterable[str]:

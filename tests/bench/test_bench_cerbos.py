@@ -6,10 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from pdp.bench import Effort, Measurement, Shape, Wish, WrongAnswerError, planned, run
-from pdp.bench.cerbos import CerbosDialect, cerbos_server, find_cerbos
-from pdp.bench.plan import CERBOS, CONTROL
+from benchmarks.beside import main, run_beside
+from benchmarks.cerbos import CERBOS, CerbosDialect, cerbos_server, find_cerbos
+from pdp.bench import Effort, Measurement, Shape, Wish, WrongAnswerError, planned
+from pdp.bench.plan import CONTROL
 from pdp.bench.questions import generated_workload
 from pdp.bench.running import measured
 from pdp.errors import UnavailableError
@@ -22,6 +24,9 @@ def test_a_program_that_is_not_there_is_named() -> None:
     """Who names a program and mistypes it learns so, instead of a run without it."""
     with pytest.raises(UnavailableError, match="`/nowhere/cerbos` is no program that runs"):
         find_cerbos("/nowhere/cerbos")
+
+    done = CliRunner().invoke(main, ["--short", "--cerbos", "/nowhere/cerbos"])
+    assert (2, "", "error: `/nowhere/cerbos` is no program that runs\n") == (done.exit_code, done.stdout, done.stderr)
 
 
 def test_without_the_program_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +45,7 @@ def test_a_run_without_it_says_so() -> None:
         outfits=(),
     )
 
-    result = run(wish, lambda *_: None)
+    result = run_beside(wish, lambda *_: None, program=None)
 
     assert [[CONTROL]] == [list(one.rounds) for one in result.findings]
     assert "Cerbos was not measured: its program is not there" in result.remarks[1]

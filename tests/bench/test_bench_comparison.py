@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pdp.bench import Finding, Judged, Result, aims, compare, read_result, written
+from benchmarks.aims import aim_rows, aims
+from pdp.bench import Finding, Judged, Result, compare, read_result, written
 from pdp.bench.figures import Figures
 from pdp.errors import ConfigurationError
 
@@ -145,3 +146,4 @@ def test_what_was_not_measured_is_not_reached() -> None:
 
     assert [] != unknown
     assert [] == [one.what for one in unknown if one.reached]
+    assert ("in process, hit", "not measured") in [(row[0], row[-1]) for row in aim_rows(result([125.0]))]

@@ -1,4 +1,4 @@
-"""Pictures of a run: which are drawn, that they hold every server, and what is said without the library."""
+"""Pictures of a run: which are drawn, and that they hold every server."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cerbos import CERBOS
+from benchmarks.pictures import draw
 from pdp.bench import Finding, Measurement, Result, Shape
 from pdp.bench.figures import Figures
-from pdp.bench.pictures import draw
-from pdp.bench.plan import ALL_MISSES, BARE, CERBOS, CONTROL, FULL, RECORDED
+from pdp.bench.plan import ALL_MISSES, BARE, CONTROL, FULL, RECORDED
 
 SERVERS = (CONTROL, BARE, RECORDED, FULL, CERBOS)
 

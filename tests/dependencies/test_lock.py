@@ -131,7 +131,7 @@ def test_each_library_of_an_extra_is_named_where_it_lacks(project: dict[str, Any
     homes = {
         library: {
             extra
-            for extra in ("server", "parquet", "bench", "demo")
+            for extra in ("server", "parquet", "demo")
             for one in map(Requirement, extras[extra])
             if canonicalize_name(one.name) in map(canonicalize_name, provides.get(library, ()))
         }

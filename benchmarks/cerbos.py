@@ -19,13 +19,16 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2
 from google.protobuf.message import DecodeError
 
+from benchmarks.cerbospolicies import policy_files
 from pdp.bench.dialects import Metadata
 from pdp.bench.failure import WrongAnswerError
-from pdp.bench.plan import CERBOS, Shape
+from pdp.bench.plan import Shape
 from pdp.bench.processes import running
 from pdp.bench.questions import Question, Workload
 from pdp.bench.servers import Target
 from pdp.errors import UnavailableError
+
+CERBOS = "Cerbos"
 
 _NAMES = ("cerbos", "cerbos-linux-x64")
 _CHECK = "/cerbos.svc.v1.CerbosService/CheckResources"
@@ -118,7 +121,7 @@ def find_cerbos(named: str | None) -> Path | None:
 def version_of(program: Path) -> str:
     """Return the version that a program states in its first line."""
     command = [str(program), "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_STARTING_SECONDS)  # noqa: S603 - a program that the user named
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_STARTING_SECONDS)
     return (done.stdout.splitlines() or ["unknown"])[0]
 
 
@@ -127,7 +130,7 @@ def cerbos_server(program: Path, workload: Workload, place: Path, core: int | No
     """Run Cerbos on policies that say the same, as one process on a core, without audit log, traces and telemetry."""
     folder = place / "cerbos"
     folder.mkdir()
-    for name, content in (workload.peer or {}).items():
+    for name, content in policy_files(workload).items():
         (folder / name).write_bytes(content)
     grpc_port, http_port = _free_port(), _free_port()
     settings = {
@@ -177,8 +180,8 @@ def _value(value: object) -> struct_pb2.Value:
 
 def _messages() -> Mapping[str, Any]:
     file = descriptor_pb2.FileDescriptorProto(
-        name="pdp/bench/cerbos.proto",
-        package="pdp.bench.cerbos",
+        name="benchmarks/cerbos.proto",
+        package="benchmarks.cerbos",
         syntax="proto3",
         dependency=["google/protobuf/struct.proto"],
         message_type=[
@@ -192,7 +195,7 @@ def _messages() -> Mapping[str, Any]:
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(file.SerializeToString())
     return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"pdp.bench.cerbos.{name}"))
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"benchmarks.cerbos.{name}"))
         for name in _FIELDS
     }
 
@@ -209,5 +212,5 @@ def _field(name: str, number: int, kind: str) -> descriptor_pb2.FieldDescriptorP
         number=number,
         label=label,
         type=field.TYPE_MESSAGE,
-        type_name=f".{plain}" if "." in plain else f".pdp.bench.cerbos.{plain}",
+        type_name=f".{plain}" if "." in plain else f".benchmarks.cerbos.{plain}",
     )

@@ -1,4 +1,4 @@
-"""Pictures of a run, each as SVG and PNG: latencies, throughput, and where the time goes.
+"""Pictures of a run, each as SVG and PNG: `python -m benchmarks.pictures RESULT FOLDER`.
 
 Colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart; marks and hatches say
 the same once more.
@@ -6,19 +6,24 @@ the same once more.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pdp.bench.aims import cpu, rate
-from pdp.bench.figures import PERCENTILES, Spread, spread
-from pdp.bench.plan import BARE, CERBOS, CONTROL, FULL, RECORDED
-from pdp.bench.results import BUSY, Finding, Result
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
+
+from benchmarks.cerbos import CERBOS
+from pdp.bench.figures import PERCENTILES, Spread, cpu, rate, spread
+from pdp.bench.plan import BARE, CONTROL, FULL, RECORDED
+from pdp.bench.results import BUSY, Finding, Result, read_result
 
 _DOTS_PER_INCH = 110
-_SETTINGS = {
+_SETTINGS: dict[RcKeyType, object] = {
     "svg.hashsalt": "pdp",
     "svg.fonttype": "none",
     "font.size": 10,
@@ -66,28 +71,29 @@ _PARTS = (
 )
 
 
-def draw(result: Result, folder: Path) -> Sequence[Path]:
-    """Write all pictures that the run has figures for into a folder, and return what was written.
+def main() -> int:
+    """Draw a result."""
+    draw(read_result(Path(sys.argv[1])), Path(sys.argv[2]))
+    return 0
 
-    Raise `ImportError` when matplotlib is not installed.
-    """
-    matplotlib = import_module("matplotlib")
-    figure = import_module("matplotlib.figure").Figure
+
+def draw(result: Result, folder: Path) -> Sequence[Path]:
+    """Write all pictures that the run has figures for into a folder, and return what was written."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with matplotlib.rc_context(_SETTINGS):
-        for name, make in _PICTURES.items():
-            drawn = figure(layout="constrained")
-            if make(result, drawn):
+    with mpl.rc_context(_SETTINGS):
+        for picture in PICTURES:
+            drawn = Figure(layout="constrained")
+            if picture.make(result, drawn):
                 for ending in ("svg", "png"):
-                    path = folder / f"{name}.{ending}"
+                    path = folder / f"{picture.name}.{ending}"
                     # Without the date, equal figures are equal bytes.
                     drawn.savefig(path, dpi=_DOTS_PER_INCH, metadata={"Date": None} if ending == "svg" else None)
                     written.append(path)
     return written
 
 
-def _latencies(result: Result, drawn: Any) -> bool:  # noqa: ANN401 - matplotlib is an extra
+def _latencies(result: Result, drawn: Figure) -> bool:
     """Draw latency at percentiles on a log axis: calls on a schedule, and many at a time."""
     shown = [one for one in result.findings if one.title.startswith("unary, hits") and _has_latencies(one)]
     scheduled = [one for one in shown if one.title.endswith("calls/s")]
@@ -130,7 +136,7 @@ def _latencies(result: Result, drawn: Any) -> bool:  # noqa: ANN401 - matplotlib
     return True
 
 
-def _throughput(result: Result, drawn: Any) -> bool:  # noqa: ANN401 - see above
+def _throughput(result: Result, drawn: Figure) -> bool:
     """Draw decisions a second against calls at a time."""
     ladder = {
         int(one.title.split(", ")[2].removesuffix(" at a time")): one
@@ -171,7 +177,7 @@ def _throughput(result: Result, drawn: Any) -> bool:  # noqa: ANN401 - see above
     return True
 
 
-def _parts(result: Result, drawn: Any) -> bool:  # noqa: ANN401 - see above
+def _parts(result: Result, drawn: Figure) -> bool:
     """Draw where the server's CPU goes for one decision, as stacked bars."""
     bars = [one for one in result.findings if _is_bar(one)]
     if not bars:
@@ -196,14 +202,7 @@ def _parts(result: Result, drawn: Any) -> bool:  # noqa: ANN401 - see above
     return True
 
 
-_PICTURES: Mapping[str, Callable[[Result, Any], bool]] = {
-    "latency": _latencies,
-    "throughput": _throughput,
-    "parts": _parts,
-}
-
-
-def _title(drawn: Any, text: str, result: Result) -> None:  # noqa: ANN401 - see above
+def _title(drawn: Figure, text: str, result: Result) -> None:
     # A picture travels without the page that warns of it.
     warning = (
         "\nNOT A QUIET MACHINE: others used the core, servers cannot be compared" if result.others.median > BUSY else ""
@@ -214,7 +213,7 @@ def _title(drawn: Any, text: str, result: Result) -> None:  # noqa: ANN401 - see
 def _is_bar(finding: Finding) -> bool:
     """Say whether a measurement stands in the picture of parts: closed loops that were measured with everything."""
     complete = all(part.has in finding.rounds for part in _PARTS)
-    return complete and finding.title.endswith((" 16 at a time", "misses, 16 at a time", " 1 at a time"))
+    return complete and finding.title.endswith((" 16 at a time", " 1 at a time"))
 
 
 def _stack(finding: Finding, server: str) -> Iterator[tuple[str, float, str, str]]:
@@ -242,7 +241,7 @@ def _when(title: str) -> str:
     return f"on a schedule of {last}, waiting counts" if last.endswith("calls/s") else f"{last}, as fast as answered"
 
 
-def _legend(drawn: Any, axis: Any, remark: str, columns: int = 0) -> None:  # noqa: ANN401 - see above
+def _legend(drawn: Figure, axis: Axes, remark: str, columns: int = 0) -> None:
     found = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     drawn.legend(
         found.values(),
@@ -253,3 +252,30 @@ def _legend(drawn: Any, axis: Any, remark: str, columns: int = 0) -> None:  # no
         title=remark,
         title_fontsize=8,
     )
+
+
+class Picture(NamedTuple):
+    """A picture: its file's stem, what it shows in words, and what draws it and says whether there was anything."""
+
+    name: str
+    text: str
+    make: Callable[[Result, Figure], bool]
+
+
+PICTURES = (
+    Picture(
+        "latency",
+        "Latency percentiles of each server on a log axis, on a schedule and with 16 calls at a time",
+        _latencies,
+    ),
+    Picture("throughput", "Calls answered per second against calls at a time, for each server", _throughput),
+    Picture(
+        "parts",
+        "Server CPU of one decision, stacked: transport, decision, record, telemetry; Cerbos beside it",
+        _parts,
+    ),
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,16 +1,21 @@
-"""The aims: what a run must show, each beside its control, and whether it does."""
+"""The aims: what a run must show, each beside its control, and whether it does: `python -m benchmarks.aims RESULT`.
+
+RESULT is a file of `pdp bench --json`, or of `python -m benchmarks.beside --json`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from pdp.bench.figures import Figures, Spread, What, spread
+from benchmarks.cerbos import CERBOS
+from pdp.bench.figures import Figures, Spread, What, cpu, p50, p99, rate, spread
 from pdp.bench.plan import (
     ALL_HITS,
     ALL_MISSES,
     BARE,
-    CERBOS,
     CONTROL,
     FULL,
     LOOP,
@@ -20,7 +25,11 @@ from pdp.bench.plan import (
     Measurement,
     Shape,
 )
-from pdp.bench.results import Result
+from pdp.bench.results import Result, read_result
+from pdp.cli.benchview import NOTHING, between, number
+from pdp.cli.output import print_table
+
+AIM_COLUMNS = ("aim", "measured", "control", "ratio", "limit", "reached")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,29 +63,39 @@ class Aim:
         return self.known and (self.judged.median <= self.limit if self.upper else self.judged.median >= self.limit)
 
 
+def main() -> int:
+    """Print the aims beside what a run found."""
+    print_table(AIM_COLUMNS, aim_rows(read_result(Path(sys.argv[1]))))
+    return 0
+
+
 def aims(result: Result) -> Sequence[Aim]:
     """Return every aim that a run of this kind can judge; those that it did not measure are unknown."""
     return [make(result) for make in _AIMS]
 
 
-def cpu(figures: Figures) -> float:
-    """Return the server's CPU for each decision."""
-    return figures.cpu
+def aim_rows(result: Result) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the aims."""
+    for aim in aims(result):
+        sign = "≤" if aim.upper else "≥"
+        yield (
+            aim.what,
+            _measured(aim.measured, aim.unit),
+            f"{_measured(aim.control, aim.unit)} ({aim.control_name})",
+            f"{number(aim.judged)} ({between(aim.judged)})" if aim.in_ratio and aim.known else NOTHING,
+            f"{sign} {aim.limit:g}{' times' if aim.in_ratio else f' {aim.unit}'}",
+            _verdict(aim),
+        )
 
 
-def rate(figures: Figures) -> float:
-    """Return the decisions a second."""
-    return figures.rate
+def _verdict(aim: Aim) -> str:
+    if not aim.known:
+        return "not measured"
+    return ("yes" if aim.reached else "no") + (", on a busy machine" if aim.busy else "")
 
 
-def p50(figures: Figures) -> float:
-    """Return the median latency."""
-    return figures.p50
-
-
-def p99(figures: Figures) -> float:
-    """Return the latency that one in a hundred exceeds."""
-    return figures.p99
+def _measured(value: Spread, unit: str) -> str:
+    return f"{number(value, digits=0 if unit == '/s' else None)} {unit}" if value.known else NOTHING
 
 
 _Make = Callable[[Result], Aim]
@@ -171,3 +190,7 @@ _AIMS: Sequence[_Make] = (
     _beside("batch of 50, with everything", "µs", (_BATCH, FULL), (_BATCH, CONTROL), cpu, 55, in_ratio=False),
     _more("trace, metrics and record, in process", _HITS_INSIDE, OBSERVED, BARE, 40),
 )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
