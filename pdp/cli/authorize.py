@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
@@ -84,6 +85,7 @@ def _plain(answer: Answer) -> dict[str, object]:
         "outcome": answer.outcome.value,
         "basis": answer.basis,
         "policies": list(answer.policies),
+        "policies_left_out": answer.policies_left_out,
         "error": answer.error,
         "reason": answer.reason,
         "server": answer.server,
@@ -99,5 +101,7 @@ def _plain(answer: Answer) -> dict[str, object]:
         "ancestor_basis": answer.ancestor_basis,
         "duration_us": answer.duration_us,
         "trace_id": answer.trace_id,
+        "span_id": answer.span_id,
+        "obligations": [{"id": one.id, "parameters": json.loads(one.parameters_json)} for one in answer.obligations],
         "advice": list(answer.advice),
     }

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from pdp.cli.init import prepare
-from pdp.cli.logs import log_to_stderr
+from pdp.cli.logs import is_journal, log_to_stderr
 from pdp.cli.options import SettingsCommand, with_settings
+from pdp.cli.root import ERROR, error_lines
 from pdp.cli.signals import STOPPING, receive_signals
-from pdp.config import Settings, describe
+from pdp.config import LogSettings, Settings, describe
 from pdp.workers.cores import bound, how_many, usable_cores
 
 if TYPE_CHECKING:
@@ -35,6 +39,25 @@ def serve(*, settings: Settings) -> None:
     a second one ends everything at once. SIGHUP reads the callers again.
     """
     log_to_stderr(settings.log)
+    with _errors_in_the_log(settings.log):
+        _serve(settings)
+
+
+@contextmanager
+def _errors_in_the_log(log: LogSettings) -> Iterator[None]:
+    """Write what ends the server to its log where programs read that; to people it is told as any other error."""
+    try:
+        yield
+    except Exception as error:
+        if log.format != "json" and not is_journal(sys.stderr, os.environ):
+            raise
+        trace = error if os.environ.get("PDP_DEBUG") == "1" else None
+        for line in error_lines(error):
+            _LOG.critical("%s", line, exc_info=trace)
+        raise click.exceptions.Exit(ERROR) from None
+
+
+def _serve(settings: Settings) -> None:
     # Whoever starts it on their own machine tries it out; whoever gives it a certificate does not.
     if settings.tokens_folder in prepare(settings, development=settings.only_this_machine):
         _LOG.info("first start: the tokens of all callers are in `%s`", settings.tokens_folder)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -24,6 +24,7 @@ from pdp.workers.words import Alive, Heard, News, Report, Told, Word, read, writ
 
 _WANTED = ("pdp.app", "pdp.audit.auditor", "pdp.identity", "pdp.record", "pdp.server.service", "pdp.sessions.sqlite")
 _BEAT_SECONDS = 1.0
+_LOG = logging.getLogger("pdp.worker")
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
         app.start()
     except Exception as error:  # noqa: BLE001 - the supervisor tells whatever went wrong, once for all workers
         if os.environ.get("PDP_DEBUG") == "1":
-            traceback.print_exc()
+            _LOG.exception("it cannot start")
         say(Report(problems=tuple(error_lines(error))))
         sys.exit(ERROR)
     say(Report())

@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import re
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ import pytest
 
 from pdp.cli.logs import JournalFormatter, JSONFormatter, TextFormatter, is_journal, log_to_stderr
 from pdp.config import LogSettings
-from tests.cli.serving import start_server, stop_server, write_bundle
+from tests.cli.serving import DEADLINE_SECONDS, clean_environment, start_server, stop_server, write_bundle
 
 AT = 1_767_607_200.1234  # 2026-01-05 10:00 in UTC
 
@@ -139,3 +141,53 @@ def test_all_processes_of_a_server_log_as_the_settings_say(tmp_path: Path) -> No
     assert {"first start: the tokens of all callers are in `.pdp/tokens`", "stopping"} <= {
         line["message"] for line in lines
     }
+
+
+def failed_start(*flags: str, folder: Path, journal: bool = False, **environ: str) -> list[str]:
+    """Return what a server says on stderr that cannot start."""
+    said = folder / "stderr"
+    with said.open("w") as stderr:
+        found = os.fstat(stderr.fileno())
+        stream = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"} if journal else {}
+        done = subprocess.run(
+            [sys.executable, "-m", "pdp.cli", "serve", *flags],
+            cwd=folder,
+            env=clean_environment() | stream | environ,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            timeout=2 * DEADLINE_SECONDS,
+            check=False,
+        )
+    assert (2, b"") == (done.returncode, done.stdout)
+    return said.read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("debug", ["0", "1"])
+def test_what_keeps_a_server_from_starting_is_in_its_log(tmp_path: Path, workers: str, debug: str) -> None:
+    """With `json` no line is anything else, whichever process met the error, and also with a traceback."""
+    write_bundle(tmp_path / "policies", policies={"files": "permit (principal, action, nothing);"})
+
+    flags = ("--log-format", "json", "--server-address", "127.0.0.1:0", "--server-workers", workers)
+    *_, last = [json.loads(line) for line in failed_start(*flags, folder=tmp_path, PDP_DEBUG=debug)]
+
+    assert ("critical", "pdp.serve", debug == "1") == (last["level"], last["logger"], "exception" in last)
+    assert last["message"].startswith("files.cedar:1: ")
+
+
+def test_a_taken_address_is_in_the_log_with_its_priority(tmp_path: Path) -> None:
+    """In the journal what ends the server is as urgent as it is, in text as in JSON; elsewhere text is for people."""
+    write_bundle(tmp_path / "policies")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        flags = ("--server-address", f"127.0.0.1:{taken.getsockname()[1]}", "--server-workers", "1")
+        as_json = failed_start(*flags, "--log-format", "json", folder=tmp_path, journal=True)
+        as_text = failed_start(*flags, folder=tmp_path, journal=True)
+        for_people = failed_start(*flags, folder=tmp_path)
+
+    why = for_people[-1].removeprefix("error: ")
+    assert why != for_people[-1]
+    assert {"<"} == {line[:1] for line in as_json}
+    assert "<2>" == as_json[-1][:3]
+    assert why == json.loads(as_json[-1][3:])["message"]
+    assert re.fullmatch(r"<2>\S+Z CRITICAL pdp\.serve: .+", as_text[-1])
+    assert as_text[-1].endswith(why)
