@@ -65,7 +65,8 @@ def authorize(
 
 
 def _print(answer: Answer) -> None:
-    policies = " ".join(answer.policies)
+    more = f" and {answer.policies_left_out} more" if answer.policies_left_out else ""
+    policies = " ".join(answer.policies) + more
     click.echo(f"{answer.outcome.value}  {answer.basis}  {policies}".rstrip())
     print_fields(
         (

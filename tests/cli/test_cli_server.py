@@ -9,10 +9,13 @@ import stat
 import subprocess
 import sys
 import threading
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from pdp.client import Answer
+from pdp.limits import MOST_POLICIES
 from tests.cli.conftest import Run
 from tests.cli.serving import DEADLINE_SECONDS, Server, clean_environment, start_server, stop_server, write_bundle
 
@@ -223,6 +226,25 @@ def test_authorize_reads_arguments_and_handle_from_elsewhere(ask: Run, approved:
     )
     assert approved == answer["session_id"]
     assert handle not in done.output
+    assert {field.name for field in fields(Answer)} == answer.keys()
+
+
+def test_policies_that_an_answer_does_not_name_are_counted(run: Run, policies: Path) -> None:
+    """Of more policies than are named the rest is counted, for people and for scripts."""
+    ids = [f"files/{number:03}" for number in range(MOST_POLICIES + 6)]
+    many = "".join(f'@id("{one}") permit (principal, action == Action::"files/read", resource);\n' for one in ids)
+    write_bundle(policies, policies={"files": many})
+    server = start_server(policies.parent)
+    known = {"PDP_ADDRESS": server.address}
+    requested = run("session", "request", *WANTED, "--handle-file", "handle", env=known).stdout.strip()
+    run("session", "approve", requested, "--yes", env=known)
+
+    text = run("authorize", "--session-handle-file", "handle", *READ, env=known)
+    as_json = run("authorize", "--session-handle-file", "handle", "--json", *READ, env=known)
+    stop_server(server)
+
+    assert text.stdout.splitlines()[0].endswith(f" {ids[MOST_POLICIES - 1]} and 6 more")
+    assert (ids[:MOST_POLICIES], 6) == tuple(map(json.loads(as_json.stdout).get, ("policies", "policies_left_out")))
 
 
 def test_no_answer_is_exit_code_2(run: Run, approved: str, server: Server) -> None:
