@@ -540,6 +540,20 @@ def test_a_list_of_objects() -> None:
             found.input.convert(parse_object(wrong.encode()))
 
 
+@pytest.mark.parametrize(
+    ("overlay", "shown", "hidden"),
+    [
+        ("tools: {pay: {risk: mutating}}", {}, ("payments",)),
+        ("tools: {pay: {parameters: {payments: {members: []}}}}", {"payments": {"count": 1}}, ("payments.iban",)),
+    ],
+)
+def test_the_number_of_objects_alone(overlay: str, shown: dict[str, Any], hidden: tuple[str, ...]) -> None:
+    """Nothing of a list of objects is seen until the overlay says so; without a member that is their number."""
+    found = catalogue([tool("pay", payments=PAYMENTS)], overlay).tools["s/pay"]
+
+    assert (shown, hidden) == found.input.convert({"payments": [{"iban": "DE1"}]})
+
+
 UNUSABLE = [
     ({"type": "string"}, "its `inputSchema` is not the schema of an object"),
     ({"properties": {"__entity": {}}}, "its `inputSchema` names `__entity`, which Cedar reserves"),
