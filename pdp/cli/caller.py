@@ -72,6 +72,7 @@ def _token_options(function: C) -> C:
 @click.option("--jwt-subject", help="Know the caller by the subject of a JSON Web Token.")
 @click.option("--jwt-group", help="Let an entry stand for a group that JSON Web Tokens name.")
 @_token_options
+@json_option
 @_with_callers
 def add(
     *,
@@ -82,6 +83,7 @@ def add(
     spiffe_id: str | None,
     jwt_subject: str | None,
     jwt_group: str | None,
+    as_json: bool,
     **token: Any,  # noqa: ANN401 - the options of a token
 ) -> None:
     """Add a caller.
@@ -100,45 +102,55 @@ def add(
         if other:
             if any(value is not None for value in token.values()):
                 raise click.UsageError("a caller with another credential has no token")
-            file.add(caller_id, {**other, **rest})
-            file.write()
+            entry, made = {**other, **rest}, None
         else:
             made = _Token(settings, caller_id, **token)
             made.require_free()
-            file.add(caller_id, {"token_sha256": digest_of(made.text), **rest, **made.end})
-            made.hand_over(file)
-    _tell(f"added `{caller_id}` to `{settings.callers_file}`", token["to"])
+            entry = {"token_sha256": digest_of(made.text), **rest, **made.end}
+        file.add(caller_id, entry)
+        _write(file, made)
+    _tell(f"added `{caller_id}` to `{settings.callers_file}`", caller_id, entry, made, as_json=as_json)
 
 
 @caller.command(epilog="Example:  pdp caller rotate pep --keep-old 10m --to new.token")
 @click.argument("caller_id", metavar="ID")
 @click.option("--keep-old", type=duration, metavar="DURATION", help="Let the token of before count for so long.")
 @_token_options
+@json_option
 @_with_callers
-def rotate(*, settings: Settings, caller_id: str, keep_old: float | None, **token: Any) -> None:  # noqa: ANN401 - the options of a token
+def rotate(
+    *,
+    settings: Settings,
+    caller_id: str,
+    keep_old: float | None,
+    as_json: bool,
+    **token: Any,  # noqa: ANN401 - the options of a token
+) -> None:
     """Give a caller another token; the one of before counts no more.
 
     Where the one of before expires, say when the new one does. With `--keep-old`, name another file with `--to`, and
     give that one to the caller once the server has read the callers.
     """
     with editing(settings.callers_file) as file:
-        entry = _entry(file, settings, caller_id)
-        if "token_sha256" not in entry:
-            raise ConfigurationError(f"`{caller_id}` has no token here: it is known by `{_by(entry)}`")
-        if "expires_at" in entry and token["expires_in"] is None:
+        before = _entry(file, settings, caller_id)
+        if "token_sha256" not in before:
+            raise ConfigurationError(f"`{caller_id}` has no token here: it is known by `{_by(before)}`")
+        if "expires_at" in before and token["expires_in"] is None:
             raise click.UsageError(f"the token of `{caller_id}` expires: say with --expires-in when the new one does")
         made = _Token(settings, caller_id, **token)
-        kept = {name: value for name, value in entry.items() if name not in _OF_THE_TOKEN}
-        old = {} if keep_old is None else _kept(entry, keep_old)
-        file.replace(caller_id, kept | {"token_sha256": digest_of(made.text)} | made.end | old)
-        made.hand_over(file)
-    _tell(f"`{caller_id}` has another token", token["to"])
+        kept = {name: value for name, value in before.items() if name not in _OF_THE_TOKEN}
+        old = {} if keep_old is None else _kept(before, keep_old)
+        entry = kept | {"token_sha256": digest_of(made.text)} | made.end | old
+        file.replace(caller_id, entry)
+        _write(file, made)
+    _tell(f"`{caller_id}` has another token", caller_id, entry, made, as_json=as_json)
 
 
 @caller.command(epilog="Example:  pdp caller remove ci-gateway")
 @click.argument("caller_id", metavar="ID")
+@json_option
 @_with_callers
-def remove(*, settings: Settings, caller_id: str) -> None:
+def remove(*, settings: Settings, caller_id: str, as_json: bool) -> None:
     """Remove a caller, and its token from the data folder.
 
     Sessions that it has opened live on: `pdp session revoke` ends them.
@@ -148,19 +160,48 @@ def remove(*, settings: Settings, caller_id: str) -> None:
         file.remove(caller_id)
         file.write()
         place = _place(settings, caller_id)
-        if place is not None and digest_in(place) in (entry.get("token_sha256"), entry.get("previous_token_sha256")):
-            place.unlink()
-            click.echo(f"removed {place}")
-    _tell(f"removed `{caller_id}` from `{settings.callers_file}`")
+        known = (entry.get("token_sha256"), entry.get("previous_token_sha256"))
+        removed = place if place is not None and digest_in(place) in known else None
+        if removed is not None:
+            removed.unlink()
+    if as_json:
+        print_json({**_plain(caller_id, entry), "removed_file": "" if removed is None else str(removed)})
+        return
+    if removed is not None:
+        click.echo(f"removed {removed}")
+    click.echo(f"removed `{caller_id}` from `{settings.callers_file}`; {_TAKEN}")
 
 
-def _tell(done: str, to: Path | None = None) -> None:
-    # Where the token is printed, it is all that is.
-    click.echo(f"{done}; {_TAKEN}", err=to == _STDOUT)
+def _write(file: CallersFile, made: _Token | None) -> None:
+    """Write the token, and then the file of callers: whoever knows a token reads it a moment later."""
+    if made is not None and made.file is not None:
+        write_token(made.file, made.text)
+    file.write()
+
+
+def _tell(done: str, caller_id: str, entry: Entry, made: _Token | None, *, as_json: bool) -> None:
+    """Say what was done; a token that is to be printed is all of stdout, but in JSON."""
+    printed = made.text if made is not None and made.printed else ""
+    written = "" if made is None or made.file is None else str(made.file)
+    if as_json:
+        print_json(
+            {
+                **_plain(caller_id, entry),
+                "token": printed,
+                "token_file": written,
+                "previous_expires_at": entry.get("previous_expires_at", ""),
+            }
+        )
+        return
+    if printed:
+        click.echo(printed)
+    if written:
+        click.echo(f"wrote {written}")
+    click.echo(f"{done}; {_TAKEN}", err=bool(printed))
 
 
 class _Token:
-    """The token of a caller: made or given, where it goes, and when it ends."""
+    """The token of a caller: made or given, the file that it goes to or whether it is printed, and when it ends."""
 
     def __init__(
         self, settings: Settings, caller_id: str, *, token_file: Path | None, to: Path | None, expires_in: float | None
@@ -169,24 +210,15 @@ class _Token:
             raise click.UsageError("a token that is given with --token-file is not written anywhere: leave out --to")
         self.text = new_token() if token_file is None else read_token(token_file)
         self.end = {} if expires_in in (None, math.inf) else {"expires_at": _after(expires_in)}
-        self._to = None if token_file is not None else to or _place(settings, caller_id)
-        if token_file is None and self._to is None:
+        self.printed = to == _STDOUT
+        self.file = None if token_file is not None or self.printed else to or _place(settings, caller_id)
+        if token_file is None and self.file is None and not self.printed:
             raise click.UsageError(f"`{caller_id}` is no name of a file: say with --to where the token goes")
 
     def require_free(self) -> None:
         """Raise `ConfigurationError` when the token would replace another one."""
-        if self._to not in (None, _STDOUT) and self._to.exists():
-            raise ConfigurationError(f"`{self._to}` exists already: remove it, or name another file with --to")
-
-    def hand_over(self, file: CallersFile) -> None:
-        """Write the token, and then the file of callers: whoever knows a token reads it a moment later."""
-        if self._to is not None and self._to != _STDOUT:
-            write_token(self._to, self.text)
-        file.write()
-        if self._to == _STDOUT:
-            click.echo(self.text)
-        elif self._to is not None:
-            click.echo(f"wrote {self._to}")
+        if self.file is not None and self.file.exists():
+            raise ConfigurationError(f"`{self.file}` exists already: remove it, or name another file with --to")
 
 
 def _place(settings: Settings, caller_id: str) -> Path | None:

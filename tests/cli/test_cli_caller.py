@@ -84,6 +84,27 @@ def test_a_token_is_printed_when_asked(run: Run) -> None:
     assert "team" not in " ".join(path.name for path in Path(".pdp/tokens").iterdir())
 
 
+def test_scripts_read_what_became_of_a_caller(run: Run) -> None:
+    """With `--json` each change says who the caller is now, and where the token is: in a file, or in the answer."""
+    run("init")
+
+    added = json.loads(run("caller", "add", "ci", "--role", "pep", "--expires-in", "1h", "--json").stdout)
+    rotated = run("caller", "rotate", "ci", "--expires-in", "never", "--keep-old", "10m", "--to", "-", "--json")
+    other = json.loads(run("caller", "add", "dana", "--role", "approver", "--jwt-subject", "dana", "--json").stdout)
+    removed = json.loads(run("caller", "remove", "ci", "--json").stdout)
+
+    after = json.loads(rotated.stdout)
+    named = ("caller", "credential", "roles", "token", "token_file")
+    assert ["ci", "token", ["pep"], "", ".pdp/tokens/ci.token"] == [added[name] for name in named]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", added["expires_at"])
+    assert TOKEN.fullmatch(after["token"])
+    assert ["", ""] == [after["token_file"], after["expires_at"]]
+    assert after["previous_expires_at"] < added["expires_at"]
+    assert ["dana", "jwt_subject", ["approver"], "", ""] == [other[name] for name in named]
+    assert ("ci", ".pdp/tokens/ci.token") == (removed["caller"], removed["removed_file"])
+    assert not Path(".pdp/tokens/ci.token").exists()
+
+
 def test_a_given_token_is_hashed(run: Run) -> None:
     """A token that somebody else has made is taken by its digest, and no file is written."""
     run("init")

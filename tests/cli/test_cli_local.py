@@ -326,23 +326,22 @@ def test_settings_are_listed_by_section(run: Run) -> None:
         assert (begins[section_titles()[section]] if section else -1) == heading, row.name
 
 
-# What these print is a file, a word that it was done, or for people to watch; `pdp bench --json` takes a file to write.
+# Why a command has no `--json`: what a script needs of it is there without.
+_A_FILE = "what it prints is itself a file, in a format of its own"
+_BY_CODE = "it writes files that the caller has named, and its exit code says whether"
 WITHOUT_JSON = {
-    "caller add",
-    "caller rotate",
-    "caller remove",
-    "serve",
-    "schema",
-    "fmt",
-    "new",
-    "audit export",
-    "telemetry dashboard",
-    "telemetry alerts",
-    "telemetry names",
-    "deployment container",
-    "deployment kubernetes",
-    "deployment settings",
-    "deployment systemd",
+    "serve": "it runs until it is stopped; its log has `log.format`",
+    "fmt": _BY_CODE,
+    "new": _BY_CODE,
+    "schema": _A_FILE,
+    "audit export": _A_FILE,
+    "telemetry dashboard": _A_FILE,
+    "telemetry alerts": _A_FILE,
+    "telemetry names": _A_FILE,
+    "deployment container": _A_FILE,
+    "deployment kubernetes": _A_FILE,
+    "deployment settings": _A_FILE,
+    "deployment systemd": _A_FILE,
 }
 
 
@@ -351,4 +350,4 @@ def test_scripts_can_read_every_answer() -> None:
     single = ((" ".join(words), one) for words, one in commands(root) if not isinstance(one, click.Group))
     without = {name for name, one in single if not any("--json" in option.opts for option in one.params)}
 
-    assert WITHOUT_JSON == without
+    assert WITHOUT_JSON.keys() == without
