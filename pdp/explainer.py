@@ -214,6 +214,7 @@ def supposed_session(
         scope=Scope(id="", tools=tools),
         grants=supposed.grants,
         labels=supposed.labels,
+        widening_labels=tuple(bundle.widening.intersection(supposed.labels)),
         entities_json=bundle.directory.capture(supposed.user, supposed.agent) or "[]",
         attributes_json=_attributes(supposed, limits),
     )

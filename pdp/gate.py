@@ -58,7 +58,9 @@ def _refusal(snapshot: Snapshot, session: Session, basis: Basis) -> Ruling:
 
 def _standing(session: Session, snapshot: Snapshot) -> Basis | None:
     state = state_of(session, snapshot.now)
-    return None if state is SessionState.ACTIVE else _BASIS_OF_STATE[state]
+    if state is not SessionState.ACTIVE:
+        return _BASIS_OF_STATE[state]
+    return Basis.LABEL_NOT_APPROVED if snapshot.bundle.unapproved_labels(session) else None
 
 
 def _reach(session: Session, tool: Tool, snapshot: Snapshot) -> Basis | None:

@@ -36,6 +36,9 @@ def gate_words(snapshot: Snapshot, call: Call, ruling: Ruling) -> str:
             | Basis.SESSION_ENDED
         ):
             return f"{who} {_standing(held, basis)}"
+        case Basis.LABEL_NOT_APPROVED:
+            labels = _list(sorted(snapshot.bundle.unapproved_labels(held)))
+            return f"{who} has {labels}: declared as widening now, and not when it was approved"
         case (
             Basis.PERMIT
             | Basis.FORBID

@@ -44,6 +44,7 @@ class Basis(_Word):
     APPROVAL_REQUIRED = "approval_required"
     BUDGET_EXHAUSTED = "budget_exhausted"
     RECORD_UNAVAILABLE = "record_unavailable"
+    LABEL_NOT_APPROVED = "label_not_approved"
 
 
 class CacheResult(_Word):
@@ -137,6 +138,8 @@ class Session:
     `duration` is seconds. `..._at` are unix seconds, 0.0 when it has not happened.
     `entities_json` holds what the directory said about user and agent when it was captured: Cedar's JSON array.
     `attributes_json` holds attributes of the user that the requester vouched for: a JSON object.
+    `widening_labels` holds those of `labels` that widened by the bundle of the approval: the only ones that may ever
+    open anything.
     `state` is as stored; `lifecycle.state_of` says what it is now.
     """
 
@@ -160,6 +163,7 @@ class Session:
     may_delegate: bool = False
     grants: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    widening_labels: tuple[str, ...] = ()
     entities_json: str = field(default="[]", repr=False)
     attributes_json: str = field(default="{}", repr=False)
     approved_at: float = 0.0

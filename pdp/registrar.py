@@ -143,7 +143,7 @@ class Registrar:
         self._require_record()
         bundle, now = self._bundle(), self._now()
         self._require_few(caller, now)
-        parents = self._parents(wanted, caller, now)
+        parents = self._parents(wanted, caller, bundle, now)
         draft, handle = self._draft(wanted, caller, parents, bundle, now)
         scope = expansion(draft, parents, bundle)
         require_tools(wanted.tool_patterns, scope, self._limits)
@@ -160,7 +160,13 @@ class Registrar:
         delegable, delegated = self._may_delegate(asked, parents, bundle)
         if delegable:
             approved = lifecycle.approve(
-                draft, now, scope=scope, grants=(), by=parents[0].id, no_later_than=earliest_end(parents, now)
+                draft,
+                now,
+                scope=scope,
+                grants=(),
+                widening=bundle.widening,
+                by=parents[0].id,
+                no_later_than=earliest_end(parents, now),
             )
             draft = replace(approved, epoch=1)
         self._sessions.insert(draft, wall_at=now.wall_at)
@@ -198,7 +204,7 @@ class Registrar:
         state = state_of(session, now)
         if state is not SessionState.REQUESTED:
             raise WrongStateError(f"the session is {state.value}, not requested")
-        _require_active(parents, now)
+        _require_active(parents, bundle, now)
         scope = expansion(session, parents, bundle)
         require_few(scope, self._limits)
         if request_digest != request_digest_of(session, scope, bundle):
@@ -217,7 +223,15 @@ class Registrar:
         )
         decided = self._policies.require(bundle, asked)
         bound = earliest_end(parents, now) if parents else None
-        approved = lifecycle.approve(session, now, scope=scope, grants=grants, by=caller.id, no_later_than=bound)
+        approved = lifecycle.approve(
+            session,
+            now,
+            scope=scope,
+            grants=grants,
+            widening=bundle.widening,
+            by=caller.id,
+            no_later_than=bound,
+        )
         self._sessions.update([approved], wall_at=now.wall_at)
         self._observer.event(decided)
         given = {"by": caller.id, "bundle_version": bundle.version, "request_digest": request_digest}
@@ -453,12 +467,12 @@ class Registrar:
                 raise InvalidRequestError("user_attributes_json", f"`{name}` may not be vouched for by a caller")
         return text
 
-    def _parents(self, wanted: SessionRequest, caller: Caller, now: Instant) -> tuple[Session, ...]:
+    def _parents(self, wanted: SessionRequest, caller: Caller, bundle: Bundle, now: Instant) -> tuple[Session, ...]:
         if not wanted.parent_handle:
             return ()
         view = self._sessions.view(handle_digest(wanted.parent_handle))
         parents = self._visible(view.chain, caller)
-        _require_active(parents, now)
+        _require_active(parents, bundle, now)
         if len(parents) > self._limits.delegation_depth:
             raise InvalidRequestError(
                 "parent_session_handle", f"deeper than {self._limits.delegation_depth} (limit `delegation_depth`)"
@@ -554,11 +568,15 @@ def _require_presence(caller: Caller, scope: Scope, bundle: Bundle, now: Instant
         )
 
 
-def _require_active(chain: Iterable[Session], now: Instant) -> None:
+def _require_active(chain: Iterable[Session], bundle: Bundle, now: Instant) -> None:
     for session in chain:
         state = state_of(session, now)
         if state is not SessionState.ACTIVE:
             raise WrongStateError(f"the parent session is {state.value}, not active")
+        if unapproved := sorted(bundle.unapproved_labels(session)):
+            raise WrongStateError(
+                f"the parent session has the label `{unapproved[0]}`, which widens now and did not when it was approved"
+            )
 
 
 def _selected(selector: Selector, caller: Caller) -> SessionFilter:

@@ -105,6 +105,7 @@ def request_digest_of(session: Session, scope: Scope, bundle: Bundle) -> str:
         "parent_id": session.parent_id,
         "may_delegate": session.may_delegate,
         "labels": list(session.labels),
+        "widening_labels": sorted(bundle.widening.intersection(session.labels)),
         "attributes": session.attributes_json,
     }
     return digest(canonical(shown))

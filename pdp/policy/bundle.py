@@ -36,6 +36,7 @@ class Bundle:
         self.request_seconds = contents.request_seconds
         self.caller_facts = contents.caller_facts
         self.labels = contents.labels
+        self.widening = frozenset(name for name, label in contents.labels.items() if label.widens)
         self.catalogue: Catalogue = contents.catalogue
         self.directory: Directory = contents.directory
         self.policies: Mapping[str, PolicySource] = {policy.id: policy for policy in policies}
@@ -51,6 +52,17 @@ class Bundle:
         self._kept = KeptParts()
         self._lock = threading.Lock()
         self._origin: Bundle | None = None
+
+    def unapproved_labels(self, session: Session) -> frozenset[str]:
+        """Return the labels of a session that widen, and did not by the bundle by which it was approved.
+
+        Such a label was added later, or the approver took it for one that takes away. It may forbid as well, so a call
+        is not decided without it either.
+        """
+        # Most bundles have none: this is asked for each call.
+        if not self.widening:
+            return self.widening
+        return self.widening.intersection(session.labels).difference(session.widening_labels)
 
     def with_directory(self, directory: Directory) -> Bundle:
         """Return the bundle beside another directory, for tests of policies; the version stays what it was."""

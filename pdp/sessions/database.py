@@ -114,6 +114,11 @@ _UPGRADES: Final = (
       PRIMARY KEY (tenant, user, agent)
     ) STRICT, WITHOUT ROWID;
     """,
+    # What an approver saw of labels that widen. Of a session that may have got one later, or from above, it is unknown.
+    """
+    UPDATE sessions SET session_json = json_set(session_json, '$.widening_labels', session_json -> '$.labels')
+    WHERE json_valid(session_json) AND epoch <= 2 AND parent_id = '';
+    """,
 )
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 

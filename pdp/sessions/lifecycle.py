@@ -34,11 +34,19 @@ def earliest_end(chain: Sequence[Session], now: Instant) -> Deadline:
 
 
 def approve(
-    session: Session, now: Instant, *, scope: Scope, grants: tuple[str, ...], by: str, no_later_than: Deadline | None
+    session: Session,
+    now: Instant,
+    *,
+    scope: Scope,
+    grants: tuple[str, ...],
+    widening: frozenset[str],
+    by: str,
+    no_later_than: Deadline | None,
 ) -> Session:
-    """Return the approved session: its time begins, its tools are frozen.
+    """Return the approved session: its time begins, its tools and what its labels may open are frozen.
 
-    `no_later_than` bounds its end, for a session below another. Raise `WrongStateError` unless REQUESTED.
+    `widening` are the labels that widen by the bundle of now. `no_later_than` bounds its end, for a session below
+    another. Raise `WrongStateError` unless REQUESTED.
     """
     _require(session, now, SessionState.REQUESTED)
     deadline = Deadline.after(now, session.duration)
@@ -48,6 +56,7 @@ def approve(
         epoch=session.epoch + 1,
         scope=scope,
         grants=tuple(sorted(set(grants))),
+        widening_labels=tuple(sorted(widening.intersection(session.labels))),
         deadline=deadline.earliest(no_later_than) if no_later_than else deadline,
         approved_at=now.wall_at,
         approved_by=by,

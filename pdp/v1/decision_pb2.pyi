@@ -36,6 +36,7 @@ class Basis(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BASIS_APPROVAL_REQUIRED: _ClassVar[Basis]
     BASIS_BUDGET_EXHAUSTED: _ClassVar[Basis]
     BASIS_RECORD_UNAVAILABLE: _ClassVar[Basis]
+    BASIS_LABEL_NOT_APPROVED: _ClassVar[Basis]
 
 class CacheResult(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -65,6 +66,7 @@ BASIS_ANCESTOR_DENIED: Basis
 BASIS_APPROVAL_REQUIRED: Basis
 BASIS_BUDGET_EXHAUSTED: Basis
 BASIS_RECORD_UNAVAILABLE: Basis
+BASIS_LABEL_NOT_APPROVED: Basis
 CACHE_RESULT_UNSPECIFIED: CacheResult
 CACHE_RESULT_NONE: CacheResult
 CACHE_RESULT_HIT: CacheResult

@@ -150,6 +150,7 @@ def oracle_bundle(bundle: Mapping[str, Any]) -> Bundle:
         entities=list(_entities(bundle["directory"])),
         ceilings={name: (said or {}).get("ceiling", ()) for name, said in bundle["directory"]["agents"].items()},
         request_seconds=float(bundle.get("request_seconds", 3600)),
+        widening=frozenset(name for name, label in bundle.get("labels", {}).items() if label.get("widens")),
     )
 
 

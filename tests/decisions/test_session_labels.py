@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pdp.advice import advice
 from pdp.app import Embedded, open_embedded
 from pdp.errors import InvalidRequestError
 from pdp.model import AT_EACH_CALL, Call, Caller, Role, SessionState
@@ -120,3 +121,21 @@ def test_a_label_stays_when_its_declaration_goes(pdp: Embedded, tmp_path: Path) 
 
     assert ("untrusted",) == narrowed(pdp, session_id, "untrusted")
     assert "forbid" == basis(pdp, handle)
+
+
+def test_a_label_that_widens_from_now_on_opens_nothing_that_nobody_approved(pdp: Embedded, tmp_path: Path) -> None:
+    """The gateway added it while it could only take away; the deny says which label, and that a new session helps."""
+    session_id, handle = approved(pdp)
+    narrowed(pdp, session_id, "untrusted")
+    opened = POLICIES.replace('"reviewed"', '"untrusted"').replace("forbid", "permit")
+    (tmp_path / "files.cedar").write_text(opened, encoding="utf-8")
+    (tmp_path / "bundle.yaml").write_text(MANIFEST.replace("wrote}", "wrote, widens: true}"), encoding="utf-8")
+    pdp.keeper.reload(by="author")
+    call = Call(session_handle=handle, server="files", tool="send")
+    decision = pdp.authorizer.authorize(call, PEP)
+    explained = pdp.explainer.explain(session_id, call, PEP, made_by=PEP.id)
+
+    assert "label_not_approved" == decision.ruling.basis.value
+    assert "ask for a new session" in " ".join(advice(decision.ruling))
+    assert "has `untrusted`: declared as widening now, and not when it was approved" in explained.refusal
+    assert "permit" == basis(pdp, approved(pdp, "untrusted")[1])

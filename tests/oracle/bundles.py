@@ -99,6 +99,11 @@ forbid (principal, action, resource == Server::"notes")
 when { context.caller.id == "gateway-2" || (context.caller has shift && context.caller.shift > 8) };
 """
 
+SEEN = """
+@id("seen/reads")
+permit (principal, action in Action::"read_only", resource) when { context.session.labels.contains("seen") };
+"""
+
 WHOLE_CONTEXT = """
 @id("whole/exactly")
 forbid (principal, action == Action::"repo/read", resource)
@@ -276,6 +281,7 @@ def bundle_of(
         entities=people_and_things,
         ceilings=more.get("ceilings", ceilings),
         request_seconds=900.0,
+        widening=more.get("widening", frozenset()),
     )
     return known, files_of(known, texts, tools)
 
@@ -286,7 +292,7 @@ def files_of(bundle: Bundle, texts: tuple[str, ...], tools: Tools) -> dict[str, 
     files: dict[str, Any] = {
         "bundle.yaml": {
             "caller_facts": {"properties": facts},
-            "labels": {"tainted": {"meaning": "has read what strangers wrote"}, "seen": {"meaning": "was looked at"}},
+            "labels": {name: {"meaning": "a mark", "widens": name in bundle.widening} for name in ("tainted", "seen")},
             "request_seconds": bundle.request_seconds,
         },
         "directory.yaml": directory(bundle),
@@ -358,7 +364,15 @@ def all_bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
         ceilings={"coder": ["bank/*", "repo/*", "notes/l*"]},
     )
 
-    # Without forbids; users have no level any more, so that one who was vouched for does not fit.
+    # Without forbids; a label widens that did not; users have no level any more, so that one who was vouched for does
+    # not fit.
     schema = SCHEMA.replace(", level?: Long", "")
-    fifth = bundle_of(PERMITS, tools=tools, people_and_things=first_people + owned[:1] + things[2:], schema=schema)
+    fifth = bundle_of(
+        PERMITS,
+        SEEN,
+        tools=tools,
+        people_and_things=first_people + owned[:1] + things[2:],
+        schema=schema,
+        widening=frozenset({"seen"}),
+    )
     return [first, second, third, fourth, fifth]

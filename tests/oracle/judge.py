@@ -69,6 +69,7 @@ class Bundle:
     entities: Sequence[JSON]
     ceilings: Mapping[str, Sequence[str]]
     request_seconds: float
+    widening: frozenset[str] = frozenset()
 
     def knows(self, *uids: Uid) -> bool:
         """Say whether the directory knows all of these."""

@@ -35,7 +35,7 @@ class Oracle(Sessions):
         if own is None or own.tenant != tenant:
             return Answer("session_not_found")
         chain = (own, *own.parents)
-        denied = [(one, Answer(OF_STATE[self.state(one)])) for one in chain if self.state(one) != "active"]
+        denied = [(one, Answer(basis)) for one in chain if (basis := self._standing(one))]
         if not denied and (known is None or known.server != server):
             return Answer("unknown_tool")
         if not denied and known and digest != known.digest and (digest or known.digest_required):
@@ -56,6 +56,11 @@ class Oracle(Sessions):
         if first is not own:
             answer = answer._replace(basis="ancestor_denied", ancestor=first.name, ancestor_basis=answer.basis)
         return answer
+
+    def _standing(self, session: Session) -> str:
+        if self.state(session) != "active":
+            return OF_STATE[self.state(session)]
+        return "label_not_approved" if self.unapproved(session) else ""
 
     def _out_of_reach(self, session: Session, tool: Tool) -> str:
         action = f"{tool.server}/{tool.name}"

@@ -32,6 +32,8 @@ class Session:
     end: Time = (0.0, 0.0, "")
     parents: tuple[Session, ...] = ()
     labels: frozenset[str] = frozenset()
+    # Those that widened when it was approved.
+    widening: frozenset[str] = frozenset()
     attributes: JSON = field(default_factory=dict)
     may_delegate: bool = False
     grants: frozenset[str] = frozenset()
@@ -64,7 +66,10 @@ class Sessions:
         """Ask for a session; it becomes active at once where its parent may delegate."""
         above = self.sessions.get(parent)
         session.parents = (above, *above.parents) if above else ()
-        session.labels = session.labels.union(*(one.labels for one in session.parents))
+        above_it = frozenset[str]().union(*(one.labels for one in session.parents))
+        # What widens is seen by an approver, or is not given.
+        unseen = (session.labels - above_it) & self.bundle.widening if above else frozenset()
+        session.labels |= above_it
         session.end = self._after(self.bundle.request_seconds)
         scope = self.expansion(session)
         if not (
@@ -73,7 +78,8 @@ class Sessions:
             and (above is None or (above.tenant, above.opened_by) == (session.tenant, caller))
             and len(session.parents) <= 3
             and 0 < session.duration <= 28800
-            and all(self.state(one) == "active" for one in session.parents)
+            and not unseen
+            and all(self.state(one) == "active" and not self.unapproved(one) for one in session.parents)
             and self._permits("request", session, session.user, caller, ())
         ):
             return False
@@ -88,7 +94,7 @@ class Sessions:
         session = self.sessions[name]
         if (
             self.state(session) != "requested"
-            or any(self.state(one) != "active" for one in session.parents)
+            or any(self.state(one) != "active" or self.unapproved(one) for one in session.parents)
             or self.shown(session) != shown
             or not self._permits("approve", session, caller, caller, grants)
         ):
@@ -115,7 +121,7 @@ class Sessions:
     def narrow(self, name: str, patterns: Sequence[str], expires_at: float | None, labels: Collection[str]) -> bool:
         """Take tools and time from an active session, and add labels."""
         session = self.sessions[name]
-        if self.state(session) != "active":
+        if self.state(session) != "active" or (frozenset(labels) - session.labels) & self.bundle.widening:
             return False
         before = (session.scope, session.end, session.labels)
         if patterns:
@@ -126,8 +132,13 @@ class Sessions:
         return before == (session.scope, session.end, session.labels) or self._written()
 
     def shown(self, session: Session) -> dict[str, str]:
-        """Return what an approver is shown: the tools with their digests and risks."""
-        return {a: f"{digest} {self.bundle.tools[a].risk}" for a, digest in self.expansion(session).items()}
+        """Return what an approver is shown: the tools with their digests and risks, and which labels widen."""
+        tools = {a: f"{digest} {self.bundle.tools[a].risk}" for a, digest in self.expansion(session).items()}
+        return tools | dict.fromkeys(session.labels & self.bundle.widening, "widens")
+
+    def unapproved(self, session: Session) -> frozenset[str]:
+        """Return the labels that may open something now and that no approver saw as such."""
+        return session.labels & self.bundle.widening - session.widening
 
     def expansion(self, session: Session) -> dict[str, str]:
         """Return the tools that a session would be given now, with their digests."""
@@ -171,6 +182,7 @@ class Sessions:
 
     def _begin(self, session: Session, scope: dict[str, str], grants: Sequence[str]) -> None:
         session.state, session.scope, session.grants = "active", scope, frozenset(grants)
+        session.widening = session.labels & self.bundle.widening
         session.end = reduce(_first, (parent.end for parent in session.parents), self._after(session.duration))
 
     def _with_all_below(self, sessions: Sequence[Session]) -> list[Session]:

@@ -56,6 +56,7 @@ SESSION = {
     "opened_by": EPOCH,
     "grants": EPOCH,
     "labels": EPOCH,
+    "widening_labels": LIVE,
     "entities_json": EPOCH,
     "attributes_json": EPOCH,
     "tool_patterns": UNSEEN,
@@ -77,8 +78,8 @@ CONTENTS = {
     "caller_facts": VERSION,
     "name": UNSEEN,
     "label": UNSEEN,
-    # What a session has of them is in its epoch.
-    "labels": UNSEEN,
+    # What a session has of them is in its epoch; which of them widen, the gate asks.
+    "labels": LIVE,
     "session_seconds": UNSEEN,
     "request_seconds": UNSEEN,
 }
@@ -86,6 +87,7 @@ CONTENTS = {
 BUNDLE = {
     **CONTENTS,
     "grants": VERSION,
+    "widening": LIVE,
     "version": DIRECTLY,
     "_schema": VERSION,
     "_author_schema": VERSION,

@@ -102,20 +102,26 @@ def test_the_earliest_end_of_a_chain() -> None:
     ],
 )
 def test_an_approval_begins_the_time(bound: Deadline | None, deadline: Deadline) -> None:
-    """The whole approved session: scope, grants once and sorted, a new epoch, its end within the bound."""
+    """The whole approved session: scope, grants once and sorted, what its labels may open, a new epoch, its end."""
+    waiting = replace(WAITING, labels=("l", "m", "n"))
     expected = replace(
-        WAITING,
+        waiting,
         state=SessionState.ACTIVE,
         epoch=2,
         scope=SCOPE,
         grants=("a", "b", "c", "d", "e"),
+        widening_labels=("l", "n"),
         deadline=deadline,
         approved_at=2000.0,
         approved_by="ann",
     )
     grants = ("e", "b", "d", "a", "c", "b")
 
-    assert expected == approve(WAITING, NOW, scope=SCOPE, grants=grants, by="ann", no_later_than=bound)
+    widening = frozenset({"l", "n", "o"})
+
+    found = approve(waiting, NOW, scope=SCOPE, grants=grants, widening=widening, by="ann", no_later_than=bound)
+
+    assert expected == found
 
 
 def test_a_refusal_ends_a_request() -> None:
@@ -131,7 +137,7 @@ def test_only_a_request_is_approved_or_refused(state: SessionState) -> None:
     session = replace(WAITING, state=state)
 
     with pytest.raises(WrongStateError, match=state.value):
-        approve(session, NOW, scope=SCOPE, grants=(), by="ann", no_later_than=None)
+        approve(session, NOW, scope=SCOPE, grants=(), widening=frozenset(), by="ann", no_later_than=None)
     with pytest.raises(WrongStateError, match=state.value):
         deny(session, NOW, by="ann", reason="")
 
@@ -141,7 +147,7 @@ def test_a_request_that_has_expired_is_not_approved() -> None:
     late = at(wall_at=4600.0)
 
     with pytest.raises(WrongStateError, match="expired"):
-        approve(WAITING, late, scope=SCOPE, grants=(), by="ann", no_later_than=None)
+        approve(WAITING, late, scope=SCOPE, grants=(), widening=frozenset(), by="ann", no_later_than=None)
     with pytest.raises(WrongStateError, match="expired"):
         deny(WAITING, late, by="ann", reason="")
 

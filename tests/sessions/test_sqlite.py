@@ -746,6 +746,23 @@ def test_an_upgrade_finds_scopes_and_ends_of_old_sessions(path: Path) -> None:
         assert store.count_live(make_session("old").opened_by, wall_at=1000.0) == 2
 
 
+def test_an_upgrade_takes_no_label_that_came_later_for_approved(path: Path) -> None:
+    """Labels of an old session count as seen by its approver where nothing can have been added; otherwise none do."""
+    with closing(SQLiteSessionStore(path)) as store:
+        for name in ("approved", "narrowed", "child"):
+            store.insert(make_session(name, labels=("a", "b")), wall_at=1000.0)
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute("UPDATE sessions SET session_json = json_remove(session_json, '$.widening_labels')")
+        connection.execute("UPDATE sessions SET epoch = iif(id = 'ses_narrowed', 3, 2)")
+        connection.execute("UPDATE sessions SET parent_id = 'ses_approved' WHERE id = 'ses_child'")
+        connection.execute("UPDATE meta SET schema_version = 4")
+
+    with closing(SQLiteSessionStore(path)) as store:
+        found = {one.id: one.widening_labels for one in store.select(SessionFilter(), limit=9)}
+
+    assert {"ses_approved": ("a", "b"), "ses_narrowed": (), "ses_child": ()} == found
+
+
 def test_new_files_have_the_schema_of_upgraded_ones(path: Path, tmp_path: Path) -> None:
     """A file of any age has the same tables."""
     old = tmp_path / "old.sqlite"
