@@ -50,7 +50,8 @@ Asked = tuple[str, ToolCall]
 class Moment:
     """What was acknowledged when the journal was so long: a model of it, the number of the bundle, and the time.
 
-    `signal` is what processes had told each other by then.
+    `signal` is what processes had told each other by then. `halfway` is another model, of what is found while what was
+    done last is under way; None where that is one step.
     """
 
     length: int
@@ -58,6 +59,7 @@ class Moment:
     bundle: int
     wall_at: float
     signal: bytes
+    halfway: Oracle | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,7 @@ class History:
         self._folder, self._choices, self._synchronous = folder, choices, synchronous
         self._opened = ExitStack()
         self.moments: list[Moment] = []
+        self._halfway: Oracle | None = None
         self.done: Counter[str] = Counter()
         for number, (_, files) in enumerate(all_bundles()):
             write(folder / f"policies-{number}", files)
@@ -188,7 +191,8 @@ class History:
         if not done:
             return (self.moments[0],)
         under_way = self.moments[len(done) : len(done) + 1] if done[-1].length < length else []
-        return (done[-1], *under_way)
+        halfway = [replace(one, model=one.halfway) for one in under_way if one.halfway]
+        return (done[-1], *halfway, *under_way)
 
     def _acknowledged(self) -> None:
         world, now = self.world, self.world.clock.now()
@@ -199,8 +203,10 @@ class History:
                 bundle=world.bundle_number,
                 wall_at=now.wall_at,
                 signal=(self._folder / "disk" / f"{_STORE}-signal").read_bytes(),
+                halfway=self._halfway,
             )
         )
+        self._halfway = None
 
     def _open_store(self) -> SQLiteSessionStore:
         store = SQLiteSessionStore(self._folder / "disk" / _STORE)
@@ -227,7 +233,7 @@ class History:
             "deny": lambda: world.deny(name),
             "end": lambda: world.end(name, "gateway-1"),
             "revoke": lambda: world.revoke("session", name, "ann"),
-            "revoke many": lambda: world.revoke("agent", choices.choice(("coder", "helper")), "ann"),
+            "revoke many": lambda: self._revoke_many(choices.choice(("coder", "helper"))),
             "narrow": lambda: world.narrow(name, *narrower),
             "reload": lambda: world.reload(choices.randrange(len(all_bundles()))),
             "call": lambda: world.call(name, choices.choice(CALLS)),
@@ -235,6 +241,14 @@ class History:
             "restart": lambda: world.restart(self._open_store),
         }
         deeds[deed]()
+
+    def _revoke_many(self, agent: str) -> None:
+        # First one row revokes all of the agent; what others have below them is revoked when each is written down.
+        # Until then that is denied as well, but for what stands above it.
+        halfway = copy_of(self.world.oracle)
+        halfway._close([one for one in halfway.sessions.values() if one.agent == agent], "revoked")
+        self._halfway = halfway
+        self.world.revoke("agent", agent, "ann")
 
     def _wait(self) -> None:
         self.world.clock.advance(self._choices.choice((1.0, 300.0)))
