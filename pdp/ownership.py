@@ -127,12 +127,14 @@ def _is_alone(step: _Step) -> bool:
     if _has_access_list(step.place):
         # Then the bits of the group are a bound on whoever the list names.
         return False
-    user = user_name(os.geteuid())
+    user, root, number = user_name(os.geteuid()), user_name(_ROOT), step.status.st_gid
+    # A group lists those who joined it, and not those who begin with it.
+    members = {one.pw_name for one in pwd.getpwall() if one.pw_gid == number}
     try:
-        group = grp.getgrgid(step.status.st_gid)
+        group = grp.getgrgid(number)
     except KeyError:
-        return step.status.st_gid == os.getegid() and user == str(os.geteuid())
-    return group.gr_name in (user, user_name(_ROOT)) and {*group.gr_mem} <= {user, user_name(_ROOT)}
+        return number == os.getegid() and user == str(os.geteuid()) and members <= {root}
+    return group.gr_name in (user, root) and members.union(group.gr_mem) <= {user, root}
 
 
 def _has_access_list(place: Path) -> bool:

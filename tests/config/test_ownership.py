@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -181,6 +182,25 @@ def test_a_group_of_the_user_s_own_may_write_but_for_an_access_list(mount: Path)
 
     with pytest.raises(ConfigurationError, match="others may write to"):
         read_own(mount / "file", "harm")
+
+
+def test_a_group_that_another_user_begins_with_is_not_alone(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list of groups does not name those whose own group it is in the list of users; they may write all the same.
+
+    The list of users is the machine's, so it is the one thing here that is not real.
+    """
+    path = mount / "file"
+    path.write_text("content")
+    path.chmod(0o664)
+    root = pwd.getpwuid(0)
+    guest = pwd.struct_passwd(("guest", "x", SERVER, root.pw_gid, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwall", lambda: [root])
+    assert b"content" == read_own(path, "harm")
+
+    monkeypatch.setattr(pwd, "getpwall", lambda: [root, guest])
+
+    with pytest.raises(ConfigurationError, match="others may write to"):
+        read_own(path, "harm")
 
 
 # What is believed, and what reads it.
