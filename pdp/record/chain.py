@@ -158,6 +158,12 @@ class Chain:
         if self._file >= 0 and self._unsigned:
             self._write_checkpoint(_GOES_ON)
 
+    def require_room(self) -> None:
+        """Make room for what is not urgent, in a segment that is open then. Raise `OSError` where there is none."""
+        self.open()
+        while self._size >= self._limit:
+            self._grow(urgent=False)
+
     def rotate(self) -> None:
         """End the segment with a signed checkpoint and begin the next one.
 

@@ -348,11 +348,16 @@ class DecisionLog:
         self._try(_ROTATING, self._chain.keep_up)
 
     def _sign(self) -> None:
-        before = self._chain.seq
-        self._try(_WRITING, self._chain.checkpoint)
-        # A checkpoint may use the room that is kept: that it was written does not say that there is any other.
-        if self._chain.seq > before and not self._waiting:
-            self._well(_WRITING)
+        try:
+            self._chain.checkpoint()
+            if _WRITING in self._problems:
+                # A checkpoint, and what ended authority, may be in the room that is kept: is there any other?
+                self._chain.require_room()
+        except OSError as error:
+            self._failed(_WRITING, error)
+        else:
+            if not self._waiting:
+                self._well(_WRITING)
 
     def _miss_segment(self) -> int:
         """Notice that somebody took the present segment away; return how many records that cost."""

@@ -298,6 +298,25 @@ def test_what_ends_authority_is_recorded_on_a_full_disk(tmp_path: Path, durabili
     assert subject.findings() == []
 
 
+def test_what_is_written_into_the_kept_room_says_nothing_of_other_room(tmp_path: Path) -> None:
+    """Health does not come and go on a full disk; it comes with room, and needs no call for that."""
+    subject = Subject(tmp_path, "written", reserve_bytes=4 * STEP)
+    subject.faults.allocate = FULL
+    while subject.log.healthy:
+        subject.log.event(ENDED)
+    during = list[bool]()
+    for _ in range(3):
+        subject.log.tick()
+        during.append(subject.log.permits)
+    unsigned, waiting = subject.log.status().unsigned, subject.log.status().waiting
+    subject.faults.heal()
+    subject.log.tick()
+
+    assert ([False] * 3, 0, 0) == (during, unsigned, waiting)
+    assert (True, "permit") == (subject.log.permits, subject.ask("after"))
+    assert subject.findings() == []
+
+
 def test_the_last_of_the_disk_is_for_the_end_of_authority(written: Subject, tmp_path: Path) -> None:
     """A segment takes no further room where less than the reserve would be left, though there is some."""
     subject = Subject(tmp_path / "low", "written", reserve_bytes=4 * STEP)
