@@ -18,13 +18,13 @@ from pathlib import Path
 
 import grpc
 
-from pdp.bench.bundle import write_files
 from pdp.bench.exchanges import Asked, supplied
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.plan import ALL_HITS, Shape
 from pdp.bench.processes import cores, on_core
 from pdp.bench.questions import Workload, generated_workload
 from pdp.bench.servers import Target, pdp_server
+from pdp.testing.inprocess import write_folder
 
 _PEAK, _TIMES, _CONNECTIONS = 16, 5, 4
 _PAUSE_SECONDS = 0.1
@@ -50,7 +50,7 @@ def main() -> int:
     workload = generated_workload()
     print("| bound | right answers/s at 16 | at 80 | ratio, median | least | refused | wrong |\n" + "|---" * 7 + "|")
     with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder, on_core(load_core):
-        write_files(Path(folder) / "policies", workload.files)
+        write_folder(Path(folder) / "policies", workload.files)
         for bound in _BOUNDS:
             settings = {"OTEL_SDK_DISABLED": "true", "PDP_LIMITS__CONCURRENT_CALLS": bound}
             with pdp_server(f"bound {bound}", workload, Path(folder), server_core, settings) as target:

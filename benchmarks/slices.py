@@ -16,8 +16,9 @@ from itertools import count, islice, repeat
 from pathlib import Path
 
 from pdp.app import open_embedded
-from pdp.model import AT_EACH_CALL, Call, Caller, Role
-from pdp.registrar import SessionRequest
+from pdp.bench.asking import PEP, open_sessions
+from pdp.bench.questions import Asker
+from pdp.model import Call
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
 
@@ -55,15 +56,11 @@ def _opened(folder: Path, tools: int) -> Ask:
     """Open a PDP with so many tools, and return what asks about a path."""
     write_folder(folder, _files(tools))
     pdp = open_embedded(folder)
-    gateway = Caller(id="gateway", kind="embedded", roles=frozenset({Role.PEP}))
-    approver = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
-    wanted = SessionRequest(user="alice", agent="worker", purpose="benchmark", tool_patterns=("s0/*",))
-    view, handle = pdp.registrar.request(wanted, gateway)
-    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=approver)
+    (handle,) = open_sessions(pdp, [Asker(user="alice", agent="worker")], ("s0/*",))
 
     def ask(path: str) -> None:
         call = Call(session_handle=handle, server="s0", tool="t0", arguments_json=b'{"path": "/%s"}' % path.encode())
-        if not pdp.authorizer.authorize(call, gateway).allowed:
+        if not pdp.authorizer.authorize(call, PEP).allowed:
             raise SystemExit("an answer is wrong")
 
     return ask

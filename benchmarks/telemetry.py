@@ -24,21 +24,20 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from pdp.app import Embedded, open_embedded
-from pdp.bench.bundle import SERVER, TOOL, generated_files, write_files
-from pdp.bench.questions import arguments
+from pdp.app import open_embedded
+from pdp.bench.asking import PEP, open_sessions
+from pdp.bench.bundle import AGENT, SERVER, TOOL, USER, generated_files
+from pdp.bench.questions import Asker, arguments
 from pdp.bench.receiver import receiving
 from pdp.cache import DecisionCache
-from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role, TraceParent
+from pdp.model import Call, Decision, TraceParent
 from pdp.observer import Event, Observer, Observers, Place
 from pdp.record import DecisionLog, SigningKey
-from pdp.registrar import SessionRequest
 from pdp.telemetry import TelemetrySettings, build_telemetry
 from pdp.telemetry.attributes import decision_attributes
+from pdp.testing.inprocess import write_folder
 
 _KEY = b"k" * 32
-_PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
-_APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 _PARENT = TraceParent(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
 NOTHING, EVERYTHING, CONTROL = "nothing", "everything", "the SDK's own trace (control)"
@@ -97,7 +96,7 @@ def measure_all(rounds: int, decisions: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {name: [] for name in _PARTS}
     with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder, receiving("take") as endpoint:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
-        write_files(Path(folder) / "policies", generated_files())
+        write_folder(Path(folder) / "policies", generated_files())
         for turn in range(rounds + 1):
             for name, make in _PARTS.items():
                 place = Path(folder) / f"{name.replace(' ', '-')}-{turn}"
@@ -117,27 +116,20 @@ def more_than_nothing(found: dict[str, list[float]], name: str) -> list[float]:
 
 def _measure(policies: Path, part: Part, decisions: int) -> float:
     """Return the CPU of the process in µs for each decision, until everything has been sent and written."""
-    pdp, handle = _opened(policies, part)
+    pdp = open_embedded(policies, observer=part.observer, place=part.place, cache=DecisionCache())
+    (handle,) = open_sessions(pdp, [Asker(user=USER, agent=AGENT)], (f"{SERVER}/*",))
     call = Call(session_handle=handle, server=SERVER, tool=TOOL, arguments_json=arguments("same"))
-    pdp.authorizer.authorize(call, _PEP, parent=_PARENT)
+    pdp.authorizer.authorize(call, PEP, parent=_PARENT)
     before = time.process_time()
     for number in range(decisions):
         # What a gateway sends differs in its ids.
         name = f"req-{number}"
-        if not pdp.authorizer.authorize(call, _PEP, tool_call_id=name, parent=_PARENT).allowed:
+        if not pdp.authorizer.authorize(call, PEP, tool_call_id=name, parent=_PARENT).allowed:
             raise SystemExit("an answer is wrong")
     part.end()
     cost = (time.process_time() - before) / decisions * 1e6
     pdp.close()
     return cost
-
-
-def _opened(policies: Path, part: Part) -> tuple[Embedded, str]:
-    pdp = open_embedded(policies, observer=part.observer, place=part.place, cache=DecisionCache())
-    wanted = SessionRequest(user="alice", agent="worker", purpose="benchmark", tool_patterns=(f"{SERVER}/*",))
-    view, handle = pdp.registrar.request(wanted, _PEP)
-    pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=_APPROVER)
-    return pdp, handle
 
 
 def _nothing(_: Path) -> Part:

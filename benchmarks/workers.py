@@ -22,12 +22,12 @@ from pathlib import Path
 
 import grpc
 
-from pdp.bench.bundle import write_files
 from pdp.bench.exchanges import Asked, supplied
 from pdp.bench.plan import ALL_HITS, Shape
 from pdp.bench.processes import cores, cpu_seconds
 from pdp.bench.questions import Workload, generated_workload
 from pdp.bench.servers import Target, pdp_server
+from pdp.testing.inprocess import write_folder
 
 _CONNECTIONS = 16
 _CONCURRENCIES = (4, 16)
@@ -47,7 +47,7 @@ def main() -> int:
     print("|---" * 6 + "|")
     with tempfile.TemporaryDirectory(prefix="pdp-bench-") as name, ExitStack() as running:
         folder = Path(name)
-        write_files(folder / "policies", workload.files)
+        write_folder(folder / "policies", workload.files)
         one = running.enter_context(pdp_server("one", workload, folder, first, {}))
         # Several workers choose their cores themselves.
         two = running.enter_context(pdp_server("two", workload, folder, None, {}, workers=2))

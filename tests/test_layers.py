@@ -69,8 +69,8 @@ LAYERS = [
     ("pdp.workers", 4, "assembly"),
     ("pdp.workbench", 5, "workbench"),
     ("pdp.doctor", 5, "doctor"),
-    ("pdp.bench", 5, "bench"),
-    ("pdp.cli", 6, "cli"),
+    ("pdp.bench", 6, "bench"),
+    ("pdp.cli", 7, "cli"),
     ("pdp", 9, "package"),
 ]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from pdp.testing.bundles import bundle_files, tool
 
 SERVER = "bench"
 TOOL = "read_item"
@@ -18,7 +19,7 @@ EQUALITIES = 7
 
 _PROPERTIES = {"item": {"type": "string"}, "limit": {"type": "integer"}, "deep": {"type": "boolean"}}
 
-SCHEMA = """
+_SCHEMA = """
 entity UserGroup in [UserGroup];
 entity User in [UserGroup];
 entity AgentGroup in [AgentGroup];
@@ -28,13 +29,6 @@ entity Session in [Grant] = {
   purpose: String, tenant: String, environment: String, opened_by: String, depth: Long, labels: Set<String>,
 };
 entity Server;
-"""
-
-SESSIONS = """
-@id("sessions/all")
-permit (principal, action in [
-  Action::"pdp/request_session", Action::"pdp/approve_session", Action::"pdp/delegate_session"
-], resource);
 """
 
 _POLICIES = "\n".join(
@@ -56,14 +50,14 @@ _POLICIES = "\n".join(
 
 def generated_files() -> dict[str, bytes]:
     """Return the files of the bundle."""
-    tools = [definition(name, _PROPERTIES, ["item"]) for name in TOOLS]
+    tools = [tool(name, _PROPERTIES, ["item"]) for name in TOOLS]
     return files_of(policies={SERVER: _POLICIES}, tools={SERVER: tools}, users=(USER,), agents=(AGENT,))
 
 
 def files_of(
     *,
     policies: Mapping[str, str],
-    tools: Mapping[str, Iterable[Mapping[str, Any]]],
+    tools: Mapping[str, Sequence[Mapping[str, Any]]],
     users: Iterable[str],
     agents: Iterable[str],
 ) -> dict[str, bytes]:
@@ -71,33 +65,16 @@ def files_of(
 
     `policies` maps a file's stem to Cedar text, `tools` a server to definitions of tools.
     """
-    # JSON is YAML, and quotes what must be quoted.
     directory = {
         "user_groups": {"staff": {}, "contractors": {}},
         "users": {user: {"groups": ["staff"]} for user in users},
         "agents": {agent: {"ceiling": [f"{server}/*" for server in tools]} for agent in agents},
     }
-    texts = {
-        "bundle.yaml": "name: bench\n",
-        "schema.cedarschema": SCHEMA,
-        "sessions.cedar": SESSIONS,
-        "directory.yaml": json.dumps(directory),
-        **{f"{stem}.cedar": text for stem, text in policies.items()},
-        **{f"tools/{server}.json": json.dumps({"tools": list(listed)}) for server, listed in tools.items()},
-        **{f"tools/{server}.yaml": "risk: read_only\n" for server in tools},
-    }
-    return {name: text.encode() for name, text in texts.items()}
-
-
-def definition(name: str, properties: Mapping[str, Any], required: Iterable[str]) -> dict[str, Any]:
-    """Return the definition of a tool that only reads, as MCP's `tools/list` has it."""
-    schema = {"type": "object", "properties": dict(properties), "required": list(required)}
-    return {"name": name, "description": name, "inputSchema": schema}
-
-
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files of a bundle into a folder."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    return bundle_files(
+        policies=policies,
+        tools=tools,
+        directory=json.dumps(directory),  # JSON is YAML, and quotes what must be quoted
+        overlays=dict.fromkeys(tools, "risk: read_only\n"),
+        schema=_SCHEMA,
+        manifest="name: bench\n",
+    )

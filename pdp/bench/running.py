@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pdp.bench.bundle import write_files
 from pdp.bench.exchanges import exchanging, size_of
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.figures import Figures, milliseconds
@@ -24,6 +23,7 @@ from pdp.bench.questions import Workload
 from pdp.bench.receiver import receiving
 from pdp.bench.results import Finding, Result
 from pdp.bench.servers import Target, bare_server, empty_handler, pdp_server
+from pdp.testing.inprocess import write_folder
 
 # Decisions a second in process, roughly: how many make up the time that was asked for.
 _HITS_A_SECOND, _MISSES_A_SECOND = 10_000, 2_000
@@ -73,7 +73,7 @@ def run(wish: Wish, progress: Progress) -> Result:
     server_core, load_core = cores()
     with TemporaryDirectory(prefix="pdp-bench-") as folder, ExitStack() as opened:
         opened.enter_context(on_core(load_core))
-        write_files(Path(folder) / "policies", wish.workload.files)
+        write_folder(Path(folder) / "policies", wish.workload.files)
         place = _Place(
             folder=Path(folder),
             endpoint=opened.enter_context(receiving("take")),

@@ -10,8 +10,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pdp.bench.bundle import definition, files_of
+from pdp.bench.bundle import files_of
 from pdp.bench.recorded import RecordedCall
+from pdp.testing.bundles import tool
 
 SESSION_RULES = 8
 NEVER = "never-said"
@@ -48,7 +49,7 @@ def _definition(name: str, seen: Sequence[Mapping[str, Any]]) -> Definition:
         for parameter, value in arguments.items():
             values.setdefault(parameter, []).append(value)
     properties = {parameter: _schema(found) for parameter, found in values.items()}
-    return definition(name, properties, [parameter for parameter, found in values.items() if len(found) == len(seen)])
+    return tool(name, properties, [parameter for parameter, found in values.items() if len(found) == len(seen)])
 
 
 def _schema(values: Sequence[Any]) -> dict[str, Any]:
@@ -65,14 +66,14 @@ def _policies(server: str, tools: Iterable[Definition]) -> Iterable[str]:
     for number in range(SESSION_RULES):
         head = f'@id("{server}/session-{number}") forbid ({everywhere})'
         yield f'{head} when {{ context.session.purpose == "{NEVER}-{number}" }};'
-    for place, tool in enumerate(tools):
-        if parameter := first_text(tool):
-            action = json.dumps(f"{server}/{tool['name']}")
+    for place, one in enumerate(tools):
+        if parameter := first_text(one):
+            action = json.dumps(f"{server}/{one['name']}")
             head = f'@id("{server}/argument-{place}") forbid (principal, action == Action::{action}, resource)'
             yield f'{head} when {{ context.input[{json.dumps(parameter)}] == "{NEVER}" }};'
 
 
-def first_text(tool: Definition) -> str | None:
+def first_text(definition: Definition) -> str | None:
     """Return the first parameter that every call of a tool has as a text; None without one."""
-    schema = tool["inputSchema"]
+    schema = definition["inputSchema"]
     return next((one for one in schema["required"] if schema["properties"][one] == {"type": "string"}), None)

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 
 from pdp.app import open_embedded
 from pdp.bench.asking import PEP, open_sessions
-from pdp.bench.bundle import write_files
 from pdp.bench.questions import Asker, Workload, generated_workload, question
 from pdp.bench.recorded import RecordedCall, arguments_of, read_calls
 from pdp.bench.shaped import shaped_files
@@ -18,6 +17,7 @@ from pdp.errors import ConfigurationError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Call
 from pdp.policy.contents import read_folder
+from pdp.testing.inprocess import write_folder
 
 # Each is two calls to each server before anything is measured; more sessions of the file share these.
 MOST_SESSIONS = 64
@@ -70,7 +70,7 @@ def _answers(
 ) -> list[bool]:
     """Return what the policies say about each call, asked in this process and never remembered."""
     with TemporaryDirectory(prefix="pdp-bench-") as folder:
-        write_files(Path(folder), files)
+        write_folder(Path(folder), files)
         with closing(open_embedded(Path(folder), cache=DecisionCache(size=0))) as pdp:
             handles = open_sessions(pdp, askers, patterns)
             answers, problems = [], []

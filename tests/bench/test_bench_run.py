@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 
 from pdp.bench import Effort, Measurement, Shape, Wish, WrongAnswerError, planned, run
-from pdp.bench.bundle import write_files
 from pdp.bench.dialects import PDPDialect
 from pdp.bench.figures import Figures
 from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, CONTROL, FULL, LOOP, OBSERVED, RECORDED
@@ -23,6 +22,7 @@ from pdp.bench.questions import Workload, generated_workload
 from pdp.bench.running import measured
 from pdp.bench.servers import Target, empty_handler, pdp_server
 from pdp.cli.root import root
+from pdp.testing.inprocess import write_folder
 
 SERVED = (Shape.UNARY, Shape.STREAM, Shape.BATCH)
 EVERY_SERVER = [CONTROL, BARE, RECORDED, FULL]
@@ -32,7 +32,7 @@ EVERY_SERVER = [CONTROL, BARE, RECORDED, FULL]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """Run this server on the generated policies."""
     place, workload = tmp_path_factory.mktemp("server"), generated_workload()
-    write_files(place / "policies", workload.files)
+    write_folder(place / "policies", workload.files)
     with pdp_server(RECORDED, workload, place, None, {"OTEL_SDK_DISABLED": "true"}) as target:
         yield target
 

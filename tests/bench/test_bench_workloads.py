@@ -11,12 +11,13 @@ import pytest
 
 from benchmarks import shapes
 from pdp.bench import Effort, Shape, Wish, planned, run
-from pdp.bench.bundle import AGENT, USER, generated_files, write_files
+from pdp.bench.bundle import AGENT, USER, generated_files
 from pdp.bench.questions import arguments
 from pdp.bench.recorded import read_calls
 from pdp.bench.workloads import MOST_SESSIONS, open_workload
 from pdp.errors import ConfigurationError
 from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.inprocess import write_folder
 from tests.replay.service import open_session, serving
 
 
@@ -98,7 +99,7 @@ def test_many_sessions_share_a_few(tmp_path: Path) -> None:
 
 def test_policies_say_what_must_come_of_a_call(tmp_path: Path) -> None:
     """With a folder of policies the right answers are theirs, denies included."""
-    write_files(tmp_path / "policies", generated_files())
+    write_folder(tmp_path / "policies", generated_files())
     rows = [
         {"server": "bench", "tool": "read_item", "arguments": json.loads(arguments(item)), "expect": expected}
         for item, expected in (("plan", "allow"), ("forbidden-plan", "deny"))
@@ -121,7 +122,7 @@ def test_another_expectation_than_the_policies_is_named(tmp_path: Path) -> None:
 
 def test_a_user_that_the_policies_do_not_know_is_named(tmp_path: Path) -> None:
     """Calls of a user who is in no directory cannot be asked about."""
-    write_files(tmp_path / "policies", generated_files())
+    write_folder(tmp_path / "policies", generated_files())
     row = {"server": "bench", "tool": "read_item", "arguments": {"item": "a"}, "user": "mallory"}
 
     with pytest.raises(ConfigurationError, match="no session for user `mallory` with agent `worker`"):

@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from benchmarks.telemetry import CONTROL, EVERYTHING, measure_all, more_than_nothing
-from pdp.bench.bundle import SERVER, generated_files, write_files
+from pdp.bench.bundle import SERVER, generated_files
 from pdp.bench.dialects import PDPDialect
 from pdp.bench.plan import Shape
 from pdp.bench.processes import cpu_seconds
@@ -27,6 +27,7 @@ from pdp.bench.receiver import receiving
 from pdp.client import Client, ToolCall
 from pdp.client.connection import Connection
 from pdp.record import read_records
+from pdp.testing.inprocess import write_folder
 from pdp.testing.otlp import OTLPReceiver, attributes_of
 from pdp.v1 import authorization_pb2, decision_pb2
 from tests.telemetry.service import serving
@@ -117,7 +118,7 @@ class Target:
 @pytest.mark.long
 def test_trouble_costs_less_than_a_tenth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Over nine paired rounds, median latency and CPU for each decision move by less than 10 % with any trouble."""
-    write_files(tmp_path / "policies", generated_files())
+    write_folder(tmp_path / "policies", generated_files())
     with ExitStack() as opened:
         targets = {
             kind: opened.enter_context(_target(tmp_path, kind, opened.enter_context(endpoint_of(kind))))
