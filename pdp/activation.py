@@ -113,13 +113,6 @@ def _facts(active: ActiveBundle, before: ActiveBundle | None, sessions_changed: 
 
 def _session_event(session: Session, by: str, now: Instant) -> Event:
     revoked = session.state is SessionState.REVOKED
-    return Event(
-        kind="session.revoked" if revoked else "session.recaptured",
-        at=now.wall_at,
-        caller_id=by,
-        session_id=session.id,
-        user=session.user,
-        agent=session.agent,
-        tenant=session.tenant,
-        facts={"reason": session.reason} if revoked else {},
-    )
+    kind = "session.revoked" if revoked else "session.recaptured"
+    facts = {"reason": session.reason} if revoked else {}
+    return Event.of_session(kind, session, at=now.wall_at, caller_id=by, facts=facts)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from pdp.model import Caller, Decision, TraceParent
+from pdp.model import Caller, Decision, Session, TraceParent
 
 # Gives a decision that is about to be made its place in the trace: the ids of trace and span, empty without a trace.
 Place = Callable[[TraceParent, Caller], tuple[str, str]]
@@ -47,6 +47,19 @@ class Event:
     facts: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     attributes: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_session(cls, kind: str, session: Session, *, at: float, **more: Any) -> Event:  # noqa: ANN401 - other fields
+        """Return an event that names a session and whose it is; `more` is all else that it says."""
+        return cls(
+            kind=kind,
+            at=at,
+            session_id=session.id,
+            user=session.user,
+            agent=session.agent,
+            tenant=session.tenant,
+            **more,
+        )
 
 
 class Observer(Protocol):

@@ -540,15 +540,8 @@ class Registrar:
 
 
 def _expiry(session: Session, now: Instant) -> Event:
-    return Event(
-        kind=EXPIRED,
-        at=now.wall_at,
-        session_id=session.id,
-        user=session.user,
-        agent=session.agent,
-        tenant=session.tenant,
-        facts={"was": session.state.value, "expired_at": utc_text(session.deadline.wall_at)},
-    )
+    facts = {"was": session.state.value, "expired_at": utc_text(session.deadline.wall_at)}
+    return Event.of_session(EXPIRED, session, at=now.wall_at, facts=facts)
 
 
 def _require_approver(caller: Caller) -> None:

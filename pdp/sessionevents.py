@@ -56,16 +56,7 @@ def closed_event(kind: str, session: Session, caller: Caller, at: float) -> Even
         # Whoever reads the record alone can say which sessions are over, and what they could reach.
         facts |= {"expires_at": utc_text(session.deadline.wall_at)}
         facts |= {"scope_id": session.scope.id} if session.scope else {}
-    return Event(
-        kind=kind,
-        at=at,
-        caller_id=caller.id,
-        session_id=session.id,
-        user=session.user,
-        agent=session.agent,
-        tenant=session.tenant,
-        facts=_said(facts),
-    )
+    return Event.of_session(kind, session, at=at, caller_id=caller.id, facts=_said(facts))
 
 
 def terms(session: Session) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pdp.clock import Clock
@@ -90,18 +90,16 @@ class SessionPolicies:
         found = {"errors": ruling.errors, "policies": ruling.policies}
         more = {f"{name}_left_out": str(len(ids) - MOST_POLICIES) for name, ids in found.items() if ids[MOST_POLICIES:]}
         facts, listed = terms(session)
-        return Event(
-            kind=SESSION_DECIDED,
+        event = Event.of_session(
+            SESSION_DECIDED,
+            session,
             at=asked.asked_at,
             caller_id=asked.caller.id,
-            session_id=session.id if known else "",
-            user=session.user,
-            agent=session.agent,
-            tenant=session.tenant,
             facts={**facts, **said, **more, **asked.trace},
             lists={**listed, **{name: values for name, values in lists.items() if values}},
             attributes=vouched(session),
         )
+        return event if known else replace(event, session_id="")
 
 
 def _ruling(bundle: Bundle, asked: SessionQuestion, now_at: float) -> Ruling:

@@ -130,16 +130,7 @@ def _events(done: Restored, at: float, *, keep_sessions: bool) -> list[Event]:
         "sessions_revoked": str(len(done.revoked)),
     }
     revoked = [
-        Event(
-            kind="session.revoked",
-            at=at,
-            caller_id=BY,
-            session_id=session.id,
-            user=session.user,
-            agent=session.agent,
-            tenant=session.tenant,
-            facts={"reason": session.reason},
-        )
+        Event.of_session("session.revoked", session, at=at, caller_id=BY, facts={"reason": session.reason})
         for session in done.revoked
     ]
     return [Event(kind="store.restored", at=at, caller_id=BY, facts={k: v for k, v in facts.items() if v}), *revoked]
