@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from typing import assert_never
 
 from pdp.gate import Snapshot
 from pdp.model import Basis, Call, Ruling, Session, SessionState
+from pdp.nearest import hint
 
 _LISTED = 8
 _NAME_CHARACTERS = 200
@@ -68,8 +68,8 @@ def _standing(session: Session, basis: Basis) -> str:
 
 def _unknown_tool(snapshot: Snapshot, call: Call) -> str:
     # Comparing takes the square of the length, and the name may be anything.
-    near = get_close_matches(call.action[:_NAME_CHARACTERS], snapshot.bundle.catalogue.tools, n=1)
-    return f"the catalogue holds no tool `{call.action}`" + (f"; did you mean `{near[0]}`?" if near else "")
+    near = hint(call.action[:_NAME_CHARACTERS], snapshot.bundle.catalogue.tools)
+    return f"the catalogue holds no tool `{call.action}`{near}"
 
 
 def _tool_changed(snapshot: Snapshot, call: Call, session: Session, who: str) -> str:

@@ -25,6 +25,7 @@ LAYERS = [
     ("pdp.jsontext", 0, "words"),
     ("pdp.observer", 0, "words"),
     ("pdp.escaping", 0, "words"),
+    ("pdp.nearest", 0, "words"),
     ("pdp.ids", 0, "words"),
     ("pdp.webfile", 0, "words"),
     ("pdp.diskroom", 0, "words"),

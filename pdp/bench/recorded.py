@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pdp.bench.bundle import AGENT, USER
 from pdp.errors import ConfigurationError
+from pdp.nearest import hint
 from pdp.record import read_records
 
 _REQUIRED = {"server": str, "tool": str, "arguments": dict}
@@ -79,8 +79,7 @@ def _problems(row: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
         return
     for name in row:
         if name not in _KINDS:
-            near = get_close_matches(name, _KINDS, n=1)
-            yield f"unknown field: `{name}`" + (f"; did you mean `{near[0]}`?" if near else "")
+            yield f"unknown field: `{name}`{hint(name, _KINDS)}"
     for name, kind in _KINDS.items():
         if name not in row:
             if name in _REQUIRED:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import click
+
+from pdp.nearest import hint
 
 # The first sentence, whole: the terminal breaks it where it must.
 _LINE = 200
@@ -30,9 +31,8 @@ class Group(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            raise click.UsageError(f"no such command: `{args[0]}`{hint}", ctx) from error
+            near = hint(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"no such command: `{args[0]}`{near}", ctx) from error
 
 
 class CommandTable(Group):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 
 from pdp.errors import InvalidRequestError
+from pdp.nearest import hint
 from pdp.policy.directory import Directory
 from pdp.policy.engine import PolicySource
 
@@ -34,6 +34,4 @@ def require_known(given: Sequence[str], known: Grants) -> None:
     """
     for place, grant in enumerate(given):
         if grant not in known:
-            near = get_close_matches(grant, known, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            raise InvalidRequestError(f"grants[{place}]", f"no policy asks for `{grant}`{hint}")
+            raise InvalidRequestError(f"grants[{place}]", f"no policy asks for `{grant}`{hint(grant, known)}")

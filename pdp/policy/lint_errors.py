@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pdp.errors import Problem
+from pdp.nearest import did_you_mean
 from pdp.policy.catalogue import RISKS
 from pdp.policy.lint_arguments import opaque_finding, parameter_at
 from pdp.policy.lint_facts import Environment, LintPolicy, nodes, path
@@ -115,12 +115,6 @@ def refusals(policy: LintPolicy, messages: Iterable[str], known: Mapping[str, En
     return list(problems.values())
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``did you mean `…`?`` with the known word that is most like another; empty when none is."""
-    near = difflib.get_close_matches(word, sorted(known), n=1)
-    return f"did you mean `{near[0]}`?" if near else ""
-
-
 def _told(policy: LintPolicy, text: str, known: Mapping[str, Environment]) -> _Told:
     if found := _OPTIONAL.search(text):
         return _optional(policy, text, found)
@@ -151,7 +145,7 @@ def plainly(text: str) -> str:
 
 def _unknown_action(policy: LintPolicy, text: str, known: Mapping[str, Environment]) -> _Told:
     name = next(iter(_ACTION.findall(text)), "")
-    hint = nearest(name[len('Action::"') : -1], [*known, *RISKS])
+    hint = did_you_mean(name[len('Action::"') : -1], [*known, *RISKS])
     return _plain(policy, text, "unknown-action", hint or "`pdp tools list` shows the tools that exist")
 
 
@@ -230,7 +224,10 @@ def _missing(policy: LintPolicy, text: str, found: re.Match[str], known: Mapping
             help=hidden.help,
             at=(where,),
         )
-    hint = nearest(steps[-1], _attributes(tool.input)) or f"`{tool.action}` declares {_listed(_attributes(tool.input))}"
+    hint = (
+        did_you_mean(steps[-1], _attributes(tool.input))
+        or f"`{tool.action}` declares {_listed(_attributes(tool.input))}"
+    )
     return _plain(policy, text, "unknown-attribute", hint, where)
 
 

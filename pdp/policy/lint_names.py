@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 from pdp.errors import Problem
+from pdp.nearest import nearest
 from pdp.policy.contents import MANIFEST
 from pdp.policy.directory import FILE, Uid
 from pdp.policy.lint_facts import Finding, LintBundle, LintPolicy, nodes, path
@@ -32,7 +32,7 @@ def unknown_names(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
         for kind, name in uids:
             if kind in bundle.known and name not in bundle.known[kind]:
                 place = "no catalogue is called so" if kind == "Server" else f"it does not stand in `{FILE}`"
-                yield policy, _unknown(policy, (kind, name), place, _nearest(name, bundle.known[kind]))
+                yield policy, _unknown(policy, (kind, name), place, nearest(name, bundle.known[kind]))
             elif kind == "Grant" and (near := _commoner(name, grants) or _slip(name, grants)):
                 yield policy, _unknown(policy, (kind, name), f"it reads like `{near}`", near)
 
@@ -41,7 +41,7 @@ def unknown_labels(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
     """Find labels that `bundle.yaml` does not declare: no session can get one."""
     labels = bundle.contents.labels
     for name in sorted(set(labels_named(policy)) - labels.keys()):
-        near = _nearest(name, labels)
+        near = nearest(name, labels)
         yield Finding(
             message=f"policy `{policy.id}` names the label `{name}`: `{MANIFEST}` does not declare it, so no session "
             "has it",
@@ -59,7 +59,7 @@ def unknown_opaque(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
         match node:
             case {"contains": {"left": left, "right": {"Value": str(name)}}} if path(left) == ("context", "opaque"):
                 if name not in hidden:
-                    near = _nearest(name, hidden)
+                    near = nearest(name, hidden)
                     yield Finding(
                         message=f"policy `{policy.id}` asks whether `{name}` is opaque: it is opaque in no tool that "
                         "the policy can match, so this is always false",
@@ -108,7 +108,7 @@ def unknown_references(bundle: LintBundle) -> Iterator[Problem]:
         for uid in sorted(entity.refers_to - entities.keys()):
             if uid[0] == "Server":
                 continue
-            near = _nearest(uid[1], kinds.get(uid[0], ()))
+            near = nearest(uid[1], kinds.get(uid[0], ()))
             yield Problem(
                 FILE,
                 entity.line,
@@ -130,14 +130,10 @@ def _unknown(policy: LintPolicy, uid: Uid, why: str, near: str) -> Finding:
     )
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return next(iter(difflib.get_close_matches(name, sorted(known), n=1)), "")
-
-
 def _commoner(name: str, grants: Counter[str]) -> str:
     """Return a grant that reads almost like this one and is spoken of more often."""
     others = [one for one in grants if one != name and grants[one] > grants[name] == 1]
-    return next(iter(difflib.get_close_matches(name, sorted(others), n=1, cutoff=_NEAR)), "")
+    return nearest(name, others, alike=_NEAR)
 
 
 def _slip(name: str, grants: Counter[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -10,6 +9,7 @@ from typing import Any, NoReturn
 import yaml
 
 from pdp.errors import BundleError, Problem, one_line
+from pdp.nearest import hint
 
 _DEPTH = 16
 # Numbers to the base of 60 and the like take the square of their length to read.
@@ -65,8 +65,7 @@ class Section(dict[str, Any]):
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Say that a name is unknown, and which known one is nearest."""
-    near = difflib.get_close_matches(name, tuple(known), n=1)
-    return f"unknown {what}: `{one_line(name)}`" + (f"; did you mean `{near[0]}`?" if near else "")
+    return f"unknown {what}: `{one_line(name)}`{hint(name, known)}"
 
 
 def load_section(file: str, content: bytes, *, times_as_text: bool = False) -> Section:
