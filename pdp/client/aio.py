@@ -503,11 +503,11 @@ class AsyncClient:
 
     async def _at_main(self, operation: Operation[Reply, Result]) -> Reply:
         """Ask at the main address, again where that helps."""
-        method, metadata = operation.method.unary(self._channel), self._metadata("", "")
+        ask, metadata = operation.on(self._channel), self._metadata("", "")
         deadline = self._clock() + self._management_timeout
         for left in reversed(range(MANAGEMENT_TRIES)):
             try:
-                reply: Reply = await method(operation.request, timeout=deadline - self._clock(), metadata=metadata)
+                reply: Reply = await ask(timeout=deadline - self._clock(), metadata=metadata)
                 break
             except grpc.RpcError as error:
                 pause = repeat_pause(error, deadline - self._clock(), repeatable=operation.repeatable)
@@ -524,9 +524,9 @@ class AsyncClient:
             if not await reached_soon(channel):
                 return None
             timeout = answer_seconds(operation, self._management_timeout)
-            ask = operation.method.unary(channel)
+            ask = operation.on(channel)
             try:
-                reply: Reply = await ask(operation.request, timeout=timeout, metadata=self._metadata("", ""))
+                reply: Reply = await ask(timeout=timeout, metadata=self._metadata("", ""))
             except grpc.RpcError as error:
                 if may_be_asked_elsewhere(error, operation):
                     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -13,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.client.asking import json_object
 from pdp.client.errors import InvalidRequestError, PDPClientError, SessionNotApprovedError
+from pdp.client.uploads import bundle_upload, evaluation_upload
 from pdp.client.values import ListedTool
 from pdp.model import Visibility
 from pdp.v1 import authorization_pb2, explain_pb2, policy_pb2, session_pb2
@@ -44,6 +46,12 @@ class Method(Generic[Reply]):
             self.path, request_serializer=_serialize, response_deserializer=self.reply.FromString
         )
 
+    def upload(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return what calls the RPC with several messages."""
+        return channel.stream_unary(
+            self.path, request_serializer=_serialize, response_deserializer=self.reply.FromString
+        )
+
     def stream(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return what opens the RPC as a stream both ways."""
         return channel.stream_stream(
@@ -53,11 +61,22 @@ class Method(Generic[Reply]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation(Generic[Reply, Result]):
-    """One management call: an RPC, its request, and what of its reply the caller wants."""
+    """One management call: an RPC, its request, and what of its reply the caller wants.
+
+    A request of several messages is an upload.
+    """
 
     method: Method[Reply]
-    request: Message
+    request: Message | tuple[Message, ...]
     read: Callable[[Reply], Result]
+
+    def on(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return what makes the call on a channel of either transport, as often as it is called."""
+        if isinstance(self.request, Message):
+            return partial(self.method.unary(channel), self.request)
+        # A new iterator each time: gRPC reads it to its end.
+        call, messages = self.method.upload(channel), self.request
+        return lambda **how: call(iter(messages), **how)
 
     @property
     def repeatable(self) -> bool:
@@ -278,10 +297,9 @@ def check_bundle(
     files: Mapping[str, bytes] | None,
 ) -> Operation[policy_pb2.CheckBundleResponse, policy_pb2.CheckBundleResponse]:
     """Check a bundle without loading it."""
-    sent = [policy_pb2.BundleFile(path=path, content=content) for path, content in sorted((files or {}).items())]
     return Operation(
         method=_policy_method("CheckBundle", policy_pb2.CheckBundleResponse),
-        request=policy_pb2.CheckBundleRequest(files=sent),
+        request=bundle_upload(files or {}),
         read=_whole,
     )
 
@@ -299,16 +317,18 @@ def evaluate(
     """Evaluate plain Cedar; without `policies`, those of the running bundle."""
     return Operation(
         method=_policy_method("Evaluate", policy_pb2.EvaluateResponse),
-        request=policy_pb2.EvaluateRequest(
-            policies=policies or "",
-            running_bundle=policies is None,
-            schema=schema if isinstance(schema, str) else "",
-            schema_json="" if isinstance(schema, str) else json.dumps(schema),
-            entities_json=_json_text(entities),
-            template_links=template_links,
-            validate=validate,
-            requests_json=[_json_text(request) for request in requests],
-            skip_request_validation=skip_request_validation,
+        request=evaluation_upload(
+            policy_pb2.EvaluateRequest(
+                policies=policies or "",
+                running_bundle=policies is None,
+                schema=schema if isinstance(schema, str) else "",
+                schema_json="" if isinstance(schema, str) else json.dumps(schema),
+                entities_json=_json_text(entities),
+                template_links=template_links,
+                validate=validate,
+                requests_json=[_json_text(request) for request in requests],
+                skip_request_validation=skip_request_validation,
+            )
         ),
         read=_whole,
     )

@@ -14,12 +14,16 @@ from typing import Any, Self
 
 import grpc
 
-from pdp.client.asking import judge_stream, prepare
+from pdp.client.asking import Asked, judge_stream, prepare
 from pdp.client.values import Answer, ToolCall
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
 _NOT_OPEN = "the stream is not open"
 _OTHER_CALL = "the answer is to another call"
+# A server ends the whole stream, and the calls of others on it, where a message is larger than its limit
+# `message_bytes`; this is that by default, less a frame.
+_LARGEST_BYTES = 256 * 1024 - 16
+_TOO_LARGE = f"a call on a stream may not be larger than {_LARGEST_BYTES} bytes"
 
 
 class AuthorizationStream:
@@ -101,7 +105,7 @@ class AuthorizationStream:
 
     def ask(self, call: ToolCall) -> Answer:
         """Ask about one call, as `authorize` does."""
-        asked = prepare(call)
+        asked = _prepare(call)
         if isinstance(asked, Answer):
             return asked
         with self._lock:
@@ -209,7 +213,7 @@ class AsyncAuthorizationStream:
 
     async def ask(self, call: ToolCall) -> Answer:
         """Ask about one call, as `authorize` does."""
-        asked = prepare(call)
+        asked = _prepare(call)
         if isinstance(asked, Answer):
             return asked
         async with self._lock:
@@ -245,6 +249,14 @@ class AsyncAuthorizationStream:
         self._fault = fault
         if self._call is not None:
             self._call.cancel()
+
+
+def _prepare(call: ToolCall) -> Asked | Answer:
+    """Return the question to send, or the deny when it must not be sent."""
+    asked = prepare(call)
+    if isinstance(asked, Asked) and asked.request.ByteSize() > _LARGEST_BYTES:
+        return asked.refused(_TOO_LARGE)
+    return asked
 
 
 def was_cancelled_by_caller() -> bool:

@@ -479,11 +479,11 @@ class Client:
 
     def _at_main(self, operation: Operation[Reply, Result]) -> Reply:
         """Ask at the main address, again where that helps."""
-        method, metadata = operation.method.unary(self._channel), self._metadata("", "")
+        ask, metadata = operation.on(self._channel), self._metadata("", "")
         deadline = self._clock() + self._management_timeout
         for left in reversed(range(MANAGEMENT_TRIES)):
             try:
-                reply: Reply = method(operation.request, timeout=deadline - self._clock(), metadata=metadata)
+                reply: Reply = ask(timeout=deadline - self._clock(), metadata=metadata)
                 break
             except grpc.RpcError as error:
                 pause = repeat_pause(error, deadline - self._clock(), repeatable=operation.repeatable)
@@ -500,9 +500,9 @@ class Client:
             if not reached(channel):
                 return None
             timeout = answer_seconds(operation, self._management_timeout)
-            ask = operation.method.unary(channel)
+            ask = operation.on(channel)
             try:
-                reply: Reply = ask(operation.request, timeout=timeout, metadata=self._metadata("", ""))
+                reply: Reply = ask(timeout=timeout, metadata=self._metadata("", ""))
             except grpc.RpcError as error:
                 if may_be_asked_elsewhere(error, operation):
                     return None

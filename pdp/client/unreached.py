@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 _NO_CONNECTION = "failed to connect"
+# What gRPC says at a server whose limit `message_bytes` is the second number.
+_TOO_LARGE = re.compile(r"SERVER: Received message larger than max \(\d+ vs\. (\d+)\)")
 # In this order: the text about authorities is part of those before it.
 _REASONS = {
     "Hostname Verification": "the certificate of `{address}` is for other names; take one of them as the address",
@@ -31,7 +34,9 @@ class Way:
     presents: bool = False
 
     def explain(self, details: str) -> str:
-        """Return why there is no connection; the details themselves where they are about something else."""
+        """Return gRPC's own texts in our words; details that are none of them as they are."""
+        if too_large := _TOO_LARGE.fullmatch(details):
+            return f"a message is larger than {too_large[1]} bytes (limit `message_bytes`)"
         if not details.startswith(_NO_CONNECTION):
             return details
         for found, words in _REASONS.items():

@@ -22,6 +22,7 @@ from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, OverloadedError, PDPError, PermissionDeniedError
 from pdp.model import Caller
 from pdp.observer import REFUSED, Event, Observer
+from pdp.server import uploads
 from pdp.server.authentication import Authenticator, Metadata, Peer
 from pdp.server.awaiting import Awaited
 from pdp.server.fields import read
@@ -33,8 +34,6 @@ from pdp.server.refusedcredentials import RefusedCredentials, peer_address
 from pdp.server.rpcs import PUBLIC, RPC, Lane, Shape
 from pdp.server.status import (
     DeadlinePassedError,
-    MessageLateError,
-    MessageTooLargeError,
     NotHereError,
     Refusal,
     internal_error,
@@ -43,16 +42,13 @@ from pdp.server.status import (
 
 _LOG = logging.getLogger("pdp.server")
 
-# Calls without credentials whose message has not come; one more ends the oldest. gRPC receives messages up to the size
-# of a bundle, whatever the call, so few may come at a time. A message that comes with its call, as those of all clients
-# do, is here before the next call is taken.
-_MOST_STRANGERS = 4
 _LONGEST_ENTERING_SECONDS = 1.0
 
 _HANDLERS = {
     Shape.UNARY: grpc.unary_unary_rpc_method_handler,
     Shape.EXCHANGE: grpc.stream_stream_rpc_method_handler,
     Shape.FEED: grpc.unary_stream_rpc_method_handler,
+    Shape.UPLOAD: grpc.stream_unary_rpc_method_handler,
 }
 
 T = TypeVar("T")
@@ -61,7 +57,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How one RPC is served: by which function, and how large its messages may be.
+    """How one RPC is served: by which function, and as an upload of how many bytes in all.
 
     A unary RPC that has waited for a thread longer than `longest_wait` seconds is not served any more.
     One that is `elsewhere` is not served at this address, and is refused with where it is.
@@ -70,8 +66,7 @@ class Route:
 
     rpc: RPC
     handle: Callable[[Any, Any], Any]
-    limit: str
-    largest: int
+    upload_bytes: int
     longest_wait: float = math.inf
     in_band: Callable[[bytes, Refusal], bytes] | None = None
     elsewhere: bool = False
@@ -80,8 +75,8 @@ class Route:
 class Boundary:
     """Serves the routes that it is given, and nothing else, as gRPC's generic handler.
 
-    `lanes` are the threads, and `idle` ends exchanges on which nothing happens. A call may be without its message for
-    `message_seconds`. `observer` is told of refusals, also on gRPC's own thread, so that must not wait.
+    `lanes` are the threads, `awaited` keeps the calls whose message has not come, and `idle` ends exchanges on which
+    nothing happens. `observer` is told of refusals, also on gRPC's own thread, so that must not wait.
     """
 
     def __init__(
@@ -92,8 +87,8 @@ class Boundary:
         authenticator: Authenticator,
         observer: Observer,
         clock: Clock,
+        awaited: Awaited,
         idle: IdleWatch,
-        message_seconds: float,
     ) -> None:
         self._lanes = lanes
         self._authenticator = authenticator
@@ -102,8 +97,9 @@ class Boundary:
         self._idle = idle
         self._refused = RefusedCredentials(clock)
         self._entering_since = math.inf
-        self._known = Awaited(clock, limit=message_seconds)
-        self._strangers = Awaited(clock, limit=message_seconds, most=_MOST_STRANGERS)
+        self._awaited = awaited
+        watches = lanes[Lane.WATCHES].room.threads
+        self._feeds = Awaited(clock, limit=math.inf, most=watches, what="watches are open")
         self._handlers = {
             path: entered_by(_HANDLERS[route.rpc.shape], partial(self._enter, route)) for path, route in routes.items()
         }
@@ -111,11 +107,6 @@ class Boundary:
     def service(self, call: Any) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return what serves an RPC; None for a path that is not served."""
         return self._handlers.get(call.method)
-
-    def sweep(self) -> None:
-        """End calls whose message has not come in time: to be called every second or so."""
-        self._known.sweep()
-        self._strangers.sweep()
 
     def takes_calls(self) -> bool:
         """Say whether gRPC's own thread is not held up by a call."""
@@ -143,9 +134,8 @@ class Boundary:
         elif rpc.shape is Shape.EXCHANGE:
             lane.put(caller.id, partial(incoming.exchange, partial(self._exchange, route, metadata)))
         else:
-            awaited = self._strangers if public else self._known
-            call = _Call(self, awaited, route, lane, caller, incoming)
-            awaited.add(call)
+            call = _Call(self, self._awaited, route, lane, caller, incoming)
+            self._awaited.add(call)
             incoming.receive(call.arrived)
 
     def arrived(self, call: _Call, wire: bytes | None) -> None:
@@ -154,10 +144,6 @@ class Boundary:
         if wire is None:
             self.give_up(call, InvalidRequestError("request", "is required"))
             return
-        if len(wire) > call.route.largest:
-            # Nothing of this size waits for a thread.
-            self.give_up(call, _too_large(call.route))
-            return
         full = None
         if rpc.roles == PUBLIC:
             full = self._attempt(rpc, call.incoming.metadata, call.lane.enter, call.owner)
@@ -165,6 +151,9 @@ class Boundary:
             self._refuse(rpc, call.caller, call.incoming, full)
         else:
             call.wire, call.latest = wire, self._clock.now().boot_at + call.route.longest_wait
+            if rpc.shape is Shape.FEED:
+                call.feed = _Feed()
+                self._feeds.add(call.feed)
             call.lane.put(call.owner, call.run)
 
     def give_up(self, call: _Call, error: PDPError) -> None:
@@ -220,7 +209,7 @@ class Boundary:
             raise OverloadedError(
                 f"the call waited longer than {call.route.longest_wait:g} s (limit `wait_seconds`); try again"
             )
-        return _work(call.route, call.caller, call.incoming.metadata, wire, context)
+        return _work(call.route, call.caller, call.incoming.metadata, _request(call, wire), context)
 
     def _exchange(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
         rpc = route.rpc
@@ -229,7 +218,7 @@ class Boundary:
                 touch()
                 # The caller may have been removed, or lost its role, since the stream was opened.
                 caller = self._readmit(route, metadata, context)
-                answer = self._attempt(rpc, metadata, _work, route, caller, metadata, wire, context)
+                answer = self._attempt(rpc, metadata, _read_and_work, route, caller, metadata, wire, context)
                 if not isinstance(answer, Refusal):
                     yield answer
                 elif route.in_band is None:
@@ -238,19 +227,25 @@ class Boundary:
                     self._tell(rpc, caller, metadata, answer, peer_address(context))
                     yield route.in_band(wire, answer)
 
-    def feed(self, call: _Call, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+    def feed(self, call: _Call, feed: _Feed, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
         """Yield the answers to a call until it is over."""
-        over = threading.Event()
-        if not context.add_callback(over.set):
-            return
+        try:
+            if context.add_callback(feed.over.set):
+                yield from self._answers(call, feed, wire, context)
+        finally:
+            self._feeds.take(feed)
+
+    def _answers(self, call: _Call, feed: _Feed, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
         rpc, metadata = call.route.rpc, call.incoming.metadata
-        answers = self._attempt(rpc, metadata, _open_feed, call.route, wire, over)
+        answers = self._attempt(rpc, metadata, _open_feed, call.route, wire, feed.over)
         if isinstance(answers, Refusal):
             self._end(rpc, NOBODY, metadata, answers, context)
         while (answer := self._attempt(rpc, metadata, _next_of_feed, answers)) is not None:
             if isinstance(answer, Refusal):
                 self._end(rpc, NOBODY, metadata, answer, context)
             yield answer
+        if feed.error is not None:
+            self._end(rpc, NOBODY, metadata, self._attempt(rpc, metadata, _raise, feed.error), context)
 
     def _attempt(
         self, rpc: RPC, metadata: Metadata, work: Callable[P, T], *args: P.args, **more: P.kwargs
@@ -285,7 +280,7 @@ class Boundary:
 class _Call:
     """A call with one message, which waits for that and then for a thread."""
 
-    __slots__ = ("_awaited", "_boundary", "caller", "incoming", "lane", "latest", "owner", "route", "wire")
+    __slots__ = ("_awaited", "_boundary", "caller", "feed", "incoming", "lane", "latest", "owner", "route", "wire")
 
     def __init__(
         self,
@@ -300,20 +295,38 @@ class _Call:
         self.route, self.lane, self.caller, self.incoming = route, lane, caller, incoming
         self.owner = caller.id
         self.wire, self.latest = b"", 0.0
+        self.feed: _Feed | None = None
 
     def arrived(self, wire: bytes | None) -> None:
         """Go on with the message, or with None without one; unless it has come too late."""
         if self._awaited.take(self):
             self._boundary.arrived(self, wire)
 
-    def late(self) -> None:
+    def give_up(self, error: PDPError) -> None:
         """End without a message."""
-        self._boundary.give_up(self, MessageLateError("the message did not come in time (limit `message_seconds`)"))
+        self._boundary.give_up(self, error)
 
     def run(self) -> None:
         """Answer, on a thread of the lane."""
-        unary = self.route.rpc.shape is Shape.UNARY
-        self.incoming.serve(partial(self._boundary.unary if unary else self._boundary.feed, self), self.wire)
+        answer = partial(self._boundary.feed, self, self.feed) if self.feed else partial(self._boundary.unary, self)
+        self.incoming.serve(answer, self.wire)
+
+
+class _Feed:
+    """A call with many answers, until it is over."""
+
+    __slots__ = ("error", "over")
+
+    owner = ""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.error: PDPError | None = None
+
+    def give_up(self, error: PDPError) -> None:
+        """End with an error, on the thread that answers."""
+        self.error = error
+        self.over.set()
 
 
 def _require_admission(rpc: RPC, caller: Caller, lane: BoundedPool) -> None:
@@ -330,26 +343,27 @@ def _require_role(rpc: RPC, caller: Caller) -> None:
         raise PermissionDeniedError(f"`{caller.id}` may not call `{rpc.name}`")
 
 
-def _work(route: Route, caller: Caller, metadata: Metadata, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+def _request(call: _Call, wire: bytes) -> Any:  # noqa: ANN401 - whatever message the RPC takes, of an upload several
+    rpc = call.route.rpc
+    if rpc.shape is Shape.UPLOAD:
+        return uploads.receive(rpc.request, wire, call.incoming, most=call.route.upload_bytes)
+    return read(rpc.request, wire)
+
+
+def _read_and_work(route: Route, caller: Caller, metadata: Metadata, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    return _work(route, caller, metadata, read(route.rpc.request, wire), context)
+
+
+def _work(route: Route, caller: Caller, metadata: Metadata, request: Any, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
     if context.time_remaining() <= 0:
         raise DeadlinePassedError("the deadline has passed")
     origin = Origin(caller=caller, parent=trace_parent(metadata))
-    answer: bytes = route.handle(_read(route, wire), origin).SerializeToString()
+    answer: bytes = route.handle(request, origin).SerializeToString()
     return answer
 
 
-def _read(route: Route, wire: bytes) -> Any:  # noqa: ANN401 - whatever message the RPC takes
-    if len(wire) > route.largest:
-        raise _too_large(route)
-    return read(route.rpc.request, wire)
-
-
-def _too_large(route: Route) -> MessageTooLargeError:
-    return MessageTooLargeError(f"a message is larger than {route.largest} bytes (limit `{route.limit}`)")
-
-
 def _open_feed(route: Route, wire: bytes, over: threading.Event) -> Iterator[Any]:
-    answers: Iterator[Any] = route.handle(_read(route, wire), over)
+    answers: Iterator[Any] = route.handle(read(route.rpc.request, wire), over)
     return answers
 
 

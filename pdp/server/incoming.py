@@ -18,6 +18,7 @@ from grpc._cython.cygrpc import ReceiveMessageOperation, auth_context
 from grpc._server import (
     _CANCELLED,
     _RECEIVE_MESSAGE_TOKEN,
+    _is_rpc_state_active,
     _receive_message,
     _stream_response_in_pool,
     _unary_response_in_pool,
@@ -32,6 +33,7 @@ T = TypeVar("T")
 _NO_FLAGS = 0
 _ANSWERING = ("rpc_event", "state", "behavior", "argument_thunk", "request_deserializer", "response_serializer")
 _KNOWN: Mapping[Any, tuple[str, ...]] = {
+    _is_rpc_state_active: ("state",),
     _receive_message: ("state", "call", "request_deserializer"),
     _stream_response_in_pool: _ANSWERING,
     _unary_response_in_pool: _ANSWERING,
@@ -73,7 +75,10 @@ class Incoming:
         return {name.decode(): values for name, values in (auth_context(self._event.call) or {}).items()}
 
     def receive(self, then: Callable[[bytes | None], None]) -> None:
-        """Call `then` with the message when it has come, on gRPC's own thread; with None when there will be none."""
+        """Call `then` with the next message when it has come, on gRPC's own thread; with None when there is none.
+
+        When the call is over already, it is called with None at once.
+        """
         state = self._state
         keep = _receive_message(state, self._event.call, None)
 
@@ -84,8 +89,13 @@ class Incoming:
             return outcome
 
         with state.condition:
-            self._event.call.start_server_batch((ReceiveMessageOperation(_NO_FLAGS),), received)
-            state.due.add(_RECEIVE_MESSAGE_TOKEN)
+            # gRPC has forgotten a call that is over: to do so a second time would end its thread.
+            active = _is_rpc_state_active(state)
+            if active:
+                self._event.call.start_server_batch((ReceiveMessageOperation(_NO_FLAGS),), received)
+                state.due.add(_RECEIVE_MESSAGE_TOKEN)
+        if not active:
+            then(None)
 
     def serve(self, behavior: Behavior, wire: bytes) -> None:
         """Answer with what `behavior` makes of a message."""

@@ -27,6 +27,8 @@ _DECISIONS = {
 }
 _SEVERITIES = {"error": policies.SEVERITY_ERROR, "warning": policies.SEVERITY_WARNING}
 _POSITION = re.compile(r"policy([0-9]+)")
+# The fields of `EvaluateRequest` that go on from one message to the next.
+_TEXTS = ("policies", "schema", "schema_json", "entities_json")
 
 
 class Evaluator(Protocol):
@@ -89,34 +91,26 @@ class PolicyHandlers:
             raise BundleUnavailableError("another worker made another bundle active; try again")
         return bundle
 
-    def check_bundle(self, request: policies.CheckBundleRequest, _: Origin) -> policies.CheckBundleResponse:
+    def check_bundle(self, requests: Sequence[policies.CheckBundleRequest], _: Origin) -> policies.CheckBundleResponse:
         """Check a bundle without loading it."""
-        files: dict[str, bytes] = {}
-        for place, file in enumerate(request.files):
-            if file.path in files:
-                raise InvalidRequestError(f"files[{place}].path", "stands twice")
-            files[file.path] = file.content
-        report = self._keeper.check(files or None)
+        report = self._keeper.check(_files(requests) or None)
         return policies.CheckBundleResponse(
             problems=[_problem_message(one) for one in report.errors],
             version=report.version,
             warnings=[_problem_message(one) for one in report.warnings],
         )
 
-    def evaluate(self, request: policies.EvaluateRequest, _: Origin) -> policies.EvaluateResponse:
+    def evaluate(self, requests: Sequence[policies.EvaluateRequest], _: Origin) -> policies.EvaluateResponse:
         """Evaluate plain Cedar."""
-        job = {
-            "policies": request.policies,
-            "schema": request.schema,
-            "schema_json": request.schema_json,
-            "entities_json": request.entities_json,
-            "template_links": [_link(link) for link in request.template_links],
-            "validate": request.validate,
-            "requests_json": list(request.requests_json),
-            "skip_request_validation": request.skip_request_validation,
+        job: dict[str, Any] = {field: "".join(getattr(one, field) for one in requests) for field in _TEXTS}
+        job |= {
+            "template_links": [_link(link) for one in requests for link in one.template_links],
+            "validate": any(one.validate for one in requests),
+            "requests_json": [text for one in requests for text in one.requests_json],
+            "skip_request_validation": any(one.skip_request_validation for one in requests),
         }
         names: Sequence[str] = ()
-        if request.running_bundle:
+        if any(one.running_bundle for one in requests):
             for field in ("policies", "schema", "schema_json"):
                 if job[field]:
                     raise InvalidRequestError(field, "not together with `running_bundle`")
@@ -174,6 +168,19 @@ def _kept_message(kept: KeptBundle, status: BundleStatus) -> policies.Bundle:
         number=activation.number,
         signed_by=activation.signed_by,
     )
+
+
+def _files(requests: Sequence[policies.CheckBundleRequest]) -> dict[str, bytes]:
+    """Return the files of an upload; the first one of a message may go on with the last one before it."""
+    pieces: dict[str, list[bytes]] = {}
+    last, place = None, 0
+    for request in requests:
+        for number, file in enumerate(request.files):
+            if file.path in pieces and (number or file.path != last):
+                raise InvalidRequestError(f"files[{place}].path", "stands twice")
+            pieces.setdefault(file.path, []).append(file.content)
+            last, place = file.path, place + 1
+    return {path: b"".join(contents) for path, contents in pieces.items()}
 
 
 def _problem_message(problem: Problem) -> policies.Problem:

@@ -34,11 +34,12 @@ PUBLIC: Final = "public"
 
 
 class Shape(Enum):
-    """How messages go: one and its answer; many and an answer to each; one and many answers."""
+    """How messages go: one and its answer; many and an answer to each; one and many answers; many and one answer."""
 
     UNARY = "unary"
     EXCHANGE = "exchange"
     FEED = "feed"
+    UPLOAD = "upload"
 
 
 class Lane(Enum):
@@ -68,7 +69,7 @@ _WITHOUT_GATEWAYS: Final = frozenset({Lane.ENDING, Lane.ACTIVATION})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RPC:
-    """One row: an RPC, who may call it, and how it is served. A `large` message may hold a whole bundle."""
+    """One row: an RPC, who may call it, and how it is served."""
 
     service: str
     method: str
@@ -76,7 +77,6 @@ class RPC:
     roles: frozenset[Role] | Literal["public"]
     lane: Lane
     shape: Shape = Shape.UNARY
-    large: bool = False
 
     @property
     def path(self) -> str:
@@ -110,10 +110,9 @@ def _row(
     lane: Lane,
     *,
     shape: Shape = Shape.UNARY,
-    large: bool = False,
 ) -> RPC:
     allowed = roles if roles == PUBLIC else frozenset(roles)
-    return RPC(service=service, method=method, request=request, roles=allowed, lane=lane, shape=shape, large=large)
+    return RPC(service=service, method=method, request=request, roles=allowed, lane=lane, shape=shape)
 
 
 def _authorization() -> tuple[RPC, ...]:
@@ -150,8 +149,8 @@ def _policies() -> tuple[RPC, ...]:
         _row(of, "ListBundles", policies.ListBundlesRequest, {author, auditor, admin}, lane),
         _row(of, "ActivateBundle", policies.ActivateBundleRequest, {author, admin}, activation),
         _row(of, "ReloadBundle", policies.ReloadBundleRequest, {author, admin}, activation),
-        _row(of, "CheckBundle", policies.CheckBundleRequest, {author, admin}, lane, large=True),
-        _row(of, "Evaluate", policies.EvaluateRequest, {author}, lane, large=True),
+        _row(of, "CheckBundle", policies.CheckBundleRequest, {author, admin}, lane, shape=Shape.UPLOAD),
+        _row(of, "Evaluate", policies.EvaluateRequest, {author}, lane, shape=Shape.UPLOAD),
         _row(of, "Explain", explanations.ExplainRequest, {author, auditor}, lane),
     )
 

@@ -24,6 +24,7 @@ from pdp.registrar import Registrar
 from pdp.server.audit import AuditHandlers
 from pdp.server.authentication import Authenticator
 from pdp.server.authorization import AuthorizationHandlers, stream_error
+from pdp.server.awaiting import Awaited
 from pdp.server.boundary import Boundary, Route
 from pdp.server.idle import IdleWatch
 from pdp.server.incoming import require_known_grpc
@@ -53,8 +54,11 @@ _LOG = logging.getLogger("pdp.server")
 CALL_THREADS = 4
 # What bounds a lane, where this is a setting.
 LIMITS_OF_LANES: Mapping[Lane, str] = {Lane.CALLS: "limit `concurrent_calls`", Lane.STREAMS: "limit `streams`"}
-# A message's frame around the files of a bundle.
+# What frames the files of a bundle in an upload.
 _BUNDLE_FACTOR = 2
+# What the messages of one caller may take that have begun to come and are not here yet. Those that come with their
+# call, as all that are small do, are here before the next call is taken.
+_AWAITED_BYTES = 16 * 1024 * 1024
 # A connection that has reached its age goes on for so long with the calls and streams that it has.
 _CONNECTION_GRACE_MS = 60 * 1000
 _PING_MS = 60 * 1000
@@ -127,21 +131,27 @@ class PDPServer:
             if lane in CONTROL or not control
         }
         self._pools = tuple(lanes.values())
+        awaited = Awaited(
+            clock,
+            limit=limits.message_seconds,
+            most=max(1, _AWAITED_BYTES // limits.message_bytes),
+            what="messages are on their way",
+        )
         self._boundary = Boundary(
             _routes(services, limits, control=control),
             lanes,
             authenticator=authenticator,
             observer=observer,
             clock=clock,
+            awaited=awaited,
             idle=self._idle,
-            message_seconds=limits.message_seconds,
         )
-        self._sweeper = Refresher("awaited", self._boundary.sweep, every=look_seconds, pause=look_seconds)
+        self._sweeper = Refresher("awaited", awaited.sweep, every=look_seconds, pause=look_seconds)
         # Every call is counted in its lane, and none comes to the executor that gRPC wants to have.
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=1),
             handlers=(self._boundary,),
-            options=_options(limits, share_port=share_port, control=control),
+            options=_options(limits, share_port=share_port),
         )
         self._port = 0
         self._released = False
@@ -228,7 +238,8 @@ def rooms(limits: Limits, *, call_threads: int) -> Mapping[Lane, Room]:
         Lane.AUTHORING: Room(threads=2, bound=16, share=8, turns=1),
         Lane.AUDIT: Room(threads=2, bound=16, share=8, turns=1),
         Lane.PROBES: Room(threads=2, bound=32, share=32, patience=_PATIENCE_SECONDS),
-        Lane.WATCHES: Room(threads=8, bound=8, share=8),
+        # One more ends the oldest, and waits for its thread.
+        Lane.WATCHES: Room(threads=8, bound=16, share=16),
     }
 
 
@@ -247,18 +258,17 @@ def _route(rpc: RPC, service: object, limits: Limits) -> Route:
     return Route(
         rpc=rpc,
         handle=getattr(service, rpc.handler),
-        limit="bundle_bytes" if rpc.large else "message_bytes",
-        largest=limits.bundle_bytes * _BUNDLE_FACTOR if rpc.large else limits.message_bytes,
+        upload_bytes=limits.bundle_bytes * _BUNDLE_FACTOR,
         longest_wait=limits.wait_seconds if rpc.lane is Lane.CALLS else math.inf,
         in_band=stream_error if rpc.method == "AuthorizeStream" else None,
     )
 
 
-def _options(limits: Limits, *, share_port: bool, control: bool) -> tuple[tuple[str, int], ...]:
-    largest = limits.message_bytes if control else max(limits.message_bytes, limits.bundle_bytes * _BUNDLE_FACTOR)
+def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]:
     return (
-        # One bound for all RPCs is all that gRPC has; the smaller one of most RPCs is kept by the boundary.
-        ("grpc.max_receive_message_length", largest),
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        # Otherwise gRPC lets callers send ever more that nobody has asked for: many MiB on each stream, not 64 KiB.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
         ("grpc.max_allowed_incoming_connections", limits.connections),

@@ -56,12 +56,12 @@ class PolicyServiceStub:
                 request_serializer=pdp_dot_v1_dot_policy__pb2.ReloadBundleRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.ReloadBundleResponse.FromString,
                 _registered_method=True)
-        self.CheckBundle = channel.unary_unary(
+        self.CheckBundle = channel.stream_unary(
                 '/pdp.v1.PolicyService/CheckBundle',
                 request_serializer=pdp_dot_v1_dot_policy__pb2.CheckBundleRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.CheckBundleResponse.FromString,
                 _registered_method=True)
-        self.Evaluate = channel.unary_unary(
+        self.Evaluate = channel.stream_unary(
                 '/pdp.v1.PolicyService/Evaluate',
                 request_serializer=pdp_dot_v1_dot_policy__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.EvaluateResponse.FromString,
@@ -106,15 +106,18 @@ class PolicyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def CheckBundle(self, request, context):
-        """Checks a bundle without loading it.
+    def CheckBundle(self, request_iterator, context):
+        """Checks a bundle without loading it. What is larger than a message (`limits.message_bytes`) comes in several: the
+        first file of a message whose path is that of the last file before it goes on with that one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def Evaluate(self, request, context):
-        """Evaluates plain Cedar, for authors and tools. No session, no gate, no record of a decision.
+    def Evaluate(self, request_iterator, context):
+        """Evaluates plain Cedar, for authors and tools. No session, no gate, no record of a decision. What is larger than a
+        message (`limits.message_bytes`) comes in several: texts and lists go on where those of the message before ended,
+        and a flag counts in whichever message it is set. One link or one request is never split.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,12 +153,12 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.ReloadBundleRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.ReloadBundleResponse.SerializeToString,
             ),
-            'CheckBundle': grpc.unary_unary_rpc_method_handler(
+            'CheckBundle': grpc.stream_unary_rpc_method_handler(
                     servicer.CheckBundle,
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.CheckBundleRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.CheckBundleResponse.SerializeToString,
             ),
-            'Evaluate': grpc.unary_unary_rpc_method_handler(
+            'Evaluate': grpc.stream_unary_rpc_method_handler(
                     servicer.Evaluate,
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.EvaluateRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.EvaluateResponse.SerializeToString,
@@ -286,7 +289,7 @@ class PolicyService:
             _registered_method=True)
 
     @staticmethod
-    def CheckBundle(request,
+    def CheckBundle(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -296,8 +299,8 @@ class PolicyService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_unary(
+            request_iterator,
             target,
             '/pdp.v1.PolicyService/CheckBundle',
             pdp_dot_v1_dot_policy__pb2.CheckBundleRequest.SerializeToString,
@@ -313,7 +316,7 @@ class PolicyService:
             _registered_method=True)
 
     @staticmethod
-    def Evaluate(request,
+    def Evaluate(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -323,8 +326,8 @@ class PolicyService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_unary(
+            request_iterator,
             target,
             '/pdp.v1.PolicyService/Evaluate',
             pdp_dot_v1_dot_policy__pb2.EvaluateRequest.SerializeToString,

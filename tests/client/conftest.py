@@ -25,6 +25,9 @@ from pdp.v1.authorization_pb2 import (
 )
 from pdp.v1.decision_pb2 import Decision
 
+# Kept as their one message, or as several.
+_UPLOADS = ("CheckBundle", "Evaluate")
+
 
 def fitting_allow(request: AuthorizeRequest) -> Decision:
     """Return the allow that an honest server would give to this request."""
@@ -93,6 +96,9 @@ class ScriptedServer:
         def handler(name: str) -> Callable[[Any, Any, Any], Any]:
             def handle(_: Any, request: Any, context: Any) -> Any:
                 self.metadata.append(dict(context.invocation_metadata()))
+                if name in _UPLOADS:
+                    messages = tuple(request)
+                    request = messages[0] if len(messages) == 1 else messages
                 if name != "AuthorizeStream":
                     self.requests.append((name, request))
                 if name not in self.scripts:

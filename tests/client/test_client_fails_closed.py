@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -637,3 +638,15 @@ def _ask_stream(kind: type, address: str, calls: list[ToolCall], *, timeout: flo
             return [await stream.ask(call) for call in calls]
 
     return asyncio.run(run())
+
+
+@pytest.mark.parametrize("ask", STREAMS)
+def test_a_call_too_large_for_a_stream_leaves_it_alone(server: ScriptedServer, address: str, ask: Way) -> None:
+    """A server would end the stream: so the call is denied here, and is not sent."""
+    large = replace(CALL, arguments={"text": "x" * 300_000})
+
+    answer = ask(address, large)
+
+    assert not answer.allowed
+    assert answer.error == "a call on a stream may not be larger than 262128 bytes"
+    assert server.sent("AuthorizeStream") == []

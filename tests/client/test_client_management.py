@@ -413,3 +413,17 @@ def test_without_policies_the_running_bundle_is_evaluated(server: ScriptedServer
     run(address, lambda client: client.evaluate(["{}"], policies=""))
 
     assert [request.running_bundle for request in server.sent("Evaluate")] == [True, False]
+
+
+@both
+def test_a_large_bundle_goes_in_several_messages(server: ScriptedServer, address: str, run: Run) -> None:
+    """No message is larger than a server takes by default, and together they hold every file."""
+    files = {"a.cedar": b"a" * 100_000, "b.cedar": b"", "c.cedar": b"c"}
+    server.scripts["CheckBundle"] = lambda _, __: policy_pb2.CheckBundleResponse(version="sha256:v")
+
+    run(address, lambda client: client.check_bundle(files))
+    [sent] = server.sent("CheckBundle")
+
+    pieces = [(file.path, file.content) for message in sent for file in message.files]
+    assert max(message.ByteSize() for message in sent) < 64 * 1024
+    assert files == {path: b"".join(content for of, content in pieces if of == path) for path in files}

@@ -16,6 +16,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its 
 
 from pdp.client import Answer, AsyncClient, Client, OverloadedError, PDPClientError, ToolCall
 from pdp.v1.decision_pb2 import Decision
+from pdp.v1.policy_pb2 import CheckBundleResponse
 from pdp.v1.session_pb2 import DenySessionResponse, RevokeSessionsResponse
 
 if TYPE_CHECKING:
@@ -256,3 +257,37 @@ def test_a_management_call_is_not_repeated_for_ever(
         manage(address, pauses, revoke=False)
 
     assert [0.1] * 3 == pauses
+
+
+def _check(address: str, files: dict[str, bytes]) -> None:
+    with Client(address) as client:
+        client.check_bundle(files)
+
+
+def _check_async(address: str, files: dict[str, bytes]) -> None:
+    async def run() -> None:
+        async with AsyncClient(address) as client:
+            await client.check_bundle(files)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("check", [_check, _check_async], ids=["sync", "async"])
+def test_an_upload_is_repeated_whole(server: ScriptedServer, address: str, check: Callable[..., None]) -> None:
+    """A busy server gets all of the messages once more."""
+    calls = iter(range(1))
+
+    def busy(_: Any, context: Any) -> Any:
+        if next(calls, None) is None:
+            return CheckBundleResponse()
+        context.set_trailing_metadata((("grpc-status-details-bin", _retry_info(0.01)),))
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+        raise AssertionError
+
+    server.scripts["CheckBundle"] = busy
+
+    check(address, {"a.cedar": b"a" * 100_000})
+    first, second = server.sent("CheckBundle")
+
+    assert first == second
+    assert len(first) > 1

@@ -135,6 +135,19 @@ def test_nothing_there() -> None:
     )
 
 
+def test_a_message_that_is_too_large(server: ScriptedServer, authority: Authority, roots: Path) -> None:
+    """What gRPC says at the server by itself names the setting."""
+    address = started(server, authority.server())
+    server.scripts["GetBundle"] = lambda _, context: context.abort(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max (300000 vs. 262144)"
+    )
+
+    with Client(address, tls=roots) as client, pytest.raises(PDPClientError) as caught:
+        client.get_bundle()
+
+    assert str(caught.value) == "resource_exhausted: a message is larger than 262144 bytes (limit `message_bytes`)"
+
+
 def test_a_question_about_a_call_says_it_too(server: ScriptedServer, authority: Authority) -> None:
     """In every way of asking, the deny has the same line."""
     address = started(server, authority.server())

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from pdp.client.uploads import evaluation_upload
 from pdp.v1 import policy_pb2, policy_pb2_grpc
 from tests.conformance.cases import JSON, Run
 
@@ -23,7 +24,8 @@ def over_grpc(channel: grpc.Channel, token: str) -> Run:
 
     def run(job: JSON) -> JSON:
         try:
-            return result_of(service.Evaluate(request_of(job), timeout=60, metadata=metadata))
+            upload = iter(evaluation_upload(request_of(job)))
+            return result_of(service.Evaluate(upload, timeout=60, metadata=metadata))
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
                 raise

@@ -90,7 +90,7 @@ class Service:
         wire = message if isinstance(message, bytes) else message.SerializeToString()
         token = token or (self.server.token(caller or usual_caller(described)) if caller is not None else "")
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        if described.client_streaming:
+        if described.client_streaming and described.server_streaming:
             answers = self._channel.stream_stream(path)(iter([wire]), metadata=metadata, timeout=PATIENCE)
             answer = next(answers)
         else:

@@ -23,7 +23,7 @@ from pdp.server.status import STATUSES, DeadlinePassedError, MessageLateError, M
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.clock import FakeClock
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamRequest, BatchAuthorizeRequest
-from pdp.v1.policy_pb2 import EvaluateRequest, GetBundleRequest, ReloadBundleRequest
+from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest, EvaluateRequest, GetBundleRequest, ReloadBundleRequest
 from pdp.v1.session_pb2 import (
     ApproveSessionRequest,
     GetSessionRequest,
@@ -187,8 +187,8 @@ def the_folder_is_wrong(service: Service) -> grpc.RpcError:
 
 
 def the_message_is_too_large(service: Service) -> grpc.RpcError:
-    """Send a frame beyond the cap."""
-    return service.refused("Authorize", a_call("h", arguments=b" " * (257 * 1024)))
+    """Send an upload whose entries take more memory than a bundle may."""
+    return service.refused("CheckBundle", CheckBundleRequest(files=[BundleFile()] * 131_000))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,13 +155,15 @@ ROWS: Mapping[str, Row] = {
             f"{_CLIENTS}::test_calls_that_are_begun_and_not_sent",
             "tests/server/test_half_open.py::test_they_hold_no_thread_and_end",
             "tests/server/test_half_open.py::test_they_take_no_more_than_a_share",
+            "tests/server/test_half_open.py::test_one_more_ends_the_oldest_of_its_caller",
         ),
     ),
     "the server is flooded, with credentials or without": Row(
         seen=WELL,
-        afterwards="a process has at most 256 MiB if messages are small; authority can be ended all the while",
+        afterwards="a process has at most 256 MiB, with half-sent messages too; authority can be ended all the while",
         tests=(
             "tests/processes/test_floods.py::test_authority_ends_while_the_server_is_flooded",
+            "tests/processes/test_floods.py::test_half_sent_messages_take_little_memory",
             "tests/processes/test_floods.py::test_authority_ends_while_a_server_with_tls_is_flooded",
             "tests/processes/test_floods.py::test_authority_ends_while_a_worker_is_stopped",
         ),

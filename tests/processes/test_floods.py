@@ -25,9 +25,10 @@ import pytest
 
 from pdp.client import AuthorizationStream, Client, ClientSession, PDPClientError
 from pdp.client.health import is_serving
+from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Role
 from pdp.testing.inprocess import write_folder
-from tests.faults.rawhttp2 import Flood, begin, connect, reset
+from tests.faults.rawhttp2 import Flood, HalfSent, begin, connect, reset
 from tests.processes.bundle import READ, notes_bundle
 from tests.processes.ledger import NOTE
 from tests.processes.server_process import PATIENCE, ServerProcess
@@ -35,7 +36,10 @@ from tests.processes.several import opened_by
 from tests.server.authority import Authority
 
 _AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
+_AUTHORIZE_BATCH = "/pdp.v1.AuthorizationService/BatchAuthorize"
+_AUTHORIZE_STREAM = "/pdp.v1.AuthorizationService/AuthorizeStream"
 _CHECK = "/grpc.health.v1.Health/Check"
+_CHECK_BUNDLE = "/pdp.v1.PolicyService/CheckBundle"
 _GET_BUNDLE = "/pdp.v1.PolicyService/GetBundle"
 _LIST_RECORDS = "/pdp.v1.AuditService/ListRecords"
 
@@ -47,15 +51,27 @@ MOST_BYTES = 256 * 1024 * 1024
 class Attack:
     """What is said again and again: by whom (None: without credentials), on how many connections.
 
-    With `hold`, so many calls of each connection are begun and kept.
+    With `hold`, so many calls of each connection are begun and kept; with `half`, each sends a message that has so many
+    bytes but for the last one, after a whole and empty message if `more`.
     """
 
     said: Callable[[int, str], bytes]
     role: Role | None = None
     connections: int = 1
     hold: int = 0
+    half: int = 0
+    more: bool = False
 
 
+def half_sent(path: str, role: Role | None, size: int, *, more: bool = False) -> Attack:
+    """Return the attack of messages that come but for their last byte."""
+    return Attack(
+        said=lambda stream, token: begin(stream, path, token), role=role, connections=4, hold=64, half=size, more=more
+    )
+
+
+# As much as one message may have, and what a bundle may have, which gRPC must not begin to receive.
+_MESSAGE_BYTES, _BUNDLE_BYTES = DEFAULT_LIMITS.message_bytes, DEFAULT_LIMITS.bundle_bytes * 2
 ATTACKS = {
     "empty calls": Attack(said=lambda stream, _: begin(stream, _AUTHORIZE, end=True)),
     "empty calls on eight connections": Attack(
@@ -75,6 +91,21 @@ ATTACKS = {
         connections=4,
         hold=50,
     ),
+    "half-sent messages of a gateway": half_sent(_AUTHORIZE, Role.PEP, _MESSAGE_BYTES),
+    "half-sent messages of a gateway, of the size of a bundle": half_sent(_AUTHORIZE, Role.PEP, _BUNDLE_BYTES),
+}
+# One after the other against one server: these take what is the same for all of them.
+HALF_SENT = {
+    f"{path}, {size} bytes, more: {more}": half_sent(path, role, size, more=more)
+    for path, role, more in (
+        (_AUTHORIZE_BATCH, Role.PEP, False),
+        (_AUTHORIZE_STREAM, Role.PEP, False),
+        (_AUTHORIZE, Role.PEP, True),
+        (_CHECK_BUNDLE, Role.AUTHOR, False),
+        (_CHECK_BUNDLE, Role.AUTHOR, True),
+        (_CHECK, None, False),
+    )
+    for size in (_MESSAGE_BYTES, _BUNDLE_BYTES)
 }
 
 
@@ -236,6 +267,22 @@ def resident(process: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def flood_of(attack: Attack, there: World, token: str) -> Flood | HalfSent:
+    """Return the flood that an attack is."""
+
+    def connected() -> socket.socket:
+        return there.way.connect(there.server.address)
+
+    def said(stream: int) -> bytes:
+        return attack.said(stream, token)
+
+    connections, hold = attack.connections, attack.hold
+    if not attack.half:
+        return Flood(connected, said, connections=connections, hold=hold)
+    before = b"\0" * 5 if attack.more else b""
+    return HalfSent(connected, said, size=attack.half, connections=connections, calls=hold, before=before)
+
+
 def flooded(folder: Path, way: Way, attack: Attack) -> tuple[Honest, str, int, int]:
     """Run honest work beside a flood.
 
@@ -249,12 +296,7 @@ def flooded(folder: Path, way: Way, attack: Attack) -> tuple[Honest, str, int, i
         session = there.other.attach(watched, session_id=watched_id)
         victims = [there.open()[1] for _ in range(10)]
         processes = children(there.server.pid)
-        flood = Flood(
-            lambda: way.connect(there.server.address),
-            lambda stream: attack.said(stream, token),
-            connections=attack.connections,
-            hold=attack.hold,
-        )
+        flood = flood_of(attack, there, token)
         with there.other.stream() as stream, flood:
             end = time.monotonic() + seconds()
             while time.monotonic() < end:
@@ -281,6 +323,29 @@ def test_authority_ends_while_the_server_is_flooded(tmp_path: Path, name: str) -
     assert last == "session_revoked"
     assert most < MOST_BYTES
     assert sent >= attack_floor(name)
+
+
+def test_half_sent_messages_take_little_memory(tmp_path: Path) -> None:
+    """Whatever the RPC, and whoever sends: calls and revocations go on, and no process grows beyond the bound."""
+    honest, most = Honest(), dict[str, int]()
+    with world(tmp_path, plain_way(tmp_path)) as there:
+        handle, session_id = there.open()
+        session = there.other.attach(handle, session_id=session_id)
+        processes = children(there.server.pid)
+        for name, attack in HALF_SENT.items():
+            victim = there.open()[1]
+            with flood_of(attack, there, there.server.token(attack.role) if attack.role else ""):
+                end = time.monotonic() + seconds() / 2
+                while time.monotonic() < end:
+                    honest.call(session)
+                    most[name] = max(most.get(name, 0), *map(resident, processes))
+                    time.sleep(0.05)
+                honest.revoke(there.admins[len(most) % 2], victim)
+        assert children(there.server.pid) == processes, there.server.log.read_text()
+
+    assert set(honest.answers) == {"permit"}
+    assert set(honest.revoked) == {"OK"}
+    assert {name: size >> 20 for name, size in most.items() if size > MOST_BYTES} == {}
 
 
 def attack_floor(name: str) -> int:

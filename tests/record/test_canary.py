@@ -166,7 +166,7 @@ class _Speaker:
         role = Role.APPROVER if rpc.method in (*_WAITING, "RevokeSessions") else min(roles, key=list(Role).index)
         metadata = (("authorization", f"Bearer {token or self._tokens[role]}"), *more)
         try:
-            if rpc.shape is Shape.UNARY:
+            if rpc.shape is not Shape.EXCHANGE:
                 self._channel.unary_unary(path)(wire, metadata=metadata, timeout=PATIENCE)
             else:
                 answers = self._channel.stream_stream(path)(iter([wire]), metadata=metadata, timeout=PATIENCE)

@@ -248,11 +248,13 @@ WRONG: list[tuple[Message, str]] = [
 
 @pytest.fixture(scope="module")
 def path_of() -> Callable[[Message], tuple[str, str]]:
-    """Return what finds the unary RPC of a message, and a caller that may call it."""
+    """Return what finds the RPC of a message that is no stream of calls, and a caller that may call it."""
 
     def find(message: Message) -> tuple[str, str]:
         name = message.DESCRIPTOR.full_name
-        [row] = [row for row in RPCS.values() if row.request.DESCRIPTOR.full_name == name and row.shape is Shape.UNARY]
+        [row] = [
+            row for row in RPCS.values() if row.request.DESCRIPTOR.full_name == name and row.shape is not Shape.EXCHANGE
+        ]
         return row.path, min(getattr(role, "value", "") for role in row.roles)
 
     return find

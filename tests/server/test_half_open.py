@@ -24,6 +24,7 @@ from tests.server.test_status import retry_info
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 REVOKE = "/pdp.v1.SessionService/RevokeSessions"
 END = "/pdp.v1.SessionService/EndSession"
+GET_SESSION = "/pdp.v1.SessionService/GetSession"
 CHECK = "/grpc.health.v1.Health/Check"
 Code = grpc.StatusCode
 
@@ -83,15 +84,15 @@ def handler_threads() -> int:
 def open_calls(running: Running) -> int:
     """Return how many calls the server has open that wait for their message."""
     boundary = running.server._server._state.generic_handlers[0]
-    return len(boundary._known._calls) + len(boundary._strangers._calls)
+    return len(boundary._awaited)
 
 
 def test_they_hold_no_thread_and_end(serve: Serve, begin: Begin) -> None:
     """However many a gateway begins, the calls of others and a revocation go on; then each is told why it ends."""
     running = serve(limits=Limits(message_seconds=5))
     before = handler_threads()
-    begun = begin(running, AUTHORIZE, "pep", 200)
-    wait_until(lambda: open_calls(running) == 200)
+    begun = begin(running, AUTHORIZE, "pep", 60)
+    wait_until(lambda: open_calls(running) == 60)
 
     during = running.unary(AUTHORIZE, a_call().SerializeToString())
     revoked = running.unary(REVOKE, RevokeSessionsRequest(user="alice", reason="x").SerializeToString(), "admin")
@@ -105,6 +106,23 @@ def test_they_hold_no_thread_and_end(serve: Serve, begin: Begin) -> None:
     assert ends == {(Code.DEADLINE_EXCEEDED, "the message did not come in time (limit `message_seconds`)")}
     assert running.notes.refusal().facts["status"] == "DEADLINE_EXCEEDED"
     wait_until(lambda: open_calls(running) == 0)
+
+
+def test_one_more_ends_the_oldest_of_its_caller(serve: Serve, begin: Begin) -> None:
+    """What a caller begins and does not send takes so many bytes and no more; its whole calls are answered."""
+    running = serve(limits=Limits(message_bytes=4 * 1024 * 1024))
+    others = begin(running, GET_SESSION, "admin", 1)
+    begun = begin(running, AUTHORIZE, "pep", 100)
+    wait_until(lambda: sum(call.done() for call in begun) == 96)
+
+    whole = [running.unary(AUTHORIZE, a_call().SerializeToString()) for _ in range(3)]
+
+    assert all(whole)
+    assert not others[0].done()
+    assert {(call.code(), call.details()) for call in begun if call.done()} == {
+        (Code.RESOURCE_EXHAUSTED, "more than 4 messages are on their way; try again")
+    }
+    assert open_calls(running) <= 5
 
 
 def test_they_take_no_more_than_a_share(serve: Serve, begin: Begin) -> None:
@@ -156,12 +174,12 @@ def test_probes_are_answered_beside_those_that_are_begun(serve: Serve, begin: Be
     """Without credentials few probes may send at a time; one more ends the oldest, and is answered."""
     running = serve()
     begun = begin(running, CHECK, None, 100)
-    wait_until(lambda: sum(call.done() for call in begun) == 96)
+    wait_until(lambda: sum(call.done() for call in begun) == 36)
 
     health = HealthStub(running.channel).Check(HealthCheckRequest(), timeout=PATIENCE).status
 
     assert health == HealthCheckResponse.SERVING
-    assert {call.code() for call in begun if call.done()} == {Code.DEADLINE_EXCEEDED}
+    assert {call.code() for call in begun if call.done()} == {Code.RESOURCE_EXHAUSTED}
 
 
 @pytest.mark.parametrize(("path", "caller"), [(AUTHORIZE, "pep"), (CHECK, None)])

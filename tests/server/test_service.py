@@ -276,13 +276,13 @@ def test_checking_a_bundle(running: Running, project_root: Path) -> None:
     """A folder is checked as it is, or as it would be with a mistake, and the mistake has file and line."""
     folder = project_root / "policies"
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    own = ask(running, "policies", "CheckBundle", policies.CheckBundleRequest(), "author")
+    own = ask(running, "policies", "CheckBundle", iter([policies.CheckBundleRequest()]), "author")
     files["git.cedar"] += b"\npermit (principal, action, resource) when { context.nothing };\n"
     sent = policies.CheckBundleRequest(
         files=[policies.BundleFile(path=path, content=content) for path, content in files.items()]
     )
 
-    checked = ask(running, "policies", "CheckBundle", sent, "author")
+    checked = ask(running, "policies", "CheckBundle", iter([sent]), "author")
 
     assert (list(own.problems), own.version[:7]) == ([], "sha256:")
     assert checked.version == ""
@@ -300,7 +300,7 @@ def test_checking_a_bundle_warns_too(running: Running, project_root: Path) -> No
         files=[policies.BundleFile(path=path, content=content) for path, content in files.items()]
     )
 
-    checked = ask(running, "policies", "CheckBundle", sent, "author")
+    checked = ask(running, "policies", "CheckBundle", iter([sent]), "author")
     found = next(warning for warning in checked.warnings if warning.code == "open-permit")
 
     assert ([], "sha256:") == (list(checked.problems), checked.version[:7])
@@ -323,7 +323,7 @@ def test_evaluating_plain_cedar(running: Running) -> None:
         requests_json=[cedar_request("User", "alice", "view"), cedar_request("User", "bob", "view")],
     )
 
-    answer = ask(running, "policies", "Evaluate", request, "author")
+    answer = ask(running, "policies", "Evaluate", iter([request]), "author")
 
     assert [(one.decision, list(one.reasons)) for one in answer.evaluations] == [
         (policies.ENGINE_DECISION_ALLOW, ["link"]),
@@ -351,7 +351,7 @@ def test_evaluating_with_the_running_bundle(running: Running) -> None:
         skip_request_validation=True,
     )
 
-    answer = ask(running, "policies", "Evaluate", request, "author")
+    answer = ask(running, "policies", "Evaluate", iter([request]), "author")
 
     assert (answer.valid, list(answer.validation_errors)) == (True, [])
     assert [(one.decision, list(one.reasons)) for one in answer.evaluations] == [

@@ -19,6 +19,7 @@ from pdp.errors import StoreUnavailableError
 from pdp.limits import Limits
 from pdp.server.authentication import TokenAuthenticator
 from pdp.server.callersfile import init_callers
+from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamRequest, AuthorizeStreamResponse
 from pdp.v1.decision_pb2 import OUTCOME_ALLOW, OUTCOME_DENY
 from tests.server.running import PATIENCE, Metadata, Running, Serve, Unhealthy, a_call, read_tokens
@@ -95,14 +96,12 @@ def test_many_calls_on_one_stream(running: Running, open_stream: Open) -> None:
         (asked("a") + asked("a"), "a", 3, "`request`: stands twice"),
         (b"", "", 3, "`call`: is required"),
         (asked("a", server="git/x"), "a", 3, "`call.server`: must match [A-Za-z0-9._-]{1,64}"),
-        (b"\x0a" + b"\xff" * 2000, "", 8, "a message is larger than 1000 bytes (limit `message_bytes`)"),
     ],
 )
 def test_a_wrong_message_does_not_end_the_stream(
-    serve: Serve, open_stream: Open, wire: bytes, request_id: str, code: int, message: str
+    running: Running, open_stream: Open, wire: bytes, request_id: str, code: int, message: str
 ) -> None:
     """A message that cannot be decided is answered with an error, and the next one is decided."""
-    running = serve(limits=Limits(message_bytes=1000))
     stream = open_stream(running)
 
     wrong, right = stream.ask(wire), stream.ask(asked("next"))
@@ -247,21 +246,31 @@ def test_strangers_who_watch_take_no_stream_of_callers(serve: Serve, open_stream
     stub = HealthStub(running.channel)
     watches = [stub.Watch(HealthCheckRequest(), timeout=PATIENCE) for _ in range(20)]
 
-    first = [code_or_answer(watch) for watch in watches]
+    wait_until(lambda: len(running.server._boundary._feeds) == 8)
 
-    assert sorted(map(str, first)) == sorted(["SERVING"] * 8 + [str(Code.RESOURCE_EXHAUSTED)] * 12)
     assert open_stream(running).ask(asked("a")).request_id == "a"
     assert stub.Check(HealthCheckRequest(), timeout=PATIENCE).status == HealthCheckResponse.SERVING
     for watch in watches:
         watch.cancel()
 
 
-def code_or_answer(watch: Any) -> object:
-    """Return what a watch says first, or its status."""
-    try:
-        return HealthCheckResponse.ServingStatus.Name(next(watch).status)
-    except grpc.RpcError as error:
-        return error.code()
+def test_one_more_watch_ends_the_oldest(running: Running) -> None:
+    """Strangers who keep all watches keep nobody from watching; the oldest is told, and may watch again."""
+    stub = HealthStub(running.channel)
+    watches, before = list[Any](), list[int]()
+    for _ in range(8):
+        watches.append(stub.Watch(HealthCheckRequest(), timeout=PATIENCE))
+        before.append(next(watches[-1]).status)
+
+    one_more = next(stub.Watch(HealthCheckRequest(), timeout=PATIENCE)).status
+    with pytest.raises(grpc.RpcError) as caught:
+        next(watches[0])
+
+    assert {*before, one_more} == {HealthCheckResponse.SERVING}
+    assert caught.value.details() == "more than 8 watches are open; try again"
+    assert not any(watch.done() for watch in watches[1:])
+    for watch in watches:
+        watch.cancel()
 
 
 def test_a_silent_watch_is_ended(serve: Serve) -> None:

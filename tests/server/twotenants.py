@@ -43,7 +43,8 @@ METHODS: Mapping[str, MethodDescriptor] = {
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-_SHAPES = {Shape.UNARY: "unary_unary", Shape.EXCHANGE: "stream_stream", Shape.FEED: "unary_stream"}
+# Of the other shapes a call has one message here, and one answer.
+_STREAMS = {Shape.EXCHANGE: "stream_stream", Shape.FEED: "unary_stream"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +77,12 @@ class Actor:
     def ask(self, path: str, message: Message) -> Answer:
         """Call an RPC, and return the answer or refusal; of a stream, the first."""
         shape, wire = RPCS[path].shape, message.SerializeToString()
-        call = getattr(self.channel, _SHAPES[shape])(path)
+        call = getattr(self.channel, _STREAMS.get(shape, "unary_unary"))(path)
         metadata = (("authorization", f"Bearer {self.token}"),) if self.token else ()
         sent = iter([wire]) if shape is Shape.EXCHANGE else wire
         try:
             found = call(sent, metadata=metadata, timeout=PATIENCE)
-            if shape is not Shape.UNARY:
+            if shape in _STREAMS:
                 stream, found = found, next(found)
                 stream.cancel()
         except grpc.RpcError as error:

@@ -149,7 +149,8 @@ def _serve(service: _Service, row: RPC, message: Any) -> None:
     role = next(role for role in Role if role in row.roles)
     caller = Caller(id="fuzz", kind="token", roles=frozenset({role}))
     handle = getattr(service.handlers[row.service], row.handler)
-    answer = handle(message, Origin(caller=caller, parent=TraceParent()))
+    sent = (message,) if row.shape is Shape.UPLOAD else message
+    answer = handle(sent, Origin(caller=caller, parent=TraceParent()))
     for one in islice(answer, 3) if row.shape is Shape.FEED else (answer,):
         one.SerializeToString()
 
