@@ -24,7 +24,8 @@ from pathlib import Path
 import grpc
 
 from benchmarks.scale import generate
-from pdp.bench.processes import cores, listening, module_process
+from pdp.bench.processes import cores
+from pdp.bench.servers import serving
 from pdp.client import Client
 from pdp.limits import Limits
 from pdp.policy.contents import read_folder
@@ -213,12 +214,11 @@ class Load:
 
 @contextmanager
 def _server(folder: Path, workers: int) -> Iterator[str]:
-    flags = ["serve", "--server-address=127.0.0.1:0", f"--server-workers={workers}", "--policies-watch=false"]
-    flags += ["--server-plaintext=true"]
-    flags += [f"--data-dir={folder / 'data'}", f"--policies-folder={folder / 'policies'}"]
+    flags = f"--server-workers={workers}", "--policies-watch=false"
     # Several workers choose their cores themselves.
-    with module_process("pdp.cli", flags, core=cores()[0] if workers == 1 else None) as process:
-        yield listening(process, "pdp serve")
+    core = cores()[0] if workers == 1 else None
+    with serving(folder / "data", folder / "policies", *flags, core=core) as (address, _):
+        yield address
 
 
 def _print_row(workload: Workload, workers: int, rounds: list[tuple[Window, Window]]) -> None:

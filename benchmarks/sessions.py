@@ -29,8 +29,9 @@ import apsw
 import grpc
 
 from pdp.app import Embedded, open_embedded
-from pdp.bench.processes import cores, cpu_seconds, listening, module_process
+from pdp.bench.processes import cores, cpu_seconds
 from pdp.bench.receiver import receiving
+from pdp.bench.servers import serving
 from pdp.client import Client
 from pdp.clock import SystemClock
 from pdp.ids import handle_digest
@@ -85,11 +86,9 @@ class Deployment:
     @contextmanager
     def server(self, telemetry: Mapping[str, str]) -> Iterator[tuple[str, int]]:
         """Run the server on the first core while the `with` block runs; yield its address and process."""
-        flags = ["serve", "--server-address", "127.0.0.1:0", "--server-workers", "1"]
-        flags += ["--server-plaintext", "true"]
-        flags += ["--data-dir", str(self.data), "--policies-folder", str(self.policies)]
-        with module_process("pdp.cli", flags, core=cores()[0], environment=telemetry) as process:
-            yield listening(process, "pdp serve"), process.pid
+        one = "--server-workers=1"
+        with serving(self.data, self.policies, one, core=cores()[0], environment=telemetry) as server:
+            yield server
 
     @contextmanager
     def embedded(self) -> Iterator[Embedded]:

@@ -28,8 +28,9 @@ from pathlib import Path
 import grpc
 
 from benchmarks.soakworld import FORBIDDEN, KEPT_SECONDS, SERVER, TOO_BUSY, TOOL, Keeper, Known, World, write
-from pdp.bench.processes import cores, listening, module_process, on_core
+from pdp.bench.processes import cores, on_core
 from pdp.bench.receiver import receiving
+from pdp.bench.servers import serving
 from pdp.v1 import authorization_pb2, decision_pb2
 
 _PATH = "/pdp.v1.AuthorizationService/Authorize"
@@ -139,15 +140,12 @@ def main() -> int:
         data, policies = Path(folder) / "data", Path(folder) / "policies"
         write(policies)
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": opened.enter_context(receiving("take"))}
-        flags = ["serve", "--server-address", "127.0.0.1:0", "--server-workers", "1", "--policies-watch", "false"]
-        flags += ["--data-dir", str(data), "--policies-folder", str(policies)]
-        flags += ["--server-plaintext", "true"]
-        flags += ["--sessions-keep-ended-seconds", str(KEPT_SECONDS)]
-        server = opened.enter_context(module_process("pdp.cli", flags, core=server_core, environment=environment))
-        address = listening(server, "pdp serve")
+        flags = "--server-workers=1", "--policies-watch=false", f"--sessions-keep-ended-seconds={KEPT_SECONDS}"
+        server = serving(data, policies, *flags, core=server_core, environment=environment)
+        address, pid = opened.enter_context(server)
         # Others may need the machine for the time that a soak takes; the server runs as it always does.
         os.nice(5)
-        return _soak(address, server.pid, data, policies, chosen)
+        return _soak(address, pid, data, policies, chosen)
 
 
 def _soak(address: str, pid: int, data: Path, policies: Path, chosen: argparse.Namespace) -> int:

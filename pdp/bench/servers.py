@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import Popen
 
 from pdp.bench.dialects import ControlDialect, Dialect, PDPDialect
 from pdp.bench.plan import BARE, CONTROL
@@ -46,12 +45,20 @@ def pdp_server(
 
     It speaks plain text, like the control and all others here: what is compared is what servers do with a call.
     """
-    data = place / name.replace(" ", "-")
-    flags = ["serve", "--server-address", "127.0.0.1:0", "--server-workers", str(workers), "--policies-watch", "false"]
-    flags += ["--server-plaintext", "true"]
-    flags += ["--data-dir", str(data), "--policies-folder", str(place / "policies")]
-    with module_process("pdp.cli", flags, core=core, environment=environment) as process:
-        yield _opened(name, process, core, workload, data)
+    data, flags = place / name.replace(" ", "-"), (f"--server-workers={workers}", "--policies-watch=false")
+    with serving(data, place / "policies", *flags, core=core, environment=environment) as (address, pid):
+        yield _opened(name, address, pid, core, workload, data)
+
+
+@contextmanager
+def serving(
+    data: Path, policies: Path, *flags: str, core: int | None, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, int]]:
+    """Run `pdp serve` in plain text on a free port of loopback; yield its address and the id of its process."""
+    usual = ["serve", "--server-address=127.0.0.1:0", "--server-plaintext=true"]
+    usual += [f"--data-dir={data}", f"--policies-folder={policies}"]
+    with module_process("pdp.cli", [*usual, *flags], core=core, environment=environment) as process:
+        yield listening(process, "pdp serve"), process.pid
 
 
 @contextmanager
@@ -59,11 +66,10 @@ def bare_server(workload: Workload, place: Path, core: int | None) -> Iterator[T
     """Run this server without telemetry and record."""
     data = place / "bare"
     with module_process("pdp.bench.bareserver", [str(place / "policies"), str(data)], core=core) as process:
-        yield _opened(BARE, process, core, workload, data)
+        yield _opened(BARE, listening(process, BARE), process.pid, core, workload, data)
 
 
-def _opened(name: str, process: Popen[str], core: int | None, workload: Workload, data: Path) -> Target:
-    address = listening(process, name)
+def _opened(name: str, address: str, pid: int, core: int | None, workload: Workload, data: Path) -> Target:
     tokens = data / "tokens"
     handles = []
     with (
@@ -81,4 +87,4 @@ def _opened(name: str, process: Popen[str], core: int | None, workload: Workload
             approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
             handles.append(opened.session_handle)
     token = (tokens / "pep.token").read_text(encoding="ascii").strip()
-    return Target(name=name, address=address, pid=process.pid, core=core, dialect=PDPDialect(handles, token))
+    return Target(name=name, address=address, pid=pid, core=core, dialect=PDPDialect(handles, token))
