@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test proofs long fuzz lint proto dist bench bench-check mutation lock upgrade audit clean help
+.PHONY: demo serve test proofs long fuzz lint proto client dist bench bench-check mutation lock upgrade audit clean help
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
@@ -44,6 +44,9 @@ lint: $(VENV)/ready  ## style, format and types
 
 proto: $(VENV)/ready  ## generate pdp/v1 from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/pdp/v1/*.proto
+
+client: $(VENV)/ready  ## generate the client for threads from the one for asyncio
+	$(BIN)/python -m tests.client.generate
 
 # Where `make dist` writes. The wheel is built of the sdist, so what is missing there is missing here too.
 DIST := dist

@@ -7,7 +7,9 @@ Managing sessions and policies raises `PDPClientError`.
 
 from __future__ import annotations
 
-from pdp.client.aio import AsyncClient
+from pdp.client.aio.client import AsyncClient
+from pdp.client.aio.session import AsyncClientSession
+from pdp.client.aio.stream import AsyncAuthorizationStream
 from pdp.client.connection import DEFAULT_ADDRESS
 from pdp.client.definitions import DefinitionDigests, definition_digest, definition_digests
 from pdp.client.errors import (
@@ -23,9 +25,9 @@ from pdp.client.errors import (
     UnavailableError,
     WrongStateError,
 )
-from pdp.client.session import AsyncClientSession, ClientSession
-from pdp.client.stream import AsyncAuthorizationStream, AuthorizationStream
-from pdp.client.sync import Client
+from pdp.client.sync.client import Client
+from pdp.client.sync.session import ClientSession
+from pdp.client.sync.stream import AuthorizationStream
 from pdp.client.values import Answer, ListedTool, Obligation, ToolCall, ToolCallDenied
 
 __all__ = [

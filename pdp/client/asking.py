@@ -32,6 +32,9 @@ _STATUS_NAMES: dict[int, str] = {code.value[0]: code.name.lower() for code in gr
 _RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
 _NOT_BEGUN = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED})
 _REPEATABLE = _NOT_BEGUN | {grpc.StatusCode.UNAVAILABLE}
+# A server ends the whole stream, and the calls of others on it, where a message is larger than its limit
+# `message_bytes`; this is that by default, less a frame.
+_LARGEST_BYTES = 256 * 1024 - 16
 # How often a management call is sent at most.
 MANAGEMENT_TRIES = 4
 _PAUSE_SECONDS = 0.05  # When the server names no pause: enough for a restarted worker, little of a call's deadline.
@@ -72,6 +75,14 @@ def prepare(call: ToolCall) -> Asked | Answer:
     except Exception:  # noqa: BLE001 - fails closed: a call that cannot be written down, for whatever reason, is denied
         return _refused(call, request_id, "the call holds a value that cannot be sent")
     return Asked(call=call, request=request, arguments_digest=jsontext.digest(arguments))
+
+
+def prepare_for_stream(call: ToolCall) -> Asked | Answer:
+    """Return the question to send on a stream, or the deny when it must not be sent there."""
+    asked = prepare(call)
+    if isinstance(asked, Asked) and asked.request.ByteSize() > _LARGEST_BYTES:
+        return asked.refused(f"a call on a stream may not be larger than {_LARGEST_BYTES} bytes")
+    return asked
 
 
 def judge(asked: Asked, decision: Decision, known_obligations: frozenset[str]) -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pdp.client.errors import InvalidRequestError
-from pdp.client.operations import Method, Operation, Reply
+from pdp.client.operations import Method, Operation, Page, Reply
 from pdp.v1 import audit_pb2
 
 
@@ -18,12 +18,12 @@ def get_records(decision_id: str) -> Operation[audit_pb2.GetRecordResponse, tupl
 
 def list_records(
     which: audit_pb2.RecordFilter | None, *, page_size: int, page_token: str
-) -> Operation[audit_pb2.ListRecordsResponse, audit_pb2.ListRecordsResponse]:
+) -> Operation[audit_pb2.ListRecordsResponse, Page[audit_pb2.AuditRecord]]:
     """List one page of records."""
     return Operation(
         method=_method("ListRecords", audit_pb2.ListRecordsResponse),
         request=audit_pb2.ListRecordsRequest(filter=which, page_size=page_size, page_token=page_token),
-        read=_whole,
+        read=lambda reply: Page(items=reply.records, next_token=reply.next_page_token),
     )
 
 
@@ -47,28 +47,28 @@ def list_approvals(
 
 def list_touched(
     which: audit_pb2.RecordFilter | None, *, page_size: int, page_token: str
-) -> Operation[audit_pb2.ListTouchedResponse, audit_pb2.ListTouchedResponse]:
+) -> Operation[audit_pb2.ListTouchedResponse, Page[audit_pb2.Touch]]:
     """List one page of what was reached or tried."""
     return Operation(
         method=_method("ListTouched", audit_pb2.ListTouchedResponse),
         request=audit_pb2.ListTouchedRequest(filter=which, page_size=page_size, page_token=page_token),
-        read=_whole,
+        read=lambda reply: Page(items=reply.touched, next_token=reply.next_page_token),
     )
 
 
 def plan_revocation(
     wanted: audit_pb2.PlanRevocationRequest, *, page_token: str
-) -> Operation[audit_pb2.PlanRevocationResponse, audit_pb2.PlanRevocationResponse]:
+) -> Operation[audit_pb2.PlanRevocationResponse, Page[audit_pb2.PlannedRevocation]]:
     """Name one page of the live sessions to revoke."""
     request = audit_pb2.PlanRevocationRequest()
     request.CopyFrom(wanted)
     request.page_token = page_token
-    return Operation(method=_method("PlanRevocation", audit_pb2.PlanRevocationResponse), request=request, read=_whole)
+    return Operation(
+        method=_method("PlanRevocation", audit_pb2.PlanRevocationResponse),
+        request=request,
+        read=lambda reply: Page(items=reply.sessions, next_token=reply.next_page_token),
+    )
 
 
 def _method(name: str, reply: type[Reply]) -> Method[Reply]:
     return Method(path=f"/pdp.v1.AuditService/{name}", reply=reply)
-
-
-def _whole(reply: Reply) -> Reply:
-    return reply

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import queue
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,19 @@ from pdp.ownership import require_own_socket
 
 _LOG = logging.getLogger("pdp.client")
 
-# For a connection, and for an answer where the main address can be asked after that.
-_REACH_SECONDS = 2.0
+# How long a connection may take; a channel in one of these states has none yet.
+REACH_SECONDS = 2.0
+UNDECIDED = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
+# For an answer where the main address can be asked after that.
 _ANSWER_SECONDS = 10.0
 
 _UNIX = "unix:"
-_UNDECIDED = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 # What these say has not been begun. Who is known by a certificate is not known at a socket.
 _NOT_BEGUN = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAUTHENTICATED)
 _UNKNOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 
-def control_connection(main: Connection, address: str | None) -> Connection | None:
+def connection_from(main: Connection, address: str | None) -> Connection | None:
     """Return the connection to the control address, by the same credentials, or None when there is none.
 
     None as address means `PDP_CONTROL_ADDRESS`. Raise `ConfigurationError` for a wrong address.
@@ -53,34 +52,6 @@ def is_there(connection: Connection) -> bool:
         _LOG.warning("the control address is not used: %s", error)
         return False
     return True
-
-
-def reached(channel: Any) -> bool:  # noqa: ANN401 - gRPC has no types
-    """Connect, and say whether a server answers."""
-    seen: queue.SimpleQueue[bool] = queue.SimpleQueue()
-
-    def see(state: grpc.ChannelConnectivity) -> None:
-        if state not in _UNDECIDED:
-            seen.put(state is grpc.ChannelConnectivity.READY)
-
-    channel.subscribe(see, try_to_connect=True)
-    try:
-        return seen.get(timeout=_REACH_SECONDS)
-    except queue.Empty:
-        return False
-    finally:
-        channel.unsubscribe(see)
-
-
-async def reached_soon(channel: Any) -> bool:  # noqa: ANN401 - gRPC has no types
-    """Connect, and say whether a server answers; for a channel of asyncio."""
-    try:
-        async with asyncio.timeout(_REACH_SECONDS):
-            while (state := channel.get_state(try_to_connect=True)) in _UNDECIDED:
-                await channel.wait_for_state_change(state)
-    except TimeoutError:
-        return False
-    return state is grpc.ChannelConnectivity.READY
 
 
 def answer_seconds(operation: Operation[Any, Any], timeout: float) -> float:

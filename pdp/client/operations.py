@@ -26,6 +26,7 @@ _ENDING = ("RevokeSessions", "DenySession", "NarrowSession", "EndSession", "Acti
 
 Reply = TypeVar("Reply", bound=Message)
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,14 @@ class Operation(Generic[Reply, Result]):
     def repeatable(self) -> bool:
         """Say whether to do it twice is to do it once: it only reads, or names what is to be the end of it."""
         return self.method.path.rpartition("/")[2].startswith(_REPEATABLE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[Item]):
+    """A part of a long list, and the token of the next part; empty at the end."""
+
+    items: Sequence[Item]
+    next_token: str
 
 
 AUTHORIZE = Method(path="/pdp.v1.AuthorizationService/Authorize", reply=authorization_pb2.AuthorizeResponse)
@@ -220,7 +229,7 @@ def get_session(session_id: str) -> Operation[session_pb2.GetSessionResponse, Se
 
 def list_sessions(
     *, state: str, user: str, agent: str, page_size: int, page_token: str
-) -> Operation[session_pb2.ListSessionsResponse, session_pb2.ListSessionsResponse]:
+) -> Operation[session_pb2.ListSessionsResponse, Page[Session]]:
     """List one page of sessions."""
     name = f"SESSION_STATE_{state.upper()}" if state else "SESSION_STATE_UNSPECIFIED"
     if name not in session_pb2.SessionState.keys():  # noqa: SIM118 - the enum wrapper is no mapping
@@ -234,7 +243,7 @@ def list_sessions(
             page_size=page_size,
             page_token=page_token,
         ),
-        read=_whole,
+        read=lambda reply: Page(items=reply.sessions, next_token=reply.next_page_token),
     )
 
 

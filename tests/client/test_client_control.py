@@ -68,7 +68,7 @@ def test_a_silent_socket_does_not_hold_up(
     service: Served, asked: Revoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where somebody listens and says nothing, as a stopped process does, the main address is asked after a while."""
-    monkeypatch.setattr(way, "_REACH_SECONDS", 0.2)
+    monkeypatch.setattr(way, "REACH_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent.sock"))
         silent.listen()

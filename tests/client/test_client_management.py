@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -427,3 +428,25 @@ def test_a_large_bundle_goes_in_several_messages(server: ScriptedServer, address
     pieces = [(file.path, file.content) for message in sent for file in message.files]
     assert max(message.ByteSize() for message in sent) < 64 * 1024
     assert files == {path: b"".join(content for of, content in pieces if of == path) for path in files}
+
+
+def test_closing_an_async_client_fails_what_is_under_way(server: ScriptedServer, address: str) -> None:
+    """A management call that `close` cuts off raises what every failed one raises: its task was not cancelled."""
+    arrived = threading.Event()
+
+    def hang(*_: Any) -> session_pb2.GetSessionResponse:
+        arrived.set()
+        server.released.wait()
+        return session_pb2.GetSessionResponse()
+
+    server.scripts["GetSession"] = hang
+
+    async def run() -> None:
+        client = AsyncClient(address)
+        asking = asyncio.create_task(client.get_session("ses_1"))
+        await asyncio.to_thread(arrived.wait, 10)
+        await client.close()
+        await asking
+
+    with pytest.raises(library.PDPClientError, match="the connection was closed"):
+        asyncio.run(run())

@@ -1,29 +1,23 @@
+# Generated from pdp/client/aio/client.py by `make client`; never edited.
+
 """The client for threads."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
-from google.protobuf.message import Message
-
-from pdp.client import auditing, operations
-from pdp.client.asking import (
-    MANAGEMENT_TRIES,
-    judge,
-    judge_batch,
-    prepare,
-    refuse_batch,
-    repeat_pause,
-    retry_pause,
-)
-from pdp.client.connection import Connection, checked_timeout
-from pdp.client.control import answer_seconds, control_connection, is_there, may_be_asked_elsewhere, reached
+from pdp.client import auditing, operations, threads
+from pdp.client.sync.calls import Calls
+from pdp.client.sync.session import ClientSession
+from pdp.client.sync.stream import AuthorizationStream
+from pdp.client.asking import judge, judge_batch, prepare, refuse_batch
+from pdp.client.connection import Connection
 from pdp.client.definitions import DefinitionDigests
 from pdp.client.errors import (
     NotFoundError,
@@ -31,19 +25,16 @@ from pdp.client.errors import (
     PDPClientError,
     UnavailableError,
     WrongStateError,
-    from_status,
     reason_of,
 )
-from pdp.client.operations import Operation, Reply, Result
-from pdp.client.session import ClientSession, HeldSession
-from pdp.client.stream import AuthorizationStream
+from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
 from pdp.v1 import audit_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
 
 
 class Client:
-    """A connection to the PDP, to be shared by threads and closed at the end; `with Client() as client:` does both.
+    """A connection to the PDP, to be shared by threads and closed at the end: `with Client() as client:`.
 
     `address` is `host:port` or `unix:…`; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
     `control_address` is where the server serves what ends authority on its own, None means `PDP_CONTROL_ADDRESS`: there
@@ -77,7 +68,7 @@ class Client:
         known_obligations: Iterable[str] = (),
         traceparent: Callable[[], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = threads.sleep,
     ) -> None:
         self._connection = Connection.to(
             address,
@@ -89,17 +80,18 @@ class Client:
             data_dir=data_dir,
             plaintext=plaintext,
         )
-        self._control = control_connection(self._connection, control_address)
-        self._timeout = checked_timeout("timeout", timeout)
-        self._management_timeout = checked_timeout("management_timeout", management_timeout)
+        self._calls = Calls(
+            self._connection,
+            control_address,
+            timeout=timeout,
+            management_timeout=management_timeout,
+            traceparent=traceparent,
+            clock=clock,
+            sleep=sleep,
+        )
         self._known_obligations = frozenset(known_obligations)
-        self._traceparent = traceparent
         self._clock = clock
         self._sleep = sleep
-        self._channel = self._connection.open(grpc)
-        self._authorize = operations.AUTHORIZE.unary(self._channel)
-        self._batch_authorize = operations.BATCH_AUTHORIZE.unary(self._channel)
-        self._authorize_stream = operations.AUTHORIZE_STREAM.stream(self._channel)
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +103,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; calls under way and later ones are denied."""
-        self._channel.close()
+        self._calls.close()
 
     def authorize(
         self,
@@ -151,7 +143,7 @@ class Client:
         if isinstance(asked, Answer):
             return asked
         try:
-            reply = self._decide(self._authorize, asked.request, traceparent, tracestate)
+            reply = self._calls.decide(self._calls.authorize, asked.request, traceparent, tracestate)
             return judge(asked, reply.decision, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
             return asked.refused(self._connection.describe(error), reason_of(error))
@@ -164,27 +156,22 @@ class Client:
             return refuse_batch(asked, "")
         try:
             message = BatchAuthorizeRequest(requests=requests)
-            reply = self._decide(self._batch_authorize, message, traceparent, tracestate)
+            reply = self._calls.decide(self._calls.batch_authorize, message, traceparent, tracestate)
             return judge_batch(asked, reply.decisions, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, every answer is a deny
             return refuse_batch(asked, self._connection.describe(error), reason_of(error))
 
     def stream(self, *, traceparent: str = "", tracestate: str = "") -> AuthorizationStream:
         """Return a stream for many calls one after the other; open it with `with`."""
-
-        def start(requests: Iterator[Message]) -> Any:  # noqa: ANN401 - gRPC has no types
-            return self._authorize_stream(requests, metadata=self._metadata(traceparent, tracestate))
-
         return AuthorizationStream(
-            start,
-            timeout=self._timeout,
+            partial(self._calls.exchange, traceparent, tracestate),
             known_obligations=self._known_obligations,
             describe=self._connection.describe,
         )
 
     def list_tools(self, session_handle: str, *, session_id: str = "") -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as a session sees it. Being listed gives no authority."""
-        return self._manage(operations.list_tools(session_handle, session_id))
+        return self._calls.manage(operations.list_tools(session_handle, session_id))
 
     @contextmanager
     def session(
@@ -255,7 +242,7 @@ class Client:
         may_delegate: bool = False,
     ) -> session_pb2.RequestSessionResponse:
         """Ask for a session; the reply holds its secret handle, shown only here. `duration` is seconds."""
-        return self._manage(
+        return self._calls.manage(
             operations.request_session(
                 user=user,
                 agent=agent,
@@ -274,113 +261,93 @@ class Client:
         self, session_id: str, *, request_digest: str, grants: Sequence[str] = ()
     ) -> session_pb2.Session:
         """Approve exactly what was shown; `request_digest` comes from `get_session`."""
-        return self._manage(operations.approve_session(session_id, request_digest=request_digest, grants=grants))
+        return self._calls.manage(operations.approve_session(session_id, request_digest=request_digest, grants=grants))
 
     def deny_session(self, session_id: str, *, reason: str = "") -> session_pb2.Session:
         """Refuse a requested session."""
-        return self._manage(operations.deny_session(session_id, reason=reason))
+        return self._calls.manage(operations.deny_session(session_id, reason=reason))
 
     def end_session(self, session_handle: str) -> session_pb2.Session:
         """End a session and all below it."""
-        return self._manage(operations.end_session(session_handle))
+        return self._calls.manage(operations.end_session(session_handle))
 
     def revoke_sessions(
         self, *, reason: str, session_id: str = "", user: str = "", agent: str = "", tenant: str = ""
     ) -> tuple[str, ...]:
         """Revoke the sessions of exactly one selector and all below them; return the ids of those that lived."""
-        return self._manage(
+        return self._calls.manage(
             operations.revoke_sessions(session_id=session_id, user=user, agent=agent, tenant=tenant, reason=reason)
         )
 
     def review_session(self, session_id: str, *, grants: Sequence[str] = ()) -> session_pb2.ReviewSessionResponse:
         """Return a session as an approver judges it, with what the policies do with its tools under these grants."""
-        return self._manage(operations.review_session(session_id, grants=grants))
+        return self._calls.manage(operations.review_session(session_id, grants=grants))
 
     def get_session(self, session_id: str) -> session_pb2.Session:
         """Return one session."""
-        return self._manage(operations.get_session(session_id))
+        return self._calls.manage(operations.get_session(session_id))
 
     def list_sessions(
         self, *, state: str = "", user: str = "", agent: str = "", page_size: int = 0
     ) -> Iterator[session_pb2.Session]:
         """Yield sessions, newest first, page by page. `state` is a name such as `active`; empty does not filter."""
-        token = ""
-        while True:
-            page = self._manage(
-                operations.list_sessions(state=state, user=user, agent=agent, page_size=page_size, page_token=token)
+        return self._calls.pages(
+            lambda token: operations.list_sessions(
+                state=state, user=user, agent=agent, page_size=page_size, page_token=token
             )
-            yield from page.sessions
-            token = page.next_page_token
-            if not token:
-                return
+        )
 
     def narrow_session(
         self, session_id: str, *, tools: Sequence[str] = (), expires_at: float | None = None, labels: Sequence[str] = ()
     ) -> session_pb2.Session:
         """Narrow an active session: keep only tools that match, end it earlier (unix seconds), add labels."""
-        return self._manage(operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels))
+        return self._calls.manage(
+            operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels)
+        )
 
     def get_records(self, decision_id: str) -> tuple[audit_pb2.AuditRecord, ...]:
         """Return the records of one decision, in order of time: what was answered last stands last."""
-        return self._manage(auditing.get_records(decision_id))
+        return self._calls.manage(auditing.get_records(decision_id))
 
     def list_records(
         self, which: audit_pb2.RecordFilter | None = None, *, page_size: int = 0
     ) -> Iterator[audit_pb2.AuditRecord]:
         """Yield records in order of time, page by page."""
-        token = ""
-        while True:
-            page = self._manage(auditing.list_records(which, page_size=page_size, page_token=token))
-            yield from page.records
-            token = page.next_page_token
-            if not token:
-                return
+        return self._calls.pages(lambda token: auditing.list_records(which, page_size=page_size, page_token=token))
 
     def list_approvals(self, *, session_id: str = "", decision_id: str = "") -> tuple[audit_pb2.Approval, ...]:
         """Return who approved a session, or that of a decision, and every session above it: nearest first."""
-        return self._manage(auditing.list_approvals(session_id=session_id, decision_id=decision_id))
+        return self._calls.manage(auditing.list_approvals(session_id=session_id, decision_id=decision_id))
 
     def list_touched(
         self, which: audit_pb2.RecordFilter | None = None, *, page_size: int = 0
     ) -> Iterator[audit_pb2.Touch]:
         """Yield the tools and resources that were reached or tried, page by page."""
-        token = ""
-        while True:
-            page = self._manage(auditing.list_touched(which, page_size=page_size, page_token=token))
-            yield from page.touched
-            token = page.next_page_token
-            if not token:
-                return
+        return self._calls.pages(lambda token: auditing.list_touched(which, page_size=page_size, page_token=token))
 
     def plan_revocation(self, wanted: audit_pb2.PlanRevocationRequest) -> Iterator[audit_pb2.PlannedRevocation]:
         """Yield exactly the live sessions to revoke, page by page. Nothing is revoked."""
-        token = ""
-        while True:
-            page = self._manage(auditing.plan_revocation(wanted, page_token=token))
-            yield from page.sessions
-            token = page.next_page_token
-            if not token:
-                return
+        return self._calls.pages(lambda token: auditing.plan_revocation(wanted, page_token=token))
 
     def get_bundle(self, version: str = "") -> policy_pb2.GetBundleResponse:
         """Return the running bundle, or a version that is kept; and why the last load failed if it did."""
-        return self._manage(operations.get_bundle(version))
+        return self._calls.manage(operations.get_bundle(version))
 
     def list_bundles(self) -> tuple[policy_pb2.Bundle, ...]:
         """Return the bundles that can be activated again, newest activation first."""
-        return self._manage(operations.list_bundles())
+        return self._calls.manage(operations.list_bundles())
 
     def activate_bundle(self, version: str, *, reason: str = "") -> policy_pb2.ActivateBundleResponse:
         """Make a version the running bundle, for the record with a reason; it stays until there is new content."""
-        return self._manage(operations.activate_bundle(version, reason=reason))
+        return self._calls.manage(operations.activate_bundle(version, reason=reason))
 
     def reload_bundle(self) -> policy_pb2.ReloadBundleResponse:
         """Have the server load what its source of bundles holds now. A bad bundle changes nothing."""
-        return self._manage(operations.reload_bundle())
+        return self._calls.manage(operations.reload_bundle())
 
     def check_bundle(self, files: Mapping[str, bytes] | None = None) -> policy_pb2.CheckBundleResponse:
         """Check a bundle, path to content, without loading it; without files, the server's own folder."""
-        return self._manage(operations.check_bundle(files))
+        return self._calls.manage(operations.check_bundle(files))
 
     def evaluate(
         self,
@@ -397,7 +364,7 @@ class Client:
 
         Requests and entities are Cedar's JSON, as values or as text; a schema is Cedar's text or its JSON as a value.
         """
-        return self._manage(
+        return self._calls.manage(
             operations.evaluate(
                 requests,
                 policies=policies,
@@ -433,7 +400,7 @@ class Client:
         The call is one of the session with this public id, or of a session that nobody opened, of `user` and `agent`.
         `caller_id` is the gateway that makes it, by default the session's; `at` is unix seconds, by default now.
         """
-        return self._manage(
+        return self._calls.manage(
             operations.explain(
                 server,
                 tool,
@@ -452,62 +419,6 @@ class Client:
                 at=at,
             )
         )
-
-    def _metadata(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
-        if not traceparent and self._traceparent is not None:
-            traceparent = self._traceparent()
-        return self._connection.metadata(traceparent, tracestate)
-
-    def _decide(self, method: Any, request: Message, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - gRPC has no types
-        metadata = self._metadata(traceparent, tracestate)
-        deadline = self._clock() + self._timeout
-        try:
-            return method(request, timeout=self._timeout, metadata=metadata)
-        except grpc.RpcError as error:
-            pause = retry_pause(error, deadline - self._clock())
-            if pause is None:
-                raise
-        self._sleep(pause)
-        # The same request with the same id: the server answers it once, however often it arrives.
-        return method(request, timeout=deadline - self._clock(), metadata=metadata)
-
-    def _manage(self, operation: Operation[Reply, Result]) -> Result:
-        reply = self._at_control(operation) if operation.method.ends_authority else None
-        if reply is None:
-            reply = self._at_main(operation)
-        return operation.read(reply)
-
-    def _at_main(self, operation: Operation[Reply, Result]) -> Reply:
-        """Ask at the main address, again where that helps."""
-        ask, metadata = operation.on(self._channel), self._metadata("", "")
-        deadline = self._clock() + self._management_timeout
-        for left in reversed(range(MANAGEMENT_TRIES)):
-            try:
-                reply: Reply = ask(timeout=deadline - self._clock(), metadata=metadata)
-                break
-            except grpc.RpcError as error:
-                pause = repeat_pause(error, deadline - self._clock(), repeatable=operation.repeatable)
-                if pause is None or not left:
-                    raise from_status(error, self._connection.way) from error
-            self._sleep(pause)
-        return reply
-
-    def _at_control(self, operation: Operation[Reply, Result]) -> Reply | None:
-        """Ask at the control address; None when there is none, or the main one may be asked instead."""
-        if self._control is None or not is_there(self._control):
-            return None
-        with self._control.open(grpc) as channel:
-            if not reached(channel):
-                return None
-            timeout = answer_seconds(operation, self._management_timeout)
-            ask = operation.on(channel)
-            try:
-                reply: Reply = ask(timeout=timeout, metadata=self._metadata("", ""))
-            except grpc.RpcError as error:
-                if may_be_asked_elsewhere(error, operation):
-                    return None
-                raise from_status(error, self._control.way) from error
-        return reply
 
     def _await_approval(
         self,

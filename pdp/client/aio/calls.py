@@ -1,0 +1,124 @@
+"""Send what a client asks, again where that helps; what ends authority goes to the control address first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from pdp.client import control, tasks
+from pdp.client.asking import MANAGEMENT_TRIES, repeat_pause, retry_pause
+from pdp.client.connection import Connection, checked_timeout
+from pdp.client.errors import from_status
+from pdp.client.operations import AUTHORIZE, AUTHORIZE_STREAM, BATCH_AUTHORIZE, Item, Operation, Page, Reply, Result
+
+
+class AsyncCalls:
+    """The RPCs of one client over its connection; times are seconds, as `AsyncClient` explains them."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        control_address: str | None,
+        *,
+        timeout: float,
+        management_timeout: float,
+        traceparent: Callable[[], str] | None,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._connection = connection
+        self._control = control.connection_from(connection, control_address)
+        self._timeout = checked_timeout("timeout", timeout)
+        self._management_timeout = checked_timeout("management_timeout", management_timeout)
+        self._traceparent = traceparent
+        self._clock = clock
+        self._sleep = sleep
+        self._channel = connection.open(grpc.aio)
+        self.authorize = tasks.closable(AUTHORIZE.unary(self._channel))
+        self.batch_authorize = tasks.closable(BATCH_AUTHORIZE.unary(self._channel))
+        self._authorize_stream = AUTHORIZE_STREAM.stream(self._channel)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def decide(
+        self, method: Callable[..., Awaitable[Any]], request: Message, traceparent: str, tracestate: str
+    ) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Ask one of the methods here about calls, once more where that helps."""
+        metadata = self._metadata(traceparent, tracestate)
+        deadline = self._clock() + self._timeout
+        try:
+            return await method(request, timeout=self._timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            pause = retry_pause(error, deadline - self._clock())
+            if pause is None:
+                raise
+        await self._sleep(pause)
+        # The same request with the same id: the server answers it once, however often it arrives.
+        return await method(request, timeout=deadline - self._clock(), metadata=metadata)
+
+    def exchange(self, traceparent: str, tracestate: str) -> tasks.Exchange:
+        """Begin a stream of questions about calls."""
+        metadata = self._metadata(traceparent, tracestate)
+        begin = partial(self._authorize_stream, metadata=metadata)
+        return tasks.Exchange(begin, timeout=self._timeout, describe=self._connection.describe)
+
+    async def pages(self, ask: Callable[[str], Operation[Any, Page[Item]]]) -> AsyncIterator[Item]:
+        """Yield the items of all pages; `ask` gets the token of each, which is empty for the first."""
+        token = ""
+        while True:
+            page = await self.manage(ask(token))
+            for item in page.items:
+                yield item
+            token = page.next_token
+            if not token:
+                return
+
+    async def manage(self, operation: Operation[Reply, Result]) -> Result:
+        """Return what the server answers to a management call. Raise `PDPClientError` when there is no answer."""
+        reply = await self._at_control(operation) if operation.method.ends_authority else None
+        if reply is None:
+            reply = await self._at_main(operation)
+        return operation.read(reply)
+
+    def _metadata(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
+        if not traceparent and self._traceparent is not None:
+            traceparent = self._traceparent()
+        return self._connection.metadata(traceparent, tracestate)
+
+    async def _at_main(self, operation: Operation[Reply, Result]) -> Reply:
+        """Ask at the main address, again where that helps."""
+        ask, metadata = tasks.closable(operation.on(self._channel)), self._metadata("", "")
+        deadline = self._clock() + self._management_timeout
+        for left in reversed(range(MANAGEMENT_TRIES)):
+            try:
+                reply: Reply = await ask(timeout=deadline - self._clock(), metadata=metadata)
+                break
+            except grpc.RpcError as error:
+                pause = repeat_pause(error, deadline - self._clock(), repeatable=operation.repeatable)
+                if pause is None or not left:
+                    raise from_status(error, self._connection.way) from error
+            await self._sleep(pause)
+        return reply
+
+    async def _at_control(self, operation: Operation[Reply, Result]) -> Reply | None:
+        """Ask at the control address; None when there is none, or the main one may be asked instead."""
+        if self._control is None or not control.is_there(self._control):
+            return None
+        async with self._control.open(grpc.aio) as channel:
+            if not await tasks.reached(channel, control.REACH_SECONDS):
+                return None
+            timeout = control.answer_seconds(operation, self._management_timeout)
+            ask = tasks.closable(operation.on(channel))
+            try:
+                reply: Reply = await ask(timeout=timeout, metadata=self._metadata("", ""))
+            except grpc.RpcError as error:
+                if control.may_be_asked_elsewhere(error, operation):
+                    return None
+                raise from_status(error, self._control.way) from error
+        return reply

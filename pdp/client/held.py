@@ -1,0 +1,26 @@
+"""What a gateway knows of a session that it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pdp.client.definitions import DefinitionDigests
+from pdp.client.values import ToolCall
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HeldSession:
+    """What a gateway knows of a session: its secret handle, its public id, and the definitions of live tools."""
+
+    handle: str = dataclasses.field(repr=False)
+    id: str = ""
+    definitions: DefinitionDigests = dataclasses.field(default_factory=dict, repr=False)
+
+    def completed(self, call: ToolCall) -> ToolCall:
+        """Return the call with this session, and with the tool's definition digest where it is known."""
+        return dataclasses.replace(
+            call,
+            session_handle=self.handle,
+            session_id=self.id,
+            definition_digest=call.definition_digest or self.definitions.get((call.server, call.tool), ""),
+        )

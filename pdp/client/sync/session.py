@@ -1,0 +1,69 @@
+# Generated from pdp/client/aio/session.py by `make client`; never edited.
+
+"""A session as the gateway holds it: asks about calls, and guards Python functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pdp.client import threads
+from pdp.client.held import HeldSession
+from pdp.client.values import Answer, ListedTool, ToolCall
+
+if TYPE_CHECKING:  # The client makes sessions, so a real import would go in a circle.
+    from pdp.client.sync.client import Client
+
+
+class ClientSession:
+    """A session, from `Client.session` or `Client.attach`."""
+
+    def __init__(self, client: Client, held: HeldSession) -> None:
+        self._client = client
+        self._held = held
+
+    @property
+    def id(self) -> str:
+        """Return the public id (`ses_…`)."""
+        return self._held.id
+
+    @property
+    def handle(self) -> str:
+        """Return the secret handle; never log it."""
+        return self._held.handle
+
+    def authorize(
+        self,
+        server: str,
+        tool: str,
+        arguments: Mapping[str, Any] | bytes | None = None,
+        *,
+        definition_digest: str = "",
+        facts: Mapping[str, Any] | bytes | None = None,
+        request_id: str = "",
+        tool_call_id: str = "",
+        traceparent: str = "",
+        tracestate: str = "",
+    ) -> Answer:
+        """Ask about one call, as `Client.authorize` does; the definition digest is stated where it is known."""
+        call = ToolCall(
+            server=server,
+            tool=tool,
+            arguments=arguments,
+            definition_digest=definition_digest,
+            facts=facts,
+            request_id=request_id,
+            tool_call_id=tool_call_id,
+        )
+        return self._client.ask(self._held.completed(call), traceparent=traceparent, tracestate=tracestate)
+
+    def batch(self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = "") -> tuple[Answer, ...]:
+        """Ask about several calls of this session, as `Client.batch` does."""
+        completed = [self._held.completed(call) for call in calls]
+        return self._client.batch(completed, traceparent=traceparent, tracestate=tracestate)
+
+    def list_tools(self) -> tuple[ListedTool, ...]:
+        """Return every tool of the catalogue as this session sees it."""
+        return self._client.list_tools(self.handle, session_id=self.id)
+
+    guard = threads.guard

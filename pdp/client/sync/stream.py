@@ -1,0 +1,112 @@
+# Generated from pdp/client/aio/stream.py by `make client`; never edited.
+
+"""Ask about many calls on one open stream: quicker than a call each, and just as strict.
+
+A stream that faltered once is not trusted again: what follows is denied until another one is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from pdp.client import threads
+from pdp.client.asking import judge_stream, prepare_for_stream
+from pdp.client.values import Answer, ToolCall
+from pdp.v1.authorization_pb2 import AuthorizeStreamRequest
+
+_NOT_OPEN = "the stream is not open"
+
+
+class AuthorizationStream:
+    """One open stream, from `Client.stream`. Threads may share it: calls go one after the other, in order."""
+
+    def __init__(
+        self,
+        start: Callable[[], threads.Exchange],
+        *,
+        known_obligations: frozenset[str],
+        describe: Callable[[BaseException], str],
+    ) -> None:
+        self._start = start
+        self._describe = describe
+        self._known_obligations = known_obligations
+        self._exchange: threads.Exchange | None = None
+        self._fault = _NOT_OPEN
+
+    @property
+    def fault(self) -> str:
+        """Return why every further call is denied; empty while the stream works."""
+        return self._fault
+
+    def __enter__(self) -> Self:
+        if self._exchange is not None:
+            raise RuntimeError("a stream opens only once; ask the client for another one")
+        try:
+            self._exchange = self._start()
+        except Exception as error:  # noqa: BLE001 - fails closed: without a stream every call on it is denied
+            self._fault = self._describe(error)
+        else:
+            self._fault = ""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._fault = self._fault or _NOT_OPEN
+        if self._exchange is not None:
+            self._exchange.close()
+
+    def authorize(
+        self,
+        session_handle: str,
+        server: str,
+        tool: str,
+        arguments: Mapping[str, Any] | bytes | None = None,
+        *,
+        session_id: str = "",
+        definition_digest: str = "",
+        facts: Mapping[str, Any] | bytes | None = None,
+        request_id: str = "",
+        tool_call_id: str = "",
+    ) -> Answer:
+        """Ask about one call and return the answer; never raises for a fault of server or stream."""
+        return self.ask(
+            ToolCall(
+                session_handle=session_handle,
+                server=server,
+                tool=tool,
+                arguments=arguments,
+                session_id=session_id,
+                definition_digest=definition_digest,
+                facts=facts,
+                request_id=request_id,
+                tool_call_id=tool_call_id,
+            )
+        )
+
+    def ask(self, call: ToolCall) -> Answer:
+        """Ask about one call, as `authorize` does."""
+        asked = prepare_for_stream(call)
+        if isinstance(asked, Answer):
+            return asked
+        if self._exchange is None:
+            return asked.refused(self._fault)
+        with self._exchange.turn:
+            if self._fault:
+                return asked.refused(self._fault)
+            try:
+                response = self._exchange.ask(AuthorizeStreamRequest(request=asked.request))
+            except BaseException:
+                # The answer to the question that is given up may still come: the stream is out of step.
+                self._break(self._exchange, "the stream was cancelled")
+                raise
+            if not isinstance(response, str) and response.request_id == asked.request.request_id:
+                return judge_stream(asked, response, self._known_obligations)
+            self._break(self._exchange, response if isinstance(response, str) else "the answer is to another call")
+            return asked.refused(self._fault)
+
+    def _break(self, exchange: threads.Exchange, fault: str) -> None:
+        self._fault = fault
+        exchange.cancel()

@@ -1,0 +1,120 @@
+"""How the client for asyncio waits: for an answer, for the messages of a stream, for a connection.
+
+What else `pdp.client.aio` and `pdp.client.sync` do they do alike: `make client` generates the second from the first.
+`threads` has the same names as this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Collection
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import grpc
+
+from pdp.client.control import UNDECIDED
+from pdp.client.errors import PDPClientError
+from pdp.client.guard import GuardedSignature, require_allowed
+from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
+
+if TYPE_CHECKING:  # A session has its guard from here, so a real import would go in a circle.
+    from pdp.client.aio.session import AsyncClientSession
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+sleep = asyncio.sleep
+
+
+def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Return what makes an RPC as it is made, and raises `PDPClientError` where the channel is closed meanwhile."""
+
+    async def answer(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - gRPC has no types
+        try:
+            return await call(*args, **kwargs)
+        except asyncio.CancelledError:
+            if _cancelled_by_caller():
+                raise
+            raise PDPClientError("the connection was closed") from None
+
+    return answer
+
+
+async def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no types
+    """Connect, and say whether a server answers within a time."""
+    try:
+        async with asyncio.timeout(seconds):
+            while (state := channel.get_state(try_to_connect=True)) in UNDECIDED:
+                await channel.wait_for_state_change(state)
+    except TimeoutError:
+        return False
+    return state is grpc.ChannelConnectivity.READY
+
+
+class Exchange:
+    """The messages of one stream, begun by `begin`: one goes out, and one comes back within `timeout` seconds.
+
+    Whoever holds `turn` may ask.
+    """
+
+    def __init__(self, begin: Callable[[], Any], *, timeout: float, describe: Callable[[BaseException], str]) -> None:
+        self.turn = asyncio.Lock()
+        self._timeout = timeout
+        self._describe = describe
+        self._call = begin()
+
+    async def ask(self, request: AuthorizeStreamRequest) -> AuthorizeStreamResponse | str:
+        """Return the next message, or why there is none."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._call.write(request)
+                response = await self._call.read()
+        except TimeoutError:
+            return f"no answer within {self._timeout:g} s"
+        except asyncio.CancelledError:
+            if _cancelled_by_caller():
+                raise
+            return "the stream was cancelled"
+        except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
+            return self._describe(error)
+        return response if isinstance(response, AuthorizeStreamResponse) else "the server ended the stream"
+
+    def cancel(self) -> None:
+        """Give the stream up: no message comes any more."""
+        self._call.cancel()
+
+    async def close(self) -> None:
+        """Give the stream up, with the question that is under way."""
+        self.cancel()
+
+
+def guard(
+    session: AsyncClientSession, *, server: str, tool: str, skip: Collection[str] = ()
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
+    """Make a decorator that asks before each call of an async function and raises `ToolCallDenied` on a deny.
+
+    The arguments are asked about by the names of the parameters, defaults included; those in `skip` are not.
+    """
+
+    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+        if not inspect.iscoroutinefunction(function):
+            raise TypeError("a session of `AsyncClient` guards `async def` functions only")
+        signature = GuardedSignature(function, skip)
+
+        @wraps(function)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = signature.bind(args, kwargs)
+            require_allowed(await session.authorize(server, tool, bound.arguments))
+            return await function(*bound.positional, **bound.named)
+
+        return guarded
+
+    return decorate
+
+
+def _cancelled_by_caller() -> bool:
+    """Say whether the running task is being cancelled; gRPC raises the same when its channel closes."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,136 @@
+"""How the client for threads waits: for an answer, for the messages of a stream, for a connection.
+
+What else `pdp.client.aio` and `pdp.client.sync` do they do alike: `make client` generates the second from the first.
+`tasks` has the same names as this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import queue
+import threading
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import grpc
+
+from pdp.client.control import UNDECIDED
+from pdp.client.guard import BoundCall, GuardedSignature, require_allowed
+from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
+
+if TYPE_CHECKING:  # A session has its guard from here, so a real import would go in a circle.
+    from pdp.client.sync.session import ClientSession
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+sleep = time.sleep
+
+
+def closable(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what makes an RPC as it is: where the channel is closed meanwhile, gRPC raises an error like any other."""
+    return call
+
+
+def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no types
+    """Connect, and say whether a server answers within a time."""
+    seen: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def see(state: grpc.ChannelConnectivity) -> None:
+        if state not in UNDECIDED:
+            seen.put(state is grpc.ChannelConnectivity.READY)
+
+    channel.subscribe(see, try_to_connect=True)
+    try:
+        return seen.get(timeout=seconds)
+    except queue.Empty:
+        return False
+    finally:
+        channel.unsubscribe(see)
+
+
+class Exchange:
+    """The messages of one stream, begun by `begin`: one goes out, and one comes back within `timeout` seconds.
+
+    Whoever holds `turn` may ask.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[Iterator[AuthorizeStreamRequest]], Any],
+        *,
+        timeout: float,
+        describe: Callable[[BaseException], str],
+    ) -> None:
+        self.turn = threading.Lock()
+        self._timeout = timeout
+        self._describe = describe
+        self._outgoing: queue.SimpleQueue[AuthorizeStreamRequest | None] = queue.SimpleQueue()
+        self._incoming: queue.SimpleQueue[AuthorizeStreamResponse | str] = queue.SimpleQueue()
+        self._call = begin(iter(self._outgoing.get, None))
+        # gRPC cannot wait for a message with a bound; a queue can.
+        self._reader = threading.Thread(target=self._read, name="pdp-stream", daemon=True)
+        self._reader.start()
+
+    def ask(self, request: AuthorizeStreamRequest) -> AuthorizeStreamResponse | str:
+        """Return the next message, or why there is none."""
+        self._outgoing.put(request)
+        try:
+            return self._incoming.get(timeout=self._timeout)
+        except queue.Empty:
+            return f"no answer within {self._timeout:g} s"
+
+    def cancel(self) -> None:
+        """Give the stream up: no message comes any more."""
+        self._outgoing.put(None)
+        self._call.cancel()
+
+    def close(self) -> None:
+        """Give the stream up, after the question that is under way, and wait for the end of its thread."""
+        with self.turn:
+            self.cancel()
+        self._reader.join()
+
+    def _read(self) -> None:
+        try:
+            for response in self._call:
+                self._incoming.put(response)
+        except grpc.RpcError as error:
+            self._incoming.put(self._describe(error))
+        else:
+            self._incoming.put("the server ended the stream")
+
+
+def guard(
+    session: ClientSession, *, server: str, tool: str, skip: Collection[str] = ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a decorator that asks before each call of a function and raises `ToolCallDenied` on a deny.
+
+    The arguments are asked about by the names of the parameters, defaults included; those in `skip` are not.
+    An `async def` function is asked about on another thread, so that its event loop goes on.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = GuardedSignature(function, skip)
+
+        def check(bound: BoundCall) -> None:
+            require_allowed(session.authorize(server, tool, bound.arguments))
+
+        @wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = signature.bind(args, kwargs)
+            check(bound)
+            return function(*bound.positional, **bound.named)
+
+        @wraps(function)
+        async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - what the function gives
+            bound = signature.bind(args, kwargs)
+            await asyncio.to_thread(check, bound)
+            return await cast("Callable[..., Awaitable[Any]]", function)(*bound.positional, **bound.named)
+
+        return cast("Callable[P, R]", guarded_async) if inspect.iscoroutinefunction(function) else guarded
+
+    return decorate
