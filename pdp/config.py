@@ -352,17 +352,29 @@ def load(
     `flags` maps names such as `cache.max_ttl` to text. Without `file`, `PDP_CONFIG` names it, and without that
     `pdp.yaml` is read if there is one. Raise `ConfigurationError` with one line for each thing that is wrong.
     """
+    reader = _read(environ, flags, file)
+    settings = reader.settings()
+    problems = reader.problems or list(_contradictions(settings))
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return settings
+
+
+def origin(
+    name: str, *, environ: Mapping[str, str], flags: Mapping[str, str] | None = None, file: str | Path | None = None
+) -> str:
+    """Return what gives a setting its value in `load`: a flag, a variable, a line of the file, or its default."""
+    return _read(environ, flags, file).origins.get(name, f"the default of `{name}`")
+
+
+def _read(environ: Mapping[str, str], flags: Mapping[str, str] | None, file: str | Path | None) -> _Reader:
     reader = _Reader()
     named = file or environ.get("PDP_CONFIG")
     if named or Path(DEFAULT_FILE).is_file():
         reader.read_file(Path(named or DEFAULT_FILE))
     reader.read_environment(environ)
     reader.read_flags(flags or {})
-    settings = reader.settings()
-    problems = reader.problems or list(_contradictions(settings))
-    if problems:
-        raise ConfigurationError("\n".join(problems))
-    return settings
+    return reader
 
 
 def dump(settings: Settings) -> str:
@@ -416,6 +428,8 @@ class _Reader:
         self._known = _known()
         self._values: dict[str, Any] = {}
         self.problems: list[str] = []
+        # By setting, what its value was taken from.
+        self.origins: dict[str, str] = {}
 
     def read_file(self, path: Path) -> None:
         try:
@@ -467,6 +481,7 @@ class _Reader:
         setting = self._known[name]
         try:
             self._values[name] = _checked(setting, value)
+            self.origins[name] = spelling
         except ValueError as error:
             self.problems.append(f"{spelling} {error}, not {_quoted(value)}")
 

@@ -8,10 +8,10 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pdp.cli.options import ConnectionOptions, connection_options, with_settings
+from pdp.cli.options import ConnectionOptions, address_origin, connection_options, with_settings
 from pdp.client import Client
 from pdp.config import Settings
-from pdp.errors import ConfigurationError
+from pdp.errors import ConfigurationError, PDPError
 from pdp.model import Role
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -47,13 +47,28 @@ def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> It
     # Where a token and a certificate are presented, the token decides: who names a certificate means that.
     # Another server than that of the settings has another control address.
     control = connection.control_address or (None if connection.address else settings.control_address)
-    with Client(
-        connection.address or settings.server.address,
-        control_address=control,
-        token_file=connection.token_file or (None if connection.tls_certificate else _token_of(role, settings)),
-        **ways(settings, connection),
-    ) as client:
+    with (
+        reaching(settings, connection) as address,
+        Client(
+            address,
+            control_address=control,
+            token_file=connection.token_file or (None if connection.tls_certificate else _token_of(role, settings)),
+            **ways(settings, connection),
+        ) as client,
+    ):
         yield client
+
+
+@contextmanager
+def reaching(settings: Settings, connection: ConnectionOptions) -> Iterator[str]:
+    """Give the address of the server; an error that names it says where the address was taken from as well."""
+    address = connection.address or settings.server.address
+    try:
+        yield address
+    except PDPError as error:
+        if f"`{address}`" in str(error):
+            error.args = (f"{error} (address from {address_origin()})",)
+        raise
 
 
 def ways(settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pdp.cli.connection import ways
+from pdp.cli.connection import reaching, ways
 from pdp.cli.options import ConnectionOptions, connection_options, duration, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.cli.root import NO
@@ -31,8 +31,8 @@ def health(*, settings: Settings, connection: ConnectionOptions, service: str, t
     It does with a bundle and a live store, until it is told to stop. No token is needed. Exit code 0: it serves. 1: it
     does not. 2: nothing answers.
     """
-    server = connection.address or settings.server.address
-    serving = is_serving(Connection.to(server, **ways(settings, connection)), service, timeout=timeout)
+    with reaching(settings, connection) as server:
+        serving = is_serving(Connection.to(server, **ways(settings, connection)), service, timeout=timeout)
     if as_json:
         print_json({"address": server, "service": service, "serving": serving})
     else:

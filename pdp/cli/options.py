@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from pdp.config import SettingRow, Settings, describe, load, section_titles
+from pdp.config import SettingRow, Settings, describe, load, origin, section_titles
 from pdp.model import Role
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -138,6 +139,17 @@ def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
         return _plaintext_option(decorated)
 
     return decorate
+
+
+def address_origin() -> str:
+    """Return what names the server's address to the running command: a flag, a variable, or a line of a file."""
+    context = click.get_current_context()
+    if context.params.get("address"):
+        by_variable = context.get_parameter_source("address") is ParameterSource.ENVIRONMENT
+        return "`PDP_ADDRESS`" if by_variable else "`--address`"
+    flag = context.params.get(f"{_SETTING}server__address")
+    flags = {"server.address": flag} if flag else {}
+    return origin("server.address", environ=os.environ, flags=flags, file=context.params.get("config"))
 
 
 def read_handle(file: str | None) -> str:
