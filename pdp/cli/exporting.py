@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 import click
@@ -14,6 +12,7 @@ import click
 from pdp.audit.export import WRITERS
 from pdp.audit.values import Filter, Window
 from pdp.cli.auditsource import Source, with_source
+from pdp.cli.output import new_file
 from pdp.cli.window import argument_option, window_options
 from pdp.cli.window import who as read_who
 
@@ -51,18 +50,10 @@ def export(
 
 @contextmanager
 def _output(path: str | None) -> Iterator[IO[bytes]]:
-    """Open a new file of mode 0600, or stdout; remove the file when nothing came of it."""
+    """Open a new file, or stdout."""
     if path is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise click.ClickException(f"`{path}` exists already; remove it, or name a new file") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-    except BaseException:
-        Path(path).unlink(missing_ok=True)
-        raise
+    with new_file(path) as file:
+        yield file

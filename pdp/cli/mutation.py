@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pdp.app import compile_once
+from pdp.cli.counting import counting
 from pdp.cli.output import print_json, progress
 from pdp.escaping import visible
 from pdp.limits import Limits
@@ -43,7 +41,7 @@ def mutation(folder: Path, policies: Sequence[str], filters: Sequence[str], limi
     suites = chosen(read_suites(folder, limits), tuple(filters))
     equivalents = {key: entry for key, entry in read_equivalents(folder).items() if _wanted(key[0], policies)}
     made = _chosen(mutants_of(files, limits, _mutate_once), policies)
-    with _progress(len(made.mutants), quiet=as_json) as done:
+    with counting("mutants", len(made.mutants), quiet=as_json) as done:
         try:
             report = try_mutants(bundle, suites, made, equivalents=equivalents, limits=limits, done=done)
         except ValueError as error:
@@ -113,15 +111,3 @@ def _mutant_json(result: MutantResult, bundle: Bundle) -> dict[str, Any]:
         "verdict": result.verdict.name.lower(),
         "by": result.by,
     }
-
-
-@contextmanager
-def _progress(count: int, *, quiet: bool) -> Iterator[Callable[[MutantResult], None]]:
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield lambda _: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("mutants", total=count)
-        yield lambda _: bar.advance(task)

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -55,6 +55,21 @@ def replace_file(path: Path, content: bytes) -> None:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(path: str) -> Iterator[IO[bytes]]:
+    """Open a new file of mode 0600, and remove it when nothing came of it."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise click.ClickException(f"`{path}` exists already; remove it, or name a new file") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+    except BaseException:
+        Path(path).unlink(missing_ok=True)
+        raise
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

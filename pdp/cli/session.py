@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import islice
-from pathlib import Path
-from typing import IO
 
 import click
 
 from pdp.cli.connection import with_client
 from pdp.cli.groups import Group
 from pdp.cli.options import duration, handle_option, json_option, read_handle
-from pdp.cli.output import print_json, print_table
+from pdp.cli.output import new_file, print_json, print_table
 from pdp.cli.reviewview import print_review
 from pdp.cli.root import NO
 from pdp.cli.sessionview import plain, print_session, state_name, time_text
@@ -72,7 +70,8 @@ def request(
 
     With --handle-file the handle goes to that file, and the session's public id is printed instead.
     """
-    with _secret_file(handle_file) as file:
+    # Before the session is asked for: a handle that cannot be written would be lost.
+    with new_file(handle_file) if handle_file is not None else nullcontext() as file:
         opened = client.request_session(
             user=user,
             agent=agent,
@@ -86,7 +85,7 @@ def request(
             may_delegate=may_delegate,
         )
         if file is not None:
-            file.write(opened.session_handle + "\n")
+            file.write(f"{opened.session_handle}\n".encode("ascii"))
     shown = {} if handle_file else {"session_handle": opened.session_handle}
     if as_json:
         print_json({**plain(opened.session), **shown})
@@ -280,24 +279,3 @@ def _row(session: Session) -> Sequence[str]:
         purpose = purpose[: _PURPOSE_CHARACTERS - 1] + "…"
     expires = time_text(session, "expire_time")
     return session.session_id, state_name(session), session.user, session.agent, expires, purpose
-
-
-@contextmanager
-def _secret_file(path: str | None) -> Iterator[IO[str] | None]:
-    """Open a new file of mode 0600, and remove it when nothing came of it.
-
-    It is opened before the session is asked for: a handle that cannot be written would be lost.
-    """
-    if path is None:
-        yield None
-        return
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise click.ClickException(f"`{path}` exists already; remove it, or name a new file") from None
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            yield file
-    except BaseException:
-        Path(path).unlink(missing_ok=True)
-        raise

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pdp.app import compile_once
+from pdp.cli.counting import counting
 from pdp.cli.mutation import mutation
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, progress
@@ -32,7 +31,7 @@ from pdp.workbench.parallel import jobs_for, run_parallel
 from pdp.workbench.reading import SUFFIX, read_suites, schema_text
 from pdp.workbench.reasons import Reasons
 from pdp.workbench.report import TextReport, report_json
-from pdp.workbench.runner import CaseResult, Report, run
+from pdp.workbench.runner import Report, run
 from pdp.workbench.selection import chosen, found
 from pdp.workbench.suite import Suite
 
@@ -141,7 +140,7 @@ def _run(folder: str, choice: Choice) -> tuple[Bundle, Sequence[Suite], Report]:
     if not count + len(cases):
         what = f"no case matches `{' '.join(choice.filters)}`" if choice.filters else _nothing(folder)
         raise click.ClickException(what)
-    with _progress(count, quiet=choice.quiet) as done:
+    with counting("cases", count, quiet=choice.quiet or count < _CASES_WORTH_A_BAR) as done:
         jobs = choice.jobs or jobs_for(count)
         go = partial(run_parallel, bundle, files, jobs=jobs) if jobs > 1 else partial(run, bundle)
         report = go(suites=suites, limits=choice.limits, done=done)
@@ -205,19 +204,6 @@ def _in_tests(error: BundleError) -> bool:
 
 def _nothing(folder: str) -> str:
     return f"`{Path(folder) / TESTS}` holds no test: write one into a file `{TESTS}/NAME{SUFFIX}`"
-
-
-@contextmanager
-def _progress(count: int, *, quiet: bool) -> Iterator[Callable[[CaseResult], None]]:
-    """Show a bar on a terminal while many cases run; what is to be read by a script stays clean."""
-    console = Console(stderr=True)
-    if quiet or count < _CASES_WORTH_A_BAR or not console.is_terminal:
-        yield lambda _: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("cases", total=count)
-        yield lambda _: bar.advance(task)
 
 
 def _print_text(report: Report, text: TextReport, *, verbose: bool) -> None:
