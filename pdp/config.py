@@ -7,7 +7,6 @@ The file, the environment, the flags and the documentation follow from them by r
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import json
 import math
 import re
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pdp.errors import BundleError, ConfigurationError
 from pdp.limits import DEFAULT_LIMITS, RECORD_LINE_BYTES, Limits, largest_session_bytes
+from pdp.loopback import is_loopback
 from pdp.ownership import read_own
 from pdp.policy.yamltext import Section, load_section, unknown
 from pdp.server.callers import CALLERS_FILE
@@ -594,7 +594,7 @@ def _address_problems(name: str, address: str, server: ServerSettings) -> Iterab
     match = _HOST_AND_PORT.fullmatch(address)
     if match is None or int(match["port"]) > _HIGHEST_PORT:
         yield f"`{name}` must be `host:port` or `unix:PATH`, not {_quoted(address)}"
-    elif not server.tls_certificate and not _is_loopback(match["six"] or match["host"]):
+    elif not server.tls_certificate and not is_loopback(match["six"] or match["host"]):
         yield (
             f"`{name}` {_quoted(address)} can be reached by others and needs TLS: "
             "set `server.tls_certificate` and `server.tls_key`"
@@ -605,7 +605,7 @@ def _plaintext_problems(server: ServerSettings) -> Iterable[str]:
     match = _HOST_AND_PORT.fullmatch(server.address)
     if server.plaintext and server.tls_certificate:
         yield "`server.plaintext` and `server.tls_certificate` cannot both be set"
-    elif server.plaintext and (match is None or not _is_loopback(match["six"] or match["host"])):
+    elif server.plaintext and (match is None or not is_loopback(match["six"] or match["host"])):
         yield f"`server.plaintext` is for `host:port` on loopback, not for {_quoted(server.address)}"
 
 
@@ -640,7 +640,7 @@ def _scraping_problems(telemetry: TelemetrySettings) -> Iterable[str]:
         return
     if telemetry.scraped is None or not 0 < telemetry.scraped[1] <= _HIGHEST_PORT:
         yield f"{name} must be `host:port`, not {_quoted(address)}"
-    elif not _is_loopback(telemetry.scraped[0]):
+    elif not is_loopback(telemetry.scraped[0]):
         yield f"{name} {_quoted(address)} can be reached by others, and metrics are shown on this machine alone"
 
 
@@ -705,17 +705,8 @@ def _url_problems(name: str, url: str, *, instead: str) -> Iterable[str]:
         yield f"`{name}` must not hold a user or a password; {instead}"
     elif parts.scheme not in ("https", "http"):
         yield f"`{name}` must begin with `https://`, not {_quoted(url)}"
-    elif parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    elif parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         yield f"`{name}` {_quoted(url)} is reached over the network and needs `https://`"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _shown(value: object) -> str:

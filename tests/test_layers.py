@@ -26,6 +26,7 @@ LAYERS = [
     ("pdp.observer", 0, "words"),
     ("pdp.escaping", 0, "words"),
     ("pdp.nearest", 0, "words"),
+    ("pdp.loopback", 0, "words"),
     ("pdp.ids", 0, "words"),
     ("pdp.webfile", 0, "words"),
     ("pdp.diskroom", 0, "words"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import re
@@ -17,6 +16,7 @@ import grpc
 from pdp.client.errors import describe
 from pdp.client.unreached import Way
 from pdp.errors import ConfigurationError
+from pdp.loopback import is_loopback
 from pdp.ownership import read_own, require_own_socket
 
 DEFAULT_ADDRESS = "127.0.0.1:50151"
@@ -172,15 +172,7 @@ def _elsewhere(address: str) -> ConfigurationError:
 
 def _is_loopback(address: str) -> bool:
     match = _HOST_AND_PORT.fullmatch(address)
-    if match is None:
-        return False
-    host = match["six"] or match["host"]
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return match is not None and is_loopback(match["six"] or match["host"])
 
 
 def _require_fitting(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pdp.errors import ConfigurationError
+from pdp.loopback import is_loopback
 from pdp.server.certificates import ServerCertificates, TLSFiles
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,]+)):(?P<port>[0-9]{1,5})")
@@ -73,10 +73,4 @@ def _is_address(address: str) -> bool:
 
 def _is_loopback(address: str) -> bool:
     match = _HOST_AND_PORT.fullmatch(address)
-    host = (match["six"] or match["host"]) if match else ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return match is not None and is_loopback(match["six"] or match["host"])
