@@ -25,13 +25,13 @@ from pdp.observer import REFUSED, Event, Observer
 from pdp.server import uploads
 from pdp.server.authentication import Authenticator, Metadata, Peer
 from pdp.server.awaiting import Awaited
-from pdp.server.fields import read
+from pdp.server.decoding import read
 from pdp.server.idle import IdleWatch
 from pdp.server.incoming import Incoming, entered_by
 from pdp.server.origin import NOBODY, Origin, trace_id_of, trace_parent
 from pdp.server.pools import BoundedPool
 from pdp.server.refusedcredentials import RefusedCredentials, peer_address
-from pdp.server.rpcs import PUBLIC, RPC, Lane, Shape
+from pdp.server.rpc import PUBLIC, RPC, Lane, Shape
 from pdp.server.status import (
     DeadlinePassedError,
     NotHereError,

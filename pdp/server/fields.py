@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from pdp.errors import InvalidRequestError
-
-M = TypeVar("M", bound=Message)
 
 _ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _SERVER = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -23,41 +17,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # The same where text may have lines: a line feed, also after a carriage return, and a tab do no harm.
 _UNSHOWABLE_IN_LINES = re.compile(f"(?!\t|\n|\r\n){_UNSHOWABLE.pattern}")
-_LENGTH_DELIMITED = 2
 # The last second of the year 9999, which is as far as protobuf's timestamps go.
 _LAST_SECOND = 253402300799
 _NANOS = 1_000_000_000
-
-
-def read(kind: type[M], wire: bytes) -> M:
-    """Decode a message. Raise `InvalidRequestError` for other bytes, and for a field that stands twice.
-
-    Of a field that stands twice, each reader believes another one; protobuf's own rule is to merge the two.
-    """
-    try:
-        message = kind.FromString(wire)
-    except DecodeError:
-        raise InvalidRequestError("request", f"these bytes are no `{kind.DESCRIPTOR.full_name}`") from None
-    # Merging always shortens, so only bytes that differ in length from what we would write need a look.
-    if message.ByteSize() != len(wire):
-        _refuse_twice(kind.DESCRIPTOR, wire, "")
-    return message
-
-
-def _refuse_twice(kind: Any, wire: bytes, place: str) -> None:  # noqa: ANN401 - a descriptor, of which there are two types
-    seen: dict[str, int] = {}
-    entries: Any = UnknownFieldSet(Empty.FromString(wire))  # every field is unknown to an empty message
-    for entry in entries:
-        field = kind.fields_by_number.get(entry.field_number)
-        if field is None:
-            continue
-        name = field.containing_oneof.name if field.containing_oneof else field.name
-        count = seen[name] = seen.get(name, 0) + 1
-        if count > 1 and not field.is_repeated:
-            raise InvalidRequestError(place + name, "stands twice")
-        if field.message_type is not None and entry.wire_type == _LENGTH_DELIMITED:
-            index = f"[{count - 1}]" if field.is_repeated else ""
-            _refuse_twice(field.message_type, entry.data, f"{place}{name}{index}.")
 
 
 def require_id(field: str, value: str) -> str:

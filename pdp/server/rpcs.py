@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -13,7 +10,8 @@ from google.protobuf.message import Message
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
-from pdp.model import Caller, Role
+from pdp.model import Role
+from pdp.server.rpc import PUBLIC, RPC, Lane, Shape
 from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import explain_pb2 as explanations
@@ -29,75 +27,8 @@ REFLECTION = "grpc.reflection.v1.ServerReflection"
 # The same under its former name, which most tools still try.
 OLD_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
-# Open to everyone without credentials, which probes cannot send. Says whether the server serves and nothing else.
-PUBLIC: Final = "public"
-
-
-class Shape(Enum):
-    """How messages go: one and its answer; many and an answer to each; one and many answers; many and one answer."""
-
-    UNARY = "unary"
-    EXCHANGE = "exchange"
-    FEED = "feed"
-    UPLOAD = "upload"
-
-
-class Lane(Enum):
-    """Which threads serve an RPC. Lanes do not wait for each other."""
-
-    CALLS = "calls"
-    STREAMS = "streams"
-    # What ends authority waits for nothing that a gateway does: a gateway has a lane of its own for it.
-    ENDING = "ending"
-    GATEWAY_ENDING = "ending by gateways"
-    # Makes another bundle the running one, which may be what ends authority. Compiling it can take seconds.
-    ACTIVATION = "activation"
-    # Compiling and evaluating in the child process can take seconds.
-    AUTHORING = "authoring"
-    # A question may read many records, and first those that its index does not know yet.
-    AUDIT = "audit"
-    # Callers without credentials can fill these two and no other.
-    PROBES = "probes"
-    WATCHES = "watches"
-
-
 # What is served at the control address too, and nothing else there.
 CONTROL: Final = frozenset({Lane.ENDING, Lane.GATEWAY_ENDING, Lane.ACTIVATION, Lane.PROBES, Lane.WATCHES})
-# A caller with the role of a gateway, whatever its other roles are, does not enter these.
-_WITHOUT_GATEWAYS: Final = frozenset({Lane.ENDING, Lane.ACTIVATION})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RPC:
-    """One row: an RPC, who may call it, and how it is served."""
-
-    service: str
-    method: str
-    request: type[Message]
-    roles: frozenset[Role] | Literal["public"]
-    lane: Lane
-    shape: Shape = Shape.UNARY
-
-    @property
-    def path(self) -> str:
-        """Return the path under which the RPC is called."""
-        return f"/{self.service}/{self.method}"
-
-    @property
-    def name(self) -> str:
-        """Return the full name, as traces and the record spell it."""
-        return f"{self.service}/{self.method}"
-
-    def lane_for(self, caller: Caller) -> Lane:
-        """Return the lane in which a call of this caller is served."""
-        barred = Role.PEP in caller.roles and self.lane in _WITHOUT_GATEWAYS
-        return Lane.GATEWAY_ENDING if barred else self.lane
-
-    @property
-    def handler(self) -> str:
-        """Return the name of the function that answers: the method's, in lower case with underscores."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.method).lower()
-
 
 _EVERY_CALLER = frozenset(Role)
 

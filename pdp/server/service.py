@@ -32,19 +32,8 @@ from pdp.server.listener import Listener
 from pdp.server.policies import Evaluator, PolicyHandlers
 from pdp.server.pools import BoundedPool, Room
 from pdp.server.refresher import Refresher
-from pdp.server.rpcs import (
-    AUDIT,
-    AUTHORIZATION,
-    CONTROL,
-    HEALTH,
-    OLD_REFLECTION,
-    POLICIES,
-    REFLECTION,
-    RPC,
-    RPCS,
-    SESSIONS,
-    Lane,
-)
+from pdp.server.rpc import RPC, Lane
+from pdp.server.rpcs import AUDIT, AUTHORIZATION, CONTROL, HEALTH, OLD_REFLECTION, POLICIES, REFLECTION, RPCS, SESSIONS
 from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
 

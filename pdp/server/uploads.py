@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from pdp.server.fields import read
+from pdp.server.decoding import read
 from pdp.server.incoming import Incoming
 from pdp.server.status import MessageLateError, MessageTooLargeError
 

@@ -24,7 +24,8 @@ from pdp.client.connection import Connection
 from pdp.config import PolicySettings, ServerSettings, SessionSettings, Settings
 from pdp.model import Role
 from pdp.policy.contents import version_of
-from pdp.server.rpcs import HEALTH, OLD_REFLECTION, REFLECTION, RPC, RPCS, Shape
+from pdp.server.rpc import RPC, Shape
+from pdp.server.rpcs import HEALTH, OLD_REFLECTION, REFLECTION, RPCS
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder

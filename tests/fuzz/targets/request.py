@@ -25,10 +25,11 @@ from pdp.policy.child import PolicyChild
 from pdp.registrar import SessionRequest
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers
-from pdp.server.fields import read
+from pdp.server.decoding import read
 from pdp.server.origin import Origin
 from pdp.server.policies import PolicyHandlers
-from pdp.server.rpcs import RPC, RPCS, Shape
+from pdp.server.rpc import RPC, Shape
+from pdp.server.rpcs import RPCS
 from pdp.server.sessions import SessionHandlers
 from pdp.server.status import refusal_of
 from pdp.testing.bundles import bundle_files, compile_here, tool
