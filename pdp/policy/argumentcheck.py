@@ -12,12 +12,13 @@ import copy
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import jsonschema_rs
 
 from pdp.errors import InvalidArgumentsError, one_line
-from pdp.policy.schemabounds import DEPTH, FEW_LOOKS, SchemaBoundError, looks, schemas
+from pdp.policy.schemabounds import DEPTH, FEW_LOOKS, SchemaBoundError, is_too_long, looks, schemas
 
 # A compiled pattern takes up to so much, and as much again on each thread for what it remembers of texts.
 _PATTERN_BYTES = 64 * 1024
@@ -68,14 +69,16 @@ class ArgumentCheck:
 
         The message names up to three places and keywords of the schema, and never a value.
         """
+        depth, values, long = _measured(arguments)
+        if long:
+            raise InvalidArgumentsError("`$`: a number is too long to be checked")
         if self._branches:
-            self._require_little_work(arguments, size)
+            self._require_little_work(depth, values, size)
         if not self._validator.is_valid(arguments):
             found = sorted({self._told(error) for error in self._validator.iter_errors(arguments)})
             raise InvalidArgumentsError("; ".join(found[:_MOST_TOLD]))
 
-    def _require_little_work(self, arguments: dict[str, Any], size: int) -> None:
-        depth, values = _measured(arguments)
+    def _require_little_work(self, depth: int, values: int, size: int) -> None:
         work = self._looks[depth] * (values + size // _BYTES_FOR_A_VALUE) if depth < len(self._looks) else _MOST_WORK
         if work >= _MOST_WORK:
             raise InvalidArgumentsError("`$`: too large or too deep to be checked by a schema that branches so much")
@@ -136,9 +139,12 @@ def _place(path: Iterable[str | int]) -> str:
     return one_line(f"inputSchema{steps}")[:_LONGEST_PLACE]
 
 
-def _measured(value: object) -> tuple[int, int]:
-    """Return how many objects and lists stand around the innermost value, and how many values there are."""
-    deepest, values = 0, 0
+def _measured(value: object) -> tuple[int, int, bool]:
+    """Return how many objects and lists stand around the innermost value, and how many values there are.
+
+    And whether a number is too long: the library writes each out, and `1e-99999` are hundred thousand digits.
+    """
+    deepest, values, long = 0, 0, False
     pending: list[tuple[object, int]] = [(value, 0)]
     while pending:
         one, depth = pending.pop()
@@ -148,5 +154,7 @@ def _measured(value: object) -> tuple[int, int]:
             inner = tuple(one.values())
         elif isinstance(one, list):
             inner = one
+        elif isinstance(one, int | Decimal):
+            long = long or is_too_long(one)
         pending += [(other, depth + 1) for other in inner]
-    return deepest, values
+    return deepest, values, long

@@ -21,6 +21,12 @@ FEW_LOOKS = 256
 PATTERN_WEIGHT = 64
 # A number with a fraction, or beyond 64 bits, in an `enum` or a `const`: the library compares it digit by digit.
 LONG_NUMBER_WEIGHT = 16
+# A keyword that compares or divides numbers: the library does it with fractions of any length, up to 50 µs each.
+NUMBER_WEIGHT = 96
+# Written out, a double has no more.
+MOST_DIGITS = 400
+_BEYOND_INTEGERS = 10**MOST_DIGITS
+_OF_NUMBERS = ("multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _LARGEST_SHORT = 2**63
 # How far schemas may lead from one to the next on the way to one value: the library calls itself for each step.
 MOST_STEPS = 1000
@@ -69,6 +75,14 @@ def looks(root: _Schema) -> tuple[int, ...]:
     if not found:
         raise SchemaBoundError(f"it holds one value against more than {MOST_LOOKS} schemas")
     return found
+
+
+def is_too_long(number: int | Decimal) -> bool:
+    """Say whether a number has more digits before or behind its point than any that is compared."""
+    if isinstance(number, int):
+        return not -_BEYOND_INTEGERS < number < _BEYOND_INTEGERS
+    _, digits, exponent = number.as_tuple()
+    return len(digits) > MOST_DIGITS or abs(int(exponent)) > MOST_DIGITS
 
 
 def schemas(root: _Schema) -> tuple[_Schema, ...]:
@@ -129,6 +143,10 @@ class _Reader:
 
         self._refuse_elsewhere(schema)
         links.weight += PATTERN_WEIGHT * (("pattern" in schema) + len(_map(schema, "patternProperties")))
+        bounds = [schema[key] for key in _OF_NUMBERS if isinstance(schema.get(key), int | Decimal)]
+        if any(map(is_too_long, bounds)):
+            raise SchemaBoundError(f"a bound of numbers has more than {MOST_DIGITS} digits")
+        links.weight += NUMBER_WEIGHT * len(bounds)
         links.weight += _weight_of_values(_list(schema, "enum")) + _weight_of_values([schema.get("const")])
         lead(links.same, *(schema.get(key) for key in _OF_ITSELF))
         lead(links.same, *(one for key in _OF_ITSELF_LISTS for one in _list(schema, key)))
