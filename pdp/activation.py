@@ -16,7 +16,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.delivery import Delivery
 from pdp.policy.packed import pack
 from pdp.sessions.lifecycle import recapture
-from pdp.sessions.store import ActiveBundle, SessionStore
+from pdp.sessions.store import ActiveBundle, BundleHistory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +37,9 @@ class Activations:
     """Activates one bundle at a time, and tells `peers`, the other workers, before."""
 
     def __init__(
-        self, *, sessions: SessionStore, bundles: LoadedBundles, clock: Clock, observer: Observer, peers: Peers | None
+        self, *, history: BundleHistory, bundles: LoadedBundles, clock: Clock, observer: Observer, peers: Peers | None
     ) -> None:
-        self._sessions = sessions
+        self._history = history
         self._bundles = bundles
         self._clock = clock
         self._observer = observer
@@ -53,11 +53,11 @@ class Activations:
         """
         self._prepare(bundle, delivery)
         with self._changing:
-            before = self._sessions.active_bundle()
+            before = self._history.active_bundle()
             # INVARIANT: loaded before active, so that this worker never lacks what it activates itself.
             self._bundles.keep(bundle)
             # As everywhere: what was once written down, the wall clock cannot take back.
-            now = no_earlier(self._clock.now(), self._sessions.high_water_at())
+            now = no_earlier(self._clock.now(), self._history.high_water_at())
             active = ActiveBundle(
                 version=bundle.version,
                 activated_at=now.wall_at,
@@ -75,7 +75,7 @@ class Activations:
                 return recapture(session, now, captured(session.user, session.agent), by=how.by)
 
             content = pack(delivery.files, delivery.signature)
-            changed = self._sessions.activate_bundle(
+            changed = self._history.activate_bundle(
                 active, content, recaptured, captured=captured, expected=how.expected
             )
             if not active.same_as(before):
@@ -85,7 +85,7 @@ class Activations:
     def _prepare(self, bundle: Bundle, delivery: Delivery) -> None:
         # Beforehand and outside the lock: the others answer by the bundle before until they have this one too, and
         # two workers that activate at the same time each wait for the other.
-        active = self._sessions.active_bundle()
+        active = self._history.active_bundle()
         if self._peers is not None and (active is None or active.version != bundle.version):
             self._peers.tell(Compiled(delivery=delivery, bundle=bundle).written())
 

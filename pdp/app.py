@@ -101,7 +101,7 @@ def open_embedded(
     keeper = BundleKeeper(
         source=source_at(Path(policies), limits) if isinstance(policies, Path | str) else policies,
         compile_files=compile_files or compile_once(),
-        sessions=store,
+        history=store,
         clock=time,
         observer=watcher,
         limits=limits,
@@ -120,14 +120,14 @@ def open_embedded(
     )
     registrar = Registrar(
         sessions=store,
-        bundle_for=keeper.bundle_for,
+        bundle=keeper.current,
         clock=time,
         observer=watcher,
         limits=limits,
         trusted_attributes=trusted_attributes,
         record_permits=record_permits,
     )
-    explainer = Explainer(sessions=store, bundle_for=keeper.bundle_for, clock=time, observer=watcher, limits=limits)
+    explainer = Explainer(sessions=store, bundle=keeper.current, clock=time, observer=watcher, limits=limits)
     if peers is not None:
         # Before the start: others who start wait for this one too.
         peers.begin(keeper.hear)

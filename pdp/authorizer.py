@@ -35,7 +35,7 @@ from pdp.policy.engine import SessionEntities, SliceEntities
 from pdp.policy.reading import Reading
 from pdp.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
 from pdp.sessions.lifecycle import earliest_end, state_of
-from pdp.sessions.store import ActiveBundle, SessionStore, StoreView
+from pdp.sessions.store import ActiveBundle, SessionReader, StoreView
 from pdp.visibility import policy_visibility
 
 NO_PARENT = TraceParent()
@@ -83,7 +83,7 @@ class Authorizer:
     def __init__(
         self,
         *,
-        sessions: SessionStore,
+        sessions: SessionReader,
         bundle_for: Callable[[ActiveBundle | None], Bundle],
         clock: Clock,
         observer: Observer,

@@ -22,7 +22,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import PolicyResult, Probes
 from pdp.policy.engine import PolicySource, Question, Slice, SliceEntities
 from pdp.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
-from pdp.sessions.store import ActiveBundle, SessionStore
+from pdp.sessions.store import SessionReader
 
 # Taking a policy apart takes a third of a millisecond, on a processor that decisions want too.
 _MOST_POLICIES = 1000
@@ -113,21 +113,21 @@ class CallExplainer:
 class Explainer:
     """Explains calls of sessions in the store, and of sessions that nobody opened, by the active bundle.
 
-    Nothing is decided or remembered; that somebody asked is an event. Safe to use from many threads. Every method
-    raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
+    `bundle` returns the active bundle. Nothing is decided or remembered; that somebody asked is an event. Safe to use
+    from many threads. Every method raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
     """
 
     def __init__(
         self,
         *,
-        sessions: SessionStore,
-        bundle_for: Callable[[ActiveBundle | None], Bundle],
+        sessions: SessionReader,
+        bundle: Callable[[], Bundle],
         clock: Clock,
         observer: Observer,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._sessions = sessions
-        self._bundle_for = bundle_for
+        self._bundle = bundle
         self._clock = clock
         self._observer = observer
         self._limits = limits
@@ -165,9 +165,6 @@ class Explainer:
         explanation = self._calls.explain(snapshot, call, made_by)
         self._tell(explanation, chain[0], caller, now)
         return explanation
-
-    def _bundle(self) -> Bundle:
-        return self._bundle_for(self._sessions.active_bundle())
 
     def _tell(self, explanation: Explanation, session: Session, caller: Caller, now: Instant) -> None:
         facts = {

@@ -30,7 +30,7 @@ from pdp.policy.bundle import Bundle, CheckReport, Compile, inspect_bundle
 from pdp.policy.contents import titles_of
 from pdp.policy.delivery import BundleSource, Delivery
 from pdp.policy.signing import Trust
-from pdp.sessions.store import ActiveBundle, SessionStore
+from pdp.sessions.store import ActiveBundle, BundleHistory
 
 _LOG = logging.getLogger("pdp")
 
@@ -78,7 +78,7 @@ class BundleKeeper:
         *,
         source: BundleSource,
         compile_files: Compile,
-        sessions: SessionStore,
+        history: BundleHistory,
         clock: Clock,
         observer: Observer,
         limits: Limits,
@@ -88,7 +88,7 @@ class BundleKeeper:
     ) -> None:
         self._source = source
         self._compile = compile_files
-        self._sessions = sessions
+        self._history = history
         self._clock = clock
         self._observer = observer
         self._limits = limits
@@ -96,14 +96,14 @@ class BundleKeeper:
         self._never_older = never_older
         self._bundles = LoadedBundles(
             compile_files=compile_files,
-            sessions=sessions,
+            history=history,
             clock=clock,
             limits=limits,
             trust=self._trust,
             failed=self._fell_behind,
         )
         self._activations = Activations(
-            sessions=sessions, bundles=self._bundles, clock=clock, observer=observer, peers=peers
+            history=history, bundles=self._bundles, clock=clock, observer=observer, peers=peers
         )
         self._peers = peers
         # What the source held when it was last read, by this worker or by another one.
@@ -130,7 +130,7 @@ class BundleKeeper:
 
     def current(self) -> Bundle:
         """Return the active bundle. Raise `BundleUnavailableError` when it is not loaded."""
-        return self.bundle_for(self._sessions.active_bundle())
+        return self.bundle_for(self._history.active_bundle())
 
     def serves(self) -> bool:
         """Say whether the store answers and its active bundle is loaded; for health, never raises."""
@@ -149,7 +149,7 @@ class BundleKeeper:
 
     def status(self) -> BundleStatus:
         """Return the running bundle, which version is active, and why the last load failed."""
-        active, view = self._sessions.active_bundle(), self._view
+        active, view = self._history.active_bundle(), self._view
         bundle = self._bundles.get(active.version) if active else None
         return BundleStatus(
             bundle=bundle,
@@ -239,17 +239,17 @@ class BundleKeeper:
 
     def catch_up(self) -> None:
         """Load what became active since the start, if it may run here."""
-        active = self._sessions.active_bundle()
+        active = self._history.active_bundle()
         if active is not None and self._bundles.get(active.version) is None:
             self._go_on()
 
     def kept(self) -> tuple[KeptBundle, ...]:
         """Return the bundles that can be activated again, by their latest activation, newest first."""
-        return tuple(self._kept(activation) for activation in self._sessions.kept_bundles())
+        return tuple(self._kept(activation) for activation in self._history.kept_bundles())
 
     def find(self, version: str) -> tuple[Bundle, ActiveBundle]:
         """Return a kept bundle and its latest activation. Raise `NotFoundError`."""
-        activation = next((one for one in self._sessions.kept_bundles() if one.version == version), None)
+        activation = next((one for one in self._history.kept_bundles() if one.version == version), None)
         delivery = self._bundles.kept_in_store(version) if activation else None
         if activation is None or delivery is None:
             raise _not_kept(version)
@@ -293,7 +293,7 @@ class BundleKeeper:
 
     def _go_on(self) -> bool:
         """Load the active bundle of the store; say whether there is one that may run here."""
-        active = self._sessions.active_bundle()
+        active = self._history.active_bundle()
         try:
             if active is not None:
                 self._bundles.catch_up(active)
@@ -306,7 +306,7 @@ class BundleKeeper:
         came_from = self._view.good.version if self._view.good else ""
         bundle: Bundle | None = None
         for _ in range(_TRIES):
-            active = self._sessions.active_bundle()
+            active = self._history.active_bundle()
             same = active is not None and active.version == delivery.version
             self._require_newer(delivery)
             if not same and not self._may_take(active, delivery.version, came_from):
@@ -325,19 +325,19 @@ class BundleKeeper:
         raise BundleUnavailableError("other workers go on activating bundles; try again")
 
     def _may_take(self, active: ActiveBundle | None, version: str, came_from: str) -> bool:
-        if active is None or not self._sessions.bundle_past(version).was_active:
+        if active is None or not self._history.bundle_past(version).was_active:
             return True
         return not active.chosen and came_from == active.version
 
     def _require_newer(self, delivery: Delivery) -> None:
         if not self._never_older:
             return
-        active = self._sessions.active_bundle()
+        active = self._history.active_bundle()
         if active is not None and active.version == delivery.version:
             return
         signer = self._trust.signer_of(delivery)
         number = delivery.signature.number if delivery.signature and signer else 0
-        highest = self._sessions.bundle_past(delivery.version).highest_number
+        highest = self._history.bundle_past(delivery.version).highest_number
         if number <= highest:
             self._held = delivery
             problem = (

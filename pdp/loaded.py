@@ -16,7 +16,7 @@ from pdp.policy.bundle import Bundle, Compile, load_bundle
 from pdp.policy.delivery import Delivery
 from pdp.policy.packed import unpack
 from pdp.policy.signing import Trust
-from pdp.sessions.store import ActiveBundle, SessionStore
+from pdp.sessions.store import ActiveBundle, BundleHistory
 
 _LOG = logging.getLogger("pdp")
 _CATCH_UP_PAUSE_SECONDS = 5.0
@@ -34,14 +34,14 @@ class LoadedBundles:
         self,
         *,
         compile_files: Compile,
-        sessions: SessionStore,
+        history: BundleHistory,
         clock: Clock,
         limits: Limits,
         trust: Trust,
         failed: Callable[[tuple[Problem, ...]], None],
     ) -> None:
         self._compile = compile_files
-        self._sessions = sessions
+        self._history = history
         self._clock = clock
         self._limits = limits
         self._trust = trust
@@ -70,14 +70,14 @@ class LoadedBundles:
             _tell_unusable(bundle)
         with self._keeping:
             # The active one stays whatever is loaded beside it, and the one before for decisions that began with it.
-            active = self._sessions.active_bundle()
+            active = self._history.active_bundle()
             others = [one for one in self._bundles.values() if one.version != bundle.version]
             kept = [one for one in others[:-1] if active is not None and one.version == active.version] + others[-1:]
             self._bundles = {one.version: one for one in [*kept, bundle]}
 
     def kept_in_store(self, version: str) -> Delivery | None:
         """Return what the store keeps of a version, or None. Raise `BundleError` when it is beyond the limits."""
-        content = self._sessions.bundle_content(version)
+        content = self._history.bundle_content(version)
         if content is None:
             return None
         if content.startswith(b"{"):

@@ -46,7 +46,7 @@ from pdp.sessionevents import closed_event, narrowed_event, opened_event, presen
 from pdp.sessionpolicies import SessionPolicies, SessionQuestion
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
-from pdp.sessions.store import ActiveBundle, Change, Cut, SessionFilter, SessionStore
+from pdp.sessions.store import Change, Cut, SessionFilter, Sessions
 
 # How many sessions are read at a time for a list, and written at a time when many are revoked.
 _STEP, _AT_ONCE = 100, 500
@@ -106,15 +106,16 @@ class Selector:
 class Registrar:
     """The only way by which sessions come to be and change. Safe to use from many threads.
 
-    `trusted_attributes` names the attributes of a user that a PEP may vouch for. While `record_permits` says no, no
-    session is opened or approved. Every method raises `UnavailableError` when it cannot answer.
+    `bundle` returns the active bundle. `trusted_attributes` names the attributes of a user that a PEP may vouch for.
+    While `record_permits` says no, no session is opened or approved. Every method raises `UnavailableError` when it
+    cannot answer.
     """
 
     def __init__(
         self,
         *,
-        sessions: SessionStore,
-        bundle_for: Callable[[ActiveBundle | None], Bundle],
+        sessions: Sessions,
+        bundle: Callable[[], Bundle],
         clock: Clock,
         observer: Observer,
         limits: Limits,
@@ -122,7 +123,7 @@ class Registrar:
         record_permits: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sessions = sessions
-        self._bundle_for = bundle_for
+        self._bundle = bundle
         self._clock = clock
         self._observer = observer
         self._limits = limits
@@ -531,9 +532,6 @@ class Registrar:
             tools=scoped_tools(scope, bundle) if scope else (),
             request_digest=request_digest_of(session, scope, bundle) if waiting and scope else "",
         )
-
-    def _bundle(self) -> Bundle:
-        return self._bundle_for(self._sessions.active_bundle())
 
     def _now(self) -> Instant:
         return no_earlier(self._clock.now(), self._sessions.high_water_at())

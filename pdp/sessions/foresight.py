@@ -15,7 +15,7 @@ from pdp.sessions.database import Database
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.store import Captured, Change
 from pdp.sessions.succession import successor_of
-from pdp.sessions.watcher import SessionReader, Value
+from pdp.sessions.watcher import RowReader, Value
 
 # By id: the epoch of the session that was seen, and what the change makes of it, None when it leaves it as it is.
 Foreseen = Mapping[str, tuple[int, Session | None]]
@@ -45,13 +45,13 @@ class Foresight:
     ) -> Foreseen:
         with closing(self._database.connect()) as connection:
             connection.execute("PRAGMA query_only=ON")
-            reader = SessionReader(connection, self._scopes)
+            reader = RowReader(connection, self._scopes)
             rows: Iterable[Row] = connection.execute(sql, values)
             return dict(_seen(rows, reader, change, concerns))
 
 
 def _seen(
-    rows: Iterable[Row], reader: SessionReader, change: Change, concerns: Callable[[Row], bool]
+    rows: Iterable[Row], reader: RowReader, change: Change, concerns: Callable[[Row], bool]
 ) -> Iterator[tuple[str, tuple[int, Session | None]]]:
     for row in rows:
         session_id, epoch, *_ = row

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pdp.clock import Clock
-from pdp.sessions.store import SessionStore
+from pdp.sessions.store import SessionWriter
 
 # A step holds the store for some milliseconds; calls and other writers go between two.
 _SESSIONS_OF_A_STEP: Final = 200
@@ -20,7 +20,7 @@ _PAUSE_SECONDS: Final = 0.2
 class Purge:
     """Removes what has been over for `keep_ended_seconds`."""
 
-    def __init__(self, sessions: SessionStore, clock: Clock, *, keep_ended_seconds: float) -> None:
+    def __init__(self, sessions: SessionWriter, clock: Clock, *, keep_ended_seconds: float) -> None:
         self._sessions = sessions
         self._clock = clock
         self._keep_ended_seconds = keep_ended_seconds

@@ -27,7 +27,7 @@ from pdp.sessions.succession import (
     successor_of,
 )
 from pdp.sessions.turns import Turns
-from pdp.sessions.watcher import SessionReader, Value, Watcher, activation_of, applied, cuts_on
+from pdp.sessions.watcher import RowReader, Value, Watcher, activation_of, applied, cuts_on
 
 T = TypeVar("T")
 
@@ -42,8 +42,8 @@ class SQLiteSessionStore:
     in a process they take turns. `sessions_kept` bounds the sessions in memory, `changes_kept` the changes that other
     processes can follow one by one, `bundles_kept` the last active bundles that keep their content. `reserve_bytes` of
     the disk are kept for what ends authority, as `room.py` says. A store that lacks changes up to `known_revision`, of
-    which others know, is refused. A file that is taken away, or written by a foreign program, is noticed after
-    `trust_seconds` of `monotonic`.
+    which others know, is refused. A file that is taken away, or written by a foreign program, is noticed by what may
+    answer from memory (`SessionReader`, `active_bundle`) after `trust_seconds` of `monotonic`, and by all else at once.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class SQLiteSessionStore:
             opened.pop_all()
         self._room.prepare_log()
         self._room.keep()
-        self._reader = SessionReader(self._connection, self._scopes)
+        self._reader = RowReader(self._connection, self._scopes)
         self._foresight = Foresight(self._database, self._scopes)
 
     def view(self, handle_digest: bytes) -> StoreView:

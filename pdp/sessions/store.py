@@ -1,4 +1,15 @@
-"""The contract of a session store: what the rest of the PDP relies on."""
+"""The contract of a session store: what the rest of the PDP relies on, one protocol for each capability.
+
+What uses a store asks for the smallest protocol that it needs; `SessionStore` is all of them on the same data. For each
+there is a class of published tests in `pdp/testing/stores/`. They all promise, for every implementation and any number
+of threads and processes on the same data:
+
+- A call that begins after a write was acknowledged, in any process, sees that write. A write is acknowledged when its
+  method returns. What else a look may miss is said for each capability.
+- When the data cannot be read or written, `StoreUnavailableError`; never a guess, never an old answer. A write that
+  raises it may have been made or not.
+- When others write for too long, `OverloadedError`, and nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -106,23 +117,28 @@ Change = Callable[[Session], Session | None]
 Captured = Callable[[str, str], str | None]
 
 
-class SessionStore(Protocol):
-    """Sessions, their scopes, and which bundle is active.
+class HighWaterMark(Protocol):
+    """The latest wall time that was ever stored: it shows a clock that was set back.
 
-    Promises, for every implementation and any number of threads and processes on the same data:
+    The mark never falls. Every write raises it, in its own transaction, to at least the time that it was given. The
+    mark is as old as the last write; that it is close to the present time is not promised.
+    """
 
-    - What a method acknowledged by returning is not lost: it survives the sudden end of the process.
-      (A memory store promises this for as long as its process lives.)
-    - Every write is one transaction: it happens as a whole or not at all.
-    - A session is written only as the direct successor of what is stored: `epoch` is one more.
-      Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1.
-    - A call that begins after a write was acknowledged, in whichever process, sees that write.
-    - Sessions with equal scope content share one `Scope` object within a process.
-    - When the data cannot be read or written, `StoreUnavailableError`; never a guess, never an old answer. What
-      happens behind the store's back (its data moved away, or written by a foreign program) it may notice later, by
-      a bound that its docstring names.
-    - When others write for too long, `OverloadedError`, and nothing is written.
-    - `high_water_at` never falls. Every write raises it to at least the `wall_at` that it was given.
+    def high_water_at(self) -> float:
+        """Return the high-water mark, unix seconds, as every view holds it."""
+        ...
+
+
+class SessionReader(HighWaterMark, Protocol):
+    """Sessions one by one, as decisions need them: each call of a tool takes this path.
+
+    A look is consistent: all that it returns was so at one moment. Two looks are two moments, so a decision takes the
+    session, the active bundle and the high-water mark from one `view`. A chain is complete: no session comes without
+    its ancestors. Sessions with equal scope content share one `Scope` object within a process.
+
+    A store may answer from memory as long as it can tell that no later write was acknowledged. What happens behind its
+    back (its data moved away, or written by a foreign program) it may notice later, by a bound that its docstring
+    names.
     """
 
     def view(self, handle_digest: bytes) -> StoreView:
@@ -133,17 +149,14 @@ class SessionStore(Protocol):
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
         ...
 
-    def high_water_at(self) -> float:
-        """Return the latest wall time that was ever stored, unix seconds, as every view holds it."""
-        ...
 
-    def insert(self, session: Session, *, wall_at: float) -> None:
-        """Add a new session. `ConflictError` when its id or handle exists."""
-        ...
+class SessionLists(Protocol):
+    """Sessions by what they have in common, for people and for limits; no decision about a call rests on these.
 
-    def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
-        """Replace sessions, all or none; each must be the direct successor of what is stored."""
-        ...
+    Each call is a look of its own at what is stored. So a session that is inserted between two pages may be on neither;
+    one that matches all the while is on exactly one. A count is true at its moment: when two callers count before
+    either inserts, both may pass a limit that leaves room for one.
+    """
 
     def select(
         self, which: SessionFilter, *, limit: int, before: tuple[float, str] | None = None
@@ -154,16 +167,37 @@ class SessionStore(Protocol):
         """
         ...
 
-    def cut(self, cut: Cut) -> None:
-        """Revoke sessions at once, however many: every look at one that the cut concerns sees it revoked.
-
-        What is stored of them says so only when it is changed as well; `lift` then takes the cut away. A cut of the
-        same tenant, user and agent takes the place of an earlier one.
-        """
+    def count_live(self, opened_by: str, *, wall_at: float) -> int:
+        """Return how many sessions of a caller are stored as REQUESTED or ACTIVE and have not expired by a moment."""
         ...
 
-    def lift(self, cut: Cut) -> None:
-        """Take a cut away; what is stored of the sessions it concerns counts again."""
+    def count_by_state(self) -> dict[SessionState, int]:
+        """Return how many sessions are stored in each state, as stored."""
+        ...
+
+
+class SessionWriter(Protocol):
+    """Changes of sessions. Each method is one transaction: it happens as a whole or not at all.
+
+    An acknowledged write is not lost: it survives the sudden end of the process. (A memory store promises this for as
+    long as its process lives.) A session is written only as the direct successor of what is stored: `epoch` is one
+    more. Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1. `wall_at`, in unix
+    seconds, raises the high-water mark.
+    """
+
+    def insert(self, session: Session, *, wall_at: float) -> None:
+        """Add a new session. `ConflictError` when its id or handle exists."""
+        ...
+
+    def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
+        """Replace sessions, all or none; each must be the direct successor of what is stored."""
+        ...
+
+    def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
+        """Apply `change` to one session and all its descendants in one transaction, as `change_where` does.
+
+        Return the successors that were written; empty as well when there is no such session.
+        """
         ...
 
     def change_where(
@@ -179,11 +213,16 @@ class SessionStore(Protocol):
         """
         ...
 
-    def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
-        """Apply `change` to one session and all its descendants in one transaction, as `change_where` does.
+    def cut(self, cut: Cut) -> None:
+        """Revoke sessions at once, however many: every look at one that the cut concerns sees it revoked.
 
-        Return the successors that were written; empty as well when there is no such session.
+        What is stored of them says so only when it is changed as well; `lift` then takes the cut away. A cut of the
+        same tenant, user and agent takes the place of an earlier one.
         """
+        ...
+
+    def lift(self, cut: Cut) -> None:
+        """Take a cut away; what is stored of the sessions it concerns counts again."""
         ...
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
@@ -193,6 +232,23 @@ class SessionStore(Protocol):
         `limit`; none goes that is not over at `wall_at`, and none below which another session is stored. Afterwards
         nothing tells it from a session that never was.
         """
+        ...
+
+    def touch(self, *, wall_at: float) -> None:
+        """Write the time alone: raise the high-water mark, and prove that the store can be written."""
+        ...
+
+
+class BundleHistory(HighWaterMark, Protocol):
+    """Which bundle is active, which ones were, and their content.
+
+    An activation is one transaction, and is not lost once it is acknowledged. `active_bundle` may come from memory, as
+    the looks of a `SessionReader` may; everything else is read from what is stored. Content is dropped from the oldest
+    activation on, so a version that was listed may have none by the time that it is asked for.
+    """
+
+    def active_bundle(self) -> ActiveBundle | None:
+        """Return the active bundle, or None before the first activation."""
         ...
 
     def activate_bundle(
@@ -225,21 +281,17 @@ class SessionStore(Protocol):
         """Return what is remembered of earlier activations; at least the last thousand versions are."""
         ...
 
-    def active_bundle(self) -> ActiveBundle | None:
-        """Return the active bundle, or None before the first activation."""
-        ...
 
-    def touch(self, *, wall_at: float) -> None:
-        """Raise the high-water mark, and prove that the store can be written."""
-        ...
+class Sessions(SessionReader, SessionLists, SessionWriter, Protocol):
+    """All about sessions and nothing about bundles."""
 
-    def count_live(self, opened_by: str, *, wall_at: float) -> int:
-        """Return how many sessions of a caller are stored as REQUESTED or ACTIVE and have not expired by a moment."""
-        ...
 
-    def count_by_state(self) -> dict[SessionState, int]:
-        """Return how many sessions are stored in each state, as stored."""
-        ...
+class SessionStore(Sessions, BundleHistory, Protocol):
+    """All capabilities on the same data.
+
+    An activation changes sessions in its own transaction: no `view` holds the new bundle with a session as it was
+    before, or the old bundle with a session that was changed for the new one.
+    """
 
     def close(self) -> None:
         """Release what the store holds. Calling it twice is harmless."""

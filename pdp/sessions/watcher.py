@@ -35,7 +35,7 @@ Value = str | bytes | float
 Chain = tuple[Session, ...]
 
 
-class SessionReader:
+class RowReader:
     """Make sessions of rows, on one connection."""
 
     def __init__(self, connection: apsw.Connection, scopes: ScopePool) -> None:
@@ -128,7 +128,7 @@ def _weight(session: Session) -> int:
 
 
 class Watcher:
-    """The reading side of a store in one process. Safe for threads.
+    """The `SessionReader` of a store in one process, and its active bundle. Safe for threads.
 
     For `trust_seconds` after a look into the database, memory answers while nothing was announced. It bounds how long
     a file that was taken away, or a write by a foreign program, goes unnoticed. `monotonic` returns seconds.
@@ -154,7 +154,7 @@ class Watcher:
         self._connection = database.connect()
         self._connection.execute("PRAGMA query_only=ON")
         self._cursor = self._connection.cursor()
-        self._reader = SessionReader(self._connection, scopes)
+        self._reader = RowReader(self._connection, scopes)
         self._recent = RecentSessions(sessions_kept)
         # No commit has this number, so that the first look reads everything.
         self._data_version = -1

@@ -86,7 +86,7 @@ class Stage:
         seen_by_all = watched(bundle, self._seen)
         self._registrar = Registrar(
             sessions=self._store,
-            bundle_for=lambda _: seen_by_all,
+            bundle=lambda: seen_by_all,
             clock=self._clock,
             observer=Observers(),
             limits=limits,

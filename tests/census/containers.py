@@ -46,7 +46,7 @@ from pdp.telemetry.pipeline import Pipeline, QueueSettings, Sent
 from pdp.telemetry.wire import Source
 from pdp.testing.clock import FakeClock
 from pdp.testing.decisions import a_decision
-from pdp.testing.store_contract import make_session
+from pdp.testing.stores.samples import make_session
 
 T = TypeVar("T")
 

@@ -367,7 +367,7 @@ def test_worker_without_a_thread_to_spare_catches_up_later(
     behind = BundleKeeper(
         source=FolderSource(tmp_path, DEFAULT_LIMITS),
         compile_files=compile_here,
-        sessions=store,
+        history=store,
         clock=clock,
         observer=Observers(),
         limits=DEFAULT_LIMITS,

@@ -15,7 +15,7 @@ from pdp.clock import Deadline, Instant
 from pdp.errors import RequestIdConflictError
 from pdp.gate import deny
 from pdp.model import Basis, Call, Caller, Outcome
-from pdp.testing.store_contract import make_session
+from pdp.testing.stores.samples import make_session
 
 ALLOW, DENY = Outcome.ALLOW, Outcome.DENY
 NOW = Instant(wall_at=1000.0, boot_at=100.0, boot_id="boot-1")

@@ -15,7 +15,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Call, Outcome, Ruling, Scope, Session, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.testing.bundles import bundle_files, compile_here, tool
-from pdp.testing.store_contract import make_session
+from pdp.testing.stores.samples import make_session
 
 NOW = Instant(wall_at=1000.0, boot_at=100.0, boot_id="boot-1")
 OTHER = "sha256:" + "0" * 64

@@ -8,7 +8,7 @@ from pdp.clock import Instant
 from pdp.gate import Snapshot, deny
 from pdp.gatewords import gate_words
 from pdp.model import Basis, Call
-from pdp.testing.store_contract import make_session
+from pdp.testing.stores.samples import make_session
 
 CALL = Call(session_handle="h", server="files", tool="read")
 NOW = Instant(wall_at=1000.0, boot_at=100.0, boot_id="boot-1")

@@ -26,7 +26,7 @@ from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import ActiveBundle, SessionStore
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
-from pdp.testing.store_contract import unchanged
+from pdp.testing.stores.samples import unchanged
 from pdp.testing.waiting import wait_until
 
 DIRECTORY = "users: {alice: {}}\nagents: {worker: {ceiling: ['files/*']}}"
@@ -86,7 +86,7 @@ def keeper(
 ) -> BundleKeeper:
     """Return a keeper that compiles in this process; `more` are options of `BundleKeeper`."""
     options = {"compile_files": compile_here, "limits": DEFAULT_LIMITS, **more}
-    return BundleKeeper(source=folder, sessions=store, clock=clock, observer=events or Events(), **options)
+    return BundleKeeper(source=folder, history=store, clock=clock, observer=events or Events(), **options)
 
 
 @pytest.fixture

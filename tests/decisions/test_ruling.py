@@ -16,7 +16,7 @@ from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.engine import Question
 from pdp.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
 from pdp.testing.bundles import bundle_files, compile_here, tool
-from pdp.testing.store_contract import make_session
+from pdp.testing.stores.samples import make_session
 
 FACTS = "caller_facts: {properties: {shift: {type: integer}}, required: [shift]}\n"
 PROPERTIES = {"item": {"type": "string"}, "amount": {"type": "number"}, "note": {"type": "string"}, "more": {}}

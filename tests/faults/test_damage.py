@@ -18,7 +18,7 @@ from pdp.model import Session
 from pdp.sessions.restoring import restore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionFilter, SessionStore
-from pdp.testing.store_contract import make_bundle, make_scope, make_session, revoked, unchanged
+from pdp.testing.stores.samples import make_bundle, make_scope, make_session, revoked, unchanged
 from tests.faults.test_power_loss import seeded
 
 NOW = Instant(wall_at=3000.0, boot_at=2100.0, boot_id="boot-1")

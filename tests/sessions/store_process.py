@@ -10,7 +10,7 @@ import sys
 from itertools import count
 
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.testing.store_contract import make_bundle, make_session, revoked, successor_of, unchanged
+from pdp.testing.stores.samples import make_bundle, make_session, revoked, successor_of, unchanged
 
 
 def obey(store: SQLiteSessionStore) -> None:

@@ -21,7 +21,7 @@ from pdp.sessions.care import backup, inspect
 from pdp.sessions.changesignal import unused
 from pdp.sessions.database import SCHEMA_VERSION
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.testing.store_contract import (
+from pdp.testing.stores.samples import (
     insert_family,
     make_bundle,
     make_scope,

@@ -32,7 +32,7 @@ from pdp.sessions.succession import (
     require_successor,
     successors_of,
 )
-from pdp.testing.store_contract import make_session
+from pdp.testing.stores.samples import make_session
 
 NOW = Instant(wall_at=2000.0, boot_at=1000.0, boot_id="boot-1")
 END = Deadline(wall_at=4600.0, boot_at=3600.0, boot_id="boot-1")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionStore
-from pdp.testing.store_contract import StoreContract
+from pdp.testing.stores.contract import StoreContract
 
 
 class TestMemorySessionStore(StoreContract):

@@ -18,7 +18,7 @@ from pdp.sessions.store import SessionFilter, SessionStore
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
-from pdp.testing.store_contract import insert_over, make_session
+from pdp.testing.stores.samples import insert_over, make_session
 from pdp.testing.waiting import wait_until
 from tests.processes.server_process import ServerProcess
 

@@ -18,7 +18,7 @@ from pdp.sessions.care import backup, inspect
 from pdp.sessions.database import SCHEMA_VERSION
 from pdp.sessions.restoring import restore
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.testing.store_contract import make_bundle, make_session, successor_of, unchanged
+from pdp.testing.stores.samples import make_bundle, make_session, successor_of, unchanged
 
 NOW = Instant(wall_at=3000.0, boot_at=2100.0, boot_id="boot-1")
 FIRST_SCHEMA = Path(__file__).with_name("first_schema.sql")

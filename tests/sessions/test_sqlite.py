@@ -24,8 +24,8 @@ from pdp.model import Scope, Session
 from pdp.sessions.database import SCHEMA_VERSION, require_sound_engine
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionFilter, SessionStore
-from pdp.testing.store_contract import (
-    StoreContract,
+from pdp.testing.stores.contract import StoreContract
+from pdp.testing.stores.samples import (
     insert_family,
     insert_over,
     make_bundle,
