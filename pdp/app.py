@@ -205,7 +205,13 @@ class App:
             self._opened.callback(self._identity.close)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
-            auditor = Auditor(settings.record_folder, index_file=settings.record_index, most_bytes=SERVER_BYTES)
+            auditor = Auditor(
+                settings.record_folder,
+                index_file=settings.record_index,
+                most_bytes=SERVER_BYTES,
+                # Store, record and index may share a disk.
+                keep_bytes=settings.record.reserve_bytes + settings.sessions.reserve_bytes,
+            )
             self._opened.callback(auditor.close)
             heartbeat = Heartbeat(lambda: sessions.touch(wall_at=time.now().wall_at), every=_HEARTBEAT_SECONDS)
             serve = partial(

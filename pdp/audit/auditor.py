@@ -18,6 +18,7 @@ class Auditor:
     """Answers questions about one folder of the log. Safe for threads.
 
     `most_bytes` bounds what one question reads of the log; None reads all of it, and `on_progress` is told.
+    `keep_bytes` of the index's disk are not for the index.
     """
 
     def __init__(
@@ -26,11 +27,13 @@ class Auditor:
         *,
         index_file: Path | None = None,
         most_bytes: int | None = None,
+        keep_bytes: int = 0,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self._folder = folder
         self._index_file = index_file
         self._most_bytes = most_bytes
+        self._keep_bytes = keep_bytes
         self._on_progress = on_progress
         self._lock = Lock()
         self._index: AuditIndex | None = None
@@ -43,7 +46,7 @@ class Auditor:
         """
         with self._lock:
             if self._index is None:
-                self._index = AuditIndex(self._folder, self._index_file)
+                self._index = AuditIndex(self._folder, self._index_file, keep_bytes=self._keep_bytes)
             index = self._index
         progress = index.refresh(most_bytes=self._most_bytes, on_progress=self._on_progress)
         if not progress.complete and self._most_bytes is not None:

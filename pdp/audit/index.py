@@ -21,6 +21,7 @@ import apsw
 from pdp.audit.indexfile import open_index, remove_index
 from pdp.audit.rows import INDEXES, INSERT, row_of
 from pdp.audit.segments import Lines, mark_of, read_lines, segments_of, whole_bytes
+from pdp.diskroom import free_bytes
 from pdp.errors import UnavailableError
 
 FILE_NAME: Final = "audit-index.sqlite"
@@ -58,12 +59,13 @@ class _Segment:
 class AuditIndex:
     """The index of one folder of the log. Safe for threads, and for several processes on one file.
 
-    Without `file` it lies beside the log. A file that is none of ours, damaged, or of another version is built anew.
+    Without `file` it lies beside the log. It does not grow where less than `keep_bytes` of its disk would be left, and
+    then answers only while nothing is new. A file that is none of ours, damaged, or of another version is built anew.
     Raise `UnavailableError` when it cannot be opened, written, or is locked for too long.
     """
 
-    def __init__(self, folder: Path, file: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, file: Path | None = None, *, keep_bytes: int = 0) -> None:
+        self.folder, self._keep = folder, keep_bytes
         self.file = file or folder / FILE_NAME
         self._lock = RLock()
         self._names: dict[str, int] = {}
@@ -188,6 +190,7 @@ class AuditIndex:
                 segment = self._trusted(name, path, stat)
                 if segment.consumed == stat.st_size:
                     return 0
+                self._require_room()
                 found = read_lines(path, segment.consumed, stat.st_size, most_bytes)
                 mark = mark_of(path, found.end)
             except FileNotFoundError:
@@ -199,6 +202,14 @@ class AuditIndex:
                 (stat.st_ino, stat.st_mtime_ns, found.end, mark, broken, segment.id),
             )
             return found.end - found.start
+
+    def _require_room(self) -> None:
+        # What is indexed at a time takes less room than it takes in the log, also while it is written twice.
+        if self._keep and free_bytes(self.file.parent) < self._keep + _CHUNK_BYTES:
+            raise UnavailableError(
+                f"the disk of the index of the record is nearly full, and what is left is not for it: `{self.file}`; "
+                "make room, or put it elsewhere (`record.index_file`)"
+            )
 
     def _trusted(self, name: str, path: Path, stat: os.stat_result) -> _Segment:
         """Return what is known of a segment; nothing, when its file is another one than the file that was read."""

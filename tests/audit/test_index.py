@@ -233,3 +233,32 @@ def test_an_index_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     """The message names the file."""
     with pytest.raises(UnavailableError, match="nowhere/index"):
         AuditIndex(tmp_path, tmp_path / "nowhere" / "index")
+
+
+def test_the_index_leaves_what_is_kept_of_the_disk(segment: Path) -> None:
+    """It grows no more where the rest is for ending authority; without news it answers, and with room again as well."""
+    left = shutil.disk_usage(segment.parent).free
+    AuditIndex(segment.parent).refresh()
+    with AuditIndex(segment.parent, keep_bytes=2 * left) as short, AuditIndex(segment.parent, keep_bytes=1) as roomy:
+        assert ["dec_1", "dec_2"] == found(short)
+        with segment.open("ab") as file:
+            file.write(line(3))
+
+        with pytest.raises(UnavailableError, match=r"nearly full.*`record\.index_file`"):
+            found(short)
+        assert ["dec_1", "dec_2", "dec_3"] == found(roomy)
+        assert ["dec_1", "dec_2", "dec_3"] == found(short)
+
+
+def test_a_disk_without_room_is_told_and_forgotten(index: AuditIndex, segment: Path) -> None:
+    """What could not be indexed is indexed when there is room."""
+    pages = index._connection.execute("PRAGMA page_count").get
+    index._connection.execute(f"PRAGMA max_page_count={pages}")
+    with segment.open("ab") as file:
+        file.writelines(line(3).replace(b"ses_1", b"ses_%d" % number) for number in range(2_000))
+    with pytest.raises(UnavailableError, match="full"):
+        index.refresh()
+
+    index._connection.execute("PRAGMA max_page_count=1000000")
+
+    assert index.refresh().complete
