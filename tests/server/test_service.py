@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pdp.client.uploads import bundle_upload
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import policy_pb2 as policies
@@ -278,11 +279,8 @@ def test_checking_a_bundle(running: Running, project_root: Path) -> None:
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     own = ask(running, "policies", "CheckBundle", iter([policies.CheckBundleRequest()]), "author")
     files["git.cedar"] += b"\npermit (principal, action, resource) when { context.nothing };\n"
-    sent = policies.CheckBundleRequest(
-        files=[policies.BundleFile(path=path, content=content) for path, content in files.items()]
-    )
 
-    checked = ask(running, "policies", "CheckBundle", iter([sent]), "author")
+    checked = ask(running, "policies", "CheckBundle", iter(bundle_upload(files)), "author")
 
     assert (list(own.problems), own.version[:7]) == ([], "sha256:")
     assert checked.version == ""
@@ -296,11 +294,8 @@ def test_checking_a_bundle_warns_too(running: Running, project_root: Path) -> No
     folder = project_root / "policies"
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     files["git.cedar"] += b'\n@id("git/all")\npermit (principal, action, resource);\n'
-    sent = policies.CheckBundleRequest(
-        files=[policies.BundleFile(path=path, content=content) for path, content in files.items()]
-    )
 
-    checked = ask(running, "policies", "CheckBundle", iter([sent]), "author")
+    checked = ask(running, "policies", "CheckBundle", iter(bundle_upload(files)), "author")
     found = next(warning for warning in checked.warnings if warning.code == "open-permit")
 
     assert ([], "sha256:") == (list(checked.problems), checked.version[:7])
