@@ -10,7 +10,14 @@ from typing import Any
 
 from pdp.cache import BoundedCache, DecisionCache, RequestMemory, call_key, read_key
 from pdp.clock import Clock, Instant, no_earlier
-from pdp.errors import InvalidArgumentsError, InvalidJSONError, NotFoundError, UnavailableError, WrongStateError
+from pdp.errors import (
+    InvalidArgumentsError,
+    InvalidJSONError,
+    InvalidRequestError,
+    NotFoundError,
+    UnavailableError,
+    WrongStateError,
+)
 from pdp.gate import Snapshot, deny, gate
 from pdp.ids import decision_ids, handle_digest
 from pdp.jsontext import digest
@@ -118,7 +125,7 @@ class Authorizer:
     ) -> Decision:
         """Decide about one call.
 
-        Raise `InvalidRequestError` for a field that the PEP wrote wrongly, `RequestIdConflictError` for a request id
+        Raise `InvalidRequestError` for what the PEP wrote wrongly, `RequestIdConflictError` for a request id
         that was used for another call, and `UnavailableError` when there is no answer. Whatever the agent wrote is a
         deny, never an error.
         """
@@ -134,9 +141,11 @@ class Authorizer:
         started = perf_counter_ns()
         snapshots = self._snapshots({request.call.session_handle for request in requests}, caller)
         for place, request in enumerate(requests):
-            # A field that is wrong in any call is refused before anything is decided.
-            bundle = snapshots[request.call.session_handle].bundle
-            caller_facts(bundle, request.call, self._limits, f"requests[{place}].call.")
+            # What is wrong in any call is refused before anything is decided.
+            try:
+                caller_facts(snapshots[request.call.session_handle].bundle, request.call, self._limits)
+            except InvalidRequestError as error:
+                raise InvalidRequestError(f"requests[{place}].{error.attribute}", error.problem) from None
         decisions = []
         for request in requests:
             snapshot = snapshots[request.call.session_handle]

@@ -12,11 +12,15 @@ class PDPError(Exception):
 
 
 class InvalidRequestError(PDPError):
-    """The caller wrote a field wrongly: mend the named field, do not retry."""
+    """The caller asked for something wrongly: mend the named attribute, do not retry.
 
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"`{field}`: {problem}")
-        self.field = field
+    `attribute` is a path of names and indexes in what was asked, such as `requests[3].call.facts_json`. The core names
+    attributes of its own values and arguments; a transport says instead what its messages call them.
+    """
+
+    def __init__(self, attribute: str, problem: str) -> None:
+        super().__init__(f"`{attribute}`: {problem}")
+        self.attribute = attribute
         self.problem = problem
 
 

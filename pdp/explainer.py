@@ -38,7 +38,7 @@ class SupposedSession:
     labels: tuple[str, ...] = ()
     purpose: str = ""
     environment: str = ""
-    attributes_json: bytes = field(default=b"", repr=False)
+    user_attributes_json: bytes = field(default=b"", repr=False)
 
 
 class CallExplainer:
@@ -56,7 +56,7 @@ class CallExplainer:
 
         Raise `InvalidRequestError` for facts that the bundle does not declare.
         """
-        facts = caller_facts(snapshot.bundle, call, self._limits, "")
+        facts = caller_facts(snapshot.bundle, call, self._limits)
         refused = gate(snapshot, call)
         refusal = gate_words(snapshot, call, refused) if refused else ""
         explained = partial(
@@ -219,7 +219,7 @@ def supposed_session(
 
 def _attributes(supposed: SupposedSession, limits: Limits) -> str:
     try:
-        return json.dumps(parse_object(supposed.attributes_json, limits))
+        return json.dumps(parse_object(supposed.user_attributes_json, limits))
     except InvalidJSONError as error:
         raise InvalidRequestError("supposed.user_attributes_json", str(error)) from None
     except TypeError:

@@ -65,9 +65,9 @@ class SessionRequest:
     purpose: str
     tool_patterns: tuple[str, ...]
     duration: float | None = None
-    parent_handle: str = field(default="", repr=False)
+    parent_session_handle: str = field(default="", repr=False)
     environment: str = ""
-    attributes_json: bytes = field(default=b"", repr=False)
+    user_attributes_json: bytes = field(default=b"", repr=False)
     labels: tuple[str, ...] = ()
     may_delegate: bool = False
 
@@ -138,7 +138,7 @@ class Registrar:
 
         `trace` is where what the policies say hangs in the caller's trace, as facts of an event.
         A delegation that the parent's approval and the policies allow becomes active at once. Raise
-        `InvalidRequestError` naming the field, `PermissionDeniedError` when the policies refuse,
+        `InvalidRequestError` naming the attribute, `PermissionDeniedError` when the policies refuse,
         `WrongStateError` when the parent is not active.
         """
         self._require_record()
@@ -371,12 +371,12 @@ class Registrar:
     ) -> SessionView:
         """Narrow an active session: fewer tools, an earlier end, more labels.
 
-        Raise `InvalidRequestError` naming the field, `WrongStateError` unless active, `ConflictError` when somebody
+        Raise `InvalidRequestError` naming the attribute, `WrongStateError` unless active, `ConflictError` when somebody
         else changed it first.
         """
         require_patterns(tool_patterns, self._limits)
         if expires_at is not None and not isfinite(expires_at):
-            raise InvalidRequestError("expire_time", "must be a moment")
+            raise InvalidRequestError("expires_at", "must be a moment")
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         session = chain[0]
@@ -421,9 +421,9 @@ class Registrar:
             )
         captured = bundle.directory.capture(wanted.user, wanted.agent)
         if captured is None:
-            known = ("User", wanted.user) in bundle.directory.entities
-            field, name = ("agent", wanted.agent) if known else ("user", wanted.user)
-            raise InvalidRequestError(field, f"`{name}` is not in the bundle's directory")
+            if ("User", wanted.user) in bundle.directory.entities:
+                raise InvalidRequestError("agent", f"`{wanted.agent}` is not in the bundle's directory")
+            raise InvalidRequestError("user", f"`{wanted.user}` is not in the bundle's directory")
         # A child carries its parent's labels: what marks the parent marks what it delegates.
         labels = {*wanted.labels, *marked}
         if len(labels) > MOST_LABELS:
@@ -452,12 +452,12 @@ class Registrar:
         ), handle
 
     def _attributes(self, wanted: SessionRequest) -> str:
-        if len(wanted.attributes_json) > self._limits.attributes_bytes:
+        if len(wanted.user_attributes_json) > self._limits.attributes_bytes:
             raise InvalidRequestError(
                 "user_attributes_json", f"larger than {self._limits.attributes_bytes} bytes (limit `attributes_bytes`)"
             )
         try:
-            attributes = parse_object(wanted.attributes_json, self._limits)
+            attributes = parse_object(wanted.user_attributes_json, self._limits)
             text = json.dumps(attributes, sort_keys=True)
         except InvalidJSONError as error:
             raise InvalidRequestError("user_attributes_json", str(error)) from None
@@ -469,9 +469,9 @@ class Registrar:
         return text
 
     def _parents(self, wanted: SessionRequest, caller: Caller, bundle: Bundle, now: Instant) -> tuple[Session, ...]:
-        if not wanted.parent_handle:
+        if not wanted.parent_session_handle:
             return ()
-        view = self._sessions.view(handle_digest(wanted.parent_handle))
+        view = self._sessions.view(handle_digest(wanted.parent_session_handle))
         parents = self._visible(view.chain, caller)
         _require_active(parents, bundle, now)
         if len(parents) > self._limits.delegation_depth:

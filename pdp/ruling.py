@@ -36,14 +36,14 @@ class CallFacts:
     logged: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
-def caller_facts(bundle: Bundle, call: Call, limits: Limits, place: str = "call.") -> Mapping[str, Any]:
-    """Return the typed facts that a PEP vouches for. Raise `InvalidRequestError`; `place` stands before the field."""
+def caller_facts(bundle: Bundle, call: Call, limits: Limits) -> Mapping[str, Any]:
+    """Return the typed facts that a PEP vouches for. Raise `InvalidRequestError`, of `call.facts_json`."""
     if not call.facts_json and not bundle.caller_facts.required:
         return {}
     try:
         facts, _ = bundle.caller_facts.convert(parse_object(call.facts_json, limits))
     except (InvalidJSONError, InvalidArgumentsError) as error:
-        raise InvalidRequestError(f"{place}facts_json", str(error)) from None
+        raise InvalidRequestError("call.facts_json", str(error)) from None
     return facts
 
 

@@ -12,6 +12,7 @@ from pdp.config import Settings
 from pdp.explainer import SupposedSession
 from pdp.model import Call, Caller, Role
 from pdp.server.explaining import GATEWAY, explanation_message
+from pdp.server.fields import in_fields
 from pdp.v1.explain_pb2 import ExplainResponse
 
 # Whoever explains a folder on their own machine needs no token.
@@ -44,7 +45,8 @@ def ask_folder(
         definition_digest=definition_digest,
         facts_json=facts,
     )
-    session = SupposedSession(**supposed, attributes_json=user_attributes)
+    session = SupposedSession(**supposed, user_attributes_json=user_attributes)
     with closing(open_embedded(folder, limits=settings.limits)) as pdp:
-        explanation = pdp.explainer.suppose(session, call, _AUTHOR, made_by=caller_id or GATEWAY, at=at)
+        suppose = in_fields("Explain", pdp.explainer.suppose)
+        explanation = suppose(session, call, _AUTHOR, made_by=caller_id or GATEWAY, at=at)
     return explanation_message(explanation)

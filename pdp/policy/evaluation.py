@@ -25,8 +25,9 @@ _FAILED_POLICY = re.compile(r"error while evaluating policy `([A-Za-z0-9._:@/-]+
 
 
 def evaluate(job: Mapping[str, Any]) -> JSON:
-    """Evaluate a job that mirrors `EvaluateRequest` field by field; missing fields are empty.
+    """Evaluate a job of `policies`, `template_links`, `schema` or `schema_json`, `entities_json` and `requests_json`.
 
+    Missing fields are empty; `validate` and `skip_request_validation` are truth values.
     Return `{"evaluations": […], "valid": bool, "validation_errors": […]}`, or `{"invalid": {"field", "problem"}}` when
     a field cannot be read. Each evaluation holds `decision` (`Allow`, `Deny` or `NoDecision`, the engine's words),
     `reasons` and `erroring_policies` (ids, sorted) and `errors` (the engine's texts).
@@ -36,7 +37,7 @@ def evaluate(job: Mapping[str, Any]) -> JSON:
     try:
         return _evaluate(job)
     except InvalidRequestError as error:
-        return {"invalid": {"field": error.field, "problem": error.problem}}
+        return {"invalid": {"field": error.attribute, "problem": error.problem}}
 
 
 def policy_ids(text: str) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ def _supposed(message: explanations.SupposedSession, limits: Limits) -> Supposed
         labels=require_ids("supposed.labels", message.labels, MOST_AT_ONCE),
         purpose=optional_purpose("supposed.purpose", message.purpose, limits.purpose_characters),
         environment=optional_id("supposed.environment", message.environment),
-        attributes_json=require_size(
+        user_attributes_json=require_size(
             "supposed.user_attributes_json", message.user_attributes_json, limits.arguments_bytes, "arguments_bytes"
         ),
     )

@@ -1,14 +1,31 @@
-"""Checks of what callers write: every refusal names the field."""
+"""Checks of what callers write: every refusal names the field.
+
+The core refuses attributes of its own values; `FIELDS` says where a message calls one of them otherwise.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from types import MappingProxyType
+from typing import ParamSpec, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.errors import InvalidRequestError
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+# By RPC: an attribute that the core refuses, and the field of the message. All others have one name.
+FIELDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "Explain": {"call.facts_json": "facts_json"},
+        "NarrowSession": {"expires_at": "expire_time"},
+    }
+)
 
 _ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _SERVER = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -20,6 +37,22 @@ _UNSHOWABLE_IN_LINES = re.compile(f"(?!\t|\n|\r\n){_UNSHOWABLE.pattern}")
 # The last second of the year 9999, which is as far as protobuf's timestamps go.
 _LAST_SECOND = 253402300799
 _NANOS = 1_000_000_000
+
+
+def in_fields(method: str, work: Callable[P, T]) -> Callable[P, T]:
+    """Return what does the work of an RPC and names the field of its message where the core refuses an attribute."""
+    fields = FIELDS.get(method)
+    if fields is None:
+        return work
+
+    @wraps(work)
+    def working(*args: P.args, **more: P.kwargs) -> T:
+        try:
+            return work(*args, **more)
+        except InvalidRequestError as error:
+            raise InvalidRequestError(fields.get(error.attribute, error.attribute), error.problem) from None
+
+    return working
 
 
 def require_id(field: str, value: str) -> str:

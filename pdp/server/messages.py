@@ -139,9 +139,9 @@ def session_request(request: sessions.RequestSessionRequest, limits: Limits) -> 
         purpose=require_purpose("purpose", request.purpose, limits.purpose_characters),
         tool_patterns=tool_patterns(request.tool_patterns, limits),
         duration=seconds_of("duration", request.duration) if request.HasField("duration") else None,
-        parent_handle=optional_id("parent_session_handle", request.parent_session_handle),
+        parent_session_handle=optional_id("parent_session_handle", request.parent_session_handle),
         environment=optional_id("environment", request.environment),
-        attributes_json=require_size(
+        user_attributes_json=require_size(
             "user_attributes_json", request.user_attributes_json, limits.attributes_bytes, "attributes_bytes"
         ),
         labels=labels(request.labels),

@@ -26,6 +26,7 @@ from pdp.server.authentication import Authenticator
 from pdp.server.authorization import AuthorizationHandlers, stream_error
 from pdp.server.awaiting import Awaited
 from pdp.server.boundary import Boundary, Route
+from pdp.server.fields import in_fields
 from pdp.server.idle import IdleWatch
 from pdp.server.incoming import require_known_grpc
 from pdp.server.listener import Listener
@@ -246,7 +247,7 @@ def _routes(services: Mapping[str, object], limits: Limits, *, control: bool) ->
 def _route(rpc: RPC, service: object, limits: Limits) -> Route:
     return Route(
         rpc=rpc,
-        handle=getattr(service, rpc.handler),
+        handle=in_fields(rpc.method, getattr(service, rpc.handler)),
         upload_bytes=limits.bundle_bytes * _BUNDLE_FACTOR,
         longest_wait=limits.wait_seconds if rpc.lane is Lane.CALLS else math.inf,
         in_band=stream_error if rpc.method == "AuthorizeStream" else None,

@@ -136,7 +136,7 @@ def refusal_of(error: Exception) -> Refusal | None:
     for kind in type(error).__mro__:
         rule = STATUSES.get(kind)
         if rule is not None:
-            field = error.field if isinstance(error, errors.InvalidRequestError) else ""
+            field = error.attribute if isinstance(error, errors.InvalidRequestError) else ""
             refusal = Refusal(
                 kind=rule.kind, code=rule.code, details=_line(str(error)), retry_seconds=rule.retry_seconds, field=field
             )

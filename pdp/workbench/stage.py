@@ -181,9 +181,9 @@ class Stage:
             purpose=session.purpose,
             tool_patterns=session.tools,
             duration=session.duration,
-            parent_handle=parent_handle,
+            parent_session_handle=parent_handle,
             environment=session.environment,
-            attributes_json=json.dumps(session.attributes).encode() if session.attributes else b"",
+            user_attributes_json=json.dumps(session.attributes).encode() if session.attributes else b"",
             labels=session.labels,
             may_delegate=session.may_delegate,
         )

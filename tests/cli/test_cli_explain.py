@@ -128,6 +128,7 @@ WRONG = [
     (("--tool", "files/write", "--session", "ses_a", "--policies", "."), "a folder has no sessions"),
     (("--tool", "files/write", *SUPPOSED, "--at", "noon"), "`--at` is no time such as"),
     (("--tool", "files/write", "--user", "x", "--agent", "coder", "--policies", "policies"), "`x` is not in the"),
+    (("--tool", "files/write", *SUPPOSED, "--policies", "policies", "--facts", "[]"), "error: `facts_json`: "),
 ]
 
 

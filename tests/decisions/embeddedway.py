@@ -101,9 +101,9 @@ class EmbeddedWay:
             purpose="to show a rule",
             tool_patterns=tuple(given["tools"]),
             duration=given.get("duration"),
-            parent_handle=self._sessions.handles[given.get("parent", "")],
+            parent_session_handle=self._sessions.handles[given.get("parent", "")],
             environment=given.get("environment", ""),
-            attributes_json=written(given.get("attributes")),
+            user_attributes_json=written(given.get("attributes")),
             labels=tuple(given.get("labels", ())),
             may_delegate=given.get("may_delegate", False),
         )

@@ -130,7 +130,7 @@ entities: [{type: Thing, id: home, attributes: {owner: {type: User, id: alice}}}
 def test_vouched_attribute_counts_for_what_the_user_refers_to(opened: Open, thing: str) -> None:
     """What the directory says of the user never hides what was vouched for, whichever thing a call is about."""
     pdp = opened(LOW_LEVEL, HOME)
-    handle = approved(pdp, replace(WANTED, attributes_json=b'{"level": 1}'))
+    handle = approved(pdp, replace(WANTED, user_attributes_json=b'{"level": 1}'))
 
     assert Basis.FORBID is ruling(pdp, handle, "open", json.dumps({"id": thing}).encode()).basis
 
@@ -143,7 +143,7 @@ def test_what_a_vouched_attribute_refers_to_is_present(opened: Open) -> None:
     when { principal has boss && principal.boss in UserGroup::"suspects" };
     """
     pdp = opened(policies, "user_groups: {suspects: {}}\nusers: {alice: {}, carol: {groups: [suspects]}}")
-    handle = approved(pdp, replace(WANTED, attributes_json=b'{"boss": {"type": "User", "id": "carol"}}'))
+    handle = approved(pdp, replace(WANTED, user_attributes_json=b'{"boss": {"type": "User", "id": "carol"}}'))
 
     assert Basis.FORBID is ruling(pdp, handle, "open", b'{"id": "x"}').basis
 
@@ -161,7 +161,7 @@ def test_listing_reads_entities_as_calls_do(opened: Open) -> None:
 def test_session_that_fits_no_more_is_denied_and_listed_so(opened: Open, tmp_path: Path) -> None:
     """A new schema that the vouched attributes do not fit makes no error of ours, and tells no attribute."""
     pdp = opened(PERMIT, "users: {alice: {}}")
-    handle = approved(pdp, replace(WANTED, attributes_json=b'{"level": 12345}'))
+    handle = approved(pdp, replace(WANTED, user_attributes_json=b'{"level": 12345}'))
     write(tmp_path, PERMIT, "users: {alice: {}}", RICH_SCHEMA.replace("level?: Long", "level?: String"))
     pdp.keeper.reload(by="test")
 
@@ -195,7 +195,7 @@ def test_end_that_is_no_moment_is_refused(opened: Open, moment: float) -> None:
     handle = approved(pdp)
     session_id = pdp.authorizer.list_tools(handle, PEP).session_id
 
-    with pytest.raises(InvalidRequestError, match="expire_time"):
+    with pytest.raises(InvalidRequestError, match="expires_at"):
         pdp.registrar.narrow(session_id, tool_patterns=(), expires_at=moment, labels=(), caller=APPROVER)
 
 
@@ -262,7 +262,7 @@ def test_listing_by_state_visits_the_store_a_bounded_number_of_times(tmp_path: P
 
 def test_secrets_stand_in_no_representation() -> None:
     """What is written by accident holds neither handles nor attributes."""
-    wanted = replace(WANTED, parent_handle="pdps_canary", attributes_json=b'{"level": "canary"}')
+    wanted = replace(WANTED, parent_session_handle="pdps_canary", user_attributes_json=b'{"level": "canary"}')
 
     assert "canary" not in repr(wanted)
 
@@ -494,7 +494,7 @@ def test_no_call_contradicts_the_listing(opened: Open, seed: int) -> None:
     wanted = replace(WANTED, labels=dice.choice([(), ("red",)]), may_delegate=True)
     handles = [approved(pdp, wanted)]
     if dice.random() < 0.5:
-        view, handle = pdp.registrar.request(replace(wanted, parent_handle=handles[0]), PEP)
+        view, handle = pdp.registrar.request(replace(wanted, parent_session_handle=handles[0]), PEP)
         assert view.state is SessionState.ACTIVE
         handles.append(handle)
 

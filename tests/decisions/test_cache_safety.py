@@ -297,7 +297,7 @@ def test_what_is_never_remembered(pdp: Opened, action: str, arguments: bytes, ex
 def test_an_error_about_an_ancestor_is_not_remembered(pdp: Opened) -> None:
     """An error in the answer about a session above is as little remembered."""
     parent, parent_handle = pdp.session("shop/*", labels=(), may_delegate=True)
-    _, handle = pdp.request("shop/depth", parent_handle=parent_handle)
+    _, handle = pdp.request("shop/depth", parent_session_handle=parent_handle)
     narrowed(pdp, parent, labels=("big",))
     decisions = [pdp.ask(handle, "shop/depth", b'{"count":9}') for _ in range(3)]
 
@@ -366,7 +366,7 @@ def _narrow(pdp: Opened, session_id: str, _: str) -> object:
 
 
 def _delegate(pdp: Opened, _: str, handle: str) -> object:
-    return pdp.stored(pdp.request("shop/buy", parent_handle=handle)[0]).state.value
+    return pdp.stored(pdp.request("shop/buy", parent_session_handle=handle)[0]).state.value
 
 
 def _approve(pdp: Opened, session_id: str, _: str) -> object:
@@ -470,7 +470,9 @@ def test_revoking_at_the_end(pdp: Opened, offset: float, *, waiting: bool, alive
 def _as_foreign(method: str, pdp: Opened, session_id: str, handle: str) -> object:
     authorizer, registrar = pdp.embedded.authorizer, pdp.embedded.registrar
     call = Call(session_handle=handle, server="shop", tool="buy")
-    wish = SessionRequest(user="alice", agent="coder", purpose="p", tool_patterns=("shop/*",), parent_handle=handle)
+    wish = SessionRequest(
+        user="alice", agent="coder", purpose="p", tool_patterns=("shop/*",), parent_session_handle=handle
+    )
     deeds: dict[str, Callable[[], object]] = {
         "authorize": lambda: replace(authorizer.authorize(call, FOREIGN), **_VARYING),
         "batch": lambda: [replace(one, **_VARYING) for one in authorizer.batch([CallRequest(call=call)], FOREIGN)],

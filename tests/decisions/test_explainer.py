@@ -295,7 +295,7 @@ def test_changed_definitions_are_explained(world: World) -> None:
 def test_each_session_above_is_explained(world: World) -> None:
     """A call of a delegated session is explained for itself and for each one above it."""
     parent = world.open(user="bob")
-    child = world.open(user="ada", parent_handle=world.handles[parent])
+    child = world.open(user="ada", parent_session_handle=world.handles[parent])
 
     explanation = world.why(child, "files/read", '{"path": "/x"}')
 
@@ -308,7 +308,7 @@ def test_each_session_above_is_explained(world: World) -> None:
 def test_a_refusal_above_names_the_session(world: World) -> None:
     """When a session above has ended, the answer says which one and when."""
     parent = world.open(may_delegate=True)
-    child = world.open("files/read", parent_handle=world.handles[parent], approve=False)
+    child = world.open("files/read", parent_session_handle=world.handles[parent], approve=False)
     world.pdp.registrar.narrow(parent, tool_patterns=("files/write",), expires_at=None, labels=(), caller=APPROVER)
 
     explanation = world.why(child, "files/read", '{"path": "/x"}')
@@ -347,9 +347,9 @@ def test_supposed_facts_count(world: World) -> None:
     [
         (SupposedSession(user="nobody", agent="worker"), "supposed.user"),
         (SupposedSession(user="ada", agent="nobody"), "supposed.agent"),
-        (SupposedSession(user="ada", agent="worker", attributes_json=b"["), "supposed.user_attributes_json"),
+        (SupposedSession(user="ada", agent="worker", user_attributes_json=b"["), "supposed.user_attributes_json"),
         (
-            SupposedSession(user="ada", agent="worker", attributes_json=b'{"level": 1.5}'),
+            SupposedSession(user="ada", agent="worker", user_attributes_json=b'{"level": 1.5}'),
             "supposed.user_attributes_json",
         ),
     ],
@@ -359,7 +359,7 @@ def test_what_cannot_be_supposed_names_its_field(world: World, supposed: Suppose
     with pytest.raises(InvalidRequestError) as caught:
         world.pdp.explainer.suppose(supposed, call("files/read"), AUTHOR, made_by="gateway")
 
-    assert field == caught.value.field
+    assert field == caught.value.attribute
 
 
 def test_asking_decides_nothing_and_is_told(world: World) -> None:

@@ -177,7 +177,7 @@ def test_every_answer_of_the_policies_is_recorded(pdp: Embedded, evidence: Evide
     with pytest.raises(PermissionDeniedError):
         pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=("merge",), caller=APPROVER)
     _, handle = approved(pdp, replace(WANTED, may_delegate=True))
-    pdp.registrar.request(replace(WANTED, parent_handle=handle), PEP)
+    pdp.registrar.request(replace(WANTED, parent_session_handle=handle), PEP)
 
     request, approve, delegate = (f"pdp/{verb}_session" for verb in ("request", "approve", "delegate"))
     permitted = ("allow", "permit", "sessions/all")
@@ -302,10 +302,10 @@ REFUSED = [
     ({"tool_patterns": ("files/read",) * 65}, "tool_patterns"),
     ({"duration": 8 * 3600 + 1.0}, "duration"),
     ({"duration": 0.0}, "duration"),
-    ({"attributes_json": b'{"level": 1}'}, "user_attributes_json"),
-    ({"attributes_json": b'{"team": 5}'}, "user_attributes_json"),
-    ({"attributes_json": b"{"}, "user_attributes_json"),
-    ({"attributes_json": b'{"team": {"__entity": 1}}'}, "user_attributes_json"),
+    ({"user_attributes_json": b'{"level": 1}'}, "user_attributes_json"),
+    ({"user_attributes_json": b'{"team": 5}'}, "user_attributes_json"),
+    ({"user_attributes_json": b"{"}, "user_attributes_json"),
+    ({"user_attributes_json": b'{"team": {"__entity": 1}}'}, "user_attributes_json"),
 ]
 
 
@@ -315,7 +315,7 @@ def test_refused_request_names_the_field(pdp: Embedded, changes: dict[str, objec
     with pytest.raises(InvalidRequestError) as caught:
         pdp.registrar.request(replace(WANTED, **changes), PEP)  # type: ignore[arg-type]  # a table of single changes
 
-    assert field == caught.value.field
+    assert field == caught.value.attribute
 
 
 def test_scope_is_what_the_agent_may_have(pdp: Embedded) -> None:
@@ -329,13 +329,13 @@ def test_delegation_without_a_person_needs_every_condition(pdp: Embedded) -> Non
     """A child is active at once only when the parent may delegate, the user is the same and policies permit."""
     plain, plain_handle = approved(pdp)
     _, handle = approved(pdp, replace(WANTED, may_delegate=True))
-    reading = replace(WANTED, agent="reader", parent_handle=handle)
+    reading = replace(WANTED, agent="reader", parent_session_handle=handle)
 
     def state(wanted: SessionRequest) -> SessionState:
         return pdp.registrar.request(wanted, PEP)[0].state
 
     assert SessionState.ACTIVE is state(reading)
-    assert SessionState.REQUESTED is state(replace(reading, parent_handle=plain_handle))
+    assert SessionState.REQUESTED is state(replace(reading, parent_session_handle=plain_handle))
     assert SessionState.REQUESTED is state(replace(reading, user="bob"))
     assert SessionState.REQUESTED is state(replace(reading, agent="worker"))  # a policy: no delegated writes
     assert plain
@@ -345,7 +345,7 @@ def test_child_never_outlives_or_outreaches_its_parent(pdp: Embedded, clock: Fak
     """A child's end and tools are within its parent's, also when the parent is narrowed later."""
     parent, handle = approved(pdp, replace(WANTED, may_delegate=True, duration=600.0))
     child, child_handle = pdp.registrar.request(
-        replace(WANTED, agent="reader", parent_handle=handle, duration=3600.0), PEP
+        replace(WANTED, agent="reader", parent_session_handle=handle, duration=3600.0), PEP
     )
 
     assert child.session.deadline.wall_at == pdp.registrar.get(parent, caller=PEP).session.deadline.wall_at
@@ -359,17 +359,17 @@ def test_depth_of_delegation_is_bounded(pdp: Embedded) -> None:
     """A fourth session above is one too many."""
     _, handle = approved(pdp, replace(WANTED, may_delegate=True))
     for _ in range(3):
-        wanted = replace(WANTED, agent="reader", parent_handle=handle, may_delegate=True)
+        wanted = replace(WANTED, agent="reader", parent_session_handle=handle, may_delegate=True)
         _, handle = pdp.registrar.request(wanted, PEP)
 
     with pytest.raises(InvalidRequestError, match="delegation_depth"):
-        pdp.registrar.request(replace(WANTED, agent="reader", parent_handle=handle), PEP)
+        pdp.registrar.request(replace(WANTED, agent="reader", parent_session_handle=handle), PEP)
 
 
 def test_end_and_revocation_take_everything_below(pdp: Embedded) -> None:
     """Whoever ends a session ends what it delegated; nobody has to clean up."""
     parent, handle = approved(pdp, replace(WANTED, may_delegate=True))
-    child, child_handle = pdp.registrar.request(replace(WANTED, agent="reader", parent_handle=handle), PEP)
+    child, child_handle = pdp.registrar.request(replace(WANTED, agent="reader", parent_session_handle=handle), PEP)
 
     revoked = pdp.registrar.revoke(Selector(kind="session", value=parent), reason="test", caller=APPROVER)
 

@@ -112,7 +112,7 @@ def test_a_child_is_shown_with_what_its_parent_may(pdp: Embedded) -> None:
     view, handle = pdp.registrar.request(WANTED, PEP)
     pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=APPROVER)
     below = SessionRequest(
-        user="alice", agent="worker", purpose="Part of it", tool_patterns=("files/*",), parent_handle=handle
+        user="alice", agent="worker", purpose="Part of it", tool_patterns=("files/*",), parent_session_handle=handle
     )
     child = pdp.registrar.request(below, PEP)[0].session
 

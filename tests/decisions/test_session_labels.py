@@ -45,9 +45,11 @@ def pdp(tmp_path: Path) -> Embedded:
     return open_embedded(tmp_path, compile_files=compile_here)
 
 
-def requested(pdp: Embedded, *labels: str, parent_handle: str = "") -> tuple[str, str, str]:
+def requested(pdp: Embedded, *labels: str, parent_session_handle: str = "") -> tuple[str, str, str]:
     """Return id, digest and handle of a session that waits for approval."""
-    view, handle = pdp.registrar.request(replace(WANTED, labels=labels, parent_handle=parent_handle), PEP)
+    view, handle = pdp.registrar.request(
+        replace(WANTED, labels=labels, parent_session_handle=parent_session_handle), PEP
+    )
     return view.session.id, view.request_digest, handle
 
 
@@ -97,8 +99,8 @@ def test_a_child_gets_no_label_that_widens_from_its_gateway(pdp: Embedded) -> No
     _, reviewed = approved(pdp, "reviewed")
 
     with pytest.raises(InvalidRequestError, match="widens"):
-        requested(pdp, "reviewed", parent_handle=plain)
-    view, _ = pdp.registrar.request(replace(WANTED, labels=("reviewed",), parent_handle=reviewed), PEP)
+        requested(pdp, "reviewed", parent_session_handle=plain)
+    view, _ = pdp.registrar.request(replace(WANTED, labels=("reviewed",), parent_session_handle=reviewed), PEP)
 
     assert (SessionState.ACTIVE, ("reviewed",)) == (view.state, view.session.labels)
 

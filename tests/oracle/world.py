@@ -151,8 +151,8 @@ class World:
                 purpose="p",
                 tool_patterns=tuple(session.patterns),
                 duration=session.duration,
-                parent_handle=product.handles.get(parent, ""),
-                attributes_json=json.dumps(session.attributes).encode("ascii"),
+                parent_session_handle=product.handles.get(parent, ""),
+                user_attributes_json=json.dumps(session.attributes).encode("ascii"),
                 labels=labels,
                 may_delegate=session.may_delegate,
             )

@@ -46,7 +46,7 @@ class Life:
             purpose="take notes",
             tool_patterns=("notes/*",),
             duration=600.0,
-            parent_handle=parent,
+            parent_session_handle=parent,
             may_delegate=may_delegate,
         )
         view, handle = self.registrar.request(wanted, GATEWAY)

@@ -29,7 +29,7 @@ WANTED = SessionRequest(
     tool_patterns=("files/r*", "files/write"),
     duration=600.5,
     environment="production",
-    attributes_json=b'{"level": 3, "team": "blue"}',
+    user_attributes_json=b'{"level": 3, "team": "blue"}',
     labels=("b", "a"),
     may_delegate=True,
 )
@@ -151,7 +151,9 @@ def test_a_child_holds_what_it_inherits(opened: Open, evidence: Evidence, clock:
     pdp = opened()
     view, handle = pdp.registrar.request(WANTED, PEP)
     pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=approver(clock))
-    below = replace(WANTED, parent_handle=handle, tool_patterns=("files/read",), labels=("c",), attributes_json=b"")
+    below = replace(
+        WANTED, parent_session_handle=handle, tool_patterns=("files/read",), labels=("c",), user_attributes_json=b""
+    )
     pdp.registrar.request(below, PEP)
 
     expected = {"labels": ["a", "b", "c"], "tool_patterns": ["files/read"], "parent_id": view.session.id}
@@ -227,7 +229,7 @@ def test_the_largest_session_fits_into_a_line(opened: Open, evidence: Evidence, 
         purpose="\U0001f600" * limits.text_characters,
         environment="e" * 128,
         tool_patterns=(*(f"files/{name}" for name in names[: limits.tool_patterns - 1]), "files/*"),
-        attributes_json=b'{"level": 3, "team": "' + b"\x7f" * padding + b'"}',
+        user_attributes_json=b'{"level": 3, "team": "' + b"\x7f" * padding + b'"}',
         labels=tuple(f"{n:0128d}" for n in range(64)),
     )
     view, _ = pdp.registrar.request(wanted, PEP)
@@ -255,7 +257,7 @@ def test_what_exceeds_a_bound_is_refused(opened: Open) -> None:
     tight = Limits(session_tools=2, attributes_bytes=27)
     registrar = opened().registrar
     registrar._limits = tight  # the same registrar under other limits
-    few = replace(WANTED, tool_patterns=("files/r*",), attributes_json=b"")
+    few = replace(WANTED, tool_patterns=("files/r*",), user_attributes_json=b"")
 
     registrar.request(few, PEP)
     for wanted, said in (
@@ -263,7 +265,10 @@ def test_what_exceeds_a_bound_is_refused(opened: Open) -> None:
             replace(few, tool_patterns=("files/*",)),
             r"`tool_patterns`: mean 4 tools, more than 2 \(limit `session_tools`\)",
         ),
-        (replace(few, attributes_json=WANTED.attributes_json), r"larger than 27 bytes \(limit `attributes_bytes`\)"),
+        (
+            replace(few, user_attributes_json=WANTED.user_attributes_json),
+            r"larger than 27 bytes \(limit `attributes_bytes`\)",
+        ),
         (replace(few, labels=LABELS[-257:]), "`labels`: more than 256 together"),
     ):
         with pytest.raises(InvalidRequestError, match=said):

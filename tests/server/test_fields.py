@@ -101,6 +101,7 @@ WRONG: list[tuple[Message, str]] = [
     (BatchAuthorizeRequest(requests=[a_call()] * 101), "requests"),
     (BatchAuthorizeRequest(requests=[a_call(), a_call(), a_call(), a_call(server="")]), "requests[3].call.server"),
     (BatchAuthorizeRequest(requests=[a_call(), AuthorizeRequest()]), "requests[1].call"),
+    (BatchAuthorizeRequest(requests=[a_call(), a_call(facts_json=b"[]")]), "requests[1].call.facts_json"),
     (ListToolsRequest(), "session_handle"),
     (wanted(user=""), "user"),
     (wanted(user="alice smith"), "user"),
@@ -193,6 +194,15 @@ WRONG: list[tuple[Message, str]] = [
             ("environment", "a b"),
             ("user_attributes_json", b" " * (128 * 1024 + 1)),
         )
+    ),
+    (
+        ExplainRequest(
+            server="git",
+            tool="git_log",
+            supposed=SupposedSession(user="alice", agent="coder"),
+            facts_json=b"[]",
+        ),
+        "facts_json",
     ),
     (GetRecordRequest(), "decision_id"),
     (GetRecordRequest(decision_id="dec 1"), "decision_id"),

@@ -84,7 +84,7 @@ class Recorder:
             purpose="test",
             environment="prod",
             tool_patterns=("files/*",),
-            parent_handle=parent,
+            parent_session_handle=parent,
             may_delegate=True,
         )
         view, handle = self._pdp.registrar.request(wanted, GATEWAY)
