@@ -26,7 +26,7 @@ from pdp.bench.plan import (
     Shape,
 )
 from pdp.bench.results import Result, read_result
-from pdp.cli.benchview import NOTHING, between, number
+from pdp.cli.operate.benchview import NOTHING, between, number
 from pdp.cli.output import print_table
 
 AIM_COLUMNS = ("aim", "measured", "control", "ratio", "limit", "reached")

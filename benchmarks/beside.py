@@ -11,7 +11,7 @@ import click
 from benchmarks.cerbos import cerbos_server, find_cerbos, version_of
 from pdp.bench import Result, Wish, run
 from pdp.bench.running import Progress
-from pdp.cli.bench import bench
+from pdp.cli.operate.bench import bench
 from pdp.cli.root import Bounded
 
 _CERBOS = click.Option(["--cerbos"], metavar="PATH", help="The program of Cerbos. [found on the PATH]")

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.aims import AIM_COLUMNS, aim_rows
 from benchmarks.pictures import PICTURES, draw
 from pdp.bench import Result, read_result
-from pdp.cli.benchview import FINDING_COLUMNS, finding_rows, lateness, quietness
+from pdp.cli.operate.benchview import FINDING_COLUMNS, finding_rows, lateness, quietness
 
 PAGE = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- results: written by `make bench` -->\n", "<!-- end of results -->\n"

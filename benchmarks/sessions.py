@@ -34,9 +34,9 @@ from pdp.bench.receiver import receiving
 from pdp.bench.servers import serving
 from pdp.client import Client
 from pdp.clock import SystemClock
-from pdp.ids import handle_digest
+from pdp.foundation.ids import handle_digest
 from pdp.model import Call, Caller, Role
-from pdp.registrar import SessionRequest
+from pdp.registry.registrar import SessionRequest
 from pdp.sessions import lifecycle
 from pdp.sessions.rows import row_of
 from pdp.sessions.sqlite import SQLiteSessionStore

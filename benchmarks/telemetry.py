@@ -29,7 +29,7 @@ from pdp.bench.asking import PEP, open_sessions
 from pdp.bench.bundle import AGENT, SERVER, TOOL, USER, generated_files
 from pdp.bench.questions import Asker, arguments
 from pdp.bench.receiver import receiving
-from pdp.cache import DecisionCache
+from pdp.decision.cache import DecisionCache
 from pdp.model import Call, Decision, TraceParent
 from pdp.observer import Event, Observer, Observers, Place
 from pdp.record import DecisionLog, SigningKey

@@ -9,18 +9,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pdp.extras import missing
+from pdp.foundation.extras import missing
 
 if TYPE_CHECKING:
     from pdp.app import Embedded, open_embedded
-    from pdp.authorizer import Authorizer
+    from pdp.decision.authorizer import Authorizer
     from pdp.model import Call, Caller, Decision, Outcome, Role
 
 __all__ = ["Authorizer", "Call", "Caller", "Decision", "Embedded", "Outcome", "Role", "__version__", "open_embedded"]
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Authorizer": "pdp.authorizer",
+    "Authorizer": "pdp.decision.authorizer",
     "Call": "pdp.model",
     "Caller": "pdp.model",
     "Decision": "pdp.model",

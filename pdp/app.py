@@ -12,26 +12,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pdp.authorizer import Authorizer
-from pdp.cache import DecisionCache
+from pdp.bundles.delivery import BundleSource
+from pdp.bundles.following import BundleFollower
+from pdp.bundles.peers import Peers
+from pdp.bundles.rollout import BundleKeeper
+from pdp.bundles.signing import Trust
+from pdp.bundles.sources import source_at
 from pdp.clock import Clock, SystemClock
+from pdp.decision.authorizer import Authorizer
+from pdp.decision.cache import DecisionCache
+from pdp.decision.explainer import Explainer
 from pdp.errors import ConfigurationError, PDPError
-from pdp.expiry import ExpiryNotices
-from pdp.explainer import Explainer
-from pdp.follower import BundleFollower
-from pdp.heartbeat import Heartbeat
-from pdp.keeper import BundleKeeper
+from pdp.foundation.ownership import require_own
+from pdp.foundation.repeating import Refresher
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, Observer, Observers, Place
-from pdp.ownership import require_own
-from pdp.peers import Peers
 from pdp.policy.bundle import Compile
-from pdp.policy.child import PolicyChild, run_once
-from pdp.policy.delivery import BundleSource
-from pdp.policy.signing import Trust
-from pdp.policy.sources import source_at
-from pdp.registrar import Registrar
-from pdp.server.refresher import Refresher
+from pdp.policy.child.process import PolicyChild, run_once
+from pdp.registry.expiry import ExpiryNotices
+from pdp.registry.registrar import Registrar
+from pdp.sessions.heartbeat import Heartbeat
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
 from pdp.sessions.store import SessionStore
@@ -54,7 +54,7 @@ _RENEW_SECONDS = 3600.0
 _BUSY_SECONDS = 5.0
 
 # `-P`: what lies in the working directory is never imported.
-_WORKER = (sys.executable, "-P", "-m", "pdp.cli.worker")
+_WORKER = (sys.executable, "-P", "-m", "pdp.cli.operate.worker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +159,7 @@ class App:
     ) -> None:
         # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
         from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
-        from pdp.identity import Identity  # noqa: PLC0415 - see above
+        from pdp.identifying import Identity  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
         from pdp.sourcing import sourcing_of, trust_of  # noqa: PLC0415 - see above
         from pdp.starting import require  # noqa: PLC0415 - see above
@@ -303,8 +303,8 @@ class App:
 
     def _sums(self, watchers: Observer, count: Callable[[Event], None]) -> Observer:
         """Return what is told of requests: it sums up those that are refused, and waits for nothing."""
-        from pdp.server.notices import Notices  # noqa: PLC0415 - of no concern to embedded use
-        from pdp.server.refusals import SUM_SECONDS, RefusalSums  # noqa: PLC0415 - the same
+        from pdp.serving.notices import Notices  # noqa: PLC0415 - of no concern to embedded use
+        from pdp.serving.refusals import SUM_SECONDS, RefusalSums  # noqa: PLC0415 - the same
 
         notices = Notices(watchers)
         self._opened.callback(notices.close)
@@ -316,7 +316,7 @@ class App:
         return sums
 
     def _renew_certificate(self, folder: Path) -> None:
-        from pdp.server.localtls import write_local_certificate  # noqa: PLC0415 - embedded use has no need of it
+        from pdp.serving.localtls import write_local_certificate  # noqa: PLC0415 - embedded use has no need of it
 
         # The machine's own clock: clients hold the certificate against that one.
         clock = SystemClock()
@@ -348,8 +348,8 @@ class App:
 
 def _servers(settings: Settings, serve: Callable[..., PDPServer], *, worker: int, control: bool) -> Iterator[PDPServer]:
     """Yield the servers of one process: of calls, and of what ends authority unless a process of its own does that."""
-    from pdp.identity import tls_files_of  # noqa: PLC0415 - of no concern to embedded use
-    from pdp.server.listener import Listener  # noqa: PLC0415 - the same
+    from pdp.identifying import tls_files_of  # noqa: PLC0415 - of no concern to embedded use
+    from pdp.serving.listener import Listener  # noqa: PLC0415 - the same
 
     tls = tls_files_of(settings)
     if not control:

@@ -17,11 +17,11 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_
 from urllib.parse import urlsplit
 
 from pdp.errors import BundleError, ConfigurationError
+from pdp.foundation.loopback import is_loopback
+from pdp.foundation.ownership import read_own
+from pdp.foundation.yamltext import Section, load_section, unknown
+from pdp.identity.callers import CALLERS_FILE
 from pdp.limits import DEFAULT_LIMITS, RECORD_LINE_BYTES, Limits, largest_session_bytes
-from pdp.loopback import is_loopback
-from pdp.ownership import read_own
-from pdp.policy.yamltext import Section, load_section, unknown
-from pdp.server.callers import CALLERS_FILE
 
 DEFAULT_FILE = "pdp.yaml"
 SIGNING_KEY_FILE = "record-signing.pem"
@@ -52,7 +52,7 @@ _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,\
 _SHOWN_CHARACTERS = 80
 # What settings were called before.
 _RENAMED: Mapping[str, str] = {"server.callers": "callers.file"}
-# What a public key can verify; `pdp.server.keys` knows how.
+# What a public key can verify; `pdp.identity.keysets` knows how.
 _ALGORITHMS = (
     "ES256", "ES384", "ES512", "Ed25519", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The exception tree: one class per thing that a caller would do differently.
 
 An error is the absence of an answer; a deny is an answer and never an exception.
-`pdp.server.status` maps every leaf to a gRPC status.
+`pdp.serving.status` maps every leaf to a gRPC status.
 """
 
 from __future__ import annotations

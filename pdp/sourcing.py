@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from pdp.bundles.delivery import BundleSource
+from pdp.bundles.fetching import URLSource
+from pdp.bundles.signing import Trust, read_public_keys
+from pdp.bundles.sources import FolderSource, PackedFileSource
+from pdp.bundles.watching import FolderWatch, PollWatch
 from pdp.errors import ConfigurationError
-from pdp.ownership import require_own
-from pdp.policy.delivery import BundleSource
-from pdp.policy.fetching import URLSource
-from pdp.policy.signing import Trust, read_public_keys
-from pdp.policy.source import FolderWatch, PollWatch
-from pdp.policy.sources import FolderSource, PackedFileSource
-from pdp.webfile import WebPlace
+from pdp.foundation.ownership import require_own
+from pdp.foundation.webfile import WebPlace
 
 if TYPE_CHECKING:
     from pdp.config import Settings

@@ -14,10 +14,10 @@ from pathlib import Path
 from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.errors import ConfigurationError
-from pdp.identity import denied_of, keys_of_file, tls_files_of
+from pdp.identifying import denied_of, keys_of_file, tls_files_of
+from pdp.identity.callers import read_callers
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, SigningKey
-from pdp.server.callers import read_callers
-from pdp.server.certificates import ServerCertificates
+from pdp.serving.certificates import ServerCertificates
 from pdp.sourcing import trust_of
 from pdp.telemetry import TelemetrySettings
 from pdp.workers.port import SharedPort

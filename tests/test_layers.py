@@ -12,101 +12,65 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pdp"
 
-# First match wins. Siblings of layer 1 do not import each other.
-LAYERS = [
-    ("pdp.v1", 0, "v1"),
-    ("pdp.__version__", 0, "words"),
-    ("pdp.testing", 5, "testing"),
-    ("pdp.errors", 0, "words"),
-    ("pdp.extras", 0, "words"),
-    ("pdp.model", 0, "words"),
-    ("pdp.clock", 0, "words"),
-    ("pdp.limits", 0, "words"),
-    ("pdp.jsontext", 0, "words"),
-    ("pdp.observer", 0, "words"),
-    ("pdp.escaping", 0, "words"),
-    ("pdp.nearest", 0, "words"),
-    ("pdp.loopback", 0, "words"),
-    ("pdp.ids", 0, "words"),
-    ("pdp.webfile", 0, "words"),
-    ("pdp.diskroom", 0, "words"),
-    ("pdp.stacks", 0, "words"),
-    ("pdp.ownership", 0, "words"),
-    ("pdp.policy", 1, "policy"),
-    ("pdp.sessions", 1, "sessions"),
-    ("pdp.cache", 1, "cache"),
-    ("pdp.telemetry", 1, "telemetry"),
-    ("pdp.deployment", 1, "deployment"),
-    ("pdp.record", 1, "record"),
-    ("pdp.audit", 2, "audit"),
-    ("pdp.advice", 2, "decision"),
-    ("pdp.gate", 2, "decision"),
-    ("pdp.expiry", 2, "decision"),
-    ("pdp.ruling", 2, "decision"),
-    ("pdp.explanation", 2, "decision"),
-    ("pdp.explainer", 2, "decision"),
-    ("pdp.gatewords", 2, "decision"),
-    ("pdp.authorizer", 2, "decision"),
-    ("pdp.registrar", 2, "decision"),
-    ("pdp.scoping", 2, "decision"),
-    ("pdp.labelling", 2, "decision"),
-    ("pdp.visibility", 2, "decision"),
-    ("pdp.reviewing", 2, "decision"),
-    ("pdp.sessionpolicies", 2, "decision"),
-    ("pdp.sessionevents", 2, "decision"),
-    ("pdp.paging", 2, "decision"),
-    ("pdp.keeper", 2, "decision"),
-    ("pdp.activation", 2, "decision"),
-    ("pdp.peers", 2, "decision"),
-    ("pdp.loaded", 2, "decision"),
-    ("pdp.follower", 2, "decision"),
-    ("pdp.heartbeat", 2, "decision"),
-    ("pdp.server", 3, "server"),
-    ("pdp.client", 3, "client"),
-    ("pdp.config", 4, "assembly"),
-    ("pdp.sourcing", 4, "assembly"),
-    ("pdp.identity", 4, "assembly"),
-    ("pdp.starting", 4, "assembly"),
-    ("pdp.app", 4, "assembly"),
-    ("pdp.workers", 4, "assembly"),
-    ("pdp.workbench", 5, "workbench"),
-    ("pdp.doctor", 5, "doctor"),
-    ("pdp.bench", 6, "bench"),
-    ("pdp.cli", 7, "cli"),
-    ("pdp", 9, "package"),
-]
+# A house imports itself and what is on the floors below; houses on one floor do not know each other.
+FLOORS = (
+    # Words: frozen values, errors, time, limits, and who is told what happens.
+    ("v1", "__version__", "errors", "model", "clock", "limits", "observer"),
+    ("foundation",),
+    ("policy.tools", "sessions", "record", "telemetry", "deployment", "identity"),
+    ("policy", "serving"),
+    ("policy.lint",),
+    ("policy.child",),
+    ("decision", "bundles", "audit"),
+    ("registry",),
+    ("server", "client"),
+    # Composition: `app` alone constructs the parts.
+    ("config", "sourcing", "identifying", "starting", "app", "workers"),
+    ("testing",),
+    ("workbench", "doctor", "bench"),
+    ("cli",),
+)
+WORDS, COMPOSITION = FLOORS[0], FLOORS[-4]
 
 # Who may import which library. What is not listed may be imported nowhere.
 LIBRARIES = {
     "cedarpy": ("pdp.policy",),
-    "jsonschema_rs": ("pdp.policy.argumentcheck",),
-    "yaml": ("pdp.policy", "pdp.config"),
-    "cachetools": ("pdp.cache", "pdp.sessions"),
+    "jsonschema_rs": ("pdp.policy.tools.argumentcheck",),
+    "yaml": ("pdp.foundation.yamltext", "pdp.config"),
+    "cachetools": ("pdp.decision.cache", "pdp.sessions"),
     "apsw": ("pdp.sessions", "pdp.audit", "pdp.doctor.machine"),
     "pyarrow": ("pdp.audit",),
-    "rfc8785": ("pdp.jsontext",),
-    "grpc": ("pdp.server", "pdp.client", "pdp.app", "pdp.testing", "pdp.telemetry.transport_grpc", "pdp.bench"),
+    "rfc8785": ("pdp.foundation.jsontext",),
+    "grpc": (
+        "pdp.serving",
+        "pdp.server",
+        "pdp.client",
+        "pdp.app",
+        "pdp.testing",
+        "pdp.telemetry.transport_grpc",
+        "pdp.bench",
+    ),
     "grpc_health": ("pdp.server", "pdp.client.health"),
     "grpc_reflection": ("pdp.server",),
-    "google": ("pdp.server", "pdp.client", "pdp.telemetry", "pdp.testing", "pdp.bench"),
+    "google": ("pdp.serving", "pdp.server", "pdp.client", "pdp.telemetry", "pdp.testing", "pdp.bench"),
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
     "prometheus_client": ("pdp.telemetry.scraping",),
     "cryptography": (
         "pdp.record.keys",
-        "pdp.policy.signing",
-        "pdp.server.callercertificates",
-        "pdp.server.certificates",
-        "pdp.server.keys",
-        "pdp.server.localtls",
+        "pdp.bundles.signing",
+        "pdp.identity.certificates",
+        "pdp.serving.certificates",
+        "pdp.identity.keysets",
+        "pdp.serving.localtls",
         "pdp.doctor.certificate",
     ),
-    "joserfc": ("pdp.server.keys", "pdp.server.tokens"),
+    "joserfc": ("pdp.identity.keysets", "pdp.identity.tokens"),
     "click": ("pdp.cli",),
     "rich": ("pdp.cli",),
     "mcp": ("pdp.cli",),
     "pytest": ("pdp.testing",),
     "anyio": ("pdp.cli",),
-    "httpx2": ("pdp.cli.mcpserver",),
+    "httpx2": ("pdp.cli.tools.mcpserver",),
 }
 
 
@@ -131,30 +95,42 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-def layer(name: str) -> tuple[int, str]:
-    """Return a module's layer and part."""
-    for prefix, number, part in LAYERS:
-        if name == prefix or name.startswith(prefix + "."):
-            return number, part
-    raise AssertionError(name)
+def house(name: str) -> tuple[int, str]:
+    """Return a module's floor and house. The words, and what composes, know each other."""
+    found = [
+        (len(one), floor, "words" if names is WORDS else "composition" if names is COMPOSITION else one)
+        for floor, names in enumerate(FLOORS)
+        for one in names
+        if f"{name}.".startswith(f"pdp.{one}.")
+    ]
+    assert found, f"`{name}` has no house"
+    return max(found)[1:]
 
 
 @pytest.mark.parametrize(("name", "path"), list(modules()))
 def test_imports_point_down(name: str, path: Path) -> None:
-    """A module imports only its own part and the layers below."""
+    """A module imports only its own house and the floors below."""
     if name == "pdp":
         return  # lazy exports: the imports there are for type checkers only
-    number, part = layer(name)
+    floor, own = house(name)
 
     wrong = [
         f"{path}:{line}: {imported}"
         for line, imported in imports(path)
         if imported.startswith("pdp.")
-        for other_number, other_part in [layer(imported)]
-        if other_part != part and other_number >= number
+        for other_floor, other in [house(imported)]
+        if other != own and other_floor >= floor
     ]
 
     assert wrong == []
+
+
+def test_a_module_has_a_house() -> None:
+    """On top there are only words and composition, at most 14 modules."""
+    top = {name.removeprefix("pdp.") for name, path in modules() if path.parent == PACKAGE}
+
+    assert top == {"pdp", *WORDS, *COMPOSITION} - {"v1", "__version__", "workers"}
+    assert len(top) <= 14
 
 
 @pytest.mark.parametrize(("name", "path"), list(modules()))

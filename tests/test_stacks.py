@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 
 import pdp
-from pdp.stacks import start_on_large_stack
+from pdp.foundation.threads import start_on_large_stack
 
 PATIENCE = 30.0
 # The child process sets it once, while it has one thread.
-OWNERS = {"stacks.py", "policy/child_main.py"}
+OWNERS = {"foundation/threads.py", "policy/child/main.py"}
 
 
 class Slow(threading.Thread):

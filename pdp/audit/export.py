@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 from unicodedata import normalize
 
 from pdp.audit.values import Found
-from pdp.escaping import visible
+from pdp.foundation.printable import visible
 
 # One row for every record; what a kind of record does not have is empty. Lists are of texts.
 TEXTS: Final = (

@@ -21,8 +21,8 @@ import apsw
 from pdp.audit.indexfile import open_index, remove_index
 from pdp.audit.rows import INDEXES, INSERT, row_of
 from pdp.audit.segments import Lines, mark_of, read_lines, segments_of, whole_bytes
-from pdp.diskroom import free_bytes
 from pdp.errors import UnavailableError
+from pdp.foundation.diskroom import free_bytes
 
 FILE_NAME: Final = "audit-index.sqlite"
 

@@ -8,7 +8,7 @@ from pdp.app import Embedded
 from pdp.bench.questions import Asker
 from pdp.errors import ConfigurationError, PDPError
 from pdp.model import AT_EACH_CALL, Caller, Role
-from pdp.registrar import SessionRequest
+from pdp.registry.registrar import SessionRequest
 
 PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
 _APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)

@@ -11,15 +11,15 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from pdp.app import open_embedded
-from pdp.cache import DecisionCache
 from pdp.clock import SystemClock
+from pdp.decision.cache import DecisionCache
+from pdp.identity.authentication import TokenAuthenticator
+from pdp.identity.callers import KnownCallers
+from pdp.identity.callersfile import init_callers
 from pdp.observer import Observers
-from pdp.policy.child import PolicyChild
-from pdp.server.authentication import TokenAuthenticator
-from pdp.server.callers import KnownCallers
-from pdp.server.callersfile import init_callers
-from pdp.server.listener import Listener
+from pdp.policy.child.process import PolicyChild
 from pdp.server.service import PDPServer
+from pdp.serving.listener import Listener
 from pdp.sessions.sqlite import SQLiteSessionStore
 
 _EVALUATE_SECONDS = 30.0

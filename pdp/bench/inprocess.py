@@ -27,7 +27,7 @@ from pdp.bench.plan import BARE, LOOP
 from pdp.bench.processes import module_process
 from pdp.bench.questions import Question, Workload
 from pdp.bench.workloads import open_workload
-from pdp.cache import DecisionCache
+from pdp.decision.cache import DecisionCache
 from pdp.model import Call
 from pdp.observer import Observer, Observers, Place
 from pdp.record import DecisionLog, SigningKey

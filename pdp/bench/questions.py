@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from pdp.bench.bundle import AGENT, FORBIDDEN, SERVER, TOOL, USER, generated_files
-from pdp.jsontext import digest
+from pdp.foundation.jsontext import digest
 
 _REPEATED = 64
 # One question in four is one that must be denied: a server that allows everything would be found out.

@@ -15,7 +15,7 @@ from typing import Any
 
 from pdp.bench.bundle import AGENT, USER
 from pdp.errors import ConfigurationError
-from pdp.nearest import hint
+from pdp.foundation.nearest import hint
 from pdp.record import read_records
 
 _REQUIRED = {"server": str, "tool": str, "arguments": dict}

@@ -12,7 +12,7 @@ from pdp.bench.asking import PEP, open_sessions
 from pdp.bench.questions import Asker, Workload, generated_workload, question
 from pdp.bench.recorded import RecordedCall, arguments_of, read_calls
 from pdp.bench.shaped import shaped_files
-from pdp.cache import DecisionCache
+from pdp.decision.cache import DecisionCache
 from pdp.errors import ConfigurationError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Call

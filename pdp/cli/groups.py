@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from pdp.nearest import hint
+from pdp.foundation.nearest import hint
 
 # The first sentence, whole: the terminal breaks it where it must.
 _LINE = 200

@@ -17,7 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pdp.escaping import visible, visible_json
+from pdp.foundation.printable import visible, visible_json
 
 _LEAST_CHARACTERS = 6
 _SHORT_CHARACTERS = 12

@@ -13,36 +13,38 @@ import click
 from pdp import __version__
 from pdp.cli.groups import CommandTable, Place
 from pdp.errors import BundleError, PDPError
-from pdp.extras import missing
+from pdp.foundation.extras import missing
 
 YES, NO, ERROR = 0, 1, 2
 
 
 # Modules are imported when their command is used: `pdp --help` needs neither the engine nor gRPC.
 COMMANDS: Mapping[str, Place] = {
-    "init": Place("pdp.cli.init", "Write a token for each role, the keys of the record, and a certificate."),
-    "caller": Place("pdp.cli.caller", "List callers; make, replace and remove their tokens."),
-    "serve": Place("pdp.cli.serve", "Run the server."),
-    "authorize": Place("pdp.cli.authorize", "Ask whether a tool call may go ahead."),
-    "session": Place("pdp.cli.session", "Request, approve, show and end sessions."),
-    "tools": Place("pdp.cli.tools", "Import, list and compare the tools that policies are about."),
-    "new": Place("pdp.cli.new", "Begin a policy folder."),
-    "test": Place("pdp.cli.test", "Run the tests of a policy folder."),
-    "check": Place("pdp.cli.bundle", "Check a policy folder."),
-    "fmt": Place("pdp.cli.fmt", "Lay out the policies of a folder in one way."),
-    "diff": Place("pdp.cli.diff", "Compare two bundles: policies, and decisions."),
-    "explain": Place("pdp.cli.explain", "Say why a tool call is allowed or denied."),
-    "bundle": Place("pdp.cli.versions", "Pack, sign and verify bundles; list and activate versions."),
-    "schema": Place("pdp.cli.bundle", "Print the whole Cedar schema of a policy folder."),
-    "audit": Place("pdp.cli.audit", "Ask the record what was decided, and whether it is as it was written."),
-    "top": Place("pdp.cli.top", "Watch the decisions as they are made."),
-    "telemetry": Place("pdp.cli.telemetry", "Print the dashboard, the alert rules and the names of telemetry."),
-    "health": Place("pdp.cli.health", "Say whether a server serves, for probes."),
-    "doctor": Place("pdp.cli.doctor", "Check a deployment, and say what to do."),
-    "bench": Place("pdp.cli.bench", "Measure this server beside one that decides nothing."),
-    "store": Place("pdp.cli.store", "Back up, restore and check the session store."),
-    "deployment": Place("pdp.cli.deployment", "Print what runs the server elsewhere: container, systemd, Kubernetes."),
-    "version": Place("pdp.cli.version", "Print the version."),
+    "init": Place("pdp.cli.operate.init", "Write a token for each role, the keys of the record, and a certificate."),
+    "caller": Place("pdp.cli.operate.caller", "List callers; make, replace and remove their tokens."),
+    "serve": Place("pdp.cli.operate.serve", "Run the server."),
+    "authorize": Place("pdp.cli.sessions.authorize", "Ask whether a tool call may go ahead."),
+    "session": Place("pdp.cli.sessions.session", "Request, approve, show and end sessions."),
+    "tools": Place("pdp.cli.tools.group", "Import, list and compare the tools that policies are about."),
+    "new": Place("pdp.cli.author.new", "Begin a policy folder."),
+    "test": Place("pdp.cli.author.test", "Run the tests of a policy folder."),
+    "check": Place("pdp.cli.author.check", "Check a policy folder."),
+    "fmt": Place("pdp.cli.author.fmt", "Lay out the policies of a folder in one way."),
+    "diff": Place("pdp.cli.author.diff", "Compare two bundles: policies, and decisions."),
+    "explain": Place("pdp.cli.author.explain", "Say why a tool call is allowed or denied."),
+    "bundle": Place("pdp.cli.bundle.versions", "Pack, sign and verify bundles; list and activate versions."),
+    "schema": Place("pdp.cli.author.check", "Print the whole Cedar schema of a policy folder."),
+    "audit": Place("pdp.cli.audit.group", "Ask the record what was decided, and whether it is as it was written."),
+    "top": Place("pdp.cli.operate.top", "Watch the decisions as they are made."),
+    "telemetry": Place("pdp.cli.operate.telemetry", "Print the dashboard, the alert rules and the names of telemetry."),
+    "health": Place("pdp.cli.operate.health", "Say whether a server serves, for probes."),
+    "doctor": Place("pdp.cli.operate.doctor", "Check a deployment, and say what to do."),
+    "bench": Place("pdp.cli.operate.bench", "Measure this server beside one that decides nothing."),
+    "store": Place("pdp.cli.operate.store", "Back up, restore and check the session store."),
+    "deployment": Place(
+        "pdp.cli.operate.deployment", "Print what runs the server elsewhere: container, systemd, Kubernetes."
+    ),
+    "version": Place("pdp.cli.operate.version", "Print the version."),
 }
 
 

@@ -15,9 +15,9 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
-from pdp import jsontext
 from pdp.client.errors import InvalidRequestError, details_of, one_line
 from pdp.client.values import ERROR_BASIS, Answer, Obligation, ToolCall
+from pdp.foundation import jsontext
 from pdp.model import Outcome
 from pdp.v1 import decision_pb2
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamResponse

@@ -16,8 +16,8 @@ import grpc
 from pdp.client.errors import describe
 from pdp.client.unreached import Way
 from pdp.errors import ConfigurationError
-from pdp.loopback import is_loopback
-from pdp.ownership import read_own, require_own_socket
+from pdp.foundation.loopback import is_loopback
+from pdp.foundation.ownership import read_own, require_own_socket
 
 DEFAULT_ADDRESS = "127.0.0.1:50151"
 DEFAULT_DATA_DIR = ".pdp"

@@ -12,7 +12,7 @@ import grpc
 from pdp.client.connection import Connection
 from pdp.client.operations import Operation
 from pdp.errors import ConfigurationError
-from pdp.ownership import require_own_socket
+from pdp.foundation.ownership import require_own_socket
 
 _LOG = logging.getLogger("pdp.client")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from pdp import jsontext
 from pdp.client.errors import InvalidRequestError
+from pdp.foundation import jsontext
 
 # From (server, tool) to the digest of the tool's definition. Merge those of several servers with `{**one, **other}`.
 DefinitionDigests = Mapping[tuple[str, str], str]

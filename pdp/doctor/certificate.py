@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from pdp.doctor.files import reason
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
-from pdp.server.localtls import AUTHORITY_FILE, CERTIFICATE_FILE, TLS_FOLDER
+from pdp.serving.localtls import AUTHORITY_FILE, CERTIFICATE_FILE, TLS_FOLDER
 
 _CHECK: Final = "tls"
 _SOON_SECONDS: Final = 14 * 86400.0

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import ConfigurationError
-from pdp.ownership import user_name
+from pdp.foundation.ownership import user_name
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SigningKey
-from pdp.server.localtls import TLS_FOLDER
+from pdp.serving.localtls import TLS_FOLDER
 
 _OTHERS = stat.S_IRWXO
 _GROUP = stat.S_IRWXG

@@ -14,7 +14,7 @@ import apsw
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import StoreUnavailableError, UnavailableError
 from pdp.policy.engine import StackCheck
-from pdp.server.pools import BoundedPool, Room
+from pdp.serving.lanes import BoundedPool, Room
 from pdp.sessions.database import require_sound_engine
 
 # From which version on, and below which one. A test holds this against what the package asks for.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from pdp.config import Settings
-from pdp.diskroom import free_bytes
 from pdp.doctor.files import reason
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.foundation.diskroom import free_bytes
 
 _CHECK: Final = "room"
 _SEGMENTS_OF_COMFORT: Final = 8

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pdp.doctor.finding import Deployment, Finding, fine, problem
 from pdp.errors import ConfigurationError
-from pdp.identity import keys_of_url
+from pdp.identifying import keys_of_url
 
 
 def deny_list(deployment: Deployment) -> Iterator[Finding]:

@@ -11,12 +11,12 @@ from typing import Final
 from pdp.doctor.files import token_files
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import ConfigurationError
+from pdp.identity.callers import Callers, KnownCallers
+from pdp.identity.callersfile import digest_in
 from pdp.model import AT_EACH_CALL, Role
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import PolicySource
 from pdp.policy.schema import APPROVE_SESSION
-from pdp.server.callers import Callers, KnownCallers
-from pdp.server.callersfile import digest_in
 
 _CHECK: Final = "callers"
 _SOON_SECONDS: Final = 14 * 86400.0

@@ -14,12 +14,12 @@ import cedarpy
 from pdp.errors import BundleError, Problem
 from pdp.limits import Limits
 from pdp.model import Session
-from pdp.policy.catalogue import Catalogue, Tool
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.directory import Directory, Entity, entity, references
 from pdp.policy.engine import KeptParts, PolicySource, SessionEntities, Slice, StackCheck
 from pdp.policy.grants import Grants, grants_of
 from pdp.policy.schema import SESSION_ACTIONS, action_schema, full_schema, preamble, session_action
+from pdp.policy.tools.catalogue import Catalogue, Tool
 from pdp.policy.view import EVERYTHING, View
 
 Compile = Callable[[Mapping[str, Any]], dict[str, Any]]

@@ -9,15 +9,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from pdp.errors import BundleError, Problem
-from pdp.jsontext import canonical, digest
+from pdp.foundation.inside import open_inside, require_inside
+from pdp.foundation.jsontext import canonical, digest
+from pdp.foundation.yamltext import Section, load_section
 from pdp.limits import Limits
-from pdp.policy.catalogue import Catalogue, load_catalogue
 from pdp.policy.directory import Directory, load_directory
-from pdp.policy.inside import open_inside, require_inside
 from pdp.policy.labels import Label, read_labels
-from pdp.policy.parameters import RecordType
-from pdp.policy.typing import facts_type
-from pdp.policy.yamltext import Section, load_section
+from pdp.policy.tools.catalogue import Catalogue, load_catalogue
+from pdp.policy.tools.parameters import RecordType
+from pdp.policy.tools.typing import facts_type
 
 MANIFEST = "bundle.yaml"
 SCHEMA = "schema.cedarschema"

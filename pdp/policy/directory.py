@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from pdp.errors import BundleError, Problem
+from pdp.foundation.yamltext import Section, load_section
 from pdp.policy.patterns import ToolPatterns, pattern_problem
-from pdp.policy.yamltext import Section, load_section
 
 FILE = "directory.yaml"
 

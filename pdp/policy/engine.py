@@ -14,15 +14,15 @@ from typing import Any, Self, TypeVar
 import cedarpy
 
 from pdp.errors import UnavailableError
+from pdp.foundation.kept import Kept
+from pdp.foundation.threads import start_on_large_stack
 from pdp.limits import Limits
 from pdp.model import Basis, Outcome, Ruling, Visibility
 from pdp.policy.analysis import BELOW
 from pdp.policy.directory import Directory, Uid, entity, uid_json
-from pdp.policy.kept import Kept
 from pdp.policy.moments import Moment
 from pdp.policy.reading import Reading
 from pdp.policy.view import HAS, View
-from pdp.stacks import start_on_large_stack
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from pdp.errors import InvalidRequestError
-from pdp.nearest import hint
+from pdp.foundation.nearest import hint
 from pdp.policy.directory import Directory
 from pdp.policy.engine import PolicySource
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pdp.errors import Problem
-from pdp.policy.yamltext import Section
+from pdp.foundation.yamltext import Section
 
 _LABEL_CHARACTERS = 128
 _MEANING_CHARACTERS = 512

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pdp.policy.parameters import cedar_string
+from pdp.policy.tools.parameters import cedar_string
 
 # A path such as `("context", "input", "amount")`, an entity's type and id, or a text as it stands.
 Anchor = tuple[str, ...] | str

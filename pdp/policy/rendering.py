@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pdp.policy.parameters import cedar_string
+from pdp.policy.tools.parameters import cedar_string
 
 Tree = Any
 

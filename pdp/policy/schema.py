@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pdp.policy.catalogue import RISKS, Tool
-from pdp.policy.parameters import RecordType, cedar_string
+from pdp.policy.tools.catalogue import RISKS, Tool
+from pdp.policy.tools.parameters import RecordType, cedar_string
 from pdp.policy.view import EVERYTHING, View
 
 # Actions of the PDP itself, decided by the policies like any tool call.

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pdp.diskroom import allocate, free_bytes
+from pdp.foundation.diskroom import allocate, free_bytes
 
 
 def _open_new(path: Path) -> int:
@@ -28,7 +28,7 @@ class Disk:
     """The operating system's calls. All raise `OSError`.
 
     `open_new` makes a file that must not exist yet, for appending. `sync` returns when a file's data is on the disk.
-    `allocate` and `free` are those of `diskroom.py`.
+    `allocate` and `free` are those of `pdp.foundation.diskroom`.
     """
 
     open_new: Callable[[Path], int] = _open_new

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from pdp.clock import utc_text
-from pdp.jsontext import keyed_digest
+from pdp.foundation.jsontext import keyed_digest
 from pdp.limits import MOST_POLICIES
 from pdp.model import CacheResult, Caller, Decision, Ruling
 from pdp.observer import Event

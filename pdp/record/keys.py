@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from pdp.errors import ConfigurationError
-from pdp.ownership import require_own
+from pdp.foundation.ownership import require_own
 
 DIGEST_KEY_FILE = "record.key"
 SIGNING_KEY_FILE = "record-signing.pem"

@@ -25,10 +25,10 @@ from pdp.audit.values import (
 )
 from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, UnavailableError
+from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
 from pdp.limits import Limits
-from pdp.paging import page_size_of, page_start_of, page_token_of
 from pdp.server.fields import moment_of, optional_id, optional_text, require_id, timestamp
-from pdp.server.origin import Origin
+from pdp.serving.origin import Origin
 from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import decision_pb2 as decisions
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from google.protobuf.message import DecodeError
 
-from pdp.authorizer import Authorizer
+from pdp.decision.authorizer import Authorizer
 from pdp.limits import Limits
 from pdp.model import Decision
 from pdp.server.fields import require_id
 from pdp.server.messages import call_request, call_requests, reading_message, visibility_number, write_decision
-from pdp.server.origin import Origin
-from pdp.server.status import Refusal, duration
+from pdp.serving.origin import Origin
+from pdp.serving.status import Refusal, duration
 from pdp.v1 import authorization_pb2 as calls
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pdp.decision.explainer import Explainer, SupposedSession
+from pdp.decision.explanation import Explanation, SessionExplanation, nearest_permits
 from pdp.errors import InvalidRequestError
-from pdp.explainer import Explainer, SupposedSession
-from pdp.explanation import Explanation, SessionExplanation, nearest_permits
 from pdp.limits import MOST_AT_ONCE, Limits
 from pdp.model import Basis, Call, Outcome
 from pdp.policy.conditions import ConditionResult, PolicyResult, Value
@@ -23,7 +23,7 @@ from pdp.server.fields import (
     require_text,
     timestamp,
 )
-from pdp.server.origin import Origin
+from pdp.serving.origin import Origin
 from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import explain_pb2 as explanations
 

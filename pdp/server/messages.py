@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pdp.advice import advice
-from pdp.authorizer import CallRequest
+from pdp.decision.advice import advice
+from pdp.decision.authorizer import CallRequest
 from pdp.errors import InvalidRequestError
 from pdp.limits import MOST_AT_ONCE, MOST_POLICIES, Limits
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, SessionState, Visibility
 from pdp.policy.reading import CacheClass, Reading
-from pdp.registrar import Review, Selector, SessionRequest, SessionView
-from pdp.scoping import ScopedTool
+from pdp.registry.registrar import Review, Selector, SessionRequest, SessionView
+from pdp.registry.scope import ScopedTool
 from pdp.server.fields import (
     optional_digest,
     optional_id,
@@ -30,7 +30,7 @@ from pdp.server.fields import (
     timestamp,
     write_timestamp,
 )
-from pdp.server.status import duration
+from pdp.serving.status import duration
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import reading_pb2 as readings

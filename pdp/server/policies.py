@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from pdp.bundles.rollout import BundleKeeper, BundleStatus, KeptBundle
+from pdp.decision.explainer import Explainer
 from pdp.errors import BundleUnavailableError, InvalidRequestError, Problem
-from pdp.explainer import Explainer
-from pdp.keeper import BundleKeeper, BundleStatus, KeptBundle
 from pdp.limits import Limits
 from pdp.policy.bundle import Bundle
 from pdp.server.explaining import explain
 from pdp.server.fields import optional_text, require_digest, timestamp
 from pdp.server.messages import reading_message
-from pdp.server.origin import Origin
+from pdp.serving.origin import Origin
 from pdp.sessions.store import ActiveBundle
 from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import policy_pb2 as policies

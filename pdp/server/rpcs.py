@@ -11,7 +11,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from pdp.model import Role
-from pdp.server.rpc import PUBLIC, RPC, Lane, Shape
+from pdp.serving.rpc import PUBLIC, RPC, Lane, Shape
 from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import explain_pb2 as explanations

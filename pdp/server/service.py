@@ -13,30 +13,30 @@ from typing import Self
 import grpc
 
 from pdp.audit.auditor import Auditor
-from pdp.authorizer import Authorizer
+from pdp.bundles.rollout import BundleKeeper
 from pdp.clock import Clock
+from pdp.decision.authorizer import Authorizer
+from pdp.decision.explainer import Explainer
 from pdp.errors import ConfigurationError
-from pdp.explainer import Explainer
-from pdp.keeper import BundleKeeper
+from pdp.foundation.repeating import Refresher
+from pdp.identity.authentication import Authenticator
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, Observer
-from pdp.registrar import Registrar
+from pdp.registry.registrar import Registrar
 from pdp.server.audit import AuditHandlers
-from pdp.server.authentication import Authenticator
 from pdp.server.authorization import AuthorizationHandlers, stream_error
-from pdp.server.awaiting import Awaited
-from pdp.server.boundary import Boundary, Route
 from pdp.server.fields import in_fields
-from pdp.server.idle import IdleWatch
-from pdp.server.incoming import require_known_grpc
-from pdp.server.listener import Listener
 from pdp.server.policies import Evaluator, PolicyHandlers
-from pdp.server.pools import BoundedPool, Room
-from pdp.server.refresher import Refresher
-from pdp.server.rpc import RPC, Lane
 from pdp.server.rpcs import AUDIT, AUTHORIZATION, CONTROL, HEALTH, OLD_REFLECTION, POLICIES, REFLECTION, RPCS, SESSIONS
 from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
+from pdp.serving.awaiting import Awaited
+from pdp.serving.boundary import Boundary, Route
+from pdp.serving.idle import IdleWatch
+from pdp.serving.incoming import require_known_grpc
+from pdp.serving.lanes import BoundedPool, Room
+from pdp.serving.listener import Listener
+from pdp.serving.rpc import RPC, Lane
 
 _LOG = logging.getLogger("pdp.server")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pdp.errors import InvalidRequestError
 from pdp.limits import Limits
-from pdp.registrar import Registrar, SessionView
+from pdp.registry.registrar import Registrar, SessionView
 from pdp.server.fields import moment_of, optional_id, optional_text, require_digest, require_id, require_text
 from pdp.server.messages import (
     grants,
@@ -16,7 +16,7 @@ from pdp.server.messages import (
     tool_patterns,
     wanted_state,
 )
-from pdp.server.origin import Origin
+from pdp.serving.origin import Origin
 from pdp.v1 import session_pb2 as sessions
 
 # As in the audit service: clients take four times as much.

@@ -13,8 +13,8 @@ from grpc_reflection.v1alpha.reflection import ReflectionServicer
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from pdp.errors import NotFoundError
-from pdp.server.origin import Origin
 from pdp.server.rpcs import AUTHORIZATION, POLICIES, SESSIONS
+from pdp.serving.origin import Origin
 
 # No services of the API: whether the record is kept as it should be, and whether sessions and bundles can change,
 # while the server still serves.

@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pdp.diskroom import allocate, free_bytes
 from pdp.errors import StoreUnavailableError
+from pdp.foundation.diskroom import allocate, free_bytes
 
 # What a start writes before anything else: the shared memory of the log.
 _START_BYTES = 256 * 1024

@@ -5,7 +5,7 @@ The attributes come in parts, by what they depend on. A part that repeats is enc
 
 from __future__ import annotations
 
-from pdp.jsontext import keyed_digest
+from pdp.foundation.jsontext import keyed_digest
 from pdp.limits import MOST_POLICIES
 from pdp.model import Decision
 from pdp.observer import Event

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from random import getrandbits
 
-from pdp.jsontext import keyed_digest
+from pdp.foundation.jsontext import keyed_digest
 from pdp.model import Basis, Decision, TraceParent
 from pdp.observer import REFUSED, SESSION_DECIDED, Event
 from pdp.telemetry import names, wire

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pdp.policy.compile import compile_bundle
+from pdp.policy.child.compile import compile_bundle
 from pdp.policy.engine import on_large_stack
 
 SCHEMA = """

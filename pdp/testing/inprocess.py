@@ -11,16 +11,16 @@ from tempfile import TemporaryDirectory
 
 from pdp.app import Embedded, open_embedded
 from pdp.audit.auditor import Auditor
-from pdp.cache import DecisionCache
 from pdp.client import Client
+from pdp.decision.cache import DecisionCache
+from pdp.identity.authentication import TokenAuthenticator
+from pdp.identity.callers import KnownCallers
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import AT_EACH_CALL, Caller, Role
-from pdp.policy.child import PolicyChild
-from pdp.server.authentication import TokenAuthenticator
-from pdp.server.callers import KnownCallers
-from pdp.server.listener import Listener
+from pdp.policy.child.process import PolicyChild
 from pdp.server.policies import Evaluator
 from pdp.server.service import PDPServer
+from pdp.serving.listener import Listener
 from pdp.sessions.store import SessionStore
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock

@@ -13,13 +13,13 @@ from enum import Enum
 from typing import Literal
 
 from pdp.errors import BundleError, UnsafePolicyError
+from pdp.foundation.yamltext import load_section
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Ruling
 from pdp.policy.bundle import Bundle
 from pdp.policy.grants import Grants
 from pdp.policy.hints import meaning
 from pdp.policy.safety import tokens
-from pdp.policy.yamltext import load_section
 from pdp.workbench.runner import CaseResult, run
 from pdp.workbench.suite import Suite
 

@@ -18,7 +18,7 @@ from pdp.errors import BundleError, InvalidRequestError, Problem
 from pdp.limits import Limits
 from pdp.model import Basis, Outcome, Ruling
 from pdp.policy.bundle import Bundle
-from pdp.policy.evaluation import policy_ids
+from pdp.policy.child.evaluation import policy_ids
 from pdp.workbench.runner import CaseResult
 from pdp.workbench.suite import Case, Expectation
 

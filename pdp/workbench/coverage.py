@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pdp.explainer import CallExplainer
+from pdp.decision.explainer import CallExplainer
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import Condition, PolicyParts, Value, parts_of

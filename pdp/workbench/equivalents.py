@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pdp.errors import BundleError, Problem
+from pdp.foundation.inside import open_inside
+from pdp.foundation.yamltext import Section, load_section
 from pdp.policy.contents import TESTS
-from pdp.policy.inside import open_inside
-from pdp.policy.yamltext import Section, load_section
 
 FILE = "mutants.yaml"
 _KEYS = ("policy", "mutant", "reason")

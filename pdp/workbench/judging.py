@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pdp.foundation.yamltext import unknown
 from pdp.model import Basis, Ruling
 from pdp.policy.bundle import Bundle
-from pdp.policy.yamltext import unknown
 from pdp.workbench.suite import Expectation
 
 # A test that meets these by accident tests nothing: a slip in it looks like a deny of the policies.

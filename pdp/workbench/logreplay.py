@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from pdp.audit.values import listed
 from pdp.clock import Deadline
+from pdp.decision.ruling import CallFacts, question_of
 from pdp.model import Basis, Session, SessionState, Visibility
 from pdp.policy.bundle import Bundle
-from pdp.ruling import CallFacts, question_of
 from pdp.workbench.bundlediff import Answer, CallChange, effect_of
 
 Record = Mapping[str, Any]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from pdp.errors import BundleError, Problem
+from pdp.foundation.inside import open_inside
+from pdp.foundation.yamltext import Section, load_section, unknown
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import SessionState
 from pdp.policy.contents import TESTS
 from pdp.policy.directory import Directory, read_overlay
-from pdp.policy.inside import open_inside
 from pdp.policy.patterns import pattern_problem
-from pdp.policy.yamltext import Section, load_section, unknown
 from pdp.workbench.equivalents import FILE as EQUIVALENTS
 from pdp.workbench.suite import NamedCall, NamedSession, Suite
 from pdp.workbench.tables import CaseReader

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from pdp.decision.explainer import CallExplainer
+from pdp.decision.explanation import because, nearest_permits
 from pdp.errors import PDPError
-from pdp.explainer import CallExplainer
-from pdp.explanation import because, nearest_permits
 from pdp.limits import Limits
 from pdp.model import Basis, Ruling
 from pdp.policy.bundle import Bundle

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
+from pdp.decision.gate import Snapshot
 from pdp.errors import PDPError
-from pdp.gate import Snapshot
+from pdp.foundation.yamltext import unknown
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Call, Ruling
 from pdp.policy.bundle import Bundle
 from pdp.policy.directory import unknown_parent
-from pdp.policy.yamltext import unknown
 from pdp.workbench.judging import judge
 from pdp.workbench.stage import CannotOpenError, CaseError, Stage
 from pdp.workbench.suite import Case, NamedCall, Suite

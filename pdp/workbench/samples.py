@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pdp.errors import InvalidArgumentsError, InvalidJSONError
-from pdp.jsontext import parse_object
-from pdp.policy.catalogue import Tool
+from pdp.foundation.jsontext import parse_object
+from pdp.policy.tools.catalogue import Tool
 
 # A schema that describes itself is left alone below so many levels.
 _DEPTH = 8

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pdp.errors import BundleError, Problem
-from pdp.policy.catalogue import Tool, load_catalogue, tool_definitions
-from pdp.policy.importing import catalogue_file, propose_overlay
-from pdp.policy.yamltext import flow_text
+from pdp.foundation.yamltext import flow_text
+from pdp.policy.tools.catalogue import Tool, load_catalogue, tool_definitions
+from pdp.policy.tools.importing import catalogue_file, propose_overlay
 from pdp.workbench.samples import sample_arguments
 
 EXAMPLE_SERVER = "notes"

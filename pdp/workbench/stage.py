@@ -6,18 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pdp.authorizer import Authorizer
-from pdp.cache import DecisionCache
 from pdp.clock import Instant, no_earlier
+from pdp.decision.authorizer import Authorizer
+from pdp.decision.cache import DecisionCache
+from pdp.decision.gate import Snapshot
 from pdp.errors import PDPError, PermissionDeniedError
-from pdp.gate import Snapshot
-from pdp.ids import handle_digest
+from pdp.foundation.ids import handle_digest
+from pdp.foundation.yamltext import unknown
 from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, Decision, Role, SessionState
 from pdp.observer import Observers
 from pdp.policy.bundle import Bundle
-from pdp.policy.yamltext import unknown
-from pdp.registrar import Registrar, Selector, SessionRequest, SessionView
+from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
 from pdp.sessions.memory import MemorySessionStore
 from pdp.workbench.suite import NamedSession, Step, Suite
 from pdp.workbench.watching import Asked, watched

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from pdp.errors import Problem
+from pdp.foundation.yamltext import Section, unknown
 from pdp.model import Basis, Outcome
-from pdp.policy.yamltext import Section, unknown
 from pdp.workbench.suite import Case, Expectation, NamedCall, NamedSession, Step
 from pdp.workbench.values import FieldReader
 

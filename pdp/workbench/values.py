@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from pdp.errors import Problem
-from pdp.policy.yamltext import Section, unknown
+from pdp.foundation.yamltext import Section, unknown
 
 E = TypeVar("E", bound=Enum)
 

@@ -17,16 +17,16 @@ from typing import Any
 
 from pdp.clock import utc_text
 from pdp.errors import InvalidJSONError
-from pdp.jsontext import parse_object
+from pdp.foundation.jsontext import parse_object
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import SessionState
 from pdp.policy.bundle import Bundle
-from pdp.policy.catalogue import Tool
 from pdp.policy.directory import Directory
 from pdp.policy.engine import PolicySource
 from pdp.policy.hints import hints
-from pdp.policy.mapping import ResourceMapping
 from pdp.policy.schema import SESSION_ACTIONS
+from pdp.policy.tools.catalogue import Tool
+from pdp.policy.tools.mapping import ResourceMapping
 from pdp.workbench.reading import DEFAULT_NOW
 from pdp.workbench.samples import sample_arguments
 from pdp.workbench.suite import Case, Expectation, NamedCall, NamedSession, Step, Suite

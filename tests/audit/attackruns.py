@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pdp.app import Embedded, open_embedded
-from pdp.jsontext import canonical
+from pdp.foundation.jsontext import canonical
 from pdp.model import AT_EACH_CALL, Call, Caller, Role
 from pdp.observer import Observer
-from pdp.registrar import SessionRequest
+from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder

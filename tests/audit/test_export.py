@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pdp.audit.export import COLUMNS, LISTS, TEXTS, write_csv, write_jsonl, write_parquet
 from pdp.audit.values import Filter, Found, Mark
-from pdp.escaping import visible
+from pdp.foundation.printable import visible
 from tests.audit.conftest import Investigated
 
 

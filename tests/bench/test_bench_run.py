@@ -148,7 +148,7 @@ def test_the_command_exits_with_1_on_a_wrong_answer(monkeypatch: pytest.MonkeyPa
     """A run with a wrong answer says where and what, shows no table, and fails."""
     right = generated_workload()
     wrong = replace(right, repeated=[replace(one, allowed=True) for one in right.repeated])
-    monkeypatch.setattr("pdp.cli.bench.open_workload", lambda *_: wrong)
+    monkeypatch.setattr("pdp.cli.operate.bench.open_workload", lambda *_: wrong)
 
     done = CliRunner().invoke(root, ["bench", "--short", "--shape", "batch", "--outfit", RECORDED])
 

@@ -21,12 +21,11 @@ from opentelemetry.sdk.resources import Resource
 
 from pdp.app import build
 from pdp.audit.index import AuditIndex
-from pdp.authorizer import Authorizer
-from pdp.cache import DecisionCache, RequestMemory
-from pdp.cli.init import prepare
+from pdp.cli.operate.init import prepare
 from pdp.clock import Deadline, Instant
 from pdp.config import PolicySettings, ServerSettings, Settings
-from pdp.expiry import ExpiryNotices
+from pdp.decision.authorizer import Authorizer
+from pdp.decision.cache import DecisionCache, RequestMemory
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, TraceParent
 from pdp.observer import Event, Observers
@@ -34,7 +33,8 @@ from pdp.policy.engine import SessionEntities, SliceEntities
 from pdp.record import DecisionLog, SigningKey
 from pdp.record.disk import Disk
 from pdp.record.entry import Entries
-from pdp.server.refusals import MOST_KINDS, RefusalSums
+from pdp.registry.expiry import ExpiryNotices
+from pdp.serving.refusals import MOST_KINDS, RefusalSums
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.rows import row_of, session_of
 from pdp.sessions.watcher import RecentSessions

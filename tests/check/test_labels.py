@@ -135,7 +135,7 @@ def test_no_policy_that_is_proven_permits_more_on_many_random_policies() -> None
 
 def test_a_wrong_proof_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """If parts that fail were taken for harmless, a random policy would show it."""
-    monkeypatch.setattr("pdp.policy.lint_labels.cannot_fail", lambda _: True)
+    monkeypatch.setattr("pdp.policy.lint.labels.cannot_fail", lambda _: True)
 
     with pytest.raises(AssertionError):
         hold(range(SEEDS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pdp.policy.lint import LINTS
+from pdp.policy.lint.table import LINTS
 from tests.check.material import AGENT, DIRECTORY, codes, found, policy
 from tests.check.test_mistakes import MISTAKES
 

@@ -14,7 +14,7 @@ import pytest
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import inspect_bundle
-from pdp.policy.lint import ALLOW, LINTS, OTHER_LINTS
+from pdp.policy.lint.table import ALLOW, LINTS, OTHER_LINTS
 from pdp.testing.bundles import SCHEMA, compile_here, tool
 from pdp.workbench.checking import summaries, text_lines
 from tests.check.material import AGENT, DIRECTORY, GOLDEN, files, policy

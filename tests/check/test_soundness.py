@@ -41,14 +41,14 @@ def test_claims_hold_on_many_random_sets() -> None:
 
 # What to replace by what; each is a mistake that would let a lint or a slice claim too much.
 DEFECTS: list[tuple[str, Any]] = [
-    ("pdp.policy.lint_truth._Known._known_below", lambda *_: False),
-    ("pdp.policy.lint_truth._Known._resource_below", lambda *_: False),
-    ("pdp.policy.lint_truth._Known.has", lambda *_: False),
-    ("pdp.policy.lint_truth._within", lambda *_: False),
-    ("pdp.policy.lint_match.cannot_fail", lambda _: True),
-    ("pdp.policy.lint_match._covers", lambda above, policy: set(above.keys) <= set(policy.keys)),
+    ("pdp.policy.lint.truth._Known._known_below", lambda *_: False),
+    ("pdp.policy.lint.truth._Known._resource_below", lambda *_: False),
+    ("pdp.policy.lint.truth._Known.has", lambda *_: False),
+    ("pdp.policy.lint.truth._within", lambda *_: False),
+    ("pdp.policy.lint.match.cannot_fail", lambda _: True),
+    ("pdp.policy.lint.match._covers", lambda above, policy: set(above.keys) <= set(policy.keys)),
     (
-        "pdp.policy.lint_match._covers",
+        "pdp.policy.lint.match._covers",
         lambda above, policy: above.effect == policy.effect and set(above.keys) <= set(policy.keys),
     ),
     ("pdp.policy.analysis.moments", lambda _: []),
@@ -56,7 +56,7 @@ DEFECTS: list[tuple[str, Any]] = [
     ("pdp.policy.reading.Reading.place_in_time", lambda *_: ()),
     ("pdp.policy.reading._INPUT", "context.input.n"),
     ("pdp.policy.reading._OF_THE_SESSION", frozenset({"context.agent", "context.session", "context.caller"})),
-    ("pdp.policy.compile.action_scope", lambda tree: [tree["action"].get("entity", {}).get("id", "alpha/put")]),
+    ("pdp.policy.child.compile.action_scope", lambda tree: [tree["action"].get("entity", {}).get("id", "alpha/put")]),
 ]
 
 

@@ -10,12 +10,12 @@ import cedarpy
 import pytest
 
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.compile import parsed_policies
+from pdp.policy.child.compile import parsed_policies
+from pdp.policy.child.validation import all_valid
 from pdp.policy.contents import read_contents
 from pdp.policy.engine import on_large_stack
-from pdp.policy.lint_facts import environments
+from pdp.policy.lint.facts import environments
 from pdp.policy.schema import full_schema
-from pdp.policy.validation import all_valid
 from tests.check.randomworld import files, random_policies
 from tests.check.test_soundness import fresh_seed
 

@@ -19,7 +19,7 @@ from pdp.clock import Deadline
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Ruling, Session, SessionState
 from pdp.policy.bundle import Bundle, compile_job, load_bundle
-from pdp.policy.compile import compile_bundle
+from pdp.policy.child.compile import compile_bundle
 from pdp.policy.contents import Contents, read_contents
 from pdp.policy.directory import load_directory
 from pdp.policy.engine import Question, SessionEntities
@@ -60,10 +60,10 @@ def world_read_once() -> Iterator[None]:
         return replace(_CONTENTS, policies={"p.cedar": given["p.cedar"].decode("utf-8")})
 
     with (
-        patch("pdp.policy.compile.read_contents", contents),
+        patch("pdp.policy.child.compile.read_contents", contents),
         patch("pdp.policy.bundle.read_contents", contents),
-        patch("pdp.policy.compile._schema", lambda *_: _SCHEMA),
-        patch("pdp.policy.compile._check_entities", lambda *_: None),
+        patch("pdp.policy.child.compile._schema", lambda *_: _SCHEMA),
+        patch("pdp.policy.child.compile._check_entities", lambda *_: None),
     ):
         yield
 

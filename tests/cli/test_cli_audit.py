@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import Result
 
-from pdp.cli.ledgerview import tail_line
-from pdp.cli.remoteaudit import ServerSource
+from pdp.cli.audit.ledger import tail_line
+from pdp.cli.audit.remote import ServerSource
 from pdp.client import Client, UnavailableError
 from pdp.testing.waiting import wait_until
 from tests.cli.serving import Server, clean_environment, start_server, stop_server, write_bundle
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(
     ask: Run, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An investigator with a read-only copy gets answers, and is told that the index is not kept."""
-    monkeypatch.setattr("pdp.cli.auditsource._can_write", lambda _: False)
+    monkeypatch.setattr("pdp.cli.audit.source._can_write", lambda _: False)
 
     done = ask("audit", "show", case.allowed, "--json")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from pdp.identity.callers import KnownCallers, TokenCaller
+from pdp.identity.callersfile import CallersFile
 from pdp.model import Role
-from pdp.server.callers import KnownCallers, TokenCaller
-from pdp.server.callersfile import CallersFile
 from tests.cli.conftest import Run
 from tests.cli.serving import Server
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.policy.catalogue import load_catalogue
+from pdp.policy.tools.catalogue import load_catalogue
 from pdp.testing.bundles import tool
 from tests.cli.conftest import Run
 

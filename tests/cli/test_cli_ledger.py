@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pdp.audit.values import Found, Mark
-from pdp.cli.ledgerview import fact_text, named, print_entries, tail_line
+from pdp.cli.audit.ledger import fact_text, named, print_entries, tail_line
 from tests.cli.terminal import on_terminal
 
 SESSION = "ses_" + "b" * 26
@@ -66,7 +66,7 @@ def found() -> list[Found]:
 
 PROGRAM = """
 from tests.cli.test_cli_ledger import found
-from pdp.cli.ledgerview import print_entries
+from pdp.cli.audit.ledger import print_entries
 print_entries(found())
 """
 

@@ -14,9 +14,9 @@ import pytest
 
 from pdp import __version__
 from pdp.app import compile_once
+from pdp.cli.bundle.versions import PACKING, bundle
 from pdp.cli.groups import CommandTable, Place
 from pdp.cli.root import COMMANDS, root
-from pdp.cli.versions import PACKING, bundle
 from pdp.config import describe, section_titles
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import load_bundle

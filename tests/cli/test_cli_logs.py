@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.cli.logs import JournalFormatter, JSONFormatter, TextFormatter, is_journal, log_to_stderr
+from pdp.cli.operate.logs import JournalFormatter, JSONFormatter, TextFormatter, is_journal, log_to_stderr
 from pdp.config import LogSettings
 from tests.cli.serving import DEADLINE_SECONDS, clean_environment, start_server, stop_server, write_bundle
 

@@ -10,8 +10,8 @@ import pytest
 
 from pdp.cli.options import duration
 from pdp.cli.output import paragraphs, print_fields, print_json, print_table, progress
-from pdp.cli.sessionview import duration_text, print_session
-from pdp.escaping import visible
+from pdp.cli.sessions.view import duration_text, print_session
+from pdp.foundation.printable import visible
 from pdp.v1.session_pb2 import Session
 from tests.cli.terminal import on_terminal
 

@@ -16,7 +16,7 @@ FORGED = (
 )
 PROGRAM = """
 from google.protobuf.duration_pb2 import Duration
-from pdp.cli.reviewview import print_review
+from pdp.cli.sessions.review import print_review
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, ScopedTool, Session, SessionState
 
 def tool(name, risk, visibility, *opened_by):

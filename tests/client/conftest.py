@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import pytest
 
-from pdp import jsontext
-from pdp.server.localtls import CERTIFICATE_FILE, KEY_FILE, TLS_FOLDER, write_local_certificate
+from pdp.foundation import jsontext
+from pdp.serving.localtls import CERTIFICATE_FILE, KEY_FILE, TLS_FOLDER, write_local_certificate
 from pdp.v1 import audit_pb2_grpc, authorization_pb2_grpc, decision_pb2, policy_pb2_grpc, session_pb2_grpc
 from pdp.v1.authorization_pb2 import (
     AuthorizeRequest,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from mcp import types
 
-from pdp import jsontext
 from pdp.client import InvalidRequestError, definition_digest, definition_digests
+from pdp.foundation import jsontext
 
 TOOL = {
     "name": "read",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
-from pdp import jsontext
 from pdp.client import Answer, AsyncClient, Client, Obligation, ToolCall
+from pdp.foundation import jsontext
 from pdp.model import Outcome
 from pdp.v1 import decision_pb2
 from pdp.v1.authorization_pb2 import (

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 JSON = dict[str, Any]
-# Runs a job of `pdp.policy.evaluation.evaluate`, wherever that is.
+# Runs a job of `pdp.policy.child.evaluation.evaluate`, wherever that is.
 Run = Callable[[JSON], JSON]
 ReadText = Callable[[str], str]
 

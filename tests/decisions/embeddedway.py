@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pdp.app import Embedded, open_embedded
-from pdp.cache import DecisionCache
+from pdp.decision.cache import DecisionCache
 from pdp.errors import PDPError
 from pdp.model import Call, Caller, Decision
-from pdp.registrar import Selector, SessionRequest, SessionView
+from pdp.registry.registrar import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pdp.explanation import Explanation, SessionExplanation
+from pdp.decision.explanation import Explanation, SessionExplanation
 from pdp.model import Basis, Decision
 from pdp.policy.conditions import Value
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pdp.errors import BundleError
-from pdp.policy.yamltext import Section, load_section
+from pdp.foundation.yamltext import Section, load_section
 from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA, bundle_files
 
 HERE = Path(__file__).parent

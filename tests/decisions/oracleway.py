@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pdp.jsontext import definition_digest
+from pdp.foundation.jsontext import definition_digest
 from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA
 from pdp.testing.clock import FakeClock
 from tests.decisions.notation import Case, Step, changed, definition_of, plain

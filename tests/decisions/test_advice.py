@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.advice import ADVICE, advice
+from pdp.decision.advice import ADVICE, advice
 from pdp.model import Basis, Outcome, Ruling
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from pdp.app import Embedded, open_embedded
+from pdp.bundles.rollout import BundleKeeper
+from pdp.bundles.sources import FolderSource
 from pdp.errors import (
     BundleError,
     BundleUnavailableError,
@@ -22,7 +24,6 @@ from pdp.errors import (
     RequestIdConflictError,
     StoreUnavailableError,
 )
-from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import (
     AT_EACH_CALL,
@@ -38,8 +39,7 @@ from pdp.model import (
     Visibility,
 )
 from pdp.observer import Observers
-from pdp.policy.sources import FolderSource
-from pdp.registrar import SessionRequest
+from pdp.registry.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import ActiveBundle, Captured, Change, SessionFilter
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool

@@ -10,10 +10,10 @@ from sys import getsizeof
 
 import pytest
 
-from pdp.cache import BoundedCache, DecisionCache, RequestMemory, call_key, read_key
 from pdp.clock import Deadline, Instant
+from pdp.decision.cache import BoundedCache, DecisionCache, RequestMemory, call_key, read_key
+from pdp.decision.gate import deny
 from pdp.errors import RequestIdConflictError
-from pdp.gate import deny
 from pdp.model import Basis, Call, Caller, Outcome
 from pdp.testing.stores.samples import make_session
 

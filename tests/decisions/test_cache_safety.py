@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import pytest
 
-from pdp.authorizer import CallRequest
-from pdp.cache import DecisionCache, Key
 from pdp.clock import Deadline, Instant
+from pdp.decision.authorizer import CallRequest
+from pdp.decision.cache import DecisionCache, Key
 from pdp.errors import NotFoundError, PDPError, PermissionDeniedError, WrongStateError
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, Role, Ruling, SessionState
-from pdp.registrar import Selector, SessionRequest, SessionView
+from pdp.registry.registrar import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import bundle_files, tool
 from tests.oracle.opened import APPROVER, GATEWAY, Opened, opened
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from pdp.app import Embedded, open_embedded
+from pdp.decision.explainer import SupposedSession
+from pdp.decision.explanation import Explanation
 from pdp.errors import InvalidRequestError, NotFoundError
-from pdp.explainer import SupposedSession
-from pdp.explanation import Explanation
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, Role
 from pdp.policy.conditions import Value
-from pdp.registrar import Selector, SessionRequest
+from pdp.registry.registrar import Selector, SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pdp.clock import Deadline, Instant
-from pdp.gate import Snapshot, ancestor_deny, deny, gate
-from pdp.jsontext import definition_digest, former_definition_digest
+from pdp.decision.gate import Snapshot, ancestor_deny, deny, gate
+from pdp.foundation.jsontext import definition_digest, former_definition_digest
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Call, Outcome, Ruling, Scope, Session, SessionState
 from pdp.policy.bundle import Bundle, load_bundle

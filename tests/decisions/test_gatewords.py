@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pdp.clock import Instant
-from pdp.gate import Snapshot, deny
-from pdp.gatewords import gate_words
+from pdp.decision.gate import Snapshot, deny
+from pdp.decision.gatewords import gate_words
 from pdp.model import Basis, Call
 from pdp.testing.stores.samples import make_session
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from pdp.bundles.delivery import Delivery, Signature
+from pdp.bundles.peers import Compiled, Seen, SourceView, read_news
+from pdp.bundles.rollout import BundleKeeper
+from pdp.bundles.signing import Trust
 from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, NotFoundError, Problem
-from pdp.keeper import BundleKeeper
 from pdp.limits import DEFAULT_LIMITS
-from pdp.peers import Compiled, Seen, SourceView, read_news
 from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
-from pdp.policy.delivery import Delivery, Signature
-from pdp.policy.signing import Trust
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
 from pdp.testing.bundles import compile_here

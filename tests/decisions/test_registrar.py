@@ -22,7 +22,7 @@ from pdp.errors import (
 )
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Call, Caller, Role, Session, SessionState
-from pdp.registrar import Selector, SessionRequest
+from pdp.registry.registrar import Selector, SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
@@ -522,7 +522,7 @@ def test_many_sessions_are_revoked_at_once(pdp: Embedded, evidence: Evidence) ->
         seen.extend(basis(pdp, handle) for handle in handles)
         return change(*args, **more)
 
-    with patch.object(pdp.sessions, "change_where", look), patch("pdp.registrar._AT_ONCE", 3):
+    with patch.object(pdp.sessions, "change_where", look), patch("pdp.registry.registrar._AT_ONCE", 3):
         revoked = pdp.registrar.revoke(Selector(kind="user", value="alice"), reason="enough", caller=APPROVER)
 
     assert ["session_revoked"] * 28 == seen

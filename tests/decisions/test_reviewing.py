@@ -9,9 +9,9 @@ import pytest
 from pdp.app import Embedded, open_embedded
 from pdp.errors import WrongStateError
 from pdp.model import AT_EACH_CALL, Caller, Role, Visibility
-from pdp.registrar import Review, Selector, SessionRequest
-from pdp.reviewing import review
-from pdp.scoping import scope_of
+from pdp.registry.registrar import Review, Selector, SessionRequest
+from pdp.registry.review import review
+from pdp.registry.scope import scope_of
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder

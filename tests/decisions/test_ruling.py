@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from pdp.decision.gate import ancestor_deny, deny
+from pdp.decision.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
-from pdp.gate import ancestor_deny, deny
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Call, Outcome, Ruling, Session
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.engine import Question
-from pdp.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.stores.samples import make_session
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pdp.advice import advice
 from pdp.app import Embedded, open_embedded
+from pdp.decision.advice import advice
 from pdp.errors import InvalidRequestError
 from pdp.model import AT_EACH_CALL, Call, Caller, Role, SessionState
-from pdp.registrar import SessionRequest
+from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.inprocess import write_folder
 

@@ -14,7 +14,7 @@ import pytest
 
 from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.child import PolicyChild
+from pdp.policy.child.process import PolicyChild
 from pdp.testing.bundles import SCHEMA, bundle_files, tool
 from tests.oracle.opened import Opened, opened
 

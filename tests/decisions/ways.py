@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pdp.jsontext import definition_digest
+from pdp.foundation.jsontext import definition_digest
 from pdp.model import AT_EACH_CALL, Caller, Role, Visibility
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pdp.doctor.machine import LIBRARIES
-from pdp.extras import DISTRIBUTION, EXTRA_OF
+from pdp.foundation.extras import DISTRIBUTION, EXTRA_OF
 
 # What `.ci/run` installs, by way of the Makefile.
 EXTRAS = ("server", "demo", "dev", "fuzz")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Caller
-from pdp.server.pools import Room
-from pdp.server.rpc import PUBLIC, RPC, Lane
 from pdp.server.rpcs import RPCS
 from pdp.server.service import CALL_THREADS, LIMITS_OF_LANES, rooms
+from pdp.serving.lanes import Room
+from pdp.serving.rpc import PUBLIC, RPC, Lane
 
 PAGE = Path(__file__).parents[2] / "pdp" / "server" / "README.md"
 BEGIN, END = "<!-- lanes: begin -->", "<!-- lanes: end -->"

@@ -13,10 +13,10 @@ import pytest
 from pdp.bench.recorded import read_calls
 from pdp.config import load
 from pdp.errors import Problem
-from pdp.policy.catalogue import load_catalogue
+from pdp.foundation.yamltext import load_section
+from pdp.identity.callers import read_callers
 from pdp.policy.labels import read_labels
-from pdp.policy.yamltext import load_section
-from pdp.server.callers import read_callers
+from pdp.policy.tools.catalogue import load_catalogue
 from pdp.workbench.equivalents import read_equivalents
 from tests.docs.pages import all_blocks, blocks
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pdp.model import Caller, Role
-from pdp.server.rpc import Lane
 from pdp.server.rpcs import RPCS
+from pdp.serving.rpc import Lane
 from tests.docs.lanes import PAGE, written
 
 

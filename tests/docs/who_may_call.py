@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pdp.model import Role
-from pdp.server.rpc import PUBLIC, RPC
 from pdp.server.rpcs import RPCS
+from pdp.serving.rpc import PUBLIC, RPC
 from tests.failures.test_states import EXPECTED
 from tests.server.test_role_matrix import TABLE
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pdp.cli.init import prepare
+from pdp.cli.operate.init import prepare
 from pdp.config import load
 from tests.cli.serving import clean_environment, start_server, stop_server, write_bundle
 from tests.doctor.certificates import write_certificate

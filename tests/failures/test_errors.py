@@ -17,9 +17,9 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its 
 
 from pdp import errors
 from pdp.limits import Limits
-from pdp.policy.child import PolicyChild
-from pdp.server.listener import Listener
-from pdp.server.status import STATUSES, DeadlinePassedError, MessageLateError, MessageTooLargeError, NotHereError
+from pdp.policy.child.process import PolicyChild
+from pdp.serving.listener import Listener
+from pdp.serving.status import STATUSES, DeadlinePassedError, MessageLateError, MessageTooLargeError, NotHereError
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.clock import FakeClock
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamRequest, BatchAuthorizeRequest
@@ -272,7 +272,7 @@ def test_how_each_error_arises(row: Row) -> None:
 
 def test_every_error_class_has_a_row() -> None:
     """A new class cannot be forgotten."""
-    classes = {kind for kind in _below(errors.PDPError) if kind.__module__ in ("pdp.errors", "pdp.server.status")}
+    classes = {kind for kind in _below(errors.PDPError) if kind.__module__ in ("pdp.errors", "pdp.serving.status")}
 
     assert classes - NO_ROW == {row.error for row in TABLE}
 

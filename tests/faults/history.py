@@ -15,7 +15,7 @@ from typing import NamedTuple
 import apsw
 
 from pdp.app import open_embedded
-from pdp.cache import DecisionCache
+from pdp.decision.cache import DecisionCache
 from pdp.errors import NotFoundError, StoreUnavailableError
 from pdp.model import Call
 from pdp.sessions.sqlite import SQLiteSessionStore

@@ -15,7 +15,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from pdp.app import App, build
-from pdp.cli.init import prepare
+from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession, PDPClientError
 from pdp.client.connection import Connection
 from pdp.config import PolicySettings, RecordSettings, ServerSettings, Settings

@@ -89,7 +89,7 @@ def test_while_the_store_is_broken(tmp_path: Path, fault: str) -> None:
 
 def test_while_the_disk_hangs(tmp_path: Path) -> None:
     """Who needs the disk is let go by its own deadline, and so are probes; then all is as before, by itself."""
-    with patch("pdp.heartbeat._LONGEST_SECONDS", 0.05), troubled() as trouble, served(tmp_path) as service:
+    with patch("pdp.sessions.heartbeat._LONGEST_SECONDS", 0.05), troubled() as trouble, served(tmp_path) as service:
         doomed = service.open()
         forget(service)
         trouble.hang()

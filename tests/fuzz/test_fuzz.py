@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.cache import Key
+from pdp.decision.cache import Key
 from pdp.model import Call, Caller
 from tests.fuzz.table import CORPUS, CRASHES, TARGETS, corpus, target
 from tests.fuzz.targets import key

@@ -46,7 +46,7 @@ def run(
 def main() -> int:
     """Run what the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
-    parser.add_argument("modules", nargs="*", help="modules such as `pdp.gate`; all of `scope.py` by default")
+    parser.add_argument("modules", nargs="*", help="modules such as `pdp.decision.gate`; all of `scope.py` by default")
     parser.add_argument("--out", type=Path, help="file to append each result to, as a line of JSON")
     parser.add_argument("--again", type=Path, help="such a file: run only those that were not killed then")
     arguments = parser.parse_args()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 MODULES = (
-    "pdp.gate",
-    "pdp.cache",
-    "pdp.ruling",
+    "pdp.decision.gate",
+    "pdp.decision.cache",
+    "pdp.decision.ruling",
     "pdp.sessions.lifecycle",
     "pdp.sessions.succession",
     "pdp.policy.reading",

@@ -9,7 +9,7 @@ _SLOWER = "the same is done, with more work"
 _UNITS = "the pattern has as many groups as there are units"
 
 EXPLAINED: Mapping[str, Mapping[str, str]] = {
-    "pdp.gate": {
+    "pdp.decision.gate": {
         (
             "gate: … or tool.digest_required) and stated != tool.definition_digest and "
             "(not tool.is_known_as(stated)) => … or tool.digest_required) and (not tool.is_known_as(stated))"
@@ -18,7 +18,7 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
             "_reach: approved == tool.definition_digest or tool.is_known_as(approved) => tool.is_known_as(approved)"
         ): _SLOWER,
     },
-    "pdp.cache": {
+    "pdp.decision.cache": {
         "module: TypeVar('K', bound=Hashable) => TypeVar('K')": _TYPE,
         "module: 'K' => ''": _TYPE,
         "module: 'V' => ''": _TYPE,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pdp.app import Embedded, open_embedded
-from pdp.cache import DecisionCache
+from pdp.decision.cache import DecisionCache
 from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role, Session
-from pdp.registrar import SessionRequest
+from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pdp.cache import Key, call_key, read_key
+from pdp.decision.cache import Key, call_key, read_key
+from pdp.decision.gate import Snapshot
 from pdp.errors import ConflictError
-from pdp.gate import Snapshot
 from pdp.model import CacheResult, Call, Caller, Decision, Session
 from pdp.policy.contents import Contents
 from pdp.policy.engine import Question

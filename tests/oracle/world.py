@@ -15,13 +15,13 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 from pdp.app import Embedded, open_embedded
-from pdp.cache import BoundedCache, DecisionCache
+from pdp.decision.cache import BoundedCache, DecisionCache
 from pdp.errors import InvalidRequestError, PDPError
 from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, Decision, Role
 from pdp.policy.bundle import Bundle as LoadedBundle
 from pdp.policy.bundle import Compile, load_bundle
-from pdp.registrar import Selector, SessionRequest, SessionView
+from pdp.registry.registrar import Selector, SessionRequest, SessionView
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import compile_here
@@ -104,7 +104,7 @@ class World:
         self._asked: set[tuple[str, ToolCall]] = set()
         self._opened = ExitStack()
         self._folder = Path(self._opened.enter_context(TemporaryDirectory()))
-        self._opened.enter_context(patch("pdp.loaded.load_bundle", _load_once))
+        self._opened.enter_context(patch("pdp.bundles.loading.load_bundle", _load_once))
         self.clock = FakeClock()
         self.oracle = Oracle(self._time)
         self._current = 0

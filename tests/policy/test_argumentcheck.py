@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pdp.errors import InvalidArgumentsError
-from pdp.jsontext import parse, parse_object
-from pdp.policy.argumentcheck import ArgumentCheck, UncheckableSchemaError
-from pdp.policy.schemabounds import MOST_SCHEMAS
+from pdp.foundation.jsontext import parse, parse_object
+from pdp.policy.tools.argumentcheck import ArgumentCheck, UncheckableSchemaError
+from pdp.policy.tools.schemabounds import MOST_SCHEMAS
 
 DRAFT_4, DRAFT_7 = "http://json-schema.org/draft-04/schema#", "http://json-schema.org/draft-07/schema#"
 

@@ -13,14 +13,14 @@ from typing import Any
 import cedarpy
 import pytest
 
+from pdp.bundles.watching import FolderWatch
 from pdp.errors import BundleError, InvalidJSONError
-from pdp.jsontext import parse
+from pdp.foundation.jsontext import parse
+from pdp.foundation.yamltext import load_section
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.analysis import reads
 from pdp.policy.bundle import check_bundle, load_bundle
 from pdp.policy.contents import read_folder
-from pdp.policy.source import FolderWatch
-from pdp.policy.yamltext import load_section
 from pdp.testing.bundles import bundle_files, compile_here, tool
 
 SCALARS = [
@@ -166,7 +166,7 @@ def test_string_without_an_end_takes_no_time() -> None:
     """Looking for the end of a string again from each of its quotes would hold the interpreter for most of a minute."""
     script = (
         "from pdp.errors import InvalidJSONError\n"
-        "from pdp.jsontext import parse\n"
+        "from pdp.foundation.jsontext import parse\n"
         "try:\n"
         "    parse(b'[' + b'[],' * 40 + b'\"' + b'\\\\\"' * 65000)\n"
         "except InvalidJSONError as error:\n"

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdp.errors import BundleError, InvalidArgumentsError
-from pdp.jsontext import definition_digest, parse_object
-from pdp.policy.catalogue import Catalogue, Tool, annotated_risk, load_catalogue
-from pdp.policy.mapping import map_resource
+from pdp.foundation.jsontext import definition_digest, parse_object
 from pdp.policy.schema import action_schema
+from pdp.policy.tools.catalogue import Catalogue, Tool, annotated_risk, load_catalogue
+from pdp.policy.tools.mapping import map_resource
 
 AUTHOR_SCHEMA = """
 entity User; entity Agent; entity Session; entity Server; entity Repository in [Server];

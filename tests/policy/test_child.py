@@ -18,8 +18,8 @@ import pytest
 
 from pdp.errors import EvaluatorUnavailableError, OverloadedError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.child import PolicyChild, run_once
-from pdp.policy.child_main import read_frame, write_frame
+from pdp.policy.child.main import read_frame, write_frame
+from pdp.policy.child.process import PolicyChild, run_once
 from pdp.testing.waiting import wait_until
 
 PERMIT = "permit(principal, action, resource);"
@@ -88,7 +88,7 @@ def test_an_interrupted_job_leaves_no_answer_behind(child: PolicyChild, monkeypa
     """When a caller is interrupted while it waits, the next caller does not get its answer."""
     child.evaluate(question())
     with monkeypatch.context() as patched:
-        patched.setattr("pdp.policy.child.read_frame", interrupt)
+        patched.setattr("pdp.policy.child.process.read_frame", interrupt)
         with pytest.raises(KeyboardInterrupt):
             child.evaluate(question())
 
@@ -259,7 +259,7 @@ def test_its_memory_is_bounded(child: PolicyChild) -> None:
 PARENT = """
 import sys
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.child import PolicyChild
+from pdp.policy.child.process import PolicyChild
 child = PolicyChild(timeout=60)
 child.evaluate({})
 print(child._process.pid, flush=True)
@@ -285,7 +285,7 @@ def test_an_idle_child_ends_with_its_parent() -> None:
 def test_a_busy_child_ends_by_itself() -> None:
     """A job without end is ended by the kernel's timer, should the parent be gone."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pdp.policy.child_main", "0.5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "pdp.policy.child.main", "0.5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdin is not None
     assert process.stdout is not None

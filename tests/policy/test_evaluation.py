@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pdp.policy.evaluation import evaluate
+from pdp.policy.child.evaluation import evaluate
 
 PERMIT = "permit(principal, action, resource);"
 SCHEMA = 'entity U; action "a" appliesTo { principal: U, resource: U, context: { n: Long } };'

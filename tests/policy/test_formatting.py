@@ -12,7 +12,7 @@ import pytest
 
 from pdp.errors import BundleError, UnsafePolicyError
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.policy.formatting import format_text
+from pdp.policy.child.formatting import format_text
 from pdp.policy.safety import scan
 from tests.policy.test_conditions_corpus import FOLDERS
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pdp.jsontext import definition_digest, parse
-from pdp.policy.catalogue import load_catalogue, tool_definitions
-from pdp.policy.importing import catalogue_file, propose_overlay, propose_risk
+from pdp.foundation.jsontext import definition_digest, parse
+from pdp.policy.tools.catalogue import load_catalogue, tool_definitions
+from pdp.policy.tools.importing import catalogue_file, propose_overlay, propose_risk
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import cedarpy
 import pytest
 
 from pdp.app import open_embedded
+from pdp.foundation.kept import Kept
 from pdp.model import Call, Caller, Role
 from pdp.policy import engine
-from pdp.policy.kept import Kept
-from pdp.registrar import SessionRequest
+from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.inprocess import write_folder
 

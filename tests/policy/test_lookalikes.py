@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pdp.policy.lookalikes import twins
+from pdp.policy.lint.lookalikes import twins
 
 
 @pytest.mark.parametrize(

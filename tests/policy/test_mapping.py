@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pdp.errors import InvalidArgumentsError
-from pdp.policy.mapping import ResourceMapping, map_resource, split_template
+from pdp.policy.tools.mapping import ResourceMapping, map_resource, split_template
 
 TEMPLATES = ["{a}/{b}", "{a}::{b}", "{a}aba{b}", "x{a}-{b}x", "{a}--{b}/{c}", "{a}", "aa{a}", "{a}aa", "{a}\n{b}"]
 

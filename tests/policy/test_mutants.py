@@ -10,8 +10,8 @@ import pytest
 
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.bundle import compile_job
+from pdp.policy.child.mutants import changes, mutate_bundle
 from pdp.policy.engine import on_large_stack
-from pdp.policy.mutants import changes, mutate_bundle
 from pdp.testing.bundles import bundle_files, tool
 
 PATH = {"path": {"type": "string"}, "size": {"type": "integer"}}

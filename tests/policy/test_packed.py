@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from pdp.bundles.delivery import Delivery
+from pdp.bundles.packing import SIGNATURE_FILE, pack, packed_bytes, read_packed, unpack
+from pdp.bundles.signing import Trust, generate_key, read_public_keys, sign
 from pdp.errors import BundleError, ConfigurationError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.contents import read_folder, require_sizes, version_of
-from pdp.policy.delivery import Delivery
-from pdp.policy.packed import SIGNATURE_FILE, pack, packed_bytes, read_packed, unpack
-from pdp.policy.signing import Trust, generate_key, read_public_keys, sign
 from pdp.testing.bundles import bundle_files, tool
 
 FILES = bundle_files(

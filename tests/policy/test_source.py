@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from threading import Event
 
-from pdp.policy.source import FolderWatch, Settling, signature
+from pdp.bundles.watching import FolderWatch, Settling, signature
 
 OLD, HALF, NEW = (("a", 1, 1),), (("a", 2, 2),), (("a", 3, 3),)
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.errors import InvalidArgumentsError
-from pdp.jsontext import parse_object
-from pdp.policy.parameters import DecimalType, RecordType, cedar_string
-from pdp.policy.typing import facts_type, input_type
+from pdp.foundation.jsontext import parse_object
+from pdp.policy.tools.parameters import DecimalType, RecordType, cedar_string
+from pdp.policy.tools.typing import facts_type, input_type
 
 
 def read(properties: dict[str, Any], **more: Any) -> RecordType:

@@ -18,14 +18,14 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from pdp.app import build
-from pdp.cli.init import prepare
+from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.client.connection import Connection
 from pdp.config import PolicySettings, ServerSettings, SessionSettings, Settings
 from pdp.model import Role
 from pdp.policy.contents import version_of
-from pdp.server.rpc import RPC, Shape
 from pdp.server.rpcs import HEALTH, OLD_REFLECTION, REFLECTION, RPCS
+from pdp.serving.rpc import RPC, Shape
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pdp.clock import utc_text
-from pdp.jsontext import keyed_digest
+from pdp.foundation.jsontext import keyed_digest
 from pdp.model import CacheResult, Decision
 from pdp.observer import Event
 from pdp.record.entry import Entries

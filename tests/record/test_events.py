@@ -12,9 +12,9 @@ import pytest
 
 from pdp.app import Embedded, open_embedded
 from pdp.errors import OverloadedError
-from pdp.jsontext import definition_digest
+from pdp.foundation.jsontext import definition_digest
 from pdp.model import AT_EACH_CALL, Call, Caller, Role
-from pdp.registrar import Selector, SessionRequest
+from pdp.registry.registrar import Selector, SessionRequest
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock

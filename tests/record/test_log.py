@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.errors import ConfigurationError
-from pdp.jsontext import keyed_digest
+from pdp.foundation.jsontext import keyed_digest
 from pdp.model import Basis, CacheResult, Caller, Decision, Outcome, Role, Ruling, TraceParent
 from pdp.observer import Event
 from pdp.record import DecisionLog, SigningKey, read_records

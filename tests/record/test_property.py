@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdp.app import Embedded, open_embedded
-from pdp.authorizer import CallRequest
+from pdp.decision.authorizer import CallRequest
 from pdp.errors import PDPError
 from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role
 from pdp.record import DecisionLog, Rotation, SigningKey, read_records
 from pdp.record.keys import PublicKeys
 from pdp.record.verify import verify
-from pdp.registrar import Selector, SessionRequest
+from pdp.registry.registrar import Selector, SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder

@@ -12,10 +12,10 @@ import pytest
 
 from pdp.app import Embedded, open_embedded
 from pdp.errors import InvalidRequestError, PermissionDeniedError
-from pdp.jsontext import keyed_digest
+from pdp.foundation.jsontext import keyed_digest
 from pdp.limits import DEFAULT_LIMITS, RECORD_LINE_BYTES, Limits, largest_session_bytes
 from pdp.model import Caller, Role
-from pdp.registrar import SessionRequest
+from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import KEY, Evidence

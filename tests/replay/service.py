@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pdp.app import build
-from pdp.cli.init import prepare
+from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession
 from pdp.config import PolicySettings, ServerSettings, Settings
 from pdp.record import read_records

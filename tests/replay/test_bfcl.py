@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pdp.client import Answer, Client, ClientSession, ToolCall
-from pdp.policy.importing import propose_overlay, propose_risk
+from pdp.policy.tools.importing import propose_overlay, propose_risk
 from pdp.testing.bundles import bundle_files
 from pdp.testing.inprocess import running_server
 from tests.replay.material import JSON, definitions_of, rows

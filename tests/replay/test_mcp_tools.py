@@ -12,8 +12,8 @@ import pytest
 
 from pdp.client import ClientSession, definition_digests
 from pdp.model import Visibility
-from pdp.policy.catalogue import tool_definitions
-from pdp.policy.importing import catalogue_file, propose_overlay, propose_risk
+from pdp.policy.tools.catalogue import tool_definitions
+from pdp.policy.tools.importing import catalogue_file, propose_overlay, propose_risk
 from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.replay.service import open_session

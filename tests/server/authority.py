@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pdp.server.certificates import TLSFiles
+from pdp.serving.certificates import TLSFiles
 
 # Before the tests' clocks begin, and after the day on which they run.
 BEGINS = dt.datetime(2025, 12, 1, tzinfo=dt.UTC)

@@ -12,16 +12,16 @@ import pytest
 
 from pdp.app import Embedded, open_embedded
 from pdp.audit.auditor import Auditor
-from pdp.authorizer import Authorizer
+from pdp.decision.authorizer import Authorizer
+from pdp.identity.authentication import Authenticator, TokenAuthenticator
+from pdp.identity.callers import KnownCallers
+from pdp.identity.callersfile import init_callers
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.policy.child import PolicyChild, run_once
-from pdp.registrar import Registrar
-from pdp.server.authentication import Authenticator, TokenAuthenticator
-from pdp.server.callers import KnownCallers
-from pdp.server.callersfile import init_callers
-from pdp.server.certificates import TLSFiles
-from pdp.server.listener import Listener
+from pdp.policy.child.process import PolicyChild, run_once
+from pdp.registry.registrar import Registrar
 from pdp.server.service import PDPServer
+from pdp.serving.certificates import TLSFiles
+from pdp.serving.listener import Listener
 from pdp.testing.clock import FakeClock
 from tests.server.running import Notes, Running, Serve, Unhealthy, read_tokens
 

@@ -12,10 +12,10 @@ import grpc
 import pytest
 
 from pdp.errors import ConfigurationError, UnauthenticatedError
+from pdp.identity.authentication import TokenAuthenticator
+from pdp.identity.callers import KnownCallers
+from pdp.identity.callersfile import init_callers
 from pdp.model import AT_EACH_CALL, Caller, Role
-from pdp.server.authentication import TokenAuthenticator
-from pdp.server.callers import KnownCallers
-from pdp.server.callersfile import init_callers
 from pdp.testing.clock import FakeClock
 from tests.server.running import Running, a_call, read_tokens
 

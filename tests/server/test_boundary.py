@@ -16,14 +16,14 @@ import pytest
 from pdp.app import Embedded
 from pdp.audit import Search
 from pdp.audit.auditor import Auditor
-from pdp.authorizer import Authorizer
+from pdp.decision.authorizer import Authorizer
 from pdp.errors import UnauthenticatedError
 from pdp.limits import Limits
 from pdp.model import Caller, Role, TraceParent
-from pdp.server.boundary import Boundary, Route
-from pdp.server.origin import trace_parent
 from pdp.server.rpcs import RPCS
 from pdp.server.service import _route
+from pdp.serving.boundary import Boundary, Route
+from pdp.serving.origin import trace_parent
 from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse, BatchAuthorizeRequest
 from pdp.v1.decision_pb2 import BASIS_SESSION_NOT_FOUND, OUTCOME_DENY, Call

@@ -14,13 +14,13 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import pdp
-from pdp.authorizer import Authorizer, CallRequest
-from pdp.explainer import Explainer
-from pdp.policy import evaluation
-from pdp.registrar import Registrar, SessionRequest
+from pdp.decision.authorizer import Authorizer, CallRequest
+from pdp.decision.explainer import Explainer
+from pdp.policy.child import evaluation
+from pdp.registry.registrar import Registrar, SessionRequest
 from pdp.server.fields import FIELDS
-from pdp.server.rpc import RPC
 from pdp.server.rpcs import RPCS
+from pdp.serving.rpc import RPC
 from pdp.v1.authorization_pb2 import AuthorizeRequest
 
 PACKAGE = Path(pdp.__file__).parent

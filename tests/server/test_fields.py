@@ -15,8 +15,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.limits import Limits
 from pdp.server.fields import timestamp
-from pdp.server.rpc import Shape
 from pdp.server.rpcs import RPCS
+from pdp.serving.rpc import Shape
 from pdp.v1.audit_pb2 import (
     GetRecordRequest,
     ListApprovalsRequest,

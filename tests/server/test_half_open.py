@@ -14,8 +14,8 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from pdp.errors import ConfigurationError
 from pdp.limits import Limits
-from pdp.server import incoming
-from pdp.server.incoming import require_known_grpc
+from pdp.serving import incoming
+from pdp.serving.incoming import require_known_grpc
 from pdp.testing.waiting import wait_until
 from pdp.v1.session_pb2 import RevokeSessionsRequest
 from tests.server.running import PATIENCE, Running, Serve, a_call

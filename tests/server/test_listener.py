@@ -11,12 +11,12 @@ import pytest
 
 from pdp.app import Embedded
 from pdp.errors import ConfigurationError
-from pdp.policy.child import PolicyChild
-from pdp.server.authentication import TokenAuthenticator
-from pdp.server.callers import KnownCallers
-from pdp.server.certificates import TLSFiles
-from pdp.server.listener import Listener
+from pdp.identity.authentication import TokenAuthenticator
+from pdp.identity.callers import KnownCallers
+from pdp.policy.child.process import PolicyChild
 from pdp.server.service import PDPServer
+from pdp.serving.certificates import TLSFiles
+from pdp.serving.listener import Listener
 from pdp.testing.clock import FakeClock
 from tests.server.running import PATIENCE, Notes, Serve, a_call
 

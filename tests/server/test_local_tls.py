@@ -17,9 +17,9 @@ from cryptography import x509
 
 from pdp.config import ServerSettings, Settings
 from pdp.errors import ConfigurationError
-from pdp.identity import tls_files_of
-from pdp.server.certificates import ServerCertificates
-from pdp.server.localtls import AUTHORITY_FILE, CERTIFICATE_FILE, write_local_certificate
+from pdp.identifying import tls_files_of
+from pdp.serving.certificates import ServerCertificates
+from pdp.serving.localtls import AUTHORITY_FILE, CERTIFICATE_FILE, write_local_certificate
 
 NOW = dt.datetime.now(dt.UTC).timestamp()
 DAY = 86400.0

@@ -13,9 +13,9 @@ from pathlib import Path
 import grpc
 import pytest
 
+from pdp.identity.authentication import CallerAuthenticator, CertificateAuthenticator, TokenAuthenticator
+from pdp.identity.callers import KnownCallers
 from pdp.model import Role
-from pdp.server.authentication import CallerAuthenticator, CertificateAuthenticator, TokenAuthenticator
-from pdp.server.callers import KnownCallers
 from pdp.testing.clock import FakeClock
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest
 from tests.server.authority import COMING, ENDS, PASSED, Authority, Identity

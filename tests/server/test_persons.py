@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from pdp.errors import ConfigurationError, UnauthenticatedError
+from pdp.identity.authentication import TokenAuthenticator, WebTokenAuthenticator
+from pdp.identity.callers import KnownCallers
+from pdp.identity.denied import DenyList
+from pdp.identity.keysets import TrustedKeys
+from pdp.identity.tokens import TokenRules
 from pdp.model import Caller, Role
-from pdp.server.authentication import TokenAuthenticator, WebTokenAuthenticator
-from pdp.server.callers import KnownCallers
-from pdp.server.denied import DenyList
-from pdp.server.keys import TrustedKeys
-from pdp.server.tokens import TokenRules
 from pdp.testing.clock import FakeClock
 from tests.server.issuer import AUDIENCE, ISSUER, NOW, Issuer
 

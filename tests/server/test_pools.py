@@ -14,9 +14,9 @@ from typing import TypeVar, cast
 
 import pytest
 
-from pdp import stacks
 from pdp.errors import OverloadedError
-from pdp.server.pools import MOST_THREADS, BoundedPool, Room
+from pdp.foundation import threads as stacks
+from pdp.serving.lanes import MOST_THREADS, BoundedPool, Room
 from pdp.testing.waiting import wait_until
 from tests.server.running import PATIENCE
 

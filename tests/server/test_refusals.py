@@ -7,12 +7,12 @@ from pathlib import Path
 import grpc
 
 from pdp.app import build
-from pdp.cli.init import prepare
+from pdp.cli.operate.init import prepare
 from pdp.client.connection import Connection
 from pdp.config import PolicySettings, ServerSettings, Settings
 from pdp.observer import Event
 from pdp.record.reader import read_records
-from pdp.server.refusals import MOST_KINDS, RefusalSums
+from pdp.serving.refusals import MOST_KINDS, RefusalSums
 from tests.server.running import Notes
 
 AUTHORIZE = "pdp.v1.AuthorizationService/Authorize"

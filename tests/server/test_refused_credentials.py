@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
-from pdp.server.refusedcredentials import RefusedCredentials, peer_address
-from pdp.server.status import Refusal
+from pdp.serving.refusedcredentials import RefusedCredentials, peer_address
+from pdp.serving.status import Refusal
 from pdp.testing.clock import FakeClock
 from tests.server.running import Running, a_call
 

@@ -13,8 +13,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from pdp.model import Role
-from pdp.server.rpc import PUBLIC
 from pdp.server.rpcs import RPCS
+from pdp.serving.rpc import PUBLIC
 from pdp.v1.policy_pb2 import ActivateBundleRequest
 from tests.failures.questions import MESSAGES, READ, Named
 from tests.server.twotenants import SIBLING, TENANTS, Answer, Subject, World, two_tenants

@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from pdp.model import Role
-from pdp.server.rpc import PUBLIC, RPC, Shape
 from pdp.server.rpcs import RPCS
 from pdp.server.service import PDPServer
+from pdp.serving.rpc import PUBLIC, RPC, Shape
 from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from tests.server.running import PATIENCE, Running, Serve
 

@@ -12,13 +12,13 @@ import grpc
 import pytest
 
 from pdp.app import Embedded, build, open_embedded
-from pdp.cli.init import prepare
+from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.config import PolicySettings, ServerSettings, Settings, describe, load
 from pdp.errors import ConfigurationError, PermissionDeniedError
 from pdp.model import AT_EACH_CALL, Call, Caller, Role
-from pdp.registrar import SessionRequest
-from pdp.server.listener import Listener
+from pdp.registry.registrar import SessionRequest
+from pdp.serving.listener import Listener
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.inprocess import write_folder
 

@@ -14,8 +14,8 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo  # typ
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp import errors
-from pdp.authorizer import Authorizer
-from pdp.server.status import NEVER_SENT, STATUSES, refusal_of
+from pdp.decision.authorizer import Authorizer
+from pdp.serving.status import NEVER_SENT, STATUSES, refusal_of
 from tests.server.running import Running, Serve, a_call
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"

@@ -16,9 +16,9 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from pdp.errors import StoreUnavailableError
+from pdp.identity.authentication import TokenAuthenticator
+from pdp.identity.callersfile import init_callers
 from pdp.limits import Limits
-from pdp.server.authentication import TokenAuthenticator
-from pdp.server.callersfile import init_callers
 from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamRequest, AuthorizeStreamResponse
 from pdp.v1.decision_pb2 import OUTCOME_ALLOW, OUTCOME_DENY

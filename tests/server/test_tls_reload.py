@@ -15,10 +15,10 @@ import pytest
 from cryptography import x509
 
 from pdp.errors import ConfigurationError
+from pdp.identity.authentication import CallerAuthenticator, CertificateAuthenticator, TokenAuthenticator
+from pdp.identity.callers import KnownCallers
 from pdp.limits import Limits
-from pdp.server.authentication import CallerAuthenticator, CertificateAuthenticator, TokenAuthenticator
-from pdp.server.callers import KnownCallers
-from pdp.server.certificates import ServerCertificates, TLSFiles
+from pdp.serving.certificates import ServerCertificates, TLSFiles
 from pdp.testing.clock import FakeClock
 from tests.server.authority import Authority, Identity
 from tests.server.running import PATIENCE, Running, Serve, a_call

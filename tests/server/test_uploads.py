@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from pdp.client.uploads import PIECE_BYTES, bundle_upload, evaluation_upload
 from pdp.limits import Limits
-from pdp.server import uploads
+from pdp.serving import uploads
 from pdp.testing.waiting import wait_until
 from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest, CheckBundleResponse, EvaluateRequest, EvaluateResponse
 from tests.server.running import PATIENCE, Running, Serve, a_call

@@ -13,12 +13,12 @@ from joserfc.jwk import ECKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from pdp.errors import ConfigurationError, UnauthenticatedError, UnavailableError
+from pdp.identity.authentication import TokenAuthenticator, WebTokenAuthenticator
+from pdp.identity.callers import KnownCallers
+from pdp.identity.denied import DenyList, web_token_digests
+from pdp.identity.keysets import ALGORITHMS, TrustedKeys, read_keys
+from pdp.identity.tokens import TokenRules
 from pdp.model import Caller, Role
-from pdp.server.authentication import TokenAuthenticator, WebTokenAuthenticator
-from pdp.server.callers import KnownCallers
-from pdp.server.denied import DenyList, web_token_digests
-from pdp.server.keys import ALGORITHMS, TrustedKeys, read_keys
-from pdp.server.tokens import TokenRules
 from pdp.testing.clock import FakeClock
 from tests.server.issuer import AUDIENCE, ISSUER, NOW, SUBJECT, Issuer, decoded, encoded
 from tests.server.tokencorpus import CORPUS

@@ -16,7 +16,7 @@ import pytest
 from google.protobuf.message import Message
 
 from pdp.app import build
-from pdp.cli.init import prepare
+from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.config import CallerSettings, JWTSettings, PolicySettings, ServerSettings, Settings
 from pdp.errors import ConfigurationError

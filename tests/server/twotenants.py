@@ -16,12 +16,12 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from pdp.app import build
-from pdp.cli.init import prepare
+from pdp.cli.operate.init import prepare
 from pdp.config import JWTSettings, PolicySettings, ServerSettings, Settings
 from pdp.model import Role
 from pdp.policy.contents import version_of
-from pdp.server.rpc import Shape
 from pdp.server.rpcs import RPCS
+from pdp.serving.rpc import Shape
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
 from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2

@@ -10,7 +10,7 @@ import pytest
 
 from pdp.app import open_embedded
 from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role
-from pdp.registrar import SessionRequest
+from pdp.registry.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
 from pdp.sessions.sqlite import SQLiteSessionStore

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pdp.app import App, build
-from pdp.cli.init import prepare
+from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession
 from pdp.config import PolicySettings, ServerSettings, Settings, TelemetrySettings
 from pdp.testing.bundles import bundle_files, tool

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pdp.jsontext import keyed_digest
+from pdp.foundation.jsontext import keyed_digest
 from pdp.model import Basis
 from pdp.observer import Event
 from pdp.telemetry import names

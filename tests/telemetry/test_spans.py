@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pdp.jsontext import keyed_digest
+from pdp.foundation.jsontext import keyed_digest
 from pdp.model import Basis, Caller, Decision, Outcome, Role, Ruling, TraceParent
 from pdp.observer import Event
 from pdp.telemetry import Telemetry

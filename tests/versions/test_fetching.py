@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from pdp.bundles.delivery import Delivery
+from pdp.bundles.fetching import URLSource
+from pdp.bundles.packing import pack
 from pdp.errors import BundleError, BundleUnavailableError
+from pdp.foundation.webfile import WebPlace
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.delivery import Delivery
-from pdp.policy.fetching import URLSource
-from pdp.policy.packed import pack
-from pdp.webfile import WebPlace
 from tests.versions.webserver import WebServer, web_server
 
 FILES = {"bundle.yaml": b"name: small\n", "schema.cedarschema": b"entity User;\n" + b"// a long comment\n" * 1000}

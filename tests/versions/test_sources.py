@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from pdp.app import App, build, open_embedded
-from pdp.cli.init import prepare
+from pdp.bundles.delivery import Delivery
+from pdp.bundles.packing import pack
+from pdp.bundles.signing import Trust, generate_key, read_public_keys, sign
+from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.client.errors import PDPClientError
 from pdp.config import load
 from pdp.errors import ConfigurationError
-from pdp.policy.delivery import Delivery
-from pdp.policy.packed import pack
-from pdp.policy.signing import Trust, generate_key, read_public_keys, sign
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.inprocess import write_folder
 from pdp.testing.waiting import wait_until

@@ -14,7 +14,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Call, Caller, Role
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.record import DecisionLog, SigningKey, read_records
-from pdp.registrar import SessionRequest
+from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 from pdp.workbench.bundlediff import Effect
 from pdp.workbench.logreplay import FACT_CHARACTERS, LogDifference, compare_records

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from pdp.errors import InvalidJSONError
-from pdp.jsontext import _with_doubles, canonical, definition_digest, parse
+from pdp.foundation.jsontext import _with_doubles, canonical, definition_digest, parse
 
 WORDS = ("null", "true", "1e5", "-0", "\\ud800", "\\u0000", "__entity", "NaN", "1E400", "9007199254740993", '"":', "[[")
 SEEDS = (

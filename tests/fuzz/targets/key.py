@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from pdp.cache import Key, call_key, read_key
 from pdp.clock import Deadline
+from pdp.decision.cache import Key, call_key, read_key
 from pdp.model import Call, Caller, Role, Session, SessionState
 from pdp.policy.reading import Reading
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pdp.bundles.delivery import Signature
+from pdp.bundles.packing import pack, unpack
 from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.policy.delivery import Signature
-from pdp.policy.packed import pack, unpack
 
 WORDS = ("ustar\x0000", "0000644\x00", "signature.json", "bundle.yaml", "tools/a.json", "00000000001\x00")
 _FILES = {"bundle.yaml": b"name: test\n", "a.cedar": b'@id("a/a") permit (principal, action, resource);'}

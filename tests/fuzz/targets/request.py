@@ -21,17 +21,17 @@ from pdp.audit.auditor import Auditor
 from pdp.errors import PDPError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Caller, Role, SessionState, TraceParent
-from pdp.policy.child import PolicyChild
-from pdp.registrar import SessionRequest
+from pdp.policy.child.process import PolicyChild
+from pdp.registry.registrar import SessionRequest
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers
-from pdp.server.decoding import read
-from pdp.server.origin import Origin
 from pdp.server.policies import PolicyHandlers
-from pdp.server.rpc import RPC, Shape
 from pdp.server.rpcs import RPCS
 from pdp.server.sessions import SessionHandlers
-from pdp.server.status import refusal_of
+from pdp.serving.decoding import read
+from pdp.serving.origin import Origin
+from pdp.serving.rpc import RPC, Shape
+from pdp.serving.status import refusal_of
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.v1.audit_pb2 import ListRecordsRequest

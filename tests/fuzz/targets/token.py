@@ -14,8 +14,8 @@ from joserfc.jwk import OKPKey
 from joserfc.jws import JWSRegistry
 
 from pdp.errors import ConfigurationError
-from pdp.server.keys import read_keys
-from pdp.server.tokens import TokenRefusedError, TokenRules, verify
+from pdp.identity.keysets import read_keys
+from pdp.identity.tokens import TokenRefusedError, TokenRules, verify
 
 WORDS = (
     *('"alg":"Ed25519"', '"alg":"none"', '"typ":"at+jwt"', '"kid":"k"', '"crit":', '"jwk":', '"b64":false', '"zip":'),

@@ -1,0 +1,118 @@
+"""Makes a loaded bundle the active one for all workers, and tells of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from pdp.bundles.delivery import Delivery
+from pdp.bundles.loading import LoadedBundles
+from pdp.bundles.packing import pack
+from pdp.bundles.peers import Compiled, Peers
+from pdp.clock import Clock, Instant, no_earlier
+from pdp.model import Session, SessionState
+from pdp.observer import Event, Observer
+from pdp.policy.bundle import Bundle
+from pdp.sessions.lifecycle import recapture
+from pdp.sessions.store import ActiveBundle, BundleHistory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """Who activates a bundle and why, whether by its version, and whose signature was verified.
+
+    `expected` is the version that must be active before, empty for none; None for whatever is.
+    """
+
+    by: str
+    reason: str = ""
+    chosen: bool = False
+    signed_by: str = ""
+    expected: str | None = None
+
+
+class Activations:
+    """Activates one bundle at a time, and tells `peers`, the other workers, before."""
+
+    def __init__(
+        self, *, history: BundleHistory, bundles: LoadedBundles, clock: Clock, observer: Observer, peers: Peers | None
+    ) -> None:
+        self._history = history
+        self._bundles = bundles
+        self._clock = clock
+        self._observer = observer
+        self._peers = peers
+        self._changing = threading.Lock()
+
+    def activate(self, bundle: Bundle, delivery: Delivery, how: Activation) -> bool:
+        """Make a bundle the active one; say whether it differs from the one before.
+
+        Raise `ConflictError` when another one than expected is active.
+        """
+        self._prepare(bundle, delivery)
+        with self._changing:
+            before = self._history.active_bundle()
+            # INVARIANT: loaded before active, so that this worker never lacks what it activates itself.
+            self._bundles.keep(bundle)
+            # As everywhere: what was once written down, the wall clock cannot take back.
+            now = no_earlier(self._clock.now(), self._history.high_water_at())
+            active = ActiveBundle(
+                version=bundle.version,
+                activated_at=now.wall_at,
+                activated_by=how.by,
+                reason=how.reason,
+                chosen=how.chosen,
+                number=delivery.signature.number if delivery.signature and how.signed_by else 0,
+                signed_by=how.signed_by,
+            )
+
+            # Many sessions have user and agent in common.
+            captured = cache(bundle.directory.capture)
+
+            def recaptured(session: Session) -> Session | None:
+                return recapture(session, now, captured(session.user, session.agent), by=how.by)
+
+            content = pack(delivery.files, delivery.signature)
+            changed = self._history.activate_bundle(
+                active, content, recaptured, captured=captured, expected=how.expected
+            )
+            if not active.same_as(before):
+                self._tell(active, before, changed, now)
+            return before is None or before.version != bundle.version
+
+    def _prepare(self, bundle: Bundle, delivery: Delivery) -> None:
+        # Beforehand and outside the lock: the others answer by the bundle before until they have this one too, and
+        # two workers that activate at the same time each wait for the other.
+        active = self._history.active_bundle()
+        if self._peers is not None and (active is None or active.version != bundle.version):
+            self._peers.tell(Compiled(delivery=delivery, bundle=bundle).written())
+
+    def _tell(
+        self, active: ActiveBundle, before: ActiveBundle | None, changed: tuple[Session, ...], now: Instant
+    ) -> None:
+        facts = _facts(active, before, len(changed))
+        self._observer.event(Event(kind="bundle.activated", at=now.wall_at, caller_id=active.activated_by, facts=facts))
+        for session in changed:
+            self._observer.event(_session_event(session, active.activated_by, now))
+
+
+def _facts(active: ActiveBundle, before: ActiveBundle | None, sessions_changed: int) -> Mapping[str, str]:
+    facts = {
+        "version": active.version,
+        "before": before.version if before else "",
+        "reason": active.reason,
+        "chosen": "true" if active.chosen else "",
+        "number": str(active.number or ""),
+        "signed_by": active.signed_by,
+        "sessions_changed": str(sessions_changed),
+    }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _session_event(session: Session, by: str, now: Instant) -> Event:
+    revoked = session.state is SessionState.REVOKED
+    kind = "session.revoked" if revoked else "session.recaptured"
+    facts = {"reason": session.reason} if revoked else {}
+    return Event.of_session(kind, session, at=now.wall_at, caller_id=by, facts=facts)

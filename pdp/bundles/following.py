@@ -1,0 +1,68 @@
+"""Follows the source of bundles while the server runs, and says in the log what runs and what does not."""
+
+from __future__ import annotations
+
+import logging
+
+from pdp.bundles.rollout import BundleKeeper
+from pdp.errors import PDPError, UnavailableError
+
+_LOG = logging.getLogger("pdp")
+
+
+class BundleFollower:
+    """Takes each change of a source, and logs each thing once. One thread at a time.
+
+    `place` is the source in words: "policy folder", and its path.
+    """
+
+    def __init__(self, keeper: BundleKeeper, place: str) -> None:
+        self._keeper = keeper
+        self._place = place
+        self._running = ""
+        self._refused = ""
+        self._held = ""
+
+    def began(self) -> None:
+        """Say what runs after the start, and what was wrong with the source."""
+        self._say_what_runs()
+        problems = self._keeper.status().load_errors
+        if problems:
+            self._say_refused("; ".join(str(problem) for problem in problems))
+
+    def follow(self) -> bool:
+        """Look at the source; say whether nothing is left to do until its next change."""
+        try:
+            self._keeper.follow()
+        except PDPError as error:
+            self._say_refused(str(error))
+            return not isinstance(error, UnavailableError)
+        if not self._keeper.status().load_errors:
+            self._say_what_runs()
+        return True
+
+    def _say_what_runs(self) -> None:
+        status = self._keeper.status()
+        bundle = status.bundle
+        if bundle is None:
+            return
+        # Also when the source has been mended to what runs already: somebody waits to hear it.
+        if self._refused or bundle.version != self._running:
+            counts = len(bundle.policies), len(bundle.catalogue.tools)
+            _LOG.info("bundle `%s` runs: %d policies, %d tools, %s", bundle.name, *counts, bundle.version)
+        self._running, self._refused = bundle.version, ""
+        held = status.source_version if status.source_version != bundle.version else ""
+        if held and held != self._held:
+            _LOG.warning(
+                "%s holds %s, which was active before and stays out: `pdp bundle activate` or `pdp bundle reload` "
+                "brings it back",
+                self._place,
+                held,
+            )
+        self._held = held
+
+    def _say_refused(self, problem: str) -> None:
+        # The keeper has told metrics and log.
+        if problem != self._refused:
+            _LOG.error("%s was not loaded; the server keeps the bundle that it has: %s", self._place, problem)
+        self._refused = problem

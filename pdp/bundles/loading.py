@@ -1,0 +1,121 @@
+"""The bundles that this worker has in memory: loads them, and catches up with what another worker made active."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from pdp.bundles.delivery import Delivery
+from pdp.bundles.packing import unpack
+from pdp.bundles.peers import Compiled
+from pdp.bundles.signing import Trust
+from pdp.clock import Clock
+from pdp.errors import BundleUnavailableError, PDPError, Problem, one_line
+from pdp.limits import Limits
+from pdp.policy.bundle import Bundle, Compile, load_bundle
+from pdp.sessions.store import ActiveBundle, BundleHistory
+
+_LOG = logging.getLogger("pdp")
+_CATCH_UP_PAUSE_SECONDS = 5.0
+# A catalogue may hold thousands of tools; `pdp check` names all.
+_MOST_NAMED = 10
+
+
+class LoadedBundles:
+    """Holds bundles by version: the active one, the latest, and the one before it. Safe for threads.
+
+    `failed` is told why a bundle could not be loaded in the background.
+    """
+
+    def __init__(
+        self,
+        *,
+        compile_files: Compile,
+        history: BundleHistory,
+        clock: Clock,
+        limits: Limits,
+        trust: Trust,
+        failed: Callable[[tuple[Problem, ...]], None],
+    ) -> None:
+        self._compile = compile_files
+        self._history = history
+        self._clock = clock
+        self._limits = limits
+        self._trust = trust
+        self._failed = failed
+        self._bundles: Mapping[str, Bundle] = {}
+        self._keeping = threading.Lock()
+        self._catching_up = threading.Lock()
+        self._catch_up_at = 0.0
+
+    def get(self, version: str) -> Bundle | None:
+        """Return a bundle that is in memory, or None."""
+        return self._bundles.get(version)
+
+    def load(self, delivery: Delivery) -> Bundle:
+        """Return a bundle, compiled if it is not in memory. Raises what `load_bundle` raises."""
+        return self._bundles.get(delivery.version) or load_bundle(delivery.files, self._limits, self._compile)
+
+    def take(self, compiled: Compiled) -> None:
+        """Hold a bundle that another worker has compiled. Raise `BundleError` when it may not run here."""
+        self._trust.signer_of(compiled.delivery)
+        self.keep(compiled.bundle)
+
+    def keep(self, bundle: Bundle) -> None:
+        """Hold a bundle, and say which of its tools cannot be called."""
+        if bundle.version not in self._bundles:
+            _tell_unusable(bundle)
+        with self._keeping:
+            # The active one stays whatever is loaded beside it, and the one before for decisions that began with it.
+            active = self._history.active_bundle()
+            others = [one for one in self._bundles.values() if one.version != bundle.version]
+            kept = [one for one in others[:-1] if active is not None and one.version == active.version] + others[-1:]
+            self._bundles = {one.version: one for one in [*kept, bundle]}
+
+    def kept_in_store(self, version: str) -> Delivery | None:
+        """Return what the store keeps of a version, or None. Raise `BundleError` when it is beyond the limits."""
+        content = self._history.bundle_content(version)
+        if content is None:
+            return None
+        if content.startswith(b"{"):
+            # Kept by a program that did not pack yet. No packed bundle begins like this.
+            return Delivery(files={name: base64.b64decode(text) for name, text in json.loads(content).items()})
+        return unpack(content, self._limits)
+
+    def catch_up(self, active: ActiveBundle) -> None:
+        """Load the active bundle from the store. Raise `BundleError` when it may not run here."""
+        delivery = self.kept_in_store(active.version)
+        if delivery is None:
+            raise BundleUnavailableError("the store does not hold the active bundle")
+        self._trust.signer_of(delivery)
+        self.keep(self.load(delivery))
+
+    def catch_up_soon(self, active: ActiveBundle) -> None:
+        """Load the active bundle in the background."""
+        # One thread at a time, and after a failure a pause; the calls that arrive meanwhile are told to try again.
+        if self._clock.now().boot_at >= self._catch_up_at and self._catching_up.acquire(blocking=False):
+            try:
+                threading.Thread(target=self._catch_up_then_release, args=(active,), daemon=True).start()
+            except RuntimeError:
+                # No thread is to be had now; the next call tries again.
+                self._catching_up.release()
+
+    def _catch_up_then_release(self, active: ActiveBundle) -> None:
+        try:
+            self.catch_up(active)
+        except PDPError as error:
+            self._catch_up_at = self._clock.now().boot_at + _CATCH_UP_PAUSE_SECONDS
+            self._failed((Problem("", 0, f"the active bundle cannot be loaded: {error}"),))
+        finally:
+            self._catching_up.release()
+
+
+def _tell_unusable(bundle: Bundle) -> None:
+    unusable = [tool for tool in bundle.catalogue.tools.values() if tool.unusable]
+    for tool in unusable[:_MOST_NAMED]:
+        _LOG.warning("every call of `%s` is denied: %s", one_line(tool.action), one_line(tool.unusable))
+    if len(unusable) > _MOST_NAMED:
+        _LOG.warning("every call of %d more tools is denied; `pdp check` names them", len(unusable) - _MOST_NAMED)

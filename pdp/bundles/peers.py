@@ -1,0 +1,144 @@
+"""What the workers of one server tell each other: a bundle before it becomes active, and what the source holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from pdp import __version__
+from pdp.bundles.delivery import Delivery, Signature
+from pdp.bundles.packing import pack, unpack
+from pdp.errors import Problem
+from pdp.limits import Limits
+from pdp.policy.bundle import Bundle, assemble, policy_json, policy_source
+
+_BUNDLE, _SOURCE = "bundle", "source"
+
+
+class Peers(Protocol):
+    """The other workers of this server. Safe for threads."""
+
+    def begin(self, hear: Callable[[bytes], None]) -> None:
+        """Have `hear` called with what another worker tells, one thing at a time, in a thread of its own."""
+        ...
+
+    def tell(self, news: bytes) -> None:
+        """Tell all others, and return when each of them has dealt with it.
+
+        The wait has a bound. Never raises: one that did not hear of it finds out from the store.
+        """
+        ...
+
+    def close(self) -> None:
+        """Wait for the others no more, neither now nor later."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A bundle as one worker has compiled it, for those who then need not."""
+
+    delivery: Delivery
+    bundle: Bundle
+
+    def written(self) -> bytes:
+        """Return it as bytes, for `read_news`."""
+        content = pack(self.delivery.files, self.delivery.signature)
+        policies = (json.dumps(policy_json(policy)).encode() for policy in self.bundle.policies.values())
+        return b"\n".join((_head(_BUNDLE, {"bytes": len(content)}), content, *policies))
+
+    @classmethod
+    def read(cls, head: Mapping[str, Any], body: bytes, limits: Limits) -> Self:
+        """Read what follows the first line. Raise `BundleError` when it is no bundle within the limits."""
+        delivery = unpack(body[: head["bytes"]], limits)
+        # One by one: the interpreter's lock is not held for long.
+        policies = [policy_source(json.loads(line)) for line in body[head["bytes"] + 1 :].splitlines()]
+        return cls(delivery=delivery, bundle=assemble(delivery.files, policies, limits))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What tells one delivery from another."""
+
+    version: str
+    signature: Signature | None
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> Self:
+        """Return what tells a delivery from others."""
+        return cls(version=delivery.version, signature=delivery.signature)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `from_json`."""
+        one = self.signature
+        signature = one and {"key_id": one.key_id, "number": one.number, "value": one.value.hex()}
+        return {"version": self.version, "signature": signature}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read what `as_json` returned."""
+        one = value["signature"]
+        signature = one and Signature(key_id=one["key_id"], number=one["number"], value=bytes.fromhex(one["value"]))
+        return cls(version=value["version"], signature=signature)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceView:
+    """What the source held when it was last read: a good bundle, and one that is not and why.
+
+    `load_errors` says why the last load failed, empty when it did not.
+    """
+
+    good: Seen | None = None
+    bad: Seen | None = None
+    bad_problems: tuple[Problem, ...] = ()
+    load_errors: tuple[Problem, ...] = ()
+
+    def holds(self, version: str) -> bool:
+        """Say whether a version was there, good or bad."""
+        return any(seen is not None and seen.version == version for seen in (self.good, self.bad))
+
+    def written(self) -> bytes:
+        """Return it as bytes, for `read_news`."""
+        return _head(
+            _SOURCE,
+            {
+                "good": self.good and self.good.as_json(),
+                "bad": self.bad and self.bad.as_json(),
+                "bad_problems": [problem.as_json() for problem in self.bad_problems],
+                "load_errors": [problem.as_json() for problem in self.load_errors],
+            },
+        )
+
+    @classmethod
+    def read(cls, head: Mapping[str, Any]) -> Self:
+        """Read what `written` returned."""
+        return cls(
+            good=head["good"] and Seen.from_json(head["good"]),
+            bad=head["bad"] and Seen.from_json(head["bad"]),
+            bad_problems=_problems(head["bad_problems"]),
+            load_errors=_problems(head["load_errors"]),
+        )
+
+
+def read_news(news: bytes, limits: Limits) -> Compiled | SourceView:
+    """Read what another worker has written.
+
+    Raise `ValueError` when it runs another program, and `BundleError` when it tells of no bundle within the limits.
+    """
+    line, _, body = news.partition(b"\n")
+    head = json.loads(line)
+    # What one release finds in a policy another one may understand in another way.
+    if not isinstance(head, dict) or head.get("program") != __version__:
+        raise ValueError(f"it runs another version than this one, `{__version__}`")
+    return Compiled.read(head, body, limits) if head["kind"] == _BUNDLE else SourceView.read(head)
+
+
+def _head(kind: str, facts: Mapping[str, Any]) -> bytes:
+    return json.dumps({"program": __version__, "kind": kind, **facts}).encode()
+
+
+def _problems(values: list[Mapping[str, Any]]) -> tuple[Problem, ...]:
+    return tuple(Problem(**value) for value in values)

@@ -1,0 +1,416 @@
+"""Keeps the running bundle: loads, activates, follows its source and other workers, and never takes a bad one.
+
+The rule of what becomes active:
+
+- Somebody who activates a version, or reloads, has their way.
+- By itself a source brings what was never active before.
+- What was active before comes back by itself only where the source goes back: when it held the active bundle and now
+  holds an earlier one, and nobody chose the active one by its version.
+
+So a rollback stays until there is new content, a worker that starts on an old folder brings nothing back, and a change
+of the folder that is undone is undone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from pdp.bundles.activation import Activation, Activations
+from pdp.bundles.delivery import BundleSource, Delivery
+from pdp.bundles.loading import LoadedBundles
+from pdp.bundles.peers import Peers, Seen, SourceView, read_news
+from pdp.bundles.signing import Trust
+from pdp.clock import Clock
+from pdp.errors import BundleError, BundleUnavailableError, ConflictError, NotFoundError, PDPError, Problem
+from pdp.limits import Limits
+from pdp.observer import Event, Observer
+from pdp.policy.bundle import Bundle, CheckReport, Compile, inspect_bundle
+from pdp.policy.contents import titles_of
+from pdp.sessions.store import ActiveBundle, BundleHistory
+
+_LOG = logging.getLogger("pdp")
+
+_TRIES = 10
+# What the record is told of why a bundle was refused; the rest is in the answer and in the server's log.
+_TOLD_CHARACTERS = 2000
+# Whoever reloads does not wait for somebody else's reading of a source that stalls, but while a bundle is loaded.
+_PATIENCE_SECONDS = 2.0
+_PATIENCES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleStatus:
+    """The running bundle, the active version in the store, and why the last load failed (empty when it did not).
+
+    `source_version` is what the source held when it was last read with success; empty before that.
+    """
+
+    bundle: Bundle | None
+    active: ActiveBundle | None
+    load_errors: tuple[Problem, ...]
+    source_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptBundle:
+    """A bundle that can be activated again: its latest activation, its name and its label."""
+
+    activation: ActiveBundle
+    name: str
+    label: str
+
+
+class BundleKeeper:
+    """Holds the running bundle; the store says which one is active.
+
+    `compile_files` compiles in a child process. With `never_older`, a source brings only bundles with a higher number
+    than any that was active. Every worker keeps its own, and tells `peers`, the others, of a bundle before it activates
+    it, and of what it has read from the source. A worker that has not loaded the active bundle all the same answers
+    `BundleUnavailableError` and catches up in the background from the content that the store keeps.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: BundleSource,
+        compile_files: Compile,
+        history: BundleHistory,
+        clock: Clock,
+        observer: Observer,
+        limits: Limits,
+        trust: Trust | None = None,
+        never_older: bool = False,
+        peers: Peers | None = None,
+    ) -> None:
+        self._source = source
+        self._compile = compile_files
+        self._history = history
+        self._clock = clock
+        self._observer = observer
+        self._limits = limits
+        self._trust = trust or Trust()
+        self._never_older = never_older
+        self._bundles = LoadedBundles(
+            compile_files=compile_files,
+            history=history,
+            clock=clock,
+            limits=limits,
+            trust=self._trust,
+            failed=self._fell_behind,
+        )
+        self._activations = Activations(
+            history=history, bundles=self._bundles, clock=clock, observer=observer, peers=peers
+        )
+        self._peers = peers
+        # What the source held when it was last read, by this worker or by another one.
+        self._view = self._told = SourceView()
+        # What another worker tells must not be lost between a look at the view and its successor.
+        self._viewing = threading.Lock()
+        # Why this worker could not load what is active.
+        self._behind: tuple[Problem, ...] = ()
+        # What the source brought and was not taken: somebody may activate it by its version.
+        self._held: Delivery | None = None
+        # A source may take long to answer; nobody who activates by version waits for it.
+        self._following = threading.Lock()
+        self._reading = False
+
+    def bundle_for(self, active: ActiveBundle | None) -> Bundle:
+        """Return the loaded bundle of the active version. Raise `BundleUnavailableError` when it is not loaded."""
+        if active is None:
+            raise BundleUnavailableError("no bundle is loaded")
+        bundle = self._bundles.get(active.version)
+        if bundle is None:
+            self._bundles.catch_up_soon(active)
+            raise BundleUnavailableError("this worker is loading the active bundle; try again")
+        return bundle
+
+    def current(self) -> Bundle:
+        """Return the active bundle. Raise `BundleUnavailableError` when it is not loaded."""
+        return self.bundle_for(self._history.active_bundle())
+
+    def serves(self) -> bool:
+        """Say whether the store answers and its active bundle is loaded; for health, never raises."""
+        try:
+            self.current()
+        except PDPError:
+            return False
+        return True
+
+    def running_version(self) -> str:
+        """Return the version of the active bundle, empty when it is not loaded; for metrics, never raises."""
+        try:
+            return self.current().version
+        except PDPError:
+            return ""
+
+    def status(self) -> BundleStatus:
+        """Return the running bundle, which version is active, and why the last load failed."""
+        active, view = self._history.active_bundle(), self._view
+        bundle = self._bundles.get(active.version) if active else None
+        return BundleStatus(
+            bundle=bundle,
+            active=active,
+            load_errors=view.load_errors or (() if bundle else self._behind),
+            source_version=view.good.version if view.good else "",
+        )
+
+    def start(self, *, by: str) -> None:
+        """Begin with what the source holds if it may be taken, and otherwise with the active bundle of the store.
+
+        Where there is neither, begin with the good bundle that the source has kept. Raise `PDPError` without any.
+        """
+        with self._following:
+            try:
+                with self._telling():
+                    delivery = self._read()
+                    self._begin(delivery, by)
+                    self._settle(Seen.of(delivery))
+            except PDPError:
+                if self._go_on():
+                    return
+                last_good = self._source.last_good()
+                if last_good is None:
+                    raise
+                self._begin(last_good, by)
+                self._look(lambda view: replace(view, good=Seen.of(last_good)))
+
+    def follow(self) -> None:
+        """Take what the source holds now, if it may be taken without anybody's word.
+
+        Raises what `reload` raises, and once only for the same bad bundle.
+        """
+        with self._following, self._telling(only_news=True):
+            delivery = self._read()
+            seen, view = Seen.of(delivery), self._view
+            if seen == view.bad:
+                # Told already; but the source may have been silent meanwhile.
+                self._look(lambda view: replace(view, load_errors=view.bad_problems))
+                return
+            if seen != view.good:
+                try:
+                    self._take(delivery, self._source.name)
+                except BundleError as error:
+                    with self._viewing:
+                        self._view = replace(self._view, bad=seen, bad_problems=error.problems)
+                    raise
+            self._settle(seen)
+
+    def reload(self, *, by: str) -> bool:
+        """Load what the source holds and make it the active bundle; say whether it differs from the one before.
+
+        Raise `BundleError`, or `BundleUnavailableError`; the bundle that runs is not touched by a bad one.
+        """
+        if not self._has_turn():
+            raise BundleUnavailableError("the source of bundles is being read; try again")
+        try:
+            with self._telling():
+                delivery = self._offered()
+                bundle = self._load(delivery)
+            self._settle(Seen.of(delivery))
+            return self._activate(bundle, delivery, by)
+        finally:
+            self._following.release()
+
+    def activate(self, version: str, *, by: str, reason: str = "") -> bool:
+        """Make a version the active one that the store keeps, or that the source brought and was not taken.
+
+        Say whether it differs from the one before. It stays until content appears that was never active, or somebody
+        activates. Raise `NotFoundError`, or `BundleError` when it may not run here.
+        """
+        delivery = self._known(version)
+        how = Activation(by=by, reason=reason, chosen=True, signed_by=self._trust.signer_of(delivery))
+        return self._activations.activate(self._bundles.load(delivery), delivery, how)
+
+    def hear(self, news: bytes) -> None:
+        """Take what another worker tells; what cannot be used is left, and this worker catches up from the store."""
+        try:
+            told = read_news(news, self._limits)
+            if isinstance(told, SourceView):
+                with self._viewing:
+                    self._view = self._told = told
+            else:
+                self._bundles.take(told)
+        except (PDPError, ValueError) as error:
+            _LOG.warning("what another worker tells cannot be used: %s", error)
+
+    def catch_up(self) -> None:
+        """Load what became active since the start, if it may run here."""
+        active = self._history.active_bundle()
+        if active is not None and self._bundles.get(active.version) is None:
+            self._go_on()
+
+    def kept(self) -> tuple[KeptBundle, ...]:
+        """Return the bundles that can be activated again, by their latest activation, newest first."""
+        return tuple(self._kept(activation) for activation in self._history.kept_bundles())
+
+    def find(self, version: str) -> tuple[Bundle, ActiveBundle]:
+        """Return a kept bundle and its latest activation. Raise `NotFoundError`."""
+        activation = next((one for one in self._history.kept_bundles() if one.version == version), None)
+        delivery = self._bundles.kept_in_store(version) if activation else None
+        if activation is None or delivery is None:
+            raise _not_kept(version)
+        return self._bundles.load(delivery), activation
+
+    def check(self, files: Mapping[str, bytes] | None) -> CheckReport:
+        """Return what is wrong with a bundle (None: what the source holds), lints included."""
+        try:
+            checked = self._offered().files if files is None else files
+        except BundleError as error:
+            return CheckReport(errors=error.problems)
+        return inspect_bundle(checked, self._limits, self._compile)
+
+    def _has_turn(self) -> bool:
+        """Wait for whoever looks at the source, as long as it answers."""
+        for _ in range(_PATIENCES):
+            if self._following.acquire(timeout=_PATIENCE_SECONDS):
+                return True
+            if self._reading:
+                break
+        return False
+
+    def _read(self) -> Delivery:
+        self._reading = True
+        try:
+            return self._source.read()
+        finally:
+            self._reading = False
+
+    def _offered(self) -> Delivery:
+        """Return what the source holds, if it may run here."""
+        delivery = self._source.read()
+        self._trust.signer_of(delivery)
+        self._require_newer(delivery)
+        return delivery
+
+    def _begin(self, delivery: Delivery, by: str) -> None:
+        if self._take(delivery, by) is None and not self._go_on():
+            # What is active may not run here, say since signatures are required: then there is nothing to keep.
+            self._activate(self._load(delivery), delivery, by)
+
+    def _go_on(self) -> bool:
+        """Load the active bundle of the store; say whether there is one that may run here."""
+        active = self._history.active_bundle()
+        try:
+            if active is not None:
+                self._bundles.catch_up(active)
+        except BundleError:
+            return False
+        return active is not None
+
+    def _take(self, delivery: Delivery, by: str) -> bool | None:
+        """Activate what a source brings, by the rule above; say whether it was news, None when it was not taken."""
+        came_from = self._view.good.version if self._view.good else ""
+        bundle: Bundle | None = None
+        for _ in range(_TRIES):
+            active = self._history.active_bundle()
+            same = active is not None and active.version == delivery.version
+            self._require_newer(delivery)
+            if not same and not self._may_take(active, delivery.version, came_from):
+                self._held = delivery
+                return None
+            if bundle is None:
+                # That takes its time: whether the bundle may be taken is asked once more.
+                bundle = self._load(delivery)
+                continue
+            if active is not None and same and self._trust.signer_of(delivery) in ("", active.signed_by):
+                self._bundles.keep(bundle)
+                return False
+            chosen = active is not None and same and active.chosen
+            with suppress(ConflictError):
+                return self._activate(bundle, delivery, by, chosen=chosen, expected=active.version if active else "")
+        raise BundleUnavailableError("other workers go on activating bundles; try again")
+
+    def _may_take(self, active: ActiveBundle | None, version: str, came_from: str) -> bool:
+        if active is None or not self._history.bundle_past(version).was_active:
+            return True
+        return not active.chosen and came_from == active.version
+
+    def _require_newer(self, delivery: Delivery) -> None:
+        if not self._never_older:
+            return
+        active = self._history.active_bundle()
+        if active is not None and active.version == delivery.version:
+            return
+        signer = self._trust.signer_of(delivery)
+        number = delivery.signature.number if delivery.signature and signer else 0
+        highest = self._history.bundle_past(delivery.version).highest_number
+        if number <= highest:
+            self._held = delivery
+            problem = (
+                f"the bundle has number `{number}`, and `{highest}` was active already; only newer ones are taken, "
+                f"unless somebody activates `{delivery.version}`"
+            )
+            raise BundleError((Problem("", 0, problem),))
+
+    def _load(self, delivery: Delivery) -> Bundle:
+        self._trust.signer_of(delivery)
+        bundle = self._bundles.load(delivery)
+        self._source.loaded(delivery)
+        return bundle
+
+    def _activate(
+        self, bundle: Bundle, delivery: Delivery, by: str, *, chosen: bool = False, expected: str | None = None
+    ) -> bool:
+        how = Activation(by=by, chosen=chosen, signed_by=self._trust.signer_of(delivery), expected=expected)
+        changed = self._activations.activate(bundle, delivery, how)
+        self._held = None
+        return changed
+
+    def _kept(self, activation: ActiveBundle) -> KeptBundle:
+        try:
+            delivery = self._bundles.kept_in_store(activation.version)
+        except BundleError:
+            # The limits were wider when it ran: it is listed all the same.
+            delivery = None
+        name, label = titles_of(delivery.files) if delivery else ("", "")
+        return KeptBundle(activation=activation, name=name, label=label)
+
+    def _known(self, version: str) -> Delivery:
+        """Return a version that the store keeps, or that a source brought to this or another worker."""
+        held = self._held
+        if held is not None and held.version == version:
+            return held
+        delivery = self._bundles.kept_in_store(version)
+        if delivery is None and self._view.holds(version):
+            delivery = self._source.read()
+        if delivery is None or delivery.version != version:
+            raise _not_kept(version)
+        return delivery
+
+    def _settle(self, seen: Seen) -> None:
+        self._look(lambda _: SourceView(good=seen))
+
+    def _look(self, change: Callable[[SourceView], SourceView]) -> None:
+        """Change what is known of the source, and let the others know."""
+        with self._viewing:
+            view = self._view = change(self._view)
+            told, self._told = self._told, view if self._peers is not None else self._told
+        if self._peers is not None and view != told:
+            self._peers.tell(view.written())
+
+    @contextmanager
+    def _telling(self, *, only_news: bool = False) -> Iterator[None]:
+        try:
+            yield
+        except PDPError as error:
+            problems = error.problems if isinstance(error, BundleError) else (Problem("", 0, str(error)),)
+            if not only_news or problems != self._view.load_errors:
+                self._refused(problems)
+            self._look(lambda view: replace(view, load_errors=problems))
+            raise
+
+    def _fell_behind(self, problems: tuple[Problem, ...]) -> None:
+        self._behind = problems
+        self._refused(problems)
+
+    def _refused(self, problems: tuple[Problem, ...]) -> None:
+        facts = {"problems": "; ".join(str(problem) for problem in problems[:20])[:_TOLD_CHARACTERS]}
+        self._observer.event(Event(kind="bundle.refused", at=self._clock.now().wall_at, facts=facts))
+
+
+def _not_kept(version: str) -> NotFoundError:
+    return NotFoundError(f"no bundle with this version is kept: `{version}`")

@@ -1,0 +1,1 @@
+"""`pdp audit`: what can be asked of the record."""

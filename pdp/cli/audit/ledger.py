@@ -1,0 +1,156 @@
+"""How entries of the record look one below the other: a line of what happened, and below it what it rests on.
+
+Long texts and long lists are shortened here, for people; `--json` and `pdp audit show` have them whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from pdp.audit.values import DECISION, Found
+from pdp.cli.output import STYLES, wrapped
+from pdp.cli.sessions.view import duration_text
+from pdp.foundation.printable import visible
+from pdp.observer import SESSION_DECIDED
+
+Record = Mapping[str, Any]
+
+_MILLISECONDS, _SECONDS = 23, 19
+_EVENT_CHARACTERS = 10
+_INDENT = 4
+# Of a list, and of a text: what a person sees at a glance.
+_FEW, _SHORT_CHARACTERS, _DIGEST_CHARACTERS = 3, 120, 20
+# Digests and ids that tell a person nothing, and places in traces.
+_UNTOLD = frozenset(
+    {"scope_id", "scope_before", "request_digest", "decision_id", "traceparent", "tracelink", "bundle_version"}
+)
+# What the policies said; with what they were asked stands in the entry that follows.
+_DECIDED = frozenset({"action", "basis", "policies", "errors", "principal", "grants"})
+
+
+def event_name(record: Record) -> str:
+    """Return what happened in a word: `allow`, `deny`, `approved`, `bundle.activated`."""
+    if record["kind"] == DECISION:
+        return text_of(record, "outcome")
+    return text_of(record, "kind").removeprefix("session.")
+
+
+def resource_name(record: Record) -> str:
+    """Return the resource that a call was mapped to, or its digest; empty when it did not come to that."""
+    name = text_of(record, "resource_id") or text_of(record, "resource_digest")
+    return f"{text_of(record, 'resource_type')}::{name}" if name else ""
+
+
+def subject(record: Record) -> str:
+    """Return what an entry is about: a call's tool and resource, or who did something to the session."""
+    if record["kind"] == DECISION:
+        tool = f"{text_of(record, 'server')}/{text_of(record, 'tool')}"
+        resource = resource_name(record)
+        return f"{tool} on {resource}" if resource else tool
+    caller = text_of(record, "caller_id")
+    return f"by {caller}" if caller else ""
+
+
+def reason(record: Record) -> str:
+    """Return what an entry rests on: basis and policies of a call, or the facts of an event."""
+    if record["kind"] == DECISION:
+        named_ones = [*_list(record, "policies"), *_list(record, "errors")]
+        detail = text_of(record, "detail")
+        logged = _facts(record, "arguments")
+        return " ".join(
+            [text_of(record, "basis"), *named_ones, *([f"({detail})"] if detail else []), *map(_pair, logged.items())]
+        )
+    facts = _facts(record, "facts")
+    if record["kind"] == SESSION_DECIDED:
+        said = {name: value for name, value in facts.items() if name in _DECIDED}
+        return " ".join([str(facts.get("outcome", "")), *map(_pair, sorted(said.items()))])
+    caller = text_of(record, "caller_id")
+    told = {name: value for name, value in facts.items() if value and name not in _UNTOLD and value != caller}
+    return " ".join(map(_pair, sorted(told.items())))
+
+
+def tail_line(record: Record) -> str:
+    """Return one record as one line, whatever an agent wrote into it."""
+    parts = (record["time"], event_name(record).ljust(5), subject(record), _who(record), reason(record))
+    return visible("  ".join(part for part in parts if part))
+
+
+def print_entries(found: Iterable[Found], *, with_who: bool = False) -> None:
+    """Print entries in order; `with_who` says of each whose it is."""
+    console = Console(highlight=False)
+    for record in (one.record() for one in found):
+        _print_head(record, console)
+        below = [reason(record), *([_who(record)] if with_who else []), text_of(record, "id")]
+        for line in _lines("  ".join(part for part in below if part), console, _INDENT):
+            click.echo(f"{' ' * _INDENT}{line}")
+
+
+def named(values: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = len(values) - _FEW
+    return " ".join(values[:_FEW]) + (f" … and {more} more" if more > 0 else "")
+
+
+def text_of(record: Record, name: str) -> str:
+    """Return a field of a record, empty when it is no text."""
+    value = record.get(name, "")
+    return value if isinstance(value, str) else ""
+
+
+def fact_text(name: str, value: object) -> str:
+    """Return a fact in short."""
+    if isinstance(value, list):
+        return named([str(one) for one in value])
+    if isinstance(value, dict):
+        return " ".join(map(_pair, sorted(value.items())))
+    text = value if isinstance(value, str) else json.dumps(value)
+    if text.startswith(("sha256:", "hmac-sha256:")):
+        return text[:_DIGEST_CHARACTERS] + "…"
+    if name == "duration" and text.isdecimal():
+        return duration_text(int(text))
+    if name.endswith(("_at", "_before")):
+        return text[:_SECONDS] + "Z"
+    return text if len(text) <= _SHORT_CHARACTERS else text[: _SHORT_CHARACTERS - 1] + "…"
+
+
+def _pair(item: tuple[str, object]) -> str:
+    return f"{item[0]}={fact_text(*item)}"
+
+
+def _print_head(record: Record, console: Console) -> None:
+    time, event = f"{record['time'][:_MILLISECONDS]}Z", event_name(record)
+    shown = f"{visible(event):<{_EVENT_CHARACTERS}}"
+    first, *rest = _lines(subject(record), console, len(time) + len(shown) + 4) or [""]
+    if console.is_terminal:
+        console.print(Text.assemble(time, "  ", (shown, STYLES.get(event, "")), "  ", first))
+    else:
+        click.echo(f"{time}  {shown}  {first}".rstrip())
+    for line in rest:
+        click.echo(f"{' ' * _INDENT}{line}")
+
+
+def _lines(text: str, console: Console, aside: int) -> list[str]:
+    """Return a text in lines that leave room for so many characters on a terminal, elsewhere in one line."""
+    if not console.is_terminal:
+        return [visible(text)] if text else []
+    return wrapped(visible(text), console.width - aside) if text else []
+
+
+def _who(record: Record) -> str:
+    return " ".join(filter(None, (text_of(record, name) for name in ("user", "agent", "session_id"))))
+
+
+def _facts(record: Record, name: str) -> Mapping[str, Any]:
+    value = record.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _list(record: Record, name: str) -> list[str]:
+    value = record.get(name)
+    return [str(one) for one in value] if isinstance(value, list) else []

@@ -1,0 +1,112 @@
+"""`pdp audit revoke-plan`: name the sessions to revoke, revoke them through the server, and report each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from pdp.audit.values import PlannedSession, Window, selector_of
+from pdp.cli.audit.source import Reach, Source, with_source_and_reach
+from pdp.cli.audit.view import planned_object, print_plan
+from pdp.cli.options import json_option
+from pdp.cli.output import print_json
+from pdp.cli.root import NO, YES
+from pdp.cli.window import window_options
+from pdp.client import NotFoundError, PDPClientError
+from pdp.model import Role
+
+REVOKED = "revoked"
+OVER = "over already"
+UNKNOWN = "unknown to the server"
+NOT_TRIED = "not tried"
+
+
+@click.command(
+    "revoke-plan", epilog='Example:  pdp audit revoke-plan tool:git/git_push --since 1h --apply --reason "leak"'
+)
+@click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
+@click.option("--tried", is_flag=True, help="Count denied calls too.")
+@window_options
+@click.option("--apply", is_flag=True, help="Revoke them through the server, as the approver.")
+@click.option("--reason", default="", help="Why, for the record; needed with --apply.")
+@click.option("--yes", is_flag=True, help="Apply without asking.")
+@json_option
+@with_source_and_reach
+def revoke_plan(
+    *,
+    source: Source,
+    reach: Reach,
+    selectors: tuple[str, ...],
+    tried: bool,
+    window: Window,
+    apply: bool,
+    reason: str,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Name exactly the live sessions to revoke, with those below them.
+
+    SELECTOR is KIND:VALUE with session, user, agent, pep, approver, tool (`server/tool`), server, resource or bundle
+    (a version). Several must all hold; tool, server, resource and bundle for one and the same allowed call. A window
+    bounds that call, or the approval, or else any record of the session.
+
+    With --apply, exit code 1: not all of them are revoked.
+    """
+    if apply and not reason:
+        raise click.UsageError("--apply needs --reason")
+    if apply and as_json and not yes:
+        raise click.UsageError("--json needs --yes: a question and JSON do not go together")
+    planned = list(source.plan(selector_of(selectors, window=window, tried=tried)))
+    if not as_json:
+        print_plan(planned)
+    if not apply or not planned:
+        if as_json:
+            print_json({"sessions": [planned_object(one) for one in planned]})
+        return
+    if not yes and not click.confirm(f"revoke {len(planned)} session{'' if len(planned) == 1 else 's'}?"):
+        raise click.exceptions.Exit(NO)
+    outcomes = revoke_planned(planned, reason=reason, reach=reach)
+    if as_json:
+        print_json({"sessions": [planned_object(one) for one in planned], "outcomes": outcomes.by_session})
+    else:
+        for session_id, outcome in outcomes.by_session.items():
+            click.echo(f"{outcome}  {session_id}")
+    raise click.exceptions.Exit(YES if outcomes.complete else NO)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """What came of each session: revoked, over already, unknown to the server, failed, or not tried after that."""
+
+    by_session: dict[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Say whether every session is revoked or was over."""
+        return set(self.by_session.values()) <= {REVOKED, OVER}
+
+
+def revoke_planned(planned: Sequence[PlannedSession], *, reason: str, reach: Reach) -> Outcomes:
+    """Revoke every session of a plan; one that fell with the session above it counts as revoked.
+
+    What the server revokes beyond the plan, because it was delegated since, is told too. When the server fails, the
+    rest is not tried; the plan can be made and applied again.
+    """
+    found: dict[str, str] = {}
+    with reach.client(Role.APPROVER) as client:
+        for one in planned:
+            if one.session_id in found:
+                continue
+            try:
+                revoked = client.revoke_sessions(session_id=one.session_id, reason=reason)
+            except NotFoundError:
+                found[one.session_id] = UNKNOWN
+            except PDPClientError as error:
+                found[one.session_id] = f"failed: {error}"
+                break
+            else:
+                found |= dict.fromkeys(revoked, REVOKED)
+                found.setdefault(one.session_id, OVER)
+    return Outcomes(by_session=dict.fromkeys((one.session_id for one in planned), NOT_TRIED) | found)

@@ -1,0 +1,200 @@
+"""Where answers about the record come from: a folder of the log, or a server. Both answer alike."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import click
+
+from pdp.audit.auditor import Auditor
+from pdp.audit.follow import Follower
+from pdp.audit.index import FILE_NAME, Progress
+from pdp.audit.values import Approval, Filter, Found, PlannedSession, Selector, Touch
+from pdp.cli.audit.remote import ServerSource
+from pdp.cli.connection import connect
+from pdp.cli.options import ConnectionOptions, connection_options, with_settings
+from pdp.cli.root import NO
+from pdp.client import NotFoundError as UnknownToServerError
+from pdp.config import Settings
+from pdp.errors import NotFoundError
+from pdp.model import Role
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+_MOST_PLANNED = 1_000_000
+_MOST_TOUCHED = 10_000
+_LARGE_BYTES = 64 * 1024 * 1024
+
+
+class Source(Protocol):
+    """Answers questions about the record. Raise `PDPError` when there is no answer."""
+
+    def show(self, decision_id: str) -> list[Found]:
+        """Return the records of a decision, in order of time."""
+        ...
+
+    def records(self, which: Filter) -> Iterator[Found]:
+        """Yield records in order of time."""
+        ...
+
+    def approvals(self, subject: str) -> list[Approval]:
+        """Return who approved a session, or that of a decision, and those above it."""
+        ...
+
+    def touched(self, which: Filter) -> Iterator[Touch]:
+        """Yield what was reached or tried."""
+        ...
+
+    def plan(self, selector: Selector) -> Iterator[PlannedSession]:
+        """Yield the live sessions to revoke."""
+        ...
+
+    def start(self) -> list[Found]:
+        """Return the last records, and stand behind them for `poll`."""
+        ...
+
+    def poll(self) -> list[Found]:
+        """Return what was recorded since."""
+        ...
+
+
+class FolderSource:
+    """Answers from the files of the log. Without an index that can be written, from one that lives as long as this."""
+
+    def __init__(self, folder: Path, index_file: Path | None, opened: ExitStack) -> None:
+        if not folder.is_dir():
+            raise click.UsageError(f"there is no record in `{folder}`; pass --record DIR, or --server")
+        if index_file is None and not _can_write(folder):
+            place = opened.enter_context(tempfile.TemporaryDirectory(prefix="pdp-"))
+            index_file = Path(place) / FILE_NAME
+            click.echo("the record cannot be written beside: its index is built anew; --index FILE keeps it", err=True)
+        self._auditor = Auditor(folder, index_file=index_file, on_progress=_say)
+        self._follower = Follower(folder)
+        opened.callback(self._auditor.close)
+
+    def show(self, decision_id: str) -> list[Found]:
+        """Return the records of a decision, in order of time."""
+        return self._auditor.search().show(decision_id)
+
+    def records(self, which: Filter) -> Iterator[Found]:
+        """Yield records in order of time."""
+        return self._auditor.search().all(which)
+
+    def approvals(self, subject: str) -> list[Approval]:
+        """Return who approved a session, or that of a decision, and those above it."""
+        return self._auditor.search().approvals(subject, now_at=time.time())
+
+    def touched(self, which: Filter) -> Iterator[Touch]:
+        """Yield what was reached or tried."""
+        search, after = self._auditor.search(), None
+        while found := search.touched(which, limit=_MOST_TOUCHED, after=after):
+            yield from found
+            after = (found[-1].server, found[-1].tool, found[-1].resource_type, found[-1].resource_id)
+
+    def plan(self, selector: Selector) -> Iterator[PlannedSession]:
+        """Yield the live sessions to revoke."""
+        yield from self._auditor.search().plan(selector, now_at=time.time(), limit=_MOST_PLANNED)
+
+    def start(self) -> list[Found]:
+        """Return the last records, and stand behind them for `poll`."""
+        return self._follower.start()
+
+    def poll(self) -> list[Found]:
+        """Return what was recorded since."""
+        return self._follower.poll()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How a command reaches the server: its settings, and the options of a connection."""
+
+    settings: Settings
+    connection: ConnectionOptions
+
+    @contextmanager
+    def client(self, role: Role) -> Iterator[Any]:
+        """Open a client that speaks with the token that was passed, or else with the role's."""
+        with connect(role, self.settings, self.connection) as client:
+            yield client
+
+
+def with_source(function: C) -> Callable[..., Any]:
+    """Offer where to ask, and pass it on as `source`.
+
+    An id that is unknown there ends the command with exit code 1.
+    """
+
+    @with_source_and_reach
+    @wraps(function)
+    def command(*args: Any, reach: Reach, **given: Any) -> Any:  # noqa: ANN401, ARG001 - a command's own parameters
+        return function(*args, **given)
+
+    return command
+
+
+def with_source_and_reach(function: C) -> Callable[..., Any]:
+    """Offer what `with_source` offers, and pass on how to `reach` the server as well."""
+
+    @click.option("--record", metavar="DIR", help="The folder of the record. [record.folder]")
+    @click.option("--index", "index_file", metavar="FILE", help="Where its index lies. [record.index_file]")
+    @click.option("--server", "remote", is_flag=True, help="Ask the server instead of reading files.")
+    @connection_options(Role.AUDITOR)
+    @with_settings("data_dir")
+    @wraps(function)
+    def command(
+        *args: Any,  # noqa: ANN401 - a command's own parameters
+        settings: Settings,
+        record: str | None,
+        index_file: str | None,
+        remote: bool,
+        connection: ConnectionOptions,
+        **given: Any,  # noqa: ANN401 - the same
+    ) -> Any:  # noqa: ANN401 - the same
+        if remote and (record or index_file):
+            raise click.UsageError("--server does not go together with --record and --index")
+        reach = Reach(settings=settings, connection=connection)
+        with ExitStack() as opened:
+            source: Source
+            if remote:
+                source = ServerSource(opened.enter_context(reach.client(Role.AUDITOR)))
+            else:
+                folder = Path(record) if record else settings.record_folder
+                # A copy of a record is not what the configured index is about.
+                configured = None if record else settings.record_index
+                source = FolderSource(folder, Path(index_file) if index_file else configured, opened)
+            try:
+                return function(*args, source=source, reach=reach, **given)
+            except (NotFoundError, UnknownToServerError) as error:
+                click.echo(f"error: {error}", err=True)
+                raise click.exceptions.Exit(NO) from None
+
+    return command
+
+
+def first(found: Iterator[Found], limit: int) -> tuple[list[Found], bool]:
+    """Return the first records, and whether more follow."""
+    taken = list(islice(found, limit + 1))
+    return taken[:limit], len(taken) > limit
+
+
+def _can_write(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _say(progress: Progress) -> None:
+    if sys.stderr.isatty() and progress.size > _LARGE_BYTES:
+        end = "\n" if progress.complete else ""
+        click.echo(f"\rindexing the record: {100 * progress.read // progress.size} %{end}", err=True, nl=False)

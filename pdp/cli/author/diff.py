@@ -1,0 +1,210 @@
+"""`pdp diff`: what changes, for policies and for calls, from one bundle to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pdp.app import compile_once
+from pdp.cli.options import json_option, with_settings
+from pdp.cli.output import print_json, progress
+from pdp.cli.root import ERROR, NO, YES
+from pdp.config import Settings
+from pdp.foundation.printable import visible
+from pdp.policy.bundle import Bundle, load_bundle
+from pdp.policy.contents import read_folder
+from pdp.record import read_records
+from pdp.workbench.attribution import Judged, judge_files, judge_policies
+from pdp.workbench.bundlediff import (
+    CallChange,
+    CallsDifference,
+    Effect,
+    PolicyChange,
+    by_policy,
+    compare_calls,
+    compare_files,
+    compare_policies,
+)
+from pdp.workbench.logreplay import LogDifference, compare_records
+from pdp.workbench.reading import read_suites
+from pdp.workbench.revisions import opened
+from pdp.workbench.suite import Suite
+
+_SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+_SHOWN = 20
+UNDECIDED = 3
+
+
+@click.command(
+    short_help="Compare two bundles: policies, and decisions.",
+    epilog="Example:  pdp diff HEAD policies  Example:  pdp diff v1.2:policies policies --allow-widening",
+)
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@click.option("--tests", metavar="DIR", help="Replay the test cases of this bundle instead of those of OLD and NEW.")
+@click.option("--log", metavar="DIR", help="Replay a decision log too, as far as it can tell: it holds no arguments.")
+@click.option("--allow-widening", is_flag=True, help="Do not fail when a call becomes newly allowed.")
+@click.option("--allow-undecided", is_flag=True, help="Do not fail for a change that no call shows.")
+@click.option("--all", "everything", is_flag=True, help=f"Show every call, not {_SHOWN} of a group.")
+@json_option
+@with_settings()
+def diff(
+    *,
+    settings: Settings,
+    old: str,
+    new: str,
+    tests: str | None,
+    log: str | None,
+    allow_widening: bool,
+    allow_undecided: bool,
+    everything: bool,
+    as_json: bool,
+) -> int:
+    """Say what changes from the bundle OLD to the bundle NEW.
+
+    Each is a folder, a revision of git, or REVISION:FOLDER. Every call of the test cases is decided by both, whatever
+    the cases expect; one that has no decision counts as denied. For a changed policy that no case shows, calls are made
+    up from the cases, the tools and what the policy compares, and those that it decides otherwise are shown.
+
+    Exit code 2 when a call is newly allowed, without --allow-widening; 1 when a call is newly erring; 3 when no call
+    shows what a change does, without --allow-undecided; else 0.
+    """
+    with ExitStack() as places:
+        before, after = (
+            places.enter_context(opened(source, folder=_folder(other, settings)))
+            for source, other in ((old, new), (new, old))
+        )
+        old_files, new_files = (read_folder(place, settings.limits) for place in (before, after))
+        old_bundle, new_bundle = (
+            load_bundle(files, settings.limits, compile_once()) for files in (old_files, new_files)
+        )
+        suites = (
+            read_suites(Path(tests), settings.limits)
+            if tests
+            else _united(read_suites(before, settings.limits), read_suites(after, settings.limits))
+        )
+        policies = compare_policies(old_bundle, new_bundle)
+        others = compare_files(old_files, new_files)
+        with progress("deciding the calls of the test cases"):
+            calls = compare_calls(old_bundle, new_bundle, suites, limits=settings.limits)
+        with progress("looking at what each change does"):
+            judged = (
+                *judge_policies(old_bundle, new_bundle, policies, suites, limits=settings.limits),
+                *judge_files(
+                    old_files,
+                    new_files,
+                    new_bundle,
+                    others,
+                    suites,
+                    load=lambda files: load_bundle(files, settings.limits, compile_once()),
+                    limits=settings.limits,
+                ),
+            )
+        recorded = _recorded(old_bundle, new_bundle, log) if log else None
+    found = [("of the test cases", calls)]
+    if recorded is not None:
+        found.append(("of the decision log", CallsDifference(compared=recorded.told, changes=recorded.changes)))
+    searched = tuple(change for one in judged for change in one.by_search)
+    if searched:
+        found.append(("that were made up", CallsDifference(compared=len(searched), changes=searched)))
+    undecided = [one.what for one in judged if one.undecided]
+    if as_json:
+        print_json({**_json(policies, others, calls, recorded), **_judged_json(judged)})
+    else:
+        _print_bundle(policies, others)
+        for whence, difference in found:
+            _print_calls(whence, difference, everything=everything)
+        for reason, count in sorted(recorded.untold.items()) if recorded else ():
+            click.echo(f"{count} calls of the log cannot be told: {reason}")
+        for what in undecided:
+            click.echo(f"undecided: no call shows what the change of `{visible(what)}` does; write a test case for it")
+    if any(one.having(Effect.NEWLY_ALLOWED) for _, one in found) and not allow_widening:
+        return ERROR
+    if any(one.having(Effect.NEWLY_ERRING) for _, one in found):
+        return NO
+    return UNDECIDED if undecided and not allow_undecided else YES
+
+
+def _recorded(old: Bundle, new: Bundle, folder: str) -> LogDifference:
+    if not Path(folder).is_dir():
+        raise click.UsageError(f"--log: `{folder}` is no folder")
+    return compare_records(old, new, (one.record for one in read_records(Path(folder))))
+
+
+def _folder(other: str, settings: Settings) -> str:
+    """Return the folder that a bare revision means: the one it is compared with, or the one of the settings."""
+    return other if Path(other).is_dir() else other.partition(":")[2] or settings.policies.folder
+
+
+def _united(old: Iterable[Suite], new: Iterable[Suite]) -> list[Suite]:
+    """Return the suites of both sides: a case that was deleted may be the one that shows what changed."""
+    suites = {suite.file: suite for suite in new}
+    gone = [suite for suite in old if suites.get(suite.file) != suite]
+    return [*suites.values(), *gone]
+
+
+def _print_bundle(policies: Iterable[PolicyChange], others: Iterable[str]) -> None:
+    for policy in policies:
+        click.echo(f"{_SIGNS[policy.kind]} {policy.effect} {policy.id}  {policy.file}:{policy.line}")
+    for name in others:
+        click.echo(f"~ {visible(name)}")
+
+
+def _print_calls(whence: str, calls: CallsDifference, *, everything: bool) -> None:
+    if not calls.compared:
+        click.echo(f"no calls {whence} to compare")
+        return
+    counts = ", ".join(f"{len(calls.having(effect))} {effect.value}" for effect in Effect)
+    click.echo(f"{calls.compared} calls {whence} compared: {counts}")
+    for effect in Effect:
+        for (was, now), group in by_policy(calls.having(effect)).items():
+            click.echo(f"\n{effect.value}: {len(group)}")
+            click.echo(f"    was: {visible(was)}")
+            click.echo(f"    now: {visible(now)}")
+            shown = group if everything else group[:_SHOWN]
+            for change in shown:
+                click.echo(f"      {visible(change.what)}  {visible(change.name)}")
+            if len(group) > len(shown):
+                click.echo(f"      and {len(group) - len(shown)} more; --all shows them")
+
+
+def _json(
+    policies: Iterable[PolicyChange], others: Iterable[str], calls: CallsDifference, recorded: LogDifference | None
+) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "policies": [asdict(change) for change in policies],
+        "files": list(others),
+        "compared": calls.compared,
+        "changes": [_call_json(change) for change in calls.changes],
+    }
+    if recorded is not None:
+        told["log"] = {
+            "decisions": recorded.decisions,
+            "compared": recorded.told,
+            "untold": dict(recorded.untold),
+            "changes": [_call_json(change) for change in recorded.changes],
+        }
+    return told
+
+
+def _judged_json(judged: Iterable[Judged]) -> dict[str, Any]:
+    known = tuple(judged)
+    return {
+        "made_up": [{"change": one.what, **_call_json(change)} for one in known for change in one.by_search],
+        "undecided": [one.what for one in known if one.undecided],
+    }
+
+
+def _call_json(change: CallChange) -> dict[str, Any]:
+    return {
+        "call": change.name,
+        "what": change.what,
+        "effect": change.effect.name.lower(),
+        "was": asdict(change.was),
+        "now": asdict(change.now),
+    }

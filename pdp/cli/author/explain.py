@@ -1,0 +1,92 @@
+"""`pdp explain`: why a call is allowed or denied, asked of a server or of a policy folder."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from pdp.cli.author.explainview import plain, print_explanation
+from pdp.cli.connection import connect
+from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
+from pdp.cli.output import print_json
+from pdp.config import Settings
+from pdp.model import Role
+
+
+@click.command(
+    epilog="Example:  pdp explain --policies policies --user alice --agent coder --tool git/git_status "
+    '--arguments \'{"repo_path": "/srv/app"}\''
+)
+@click.option("--tool", metavar="SERVER/TOOL", required=True, help="The tool that is called.")
+@click.option("--arguments", metavar="JSON|-", default="{}", help="Its arguments; `-` reads them from stdin.")
+@click.option("--session", "session_id", metavar="ID", default="", help="The session that calls it, by its public id.")
+@click.option("--user", default="", help="Without a session: whose authority is used.")
+@click.option("--agent", default="", help="Without a session: who works.")
+@click.option("--grant", "grants", metavar="NAME", multiple=True, help="Without a session: a grant to suppose.")
+@click.option("--label", "labels", metavar="NAME", multiple=True, help="Without a session: a label to suppose.")
+@click.option("--purpose", default="", help="Without a session: its purpose.")
+@click.option("--environment", default="", help="Without a session: such as `production`.")
+@click.option("--attributes", metavar="JSON", default="", help="Without a session: what is vouched for of the user.")
+@click.option("--facts", metavar="JSON", default="", help="Facts that the gateway vouches for.")
+@click.option("--caller", "caller_id", metavar="ID", default="", help="Which gateway calls. [the session's, or `pep`]")
+@click.option("--definition-digest", metavar="DIGEST", default="", help="The tool's definition as the gateway sees it.")
+@click.option("--at", metavar="TIME", help="The moment of the call, such as `2026-01-05T10:00:00Z`. [now]")
+@click.option("--policies", "folder", metavar="DIR", help="Ask this policy folder, and no server.")
+@json_option
+@connection_options(Role.AUTHOR)
+@with_settings("data_dir")
+def explain(
+    *,
+    settings: Settings,
+    connection: ConnectionOptions,
+    folder: str | None,
+    as_json: bool,
+    **asked: Any,  # noqa: ANN401 - the options that say what is asked, whoever answers
+) -> None:
+    """Say why a tool call is allowed or denied.
+
+    Shows every policy that could match the tool, with the value of each of its conditions for this call.
+    Nothing is decided, and no decision is kept. For authors and auditors: gateways and agents may not ask a server.
+    """
+    question = _question(**asked)
+    if folder is not None:
+        from pdp.cli.author.explainfolder import ask_folder  # noqa: PLC0415 - a server is asked without the engine
+
+        answer = ask_folder(folder, settings, **question)
+    else:
+        with connect(Role.AUTHOR, settings, connection) as client:
+            answer = client.explain(**question)
+    if as_json:
+        print_json(plain(answer))
+    else:
+        print_explanation(answer)
+
+
+def _question(*, tool: str, arguments: str, at: str | None, attributes: str, facts: str, **rest: Any) -> dict[str, Any]:  # noqa: ANN401 - see `explain`
+    """Return the question as the client takes it."""
+    server, _, name = tool.partition("/")
+    if not server or not name:
+        raise click.UsageError(f"`--tool` must read `server/tool`: `{tool}`")
+    if bool(rest["session_id"]) == bool(rest["user"] and rest["agent"]):
+        raise click.UsageError("say who calls: either --session, or --user and --agent")
+    text = sys.stdin.read() if arguments == "-" else arguments
+    return {
+        **rest,
+        "server": server,
+        "tool": name,
+        "arguments": text.encode(),
+        "user_attributes": attributes.encode(),
+        "facts": facts.encode(),
+        "at": None if at is None else _moment(at),
+    }
+
+
+def _moment(text: str) -> float:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"`--at` is no time such as `2026-01-05T10:00:00Z`: `{text}`") from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,162 @@
+"""How an explanation looks to people and to scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC
+from typing import Any
+
+import click
+
+from pdp.foundation.printable import visible
+from pdp.v1 import decision_pb2 as decisions
+from pdp.v1 import explain_pb2 as explanations
+from pdp.v1.explain_pb2 import (
+    CONDITION_VALUE_ERROR,
+    CONDITION_VALUE_FALSE,
+    CONDITION_VALUE_NOT_REACHED,
+    CONDITION_VALUE_TRUE,
+    ConditionExplanation,
+    ExplainResponse,
+    PolicyExplanation,
+    SessionExplanation,
+)
+
+_MARKS = {
+    CONDITION_VALUE_TRUE: "✓",
+    CONDITION_VALUE_FALSE: "✗",
+    CONDITION_VALUE_ERROR: "!",
+    CONDITION_VALUE_NOT_REACHED: "·",
+}
+_ALONE = {
+    CONDITION_VALUE_TRUE: "not reached; it holds",
+    CONDITION_VALUE_FALSE: "not reached; it does not hold either",
+    CONDITION_VALUE_ERROR: "not reached; it needs what stands before it",
+}
+_LEGEND = "✓ holds   ✗ does not hold   ! cannot be evaluated   · not reached"
+
+
+def print_explanation(answer: ExplainResponse) -> None:
+    """Print an explanation for a person: the answer in one sentence, and then policy by policy."""
+    click.echo(visible(answer.summary))
+    if answer.opaque:
+        click.echo(visible(f"policies cannot see {', '.join(f'`{label}`' for label in answer.opaque)}"))
+    for session in answer.sessions:
+        click.echo()
+        _print_session(session, asked=not answer.refusal)
+    if any(session.policies for session in answer.sessions):
+        click.echo(f"\n{_LEGEND}")
+
+
+def plain(answer: ExplainResponse) -> dict[str, Any]:
+    """Return an explanation as a JSON object."""
+    return {
+        "summary": answer.summary,
+        "outcome": _outcome(answer.outcome),
+        "basis": _basis(answer.basis),
+        "refusal": answer.refusal,
+        "problem": answer.problem,
+        "opaque": list(answer.opaque),
+        "resource_type": answer.resource_type,
+        "resource_id": answer.resource_id,
+        "bundle_version": answer.bundle_version,
+        "explain_time": answer.explain_time.ToDatetime(tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "sessions": [_plain_session(session) for session in answer.sessions],
+    }
+
+
+def _print_session(session: SessionExplanation, *, asked: bool) -> None:
+    name = f"session {session.session_id}" if session.session_id else "a supposed session"
+    said = f"{_outcome(session.outcome)} {_basis(session.basis)}"
+    would = "" if asked else "the policies would say "
+    click.echo(visible(f"{name}, {session.user} with {session.agent}: {would}{said}"))
+    for policy in _sorted(session):
+        _print_policy(policy)
+    if session.policies_left_out:
+        click.echo(f"{session.policies_left_out} more policies were not looked at")
+
+
+def _sorted(session: SessionExplanation) -> list[PolicyExplanation]:
+    """Return the policies by how much they matter: what decided, what came near, and the rest."""
+    near = list(session.nearest_permits)
+    places = {name: place for place, name in enumerate(near)}
+    return sorted(session.policies, key=lambda one: (not one.determining, places.get(one.policy_id, len(near))))
+
+
+def _print_policy(policy: PolicyExplanation) -> None:
+    decides = "   decides" if policy.determining else ""
+    place = f"{policy.file}:{policy.line}"
+    click.echo(visible(f"{_MARKS.get(policy.value, '?')} {policy.effect} {policy.policy_id}  {place}{decides}"))
+    shown = [(one, text) for condition in policy.conditions for one, text in _texts(condition)]
+    width = min(max((len(text) for _, text in shown), default=0), 72)
+    for one, text in shown:
+        line = f"    {_MARKS.get(one.value, '?')} {text.ljust(width)}  {policy.file}:{one.line}:{one.column}"
+        click.echo(visible(f"{line}  {_note(one)}".rstrip()))
+
+
+def _texts(one: ConditionExplanation) -> Iterable[tuple[ConditionExplanation, str]]:
+    """Yield a condition and then its parts, each with its text."""
+    word = "and" if one.kind == "unless" else "or"
+    yield one, (f"unless {one.text}" if one.kind == "unless" else one.text)
+    for place, part in enumerate(one.within):
+        yield part, f"    {f'{word} ' * bool(place)}{part.text}"
+
+
+def _note(one: ConditionExplanation) -> str:
+    if one.value == CONDITION_VALUE_NOT_REACHED:
+        return _ALONE.get(one.alone, "")
+    return one.error.replace("_", " ")
+
+
+def _plain_session(session: SessionExplanation) -> dict[str, Any]:
+    return {
+        "session_id": session.session_id,
+        "user": session.user,
+        "agent": session.agent,
+        "outcome": _outcome(session.outcome),
+        "basis": _basis(session.basis),
+        "nearest_permits": list(session.nearest_permits),
+        "policies_left_out": session.policies_left_out,
+        "policies": [_plain_policy(policy) for policy in session.policies],
+    }
+
+
+def _plain_policy(policy: PolicyExplanation) -> dict[str, Any]:
+    return {
+        "policy_id": policy.policy_id,
+        "effect": policy.effect,
+        "file": policy.file,
+        "line": policy.line,
+        "value": _value(policy.value),
+        "error": policy.error,
+        "determining": policy.determining,
+        "conditions": list(_plain_conditions(policy.conditions)),
+    }
+
+
+def _plain_conditions(conditions: Iterable[ConditionExplanation]) -> Iterable[dict[str, Any]]:
+    for one in conditions:
+        yield {
+            "kind": one.kind,
+            "text": one.text,
+            "value": _value(one.value),
+            "alone": _value(one.alone),
+            "error": one.error,
+            "line": one.line,
+            "column": one.column,
+            "end_line": one.end_line,
+            "end_column": one.end_column,
+            "within": list(_plain_conditions(one.within)),
+        }
+
+
+def _outcome(number: decisions.Outcome) -> str:
+    return decisions.Outcome.Name(number).removeprefix("OUTCOME_").lower()
+
+
+def _basis(number: decisions.Basis) -> str:
+    return decisions.Basis.Name(number).removeprefix("BASIS_").lower()
+
+
+def _value(number: explanations.ConditionValue) -> str:
+    return explanations.ConditionValue.Name(number).removeprefix("CONDITION_VALUE_").lower()

@@ -1,0 +1,1 @@
+"""`pdp bundle`: packed bundles, and the versions that a server keeps."""

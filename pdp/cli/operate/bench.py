@@ -1,0 +1,156 @@
+"""`pdp bench`: measure this server beside one that decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pdp.bench import Judged, Result, Shape, Wish, WrongAnswerError, compare, planned, read_result, run, written
+from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, FULL, LADDER, RATE, RECORDED, SHORT, SHORT_LADDER, USUAL, Effort
+from pdp.bench.running import Measuring
+from pdp.bench.workloads import open_workload
+from pdp.cli.operate.benchview import CHANGE_COLUMNS, FINDING_COLUMNS, change_rows, finding_rows, lateness, quietness
+from pdp.cli.output import print_table, replace_file
+from pdp.cli.root import NO
+
+_SHAPES = [shape.value for shape in Shape]
+_OUTFITS = (BARE, RECORDED, FULL)
+_BOUND = 0.2
+
+
+@click.command(epilog="Example:  pdp bench --short  |  pdp bench --json now.json --compare before.json --bound 0.1")
+@click.option("--short", is_flag=True, help="Three short rounds, one step of the ladder: half a minute.")
+@click.option("--rounds", metavar="N", type=click.IntRange(1, 100), help="Measure everything N times. [5; short: 3]")
+@click.option("--seconds", metavar="S", type=click.FloatRange(0.01, 60), help="Of one measurement. [1; short: 0.3]")
+@click.option("--shape", "shapes", type=click.Choice(_SHAPES), multiple=True, help="Only this way of asking. [all]")
+@click.option("--outfit", "outfits", type=click.Choice(_OUTFITS), multiple=True, help="Only this server. [all]")
+@click.option("--concurrency", metavar="N,N…", help="Steps of the ladder: calls at a time. [1,4,16,64; short: 16]")
+@click.option(
+    "--rate", metavar="N", type=click.FloatRange(1, 1e6), default=RATE, help="Calls/s of the open loop. [2000]"
+)
+@click.option("--misses", metavar="SHARE,…", help="Shares of calls never asked before, from 0 to 1. [0,1]")
+@click.option("--workload", metavar="PATH", help="Calls to ask about: JSON lines, or the folder of a decision log.")
+@click.option("--policies", metavar="DIR", help="The policies for --workload. [all that is called is allowed]")
+@click.option("--json", "json_file", metavar="FILE", help="Write the result to FILE.")
+@click.option("--compare", "baseline", metavar="FILE", help="Say what changed since the result in FILE.")
+@click.option("--bound", type=click.FloatRange(0, 10), default=_BOUND, help="What counts as a regression. [0.2: 20 %]")
+@click.option("--judge", type=click.Choice([one.value for one in Judged]), multiple=True, help="Compare this. [cpu]")
+def bench(
+    *,
+    short: bool,
+    rounds: int | None,
+    seconds: float | None,
+    shapes: tuple[str, ...],
+    outfits: tuple[str, ...],
+    concurrency: str | None,
+    rate: float,
+    misses: str | None,
+    workload: str | None,
+    policies: str | None,
+    json_file: str | None,
+    baseline: str | None,
+    bound: float,
+    judge: tuple[str, ...],
+    measuring: Measuring = run,
+) -> None:
+    """Measure this server beside one that decides nothing.
+
+    Starts all servers itself, lets them take turns, checks every answer, and prints medians and ratios.
+    Compare ratios; absolute figures are those of this machine and this hour.
+
+    Exit code 0: measured. 1: an answer was wrong, or something became worse than in the baseline by more than the
+    bound. 2: nothing could be measured.
+    """
+    if workload is None and policies is not None:
+        raise click.UsageError("`--policies` are for the calls of a `--workload`, and none is given")
+    if workload is not None and misses is not None:
+        raise click.UsageError("`--misses` is for the generated workload: recorded calls repeat as they did")
+    effort = SHORT if short else USUAL
+    mixes: Sequence[float | None] = _shares(misses) or ((ALL_HITS,) if short else (ALL_HITS, ALL_MISSES))
+    wish = Wish(
+        measurements=planned(
+            [Shape(one) for one in shapes or _SHAPES],
+            ladder=_steps(concurrency) or (SHORT_LADDER if short else LADDER),
+            rate=None if short else rate,
+            mixes=mixes if workload is None else (None,),
+        ),
+        effort=Effort(rounds=rounds or effort.rounds, seconds=seconds or effort.seconds),
+        workload=open_workload(workload or "", policies or ""),
+        outfits=outfits or _OUTFITS,
+    )
+    # A baseline that cannot be read is said before minutes of measuring.
+    before = read_result(Path(baseline)) if baseline else None
+    try:
+        with _progress() as progress:
+            result = measuring(wish, progress)
+    except WrongAnswerError as error:
+        click.echo(f"wrong: {error}", err=True)
+        raise click.exceptions.Exit(NO) from None
+    if json_file:
+        replace_file(Path(json_file), written(result))
+    _show(result)
+    if before is not None and not _compared(before, result, [Judged(one) for one in judge or ("cpu",)], bound):
+        raise click.exceptions.Exit(NO)
+
+
+def _show(result: Result) -> None:
+    head = [f"{result.effort}; workload: {result.workload}", *result.remarks, *quietness(result), *lateness(result)]
+    click.echo("\n".join(head) + "\n")
+    print_table(FINDING_COLUMNS, finding_rows(result))
+
+
+def _compared(before: Result, now: Result, judged: list[Judged], bound: float) -> bool:
+    """Print what changed; return False when something regressed."""
+    changes = compare(before, now, judged)
+    click.echo(f"\nsince {before.at}, in ratios to the control of the same run:\n")
+    print_table(CHANGE_COLUMNS, change_rows(changes, bound))
+    regressed = [one for one in changes if one.regressed(bound)]
+    for one in regressed:
+        click.echo(f"regressed: {one.server}, {one.title}: {one.judged.value} is worse by {one.worse:.0%}", err=True)
+    return not regressed
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what shows how far the run is, on a terminal; it redraws between measurements only, never during one."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, auto_refresh=False, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("starting servers", total=None)
+        bar.refresh()
+
+        def progress(title: str, done: int, total: int) -> None:
+            bar.update(task, description=title, completed=done, total=total, refresh=True)
+
+        yield progress
+
+
+def _steps(text: str | None) -> tuple[int, ...]:
+    steps = tuple(round(one) for one in _numbers(text, "--concurrency"))
+    for step in steps:
+        if step < 1:
+            raise click.UsageError(f"`--concurrency`: `{step}` calls at a time are none; write 1 or more")
+    return tuple(sorted(steps))
+
+
+def _shares(text: str | None) -> tuple[float, ...]:
+    shares = tuple(_numbers(text, "--misses"))
+    for share in shares:
+        if not 0 <= share <= 1:
+            raise click.UsageError(f"`--misses`: `{share:g}` is no share; write a number from 0 to 1")
+    return shares
+
+
+def _numbers(text: str | None, option: str) -> Iterator[float]:
+    for one in text.split(",") if text is not None else ():
+        try:
+            yield float(one)
+        except ValueError:
+            raise click.UsageError(f"`{option}`: `{one}` is no number; write numbers and commas") from None

@@ -1,0 +1,106 @@
+"""`pdp serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from pdp.cli.operate.init import prepare
+from pdp.cli.operate.logs import is_journal, log_to_stderr
+from pdp.cli.operate.signals import STOPPING, receive_signals
+from pdp.cli.options import SettingsCommand, with_settings
+from pdp.cli.root import ERROR, error_lines
+from pdp.config import LogSettings, Settings, describe
+from pdp.workers.cores import bound, how_many, usable_cores
+
+if TYPE_CHECKING:
+    from pdp.app import App
+
+GRACE_SECONDS = 5.0
+_LOG = logging.getLogger("pdp.serve")
+
+
+@click.command(
+    cls=SettingsCommand, epilog="Example:  pdp serve --policies-folder policies --server-address 127.0.0.1:0"
+)
+@with_settings(*(row.name for row in describe()))
+def serve(*, settings: Settings) -> None:
+    """Run the server.
+
+    It is one worker for each core, all on one port, and a parent that replaces those that end. A first start writes
+    tokens, keys and a certificate, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running calls finish;
+    a second one ends everything at once. SIGHUP reads the callers again.
+    """
+    log_to_stderr(settings.log)
+    with _errors_in_the_log(settings.log):
+        _serve(settings)
+
+
+@contextmanager
+def _errors_in_the_log(log: LogSettings) -> Iterator[None]:
+    """Write what ends the server to its log where programs read that; to people it is told as any other error."""
+    try:
+        yield
+    except Exception as error:
+        if log.format != "json" and not is_journal(sys.stderr, os.environ):
+            raise
+        trace = error if os.environ.get("PDP_DEBUG") == "1" else None
+        for line in error_lines(error):
+            _LOG.critical("%s", line, exc_info=trace)
+        raise click.exceptions.Exit(ERROR) from None
+
+
+def _serve(settings: Settings) -> None:
+    # Whoever starts it on their own machine tries it out; whoever gives it a certificate does not.
+    if settings.tokens_folder in prepare(settings, development=settings.only_this_machine):
+        _LOG.info("first start: the tokens of all callers are in `%s`", settings.tokens_folder)
+    received, _ = receive_signals()
+    workers = how_many(settings, len(usable_cores()) or os.cpu_count() or 1, bound())
+    if workers == 1:
+        _serve_alone(settings, received)
+    else:
+        _serve_together(settings, workers, received)
+
+
+def obey(app: App, received: int) -> None:
+    """Serve until a signal says to stop, and then stop."""
+    try:
+        while (number := ord(os.read(received, 1))) not in STOPPING:
+            if number == signal.SIGHUP:
+                app.reload_callers()
+    finally:
+        app.stop(GRACE_SECONDS)
+
+
+def _serve_alone(settings: Settings, received: int) -> None:
+    from pdp.app import build  # noqa: PLC0415 - a parent of workers has no use for the engine
+
+    app = build(settings)
+    app.start()
+    click.echo(f"listening on {app.address}")
+    obey(app, received)
+
+
+def _serve_together(settings: Settings, workers: int, received: int) -> None:
+    from pdp.app import supervise  # noqa: PLC0415 - `pdp serve --help` has no use for it
+
+    supervisor = supervise(settings, count=workers)
+    if supervisor.start(until=received):
+        click.echo(f"listening on {supervisor.address}")
+    try:
+        number = None
+        while number not in STOPPING:
+            if number == signal.SIGHUP:
+                supervisor.reload_callers()
+            supervisor.tend(until=received)
+            number = ord(os.read(received, 1))
+        _LOG.info("stopping")
+    finally:
+        supervisor.stop(GRACE_SECONDS)

@@ -1,0 +1,70 @@
+"""`pdp top`: what goes on now, from the decision log."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+
+from pdp.audit.activity import ActivityWindow
+from pdp.audit.follow import Follower
+from pdp.audit.segments import segments_of
+from pdp.cli.keypress import keys
+from pdp.cli.operate.topview import shown
+from pdp.cli.options import duration, json_option, with_settings
+from pdp.cli.output import print_json
+from pdp.config import Settings
+
+# What the window begins with; the rest comes while it is watched.
+_FIRST_RECORDS = 100_000
+
+
+@click.command(epilog="Example:  pdp top --window 5m      pdp top --once --json")
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(exists=True, file_okay=False))
+@click.option("--window", type=duration, default="60s", show_default=True, help="How far back it looks.")
+@click.option("--interval", type=duration, default="1s", show_default=True, help="How often it looks again.")
+@click.option("--most", type=click.IntRange(1, 100), default=10, show_default=True, help="Tools and sessions to list.")
+@click.option("--once", is_flag=True, help="Print what goes on now, and end. So does a pipe.")
+@json_option
+@with_settings("record.folder")
+def top(
+    *, settings: Settings, folder: str | None, window: float, interval: float, most: int, once: bool, as_json: bool
+) -> None:
+    """Watch the decisions as they are made.
+
+    Shows decisions per second, outcomes and what they rest on, the cache's hit rate, the slowest tools, and the
+    sessions that are denied. It reads the decision log in DIR, by default the one of the settings, and asks no server.
+    `q` ends it.
+    """
+    place = Path(folder) if folder else settings.record_folder
+    if not segments_of(place):
+        raise click.UsageError(f"there is no record in `{place}`; name its folder: pdp top DIR")
+    follower = Follower(place)
+    seen = ActivityWindow(window)
+    seen.add(follower.start()[-_FIRST_RECORDS:])
+    console = Console()
+    if as_json:
+        print_json(asdict(seen.activity(time.time(), most=most)))
+    elif once or not console.is_terminal:
+        console.print(shown(seen.activity(time.time(), most=most), width=console.width))
+    else:
+        _watch(console, follower, seen, interval, most)
+
+
+def _watch(console: Console, follower: Follower, seen: ActivityWindow, interval: float, most: int) -> None:
+    def view() -> Group:
+        return shown(seen.activity(time.time(), most=most), width=console.width)
+
+    with (
+        keys() as pressed,
+        Live(view(), console=console, screen=True, auto_refresh=False) as live,
+        suppress(KeyboardInterrupt),
+    ):
+        while pressed(interval) not in ("q", "Q"):
+            seen.add(follower.poll())
+            live.update(view(), refresh=True)

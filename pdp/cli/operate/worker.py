@@ -1,0 +1,102 @@
+"""One worker of `pdp serve`, as its supervisor starts it.
+
+`python -m pdp.cli.operate.worker DESCRIPTOR`, with the job on stdin.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+from pdp.cli.operate.logs import log_to_stderr
+from pdp.cli.operate.serve import obey
+from pdp.cli.operate.signals import STOPPING, receive_signals
+from pdp.cli.root import ERROR, error_lines
+from pdp.workers.cores import pin
+from pdp.workers.process import Job
+from pdp.workers.telling import SupervisedPeers
+from pdp.workers.words import Alive, Heard, News, Report, Told, Word, read, written
+
+_WANTED = ("pdp.app", "pdp.audit.auditor", "pdp.identifying", "pdp.record", "pdp.server.service", "pdp.sessions.sqlite")
+_BEAT_SECONDS = 1.0
+_LOG = logging.getLogger("pdp.worker")
+
+
+def main() -> None:
+    """Do the job that stands on standard input, report to the descriptor, and serve until told to stop."""
+    report = int(sys.argv[1])
+    _make_ready()
+    with os.fdopen(0, "rb", buffering=0, closefd=False) as told:
+        line = told.readline()
+    if not line:
+        sys.exit(ERROR)  # the supervisor has ended before this worker could begin
+    job = Job.read(line)
+    # Before there are threads: those that come later run where this one does.
+    pin(job.core)
+    log_to_stderr(job.settings.log, job.number)
+    received, sender = receive_signals()
+    saying = threading.Lock()
+
+    def say(word: Word) -> None:
+        with saying:
+            os.write(report, written(word))
+
+    peers = SupervisedPeers(say, Path(job.settings.data_dir) / f"worker-{job.number}.news")
+    threading.Thread(target=_listen, args=(sender, peers), name="pdp-supervisor", daemon=True).start()
+    try:
+        from pdp.app import build  # noqa: PLC0415 - brings gRPC, in this process alone
+
+        app = build(job.settings, worker=job.number, control=job.control, peers=peers)
+        app.start()
+    except Exception as error:  # noqa: BLE001 - the supervisor tells whatever went wrong, once for all workers
+        if os.environ.get("PDP_DEBUG") == "1":
+            _LOG.exception("it cannot start")
+        say(Report(problems=tuple(error_lines(error))))
+        sys.exit(ERROR)
+    say(Report())
+    threading.Thread(target=_beat, args=(app.takes_calls, say), name="pdp-alive", daemon=True).start()
+    obey(app, received)
+
+
+def _make_ready() -> None:
+    """Import what takes long, while there is no job yet; what is wrong with it comes up again when it is used."""
+    with suppress(ImportError):
+        for name in _WANTED:
+            import_module(name)
+
+
+def _beat(takes_calls: Callable[[], bool], say: Callable[[Word], None]) -> None:
+    """Say every second that this worker takes calls, as long as it does."""
+    # The supervisor may have ended: then this worker is about to.
+    with suppress(OSError):
+        while True:
+            if takes_calls():
+                say(Alive())
+            time.sleep(_BEAT_SECONDS)
+
+
+def _listen(sender: int, peers: SupervisedPeers) -> None:
+    """Take signals from the supervisor as if they had been received; its end is one to stop, at once after another."""
+    stopping = False
+    with os.fdopen(0, "rb", closefd=False) as told:
+        for word in map(read, told):
+            if isinstance(word, Told):
+                stopping = stopping or word.signal in STOPPING
+                os.write(sender, bytes([word.signal]))
+            elif isinstance(word, News | Heard):
+                peers.receive(word)
+    if stopping:
+        os._exit(ERROR)  # the supervisor got a second signal
+    os.write(sender, bytes([signal.SIGTERM]))
+
+
+if __name__ == "__main__":
+    main()

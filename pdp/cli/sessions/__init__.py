@@ -1,0 +1,1 @@
+"""Commands of gateways and approvers: `pdp session` and `pdp authorize`."""

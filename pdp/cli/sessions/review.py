@@ -1,0 +1,97 @@
+"""How a session looks to the person who decides about it: who, why and how long, and the dangerous tools first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from pdp.cli.output import STYLES, paragraphs, print_table
+from pdp.cli.sessions.view import duration_text, print_fields_of, seconds_of
+from pdp.foundation.printable import visible
+from pdp.v1.authorization_pb2 import Visibility
+from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, Session
+
+_RISKS = ("destructive", "mutating", "read_only")
+# What is printed beside the tools: the summary twice, the fields, and the question.
+_LINES_ASIDE = 24
+_PURPOSE_LINES = 4
+
+
+def print_review(review: ReviewSessionResponse, *, grants: tuple[str, ...]) -> None:
+    """Print what a person needs to judge a session; `grants` are those about to be given.
+
+    Who, why and how long, and how many tools of each risk, come first and once more at the end, above the question.
+    A list that is longer than the terminal goes through the pager.
+    """
+    _print_summary(review)
+    click.echo()
+    tools = sorted(review.tools, key=_order)
+    console = Console(highlight=False)
+    if console.is_terminal:
+        _print_lines(console, tools)
+    elif tools:
+        print_table(("tool", "risk", "policies", "opened by a grant"), map(_row, tools))
+    if not tools:
+        click.echo("no tools")
+    click.echo()
+    print_fields_of(review.session, grants=grants, known_grants=tuple(review.known_grants))
+    click.echo()
+    _print_summary(review, most_lines=_PURPOSE_LINES)
+
+
+def _print_summary(review: ReviewSessionResponse, *, most_lines: int | None = None) -> None:
+    session = review.session
+    console = Console(highlight=False, soft_wrap=not Console().is_terminal)
+    console.print(Text(visible(_headline(session)), style="bold"))
+    lines = paragraphs(session.purpose, console.width - 2)
+    for line in lines[:most_lines]:
+        console.print(Text(f"  {line}"))
+    if lines[most_lines:] and most_lines is not None:
+        console.print(Text("  … (the whole purpose is above)", style="dim"))
+    console.print(_counts(review.tools))
+
+
+def _headline(session: Session) -> str:
+    return f"{session.agent} for {session.user}, {duration_text(seconds_of(session))}, asked by {session.opened_by}:"
+
+
+def _counts(tools: Sequence[ReviewedTool]) -> Text:
+    found = Counter(one.tool.risk for one in tools)
+    parts = [Text(f"{found[risk]} {risk or 'unknown'}", STYLES.get(risk, "")) for risk in (*_RISKS, "") if found[risk]]
+    shown = Text(f"{len(tools)} tool{'' if len(tools) == 1 else 's'}").append(": " if parts else "")
+    shown.append_text(Text(", ").join(parts))
+    if closed := sum(one.visibility == Visibility.VISIBILITY_NEVER for one in tools):
+        shown.append(f"; never allowed: {closed}")
+    return shown
+
+
+def _print_lines(console: Console, tools: Sequence[ReviewedTool]) -> None:
+    """Print a line for each tool; what is more than the terminal shows goes through the pager, but no dangerous one."""
+    room = console.height - _LINES_ASIDE
+    kept = tools if len(tools) <= room else [one for one in tools if one.tool.risk == _RISKS[0]]
+    if rest := [one for one in tools if one not in kept]:
+        click.echo_via_pager(f"{_line(one).plain}\n" for one in rest)
+        console.print(f"(and the {len(rest)} other tools that were shown before)", style="dim")
+    for one in kept:
+        console.print(_line(one), overflow="fold")
+
+
+def _line(one: ReviewedTool) -> Text:
+    name, risk, policies, grants = map(visible, _row(one))
+    line = Text.assemble((f"{risk:<12}", STYLES.get(risk, "")), (f" {policies:<8}", STYLES.get(policies, "")), name)
+    return line.append(f"  opened by {grants}", "dim") if grants else line
+
+
+def _row(one: ReviewedTool) -> tuple[str, str, str, str]:
+    seen = Visibility.Name(one.visibility).removeprefix("VISIBILITY_").lower()
+    return f"{one.tool.server}/{one.tool.tool}", one.tool.risk, seen, " ".join(one.opened_by)
+
+
+def _order(one: ReviewedTool) -> tuple[int, int, str, str]:
+    """Return where a tool is listed: by what it can do, then by what the policies allow of it."""
+    risk = _RISKS.index(one.tool.risk) if one.tool.risk in _RISKS else -1
+    return risk, -one.visibility, one.tool.server, one.tool.tool

@@ -1,0 +1,281 @@
+"""`pdp session`: the life of a session, for gateways and for people."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import islice
+
+import click
+
+from pdp.cli.connection import with_client
+from pdp.cli.groups import Group
+from pdp.cli.options import duration, handle_option, json_option, read_handle
+from pdp.cli.output import new_file, print_json, print_table
+from pdp.cli.root import NO
+from pdp.cli.sessions.review import print_review
+from pdp.cli.sessions.view import plain, print_session, state_name, time_text
+from pdp.client import Client
+from pdp.model import Role, SessionState
+from pdp.v1.session_pb2 import Session
+
+_PURPOSE_CHARACTERS = 48
+_ID_CHARACTERS = len("ses_") + 26
+_FEWEST_CHARACTERS = 4
+# Among how many of the newest sessions the beginning of an id is looked for.
+_NEWEST = 1000
+
+
+@click.group(cls=Group)
+def session() -> None:
+    """Request, approve, show and end sessions."""
+
+
+@session.command(
+    epilog="Example:  pdp session request --user alice --agent coder --purpose 'fix the build' --tool 'git/*' "
+    "--handle-file handle"
+)
+@click.option("--user", required=True, help="Whose authority is used.")
+@click.option("--agent", required=True, help="Who works.")
+@click.option("--purpose", required=True, help="The task, for the approver; it may have several lines.")
+@click.option("--tool", "patterns", metavar="PATTERN", required=True, multiple=True, help="Tools, such as `git/*`.")
+@click.option("--duration", "lifetime", type=duration, help="How long it lives, such as `30m`.")
+@click.option("--parent-handle-file", metavar="FILE", help="The secret handle of the session that delegates.")
+@click.option("--environment", default="", help="Such as `production`.")
+@click.option("--attributes", metavar="JSON", default="", help="Attributes of the user that you vouch for.")
+@click.option("--label", "labels", multiple=True, help="A label of the session, declared in `bundle.yaml`.")
+@click.option("--may-delegate", is_flag=True, help="Ask to delegate without a person.")
+@click.option("--handle-file", metavar="FILE", help="Write the secret handle to this new file, not to stdout.")
+@json_option
+@with_client(Role.PEP)
+def request(
+    *,
+    client: Client,
+    user: str,
+    agent: str,
+    purpose: str,
+    patterns: tuple[str, ...],
+    lifetime: float | None,
+    parent_handle_file: str | None,
+    environment: str,
+    attributes: str,
+    labels: tuple[str, ...],
+    may_delegate: bool,
+    handle_file: str | None,
+    as_json: bool,
+) -> None:
+    """Ask for a session, and print its secret handle.
+
+    With --handle-file the handle goes to that file, and the session's public id is printed instead.
+    """
+    # Before the session is asked for: a handle that cannot be written would be lost.
+    with new_file(handle_file) if handle_file is not None else nullcontext() as file:
+        opened = client.request_session(
+            user=user,
+            agent=agent,
+            purpose=purpose,
+            tools=patterns,
+            duration=lifetime,
+            parent_session_handle=read_handle(parent_handle_file) if parent_handle_file else "",
+            environment=environment,
+            user_attributes=os.fsencode(attributes) or None,
+            labels=labels,
+            may_delegate=may_delegate,
+        )
+        if file is not None:
+            file.write(f"{opened.session_handle}\n".encode("ascii"))
+    shown = {} if handle_file else {"session_handle": opened.session_handle}
+    if as_json:
+        print_json({**plain(opened.session), **shown})
+        return
+    name = opened.session.session_id
+    if state_name(opened.session) == SessionState.REQUESTED.value:
+        click.echo(f"requested {name}; next: pdp session approve {name}", err=True)
+    click.echo(shown.get("session_handle", name))
+
+
+@session.command(epilog="Example:  pdp session approve ses_… --grant merge-approved")
+@click.argument("session_id")
+@click.option("--grant", "grants", metavar="GRANT", multiple=True, help="A grant to give.")
+@click.option("--yes", is_flag=True, help="Approve without asking.")
+@click.option("--request-digest", metavar="DIGEST", help="Approve only what was shown with this digest.")
+@json_option
+@with_client(Role.APPROVER)
+def approve(
+    *, client: Client, session_id: str, grants: tuple[str, ...], yes: bool, request_digest: str | None, as_json: bool
+) -> None:
+    """Show what is asked for, and approve exactly that.
+
+    Asks first, and exits with 1 when the answer is no.
+    """
+    if as_json and not yes:
+        raise click.UsageError("--json needs --yes: a question and JSON do not go together")
+    review = client.review_session(_whole_id(client, session_id, SessionState.REQUESTED), grants=grants)
+    seen = review.session
+    if state_name(seen) != SessionState.REQUESTED.value:
+        raise click.ClickException(f"the session is {state_name(seen)} and waits for no approval")
+    if request_digest is not None and request_digest != seen.request_digest:
+        raise click.ClickException(f"the request is not the one that was shown: its digest is `{seen.request_digest}`")
+    if not as_json:
+        print_review(review, grants=grants)
+    if not yes and not _agreed():
+        raise click.exceptions.Exit(NO)
+    # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.
+    approved = client.approve_session(seen.session_id, request_digest=seen.request_digest, grants=grants)
+    if as_json:
+        print_json(plain(approved))
+    else:
+        click.echo(f"approved {approved.session_id} until {time_text(approved, 'expire_time')}")
+
+
+@session.command(epilog='Example:  pdp session deny ses_… --reason "not this week"')
+@click.argument("session_id")
+@click.option("--reason", default="", help="Why, for the record.")
+@json_option
+@with_client(Role.APPROVER)
+def deny(*, client: Client, session_id: str, reason: str, as_json: bool) -> None:
+    """Refuse a requested session."""
+    denied = client.deny_session(_whole_id(client, session_id, SessionState.REQUESTED), reason=reason)
+    _print_done("denied", denied, as_json=as_json)
+
+
+@session.command("list", epilog="Example:  pdp session list --state requested")
+@click.option("--state", type=click.Choice([state.value for state in SessionState]), help="Only in this state.")
+@click.option("--user", default="", help="Only of this user.")
+@click.option("--agent", default="", help="Only of this agent.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@json_option
+@with_client(Role.APPROVER)
+def list_sessions(*, client: Client, state: str | None, user: str, agent: str, limit: int, as_json: bool) -> None:
+    """List sessions, newest first.
+
+    `until` is when a session ends; of one that is requested, when it can be approved no more.
+    """
+    found = list(islice(client.list_sessions(state=state or "", user=user, agent=agent), limit))
+    if as_json:
+        print_json([plain(one) for one in found])
+    else:
+        print_table(("session", "state", "user", "agent", "until", "purpose"), [_row(one) for one in found])
+
+
+@session.command(epilog="Example:  pdp session show ses_… --json")
+@click.argument("session_id")
+@json_option
+@with_client(Role.APPROVER)
+def show(*, client: Client, session_id: str, as_json: bool) -> None:
+    """Show one session."""
+    found = client.get_session(_whole_id(client, session_id))
+    if as_json:
+        print_json(plain(found))
+    else:
+        print_session(found)
+
+
+@session.command(epilog="Example:  pdp session end --session-handle-file handle")
+@handle_option
+@json_option
+@with_client(Role.PEP)
+def end(*, client: Client, session_handle_file: str | None, as_json: bool) -> None:
+    """End a session and all below it, by its secret handle."""
+    ended = client.end_session(read_handle(session_handle_file))
+    _print_done("ended", ended, as_json=as_json)
+
+
+@session.command(epilog='Example:  pdp session revoke --agent coder --reason "acts strangely"')
+@click.argument("session_id", required=False, default="")
+@click.option("--user", default="", help="All sessions of this user.")
+@click.option("--agent", default="", help="All sessions of this agent.")
+@click.option("--tenant", default="", help="All sessions of this tenant.")
+@click.option("--reason", required=True, help="Why, for the record.")
+@json_option
+@with_client(Role.APPROVER)
+def revoke(*, client: Client, session_id: str, user: str, agent: str, tenant: str, reason: str, as_json: bool) -> None:
+    """Revoke sessions and all below them, by one selector."""
+    if sum(map(bool, (session_id, user, agent, tenant))) != 1:
+        raise click.UsageError("pass exactly one of SESSION_ID, --user, --agent and --tenant")
+    whole = _whole_id(client, session_id) if session_id else ""
+    revoked = client.revoke_sessions(reason=reason, session_id=whole, user=user, agent=agent, tenant=tenant)
+    if as_json:
+        print_json({"revoked": list(revoked)})
+    else:
+        for one in revoked:
+            click.echo(f"revoked {one}")
+        if not revoked:
+            click.echo("no live session matched", err=True)
+
+
+@session.command(epilog="Example:  pdp session narrow ses_… --tool 'git/git_log' --ends-in 10m")
+@click.argument("session_id")
+@click.option("--tool", "patterns", metavar="PATTERN", multiple=True, help="Keep only tools that match.")
+@click.option("--ends-in", type=duration, help="End it this long from now, such as `10m`.")
+@click.option("--label", "labels", multiple=True, help="A label to add, declared in `bundle.yaml`; none that widens.")
+@json_option
+@with_client(Role.APPROVER)
+def narrow(
+    *,
+    client: Client,
+    session_id: str,
+    patterns: tuple[str, ...],
+    ends_in: float | None,
+    labels: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Narrow an active session.
+
+    Fewer tools, an earlier end, more labels; never the other way.
+    """
+    if not (patterns or ends_in or labels):
+        raise click.UsageError("pass at least one of --tool, --ends-in and --label")
+    expires_at = time.time() + ends_in if ends_in else None
+    narrowed = client.narrow_session(
+        _whole_id(client, session_id), tools=patterns, expires_at=expires_at, labels=labels
+    )
+    if as_json:
+        print_json(plain(narrowed))
+    else:
+        count = len(narrowed.tools)
+        tools = f"{count} tool{'' if count == 1 else 's'}"
+        click.echo(f"narrowed {narrowed.session_id}: {tools} until {time_text(narrowed, 'expire_time')}")
+
+
+def _whole_id(client: Client, given: str, state: SessionState | None = None) -> str:
+    """Return the one session id that begins with what was typed; what is long enough to be whole is not looked up."""
+    if not given:
+        raise click.UsageError("the session id is empty")
+    if len(given) >= _ID_CHARACTERS:
+        return given
+    wanted = given if given.startswith("ses_") else f"ses_{given}"
+    if len(wanted) < len("ses_") + _FEWEST_CHARACTERS:
+        raise click.UsageError(f"`{given}` is too short for the beginning of a session id")
+    newest = islice(client.list_sessions(state=state.value if state else "", page_size=_NEWEST), _NEWEST)
+    found = [one.session_id for one in newest if one.session_id.startswith(wanted)]
+    if len(found) != 1:
+        which = f"{state.value} session" if state else "session"
+        number = f"{len(found)} of them do" if found else "none does"
+        raise click.ClickException(f"no one {which} of the newest {_NEWEST} begins with `{wanted}`: {number}")
+    return found[0]
+
+
+def _agreed() -> bool:
+    try:
+        return click.confirm("approve?")
+    except click.Abort:
+        click.echo(err=True)  # The cursor stands behind the question.
+        raise click.ClickException("no answer, so nothing is approved; `--yes` approves without asking") from None
+
+
+def _print_done(deed: str, session: Session, *, as_json: bool) -> None:
+    if as_json:
+        print_json(plain(session))
+    else:
+        click.echo(f"{deed} {session.session_id}")
+
+
+def _row(session: Session) -> Sequence[str]:
+    purpose = " ".join(session.purpose.split())
+    if len(purpose) > _PURPOSE_CHARACTERS:
+        purpose = purpose[: _PURPOSE_CHARACTERS - 1] + "…"
+    expires = time_text(session, "expire_time")
+    return session.session_id, state_name(session), session.user, session.agent, expires, purpose

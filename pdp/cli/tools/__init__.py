@@ -1,0 +1,1 @@
+"""`pdp tools`: the catalogue of a policy folder."""

@@ -1,0 +1,202 @@
+"""`pdp tools`: the catalogue of a policy folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from pdp.cli.groups import Group
+from pdp.cli.options import json_option, with_settings
+from pdp.cli.output import print_json, print_table, replace_file
+from pdp.cli.tools.diff import diff
+from pdp.cli.tools.toollist import read_tool_list, tool_list_options
+from pdp.config import Settings
+from pdp.errors import BundleError
+from pdp.foundation.printable import visible
+from pdp.foundation.yamltext import Section, load_section
+from pdp.policy.contents import read_folder
+from pdp.policy.lint.tools import CATALOGUE_LINTS
+from pdp.policy.tools.catalogue import Catalogue, Tool, load_catalogue
+from pdp.policy.tools.importing import catalogue_file, propose_overlay
+
+
+@click.group(cls=Group)
+def tools() -> None:
+    """Import, list and compare the tools that policies are about."""
+
+
+tools.add_command(diff)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What an import changes in the catalogue of one server: names of tools, sorted."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@tools.command(
+    "import",
+    short_help="Write the catalogue of a tool server.",
+    epilog='Example:  pdp tools import git --command "python -m mcp_server_git"',
+)
+@click.argument("server")
+@tool_list_options
+@click.option("--policies", metavar="DIR", help="The policy folder. [policies.folder]")
+@click.option("--force", is_flag=True, help="Also replace the overlay by a new proposal.")
+@json_option
+@with_settings()
+def import_tools(
+    *,
+    settings: Settings,
+    server: str,
+    source: str | None,
+    command: str | None,
+    url: str | None,
+    url_token_file: str | None,
+    timeout: float,
+    policies: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write the catalogue of a tool server, and propose an overlay where there is none.
+
+    Takes a `tools/list` answer from a file, from stdin (`-`), or from the MCP server itself: one that is run here, or
+    one that answers at a URL.
+    """
+    definitions = read_tool_list(server, source, command, timeout, url=url, url_token_file=url_token_file)
+    if policies is not None and not Path(policies).is_dir():
+        raise click.UsageError(f"the policy folder `{policies}` does not exist")
+    folder = Path(policies or settings.policies.folder) / "tools"
+    catalogue, overlay = folder / f"{server}.json", folder / f"{server}.yaml"
+    content = catalogue_file(definitions)
+    new = load_catalogue({f"tools/{server}.json": content})
+    change = _change(_known(server, catalogue), new)
+    proposed = force or not overlay.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(catalogue, content)
+    if proposed:
+        replace_file(overlay, propose_overlay(server, definitions).encode("utf-8"))
+    unmentioned = () if proposed else _unmentioned(overlay, new)
+    now = _with_overlay(server, content, overlay) or new
+    warnings = [problem.message for lint in CATALOGUE_LINTS.values() for problem in lint(now)]
+    if as_json:
+        print_json(
+            {
+                "catalogue": str(catalogue),
+                "tools": len(new.tools),
+                "added": change.added,
+                "changed": change.changed,
+                "removed": change.removed,
+                "overlay": str(overlay),
+                "overlay_written": proposed,
+                "not_in_overlay": unmentioned,
+                "opaque": {tool.name: tool.input.opaque_labels() for tool in now.tools.values()},
+                "warnings": warnings,
+            }
+        )
+    else:
+        _report(catalogue, len(new.tools), change)
+        _report_overlay(overlay, unmentioned, proposed=proposed)
+        _report_unseen(now)
+        for warning in warnings:
+            click.echo(f"warning: {visible(warning)}")
+
+
+@tools.command("list", epilog="Example:  pdp tools list --policies policies")
+@click.option("--policies", metavar="DIR", help="The policy folder. [policies.folder]")
+@json_option
+@with_settings()
+def list_tools(*, settings: Settings, policies: str | None, as_json: bool) -> None:
+    """List the tools of a policy folder."""
+    catalogue = load_catalogue(read_folder(Path(policies or settings.policies.folder), settings.limits))
+    listed = [catalogue.tools[action] for action in sorted(catalogue.tools)]
+    if as_json:
+        print_json(
+            [
+                {
+                    "server": tool.server,
+                    "tool": tool.name,
+                    "risk": tool.risk,
+                    "resource_type": tool.resource_type,
+                    "digest_required": tool.digest_required,
+                    "definition_digest": tool.definition_digest,
+                    "opaque": tool.input.opaque_labels(),
+                    "unusable": tool.unusable,
+                }
+                for tool in listed
+            ]
+        )
+    else:
+        rows = [
+            (tool.action, tool.risk, tool.resource_type, tool.definition_digest[:19], _unseen(tool)) for tool in listed
+        ]
+        print_table(("tool", "risk", "resource", "definition", "policies cannot see"), rows)
+
+
+def _known(server: str, path: Path) -> Catalogue:
+    """Return the catalogue of the server before the import; empty when there is none that can be read."""
+    try:
+        return load_catalogue({f"tools/{server}.json": path.read_bytes()})
+    except (FileNotFoundError, BundleError):
+        return Catalogue(tools={})
+
+
+def _with_overlay(server: str, content: bytes, overlay: Path) -> Catalogue | None:
+    """Return the catalogue beside its overlay. A broken overlay is for `pdp check` to report."""
+    try:
+        return load_catalogue({f"tools/{server}.json": content, f"tools/{server}.yaml": overlay.read_bytes()})
+    except BundleError:
+        return None
+
+
+def _unseen(tool: Tool) -> str:
+    return "everything: no call is taken" if tool.unusable else ", ".join(tool.input.opaque_labels())
+
+
+def _report_unseen(catalogue: Catalogue) -> None:
+    for tool in catalogue.tools.values():
+        for label, reason in tool.input.opaque_labels().items():
+            click.echo(visible(f"policies cannot see `{label}` of {tool.name}: {reason}"))
+
+
+def _change(old: Catalogue, new: Catalogue) -> Change:
+    before = {tool.name: tool.definition_digest for tool in old.tools.values()}
+    after = {tool.name: tool.definition_digest for tool in new.tools.values()}
+    return Change(
+        added=tuple(sorted(after.keys() - before.keys())),
+        changed=tuple(sorted(name for name in after.keys() & before.keys() if after[name] != before[name])),
+        removed=tuple(sorted(before.keys() - after.keys())),
+    )
+
+
+def _unmentioned(overlay: Path, new: Catalogue) -> tuple[str, ...]:
+    """Return the tools that the overlay says nothing about. A broken overlay is for `pdp check` to report."""
+    try:
+        mentioned = load_section(str(overlay), overlay.read_bytes()).get("tools")
+    except BundleError:
+        return ()
+    names = mentioned if isinstance(mentioned, Section) else {}
+    return tuple(sorted(tool.name for tool in new.tools.values() if tool.name not in names))
+
+
+def _report(catalogue: Path, count: int, change: Change) -> None:
+    counts = f"{len(change.added)} added, {len(change.changed)} changed, {len(change.removed)} removed"
+    click.echo(f"{catalogue}: {count} tools: {counts}")
+    for sign, names in (("+", change.added), ("~", change.changed), ("-", change.removed)):
+        for name in names:
+            click.echo(f"  {sign} {name}")
+
+
+def _report_overlay(overlay: Path, unmentioned: Sequence[str], *, proposed: bool) -> None:
+    if proposed:
+        click.echo(f"{overlay}: proposed; read its risk groups before you rely on them")
+    elif unmentioned:
+        click.echo(f"{overlay}: kept; it says nothing about {', '.join(unmentioned)}: destructive until it does")
+    else:
+        click.echo(f"{overlay}: kept")

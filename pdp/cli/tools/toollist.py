@@ -1,0 +1,90 @@
+"""Where the `tools/list` answer of a server comes from: a file, stdin, or the MCP server itself, by stdio or HTTP."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from pdp.cli.options import duration
+from pdp.errors import InvalidJSONError
+from pdp.policy.tools.catalogue import server_name_problem, tool_definitions
+
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+
+def tool_list_options(function: C) -> C:
+    """Offer `[FILE|-]`, --command, --url, --url-token-file and --timeout, for `read_tool_list` to take."""
+    for parameter in (
+        click.option(
+            "--timeout", type=duration, default="30s", show_default=True, help="How long it may take to answer."
+        ),
+        click.option("--url-token-file", metavar="FILE", help="A bearer token for --url."),
+        click.option("--url", metavar="URL", help="Ask the MCP server that answers here, by streamable HTTP."),
+        click.option("--command", metavar="COMMAND", help="Run this MCP server and ask it."),
+        click.argument("source", metavar="[FILE|-]", required=False),
+    ):
+        function = parameter(function)
+    return function
+
+
+def read_tool_list(
+    server: str,
+    source: str | None,
+    command: str | None = None,
+    timeout: float = 0.0,
+    *,
+    url: str | None = None,
+    url_token_file: str | None = None,
+) -> Sequence[Mapping[str, Any]]:
+    """Return the entries of a server's `tools/list` answer. Raise `click.ClickException` when there is none."""
+    if (problem := server_name_problem(server)) is not None:
+        raise click.UsageError(problem)
+    if [source, command, url].count(None) != 2:  # noqa: PLR2004 - all but one
+        raise click.UsageError("pass either a file (`-` for stdin), --command or --url")
+    if url_token_file is not None and url is None:
+        raise click.UsageError("--url-token-file goes with --url")
+    if url is not None:
+        return _fetch(url, url_token_file, timeout)
+    return _ask(command, timeout) if command is not None else _read(str(source))
+
+
+def _fetch(url: str, token_file: str | None, seconds: float) -> Sequence[Mapping[str, Any]]:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise click.UsageError("--url must begin with `https://` or `http://`")
+    if token_file is not None and parts.scheme == "http" and parts.hostname not in _THIS_MACHINE:
+        raise click.UsageError("a token leaves this machine by `https://` only")
+    token = None if token_file is None else Path(token_file).read_text(encoding="ascii").strip()
+    from pdp.cli.tools.mcpserver import tools_at  # noqa: PLC0415 - the `mcp` package is an extra
+
+    return tools_at(url, token, seconds=seconds)
+
+
+def _ask(command: str, seconds: float) -> Sequence[Mapping[str, Any]]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise click.UsageError(f"--command is no command line: {str(error).lower()}") from None
+    if not words:
+        raise click.UsageError("--command is empty")
+    from pdp.cli.tools.mcpserver import listed_tools  # noqa: PLC0415 - the `mcp` package is an extra
+
+    return listed_tools(words, os.environ, seconds=seconds)
+
+
+def _read(source: str) -> Sequence[Mapping[str, Any]]:
+    text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    try:
+        return tool_definitions(text)
+    except InvalidJSONError as error:
+        name = "stdin" if source == "-" else f"`{source}`"
+        raise click.ClickException(f"{name}: {error}") from None

@@ -1,0 +1,165 @@
+"""What the settings mean for who may call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from pdp.clock import Clock
+from pdp.config import JWTSettings, Settings
+from pdp.errors import ConfigurationError
+from pdp.foundation.ownership import read_own
+from pdp.foundation.repeating import Refresher
+from pdp.foundation.webfile import WebFile, WebPlace
+from pdp.identity.authentication import (
+    CallerAuthenticator,
+    CertificateAuthenticator,
+    TokenAuthenticator,
+    WebTokenAuthenticator,
+)
+from pdp.identity.callers import KnownCallers
+from pdp.identity.denied import DenyList
+from pdp.identity.keysets import JWKS_BYTES, TrustedKeys
+from pdp.identity.tokens import TokenRules
+from pdp.serving.certificates import TLSFiles
+from pdp.serving.localtls import CERTIFICATE_FILE, KEY_FILE, TLS_FOLDER
+
+_LOG = logging.getLogger("pdp")
+
+_FILE_SECONDS = 1.0
+
+
+class Identity:
+    """Tells who is calling, as the settings want it: by tokens, certificates and JSON Web Tokens.
+
+    `start` reads again what may change, until `close`. Raise `ConfigurationError` for files that are wrong.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._callers = KnownCallers(settings.callers_file, development=settings.only_this_machine)
+        self._denied = denied_of(settings)
+        self._closing: list[Callable[[], None]] = []
+        self._refreshers = [
+            Refresher("callers", self._callers.refresh, every=_FILE_SECONDS),
+            Refresher("deny-list", self._denied.refresh, every=_FILE_SECONDS),
+        ]
+        web_tokens = self._web_tokens(settings.jwt, clock) if settings.jwt.issuer else None
+        certificates = (
+            CertificateAuthenticator(self._callers, clock, denied=self._denied)
+            if settings.server.tls_client_roots
+            else None
+        )
+        known = self._callers.current
+        for able, names, setting in (
+            (certificates, known.by_spiffe_id, "server.tls_client_roots"),
+            (web_tokens, known.by_jwt_subject, "jwt.issuer"),
+            (web_tokens if settings.jwt.groups_claim else None, known.by_jwt_group, "jwt.groups_claim"),
+        ):
+            if able is None and names:
+                who = ", ".join(f"`{caller.id}`" for caller in names.values())
+                _LOG.warning("these callers cannot call before `%s` is set: %s", setting, who)
+        self.authenticator = CallerAuthenticator(
+            TokenAuthenticator(self._callers, clock=clock, web_tokens=web_tokens, denied=self._denied), certificates
+        )
+
+    def start(self) -> None:
+        """Begin to read again what may change."""
+        for refresher in self._refreshers:
+            refresher.start()
+
+    def reload_callers(self) -> int:
+        """Read the callers again, and return how many entries there are.
+
+        Raise `ConfigurationError`, and change nothing, when the file is wrong.
+        """
+        return self._callers.reload()
+
+    def close(self) -> None:
+        """Read nothing again from now on."""
+        with ExitStack() as ending:
+            for refresher in self._refreshers:
+                ending.callback(refresher.stop)
+            # First: nobody waits for a server that does not answer.
+            for close in self._closing:
+                close()
+
+    def _web_tokens(self, jwt: JWTSettings, clock: Clock) -> WebTokenAuthenticator:
+        keys = self._from_url(jwt, clock) if jwt.keys_url else self._from_file(jwt, clock)
+        rules = TokenRules(
+            issuer=jwt.issuer,
+            audience=jwt.audience,
+            algorithms=frozenset(jwt.algorithms),
+            types=frozenset({jwt.token_type.lower(), f"application/{jwt.token_type.lower()}"}),
+            leeway_seconds=jwt.leeway_seconds,
+            longest_seconds=jwt.longest_seconds,
+            person_claim=jwt.person_claim,
+            groups_claim=jwt.groups_claim,
+            id_claim=jwt.id_claim,
+        )
+        return WebTokenAuthenticator(self._callers, keys, rules, clock=clock, denied=self._denied)
+
+    def _from_file(self, jwt: JWTSettings, clock: Clock) -> TrustedKeys:
+        keys = keys_of_file(jwt, clock)
+        self._refresh(keys, every=_FILE_SECONDS)
+        return keys
+
+    def _from_url(self, jwt: JWTSettings, clock: Clock) -> TrustedKeys:
+        keys, close = keys_of_url(jwt, clock)
+        self._closing.append(close)
+        self._refresh(keys, every=jwt.keys_poll_seconds)
+        return keys
+
+    def _refresh(self, keys: TrustedKeys, *, every: float) -> None:
+        refresher = Refresher("jwt-keys", keys.refresh, every=every)
+        keys.wake = refresher.wake
+        self._refreshers.append(refresher)
+
+
+def denied_of(settings: Settings) -> DenyList:
+    """Return who is denied. Raise `ConfigurationError` when the file is wrong."""
+    return DenyList(Path(settings.callers.denied_file) if settings.callers.denied_file else None)
+
+
+def keys_of_file(jwt: JWTSettings, clock: Clock) -> TrustedKeys:
+    """Return the issuer's keys, as a file holds them now. Raise `ConfigurationError` when there are none to be used."""
+    path = Path(jwt.keys_file)
+    keys = TrustedKeys(lambda: _read_keys(path), name=str(path), clock=clock, longest_seconds=jwt.keys_longest_seconds)
+    keys.load()
+    return keys
+
+
+def keys_of_url(jwt: JWTSettings, clock: Clock) -> tuple[TrustedKeys, Callable[[], None]]:
+    """Return the issuer's keys, which are not there before they are read from their URL, and what ends a reading."""
+    place = WebPlace(url=jwt.keys_url, ca_file=jwt.keys_ca_file)
+    file = WebFile(place, JWKS_BYTES, accept="application/jwk-set+json, application/json")
+
+    def read() -> bytes | None:
+        found = file.fetch()
+        return found[0] if found is not None else None
+
+    keys = TrustedKeys(read, name=place.shown, clock=clock, longest_seconds=jwt.keys_longest_seconds)
+    return keys, file.close
+
+
+def tls_files_of(settings: Settings) -> TLSFiles | None:
+    """Return the files of the server's certificate: the settings', or the one of its own; None without TLS."""
+    server = settings.server
+    if settings.makes_certificate:
+        own = Path(settings.data_dir) / TLS_FOLDER
+        return TLSFiles(key=own / KEY_FILE, certificate=own / CERTIFICATE_FILE)
+    if not server.tls_certificate:
+        return None
+    return TLSFiles(
+        key=Path(server.tls_key),
+        certificate=Path(server.tls_certificate),
+        client_roots=Path(server.tls_client_roots) if server.tls_client_roots else None,
+    )
+
+
+def _read_keys(path: Path) -> bytes:
+    text = read_own(path, "anyone could sign a token", most=JWKS_BYTES + 1)
+    if len(text) > JWKS_BYTES:
+        raise ConfigurationError(f"`{path}` is larger than {JWKS_BYTES} bytes")
+    return text

@@ -1,0 +1,1 @@
+"""Who is calling: tokens, certificates, key sets, and the file of callers."""

@@ -1,0 +1,236 @@
+"""Who is calling: credentials in, `Caller` out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from pdp.clock import Clock, SystemClock
+from pdp.errors import UnauthenticatedError, UnavailableError
+from pdp.identity.callers import Callers, KnownCallers
+from pdp.identity.certificates import SeenCertificates
+from pdp.identity.denied import DenyList
+from pdp.identity.keysets import KeySet, TrustedKeys
+from pdp.identity.persons import NoCallerError, caller_of
+from pdp.identity.tokens import (
+    TokenRefusedError,
+    TokenRules,
+    UnknownKeyError,
+    VerifiedToken,
+    verify,
+)
+from pdp.model import Caller
+
+Metadata = Sequence[tuple[str, str | bytes]]
+# What gRPC knows about the other end of a connection, which TLS has proved.
+Peer = Mapping[str, Sequence[bytes]]
+
+# gRPC takes no more metadata than this.
+_BEARER = re.compile(r"Bearer ([\x21-\x7e]{1,8192})")
+_MOST_REMEMBERED = 2048
+
+
+class Authenticator(Protocol):
+    """Tells who a caller is. Safe to use from many threads."""
+
+    def needs_peer(self, metadata: Metadata) -> bool:
+        """Say whether the caller is proved by its connection: `authenticate` must then be given the peer."""
+        ...
+
+    def authenticate(self, metadata: Metadata, peer: Peer | None = None) -> Caller:
+        """Return the caller that the metadata of an RPC, or its peer, proves. Raise `UnauthenticatedError` otherwise.
+
+        The answer may change from call to call; it is asked again for each message of a stream.
+        """
+        ...
+
+
+class WebTokenAuthenticator:
+    """Knows callers by what JSON Web Tokens from one issuer say: the subject, or else its groups.
+
+    A token is remembered by the digest of all of it, under the very keys that verified it and the callers of that
+    moment; its time and the deny-list count for each call. Why a token is refused is for the log, not for the caller.
+    """
+
+    def __init__(
+        self, callers: KnownCallers, keys: TrustedKeys, rules: TokenRules, *, clock: Clock, denied: DenyList
+    ) -> None:
+        self._known = callers
+        self._trusted = keys
+        self._rules = rules
+        self._clock = clock
+        self._denied = denied
+        self._memory = _Memory({}, callers.current)
+
+    def authenticate(self, digest: bytes, token: str) -> Caller:
+        """Return the caller of a token, given with its SHA-256.
+
+        Raise `UnauthenticatedError`, and `UnavailableError` when its key may be there in a moment.
+        """
+        keys, callers = self._trusted.current(), self._known.current
+        memory = self._memory
+        if memory.keys is not keys or memory.callers is not callers:
+            memory = self._memory = _Memory(keys, callers)
+        try:
+            known = memory.tokens.get(digest) or _Known(verify(token, keys, self._rules), callers)
+            known.token.require_time(self._clock.now().wall_at)
+        except TokenRefusedError as error:
+            memory.tokens.pop(digest, None)
+            if isinstance(error, UnknownKeyError) and self._trusted.look_again():
+                raise UnavailableError("the keys of the token issuer are being read again; try again") from None
+            raise _web_token_refused(str(error)) from None
+        memory.keep(digest, known)
+        if known.caller is None:
+            raise _web_token_refused(known.refused)
+        return self._denied.require(known.caller, digests=known.token.digests, jwt_id=known.token.token_id)
+
+
+class _Known:
+    """A token that was verified, and its caller, or why it has none."""
+
+    __slots__ = ("caller", "refused", "token")
+
+    def __init__(self, token: VerifiedToken, callers: Callers) -> None:
+        self.caller: Caller | None = None
+        self.refused = ""
+        try:
+            self.caller = caller_of(token, callers)
+        except NoCallerError as error:
+            self.refused = str(error)
+        # Beyond this a token could say thousands, and it is kept.
+        self.token = replace(token, groups=())
+
+
+class _Memory:
+    """Tokens that were verified with some keys, and are those of some callers."""
+
+    __slots__ = ("callers", "keys", "tokens")
+
+    def __init__(self, keys: KeySet, callers: Callers) -> None:
+        self.keys = keys
+        self.callers = callers
+        self.tokens: dict[bytes, _Known] = {}
+
+    def keep(self, digest: bytes, known: _Known) -> None:
+        if digest not in self.tokens:
+            if len(self.tokens) >= _MOST_REMEMBERED:
+                self.tokens = {}
+            self.tokens[digest] = known
+
+
+class TokenAuthenticator:
+    """Knows callers by bearer tokens of 256 random bits, of which it holds only SHA-256 digests.
+
+    A path is read as `KnownCallers` does. What looks like a JSON Web Token is left to `web_tokens`.
+    """
+
+    def __init__(
+        self,
+        callers: KnownCallers | Path,
+        *,
+        clock: Clock | None = None,
+        web_tokens: WebTokenAuthenticator | None = None,
+        denied: DenyList | None = None,
+    ) -> None:
+        self._known = KnownCallers(callers) if isinstance(callers, Path) else callers
+        self._clock = clock or SystemClock()
+        self._web_tokens = web_tokens
+        self._denied = denied or DenyList(None)
+
+    def needs_peer(self, _: Metadata) -> bool:
+        """Return False: a token says everything."""
+        return False
+
+    def authenticate(self, metadata: Metadata, _: Peer | None = None) -> Caller:
+        """Return the caller whose token stands in `authorization: Bearer …`, exactly once."""
+        values = [value for key, value in metadata if key == "authorization"]
+        if len(values) != 1:
+            reason = f"`authorization` stands {len(values)} times" if values else "the call has none"
+            raise _token_refused(reason, "`authorization: Bearer …` is needed exactly once")
+        match = _BEARER.fullmatch(str(values[0]))
+        token = match[1] if match else ""
+        # Whoever measures how long the look-up takes learns about digests, which say nothing about tokens.
+        digest = hashlib.sha256(token.encode("ascii")).digest()
+        known = self._known.current.by_token.get(digest)
+        if known is not None:
+            if known.ends_at != math.inf and known.ends_at <= self._clock.now().wall_at:
+                raise _token_refused(f"that of `{known.caller.id}` has expired")
+            return self._denied.require(known.caller, digests=(digest,))
+        if self._web_tokens is not None and "." in token:
+            return self._web_tokens.authenticate(digest, token)
+        raise _token_refused("no caller has it" if match else "`authorization` is not of the form `Bearer TOKEN`")
+
+    def reload(self) -> None:
+        """Read the callers again. Raise `ConfigurationError` and go on as before when the file is wrong."""
+        self._known.reload()
+
+
+class CertificateAuthenticator:
+    """Knows callers by the SPIFFE id of a certificate that TLS has verified against the trusted roots.
+
+    The id counts only when the certificate holds no other URI, and never a common name, which anybody's authority may
+    fill in. Why a certificate is refused stands in the log; the caller is not told.
+    """
+
+    def __init__(self, callers: KnownCallers, clock: Clock, *, denied: DenyList | None = None) -> None:
+        self._known = callers
+        self._clock = clock
+        self._denied = denied or DenyList(None)
+        self._seen = SeenCertificates()
+
+    def authenticate(self, peer: Peer) -> Caller:
+        """Return the caller of a connection. Raise `UnauthenticatedError` for one without an accepted certificate."""
+        certificates, ids = peer.get("x509_pem_cert", ()), peer.get("peer_spiffe_id", ())
+        if len(certificates) != 1:
+            raise _refused("the connection has none")
+        certificate = self._seen.read(certificates[0])
+        # gRPC and we read the certificate each by ourselves, and must agree.
+        if not certificate.spiffe_id or [certificate.spiffe_id.encode("ascii")] != list(ids):
+            raise _refused("it holds no SPIFFE id, or more than one URI")
+        if certificate.signs_others:
+            raise _refused(f"it is that of an authority: `{certificate.spiffe_id}`")
+        # TLS looked once, when the connection was opened.
+        if not certificate.begins_at <= self._clock.now().wall_at < certificate.ends_at:
+            raise _refused(f"it is expired or not yet valid: `{certificate.spiffe_id}`")
+        caller = self._known.current.by_spiffe_id.get(certificate.spiffe_id)
+        if caller is None:
+            raise _refused(f"no caller has its SPIFFE id: `{certificate.spiffe_id}`")
+        return self._denied.require(caller)
+
+
+class CallerAuthenticator:
+    """Knows callers by whichever credential they present; one credential decides, and nothing falls back to another.
+
+    A call with `authorization` is judged by that alone, any other by the certificate of its connection.
+    """
+
+    def __init__(self, tokens: TokenAuthenticator, certificates: CertificateAuthenticator | None = None) -> None:
+        self._tokens = tokens
+        self._certificates = certificates
+
+    def needs_peer(self, metadata: Metadata) -> bool:
+        """Say whether the call brings no token, and certificates are known here."""
+        return self._certificates is not None and not any(key == "authorization" for key, _ in metadata)
+
+    def authenticate(self, metadata: Metadata, peer: Peer | None = None) -> Caller:
+        """Return the caller that the token proves, or without a token the certificate."""
+        if self._certificates is not None and peer is not None and self.needs_peer(metadata):
+            return self._certificates.authenticate(peer)
+        return self._tokens.authenticate(metadata)
+
+
+def _refused(reason: str) -> UnauthenticatedError:
+    return UnauthenticatedError("the certificate is not accepted", what="a certificate", reason=reason)
+
+
+def _token_refused(reason: str, message: str = "the token is not known") -> UnauthenticatedError:
+    return UnauthenticatedError(message, what="a bearer token", reason=reason)
+
+
+def _web_token_refused(reason: str) -> UnauthenticatedError:
+    return UnauthenticatedError("the token is not accepted", what="a JSON Web Token", reason=reason)

@@ -1,0 +1,246 @@
+"""Change the file of callers: tokens that are made, replaced and taken back, while comments stay and a server reads."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pdp.errors import BundleError, ConfigurationError
+from pdp.foundation.yamltext import Section, load_section
+from pdp.identity.callers import CALLERS_FILE, callers_of, read_private
+from pdp.model import Role
+
+TOKENS_FOLDER = "tokens"
+
+_HEADER = "# Who may call, by the SHA-256 of a bearer token. The tokens stand in `tokens/`."
+_DEVELOPMENT = "# For development on this machine alone: a server that others can reach refuses these."
+# Shorter ones can be guessed, and longer ones are not taken from the metadata of a call.
+_GIVEN_TOKEN = re.compile(r"[\x21-\x7e]{32,8192}")
+_BY_HAND = "its form is none that this command can change: change it by hand"
+
+Entry = Mapping[str, object]
+
+
+def init_callers(folder: Path, *, development: bool = False) -> Path:
+    """Create a caller with a random token for each role, and return the file that `TokenAuthenticator` reads.
+
+    Tokens go to `tokens/<caller>.token` (mode 0600 in a folder of mode 0700), digests to `callers.yaml`.
+    Raise `ConfigurationError` when there are callers already.
+    """
+    callers_file, tokens = folder / CALLERS_FILE, folder / TOKENS_FOLDER
+    if callers_file.exists():
+        raise ConfigurationError(f"callers exist already: `{callers_file}`")
+    lines = [_HEADER, *([_DEVELOPMENT] if development else [])]
+    for role in Role:
+        token = new_token()
+        write_token(tokens / f"{role.value}.token", token)
+        entry = {"token_sha256": digest_of(token), "roles": [role.value], "tenant": "default"}
+        lines += _block(role.value, entry | ({"development": True} if development else {}))
+    # Last, so that what was interrupted is begun again.
+    _replace(callers_file, "\n".join(lines) + "\n")
+    return callers_file
+
+
+def new_token() -> str:
+    """Return a fresh bearer token of 256 random bits."""
+    return "pdpt_" + secrets.token_urlsafe(32)
+
+
+def digest_of(token: str) -> str:
+    """Return what a file of callers holds of a token: its SHA-256 in hex."""
+    return hashlib.sha256(token.encode("ascii")).hexdigest()
+
+
+def digest_in(path: Path) -> str:
+    """Return the digest of the token in a file; empty when there is none, or none that can be read."""
+    try:
+        return digest_of(read_token(path))
+    except ConfigurationError:
+        return ""
+
+
+def read_token(path: Path) -> str:
+    """Return the token that a file holds alone on its line. Raise `ConfigurationError` for one that is too short."""
+    try:
+        token = path.read_bytes().decode("ascii", "replace").strip()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read `{path}`: {_reason(error)}") from None
+    if not _GIVEN_TOKEN.fullmatch(token):
+        raise ConfigurationError(f"`{path}` holds no token: 32 or more printable characters without blanks")
+    return token
+
+
+def write_token(path: Path, token: str) -> None:
+    """Write a token for its owner alone, whole or not at all. Raise `ConfigurationError` when it cannot be written."""
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700, parents=True)
+        if path.parent.name == TOKENS_FOLDER:
+            path.parent.chmod(0o700)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write `{path.parent}`: {_reason(error)}") from None
+    _replace(path, token + "\n", secret=True)
+
+
+class CallersFile:
+    """The entries of a file of callers, to be changed by `editing`. An entry is a mapping as the file has it.
+
+    Whatever is changed, everything else stays as it is, comments too. What comes out is read by the very reader of the
+    server before it is written: a change that would make another file than was meant raises `ConfigurationError`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._text = ""
+        self._section = Section(str(path), 1)
+        if path.exists():
+            self._section = read_private(path, "anyone could become a caller")
+            self._text = path.read_text(encoding="utf-8")
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """Return the entries by the ids of their callers."""
+        return self._section
+
+    def add(self, caller_id: str, entry: Entry) -> None:
+        """Add a caller at the end."""
+        text = self._text or f"{_HEADER}\n"
+        text += "" if text.endswith("\n") else "\n"
+        self._become(text + "\n".join(_block(caller_id, entry)) + "\n", {**self._section, caller_id: entry})
+
+    def replace(self, caller_id: str, entry: Entry) -> None:
+        """Give a caller another entry."""
+        self._become(self._with(caller_id, entry), {**self._section, caller_id: entry})
+
+    def remove(self, caller_id: str) -> None:
+        """Remove a caller. Raise `ConfigurationError` for the last one: no server starts without any."""
+        if len(self._section) == 1:
+            raise ConfigurationError(f"`{caller_id}` is the only caller, and no server starts without one")
+        left = {one: entry for one, entry in self._section.items() if one != caller_id}
+        self._become(self._with(caller_id, None), left)
+
+    def write(self) -> None:
+        """Put the file in its place, in one step, with the mode and group that it had."""
+        _replace(self._path, self._text)
+
+    def _with(self, caller_id: str, entry: Entry | None) -> str:
+        """Return the text with another entry for a caller, or without it."""
+        lines = self._text.splitlines()
+        first = self._section.lines[caller_id] - 1
+        following = [line - 1 for line in self._section.lines.values() if line - 1 > first]
+        end = min(following, default=len(lines))
+        # What stands right above the next entry is about that one.
+        while end > first + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
+            end -= 1
+        block = [] if entry is None else _changed(lines[first:end], first, self._section[caller_id], caller_id, entry)
+        return "\n".join([*lines[:first], *block, *lines[end:]]) + "\n"
+
+    def _become(self, text: str, entries: Mapping[str, Entry]) -> None:
+        try:
+            section = load_section(str(self._path), text.encode("utf-8"), times_as_text=True)
+        except BundleError:
+            raise ConfigurationError(f"`{self._path}`: {_BY_HAND}") from None
+        if section != entries:
+            raise ConfigurationError(f"`{self._path}`: {_BY_HAND}")
+        callers_of(section, development=True)
+        self._text, self._section = text, section
+
+
+@contextmanager
+def editing(path: Path) -> Iterator[CallersFile]:
+    """Change a file of callers while no other command does. Raise `ConfigurationError`; `write` is the caller's."""
+    target = path.resolve()  # a link stays one
+    try:
+        # The folder, because the file is replaced.
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read `{target.parent}`: {_reason(error)}; run `pdp init`") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield CallersFile(target)
+    finally:
+        os.close(folder)
+
+
+def _changed(lines: list[str], first: int, before: Section, caller_id: str, entry: Entry) -> list[str]:
+    """Return the lines of an entry with what has changed, each key on its line; written anew where it was all on one.
+
+    `first` is the number of lines before the entry.
+    """
+    if set(before.lines.values()) & {first + 1} or len(set(before.lines.values())) < len(before.lines):
+        return _block(caller_id, entry)
+    places = {name: line - 1 - first for name, line in before.lines.items()}
+    indent = " " * (len(lines[places["roles"]]) - len(lines[places["roles"]].lstrip())) if "roles" in places else "  "
+    kept: list[str | None] = list(lines)
+    for name in set(before) | set(entry):
+        if name in before and name not in entry:
+            kept[places[name]] = None
+        elif name in places and before[name] != entry[name]:
+            kept[places[name]] = f"{indent}{name}: {_scalar(entry[name])}"
+    added = [f"{indent}{name}: {_scalar(value)}" for name, value in entry.items() if name not in before]
+    return [line for line in kept if line is not None] + added
+
+
+def _block(caller_id: str, entry: Entry) -> list[str]:
+    return [f"{_key(caller_id)}:", *(f"  {name}: {_scalar(value)}" for name, value in entry.items())]
+
+
+def _key(caller_id: str) -> str:
+    """Return an id as a key: in quotes where YAML would take it for something else, such as a number."""
+    try:
+        plain = caller_id in load_section("", f"{caller_id}: {{}}".encode())
+    except BundleError:
+        plain = False
+    return caller_id if plain else f"'{caller_id}'"
+
+
+def _scalar(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _replace(path: Path, text: str, *, secret: bool = False) -> None:
+    """Write a file in one step and bring it to the disk, with the mode and the group of the one before.
+
+    Whoever may write to it gains every caller, so `go-w`; what is new, or secret, is its owner's alone.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        before = path.stat() if path.exists() else None
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if before is not None and not secret:
+                # Platforms hand a file of root's to the server by its group.
+                os.fchown(descriptor, -1, before.st_gid)
+                os.fchmod(descriptor, before.st_mode & 0o755)
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        partial.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write `{path}`: {_reason(error)}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or "input or output failed").lower()

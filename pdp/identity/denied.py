@@ -1,0 +1,111 @@
+"""Who and what is refused at once, whatever it proves: a file that counts from the moment it is read again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pdp.errors import ConfigurationError, Problem, UnauthenticatedError
+from pdp.identity.callers import CALLER_ID, DIGEST, SUBJECT, read_private
+from pdp.model import Caller
+
+_LOG = logging.getLogger("pdp.server")
+
+# The orders of the curves (FIPS 186-5). With (r, s) the signature (r, order - s) is right as well, and anybody can
+# make it. Tokens with either must be accepted: most issuers write whichever comes.
+_ORDERS: Mapping[str, int] = {
+    "ES256": int("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551", 16),
+    "ES384": int("f" * 48 + "c7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16),
+    "ES512": int("1" + "f" * 65 + "a51868783bf2f966b7fcc0148f709a5d03bb5c9b8899c47aebb6fb71e91386409", 16),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """Ids of callers, `jti` of JSON Web Tokens, and SHA-256 of tokens of either kind, or of all but the signature."""
+
+    callers: frozenset[str] = frozenset()
+    jwt_ids: frozenset[str] = frozenset()
+    tokens: frozenset[bytes] = field(default=frozenset(), repr=False)
+
+
+class DenyList:
+    """The list of a file, as `current`; without a file nobody is denied. Raise `ConfigurationError` when it is wrong.
+
+    The file may hold three lists: `callers`, `jwt_ids` and `token_sha256`.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._told = ""
+        self.current = Denied() if path is None else _read(path)
+
+    def require(self, caller: Caller, *, digests: Iterable[bytes] = (), jwt_id: str = "") -> Caller:
+        """Return the caller. Raise `UnauthenticatedError` when the caller is denied, or what it presented is.
+
+        `digests` are those by which its token may have been denied: the token's own, or `web_token_digests`.
+        """
+        denied = self.current
+        if caller.id in denied.callers:
+            problem = "the caller"
+        elif denied.tokens and not denied.tokens.isdisjoint(digests):
+            problem = "the token"
+        elif jwt_id and jwt_id in denied.jwt_ids:
+            problem = "the token, by its `jti`"
+        else:
+            return caller
+        reason = f"of `{caller.id}`, {problem} is on the deny-list"
+        raise UnauthenticatedError("the credential is not accepted any more", what="a credential", reason=reason)
+
+    def refresh(self) -> None:
+        """Read the file again; go on with the list as it was when it is wrong, and say so once. Never raises."""
+        if self._path is None:
+            return
+        problem = ""
+        try:
+            self.current = _read(self._path)
+        except ConfigurationError as error:
+            problem = str(error)
+        if problem and problem != self._told:
+            _LOG.error("the deny-list was not read again, the last good one stays: %s", problem)
+        self._told = problem
+
+
+def web_token_digests(token: str, algorithm: str, signature: bytes) -> frozenset[bytes]:
+    """Return the digests by which a JSON Web Token may have been denied, whichever form its signature has.
+
+    They are those of the whole token, of all but its signature, and of the token with the other form of an ECDSA
+    signature: whoever holds a token that is denied can write that one.
+    """
+    signed = token.rpartition(".")[0]
+    forms = [token, signed]
+    order = _ORDERS.get(algorithm)
+    if order is not None:
+        half = len(signature) // 2
+        other = (order - int.from_bytes(signature[half:], "big")).to_bytes(half, "big")
+        forms.append(f"{signed}.{base64.urlsafe_b64encode(signature[:half] + other).decode('ascii').rstrip('=')}")
+    return frozenset(hashlib.sha256(form.encode("ascii")).digest() for form in forms)
+
+
+def _read(path: Path) -> Denied:
+    section = read_private(path, "anyone could lift a denial")
+    patterns = {"callers": CALLER_ID, "jwt_ids": SUBJECT, "token_sha256": DIGEST}
+    problems: list[Problem] = section.unknown_keys(patterns)
+    for name, pattern in patterns.items():
+        values = section.get(name, [])
+        if not isinstance(values, list):
+            problems.append(section.problem(f"`{name}` must be a list", name))
+            continue
+        wrong = [value for value in values if not isinstance(value, str) or not pattern.fullmatch(value)]
+        problems += [section.problem(f"`{name}` holds something that is none", name)] if wrong else []
+    if problems:
+        raise ConfigurationError("; ".join(str(problem) for problem in problems))
+    return Denied(
+        callers=frozenset(section.get("callers", ())),
+        jwt_ids=frozenset(section.get("jwt_ids", ())),
+        tokens=frozenset(bytes.fromhex(digest) for digest in section.get("token_sha256", ())),
+    )

@@ -1,0 +1,186 @@
+"""The keys that JSON Web Tokens are verified with: read from a JWKS file or URL, again and again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from pdp.clock import Clock
+from pdp.errors import ConfigurationError, InvalidJSONError, UnavailableError
+from pdp.foundation.jsontext import parse_object
+from pdp.foundation.webfile import WebFileError
+
+_LOG = logging.getLogger("pdp.server")
+
+JWKS_BYTES = 128 * 1024
+_MOST_KEYS = 100
+_FEWEST_RSA_BITS = 2048
+_MOST_RSA_BITS = 8192
+
+# What each kind of key can verify. Nothing else is ever taken: a secret that verifies could sign as well.
+ALGORITHMS: Mapping[tuple[str, str], frozenset[str]] = MappingProxyType(
+    {
+        ("RSA", ""): frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
+        ("EC", "P-256"): frozenset({"ES256"}),
+        ("EC", "P-384"): frozenset({"ES384"}),
+        ("EC", "P-521"): frozenset({"ES512"}),
+        ("OKP", "Ed25519"): frozenset({"EdDSA", "Ed25519"}),
+    }
+)
+
+PublicKey: TypeAlias = RSAKey | ECKey | OKPKey
+Read = Callable[[], bytes | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyingKey:
+    """A public key, and the algorithms that it may be used with."""
+
+    public: PublicKey = field(repr=False)
+    algorithms: frozenset[str]
+
+
+KeySet: TypeAlias = Mapping[str, VerifyingKey]
+
+
+class TrustedKeys:
+    """The keys of an issuer as they are now. Safe to use from many threads; `refresh` is for one.
+
+    `read` returns the text of a JWKS, or None when it is still the same; it raises `ConfigurationError` or
+    `WebFileError`. Keys that were not confirmed for `longest_seconds` count no more: whoever takes a key back must not
+    be kept from it by silencing the source. `pause_seconds` is how often an unknown key is worth another look.
+    """
+
+    def __init__(
+        self, read: Read, *, name: str, clock: Clock, longest_seconds: float, pause_seconds: float = 10.0
+    ) -> None:
+        self._read = read
+        self._name = name
+        self._clock = clock
+        self._longest_seconds = longest_seconds
+        self._pause_seconds = pause_seconds
+        self._text: bytes | None = None
+        self._keys: KeySet | None = None
+        self._confirmed_at = 0.0
+        self._asked_at: float | None = None
+        self._told = ""
+        self.wake: Callable[[], None] = lambda: None
+
+    def load(self) -> None:
+        """Read for the first time. Raise `ConfigurationError` when there are no usable keys."""
+        try:
+            self._take(self._read())
+        except WebFileError as error:
+            raise ConfigurationError(f"`{self._name}` {error}") from None
+
+    def refresh(self) -> None:
+        """Read again; go on with the keys as they were when that fails, and say so once. Never raises."""
+        problem = ""
+        try:
+            self._take(self._read())
+        except WebFileError as error:
+            problem = f"`{self._name}` {error}"
+        except ConfigurationError as error:
+            problem = str(error)
+        if problem and problem != self._told:
+            left = "the last good ones stay" if self._keys is not None else "so no JSON Web Token is accepted"
+            _LOG.error("the keys of the token issuer were not read, %s: %s", left, problem)
+        self._told = problem
+
+    def current(self) -> KeySet:
+        """Return the keys by their ids, the same object until they change.
+
+        Raise `UnavailableError` while there are none that still count.
+        """
+        keys = self._keys
+        if keys is None or self._clock.now().boot_at - self._confirmed_at > self._longest_seconds:
+            raise UnavailableError("the keys of the token issuer are not there; try again")
+        return keys
+
+    def look_again(self) -> bool:
+        """Have the keys read again because one was not among them; False when that was done a moment ago."""
+        now = self._clock.now().boot_at
+        if self._asked_at is not None and now - self._asked_at < self._pause_seconds:
+            return False
+        self._asked_at = now
+        self.wake()
+        return True
+
+    def _take(self, text: bytes | None) -> None:
+        asked_at = self._clock.now().boot_at
+        if text is not None and text != self._text:
+            self._keys = read_keys(self._name, text)
+            self._text = text
+            _LOG.info("the token issuer's keys are now: %s", ", ".join(f"`{name}`" for name in self._keys))
+        self._confirmed_at = asked_at
+
+
+def read_keys(name: str, text: bytes) -> KeySet:
+    """Return the keys of a JWKS by their ids. Keys for other purposes, and of kinds that nobody knows, are left out.
+
+    Raise `ConfigurationError` when it holds a private key, an id twice, a weak or a broken key, or no usable one.
+    """
+    try:
+        entries = parse_object(text).get("keys") if text.strip() else None
+    except InvalidJSONError as error:
+        raise ConfigurationError(f"`{name}` is no JWKS: {error}") from None
+    if not isinstance(entries, list) or len(entries) > _MOST_KEYS:
+        raise ConfigurationError(f"`{name}` is no JWKS: an object with a list `keys` of at most {_MOST_KEYS}")
+    found: dict[str, VerifyingKey] = {}
+    for place, entry in enumerate(entries, start=1):
+        problem = _problem(entry)
+        if problem:
+            raise ConfigurationError(f"`{name}`: key {place} {problem}")
+        algorithms = _algorithms(entry)
+        if not algorithms:
+            continue
+        key_id = entry.get("kid")
+        if not isinstance(key_id, str) or not key_id.isprintable() or not key_id:
+            raise ConfigurationError(f"`{name}`: key {place} has no `kid`")
+        if key_id in found:
+            raise ConfigurationError(f"`{name}`: two keys have the `kid` `{key_id}`")
+        found[key_id] = VerifyingKey(public=_public(name, place, entry), algorithms=algorithms)
+    if not found:
+        raise ConfigurationError(f"`{name}` holds no public key that could verify a token")
+    return MappingProxyType(found)
+
+
+def _problem(entry: object) -> str:
+    if not isinstance(entry, dict):
+        return "is no object"
+    if "d" in entry or "k" in entry:
+        return "is a secret one: publish public keys only"
+    return ""
+
+
+def _algorithms(entry: dict[str, Any]) -> frozenset[str]:
+    """Return what a key may verify: nothing, when it is for something else."""
+    kind, curve = entry.get("kty"), entry.get("crv", "")
+    operations = entry.get("key_ops", ["verify"])
+    if not isinstance(kind, str) or not isinstance(curve, str) or not isinstance(operations, list):
+        return frozenset()
+    if entry.get("use", "sig") != "sig" or "verify" not in operations:
+        return frozenset()
+    able = ALGORITHMS.get((kind, curve), frozenset())
+    return able & {entry["alg"]} if isinstance(entry.get("alg"), str) else able
+
+
+def _public(name: str, place: int, entry: dict[str, Any]) -> PublicKey:
+    wanted: dict[str, Any] = {part: entry[part] for part in ("kty", "crv", "n", "e", "x", "y") if part in entry}
+    kinds: Mapping[str, type[PublicKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
+    try:
+        key = kinds[entry["kty"]].import_key(wanted)
+        public = key.public_key
+        bits = public.key_size if isinstance(public, RSAPublicKey) else _FEWEST_RSA_BITS
+    except (JoseError, ValueError, TypeError):
+        raise ConfigurationError(f"`{name}`: key {place} is broken") from None
+    if not _FEWEST_RSA_BITS <= bits <= _MOST_RSA_BITS:
+        raise ConfigurationError(f"`{name}`: key {place} has `{bits}` bits, not {_FEWEST_RSA_BITS} to {_MOST_RSA_BITS}")
+    return key

@@ -1,0 +1,51 @@
+"""Whose a verified token is: the caller with its subject, or else somebody whom its groups make a caller."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from pdp.identity.callers import CALLER_ID, Callers
+from pdp.identity.tokens import VerifiedToken
+from pdp.model import NEVER_APPROVERS, Caller, Role
+
+_LOG = logging.getLogger("pdp.server")
+
+
+class NoCallerError(Exception):
+    """A token is good and nobody's; the message says why, for the log."""
+
+
+def caller_of(token: VerifiedToken, callers: Callers) -> Caller:
+    """Return whose a token is. Raise `NoCallerError`.
+
+    A subject with an entry of its own has what that entry gives, and its groups do not count. Whoever approves is a
+    person: without a positive sign of one in the token the role is gone, and the others stay.
+    """
+    caller = callers.by_jwt_subject.get(token.subject) or _by_groups(token, callers)
+    lost = token.no_person or _beside_approver(caller)
+    if Role.APPROVER in caller.roles and lost:
+        _LOG.warning("`%s` does not approve with this token: %s", caller.id, lost)
+        caller = replace(caller, roles=caller.roles - {Role.APPROVER})
+    return replace(caller, authenticated_at=token.authenticated_at)
+
+
+def _by_groups(token: VerifiedToken, callers: Callers) -> Caller:
+    entries = [callers.by_jwt_group[group] for group in token.groups if group in callers.by_jwt_group]
+    if not entries:
+        raise NoCallerError("no caller has its subject" + (" or one of its groups" if callers.by_jwt_group else ""))
+    names = ", ".join(f"`{entry.id}`" for entry in entries)
+    if len({entry.tenant for entry in entries}) > 1:
+        raise NoCallerError(f"its groups are of several tenants: {names}")
+    if not CALLER_ID.fullmatch(token.name):
+        raise NoCallerError(f"what `jwt.id_claim` names is no caller id; its groups are {names}")
+    if token.name in callers.ids:
+        raise NoCallerError(f"`{token.name}` is the id of another caller; its groups are {names}")
+    roles = frozenset[Role]().union(*(entry.roles for entry in entries))
+    return Caller(id=token.name, kind="jwt", roles=roles, tenant=entries[0].tenant)
+
+
+def _beside_approver(caller: Caller) -> str:
+    """Return why the other roles of a caller keep it from approving: the groups of a token can add up to them."""
+    beside = ", ".join(f"`{role.value}`" for role in NEVER_APPROVERS if role in caller.roles)
+    return f"its groups make it {beside} as well" if beside else ""

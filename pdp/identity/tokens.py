@@ -1,0 +1,230 @@
+"""JSON Web Tokens: what must be true of one before anything in it is believed.
+
+The rules are those of RFC 7519, RFC 8725 (best practice) and RFC 9068 (access tokens).
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from joserfc.errors import JoseError
+from joserfc.jws import JWSRegistry
+
+from pdp.errors import InvalidJSONError
+from pdp.foundation.jsontext import parse_object
+from pdp.identity.claims import claim_at, is_sign, sign_of_program, texts_at
+from pdp.identity.denied import web_token_digests
+from pdp.identity.keysets import KeySet, VerifyingKey
+
+# Larger ones do not fit beside the other metadata of a call.
+TOKEN_CHARACTERS = 6144
+
+_THREE_PARTS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
+_NAME = re.compile(r"[A-Za-z0-9._:+/-]{1,64}")
+# These bring keys along or change what the signature is about; whoever needs one to be understood is refused.
+_REFUSED_PARAMETERS = ("crit", "jwk", "jku", "x5u", "x5c", "b64", "zip", "enc")
+# Claims that only other kinds of tokens have: ID tokens, and security events such as a logout.
+_FOREIGN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash", "events")
+# What some issuers say about the kind of a token, in a claim of their own, and what it says of access tokens.
+_KIND_CLAIMS: Mapping[str, str] = {"typ": "Bearer", "token_use": "access"}
+_LATEST = 2.0**40
+_ID_CHARACTERS = 255
+
+
+class TokenRefusedError(Exception):
+    """A token is not accepted; the message says why, for the log and never for the caller, and quotes no secret."""
+
+
+class UnknownKeyError(TokenRefusedError):
+    """A token names a key that is not there: it may have been published since the keys were read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRules:
+    """What a token must say. `leeway_seconds` is how far the issuer's clock may be ahead of ours.
+
+    `types` are what the header's `typ` may be, in lower case. `person_claim` says which claim shows a person, beside
+    `auth_time`; `groups_claim` where the groups are, and `id_claim` what the id is of who is known by a group.
+    """
+
+    issuer: str
+    audience: str
+    algorithms: frozenset[str]
+    types: frozenset[str]
+    leeway_seconds: float
+    longest_seconds: float
+    person_claim: str = ""
+    groups_claim: str = ""
+    id_claim: str = "sub"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedToken:
+    """What a token says that was verified. Times are unix seconds.
+
+    `no_person` says why it is not taken for a person's; it is empty when the token has a positive sign of a person and
+    none of a program. `authenticated_at` is 0.0 when the token does not say when the person was last asked to prove it
+    (`auth_time`). `name` is the text of the claim that gives ids to those who are known by a group. `digests` are those
+    by which the token may have been denied.
+    """
+
+    subject: str
+    name: str
+    groups: tuple[str, ...]
+    token_id: str
+    begins_at: float
+    ends_at: float
+    no_person: str
+    authenticated_at: float
+    digests: frozenset[bytes] = field(repr=False)
+
+    def require_time(self, now_at: float) -> None:
+        """Raise `TokenRefusedError` before the token's time and from its end on."""
+        if now_at < self.begins_at:
+            raise TokenRefusedError("it is not valid yet (`nbf`, `iat`)")
+        if now_at >= self.ends_at:
+            raise TokenRefusedError("it has expired (`exp`)")
+
+
+def verify(token: str, keys: KeySet, rules: TokenRules) -> VerifiedToken:
+    """Return what a token says, whatever the time is. Raise `TokenRefusedError`.
+
+    Nothing but the header is looked at before the signature is right.
+    """
+    if len(token) > TOKEN_CHARACTERS:
+        raise TokenRefusedError(f"it is longer than {TOKEN_CHARACTERS} characters")
+    match = _THREE_PARTS.fullmatch(token)
+    if match is None:
+        raise TokenRefusedError("it is not three parts of base64url")
+    header, payload, signature = (_decoded(part) for part in match.groups())
+    name, key = _key_of(_object("header", header), keys, rules)
+    signed = token.rpartition(".")[0].encode("ascii")
+    try:
+        genuine = JWSRegistry.algorithms[name].verify(signed, signature, key.public)
+    except (JoseError, ValueError):
+        genuine = False
+    if not genuine:
+        raise TokenRefusedError("its signature is wrong")
+    claims = _object("payload", payload)
+    _require_kind(claims)
+    _require_parties(claims, rules)
+    return _read(claims, rules, web_token_digests(token, name, signature))
+
+
+def _decoded(part: str) -> bytes:
+    content = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) if len(part) % 4 != 1 else b""
+    # Otherwise one token could be written in several ways.
+    if base64.urlsafe_b64encode(content).decode("ascii").rstrip("=") != part:
+        raise TokenRefusedError("it is not canonical base64url")
+    return content
+
+
+def _object(what: str, text: bytes) -> dict[str, Any]:
+    try:
+        return parse_object(text)
+    except InvalidJSONError as error:
+        raise TokenRefusedError(f"its {what} is refused: {error}") from None
+
+
+def _key_of(header: dict[str, Any], keys: KeySet, rules: TokenRules) -> tuple[str, VerifyingKey]:
+    for parameter in _REFUSED_PARAMETERS:
+        if parameter in header:
+            raise TokenRefusedError(f"its header holds `{parameter}`")
+    name = header.get("alg")
+    if not isinstance(name, str) or name not in rules.algorithms:
+        raise TokenRefusedError(f"its algorithm is not allowed: {_shown(name)}")
+    kind = header.get("typ")
+    if not isinstance(kind, str) or kind.lower() not in rules.types:
+        raise TokenRefusedError(f"it is no access token by its `typ`: {_shown(kind)}")
+    key_id = header.get("kid")
+    if not isinstance(key_id, str):
+        raise TokenRefusedError("it names no key (`kid`)")
+    key = keys.get(key_id)
+    if key is None:
+        raise UnknownKeyError(f"its key is not known: {_shown(key_id)}")
+    if name not in key.algorithms:
+        raise TokenRefusedError(f"its key is not for its algorithm: {_shown(name)}")
+    return name, key
+
+
+def _require_kind(claims: dict[str, Any]) -> None:
+    for name in _FOREIGN_CLAIMS:
+        if name in claims:
+            raise TokenRefusedError(f"it is no access token: it has `{name}`")
+    for name, right in _KIND_CLAIMS.items():
+        if claims.get(name, right) != right:
+            raise TokenRefusedError(f"it is no access token by its `{name}`: {_shown(claims[name])}")
+    if "cnf" in claims:
+        raise TokenRefusedError("it is bound to a key of its holder (`cnf`), which nobody proves here")
+
+
+def _require_parties(claims: dict[str, Any], rules: TokenRules) -> None:
+    if claims.get("iss") != rules.issuer:
+        raise TokenRefusedError(f"it is from another issuer: {_shown(claims.get('iss'))}")
+    audience = claims.get("aud")
+    several = audience if isinstance(audience, list) else [audience]
+    if not all(isinstance(one, str) for one in several) or rules.audience not in several:
+        raise TokenRefusedError(f"it is for another audience: {_shown(audience)}")
+
+
+def _read(claims: dict[str, Any], rules: TokenRules, digests: frozenset[bytes]) -> VerifiedToken:
+    ends_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
+    begins_at = max(issued_at, _time(claims, "nbf") if "nbf" in claims else issued_at)
+    if ends_at <= begins_at:
+        raise TokenRefusedError("it ends before it begins")
+    if ends_at - issued_at > rules.longest_seconds:
+        raise TokenRefusedError(f"it lives longer than {rules.longest_seconds:g} seconds (`jwt.longest_seconds`)")
+    authenticated_at = _time(claims, "auth_time") if "auth_time" in claims else 0.0
+    if authenticated_at > issued_at + rules.leeway_seconds:
+        raise TokenRefusedError("its `auth_time` is later than its `iat`")
+    if "act" in claims and not isinstance(claims["act"], dict):
+        raise TokenRefusedError("its `act` is no object")
+    subject, name = _text(claims, "sub"), claim_at(claims, rules.id_claim)
+    groups = texts_at(claims, rules.groups_claim) if rules.groups_claim else ()
+    if groups is None:
+        raise TokenRefusedError(f"its `{rules.groups_claim}` is no list of texts")
+    return VerifiedToken(
+        subject=subject,
+        name=name if isinstance(name, str) else "",
+        groups=groups,
+        token_id=_text(claims, "jti") if "jti" in claims else "",
+        begins_at=begins_at - rules.leeway_seconds,
+        ends_at=ends_at,
+        no_person=_no_person(claims, authenticated_at, rules.person_claim),
+        authenticated_at=authenticated_at,
+        digests=digests,
+    )
+
+
+def _no_person(claims: dict[str, Any], authenticated_at: float, person_claim: str) -> str:
+    """Return why a token is not taken for a person's; empty when it is."""
+    # A time of 0 is what some issuers write for whoever never authenticated.
+    if authenticated_at > 0 or (person_claim and is_sign(claims, person_claim)):
+        return sign_of_program(claims)
+    return sign_of_program(claims) or "nothing shows that it is a person's (`auth_time`, `jwt.person_claim`)"
+
+
+def _time(claims: dict[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= _LATEST:
+        raise TokenRefusedError(f"its `{name}` is missing or no time")
+    return float(value)
+
+
+def _text(claims: dict[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= _ID_CHARACTERS or not value.isprintable():
+        raise TokenRefusedError(f"its `{name}` is missing or no id")
+    return value
+
+
+def _shown(value: object) -> str:
+    """Return a value for the log when it is a plain name, and what it is otherwise: a caller can write anything."""
+    if value is None:
+        return "none"
+    return f"`{value}`" if isinstance(value, str) and _NAME.fullmatch(value) else "something else"

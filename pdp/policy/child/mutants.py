@@ -1,0 +1,281 @@
+"""Change one thing in one policy at a time, on its tree: what tests of policies must notice.
+
+Runs in a child process like every parse of policy text. A mutant that strict validation refuses is no mutant: `check`
+finds it before any test does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cedarpy
+
+from pdp.errors import UnsafePolicyError
+from pdp.limits import Limits
+from pdp.policy.analysis import action_scope, findings
+from pdp.policy.child.compile import compile_bundle
+from pdp.policy.contents import read_contents
+from pdp.policy.rendering import expression_text, policy_text, scope_text, uid_text
+from pdp.policy.safety import scan
+from pdp.policy.schema import full_schema
+from pdp.policy.tools.catalogue import RISKS, Catalogue, Tool
+
+Tree = Any
+
+_LONG = 2**63
+
+# What stands in the place of an operator: the neighbour that a slip would write, and the opposite.
+_SWAPS: Mapping[str, tuple[str, ...]] = {
+    "&&": ("||",),
+    "||": ("&&",),
+    "==": ("!=",),
+    "!=": ("==",),
+    "<": ("<=", ">="),
+    "<=": ("<", ">"),
+    ">": (">=", "<="),
+    ">=": (">", "<"),
+    "+": ("-",),
+    "-": ("+",),
+    "containsAll": ("containsAny",),
+    "containsAny": ("containsAll",),
+    "lessThan": ("lessThanOrEqual", "greaterThanOrEqual"),
+    "lessThanOrEqual": ("lessThan", "greaterThan"),
+    "greaterThan": ("greaterThanOrEqual", "lessThanOrEqual"),
+    "greaterThanOrEqual": ("greaterThan", "lessThan"),
+}
+_NEGATED = frozenset(
+    {
+        "in",
+        "has",
+        "like",
+        "is",
+        "contains",
+        "containsAll",
+        "containsAny",
+        "isEmpty",
+        "hasTag",
+        "isInRange",
+        "isLoopback",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A changed policy, None when it is dropped, and in words what was changed."""
+
+    tree: Tree | None
+    words: str
+
+
+def mutate_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every mutant of every policy of a bundle.
+
+    Takes what `compile_bundle` takes. Return its problems, or `{"mutants": […], "refused": {policy id: count}}`. A
+    mutant has `of` (the policy's id), `words`, `equivalent` (why no call can tell it apart, or empty) and `policy` (as
+    `compile_bundle` returns it; null when it is dropped). What validation refuses is counted and left out.
+    """
+    compiled = compile_bundle(job)
+    if "problems" in compiled:
+        return compiled
+    limits = Limits(**job["limits"])
+    contents = read_contents(
+        {path: text.encode("utf-8", "surrogateescape") for path, text in job["files"].items()}, limits
+    )
+    tools = tuple(contents.catalogue.tools.values())
+    schema = cedarpy.Schema.from_str(full_schema(contents.schema, contents.caller_facts, tools))
+    mutants = [mutant for policy in compiled["policies"] for mutant in _mutants(policy, contents.catalogue, limits)]
+    refused = _refused([mutant["policy"]["text"] for mutant in mutants if mutant["policy"]], schema)
+    kept = [mutant for mutant in mutants if not mutant["policy"] or mutant["policy"]["text"] not in refused]
+    gone = Counter(mutant["of"] for mutant in mutants)
+    gone.subtract(mutant["of"] for mutant in kept)
+    return {"mutants": kept, "refused": {name: count for name, count in gone.items() if count}}
+
+
+def changes(policy: Tree) -> Iterator[Change]:
+    """Yield every change of one policy: of its effect, its scope, its clauses, and within each expression."""
+    yield Change(tree=None, words="policy dropped")
+    other = "forbid" if policy["effect"] == "permit" else "permit"
+    yield Change(tree={**policy, "effect": other}, words=f"{policy['effect']} → {other}")
+    for name in ("principal", "action", "resource"):
+        for scope, without in _wider_scopes(policy[name]):
+            words = f"{scope_text(name, policy[name])} {without or '→ ' + scope_text(name, scope)}"
+            yield Change(tree={**policy, name: scope}, words=words)
+    for place, clause in enumerate(policy["conditions"]):
+        rest = [*policy["conditions"][:place], *policy["conditions"][place + 1 :]]
+        body, kind = expression_text(clause["body"]), clause["kind"]
+        yield Change(tree={**policy, "conditions": rest}, words=f"{kind} {{ {body} }} dropped")
+        flipped = "unless" if kind == "when" else "when"
+        yield _with_clause(policy, place, {**clause, "kind": flipped}, f"{kind} → {flipped} {{ {body} }}")
+        for node, before, after in _expressions(clause["body"]):
+            words = f"{expression_text(before)} → {expression_text(after)}"
+            yield _with_clause(policy, place, {**clause, "body": node}, words)
+
+
+def _with_clause(policy: Tree, place: int, clause: Tree, words: str) -> Change:
+    clauses = [*policy["conditions"][:place], clause, *policy["conditions"][place + 1 :]]
+    return Change(tree={**policy, "conditions": clauses}, words=words)
+
+
+def _wider_scopes(scope: Tree) -> Iterator[tuple[Tree, str]]:
+    """Yield the scope without its constraint, and without each part of it; of a list, say which part."""
+    if scope["op"] == "All":
+        return
+    yield {"op": "All"}, ""
+    if scope["op"] == "is" and "in" in scope:
+        yield {key: value for key, value in scope.items() if key != "in"}, ""
+    entities = scope.get("entities", ())
+    for place in range(len(entities)) if len(entities) > 1 else ():
+        left = [*entities[:place], *entities[place + 1 :]]
+        # As the engine reads it: a list of one is no list.
+        whole = {"op": "in", "entities": left} if len(left) > 1 else {"op": "in", "entity": left[0]}
+        yield whole, f"without {uid_text(entities[place])}"
+
+
+def _expressions(node: Tree) -> Iterator[tuple[Tree, Tree, Tree]]:
+    """Yield an expression with one thing changed in it, the part that was changed, and what it became."""
+    for after in _changed(node):
+        yield after, node, after
+    ((kind, inside),) = node.items()
+    for place, child in _children(inside):
+        for changed, before, after in _expressions(child):
+            yield {kind: _replaced(inside, place, changed)}, before, after
+
+
+def _children(inside: Tree) -> list[tuple[Any, Tree]]:
+    if isinstance(inside, dict):
+        return [(name, value) for name, value in inside.items() if isinstance(value, dict) and name != "__entity"]
+    return list(enumerate(inside)) if isinstance(inside, list) else []
+
+
+def _replaced(inside: Tree, place: Any, child: Tree) -> Tree:  # noqa: ANN401 - a name or a number
+    changed = dict(inside) if isinstance(inside, dict) else list(inside)
+    changed[place] = child
+    return changed
+
+
+def _changed(node: Tree) -> Iterator[Tree]:
+    ((kind, inside),) = node.items()
+    for other in _SWAPS.get(kind, ()):
+        yield {other: inside}
+    if kind in _NEGATED:
+        yield {"!": {"arg": node}}
+    further = _FURTHER.get(kind)
+    if further is not None:
+        yield from further(inside)
+
+
+def _sides(inside: Tree) -> Iterator[Tree]:
+    yield inside["left"]
+    yield inside["right"]
+
+
+def _argument(inside: Tree) -> Iterator[Tree]:
+    yield inside["arg"]
+
+
+def _branches(inside: Tree) -> Iterator[Tree]:
+    yield inside["then"]
+    yield inside["else"]
+
+
+def _values(inside: Tree) -> Iterator[Tree]:
+    if isinstance(inside, bool):
+        yield {"Value": not inside}
+    elif isinstance(inside, int):
+        yield from ({"Value": value} for value in (inside - 1, inside + 1) if -_LONG <= value < _LONG)
+
+
+def _subsets(inside: Tree) -> Iterator[Tree]:
+    for place in range(len(inside)) if len(inside) > 1 else ():
+        yield {"Set": [*inside[:place], *inside[place + 1 :]]}
+
+
+_FURTHER: Mapping[str, Callable[[Tree], Iterator[Tree]]] = {
+    "&&": _sides,
+    "||": _sides,
+    "!": _argument,
+    "if-then-else": _branches,
+    "Value": _values,
+    "Set": _subsets,
+}
+
+
+def _mutants(compiled: Mapping[str, Any], catalogue: Catalogue, limits: Limits) -> Iterator[dict[str, Any]]:
+    (policy,) = json.loads(cedarpy.policies_to_json_str(compiled["text"]))["staticPolicies"].values()
+    seen = {_meaning(policy)}
+    for change in changes(policy):
+        if change.tree is None:
+            yield {"of": compiled["id"], "words": change.words, "equivalent": "", "policy": None}
+            continue
+        text = policy_text(change.tree)
+        if _meaning(change.tree) in seen or not _readable(text, change.tree, limits):
+            continue
+        seen.add(_meaning(change.tree))
+        mutant = {
+            **compiled,
+            "effect": change.tree["effect"],
+            "text": text,
+            **findings(change.tree),
+        }
+        yield {
+            "of": compiled["id"],
+            "words": change.words,
+            "equivalent": _why_equivalent(policy, change.tree, catalogue),
+            "policy": mutant,
+        }
+
+
+def _meaning(policy: Tree) -> str:
+    return json.dumps(policy, sort_keys=True)
+
+
+def _readable(text: str, tree: Tree, limits: Limits) -> bool:
+    """Say whether a mutant is within the limits: it can be deeper than what it was made of, and none is parsed then."""
+    try:
+        scan(text, limits)
+    except UnsafePolicyError:
+        return False
+    (read,) = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"].values()
+    if read != tree:
+        raise AssertionError("the text of a mutant is not its tree")
+    return True
+
+
+def _why_equivalent(old: Tree, new: Tree, catalogue: Catalogue) -> str:
+    """Say why no call can tell the two apart, or nothing. Only what is certain: a constraint that always holds."""
+    if {**old, "principal": None} == {**new, "principal": None} and old["principal"] == {
+        "op": "is",
+        "entity_type": "User",
+    }:
+        return "every principal is a `User`"
+    if {**old, "resource": None} != {**new, "resource": None}:
+        return ""
+    named, known = action_scope(old), {*catalogue.tools, *RISKS}
+    if named is None or not known.issuperset(named):
+        return ""  # it can match the PDP's own actions, which are about sessions
+    tools = [tool for tool in catalogue.tools.values() if tool.action in named or tool.risk in named]
+    if all(_always_within(tool, old["resource"]) for tool in tools):
+        return "every call of its actions has such a resource"
+    return ""
+
+
+def _always_within(tool: Tool, scope: Tree) -> bool:
+    within = scope.get("in", scope).get("entity") if scope["op"] in ("is", "in") else None
+    in_server = within is not None and within["type"] == "Server" and within["id"] == tool.server
+    match scope["op"]:
+        case "is":
+            return bool(scope["entity_type"] == tool.resource_type and ("in" not in scope or in_server))
+        case "in":
+            return bool(in_server)
+    return False
+
+
+def _refused(texts: Sequence[str], schema: cedarpy.Schema) -> frozenset[str]:
+    """Return the texts that strict validation refuses."""
+    result = cedarpy.validate_policies("\n".join(texts), schema)
+    return frozenset(texts[int(error.policy_id.removeprefix("policy"))] for error in result.errors)

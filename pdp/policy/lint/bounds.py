@@ -1,0 +1,122 @@
+"""Lints about bounds on what the agent chooses: an argument that is left out, and a number far below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+
+from pdp.policy.lint.arguments import parameter_at
+from pdp.policy.lint.facts import Environment, Finding, LintBundle, LintPolicy, Tree, atoms, path
+from pdp.policy.lint.truth import Literal, literal, value_where
+from pdp.policy.tools.parameters import DecimalType, Parameter
+
+_INPUT = ("context", "input")
+# Whether the left side is the smaller one.
+_COMPARISONS: Mapping[str, bool] = {
+    "<": True,
+    "<=": True,
+    ">": False,
+    ">=": False,
+    "lessThan": True,
+    "lessThanOrEqual": True,
+    "greaterThan": False,
+    "greaterThanOrEqual": False,
+}
+
+
+def optional_bound(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
+    """Find a forbid of certain values that is escaped by leaving the argument out."""
+    if policy.effect != "forbid":
+        return
+    for where, read in _demanded(policy):
+        for one in policy.environments:
+            parameter = parameter_at(one.tool, where) if one.tool else None
+            if parameter is not None and (why := _why_escaped(policy, where, parameter, one, bundle, read)):
+                null = " or null" if parameter.nullable else ""
+                yield Finding(
+                    message=f"forbid `{policy.id}` does not hold where `{'.'.join(where)}` of `{one.action}` is left "
+                    f"out{null}: {why}",
+                    help=f"`if {'.'.join(where[:-1])} has {where[-1]} then … else true` forbids to leave it out; where "
+                    "that is harmless, say so with `@allow`",
+                    at=[where],
+                )
+                break
+
+
+def lower_bound(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
+    """Find numbers that are bounded above and not below, here or by another forbid: what is negative passes."""
+    below: dict[tuple[str, ...], list[frozenset[str]]] = {}
+    for policy in bundle.policies:
+        for where, above in _bounds(policy):
+            if policy.effect == "forbid" and not above:
+                below.setdefault(where, []).append(policy.actions)
+    for policy in bundle.policies:
+        bounds = set(_bounds(policy))
+        for where in sorted(where for where, above in bounds if above and (where, False) not in bounds):
+            elsewhere = any(policy.actions <= actions for actions in below.get(where, ()))
+            if not elsewhere and _may_be_negative(policy, where):
+                message = f"bounds `{'.'.join(where)}` above and not below: a negative number passes"
+                advice = "bound it below too, or let the tool's own schema say `minimum: 0`"
+                yield (
+                    policy,
+                    Finding(message=f"{policy.effect} `{policy.id}` {message}", help=advice, at=[where]),
+                )
+
+
+def _may_be_negative(policy: LintPolicy, where: tuple[str, ...]) -> bool:
+    known = (parameter_at(one.tool, where) for one in policy.environments if one.tool)
+    return any(one is not None and not one.opaque and one.declared.minimum is None for one in known)
+
+
+def _demanded(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], Tree]]:
+    """Yield the arguments whose presence the policy demands before all else, each with the tree that reads it."""
+    for tree in policy.conditions:
+        match tree:
+            case {"has": {"left": left, "attr": str(name)}} if path(left)[:2] == _INPUT:
+                yield (*path(left), name), {".": {"left": left, "attr": name}}
+
+
+def _why_escaped(
+    policy: LintPolicy,
+    where: tuple[str, ...],
+    parameter: Parameter,
+    environment: Environment,
+    bundle: LintBundle,
+    read: Tree,
+) -> str:
+    """Say why to leave the argument out is no better than what is forbidden; empty when it may be."""
+    if parameter.opaque or (parameter.required and not parameter.nullable):
+        return ""
+    default = _default(parameter)
+    if default is None:
+        bounded = any(asked == where for asked, _ in _bounds(policy))
+        return "policies cannot know which number the tool takes then" if bounded else ""
+    values = [value_where(tree, read, default, environment, bundle) for tree in policy.conditions]
+    if False in values or values.count(True) < 2:  # noqa: PLR2004 - that it is given, and what is asked of it
+        return ""
+    return f"the tool takes its default then, `{parameter.declared.default}`, which is forbidden when it is written"
+
+
+def _default(parameter: Parameter) -> Literal | None:
+    """Return what the tool takes for an argument that is left out, as policies would see it."""
+    found = parameter.declared.default
+    if isinstance(parameter.type, DecimalType) and type(found) in (int, Decimal):
+        return "decimal", Decimal(str(found))
+    return literal(found)
+
+
+def _bounds(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Yield each argument beyond which number calls do not pass, and whether above that number (else below)."""
+    for tree, positive in atoms(policy.conditions):
+        for where, smaller in _compared(tree):
+            yield where, smaller == (positive == (policy.effect == "permit"))
+
+
+def _compared(tree: Tree) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Yield the argument that is compared, and whether it is to be the smaller one."""
+    for operator, smaller in _COMPARISONS.items():
+        match tree.get(operator):
+            case {"left": left, "right": right} | [left, right]:
+                for one, first in ((left, True), (right, False)):
+                    if path(one)[:2] == _INPUT:
+                        yield path(one), smaller == first

@@ -1,0 +1,265 @@
+"""Say in an author's words what the validator refuses: what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from pdp.errors import Problem
+from pdp.foundation.nearest import did_you_mean
+from pdp.policy.lint.arguments import opaque_finding, parameter_at
+from pdp.policy.lint.facts import Environment, LintPolicy, nodes, path
+from pdp.policy.lint.guards import asks_for, first_unguarded
+from pdp.policy.lint.types import mismatch
+from pdp.policy.locate import Anchor, Place, find, start
+from pdp.policy.tools.catalogue import RISKS
+from pdp.policy.tools.parameters import RecordType, cedar_string
+
+# The codes of what keeps a bundle from loading, each in a few words; they never change their meaning.
+ERRORS = {
+    "bundle": "the bundle as a whole",
+    "manifest": "`bundle.yaml`",
+    "schema": "`schema.cedarschema`",
+    "directory": "`directory.yaml`",
+    "catalogue": "the tools that a server answered",
+    "overlay": "what is said about a server's tools",
+    "limit": "a policy that is too deep or too wide",
+    "syntax": "what is no Cedar policy",
+    "template": "a template",
+    "id": "a missing, wrong or repeated `@id`",
+    "optional-attribute": "an optional attribute that is read without `has`",
+    "unknown-attribute": "an attribute that nothing has",
+    "unknown-action": "an action that no tool is",
+    "unknown-type": "an entity type that is not declared",
+    "type-mismatch": "values of different types that are compared",
+    "label-widens": "a rule that may permit more for a label that a gateway can add",
+    "validation": "what else the validator refuses",
+    "policy": "anything else about a policy file",
+}
+
+# What to do where nothing nearer can be said.
+HELP = {
+    "limit": "split it into several policies, or ask with a set: `[…].contains(…)`",
+    "syntax": "nothing of this file is read before it parses; `pdp new` writes policies to compare with",
+    "template": "write one policy, with a group in its scope",
+    "overlay": "`pdp tools list` shows each tool as its overlay makes it",
+    "catalogue": "take the server's own answer: `pdp tools import SERVER --command …`",
+}
+
+_OPTIONAL = re.compile(r"unable to guarantee safety of access to optional attribute `([^`]+)` (in context|on entity)")
+_MISSING = re.compile(r"attribute `([^`]+)` (in context|on entity type `([^`]+)`)")
+_ACTION = re.compile(r'Action::"(?:[^"\\]|\\.)*"')
+_QUOTED = re.compile(r"`([^`]+)`")
+# What the engine says, and how we say it; the first that fits comes first.
+_ENGINE_WORDS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"__cedar::internal::AnyEntity", "entity"),
+        (r"__cedar::internal::Any", "…"),
+        (r"unexpected type: expected (.+) but saw (.+)", r"type \2 stands where \1 belongs"),
+        (r"the types (.+) and (.+) are not compatible", r"types \1 and \2 stand where values of one type belong"),
+        (r"invalid variable: (\w+)", r"`\1` is no variable"),
+        (r"empty set literals are forbidden in policies", "an empty set `[]` has no type; ask `….isEmpty()`"),
+        (
+            r"extension constructors may not be called with non-literal expressions",
+            '`decimal`, `datetime`, `duration` and `ip` take a text that is written out, such as `decimal("5.0")`',
+        ),
+        (r"error during extension function .*: failed to parse as an? (\w+) .*: `(.+)`", r"`\2` is no \1"),
+    )
+)
+_NO_ACTION = "unable to find an applicable action"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """One refusal in our words; `key` tells refusals of the same thing for several actions from others."""
+
+    key: str
+    code: str
+    message: str
+    help: str = ""
+    at: tuple[Anchor, ...] = ()
+    # Which of the places that read like the first anchor is meant.
+    nth: int = 0
+
+
+# What to do about words that the engine does not know, by what it says of them.
+_SYNTAX = (
+    ("`(startsWith|endsWith|matches|match|includes|indexOf|substring)` is not", 'texts are asked with `like "start*"`'),
+    ("`(hour|hours|getHours|minute|time)` is not", 'the time of day, in UTC: `context.now.toTime() >= duration("8h")`'),
+    ("`(size|length|len|count)` is not", "a set has no size to ask for; `isEmpty()` says whether it is empty"),
+    ("is no variable", 'an entity is written `Type::"id"`, and a text in quotes: `"id"`'),
+)
+
+
+def syntax_help(message: str) -> str:
+    """Return what to do about a text that does not parse; empty when nothing nearer than the code's help is known."""
+    return next((words for pattern, words in _SYNTAX if re.search(pattern, message)), "")
+
+
+def refusals(policy: LintPolicy, messages: Iterable[str], known: Mapping[str, Environment]) -> list[Problem]:
+    """Return the validator's messages about one policy as problems; the nearest to the cause comes first."""
+    # The engine's order changes from run to run. What quotes the most is the nearest to the cause.
+    texts = sorted(set(messages), key=lambda one: (-one.count("`"), one))
+    if any(text.startswith("unrecognized") for text in texts):
+        texts = [text for text in texts if not text.startswith(_NO_ACTION)]
+    problems: dict[str, Problem] = {}
+    for text in texts:
+        told = _told(policy, text, known)
+        anchors = (*told.at, *_QUOTED.findall(text))
+        if told.key not in problems:
+            problems[told.key] = _problem(
+                policy, told, find(policy.text, anchors, policy.line, policy.column, nth=told.nth)
+            )
+    return list(problems.values())
+
+
+def _told(policy: LintPolicy, text: str, known: Mapping[str, Environment]) -> _Told:
+    if found := _OPTIONAL.search(text):
+        return _optional(policy, text, found)
+    if found := _MISSING.search(text):
+        return _missing(policy, text, found, known)
+    for start_of_text, explain in _BY_START.items():
+        if text.startswith(start_of_text):
+            return explain(policy, text, known)
+    if "not compatible" in text or text.startswith("unexpected type"):
+        return _mismatch(policy, text)
+    return _Told(key=text, code="validation", message=f"policy `{policy.id}`: {plainly(text)}")
+
+
+def _mismatch(policy: LintPolicy, text: str) -> _Told:
+    if found := mismatch(policy):
+        message = f"policy `{policy.id}`: {found.message}"
+        return _Told(key="types", code="type-mismatch", message=message, help=found.help, at=found.at)
+    advice = "compare values of one type; `pdp schema` prints the types"
+    return _Told(key=text, code="type-mismatch", message=f"policy `{policy.id}`: {plainly(text)}", help=advice)
+
+
+def plainly(text: str) -> str:
+    """Say in our words what the engine says in its own."""
+    for pattern, words in _ENGINE_WORDS:
+        text = pattern.sub(words, text)
+    return text
+
+
+def _unknown_action(policy: LintPolicy, text: str, known: Mapping[str, Environment]) -> _Told:
+    name = next(iter(_ACTION.findall(text)), "")
+    hint = did_you_mean(name[len('Action::"') : -1], [*known, *RISKS])
+    return _plain(policy, text, "unknown-action", hint or "`pdp tools list` shows the tools that exist")
+
+
+def _unknown_type(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -> _Told:
+    return _plain(policy, text, "unknown-type", "declare it in `schema.cedarschema`, or mend its name")
+
+
+def _no_action(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -> _Told:
+    if not policy.environments:
+        message = f"policy `{policy.id}`: {text}: no tool is in its action group"
+        advice = "`pdp tools list` shows the group of each tool; set `risk` in an overlay, or remove the policy"
+        return _Told(key=text, code="never-matches", message=message, help=advice)
+    message = f"policy `{policy.id}`: {text}: its principal, action and resource exclude each other"
+    advice = (
+        "the principal of every action is a `User`; the resource is the tool's `Server`, or what its overlay maps the "
+        "call to"
+    )
+    return _Told(key=text, code="never-matches", message=message, help=advice)
+
+
+_BY_START = {
+    "unrecognized action": _unknown_action,
+    "unrecognized entity type": _unknown_type,
+    _NO_ACTION: _no_action,
+}
+
+
+def _optional(policy: LintPolicy, text: str, found: re.Match[str]) -> _Told:
+    attribute, in_context = found.group(1), found.group(2) == "in context"
+    shown = f"context.{attribute}" if in_context else attribute
+    base, _, name = shown.rpartition(".")
+    if not in_context:
+        base = next(
+            (".".join(where[:-1]) for one in nodes(policy.conditions) if (where := path(one))[-1:] == (name,)), ""
+        )
+        shown = f"{base}.{name}" if base else name
+    actions = [one[len('Action::"') : -1] for one in _ACTION.findall(text)]
+    calls = f" in calls of `{actions[0]}`" if actions else ""
+    left_out = "was left out" if in_context else "is not known"
+    subject, where = base or "…", tuple(shown.split("."))
+    test = f"{subject} has {name} && {subject}.{name} …"
+    asked = asks_for(policy, where)
+    why = f"a policy that reads what {left_out} cannot be evaluated, and the call is denied"
+    return _Told(
+        key=shown,
+        code="optional-attribute",
+        message=f"policy `{policy.id}`: reads the optional attribute `{shown}`{calls} without `has`"
+        + " before it" * asked,
+        help=f"what `has` says goes through `&&` and `then`, and never through `!` or `||`: write "
+        f"`if {subject} has {name} then … else true` (or `false`), or `{test}`; {why}"
+        if asked
+        else f"write `{test}`: {why}",
+        at=(where, *_reads_of(name), name),
+        nth=first_unguarded(policy, where),
+    )
+
+
+def _missing(policy: LintPolicy, text: str, found: re.Match[str], known: Mapping[str, Environment]) -> _Told:
+    steps = tuple(found.group(1).split("."))
+    if found.group(3):
+        hint = f"declare it in `schema.cedarschema`, at `entity {found.group(3)}`"
+        return _plain(policy, text, "unknown-attribute", hint, *_reads_of(steps[-1]))
+    where = ("context", *steps)
+    names = {f"Action::{cedar_string(action)}": one for action, one in known.items()}
+    environment = next((names[one] for one in _ACTION.findall(text) if one in names), None)
+    tool = environment.tool if environment else None
+    if tool is None or steps[0] != "input":
+        return _plain(policy, text, "unknown-attribute", "`pdp schema` prints what a context holds", where)
+    parameter = parameter_at(tool, where)
+    if parameter is not None and parameter.opaque:
+        hidden = opaque_finding(policy.id, where, tool, parameter)
+        return _Told(
+            key=f"{found.group(1)} is opaque",
+            code="opaque-parameter",
+            message=hidden.message,
+            help=hidden.help,
+            at=(where,),
+        )
+    hint = (
+        did_you_mean(steps[-1], _attributes(tool.input))
+        or f"`{tool.action}` declares {_listed(_attributes(tool.input))}"
+    )
+    return _plain(policy, text, "unknown-attribute", hint, where)
+
+
+def _reads_of(name: str) -> tuple[Anchor, ...]:
+    bases = (("principal",), ("resource",), ("context", "agent"), ("context", "session"), ("context", "user"))
+    return (*((*base, name) for base in bases), f".{name}")
+
+
+def _attributes(record: RecordType) -> list[str]:
+    return [one.name for one in record.parameters if not one.opaque]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names[:12]) or "no parameter that policies can see"
+
+
+def _plain(policy: LintPolicy, text: str, code: str, advice: str, *at: Anchor) -> _Told:
+    return _Told(key=text, code=code, message=f"policy `{policy.id}`: {text}", help=advice, at=at)
+
+
+def _problem(policy: LintPolicy, told: _Told, place: Place | None) -> Problem:
+    where = place or start(policy.text, policy.line, policy.column)
+    return Problem(
+        policy.file, where.line, told.message, code=told.code, column=where.column, width=where.width, help=told.help
+    )
+
+
+def by_policy(errors: Iterable[tuple[str, str]]) -> Iterator[tuple[int | None, list[str]]]:
+    """Group the validator's `(policy id, message)` by the policy's place in the text; None: it names no place."""
+    grouped: dict[int | None, list[str]] = {}
+    for policy_id, message in errors:
+        number = policy_id.removeprefix("policy")
+        place = int(number) if number.isdecimal() and policy_id.startswith("policy") else None
+        grouped.setdefault(place, []).append(message.replace(f"for policy `{policy_id}`, ", ""))
+    yield from grouped.items()

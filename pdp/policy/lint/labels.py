@@ -1,0 +1,179 @@
+"""Prove that no policy grows more permissive with a label, so that whoever adds one only narrows.
+
+INVARIANT: the proof is sound and incomplete. What it accepts never turns a deny into an allow when a label that does
+not widen is added; `tests/check/test_labels.py` holds it against the engine. What it cannot prove keeps the bundle from
+loading. An error denies, so a label may add one and must never take one away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal
+
+from pdp.policy.labels import Label
+from pdp.policy.lint.facts import Finding, LintPolicy, Tree, nodes, path
+from pdp.policy.lint.truth import cannot_fail
+
+# How an expression moves when labels are added: it stays, can only become true, can only become false, or who knows.
+Trend = Literal["still", "rises", "falls", "unknown"]
+
+_OPPOSITE: Mapping[Trend, Trend] = {"still": "still", "rises": "falls", "falls": "rises", "unknown": "unknown"}
+_LABELS = "labels"
+# Below these stands something else that may be called `labels`.
+_OTHERS = (("principal",), ("context", "input"), ("context", "caller"), ("context", "agent"), ("context", "user"))
+
+
+def label_finding(policy: LintPolicy, labels: Mapping[str, Label]) -> Finding | None:
+    """Say why a policy may permit more once a label that does not widen is added; None when it provably cannot."""
+    if not any(_is_labels(node, policy) for node in nodes(policy.conditions)):
+        return None
+    proof = _Proof(policy=policy, labels=labels)
+    trend = proof.of(reduce(_conjunction, policy.conditions))
+    if trend in ("still", "falls" if policy.effect == "permit" else "rises"):
+        return None
+    names = [name for name in sorted(set(labels_named(policy))) if not (name in labels and labels[name].widens)]
+    shown = ", ".join(f"`{name}`" for name in names) or "a label"
+    return Finding(
+        message=f"{policy.effect} `{policy.id}` may permit more once the session has {shown}, and a gateway can add "
+        "labels to its own session after the approval",
+        help=_help(names[0] if names else "NAME", trend),
+        at=[("context", "session", _LABELS), ("resource", _LABELS)],
+    )
+
+
+def labels_named(policy: LintPolicy) -> Iterator[str]:
+    """Yield each label that a policy asks for by its name."""
+    for node in nodes(policy.conditions):
+        for inner in node.values():
+            if isinstance(inner, dict) and _is_labels(inner.get("left"), policy):
+                yield from _texts(inner.get("right"))
+            if isinstance(inner, dict) and _is_labels(inner.get("right"), policy):
+                yield from _texts(inner.get("left"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Proof:
+    policy: LintPolicy
+    labels: Mapping[str, Label]
+
+    def of(self, tree: Tree) -> Trend:
+        match tree:
+            case {"!": {"arg": inner}}:
+                return _OPPOSITE[self.of(inner)]
+            case {"==": {"left": inner, "right": {"Value": bool(value)}}}:
+                return self.of(inner) if value else _OPPOSITE[self.of(inner)]
+            case {"&&": {"left": left, "right": right}}:
+                return self.joined(left, right, skips="falls")
+            case {"||": {"left": left, "right": right}}:
+                return self.joined(left, right, skips="rises")
+            case {"if-then-else": {"if": condition, "then": then, "else": otherwise}}:
+                return self.chosen(condition, then, otherwise)
+        return self.asked(tree)
+
+    def joined(self, left: Tree, right: Tree, *, skips: Trend) -> Trend:
+        first = self.of(left)
+        if first in (skips, "unknown") and not cannot_fail([right]):
+            # Without the label the right part was evaluated and could fail, which denies; with it, it is passed over.
+            return "unknown"
+        return _both(first, self.of(right))
+
+    def chosen(self, condition: Tree, then: Tree, otherwise: Tree) -> Trend:
+        """Read `if a then true else b` as `a || b`, and so on; another choice that a label makes is unknown."""
+        if self.of(condition) == "still":
+            return _both(self.of(then), self.of(otherwise))
+        negated = {"!": {"arg": condition}}
+        match then, otherwise:
+            case {"Value": True}, _:
+                return self.joined(condition, otherwise, skips="rises")
+            case {"Value": False}, _:
+                return self.joined(negated, otherwise, skips="falls")
+            case _, {"Value": False}:
+                return self.joined(condition, then, skips="falls")
+            case _, {"Value": True}:
+                return self.joined(negated, then, skips="rises")
+        return "unknown"
+
+    def asked(self, tree: Tree) -> Trend:
+        """Return the trend of an expression without parts that are true or false."""
+        match tree:
+            case {"contains": {"left": left, "right": one}} if self.are(left):
+                return self.rising([one])
+            case {"containsAny": {"left": left, "right": right}} if self.are(left) or self.are(right):
+                return self.rising(_elements(right if self.are(left) else left))
+            case {"containsAll": {"left": left, "right": right}} if self.are(left):
+                return self.rising(_elements(right))
+            case {"containsAll": {"left": left, "right": right}} if self.are(right) and not self.reads(left):
+                return "falls"
+            case {"isEmpty": {"arg": inner}} if self.are(inner):
+                return "falls"
+        return "unknown" if self.reads(tree) else "still"
+
+    def rising(self, asked: list[Tree]) -> Trend:
+        if any(self.reads(one) for one in asked):
+            return "unknown"
+        return "still" if all(self.widens(one) for one in asked) else "rises"
+
+    def widens(self, tree: Tree) -> bool:
+        match tree:
+            case {"Value": str(name)}:
+                return name in self.labels and self.labels[name].widens
+        return False
+
+    def are(self, tree: Tree) -> bool:
+        return _is_labels(tree, self.policy)
+
+    def reads(self, tree: Tree) -> bool:
+        return any(self.are(node) for node in nodes([tree]))
+
+
+def _both(first: Trend, second: Trend) -> Trend:
+    if second in (first, "still"):
+        return first
+    return second if first == "still" else "unknown"
+
+
+def _is_labels(tree: Any, policy: LintPolicy) -> bool:  # noqa: ANN401 - any JSON value
+    """Say whether an expression is the labels of a session, or may be."""
+    match tree:
+        case {".": {"left": base, "attr": "labels"}}:
+            where = path(base)
+            if where[:1] == ("resource",):
+                return len(where) > 1 or any(one.resource_type == "Session" for one in policy.environments)
+            return not any(where[: len(other)] == other for other in _OTHERS)
+    return False
+
+
+def _elements(tree: Tree) -> list[Tree]:
+    """Return the elements of a set that is written out; of another set the set itself."""
+    match tree:
+        case {"Set": [*elements]}:
+            return elements
+    return [tree]
+
+
+def _texts(tree: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
+    match tree:
+        case {"Value": str(text)}:
+            yield text
+        case {"Set": [*elements]}:
+            for one in elements:
+                yield from _texts(one)
+
+
+def _conjunction(left: Tree, right: Tree) -> Tree:
+    return {"&&": {"left": left, "right": right}}
+
+
+def _help(name: str, trend: Trend) -> str:
+    declared = f"if the approver is to see the label, declare `labels: {{{name}: {{meaning: …, widens: true}}}}`"
+    if trend == "unknown":
+        return (
+            "ask with `contains`, `containsAny` or `containsAll`, joined by `&&`, `||` and `!`, after everything that "
+            f"can fail; or {declared}"
+        )
+    return (
+        f'a label takes away: `forbid … when {{ context.session.labels.contains("{name}") }}`; for what an approver '
+        f'gives, use a grant: `context.session in Grant::"…"`; {declared}'
+    )

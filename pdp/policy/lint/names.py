@@ -1,0 +1,195 @@
+"""Lints about names: what nobody is called, and names that read like others."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+
+from pdp.errors import Problem
+from pdp.foundation.nearest import nearest
+from pdp.policy.contents import MANIFEST
+from pdp.policy.directory import FILE, Uid
+from pdp.policy.lint.facts import Finding, LintBundle, LintPolicy, nodes, path
+from pdp.policy.lint.labels import labels_named
+from pdp.policy.locate import entity_anchor
+from pdp.policy.tools.parameters import FURTHER, ListingType, RecordType, cedar_string
+
+_WORDS = {"User": "user", "UserGroup": "group", "Agent": "agent", "AgentGroup": "agent group", "Server": "server"}
+_NEAR = 0.8
+# Shorter names differ in a letter by intention.
+_SHORTEST = 6
+# Scripts whose letters look like those of another one of these.
+_ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "FULLWIDTH", "MATHEMATICAL"})
+
+
+def unknown_names(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
+    """Find users, agents, groups and servers that nothing is called, and grants that look like another one."""
+    named = [(policy, policy.uids) for policy in bundle.policies]
+    grants = Counter(name for _, uids in named for kind, name in uids if kind == "Grant")
+    for policy, uids in named:
+        for kind, name in uids:
+            if kind in bundle.known and name not in bundle.known[kind]:
+                place = "no catalogue is called so" if kind == "Server" else f"it does not stand in `{FILE}`"
+                yield policy, _unknown(policy, (kind, name), place, nearest(name, bundle.known[kind]))
+            elif kind == "Grant" and (near := _commoner(name, grants) or _slip(name, grants)):
+                yield policy, _unknown(policy, (kind, name), f"it reads like `{near}`", near)
+
+
+def unknown_labels(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
+    """Find labels that `bundle.yaml` does not declare: no session can get one."""
+    labels = bundle.contents.labels
+    for name in sorted(set(labels_named(policy)) - labels.keys()):
+        near = nearest(name, labels)
+        yield Finding(
+            message=f"policy `{policy.id}` names the label `{name}`: `{MANIFEST}` does not declare it, so no session "
+            "has it",
+            help=f"did you mean `{near}`?"
+            if near
+            else f"declare it in `{MANIFEST}`: `labels: {{{name}: {{meaning: …}}}}`",
+            at=[cedar_string(name)],
+        )
+
+
+def unknown_opaque(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
+    """Find a test for an opaque parameter that no tool of the policy has: it is false in every call."""
+    hidden = {label for one in policy.environments if one.tool for label in _hidden(one.tool.input)}
+    for node in nodes(policy.conditions):
+        match node:
+            case {"contains": {"left": left, "right": {"Value": str(name)}}} if path(left) == ("context", "opaque"):
+                if name not in hidden:
+                    near = nearest(name, hidden)
+                    yield Finding(
+                        message=f"policy `{policy.id}` asks whether `{name}` is opaque: it is opaque in no tool that "
+                        "the policy can match, so this is always false",
+                        help=f"did you mean `{near}`?"
+                        if near
+                        else f"ask for the argument itself: `context.input has {name}`",
+                        at=[cedar_string(name)],
+                    )
+
+
+def mixed_scripts(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
+    """Find names in policies whose letters come from scripts that look alike."""
+    for policy in bundle.policies:
+        for name, anchor in _names(policy):
+            if scripts := _scripts(name):
+                yield (
+                    policy,
+                    Finding(
+                        message=f"policy `{policy.id}`: `{name}` mixes letters of {scripts}; it may not be the name "
+                        "that it looks like",
+                        help="type the name anew",
+                        at=[anchor],
+                    ),
+                )
+
+
+def mixed_scripts_elsewhere(bundle: LintBundle) -> Iterator[Problem]:
+    """Find such names in the directory and among the tools."""
+    for (kind, name), entity in bundle.directory.entities.items():
+        if scripts := _scripts(name):
+            message = f"`{kind}::{name}` mixes letters of {scripts}; it may not be the name that it looks like"
+            yield Problem(FILE, entity.line, message, help="type the name anew")
+    for action, tool in bundle.catalogue.tools.items():
+        if scripts := _scripts(tool.name):
+            message = f"`{action}` mixes letters of {scripts}; it may not be the tool that it looks like"
+            yield Problem(f"tools/{tool.server}.json", 0, message, help="ask who runs the server; do not permit it")
+
+
+def unknown_references(bundle: LintBundle) -> Iterator[Problem]:
+    """Find attributes in the directory that refer to what does not stand there."""
+    entities = bundle.directory.entities
+    kinds: dict[str, list[str]] = {}
+    for kind, name in entities:
+        kinds.setdefault(kind, []).append(name)
+    for (kind, name), entity in entities.items():
+        for uid in sorted(entity.refers_to - entities.keys()):
+            if uid[0] == "Server":
+                continue
+            near = nearest(uid[1], kinds.get(uid[0], ()))
+            yield Problem(
+                FILE,
+                entity.line,
+                f"`{kind}::{name}` refers to `{uid[0]}::{uid[1]}`, which does not stand in `{FILE}`",
+                help=(f"did you mean `{near}`? " if near else "")
+                + "a policy that reads an attribute of what is unknown cannot be evaluated, and the call is denied",
+            )
+
+
+def _unknown(policy: LintPolicy, uid: Uid, why: str, near: str) -> Finding:
+    word = _WORDS.get(uid[0], "grant")
+    remedy = "name it as its catalogue is named" if word == "server" else f"add it to `{FILE}`, or mend the name"
+    if word == "grant":
+        remedy = "an approver gives a grant by exactly this name"
+    return Finding(
+        message=f"policy `{policy.id}` names the {word} `{uid[1]}`: {why}",
+        help=f"did you mean `{near}`?" if near else remedy,
+        at=[entity_anchor(*uid)],
+    )
+
+
+def _commoner(name: str, grants: Counter[str]) -> str:
+    """Return a grant that reads almost like this one and is spoken of more often."""
+    others = [one for one in grants if one != name and grants[one] > grants[name] == 1]
+    return nearest(name, others, alike=_NEAR)
+
+
+def _slip(name: str, grants: Counter[str]) -> str:
+    """Return another grant that one slip of the hand makes of this one: the longer one, or the earlier by name.
+
+    A letter left out or typed twice, or two that changed places; another letter or digit may be meant.
+    """
+    rank = (grants[name], len(name), name)
+    others = (one for one in sorted(grants) if (grants[one], len(one), one) > rank)
+    return next((one for one in others if len(name) >= _SHORTEST and _one_slip(one, name)), "")
+
+
+def _one_slip(first: str, second: str) -> bool:
+    longer, shorter = sorted((first, second), key=len, reverse=True)
+    if len(longer) == len(shorter) + 1:
+        return any(longer[:at] + longer[at + 1 :] == shorter and longer[at].isalpha() for at in range(len(longer)))
+    swapped = [at for at, (one, other) in enumerate(zip(longer, shorter, strict=False)) if one != other]
+    return (
+        len(longer) == len(shorter)
+        and len(swapped) == 2  # noqa: PLR2004 - two letters
+        and all(after - before == 1 for before, after in pairwise(swapped))
+        and longer[swapped[0]] == shorter[swapped[1]]
+        and longer[swapped[1]] == shorter[swapped[0]]
+    )
+
+
+def _hidden(record: RecordType) -> Iterator[str]:
+    """Yield the labels that `context.opaque` may hold in a call: what Cedar cannot express, and what may be null."""
+    if record.open:
+        yield FURTHER
+    for one in record.parameters:
+        if one.opaque or one.nullable:
+            yield one.label
+        if isinstance(one.type, ListingType):
+            yield from one.type.labels()
+        if isinstance(one.type, RecordType):
+            yield from _hidden(one.type)
+
+
+def _names(policy: LintPolicy) -> Iterator[tuple[str, str]]:
+    seen = set()
+    for kind, name in policy.uids:
+        seen.add(name)
+        yield name, entity_anchor(kind, name)
+    for node in nodes(policy.conditions):
+        inner = node.get(".") or node.get("has")
+        attribute = inner.get("attr") if isinstance(inner, dict) else None
+        if isinstance(attribute, str) and attribute not in seen:
+            seen.add(attribute)
+            yield attribute, attribute
+
+
+def _scripts(name: str) -> str:
+    """Return the scripts of a name, when letters of one look like those of another; else an empty text."""
+    if name.isascii():
+        return ""
+    found = {unicodedata.name(letter, "").partition(" ")[0] for letter in name if letter.isalpha()}
+    alike = sorted(found & _ALIKE)
+    return " and ".join(script.capitalize() for script in alike) if len(alike) > 1 else ""

@@ -1,0 +1,100 @@
+"""Lints about rules that rest on what somebody says, and on what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pdp.policy.lint.facts import Finding, LintBundle, LintPolicy, Tree, lenient, nodes, path, split
+
+_CALLER = ("context", "caller")
+_PURPOSE = "purpose"
+
+
+def by_purpose(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
+    """Find a rule that lets calls pass for words in the purpose, which whoever asks for the session writes."""
+    for tree in lenient(policy):
+        where = next((path(node) for node in nodes([tree]) if _is_purpose(path(node))), ())
+        if where:
+            yield Finding(
+                message=f"{policy.effect} `{policy.id}` lets calls pass for what `{'.'.join(where)}` says, and whoever "
+                "asks for the session writes it",
+                help='let an approver say it: a grant, `context.session in Grant::"…"`, or the `environment`',
+                at=[where],
+            )
+            return
+
+
+def caller_exception(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
+    """Find a forbid that a gateway lifts by what it states, or escapes by stating nothing."""
+    if policy.effect != "forbid":
+        return
+    required = bundle.contents.caller_facts.required
+    for tree in policy.conditions:
+        match tree:
+            case {"has": {"left": left, "attr": str(name)}} if path(left) == _CALLER and name not in required:
+                yield Finding(
+                    message=f"forbid `{policy.id}` does not hold for a gateway that leaves out `context.caller.{name}`",
+                    help=f"let `bundle.yaml` require it, `caller_facts: {{required: [{name}], …}}`; or forbid to leave "
+                    f"it out: `if context.caller has {name} then … else true`",
+                    at=[("context", "caller", name), ("context", "caller")],
+                )
+            case {"!": {"arg": inner}} if _only_stated(inner):
+                yield Finding(
+                    message=f"forbid `{policy.id}` has an exception that rests only on what the caller says of itself, "
+                    "`context.caller`",
+                    help="whoever runs a gateway can assert these facts; ask in the exception for the session, the "
+                    "agent or the caller's `id` too",
+                    at=[_CALLER],
+                )
+
+
+def absent_passes(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
+    """Find a permit that says what must not be of an attribute, and so holds where nothing is known of it."""
+    if policy.effect != "permit":
+        return
+    for tree in policy.conditions:
+        for negated in _negated(tree):
+            where = next((asked for one in split(negated) if (asked := _asked(one))), ())
+            if where and sum(1 for _ in split(negated)) > 1:
+                shown = ".".join(where)
+                yield Finding(
+                    message=f"permit `{policy.id}` holds where `{shown}` is not known",
+                    help=f"ask for it first, `when {{ {'.'.join(where[:-1])} has {where[-1]} && … }}`; if what is not "
+                    f"known is to pass, say so: `if {'.'.join(where[:-1])} has {where[-1]} then … else true`",
+                    at=[where, where[:-1]],
+                )
+
+
+def _negated(tree: Tree) -> Iterator[Tree]:
+    """Yield the conjunctions whose being false makes a condition true."""
+    pending = [(tree, True)]
+    while pending:
+        one, positive = pending.pop()
+        match one:
+            case {"!": {"arg": inner}}:
+                pending.append((inner, not positive))
+            case {"&&": {"left": left, "right": right}} if positive:
+                pending += [(left, True), (right, True)]
+            case {"&&": _}:
+                yield one
+            case {"||": {"left": left, "right": right}}:
+                pending += [(left, positive), (right, positive)]
+
+
+def _asked(tree: Tree) -> tuple[str, ...]:
+    match tree:
+        case {"has": {"left": left, "attr": str(name)}} if path(left):
+            return (*path(left), name)
+    return ()
+
+
+def _is_purpose(where: tuple[str, ...]) -> bool:
+    return where in (("context", "session", _PURPOSE), ("resource", _PURPOSE))
+
+
+def _only_stated(tree: Tree) -> bool:
+    """Say whether an expression reads facts of the caller, beside its proven id, and nothing else."""
+    variables = [node for node in nodes([tree]) if "Var" in node]
+    facts = [path(node) for node in nodes([tree]) if path(node)[:2] == _CALLER and len(path(node)) > len(_CALLER)]
+    whole = [path(node) for node in nodes([tree]) if path(node) == _CALLER]
+    return bool(facts) and len(whole) == len(variables) and all(fact != (*_CALLER, "id") for fact in facts)

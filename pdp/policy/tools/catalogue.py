@@ -1,0 +1,283 @@
+"""The catalogue: every tool that a bundle knows, from the servers' own answers and the author's overlays."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from pdp.errors import BundleError, InvalidJSONError, Problem
+from pdp.foundation.jsontext import MINTING_KEYS, definition_digest, former_definition_digest, parse
+from pdp.foundation.yamltext import Section, load_section
+from pdp.limits import Limits
+from pdp.policy.tools.argumentcheck import ArgumentCheck, UncheckableSchemaError
+from pdp.policy.tools.mapping import ResourceMapping
+from pdp.policy.tools.overlay import RISKS, Risk, ToolOverlay, read_overlay
+from pdp.policy.tools.parameters import RecordType
+from pdp.policy.tools.typing import input_type
+
+__all__ = [
+    "RISKS",
+    "Catalogue",
+    "Risk",
+    "Tool",
+    "annotated_risk",
+    "load_catalogue",
+    "tool_definitions",
+]
+
+_SERVER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_RESERVED_SERVER = "pdp"
+_TOOL_NAME_CHARACTERS = 128
+# What the patterns of all schemas may take together stays below 100 MB.
+_MOST_PATTERNS = 1024
+# Control and format characters and line separators: they would forge lines and reorder text where a name is shown.
+_UNSHOWABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# A tool list is written by a server and kept by an author: larger and deeper than what an agent may send.
+_DEFINITION_LIMITS = Limits(
+    arguments_bytes=8 * 1024 * 1024, arguments_depth=64, arguments_nodes=1024 * 1024, string_bytes=1024 * 1024
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """One tool of one server: what a call of it looks like and what it may do.
+
+    `action` is `server/name`. `definition_digest` is of what a model acts on in the definition, `former_digest` of the
+    whole, as it was made once; with `digest_required` a call must state one of them. `mapping` is None when the server
+    is the resource of every call. `log` names the parameters whose values may be recorded; of all others only a keyed
+    digest is. `named` says whether an overlay gives its risk group; without one it is destructive, whatever its server
+    says of it. `check` holds arguments against the whole schema, None when none is declared. `unusable` says why every
+    call is denied, and is empty for a tool that can be called.
+    """
+
+    action: str
+    server: str
+    name: str
+    definition_digest: str
+    risk: Risk
+    digest_required: bool
+    input: RecordType
+    mapping: ResourceMapping | None = None
+    log: tuple[str, ...] = ()
+    named: bool = True
+    title: str = ""
+    description: str = ""
+    check: ArgumentCheck | None = field(default=None, compare=False, repr=False)
+    unusable: str = ""
+    former_digest: str = field(default="", compare=False)
+
+    def is_known_as(self, digest: str) -> bool:
+        """Say whether a digest is one of this very definition."""
+        return bool(digest) and digest in (self.definition_digest, self.former_digest)
+
+    @property
+    def resource_type(self) -> str:
+        """Return the entity type of what calls are about."""
+        return self.mapping.type if self.mapping else "Server"
+
+    @property
+    def log_resource(self) -> bool:
+        """Say whether the resource's id may be written to logs and traces."""
+        return self.mapping.log_resource if self.mapping else True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """All tools by action, `server/name`."""
+
+    tools: Mapping[str, Tool]
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """Return the names of all servers, sorted."""
+        return tuple(sorted({tool.server for tool in self.tools.values()}))
+
+
+def load_catalogue(files: Mapping[str, bytes]) -> Catalogue:
+    """Read `tools/<server>.json`, the answers to `tools/list`, and `tools/<server>.yaml`, the overlays.
+
+    Takes all files of a bundle by name and looks at those below `tools/` only.
+    Raise `BundleError` with every problem that was found.
+    """
+    problems: list[Problem] = []
+    tools: dict[str, Tool] = {}
+    paths = [PurePosixPath(file) for file in sorted(files) if file.startswith("tools/")]
+    servers = {str(path)[len("tools/") : -len(".json")] for path in paths if path.suffix == ".json"}
+    for path in paths:
+        server = str(path)[len("tools/") : -len(path.suffix)]
+        if path.suffix == ".yml":
+            problems.append(Problem(str(path), 0, "an overlay ends in `.yaml`; this one would not be read"))
+        elif path.suffix == ".yaml" and server not in servers:
+            problems.append(Problem(str(path), 0, f"an overlay without a catalogue: `tools/{server}.json` is missing"))
+    patterns = 0
+    for server in sorted(servers):
+        reader = _ServerReader(server, _MOST_PATTERNS - patterns)
+        found = reader.read(files)
+        patterns += sum(tool.check.patterns for tool in found.values() if tool.check)
+        tools |= found
+        problems += reader.problems
+    if problems:
+        raise BundleError(tuple(problems))
+    return Catalogue(tools=tools)
+
+
+def tool_definitions(text: bytes) -> tuple[dict[str, Any], ...]:
+    """Return the entries of a whole `tools/list` answer: the message, its result, or the bare list.
+
+    Raise `InvalidJSONError` with what is wrong in one line.
+    """
+    # A parameter with a name that Cedar reserves is that tool's trouble alone.
+    answer = parse(text, _DEFINITION_LIMITS, minting=True)
+    if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
+        answer = answer["result"]
+    if isinstance(answer, dict):
+        if answer.get("nextCursor"):
+            raise InvalidJSONError("one page of several: `nextCursor` says that there are more tools")
+        answer = answer.get("tools")
+    if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
+        raise InvalidJSONError("not a `tools/list` answer: a list of tools is expected")
+    return tuple(answer)
+
+
+def annotated_risk(definition: Mapping[str, Any]) -> Risk:
+    """Return the risk group that a tool's annotations claim; as in MCP, destructive when they say nothing."""
+    annotations = definition.get("annotations")
+    annotations = annotations if isinstance(annotations, dict) else {}
+    if annotations.get("readOnlyHint") is True:
+        return "read_only"
+    return "mutating" if annotations.get("destructiveHint") is False else "destructive"
+
+
+def server_name_problem(name: str) -> str | None:
+    """Say what is wrong with the name of a tool server, or None."""
+    if not _SERVER_NAME.match(name):
+        return "a server's name is 1 to 64 of `A-Z a-z 0-9 . _ -`"
+    return f"the server name `{name}` is reserved" if name == _RESERVED_SERVER else None
+
+
+def tool_name_problem(name: object) -> str | None:
+    """Say what is wrong with the name of a tool, or None. `/`, `-`, `.` and spaces are fine."""
+    if not isinstance(name, str) or not name:
+        return "a tool without a name"
+    if len(name) > _TOOL_NAME_CHARACTERS:
+        return f"a tool's name is longer than {_TOOL_NAME_CHARACTERS} characters: `{name[:32]!a}…`"
+    if any(unicodedata.category(character) in _UNSHOWABLE for character in name):
+        return f"a tool's name holds a control or format character: `{name!a}`"
+    return None
+
+
+class _ServerReader:
+    """Reads the two files of one server and collects their problems."""
+
+    def __init__(self, server: str, most_patterns: int) -> None:
+        self._server = server
+        self._patterns_left = most_patterns
+        self._catalogue_file = f"tools/{server}.json"
+        self._overlay_file = f"tools/{server}.yaml"
+        self.problems: list[Problem] = []
+
+    def read(self, files: Mapping[str, bytes]) -> dict[str, Tool]:
+        if problem := server_name_problem(self._server):
+            self._add(problem)
+        definitions = self._definitions(files[self._catalogue_file])
+        if definitions is None:
+            return {}
+        inputs = {
+            name: input_type(definition.get("inputSchema")) or RecordType() for name, definition in definitions.items()
+        }
+        overlays, problems = read_overlay(self._overlay(files.get(self._overlay_file, b"")), inputs)
+        self.problems += problems
+        tools = [self._tool(name, definition, overlays[name]) for name, definition in definitions.items()]
+        return {tool.action: tool for tool in tools}
+
+    def _definitions(self, content: bytes) -> dict[str, dict[str, Any]] | None:
+        found: dict[str, dict[str, Any]] = {}
+        try:
+            entries = tool_definitions(content)
+        except InvalidJSONError as error:
+            self._add(str(error))
+            return None
+        for entry in entries:
+            name = entry.get("name")
+            if problem := tool_name_problem(name):
+                self._add(problem)
+            elif name in found:
+                self._add(f"tool `{name}` stands twice")
+            else:
+                found[str(name)] = entry
+        return found
+
+    def _overlay(self, content: bytes) -> Section:
+        try:
+            return load_section(self._overlay_file, content)
+        except BundleError as error:
+            self.problems += error.problems
+            return Section(self._overlay_file, 1)
+
+    def _tool(self, name: str, definition: dict[str, Any], overlay: ToolOverlay) -> Tool:
+        digest = former = ""
+        try:
+            digest, former = definition_digest(definition), former_definition_digest(definition)
+        except InvalidJSONError as error:
+            self._add(f"tool `{name}`: {error}")
+        annotations = definition.get("annotations")
+        check, unusable = self._check(definition.get("inputSchema"))
+        return Tool(
+            action=f"{self._server}/{name}",
+            server=self._server,
+            name=name,
+            definition_digest=digest,
+            # What a server says of its own tool is a proposal, for the import; only a person calls it milder.
+            risk=overlay.risk or "destructive",
+            named=overlay.risk is not None,
+            digest_required=overlay.digest_required,
+            input=overlay.input,
+            mapping=overlay.mapping,
+            log=overlay.log,
+            title=_text(definition, "title") or _text(annotations, "title"),
+            description=_text(definition, "description"),
+            check=check,
+            unusable=unusable,
+            former_digest=former,
+        )
+
+    def _check(self, schema: object) -> tuple[ArgumentCheck | None, str]:
+        """Return what checks the arguments of calls, and why none can be called, or an empty text."""
+        if schema is None:
+            return None, ""
+        if input_type(schema) is None or not isinstance(schema, dict):
+            return None, "its `inputSchema` is not the schema of an object"
+        if reserved := sorted(_keys(schema) & MINTING_KEYS):
+            return None, f"its `inputSchema` names `{reserved[0]}`, which Cedar reserves"
+        try:
+            check = ArgumentCheck(schema, most_patterns=self._patterns_left)
+        except UncheckableSchemaError as error:
+            return None, f"no arguments can be held against its `inputSchema`: {error}"
+        self._patterns_left -= check.patterns
+        return check, ""
+
+    def _add(self, message: str) -> None:
+        self.problems.append(Problem(self._catalogue_file, 0, message))
+
+
+def _keys(value: object) -> set[str]:
+    """Return the keys of all objects in a JSON value."""
+    keys: set[str] = set()
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict):
+            keys.update(one)
+            pending += one.values()
+        elif isinstance(one, list):
+            pending += one
+    return keys
+
+
+def _text(found: object, key: str) -> str:
+    text = found.get(key) if isinstance(found, dict) else None
+    return text if isinstance(text, str) else ""

@@ -1,0 +1,220 @@
+"""Read the overlay of a tool server: what its own answer cannot know, or must not be believed about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar, get_args
+
+from pdp.errors import Problem
+from pdp.foundation.yamltext import Section, unknown
+from pdp.policy.tools.mapping import CANONICAL_FORMS, ResourceMapping, split_template
+from pdp.policy.tools.parameters import (
+    COUNT,
+    BoolType,
+    DecimalType,
+    ListingType,
+    LongType,
+    OpaqueType,
+    Parameter,
+    RecordType,
+    StringType,
+)
+
+Risk = Literal["read_only", "mutating", "destructive"]
+RISKS: tuple[Risk, ...] = get_args(Risk)
+
+_Word = TypeVar("_Word", bound=str)
+_DigestRule = Literal["required", "optional"]
+_ResourceLog = Literal["plain", "digest"]
+
+_ENTITY_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*\Z")
+# Entities of these types are made by the PDP or stand for people: no tool argument may name one.
+_BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Session", "Grant", "Server", "Action"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolOverlay:
+    """What the overlay says about one tool; `risk` is None where it says nothing. `input` has the types it sets.
+
+    `log` names the parameters whose values may be written to the record.
+    """
+
+    input: RecordType
+    risk: Risk | None = None
+    digest_required: bool = False
+    mapping: ResourceMapping | None = None
+    log: tuple[str, ...] = ()
+
+
+def read_overlay(top: Section, inputs: Mapping[str, RecordType]) -> tuple[dict[str, ToolOverlay], list[Problem]]:
+    """Read the overlay of one server, given the parameters of each of its tools.
+
+    Returns an overlay for every tool, mentioned or not, and all problems with file and line.
+    """
+    reader = _OverlayReader()
+    return reader.read(top, inputs), reader.problems
+
+
+class _OverlayReader:
+    """Collects problems on the way; what it returns counts only when there are none."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def read(self, top: Section, inputs: Mapping[str, RecordType]) -> dict[str, ToolOverlay]:
+        self.problems += top.unknown_keys(("digest", "risk", "tools"))
+        tools = self._section(top, "tools")
+        self.problems += tools.unknown_keys(inputs, "tool")
+        risk = self._word(top, "risk", RISKS)
+        digest = self._word(top, "digest", get_args(_DigestRule))
+        return {
+            name: self._tool(name, self._section(tools, name), parameters, risk, digest)
+            for name, parameters in inputs.items()
+        }
+
+    def _tool(
+        self, tool: str, entry: Section, parameters: RecordType, risk: Risk | None, digest: _DigestRule | None
+    ) -> ToolOverlay:
+        self.problems += entry.unknown_keys(("risk", "digest", "resource", "parameters", "log", "open"))
+        typed = self._parameters(tool, self._section(entry, "parameters"), parameters)
+        typed = replace(typed, open=self._open(tool, entry, parameters))
+        return ToolOverlay(
+            input=typed,
+            risk=self._word(entry, "risk", RISKS) or risk,
+            digest_required=(self._word(entry, "digest", get_args(_DigestRule)) or digest) == "required",
+            mapping=self._mapping(tool, self._section(entry, "resource"), typed) if "resource" in entry else None,
+            log=self._log(tool, entry, parameters),
+        )
+
+    def _open(self, tool: str, entry: Section, parameters: RecordType) -> bool | None:
+        said = entry.get("open")
+        if said is not None and not isinstance(said, bool):
+            self._add(entry, "open", f"`{tool}`: `open` must be `true` or `false`")
+        elif said and not parameters.declares_more:
+            self._add(entry, "open", f"`{tool}`: its schema takes no parameters beside those that it declares")
+        return said if isinstance(said, bool) else None
+
+    def _log(self, tool: str, entry: Section, parameters: RecordType) -> tuple[str, ...]:
+        names = entry.get("log", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self._add(entry, "log", f"`{tool}`: `log` must be a list of parameters whose values may be recorded")
+            return ()
+        known = [one.name for one in parameters.parameters]
+        for name in names:
+            if name not in known:
+                self._add(entry, "log", unknown(f"parameter of `{tool}`", name, known))
+        return tuple(sorted(set(names)))
+
+    def _parameters(self, tool: str, section: Section, parameters: RecordType) -> RecordType:
+        names = [one.name for one in parameters.parameters]
+        self.problems += section.unknown_keys(names, f"parameter of `{tool}`")
+        for name, said in section.items():
+            parameter = parameters.parameter(name)
+            if parameter is None:
+                continue
+            if said == {"type": "decimal"} and parameter.numeric:
+                parameters = parameters.with_type(name, DecimalType())
+            elif said == {"type": "decimal"}:
+                self._add(section, name, f"`{tool}`: `{name}` is not declared a number; only a number can be `decimal`")
+            # `1 == True` here too: the key is compared by equality, the value is not.
+            elif isinstance(said, Section) and set(said) == {"opaque"} and said["opaque"] is True:
+                parameters = parameters.with_type(name, OpaqueType(reason="kept from the policies by the overlay"))
+            elif isinstance(said, Section) and set(said) == {"members"}:
+                listing = self._listing(tool, said, parameter)
+                parameters = parameters.with_type(name, listing) if listing else parameters
+            else:
+                choices = "`{type: decimal}`, `{opaque: true}` or `{members: […]}`"
+                self._add(section, name, f"`{tool}`: `{name}` must be {choices}")
+        return parameters
+
+    def _listing(self, tool: str, said: Section, parameter: Parameter) -> ListingType | None:
+        element = parameter.type.element if isinstance(parameter.type, OpaqueType) else None
+        names = said["members"]
+        if element is None:
+            self._add(said, "members", f"`{tool}`: `{parameter.name}` is not declared a list of objects")
+            return None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self._add(said, "members", f"`{tool}`: `members` must be a list of names")
+            return None
+        known = [one.name for one in element.parameters]
+        for name in names:
+            found = element.parameter(name)
+            if found is None:
+                self._add(said, "members", unknown(f"member of `{parameter.name}`", name, known))
+            elif name == COUNT or not isinstance(found.type, StringType | LongType | BoolType):
+                self._add(said, "members", f"`{tool}`: `{name}` is no text, integer or boolean, or is named `{COUNT}`")
+        return ListingType(
+            label=parameter.label,
+            members=tuple(one for one in element.parameters if one.name in names),
+            others=tuple(one.name for one in element.parameters if one.name not in names),
+        )
+
+    def _mapping(self, tool: str, section: Section, parameters: RecordType) -> ResourceMapping | None:
+        self.problems += section.unknown_keys(("type", "id", "canonical", "log"))
+        entity_type, template = section.get("type"), section.get("id")
+        if not isinstance(entity_type, str) or not _ENTITY_TYPE.match(entity_type):
+            self._add(section, "type", f"`{tool}`: `type` must name an entity type of the schema")
+        elif entity_type in _BUILT_IN_TYPES:
+            self._add(
+                section, "type", f"`{tool}`: no call can be mapped to a `{entity_type}`; the PDP makes those alone"
+            )
+        if not isinstance(template, str):
+            self._add(section, "id", f"`{tool}`: `id` must be a template such as `{{owner}}/{{repo}}`")
+            return None
+        try:
+            literals, fields = split_template(template)
+        except ValueError as error:
+            self._add(section, "id", f"`{tool}`: `{template}`: {error}")
+            return None
+        for name in fields:
+            self._placeholder(tool, section, name, parameters)
+        return ResourceMapping(
+            type=str(entity_type),
+            literals=literals,
+            fields=fields,
+            canonical=self._canonical(tool, section, literals, fields),
+            log_resource=self._word(section, "log", get_args(_ResourceLog)) != "digest",
+        )
+
+    def _placeholder(self, tool: str, section: Section, name: str, parameters: RecordType) -> None:
+        parameter = parameters.parameter(name)
+        if parameter is None:
+            names = [one.name for one in parameters.parameters]
+            self._add(section, "id", unknown(f"parameter of `{tool}`", name, names))
+        elif not parameter.required or parameter.nullable or not isinstance(parameter.type, StringType):
+            self._add(section, "id", f"`{tool}`: `{name}` must be a required string to name a resource")
+
+    def _canonical(
+        self, tool: str, section: Section, literals: tuple[str, ...], fields: tuple[str, ...]
+    ) -> dict[str, str]:
+        forms = self._section(section, "canonical")
+        self.problems += forms.unknown_keys(fields, "placeholder")
+        chosen = {name: self._word(forms, name, tuple(CANONICAL_FORMS)) for name in forms}
+        paths = {"path", "absolute-path"} & set(chosen.values())
+        if paths and any("/" in text for text in literals):
+            # The separators of the id must not occur in values, and a path is full of this one.
+            self._add(section, "id", f"`{tool}`: beside a path the text of the template must not hold `/`")
+        return {name: form for name, form in chosen.items() if form is not None}
+
+    def _section(self, parent: Section, key: str) -> Section:
+        found = parent.get(key)
+        if isinstance(found, Section):
+            return found
+        if found is not None:
+            self._add(parent, key, f"`{key}` must be a mapping")
+        return Section(parent.file, parent.lines.get(key, parent.line))
+
+    def _word(self, section: Section, key: str, words: tuple[_Word, ...]) -> _Word | None:
+        if key not in section:
+            return None
+        for word in words:
+            if section[key] == word:
+                return word
+        choices = ", ".join(f"`{word}`" for word in words)
+        self._add(section, key, unknown(key, str(section[key]), words) + f" (one of {choices})")
+        return None
+
+    def _add(self, section: Section, key: str, message: str) -> None:
+        self.problems.append(section.problem(message, key))

@@ -1,0 +1,28 @@
+"""Which labels a session may get, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from pdp.errors import InvalidRequestError
+from pdp.foundation.yamltext import unknown
+from pdp.policy.labels import Label
+
+
+def require_labels(
+    asked: Iterable[str], declared: Mapping[str, Label], *, present: Collection[str] = (), widening: bool = False
+) -> None:
+    """Raise `InvalidRequestError` naming the first label that the session may not get.
+
+    `present` holds the labels that it has already; those stay, whatever became of their declaration. `widening` says
+    whether a label that widens may come too: only with a request that an approver sees.
+    """
+    for place, name in enumerate(asked):
+        if name in present:
+            continue
+        if name not in declared:
+            raise InvalidRequestError(f"labels[{place}]", unknown("label", name, declared))
+        if declared[name].widens and not widening:
+            raise InvalidRequestError(
+                f"labels[{place}]", f"`{name}` widens: only the request of a session without a parent can ask for it"
+            )

@@ -1,0 +1,143 @@
+"""Ask the policies about a session: may it be requested, approved, delegated? Every answer is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pdp.clock import Clock
+from pdp.decision.gate import deny
+from pdp.errors import InvalidRequestError, PermissionDeniedError
+from pdp.foundation.ids import decision_ids
+from pdp.limits import MOST_POLICIES
+from pdp.model import Basis, Caller, Ruling, Scope, Session
+from pdp.observer import SESSION_DECIDED, Event, Observer
+from pdp.policy.bundle import Bundle
+from pdp.policy.engine import Question, datetime_value
+from pdp.policy.schema import REQUEST_SESSION
+from pdp.registry.events import presence, terms, vouched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionQuestion:
+    """What is asked about a session. `speaker` is the user who asks or approves, the principal.
+
+    `asked_at` (unix seconds) is when the request came, by which its records stand in order.
+    `trace` is where the answer hangs in the caller's trace: facts of its event.
+    """
+
+    action: str
+    session: Session
+    scope: Scope
+    caller: Caller
+    speaker: str
+    asked_at: float
+    grants: tuple[str, ...] = ()
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+
+class SessionPolicies:
+    """Asks the policies about sessions and tells the observer when they refuse. Safe to use from many threads.
+
+    What they permit, whoever does it tells when it is done: `decided`. A record of what did not come to be would name a
+    session that never was.
+    """
+
+    def __init__(self, *, clock: Clock, observer: Observer) -> None:
+        self._clock = clock
+        self._observer = observer
+        self._new_id = decision_ids()
+
+    def require(self, bundle: Bundle, asked: SessionQuestion) -> Event:
+        """Return what is to be told; raise `PermissionDeniedError` naming the policies that refuse."""
+        ruling, decided = self.ask(bundle, asked)
+        if not ruling.allowed:
+            self._observer.event(decided)
+            names = ", ".join(ruling.policies or ruling.errors)
+            raise PermissionDeniedError(
+                f"the policies refuse `{asked.action}`: {ruling.basis.value}" + f" ({names})" * bool(names)
+            )
+        return decided
+
+    def ask(self, bundle: Bundle, asked: SessionQuestion) -> tuple[Ruling, Event]:
+        """Return what the policies say, and what is to be told of it; what they cannot be asked is a deny.
+
+        Raise `InvalidRequestError` when what a requester vouched for does not fit the schema.
+        """
+        ruling = _ruling(bundle, asked, self._clock.now().wall_at)
+        return ruling, self._decided(bundle, asked, ruling)
+
+    def _decided(self, bundle: Bundle, asked: SessionQuestion, ruling: Ruling) -> Event:
+        session = asked.session
+        # A request that is refused leaves no session behind, so there is none to speak of.
+        known = ruling.allowed or asked.action != REQUEST_SESSION
+        said = {
+            "action": asked.action,
+            "basis": ruling.basis.value,
+            "bundle_version": bundle.version,
+            "decision_id": self._new_id(),
+            "outcome": ruling.outcome.value,
+            "principal": asked.speaker,
+            **presence(asked.caller),
+        }
+        lists = {
+            "errors": ruling.errors[:MOST_POLICIES],
+            "grants": tuple(sorted(set(asked.grants))),
+            "policies": ruling.policies[:MOST_POLICIES],
+            "tools": tuple(sorted(asked.scope.tools)),
+        }
+        found = {"errors": ruling.errors, "policies": ruling.policies}
+        more = {f"{name}_left_out": str(len(ids) - MOST_POLICIES) for name, ids in found.items() if ids[MOST_POLICIES:]}
+        facts, listed = terms(session)
+        event = Event.of_session(
+            SESSION_DECIDED,
+            session,
+            at=asked.asked_at,
+            caller_id=asked.caller.id,
+            facts={**facts, **said, **more, **asked.trace},
+            lists={**listed, **{name: values for name, values in lists.items() if values}},
+            attributes=vouched(session),
+        )
+        return event if known else replace(event, session_id="")
+
+
+def _ruling(bundle: Bundle, asked: SessionQuestion, now_at: float) -> Ruling:
+    session = asked.session
+    question = Question(
+        user=asked.speaker,
+        agent=session.agent,
+        session_id=session.id,
+        resource=("Session", session.id),
+        context=_context(bundle, asked, now_at),
+    )
+    known = bundle.slice(asked.action)
+    try:
+        beside = known.beside(bundle.session_entities(session, speaker=asked.speaker))
+    except ValueError:
+        if asked.action != REQUEST_SESSION:
+            return deny(Basis.POLICY_ERROR, "the entities do not fit the schema")
+        raise InvalidRequestError("user_attributes_json", "does not fit the schema of the bundle") from None
+    return known.ask(question, beside)
+
+
+def _context(bundle: Bundle, asked: SessionQuestion, now_at: float) -> dict[str, Any]:
+    session, tools, caller = asked.session, bundle.catalogue.tools, asked.caller
+    context = {
+        "agent": _reference("Agent", session.agent),
+        "user": _reference("User", session.user),
+        "caller": {"id": caller.id},
+        "grants": [_reference("Grant", grant) for grant in sorted(set(asked.grants))],
+        "tools": sorted(asked.scope.tools),
+        "risks": sorted({tools[name].risk for name in asked.scope.tools if name in tools}),
+        "duration": int(session.duration),
+        "may_delegate": session.may_delegate,
+        "now": datetime_value(now_at),
+    }
+    if caller.authenticated_at:
+        context["authenticated_ago"] = int(max(0.0, now_at - caller.authenticated_at))
+    return context
+
+
+def _reference(kind: str, name: str) -> dict[str, dict[str, str]]:
+    return {"__entity": {"type": kind, "id": name}}

@@ -1,0 +1,593 @@
+"""Opens, approves, narrows and closes sessions: the life cycle with its rules, its policies and its record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import isfinite
+from typing import Literal
+
+from pdp.clock import Clock, Deadline, Instant, no_earlier, utc_text
+from pdp.errors import (
+    InvalidJSONError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    UnavailableError,
+    WrongStateError,
+)
+from pdp.foundation.ids import handle_digest, new_handle, new_session_id
+from pdp.foundation.jsontext import parse_object
+from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
+from pdp.limits import MOST_LABELS, Limits
+from pdp.model import NEVER_APPROVERS, Caller, Role, Scope, Session, SessionState
+from pdp.observer import Event, Observer
+from pdp.policy.bundle import Bundle
+from pdp.policy.grants import Grants, require_known
+from pdp.policy.patterns import ToolPatterns
+from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
+from pdp.registry.events import closed_event, narrowed_event, opened_event, presence
+from pdp.registry.expiry import EXPIRED
+from pdp.registry.labels import require_labels
+from pdp.registry.policies import SessionPolicies, SessionQuestion
+from pdp.registry.review import ReviewedTool, review
+from pdp.registry.scope import (
+    ScopedTool,
+    expansion,
+    request_digest_of,
+    require_few,
+    require_patterns,
+    require_tools,
+    scope_of,
+    scoped_tools,
+)
+from pdp.sessions import lifecycle
+from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
+from pdp.sessions.store import Change, Cut, SessionFilter, Sessions
+
+# How many sessions are read at a time for a list, and written at a time when many are revoked.
+_STEP, _AT_ONCE = 100, 500
+
+# Who approves what cannot be undone has just proved to be that person: no policy and no setting lifts this.
+_HIGH_RISK = "destructive"
+_PRESENT_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """What a PEP asks for. `duration` is seconds, None for the bundle's default."""
+
+    user: str
+    agent: str
+    purpose: str
+    tool_patterns: tuple[str, ...]
+    duration: float | None = None
+    parent_session_handle: str = field(default="", repr=False)
+    environment: str = ""
+    user_attributes_json: bytes = field(default=b"", repr=False)
+    labels: tuple[str, ...] = ()
+    may_delegate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionView:
+    """A session as people and PEPs see it: with its state now, and what an approval would approve."""
+
+    session: Session
+    state: SessionState
+    tools: tuple[ScopedTool, ...]
+    request_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """A session as an approver judges it: with what the policies of a bundle do with each of its tools.
+
+    `known_grants` are all that can be given, each with the ids of the policies that name it.
+    """
+
+    view: SessionView
+    tools: tuple[ReviewedTool, ...]
+    known_grants: Grants
+    bundle_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selector:
+    """Which sessions to revoke."""
+
+    kind: Literal["session", "user", "agent", "tenant"]
+    value: str
+
+
+class Registrar:
+    """The only way by which sessions come to be and change. Safe to use from many threads.
+
+    `bundle` returns the active bundle. `trusted_attributes` names the attributes of a user that a PEP may vouch for.
+    While `record_permits` says no, no session is opened or approved. Every method raises `UnavailableError` when it
+    cannot answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        bundle: Callable[[], Bundle],
+        clock: Clock,
+        observer: Observer,
+        limits: Limits,
+        trusted_attributes: frozenset[str] = frozenset(),
+        record_permits: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._sessions = sessions
+        self._bundle = bundle
+        self._clock = clock
+        self._observer = observer
+        self._limits = limits
+        self._trusted = trusted_attributes
+        self._record_permits = record_permits
+        self._policies = SessionPolicies(clock=clock, observer=observer)
+
+    def request(
+        self, wanted: SessionRequest, caller: Caller, *, trace: Mapping[str, str] | None = None
+    ) -> tuple[SessionView, str]:
+        """Open a session that waits for approval, and return it with its secret handle.
+
+        `trace` is where what the policies say hangs in the caller's trace, as facts of an event.
+        A delegation that the parent's approval and the policies allow becomes active at once. Raise
+        `InvalidRequestError` naming the attribute, `PermissionDeniedError` when the policies refuse,
+        `WrongStateError` when the parent is not active.
+        """
+        self._require_record()
+        bundle, now = self._bundle(), self._now()
+        self._require_few(caller, now)
+        parents = self._parents(wanted, caller, bundle, now)
+        draft, handle = self._draft(wanted, caller, parents, bundle, now)
+        scope = expansion(draft, parents, bundle)
+        require_tools(wanted.tool_patterns, scope, self._limits)
+        asked = SessionQuestion(
+            action=REQUEST_SESSION,
+            session=draft,
+            scope=scope,
+            caller=caller,
+            speaker=draft.user,
+            asked_at=now.wall_at,
+            trace=trace or {},
+        )
+        decided = self._policies.require(bundle, asked)
+        delegable, delegated = self._may_delegate(asked, parents, bundle)
+        if delegable:
+            approved = lifecycle.approve(
+                draft,
+                now,
+                scope=scope,
+                grants=(),
+                widening=bundle.widening,
+                by=parents[0].id,
+                no_later_than=earliest_end(parents, now),
+            )
+            draft = replace(approved, epoch=1)
+        self._sessions.insert(draft, wall_at=now.wall_at)
+        for event in (decided, *delegated):
+            self._observer.event(event)
+        self._observer.event(opened_event("session.requested", draft, caller, now.wall_at))
+        if parents:
+            self._observer.event(opened_event("session.delegated", draft, caller, now.wall_at))
+        if draft.state is SessionState.ACTIVE:
+            given = {"by": draft.approved_by, "bundle_version": bundle.version}
+            self._observer.event(opened_event("session.approved", draft, caller, now.wall_at, **given))
+        self._capture_again(draft, bundle, now, caller)
+        return self._view((draft, *parents), bundle, now), handle
+
+    def approve(
+        self,
+        session_id: str,
+        *,
+        request_digest: str,
+        grants: tuple[str, ...],
+        caller: Caller,
+        trace: Mapping[str, str] | None = None,
+    ) -> SessionView:
+        """Approve exactly what was shown. `trace` is as for `request`.
+
+        Raise `InvalidRequestError` for a grant that nothing in the bundle names, `WrongStateError` when the session
+        does not wait for approval or what would be approved is not what was shown, and `PermissionDeniedError` when a
+        rule or the policies refuse.
+        """
+        _require_approver(caller)
+        self._require_record()
+        bundle, now = self._bundle(), self._now()
+        chain = self._chain(session_id, caller)
+        session, parents = chain[0], chain[1:]
+        state = state_of(session, now)
+        if state is not SessionState.REQUESTED:
+            raise WrongStateError(f"the session is {state.value}, not requested")
+        _require_active(parents, bundle, now)
+        scope = expansion(session, parents, bundle)
+        require_few(scope, self._limits)
+        if request_digest != request_digest_of(session, scope, bundle):
+            raise WrongStateError("what was shown is not what would be approved now; look at the session again")
+        require_known(grants, bundle.grants)
+        _require_presence(caller, scope, bundle, now)
+        asked = SessionQuestion(
+            action=APPROVE_SESSION,
+            session=session,
+            scope=scope,
+            caller=caller,
+            speaker=caller.id,
+            asked_at=now.wall_at,
+            grants=grants,
+            trace=trace or {},
+        )
+        decided = self._policies.require(bundle, asked)
+        bound = earliest_end(parents, now) if parents else None
+        approved = lifecycle.approve(
+            session,
+            now,
+            scope=scope,
+            grants=grants,
+            widening=bundle.widening,
+            by=caller.id,
+            no_later_than=bound,
+        )
+        self._sessions.update([approved], wall_at=now.wall_at)
+        self._observer.event(decided)
+        given = {"by": caller.id, "bundle_version": bundle.version, "request_digest": request_digest}
+        self._observer.event(
+            opened_event("session.approved", approved, caller, now.wall_at, **given, **presence(caller))
+        )
+        return self._view((approved, *parents), bundle, now)
+
+    def deny(self, session_id: str, *, reason: str, caller: Caller) -> SessionView:
+        """Refuse a requested session. Raise `WrongStateError` when it does not wait for approval."""
+        _require_approver(caller)
+        bundle, now = self._bundle(), self._now()
+        chain = self._chain(session_id, caller)
+        denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
+        self._sessions.update([denied], wall_at=now.wall_at)
+        self._observer.event(opened_event("session.denied", denied, caller, now.wall_at))
+        return self._view((denied, *chain[1:]), bundle, now)
+
+    def end(self, handle: str, *, caller: Caller) -> SessionView:
+        """End a session and all below it. Raise `WrongStateError` when it is over already."""
+        bundle, now = self._bundle(), self._now()
+        chain = self._visible(self._sessions.view(handle_digest(handle)).chain, caller)
+        self._require_live(chain[0], now)
+        changed = self._sessions.change_tree(chain[0].id, lifecycle.end(now, by=caller.id), wall_at=now.wall_at)
+        for session in changed:
+            self._observer.event(closed_event("session.ended", session, caller, now.wall_at))
+        return self._view(self._chain(chain[0].id, caller), bundle, now)
+
+    def revoke(self, selector: Selector, *, reason: str, caller: Caller) -> tuple[str, ...]:
+        """Revoke the live sessions that the selector names and all below them; return their ids, sorted.
+
+        Raise `NotFoundError` for an unknown session id, and `PermissionDeniedError` for a foreign tenant.
+        """
+        now = self._now()
+        change = lifecycle.revoke(now, by=caller.id, reason=reason)
+        if selector.kind == "session":
+            session = self._chain(selector.value, caller)[0]
+            changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at)
+            for session in changed:
+                self._observer.event(closed_event("session.revoked", session, caller, now.wall_at))
+            return tuple(sorted(session.id for session in changed))
+        return self._revoke_many(_selected(selector, caller), change, reason, caller, now)
+
+    def _revoke_many(
+        self, which: SessionFilter, change: Change, reason: str, caller: Caller, now: Instant
+    ) -> tuple[str, ...]:
+        """Revoke all at once by one row, and then write it down session by session: thousands take seconds."""
+        cut = Cut(tenant=which.tenant, user=which.user, agent=which.agent, at=now.wall_at, by=caller.id, reason=reason)
+        self._sessions.cut(cut)
+        # What is requested from now on is another matter: there would be no end while a gateway goes on requesting.
+        live, ids = replace(which, ends_after=now.wall_at, requested_until=now.wall_at), list[str]()
+        while changed := self._sessions.change_where(live, change, wall_at=now.wall_at, limit=_AT_ONCE):
+            for session in changed:
+                self._observer.event(closed_event("session.revoked", session, caller, now.wall_at))
+            ids += [session.id for session in changed]
+        self._sessions.lift(cut)
+        return tuple(sorted(ids))
+
+    def get(self, session_id: str, *, caller: Caller) -> SessionView:
+        """Return one session. Raise `NotFoundError` for an unknown id, and for one that is none of the caller's."""
+        return self._view(self._chain(session_id, caller), self._bundle(), self._now())
+
+    def review(self, session_id: str, *, grants: tuple[str, ...], caller: Caller) -> Review:
+        """Return a session that waits, as an approval with these grants would make it, or one that is active.
+
+        Raise `WrongStateError` when it is over, or when it is active and grants are given; they cannot be any more.
+        """
+        bundle, now = self._bundle(), self._now()
+        chain = self._chain(session_id, caller)
+        session, parents = chain[0], chain[1:]
+        view = self._view(chain, bundle, now)
+        if view.state is SessionState.REQUESTED:
+            session = replace(session, grants=tuple(sorted(set(grants))))
+        elif view.state is not SessionState.ACTIVE or grants:
+            raise WrongStateError(f"the session is {view.state.value}, not requested")
+        scope = session.scope or expansion(session, parents, bundle)
+        return Review(
+            view=view,
+            tools=review((session, *parents), scope, bundle, wall_at=now.wall_at),
+            known_grants=bundle.grants,
+            bundle_version=bundle.version,
+        )
+
+    def list(
+        self,
+        *,
+        state: SessionState | None,
+        user: str,
+        agent: str,
+        page_size: int,
+        page_token: str,
+        caller: Caller,
+        fits: Callable[[SessionView], bool] = lambda _: True,
+    ) -> tuple[tuple[SessionView, ...], str]:
+        """Return a page of sessions, newest first, and the token of the next page (empty at the end).
+
+        `fits` is asked about each of them in turn; the first that does not fit begins the next page.
+        """
+        size = page_size_of(page_size)
+        before = page_start_of(page_token, float, str)
+        bundle, now = self._bundle(), self._now()
+        which = SessionFilter(
+            tenant=caller.tenant,
+            user=user,
+            agent=agent,
+            opened_by="" if _sees_all(caller) else caller.id,
+            states=_stored_states(state),
+        )
+        # Sessions whose state is computed may be few among many: smaller steps would visit the store once for each.
+        # In larger ones a session of the largest size would take hundreds of megabytes.
+        step = min(size, _STEP) if state is None else _STEP
+        found: list[SessionView] = []
+        while True:
+            page = self._sessions.select(which, limit=step, before=before)
+            for session in page:
+                # EXPIRED is computed, so the store cannot filter by it.
+                if state in (None, state_of(session, now)):
+                    view = self._view((session, *self._sessions.get(session.id)[1:]), bundle, now)
+                    if not fits(view):
+                        return tuple(found), page_token_of(*before) if before else ""
+                    found.append(view)
+                before = (session.requested_at, session.id)
+                if len(found) == size:
+                    return tuple(found), page_token_of(*before)
+            if len(page) < step:
+                return tuple(found), ""
+
+    def narrow(
+        self,
+        session_id: str,
+        *,
+        tool_patterns: tuple[str, ...],
+        expires_at: float | None,
+        labels: tuple[str, ...],
+        caller: Caller,
+    ) -> SessionView:
+        """Narrow an active session: fewer tools, an earlier end, more labels.
+
+        Raise `InvalidRequestError` naming the attribute, `WrongStateError` unless active, `ConflictError` when somebody
+        else changed it first.
+        """
+        require_patterns(tool_patterns, self._limits)
+        if expires_at is not None and not isfinite(expires_at):
+            raise InvalidRequestError("expires_at", "must be a moment")
+        bundle, now = self._bundle(), self._now()
+        chain = self._chain(session_id, caller)
+        session = chain[0]
+        require_labels(labels, bundle.labels, present=session.labels)
+        if session.scope is None:
+            raise WrongStateError(f"the session is {state_of(session, now).value}, not active")
+        if len({*session.labels, *labels}) > max(MOST_LABELS, len(session.labels)):
+            raise InvalidRequestError("labels", f"more than {MOST_LABELS} together")
+        keep = ToolPatterns(tool_patterns)
+        tools = {a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)}
+        end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
+        narrowed = lifecycle.narrow(session, now, scope=scope_of(tools), deadline=end, labels=labels)
+        if narrowed is not None:
+            self._sessions.update([narrowed], wall_at=now.wall_at)
+            self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
+        return self._view((narrowed or session, *chain[1:]), bundle, now)
+
+    # What is asked for.
+
+    def _capture_again(self, draft: Session, bundle: Bundle, now: Instant, caller: Caller) -> None:
+        # A bundle that became active between reading the directory and inserting has not seen this session. Once more
+        # after each change: the next bundle may have become active before it, and what that one captured is the newer.
+        seen = bundle.version
+        while (active := self._bundle()).version != seen:
+            seen, captured = active.version, active.directory.capture(draft.user, draft.agent)
+            self._sessions.change_tree(
+                draft.id,
+                partial(lifecycle.recapture, now=now, entities_json=captured, by=caller.id),
+                wall_at=now.wall_at,
+            )
+
+    def _draft(
+        self, wanted: SessionRequest, caller: Caller, parents: tuple[Session, ...], bundle: Bundle, now: Instant
+    ) -> tuple[Session, str]:
+        require_patterns(wanted.tool_patterns, self._limits)
+        marked = {label for parent in parents for label in parent.labels}
+        require_labels(wanted.labels, bundle.labels, present=marked, widening=not parents)
+        duration = bundle.session_seconds if wanted.duration is None else wanted.duration
+        if not 0 < duration <= self._limits.session_seconds:
+            raise InvalidRequestError(
+                "duration", f"must be more than 0 and at most {self._limits.session_seconds:g} s (`session_seconds`)"
+            )
+        captured = bundle.directory.capture(wanted.user, wanted.agent)
+        if captured is None:
+            if ("User", wanted.user) in bundle.directory.entities:
+                raise InvalidRequestError("agent", f"`{wanted.agent}` is not in the bundle's directory")
+            raise InvalidRequestError("user", f"`{wanted.user}` is not in the bundle's directory")
+        # A child carries its parent's labels: what marks the parent marks what it delegates.
+        labels = {*wanted.labels, *marked}
+        if len(labels) > MOST_LABELS:
+            raise InvalidRequestError("labels", f"more than {MOST_LABELS} together")
+        handle = new_handle()
+        return Session(
+            id=new_session_id(),
+            handle_digest=handle_digest(handle),
+            state=SessionState.REQUESTED,
+            user=wanted.user,
+            agent=wanted.agent,
+            purpose=wanted.purpose,
+            tool_patterns=wanted.tool_patterns,
+            duration=float(duration),
+            requested_at=now.wall_at,
+            deadline=Deadline.after(now, bundle.request_seconds),
+            tenant=caller.tenant,
+            environment=wanted.environment,
+            opened_by=caller.id,
+            parent_id=parents[0].id if parents else "",
+            ancestor_ids=tuple(parent.id for parent in parents),
+            may_delegate=wanted.may_delegate,
+            labels=tuple(sorted(labels)),
+            entities_json=captured,
+            attributes_json=self._attributes(wanted),
+        ), handle
+
+    def _attributes(self, wanted: SessionRequest) -> str:
+        if len(wanted.user_attributes_json) > self._limits.attributes_bytes:
+            raise InvalidRequestError(
+                "user_attributes_json", f"larger than {self._limits.attributes_bytes} bytes (limit `attributes_bytes`)"
+            )
+        try:
+            attributes = parse_object(wanted.user_attributes_json, self._limits)
+            text = json.dumps(attributes, sort_keys=True)
+        except InvalidJSONError as error:
+            raise InvalidRequestError("user_attributes_json", str(error)) from None
+        except TypeError:
+            raise InvalidRequestError("user_attributes_json", "numbers must be integers") from None
+        for name in attributes:
+            if name not in self._trusted:
+                raise InvalidRequestError("user_attributes_json", f"`{name}` may not be vouched for by a caller")
+        return text
+
+    def _parents(self, wanted: SessionRequest, caller: Caller, bundle: Bundle, now: Instant) -> tuple[Session, ...]:
+        if not wanted.parent_session_handle:
+            return ()
+        view = self._sessions.view(handle_digest(wanted.parent_session_handle))
+        parents = self._visible(view.chain, caller)
+        _require_active(parents, bundle, now)
+        if len(parents) > self._limits.delegation_depth:
+            raise InvalidRequestError(
+                "parent_session_handle", f"deeper than {self._limits.delegation_depth} (limit `delegation_depth`)"
+            )
+        return parents
+
+    # Rules and policies.
+
+    def _require_record(self) -> None:
+        if not self._record_permits():
+            raise UnavailableError("the record cannot take more; sessions can be ended and narrowed, and not opened")
+
+    def _require_few(self, caller: Caller, now: Instant) -> None:
+        most = self._limits.live_sessions
+        if self._sessions.count_live(caller.id, wall_at=now.wall_at) >= most:
+            raise OverloadedError(f"`{caller.id}` has {most} live sessions, and that is all (limit `live_sessions`)")
+
+    def _may_delegate(
+        self, asked: SessionQuestion, parents: tuple[Session, ...], bundle: Bundle
+    ) -> tuple[bool, tuple[Event, ...]]:
+        """Say whether a delegation needs no person, and what is to be told of it."""
+        if not (parents and parents[0].may_delegate and parents[0].user == asked.session.user):
+            return False, ()
+        ruling, decided = self._policies.ask(bundle, replace(asked, action=DELEGATE_SESSION))
+        return ruling.allowed, (decided,)
+
+    # What the caller may see.
+
+    def _chain(self, session_id: str, caller: Caller) -> tuple[Session, ...]:
+        return self._visible(self._sessions.get(session_id), caller)
+
+    def _visible(self, chain: tuple[Session, ...], caller: Caller) -> tuple[Session, ...]:
+        # Unknown and foreign look the same.
+        if not chain or chain[0].tenant != caller.tenant:
+            raise NotFoundError("no such session")
+        if not _sees_all(caller) and chain[0].opened_by != caller.id:
+            raise NotFoundError("no such session")
+        return chain
+
+    def _require_live(self, session: Session, now: Instant) -> None:
+        state = state_of(session, now)
+        if state not in LIVE:
+            raise WrongStateError(f"the session is {state.value} already")
+
+    def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant) -> SessionView:
+        session = chain[0]
+        state = state_of(session, now)
+        if state is SessionState.EXPIRED:
+            # Whoever passes events on tells of it once.
+            self._observer.event(_expiry(session, now))
+        waiting = state is SessionState.REQUESTED
+        scope = expansion(session, chain[1:], bundle) if waiting else session.scope
+        return SessionView(
+            session=session,
+            state=state,
+            tools=scoped_tools(scope, bundle) if scope else (),
+            request_digest=request_digest_of(session, scope, bundle) if waiting and scope else "",
+        )
+
+    def _now(self) -> Instant:
+        return no_earlier(self._clock.now(), self._sessions.high_water_at())
+
+
+def _expiry(session: Session, now: Instant) -> Event:
+    facts = {"was": session.state.value, "expired_at": utc_text(session.deadline.wall_at)}
+    return Event.of_session(EXPIRED, session, at=now.wall_at, facts=facts)
+
+
+def _require_approver(caller: Caller) -> None:
+    if Role.APPROVER not in caller.roles or not caller.roles.isdisjoint(NEVER_APPROVERS):
+        raise PermissionDeniedError("only an approver that is no gateway and no admin may decide about a session")
+
+
+def _require_presence(caller: Caller, scope: Scope, bundle: Bundle, now: Instant) -> None:
+    """Refuse to give what cannot be undone on the word of somebody who may have left long ago."""
+    age = now.wall_at - caller.authenticated_at
+    risky = [tool.tool for tool in scoped_tools(scope, bundle) if tool.risk == _HIGH_RISK]
+    if risky and age > _PRESENT_SECONDS:
+        since = f"that was {age:.0f} s ago" if caller.authenticated_at else "the credential does not say when that was"
+        raise PermissionDeniedError(
+            f"`{risky[0]}` is {_HIGH_RISK}: its approver must have authenticated in the last {_PRESENT_SECONDS:.0f} s,"
+            f" and {since}"
+        )
+
+
+def _require_active(chain: Iterable[Session], bundle: Bundle, now: Instant) -> None:
+    for session in chain:
+        state = state_of(session, now)
+        if state is not SessionState.ACTIVE:
+            raise WrongStateError(f"the parent session is {state.value}, not active")
+        if unapproved := sorted(bundle.unapproved_labels(session)):
+            raise WrongStateError(
+                f"the parent session has the label `{unapproved[0]}`, which widens now and did not when it was approved"
+            )
+
+
+def _selected(selector: Selector, caller: Caller) -> SessionFilter:
+    states = LIVE
+    match selector.kind:
+        case "user":
+            return SessionFilter(tenant=caller.tenant, user=selector.value, states=states)
+        case "agent":
+            return SessionFilter(tenant=caller.tenant, agent=selector.value, states=states)
+        case _:
+            if selector.value != caller.tenant:
+                raise PermissionDeniedError("another tenant's sessions cannot be revoked")
+            return SessionFilter(tenant=caller.tenant, states=states)
+
+
+def _sees_all(caller: Caller) -> bool:
+    return not caller.roles.isdisjoint({Role.APPROVER, Role.AUDITOR, Role.ADMIN})
+
+
+def _stored_states(state: SessionState | None) -> frozenset[SessionState]:
+    if state is None:
+        return frozenset()
+    return LIVE if state is SessionState.EXPIRED else frozenset({state})

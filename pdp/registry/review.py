@@ -1,0 +1,61 @@
+"""What an approver judges a session by: what the policies do with each of its tools, and what grants would open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from pdp.decision.visibility import policy_visibility
+from pdp.model import Scope, Session, Visibility
+from pdp.policy.bundle import Bundle
+from pdp.policy.engine import SessionEntities
+from pdp.registry.scope import ScopedTool, scoped_tools
+
+_GRANT = "Grant"
+_ORDER = (Visibility.NEVER, Visibility.DEPENDS, Visibility.ALWAYS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewedTool:
+    """One tool as an approver judges it. Each grant of `opened_by` alone makes the policies allow more of its calls."""
+
+    tool: ScopedTool
+    visibility: Visibility
+    opened_by: tuple[str, ...]
+
+
+def review(chain: Sequence[Session], scope: Scope, bundle: Bundle, *, wall_at: float) -> tuple[ReviewedTool, ...]:
+    """Return the tools of a scope, sorted, as the policies would treat them in a session with its present grants.
+
+    The session and those above it are asked as if they were active; `wall_at` is the time in unix seconds.
+    """
+    own, *above = chain
+
+    @cache
+    def entities_of(session_id: str, grants: tuple[str, ...]) -> SessionEntities:
+        found = next(one for one in chain if one.id == session_id)
+        return bundle.session_entities(replace(found, grants=grants))
+
+    def seen(action: str, grants: tuple[str, ...]) -> Visibility:
+        return policy_visibility(
+            bundle,
+            (replace(own, grants=grants), *above),
+            bundle.catalogue.tools[action],
+            caller_id=own.opened_by,
+            wall_at=wall_at,
+            entities_of=lambda session: entities_of(session.id, session.grants),
+        )
+
+    def reviewed(tool: ScopedTool) -> ReviewedTool:
+        action = f"{tool.server}/{tool.tool}"
+        if action not in bundle.catalogue.tools:
+            return ReviewedTool(tool=tool, visibility=Visibility.NEVER, opened_by=())
+        now = seen(action, own.grants)
+        # Only what the policies of this action name can change what they say.
+        named = {uid[1] for policy in bundle.slice(action).policies for uid in policy.entities if uid[0] == _GRANT}
+        further = sorted(named.difference(own.grants))
+        opens = (one for one in further if _ORDER.index(seen(action, (*own.grants, one))) > _ORDER.index(now))
+        return ReviewedTool(tool=tool, visibility=now, opened_by=tuple(opens))
+
+    return tuple(map(reviewed, scoped_tools(scope, bundle)))

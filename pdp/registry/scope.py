@@ -1,0 +1,111 @@
+"""What a session may reach: patterns become tools, tools become a scope, and a digest says exactly what was shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pdp.errors import InvalidRequestError
+from pdp.foundation.jsontext import canonical, digest
+from pdp.limits import Limits
+from pdp.model import Scope, Session
+from pdp.policy.bundle import Bundle
+from pdp.policy.patterns import ToolPatterns, pattern_problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopedTool:
+    """One tool of a session's scope, with its risk group in the present catalogue (empty when it is gone)."""
+
+    server: str
+    tool: str
+    definition_digest: str
+    risk: str
+
+
+def expansion(session: Session, parents: tuple[Session, ...], bundle: Bundle) -> Scope:
+    """Return the tools that the patterns mean now, within the agent's ceiling and every parent's scope."""
+    asked = ToolPatterns(session.tool_patterns)
+    within = bundle.within_ceiling(session.agent)
+    tools = {
+        action: tool.definition_digest
+        for action, tool in bundle.catalogue.tools.items()
+        if asked.match(action) and action in within
+    }
+    for parent in parents:
+        above = parent.scope.tools if parent.scope else {}
+        tools = {
+            action: found
+            for action, found in tools.items()
+            if bundle.catalogue.tools[action].is_known_as(above.get(action, ""))
+        }
+    return scope_of(tools)
+
+
+def scope_of(tools: Mapping[str, str]) -> Scope:
+    """Return the scope of some actions and their definition digests; its id is the digest of its content."""
+    return Scope(id=digest(canonical(dict(tools))), tools=tools)
+
+
+def scoped_tools(scope: Scope, bundle: Bundle) -> tuple[ScopedTool, ...]:
+    """Return the tools of a scope, sorted, with their risk groups in a bundle."""
+    tools = []
+    for action in sorted(scope.tools):
+        server, _, name = action.partition("/")
+        known = bundle.catalogue.tools.get(action)
+        tools.append(
+            ScopedTool(
+                server=server, tool=name, definition_digest=scope.tools[action], risk=known.risk if known else ""
+            )
+        )
+    return tuple(tools)
+
+
+def require_patterns(patterns: tuple[str, ...], limits: Limits) -> None:
+    """Raise `InvalidRequestError` naming the first pattern that is none, or when there are too many."""
+    if len(patterns) > limits.tool_patterns:
+        raise InvalidRequestError("tool_patterns", f"more than {limits.tool_patterns} (limit `tool_patterns`)")
+    for place, pattern in enumerate(patterns):
+        if problem := pattern_problem(pattern):
+            raise InvalidRequestError(f"tool_patterns[{place}]", problem)
+
+
+def require_tools(patterns: tuple[str, ...], scope: Scope, limits: Limits) -> None:
+    """Raise `InvalidRequestError` unless there is a pattern, each matches a tool of the scope, and these are few."""
+    if not patterns:
+        raise InvalidRequestError("tool_patterns", "at least one is needed")
+    require_few(scope, limits)
+    for place, pattern in enumerate(patterns):
+        one = ToolPatterns((pattern,))
+        if not any(one.match(action) for action in scope.tools):
+            raise InvalidRequestError(f"tool_patterns[{place}]", "matches no tool that the agent may have")
+
+
+def require_few(scope: Scope, limits: Limits) -> None:
+    """Raise `InvalidRequestError` when a scope has more tools than an approval may bind."""
+    if len(scope.tools) > limits.session_tools:
+        raise InvalidRequestError(
+            "tool_patterns", f"mean {len(scope.tools)} tools, more than {limits.session_tools} (limit `session_tools`)"
+        )
+
+
+def request_digest_of(session: Session, scope: Scope, bundle: Bundle) -> str:
+    """Return the digest of exactly what is shown to the approver and nothing that changes while it waits."""
+    shown = {
+        "session_id": session.id,
+        "user": session.user,
+        "agent": session.agent,
+        "purpose": session.purpose,
+        "tool_patterns": list(session.tool_patterns),
+        "tools": [[one.server, one.tool, one.definition_digest, one.risk] for one in scoped_tools(scope, bundle)],
+        "duration": session.duration,
+        "tenant": session.tenant,
+        "environment": session.environment,
+        "opened_by": session.opened_by,
+        "parent_id": session.parent_id,
+        "may_delegate": session.may_delegate,
+        "labels": list(session.labels),
+        "widening_labels": sorted(bundle.widening.intersection(session.labels)),
+        "attributes": session.attributes_json,
+    }
+    return digest(canonical(shown))

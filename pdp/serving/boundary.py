@@ -1,0 +1,372 @@
+"""The boundary: the one wrapper around all handlers. Callers are admitted, bytes become messages, errors statuses.
+
+An RPC is admitted (authenticated, looked up in the table, room in its lane) and its message received on gRPC's own
+thread: only then does it get one of ours. So neither a caller without credentials nor one who does not send what it
+began occupies a thread, and a refusal needs none.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import grpc
+
+from pdp.clock import Clock
+from pdp.errors import InvalidRequestError, OverloadedError, PDPError, PermissionDeniedError
+from pdp.identity.authentication import Authenticator, Metadata, Peer
+from pdp.model import Caller
+from pdp.observer import REFUSED, Event, Observer
+from pdp.serving import uploads
+from pdp.serving.awaiting import Awaited
+from pdp.serving.decoding import read
+from pdp.serving.idle import IdleWatch
+from pdp.serving.incoming import Incoming, entered_by
+from pdp.serving.lanes import BoundedPool
+from pdp.serving.origin import NOBODY, Origin, trace_id_of, trace_parent
+from pdp.serving.refusedcredentials import RefusedCredentials, peer_address
+from pdp.serving.rpc import PUBLIC, RPC, Lane, Shape
+from pdp.serving.status import (
+    DeadlinePassedError,
+    NotHereError,
+    Refusal,
+    internal_error,
+    refusal_of,
+)
+
+_LOG = logging.getLogger("pdp.server")
+
+_LONGEST_ENTERING_SECONDS = 1.0
+
+_HANDLERS = {
+    Shape.UNARY: grpc.unary_unary_rpc_method_handler,
+    Shape.EXCHANGE: grpc.stream_stream_rpc_method_handler,
+    Shape.FEED: grpc.unary_stream_rpc_method_handler,
+    Shape.UPLOAD: grpc.stream_unary_rpc_method_handler,
+}
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """How one RPC is served: by which function, and as an upload of how many bytes in all.
+
+    A unary RPC that has waited for a thread longer than `longest_wait` seconds is not served any more.
+    One that is `elsewhere` is not served at this address, and is refused with where it is.
+    `in_band` writes a refusal as a message of an exchange, which then goes on; without it a refusal ends the exchange.
+    """
+
+    rpc: RPC
+    handle: Callable[[Any, Any], Any]
+    upload_bytes: int
+    longest_wait: float = math.inf
+    in_band: Callable[[bytes, Refusal], bytes] | None = None
+    elsewhere: bool = False
+
+
+class Boundary:
+    """Serves the routes that it is given, and nothing else, as gRPC's generic handler.
+
+    `lanes` are the threads, `awaited` keeps the calls whose message has not come, and `idle` ends exchanges on which
+    nothing happens. `observer` is told of refusals, also on gRPC's own thread, so that must not wait.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        lanes: Mapping[Lane, BoundedPool],
+        *,
+        authenticator: Authenticator,
+        observer: Observer,
+        clock: Clock,
+        awaited: Awaited,
+        idle: IdleWatch,
+    ) -> None:
+        self._lanes = lanes
+        self._authenticator = authenticator
+        self._observer = observer
+        self._clock = clock
+        self._idle = idle
+        self._refused = RefusedCredentials(clock)
+        self._entering_since = math.inf
+        self._awaited = awaited
+        watches = lanes[Lane.WATCHES].room.threads
+        self._feeds = Awaited(clock, limit=math.inf, most=watches, what="watches are open")
+        self._handlers = {
+            path: entered_by(_HANDLERS[route.rpc.shape], partial(self._enter, route)) for path, route in routes.items()
+        }
+
+    def service(self, call: Any) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return what serves an RPC; None for a path that is not served."""
+        return self._handlers.get(call.method)
+
+    def takes_calls(self) -> bool:
+        """Say whether gRPC's own thread is not held up by a call."""
+        return time.monotonic() - self._entering_since < _LONGEST_ENTERING_SECONDS
+
+    def _enter(self, route: Route, incoming: Incoming) -> None:
+        self._entering_since = time.monotonic()
+        try:
+            self._admit(route, incoming)
+        finally:
+            self._entering_since = math.inf
+
+    def _admit(self, route: Route, incoming: Incoming) -> None:
+        """Admit a call or refuse it, on gRPC's own thread."""
+        rpc, metadata = route.rpc, incoming.metadata
+        caller = self._attempt(rpc, metadata, self._identify, route, metadata, incoming.peer)
+        if isinstance(caller, Refusal):
+            self._refuse(rpc, NOBODY, incoming, caller)
+            return
+        lane = self._lanes[rpc.lane_for(caller)]
+        public = rpc.roles == PUBLIC
+        barred = None if public else self._attempt(rpc, metadata, _require_admission, rpc, caller, lane)
+        if barred is not None:
+            self._refuse(rpc, caller, incoming, barred)
+        elif rpc.shape is Shape.EXCHANGE:
+            lane.put(caller.id, partial(incoming.exchange, partial(self._exchange, route, metadata)))
+        else:
+            call = _Call(self, self._awaited, route, lane, caller, incoming)
+            self._awaited.add(call)
+            incoming.receive(call.arrived)
+
+    def arrived(self, call: _Call, wire: bytes | None) -> None:
+        """Let a call wait for a thread now that its message is here; None stands for no message. On gRPC's thread."""
+        rpc = call.route.rpc
+        if wire is None:
+            self.give_up(call, InvalidRequestError("request", "is required"))
+            return
+        full = None
+        if rpc.roles == PUBLIC:
+            full = self._attempt(rpc, call.incoming.metadata, call.lane.enter, call.owner)
+        if full is not None:
+            self._refuse(rpc, call.caller, call.incoming, full)
+        else:
+            call.wire, call.latest = wire, self._clock.now().boot_at + call.route.longest_wait
+            if rpc.shape is Shape.FEED:
+                call.feed = _Feed()
+                self._feeds.add(call.feed)
+            call.lane.put(call.owner, call.run)
+
+    def give_up(self, call: _Call, error: PDPError) -> None:
+        """End a call whose message does not come."""
+        rpc = call.route.rpc
+        if rpc.roles != PUBLIC:
+            call.lane.leave(call.owner)
+        refusal = self._attempt(rpc, call.incoming.metadata, _raise, error)
+        if not call.incoming.cancelled:
+            self._refuse(rpc, call.caller, call.incoming, refusal)
+
+    def _identify(self, route: Route, metadata: Metadata, peer: Callable[[], Peer]) -> Caller:
+        if route.elsewhere:
+            raise NotHereError(
+                f"`{route.rpc.name}` is not served at this address, where authority ends: ask the main one"
+            )
+        if route.rpc.roles == PUBLIC:
+            return NOBODY
+        if self._authenticator.needs_peer(metadata):
+            return self._authenticator.authenticate(metadata, peer())
+        return self._authenticator.authenticate(metadata)
+
+    def _readmit(self, route: Route, metadata: Metadata, context: Any) -> Caller:  # noqa: ANN401 - gRPC has no types
+        """Return who is calling, and end the RPC unless this caller may still call it."""
+        rpc = route.rpc
+        caller = self._attempt(rpc, metadata, self._identify, route, metadata, context.auth_context)
+        if isinstance(caller, Refusal):
+            self._end(rpc, NOBODY, metadata, caller, context)
+        barred = self._attempt(rpc, metadata, _require_role, rpc, caller)
+        if barred is not None:
+            self._end(rpc, caller, metadata, barred, context)
+        return caller
+
+    def _refuse(self, rpc: RPC, caller: Caller, incoming: Incoming, refusal: Refusal) -> None:
+        """End a call at once, on this thread: its status is sent without waiting."""
+
+        def refuse(_: bytes, context: Any) -> None:  # noqa: ANN401 - gRPC has no types
+            self._end(rpc, caller, incoming.metadata, refusal, context)
+
+        incoming.serve(refuse, b"")
+
+    def unary(self, call: _Call, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        """Return the one answer to a call."""
+        rpc, metadata = call.route.rpc, call.incoming.metadata
+        answer = self._attempt(rpc, metadata, self._begin, call, wire, context)
+        if isinstance(answer, Refusal):
+            self._end(rpc, call.caller, metadata, answer, context)
+        return answer
+
+    def _begin(self, call: _Call, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+        # A caller that has waited so long has likely asked again: to answer it would only make others wait as long.
+        if self._clock.now().boot_at > call.latest:
+            raise OverloadedError(
+                f"the call waited longer than {call.route.longest_wait:g} s (limit `wait_seconds`); try again"
+            )
+        return _work(call.route, call.caller, call.incoming.metadata, _request(call, wire), context)
+
+    def _exchange(self, route: Route, metadata: Metadata, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+        rpc = route.rpc
+        with self._idle.watched(context.cancel) as touch:
+            for wire in requests:
+                touch()
+                # The caller may have been removed, or lost its role, since the stream was opened.
+                caller = self._readmit(route, metadata, context)
+                answer = self._attempt(rpc, metadata, _read_and_work, route, caller, metadata, wire, context)
+                if not isinstance(answer, Refusal):
+                    yield answer
+                elif route.in_band is None:
+                    self._end(rpc, caller, metadata, answer, context)
+                else:
+                    self._tell(rpc, caller, metadata, answer, peer_address(context))
+                    yield route.in_band(wire, answer)
+
+    def feed(self, call: _Call, feed: _Feed, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+        """Yield the answers to a call until it is over."""
+        try:
+            if context.add_callback(feed.over.set):
+                yield from self._answers(call, feed, wire, context)
+        finally:
+            self._feeds.take(feed)
+
+    def _answers(self, call: _Call, feed: _Feed, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
+        rpc, metadata = call.route.rpc, call.incoming.metadata
+        answers = self._attempt(rpc, metadata, _open_feed, call.route, wire, feed.over)
+        if isinstance(answers, Refusal):
+            self._end(rpc, NOBODY, metadata, answers, context)
+        while (answer := self._attempt(rpc, metadata, _next_of_feed, answers)) is not None:
+            if isinstance(answer, Refusal):
+                self._end(rpc, NOBODY, metadata, answer, context)
+            yield answer
+        if feed.error is not None:
+            self._end(rpc, NOBODY, metadata, self._attempt(rpc, metadata, _raise, feed.error), context)
+
+    def _attempt(
+        self, rpc: RPC, metadata: Metadata, work: Callable[P, T], *args: P.args, **more: P.kwargs
+    ) -> T | Refusal:
+        """Do some work; whatever goes wrong becomes a refusal, here and nowhere else."""
+        try:
+            return work(*args, **more)
+        except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes a status
+            refusal = refusal_of(error)
+            if refusal is None:
+                trace_id = trace_id_of(trace_parent(metadata))
+                _LOG.exception("%s failed (trace id %s)", rpc.name, trace_id)
+                refusal = internal_error(trace_id)
+            return refusal
+
+    def _end(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, context: Any) -> NoReturn:  # noqa: ANN401 - gRPC has no types
+        """End an RPC with a status. Never returns: gRPC unwinds its handler with an exception of its own."""
+        self._tell(rpc, caller, metadata, refusal, peer_address(context))
+        context.set_trailing_metadata(refusal.trailing_metadata)
+        context.abort(refusal.code, refusal.details)
+        raise AssertionError("gRPC's abort returned")
+
+    def _tell(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, peer: str) -> None:
+        self._refused.tell(rpc.name, refusal, peer)
+        facts = {"rpc": rpc.name, "status": refusal.code.name, "peer": peer}
+        facts |= {"field": refusal.field} if refusal.field else {}
+        facts |= Origin(caller=caller, parent=trace_parent(metadata)).trace
+        at = self._clock.now().wall_at
+        self._observer.event(Event(kind=REFUSED, at=at, caller_id=caller.id, tenant=caller.tenant, facts=facts))
+
+
+class _Call:
+    """A call with one message, which waits for that and then for a thread."""
+
+    __slots__ = ("_awaited", "_boundary", "caller", "feed", "incoming", "lane", "latest", "owner", "route", "wire")
+
+    def __init__(
+        self,
+        boundary: Boundary,
+        awaited: Awaited,
+        route: Route,
+        lane: BoundedPool,
+        caller: Caller,
+        incoming: Incoming,
+    ) -> None:
+        self._boundary, self._awaited = boundary, awaited
+        self.route, self.lane, self.caller, self.incoming = route, lane, caller, incoming
+        self.owner = caller.id
+        self.wire, self.latest = b"", 0.0
+        self.feed: _Feed | None = None
+
+    def arrived(self, wire: bytes | None) -> None:
+        """Go on with the message, or with None without one; unless it has come too late."""
+        if self._awaited.take(self):
+            self._boundary.arrived(self, wire)
+
+    def give_up(self, error: PDPError) -> None:
+        """End without a message."""
+        self._boundary.give_up(self, error)
+
+    def run(self) -> None:
+        """Answer, on a thread of the lane."""
+        answer = partial(self._boundary.feed, self, self.feed) if self.feed else partial(self._boundary.unary, self)
+        self.incoming.serve(answer, self.wire)
+
+
+class _Feed:
+    """A call with many answers, until it is over."""
+
+    __slots__ = ("error", "over")
+
+    owner = ""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.error: PDPError | None = None
+
+    def give_up(self, error: PDPError) -> None:
+        """End with an error, on the thread that answers."""
+        self.error = error
+        self.over.set()
+
+
+def _require_admission(rpc: RPC, caller: Caller, lane: BoundedPool) -> None:
+    _require_role(rpc, caller)
+    lane.enter(caller.id)
+
+
+def _raise(error: PDPError) -> NoReturn:
+    raise error
+
+
+def _require_role(rpc: RPC, caller: Caller) -> None:
+    if rpc.roles != PUBLIC and caller.roles.isdisjoint(rpc.roles):
+        raise PermissionDeniedError(f"`{caller.id}` may not call `{rpc.name}`")
+
+
+def _request(call: _Call, wire: bytes) -> Any:  # noqa: ANN401 - whatever message the RPC takes, of an upload several
+    rpc = call.route.rpc
+    if rpc.shape is Shape.UPLOAD:
+        return uploads.receive(rpc.request, wire, call.incoming, most=call.route.upload_bytes)
+    return read(rpc.request, wire)
+
+
+def _read_and_work(route: Route, caller: Caller, metadata: Metadata, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    return _work(route, caller, metadata, read(route.rpc.request, wire), context)
+
+
+def _work(route: Route, caller: Caller, metadata: Metadata, request: Any, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
+    if context.time_remaining() <= 0:
+        raise DeadlinePassedError("the deadline has passed")
+    origin = Origin(caller=caller, parent=trace_parent(metadata))
+    answer: bytes = route.handle(request, origin).SerializeToString()
+    return answer
+
+
+def _open_feed(route: Route, wire: bytes, over: threading.Event) -> Iterator[Any]:
+    answers: Iterator[Any] = route.handle(read(route.rpc.request, wire), over)
+    return answers
+
+
+def _next_of_feed(answers: Iterator[Any]) -> bytes | None:
+    answer = next(answers, None)
+    return None if answer is None else answer.SerializeToString()

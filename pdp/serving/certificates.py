@@ -1,0 +1,112 @@
+"""The server's certificates: they are read anew for each connection."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from pdp.errors import ConfigurationError
+from pdp.foundation.ownership import read_own
+
+_LOG = logging.getLogger("pdp.server")
+
+_IMPOSTOR = "anyone could pass for the server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSFiles:
+    """The server's private key and certificate chain, as PEM files.
+
+    With `client_roots`, whoever connects must present a certificate that one of these authorities has signed.
+    """
+
+    key: Path
+    certificate: Path
+    client_roots: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Material:
+    key: bytes
+    certificate: bytes
+    client_roots: bytes | None
+
+
+class ServerCertificates:
+    """Reads the files anew for each connection, and goes on with the last good ones while they do not fit together.
+
+    Connections that are open go on as they are until their age ends them.
+    """
+
+    def __init__(self, files: TLSFiles) -> None:
+        self._files = files
+        self._reading = threading.Lock()
+        self._taken: _Material | None = None
+        self._refused: _Material | str | None = None
+
+    def credentials(self) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return what a gRPC server takes for a port. Raise `ConfigurationError` when the files are no good."""
+        self._taken = _checked(self._files, _read_all(self._files))
+        needed = self._files.client_roots is not None
+        return grpc.dynamic_ssl_server_credentials(_configuration(self._taken), self._renewed, needed)
+
+    def _renewed(self) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return the files as they are now, or None for no change; gRPC asks before each handshake. Never raises."""
+        with self._reading:
+            found: _Material | None = None
+            try:
+                found = _read_all(self._files)
+                if found in (self._taken, self._refused):
+                    return None
+                configuration = _configuration(_checked(self._files, found))
+            except ConfigurationError as error:
+                # Said once, not for each connection.
+                if (found or str(error)) != self._refused:
+                    self._refused = found or str(error)
+                    _LOG.error("the certificates were not read again, the last good ones stay: %s", error)
+                return None
+            self._taken, self._refused = found, None
+            _LOG.info("new connections use the certificates of `%s` as they are now", self._files.certificate)
+            return configuration
+
+
+def _read_all(files: TLSFiles) -> _Material:
+    roots = None
+    if files.client_roots is not None:
+        roots = read_own(files.client_roots, "anyone could become a caller")
+    return _Material(read_own(files.key, _IMPOSTOR), read_own(files.certificate, _IMPOSTOR), roots)
+
+
+def _checked(files: TLSFiles, material: _Material) -> _Material:
+    """Return the material. Raise `ConfigurationError` unless all of it can be read and the key is the certificate's."""
+    try:
+        key = load_pem_private_key(material.key, None).public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ConfigurationError(f"`{files.key}` holds no private key in PEM without a password") from None
+    first = _certificates(files.certificate, material.certificate)[0].public_key()
+    encoded = [each.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for each in (key, first)]
+    if encoded[0] != encoded[1]:
+        raise ConfigurationError(f"the key in `{files.key}` is not that of the certificate in `{files.certificate}`")
+    if files.client_roots is not None and material.client_roots is not None:
+        _certificates(files.client_roots, material.client_roots)
+    return material
+
+
+def _certificates(path: Path, pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise ConfigurationError(f"`{path}` holds no certificates in PEM, or a broken one") from None
+
+
+def _configuration(material: _Material) -> Any:  # noqa: ANN401 - gRPC has no types
+    pair = (material.key, material.certificate)
+    return grpc.ssl_server_certificate_configuration([pair], material.client_roots)

@@ -1,0 +1,76 @@
+"""Where the server listens: with TLS, on a socket of this machine, or in plain text on loopback where that is said."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pdp.errors import ConfigurationError
+from pdp.foundation.loopback import is_loopback
+from pdp.serving.certificates import ServerCertificates, TLSFiles
+
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,]+)):(?P<port>[0-9]{1,5})")
+_UNIX = "unix:"
+_LARGEST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """An address to listen on: `host:port`, `[v6]:port` (port 0: any free one) or `unix:PATH`.
+
+    A port needs TLS. On loopback `plaintext` lifts that; nothing lifts it for an address that others can reach.
+    Raise `ConfigurationError` for another form, and for a port without TLS.
+    """
+
+    address: str
+    tls: TLSFiles | None = None
+    plaintext: bool = False
+
+    def __post_init__(self) -> None:
+        if self.address.startswith(f"{_UNIX}@"):
+            raise ConfigurationError(
+                f"`{self.address}` is an abstract socket: it has no file, so everybody on this machine could connect; "
+                "write `unix:PATH`"
+            )
+        if self.socket is None and not _is_address(self.address):
+            raise ConfigurationError(f"`{self.address}` is no address; write `host:port` or `unix:PATH`")
+        if self.tls is not None or self.socket is not None:
+            return
+        if not _is_loopback(self.address):
+            raise ConfigurationError(f"others can reach `{self.address}`: it needs TLS; set key and certificate")
+        if not self.plaintext:
+            raise ConfigurationError(f"others can pass for a server on `{self.address}`: it needs TLS, or `plaintext`")
+
+    @property
+    def socket(self) -> Path | None:
+        """Return the path of a Unix socket, or None for another address."""
+        if not self.address.startswith(_UNIX) or self.address == _UNIX:
+            return None
+        return Path(self.address.removeprefix(_UNIX).removeprefix("//"))
+
+    def bind(self, server: Any) -> int:  # noqa: ANN401 - gRPC has no types
+        """Bind a gRPC server; return its port (1 for a Unix socket). Raise `ConfigurationError` when it cannot."""
+        # A socket must never be open to others, not even for the moment between its creation and a chmod.
+        before = os.umask(0o177) if self.socket else None
+        try:
+            if self.tls is None:
+                return int(server.add_insecure_port(self.address))
+            return int(server.add_secure_port(self.address, ServerCertificates(self.tls).credentials()))
+        except RuntimeError:
+            raise ConfigurationError(f"cannot listen on `{self.address}`: is it in use, or not allowed?") from None
+        finally:
+            if before is not None:
+                os.umask(before)
+
+
+def _is_address(address: str) -> bool:
+    match = _HOST_AND_PORT.fullmatch(address)
+    return match is not None and int(match["port"]) <= _LARGEST_PORT
+
+
+def _is_loopback(address: str) -> bool:
+    match = _HOST_AND_PORT.fullmatch(address)
+    return match is not None and is_loopback(match["six"] or match["host"])

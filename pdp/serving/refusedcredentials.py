@@ -1,0 +1,69 @@
+"""Says in the log why credentials are refused, and from where; not more often than a person can read."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from typing import Any
+
+from pdp.clock import Clock
+from pdp.serving.status import Refusal
+
+_LOG = logging.getLogger("pdp.server")
+
+_LINES = 10
+_SECONDS = 60.0
+# As gRPC writes them: `ipv4:127.0.0.1:50151`, `ipv6:%5B::1%5D:50151`.
+_INTERNET = re.compile(r"ipv[46]:(?:%5B|\[)?([0-9a-fA-F.:]+?)(?:%25[^%\]]*|%[^5\]][^\]]*)?(?:%5D|\])?:\d+")
+
+
+class RefusedCredentials:
+    """Tells of refused credentials: at most ten lines a minute for each kind of credential, and how many were left out.
+
+    The kinds have lines of their own, so that a flood of unknown tokens does not hide why somebody's certificate is
+    refused. Safe to use from many threads.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._told: dict[str, _Told] = {}
+
+    def tell(self, rpc: str, refusal: Refusal, peer: str) -> None:
+        """Write a line about a refusal, if it is of a credential and the line has room."""
+        if not refusal.credential:
+            return
+        with self._lock:
+            told = self._told.setdefault(refusal.credential, _Told())
+            left_out = told.another(self._clock.now().boot_at)
+        if left_out is not None:
+            more = f"; {left_out} more were refused since the line before" if left_out else ""
+            _LOG.warning("%s was refused: %s (%s, from %s)%s", refusal.credential, refusal.reason, rpc, peer, more)
+
+
+class _Told:
+    """How many lines there were in this minute, and how many refusals since the last one."""
+
+    def __init__(self) -> None:
+        self._began_at = 0.0
+        self._lines = 0
+        self._left_out = 0
+
+    def another(self, now: float) -> int | None:
+        """Return how many were left out before this one; None when this one is left out too."""
+        if now - self._began_at >= _SECONDS:
+            self._began_at, self._lines = now, 0
+        if self._lines >= _LINES:
+            self._left_out += 1
+            return None
+        left_out, self._left_out = self._left_out, 0
+        self._lines += 1
+        return left_out
+
+
+def peer_address(context: Any) -> str:  # noqa: ANN401 - gRPC has no types
+    """Return the address from which an RPC comes, without its port: `10.0.0.7`, `::1`; `unix` for a socket."""
+    peer = context.peer()
+    match = _INTERNET.fullmatch(peer)
+    return match[1] if match else peer.partition(":")[0]

@@ -1,0 +1,55 @@
+"""Receives what is larger than one message: several messages of one call, bounded in bytes and in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from pdp.serving.decoding import read
+from pdp.serving.incoming import Incoming
+from pdp.serving.status import MessageLateError, MessageTooLargeError
+
+M = TypeVar("M", bound=Message)
+
+# A whole upload takes no longer: it has one of the few threads of its lane. The largest one needs 2 Mbit/s.
+MOST_SECONDS = 60.0
+# What a message, and each entry of a list in it, takes of memory beside its bytes.
+_MESSAGE_BYTES = 1024
+_ENTRY_BYTES = 128
+
+
+def receive(kind: type[M], first: bytes, incoming: Incoming, *, most: int) -> tuple[M, ...]:
+    """Return the messages of an upload, of which the first has come; waits for the others.
+
+    Raise `InvalidRequestError` for one that cannot be read, `MessageTooLargeError` when they are larger than `most`
+    bytes together, and `MessageLateError` when they do not come in time.
+    """
+    messages, size = [], 0
+    for wire in _wires(first, incoming):
+        message = read(kind, wire)
+        size += len(wire) + _MESSAGE_BYTES + _ENTRY_BYTES * _entries(message)
+        if size > most:
+            raise MessageTooLargeError(f"the messages are larger than {most} bytes together (limit `bundle_bytes`)")
+        messages.append(message)
+    return tuple(messages)
+
+
+def _wires(first: bytes, incoming: Incoming) -> Iterator[bytes]:
+    latest = time.monotonic() + MOST_SECONDS
+    received: SimpleQueue[bytes | None] = SimpleQueue()
+    wire: bytes | None = first
+    while wire is not None:
+        yield wire
+        incoming.receive(received.put)
+        try:
+            wire = received.get(timeout=max(0.0, latest - time.monotonic()))
+        except Empty:
+            raise MessageLateError(f"the messages did not come within {MOST_SECONDS:g} s") from None
+
+
+def _entries(message: Message) -> int:
+    return sum(len(value) for field, value in message.ListFields() if field.is_repeated)
