@@ -2,7 +2,8 @@
 
 `Client` is for threads and `AsyncClient` for asyncio; both offer the same.
 Asking about a call never raises: whatever goes wrong, the `Answer` is a deny that says why.
-Managing sessions and policies raises `PDPClientError`.
+Managing sessions and policies raises `PDPClientError`, and a client that cannot be made as it is asked for
+`ConfigurationError`; both are a `PDPError`, like what the embedded form raises.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pdp.client.sync.client import Client
 from pdp.client.sync.session import ClientSession
 from pdp.client.sync.stream import AuthorizationStream
 from pdp.client.values import Answer, ListedTool, Obligation, ToolCall, ToolCallDenied
+from pdp.errors import ConfigurationError, PDPError
 
 __all__ = [
     "DEFAULT_ADDRESS",
@@ -39,6 +41,7 @@ __all__ = [
     "AuthorizationStream",
     "Client",
     "ClientSession",
+    "ConfigurationError",
     "ConflictError",
     "DefinitionDigests",
     "InvalidRequestError",
@@ -47,6 +50,7 @@ __all__ = [
     "Obligation",
     "OverloadedError",
     "PDPClientError",
+    "PDPError",
     "PermissionDeniedError",
     "RequestIdConflictError",
     "SessionNotApprovedError",

@@ -1,4 +1,4 @@
-"""The exceptions of management calls: one class per thing that a caller would do differently.
+"""The exceptions of management calls: those of `pdp.errors` as they come from a server, each with its status.
 
 Asking about a tool call raises none of them.
 """
@@ -12,13 +12,13 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
+from pdp import errors
 from pdp.client.unreached import Way
-from pdp.errors import PDPError
 
 _DOMAIN = "pdp.v1"
 
 
-class PDPClientError(PDPError):
+class PDPClientError(errors.PDPError):
     """A management call got no answer; `code` is the gRPC status, or None when it did not come from the server.
 
     `reason` tells for programs what kinds of one status differ in, such as `STORE_UNAVAILABLE`; empty when the server
@@ -26,44 +26,48 @@ class PDPClientError(PDPError):
     """
 
     def __init__(self, message: str, code: grpc.StatusCode | None = None, reason: str = "") -> None:
-        super().__init__(message)
+        Exception.__init__(self, message)  # The classes below are the core's too, and some of those ask for more.
         self.code = code
         self.reason = reason
 
 
-class InvalidRequestError(PDPClientError):
+class InvalidRequestError(PDPClientError, errors.InvalidRequestError):
     """A field is wrong: mend the one that the message names, do not retry."""
 
+    field = problem = ""  # The message has both.
 
-class UnauthenticatedError(PDPClientError):
+
+class UnauthenticatedError(PDPClientError, errors.UnauthenticatedError):
     """The server does not know this caller: present valid credentials."""
 
+    what = ""  # A server tells its log alone what it refused.
 
-class PermissionDeniedError(PDPClientError):
+
+class PermissionDeniedError(PDPClientError, errors.PermissionDeniedError):
     """This caller may not do this: use another identity."""
 
 
-class NotFoundError(PDPClientError):
+class NotFoundError(PDPClientError, errors.NotFoundError):
     """Nothing with this id exists for this caller: check the id."""
 
 
-class WrongStateError(PDPClientError):
+class WrongStateError(PDPClientError, errors.WrongStateError):
     """The state, or what was shown, does not allow this: read it again and decide anew."""
 
 
-class ConflictError(PDPClientError):
+class ConflictError(PDPClientError, errors.ConflictError):
     """Somebody else changed the same thing first: read it again and retry."""
 
 
-class RequestIdConflictError(PDPClientError):
+class RequestIdConflictError(PDPClientError, errors.RequestIdConflictError):
     """The request id was used for another request: use a fresh id."""
 
 
-class OverloadedError(PDPClientError):
+class OverloadedError(PDPClientError, errors.OverloadedError):
     """Too much at once: retry after a pause."""
 
 
-class UnavailableError(PDPClientError):
+class UnavailableError(PDPClientError, errors.UnavailableError):
     """The server cannot be reached or cannot answer now: retry after a pause."""
 
 

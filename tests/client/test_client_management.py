@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp import client as library
+from pdp import errors
 from pdp.client import AsyncClient, Client, ListedTool
 from pdp.model import Visibility
 from pdp.v1 import audit_pb2, authorization_pb2, explain_pb2, policy_pb2, session_pb2
@@ -322,6 +323,15 @@ def test_each_status_has_its_exception(server: ScriptedServer, address: str, run
 
     assert type(caught.value) is CLASSES.get(code, library.PDPClientError)
     assert (caught.value.code, str(caught.value)) == (code, f"{code.name.lower()}: why not")
+
+
+@pytest.mark.parametrize("name", [name for name in library.__all__ if name.endswith("Error")])
+def test_there_is_one_exception_tree(name: str) -> None:
+    """What the client raises is a `PDPError`, and where the core has a class of the same name it is that as well."""
+    kind = getattr(library, name)
+
+    assert issubclass(kind, getattr(errors, name, library.PDPClientError))
+    assert issubclass(kind, errors.PDPError)
 
 
 @both

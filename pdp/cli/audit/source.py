@@ -23,7 +23,6 @@ from pdp.cli.audit.remote import ServerSource
 from pdp.cli.connection import connect
 from pdp.cli.options import ConnectionOptions, connection_options, with_settings
 from pdp.cli.root import NO
-from pdp.client import NotFoundError as UnknownToServerError
 from pdp.config import Settings
 from pdp.errors import NotFoundError
 from pdp.model import Role
@@ -173,7 +172,7 @@ def with_source_and_reach(function: C) -> Callable[..., Any]:
                 source = FolderSource(folder, Path(index_file) if index_file else configured, opened)
             try:
                 return function(*args, source=source, reach=reach, **given)
-            except (NotFoundError, UnknownToServerError) as error:
+            except NotFoundError as error:
                 click.echo(f"error: {error}", err=True)
                 raise click.exceptions.Exit(NO) from None
 
