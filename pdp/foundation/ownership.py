@@ -14,6 +14,8 @@ from typing import NamedTuple
 from pdp.errors import ConfigurationError
 
 _ROOT = 0
+# Below are the accounts of the system, by the convention of all distributions.
+_FIRST_PERSON = 1000
 # As many as Linux follows.
 _MOST_LINKS = 40
 _ACCESS_LIST = "system.posix_acl_access"
@@ -128,8 +130,10 @@ def _is_alone(step: _Step) -> bool:
         # Then the bits of the group are a bound on whoever the list names.
         return False
     user, root, number = user_name(os.geteuid()), user_name(_ROOT), step.status.st_gid
-    # A group lists those who joined it, and not those who begin with it.
-    members = {one.pw_name for one in pwd.getpwall() if one.pw_gid == number}
+    # A group lists those who joined it, and not those who begin with it. On some systems accounts such as `sync` begin
+    # with root's group; nobody logs in as one of these.
+    system = range(_FIRST_PERSON if number == _ROOT else 0)
+    members = {one.pw_name for one in pwd.getpwall() if one.pw_gid == number and one.pw_uid not in system}
     try:
         group = grp.getgrgid(number)
     except KeyError:

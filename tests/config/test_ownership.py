@@ -194,10 +194,11 @@ def test_a_group_that_another_user_begins_with_is_not_alone(mount: Path, monkeyp
     path.chmod(0o664)
     root = pwd.getpwuid(0)
     guest = pwd.struct_passwd(("guest", "x", SERVER, root.pw_gid, "", "/", "/bin/sh"))
-    monkeypatch.setattr(pwd, "getpwall", lambda: [root])
+    sync = pwd.struct_passwd(("sync", "x", 5, root.pw_gid, "", "/", "/bin/sync"))
+    monkeypatch.setattr(pwd, "getpwall", lambda: [root, sync])
     assert b"content" == read_own(path, "harm")
 
-    monkeypatch.setattr(pwd, "getpwall", lambda: [root, guest])
+    monkeypatch.setattr(pwd, "getpwall", lambda: [root, sync, guest])
 
     with pytest.raises(ConfigurationError, match="others may write to"):
         read_own(path, "harm")
