@@ -34,7 +34,7 @@ class PDPClientError(errors.PDPError):
 class InvalidRequestError(PDPClientError, errors.InvalidRequestError):
     """A field is wrong: mend the one that the message names, do not retry."""
 
-    field = problem = ""  # The message has both.
+    attribute = problem = ""  # The message has both.
 
 
 class UnauthenticatedError(PDPClientError, errors.UnauthenticatedError):
