@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from pdp.model import Caller, Decision, Session, TraceParent
@@ -12,22 +13,46 @@ from pdp.model import Caller, Decision, Session, TraceParent
 Place = Callable[[TraceParent, Caller], tuple[str, str]]
 
 
-# The two kinds of events that a trace shows as spans.
-REFUSED = "request.refused"
-# Many refusals of one kind, as one.
-REFUSED_SUM = "requests.refused"
+class EventKind(StrEnum):
+    """What an event tells of. The text is what the record calls it, and `record/README.md` says more of each."""
+
+    SESSION_REQUESTED = "session.requested"  # a session was asked for
+    SESSION_DELEGATED = "session.delegated"  # an agent asked for one below its own
+    SESSION_DECIDED = "session.decided"  # the policies were asked about a request, an approval or a delegation
+    SESSION_APPROVED = "session.approved"  # a session became active
+    SESSION_DENIED = "session.denied"  # an approver refused a session
+    SESSION_NARROWED = "session.narrowed"  # an active session has less authority
+    SESSION_RECAPTURED = "session.recaptured"  # another bundle's directory says something else of its user or agent
+    SESSION_ENDED = "session.ended"  # a gateway ended a session
+    SESSION_REVOKED = "session.revoked"  # somebody else ended it, or another bundle did
+    SESSION_EXPIRED = "session.expired"  # a session was looked at after its end
+    BUNDLE_ACTIVATED = "bundle.activated"  # a bundle came into force
+    BUNDLE_REFUSED = "bundle.refused"  # a bundle could not be loaded
+    CALL_EXPLAINED = "call.explained"  # an author or auditor asked why
+    REQUEST_REFUSED = "request.refused"  # a request got a status instead of an answer
+    REQUESTS_REFUSED = "requests.refused"  # many alike, told as one
+    STORE_RESTORED = "store.restored"  # a backup took the place of the session store
+    SERVER_STARTED = "server.started"  # a server listens
+    SERVER_STOPPED = "server.stopped"  # a server has ended
+
+
 # What ends or narrows authority, and what changes the rules for all: recorded as long as there is any room.
-ENDING = frozenset({"session.ended", "session.revoked", "session.denied", "session.narrowed", "bundle.activated"})
-SESSION_DECIDED = "session.decided"
+ENDING = frozenset(
+    {
+        EventKind.SESSION_ENDED,
+        EventKind.SESSION_REVOKED,
+        EventKind.SESSION_DENIED,
+        EventKind.SESSION_NARROWED,
+        EventKind.BUNDLE_ACTIVATED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something that happened and is not a decision.
 
-    `kind` is one of `session.requested`, `.delegated`, `.approved`, `.denied`, `.ended`, `.expired`, `.revoked`,
-    `.narrowed`, `.recaptured`, `.decided`, `bundle.activated`, `bundle.refused`, `call.explained`, `request.refused`,
-    `requests.refused`, `store.restored`, `server.started`, `server.stopped`. `at` is unix seconds.
+    `at` is unix seconds.
     `session.decided`: the policies were asked about a request, an approval or a delegation; what they said, and which
     of them, stands in the facts `action`, `outcome` and `basis` and the lists `policies` and `errors` of ids.
     The fact `traceparent` of what has a span is where it hangs in a gateway's trace; what anybody else states is
@@ -37,7 +62,7 @@ class Event:
     record looks at.
     """
 
-    kind: str
+    kind: EventKind
     at: float
     caller_id: str = ""
     session_id: str = ""
@@ -49,7 +74,7 @@ class Event:
     attributes: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of_session(cls, kind: str, session: Session, *, at: float, **more: Any) -> Event:  # noqa: ANN401 - other fields
+    def of_session(cls, kind: EventKind, session: Session, *, at: float, **more: Any) -> Event:  # noqa: ANN401 - other fields
         """Return an event that names a session and whose it is; `more` is all else that it says."""
         return cls(
             kind=kind,

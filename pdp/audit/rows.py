@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from pdp.audit.values import DECISION, logged_values
+from pdp.observer import EventKind
 
 # Any change of a table, or of how a row is made, is a new version: an index of another one is built anew.
 SCHEMA_VERSION: Final = 2
@@ -105,15 +106,15 @@ class Deed(IntEnum):
 
 
 _DECODER = json.JSONDecoder()
-_DEEDS = {
-    "session.requested": Deed.REQUESTED,
-    "session.approved": Deed.APPROVED,
-    "session.narrowed": Deed.NARROWED,
-    "session.recaptured": Deed.RECAPTURED,
-    "session.ended": Deed.ENDED,
-    "session.denied": Deed.DENIED,
-    "session.expired": Deed.EXPIRED,
-    "session.revoked": Deed.REVOKED,
+_DEEDS: Mapping[str, Deed] = {
+    EventKind.SESSION_REQUESTED: Deed.REQUESTED,
+    EventKind.SESSION_APPROVED: Deed.APPROVED,
+    EventKind.SESSION_NARROWED: Deed.NARROWED,
+    EventKind.SESSION_RECAPTURED: Deed.RECAPTURED,
+    EventKind.SESSION_ENDED: Deed.ENDED,
+    EventKind.SESSION_DENIED: Deed.DENIED,
+    EventKind.SESSION_EXPIRED: Deed.EXPIRED,
+    EventKind.SESSION_REVOKED: Deed.REVOKED,
 }
 
 

@@ -12,6 +12,7 @@ from pdp.audit.sessions import SessionFacts, ancestry, facts_of
 from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Selector, Touch, listed
 from pdp.audit.where import Where
 from pdp.errors import NotFoundError
+from pdp.observer import EventKind
 
 _BATCH = 1000
 # Of one decision; more tries of one request are no decision any more.
@@ -129,8 +130,8 @@ class Search:
         where = Where().name("r.session", facts.session_id)
         where.condition(f"r.deed IN ({Deed.REQUESTED:d}, {Deed.APPROVED:d}, {Deed.DELEGATED:d})")
         by_kind = {str(one["kind"]): one for one in (found.record() for found in self._found(where.clause, where))}
-        requested = by_kind.get("session.requested", {})
-        approved = by_kind.get("session.approved", {})
+        requested = by_kind.get(EventKind.SESSION_REQUESTED, {})
+        approved = by_kind.get(EventKind.SESSION_APPROVED, {})
         asked, told = requested.get("facts", {}), approved.get("facts", {})
         terms = {**asked, **told}
         return Approval(

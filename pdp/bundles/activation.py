@@ -13,7 +13,7 @@ from pdp.bundles.packing import pack
 from pdp.bundles.peers import Compiled, Peers
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.model import Session, SessionState
-from pdp.observer import Event, Observer
+from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.sessions.lifecycle import recapture
 from pdp.sessions.store import ActiveBundle, BundleHistory
@@ -93,7 +93,9 @@ class Activations:
         self, active: ActiveBundle, before: ActiveBundle | None, changed: tuple[Session, ...], now: Instant
     ) -> None:
         facts = _facts(active, before, len(changed))
-        self._observer.event(Event(kind="bundle.activated", at=now.wall_at, caller_id=active.activated_by, facts=facts))
+        self._observer.event(
+            Event(kind=EventKind.BUNDLE_ACTIVATED, at=now.wall_at, caller_id=active.activated_by, facts=facts)
+        )
         for session in changed:
             self._observer.event(_session_event(session, active.activated_by, now))
 
@@ -113,6 +115,6 @@ def _facts(active: ActiveBundle, before: ActiveBundle | None, sessions_changed: 
 
 def _session_event(session: Session, by: str, now: Instant) -> Event:
     revoked = session.state is SessionState.REVOKED
-    kind = "session.revoked" if revoked else "session.recaptured"
+    kind = EventKind.SESSION_REVOKED if revoked else EventKind.SESSION_RECAPTURED
     facts = {"reason": session.reason} if revoked else {}
     return Event.of_session(kind, session, at=now.wall_at, caller_id=by, facts=facts)

@@ -27,7 +27,7 @@ from pdp.bundles.signing import Trust
 from pdp.clock import Clock
 from pdp.errors import BundleError, BundleUnavailableError, ConflictError, NotFoundError, PDPError, Problem
 from pdp.limits import Limits
-from pdp.observer import Event, Observer
+from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle, CheckReport, Compile, inspect_bundle
 from pdp.policy.contents import titles_of
 from pdp.sessions.store import ActiveBundle, BundleHistory
@@ -409,7 +409,7 @@ class BundleKeeper:
 
     def _refused(self, problems: tuple[Problem, ...]) -> None:
         facts = {"problems": "; ".join(str(problem) for problem in problems[:20])[:_TOLD_CHARACTERS]}
-        self._observer.event(Event(kind="bundle.refused", at=self._clock.now().wall_at, facts=facts))
+        self._observer.event(Event(kind=EventKind.BUNDLE_REFUSED, at=self._clock.now().wall_at, facts=facts))
 
 
 def _not_kept(version: str) -> NotFoundError:

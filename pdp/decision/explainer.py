@@ -18,7 +18,7 @@ from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestEr
 from pdp.foundation.jsontext import parse_object
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Call, Caller, Ruling, Scope, Session, SessionState
-from pdp.observer import Event, Observer
+from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import PolicyResult, Probes
 from pdp.policy.engine import PolicySource, Question, Slice, SliceEntities
@@ -174,7 +174,7 @@ class Explainer:
         }
         self._observer.event(
             Event(
-                kind="call.explained",
+                kind=EventKind.CALL_EXPLAINED,
                 at=now.wall_at,
                 caller_id=caller.id,
                 session_id=session.id,

@@ -13,11 +13,11 @@ from math import isinf
 
 from pdp.clock import utc_text
 from pdp.model import Caller, Session
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.sessions.lifecycle import LIVE
 
 
-def opened_event(kind: str, session: Session, caller: Caller, at: float, **more: str) -> Event:
+def opened_event(kind: EventKind, session: Session, caller: Caller, at: float, **more: str) -> Event:
     """Return an event of a session that comes to be or is refused: it holds the session's terms.
 
     `more` are further facts; `at` is unix seconds.
@@ -35,7 +35,7 @@ def opened_event(kind: str, session: Session, caller: Caller, at: float, **more:
 def narrowed_event(before: Session, after: Session, caller: Caller, at: float) -> Event:
     """Return the event of a session that was narrowed: what holds now, and what changed."""
     was, now = _actions(before), _actions(after)
-    event = closed_event("session.narrowed", after, caller, at)
+    event = closed_event(EventKind.SESSION_NARROWED, after, caller, at)
     changed = {
         "scope_before": before.scope.id if before.scope and before.scope != after.scope else "",
         "expires_before": "" if before.deadline == after.deadline else utc_text(before.deadline.wall_at),
@@ -49,7 +49,7 @@ def narrowed_event(before: Session, after: Session, caller: Caller, at: float) -
     return replace(event, facts={**event.facts, **_said(changed)}, lists=_filled(lists))
 
 
-def closed_event(kind: str, session: Session, caller: Caller, at: float) -> Event:
+def closed_event(kind: EventKind, session: Session, caller: Caller, at: float) -> Event:
     """Return an event of a session that tells no terms: ending many at once writes little."""
     facts = {"reason": session.reason, "parent_id": session.parent_id}
     if session.state in LIVE:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from threading import Lock
 
 from pdp.model import Basis, Decision, TraceParent
-from pdp.observer import Event, Observer
-
-EXPIRED = "session.expired"
+from pdp.observer import Event, EventKind, Observer
 
 # Sessions that are looked at after so many others have expired are told of again.
 _MOST_NOTICED = 65_536
@@ -37,13 +35,13 @@ class ExpiryNotices:
 
     def event(self, event: Event) -> None:
         """Pass an event on, that a session has expired only once."""
-        if event.kind != EXPIRED or self._first(event.session_id):
+        if event.kind is not EventKind.SESSION_EXPIRED or self._first(event.session_id):
             self._observer.event(event)
 
     def _notice(self, decision: Decision, session_id: str, agent: str) -> None:
         self.event(
             Event(
-                kind=EXPIRED,
+                kind=EventKind.SESSION_EXPIRED,
                 at=decision.decided_at,
                 caller_id=decision.caller.id,
                 session_id=session_id,

@@ -12,7 +12,7 @@ from pdp.errors import InvalidRequestError, PermissionDeniedError
 from pdp.foundation.ids import decision_ids
 from pdp.limits import MOST_POLICIES
 from pdp.model import Basis, Caller, Ruling, Scope, Session
-from pdp.observer import SESSION_DECIDED, Event, Observer
+from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import Question, datetime_value
 from pdp.policy.schema import REQUEST_SESSION
@@ -91,7 +91,7 @@ class SessionPolicies:
         more = {f"{name}_left_out": str(len(ids) - MOST_POLICIES) for name, ids in found.items() if ids[MOST_POLICIES:]}
         facts, listed = terms(session)
         event = Event.of_session(
-            SESSION_DECIDED,
+            EventKind.SESSION_DECIDED,
             session,
             at=asked.asked_at,
             caller_id=asked.caller.id,

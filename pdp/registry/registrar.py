@@ -24,13 +24,12 @@ from pdp.foundation.jsontext import parse_object
 from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
 from pdp.limits import MOST_LABELS, Limits
 from pdp.model import NEVER_APPROVERS, Caller, Role, Scope, Session, SessionState
-from pdp.observer import Event, Observer
+from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.grants import Grants, require_known
 from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
 from pdp.registry.events import closed_event, narrowed_event, opened_event, presence
-from pdp.registry.expiry import EXPIRED
 from pdp.registry.labels import require_labels
 from pdp.registry.policies import SessionPolicies, SessionQuestion
 from pdp.registry.review import ReviewedTool, review
@@ -173,12 +172,12 @@ class Registrar:
         self._sessions.insert(draft, wall_at=now.wall_at)
         for event in (decided, *delegated):
             self._observer.event(event)
-        self._observer.event(opened_event("session.requested", draft, caller, now.wall_at))
+        self._observer.event(opened_event(EventKind.SESSION_REQUESTED, draft, caller, now.wall_at))
         if parents:
-            self._observer.event(opened_event("session.delegated", draft, caller, now.wall_at))
+            self._observer.event(opened_event(EventKind.SESSION_DELEGATED, draft, caller, now.wall_at))
         if draft.state is SessionState.ACTIVE:
             given = {"by": draft.approved_by, "bundle_version": bundle.version}
-            self._observer.event(opened_event("session.approved", draft, caller, now.wall_at, **given))
+            self._observer.event(opened_event(EventKind.SESSION_APPROVED, draft, caller, now.wall_at, **given))
         self._capture_again(draft, bundle, now, caller)
         return self._view((draft, *parents), bundle, now), handle
 
@@ -237,7 +236,7 @@ class Registrar:
         self._observer.event(decided)
         given = {"by": caller.id, "bundle_version": bundle.version, "request_digest": request_digest}
         self._observer.event(
-            opened_event("session.approved", approved, caller, now.wall_at, **given, **presence(caller))
+            opened_event(EventKind.SESSION_APPROVED, approved, caller, now.wall_at, **given, **presence(caller))
         )
         return self._view((approved, *parents), bundle, now)
 
@@ -248,7 +247,7 @@ class Registrar:
         chain = self._chain(session_id, caller)
         denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
         self._sessions.update([denied], wall_at=now.wall_at)
-        self._observer.event(opened_event("session.denied", denied, caller, now.wall_at))
+        self._observer.event(opened_event(EventKind.SESSION_DENIED, denied, caller, now.wall_at))
         return self._view((denied, *chain[1:]), bundle, now)
 
     def end(self, handle: str, *, caller: Caller) -> SessionView:
@@ -258,7 +257,7 @@ class Registrar:
         self._require_live(chain[0], now)
         changed = self._sessions.change_tree(chain[0].id, lifecycle.end(now, by=caller.id), wall_at=now.wall_at)
         for session in changed:
-            self._observer.event(closed_event("session.ended", session, caller, now.wall_at))
+            self._observer.event(closed_event(EventKind.SESSION_ENDED, session, caller, now.wall_at))
         return self._view(self._chain(chain[0].id, caller), bundle, now)
 
     def revoke(self, selector: Selector, *, reason: str, caller: Caller) -> tuple[str, ...]:
@@ -272,7 +271,7 @@ class Registrar:
             session = self._chain(selector.value, caller)[0]
             changed = self._sessions.change_tree(session.id, change, wall_at=now.wall_at)
             for session in changed:
-                self._observer.event(closed_event("session.revoked", session, caller, now.wall_at))
+                self._observer.event(closed_event(EventKind.SESSION_REVOKED, session, caller, now.wall_at))
             return tuple(sorted(session.id for session in changed))
         return self._revoke_many(_selected(selector, caller), change, reason, caller, now)
 
@@ -286,7 +285,7 @@ class Registrar:
         live, ids = replace(which, ends_after=now.wall_at, requested_until=now.wall_at), list[str]()
         while changed := self._sessions.change_where(live, change, wall_at=now.wall_at, limit=_AT_ONCE):
             for session in changed:
-                self._observer.event(closed_event("session.revoked", session, caller, now.wall_at))
+                self._observer.event(closed_event(EventKind.SESSION_REVOKED, session, caller, now.wall_at))
             ids += [session.id for session in changed]
         self._sessions.lift(cut)
         return tuple(sorted(ids))
@@ -539,7 +538,7 @@ class Registrar:
 
 def _expiry(session: Session, now: Instant) -> Event:
     facts = {"was": session.state.value, "expired_at": utc_text(session.deadline.wall_at)}
-    return Event.of_session(EXPIRED, session, at=now.wall_at, facts=facts)
+    return Event.of_session(EventKind.SESSION_EXPIRED, session, at=now.wall_at, facts=facts)
 
 
 def _require_approver(caller: Caller) -> None:

@@ -21,7 +21,7 @@ from pdp.errors import ConfigurationError
 from pdp.foundation.repeating import Refresher
 from pdp.identity.authentication import Authenticator
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.observer import Event, Observer
+from pdp.observer import Event, EventKind, Observer
 from pdp.registry.registrar import Registrar
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers, stream_error
@@ -170,7 +170,7 @@ class PDPServer:
         self._server.start()
         if self._control:
             _LOG.info("authority ends at `%s` too", self.address)
-        self._tell("server.started")
+        self._tell(EventKind.SERVER_STARTED)
 
     def takes_calls(self) -> bool:
         """Say whether calls are taken; False while something holds them all up. Never waits."""
@@ -187,7 +187,7 @@ class PDPServer:
         if not self._released:
             self._release()
             if self._port:
-                self._tell("server.stopped")
+                self._tell(EventKind.SERVER_STOPPED)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the server has been stopped; False when `timeout` seconds were not enough."""
@@ -209,7 +209,7 @@ class PDPServer:
         for pool in self._pools:
             pool.shutdown()
 
-    def _tell(self, kind: str) -> None:
+    def _tell(self, kind: EventKind) -> None:
         self._observer.event(Event(kind=kind, at=self._clock.now().wall_at, facts={"address": self.address}))
 
 

@@ -22,7 +22,7 @@ from pdp.clock import Clock
 from pdp.errors import InvalidRequestError, OverloadedError, PDPError, PermissionDeniedError
 from pdp.identity.authentication import Authenticator, Metadata, Peer
 from pdp.model import Caller
-from pdp.observer import REFUSED, Event, Observer
+from pdp.observer import Event, EventKind, Observer
 from pdp.serving import uploads
 from pdp.serving.awaiting import Awaited
 from pdp.serving.decoding import read
@@ -274,7 +274,9 @@ class Boundary:
         facts |= {"field": refusal.field} if refusal.field else {}
         facts |= Origin(caller=caller, parent=trace_parent(metadata)).trace
         at = self._clock.now().wall_at
-        self._observer.event(Event(kind=REFUSED, at=at, caller_id=caller.id, tenant=caller.tenant, facts=facts))
+        self._observer.event(
+            Event(kind=EventKind.REQUEST_REFUSED, at=at, caller_id=caller.id, tenant=caller.tenant, facts=facts)
+        )
 
 
 class _Call:

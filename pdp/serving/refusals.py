@@ -8,7 +8,7 @@ from threading import Lock
 
 from pdp.clock import utc_text
 from pdp.model import Decision, TraceParent
-from pdp.observer import REFUSED, REFUSED_SUM, Event, Observer
+from pdp.observer import Event, EventKind, Observer
 
 # Kinds of refusals that are told apart between two sums; all others are summed as one.
 MOST_KINDS = 256
@@ -50,7 +50,7 @@ class RefusalSums:
 
     def event(self, event: Event) -> None:
         """Pass an event on; a refusal only when it is the first of its kind."""
-        if event.kind != REFUSED or self._first(event):
+        if event.kind is not EventKind.REQUEST_REFUSED or self._first(event):
             self._observer.event(event)
         else:
             self._count(event)
@@ -81,7 +81,7 @@ def _told(kind: _Kind, found: _Sum) -> Event:
     times = {"first_at": utc_text(found.first_at), "last_at": utc_text(latest.at)}
     if kind is _OTHERS:
         facts = {"rpc": "other", "status": "other", "count": str(found.count), **times}
-        return replace(latest, kind=REFUSED_SUM, caller_id="", tenant="", facts=facts)
+        return replace(latest, kind=EventKind.REQUESTS_REFUSED, caller_id="", tenant="", facts=facts)
     # As a sample, what the boundary says of the latest: its trace above all.
     sample = {name: fact for name, fact in latest.facts.items() if name != "field"}
-    return replace(latest, kind=REFUSED_SUM, facts={**sample, "count": str(found.count), **times})
+    return replace(latest, kind=EventKind.REQUESTS_REFUSED, facts={**sample, "count": str(found.count), **times})

@@ -13,7 +13,7 @@ from random import getrandbits
 
 from pdp.foundation.jsontext import keyed_digest
 from pdp.model import Basis, Decision, TraceParent
-from pdp.observer import REFUSED, SESSION_DECIDED, Event
+from pdp.observer import Event, EventKind
 from pdp.telemetry import names, wire
 from pdp.telemetry.attributes import (
     Attributes,
@@ -44,8 +44,8 @@ _SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "IN
 
 # The events that have a span: its name, and what it shows.
 _EVENT_SPANS: Mapping[str, tuple[str, Callable[[Event], Attributes]]] = {
-    REFUSED: (names.SPAN_REFUSED, refusal_attributes),
-    SESSION_DECIDED: (names.SPAN_SESSION, session_decision_attributes),
+    EventKind.REQUEST_REFUSED: (names.SPAN_REFUSED, refusal_attributes),
+    EventKind.SESSION_DECIDED: (names.SPAN_SESSION, session_decision_attributes),
 }
 
 

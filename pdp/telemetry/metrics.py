@@ -30,7 +30,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from pdp.errors import PDPError
 from pdp.model import Basis, CacheResult, Decision, Outcome, SessionState
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.telemetry import names
 from pdp.telemetry.attributes import bounded
 from pdp.telemetry.pipeline import Flow
@@ -113,12 +113,12 @@ class Metrics:
 
     def event(self, event: Event) -> None:
         """Count an event."""
-        if event.kind == "request.refused":
+        if event.kind is EventKind.REQUEST_REFUSED:
             self.count(names.REFUSED, bounded(event.facts.get("rpc", "")), event.facts.get("status", ""))
-        elif event.kind == "bundle.activated":
+        elif event.kind is EventKind.BUNDLE_ACTIVATED:
             self._bundle_version = event.facts.get("version", "")
             self.count(names.BUNDLE_ACTIVATIONS)
-        elif event.kind == "bundle.refused":
+        elif event.kind is EventKind.BUNDLE_REFUSED:
             self.count(names.BUNDLE_FAILURES)
         elif event.kind.startswith("session."):
             self.count(names.SESSION_EVENTS, event.kind.removeprefix("session."))

@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Protocol, Self
 
 from pdp.model import Caller, Decision, TraceParent
-from pdp.observer import REFUSED, SESSION_DECIDED, Event
+from pdp.observer import Event, EventKind
 from pdp.telemetry import names
 from pdp.telemetry.attributes import SHOWN_LISTS, TEXT_CHARACTERS
 from pdp.telemetry.encoder import Item, new_span_id, new_trace_id
@@ -92,7 +92,7 @@ class Telemetry:
         """
         if self._metrics is not None:
             self._metrics.event(event)
-        if self._spans is not None and event.kind in (REFUSED, SESSION_DECIDED):
+        if self._spans is not None and event.kind in (EventKind.REQUEST_REFUSED, EventKind.SESSION_DECIDED):
             self._spans((_short(event), _NO_PARENT))
 
     def refused(self, event: Event) -> None:

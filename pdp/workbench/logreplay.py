@@ -21,6 +21,7 @@ from pdp.audit.values import listed
 from pdp.clock import Deadline
 from pdp.decision.ruling import CallFacts, question_of
 from pdp.model import Basis, Session, SessionState, Visibility
+from pdp.observer import EventKind
 from pdp.policy.bundle import Bundle
 from pdp.workbench.bundlediff import Answer, CallChange, effect_of
 
@@ -84,14 +85,14 @@ class _Sessions:
         kind, session_id, facts = record.get("kind"), str(record.get("session_id", "")), record.get("facts", {})
         grants = facts.get("grants", "")
         cut = isinstance(grants, str) and len(grants) >= FACT_CHARACTERS
-        if kind == "session.approved" and not cut:
+        if kind == EventKind.SESSION_APPROVED and not cut:
             self.approved[session_id] = _Approved(
                 user=str(record.get("user", "")),
                 agent=str(record.get("agent", "")),
                 grants=listed(facts, "grants"),
                 terms=_terms(facts),
             )
-        elif kind == "session.narrowed" and (one := self.approved.get(session_id)) and one.terms:
+        elif kind == EventKind.SESSION_NARROWED and (one := self.approved.get(session_id)) and one.terms:
             terms = replace(one.terms, labels=listed(facts, "labels"))
             self.approved[session_id] = replace(one, terms=terms)
 

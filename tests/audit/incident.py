@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pdp.clock import utc_text
 from pdp.model import Basis, Caller, Decision, Outcome, Role, TraceParent
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, Rotation, SigningKey
 from pdp.testing.decisions import a_decision
 
@@ -72,7 +72,9 @@ class _Incident:
         elif dice < 0.045:
             yield self._narrowing()
         elif dice < 0.05:
-            yield Event(kind="bundle.activated", at=self._at, caller_id="author", facts={"bundle_version": _BUNDLES[0]})
+            yield Event(
+                kind=EventKind.BUNDLE_ACTIVATED, at=self._at, caller_id="author", facts={"bundle_version": _BUNDLES[0]}
+            )
         elif dice < 0.06:
             yield self._unknown_handle()
         else:
@@ -127,7 +129,7 @@ class _Incident:
         facts |= {"parent_id": session.parent.id} if session.parent else {}
         facts |= {"expires_at": utc_text(session.expires_at)} if expires else {}
         return Event(
-            kind=f"session.{kind}",
+            kind=EventKind(f"session.{kind}"),
             at=self._at,
             caller_id=caller_id,
             session_id=session.id,

@@ -7,7 +7,7 @@ from pathlib import Path
 from pdp.audit.follow import Follower
 from pdp.audit.values import Found
 from pdp.model import TraceParent
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, Rotation, SigningKey
 from pdp.record.segments import segment_of
 from pdp.testing.clock import FakeClock
@@ -76,7 +76,7 @@ def test_nothing_is_missed_over_rotations(tmp_path: Path) -> None:
     for number in range(60):
         clock.advance(1.0)
         log.decision(a_decision(id=f"dec_{number}", decided_at=clock.now().wall_at), TraceParent())
-        log.event(Event(kind="bundle.activated", at=clock.now().wall_at))
+        log.event(Event(kind=EventKind.BUNDLE_ACTIVATED, at=clock.now().wall_at))
         if number % 7 == 0:
             seen += [one.record()["id"] for one in follower.poll() if one.record()["kind"] == "decision"]
     log.close()

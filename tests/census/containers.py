@@ -28,7 +28,7 @@ from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache, RequestMemory
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, TraceParent
-from pdp.observer import Event, Observers
+from pdp.observer import Event, EventKind, Observers
 from pdp.policy.engine import SessionEntities, SliceEntities
 from pdp.record import DecisionLog, SigningKey
 from pdp.record.disk import Disk
@@ -146,7 +146,7 @@ def notices(_: Path) -> object:
     """Notice the expiry of as many sessions as are remembered."""
     noticed = ExpiryNotices(Observers())
     for number in range(65_536):
-        noticed.event(Event(kind="session.expired", at=1.0, session_id=f"ses_{number:026}"))
+        noticed.event(Event(kind=EventKind.SESSION_EXPIRED, at=1.0, session_id=f"ses_{number:026}"))
     return noticed
 
 
@@ -194,7 +194,7 @@ def refusals(_: Path) -> object:
     sums = RefusalSums(Observers())
     for number in range(2 * (MOST_KINDS + 10)):
         facts = {"rpc": "r" * 64, "status": str(number // 2), "traceparent": "0" * 8000 + str(number)}
-        sums.event(Event(kind="request.refused", at=1.0, caller_id=f"{number:0128}", facts=facts))
+        sums.event(Event(kind=EventKind.REQUEST_REFUSED, at=1.0, caller_id=f"{number:0128}", facts=facts))
     return sums
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, SigningKey
 from pdp.record.anchors import Anchors
 from pdp.record.keys import write_keys
@@ -24,7 +24,7 @@ def record(tmp_path: Path) -> Path:
     write_keys(tmp_path)
     log = DecisionLog(tmp_path / "record", key=b"k" * 32, signer=SigningKey.load(tmp_path / "record-signing.pem"))
     for number in range(3):
-        log.event(Event(kind="server.started", at=float(number)))
+        log.event(Event(kind=EventKind.SERVER_STARTED, at=float(number)))
     log.close()
     return tmp_path / "record"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pdp.model import Basis, Outcome, TraceParent
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.record.chain import Rotation
 from pdp.record.disk import Disk
@@ -167,7 +167,7 @@ class RecordHistory:
                 log.decision(a_decision(id=name, **ruling), TraceParent())
                 self._unsure[worker].append(name)
             case "event":
-                log.event(Event(kind="session.ended", at=self._clock.now().wall_at))
+                log.event(Event(kind=EventKind.SESSION_ENDED, at=self._clock.now().wall_at))
             case "tick":
                 log.tick()
                 self._synced(worker)

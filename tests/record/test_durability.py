@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pdp.model import Basis, Outcome, TraceParent
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, Rotation, SigningKey, read_records
 from pdp.record.disk import Disk
 from pdp.record.keys import PublicKeys
@@ -167,7 +167,7 @@ def test_what_waits_is_bounded(written: Subject) -> None:
     """Beyond a bound, records are lost; how many is counted, and told in the record."""
     written.faults.write = FULL
     for number in range(QUEUE_RECORDS + 3):
-        written.log.event(Event(kind="server.started", at=float(number)))
+        written.log.event(Event(kind=EventKind.SERVER_STARTED, at=float(number)))
     written.faults.heal()
     written.ask("a")
 
@@ -265,7 +265,10 @@ def test_a_segment_that_is_taken_away_is_missed(tmp_path: Path, durability: Dura
 
 # What is kept for the end of authority.
 
-ENDED, STARTED = Event(kind="session.revoked", at=1.0, session_id="s"), Event(kind="server.started", at=1.0)
+ENDED, STARTED = (
+    Event(kind=EventKind.SESSION_REVOKED, at=1.0, session_id="s"),
+    Event(kind=EventKind.SERVER_STARTED, at=1.0),
+)
 STEP = 4096
 
 
@@ -357,7 +360,9 @@ def test_room_that_was_not_needed_is_given_back(tmp_path: Path) -> None:
 def test_what_waits_is_bounded_in_bytes(written: Subject) -> None:
     """Sixteen MiB are all, however many records that is."""
     written.faults.write = FULL
-    large = Event(kind="server.started", at=1.0, facts={str(number): "\U0001f600" * 512 for number in range(20)})
+    large = Event(
+        kind=EventKind.SERVER_STARTED, at=1.0, facts={str(number): "\U0001f600" * 512 for number in range(20)}
+    )
     for _ in range(200):
         written.log.event(large)
 
@@ -571,7 +576,7 @@ def test_async_counts_what_it_drops(tmp_path: Path) -> None:
     subject.ask("first")
     wait_until(lambda: not subject.log.healthy)
     for number in range(QUEUE_RECORDS + 1):
-        subject.log.event(Event(kind="server.started", at=float(number)))
+        subject.log.event(Event(kind=EventKind.SERVER_STARTED, at=float(number)))
     dropped = subject.log.status().lost
     subject.faults.heal()
     findings = subject.findings()

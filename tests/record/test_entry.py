@@ -12,7 +12,7 @@ import pytest
 from pdp.clock import utc_text
 from pdp.foundation.jsontext import keyed_digest
 from pdp.model import CacheResult, Decision
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.record.entry import Entries
 from pdp.record.envelope import NOTHING_BEFORE, Place, body, canonical, hash_of, own_body, parse_line, place_of, placed
 from pdp.testing.decisions import a_decision
@@ -69,7 +69,14 @@ def test_what_an_agent_names_is_cut(field: str) -> None:
 def test_facts_of_an_event_are_whole() -> None:
     """Texts and lists stand side by side, none is cut, and the line is canonical."""
     lists = {"c": ("y" * 128,) * 64, "0": ("d\n",)}
-    event = Event(kind="k", at=1_800_000_123.5, caller_id="c", tenant="t", facts={"b": "x" * 4096}, lists=lists)
+    event = Event(
+        kind=EventKind.SESSION_REQUESTED,
+        at=1_800_000_123.5,
+        caller_id="c",
+        tenant="t",
+        facts={"b": "x" * 4096},
+        lists=lists,
+    )
     line = Entries(KEY).event(event) + b"}"
     record = json.loads(line)
 
@@ -81,7 +88,7 @@ def test_facts_of_an_event_are_whole() -> None:
 def test_attributes_are_shown_by_name_alone() -> None:
     """What the settings name is written with its value, of any other a digest that nobody can guess."""
     attributes = {"level": 9_007_199_254_740_993, "team": "blue", "where": {"city": "B", "at": [1]}}
-    event = Event(kind="k", at=0.0, attributes=attributes)
+    event = Event(kind=EventKind.SESSION_REQUESTED, at=0.0, attributes=attributes)
 
     hidden = json.loads(Entries(KEY).event(event) + b"}")["facts"]
     shown = json.loads(Entries(KEY, frozenset({"level", "where", "unknown"})).event(event) + b"}")["facts"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pdp.errors import ConfigurationError
 from pdp.foundation.jsontext import keyed_digest
 from pdp.model import Basis, CacheResult, Caller, Decision, Outcome, Role, Ruling, TraceParent
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.record.entry import Entries
 from pdp.record.envelope import canonical
@@ -121,7 +121,7 @@ def test_the_whole_record_of_an_event(log: DecisionLog) -> None:
     """An event is written with its kind, time, who and its facts."""
     log.event(
         Event(
-            kind="session.revoked",
+            kind=EventKind.SESSION_REVOKED,
             at=1_800_000_000.000001,
             caller_id="approver-1",
             session_id="ses_b",
@@ -274,7 +274,7 @@ def test_equal_decisions_are_equal_lines() -> None:
 def test_lines_are_canonical(log: DecisionLog) -> None:
     """What stands in the file is the canonical form of what a reader parses."""
     log.decision(a_decision(), NO_PARENT)
-    log.event(Event(kind="server.stopped", at=1.0))
+    log.event(Event(kind=EventKind.SERVER_STOPPED, at=1.0))
     log.close()
 
     lines = log.path.read_bytes().splitlines()
@@ -333,7 +333,7 @@ def test_several_processes_are_one_log(tmp_path: Path) -> None:
     """Each open log has a chain of its own, and readers see all records by time."""
     logs = [DecisionLog(tmp_path, key=KEY, signer=SIGNER) for _ in range(2)]
     for number in range(6):
-        logs[number % 2].event(Event(kind="server.started", at=2_000_000_000.0 + number))
+        logs[number % 2].event(Event(kind=EventKind.SERVER_STARTED, at=2_000_000_000.0 + number))
     for log in logs:
         log.close()
 

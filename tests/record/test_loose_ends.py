@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, SigningKey
 from pdp.record.disk import Disk
 from pdp.record.keys import PublicKeys
@@ -27,7 +27,7 @@ def opened(folder: Path, disk: Disk | None = None) -> DecisionLog:
 def write(log: DecisionLog, events: int) -> None:
     """Write some records."""
     for number in range(events):
-        log.event(Event(kind="server.started", at=float(number)))
+        log.event(Event(kind=EventKind.SERVER_STARTED, at=float(number)))
 
 
 def segments(folder: Path) -> list[Segment]:

@@ -15,7 +15,7 @@ import pytest
 
 from pdp.errors import ConfigurationError
 from pdp.model import TraceParent
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, Rotation, SigningKey
 from pdp.record.envelope import Place, canonical, hash_of, own_body, placed
 from pdp.record.keys import PublicKeys
@@ -417,7 +417,7 @@ def anchored(folder: Path, anchors: Path, events: int = 3) -> DecisionLog:
     """Write a record whose writer keeps elsewhere how far it came."""
     log = DecisionLog(folder, key=KEY, signer=SIGNER, anchors=anchors)
     for number in range(events):
-        log.event(Event(kind="server.started", at=float(number)))
+        log.event(Event(kind=EventKind.SERVER_STARTED, at=float(number)))
         log.tick()
     return log
 
@@ -466,7 +466,7 @@ def test_a_chain_that_vanished_between_two_runs_is_found(tmp_path: Path) -> None
 def test_a_killed_writer_leaves_nothing_to_find(tmp_path: Path) -> None:
     """What is kept elsewhere is no newer than what is on the disk for sure, so a crash is no finding."""
     log = anchored(tmp_path / "record", tmp_path / "anchors")
-    log.event(Event(kind="server.started", at=9.0))
+    log.event(Event(kind=EventKind.SERVER_STARTED, at=9.0))
     left = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     log.close()
     for file, content in left.items():
@@ -590,7 +590,7 @@ def test_an_interval_ends_signed(tmp_path: Path) -> None:
     log = write(tmp_path, 5, close=False)
     before = log.status().unsigned
     log.tick()
-    log.event(Event(kind="server.started", at=1.0))
+    log.event(Event(kind=EventKind.SERVER_STARTED, at=1.0))
     after = log.status().unsigned
     log.close()
 

@@ -10,7 +10,7 @@ from pdp.app import build
 from pdp.cli.operate.init import prepare
 from pdp.client.connection import Connection
 from pdp.config import PolicySettings, ServerSettings, Settings
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.record.reader import read_records
 from pdp.serving.refusals import MOST_KINDS, RefusalSums
 from tests.server.running import Notes
@@ -21,7 +21,7 @@ AUTHORIZE = "pdp.v1.AuthorizationService/Authorize"
 def refusal(at: float, caller: str = "", status: str = "UNAUTHENTICATED", **facts: str) -> Event:
     """Return a refusal of `Authorize`."""
     named = {"rpc": AUTHORIZE, "status": status, **facts}
-    return Event(kind="request.refused", at=at, caller_id=caller, tenant="t" if caller else "", facts=named)
+    return Event(kind=EventKind.REQUEST_REFUSED, at=at, caller_id=caller, tenant="t" if caller else "", facts=named)
 
 
 def test_the_first_of_each_kind_is_passed_on_and_then_the_sum() -> None:
@@ -40,14 +40,14 @@ def test_the_first_of_each_kind_is_passed_on_and_then_the_sum() -> None:
     assert 3 == len(counted)
     facts = {"rpc": AUTHORIZE, "status": "UNAUTHENTICATED", "traceparent": "00-1-2-01", "count": "3"}
     times = {"first_at": "1970-01-01T00:00:02.000000Z", "last_at": "1970-01-01T00:00:04.000000Z"}
-    assert [Event(kind="requests.refused", at=4.0, facts={**facts, **times})] == told.events[2:]
+    assert [Event(kind=EventKind.REQUESTS_REFUSED, at=4.0, facts={**facts, **times})] == told.events[2:]
 
 
 def test_a_kind_begins_anew_after_its_sum() -> None:
     """The next refusal is the first again, and other events are never held up."""
     told = Notes()
     sums = RefusalSums(told)
-    started = Event(kind="server.started", at=0.5)
+    started = Event(kind=EventKind.SERVER_STARTED, at=0.5)
 
     sums.event(refusal(1.0))
     sums.flush()

@@ -8,7 +8,7 @@ import pytest
 
 from pdp.foundation.jsontext import keyed_digest
 from pdp.model import Basis
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.telemetry import names
 from pdp.telemetry.attributes import (
     SHOWN_LISTS,
@@ -132,7 +132,7 @@ def test_texts_are_bounded() -> None:
 def test_the_whole_span_of_a_refusal() -> None:
     """Of a caller and a session that are known, and with nothing that is empty."""
     event = Event(
-        kind="request.refused",
+        kind=EventKind.REQUEST_REFUSED,
         at=1.0,
         caller_id="c",
         session_id="s",
@@ -155,7 +155,7 @@ def test_the_whole_span_of_a_refusal() -> None:
 
     assert expected == refusal_attributes(event)
     assert {names.RPC_SYSTEM: "grpc"} == refusal_attributes(
-        Event(kind="request.refused", at=1.0, caller_id="", tenant="")
+        Event(kind=EventKind.REQUEST_REFUSED, at=1.0, caller_id="", tenant="")
     )
 
 
@@ -181,17 +181,21 @@ def test_the_whole_span_of_a_decision_about_a_session() -> None:
         names.TENANT: "t",
     }
 
-    assert expected == session_decision_attributes(Event(kind="k", at=1.0, facts=facts, lists=lists, **who))
-    assert {} == session_decision_attributes(Event(kind="k", at=1.0, caller_id="", tenant="", facts={}))
+    assert expected == session_decision_attributes(
+        Event(kind=EventKind.SESSION_DECIDED, at=1.0, facts=facts, lists=lists, **who)
+    )
+    assert {} == session_decision_attributes(
+        Event(kind=EventKind.SESSION_DECIDED, at=1.0, caller_id="", tenant="", facts={})
+    )
 
 
 def test_a_span_of_a_session_counts_what_is_left_out() -> None:
     """As a number, of policies and of errors, like that of a decision; nothing where none is."""
     facts = {"policies_left_out": "7", "errors_left_out": "3"}
     decided = decision_attributes(a_decision(policies=("p",) * 66, errors=("p",) * 65), b"")
-    shown = session_decision_attributes(Event(kind="session.decided", at=0.0, facts=facts))
+    shown = session_decision_attributes(Event(kind=EventKind.SESSION_DECIDED, at=0.0, facts=facts))
 
     assert (2, 1) == (decided["pdp.policies_left_out"], decided["pdp.errors_left_out"])
     assert {"policies", "errors"} == SHOWN_LISTS
     assert {"pdp.policies_left_out": 7, "pdp.errors_left_out": 3} == shown
-    assert {} == session_decision_attributes(Event(kind="session.decided", at=0.0))
+    assert {} == session_decision_attributes(Event(kind=EventKind.SESSION_DECIDED, at=0.0))

@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from pdp import __version__
 from pdp.model import Basis, Outcome, SessionState, TraceParent
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.telemetry import TelemetrySettings, build_telemetry, names
 from pdp.testing.decisions import a_decision
 from pdp.testing.otlp import OTLPReceiver, attributes_of
@@ -22,9 +22,9 @@ from pdp.testing.otlp import OTLPReceiver, attributes_of
 GOLDEN = Path(__file__).parent / "golden.json"
 PARENT = TraceParent(traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", tracestate="vendor=1")
 EVENTS = (
-    Event(kind="session.approved", at=1.0),
+    Event(kind=EventKind.SESSION_APPROVED, at=1.0),
     Event(
-        kind="session.decided",
+        kind=EventKind.SESSION_DECIDED,
         at=1.0,
         caller_id="lead",
         session_id="ses_a",
@@ -43,9 +43,9 @@ EVENTS = (
         },
         lists={"errors": ("sessions/broken",), "policies": ("sessions/a", "sessions/b")},
     ),
-    Event(kind="bundle.activated", at=1.0, facts={"version": "sha256:1"}),
+    Event(kind=EventKind.BUNDLE_ACTIVATED, at=1.0, facts={"version": "sha256:1"}),
     Event(
-        kind="request.refused",
+        kind=EventKind.REQUEST_REFUSED,
         at=1.0,
         caller_id="gateway-1",
         session_id="ses_a",

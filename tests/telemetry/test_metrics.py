@@ -13,7 +13,7 @@ from opentelemetry.sdk.resources import Resource
 
 from pdp.errors import StoreUnavailableError
 from pdp.model import Basis, CacheResult, Outcome, SessionState, TraceParent
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.telemetry import Telemetry
 from pdp.telemetry.metrics import Metrics
 from pdp.telemetry.pipeline import Flow
@@ -36,7 +36,7 @@ class Metered:
 
     def event(self, kind: str, **facts: str) -> None:
         """Observe one event."""
-        self.telemetry.event(Event(kind=kind, at=1_800_000_000.0, facts=facts))
+        self.telemetry.event(Event(kind=EventKind(kind), at=1_800_000_000.0, facts=facts))
 
     def events(self, kind: str, times: int) -> None:
         """Observe the same event several times."""

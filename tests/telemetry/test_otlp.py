@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from pdp import __version__
 from pdp.model import Basis, Outcome, TraceParent
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.telemetry import Telemetry, TelemetrySettings, build_telemetry
 from pdp.testing.decisions import a_decision
 from pdp.testing.otlp import OTLPReceiver, attributes_of
@@ -178,7 +178,7 @@ def test_the_console_shows_one_line_for_each(capsys: pytest.CaptureFixture[str])
     telemetry = build_telemetry(TelemetrySettings(traces="console", logs="console", metrics="console"))
 
     telemetry.decision(a_decision(), NO_PARENT)
-    telemetry.event(Event(kind="request.refused", at=1.0, facts={"rpc": "a/b", "status": "INTERNAL"}))
+    telemetry.event(Event(kind=EventKind.REQUEST_REFUSED, at=1.0, facts={"rpc": "a/b", "status": "INTERNAL"}))
     telemetry.shutdown()
 
     span, record, refused, metrics = map(json.loads, capsys.readouterr().err.splitlines())

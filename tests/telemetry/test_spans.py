@@ -11,7 +11,7 @@ import pytest
 
 from pdp.foundation.jsontext import keyed_digest
 from pdp.model import Basis, Caller, Decision, Outcome, Role, Ruling, TraceParent
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.telemetry import Telemetry
 from pdp.telemetry.encoder import Item, span_of
 from pdp.telemetry.limits import AttributeLimits
@@ -46,7 +46,9 @@ class Traced:
 
     def refusal(self, **facts: str) -> Span:
         """Return the one span of a refused request."""
-        self.telemetry.event(Event(kind="request.refused", at=1_800_000_000.0, caller_id="gateway-1", facts=facts))
+        self.telemetry.event(
+            Event(kind=EventKind.REQUEST_REFUSED, at=1_800_000_000.0, caller_id="gateway-1", facts=facts)
+        )
         (span,) = self.spans
         return span
 
@@ -416,7 +418,7 @@ def test_what_the_policies_say_about_a_session_has_a_span() -> None:
 
     lists = {"policies": ("sessions/a", "sessions/b"), "labels": ("x" * 128,) * 256}
     event = Event(
-        kind="session.decided",
+        kind=EventKind.SESSION_DECIDED,
         at=1_800_000_000.0,
         caller_id="gateway-1",
         facts=facts,
@@ -440,7 +442,9 @@ def test_what_the_policies_say_about_a_session_has_a_span() -> None:
     assert ({"policies"}, {}) == (set(kept.lists), kept.attributes)
 
 
-@pytest.mark.parametrize("act", [lambda t: t.event(Event(kind="session.revoked", at=1.0)), lambda t: t.record_failed()])
+@pytest.mark.parametrize(
+    "act", [lambda t: t.event(Event(kind=EventKind.SESSION_REVOKED, at=1.0)), lambda t: t.record_failed()]
+)
 def test_other_events_have_no_span(act: Callable[[Telemetry], None]) -> None:
     """Only decisions, those about sessions too, and refused requests have spans."""
     traced = Traced()

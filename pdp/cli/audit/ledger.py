@@ -17,7 +17,7 @@ from pdp.audit.values import DECISION, Found
 from pdp.cli.output import STYLES, wrapped
 from pdp.cli.sessions.view import duration_text
 from pdp.foundation.printable import visible
-from pdp.observer import SESSION_DECIDED
+from pdp.observer import EventKind
 
 Record = Mapping[str, Any]
 
@@ -67,7 +67,7 @@ def reason(record: Record) -> str:
             [text_of(record, "basis"), *named_ones, *([f"({detail})"] if detail else []), *map(_pair, logged.items())]
         )
     facts = _facts(record, "facts")
-    if record["kind"] == SESSION_DECIDED:
+    if record["kind"] == EventKind.SESSION_DECIDED:
         said = {name: value for name, value in facts.items() if name in _DECIDED}
         return " ".join([str(facts.get("outcome", "")), *map(_pair, sorted(said.items()))])
     caller = text_of(record, "caller_id")

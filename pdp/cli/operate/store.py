@@ -15,7 +15,7 @@ from pdp.cli.root import NO
 from pdp.clock import SystemClock, utc_text
 from pdp.config import Settings
 from pdp.errors import ConfigurationError, PDPError
-from pdp.observer import Event
+from pdp.observer import Event, EventKind
 from pdp.sessions.care import StoreReport, backup, inspect
 from pdp.sessions.database import SCHEMA_VERSION
 from pdp.sessions.restoring import BY, Restored, restore
@@ -130,10 +130,13 @@ def _events(done: Restored, at: float, *, keep_sessions: bool) -> list[Event]:
         "sessions_revoked": str(len(done.revoked)),
     }
     revoked = [
-        Event.of_session("session.revoked", session, at=at, caller_id=BY, facts={"reason": session.reason})
+        Event.of_session(EventKind.SESSION_REVOKED, session, at=at, caller_id=BY, facts={"reason": session.reason})
         for session in done.revoked
     ]
-    return [Event(kind="store.restored", at=at, caller_id=BY, facts={k: v for k, v in facts.items() if v}), *revoked]
+    return [
+        Event(kind=EventKind.STORE_RESTORED, at=at, caller_id=BY, facts={k: v for k, v in facts.items() if v}),
+        *revoked,
+    ]
 
 
 def _counted(report: StoreReport) -> str:
