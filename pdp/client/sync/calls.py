@@ -49,7 +49,7 @@ class Calls:
         self._channel.close()
 
     def decide(self, method: Callable[..., Any], request: Message, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Ask one of the methods here about calls, once more where that helps."""
+        """Ask about calls by `authorize` or `batch_authorize` of this object, once more where that helps."""
         metadata = self._metadata(traceparent, tracestate)
         deadline = self._clock() + self._timeout
         try:
