@@ -1,7 +1,6 @@
 """How the client for asyncio waits: for an answer, for the messages of a stream, for a connection.
 
-What else `pdp.client.aio` and `pdp.client.sync` do they do alike: `make client` generates the second from the first.
-`threads` has the same names as this module.
+`threads` has the same names, so that `make client` can generate `pdp.client.sync` from `pdp.client.aio`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ sleep = asyncio.sleep
 
 
 def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Return what makes an RPC as it is made, and raises `PDPClientError` where the channel is closed meanwhile."""
+    """Return `call`, which makes an RPC, so that it raises `PDPClientError` where its channel is closed meanwhile."""
 
     async def answer(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - gRPC has no types
         try:
@@ -56,7 +55,7 @@ async def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC 
 class Exchange:
     """The messages of one stream, begun by `begin`: one goes out, and one comes back within `timeout` seconds.
 
-    Whoever holds `turn` may ask.
+    Hold `turn` while asking.
     """
 
     def __init__(self, begin: Callable[[], Any], *, timeout: float, describe: Callable[[BaseException], str]) -> None:
@@ -82,11 +81,11 @@ class Exchange:
         return response if isinstance(response, AuthorizeStreamResponse) else "the server ended the stream"
 
     def cancel(self) -> None:
-        """Give the stream up: no message comes any more."""
+        """End the stream: no further message comes."""
         self._call.cancel()
 
     async def close(self) -> None:
-        """Give the stream up, with the question that is under way."""
+        """End the stream, and with it a question that is under way."""
         self.cancel()
 
 

@@ -1,7 +1,6 @@
 """How the client for threads waits: for an answer, for the messages of a stream, for a connection.
 
-What else `pdp.client.aio` and `pdp.client.sync` do they do alike: `make client` generates the second from the first.
-`tasks` has the same names as this module.
+`tasks` has the same names, so that `make client` can generate `pdp.client.sync` from `pdp.client.aio`.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ sleep = time.sleep
 
 
 def closable(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what makes an RPC as it is: where the channel is closed meanwhile, gRPC raises an error like any other."""
+    """Return `call` as it is: where its channel is closed meanwhile, gRPC raises an error like any other."""
     return call
 
 
@@ -55,7 +54,7 @@ def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no
 class Exchange:
     """The messages of one stream, begun by `begin`: one goes out, and one comes back within `timeout` seconds.
 
-    Whoever holds `turn` may ask.
+    Hold `turn` while asking.
     """
 
     def __init__(
@@ -84,12 +83,12 @@ class Exchange:
             return f"no answer within {self._timeout:g} s"
 
     def cancel(self) -> None:
-        """Give the stream up: no message comes any more."""
+        """End the stream: no further message comes."""
         self._outgoing.put(None)
         self._call.cancel()
 
     def close(self) -> None:
-        """Give the stream up, after the question that is under way, and wait for the end of its thread."""
+        """End the stream after the question that is under way, and wait until its thread has ended."""
         with self.turn:
             self.cancel()
         self._reader.join()

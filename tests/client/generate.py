@@ -1,6 +1,6 @@
-"""Write the client for threads, `pdp/client/sync`, by the one for asyncio, `pdp/client/aio`: `make client`.
+"""Write the client for threads, `pdp/client/sync`, from the one for asyncio, `pdp/client/aio`: `make client`.
 
-What the two have in different words, and nothing else, is in `WORDS`. What they do differently is written by hand, in
+`WORDS` holds every difference between the two. What each does in its own way is written by hand, by the same names:
 `pdp/client/tasks.py` and `pdp/client/threads.py`.
 """
 
