@@ -15,8 +15,8 @@ from pdp.policy.engine import on_large_stack
 from pdp.testing.bundles import compile_here
 from tests.check import randomworld
 from tests.check.material import AGENT, files, found, policy
-from tests.check.test_soundness import fresh_seed
 from tests.check.witness import ask, world_read_once
+from tests.seeds import fresh_seed
 
 SEEDS = 1_000
 LONG_SEEDS = 50_000

@@ -6,7 +6,7 @@ import pytest
 
 from pdp.policy.lint.table import LINTS
 from tests.check.material import AGENT, DIRECTORY, codes, found, policy
-from tests.check.test_mistakes import MISTAKES
+from tests.check.mistakes import MISTAKES
 
 PERMIT = "permit (principal, action, resource)"
 TRANSFER = 'action == Action::"bank/transfer"'

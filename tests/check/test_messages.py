@@ -18,7 +18,7 @@ from pdp.policy.lint.table import ALLOW, LINTS, OTHER_LINTS
 from pdp.testing.bundles import SCHEMA, compile_here, tool
 from pdp.workbench.checking import summaries, text_lines
 from tests.check.material import AGENT, DIRECTORY, GOLDEN, files, policy
-from tests.check.test_mistakes import MISTAKES, bundle_of, text_of
+from tests.check.mistakes import MISTAKES, bundle_of, text_of
 
 PERMIT = "permit (principal, action, resource)"
 FORBID = 'forbid (principal, action == Action::"bank/transfer", resource)'

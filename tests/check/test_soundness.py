@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from collections import Counter
-from random import SystemRandom
 from typing import Any
 from unittest.mock import patch
 
@@ -13,6 +11,7 @@ import pytest
 
 from pdp.policy.engine import on_large_stack
 from tests.check.witness import contradictions, world_read_once
+from tests.seeds import fresh_seed
 
 SETS = 1_000
 LONG_SETS = 20_000
@@ -80,8 +79,3 @@ def hold(sets: int, first: int = 0) -> Counter[str]:
     assert [] == wrong
 
     return counts
-
-
-def fresh_seed() -> int:
-    """Return a seed that no run had before, or the one that `SEED` names."""
-    return int(os.environ.get("SEED") or SystemRandom().randrange(2**40))

@@ -17,7 +17,7 @@ from pdp.policy.engine import on_large_stack
 from pdp.policy.lint.facts import environments
 from pdp.policy.schema import full_schema
 from tests.check.randomworld import files, random_policies
-from tests.check.test_soundness import fresh_seed
+from tests.seeds import fresh_seed
 
 SEEDS = 100
 LONG_SEEDS = 5_000

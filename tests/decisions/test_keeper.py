@@ -12,81 +12,23 @@ from typing import Any
 
 import pytest
 
-from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import pack
 from pdp.bundles.peers import Seen, SourceView
 from pdp.bundles.rollout import BundleKeeper
-from pdp.clock import Clock
 from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, NotFoundError, Problem
-from pdp.limits import DEFAULT_LIMITS
-from pdp.model import Decision, TraceParent
-from pdp.observer import Event
-from pdp.policy.contents import version_of
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import ActiveBundle, SessionStore
-from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.stores.samples import unchanged
 from pdp.testing.waiting import wait_until
-
-DIRECTORY = "users: {alice: {}}\nagents: {worker: {ceiling: ['files/*']}}"
-
-
-def contents(policy: str) -> dict[str, bytes]:
-    """Return a bundle with one policy."""
-    return bundle_files(
-        policies={"files": f'@id("files/{policy}") permit (principal, action, resource);'},
-        tools={"files": [tool("read")]},
-        directory=DIRECTORY,
-    )
-
-
-class Folder:
-    """A policy folder whose files a test changes."""
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        self.files = files
-
-    name = "folder"
-
-    def read(self) -> Delivery:
-        """Return the files."""
-        return Delivery(files=self.files)
-
-    def loaded(self, delivery: Delivery) -> None:
-        """Keep nothing."""
-
-    def last_good(self) -> None:
-        """Return nothing."""
-
-
-class Events:
-    """Keeps the events it is told of."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - the observer's signature
-        """Pass a decision on."""
-        return decision
-
-    def event(self, event: Event) -> None:
-        """Keep an event."""
-        self.events.append(event)
+from tests.decisions.keeping import Events, Folder, contents, keeper, version
 
 
 @pytest.fixture
 def clock() -> FakeClock:
     """Return a clock that stands."""
     return FakeClock()
-
-
-def keeper(
-    folder: Folder, store: SessionStore, clock: Clock, events: Events | None = None, **more: Any
-) -> BundleKeeper:
-    """Return a keeper that compiles in this process; `more` are options of `BundleKeeper`."""
-    options = {"compile_files": compile_here, "limits": DEFAULT_LIMITS, **more}
-    return BundleKeeper(source=folder, history=store, clock=clock, observer=events or Events(), **options)
 
 
 @pytest.fixture
@@ -203,11 +145,6 @@ def test_child_that_dies_is_a_refused_bundle(open_store: Callable[[], SessionSto
 
 
 # The rule of what becomes active, by itself and by somebody's word.
-
-
-def version(policy: str) -> str:
-    """Return the version of a bundle with one policy."""
-    return version_of(contents(policy))
 
 
 def active(kept: BundleKeeper) -> str:

@@ -24,10 +24,10 @@ from pdp.testing.clock import FakeClock
 from tests.faults.journalvfs import journaled
 from tests.faults.platter import WAYS, Journal, Platter, Way
 from tests.oracle.bundles import all_bundles
+from tests.oracle.choices import CALLS, GRANTS, LABELS, PATTERNS
 from tests.oracle.judge import Answer
 from tests.oracle.model import Oracle
 from tests.oracle.opened import write
-from tests.oracle.test_oracle import CALLS, GRANTS, LABELS, PATTERNS
 from tests.oracle.world import CALLERS, UNKNOWN_HANDLE, Product, ToolCall, World, spoken
 
 _DEEDS = (

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from unittest.mock import patch
 
+import apsw
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -21,7 +22,9 @@ from pdp.client.connection import Connection
 from pdp.config import PolicySettings, RecordSettings, ServerSettings, Settings
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Role
+from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
 from pdp.record.log import Durability
+from pdp.record.verify import verify
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
 from pdp.v1.session_pb2 import SessionState
@@ -191,3 +194,11 @@ def approved(pep: Client, approver: Client) -> ClientSession:
     opened = pep.request_session(user="alice", agent="coder", purpose="keep notes", tools=("notes/*",))
     approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
     return pep.attach(opened.session_handle, session_id=opened.session.session_id)
+
+
+def damage(service: Served) -> list[str]:
+    """Return what is wrong with the store and with the record."""
+    with closing(apsw.Connection(str(service.settings.sessions_file))) as connection:
+        found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
+    keys = PublicKeys.load([Path(service.settings.data_dir) / PUBLIC_KEY_FILE])
+    return found + [str(finding) for finding in verify(service.settings.record_folder, keys).findings]

@@ -6,8 +6,6 @@ All that SQLite asks of the disk is kept in a journal; an image is what a disk m
 
 from __future__ import annotations
 
-import os
-import random
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -16,15 +14,9 @@ import pytest
 
 from tests.faults.history import History
 from tests.faults.platter import WAYS
+from tests.seeds import seeded
 
 DEEDS = 60
-
-
-def seeded() -> random.Random:
-    """Return a source of choices; its seed is printed."""
-    seed = int(os.environ.get("POWER_SEED") or random.SystemRandom().randrange(2**32))
-    print(f"POWER_SEED={seed}")  # noqa: T201 - to repeat it
-    return random.Random(seed)  # noqa: S311 - no secret
 
 
 @pytest.mark.parametrize(("histories", "images"), [(2, 80), pytest.param(40, 100, marks=pytest.mark.long)])

@@ -12,7 +12,7 @@ import pytest
 
 from pdp.record.log import Durability
 from tests.faults.recordhistory import RecordHistory
-from tests.faults.test_power_loss import seeded
+from tests.seeds import seeded
 
 DEEDS = 60
 

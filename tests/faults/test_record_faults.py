@@ -12,8 +12,7 @@ from pdp.record import read_records
 from pdp.record.log import Durability
 from pdp.testing.waiting import wait_until
 from tests.faults.breakdowns import ROWS
-from tests.faults.served import WELL, served
-from tests.faults.test_store_faults import damage
+from tests.faults.served import WELL, damage, served
 from tests.record.disks import Faults
 
 

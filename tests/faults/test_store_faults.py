@@ -15,14 +15,12 @@ import pytest
 from pdp.app import build
 from pdp.errors import StoreUnavailableError
 from pdp.record.ends import store_revision
-from pdp.record.keys import PUBLIC_KEY_FILE, PublicKeys
-from pdp.record.verify import verify
 from pdp.sessions.restoring import restore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until
 from tests.faults.breakdowns import ROWS
-from tests.faults.served import WELL, Served, served
+from tests.faults.served import WELL, Served, damage, served
 from tests.faults.troubledvfs import Trouble, troubled
 
 Fault = Callable[[Served, Trouble], AbstractContextManager[None]]
@@ -146,14 +144,6 @@ def forget(service: Served) -> None:
     with store._watcher._lock:
         store._watcher._recent.clear()
         store._watcher._connection.execute("PRAGMA shrink_memory")
-
-
-def damage(service: Served) -> list[str]:
-    """Return what is wrong with the store and with the record."""
-    with closing(apsw.Connection(str(service.settings.sessions_file))) as connection:
-        found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check") if line != "ok"]
-    keys = PublicKeys.load([Path(service.settings.data_dir) / PUBLIC_KEY_FILE])
-    return found + [str(finding) for finding in verify(service.settings.record_folder, keys).findings]
 
 
 def test_a_snapshot_of_the_store_brings_nothing_back(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pdp.errors import BundleError, UnsafePolicyError
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.child.formatting import format_text
 from pdp.policy.safety import scan
-from tests.policy.test_conditions_corpus import FOLDERS
+from tests.policy.foreign import FOLDERS
 
 PLAIN = "permit (principal, action, resource);\n"
 

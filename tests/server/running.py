@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp.model import Decision, TraceParent
 from pdp.observer import Event
@@ -126,3 +128,14 @@ def a_call(handle: str = "pdps_unknown", **more: Any) -> AuthorizeRequest:
     """Return a question about `git/git_log`."""
     fields = {"session_handle": handle, "server": "git", "tool": "git_log", "arguments_json": b'{"repo_path": "/r"}'}
     return AuthorizeRequest(call=Call(**(fields | more)))
+
+
+def retry_info(refused: grpc.RpcError) -> Any:
+    """Return the advice on retrying that came with a refusal, or None."""
+    for key, value in refused.trailing_metadata():
+        if key == "grpc-status-details-bin":
+            info = RetryInfo()
+            for detail in Status.FromString(value).details:
+                if detail.Unpack(info):
+                    return info
+    return None

@@ -28,8 +28,7 @@ from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse, BatchAuthorizeRequest
 from pdp.v1.decision_pb2 import BASIS_SESSION_NOT_FOUND, OUTCOME_DENY, Call
 from pdp.v1.session_pb2 import RevokeSessionsRequest
-from tests.server.running import PATIENCE, Running, Serve, a_call
-from tests.server.test_status import retry_info
+from tests.server.running import PATIENCE, Running, Serve, a_call, retry_info
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 BATCH = "/pdp.v1.AuthorizationService/BatchAuthorize"

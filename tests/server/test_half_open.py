@@ -18,8 +18,7 @@ from pdp.serving import incoming
 from pdp.serving.incoming import require_known_grpc
 from pdp.testing.waiting import wait_until
 from pdp.v1.session_pb2 import RevokeSessionsRequest
-from tests.server.running import PATIENCE, Running, Serve, a_call
-from tests.server.test_status import retry_info
+from tests.server.running import PATIENCE, Running, Serve, a_call, retry_info
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 REVOKE = "/pdp.v1.SessionService/RevokeSessions"

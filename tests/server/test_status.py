@@ -16,7 +16,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its 
 from pdp import errors
 from pdp.decision.authorizer import Authorizer
 from pdp.serving.status import NEVER_SENT, STATUSES, refusal_of
-from tests.server.running import Running, Serve, a_call
+from tests.server.running import Running, Serve, a_call, retry_info
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 Code = grpc.StatusCode
@@ -179,14 +179,3 @@ def reason(refused: grpc.RpcError) -> tuple[str, str]:
         if key == "grpc-status-details-bin":
             assert any(detail.Unpack(info) for detail in Status.FromString(value).details)
     return info.domain, info.reason
-
-
-def retry_info(refused: grpc.RpcError) -> Any:
-    """Return the advice on retrying that came with a refusal, or None."""
-    for key, value in refused.trailing_metadata():
-        if key == "grpc-status-details-bin":
-            info = RetryInfo()
-            for detail in Status.FromString(value).details:
-                if detail.Unpack(info):
-                    return info
-    return None

@@ -22,8 +22,7 @@ from pdp.limits import Limits
 from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamRequest, AuthorizeStreamResponse
 from pdp.v1.decision_pb2 import OUTCOME_ALLOW, OUTCOME_DENY
-from tests.server.running import PATIENCE, Metadata, Running, Serve, Unhealthy, a_call, read_tokens
-from tests.server.test_status import retry_info
+from tests.server.running import PATIENCE, Metadata, Running, Serve, Unhealthy, a_call, read_tokens, retry_info
 
 STREAM = "/pdp.v1.AuthorizationService/AuthorizeStream"
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"

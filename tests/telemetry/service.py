@@ -7,14 +7,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 
 from pdp.app import App, build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client, ClientSession
+from pdp.client.connection import Connection
 from pdp.config import PolicySettings, ServerSettings, Settings, TelemetrySettings
+from pdp.errors import BundleError
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+PARENT = "b7ad6b7169203331"
+
+
+TRACEPARENT = f"00-{TRACE}-{PARENT}-00"
 
 _POLICIES = """
 @id("desk/read")
@@ -84,3 +95,26 @@ def _approved(pep: Client, approver: Client) -> ClientSession:
     shown = opened.session
     approver.approve_session(shown.session_id, request_digest=shown.request_digest)
     return pep.attach(opened.session_handle, session_id=shown.session_id)
+
+
+def everything(service: Service) -> None:
+    """Have everything happen that is counted."""
+    session = service.session
+    assert session.authorize("desk", "read", {"what": "plan"})
+    assert session.authorize("desk", "read", {"what": "plan"}).cache_result == "hit"
+    assert session.authorize("desk", "read", {"what": "secret"}).basis == "forbid"
+    assert session.authorize("desk", "count", {"what": "plan", "number": 1}).basis == "policy_error"
+    refused(service, "approver")
+    (service.policies / "desk.cedar").write_text("permit (", encoding="utf-8")
+    with pytest.raises(BundleError):
+        service.app.embedded.keeper.reload(by="test")
+
+
+def refused(service: Service, token: str) -> None:
+    """Send an empty request with a gateway's token, with another role's, or with none that is known."""
+    data = service.policies.parent / "data"
+    file = data / "tokens" / f"{token}.token"
+    secret = file.read_text(encoding="ascii").strip() if file.exists() else "pdpt_unknown"
+    metadata = (("authorization", f"Bearer {secret}"), ("traceparent", TRACEPARENT))
+    with Connection.to(service.app.address, data_dir=data).open(grpc) as channel, pytest.raises(grpc.RpcError):
+        channel.unary_unary("/pdp.v1.AuthorizationService/Authorize")(b"", metadata=metadata, timeout=30.0)

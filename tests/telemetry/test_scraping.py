@@ -23,8 +23,7 @@ from pdp.testing.decisions import a_decision
 from pdp.testing.otlp import OTLPReceiver
 from pdp.testing.waiting import wait_until
 from tests.ports import free_port
-from tests.telemetry.service import serving
-from tests.telemetry.test_telemetry_service import everything
+from tests.telemetry.service import everything, serving
 
 PATIENCE = 60.0
 

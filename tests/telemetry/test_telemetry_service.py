@@ -5,21 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
 from pdp.client import ToolCall
-from pdp.client.connection import Connection
-from pdp.errors import BundleError
 from pdp.record import read_records
 from pdp.telemetry import names
 from pdp.testing.otlp import OTLPReceiver, attributes_of
-from tests.telemetry.service import Service, serving
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = "b7ad6b7169203331"
-TRACEPARENT = f"00-{TRACE}-{PARENT}-00"
+from tests.telemetry.service import PARENT, TRACE, TRACEPARENT, Service, everything, refused, serving
 
 
 def test_one_span_and_one_log_record_for_each_of_10000_decisions(tmp_path: Path) -> None:
@@ -60,7 +53,7 @@ def test_whose_trace_a_refused_request_joins(tmp_path: Path, token: str, child: 
     """A gateway's trace is joined; that of a caller in another role, or of a stranger, is linked."""
     with OTLPReceiver() as receiver:
         with serving(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint) as service:
-            _refused(service, token)
+            refused(service, token)
 
         (span,) = [span for span in receiver.spans if span.name == "pdp.request.refused"]
 
@@ -105,29 +98,6 @@ def test_the_slow_decisions_lead_to_their_traces(tmp_path: Path) -> None:
 
 def _call(service: Service, what: str) -> ToolCall:
     return ToolCall(server="desk", tool="read", arguments={"what": what}, session_handle=service.session.handle)
-
-
-def everything(service: Service) -> None:
-    """Have everything happen that is counted."""
-    session = service.session
-    assert session.authorize("desk", "read", {"what": "plan"})
-    assert session.authorize("desk", "read", {"what": "plan"}).cache_result == "hit"
-    assert session.authorize("desk", "read", {"what": "secret"}).basis == "forbid"
-    assert session.authorize("desk", "count", {"what": "plan", "number": 1}).basis == "policy_error"
-    _refused(service, "approver")
-    (service.policies / "desk.cedar").write_text("permit (", encoding="utf-8")
-    with pytest.raises(BundleError):
-        service.app.embedded.keeper.reload(by="test")
-
-
-def _refused(service: Service, token: str) -> None:
-    """Send an empty request with a gateway's token, with another role's, or with none that is known."""
-    data = service.policies.parent / "data"
-    file = data / "tokens" / f"{token}.token"
-    secret = file.read_text(encoding="ascii").strip() if file.exists() else "pdpt_unknown"
-    metadata = (("authorization", f"Bearer {secret}"), ("traceparent", TRACEPARENT))
-    with Connection.to(service.app.address, data_dir=data).open(grpc) as channel, pytest.raises(grpc.RpcError):
-        channel.unary_unary("/pdp.v1.AuthorizationService/Authorize")(b"", metadata=metadata, timeout=30.0)
 
 
 def _kind(metric: Metric) -> str:
