@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "pdp"
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "pdp"
 
 # A house imports itself and what is on the floors below; houses on one floor do not know each other.
 FLOORS = (
@@ -142,6 +143,18 @@ def test_libraries_stay_with_their_owner(name: str, path: Path) -> None:
         for library in [imported.partition(".")[0]]
         if library not in sys.stdlib_module_names and library != "pdp"
         if not any(name == owner or name.startswith(owner + ".") for owner in LIBRARIES.get(library, ()))
+    ]
+
+    assert wrong == []
+
+
+def test_nothing_imports_a_test() -> None:
+    """What several tests need lives in a module that holds none."""
+    wrong = [
+        f"{path}:{line}: {imported}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for line, imported in imports(path)
+        if imported.startswith("tests.") and ".test_" in imported
     ]
 
     assert wrong == []

@@ -9,252 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp import client as library
 from pdp import errors
-from pdp.client import AsyncClient, Client, ListedTool
-from pdp.model import Visibility
-from pdp.v1 import audit_pb2, authorization_pb2, explain_pb2, policy_pb2, session_pb2
+from pdp.client import AsyncClient, Client
+from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
+from tests.machinery.rpcs.table import OWN
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
 
-SESSION = Session(session_id="ses_1", user="alice")
 RECORD = audit_pb2.AuditRecord(record_json=b"{}\n", segment="a", place=7)
-FILTER = audit_pb2.RecordFilter(session_id="ses_1", delegated=True)
-LINK = policy_pb2.TemplateLink(template_id="t", new_id="n")
-
-# One row per RPC: what is called, what the server gets, what it says, and what the caller gets.
-CALLS: dict[str, tuple[Callable[[Any], Any], Message, Message, Any]] = {
-    "ListTools": (
-        lambda client: client.list_tools("pdps_1", session_id="ses_1"),
-        authorization_pb2.ListToolsRequest(session_handle="pdps_1"),
-        authorization_pb2.ListToolsResponse(
-            session_id="ses_1",
-            tools=[
-                authorization_pb2.ToolVisibility(
-                    server="files",
-                    tool="a",
-                    visibility=authorization_pb2.VISIBILITY_ALWAYS,
-                    definition_digest="sha256:a",
-                ),
-                authorization_pb2.ToolVisibility(
-                    server="files", tool="b", visibility=authorization_pb2.VISIBILITY_DEPENDS
-                ),
-                authorization_pb2.ToolVisibility(
-                    server="files", tool="c", visibility=authorization_pb2.VISIBILITY_NEVER
-                ),
-                authorization_pb2.ToolVisibility(server="files", tool="d"),
-                authorization_pb2.ToolVisibility(server="files", tool="e", visibility=77),  # type: ignore[arg-type]  # from the future
-            ],
-        ),
-        (
-            ListedTool(server="files", tool="a", visibility=Visibility.ALWAYS, definition_digest="sha256:a"),
-            ListedTool(server="files", tool="b", visibility=Visibility.DEPENDS, definition_digest=""),
-            ListedTool(server="files", tool="c", visibility=Visibility.NEVER, definition_digest=""),
-            ListedTool(server="files", tool="d", visibility=Visibility.NEVER, definition_digest=""),
-            ListedTool(server="files", tool="e", visibility=Visibility.NEVER, definition_digest=""),
-        ),
-    ),
-    "RequestSession": (
-        lambda client: client.request_session(
-            user="alice",
-            agent="coder",
-            purpose="mend",
-            tools=["files/*"],
-            duration=90.5,
-            parent_session_handle="pdps_0",
-            environment="test",
-            user_attributes={"team": "a"},
-            labels=["l"],
-            may_delegate=True,
-        ),
-        session_pb2.RequestSessionRequest(
-            user="alice",
-            agent="coder",
-            purpose="mend",
-            tool_patterns=["files/*"],
-            duration=Duration(seconds=90, nanos=500_000_000),
-            parent_session_handle="pdps_0",
-            environment="test",
-            user_attributes_json=b'{"team":"a"}',
-            labels=["l"],
-            may_delegate=True,
-        ),
-        session_pb2.RequestSessionResponse(session=SESSION, session_handle="pdps_1"),
-        session_pb2.RequestSessionResponse(session=SESSION, session_handle="pdps_1"),
-    ),
-    "ApproveSession": (
-        lambda client: client.approve_session("ses_1", request_digest="sha256:r", grants=["merge"]),
-        session_pb2.ApproveSessionRequest(session_id="ses_1", request_digest="sha256:r", grants=["merge"]),
-        session_pb2.ApproveSessionResponse(session=SESSION),
-        SESSION,
-    ),
-    "DenySession": (
-        lambda client: client.deny_session("ses_1", reason="no"),
-        session_pb2.DenySessionRequest(session_id="ses_1", reason="no"),
-        session_pb2.DenySessionResponse(session=SESSION),
-        SESSION,
-    ),
-    "EndSession": (
-        lambda client: client.end_session("pdps_1"),
-        session_pb2.EndSessionRequest(session_handle="pdps_1"),
-        session_pb2.EndSessionResponse(session=SESSION),
-        SESSION,
-    ),
-    "RevokeSessions": (
-        lambda client: client.revoke_sessions(agent="coder", reason="stolen"),
-        session_pb2.RevokeSessionsRequest(agent="coder", reason="stolen"),
-        session_pb2.RevokeSessionsResponse(session_ids=["ses_1", "ses_2"]),
-        ("ses_1", "ses_2"),
-    ),
-    "ReviewSession": (
-        lambda client: client.review_session("ses_1", grants=["merge"]),
-        session_pb2.ReviewSessionRequest(session_id="ses_1", grants=["merge"]),
-        session_pb2.ReviewSessionResponse(session=SESSION, known_grants=["merge"]),
-        session_pb2.ReviewSessionResponse(session=SESSION, known_grants=["merge"]),
-    ),
-    "GetSession": (
-        lambda client: client.get_session("ses_1"),
-        session_pb2.GetSessionRequest(session_id="ses_1"),
-        session_pb2.GetSessionResponse(session=SESSION),
-        SESSION,
-    ),
-    "ListSessions": (
-        lambda client: client.list_sessions(state="active", user="alice", agent="coder", page_size=2),
-        session_pb2.ListSessionsRequest(
-            state=session_pb2.SESSION_STATE_ACTIVE, user="alice", agent="coder", page_size=2
-        ),
-        session_pb2.ListSessionsResponse(sessions=[SESSION]),
-        [SESSION],
-    ),
-    "NarrowSession": (
-        lambda client: client.narrow_session("ses_1", tools=["files/read"], expires_at=12.25, labels=["l"]),
-        session_pb2.NarrowSessionRequest(
-            session_id="ses_1",
-            tool_patterns=["files/read"],
-            expire_time=Timestamp(seconds=12, nanos=250_000_000),
-            labels=["l"],
-        ),
-        session_pb2.NarrowSessionResponse(session=SESSION),
-        SESSION,
-    ),
-    "ListBundles": (
-        lambda client: client.list_bundles(),
-        policy_pb2.ListBundlesRequest(),
-        policy_pb2.ListBundlesResponse(bundles=[policy_pb2.Bundle(version="sha256:v")]),
-        (policy_pb2.Bundle(version="sha256:v"),),
-    ),
-    "ActivateBundle": (
-        lambda client: client.activate_bundle("sha256:v", reason="the new one fails"),
-        policy_pb2.ActivateBundleRequest(version="sha256:v", reason="the new one fails"),
-        policy_pb2.ActivateBundleResponse(changed=True),
-        policy_pb2.ActivateBundleResponse(changed=True),
-    ),
-    "GetBundle": (
-        lambda client: client.get_bundle(),
-        policy_pb2.GetBundleRequest(),
-        policy_pb2.GetBundleResponse(load_errors=["x"]),
-        policy_pb2.GetBundleResponse(load_errors=["x"]),
-    ),
-    "ReloadBundle": (
-        lambda client: client.reload_bundle(),
-        policy_pb2.ReloadBundleRequest(),
-        policy_pb2.ReloadBundleResponse(changed=True),
-        policy_pb2.ReloadBundleResponse(changed=True),
-    ),
-    "CheckBundle": (
-        lambda client: client.check_bundle({"b.cedar": b"2", "a.cedar": b"1"}),
-        policy_pb2.CheckBundleRequest(
-            files=[
-                policy_pb2.BundleFile(path="a.cedar", content=b"1"),
-                policy_pb2.BundleFile(path="b.cedar", content=b"2"),
-            ]
-        ),
-        policy_pb2.CheckBundleResponse(version="sha256:v"),
-        policy_pb2.CheckBundleResponse(version="sha256:v"),
-    ),
-    "Evaluate": (
-        lambda client: client.evaluate(
-            [{"context": {}}, '{"as": "text"}'],
-            policies="permit(principal, action, resource);",
-            entities=[{"uid": 1}],
-            schema={"": {}},
-            template_links=[LINK],
-            validate=True,
-            skip_request_validation=True,
-        ),
-        policy_pb2.EvaluateRequest(
-            policies="permit(principal, action, resource);",
-            schema_json='{"": {}}',
-            entities_json='[{"uid": 1}]',
-            template_links=[LINK],
-            validate=True,
-            requests_json=['{"context": {}}', '{"as": "text"}'],
-            skip_request_validation=True,
-        ),
-        policy_pb2.EvaluateResponse(valid=True),
-        policy_pb2.EvaluateResponse(valid=True),
-    ),
-    "Explain": (
-        lambda client: client.explain(
-            "files",
-            "read",
-            {"path": "a"},
-            session_id="ses_1",
-            definition_digest="sha256:d",
-            facts={"level": 1},
-            caller_id="gateway",
-            at=12.25,
-        ),
-        explain_pb2.ExplainRequest(
-            session_id="ses_1",
-            server="files",
-            tool="read",
-            arguments_json=b'{"path":"a"}',
-            definition_digest="sha256:d",
-            facts_json=b'{"level":1}',
-            caller_id="gateway",
-            time=Timestamp(seconds=12, nanos=250_000_000),
-        ),
-        explain_pb2.ExplainResponse(summary="allowed"),
-        explain_pb2.ExplainResponse(summary="allowed"),
-    ),
-    "GetRecord": (
-        lambda client: client.get_records("dec_1"),
-        audit_pb2.GetRecordRequest(decision_id="dec_1"),
-        audit_pb2.GetRecordResponse(record=RECORD, records=[RECORD, RECORD]),
-        (RECORD, RECORD),
-    ),
-    "ListRecords": (
-        lambda client: client.list_records(FILTER, page_size=2),
-        audit_pb2.ListRecordsRequest(filter=FILTER, page_size=2),
-        audit_pb2.ListRecordsResponse(records=[RECORD]),
-        [RECORD],
-    ),
-    "ListApprovals": (
-        lambda client: client.list_approvals(decision_id="dec_1"),
-        audit_pb2.ListApprovalsRequest(decision_id="dec_1"),
-        audit_pb2.ListApprovalsResponse(approvals=[audit_pb2.Approval(session_id="ses_1")]),
-        (audit_pb2.Approval(session_id="ses_1"),),
-    ),
-    "ListTouched": (
-        lambda client: client.list_touched(FILTER, page_size=2),
-        audit_pb2.ListTouchedRequest(filter=FILTER, page_size=2),
-        audit_pb2.ListTouchedResponse(touched=[audit_pb2.Touch(tool="read")]),
-        [audit_pb2.Touch(tool="read")],
-    ),
-    "PlanRevocation": (
-        lambda client: client.plan_revocation(audit_pb2.PlanRevocationRequest(agent="coder", page_size=2)),
-        audit_pb2.PlanRevocationRequest(agent="coder", page_size=2),
-        audit_pb2.PlanRevocationResponse(sessions=[audit_pb2.PlannedRevocation(session_id="ses_1")]),
-        [audit_pb2.PlannedRevocation(session_id="ses_1")],
-    ),
-}
 
 
 def _sync(address: str, call: Callable[[Any], Any]) -> Any:
@@ -272,15 +38,16 @@ def _async(address: str, call: Callable[[Any], Any]) -> Any:
     return asyncio.run(run())
 
 
+WRAPPED = {name: row.wrapped for name, row in OWN.items() if row.wrapped}
 both = pytest.mark.parametrize("run", [_sync, _async], ids=["sync", "async"])
 Run = Callable[[str, Callable[[Any], Any]], Any]
 
 
 @both
-@pytest.mark.parametrize("method", CALLS)
+@pytest.mark.parametrize("method", WRAPPED)
 def test_a_management_call_travels_and_returns(server: ScriptedServer, address: str, run: Run, method: str) -> None:
     """Each wrapper sends exactly its request to its RPC and returns what matters of the reply."""
-    call, request, reply, result = CALLS[method]
+    call, request, reply, result = WRAPPED[method]
     server.scripts[method] = lambda _, __: reply
 
     found = run(address, call)
@@ -294,8 +61,8 @@ def test_every_rpc_has_its_row() -> None:
     files = (authorization_pb2.DESCRIPTOR, session_pb2.DESCRIPTOR, policy_pb2.DESCRIPTOR, audit_pb2.DESCRIPTOR)
     rpcs = {rpc.name for file in files for service in file.services_by_name.values() for rpc in service.methods}
 
-    assert rpcs - CALLS.keys() == {"Authorize", "BatchAuthorize", "AuthorizeStream"}
-    assert CALLS.keys() <= rpcs
+    assert rpcs - WRAPPED.keys() == {"Authorize", "BatchAuthorize", "AuthorizeStream"}
+    assert WRAPPED.keys() <= rpcs
 
 
 CLASSES = {

@@ -12,8 +12,7 @@ from pathlib import Path
 from pdp.model import Role
 from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import PUBLIC, RPC
-from tests.failures.test_states import EXPECTED
-from tests.server.test_role_matrix import TABLE
+from tests.machinery.rpcs.table import ALL, OWN
 
 PAGE = Path(__file__).parents[2] / "pdp" / "server" / "README.md"
 BEGIN, END = "<!-- who may call: begin -->", "<!-- who may call: end -->"
@@ -52,7 +51,7 @@ def _reach(rpc: RPC, role: Role) -> str:
         return "everybody"
     if role not in rpc.roles:
         return "no"
-    cells = TABLE[rpc.method][role.value]
+    cells = ALL[rpc.method].roles[role.value]
     if cells.own == cells.foreign:
         return "yes"
     if cells.own != cells.other:
@@ -63,9 +62,9 @@ def _reach(rpc: RPC, role: Role) -> str:
 
 def _states() -> Iterable[str]:
     yield from _header(["RPC", *_STATES])
-    for method, cells in EXPECTED.items():
-        named = [cells[state] for state in _STATES.values()]
-        if set(named) != {"OK"}:
+    for method, row in OWN.items():
+        named = [row.states[state] for state in _STATES.values()]
+        if len(set(named)) > 1:
             yield _row([f"`{method}`", *(f"`{cell}`" if cell.replace("_", "").isalpha() else cell for cell in named)])
 
 

@@ -12,14 +12,16 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from pdp.policy.contents import version_of
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionStore
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
-from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamResponse
-from pdp.v1.decision_pb2 import Basis, Call
+from pdp.v1.authorization_pb2 import AuthorizeStreamResponse
 from tests.decisions.notation import changed, files_of, load_bundle
 from tests.decisions.ways import CALLERS
+from tests.machinery.rpcs.asking import a_call
+from tests.machinery.rpcs.table import OWN
 
 # Bounds a wait that only a broken server makes long.
 PATIENCE = 60.0
@@ -43,8 +45,6 @@ METHODS: Mapping[str, MethodDescriptor] = {
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
-
-_APPROVERS = frozenset({"ApproveSession", "DenySession", "ReviewSession", "RevokeSessions"})
 
 
 class TroubledStore:
@@ -88,7 +88,7 @@ class Service:
         described = METHODS[method]
         path = f"/{described.containing_service.full_name}/{method}"
         wire = message if isinstance(message, bytes) else message.SerializeToString()
-        token = token or (self.server.token(caller or usual_caller(described)) if caller is not None else "")
+        token = token or (self.server.token(caller or usual_caller(method)) if caller is not None else "")
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
         if described.client_streaming and described.server_streaming:
             answers = self._channel.stream_stream(path)(iter([wire]), metadata=metadata, timeout=PATIENCE)
@@ -135,6 +135,7 @@ class Opened:
         self.id = session_id
         self.digest = digest
         self._decision_id = ""
+        self.bundle_version = version_of(FILES)
 
     @property
     def decision_id(self) -> str:
@@ -164,23 +165,7 @@ def serving(**options: Any) -> Iterator[Service]:
             channel.close()
 
 
-def usual_caller(method: MethodDescriptor) -> str:
+def usual_caller(method: str) -> str:
     """Return a caller who may call an RPC."""
-    if method.containing_service.name == "PolicyService":
-        return "author"
-    if method.containing_service.name == "AuditService":
-        return "auditor"
-    return "lead" if method.name in _APPROVERS else "gateway"
-
-
-def a_call(
-    handle: str, tool: str = "log", arguments: bytes = b'{"repo": "web"}', *, server: str = "git", **more: Any
-) -> AuthorizeRequest:
-    """Return a question about a call, by default one that the policies permit."""
-    call = Call(session_handle=handle, server=server, tool=tool, arguments_json=arguments)
-    return AuthorizeRequest(call=call, **more)
-
-
-def basis_of(number: int) -> str:
-    """Return the name of a basis."""
-    return Basis.Name(number).removeprefix("BASIS_").lower()
+    role = next(iter(OWN[method].roles))
+    return {"pep": "gateway", "approver": "lead"}.get(role, role)

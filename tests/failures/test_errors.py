@@ -33,7 +33,6 @@ from pdp.v1.session_pb2 import (
 )
 from tests.decisions.notation import changed, files_of
 from tests.decisions.ways import CALLERS
-from tests.failures.questions import MESSAGES
 from tests.failures.service import (
     BUNDLE,
     FILES,
@@ -42,10 +41,10 @@ from tests.failures.service import (
     UNKNOWN_ID,
     Opened,
     Service,
-    a_call,
-    basis_of,
     serving,
 )
+from tests.machinery.rpcs.asking import a_call, basis_of
+from tests.machinery.rpcs.table import OWN
 
 FROZEN = files_of(
     changed(BUNDLE, {"policies": {"freeze": '@id("freeze/all") forbid (principal, action, resource is Repository);'}})
@@ -337,24 +336,6 @@ def test_a_retry_is_the_same_decision() -> None:
         assert basis_of(late.basis) == "session_ended"
 
 
-# What each RPC needs: without a store nothing about sessions is guessed, without a bundle nothing is decided.
-# The record is asked without either.
-RECORDED = {name: "OK" for name, method in METHODS.items() if method.containing_service.name == "AuditService"}
-SILENT_STORE = dict.fromkeys(METHODS, "UNAVAILABLE") | {"CheckBundle": "OK", "Evaluate": "OK"} | RECORDED
-NO_BUNDLE = dict.fromkeys(METHODS, "UNAVAILABLE") | {
-    "CheckBundle": "OK",
-    "Evaluate": "OK",
-    # To take authority away must always be possible.
-    "RevokeSessions": "OK",
-    # These say and mend what is wrong.
-    "GetBundle": "OK",
-    "ListBundles": "OK",
-    "ActivateBundle": "OK",
-    "ReloadBundle": "OK",
-    **RECORDED,
-}
-
-
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Service]:
     """Serve for the tables below; each cell opens a session of its own."""
@@ -367,9 +348,9 @@ def test_every_rpc_without_a_store(shared: Service, method: str) -> None:
     """A store that does not answer is never guessed for; afterwards all is as before."""
     session = _session_for(shared, method)
     with _trouble(shared, errors.StoreUnavailableError("the session store does not answer")):
-        assert SILENT_STORE[method] == shared.status(method, MESSAGES[method](session))
+        assert OWN[method].without_store == shared.status(method, OWN[method].ask(session))
 
-    assert shared.status(method, MESSAGES[method](session)) == "OK"
+    assert shared.status(method, OWN[method].ask(session)) == "OK"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -384,11 +365,11 @@ def test_every_rpc_without_a_bundle(shared: Service, method: str) -> None:
     shared.store.before = until_reloaded
     shared.store.after = without_bundle
     try:
-        assert NO_BUNDLE[method] == shared.status(method, MESSAGES[method](session))
+        assert OWN[method].without_bundle == shared.status(method, OWN[method].ask(session))
     finally:
         shared.store.before = lambda _: None
         shared.store.after = lambda _, found: found
-    assert shared.status(method, MESSAGES[method](session)) == "OK"
+    assert shared.status(method, OWN[method].ask(session)) == "OK"
 
 
 def test_a_bad_folder_leaves_the_good_bundle() -> None:
@@ -482,7 +463,7 @@ def _meanwhile(service: Service, deed: Callable[[], object]) -> None:
 def _session_for(service: Service, method: str) -> Opened:
     session = service.open()
     assert session.decision_id
-    return session if method in ("ApproveSession", "DenySession") else session.approved()
+    return session if OWN[method].waits else session.approved()
 
 
 def _approval(session: Opened) -> ApproveSessionRequest:

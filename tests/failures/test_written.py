@@ -6,34 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 from google.protobuf.descriptor import Descriptor
-from google.protobuf.message import Message
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.telemetry import names
-from pdp.v1 import audit_pb2, explain_pb2
-from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, BatchAuthorizeRequest, ListToolsRequest
+from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, BatchAuthorizeRequest
 from pdp.v1.decision_pb2 import OUTCOME_ALLOW, OUTCOME_DENY, Decision
-from pdp.v1.policy_pb2 import (
-    ActivateBundleRequest,
-    BundleFile,
-    CheckBundleRequest,
-    EvaluateRequest,
-    GetBundleRequest,
-    TemplateLink,
-)
-from pdp.v1.session_pb2 import (
-    ApproveSessionRequest,
-    DenySessionRequest,
-    EndSessionRequest,
-    GetSessionRequest,
-    ListSessionsRequest,
-    NarrowSessionRequest,
-    RequestSessionRequest,
-    ReviewSessionRequest,
-    RevokeSessionsRequest,
-)
-from tests.failures.service import METHODS, Opened, Service, a_call, basis_of, serving
-from tests.server.test_fields import WRONG
+from tests.failures.service import METHODS, Opened, Service, serving
+from tests.machinery.rpcs.asking import a_call, basis_of
+from tests.machinery.rpcs.table import OWN
 
 
 def scored(score: str) -> bytes:
@@ -220,32 +200,6 @@ def test_what_an_agent_writes_is_not_repeated(service: Service, session: Opened)
     assert [span[names.RESOURCE_ID] for span in traced] == [f"{canary}/"]
 
 
-# For each RPC something that a caller wrote wrongly, and the field that the answer must name.
-WRITTEN_BY_CALLERS: dict[str, tuple[Message, str]] = {
-    "Authorize": (a_call("h", server="git/x"), "call.server"),
-    "BatchAuthorize": (BatchAuthorizeRequest(requests=[a_call("h"), a_call("")]), "requests[1].call.session_handle"),
-    "AuthorizeStream": (AuthorizeStreamRequest(request=a_call("h", request_id="a b")), "request_id"),
-    "ListTools": (ListToolsRequest(session_handle="\n"), "session_handle"),
-    "RequestSession": (RequestSessionRequest(user="ada", agent="coder", purpose="\u202e"), "purpose"),
-    "ApproveSession": (ApproveSessionRequest(session_id="ses_a", request_digest="md5:0"), "request_digest"),
-    "DenySession": (DenySessionRequest(session_id="ses a"), "session_id"),
-    "EndSession": (EndSessionRequest(), "session_handle"),
-    "RevokeSessions": (RevokeSessionsRequest(reason="x"), "selector"),
-    "ReviewSession": (ReviewSessionRequest(session_id="ses_a", grants=["a b"]), "grants[0]"),
-    "GetSession": (GetSessionRequest(session_id="a b"), "session_id"),
-    "ListSessions": (ListSessionsRequest(page_size=-1), "page_size"),
-    "NarrowSession": (NarrowSessionRequest(session_id="ses_a", labels=["a b"]), "labels[0]"),
-    "GetBundle": (GetBundleRequest(version="v1"), "version"),
-    "ActivateBundle": (ActivateBundleRequest(version="sha256:12"), "version"),
-    "CheckBundle": (CheckBundleRequest(files=[BundleFile(path="a"), BundleFile(path="a")]), "files[1].path"),
-    "Evaluate": (EvaluateRequest(entities_json="{"), "entities_json"),
-    "Explain": (explain_pb2.ExplainRequest(server="git", tool="log"), "who"),
-    "GetRecord": (audit_pb2.GetRecordRequest(), "decision_id"),
-    "ListRecords": (audit_pb2.ListRecordsRequest(filter=audit_pb2.RecordFilter(user="a b")), "filter.user"),
-    "ListApprovals": (audit_pb2.ListApprovalsRequest(decision_id="a b"), "decision_id"),
-    "ListTouched": (audit_pb2.ListTouchedRequest(page_size=-1), "page_size"),
-    "PlanRevocation": (audit_pb2.PlanRevocationRequest(), "request"),
-}
 # Their requests have no fields.
 NOTHING_TO_WRITE = {"ListBundles", "ReloadBundle"}
 
@@ -256,7 +210,7 @@ def test_trouble_that_a_caller_writes(service: Service, method: str) -> None:
     if method in NOTHING_TO_WRITE:
         assert METHODS[method].input_type.fields == []
         return
-    message, field = WRITTEN_BY_CALLERS[method]
+    message, field = OWN[method].wrong[0]
     before, decided = len(service.refusals), _counts(service)
 
     assert service.status(method, message) == "INVALID_ARGUMENT"
@@ -303,28 +257,11 @@ ANY_VALUE_WILL_DO = {
     "template_links.resource.id": "any text is an id",
     "template_links.template_id": "the engine's, shown by `template_links`",
 }
-MORE_WRONG: list[tuple[Message, str]] = [
-    (GetBundleRequest(version="v1"), "version"),
-    (ActivateBundleRequest(version="sha256:12"), "version"),
-    # It would forge what people read.
-    (ActivateBundleRequest(version="sha256:" + "0" * 64, reason="fine\nanother line"), "reason"),
-    (EvaluateRequest(entities_json="{"), "entities_json"),
-    (EvaluateRequest(template_links=[TemplateLink(template_id="a", new_id="b")]), "template_links"),
-    (EvaluateRequest(template_links=[TemplateLink(template_id="a", new_id="`")]), "template_links[0].new_id"),
-]
-
-
-@pytest.mark.parametrize(("message", "field"), MORE_WRONG)
-def test_fields_for_authors(service: Service, message: Message, field: str) -> None:
-    """What is no version, and what the engine cannot read, is the author's mistake, and named."""
-    error = service.refused(type(message).__name__.removesuffix("Request"), message)
-
-    assert (error.code().name, error.details().partition(": ")[0]) == ("INVALID_ARGUMENT", f"`{field}`")
 
 
 def test_every_field_has_a_wrong_value_in_some_table() -> None:
     """A new field of a request is checked, or somebody says here why any value will do."""
-    tried = {(type(message).__name__, _bare(field)) for message, field in [*WRONG, *MORE_WRONG]}
+    tried = {(type(message).__name__, _bare(field)) for row in OWN.values() for message, field in row.wrong}
     missing = []
     for method in METHODS.values():
         for field in _fields(method.input_type):

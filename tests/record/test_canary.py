@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,32 +30,31 @@ from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
 from pdp.testing.otlp import OTLPReceiver
-from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import authorization_pb2 as calls
-from pdp.v1 import decision_pb2 as decisions
-from pdp.v1 import explain_pb2 as explain
-from pdp.v1 import policy_pb2 as policies
-from pdp.v1 import session_pb2 as sessions
-from tests.record.canaries import new_canary, plant, plantings
+from pdp.v1.session_pb2 import RequestSessionRequest
+from tests.machinery.rpcs.row import LOGS, RECORD, STORE, TRACES
+from tests.machinery.rpcs.table import OWN
+from tests.record.canaries import new_canary, plant, plantings, texts_of
 
 PATIENCE = 60.0
 
 # A permit, a rule that overflows for large numbers, and a fact that the gateway may state.
 FILES = bundle_files(
     policies={
-        "notes": """
-@id("notes/all") permit (principal, action, resource);
-@id("notes/few") forbid (principal, action == Action::"notes/write", resource)
+        "git": """
+@id("git/all") permit (principal, action, resource);
+@id("git/few") forbid (principal, action == Action::"git/log", resource)
 when { context.input has count && context.input.count * 4 > 4000000000000000000 };
 """
     },
-    tools={"notes": [tool("write", {"team": {"type": "string"}, "count": {"type": "integer"}}, ["team"])]},
-    overlays={"notes": "tools: {write: {risk: mutating}}"},
-    directory="users: {alice: {}}\nagents: {coder: {ceiling: [notes/*]}}",
-    manifest="name: canaries\ncaller_facts: {properties: {team: {type: string}, count: {type: integer}}}\n",
+    tools={
+        "git": [tool("log", {"repo": {"type": "string"}, "team": {"type": "string"}, "count": {"type": "integer"}})]
+    },
+    overlays={"git": "tools: {log: {risk: mutating}}"},
+    directory="users: {ada: {}}\nagents: {coder: {ceiling: [git/*]}}",
+    manifest="name: canaries\nlabels: {harmless: {meaning: none}}\n"
+    "caller_facts: {properties: {team: {type: string}, count: {type: integer}}}\n",
 )
-
-NOTE = b'{"team": "shopping"}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +65,7 @@ class Opened:
     handle: str
     digest: str
     decision_id: str = "dec_" + "a" * 26
+    bundle_version: str = version_of(FILES)
 
 
 LOST = Opened(id="ses_" + "a" * 26, handle="pdps_" + "a" * 43, digest="sha256:" + "0" * 64)
@@ -74,47 +74,6 @@ _SIGNALS: Mapping[type, str] = {
     ExportMetricsServiceRequest: "metrics",
     ExportLogsServiceRequest: "otlp logs",
 }
-
-
-def _call(session: Opened) -> calls.AuthorizeRequest:
-    call = decisions.Call(session_handle=session.handle, server="notes", tool="write", arguments_json=NOTE)
-    return calls.AuthorizeRequest(call=call)
-
-
-# A message of each RPC that is answered without an error, given an active session; of two, one that waits.
-BASES: Mapping[str, Callable[[Opened], Message]] = {
-    "Authorize": _call,
-    "BatchAuthorize": lambda one: calls.BatchAuthorizeRequest(requests=[_call(one)]),
-    "AuthorizeStream": lambda one: calls.AuthorizeStreamRequest(request=_call(one)),
-    "ListTools": lambda one: calls.ListToolsRequest(session_handle=one.handle),
-    "RequestSession": lambda _: sessions.RequestSessionRequest(
-        user="alice", agent="coder", purpose="notes", tool_patterns=["notes/*"]
-    ),
-    "ApproveSession": lambda one: sessions.ApproveSessionRequest(session_id=one.id, request_digest=one.digest),
-    "DenySession": lambda one: sessions.DenySessionRequest(session_id=one.id),
-    "EndSession": lambda one: sessions.EndSessionRequest(session_handle=one.handle),
-    "RevokeSessions": lambda one: sessions.RevokeSessionsRequest(session_id=one.id, reason="enough"),
-    "ReviewSession": lambda one: sessions.ReviewSessionRequest(session_id=one.id),
-    "GetSession": lambda one: sessions.GetSessionRequest(session_id=one.id),
-    "ListSessions": lambda _: sessions.ListSessionsRequest(),
-    "NarrowSession": lambda one: sessions.NarrowSessionRequest(session_id=one.id),
-    "GetBundle": lambda _: policies.GetBundleRequest(),
-    "ListBundles": lambda _: policies.ListBundlesRequest(),
-    "ActivateBundle": lambda _: policies.ActivateBundleRequest(version=version_of(FILES)),
-    "ReloadBundle": lambda _: policies.ReloadBundleRequest(),
-    "CheckBundle": lambda _: policies.CheckBundleRequest(),
-    "Evaluate": lambda _: policies.EvaluateRequest(policies="permit (principal, action, resource);"),
-    "Explain": lambda one: explain.ExplainRequest(session_id=one.id, server="notes", tool="write", arguments_json=NOTE),
-    "GetRecord": lambda one: audit.GetRecordRequest(decision_id=one.decision_id),
-    "ListRecords": lambda _: audit.ListRecordsRequest(),
-    "ListApprovals": lambda one: audit.ListApprovalsRequest(session_id=one.id),
-    "ListTouched": lambda one: audit.ListTouchedRequest(filter=audit.RecordFilter(session_id=one.id)),
-    "PlanRevocation": lambda one: audit.PlanRevocationRequest(session_id=one.id),
-}
-_WAITING = ("ApproveSession", "DenySession")
-# These look a session up by its handle.
-_HANDLED = ("Authorize", "BatchAuthorize", "AuthorizeStream", "ListTools", "EndSession")
-_SPENDING = (*_WAITING, "EndSession", "RevokeSessions")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -147,8 +106,8 @@ class _Speaker:
 
     def open(self, *, approved: bool) -> Opened:
         """Return a new session."""
-        opened = self._pep.request_session(user="alice", agent="coder", purpose="notes", tools=("notes/*",))
-        answer = self._pep.authorize(opened.session_handle, "notes", "write", {"team": "shopping"})
+        opened = self._pep.request_session(user="ada", agent="coder", purpose="notes", tools=("git/*",))
+        answer = self._pep.authorize(opened.session_handle, "git", "log", {"repo": "web"})
         one = Opened(
             id=opened.session.session_id,
             handle=opened.session_handle,
@@ -162,9 +121,7 @@ class _Speaker:
 
     def send(self, path: str, rpc: RPC, wire: bytes, *, token: str = "", more: tuple[tuple[str, str], ...] = ()) -> Any:
         """Call an RPC; return its error, or None."""
-        roles = rpc.roles if isinstance(rpc.roles, frozenset) else frozenset(Role)
-        # Nobody who asks for calls decides about sessions.
-        role = Role.APPROVER if rpc.method in (*_WAITING, "RevokeSessions") else min(roles, key=list(Role).index)
+        role = Role(next(iter(OWN[rpc.method].roles)))
         metadata = (("authorization", f"Bearer {token or self._tokens[role]}"), *more)
         try:
             if rpc.shape is not Shape.EXCHANGE:
@@ -176,6 +133,22 @@ class _Speaker:
         except grpc.RpcError as error:
             return error
         return None
+
+
+# They look a session up by its handle.
+_HANDLED = {
+    name
+    for name, row in OWN.items()
+    if any(path[-1] == "session_handle" for path in texts_of(row.ask(LOST).DESCRIPTOR))
+}
+
+
+def _asked(rpc: RPC, session: Opened) -> Message:
+    message = OWN[rpc.method].ask(session)
+    if isinstance(message, RequestSessionRequest):
+        # One of its own, to which a gateway may state attributes.
+        message.ClearField("parent_session_handle")
+    return message
 
 
 def _told(error: Any) -> bytes:
@@ -271,14 +244,14 @@ def _broken(*_: object, **__: object) -> None:
 
 
 def _send_all(speaker: _Speaker, path: str, rpc: RPC, found: Found, *, session: Opened | None = None) -> None:
-    base, lost = BASES[rpc.method], session is not None
-    session = session or speaker.open(approved=rpc.method not in _WAITING)
+    row, lost = OWN[rpc.method], session is not None
+    session = session or speaker.open(approved=not OWN[rpc.method].waits)
     if not lost:
-        found.plain[rpc.method] = _told(speaker.send(path, rpc, base(session).SerializeToString()))
-    for place, shape in plantings(base(session).DESCRIPTOR):
-        if rpc.method in _SPENDING and not lost:
-            session = speaker.open(approved=rpc.method not in _WAITING)
-        one = plant(base(session), place, shape)
+        found.plain[rpc.method] = _told(speaker.send(path, rpc, _asked(rpc, session).SerializeToString()))
+    for place, shape in plantings(_asked(rpc, session).DESCRIPTOR):
+        if row.spends and not lost:
+            session = speaker.open(approved=not OWN[rpc.method].waits)
+        one = plant(_asked(rpc, session), place, shape)
         wire = one.message.SerializeToString()
         found.sent.append((rpc.method, one.path, one.canary))
         found.errors[one.canary] = _told(speaker.send(path, rpc, wire))
@@ -287,7 +260,7 @@ def _send_all(speaker: _Speaker, path: str, rpc: RPC, found: Found, *, session: 
 
 
 def _send_headers(speaker: _Speaker, path: str, rpc: RPC, found: Found) -> None:
-    wire = BASES[rpc.method](speaker.open(approved=rpc.method not in _WAITING)).SerializeToString()
+    wire = _asked(rpc, speaker.open(approved=not OWN[rpc.method].waits)).SerializeToString()
     for name in ("traceparent", "tracestate", "x-anything", "authorization"):
         canary = new_canary()
         found.sent.append((rpc.method, f"header {name}", canary))
@@ -299,58 +272,14 @@ def _send_headers(speaker: _Speaker, path: str, rpc: RPC, found: Found) -> None:
             found.errors[canary] = found.errors.get(canary, b"") + _told(told)
 
 
-# Where what the PDP was sent may be found again. What is not named here may be found nowhere.
-RECORD, TRACES, LOGS, STORE, ERROR = "record", "traces", "otlp logs", "store", "error"
-_CALL_FIELDS = {
-    "call.server": {RECORD, TRACES, LOGS},
-    "call.tool": {RECORD, TRACES, LOGS},
-    "call.definition_digest": {RECORD, LOGS},
-    "request_id": {RECORD, TRACES, LOGS},
-    "tool_call_id": {RECORD, TRACES, LOGS},
-}
-ALLOWED: Mapping[tuple[str, str], set[str]] = {
-    **{("Authorize", path): places for path, places in _CALL_FIELDS.items()},
-    **{("BatchAuthorize", f"requests.{path}"): places for path, places in _CALL_FIELDS.items()},
-    **{("AuthorizeStream", f"request.{path}"): places for path, places in _CALL_FIELDS.items()},
-    # What a person is shown, decides about, and says why. A session keeps it, its record tells it.
-    ("RequestSession", "purpose"): {RECORD, STORE},
-    ("RequestSession", "environment"): {RECORD, STORE},
-    # One that the bundle declares is its author's word; another one goes back to whoever sent it.
-    ("RequestSession", "labels"): {ERROR},
-    ("NarrowSession", "labels"): {ERROR},
-    ("DenySession", "reason"): {RECORD, STORE},
-    ("RevokeSessions", "reason"): {RECORD, STORE},
-    # The row by which many are revoked at once names whose sessions they are.
-    ("RevokeSessions", "agent"): {STORE},
-    ("Explain", "server"): {RECORD},
-    ("Explain", "tool"): {RECORD},
-    # A name that is not known goes back to whoever sent it. Of attributes only the name does, never the value; values
-    # that may be vouched for stand in the session, and in the record as digests.
-    ("ApproveSession", "grants"): {ERROR},
-    ("RequestSession", "user"): {ERROR},
-    ("RequestSession", "agent"): {ERROR},
-    ("RequestSession", "user_attributes_json"): {ERROR, STORE},
-    ("ActivateBundle", "version"): {ERROR},
-    ("GetBundle", "version"): {ERROR},
-    ("Explain", "session_id"): {ERROR},
-    ("GetRecord", "decision_id"): {ERROR},
-    ("ListApprovals", "session_id"): {ERROR},
-    ("ListApprovals", "decision_id"): {ERROR},
-    ("Evaluate", "schema"): {ERROR},
-    ("Evaluate", "schema_json"): {ERROR},
-}
-
-
 def test_every_rpc_has_a_message() -> None:
     """A new RPC cannot be left out: all that are not standard ones get canaries."""
-    assert {rpc.method for rpc in RPCS.values() if rpc.service not in (HEALTH, REFLECTION, OLD_REFLECTION)} == set(
-        BASES
-    )
+    assert {rpc.method for rpc in RPCS.values() if rpc.service not in (HEALTH, REFLECTION, OLD_REFLECTION)} == set(OWN)
 
 
 def test_the_messages_are_answered(found: Found) -> None:
     """Without a canary each message is answered, so that a canary gets as far as it can."""
-    assert found.plain == dict.fromkeys(BASES, b"")
+    assert found.plain == dict.fromkeys(OWN, b"")
 
 
 def test_the_places_were_looked_at(found: Found) -> None:
@@ -385,7 +314,9 @@ def test_nothing_is_found_where_it_may_not_be(found: Found) -> None:
     for method, path, canary in found.sent:
         seen[method, path] |= found.where(canary)
 
-    assert {key: places for key, places in seen.items() if places} == ALLOWED
+    assert {key: places for key, places in seen.items() if places} == {
+        (method, path): set(places) for method, row in OWN.items() for path, places in row.seen_again.items()
+    }
 
 
 def test_no_handle_and_no_token_is_found(found: Found) -> None:

@@ -2,259 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable
-from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.limits import Limits
 from pdp.server.fields import timestamp
 from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import Shape
-from pdp.v1.audit_pb2 import (
-    GetRecordRequest,
-    ListApprovalsRequest,
-    ListRecordsRequest,
-    ListTouchedRequest,
-    PlanRevocationRequest,
-    RecordFilter,
-)
-from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeResponse, BatchAuthorizeRequest, ListToolsRequest
-from pdp.v1.decision_pb2 import BASIS_UNKNOWN_TOOL, OUTCOME_DENY, Call
-from pdp.v1.explain_pb2 import ExplainRequest, SupposedSession
-from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest, EvaluateRequest
+from pdp.v1.authorization_pb2 import AuthorizeResponse, BatchAuthorizeRequest
+from pdp.v1.decision_pb2 import BASIS_UNKNOWN_TOOL, OUTCOME_DENY
 from pdp.v1.session_pb2 import (
-    ApproveSessionRequest,
-    DenySessionRequest,
-    EndSessionRequest,
-    GetSessionRequest,
     ListSessionsRequest,
-    NarrowSessionRequest,
-    RequestSessionRequest,
     RequestSessionResponse,
-    ReviewSessionRequest,
-    RevokeSessionsRequest,
 )
+from tests.machinery.rpcs.asking import wanted
+from tests.machinery.rpcs.table import ALL
 from tests.server.running import Running, Serve, a_call
-
-DIGEST = "sha256:" + "a" * 64
-LONG_ID = "a" * 129
-BIDI = "pay \u202eevil"
-# Of the right form and of values that no list is sorted by, for each kind of list one at least.
-FOREIGN_TOKENS = tuple(
-    base64.urlsafe_b64encode(text.encode()).decode()
-    for text in (
-        "[1]",
-        '[1, "a", -1]',
-        '[1, "a", 1e30]',
-        f'[{1 << 63}, "a", 1]',
-        '[true, "a", 1]',
-        r'[1, "\ud800", 1]',
-        r'["git", "\udfff", "", ""]',
-        r'["\ud800"]',
-        '[NaN, "a"]',
-        '[1e999, "a"]',
-        r'[1.0, "\ud800"]',
-        "[" * 2000,
-    )
-)
-
-
-def asked(**more: Any) -> AuthorizeRequest:
-    """Return a question with more fields."""
-    return AuthorizeRequest(call=a_call().call, **more)
-
-
-def wanted(**more: Any) -> RequestSessionRequest:
-    """Return a request for a session, right but for what is given."""
-    fields: dict[str, Any] = {"user": "alice", "agent": "coder", "purpose": "x", "tool_patterns": ["git/*"]}
-    return RequestSessionRequest(**(fields | more))
-
-
-WRONG: list[tuple[Message, str]] = [
-    (AuthorizeRequest(), "call"),
-    (AuthorizeRequest(call=Call(server="git", tool="git_log")), "call.session_handle"),
-    (a_call(handle="pdps_ä"), "call.session_handle"),
-    (a_call(handle=LONG_ID), "call.session_handle"),
-    (a_call(server=""), "call.server"),
-    (a_call(server="git/x"), "call.server"),
-    (a_call(server="git\n"), "call.server"),
-    (a_call(server="g" * 65), "call.server"),
-    (a_call(definition_digest="a" * 64), "call.definition_digest"),
-    (a_call(definition_digest=DIGEST.upper()), "call.definition_digest"),
-    (a_call(definition_digest=DIGEST + "a"), "call.definition_digest"),
-    (a_call(facts_json=b" " * (128 * 1024 + 1)), "call.facts_json"),
-    (a_call(facts_json=b"[]"), "call.facts_json"),
-    (asked(request_id="a b"), "request_id"),
-    (asked(request_id=LONG_ID), "request_id"),
-    (asked(request_id="a\n"), "request_id"),
-    (asked(tool_call_id="a\nb"), "tool_call_id"),
-    (asked(tool_call_id=BIDI), "tool_call_id"),
-    (asked(tool_call_id="a" * 513), "tool_call_id"),
-    (BatchAuthorizeRequest(), "requests"),
-    (BatchAuthorizeRequest(requests=[a_call()] * 101), "requests"),
-    (BatchAuthorizeRequest(requests=[a_call(), a_call(), a_call(), a_call(server="")]), "requests[3].call.server"),
-    (BatchAuthorizeRequest(requests=[a_call(), AuthorizeRequest()]), "requests[1].call"),
-    (BatchAuthorizeRequest(requests=[a_call(), a_call(facts_json=b"[]")]), "requests[1].call.facts_json"),
-    (ListToolsRequest(), "session_handle"),
-    (wanted(user=""), "user"),
-    (wanted(user="alice smith"), "user"),
-    (wanted(user="stranger"), "user"),
-    (wanted(agent="coder\x00"), "agent"),
-    (wanted(agent="stranger"), "agent"),
-    (wanted(purpose=""), "purpose"),
-    (wanted(purpose=" "), "purpose"),
-    (wanted(purpose="a" * 4097), "purpose"),
-    (wanted(purpose=BIDI), "purpose"),
-    (wanted(purpose="a\rb"), "purpose"),
-    (wanted(purpose="a\u2028b"), "purpose"),
-    (wanted(tool_patterns=[]), "tool_patterns"),
-    (wanted(tool_patterns=["git/*"] * 65), "tool_patterns"),
-    (wanted(tool_patterns=["git/*", "*"]), "tool_patterns[1]"),
-    (wanted(tool_patterns=["git/\x1b"]), "tool_patterns[0]"),
-    (wanted(duration=Duration(seconds=-1)), "duration"),
-    (wanted(duration=Duration(seconds=0)), "duration"),
-    (wanted(duration=Duration(nanos=-1)), "duration"),
-    (wanted(duration=Duration(seconds=2**62)), "duration"),
-    (wanted(parent_session_handle="a b"), "parent_session_handle"),
-    (wanted(environment="a b"), "environment"),
-    (wanted(user_attributes_json=b" " * (128 * 1024 + 1)), "user_attributes_json"),
-    (wanted(user_attributes_json=b"{"), "user_attributes_json"),
-    (wanted(user_attributes_json=b'{"admin": true}'), "user_attributes_json"),
-    (wanted(labels=["a b"]), "labels[0]"),
-    (wanted(labels=["a"] * 65), "labels"),
-    (ApproveSessionRequest(request_digest=DIGEST), "session_id"),
-    (ApproveSessionRequest(session_id="ses_a"), "request_digest"),
-    (ApproveSessionRequest(session_id="ses_a", request_digest="x"), "request_digest"),
-    (ApproveSessionRequest(session_id="ses_a", request_digest=DIGEST, grants=["a", ""]), "grants[1]"),
-    (ApproveSessionRequest(session_id="ses_a", request_digest=DIGEST, grants=["a"] * 65), "grants"),
-    (DenySessionRequest(), "session_id"),
-    (DenySessionRequest(session_id="ses_a", reason="a\rb"), "reason"),
-    (EndSessionRequest(), "session_handle"),
-    (RevokeSessionsRequest(reason="x"), "selector"),
-    (RevokeSessionsRequest(reason="x", user=""), "user"),
-    (RevokeSessionsRequest(reason="x", agent="a b"), "agent"),
-    (RevokeSessionsRequest(reason="x", tenant="*"), "tenant"),
-    (RevokeSessionsRequest(reason="x", session_id="\n"), "session_id"),
-    (RevokeSessionsRequest(user="alice"), "reason"),
-    (GetSessionRequest(), "session_id"),
-    (ReviewSessionRequest(), "session_id"),
-    (ReviewSessionRequest(session_id="ses_1", grants=["a b"]), "grants[0]"),
-    (ListSessionsRequest(state=99), "state"),  # type: ignore[arg-type]  # a state of a newer API
-    (ListSessionsRequest(user="a b"), "user"),
-    (ListSessionsRequest(agent="a b"), "agent"),
-    (ListSessionsRequest(page_size=-1), "page_size"),
-    (ListSessionsRequest(page_size=1001), "page_size"),
-    *((ListSessionsRequest(page_token=token), "page_token") for token in ("nonsense", "nan/x", *FOREIGN_TOKENS)),
-    (NarrowSessionRequest(), "session_id"),
-    (NarrowSessionRequest(session_id="ses_a", tool_patterns=["*"]), "tool_patterns[0]"),
-    (NarrowSessionRequest(session_id="ses_a", expire_time=Timestamp(seconds=-1)), "expire_time"),
-    (NarrowSessionRequest(session_id="ses_a", expire_time=Timestamp(seconds=2**62)), "expire_time"),
-    (NarrowSessionRequest(session_id="ses_a", expire_time=Timestamp(nanos=10**9)), "expire_time"),
-    (NarrowSessionRequest(session_id="ses_a", labels=["\u202e"]), "labels[0]"),
-    (CheckBundleRequest(files=[BundleFile(path="a"), BundleFile(path="a")]), "files[1].path"),
-    (EvaluateRequest(running_bundle=True, policies="permit"), "policies"),
-    (EvaluateRequest(running_bundle=True, schema="entity A;"), "schema"),
-    (EvaluateRequest(running_bundle=True, schema_json="{}"), "schema_json"),
-    (EvaluateRequest(policies="permit"), "policies"),
-    (EvaluateRequest(requests_json=["[]"]), "requests_json[0]"),
-    *(
-        (ExplainRequest(**{"server": "git", "tool": "git_log", "session_id": "ses_a", field: value}), field)  # type: ignore[arg-type]  # by name
-        for field, value in (
-            ("session_id", "ses a"),
-            ("server", "git/x"),
-            ("tool", ""),
-            ("definition_digest", "md5:0"),
-            ("facts_json", b" " * (128 * 1024 + 1)),
-            ("caller_id", "a b"),
-            ("time", Timestamp(seconds=-1)),
-        )
-    ),
-    *(
-        (
-            ExplainRequest(
-                server="git",
-                tool="git_log",
-                supposed=SupposedSession(**{"user": "alice", "agent": "coder", field.partition("[")[0]: value}),  # type: ignore[arg-type]  # by name
-            ),
-            f"supposed.{field}",
-        )
-        for field, value in (
-            ("user", ""),
-            ("agent", "a b"),
-            ("grants[1]", ["a", "a b"]),
-            ("labels[0]", [BIDI]),
-            ("purpose", "a\r"),
-            ("environment", "a b"),
-            ("user_attributes_json", b" " * (128 * 1024 + 1)),
-        )
-    ),
-    (
-        ExplainRequest(
-            server="git",
-            tool="git_log",
-            supposed=SupposedSession(user="alice", agent="coder"),
-            facts_json=b"[]",
-        ),
-        "facts_json",
-    ),
-    (GetRecordRequest(), "decision_id"),
-    (GetRecordRequest(decision_id="dec 1"), "decision_id"),
-    (ListApprovalsRequest(), "session_id"),
-    (ListApprovalsRequest(session_id="ses 1"), "session_id"),
-    (ListApprovalsRequest(decision_id="dec 1"), "decision_id"),
-    *(
-        (kind(filter=RecordFilter(**{field: value})), f"filter.{field}")  # type: ignore[arg-type]  # by name
-        for kind in (ListRecordsRequest, ListTouchedRequest)
-        for field, value in (
-            ("session_id", "ses 1"),
-            ("user", "a\n"),
-            ("agent", "a b"),
-            ("caller_id", LONG_ID),
-            ("kind", "*"),
-            ("outcome", 7),
-            ("delegated", True),
-            ("since_time", Timestamp(seconds=-1)),
-            ("until_time", Timestamp(nanos=-1)),
-        )
-    ),
-    *((kind(page_size=size), "page_size") for kind in (ListRecordsRequest, ListTouchedRequest) for size in (-1, 1001)),
-    *(
-        (kind(page_token=token), "page_token")
-        for kind in (ListRecordsRequest, ListTouchedRequest)
-        for token in ("nonsense", "bnVsbA==", "W" * 9000, *FOREIGN_TOKENS)
-    ),
-    *(
-        (PlanRevocationRequest(**{field: value}), field)  # type: ignore[arg-type]  # by name
-        for field, value in (
-            ("session_id", "ses 1"),
-            ("user", "a b"),
-            ("agent", BIDI),
-            ("pep", "a\n"),
-            ("approver", LONG_ID),
-            ("tool", "git_log"),
-            ("tool", "git/" + BIDI),
-            ("server", "a" * 1026),
-            ("resource", "r" * 1025),
-            ("bundle_version", "sha 256"),
-            ("since_time", Timestamp(seconds=-1)),
-            ("until_time", Timestamp(seconds=2**62)),
-        )
-    ),
-    (PlanRevocationRequest(user="alice", page_size=1001), "page_size"),
-    (PlanRevocationRequest(argument="recipients"), "argument"),
-    (ListRecordsRequest(filter=RecordFilter(arguments=["a=b", "=c"])), "filter.arguments[1]"),
-    (ListTouchedRequest(filter=RecordFilter(arguments=["a=b"] * 17)), "filter.arguments"),
-    *((PlanRevocationRequest(user="alice", page_token=token), "page_token") for token in ("nonsense", *FOREIGN_TOKENS)),
-    (PlanRevocationRequest(), "request"),
-    (PlanRevocationRequest(tried=True), "request"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +36,9 @@ def path_of() -> Callable[[Message], tuple[str, str]]:
         return row.path, min(getattr(role, "value", "") for role in row.roles)
 
     return find
+
+
+WRONG = [wrong for rpc in RPCS.values() if rpc.shape is not Shape.EXCHANGE for wrong in ALL[rpc.method].wrong]
 
 
 @pytest.mark.parametrize(

@@ -2,102 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import grpc
 import pytest
-from google.protobuf.message import Message
-from grpc_health.v1.health_pb2 import HealthCheckRequest
-from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from pdp.model import Role
 from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import PUBLIC
-from pdp.v1.policy_pb2 import ActivateBundleRequest
-from tests.failures.questions import MESSAGES, READ, Named
+from tests.machinery.rpcs.row import EVERYONE, REFUSED
+from tests.machinery.rpcs.table import ALL
 from tests.server.twotenants import SIBLING, TENANTS, Answer, Subject, World, two_tenants
 
-
-class Cells(NamedTuple):
-    """What comes of an RPC about four sessions: an answer in a word, or the name of a status.
-
-    `own` is an active session that the caller opened, or for callers that open none a gateway of their tenant;
-    `other` is one of another gateway of the tenant, `foreign` one of another tenant, `unknown` one of nobody.
-    """
-
-    own: str
-    other: str
-    foreign: str
-    unknown: str
-
-
-REFUSED = Cells(*["PERMISSION_DENIED"] * 4)
-# Belongs to no session.
-ANY = Cells(*["OK"] * 4)
-# A handle is all that counts, whichever gateway of the tenant holds it.
-CALL = Cells("permit", "permit", "session_not_found", "session_not_found")
-
-
-def tenant(answer: str, *, hidden: str = "NOT_FOUND") -> Cells:
-    """Return the cells of what anybody of the tenant may do."""
-    return Cells(answer, answer, hidden, hidden)
-
-
-def opener(answer: str, *, hidden: str = "NOT_FOUND") -> Cells:
-    """Return the cells of what only the gateway that opened the session may do."""
-    return Cells(answer, hidden, hidden, hidden)
-
-
-# Stated by hand: a new role must be thought about.
-EVERYONE = ("pep", "approver", "author", "auditor", "admin")
-WATCHFUL = ("approver", "auditor", "admin")
-
-# Which role may do what to whose session. What a role does not stand at is refused, whatever the message says.
-TABLE: Mapping[str, Mapping[str, Cells]] = {
-    "Authorize": {"pep": CALL},
-    "BatchAuthorize": {"pep": CALL},
-    "AuthorizeStream": {"pep": CALL},
-    "ListTools": {"pep": tenant("OK")},
-    # The session is the parent of the one that is asked for.
-    "RequestSession": {"pep": opener("OK")},
-    "ApproveSession": {"approver": tenant("OK")},
-    "DenySession": {"approver": tenant("OK")},
-    "EndSession": {"pep": opener("OK")},
-    "RevokeSessions": dict.fromkeys(("approver", "admin"), tenant("revokes 1")),
-    "ReviewSession": {"approver": tenant("active")},
-    "GetSession": {"pep": opener("active"), **dict.fromkeys(WATCHFUL, tenant("active"))},
-    "ListSessions": {
-        "pep": opener("active", hidden="not listed"),
-        **dict.fromkeys(WATCHFUL, tenant("active", hidden="not listed")),
-    },
-    "NarrowSession": {"pep": opener("OK"), "approver": tenant("OK")},
-    # Policies belong to no tenant: one bundle is active for all.
-    "GetBundle": dict.fromkeys(("author", "auditor", "admin"), ANY),
-    "ListBundles": dict.fromkeys(("author", "auditor", "admin"), ANY),
-    "ActivateBundle": dict.fromkeys(("author", "admin"), ANY),
-    "ReloadBundle": dict.fromkeys(("author", "admin"), ANY),
-    "CheckBundle": dict.fromkeys(("author", "admin"), ANY),
-    "Evaluate": {"author": ANY},
-    "Explain": dict.fromkeys(("author", "auditor"), tenant("permit")),
-    "GetRecord": dict.fromkeys(("auditor", "admin"), tenant("OK")),
-    "ListRecords": dict.fromkeys(("auditor", "admin"), tenant("1 record", hidden="no record")),
-    "ListApprovals": dict.fromkeys(("auditor", "admin"), tenant("active")),
-    "ListTouched": dict.fromkeys(("auditor", "admin"), tenant("git/log", hidden="nothing")),
-    "PlanRevocation": dict.fromkeys(("auditor", "admin"), tenant("revoke it", hidden="nothing to revoke")),
-    "Check": dict.fromkeys(EVERYONE, ANY),
-    "Watch": dict.fromkeys(EVERYONE, ANY),
-    "ServerReflectionInfo": dict.fromkeys(EVERYONE, ANY),
-}
 PATHS = {rpc.method: path for path, rpc in RPCS.items()}
-# These decide about a session that waits; all others are about one that is active.
-DECIDING = frozenset({"ApproveSession", "DenySession"})
 
-SAID: Mapping[str, Callable[[Any, Named], str]] = {
-    **READ,
-    "ListTouched": lambda found, _: " ".join(f"{one.server}/{one.tool}" for one in found.touched) or "nothing",
-}
 # What is said of a session that is none of the caller's.
 HIDDEN = {
     "PERMISSION_DENIED",
@@ -121,8 +40,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_every_rpc_and_role_stands_in_the_table() -> None:
     """A new RPC, or a new role, cannot be left out."""
-    assert set(TABLE) == set(PATHS)
-    assert {role.value for role in Role} == set(EVERYONE) == {role for row in TABLE.values() for role in row}
+    assert set(ALL) == set(PATHS)
+    assert {role.value for role in Role} == set(EVERYONE) == {role for row in ALL.values() for role in row.roles}
 
 
 @pytest.mark.parametrize("tenant_id", TENANTS)
@@ -133,9 +52,9 @@ def test_every_role_on_every_rpc_about_every_session(world: World, method: str, 
     caller = world.actor(tenant_id, role)
     subjects = subjects_of(world, method, tenant_id)
 
-    answers = {name: caller.ask(PATHS[method], question(world, method, session)) for name, session in subjects.items()}
+    answers = {name: caller.ask(PATHS[method], ALL[method].ask(session)) for name, session in subjects.items()}
 
-    expected = TABLE[method].get(role, REFUSED)
+    expected = ALL[method].roles.get(role, REFUSED)
     assert expected._asdict() == {name: word(method, answers[name], session) for name, session in subjects.items()}
     alike = {plain(answers[name], subjects[name]) for name, cell in expected._asdict().items() if cell in HIDDEN}
     assert len(alike) == (1 if set(expected) & HIDDEN else 0)
@@ -148,7 +67,7 @@ def test_who_is_no_caller_calls_nothing(world: World, method: str, tenant_id: st
     public = RPCS[PATHS[method]].roles == PUBLIC
     subjects = subjects_of(world, method, tenant_id)
 
-    codes = {world.nobody[tenant_id].ask(PATHS[method], question(world, method, one)).code for one in subjects.values()}
+    codes = {world.nobody[tenant_id].ask(PATHS[method], ALL[method].ask(one)).code for one in subjects.values()}
 
     assert {grpc.StatusCode.OK if public else grpc.StatusCode.UNAUTHENTICATED} == codes
 
@@ -156,32 +75,20 @@ def test_who_is_no_caller_calls_nothing(world: World, method: str, tenant_id: st
 def subjects_of(world: World, method: str, tenant_id: str) -> dict[str, Subject]:
     """Return a fresh session for each cell."""
     (elsewhere,) = (one for one in TENANTS if one != tenant_id)
-    make = world.waiting if method in DECIDING else world.active
+    make = world.waiting if ALL[method].waits else world.active
     return {
         "own": make(tenant_id, Role.PEP.value),
         "other": make(tenant_id, SIBLING),
         "foreign": make(elsewhere, Role.PEP.value),
-        "unknown": Subject(),
+        "unknown": Subject(bundle_version=world.bundle_version),
     }
-
-
-def question(world: World, method: str, session: Subject) -> Message:
-    """Return the message that asks an RPC about a session."""
-    ask: Callable[[Named], Message] = {
-        **MESSAGES,
-        "ActivateBundle": lambda _: ActivateBundleRequest(version=world.bundle_version),
-        "ServerReflectionInfo": lambda _: ServerReflectionRequest(list_services=""),
-        "Check": lambda _: HealthCheckRequest(),
-        "Watch": lambda _: HealthCheckRequest(),
-    }[method]
-    return ask(session)
 
 
 def word(method: str, answer: Answer, session: Subject) -> str:
     """Say in a word what came of an RPC."""
     if answer.code is not grpc.StatusCode.OK:
         return str(answer.code.name)
-    return SAID[method](answer.message, session) if method in SAID else "OK"
+    return ALL[method].said(answer.message, session)
 
 
 def plain(answer: Answer, asked: Subject) -> Answer:

@@ -27,7 +27,8 @@ from pdp.testing.inprocess import write_folder
 from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import ApproveSessionRequest, RequestSessionRequest
 from tests.decisions.notation import changed, files_of
-from tests.failures.service import BUNDLE, UNKNOWN_HANDLE, UNKNOWN_ID, a_call
+from tests.failures.service import BUNDLE, UNKNOWN_HANDLE, UNKNOWN_ID
+from tests.machinery.rpcs.asking import a_call
 from tests.server.authority import Authority
 from tests.server.issuer import AUDIENCE, ISSUER, Issuer
 
@@ -66,6 +67,7 @@ class Subject:
     id: str = UNKNOWN_ID
     digest: str = "sha256:" + "0" * 64
     decision_id: str = "dec_" + "u" * 26
+    bundle_version: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,12 @@ class World:
         )
         made = self.actor(tenant, by).must("/pdp.v1.SessionService/RequestSession", wanted)
         session = made.session
-        return Subject(handle=made.session_handle, id=session.session_id, digest=session.request_digest)
+        return Subject(
+            handle=made.session_handle,
+            id=session.session_id,
+            digest=session.request_digest,
+            bundle_version=self.bundle_version,
+        )
 
     def active(self, tenant: str, by: str) -> Subject:
         """Return an active session of a gateway, about which one call was decided."""

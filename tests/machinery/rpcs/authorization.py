@@ -1,0 +1,131 @@
+"""RPCs about calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pdp.client import ListedTool
+from pdp.model import Visibility
+from pdp.v1.authorization_pb2 import (
+    VISIBILITY_ALWAYS,
+    VISIBILITY_DEPENDS,
+    VISIBILITY_NEVER,
+    AuthorizeRequest,
+    AuthorizeStreamRequest,
+    BatchAuthorizeRequest,
+    ListToolsRequest,
+    ListToolsResponse,
+    ToolVisibility,
+)
+from pdp.v1.decision_pb2 import Call
+from tests.machinery.rpcs.asking import BIDI, DIGEST, LONG_ID, a_call, asked, basis_of, calling
+from tests.machinery.rpcs.row import CALL, LOGS, RECORD, TRACES, Row, Wrapped, tenant
+from tests.machinery.rpcs.states import CALLED, in_states
+
+_CALL_FIELDS = {
+    "call.server": {RECORD, TRACES, LOGS},
+    "call.tool": {RECORD, TRACES, LOGS},
+    "call.definition_digest": {RECORD, LOGS},
+    "request_id": {RECORD, TRACES, LOGS},
+    "tool_call_id": {RECORD, TRACES, LOGS},
+}
+
+AUTHORIZATION: Mapping[str, Row] = {
+    "Authorize": Row(
+        ask=lambda session: a_call(session.handle),
+        said=lambda found, _: basis_of(found.decision.basis),
+        roles={"pep": CALL},
+        states=CALLED,
+        wrong=(
+            (a_call("h", server="git/x"), "call.server"),
+            (AuthorizeRequest(), "call"),
+            (AuthorizeRequest(call=Call(server="git", tool="git_log")), "call.session_handle"),
+            (calling(handle="pdps_ä"), "call.session_handle"),
+            (calling(handle=LONG_ID), "call.session_handle"),
+            (calling(server=""), "call.server"),
+            (calling(server="git/x"), "call.server"),
+            (calling(server="git\n"), "call.server"),
+            (calling(server="g" * 65), "call.server"),
+            (calling(definition_digest="a" * 64), "call.definition_digest"),
+            (calling(definition_digest=DIGEST.upper()), "call.definition_digest"),
+            (calling(definition_digest=DIGEST + "a"), "call.definition_digest"),
+            (calling(facts_json=b" " * (128 * 1024 + 1)), "call.facts_json"),
+            (calling(facts_json=b"[]"), "call.facts_json"),
+            (asked(request_id="a b"), "request_id"),
+            (asked(request_id=LONG_ID), "request_id"),
+            (asked(request_id="a\n"), "request_id"),
+            (asked(tool_call_id="a\nb"), "tool_call_id"),
+            (asked(tool_call_id=BIDI), "tool_call_id"),
+            (asked(tool_call_id="a" * 513), "tool_call_id"),
+        ),
+        seen_again=_CALL_FIELDS,
+    ),
+    "BatchAuthorize": Row(
+        ask=lambda session: BatchAuthorizeRequest(requests=[a_call(session.handle)]),
+        said=lambda found, _: basis_of(found.decisions[0].basis),
+        roles={"pep": CALL},
+        states=CALLED,
+        wrong=(
+            (BatchAuthorizeRequest(requests=[a_call("h"), a_call("")]), "requests[1].call.session_handle"),
+            (BatchAuthorizeRequest(), "requests"),
+            (BatchAuthorizeRequest(requests=[calling()] * 101), "requests"),
+            (
+                BatchAuthorizeRequest(requests=[calling(), calling(), calling(), calling(server="")]),
+                "requests[3].call.server",
+            ),
+            (BatchAuthorizeRequest(requests=[calling(), AuthorizeRequest()]), "requests[1].call"),
+            (BatchAuthorizeRequest(requests=[calling(), calling(facts_json=b"[]")]), "requests[1].call.facts_json"),
+        ),
+        seen_again={f"requests.{field}": places for field, places in _CALL_FIELDS.items()},
+    ),
+    "AuthorizeStream": Row(
+        ask=lambda session: AuthorizeStreamRequest(request=a_call(session.handle)),
+        said=lambda found, _: basis_of(found.decision.basis),
+        roles={"pep": CALL},
+        states=CALLED,
+        wrong=((AuthorizeStreamRequest(request=a_call("h", request_id="a b")), "request_id"),),
+        seen_again={f"request.{field}": places for field, places in _CALL_FIELDS.items()},
+    ),
+    "ListTools": Row(
+        ask=lambda session: ListToolsRequest(session_handle=session.handle),
+        roles={"pep": tenant("OK")},
+        states=in_states(
+            live="OK",
+            over="FAILED_PRECONDITION",
+            requested="FAILED_PRECONDITION",
+            unknown="NOT_FOUND",
+            of_another_tenant="NOT_FOUND",
+            of_another_gateway="OK",
+        ),
+        wrong=(
+            (ListToolsRequest(session_handle="\n"), "session_handle"),
+            (ListToolsRequest(), "session_handle"),
+        ),
+        wrapped=Wrapped(
+            lambda client: client.list_tools("pdps_1", session_id="ses_1"),
+            ListToolsRequest(session_handle="pdps_1"),
+            ListToolsResponse(
+                session_id="ses_1",
+                tools=[
+                    ToolVisibility(
+                        server="files",
+                        tool="a",
+                        visibility=VISIBILITY_ALWAYS,
+                        definition_digest="sha256:a",
+                    ),
+                    ToolVisibility(server="files", tool="b", visibility=VISIBILITY_DEPENDS),
+                    ToolVisibility(server="files", tool="c", visibility=VISIBILITY_NEVER),
+                    ToolVisibility(server="files", tool="d"),
+                    ToolVisibility(server="files", tool="e", visibility=77),  # type: ignore[arg-type]  # from the future
+                ],
+            ),
+            (
+                ListedTool(server="files", tool="a", visibility=Visibility.ALWAYS, definition_digest="sha256:a"),
+                ListedTool(server="files", tool="b", visibility=Visibility.DEPENDS, definition_digest=""),
+                ListedTool(server="files", tool="c", visibility=Visibility.NEVER, definition_digest=""),
+                ListedTool(server="files", tool="d", visibility=Visibility.NEVER, definition_digest=""),
+                ListedTool(server="files", tool="e", visibility=Visibility.NEVER, definition_digest=""),
+            ),
+        ),
+    ),
+}

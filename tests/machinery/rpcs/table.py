@@ -1,0 +1,25 @@
+"""The one table of RPCs for tests. A new RPC has a row in the module of its service, and nothing else lists it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+
+from tests.machinery.rpcs.audit import AUDIT
+from tests.machinery.rpcs.authorization import AUTHORIZATION
+from tests.machinery.rpcs.policies import POLICIES
+from tests.machinery.rpcs.row import ANY, EVERYONE, Row
+from tests.machinery.rpcs.sessions import SESSIONS
+
+# Those of the API, in its order.
+OWN: Mapping[str, Row] = {**AUTHORIZATION, **SESSIONS, **POLICIES, **AUDIT}
+STANDARD: Mapping[str, Row] = {
+    "Check": Row(ask=lambda _: HealthCheckRequest(), roles=dict.fromkeys(EVERYONE, ANY)),
+    "Watch": Row(ask=lambda _: HealthCheckRequest(), roles=dict.fromkeys(EVERYONE, ANY)),
+    "ServerReflectionInfo": Row(
+        ask=lambda _: ServerReflectionRequest(list_services=""), roles=dict.fromkeys(EVERYONE, ANY)
+    ),
+}
+ALL: Mapping[str, Row] = {**OWN, **STANDARD}
