@@ -49,6 +49,9 @@ _BUNDLE_FACTOR = 2
 # What the messages of one caller may take that have begun to come and are not here yet. Those that come with their
 # call, as all that are small do, are here before the next call is taken.
 _AWAITED_BYTES = 16 * 1024 * 1024
+# Calls that wait in gRPC until its thread takes them; those beyond it drops, as `CANCELLED`. By default it drops some
+# at random when a thousand wait: of honest calls, a third under a flood.
+_UNTAKEN_CALLS = 3000
 # A connection that has reached its age goes on for so long with the calls and streams that it has.
 _CONNECTION_GRACE_MS = 60 * 1000
 _PING_MS = 60 * 1000
@@ -263,6 +266,8 @@ def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
         ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.max_concurrent_streams", limits.connection_calls),
+        ("grpc.server.max_pending_requests", _UNTAKEN_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _UNTAKEN_CALLS),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         # Certificates and routes change: connections must come back now and then.
         ("grpc.max_connection_age_ms", round(limits.connection_age_seconds * 1000)),

