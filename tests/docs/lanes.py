@@ -32,7 +32,8 @@ def _table() -> Iterable[str]:
     yield "| lane | RPCs | threads | open | share | at once |"
     yield "|---|---|---|---|---|---|"
     for lane, room in rooms(DEFAULT_LIMITS, call_threads=CALL_THREADS).items():
-        served = ", ".join(f"`{rpc.method}`" for rpc in RPCS.values() if lane in _lanes(rpc))
+        # Reflection is served under two names.
+        served = ", ".join(dict.fromkeys(f"`{rpc.method}`" for rpc in RPCS.values() if lane in _lanes(rpc)))
         yield f"| {lane.value} | {served} | {room.threads} | {_bound(lane, room)} | {_share(lane, room)} |"
 
 
