@@ -22,7 +22,7 @@ class Row:
 _CLIENTS = "tests/faults/test_client_faults.py"
 _STORE = "tests/faults/test_store_faults.py"
 _RUNNING = (f"{_STORE}::test_while_the_store_is_broken",)
-_BY_ITSELF = "well again by itself"
+_BY_ITSELF = "recovers by itself"
 _NO_CHANGES = Seen("as before", "`UNAVAILABLE`", (_SERVING, _SERVING, _NOT))
 _NO_STORE = Seen("`UNAVAILABLE`", "`UNAVAILABLE`", (_NOT, _SERVING, _NOT))
 _LATE = "`DEADLINE_EXCEEDED`"
@@ -30,7 +30,7 @@ _ENDS = "they end as before; none is opened: `UNAVAILABLE`"
 _RECORD = "tests/faults/test_record_faults.py::test_while_the_record_cannot_be_written"
 _NO_RECORD = Seen("`record_unavailable`", _ENDS, (_NOT, _NOT, _SERVING))
 _DISK = "tests/processes/test_disk_full.py"
-_RELOAD = "a reload is `FAILED_PRECONDITION` until it is back; a start goes on with the bundle that ran last"
+_RELOAD = "a reload is `FAILED_PRECONDITION` until it is back; a start runs the last good bundle"
 _BUNDLE = (
     "tests/faults/test_bundle_faults.py::test_while_the_policies_are_broken",
     "tests/faults/test_bundle_faults.py::test_a_start_with_broken_policies",
@@ -54,7 +54,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "the store is damaged": Row(
         seen=Seen("`UNAVAILABLE`, where the damage is met", "`UNAVAILABLE`", ()),
-        afterwards="a start is refused until `pdp store restore` brings a backup back",
+        afterwards="the server does not start until `pdp store restore` restores a backup",
         tests=(
             f"{_STORE}::test_a_damaged_store_is_never_believed",
             "tests/faults/test_damage.py::test_a_damaged_file_is_never_believed",
@@ -62,7 +62,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "the store's log is damaged after a crash, or an old file is in its place": Row(
         seen=Seen("`UNAVAILABLE`", "`UNAVAILABLE`", ()),
-        afterwards="a start is refused, and says how many changes are missing, until `pdp store restore`",
+        afterwards="the server does not start, and says how many changes are missing, until `pdp store restore`",
         tests=(
             "tests/faults/test_damage.py::test_a_damaged_log_brings_nothing_back",
             "tests/faults/test_damage.py::test_an_old_file_brings_nothing_back",
@@ -88,7 +88,7 @@ ROWS: Mapping[str, Row] = {
     "a file of policies cannot be read": Row(seen=WELL, afterwards=_RELOAD, tests=_BUNDLE),
     "the receiver of telemetry is dead or hangs": Row(
         seen=WELL,
-        afterwards="sent again; what was dropped is counted",
+        afterwards="telemetry is sent again; what was dropped is counted",
         tests=(
             "tests/faults/test_receiver_faults.py::test_while_the_receiver_is_broken",
             "tests/telemetry/test_receivers.py::test_every_decision_is_answered_and_recorded",
@@ -96,27 +96,27 @@ ROWS: Mapping[str, Row] = {
     ),
     "the wall clock steps back": Row(
         seen=WELL,
-        afterwards="sessions end by the clock that nobody sets",
+        afterwards="sessions end on time, by a clock that cannot be set",
         tests=("tests/faults/test_clock_faults.py::test_the_wall_clock_steps_back",),
     ),
     "the wall clock steps forward": Row(
         seen=Seen("`session_expired`", "as before", WELL.health),
-        afterwards="what has expired stays expired when it steps back; new sessions are as before",
+        afterwards="expired sessions stay expired when it steps back; new sessions work as before",
         tests=("tests/faults/test_clock_faults.py::test_the_wall_clock_steps_forth_and_back",),
     ),
     "the machine was asleep": Row(
         seen=Seen("`session_expired`", "as before", WELL.health),
-        afterwards="what ended in its sleep is over; new sessions are as before",
+        afterwards="sessions that ended meanwhile are over; new sessions work as before",
         tests=("tests/faults/test_clock_faults.py::test_the_machine_sleeps",),
     ),
     "a worker is killed": Row(
         seen=Seen("as before, by the others", "as before, by the others", ()),
-        afterwards="another one takes its place, and goes on with its record",
+        afterwards="another one replaces it, and continues its record",
         tests=("tests/processes/test_workers.py::test_a_killed_worker_is_replaced",),
     ),
     "a worker is stopped, or hangs": Row(
         seen=Seen("as before, by the others", "as before, by the others", ()),
-        afterwards="it is killed after five seconds of silence, and another one takes its place",
+        afterwards="it is killed after five seconds of silence, and replaced",
         tests=(
             "tests/processes/test_workers.py::test_a_stopped_worker_is_replaced",
             "tests/workers/test_supervisor.py::test_one_that_is_busy_has_more_time",
@@ -124,18 +124,18 @@ ROWS: Mapping[str, Row] = {
     ),
     "the server is killed": Row(
         seen=Seen("`UNAVAILABLE`", "`UNAVAILABLE`", ()),
-        afterwards="after a restart all that was acknowledged is there",
+        afterwards="everything acknowledged is there after a restart",
         tests=("tests/processes/test_kill.py::test_what_was_acknowledged_survives_kills",),
     ),
     "the power goes": Row(
         seen=Seen("`UNAVAILABLE`", "`UNAVAILABLE`", ()),
-        afterwards="after a restart all that was acknowledged is there, and the record goes on",
+        afterwards="everything acknowledged is there after a restart, and the record continues",
         tests=(
             "tests/faults/test_power_loss.py::test_power_loss",
             "tests/faults/test_power_loss_record.py::test_power_loss_of_the_record",
         ),
     ),
-    "there are more calls than can be answered": Row(
+    "there are more calls than the server can answer": Row(
         seen=Seen("as before, or `RESOURCE_EXHAUSTED` with advice", "as before", WELL.health),
         afterwards=_BY_ITSELF,
         tests=(
@@ -145,12 +145,12 @@ ROWS: Mapping[str, Row] = {
     ),
     "connections say nothing, or nonsense": Row(
         seen=WELL,
-        afterwards="closed after ten seconds at most",
+        afterwards="they are closed after at most ten seconds",
         tests=(f"{_CLIENTS}::test_connections_that_say_nothing_or_nonsense",),
     ),
-    "a gateway begins calls and does not send them": Row(
+    "a gateway starts calls and does not send their messages": Row(
         seen=WELL,
-        afterwards="they hold no thread, and end after `limits.message_seconds`; a gateway has a share, not all",
+        afterwards="they hold no thread, and end after `limits.message_seconds`; one gateway has only a share",
         tests=(
             f"{_CLIENTS}::test_calls_that_are_begun_and_not_sent",
             "tests/server/test_half_open.py::test_they_hold_no_thread_and_end",
@@ -160,8 +160,8 @@ ROWS: Mapping[str, Row] = {
     ),
     "the server is flooded, with credentials or without": Row(
         seen=WELL,
-        afterwards="a process has at most 256 MiB, with half-sent messages over four connections too, and more "
-        "over more (below); authority can be ended all the while",
+        afterwards="a process takes at most 256 MiB, also with half-sent messages over four connections, and more "
+        "over more (below); authority can be ended meanwhile",
         tests=(
             "tests/processes/test_floods.py::test_authority_ends_while_the_server_is_flooded",
             "tests/processes/test_floods.py::test_half_sent_messages_take_little_memory",
@@ -173,15 +173,15 @@ ROWS: Mapping[str, Row] = {
     ),
     "callers do not read their answers": Row(
         seen=WELL,
-        afterwards="their connections end with their age, `limits.connection_age_seconds`",
+        afterwards="their connections end after `limits.connection_age_seconds`",
         tests=(f"{_CLIENTS}::test_answers_that_nobody_reads",),
     ),
     "callers vanish before their answer": Row(
-        seen=WELL, afterwards="nothing is left of them", tests=(f"{_CLIENTS}::test_a_connection_that_comes_and_goes",)
+        seen=WELL, afterwards="nothing of them remains", tests=(f"{_CLIENTS}::test_a_connection_that_comes_and_goes",)
     ),
-    "there are more connections or streams than may be": Row(
+    "there are more connections or streams than the limits allow": Row(
         seen=WELL,
-        afterwards="those beyond are closed or `RESOURCE_EXHAUSTED`; there is room when others leave",
+        afterwards="the rest is closed or gets `RESOURCE_EXHAUSTED`, until others leave",
         tests=(
             f"{_CLIENTS}::test_more_connections_than_the_bound",
             "tests/processes/test_stream_bound.py::test_silent_streams_starve_nobody",

@@ -71,7 +71,7 @@ def test_calls_that_are_begun_and_not_sent(tmp_path: Path) -> None:
         still_begun = [call.is_active() for call in begun]
         over.set()
 
-    assert during == ROWS["a gateway begins calls and does not send them"].seen
+    assert during == ROWS["a gateway starts calls and does not send their messages"].seen
     assert still_begun == [True] * len(begun)
 
 
@@ -98,7 +98,7 @@ def test_more_connections_than_the_bound(tmp_path: Path) -> None:
 
     assert refused == 10
     assert calls == {"permit"}
-    assert during == ROWS["there are more connections or streams than may be"].seen
+    assert during == ROWS["there are more connections or streams than the limits allow"].seen
 
 
 @pytest.mark.parametrize("count", [100])
