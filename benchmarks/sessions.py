@@ -35,7 +35,7 @@ from pdp.bench.servers import serving
 from pdp.client import Client
 from pdp.clock import SystemClock
 from pdp.foundation.ids import handle_digest
-from pdp.model import Call, Caller, Role
+from pdp.model import Call, Caller, CallRequest, Role
 from pdp.registry.registrar import SessionRequest
 from pdp.sessions import lifecycle
 from pdp.sessions.rows import row_of
@@ -317,7 +317,7 @@ def _ask(pdp: Embedded, handle: str, item: str) -> None:
     call = Call(
         session_handle=handle, server="bench", tool="read_item", arguments_json=b'{"item": "%s"}' % item.encode()
     )
-    if not pdp.authorizer.authorize(call, _PEP).allowed:
+    if not pdp.authorizer.authorize(CallRequest(call=call), _PEP).allowed:
         raise SystemExit("an answer is wrong")
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from pdp.app import open_embedded
 from pdp.bench.asking import PEP, open_sessions
 from pdp.bench.questions import Asker
-from pdp.model import Call
+from pdp.model import Call, CallRequest
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
 
@@ -60,7 +60,7 @@ def _opened(folder: Path, tools: int) -> Ask:
 
     def ask(path: str) -> None:
         call = Call(session_handle=handle, server="s0", tool="t0", arguments_json=b'{"path": "/%s"}' % path.encode())
-        if not pdp.authorizer.authorize(call, PEP).allowed:
+        if not pdp.authorizer.authorize(CallRequest(call=call), PEP).allowed:
             raise SystemExit("an answer is wrong")
 
     return ask

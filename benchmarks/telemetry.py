@@ -30,7 +30,7 @@ from pdp.bench.bundle import AGENT, SERVER, TOOL, USER, generated_files
 from pdp.bench.questions import Asker, arguments
 from pdp.bench.receiver import receiving
 from pdp.decision.cache import DecisionCache
-from pdp.model import Call, Decision, TraceParent
+from pdp.model import Call, CallRequest, Decision, TraceParent
 from pdp.observer import Event, Observer, Observers, Place
 from pdp.record import DecisionLog, SigningKey
 from pdp.telemetry import TelemetrySettings, build_telemetry
@@ -119,12 +119,12 @@ def _measure(policies: Path, part: Part, decisions: int) -> float:
     pdp = open_embedded(policies, observer=part.observer, place=part.place, cache=DecisionCache())
     (handle,) = open_sessions(pdp, [Asker(user=USER, agent=AGENT)], (f"{SERVER}/*",))
     call = Call(session_handle=handle, server=SERVER, tool=TOOL, arguments_json=arguments("same"))
-    pdp.authorizer.authorize(call, PEP, parent=_PARENT)
+    pdp.authorizer.authorize(CallRequest(call=call), PEP, parent=_PARENT)
     before = time.process_time()
     for number in range(decisions):
         # What a gateway sends differs in its ids.
         name = f"req-{number}"
-        if not pdp.authorizer.authorize(call, PEP, tool_call_id=name, parent=_PARENT).allowed:
+        if not pdp.authorizer.authorize(CallRequest(call=call, tool_call_id=name), PEP, parent=_PARENT).allowed:
             raise SystemExit("an answer is wrong")
     part.end()
     cost = (time.process_time() - before) / decisions * 1e6

@@ -14,14 +14,26 @@ from pdp.foundation.extras import missing
 if TYPE_CHECKING:
     from pdp.app import Embedded, open_embedded
     from pdp.decision.authorizer import Authorizer
-    from pdp.model import Call, Caller, Decision, Outcome, Role
+    from pdp.model import Call, Caller, CallRequest, Decision, Outcome, Role
 
-__all__ = ["Authorizer", "Call", "Caller", "Decision", "Embedded", "Outcome", "Role", "__version__", "open_embedded"]
+__all__ = [
+    "Authorizer",
+    "Call",
+    "CallRequest",
+    "Caller",
+    "Decision",
+    "Embedded",
+    "Outcome",
+    "Role",
+    "__version__",
+    "open_embedded",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Authorizer": "pdp.decision.authorizer",
     "Call": "pdp.model",
+    "CallRequest": "pdp.model",
     "Caller": "pdp.model",
     "Decision": "pdp.model",
     "Embedded": "pdp.app",

@@ -22,6 +22,7 @@ from pdp.clock import Clock, SystemClock
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache
 from pdp.decision.explainer import Explainer
+from pdp.decision.snapshot import Snapshots
 from pdp.errors import ConfigurationError, PDPError
 from pdp.foundation.ownership import require_own
 from pdp.foundation.repeating import Refresher
@@ -109,10 +110,9 @@ def open_embedded(
         never_older=never_older,
         peers=peers,
     )
+    snapshots = Snapshots(sessions=store, bundle_for=keeper.bundle_for, current=keeper.current, clock=time)
     authorizer = Authorizer(
-        sessions=store,
-        bundle_for=keeper.bundle_for,
-        clock=time,
+        snapshots=snapshots,
         observer=watcher,
         place=place,
         cache=cache,
@@ -127,7 +127,7 @@ def open_embedded(
         trusted_attributes=trusted_attributes,
         record_permits=record_permits,
     )
-    explainer = Explainer(sessions=store, bundle=keeper.current, clock=time, observer=watcher, limits=limits)
+    explainer = Explainer(snapshots=snapshots, observer=watcher, limits=limits)
     if peers is not None:
         # Before the start: others who start wait for this one too.
         peers.begin(keeper.hear)

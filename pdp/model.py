@@ -119,6 +119,15 @@ class Call:
         return f"{self.server}/{self.tool}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRequest:
+    """A call, with what varies without mattering: equal calls have equal answers."""
+
+    call: Call
+    request_id: str = ""
+    tool_call_id: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Scope:
     """The tools of a session, frozen at approval: action id to definition digest.

@@ -38,7 +38,7 @@ LIBRARIES = {
     "cedarpy": ("pdp.policy",),
     "jsonschema_rs": ("pdp.policy.tools.argumentcheck",),
     "yaml": ("pdp.foundation.yamltext", "pdp.config"),
-    "cachetools": ("pdp.decision.cache", "pdp.sessions"),
+    "cachetools": ("pdp.foundation.bounded", "pdp.sessions"),
     "apsw": ("pdp.sessions", "pdp.audit", "pdp.doctor.machine"),
     "pyarrow": ("pdp.audit",),
     "rfc8785": ("pdp.foundation.jsontext",),

@@ -28,7 +28,7 @@ from pdp.bench.processes import module_process
 from pdp.bench.questions import Question, Workload
 from pdp.bench.workloads import open_workload
 from pdp.decision.cache import DecisionCache
-from pdp.model import Call
+from pdp.model import Call, CallRequest
 from pdp.observer import Observer, Observers, Place
 from pdp.record import DecisionLog, SigningKey
 from pdp.telemetry import TelemetrySettings, build_telemetry
@@ -149,15 +149,17 @@ class _Decider:
         return _Outfit(observer=Observers(log, telemetry), place=telemetry.place, end=end)
 
 
-def _calls(questions: Sequence[Question], handles: Sequence[str]) -> list[tuple[Call, bool]]:
+def _calls(questions: Sequence[Question], handles: Sequence[str]) -> list[tuple[CallRequest, bool]]:
     # Each has bytes of its own: nothing that Python remembers about an object may help.
     return [
         (
-            Call(
-                session_handle=handles[one.asker],
-                server=one.server,
-                tool=one.tool,
-                arguments_json=bytes(bytearray(one.arguments_json)),
+            CallRequest(
+                call=Call(
+                    session_handle=handles[one.asker],
+                    server=one.server,
+                    tool=one.tool,
+                    arguments_json=bytes(bytearray(one.arguments_json)),
+                )
             ),
             one.allowed,
         )
@@ -165,11 +167,11 @@ def _calls(questions: Sequence[Question], handles: Sequence[str]) -> list[tuple[
     ]
 
 
-def _decide(pdp: Embedded, asked: Sequence[tuple[Call, bool]]) -> None:
+def _decide(pdp: Embedded, asked: Sequence[tuple[CallRequest, bool]]) -> None:
     authorize = pdp.authorizer.authorize
-    for call, allowed in asked:
-        if authorize(call, PEP).allowed is not allowed:
-            raise WrongAnswerError(f"`{call.server}/{call.tool}` must be {'allowed' if allowed else 'denied'}")
+    for request, allowed in asked:
+        if authorize(request, PEP).allowed is not allowed:
+            raise WrongAnswerError(f"`{request.call.action}` must be {'allowed' if allowed else 'denied'}")
 
 
 def _parse_and_digest(questions: Sequence[Question]) -> None:

@@ -15,7 +15,7 @@ from pdp.bench.shaped import shaped_files
 from pdp.decision.cache import DecisionCache
 from pdp.errors import ConfigurationError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import Call
+from pdp.model import Call, CallRequest
 from pdp.policy.contents import read_folder
 from pdp.testing.inprocess import write_folder
 
@@ -81,7 +81,7 @@ def _answers(
                     tool=call.tool,
                     arguments_json=arguments_of(call),
                 )
-                decision = pdp.authorizer.authorize(asked, PEP)
+                decision = pdp.authorizer.authorize(CallRequest(call=asked), PEP)
                 if call.expected not in (None, decision.allowed):
                     problems.append(
                         f"{call.place}: `{_word(call.expected)}` is expected, and the policies say "

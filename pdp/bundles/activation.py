@@ -87,7 +87,7 @@ class Activations:
         # two workers that activate at the same time each wait for the other.
         active = self._history.active_bundle()
         if self._peers is not None and (active is None or active.version != bundle.version):
-            self._peers.tell(Compiled(delivery=delivery, bundle=bundle).written())
+            self._peers.tell(Compiled(delivery=delivery, policies=tuple(bundle.policies.values())).written())
 
     def _tell(
         self, active: ActiveBundle, before: ActiveBundle | None, changed: tuple[Session, ...], now: Instant

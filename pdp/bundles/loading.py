@@ -15,7 +15,8 @@ from pdp.bundles.signing import Trust
 from pdp.clock import Clock
 from pdp.errors import BundleUnavailableError, PDPError, Problem, one_line
 from pdp.limits import Limits
-from pdp.policy.bundle import Bundle, Compile, load_bundle
+from pdp.policy.bundle import Bundle, Compile, assemble, load_bundle
+from pdp.policy.entities import EntityMemory
 from pdp.sessions.store import ActiveBundle, BundleHistory
 
 _LOG = logging.getLogger("pdp")
@@ -46,6 +47,7 @@ class LoadedBundles:
         self._limits = limits
         self._trust = trust
         self._failed = failed
+        self._memory = EntityMemory()
         self._bundles: Mapping[str, Bundle] = {}
         self._keeping = threading.Lock()
         self._catching_up = threading.Lock()
@@ -57,12 +59,14 @@ class LoadedBundles:
 
     def load(self, delivery: Delivery) -> Bundle:
         """Return a bundle, compiled if it is not in memory. Raises what `load_bundle` raises."""
-        return self._bundles.get(delivery.version) or load_bundle(delivery.files, self._limits, self._compile)
+        found = self._bundles.get(delivery.version)
+        return found or load_bundle(delivery.files, self._limits, self._compile, self._memory)
 
     def take(self, compiled: Compiled) -> None:
         """Hold a bundle that another worker has compiled. Raise `BundleError` when it may not run here."""
         self._trust.signer_of(compiled.delivery)
-        self.keep(compiled.bundle)
+        files, policies = compiled.delivery.files, compiled.policies
+        self.keep(assemble(files, policies, self._limits, self._memory))
 
     def keep(self, bundle: Bundle) -> None:
         """Hold a bundle, and say which of its tools cannot be called."""

@@ -12,7 +12,8 @@ from pdp.bundles.delivery import Delivery, Signature
 from pdp.bundles.packing import pack, unpack
 from pdp.errors import Problem
 from pdp.limits import Limits
-from pdp.policy.bundle import Bundle, assemble, policy_json, policy_source
+from pdp.policy.bundle import policy_json, policy_source
+from pdp.policy.engine import PolicySource
 
 _BUNDLE, _SOURCE = "bundle", "source"
 
@@ -41,12 +42,12 @@ class Compiled:
     """A bundle as one worker has compiled it, for those who then need not."""
 
     delivery: Delivery
-    bundle: Bundle
+    policies: tuple[PolicySource, ...]
 
     def written(self) -> bytes:
         """Return it as bytes, for `read_news`."""
         content = pack(self.delivery.files, self.delivery.signature)
-        policies = (json.dumps(policy_json(policy)).encode() for policy in self.bundle.policies.values())
+        policies = (json.dumps(policy_json(policy)).encode() for policy in self.policies)
         return b"\n".join((_head(_BUNDLE, {"bytes": len(content)}), content, *policies))
 
     @classmethod
@@ -55,7 +56,7 @@ class Compiled:
         delivery = unpack(body[: head["bytes"]], limits)
         # One by one: the interpreter's lock is not held for long.
         policies = [policy_source(json.loads(line)) for line in body[head["bytes"] + 1 :].splitlines()]
-        return cls(delivery=delivery, bundle=assemble(delivery.files, policies, limits))
+        return cls(delivery=delivery, policies=tuple(policies))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What is remembered while it holds: rulings of the policies, parsed entities, request ids.
+"""What is remembered while it holds: rulings of the policies, and request ids.
 
 Nothing is ever invalidated: whatever could change an answer stands in its key, and an end is absolute.
 Everything is bounded in bytes: what is remembered, agents and callers have written.
@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Hashable
 from operator import attrgetter
 from sys import getsizeof
-from typing import Generic, NamedTuple, TypeVar
-
-from cachetools import LRUCache
+from typing import NamedTuple
 
 from pdp.clock import Deadline, Instant
 from pdp.errors import RequestIdConflictError
+from pdp.foundation.bounded import Bounded
 from pdp.model import Call, Caller, Outcome, Ruling, Session
-
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
 
 Key = tuple[object, ...]
 
@@ -72,25 +67,6 @@ def _content(text: bytes) -> bytes | tuple[bytes]:
     return text if len(text) <= _LONGEST_IN_KEY else (hashlib.sha256(text).digest(),)
 
 
-class Bounded(LRUCache[K, V]):
-    """At most `size` values, and of these no more than weigh `most_bytes`; what was not used for longest goes first.
-
-    `weigh` says how many bytes a value takes with its key. What weighs more than all may is not kept.
-    """
-
-    def __init__(self, size: int, most_bytes: int, weigh: Callable[[V], int]) -> None:
-        super().__init__(most_bytes, getsizeof=weigh)
-        self._size = size
-
-    def keep(self, key: K, value: V) -> None:
-        """Keep a value under a key."""
-        if self.getsizeof(value) > self.maxsize:
-            return
-        self[key] = value
-        if len(self) > self._size:
-            self.popitem()
-
-
 class Remembered(NamedTuple):
     """A ruling, the moment from which it is forgotten, and how many bytes it takes with its key."""
 
@@ -107,27 +83,23 @@ class DecisionCache:
 
     def __init__(self, *, size: int = 65536, max_ttl: float = 300.0) -> None:
         self.max_ttl = max_ttl
-        self._entries: Bounded[Key, Remembered] = Bounded(size, MOST_RULING_BYTES, attrgetter("weight"))
-        self._lock = threading.Lock()
+        self._entries: Bounded[Remembered] = Bounded(size, most_bytes=MOST_RULING_BYTES, weigh=attrgetter("weight"))
         self._size = size
 
     def get(self, key: Key, now: Instant) -> Remembered | None:
         """Return the ruling under a key with its end, or None when there is none or its end has passed."""
-        with self._lock:
-            entry = self._entries.get(key)
+        entry = self._entries.get(key)
         return None if entry is None or entry.end.passed(now) else entry
 
     def put(self, key: Key, ruling: Ruling, end: Deadline, now: Instant) -> None:
         """Remember a ruling until an end, at most `max_ttl` seconds from now."""
         if self._size:
             entry = Remembered(ruling, Deadline.after(now, self.max_ttl).earliest(end), _weight(key, ruling))
-            with self._lock:
-                self._entries.keep(key, entry)
+            self._entries.keep(key, entry)
 
     def clear(self) -> None:
         """Forget everything. Never needed for an answer to be right."""
-        with self._lock:
-            self._entries.clear()
+        self._entries.clear()
 
 
 def _weight(key: Key, ruling: Ruling) -> int:
@@ -135,28 +107,6 @@ def _weight(key: Key, ruling: Ruling) -> int:
     logged = sum(getsizeof(text) for _, text in ruling.logged_arguments) if ruling.logged_arguments else 0
     sessions = sum(_SESSION_BYTES * len(part) for part in key if type(part) is tuple)
     return _RULING_BYTES + sessions + texts + logged
-
-
-class BoundedCache(Generic[V]):
-    """A bounded store of values that are expensive to make and a function of their key.
-
-    It holds at most `size` values, and no more than weigh `most_bytes`: `weigh` says what one takes with its key.
-    Without these, values are of the bundle alone, and their number is enough.
-    """
-
-    def __init__(self, size: int, *, most_bytes: int = 0, weigh: Callable[[V], int] = lambda _: 0) -> None:
-        self._entries: Bounded[Hashable, V] = Bounded(size, most_bytes, weigh)
-        self._lock = threading.Lock()
-
-    def get_or_make(self, key: Hashable, make: Callable[[], V]) -> V:
-        """Return the value under a key, made first when it is missing. Two threads may both make it."""
-        with self._lock:
-            value = self._entries.get(key)
-        if value is None:
-            value = make()
-            with self._lock:
-                self._entries.keep(key, value)
-        return value
 
 
 class _Claim(NamedTuple):
@@ -176,7 +126,7 @@ class RequestMemory:
 
     def __init__(self, *, size: int = 10000, ttl: float = 300.0) -> None:
         self._ttl = ttl
-        self._claims: LRUCache[tuple[str, str], _Claim] = LRUCache(size)
+        self._claims: Bounded[_Claim] = Bounded(size)
         self._lock = threading.Lock()
 
     def claim(
@@ -198,7 +148,7 @@ class RequestMemory:
                 if last.outcome is outcome:
                     return last.decision_id
             end = Deadline.after(now, self._ttl)
-            self._claims[caller_id, request_id] = _Claim(asked, outcome, fresh_id, end)
+            self._claims.keep((caller_id, request_id), _Claim(asked, outcome, fresh_id, end))
         return fresh_id
 
     def part(self, caller_id: str, request_id: str) -> None:
@@ -206,7 +156,7 @@ class RequestMemory:
         with self._lock:
             last = self._claims.get((caller_id, request_id))
             if last is not None:
-                self._claims[caller_id, request_id] = last._replace(outcome=None)
+                self._claims.keep((caller_id, request_id), last._replace(outcome=None))
 
 
 def _asked(call: Call) -> bytes:

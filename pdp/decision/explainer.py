@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 
-from pdp.clock import Clock, Deadline, Instant, no_earlier
-from pdp.decision.cache import BoundedCache
+from pdp.clock import Deadline
 from pdp.decision.explanation import Explanation, SessionExplanation
-from pdp.decision.gate import Snapshot, deny, gate
-from pdp.decision.gatewords import gate_words
-from pdp.decision.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
+from pdp.decision.gate import gate
+from pdp.decision.ruling import call_facts, caller_facts, deny, of_chain, of_this_call
+from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError, NotFoundError
+from pdp.foundation.bounded import Bounded
 from pdp.foundation.jsontext import parse_object
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Call, Caller, Ruling, Scope, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import PolicyResult, Probes
-from pdp.policy.engine import PolicySource, Question, Slice, SliceEntities
-from pdp.sessions.store import SessionReader
+from pdp.policy.engine import PolicySource
+from pdp.policy.question import Facts
 
 # Taking a policy apart takes a third of a millisecond, on a processor that decisions want too.
 _MOST_POLICIES = 1000
@@ -49,7 +48,7 @@ class CallExplainer:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, *, kept: int = 16) -> None:
         self._limits = limits
-        self._probes: BoundedCache[Probes] = BoundedCache(kept)
+        self._probes: Bounded[Probes] = Bounded(kept)
 
     def explain(self, snapshot: Snapshot, call: Call, caller_id: str) -> Explanation:
         """Explain a call on a snapshot that holds at least one session.
@@ -58,77 +57,68 @@ class CallExplainer:
         """
         facts = caller_facts(snapshot.bundle, call, self._limits)
         refused = gate(snapshot, call)
-        refusal = gate_words(snapshot, call, refused) if refused else ""
         explained = partial(
             Explanation,
             action=call.action,
             bundle_version=snapshot.bundle.version,
             explained_at=snapshot.wall_at,
-            refusal=refusal,
+            refusal=refused.words if refused else "",
         )
         tool = snapshot.bundle.catalogue.tools.get(call.action)
         if tool is None:
-            return explained(ruling=refused or deny(Basis.UNKNOWN_TOOL), sessions=())
+            return explained(ruling=refused.ruling if refused else deny(Basis.UNKNOWN_TOOL), sessions=())
         try:
             seen = call_facts(tool, call, caller_id, facts, self._limits)
         except (InvalidJSONError, InvalidArgumentsError) as error:
             problem = str(error)
-            ruling = refused or deny(Basis.INVALID_ARGUMENTS, problem)
+            ruling = refused.ruling if refused else deny(Basis.INVALID_ARGUMENTS, problem)
             return explained(ruling=ruling, sessions=(), problem=problem)
-        sides = {one.id: self._side(snapshot, one, seen, call.action) for one in snapshot.chain}
-        answer = refused or of_this_call(rule_chain(snapshot.chain, lambda one: sides[one.id].ruling), tool, seen)
+        bundle, chain, at = snapshot.bundle, snapshot.chain, snapshot.wall_at
+        sides = tuple(self._side(bundle, session, seen, at) for session in chain)
+        would = of_chain(chain, [side.ruling for side in sides])
+        ruling = refused.ruling if refused else of_this_call(would, tool, seen)
         opaque = tuple(seen.context["opaque"])
-        return explained(ruling=answer, sessions=tuple(sides.values()), resource=seen.resource, opaque=opaque)
+        return explained(ruling=ruling, sessions=sides, resource=seen.resource, opaque=opaque)
 
     def results(
-        self, bundle: Bundle, action: str, question: Question, beside: SliceEntities
+        self, bundle: Bundle, session: Session, facts: Facts, at: float, policies: tuple[PolicySource, ...] = ()
     ) -> tuple[PolicyResult, ...]:
-        """Return what each policy of an action's slice is worth; nothing when the question does not fit the schema."""
-        return self._results(bundle.slice(action), bundle.slice(action).policies, question, beside)
+        """Return what each policy is worth that `judge` would ask; nothing when the facts do not fit the schema.
 
-    def _results(
-        self, asked: Slice, policies: tuple[PolicySource, ...], question: Question, beside: SliceEntities
-    ) -> tuple[PolicyResult, ...]:
+        `policies` are those to look at, by default all.
+        """
+        policies = policies or bundle.slice(facts.action).policies
         # By what the policies are, not by the bundle's version: tests change some and leave the version as it is.
-        probes = self._probes.get_or_make((asked.action, policies), lambda: Probes(policies))
-        return probes.results(asked, question, beside) or ()
+        key = (facts.action, policies)
+        probes = self._probes.get(key) or self._probes.keep(key, Probes(policies))
+        return probes.results(bundle, session, facts, at) or ()
 
-    def _side(self, snapshot: Snapshot, session: Session, facts: CallFacts, action: str) -> SessionExplanation:
-        explained = partial(SessionExplanation, session=session)
-        question, asked = question_of(session, facts, snapshot.wall_at), snapshot.bundle.slice(action)
-        try:
-            beside = asked.beside(snapshot.bundle.session_entities(session))
-        except ValueError:
-            ruling = deny(Basis.POLICY_ERROR, "the session's entities do not fit the schema")
-            return explained(ruling=ruling, policies=())
-        ruling = asked.ask(question, beside)
-        chosen = _chosen(asked.policies, ruling)
-        return explained(
+    def _side(self, bundle: Bundle, session: Session, facts: Facts, at: float) -> SessionExplanation:
+        ruling, policies = bundle.judge(session, facts, at), bundle.slice(facts.action).policies
+        chosen = _chosen(policies, ruling)
+        return SessionExplanation(
+            session=session,
             ruling=ruling,
-            policies=self._results(asked, chosen, question, beside),
-            left_out=len(asked.policies) - len(chosen),
+            policies=self.results(bundle, session, facts, at, chosen),
+            left_out=len(policies) - len(chosen),
         )
 
 
 class Explainer:
     """Explains calls of sessions in the store, and of sessions that nobody opened, by the active bundle.
 
-    `bundle` returns the active bundle. Nothing is decided or remembered; that somebody asked is an event. Safe to use
-    from many threads. Every method raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
+    Nothing is decided or remembered; that somebody asked is an event. Safe to use from many threads. Every method
+    raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
     """
 
     def __init__(
         self,
         *,
-        sessions: SessionReader,
-        bundle: Callable[[], Bundle],
-        clock: Clock,
+        snapshots: Snapshots,
         observer: Observer,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._sessions = sessions
-        self._bundle = bundle
-        self._clock = clock
+        self._snapshots = snapshots
         self._observer = observer
         self._limits = limits
         self._calls = CallExplainer(limits)
@@ -141,10 +131,10 @@ class Explainer:
         The call is taken to be made by `made_by`, or else by who opened the session, and at `at` (unix seconds), or
         else now. Raise `NotFoundError`, and `InvalidRequestError` for facts that the bundle does not declare.
         """
-        chain = self._sessions.get(session_id)
-        if not chain or chain[0].tenant != caller.tenant:
+        snapshot = self._snapshots.of_session(session_id, caller)
+        if not snapshot.chain:
             raise NotFoundError(f"no session `{session_id}`")
-        return self._explained(chain, call, caller, made_by or chain[0].opened_by, at)
+        return self._explained(snapshot, call, caller, made_by or snapshot.chain[0].opened_by, at)
 
     def suppose(
         self, supposed: SupposedSession, call: Call, caller: Caller, *, made_by: str, at: float | None = None
@@ -153,20 +143,17 @@ class Explainer:
 
         Raise `InvalidRequestError` for a user or an agent that is not in the directory, and as `explain` does.
         """
-        session = supposed_session(supposed, self._bundle(), self._limits, opened_by=made_by, tenant=caller.tenant)
-        return self._explained((session,), call, caller, made_by, at)
+        snapshot = self._snapshots.of_session("", caller)
+        session = supposed_session(supposed, snapshot.bundle, self._limits, opened_by=made_by, tenant=caller.tenant)
+        return self._explained(replace(snapshot, chain=(session,)), call, caller, made_by, at)
 
-    def _explained(
-        self, chain: tuple[Session, ...], call: Call, caller: Caller, made_by: str, at: float | None
-    ) -> Explanation:
-        now = self._clock.now()
-        then = no_earlier(now, self._sessions.high_water_at()) if at is None else _moved(now, at)
-        snapshot = Snapshot(bundle=self._bundle(), chain=chain, now=then, wall_at=now.wall_at if at is None else at)
-        explanation = self._calls.explain(snapshot, call, made_by)
-        self._tell(explanation, chain[0], caller, now)
+    def _explained(self, snapshot: Snapshot, call: Call, caller: Caller, made_by: str, at: float | None) -> Explanation:
+        explanation = self._calls.explain(snapshot if at is None else snapshot.moved_to(at), call, made_by)
+        self._tell(explanation, snapshot, caller)
         return explanation
 
-    def _tell(self, explanation: Explanation, session: Session, caller: Caller, now: Instant) -> None:
+    def _tell(self, explanation: Explanation, snapshot: Snapshot, caller: Caller) -> None:
+        session = snapshot.chain[0]
         facts = {
             "action": explanation.action,
             "basis": explanation.ruling.basis.value,
@@ -175,7 +162,7 @@ class Explainer:
         self._observer.event(
             Event(
                 kind=EventKind.CALL_EXPLAINED,
-                at=now.wall_at,
+                at=snapshot.wall_at,
                 caller_id=caller.id,
                 session_id=session.id,
                 user=session.user,
@@ -234,8 +221,3 @@ def _chosen(policies: tuple[PolicySource, ...], ruling: Ruling) -> tuple[PolicyS
     places = range(len(policies))
     first = sorted(places, key=lambda at: (policies[at].id not in rests_on, policies[at].effect != "permit", at))
     return tuple(policies[at] for at in sorted(first[:_MOST_POLICIES]))
-
-
-def _moved(now: Instant, at: float) -> Instant:
-    # Both clocks move together, as if one had waited, or asked earlier.
-    return replace(now, wall_at=at, boot_at=now.boot_at + at - now.wall_at)

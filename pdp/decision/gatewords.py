@@ -1,12 +1,13 @@
-"""Say in plain words which check of the gate failed, for authors and auditors."""
+"""The rows of the gate: what each check denies by, and what is said of it in plain words to authors and auditors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import assert_never
+from typing import NamedTuple
 
-from pdp.decision.gate import Snapshot
+from pdp.decision.ruling import ancestor_deny, deny
+from pdp.decision.snapshot import Snapshot
 from pdp.foundation.nearest import hint
 from pdp.model import Basis, Call, Ruling, Session, SessionState
 
@@ -14,82 +15,85 @@ _LISTED = 8
 _NAME_CHARACTERS = 200
 
 
-def gate_words(snapshot: Snapshot, call: Call, ruling: Ruling) -> str:
-    """Say why the gate refused a call; `ruling` is what `gate` returned for this very snapshot."""
-    if not snapshot.chain:
-        return "no session of this tenant has this handle"
-    held = next((one for one in snapshot.chain if one.id == ruling.ancestor_id), snapshot.chain[0])
-    basis = ruling.ancestor_basis or ruling.basis
-    who = f"session `{held.id}`" + (" above" if ruling.ancestor_id else "")
-    match basis:
-        case Basis.UNKNOWN_TOOL:
-            return _unknown_tool(snapshot, call)
-        case Basis.TOOL_CHANGED:
-            return _tool_changed(snapshot, call, held, who)
-        case Basis.OUT_OF_SCOPE:
-            return _out_of_scope(snapshot, call, held, who)
-        case (
-            Basis.SESSION_NOT_FOUND
-            | Basis.SESSION_NOT_APPROVED
-            | Basis.SESSION_EXPIRED
-            | Basis.SESSION_REVOKED
-            | Basis.SESSION_ENDED
-        ):
-            return f"{who} {_standing(held, basis)}"
-        case Basis.LABEL_NOT_APPROVED:
-            labels = _list(sorted(snapshot.bundle.unapproved_labels(held)))
-            return f"{who} has {labels}: declared as widening now, and not when it was approved"
-        case (
-            Basis.PERMIT
-            | Basis.FORBID
-            | Basis.DEFAULT_DENY
-            | Basis.POLICY_ERROR
-            | Basis.INVALID_ARGUMENTS
-            | Basis.ANCESTOR_DENIED
-            | Basis.APPROVAL_REQUIRED
-            | Basis.BUDGET_EXHAUSTED
-            | Basis.RECORD_UNAVAILABLE
-        ):
-            raise AssertionError(f"the gate refuses nothing by `{basis.value}`")
-        case _:
-            assert_never(basis)
+class Row(NamedTuple):
+    """One check: the basis of the deny when it fails, and what is said then."""
+
+    basis: Basis
+    words: Callable[[Refusal], str]
 
 
-def _standing(session: Session, basis: Basis) -> str:
-    if basis is Basis.SESSION_EXPIRED:
-        what = "expired" if session.approved_at else "was never approved, and its request expired"
-        return f"{what} at {moment(session.deadline.wall_at)}"
-    if session.state is SessionState.REQUESTED:
-        return f"waits for approval since {moment(session.requested_at)}"
-    how = {SessionState.DENIED: "was refused", SessionState.ENDED: "was ended"}.get(session.state, "was revoked")
-    reason = f": {session.reason}" if session.reason else ""
-    return f"{how} at {moment(session.ended_at)} by `{session.ended_by}`{reason}"
+class Refusal(NamedTuple):
+    """The first check that failed; `place` is that of the session in the chain that is held against the call."""
+
+    row: Row
+    snapshot: Snapshot
+    call: Call
+    place: int = 0
+
+    @property
+    def ruling(self) -> Ruling:
+        """Return the deny."""
+        denied = deny(self.row.basis)
+        return ancestor_deny(self.session, denied) if self.place else denied
+
+    @property
+    def words(self) -> str:
+        """Say in plain words what failed."""
+        return self.row.words(self)
+
+    @property
+    def session(self) -> Session:
+        """Return the session that is held against the call."""
+        return self.snapshot.chain[self.place]
+
+    @property
+    def who(self) -> str:
+        """Name that session."""
+        return f"session `{self.session.id}`" + (" above" if self.place else "")
 
 
-def _unknown_tool(snapshot: Snapshot, call: Call) -> str:
+def _expired(at: Refusal) -> str:
+    what = "expired" if at.session.approved_at else "was never approved, and its request expired"
+    return f"{at.who} {what} at {moment(at.session.deadline.wall_at)}"
+
+
+def _closed(how: str) -> Callable[[Refusal], str]:
+    def words(at: Refusal) -> str:
+        session = at.session
+        reason = f": {session.reason}" if session.reason else ""
+        return f"{at.who} was {how} at {moment(session.ended_at)} by `{session.ended_by}`{reason}"
+
+    return words
+
+
+def _unapproved_labels(at: Refusal) -> str:
+    labels = _list(sorted(at.snapshot.bundle.unapproved_labels(at.session)))
+    return f"{at.who} has {labels}: declared as widening now, and not when it was approved"
+
+
+def _unknown_tool(at: Refusal) -> str:
     # Comparing takes the square of the length, and the name may be anything.
-    near = hint(call.action[:_NAME_CHARACTERS], snapshot.bundle.catalogue.tools)
-    return f"the catalogue holds no tool `{call.action}`{near}"
+    near = hint(at.call.action[:_NAME_CHARACTERS], at.snapshot.bundle.catalogue.tools)
+    return f"the catalogue holds no tool `{at.call.action}`{near}"
 
 
-def _tool_changed(snapshot: Snapshot, call: Call, session: Session, who: str) -> str:
-    tool = snapshot.bundle.catalogue.tools[call.action]
-    if call.definition_digest and not tool.is_known_as(call.definition_digest):
-        return f"the gateway sees another definition of `{call.action}` than the catalogue holds"
-    if tool.digest_required and not call.definition_digest:
-        return f"a call of `{call.action}` must state the digest of its definition, and this one does not"
-    return f"the definition of `{call.action}` has changed since {who} was approved at {moment(session.approved_at)}"
+def _changed(at: Refusal) -> str:
+    since = f"{at.who} was approved at {moment(at.session.approved_at)}"
+    return f"the definition of `{at.call.action}` has changed since {since}"
 
 
-def _out_of_scope(snapshot: Snapshot, call: Call, session: Session, who: str) -> str:
-    if session.scope is None or call.action not in session.scope.tools:
-        # Narrowing and ceilings may have left less than the patterns say.
-        asked = f"it was requested for {_list(session.tool_patterns)}"
-        return f"`{call.action}` is not among the tools of {who}; {asked}"
-    ceiling = snapshot.bundle.directory.ceilings.get(session.agent)
+def _out_of_scope(at: Refusal) -> str:
+    # Narrowing and ceilings may have left less than the patterns say.
+    asked = f"it was requested for {_list(at.session.tool_patterns)}"
+    return f"`{at.call.action}` is not among the tools of {at.who}; {asked}"
+
+
+def _above_ceiling(at: Refusal) -> str:
+    agent = at.session.agent
+    ceiling = at.snapshot.bundle.directory.ceilings.get(agent)
     if ceiling is None:
-        return f"agent `{session.agent}` is not in the directory"
-    return f"`{call.action}` is above the ceiling of agent `{session.agent}`, which is {_list(ceiling.patterns)}"
+        return f"agent `{agent}` is not in the directory"
+    return f"`{at.call.action}` is above the ceiling of agent `{agent}`, which is {_list(ceiling.patterns)}"
 
 
 def _list(patterns: Iterable[str]) -> str:
@@ -101,3 +105,37 @@ def _list(patterns: Iterable[str]) -> str:
 def moment(at: float) -> str:
     """Write unix seconds for people, in UTC to the second."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# The rows, in the order of their checks.
+NO_SESSION = Row(Basis.SESSION_NOT_FOUND, lambda _: "no session of this tenant has this handle")
+# Of the session and of each above it.
+OF_STATE = {
+    SessionState.REQUESTED: Row(
+        Basis.SESSION_NOT_APPROVED, lambda at: f"{at.who} waits for approval since {moment(at.session.requested_at)}"
+    ),
+    SessionState.DENIED: Row(Basis.SESSION_NOT_APPROVED, _closed("refused")),
+    SessionState.ENDED: Row(Basis.SESSION_ENDED, _closed("ended")),
+    SessionState.EXPIRED: Row(Basis.SESSION_EXPIRED, _expired),
+    SessionState.REVOKED: Row(Basis.SESSION_REVOKED, _closed("revoked")),
+}
+UNAPPROVED_LABELS = Row(Basis.LABEL_NOT_APPROVED, _unapproved_labels)
+# Of the call.
+UNKNOWN_TOOL = Row(Basis.UNKNOWN_TOOL, _unknown_tool)
+UNSTATED = Row(
+    Basis.TOOL_CHANGED,
+    lambda at: f"a call of `{at.call.action}` must state the digest of its definition, and this one does not",
+)
+MISSTATED = Row(
+    Basis.TOOL_CHANGED,
+    lambda at: f"the gateway sees another definition of `{at.call.action}` than the catalogue holds",
+)
+# Of the session and of each above it.
+OUT_OF_SCOPE = Row(Basis.OUT_OF_SCOPE, _out_of_scope)
+ABOVE_CEILING = Row(Basis.OUT_OF_SCOPE, _above_ceiling)
+CHANGED = Row(Basis.TOOL_CHANGED, _changed)
+ROWS = (
+    *(NO_SESSION, *OF_STATE.values(), UNAPPROVED_LABELS),
+    *(UNKNOWN_TOOL, UNSTATED, MISSTATED),
+    *(OUT_OF_SCOPE, ABOVE_CEILING, CHANGED),
+)

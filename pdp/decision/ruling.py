@@ -6,34 +6,21 @@ The authorizer decides by it and the explainer explains by it, so that the two c
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from pdp.decision.gate import ancestor_deny
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
 from pdp.foundation.jsontext import parse_object
 from pdp.limits import Limits
-from pdp.model import Call, Ruling, Session
+from pdp.model import Basis, Call, Outcome, Ruling, Session
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import Question, datetime_value
+from pdp.policy.question import Facts
 from pdp.policy.tools.catalogue import Tool
 from pdp.policy.tools.mapping import map_resource
 
 # A record is a line; a longer value stands in it with its length alone.
 _LOGGED_CHARACTERS = 512
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallFacts:
-    """A call as policies see it: what it is mapped to, and the context but for what each session adds.
-
-    `logged` is what the bundle allows to be recorded of the arguments, each as name and JSON text.
-    """
-
-    resource: tuple[str, str] = field(repr=False)
-    context: Mapping[str, Any] = field(repr=False)
-    logged: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 def caller_facts(bundle: Bundle, call: Call, limits: Limits) -> Mapping[str, Any]:
@@ -47,7 +34,7 @@ def caller_facts(bundle: Bundle, call: Call, limits: Limits) -> Mapping[str, Any
     return facts
 
 
-def call_facts(tool: Tool, call: Call, caller_id: str, facts: Mapping[str, Any], limits: Limits) -> CallFacts:
+def call_facts(tool: Tool, call: Call, caller_id: str, facts: Mapping[str, Any], limits: Limits) -> Facts:
     """Type the arguments, hold them against the tool's schema, and map the call to its resource.
 
     Raise `InvalidJSONError` or `InvalidArgumentsError` for what the agent wrote, and for a tool that cannot be called.
@@ -59,7 +46,8 @@ def call_facts(tool: Tool, call: Call, caller_id: str, facts: Mapping[str, Any],
     if tool.check is not None:
         tool.check.require(arguments, len(call.arguments_json))
     resource = map_resource(tool, arguments, limits.resource_id_characters)
-    return CallFacts(
+    return Facts(
+        action=tool.action,
         resource=resource,
         context={"input": shown, "opaque": list(opaque), "caller": {**facts, "id": caller_id}},
         logged=tuple((name, _logged(arguments[name])) for name in tool.log if name in arguments),
@@ -72,39 +60,24 @@ def _logged(value: Any) -> str:  # noqa: ANN401 - any JSON value
     return text if len(text) <= _LOGGED_CHARACTERS else f'{{"omitted_characters":{len(text)}}}'
 
 
-def question_of(session: Session, facts: CallFacts, wall_at: float) -> Question:
-    """Return what the engine is asked for one session of the chain."""
-    context = {
-        **facts.context,
-        "agent": {"__entity": {"type": "Agent", "id": session.agent}},
-        "session": {"__entity": {"type": "Session", "id": session.id}},
-        "now": datetime_value(wall_at),
-    }
-    return Question(
-        user=session.user,
-        agent=session.agent,
-        session_id=session.id,
-        resource=facts.resource,
-        context=context,
-    )
+def judge_chain(bundle: Bundle, chain: Sequence[Session], facts: Facts, at: float) -> Ruling:
+    """Ask the policies about facts in a session and then in each above it, up to the first that does not permit."""
+    return of_chain(chain, (bundle.judge(session, facts, at) for session in chain))
 
 
-def rule_chain(chain: Sequence[Session], ask: Callable[[Session], Ruling]) -> Ruling:
-    """Ask for the session and then for each above it: all must permit. The first that does not decides."""
+def of_chain(chain: Sequence[Session], rulings: Iterable[Ruling]) -> Ruling:
+    """Return what the rulings of a session and of each above it come to: all must permit. The first deny decides."""
     own: Ruling | None = None
-    for session in chain:
-        ruling = ask(session)
-        if own is not None and not ruling.allowed:
-            return ancestor_deny(session, ruling)
+    for session, ruling in zip(chain, rulings, strict=True):
+        if not ruling.allowed:
+            return ruling if own is None else ancestor_deny(session, ruling)
         own = own or ruling
-        if not own.allowed:
-            return own
     if own is None:
         raise AssertionError("the gate lets no call without a session through")
     return own
 
 
-def of_this_call(ruling: Ruling, tool: Tool, facts: CallFacts) -> Ruling:
+def of_this_call(ruling: Ruling, tool: Tool, facts: Facts) -> Ruling:
     """Return the ruling with what is told about this very call: what it is mapped to, and what may be recorded."""
     return replace(
         ruling,
@@ -112,4 +85,22 @@ def of_this_call(ruling: Ruling, tool: Tool, facts: CallFacts) -> Ruling:
         resource_id=facts.resource[1],
         log_resource=tool.log_resource,
         logged_arguments=facts.logged,
+    )
+
+
+def deny(basis: Basis, detail: str = "") -> Ruling:
+    """Return a deny with a basis."""
+    return Ruling(outcome=Outcome.DENY, basis=basis, detail=detail)
+
+
+def ancestor_deny(ancestor: Session, ruling: Ruling) -> Ruling:
+    """Return the deny of a call that a session above would not be allowed."""
+    return Ruling(
+        outcome=Outcome.DENY,
+        basis=Basis.ANCESTOR_DENIED,
+        policies=ruling.policies,
+        errors=ruling.errors,
+        ancestor_id=ancestor.id,
+        ancestor_basis=ruling.basis,
+        detail=ruling.detail,
     )

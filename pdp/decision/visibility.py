@@ -1,47 +1,90 @@
-"""Whether the policies could allow calls of a tool, whatever the arguments: what listings and approvers are shown."""
+"""Whether calls of a tool could be allowed, whatever the arguments: what listings and approvers are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from pdp.decision.ruling import CallFacts, question_of
-from pdp.model import Session, Visibility
+from pdp.decision.gate import gate
+from pdp.decision.snapshot import Snapshot
+from pdp.errors import NotFoundError, WrongStateError
+from pdp.model import Call, Session, SessionState, Visibility
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import SessionEntities
+from pdp.policy.question import Facts
+from pdp.policy.reading import Reading
 from pdp.policy.tools.catalogue import Tool
+from pdp.sessions.lifecycle import state_of
 
-EntitiesOf = Callable[[Session], SessionEntities]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolVisibility:
+    """One tool of the catalogue as a session sees it; `reading` is what policies read of its calls, when asked for."""
+
+    server: str
+    tool: str
+    visibility: Visibility
+    definition_digest: str
+    reading: Reading | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolListing:
+    """Every tool of the catalogue as one session sees it. Being listed gives no authority."""
+
+    session_id: str
+    bundle_version: str
+    tools: tuple[ToolVisibility, ...]
+
+
+def tool_listing(snapshot: Snapshot, caller_id: str, *, with_readings: bool) -> ToolListing:
+    """Say for each tool of the catalogue whether the session of a snapshot could be allowed to call it.
+
+    Raise `NotFoundError` where there is no session, `WrongStateError` when it is not active.
+    """
+    if not snapshot.chain:
+        raise NotFoundError("no such session")
+    own, bundle = snapshot.chain[0], snapshot.bundle
+    state = state_of(own, snapshot.now)
+    if state is not SessionState.ACTIVE:
+        raise WrongStateError(f"the session is {state.value}, not active")
+    listed = (
+        ToolVisibility(
+            server=tool.server,
+            tool=tool.name,
+            visibility=_seen(snapshot, tool, caller_id),
+            definition_digest=tool.definition_digest,
+            reading=bundle.slice(action).reading if with_readings else None,
+        )
+        for action, tool in sorted(bundle.catalogue.tools.items())
+    )
+    return ToolListing(session_id=own.id, bundle_version=bundle.version, tools=tuple(listed))
+
+
+def _seen(snapshot: Snapshot, tool: Tool, caller_id: str) -> Visibility:
+    call = Call(session_handle="", server=tool.server, tool=tool.name, definition_digest=tool.definition_digest)
+    if gate(snapshot, call) is not None:
+        return Visibility.NEVER
+    return policy_visibility(snapshot.bundle, snapshot.chain, tool, caller_id=caller_id, wall_at=snapshot.wall_at)
 
 
 def policy_visibility(
-    bundle: Bundle, chain: Sequence[Session], tool: Tool, *, caller_id: str, wall_at: float, entities_of: EntitiesOf
+    bundle: Bundle, chain: Sequence[Session], tool: Tool, *, caller_id: str, wall_at: float
 ) -> Visibility:
     """Return what the policies say of a tool to a session and to each session above it: all must permit.
 
-    `caller_id` is the gateway that would ask, `wall_at` the time in unix seconds. `entities_of` parses what a session
-    is made of, or remembers it. The gate is not asked.
+    `caller_id` is the gateway that would ask, `wall_at` the time in unix seconds. The gate is not asked.
     """
     if tool.unusable:
         return Visibility.NEVER
-    return _of_all(_of_one(bundle, session, tool, caller_id, wall_at, entities_of) for session in chain)
-
-
-def _of_all(seen: Iterable[Visibility]) -> Visibility:
-    found = set(seen)
+    mapped = tool.resource_type != "Server"
+    resource = (tool.resource_type, "" if mapped else tool.server)
+    facts = facts_without_arguments(tool.action, resource, caller_id)
+    found = {bundle.visibility(session, facts, wall_at, mapped=mapped) for session in chain}
     if Visibility.NEVER in found:
         return Visibility.NEVER
     return Visibility.DEPENDS if Visibility.DEPENDS in found else Visibility.ALWAYS
 
 
-def _of_one(
-    bundle: Bundle, session: Session, tool: Tool, caller_id: str, wall_at: float, entities_of: EntitiesOf
-) -> Visibility:
-    mapped = tool.resource_type != "Server"
-    resource = (tool.resource_type, "" if mapped else tool.server)
-    facts = CallFacts(resource=resource, context={"input": {}, "opaque": [], "caller": {"id": caller_id}})
-    asked = bundle.slice(tool.action)
-    try:
-        known = entities_of(session)
-    except ValueError:
-        return Visibility.NEVER
-    return asked.visibility(question_of(session, facts, wall_at), known, mapped=mapped)
+def facts_without_arguments(action: str, resource: tuple[str, str], caller_id: str) -> Facts:
+    """Return what is known of a call whose arguments are not, for `Bundle.visibility`."""
+    return Facts(action=action, resource=resource, context={"input": {}, "opaque": [], "caller": {"id": caller_id}})

@@ -13,22 +13,37 @@ import cedarpy
 
 from pdp.errors import BundleError, Problem
 from pdp.limits import Limits
-from pdp.model import Session
+from pdp.model import Basis, Outcome, Ruling, Session, Visibility
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.directory import Directory, Entity, entity, references
-from pdp.policy.engine import KeptParts, PolicySource, SessionEntities, Slice, StackCheck
+from pdp.policy.engine import KeptParts, PolicySource, ProbeAnswer, Slice, StackCheck
+from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
 from pdp.policy.grants import Grants, grants_of
-from pdp.policy.schema import SESSION_ACTIONS, action_schema, full_schema, preamble, session_action
+from pdp.policy.question import Facts, question_of
+from pdp.policy.schema import SESSION_ACTIONS, SESSION_ATTRIBUTES, action_schema, full_schema, preamble, session_action
 from pdp.policy.tools.catalogue import Catalogue, Tool
 from pdp.policy.view import EVERYTHING, View
 
 Compile = Callable[[Mapping[str, Any]], dict[str, Any]]
 
+# What is said where the policies cannot be asked about a session.
+MISFIT = Ruling(outcome=Outcome.DENY, basis=Basis.POLICY_ERROR, detail="the session's entities do not fit the schema")
+
 
 class Bundle:
-    """Policies, schema, catalogue and directory under one version. Immutable; slices are made when first needed."""
+    """Policies, schema, catalogue and directory under one version. Immutable; slices are made when first needed.
 
-    def __init__(self, version: str, contents: Contents, policies: Sequence[PolicySource], stack: StackCheck) -> None:
+    What is parsed for sessions goes into `memory`, which bundles may share: what they put there is found by each alone.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        contents: Contents,
+        policies: Sequence[PolicySource],
+        stack: StackCheck,
+        memory: EntityMemory | None = None,
+    ) -> None:
         self.version = version
         self.name = contents.name
         self.label = contents.label
@@ -50,6 +65,9 @@ class Bundle:
         self._within: dict[str, frozenset[str]] = {}
         self._slices: dict[str, Slice] = {}
         self._kept = KeptParts()
+        self._memory = memory or EntityMemory()
+        # Stands for this bundle in the keys of the memory: a version may be that of many variants.
+        self._mark = object()
         self._lock = threading.Lock()
         self._origin: Bundle | None = None
 
@@ -116,21 +134,64 @@ class Bundle:
         tool = self.catalogue.tools.get(action)
         return (action, tool.risk) if tool else (action,)
 
-    def session_entities(self, session: Session, *, speaker: str | None = None) -> SessionEntities:
+    def judge(self, session: Session, facts: Facts, at: float) -> Ruling:
+        """Return what the policies say of facts in a session, at a time in unix seconds; any doubt is a deny.
+
+        Everybody who asks the policies asks this. Of a chain, each session is asked about for itself.
+        """
+        beside = self._beside(session, facts)
+        return self.slice(facts.action).ask(question_of(session, facts, at), beside) if beside else MISFIT
+
+    def probe(self, session: Session, facts: Facts, at: float, probes: cedarpy.PolicySet) -> ProbeAnswer | None:
+        """Say which of a set of permits match where `judge` would ask; None when that does not fit the schema."""
+        beside = self._beside(session, facts)
+        return self.slice(facts.action).probe(question_of(session, facts, at), beside, probes) if beside else None
+
+    def visibility(self, session: Session, facts: Facts, at: float, *, mapped: bool) -> Visibility:
+        """Say whether `judge` could permit calls of which the arguments are not known.
+
+        `mapped` says that the resource depends on them too.
+        """
+        try:
+            known = self.session_entities(session)
+        except ValueError:
+            return Visibility.NEVER
+        return self.slice(facts.action).visibility(question_of(session, facts, at), known, mapped=mapped)
+
+    def session_entities(self, session: Session, *, speaker: str = "") -> SessionEntities:
         """Parse what a session is made of: its user, agent, groups and grants, and itself with its attributes.
 
         `speaker` is a further user who asks about the session, such as an approver.
         Raise `ValueError` when the entities do not fit the schema.
         """
-        entities = {(one["uid"]["type"], one["uid"]["id"]): one for one in json.loads(session.entities_json)}
-        user = entities[("User", session.user)]
-        vouched = json.loads(session.attributes_json)
-        user["attrs"] |= vouched
-        grants = [("Grant", grant) for grant in session.grants]
-        made = [entity(("Session", session.id), _attributes(session), grants), *(entity(g, {}, ()) for g in grants)]
+        return self._known(SessionContent.of(session, speaker))
+
+    def _beside(self, session: Session, facts: Facts) -> SliceEntities | None:
+        """Return what the engine needs beside a question; None when it does not fit the schema."""
+        content, memory = SessionContent.of(session, facts.speaker), self._memory.of_actions
+        key = (self._mark, facts.action, content)
+        try:
+            return memory.get(key) or memory.keep(key, self.slice(facts.action).beside(self._known(content)))
+        except ValueError:
+            return None
+
+    def _known(self, content: SessionContent) -> SessionEntities:
+        memory, key = self._memory.of_sessions, (self._mark, content)
+        return memory.get(key) or memory.keep(key, self._parsed(content))
+
+    def _parsed(self, content: SessionContent) -> SessionEntities:
+        entities = {(one["uid"]["type"], one["uid"]["id"]): one for one in json.loads(content.entities_json)}
+        if ("User", content.user) not in entities:
+            raise ValueError("the session's user is not among its entities")
+        vouched = json.loads(content.attributes_json)
+        entities["User", content.user]["attrs"] |= vouched
+        attributes = {name: getattr(content, name) for name in SESSION_ATTRIBUTES}
+        grants = [("Grant", grant) for grant in content.grants]
+        made = [entity(("Session", content.id), attributes, grants), *(entity(g, {}, ()) for g in grants)]
         made += self.directory.closure(references(vouched)).values()
-        if speaker is not None and ("User", speaker) not in entities:
-            made += self.directory.closure([("User", speaker)]).values() or [entity(("User", speaker), {}, ())]
+        speaker = ("User", content.speaker)
+        if content.speaker and speaker not in entities:
+            made += self.directory.closure([speaker]).values() or [entity(speaker, {}, ())]
         for one in made:
             entities.setdefault(one.uid, dict(one.json))
         self._stack.require()
@@ -139,7 +200,7 @@ class Bundle:
     def _variant(self) -> Bundle:
         other = copy.copy(self)
         other._within, other._slices, other._kept = {}, {}, KeptParts()  # noqa: SLF001 - a copy of this very class
-        other._lock, other._origin = threading.Lock(), self  # noqa: SLF001 - the same
+        other._mark, other._lock, other._origin = object(), threading.Lock(), self  # noqa: SLF001 - the same
         return other
 
     def _fits(self, entities: Iterable[Entity]) -> bool:
@@ -159,7 +220,7 @@ class Bundle:
         policies = tuple(policy for policy in listed if policy.resource_type in (None, resource))
         if self._origin is not None and (parsed := self._origin.slice(action)).policies == policies:
             return parsed.with_directory(self.directory)
-        view = View.of(policy.reads for policy in policies) if tool else EVERYTHING
+        view = View.of([policy.reads for policy in policies]) if tool else EVERYTHING
         return Slice(
             action=action,
             groups=groups,
@@ -181,28 +242,21 @@ class Bundle:
         raise KeyError(action)
 
 
-def _attributes(session: Session) -> dict[str, Any]:
-    return {
-        "purpose": session.purpose,
-        "tenant": session.tenant,
-        "environment": session.environment,
-        "opened_by": session.opened_by,
-        "depth": session.depth,
-        "labels": list(session.labels),
-    }
-
-
-def load_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> Bundle:
+def load_bundle(
+    files: Mapping[str, bytes], limits: Limits, compile_files: Compile, memory: EntityMemory | None = None
+) -> Bundle:
     """Load a bundle from its files. `compile_files` runs `compile.compile_bundle` in a child process.
 
     Raise `BundleError` naming every problem that was found, and whatever `compile_files` raises.
     """
-    return assemble(files, check_bundle(files, limits, compile_files), limits)
+    return assemble(files, check_bundle(files, limits, compile_files), limits, memory)
 
 
-def assemble(files: Mapping[str, bytes], policies: Sequence[PolicySource], limits: Limits) -> Bundle:
+def assemble(
+    files: Mapping[str, bytes], policies: Sequence[PolicySource], limits: Limits, memory: EntityMemory | None = None
+) -> Bundle:
     """Return the bundle of files whose policies are what compiling these very files has found."""
-    return Bundle(version_of(files), read_contents(files, limits), policies, StackCheck(limits))
+    return Bundle(version_of(files), read_contents(files, limits), policies, StackCheck(limits), memory)
 
 
 def check_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> list[PolicySource]:

@@ -16,7 +16,10 @@ from itertools import pairwise
 
 import cedarpy
 
-from pdp.policy.engine import PolicySource, ProbeAnswer, Question, Slice, SliceEntities
+from pdp.model import Session
+from pdp.policy.bundle import Bundle
+from pdp.policy.engine import PolicySource, ProbeAnswer
+from pdp.policy.question import Facts
 from pdp.policy.safety import Token, tokens
 
 # The engine holds the interpreter lock while it evaluates, so it is asked about so many pieces at once.
@@ -130,11 +133,11 @@ class Probes:
             for chunk in _chunks(parts_of(policy) for policy in policies)
         ]
 
-    def results(self, asked: Slice, question: Question, beside: SliceEntities) -> tuple[PolicyResult, ...] | None:
-        """Return what each policy is worth, in order; None when the question does not fit the schema."""
+    def results(self, bundle: Bundle, session: Session, facts: Facts, at: float) -> tuple[PolicyResult, ...] | None:
+        """Return what each policy is worth where `bundle.judge` would ask it, in order; None when that does not fit."""
         results: list[PolicyResult] = []
         for chunk, probes in self._chunks:
-            answer = asked.probe(question, beside, probes)
+            answer = bundle.probe(session, facts, at, probes)
             if answer is None:
                 return None
             results += _results(chunk, answer)

@@ -7,9 +7,8 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import cedarpy
 
@@ -20,7 +19,9 @@ from pdp.limits import Limits
 from pdp.model import Basis, Outcome, Ruling, Visibility
 from pdp.policy.analysis import BELOW
 from pdp.policy.directory import Directory, Uid, entity, uid_json
+from pdp.policy.entities import SessionEntities, SliceEntities
 from pdp.policy.moments import Moment
+from pdp.policy.question import Question
 from pdp.policy.reading import Reading
 from pdp.policy.view import HAS, View
 
@@ -29,11 +30,6 @@ T = TypeVar("T")
 # A parsed policy takes about 5 KB, and parsing it again about 25 µs. With 10,000 policies over 500 tools, of which a
 # tenth are about a whole risk group, the slices of all actions would hold 176,000 and take 900 MB.
 MOST_PARSED = 40_000
-
-# What the entities of a session take, measured: by themselves, and for each byte of their text, in the engine and here.
-_KNOWN_BYTES, _BYTES_PER_BYTE = 4096, 16
-# What stands beside them for one action, and for each entity the place in a table.
-_BESIDE_BYTES, _PLACE_BYTES = 2048, 160
 
 _ERRING_POLICY = re.compile(r"error while evaluating policy `policy(\d+)`")
 # The engine's messages quote what they are about; only their kind may be told. The first pattern that fits names it.
@@ -73,53 +69,6 @@ class PolicySource:
     def may_match(self, groups: Iterable[str]) -> bool:
         """Say whether its action scope can match an action that is in `groups`, itself included."""
         return self.actions is None or not self.actions.isdisjoint(groups)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionEntities:
-    """The entities of one session at one epoch, parsed: user, agent, session, grants and all that these reach.
-
-    `weight` is about how many bytes they take.
-    """
-
-    handle: cedarpy.Entities
-    entities: Mapping[Uid, Mapping[str, Any]]
-    weight: int
-
-    @classmethod
-    def parsed(cls, entities: Mapping[Uid, Mapping[str, Any]], schema: cedarpy.Schema) -> Self:
-        """Parse entities. Raise `ValueError` when they do not fit the schema."""
-        text = json.dumps([*entities.values()])
-        handle = cedarpy.Entities.from_json_str(text, schema)
-        return cls(handle=handle, entities=entities, weight=_KNOWN_BYTES + _BYTES_PER_BYTE * len(text))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SliceEntities:
-    """What all calls of one action in one session share, parsed: the session's entities, and those of the action.
-
-    `entities` holds what was parsed, by uid; `session` what the session knows of it.
-    """
-
-    session: SessionEntities
-    handle: cedarpy.Entities
-    entities: Mapping[Uid, Mapping[str, Any]]
-
-    @property
-    def weight(self) -> int:
-        """Return about how many bytes this keeps in memory: a session's entities stay with it."""
-        return self.session.weight + _BESIDE_BYTES + _PLACE_BYTES * len(self.entities)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """One question to the engine. `context` is the whole context in Cedar's JSON."""
-
-    user: str
-    agent: str
-    session_id: str
-    resource: Uid
-    context: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +161,7 @@ class Slice:
         self._fixed = {uid: one for uid, one in named.items() if uid not in self._loose} | self._actions
         above = directory.servers_above.get(self._resource_type, ())
         self._others = {f"{BELOW}{name}" for name in above} - {f"{BELOW}{self._server[1]}"}
-        self.reading = Reading.of((policy.id, self._reads(policy), policy.moments) for policy in self.policies)
+        self.reading = Reading.of([(policy.id, self._reads(policy), policy.moments) for policy in self.policies])
 
     def _reads(self, policy: PolicySource) -> frozenset[str] | None:
         """Return what a policy reads of a call of this action.
@@ -375,12 +324,6 @@ class Slice:
 
 def _policy_set(policies: Iterable[PolicySource]) -> cedarpy.PolicySet:
     return cedarpy.PolicySet.from_str("\n".join(policy.text for policy in policies))
-
-
-def datetime_value(wall_at: float) -> dict[str, Any]:
-    """Write unix seconds as Cedar's JSON has a datetime, to the millisecond."""
-    text = datetime.fromtimestamp(wall_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"__extn": {"fn": "datetime", "arg": text}}
 
 
 def _ruling(result: cedarpy.AuthzResult, policies: Sequence[PolicySource]) -> Ruling:

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pdp.clock import Clock
-from pdp.decision.gate import deny
 from pdp.errors import InvalidRequestError, PermissionDeniedError
 from pdp.foundation.ids import decision_ids
 from pdp.limits import MOST_POLICIES
-from pdp.model import Basis, Caller, Ruling, Scope, Session
+from pdp.model import Caller, Ruling, Scope, Session
 from pdp.observer import Event, EventKind, Observer
-from pdp.policy.bundle import Bundle
-from pdp.policy.engine import Question, datetime_value
+from pdp.policy.bundle import MISFIT, Bundle
+from pdp.policy.question import Facts, reference
 from pdp.policy.schema import REQUEST_SESSION
 from pdp.registry.events import presence, terms, vouched
 
@@ -102,42 +101,25 @@ class SessionPolicies:
         return event if known else replace(event, session_id="")
 
 
-def _ruling(bundle: Bundle, asked: SessionQuestion, now_at: float) -> Ruling:
-    session = asked.session
-    question = Question(
-        user=asked.speaker,
-        agent=session.agent,
-        session_id=session.id,
-        resource=("Session", session.id),
-        context=_context(bundle, asked, now_at),
-    )
-    known = bundle.slice(asked.action)
-    try:
-        beside = known.beside(bundle.session_entities(session, speaker=asked.speaker))
-    except ValueError:
-        if asked.action != REQUEST_SESSION:
-            return deny(Basis.POLICY_ERROR, "the entities do not fit the schema")
-        raise InvalidRequestError("user_attributes_json", "does not fit the schema of the bundle") from None
-    return known.ask(question, beside)
+def _ruling(bundle: Bundle, asked: SessionQuestion, at: float) -> Ruling:
+    facts = Facts(action=asked.action, context=_context(bundle, asked, at), speaker=asked.speaker)
+    ruling = bundle.judge(asked.session, facts, at)
+    if ruling == MISFIT and asked.action == REQUEST_SESSION:
+        raise InvalidRequestError("user_attributes_json", "does not fit the schema of the bundle")
+    return ruling
 
 
-def _context(bundle: Bundle, asked: SessionQuestion, now_at: float) -> dict[str, Any]:
+def _context(bundle: Bundle, asked: SessionQuestion, at: float) -> dict[str, Any]:
     session, tools, caller = asked.session, bundle.catalogue.tools, asked.caller
     context = {
-        "agent": _reference("Agent", session.agent),
-        "user": _reference("User", session.user),
+        "user": reference("User", session.user),
         "caller": {"id": caller.id},
-        "grants": [_reference("Grant", grant) for grant in sorted(set(asked.grants))],
+        "grants": [reference("Grant", grant) for grant in sorted(set(asked.grants))],
         "tools": sorted(asked.scope.tools),
         "risks": sorted({tools[name].risk for name in asked.scope.tools if name in tools}),
         "duration": int(session.duration),
         "may_delegate": session.may_delegate,
-        "now": datetime_value(now_at),
     }
     if caller.authenticated_at:
-        context["authenticated_ago"] = int(max(0.0, now_at - caller.authenticated_at))
+        context["authenticated_ago"] = int(max(0.0, at - caller.authenticated_at))
     return context
-
-
-def _reference(kind: str, name: str) -> dict[str, dict[str, str]]:
-    return {"__entity": {"type": kind, "id": name}}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 from pdp.decision.visibility import policy_visibility
 from pdp.model import Scope, Session, Visibility
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import SessionEntities
 from pdp.registry.scope import ScopedTool, scoped_tools
 
 _GRANT = "Grant"
@@ -32,11 +30,6 @@ def review(chain: Sequence[Session], scope: Scope, bundle: Bundle, *, wall_at: f
     """
     own, *above = chain
 
-    @cache
-    def entities_of(session_id: str, grants: tuple[str, ...]) -> SessionEntities:
-        found = next(one for one in chain if one.id == session_id)
-        return bundle.session_entities(replace(found, grants=grants))
-
     def seen(action: str, grants: tuple[str, ...]) -> Visibility:
         return policy_visibility(
             bundle,
@@ -44,7 +37,6 @@ def review(chain: Sequence[Session], scope: Scope, bundle: Bundle, *, wall_at: f
             bundle.catalogue.tools[action],
             caller_id=own.opened_by,
             wall_at=wall_at,
-            entities_of=lambda session: entities_of(session.id, session.grants),
         )
 
     def reviewed(tool: ScopedTool) -> ReviewedTool:

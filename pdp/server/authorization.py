@@ -62,14 +62,7 @@ class AuthorizationHandlers:
         )
 
     def _decide(self, request: calls.AuthorizeRequest, origin: Origin) -> Decision:
-        asked = call_request(request, self._limits)
-        return self._authorizer.authorize(
-            asked.call,
-            origin.caller,
-            request_id=asked.request_id,
-            tool_call_id=asked.tool_call_id,
-            parent=origin.parent,
-        )
+        return self._authorizer.authorize(call_request(request, self._limits), origin.caller, parent=origin.parent)
 
 
 def stream_error(wire: bytes, refusal: Refusal) -> bytes:

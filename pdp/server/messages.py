@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.decision.advice import advice
-from pdp.decision.authorizer import CallRequest
 from pdp.errors import InvalidRequestError
 from pdp.limits import MOST_AT_ONCE, MOST_POLICIES, Limits
-from pdp.model import Basis, CacheResult, Call, Decision, Outcome, SessionState, Visibility
+from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Outcome, SessionState, Visibility
 from pdp.policy.reading import CacheClass, Reading
 from pdp.registry.registrar import Review, Selector, SessionRequest, SessionView
 from pdp.registry.scope import ScopedTool

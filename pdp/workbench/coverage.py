@@ -17,6 +17,7 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import Condition, PolicyParts, Value, parts_of
 from pdp.policy.engine import PolicySource
+from pdp.policy.question import question_of
 from pdp.workbench.runner import CaseResult
 from pdp.workbench.watching import Asked
 
@@ -129,7 +130,7 @@ class CoverageCounter:
             return
         for asked in (*result.facts.opening, *result.facts.asked):
             # The sessions of a suite are opened once for many cases; a session's id makes its questions its own.
-            one = asked.question  # its context holds lists and cannot be hashed
+            one = question_of(asked.session, asked.facts, asked.at)  # its context holds lists and cannot be hashed
             question = (asked.action, one.user, one.agent, one.session_id, one.resource, json.dumps(one.context))
             if question not in self._asked:
                 self._asked.add(question)
@@ -141,7 +142,7 @@ class CoverageCounter:
 
     def _count(self, bundle: Bundle, asked: Asked) -> None:
         self._determining.update(asked.ruling.policies)
-        for result in self._explainer.results(bundle, asked.action, asked.question, asked.beside):
+        for result in self._explainer.results(bundle, asked.session, asked.facts, asked.at):
             name = result.policy.id
             self._looked_at.add(name)
             if result.value is Value.FALSE:

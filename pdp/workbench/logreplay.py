@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pdp.audit.values import listed
 from pdp.clock import Deadline
-from pdp.decision.ruling import CallFacts, question_of
+from pdp.decision.visibility import facts_without_arguments
 from pdp.model import Basis, Session, SessionState, Visibility
 from pdp.observer import EventKind
 from pdp.policy.bundle import Bundle
@@ -199,17 +199,8 @@ def _session(session_id: str, above: tuple[str, ...], record: Record, sessions: 
 
 def _visibility(bundle: Bundle, session: Session, record: Record) -> Visibility:
     resource = (str(record.get("resource_type", "")), str(record["resource_id"]))
-    caller = {"id": str(record.get("caller_id", ""))}
-    facts = CallFacts(resource=resource, context={"input": {}, "opaque": [], "caller": caller})
-    wall_at = datetime.fromisoformat(str(record["time"])).timestamp()
-    asked = bundle.slice(_action(record))
-    try:
-        known = bundle.session_entities(session)
-    except (KeyError, ValueError):
-        # The directory no longer knows the user or the agent, or they do not fit the schema.
-        return Visibility.NEVER
-    question = question_of(session, facts, wall_at)
-    return asked.visibility(question, known, mapped=False)
+    facts = facts_without_arguments(_action(record), resource, str(record.get("caller_id", "")))
+    return bundle.visibility(session, facts, datetime.fromisoformat(str(record["time"])).timestamp(), mapped=False)
 
 
 def _judgement(seen: AbstractSet[Visibility]) -> Answer:

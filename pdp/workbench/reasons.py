@@ -52,7 +52,7 @@ class Reasons:
         return because(last.ruling, results, last.action) if last else "the policies were not asked"
 
     def _results(self, facts: Facts, asked: Asked) -> tuple[PolicyResult, ...]:
-        return self._explainer.results(facts.bundle, asked.action, asked.question, asked.beside)
+        return self._explainer.results(facts.bundle, asked.session, asked.facts, asked.at)
 
 
 def _worth_showing(result: CaseResult, ruling: Ruling, results: Sequence[PolicyResult]) -> Iterable[PolicyResult]:

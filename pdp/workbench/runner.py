@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-from pdp.decision.gate import Snapshot
+from pdp.decision.snapshot import Snapshot
 from pdp.errors import PDPError
 from pdp.foundation.yamltext import unknown
 from pdp.limits import DEFAULT_LIMITS, Limits

@@ -6,15 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pdp.clock import Instant, no_earlier
+from pdp.clock import Instant
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache
-from pdp.decision.gate import Snapshot
+from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.errors import PDPError, PermissionDeniedError
-from pdp.foundation.ids import handle_digest
 from pdp.foundation.yamltext import unknown
 from pdp.limits import Limits
-from pdp.model import AT_EACH_CALL, Basis, Call, Caller, Decision, Role, SessionState
+from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, Decision, Role, SessionState
 from pdp.observer import Observers
 from pdp.policy.bundle import Bundle
 from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
@@ -92,10 +91,11 @@ class Stage:
             limits=limits,
             trusted_attributes=_vouched(self._line),
         )
+        self._snapshots = Snapshots(
+            sessions=self._store, bundle_for=lambda _: seen_by_all, current=lambda: seen_by_all, clock=self._clock
+        )
         self._authorizer = Authorizer(
-            sessions=self._store,
-            bundle_for=lambda _: seen_by_all,
-            clock=self._clock,
+            snapshots=self._snapshots,
             observer=Observers(),
             # Every case asks the policies themselves.
             cache=DecisionCache(size=0),
@@ -149,12 +149,9 @@ class Stage:
         """Decide about a call in the opened session; its handle is filled in. Raises what `authorize` raises."""
         caller = _gateway(gateway)
         before = len(self._seen)
-        decision = self._authorizer.authorize(replace(call, session_handle=self._handle), caller)
-        view = self._store.view(handle_digest(self._handle))
-        now = self._clock.now()
-        snapshot = Snapshot(
-            bundle=self._bundle, chain=view.chain, now=no_earlier(now, view.high_water_at), wall_at=now.wall_at
-        )
+        request = CallRequest(call=replace(call, session_handle=self._handle))
+        decision = self._authorizer.authorize(request, caller)
+        snapshot = replace(self._snapshots.of_handle(self._handle, caller), bundle=self._bundle)
         return decision, snapshot, tuple(self._seen[before:])
 
     @property

@@ -37,7 +37,7 @@ class Standing:
         bundle = self._with_directory_of(facts.bundle)
         for one in asked:
             now, then = bundle.slice(one.action), facts.bundle.slice(one.action)
-            if now.policies != then.policies and now.ask(one.question, now.beside(one.beside.session)) != one.ruling:
+            if now.policies != then.policies and bundle.judge(one.session, one.facts, one.at) != one.ruling:
                 return False
         return True
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pdp.model import Ruling
+from pdp.model import Ruling, Session
 from pdp.policy.bundle import Bundle
-from pdp.policy.engine import Question, Slice, SliceEntities
+from pdp.policy.question import Facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """One question to the policies of one action: `bundle.slice(action).ask(question, beside)` answers it again."""
+    """One question to the policies: `bundle.judge(session, facts, at)` answers it again."""
 
-    action: str
-    question: Question
-    beside: SliceEntities
+    session: Session
+    facts: Facts
+    at: float
     ruling: Ruling
+
+    @property
+    def action(self) -> str:
+        """Return the action that was asked about."""
+        return self.facts.action
 
 
 def watched(bundle: Bundle, seen: list[Asked]) -> Bundle:
@@ -33,19 +38,7 @@ class _WatchedBundle:
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a bundle has
         return getattr(self._bundle, name)
 
-    def slice(self, action: str) -> Slice:
-        return cast("Slice", _WatchedSlice(self._bundle.slice(action), self._seen))
-
-
-class _WatchedSlice:
-    def __init__(self, inner: Slice, seen: list[Asked]) -> None:
-        self._inner = inner
-        self._seen = seen
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a slice has
-        return getattr(self._inner, name)
-
-    def ask(self, question: Question, beside: SliceEntities) -> Ruling:
-        ruling = self._inner.ask(question, beside)
-        self._seen.append(Asked(action=self._inner.action, question=question, beside=beside, ruling=ruling))
+    def judge(self, session: Session, facts: Facts, at: float) -> Ruling:
+        ruling = self._bundle.judge(session, facts, at)
+        self._seen.append(Asked(session=session, facts=facts, at=at, ruling=ruling))
         return ruling

@@ -10,7 +10,7 @@ from typing import Any
 
 from pdp.app import Embedded, open_embedded
 from pdp.foundation.jsontext import canonical
-from pdp.model import AT_EACH_CALL, Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.observer import Observer
 from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here
@@ -109,7 +109,7 @@ def replay(pdp: Embedded, attack: Attack, clock: FakeClock) -> Replayed:
 def asked(pdp: Embedded, suite: str, call: JSON, handle: str) -> bool:
     """Ask about one call of a run, and say whether it may go ahead."""
     wanted = Call(session_handle=handle, server=suite, tool=call["tool"], arguments_json=canonical(call["args"]))
-    return pdp.authorizer.authorize(wanted, GATEWAY).allowed
+    return pdp.authorizer.authorize(CallRequest(call=wanted), GATEWAY).allowed
 
 
 def _attack(run: JSON, wanted: set[str]) -> Attack:

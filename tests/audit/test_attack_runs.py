@@ -12,7 +12,7 @@ import pytest
 from pdp.app import Embedded
 from pdp.audit import AuditIndex, Search
 from pdp.audit.values import Filter, Selector, Window
-from pdp.model import Call
+from pdp.model import Call, CallRequest
 from pdp.registry.registrar import Selector as Revocation
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
@@ -144,4 +144,4 @@ def test_revoking_the_plan_stops_exactly_those_sessions(replayed: Scene) -> None
 def basis(pdp: Embedded, run: Replayed) -> str:
     """Return what one more call in a run's session rests on."""
     call = Call(session_handle=run.handle, server=run.attack.suite, tool="no_such_tool")
-    return pdp.authorizer.authorize(call, GATEWAY).ruling.basis.value
+    return pdp.authorizer.authorize(CallRequest(call=call), GATEWAY).ruling.basis.value

@@ -7,14 +7,14 @@ here: the bundle and what is parsed of it, callers, keys and settings.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cedarpy
 from opentelemetry.sdk.resources import Resource
@@ -24,18 +24,16 @@ from pdp.audit.index import AuditIndex
 from pdp.cli.operate.init import prepare
 from pdp.clock import Deadline, Instant
 from pdp.config import PolicySettings, ServerSettings, Settings
-from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache, RequestMemory
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, TraceParent
 from pdp.observer import Event, EventKind, Observers
-from pdp.policy.engine import SessionEntities, SliceEntities
+from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
 from pdp.record import DecisionLog, SigningKey
 from pdp.record.disk import Disk
 from pdp.record.entry import Entries
 from pdp.registry.expiry import ExpiryNotices
 from pdp.serving.refusals import MOST_KINDS, RefusalSums
-from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.rows import row_of, session_of
 from pdp.sessions.watcher import RecentSessions
 from pdp.telemetry.encoder import RecordEncoder, SpanEncoder
@@ -44,11 +42,8 @@ from pdp.telemetry.metrics import Metrics
 from pdp.telemetry.observer import Telemetry
 from pdp.telemetry.pipeline import Pipeline, QueueSettings, Sent
 from pdp.telemetry.wire import Source
-from pdp.testing.clock import FakeClock
 from pdp.testing.decisions import a_decision
 from pdp.testing.stores.samples import make_session
-
-T = TypeVar("T")
 
 MIB = 1024 * 1024
 KEY = b"k" * 32
@@ -116,9 +111,7 @@ def rulings(_: Path) -> object:
 
 def entities(_: Path) -> object:
     """Parse the entities of sessions with as many labels as a session may have, and each for several actions."""
-    authorizer = Authorizer(
-        sessions=MemorySessionStore(), bundle_for=_no_bundle, clock=FakeClock(), observer=Observers()
-    )
+    memory, mark = EntityMemory(), object()
     schema = cedarpy.Schema.from_str("entity Session = { labels: Set<String> };")
     for number in range(4000):
         labels = [f"{number:04}-{label:04}".ljust(128, "x") for label in range(16)]
@@ -126,9 +119,14 @@ def entities(_: Path) -> object:
         known = SessionEntities.parsed({("Session", str(number)): one}, schema)
         handle = known.handle.with_added_json_str("[]")
         beside = SliceEntities(session=known, handle=handle, entities=dict(known.entities))
-        authorizer._known.get_or_make(number, partial(_same, known))
-        authorizer._beside.get_or_make(number, partial(_same, beside))
-    return authorizer
+        # Each key holds texts of its own, as where a store reads a session again and again.
+        content, again = (
+            SessionContent.of(make_session(str(number), labels=tuple(labels), entities_json=json.dumps([one])), "")
+            for _ in range(2)
+        )
+        memory.of_sessions.keep((mark, content), known)
+        memory.of_actions.keep((mark, "files/read", again), beside)
+    return memory
 
 
 def sessions(_: Path) -> object:
@@ -232,14 +230,6 @@ CONTAINERS = (
         fill=names,
     ),
 )
-
-
-def _same(value: T) -> T:
-    return value
-
-
-def _no_bundle(_: object) -> Any:
-    raise AssertionError("nothing is decided here")
 
 
 def _full(_: int, __: bytes) -> int:

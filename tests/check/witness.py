@@ -22,7 +22,8 @@ from pdp.policy.bundle import Bundle, compile_job, load_bundle
 from pdp.policy.child.compile import compile_bundle
 from pdp.policy.contents import Contents, read_contents
 from pdp.policy.directory import load_directory
-from pdp.policy.engine import Question, SessionEntities
+from pdp.policy.entities import SessionEntities
+from pdp.policy.question import Question
 from pdp.policy.reading import Reading
 from pdp.policy.schema import full_schema
 from tests.check.randomworld import (

@@ -10,7 +10,7 @@ from typing import Any
 from pdp.app import Embedded, open_embedded
 from pdp.decision.cache import DecisionCache
 from pdp.errors import PDPError
-from pdp.model import Call, Caller, Decision
+from pdp.model import Call, Caller, CallRequest, Decision
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
@@ -84,7 +84,7 @@ class EmbeddedWay:
         )
         try:
             decision = self._pdp.authorizer.authorize(
-                call, CALLERS[step.caller], request_id=request_id, tool_call_id=request_id
+                CallRequest(call=call, request_id=request_id, tool_call_id=request_id), CALLERS[step.caller]
             )
         except PDPError as error:
             raise RefusedError(kinds_of(error), str(error)) from error

@@ -30,6 +30,7 @@ from pdp.model import (
     Basis,
     Call,
     Caller,
+    CallRequest,
     Decision,
     Outcome,
     Role,
@@ -107,7 +108,7 @@ def approved(pdp: Embedded, wanted: SessionRequest = WANTED) -> str:
 def ruling(pdp: Embedded, handle: str, name: str, arguments: bytes = b"") -> Ruling:
     """Return what is found about a call."""
     call = Call(session_handle=handle, server="files", tool=name, arguments_json=arguments)
-    return pdp.authorizer.authorize(call, PEP).ruling
+    return pdp.authorizer.authorize(CallRequest(call=call), PEP).ruling
 
 
 def listed(pdp: Embedded, handle: str) -> dict[str, Visibility]:
@@ -221,7 +222,7 @@ def test_retry_that_passes_later_is_another_decision(opened: Open) -> None:
     call = Call(session_handle=handle, server="files", tool="read")
 
     def decide(call: Call) -> Decision:
-        return pdp.authorizer.authorize(call, PEP, request_id="r-1")
+        return pdp.authorizer.authorize(CallRequest(call=call, request_id="r-1"), PEP)
 
     denied = [decide(call), decide(call)]
     with pytest.raises(RequestIdConflictError):
@@ -239,7 +240,7 @@ def test_durations_are_no_finer_than_the_clock(opened: Open) -> None:
     pdp = opened(PERMIT, "users: {alice: {}}")
     call = Call(session_handle=approved(pdp), server="files", tool="read")
 
-    found = [pdp.authorizer.authorize(call, PEP).duration_us for _ in range(300)]
+    found = [pdp.authorizer.authorize(CallRequest(call=call), PEP).duration_us for _ in range(300)]
 
     assert all(f"{one:.3f}".rstrip("0").rstrip(".") == repr(one).removesuffix(".0") for one in found)
 

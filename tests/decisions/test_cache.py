@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import tracemalloc
 from dataclasses import replace
-from functools import partial
 from sys import getsizeof
 
 import pytest
 
 from pdp.clock import Deadline, Instant
-from pdp.decision.cache import BoundedCache, DecisionCache, RequestMemory, call_key, read_key
-from pdp.decision.gate import deny
+from pdp.decision.cache import DecisionCache, RequestMemory, call_key, read_key
+from pdp.decision.ruling import deny
 from pdp.errors import RequestIdConflictError
+from pdp.foundation.bounded import Bounded
 from pdp.model import Basis, Call, Caller, Outcome
 from pdp.testing.stores.samples import make_session
 
@@ -102,8 +102,8 @@ def test_a_value_is_made_once() -> None:
         made.append(name)
         return name
 
-    cache: BoundedCache[str] = BoundedCache(2)
-    found = [cache.get_or_make(name, lambda name=name: make(name)) for name in "aabcbca"]  # type: ignore[misc]  # a default
+    cache: Bounded[str] = Bounded(2)
+    found = [cache.get(name) or cache.keep(name, make(name)) for name in "aabcbca"]
 
     assert list("aabcbca") == found
     assert list("abca") == made
@@ -181,7 +181,7 @@ def test_what_moves_between_the_fields_of_a_call_makes_another_call() -> None:
     """Texts that read the same one after the other do not: the bytes are pinned, with where each field ends."""
     memory = RequestMemory()
     memory.claim("gateway", "r", CALL, "dec_1", ALLOW, NOW)
-    [claim] = memory._claims.values()
+    [claim] = memory._claims._values.values()
 
     assert hashlib.sha256(b"1 1 1 1 2 habd{}[]").digest() == claim.asked
 
@@ -195,7 +195,7 @@ def test_the_memory_of_request_ids_is_bounded_and_holds_no_handle() -> None:
     assert "fresh" == memory.claim("gateway", "0", CALL, "fresh", ALLOW, NOW)
     assert "dec_10000" == memory.claim("gateway", "10000", CALL, "fresh", ALLOW, NOW)
     assert "dec_2" == memory.claim("gateway", "2", CALL, "fresh", ALLOW, NOW)
-    assert {32} == {len(claim.asked) for claim in memory._claims.values()}
+    assert {32} == {len(claim.asked) for claim in memory._claims._values.values()}
 
 
 @pytest.mark.parametrize("name", ["tool", "server", "session_handle", "definition_digest"])
@@ -248,7 +248,7 @@ def test_a_ruling_weighs_what_it_keeps() -> None:
 
 def test_values_are_bounded_in_bytes() -> None:
     """What was not used for longest makes room, and what is heavier than all may be is made each time."""
-    cache: BoundedCache[str] = BoundedCache(100, most_bytes=10, weigh=len)
+    cache: Bounded[str] = Bounded(100, most_bytes=10, weigh=len)
     made: list[str] = []
 
     def make(name: str) -> str:
@@ -256,6 +256,6 @@ def test_values_are_bounded_in_bytes() -> None:
         return name
 
     for name in ("four", "five5", "four", "six666", "four", "five5", "heavier than ten", "heavier than ten"):
-        cache.get_or_make(name, partial(make, name))
+        assert name == (cache.get(name) or cache.keep(name, make(name)))
 
     assert ["four", "five5", "six666", "five5", "heavier than ten", "heavier than ten"] == made

@@ -14,10 +14,9 @@ from typing import Any, Literal
 import pytest
 
 from pdp.clock import Deadline, Instant
-from pdp.decision.authorizer import CallRequest
 from pdp.decision.cache import DecisionCache, Key
 from pdp.errors import NotFoundError, PDPError, PermissionDeniedError, WrongStateError
-from pdp.model import Basis, CacheResult, Call, Decision, Outcome, Role, Ruling, SessionState
+from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Outcome, Role, Ruling, SessionState
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import bundle_files, tool
 from tests.oracle.opened import APPROVER, GATEWAY, Opened, opened
@@ -474,7 +473,7 @@ def _as_foreign(method: str, pdp: Opened, session_id: str, handle: str) -> objec
         user="alice", agent="coder", purpose="p", tool_patterns=("shop/*",), parent_session_handle=handle
     )
     deeds: dict[str, Callable[[], object]] = {
-        "authorize": lambda: replace(authorizer.authorize(call, FOREIGN), **_VARYING),
+        "authorize": lambda: replace(authorizer.authorize(CallRequest(call=call), FOREIGN), **_VARYING),
         "batch": lambda: [replace(one, **_VARYING) for one in authorizer.batch([CallRequest(call=call)], FOREIGN)],
         "list_tools": lambda: authorizer.list_tools(handle, FOREIGN),
         "request": lambda: registrar.request(wish, FOREIGN),

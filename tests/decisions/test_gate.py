@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from pdp.clock import Deadline, Instant
-from pdp.decision.gate import Snapshot, ancestor_deny, deny, gate
+from pdp.decision.gate import gate
+from pdp.decision.gatewords import OF_STATE, ROWS, Refusal, Row
+from pdp.decision.ruling import ancestor_deny, deny
+from pdp.decision.snapshot import Snapshot
 from pdp.foundation.jsontext import definition_digest, former_definition_digest
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Call, Outcome, Ruling, Scope, Session, SessionState
@@ -47,7 +50,8 @@ def session_of(bundle: Bundle, name: str = "s", parent: Session | None = None, *
 def ruling_of(bundle: Bundle, *chain: Session, call: Call | None = None, now: Instant = NOW) -> Ruling | None:
     """Ask the gate about a call of `a/b`, by default."""
     snapshot = Snapshot(bundle=bundle, chain=chain, now=now, wall_at=now.wall_at)
-    return gate(snapshot, call or Call(session_handle="", server="a", tool="b"))
+    refused = gate(snapshot, call or Call(session_handle="", server="a", tool="b"))
+    return refused.ruling if refused else None
 
 
 def denied(basis: Basis) -> Ruling:
@@ -159,6 +163,50 @@ def test_the_first_check_that_fails_is_the_basis(bundle: Bundle) -> None:
     assert denied(Basis.SESSION_REVOKED) == ruling_of(bundle, revoked, unscoped)
     # All of the chain stands before any of it is asked for its reach.
     assert ancestor_deny(revoked, denied(Basis.SESSION_REVOKED)) == ruling_of(bundle, unscoped, revoked)
+
+
+@pytest.mark.parametrize(
+    ("labels", "approved", "basis"), [("l", "", Basis.LABEL_NOT_APPROVED), ("l", "l", None), ("", "", None)]
+)
+def test_a_label_that_widens_was_approved(labels: str, approved: str, basis: Basis | None) -> None:
+    """Of a session, and of each above it, before anything of the call is looked at."""
+    manifest = b"name: test\nlabels: {l: {meaning: opens more, widens: true}}\n"
+    widening = load_bundle({**FILES, "bundle.yaml": manifest}, DEFAULT_LIMITS, compile_here)
+    own = session_of(widening, "own")
+    other = session_of(widening, labels=tuple(labels), widening_labels=tuple(approved))
+    unknown = Call(session_handle="", server="a", tool="x")
+
+    assert (denied(basis) if basis else None) == ruling_of(widening, other)
+    assert (ancestor_deny(other, denied(basis)) if basis else None) == ruling_of(widening, own, other)
+    assert denied(basis or Basis.UNKNOWN_TOOL) == ruling_of(widening, other, call=unknown)
+
+
+def test_every_basis_is_a_row_of_the_gate_or_comes_from_elsewhere() -> None:
+    """A new basis is in neither yet: say which check denies by it, or who else does."""
+    elsewhere = {
+        *(Basis.PERMIT, Basis.FORBID, Basis.DEFAULT_DENY, Basis.POLICY_ERROR),  # the policies
+        *(Basis.INVALID_ARGUMENTS, Basis.ANCESTOR_DENIED),  # the authorizer
+        Basis.RECORD_UNAVAILABLE,  # the record
+        *(Basis.APPROVAL_REQUIRED, Basis.BUDGET_EXHAUSTED),  # reserved
+    }
+
+    assert sorted(Basis, key=str) == sorted([*elsewhere, *{row.basis for row in ROWS}], key=str)
+    assert set(SessionState) - {SessionState.ACTIVE} == set(OF_STATE)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_has_words(bundle: Bundle, row: Row) -> None:
+    """One line; where it names the session that is held against the call, it says so of one above."""
+    chain = (session_of(bundle), session_of(bundle, "parent"))
+    snapshot = Snapshot(bundle=bundle, chain=chain, now=NOW, wall_at=NOW.wall_at)
+    call = Call(session_handle="", server="a", tool="b")
+
+    for place, session in enumerate(chain):
+        said = Refusal(row, snapshot, call, place).words
+
+        assert said.isprintable()
+        if f"session `{session.id}`" in said:
+            assert (f"`{session.id}` above" in said) is bool(place)
 
 
 def test_a_deny_says_why() -> None:

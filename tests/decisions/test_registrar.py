@@ -21,7 +21,7 @@ from pdp.errors import (
     WrongStateError,
 )
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import AT_EACH_CALL, Call, Caller, Role, Session, SessionState
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role, Session, SessionState
 from pdp.registry.registrar import Selector, SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
@@ -100,7 +100,9 @@ def approved(pdp: Embedded, wanted: SessionRequest = WANTED) -> tuple[str, str]:
 
 def basis(pdp: Embedded, handle: str, name: str = "read") -> str:
     """Return what a call's decision rests on."""
-    return pdp.authorizer.authorize(Call(session_handle=handle, server="files", tool=name), PEP).ruling.basis.value
+    return pdp.authorizer.authorize(
+        CallRequest(call=Call(session_handle=handle, server="files", tool=name)), PEP
+    ).ruling.basis.value
 
 
 def test_approval_is_bound_to_what_was_shown(pdp: Embedded) -> None:

@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from pdp.decision.gate import ancestor_deny, deny
-from pdp.decision.ruling import CallFacts, call_facts, caller_facts, of_this_call, question_of, rule_chain
+from pdp.decision.ruling import ancestor_deny, call_facts, caller_facts, deny, judge_chain, of_chain, of_this_call
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Call, Outcome, Ruling, Session
 from pdp.policy.bundle import Bundle, load_bundle
-from pdp.policy.engine import Question
+from pdp.policy.question import Facts, Question, question_of
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.stores.samples import make_session
 
@@ -57,7 +56,7 @@ def call(arguments: bytes = b'{"item": "x"}', facts: bytes = b"", name: str = "b
     return Call(session_handle="", server="shop", tool=name, arguments_json=arguments, facts_json=facts)
 
 
-def facts_of(bundle: Bundle, asked: Call) -> CallFacts:
+def facts_of(bundle: Bundle, asked: Call) -> Facts:
     """Return what policies see of a call by `gateway` in shift 3."""
     return call_facts(bundle.catalogue.tools[asked.action], asked, "gateway", {"shift": 3}, DEFAULT_LIMITS)
 
@@ -141,7 +140,9 @@ def test_what_may_be_recorded_of_the_arguments(bundle: Bundle, value: bytes, log
 def test_the_whole_question() -> None:
     """The user is the principal; agent, session and time stand beside what the call brings."""
     session = make_session("s", user="ada", agent="coder")
-    facts = CallFacts(resource=("Thing", "x"), context={"input": {}, "opaque": [], "caller": {"id": "g"}})
+    facts = Facts(
+        action="shop/buy", resource=("Thing", "x"), context={"input": {}, "opaque": [], "caller": {"id": "g"}}
+    )
     expected = Question(
         user="ada",
         agent="coder",
@@ -183,20 +184,39 @@ def test_all_of_a_chain_must_permit(answers: Sequence[Ruling], expected: Ruling,
         seen.append(session)
         return answers[len(seen) - 1]
 
-    assert expected == rule_chain(chain, ask)
+    assert expected == of_chain(chain, map(ask, chain))
     assert chain[:asked] == tuple(seen)
+
+
+def test_a_session_of_a_chain_without_a_ruling_is_no_permit() -> None:
+    """Too few rulings, or too many, are a mistake of ours and no allow."""
+    for rulings in ((ALLOW,), (ALLOW, ALLOW, ALLOW)):
+        with pytest.raises(ValueError, match="zip"):
+            of_chain((OWN, PARENT), rulings)
+
+
+def test_each_session_of_a_chain_is_asked_about(bundle: Bundle) -> None:
+    """What the policies say is what they say of the session and of each above it."""
+    facts = facts_of(bundle, call())
+    known = bundle.directory.capture("ada", "coder")
+    own, parent = (make_session(name, user="ada", agent="coder", entities_json=known) for name in ("own", "parent"))
+
+    found = judge_chain(bundle, (own, parent), facts, 1000.0)
+
+    assert (Basis.PERMIT, ("shop/all",)) == (found.basis, found.policies)
+    assert Basis.ANCESTOR_DENIED is judge_chain(bundle, (own, make_session("lost")), facts, 1000.0).basis
 
 
 def test_a_call_without_a_session_is_never_ruled() -> None:
     """An empty chain is a mistake of ours and no allow."""
     with pytest.raises(AssertionError):
-        rule_chain((), lambda _: ALLOW)
+        of_chain((), ())
 
 
 @pytest.mark.parametrize(("name", "shown"), [("buy", True), ("sell", False)])
 def test_a_ruling_of_this_call(bundle: Bundle, name: str, *, shown: bool) -> None:
     """What it is mapped to, whether that may be shown, and what may be recorded; the rest is as it was."""
-    facts = CallFacts(resource=("Thing", "x"), context={}, logged=(("item", '"x"'),))
+    facts = Facts(action="shop/buy", resource=("Thing", "x"), context={}, logged=(("item", '"x"'),))
     expected = Ruling(
         outcome=Outcome.ALLOW,
         basis=Basis.PERMIT,
@@ -212,7 +232,9 @@ def test_a_ruling_of_this_call(bundle: Bundle, name: str, *, shown: bool) -> Non
 
 def test_facts_stand_in_no_representation() -> None:
     """What an agent wrote is not shown by accident, and nothing is logged by default."""
-    facts = CallFacts(resource=("Thing", "secret"), context={"input": "secret"}, logged=(("a", "secret"),))
+    facts = Facts(
+        action="shop/buy", resource=("Thing", "secret"), context={"input": "secret"}, logged=(("a", "secret"),)
+    )
 
     assert "secret" not in repr(facts)
-    assert () == CallFacts(resource=("", ""), context={}).logged
+    assert () == Facts(action="shop/buy", resource=("", ""), context={}).logged

@@ -10,7 +10,7 @@ import pytest
 from pdp.app import Embedded, open_embedded
 from pdp.decision.advice import advice
 from pdp.errors import InvalidRequestError
-from pdp.model import AT_EACH_CALL, Call, Caller, Role, SessionState
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role, SessionState
 from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
 from pdp.testing.inprocess import write_folder
@@ -69,7 +69,7 @@ def narrowed(pdp: Embedded, session_id: str, *labels: str, caller: Caller = PEP)
 def basis(pdp: Embedded, handle: str) -> str:
     """Return what a call rests on."""
     call = Call(session_handle=handle, server="files", tool="send")
-    return pdp.authorizer.authorize(call, PEP).ruling.basis.value
+    return pdp.authorizer.authorize(CallRequest(call=call), PEP).ruling.basis.value
 
 
 @pytest.mark.parametrize("caller", [PEP, APPROVER], ids=["gateway", "approver"])
@@ -134,7 +134,7 @@ def test_a_label_that_widens_from_now_on_opens_nothing_that_nobody_approved(pdp:
     (tmp_path / "bundle.yaml").write_text(MANIFEST.replace("wrote}", "wrote, widens: true}"), encoding="utf-8")
     pdp.keeper.reload(by="author")
     call = Call(session_handle=handle, server="files", tool="send")
-    decision = pdp.authorizer.authorize(call, PEP)
+    decision = pdp.authorizer.authorize(CallRequest(call=call), PEP)
     explained = pdp.explainer.explain(session_id, call, PEP, made_by=PEP.id)
 
     assert "label_not_approved" == decision.ruling.basis.value

@@ -17,7 +17,7 @@ import apsw
 from pdp.app import open_embedded
 from pdp.decision.cache import DecisionCache
 from pdp.errors import NotFoundError, StoreUnavailableError
-from pdp.model import Call
+from pdp.model import Call, CallRequest
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
@@ -320,7 +320,10 @@ def answers(product: Product, asked: list[Asked]) -> list[Answer]:
         )
         for name, wanted in asked
     ]
-    return [spoken(product.embedded.authorizer.authorize(call, CALLERS["gateway-1"]), product) for call in calls]
+    return [
+        spoken(product.embedded.authorizer.authorize(CallRequest(call=call), CALLERS["gateway-1"]), product)
+        for call in calls
+    ]
 
 
 def expected_answers(moment: Moment, asked: list[Asked]) -> list[Answer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MODULES = (
     "pdp.decision.gate",
+    "pdp.foundation.bounded",
     "pdp.decision.cache",
     "pdp.decision.ruling",
     "pdp.sessions.lifecycle",

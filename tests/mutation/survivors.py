@@ -6,29 +6,26 @@ from collections.abc import Mapping
 
 _TYPE = "a type for readers and checkers; nothing runs by it"
 _SLOWER = "the same is done, with more work"
+_WEIGHTLESS = "values that weigh nothing fit into one byte as into none"
 _UNITS = "the pattern has as many groups as there are units"
 
 EXPLAINED: Mapping[str, Mapping[str, str]] = {
     "pdp.decision.gate": {
         (
-            "gate: … or tool.digest_required) and stated != tool.definition_digest and "
-            "(not tool.is_known_as(stated)) => … or tool.digest_required) and (not tool.is_known_as(stated))"
-        ): _SLOWER,
-        (
-            "_reach: approved == tool.definition_digest or tool.is_known_as(approved) => tool.is_known_as(approved)"
+            "_of_reach: approved == tool.definition_digest or tool.is_known_as(approved) => tool.is_known_as(approved)"
         ): _SLOWER,
     },
     "pdp.decision.cache": {
-        "module: TypeVar('K', bound=Hashable) => TypeVar('K')": _TYPE,
-        "module: 'K' => ''": _TYPE,
-        "module: 'V' => ''": _TYPE,
         "module: (object, ...) => (...,)": _TYPE,
         "module: (object, ...) => (object,)": _TYPE,
         (
             "_weight: …t in ruling.logged_arguments)) if ruling.logged_arguments else 0 => "
             "…t in ruling.logged_arguments))"
         ): _SLOWER,
-        "BoundedCache.__init__: 0 => 1": "values that weigh nothing fit into one byte as into none",
+    },
+    "pdp.foundation.bounded": {
+        "module: 'V' => ''": _TYPE,
+        "Bounded.__init__: 0 => 1": _WEIGHTLESS,
     },
     "pdp.record.envelope": {
         "module: 160 => 161": _SLOWER,

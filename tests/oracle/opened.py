@@ -10,7 +10,7 @@ from typing import Any
 
 from pdp.app import Embedded, open_embedded
 from pdp.decision.cache import DecisionCache
-from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role, Session
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role, Session
 from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
@@ -53,7 +53,7 @@ class Opened:
         """Ask about a call."""
         server, _, tool = action.partition("/")
         call = Call(session_handle=handle, server=server, tool=tool, arguments_json=arguments, facts_json=facts)
-        return self.embedded.authorizer.authorize(call, GATEWAY)
+        return self.embedded.authorizer.authorize(CallRequest(call=call), GATEWAY)
 
     def reload(self, changed: Mapping[str, bytes]) -> None:
         """Write some files of the bundle anew and load it."""

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from pdp.decision.cache import Key, call_key, read_key
-from pdp.decision.gate import Snapshot
+from pdp.decision.snapshot import Snapshot
 from pdp.errors import ConflictError
-from pdp.model import CacheResult, Call, Caller, Decision, Session
+from pdp.model import CacheResult, Call, Caller, CallRequest, Decision, Session
 from pdp.policy.contents import Contents
-from pdp.policy.engine import Question
 from pdp.policy.moments import Moments
+from pdp.policy.question import Question
 from pdp.sessions.succession import require_successor
 from pdp.testing.bundles import bundle_files, tool
 from tests.oracle.opened import GATEWAY, Opened, opened
@@ -96,6 +96,8 @@ BUNDLE = {
     "_within": VERSION,
     "_slices": VERSION,
     "_kept": VERSION,
+    "_memory": "entities by the bundle itself and all that they are made of",
+    "_mark": UNSEEN,
     "_origin": UNSEEN,
     "_stack": UNSEEN,
     "_lock": UNSEEN,
@@ -173,7 +175,7 @@ class World:
 
     def ask(self, call: Call | None = None, caller: Caller = GATEWAY) -> Decision:
         """Ask about a call, by default the one that is remembered."""
-        return self.pdp.embedded.authorizer.authorize(call or self.call, caller)
+        return self.pdp.embedded.authorizer.authorize(CallRequest(call=call or self.call), caller)
 
     def session(self) -> Session:
         """Return the session as it is stored."""

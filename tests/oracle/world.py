@@ -15,10 +15,11 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 from pdp.app import Embedded, open_embedded
-from pdp.decision.cache import BoundedCache, DecisionCache
+from pdp.decision.cache import DecisionCache
 from pdp.errors import InvalidRequestError, PDPError
+from pdp.foundation.bounded import Bounded
 from pdp.limits import Limits
-from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, Decision, Role
+from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, CallRequest, Decision, Role
 from pdp.policy.bundle import Bundle as LoadedBundle
 from pdp.policy.bundle import Compile, load_bundle
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
@@ -271,8 +272,8 @@ class World:
 
     def _forget_entities(self) -> None:
         # So small that entities are made again and again.
-        authorizer = self.products[0].embedded.authorizer
-        authorizer._known, authorizer._beside = BoundedCache(3), BoundedCache(3)
+        memory = self.products[0].embedded.keeper._bundles._memory
+        memory.of_sessions, memory.of_actions = Bounded(3), Bounded(3)
 
     # Calls.
 
@@ -315,7 +316,7 @@ class World:
 
     def _answer(self, product: Product, call: Call, caller: Caller) -> tuple[Answer, CacheResult]:
         try:
-            decision = product.embedded.authorizer.authorize(call, caller)
+            decision = product.embedded.authorizer.authorize(CallRequest(call=call), caller)
         except InvalidRequestError:
             return Answer("refused"), CacheResult.NONE
         # An explanation costs as much as some ten decisions.

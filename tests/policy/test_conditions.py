@@ -15,7 +15,8 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Session, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.conditions import PolicyResult, Probes, Value, parts_of
-from pdp.policy.engine import PolicySource, Question, datetime_value
+from pdp.policy.engine import PolicySource
+from pdp.policy.question import Facts, datetime_value
 from pdp.testing.bundles import bundle_files, compile_here, tool
 
 World = tuple[cedarpy.Schema, cedarpy.Entities]
@@ -342,11 +343,8 @@ def load(policies: Mapping[str, str]) -> Bundle:
 def ask(bundle: Bundle, user: str, arguments: Mapping[str, Any]) -> tuple[PolicyResult, ...]:
     """Return what each policy is worth for a call of a fresh session."""
     asked = bundle.slice("files/read")
-    question = Question(
-        user=user, agent="worker", session_id="ses_a", resource=("Server", "files"), context=context(arguments)
-    )
-    known = bundle.session_entities(session(bundle, user))
-    results = Probes(asked.policies).results(asked, question, asked.beside(known))
+    facts = Facts(action="files/read", resource=("Server", "files"), context=context(arguments))
+    results = Probes(asked.policies).results(bundle, session(bundle, user), facts, 1_800_000_000.0)
     assert results is not None
     return results
 

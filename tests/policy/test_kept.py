@@ -11,7 +11,7 @@ import pytest
 
 from pdp.app import open_embedded
 from pdp.foundation.kept import Kept
-from pdp.model import Call, Caller, Role
+from pdp.model import Call, Caller, CallRequest, Role
 from pdp.policy import engine
 from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
@@ -99,7 +99,7 @@ def test_answers_are_the_same_when_slices_are_dropped(tmp_path: Path, most: int)
     def allowed(number: int, item: int) -> bool:
         arguments = b'{"item": "%d"}' % item
         call = Call(session_handle=handle, server="s", tool=f"t{number}", arguments_json=arguments)
-        return pdp.authorizer.authorize(call, pep).allowed
+        return pdp.authorizer.authorize(CallRequest(call=call), pep).allowed
 
     answers = [[allowed(number, item) for number in range(6)] for item in range(6)]
     visible = {one.visibility.value for one in pdp.authorizer.list_tools(handle, pep).tools}

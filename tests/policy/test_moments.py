@@ -10,8 +10,8 @@ from typing import Any
 import cedarpy
 import pytest
 
-from pdp.policy.engine import datetime_value
 from pdp.policy.moments import DAY, Moments, constant_milliseconds, milliseconds, moments
+from pdp.policy.question import datetime_value
 
 NEW_YEAR = 1767225600000
 HOUR = 60 * 60 * 1000

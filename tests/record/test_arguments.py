@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pdp.app import Embedded, open_embedded
-from pdp.model import AT_EACH_CALL, Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.evidence import Evidence
@@ -58,7 +58,7 @@ class Shop:
             tool=tool,
             arguments_json=json.dumps(arguments).encode(),
         )
-        self._pdp.authorizer.authorize(call, GATEWAY)
+        self._pdp.authorizer.authorize(CallRequest(call=call), GATEWAY)
         return self._evidence.decision_records[-1]
 
 

@@ -13,7 +13,7 @@ import pytest
 from pdp.app import Embedded, open_embedded
 from pdp.errors import OverloadedError
 from pdp.foundation.jsontext import definition_digest
-from pdp.model import AT_EACH_CALL, Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.registry.registrar import Selector, SessionRequest
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, compile_here, tool
@@ -57,7 +57,7 @@ class Life:
     def ask(self, handle: str, name: str = "read") -> str:
         """Ask about a call; return the basis of the answer."""
         call = Call(session_handle=handle, server="notes", tool=name)
-        return self._authorizer.authorize(call, GATEWAY).ruling.basis.value
+        return self._authorizer.authorize(CallRequest(call=call), GATEWAY).ruling.basis.value
 
     def events(self, session_id: str) -> list[dict[str, Any]]:
         """Return what the record holds of a session, without decisions."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pdp.app import open_embedded
 from pdp.limits import MOST_POLICIES
-from pdp.model import AT_EACH_CALL, Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.registry.registrar import SessionRequest
 from pdp.server.messages import write_decision
@@ -48,7 +48,9 @@ def test_policies_are_named_up_to_a_number(tmp_path: Path) -> None:
         wanted = SessionRequest(user="ada", agent="coder", purpose="test", tool_patterns=("files/*",))
         view, handle = pdp.registrar.request(wanted, GATEWAY)
         pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=APPROVER)
-        decision = pdp.authorizer.authorize(Call(session_handle=handle, server="files", tool="read"), GATEWAY)
+        decision = pdp.authorizer.authorize(
+            CallRequest(call=Call(session_handle=handle, server="files", tool="read")), GATEWAY
+        )
     records = [one.record for one in read_records(tmp_path / "record")]
     [recorded] = [one for one in records if one["kind"] == "decision"]
     [_, said] = [one["facts"] for one in records if one["kind"] == "session.decided"]

@@ -13,9 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pdp.app import Embedded, open_embedded
-from pdp.decision.authorizer import CallRequest
 from pdp.errors import PDPError
-from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role
 from pdp.record import DecisionLog, Rotation, SigningKey, read_records
 from pdp.record.keys import PublicKeys
 from pdp.record.verify import verify
@@ -74,7 +73,7 @@ class World:
             getattr(self, f"_{step}")(what)
 
     def _call(self, what: tuple[int, tuple[str, str], bytes, Caller]) -> None:
-        self.answered.append(self._pdp.authorizer.authorize(self._asked(what), what[3]))
+        self.answered.append(self._pdp.authorizer.authorize(CallRequest(call=self._asked(what)), what[3]))
 
     def _batch(self, what: list[tuple[int, tuple[str, str], bytes, Caller]]) -> None:
         asked = [CallRequest(call=self._asked(one)) for one in what]
@@ -83,7 +82,7 @@ class World:
     def _refused(self, what: tuple[int, tuple[str, str], bytes, Caller]) -> None:
         place, (server, name), _, caller = what
         call = Call(session_handle=self._session(place)[1], server=server, tool=name, facts_json=b'{"unknown": 1}')
-        self._pdp.authorizer.authorize(call, caller)
+        self._pdp.authorizer.authorize(CallRequest(call=call), caller)
         raise AssertionError("facts that the bundle does not know were taken")
 
     def _asked(self, what: tuple[int, tuple[str, str], bytes, Caller]) -> Call:

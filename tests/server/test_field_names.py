@@ -14,8 +14,9 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import pdp
-from pdp.decision.authorizer import Authorizer, CallRequest
+from pdp.decision.authorizer import Authorizer
 from pdp.decision.explainer import Explainer
+from pdp.model import CallRequest
 from pdp.policy.child import evaluation
 from pdp.registry.registrar import Registrar, SessionRequest
 from pdp.server.fields import FIELDS

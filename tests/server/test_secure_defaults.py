@@ -16,7 +16,7 @@ from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.config import PolicySettings, ServerSettings, Settings, describe, load
 from pdp.errors import ConfigurationError, PermissionDeniedError
-from pdp.model import AT_EACH_CALL, Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.registry.registrar import SessionRequest
 from pdp.serving.listener import Listener
 from pdp.testing.bundles import bundle_files, compile_here, tool
@@ -47,7 +47,9 @@ def test_an_empty_policy_set_denies_everything(tmp_path: Path) -> None:
     view, handle = with_sessions.registrar.request(WANTED, PEP)
     with_sessions.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=APPROVER)
 
-    decision = with_sessions.authorizer.authorize(Call(session_handle=handle, server="files", tool="read"), PEP)
+    decision = with_sessions.authorizer.authorize(
+        CallRequest(call=Call(session_handle=handle, server="files", tool="read")), PEP
+    )
     with pytest.raises(PermissionDeniedError, match="default_deny"):
         without.registrar.request(WANTED, PEP)
 

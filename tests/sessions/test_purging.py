@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pdp.app import open_embedded
-from pdp.model import AT_EACH_CALL, Call, Caller, Decision, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role
 from pdp.registry.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
@@ -77,7 +77,9 @@ def test_a_removed_handle_is_answered_as_one_that_never_was(store: SessionStore,
     pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=APPROVER)
 
     def ask(session_handle: str) -> Decision:
-        return pdp.authorizer.authorize(Call(session_handle=session_handle, server="s", tool="read"), PEP)
+        return pdp.authorizer.authorize(
+            CallRequest(call=Call(session_handle=session_handle, server="s", tool="read")), PEP
+        )
 
     allowed = ask(handle)
     clock.advance(view.session.duration + 1)

@@ -18,6 +18,7 @@ from pdp.policy.child.evaluation import evaluate
 from pdp.policy.child.process import PolicyChild
 from pdp.policy.contents import read_folder
 from pdp.policy.directory import entity, uid_json
+from pdp.policy.question import question_of
 from pdp.testing.bundles import compile_here
 from pdp.workbench.cedarcases import plain_of, read_cedar_cases, read_plain, run_cedar_cases
 from pdp.workbench.reading import read_suites
@@ -39,8 +40,10 @@ def surface(uid: dict[str, str]) -> str:
 
 def cedar_test(facts: Facts, asked: Asked, name: str) -> dict[str, Any]:
     """Write what a case of ours asked the policies as a test of Cedar's command line."""
-    known = {**{uid: one.json for uid, one in facts.bundle.directory.entities.items()}, **asked.beside.session.entities}
-    resource = asked.question.resource
+    question = question_of(asked.session, asked.facts, asked.at)
+    entities = facts.bundle.session_entities(asked.session, speaker=asked.facts.speaker).entities
+    known = {**{uid: one.json for uid, one in facts.bundle.directory.entities.items()}, **entities}
+    resource = question.resource
     if resource[0] != "Session":
         server = ("Server", asked.action.partition("/")[0])
         known[server] = entity(server, {}, ()).json
@@ -50,10 +53,10 @@ def cedar_test(facts: Facts, asked: Asked, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "request": {
-            "principal": surface(uid_json(("User", asked.question.user))),
+            "principal": surface(uid_json(("User", question.user))),
             "action": surface(uid_json(("Action", asked.action))),
             "resource": surface(uid_json(resource)),
-            "context": asked.question.context,
+            "context": question.context,
         },
         "entities": list(known.values()),
         "decision": asked.ruling.outcome.value,

@@ -11,7 +11,7 @@ import pytest
 
 from pdp.app import Embedded, open_embedded
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import AT_EACH_CALL, Call, Caller, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.registry.registrar import SessionRequest
@@ -104,7 +104,7 @@ class Recorder:
         """Make a call."""
         arguments = f'{{"path": "{path}"}}'.encode()
         call = Call(session_handle=handle, server="files", tool=name, arguments_json=arguments)
-        self._pdp.authorizer.authorize(call, GATEWAY)
+        self._pdp.authorizer.authorize(CallRequest(call=call), GATEWAY)
 
     @property
     def decisions(self) -> list[dict[str, Any]]:

@@ -293,9 +293,7 @@ def test_facts_answer_again() -> None:
     assert result.facts is not None
     asked = result.facts.asked
     assert ["files/read", "files/read"] == [one.action for one in asked]
-    assert [one.ruling for one in asked] == [
-        result.facts.bundle.slice(one.action).ask(one.question, one.beside) for one in asked
-    ]
+    assert [one.ruling for one in asked] == [result.facts.bundle.judge(one.session, one.facts, one.at) for one in asked]
     assert ["pdp/request_session", "pdp/approve_session", "pdp/request_session", "pdp/delegate_session"] == [
         one.action for one in result.facts.opening
     ]

@@ -1,0 +1,88 @@
+"""What a decision rests on, taken in one place: the session with its ancestors, the active bundle, and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from pdp.clock import Clock, Instant, no_earlier
+from pdp.errors import UnavailableError
+from pdp.foundation.ids import handle_digest
+from pdp.model import Caller, Session
+from pdp.policy.bundle import Bundle
+from pdp.sessions.store import ActiveBundle, SessionReader, StoreView
+
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What one decision rests on: the bundle, the session with its ancestors (nearest first), and the time.
+
+    `chain` is empty when no session of the caller's tenant was meant. `wall_at` is the wall clock as it is, for
+    policies; `now` never goes back, for deadlines.
+    """
+
+    bundle: Bundle
+    chain: tuple[Session, ...]
+    now: Instant
+    wall_at: float
+
+    def moved_to(self, at: float) -> Snapshot:
+        """Return the snapshot at another time in unix seconds, as if one had waited, or asked earlier."""
+        # Both clocks move together.
+        now = replace(self.now, wall_at=at, boot_at=self.now.boot_at + at - self.wall_at)
+        return replace(self, now=now, wall_at=at)
+
+
+class Snapshots:
+    """Takes snapshots. Safe for threads.
+
+    `bundle_for` returns the loaded bundle that a look at the store names as active, `current` the one that is active
+    now. Every method raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionReader,
+        bundle_for: Callable[[ActiveBundle | None], Bundle],
+        current: Callable[[], Bundle],
+        clock: Clock,
+    ) -> None:
+        self._sessions = sessions
+        self._bundle_for = bundle_for
+        self._current = current
+        self._clock = clock
+
+    def of_handle(self, handle: str, caller: Caller) -> Snapshot:
+        """Return the present snapshot of the session with a secret handle."""
+        return self._of_view(self._sessions.view(handle_digest(handle)), self._clock.now(), caller)
+
+    def of_handles(self, handles: Iterable[str], caller: Caller) -> dict[str, Snapshot]:
+        """Return one snapshot for each handle, of one moment and one bundle. Raise `UnavailableError` without one."""
+        digests = {handle: handle_digest(handle) for handle in handles}
+        for _ in range(_TRIES):
+            views = {handle: self._sessions.view(one) for handle, one in digests.items()}
+            if len({view.bundle for view in views.values()}) <= 1:
+                now = self._clock.now()
+                return {handle: self._of_view(view, now, caller) for handle, view in views.items()}
+        raise UnavailableError("the active bundle changes too fast; try again")
+
+    def of_session(self, session_id: str, caller: Caller) -> Snapshot:
+        """Return the present snapshot of the session with a public id; of none with an empty one."""
+        chain = self._sessions.get(session_id) if session_id else ()
+        return _taken(self._current(), chain, self._clock.now(), self._sessions.high_water_at(), caller)
+
+    def _of_view(self, view: StoreView, now: Instant, caller: Caller) -> Snapshot:
+        return _taken(self._bundle_for(view.bundle), view.chain, now, view.high_water_at, caller)
+
+
+def _taken(bundle: Bundle, chain: tuple[Session, ...], now: Instant, high_water_at: float, caller: Caller) -> Snapshot:
+    return Snapshot(
+        bundle=bundle,
+        # A session of another tenant looks like an unknown one.
+        chain=chain if chain and chain[0].tenant == caller.tenant else (),
+        now=no_earlier(now, high_water_at),
+        wall_at=now.wall_at,
+    )

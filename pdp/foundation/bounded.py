@@ -1,0 +1,46 @@
+"""Memory with a bound: so many values, in so many bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from cachetools import LRUCache
+
+V = TypeVar("V")
+
+
+class Bounded(Generic[V]):
+    """At most `size` values, and of these no more than weigh `most_bytes`. Safe for threads.
+
+    What was not used for longest goes first, and what weighs more than all may is not kept. `weigh` says how many bytes
+    a value takes with its key; without it their number is enough.
+    """
+
+    def __init__(self, size: int, *, most_bytes: int = 0, weigh: Callable[[V], int] = lambda _: 0) -> None:
+        self._values: LRUCache[Hashable, V] = LRUCache(most_bytes, getsizeof=weigh)
+        self._size = size
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: Hashable) -> V | None:
+        """Return the value under a key, or None when it is not kept."""
+        with self._lock:
+            return self._values.get(key)
+
+    def keep(self, key: Hashable, value: V) -> V:
+        """Keep a value under a key, and return it."""
+        with self._lock:
+            if self._values.getsizeof(value) <= self._values.maxsize:
+                self._values[key] = value
+                if len(self._values) > self._size:
+                    self._values.popitem()
+        return value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values.clear()

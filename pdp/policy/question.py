@@ -1,0 +1,64 @@
+"""What the policies are asked: the facts of a call or of a step of a session, and the question that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pdp.model import Session
+from pdp.policy.directory import Uid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the policies of one action are asked about, but for what each session adds.
+
+    `context` is in Cedar's JSON. Of a call, `resource` is what it is mapped to, and the principal is the session's
+    user. Of a step of the session itself, `speaker` is the user who asks for it: the principal; the session is the
+    resource. `logged` is no part of the question: what the bundle allows to be recorded of the arguments, each as name
+    and JSON text.
+    """
+
+    action: str
+    context: Mapping[str, Any] = field(repr=False)
+    resource: Uid = field(default=("", ""), repr=False)
+    speaker: str = ""
+    logged: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question to the engine. `context` is the whole context in Cedar's JSON."""
+
+    user: str
+    agent: str
+    session_id: str
+    resource: Uid
+    context: Mapping[str, Any] = field(repr=False)
+
+
+def question_of(session: Session, facts: Facts, at: float) -> Question:
+    """Return what the engine is asked about one session and facts, at a time in unix seconds."""
+    context = {**facts.context, "agent": reference("Agent", session.agent), "now": datetime_value(at)}
+    if not facts.speaker:
+        context["session"] = reference("Session", session.id)
+    return Question(
+        user=facts.speaker or session.user,
+        agent=session.agent,
+        session_id=session.id,
+        resource=("Session", session.id) if facts.speaker else facts.resource,
+        context=context,
+    )
+
+
+def reference(kind: str, name: str) -> dict[str, dict[str, str]]:
+    """Write a reference to an entity as Cedar's JSON has it in a context."""
+    return {"__entity": {"type": kind, "id": name}}
+
+
+def datetime_value(wall_at: float) -> dict[str, Any]:
+    """Write unix seconds as Cedar's JSON has a datetime, to the millisecond."""
+    text = datetime.fromtimestamp(wall_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"__extn": {"fn": "datetime", "arg": text}}
