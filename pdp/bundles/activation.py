@@ -7,21 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from pdp.bundles.delivery import Delivery
-from pdp.bundles.loading import LoadedBundles
+from pdp.bundles.loading import Loaded, LoadedBundles
 from pdp.bundles.packing import pack
 from pdp.bundles.peers import Compiled, Peers
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.model import Session, SessionState
 from pdp.observer import Event, EventKind, Observer
-from pdp.policy.bundle import Bundle
 from pdp.sessions.lifecycle import recapture
 from pdp.sessions.store import ActiveBundle, BundleHistory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """Who activates a bundle and why, whether by its version, and whose signature was verified.
+    """Who activates a bundle and why, and whether by its version.
 
     `expected` is the version that must be active before, empty for none; None for whatever is.
     """
@@ -29,7 +27,6 @@ class Activation:
     by: str
     reason: str = ""
     chosen: bool = False
-    signed_by: str = ""
     expected: str | None = None
 
 
@@ -46,16 +43,17 @@ class Activations:
         self._peers = peers
         self._changing = threading.Lock()
 
-    def activate(self, bundle: Bundle, delivery: Delivery, how: Activation) -> bool:
+    def activate(self, loaded: Loaded, how: Activation) -> bool:
         """Make a bundle the active one; say whether it differs from the one before.
 
         Raise `ConflictError` when another one than expected is active.
         """
-        self._prepare(bundle, delivery)
+        bundle, verified = loaded.bundle, loaded.verified
+        self._prepare(loaded)
         with self._changing:
             before = self._history.active_bundle()
             # INVARIANT: loaded before active, so that this worker never lacks what it activates itself.
-            self._bundles.keep(bundle)
+            self._bundles.keep(loaded)
             # As everywhere: what was once written down, the wall clock cannot take back.
             now = no_earlier(self._clock.now(), self._history.high_water_at())
             active = ActiveBundle(
@@ -64,8 +62,8 @@ class Activations:
                 activated_by=how.by,
                 reason=how.reason,
                 chosen=how.chosen,
-                number=delivery.signature.number if delivery.signature and how.signed_by else 0,
-                signed_by=how.signed_by,
+                number=verified.number,
+                signed_by=verified.signed_by,
             )
 
             # Many sessions have user and agent in common.
@@ -74,7 +72,7 @@ class Activations:
             def recaptured(session: Session) -> Session | None:
                 return recapture(session, now, captured(session.user, session.agent), by=how.by)
 
-            content = pack(delivery.files, delivery.signature)
+            content = pack(verified.delivery.files, verified.delivery.signature)
             changed = self._history.activate_bundle(
                 active, content, recaptured, captured=captured, expected=how.expected
             )
@@ -82,12 +80,13 @@ class Activations:
                 self._tell(active, before, changed, now)
             return before is None or before.version != bundle.version
 
-    def _prepare(self, bundle: Bundle, delivery: Delivery) -> None:
+    def _prepare(self, loaded: Loaded) -> None:
         # Beforehand and outside the lock: the others answer by the bundle before until they have this one too, and
         # two workers that activate at the same time each wait for the other.
         active = self._history.active_bundle()
-        if self._peers is not None and (active is None or active.version != bundle.version):
-            self._peers.tell(Compiled(delivery=delivery, policies=tuple(bundle.policies.values())).written())
+        if self._peers is not None and (active is None or active.version != loaded.bundle.version):
+            policies = tuple(loaded.bundle.policies.values())
+            self._peers.tell(Compiled(delivery=loaded.verified.delivery, policies=policies).written())
 
     def _tell(
         self, active: ActiveBundle, before: ActiveBundle | None, changed: tuple[Session, ...], now: Instant

@@ -7,11 +7,12 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import unpack
 from pdp.bundles.peers import Compiled
-from pdp.bundles.signing import Trust
+from pdp.bundles.signing import Trust, Verified
 from pdp.clock import Clock
 from pdp.errors import BundleUnavailableError, PDPError, Problem, one_line
 from pdp.limits import Limits
@@ -23,6 +24,14 @@ _LOG = logging.getLogger("pdp")
 _CATCH_UP_PAUSE_SECONDS = 5.0
 # A catalogue may hold thousands of tools; `pdp check` names all.
 _MOST_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A bundle that may run here: what was verified, and what it was compiled to."""
+
+    verified: Verified
+    bundle: Bundle
 
 
 class LoadedBundles:
@@ -57,19 +66,24 @@ class LoadedBundles:
         """Return a bundle that is in memory, or None."""
         return self._bundles.get(version)
 
-    def load(self, delivery: Delivery) -> Bundle:
-        """Return a bundle, compiled if it is not in memory. Raises what `load_bundle` raises."""
+    def load(self, verified: Verified) -> Loaded:
+        """Return a bundle that may run. Raises what `load_bundle` raises."""
+        return Loaded(verified=verified, bundle=self.look_at(verified.delivery))
+
+    def look_at(self, delivery: Delivery) -> Bundle:
+        """Return a bundle that need not run here, compiled if it is not in memory. Raises what `load_bundle` raises."""
         found = self._bundles.get(delivery.version)
         return found or load_bundle(delivery.files, self._limits, self._compile, self._memory)
 
     def take(self, compiled: Compiled) -> None:
         """Hold a bundle that another worker has compiled. Raise `BundleError` when it may not run here."""
-        self._trust.signer_of(compiled.delivery)
-        files, policies = compiled.delivery.files, compiled.policies
-        self.keep(assemble(files, policies, self._limits, self._memory))
+        verified = self._trust.verify(compiled.delivery)
+        bundle = assemble(compiled.delivery.files, compiled.policies, self._limits, self._memory)
+        self.keep(Loaded(verified=verified, bundle=bundle))
 
-    def keep(self, bundle: Bundle) -> None:
+    def keep(self, loaded: Loaded) -> None:
         """Hold a bundle, and say which of its tools cannot be called."""
+        bundle = loaded.bundle
         if bundle.version not in self._bundles:
             _tell_unusable(bundle)
         with self._keeping:
@@ -94,8 +108,7 @@ class LoadedBundles:
         delivery = self.kept_in_store(active.version)
         if delivery is None:
             raise BundleUnavailableError("the store does not hold the active bundle")
-        self._trust.signer_of(delivery)
-        self.keep(self.load(delivery))
+        self.keep(self.load(self._trust.verify(delivery)))
 
     def catch_up_soon(self, active: ActiveBundle) -> None:
         """Load the active bundle in the background."""

@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 
 from pdp.bundles.activation import Activation, Activations
 from pdp.bundles.delivery import BundleSource, Delivery
-from pdp.bundles.loading import LoadedBundles
+from pdp.bundles.loading import Loaded, LoadedBundles
 from pdp.bundles.peers import Peers, Seen, SourceView, read_news
-from pdp.bundles.signing import Trust
+from pdp.bundles.signing import Trust, Verified
 from pdp.clock import Clock
 from pdp.errors import BundleError, BundleUnavailableError, ConflictError, NotFoundError, PDPError, Problem
 from pdp.limits import Limits
@@ -208,10 +208,10 @@ class BundleKeeper:
             raise BundleUnavailableError("the source of bundles is being read; try again")
         try:
             with self._telling():
-                delivery = self._offered()
-                bundle = self._load(delivery)
-            self._settle(Seen.of(delivery))
-            return self._activate(bundle, delivery, by)
+                verified = self._offered()
+                loaded = self._load(verified)
+            self._settle(Seen.of(verified.delivery))
+            return self._activate(loaded, by)
         finally:
             self._following.release()
 
@@ -221,9 +221,9 @@ class BundleKeeper:
         Say whether it differs from the one before. It stays until content appears that was never active, or somebody
         activates. Raise `NotFoundError`, or `BundleError` when it may not run here.
         """
-        delivery = self._known(version)
-        how = Activation(by=by, reason=reason, chosen=True, signed_by=self._trust.signer_of(delivery))
-        return self._activations.activate(self._bundles.load(delivery), delivery, how)
+        verified = self._trust.verify(self._known(version))
+        how = Activation(by=by, reason=reason, chosen=True)
+        return self._activations.activate(self._bundles.load(verified), how)
 
     def hear(self, news: bytes) -> None:
         """Take what another worker tells; what cannot be used is left, and this worker catches up from the store."""
@@ -253,12 +253,12 @@ class BundleKeeper:
         delivery = self._bundles.kept_in_store(version) if activation else None
         if activation is None or delivery is None:
             raise _not_kept(version)
-        return self._bundles.load(delivery), activation
+        return self._bundles.look_at(delivery), activation
 
     def check(self, files: Mapping[str, bytes] | None) -> CheckReport:
         """Return what is wrong with a bundle (None: what the source holds), lints included."""
         try:
-            checked = self._offered().files if files is None else files
+            checked = self._offered().delivery.files if files is None else files
         except BundleError as error:
             return CheckReport(errors=error.problems)
         return inspect_bundle(checked, self._limits, self._compile)
@@ -279,17 +279,16 @@ class BundleKeeper:
         finally:
             self._reading = False
 
-    def _offered(self) -> Delivery:
+    def _offered(self) -> Verified:
         """Return what the source holds, if it may run here."""
-        delivery = self._source.read()
-        self._trust.signer_of(delivery)
-        self._require_newer(delivery)
-        return delivery
+        verified = self._trust.verify(self._source.read())
+        self._require_newer(verified.delivery)
+        return verified
 
     def _begin(self, delivery: Delivery, by: str) -> None:
         if self._take(delivery, by) is None and not self._go_on():
             # What is active may not run here, say since signatures are required: then there is nothing to keep.
-            self._activate(self._load(delivery), delivery, by)
+            self._activate(self._load(self._trust.verify(delivery)), by)
 
     def _go_on(self) -> bool:
         """Load the active bundle of the store; say whether there is one that may run here."""
@@ -304,7 +303,7 @@ class BundleKeeper:
     def _take(self, delivery: Delivery, by: str) -> bool | None:
         """Activate what a source brings, by the rule above; say whether it was news, None when it was not taken."""
         came_from = self._view.good.version if self._view.good else ""
-        bundle: Bundle | None = None
+        loaded: Loaded | None = None
         for _ in range(_TRIES):
             active = self._history.active_bundle()
             same = active is not None and active.version == delivery.version
@@ -312,16 +311,16 @@ class BundleKeeper:
             if not same and not self._may_take(active, delivery.version, came_from):
                 self._held = delivery
                 return None
-            if bundle is None:
+            if loaded is None:
                 # That takes its time: whether the bundle may be taken is asked once more.
-                bundle = self._load(delivery)
+                loaded = self._load(self._trust.verify(delivery))
                 continue
-            if active is not None and same and self._trust.signer_of(delivery) in ("", active.signed_by):
-                self._bundles.keep(bundle)
+            if active is not None and same and loaded.verified.signed_by in ("", active.signed_by):
+                self._bundles.keep(loaded)
                 return False
             chosen = active is not None and same and active.chosen
             with suppress(ConflictError):
-                return self._activate(bundle, delivery, by, chosen=chosen, expected=active.version if active else "")
+                return self._activate(loaded, by, chosen=chosen, expected=active.version if active else "")
         raise BundleUnavailableError("other workers go on activating bundles; try again")
 
     def _may_take(self, active: ActiveBundle | None, version: str, came_from: str) -> bool:
@@ -335,8 +334,7 @@ class BundleKeeper:
         active = self._history.active_bundle()
         if active is not None and active.version == delivery.version:
             return
-        signer = self._trust.signer_of(delivery)
-        number = delivery.signature.number if delivery.signature and signer else 0
+        number = self._trust.verify(delivery).number
         highest = self._history.bundle_past(delivery.version).highest_number
         if number <= highest:
             self._held = delivery
@@ -346,17 +344,13 @@ class BundleKeeper:
             )
             raise BundleError((Problem("", 0, problem),))
 
-    def _load(self, delivery: Delivery) -> Bundle:
-        self._trust.signer_of(delivery)
-        bundle = self._bundles.load(delivery)
-        self._source.loaded(delivery)
-        return bundle
+    def _load(self, verified: Verified) -> Loaded:
+        loaded = self._bundles.load(verified)
+        self._source.loaded(verified.delivery)
+        return loaded
 
-    def _activate(
-        self, bundle: Bundle, delivery: Delivery, by: str, *, chosen: bool = False, expected: str | None = None
-    ) -> bool:
-        how = Activation(by=by, chosen=chosen, signed_by=self._trust.signer_of(delivery), expected=expected)
-        changed = self._activations.activate(bundle, delivery, how)
+    def _activate(self, loaded: Loaded, by: str, *, chosen: bool = False, expected: str | None = None) -> bool:
+        changed = self._activations.activate(loaded, Activation(by=by, chosen=chosen, expected=expected))
         self._held = None
         return changed
 

@@ -22,14 +22,30 @@ _KEY_ID_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """A delivery that may run here: whoever had to sign it did. INVARIANT: `Trust.verify` alone makes these.
+
+    `signed_by` is the id of the key that signed it; empty when nobody who is known here did.
+    """
+
+    delivery: Delivery
+    signed_by: str
+
+    @property
+    def number(self) -> int:
+        """Return the number that was signed with it, 0 without a signature that is known here."""
+        return self.delivery.signature.number if self.delivery.signature and self.signed_by else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
     """Whose signature is believed, by key id, and whether one is `required`."""
 
     keys: Mapping[str, Ed25519PublicKey] = field(default_factory=dict)
     required: bool = False
 
-    def signer_of(self, delivery: Delivery) -> str:
-        """Return the id of the key that signed a bundle; empty when nobody who is known here did.
+    def verify(self, delivery: Delivery) -> Verified:
+        """Return a bundle with the id of the key that signed it.
 
         Raise `BundleError` when it must be signed and is not, and when the signature of a known key is wrong.
         """
@@ -37,14 +53,14 @@ class Trust:
         if signature is None:
             if self.required:
                 raise _refusal("the bundle is not signed, and only signed ones are taken; see `pdp bundle sign`")
-            return ""
+            return Verified(delivery=delivery, signed_by="")
         key = self.keys.get(signature.key_id)
         if key is None:
             if self.required or self.keys:
                 raise _refusal(f"the bundle is signed by `{signature.key_id}`, which is none of the trusted keys")
-            return ""
+            return Verified(delivery=delivery, signed_by="")
         _require_valid(key, signature, delivery.version)
-        return signature.key_id
+        return Verified(delivery=delivery, signed_by=signature.key_id)
 
 
 def generate_key() -> tuple[bytes, bytes]:

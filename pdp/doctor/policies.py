@@ -28,7 +28,7 @@ def policies(deployment: Deployment) -> Iterator[Finding]:
         return
     try:
         delivery = sourcing.source.read()
-        signer = trust.signer_of(delivery)
+        signer = trust.verify(delivery).signed_by
         found = check_bundle(delivery.files, settings.limits, compile_once())
     except BundleError as error:
         for one in error.problems[:_SHOWN_PROBLEMS]:

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import random
+import re
 import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import pdp
 from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import SIGNATURE_FILE, pack, packed_bytes, read_packed, unpack
 from pdp.bundles.signing import Trust, generate_key, read_public_keys, sign
@@ -87,7 +89,7 @@ def test_signature_is_packed_with_the_content(keys: tuple[bytes, bytes], trust: 
 
     assert signed == read
     assert (version_of(FILES), 42) == (read.version, read.signature.number if read.signature else 0)
-    assert next(iter(trust.keys)) == trust.signer_of(read)
+    assert next(iter(trust.keys)) == trust.verify(read).signed_by
 
 
 def test_signing_twice_gives_the_same_bytes(keys: tuple[bytes, bytes]) -> None:
@@ -103,7 +105,7 @@ def test_one_changed_byte_anywhere_fails(keys: tuple[bytes, bytes], trust: Trust
     """At every position of a signed file a change is noticed, in whatever is not content too."""
     signed = sign(Delivery(files=SMALL), keys[0], 42)
     packed = bytearray(pack(signed.files, signed.signature))
-    assert trust.signer_of(unpack(bytes(packed), DEFAULT_LIMITS))
+    assert trust.verify(unpack(bytes(packed), DEFAULT_LIMITS)).signed_by
     unnoticed = []
 
     for place in range(len(packed)):
@@ -155,7 +157,7 @@ def test_every_shortened_file_is_refused() -> None:
 def verifies(packed: bytes, trust: Trust) -> bool:
     """Say whether a file is taken as signed by a trusted key."""
     try:
-        return bool(trust.signer_of(unpack(packed, DEFAULT_LIMITS)))
+        return bool(trust.verify(unpack(packed, DEFAULT_LIMITS)).signed_by)
     except BundleError:
         return False
 
@@ -286,7 +288,7 @@ def test_name_that_does_not_fit_is_refused_in_a_folder_too() -> None:
 def test_unsigned_is_refused_where_a_signature_is_asked_for(trust: Trust) -> None:
     """The message says how to mend it."""
     with pytest.raises(BundleError, match=r"not signed, and only signed ones are taken; see `pdp bundle sign`"):
-        trust.signer_of(Delivery(files=SMALL))
+        trust.verify(Delivery(files=SMALL))
 
 
 def test_signature_of_somebody_else_is_refused(trust: Trust) -> None:
@@ -295,7 +297,7 @@ def test_signature_of_somebody_else_is_refused(trust: Trust) -> None:
     assert stranger.signature is not None
 
     with pytest.raises(BundleError, match=rf"`{stranger.signature.key_id}`, which is none of the trusted keys"):
-        trust.signer_of(stranger)
+        trust.verify(stranger)
 
 
 @pytest.mark.parametrize("change", ["files", "number", "key"])
@@ -312,12 +314,24 @@ def test_signature_does_not_move(keys: tuple[bytes, bytes], trust: Trust, change
     }
 
     with pytest.raises(BundleError, match=r"the signature by `ed25519:.*` is wrong"):
-        trust.signer_of(moved[change])
+        trust.verify(moved[change])
+
+
+def test_only_a_verified_bundle_can_run() -> None:
+    """`Trust.verify` alone makes what is verified, and only the loader what can be kept and activated."""
+    package = Path(pdp.__file__).parent
+    made = {
+        (name, path.relative_to(package).as_posix())
+        for path in package.rglob("*.py")
+        for name in re.findall(r"\b(Verified|Loaded)\(", path.read_text(encoding="utf-8"))
+    }
+
+    assert {("Verified", "bundles/signing.py"), ("Loaded", "bundles/loading.py")} == made
 
 
 def test_without_trusted_keys_a_signature_says_nothing(keys: tuple[bytes, bytes]) -> None:
     """Nobody is believed to have signed what nobody could verify."""
-    assert not Trust().signer_of(sign(Delivery(files=SMALL), keys[0], 7))
+    assert not Trust().verify(sign(Delivery(files=SMALL), keys[0], 7)).signed_by
 
 
 def test_several_keys_are_trusted_during_a_change_of_keys(keys: tuple[bytes, bytes]) -> None:
@@ -325,7 +339,7 @@ def test_several_keys_are_trusted_during_a_change_of_keys(keys: tuple[bytes, byt
     other = generate_key()
     trust = Trust(keys=read_public_keys(keys[1] + b"the new one:\n" + other[1]), required=True)
 
-    signers = {trust.signer_of(sign(Delivery(files=SMALL), private, 7)) for private in (keys[0], other[0])}
+    signers = {trust.verify(sign(Delivery(files=SMALL), private, 7)).signed_by for private in (keys[0], other[0])}
 
     assert set(trust.keys) == signers
 

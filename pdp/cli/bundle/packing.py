@@ -122,7 +122,7 @@ def verify(*, settings: Settings, file: str, key_file: str, as_json: bool) -> No
         raise ConfigurationError(f"`{key_file}` {error}") from None
     try:
         delivery = read_packed(Path(file), settings.limits)
-        trust.signer_of(delivery)
+        trust.verify(delivery)
     except BundleError as error:
         for problem in error.problems:
             click.echo(problem.message if not problem.file else str(problem))
