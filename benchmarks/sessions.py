@@ -179,7 +179,7 @@ def _print_memory(one: Deployment) -> None:
     with closing(look()):
         traced = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    print(f"\n| a session that was looked at once | bytes |\n|---|---|\n| resident | {resident / len(digests):.0f} |")
+    print(f"\n| a session that was read once | bytes |\n|---|---|\n| resident | {resident / len(digests):.0f} |")
     print(f"| allocated by the interpreter | {traced / len(digests):.0f} |")
 
 
@@ -262,7 +262,7 @@ def _print_pairs(
 def _print_changes(one: Deployment) -> None:
     """Change many sessions at once, and say how long another process waits meanwhile: to look, and to write."""
     other = '@id("bench/other") forbid (principal, action, resource is Server) when { context.input.item == "other" };'
-    print("\n| what | takes, s | longest look elsewhere, ms | longest write elsewhere, s |\n|---|---|---|---|")
+    print("\n| what | takes, s | longest read elsewhere, ms | longest write elsewhere, s |\n|---|---|---|---|")
     with one.embedded() as pdp, closing(SQLiteSessionStore(one.store, busy_seconds=60.0)) as elsewhere:
         now = SystemClock().now()
 
