@@ -23,7 +23,7 @@ from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache
 from pdp.decision.explainer import Explainer
 from pdp.decision.snapshot import Snapshots
-from pdp.errors import ConfigurationError, PDPError
+from pdp.errors import ConfigurationError, PDPError, reason_of
 from pdp.foundation.ownership import require_own
 from pdp.foundation.repeating import Refresher
 from pdp.limits import DEFAULT_LIMITS, Limits
@@ -425,7 +425,7 @@ def record_key(data_dir: Path) -> bytes:
     except FileNotFoundError:
         raise ConfigurationError(f"there is no `{data_dir / 'record.key'}`; run `pdp init`") from None
     except OSError as error:
-        raise ConfigurationError(f"cannot read `{data_dir / 'record.key'}`: {_reason(error)}") from None
+        raise ConfigurationError(f"cannot read `{data_dir / 'record.key'}`: {reason_of(error)}") from None
 
 
 def open_record(
@@ -447,10 +447,6 @@ def open_record(
         attributes=frozenset(settings.record.attributes),
         on_failure=on_failure,
     )
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or "input or output failed").lower()
 
 
 def _open_store(settings: Settings, log: DecisionLog) -> SessionStore:

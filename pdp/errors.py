@@ -112,6 +112,11 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+def reason_of(error: OSError) -> str:
+    """Return what the operating system says, in our way of writing."""
+    return (error.strerror or "input or output failed").lower()
+
+
 class Problem:
     """One thing that is wrong with a bundle: file, line (from 1; 0 for the whole file) and message.
 

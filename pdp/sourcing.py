@@ -12,7 +12,7 @@ from pdp.bundles.fetching import URLSource
 from pdp.bundles.signing import Trust, read_public_keys
 from pdp.bundles.sources import FolderSource, PackedFileSource
 from pdp.bundles.watching import FolderWatch, PollWatch
-from pdp.errors import ConfigurationError
+from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.ownership import require_own
 from pdp.foundation.webfile import WebPlace
 
@@ -82,7 +82,7 @@ def trust_of(settings: Settings) -> Trust:
         require_own(Path(name), "anyone could sign a bundle")
         keys = read_public_keys(Path(name).read_bytes())
     except OSError as error:
-        problem = (error.strerror or "input or output failed").lower()
+        problem = reason_of(error)
         raise ConfigurationError(f"cannot read `policies.public_keys`: `{name}`: {problem}") from None
     except ConfigurationError as error:
         raise ConfigurationError(f"`policies.public_keys`: `{name}` {error}") from None

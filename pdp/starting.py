@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pdp.clock import SystemClock
 from pdp.config import Settings
-from pdp.errors import ConfigurationError
+from pdp.errors import ConfigurationError, reason_of
 from pdp.identifying import denied_of, keys_of_file, tls_files_of
 from pdp.identity.callers import read_callers
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, SigningKey
@@ -96,7 +96,7 @@ def _require_digest_key(settings: Settings) -> None:
     try:
         length = len(path.read_bytes()) if path.exists() else DIGEST_KEY_BYTES
     except OSError as error:
-        problem = (error.strerror or "input or output failed").lower()
+        problem = reason_of(error)
         raise ConfigurationError(f"cannot read `{path}`: {problem}") from None
     if length < DIGEST_KEY_BYTES:
         raise ConfigurationError(f"`{path}` is shorter than {DIGEST_KEY_BYTES} bytes")

@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 
 from pdp.audit.rows import SCHEMA, SCHEMA_VERSION
+from pdp.foundation.files import open_private
 
 _BUSY_MILLISECONDS = 10_000
 _CACHE_KIBIBYTES = 24 * 1024
@@ -34,7 +35,7 @@ class _OtherVersionError(Exception):
 
 def _connected(file: Path) -> apsw.Connection:
     # The file tells who did what when: for nobody else to read.
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    os.close(open_private(file))
     connection = apsw.Connection(str(file.absolute()))
     try:
         connection.set_busy_timeout(_BUSY_MILLISECONDS)

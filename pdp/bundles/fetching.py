@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from pathlib import Path
 
 from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import pack, packed_bytes, read_packed, unpack
 from pdp.errors import BundleError, BundleUnavailableError, Problem
+from pdp.foundation.files import USUAL, replacing
 from pdp.foundation.webfile import STEP_SECONDS, WHOLE_SECONDS, WebFile, WebFileError, WebFileTooLargeError, WebPlace
 from pdp.limits import Limits
 
@@ -72,11 +72,10 @@ class URLSource:
         """Keep a good bundle on the disk, for a start while the URL is silent."""
         if delivery == self._kept:
             return
-        # Several workers may keep theirs at the same time.
-        partial = self._kept_at.with_name(f".{self._kept_at.name}.{os.getpid()}.partial")
         try:
-            partial.write_bytes(pack(delivery.files, delivery.signature))
-            partial.replace(self._kept_at)
+            # Several workers may keep theirs at the same time.
+            with replacing(self._kept_at, mode=USUAL) as file:
+                file.write(pack(delivery.files, delivery.signature))
         except OSError as error:
             _LOG.warning("the last good bundle was not kept in `%s`: %s", self._kept_at, error.strerror)
             return

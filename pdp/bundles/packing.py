@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from pdp.bundles.delivery import Delivery, Signature
-from pdp.errors import BundleError, InvalidJSONError, Problem
+from pdp.errors import BundleError, InvalidJSONError, Problem, reason_of
 from pdp.foundation.jsontext import canonical, parse_object
 from pdp.limits import Limits
 from pdp.policy.contents import NAME_BYTES, belongs, most_files, require_sizes
@@ -75,9 +75,7 @@ def read_packed(path: Path, limits: Limits) -> Delivery:
         with path.open("rb") as stream:
             packed = stream.read(packed_bytes(limits) + 1)
     except OSError as error:
-        raise BundleError(
-            (Problem(str(path), 0, f"cannot be read: {(error.strerror or 'I/O error').lower()}"),)
-        ) from None
+        raise BundleError((Problem(str(path), 0, f"cannot be read: {reason_of(error)}"),)) from None
     try:
         return unpack(packed, limits)
     except BundleError as error:

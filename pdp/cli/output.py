@@ -6,7 +6,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +17,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from pdp.foundation import files
 from pdp.foundation.printable import visible, visible_json
 
 _LEAST_CHARACTERS = 6
@@ -47,29 +48,21 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: a server may watch it, or somebody may press Ctrl-C."""
     target = path.resolve()  # a link stays one
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
+    with files.replacing(target, mode=files.USUAL) as file:
         if target.exists():
-            partial.chmod(target.stat().st_mode)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+            os.fchmod(file.fileno(), target.stat().st_mode)
+        file.write(content)
 
 
 @contextmanager
 def new_file(path: str) -> Iterator[IO[bytes]]:
     """Open a new file of mode 0600, and remove it when nothing came of it."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise click.ClickException(f"`{path}` exists already; remove it, or name a new file") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-    except BaseException:
-        Path(path).unlink(missing_ok=True)
-        raise
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(files.new_file(Path(path)))
+        except FileExistsError:
+            raise click.ClickException(f"`{path}` exists already; remove it, or name a new file") from None
+        yield file
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

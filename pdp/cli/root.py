@@ -12,7 +12,7 @@ import click
 
 from pdp import __version__
 from pdp.cli.groups import CommandTable, Place
-from pdp.errors import BundleError, PDPError
+from pdp.errors import BundleError, PDPError, reason_of
 from pdp.foundation.extras import missing
 
 YES, NO, ERROR = 0, 1, 2
@@ -95,7 +95,7 @@ def _line(error: Exception) -> str:
         # Only what came from the command line or the environment can hold bytes that are no text.
         return f"`{ascii(error.object)[1:-1]}` is not UTF-8 text"
     if isinstance(error, OSError):
-        problem = (error.strerror or "input or output failed").lower()
+        problem = reason_of(error)
         return f"`{error.filename}`: {problem}" if error.filename else problem
     return f"internal error: {' '.join(str(error).split())}; `PDP_DEBUG=1` shows where"
 

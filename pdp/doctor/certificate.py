@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from pdp.doctor.files import reason
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.errors import reason_of
 from pdp.serving.localtls import AUTHORITY_FILE, CERTIFICATE_FILE, TLS_FOLDER
 
 _CHECK: Final = "tls"
@@ -32,7 +32,7 @@ def certificate(deployment: Deployment) -> Iterator[Finding]:
     try:
         chain = x509.load_pem_x509_certificates(Path(server.tls_certificate).read_bytes())
     except OSError as error:
-        yield problem(_CHECK, f"`{server.tls_certificate}`: {reason(error)}", "set `server.tls_certificate`")
+        yield problem(_CHECK, f"`{server.tls_certificate}`: {reason_of(error)}", "set `server.tls_certificate`")
         return
     except ValueError:
         remedy = "put the server's certificate there, then those that lead to a root"
@@ -65,7 +65,9 @@ def _key_findings(path: Path, leaf: x509.Certificate) -> Iterator[Finding]:
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
-        yield problem(_CHECK, f"`{path}`: {reason(error)}", "set `server.tls_key`, and let the server's user read it")
+        yield problem(
+            _CHECK, f"`{path}`: {reason_of(error)}", "set `server.tls_key`, and let the server's user read it"
+        )
     except TypeError:
         yield problem(_CHECK, f"the key `{path}` needs a password", "write it without one, readable by its owner alone")
     except (ValueError, UnsupportedAlgorithm):
@@ -102,7 +104,7 @@ def _root_findings(path: Path, now: float) -> Iterator[Finding]:
     try:
         roots = x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
-        yield problem(_CHECK, f"`{path}`: {reason(error)}", "set `server.tls_client_roots`")
+        yield problem(_CHECK, f"`{path}`: {reason_of(error)}", "set `server.tls_client_roots`")
         return
     except ValueError:
         yield problem(_CHECK, f"`{path}` holds no certificate in PEM", "put the authorities of callers there")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
-from pdp.errors import ConfigurationError
+from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.ownership import user_name
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, PUBLIC_KEY_FILE, SigningKey
 from pdp.serving.localtls import TLS_FOLDER
@@ -27,7 +27,7 @@ def data_folder(deployment: Deployment) -> Iterator[Finding]:
         yield warning(check, f"`{folder}` does not exist", "`pdp init` or the first `pdp serve` makes it")
         return
     except OSError as error:
-        yield problem(check, f"`{folder}`: {reason(error)}", "examine as the user of the server")
+        yield problem(check, f"`{folder}`: {reason_of(error)}", "examine as the user of the server")
         return
     if not stat.S_ISDIR(status.st_mode):
         yield problem(check, f"`{folder}` is no folder", "name a folder in `data_dir`")
@@ -48,7 +48,7 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            found.append(problem(check, f"`{path}`: {reason(error)}", "examine as the user of the server"))
+            found.append(problem(check, f"`{path}`: {reason_of(error)}", "examine as the user of the server"))
             continue
         looked_at += 1
         if is_exposed(status):
@@ -100,11 +100,6 @@ def token_files(deployment: Deployment) -> list[Path]:
     return sorted(folder.glob("*.token"))
 
 
-def reason(error: OSError) -> str:
-    """Return what the operating system says, in our way of writing."""
-    return (error.strerror or "input or output failed").lower()
-
-
 def _data_folder_findings(check: str, folder: Path, status: os.stat_result, user_id: int) -> Iterator[Finding]:
     if status.st_mode & (_GROUP | _OTHERS):
         yield problem(check, f"others can enter `{folder}`, mode {_mode(status)}", f"chmod 700 {folder}")
@@ -127,7 +122,7 @@ def _digest_key_findings(check: str, path: Path) -> Iterator[Finding]:
             "the next start makes a new one; digests before and after can no longer be compared",
         )
     except OSError as error:
-        yield problem(check, f"`{path}`: {reason(error)}", "examine as the user of the server")
+        yield problem(check, f"`{path}`: {reason_of(error)}", "examine as the user of the server")
     else:
         if length < DIGEST_KEY_BYTES:
             yield problem(check, f"`{path}` is shorter than {DIGEST_KEY_BYTES} bytes", "put the right file back")

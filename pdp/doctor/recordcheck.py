@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from pdp.doctor.files import reason
 from pdp.doctor.finding import Deployment, Finding, fine, problem
-from pdp.errors import ConfigurationError
+from pdp.errors import ConfigurationError, reason_of
 from pdp.record.anchors import Anchors
 from pdp.record.ends import chain_ends
 from pdp.record.keys import PublicKeys, SigningKey
@@ -34,7 +33,7 @@ def record_ends(deployment: Deployment) -> Iterator[Finding]:
     except ConfigurationError:
         return  # told by the check of keys
     except OSError as error:
-        yield problem(_CHECK, f"`{error.filename}`: {reason(error)}", "examine as the user of the server")
+        yield problem(_CHECK, f"`{error.filename}`: {reason_of(error)}", "examine as the user of the server")
         return
     wrong = {one.chain: one.problem for one in ends if one.problem}
     wrong = dict.fromkeys(lost, "it does not hold the record that was signed last for sure: cut, or gone") | wrong

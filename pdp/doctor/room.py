@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from pdp.config import Settings
-from pdp.doctor.files import reason
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
+from pdp.errors import reason_of
 from pdp.foundation.diskroom import free_bytes
 
 _CHECK: Final = "room"
@@ -69,7 +69,7 @@ def _write_trouble(folder: Path) -> str:
         finally:
             os.close(file)
     except OSError as error:
-        return "" if error.errno in _CANNOT_TRY else reason(error)
+        return "" if error.errno in _CANNOT_TRY else reason_of(error)
     return ""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pdp.errors import ConfigurationError
+from pdp.errors import ConfigurationError, reason_of
 
 _ROOT = 0
 # Below are the accounts of the system, by the convention of all distributions.
@@ -56,7 +56,7 @@ def read_own(path: Path, danger: str, *, most: int = -1) -> bytes:
         with path.open("rb") as file:
             return file.read(most)
     except OSError as error:
-        problem = (error.strerror or "input or output failed").lower()
+        problem = reason_of(error)
         raise ConfigurationError(f"cannot read `{path}`: {problem}") from None
 
 

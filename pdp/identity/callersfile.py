@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pdp.errors import BundleError, ConfigurationError
+from pdp.errors import BundleError, ConfigurationError, reason_of
+from pdp.foundation.files import replacing, sync_folder
 from pdp.foundation.yamltext import Section, load_section
 from pdp.identity.callers import CALLERS_FILE, callers_of, read_private
 from pdp.model import Role
@@ -70,7 +71,7 @@ def read_token(path: Path) -> str:
     try:
         token = path.read_bytes().decode("ascii", "replace").strip()
     except OSError as error:
-        raise ConfigurationError(f"cannot read `{path}`: {_reason(error)}") from None
+        raise ConfigurationError(f"cannot read `{path}`: {reason_of(error)}") from None
     if not _GIVEN_TOKEN.fullmatch(token):
         raise ConfigurationError(f"`{path}` holds no token: 32 or more printable characters without blanks")
     return token
@@ -84,7 +85,7 @@ def write_token(path: Path, token: str) -> None:
         if path.parent.name == TOKENS_FOLDER:
             path.parent.chmod(0o700)
     except OSError as error:
-        raise ConfigurationError(f"cannot write `{path.parent}`: {_reason(error)}") from None
+        raise ConfigurationError(f"cannot write `{path.parent}`: {reason_of(error)}") from None
     _replace(path, token + "\n", secret=True)
 
 
@@ -160,7 +161,7 @@ def editing(path: Path) -> Iterator[CallersFile]:
         # The folder, because the file is replaced.
         folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigurationError(f"cannot read `{target.parent}`: {_reason(error)}; run `pdp init`") from None
+        raise ConfigurationError(f"cannot read `{target.parent}`: {reason_of(error)}; run `pdp init`") from None
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         yield CallersFile(target)
@@ -213,34 +214,14 @@ def _replace(path: Path, text: str, *, secret: bool = False) -> None:
 
     Whoever may write to it gains every caller, so `go-w`; what is new, or secret, is its owner's alone.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         before = path.stat() if path.exists() else None
-        partial.unlink(missing_ok=True)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with replacing(path) as file:
             if before is not None and not secret:
                 # Platforms hand a file of root's to the server by its group.
-                os.fchown(descriptor, -1, before.st_gid)
-                os.fchmod(descriptor, before.st_mode & 0o755)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        partial.replace(path)
-        _sync(path.parent)
+                os.fchown(file.fileno(), -1, before.st_gid)
+                os.fchmod(file.fileno(), before.st_mode & 0o755)
+            file.write(text.encode("utf-8"))
+        sync_folder(path.parent)
     except OSError as error:
-        raise ConfigurationError(f"cannot write `{path}`: {_reason(error)}") from None
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or "input or output failed").lower()
+        raise ConfigurationError(f"cannot write `{path}`: {reason_of(error)}") from None

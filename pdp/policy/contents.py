@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from pdp.errors import BundleError, Problem
+from pdp.errors import BundleError, Problem, reason_of
 from pdp.foundation.inside import open_inside, require_inside
 from pdp.foundation.jsontext import canonical, digest
 from pdp.foundation.yamltext import Section, load_section
@@ -69,9 +69,7 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
                     # One byte more than allowed is enough to know.
                     files[name] = stream.read(limits.policy_file_bytes * 8 + 1)
     except OSError as error:
-        raise BundleError(
-            (Problem(str(folder), 0, f"cannot be read: {(error.strerror or 'I/O error').lower()}"),)
-        ) from None
+        raise BundleError((Problem(str(folder), 0, f"cannot be read: {reason_of(error)}"),)) from None
     if not files:
         raise BundleError((Problem(str(folder), 0, "holds no bundle"),))
     return files

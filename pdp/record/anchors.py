@@ -6,9 +6,9 @@ folder of its own; when a writer starts, whatever no longer holds that record wa
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from pdp.foundation.files import USUAL, replacing
 from pdp.record.envelope import hash_of, place_of
 from pdp.record.segments import Head, Segment, lines_backwards, segments_by_chain
 
@@ -23,13 +23,8 @@ class Anchors:
         """Keep how far a chain has come for sure."""
         # Not what is above it: a volume that is gone must find its place free when it comes back.
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        partial = self._folder / f"{chain}.{os.getpid()}.partial"
-        with partial.open("w", encoding="ascii") as file:
-            file.write(f"{head.seq}:{head.hash}\n")
-            file.flush()
-            # Otherwise nothing may be known after a loss of power.
-            os.fsync(file.fileno())
-        partial.replace(self._folder / chain)
+        with replacing(self._folder / chain, mode=USUAL) as file:
+            file.write(f"{head.seq}:{head.hash}\n".encode("ascii"))
 
     def lost(self, record: Path) -> dict[str, str]:
         """Return each chain of a record that no longer holds what is known of it, with that as `seq:hash`."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Self
@@ -20,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from pdp.errors import ConfigurationError
+from pdp.errors import ConfigurationError, reason_of
+from pdp.foundation.files import make_file
 from pdp.foundation.ownership import require_own
 
 DIGEST_KEY_FILE = "record.key"
@@ -50,7 +50,7 @@ class SigningKey:
             require_own(path, "anyone could sign records")
             private = load_pem_private_key(path.read_bytes(), password=None)
         except OSError as error:
-            reason = (error.strerror or "input or output failed").lower()
+            reason = reason_of(error)
             # A key of another name is not ours to make, and one that cannot be read is there.
             ours = isinstance(error, FileNotFoundError) and path.name == SIGNING_KEY_FILE
             remedy = "; run `pdp init`" if ours else ""
@@ -123,10 +123,10 @@ def write_keys(folder: Path) -> tuple[Path, ...]:
     A missing public half is written again from the private one. Overwrites nothing else.
     """
     written = []
-    if write_secret(folder / DIGEST_KEY_FILE, lambda: secrets.token_bytes(DIGEST_KEY_BYTES)):
+    if make_file(folder / DIGEST_KEY_FILE, lambda: secrets.token_bytes(DIGEST_KEY_BYTES)):
         written.append(folder / DIGEST_KEY_FILE)
     private, public = folder / SIGNING_KEY_FILE, folder / PUBLIC_KEY_FILE
-    if write_secret(private, lambda: SigningKey.generate().private_pem):
+    if make_file(private, lambda: SigningKey.generate().private_pem):
         written.append(private)
         public.unlink(missing_ok=True)
     if not public.exists():
@@ -135,31 +135,11 @@ def write_keys(folder: Path) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def write_secret(path: Path, make: Callable[[], bytes]) -> bool:
-    """Write a fresh secret unless there is one, whole or not at all; say whether it was written."""
-    if path.exists():
-        return False
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(make())
-            file.flush()
-            os.fsync(file.fileno())
-        # A link, because a rename would replace the key of a process that was faster.
-        path.hardlink_to(partial)
-    except FileExistsError:
-        return False
-    finally:
-        partial.unlink()
-    return True
-
-
 def _public_key(path: Path) -> Ed25519PublicKey:
     try:
         return load_ed25519(path.read_bytes())
     except OSError as error:
-        reason = (error.strerror or "input or output failed").lower()
+        reason = reason_of(error)
         raise ConfigurationError(f"cannot read the public key `{path}`: {reason}") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(f"`{path}` is no PEM file of an Ed25519 public key") from None

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Literal
 
 from pdp.clock import Clock, SystemClock
-from pdp.errors import ConfigurationError
+from pdp.errors import ConfigurationError, reason_of
+from pdp.foundation.files import make_folder
 from pdp.model import Basis, Decision, Outcome, TraceParent
 from pdp.observer import ENDING, Event
 from pdp.record.anchors import Anchors
@@ -376,7 +377,7 @@ class DecisionLog:
             self._anchored = head
         except OSError as error:
             # The record itself is well: its health and its promises do not hang on this.
-            _LOG.warning("cannot note how far the decision log has come: %s", _reason(error))
+            _LOG.warning("cannot note how far the decision log has come: %s", reason_of(error))
 
     def _await_sync(self) -> None:
         # Only one of two that sync a file is told that it failed; so nobody else may sync meanwhile.
@@ -401,7 +402,7 @@ class DecisionLog:
                 self._well(deed)
 
     def _failed(self, deed: str, error: OSError) -> None:
-        reason = _reason(error)
+        reason = reason_of(error)
         if deed not in self._problems:
             then = "; calls are denied until it can" if deed in _NEEDED[self._durability] else ""
             _LOG.error("the decision log in `%s` cannot be %s: %s%s", self.folder, deed, reason, then)
@@ -444,14 +445,11 @@ class DecisionLog:
         try:
             return store_revision(self.folder)
         except OSError as error:
-            raise ConfigurationError(f"cannot read the decision log in `{self.folder}`: {_reason(error)}") from None
+            raise ConfigurationError(f"cannot read the decision log in `{self.folder}`: {reason_of(error)}") from None
 
     def _open_chain(self, signer: SigningKey, rotation: Rotation, reserve: int) -> Chain:
         try:
-            made = [each for each in (self.folder, *self.folder.parents) if not each.exists()]
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for each in made:
-                self._disk.sync_folder(each.parent)
+            make_folder(self.folder, self._disk.sync_folder)
             return Chain(
                 self.folder,
                 signer=signer,
@@ -466,7 +464,7 @@ class DecisionLog:
                 store_revision=self._store_revision_now,
             )
         except OSError as error:
-            raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {_reason(error)}") from None
+            raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {reason_of(error)}") from None
 
     def _heads(self) -> Mapping[str, Head]:
         """Return what of each chain here cannot be cut off unnoticed: of what is only written, a crash leaves less."""
@@ -486,7 +484,3 @@ def withheld(decision: Decision) -> Decision:
         detail="the record cannot be kept, and without a record there is no allow",
     )
     return replace(decision, ruling=ruling)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or "input or output failed").lower()

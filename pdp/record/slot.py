@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pdp.record.disk import Disk, lock_file
+from pdp.foundation.files import lock_file, new_file
+from pdp.record.disk import Disk
 from pdp.record.envelope import CHECKPOINT, hash_of, parse_line, place_of
 from pdp.record.segments import NO_HEAD, Head, Segment, head_of, lines_backwards, segments_by_chain
 
@@ -164,7 +165,7 @@ def _following(line: bytes, chain: str, before: Head) -> Head | None:
 def _keep(file: BinaryIO, start: int, path: Path) -> None:
     file.seek(start)
     path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as kept:
+    with new_file(path) as kept:
         shutil.copyfileobj(file, kept)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -23,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from pdp.errors import ConfigurationError
-from pdp.record.keys import write_secret
+from pdp.errors import ConfigurationError, reason_of
+from pdp.foundation.files import USUAL, make_file, replacing
 
 TLS_FOLDER = "tls"
 AUTHORITY_FILE = "ca.pem"
@@ -72,13 +71,13 @@ def write_local_certificate(folder: Path, *, now: float) -> tuple[Path, ...]:
             authority,
         )
     except OSError as error:
-        problem = (error.strerror or "input or output failed").lower()
+        problem = reason_of(error)
         raise ConfigurationError(f"cannot write `{error.filename or place}`: {problem}") from None
     return tuple(written)
 
 
 def _key(path: Path, written: list[Path]) -> ec.EllipticCurvePrivateKey:
-    if write_secret(path, _fresh_key):
+    if make_file(path, _fresh_key):
         written.append(path)
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
@@ -115,9 +114,8 @@ def _current(
         ):
             return found
     made = make()
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(made.public_bytes(Encoding.PEM))
-    partial.replace(path)
+    with replacing(path, mode=USUAL) as file:
+        file.write(made.public_bytes(Encoding.PEM))
     written.append(path)
     return made
 

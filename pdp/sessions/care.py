@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ from typing import Final
 import apsw
 
 from pdp.errors import StoreUnavailableError
+from pdp.foundation.files import draft_of, sync_folder
 from pdp.model import SessionState
-from pdp.sessions.database import SCHEMA_VERSION, require_known_schema, sync_folder, unavailable
+from pdp.sessions.database import SCHEMA_VERSION, require_known_schema, unavailable
 from pdp.sessions.rows import row_of, scope_from, session_of
 
 _MOST_DAMAGE: Final = 20
@@ -86,7 +86,7 @@ def backup(path: Path, target: Path) -> StoreReport:
     """
     if target.exists() or target.is_symlink():
         raise FileExistsError(None, "the file exists, and a backup overwrites nothing", str(target))
-    with _draft(target) as draft:
+    with draft_of(target) as draft:
         copy(path, draft)
         report = inspect(draft)
         require_sound(report, path)
@@ -133,14 +133,6 @@ def _reading(path: Path) -> Iterator[apsw.Connection]:
             connection.close(force=True)
     except apsw.Error as error:
         raise unavailable(error) from None
-
-
-@contextmanager
-def _draft(target: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=".backup-", dir=target.parent) as workshop:
-        draft = Path(workshop) / target.name
-        draft.touch(mode=0o600)
-        yield draft
 
 
 def _schema_of(connection: apsw.Connection, path: Path) -> int:

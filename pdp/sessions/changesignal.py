@@ -21,6 +21,8 @@ from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+from pdp.foundation.files import open_private
+
 _LENGTH = 8
 _CHECK_BYTES = 8
 
@@ -34,7 +36,7 @@ class ChangeSignal:
     def __init__(self, path: Path) -> None:
         self._path, self._at_close = path, 0
         with ExitStack() as opened:
-            self._file = _open(path)
+            self._file = open_private(path)
             opened.callback(os.close, self._file)
             # Goes with the file, also when the process is killed.
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -84,7 +86,7 @@ class ChangeSignal:
 def forget_acknowledged(path: Path) -> None:
     """Forget the revision that was acknowledged last: another store takes the place of this one. Raise `OSError`."""
     if path.exists():
-        file = _open(path)
+        file = open_private(path)
         try:
             os.pwrite(file, os.urandom(_LENGTH) + _noted(0), 0)
         finally:
@@ -97,7 +99,7 @@ def unused(path: Path) -> Iterator[None]:
 
     Raise `BlockingIOError` when somebody has it open, and `OSError` when the file cannot be used.
     """
-    file = _open(path)
+    file = open_private(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -109,7 +111,3 @@ def _noted(revision: int) -> bytes:
     # Two processes may write at once, and a crash may leave half of it: then nothing is known.
     noted = revision.to_bytes(_LENGTH)
     return noted + sha256(noted).digest()[:_CHECK_BYTES]
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,8 @@ from typing import Final
 
 import apsw
 
-from pdp.errors import StoreUnavailableError
+from pdp.errors import StoreUnavailableError, reason_of
+from pdp.foundation.files import draft_of, make_folder, sync_folder
 from pdp.sessions.changesignal import ChangeSignal, forget_acknowledged
 
 # Before this version, several writing connections could corrupt a WAL database (SQLite 3.51.3 release notes).
@@ -135,9 +135,7 @@ class Database:
             self._create()
             self._identity = _identity(self._path)
         except OSError as error:
-            raise StoreUnavailableError(
-                f"cannot create the session store `{path}`: {(error.strerror or 'input or output failed').lower()}"
-            ) from None
+            raise StoreUnavailableError(f"cannot create the session store `{path}`: {reason_of(error)}") from None
 
     def connect(self) -> apsw.Connection:
         """Open a connection that waits for locks, and syncs before it acknowledges."""
@@ -157,9 +155,7 @@ class Database:
         except BlockingIOError:
             raise StoreUnavailableError(f"the session store is being restored: `{self._path}`; try again") from None
         except OSError as error:
-            raise StoreUnavailableError(
-                f"cannot use `{path}`, beside the session store: {(error.strerror or 'input or output failed').lower()}"
-            ) from None
+            raise StoreUnavailableError(f"cannot use `{path}`, beside the session store: {reason_of(error)}") from None
 
     def require_acknowledged(self, connection: apsw.Connection, acknowledged: int) -> None:
         """Raise when the store is behind the revision that was acknowledged last, read before this is called."""
@@ -206,15 +202,10 @@ class Database:
         # The file appears under its name only when it is complete, so that processes that start together need
         # no lock. It is never opened and closed except by SQLite: closing a file drops the process's locks on it.
         folder = self._path.parent
-        made = [each for each in (folder, *folder.parents) if not each.exists()]
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for each in made:
-            sync_folder(each.parent)
+        make_folder(folder, sync_folder)
         if self._path.exists():
             return
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as workshop:
-            draft = Path(workshop) / self._path.name
-            draft.touch(mode=0o600)
+        with draft_of(self._path) as draft:
             connection = apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(_SCHEMA)
@@ -286,12 +277,3 @@ def unavailable(error: Exception) -> StoreUnavailableError:
 def _identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk. Raise `OSError`."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

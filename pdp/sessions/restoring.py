@@ -7,7 +7,6 @@ the highest number of a signed bundle, the higher one of backup and present stor
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,12 @@ import apsw
 
 from pdp.clock import Instant, no_earlier, utc_text
 from pdp.errors import StoreUnavailableError
+from pdp.foundation.files import draft_of, sync_folder
 from pdp.model import Session
 from pdp.sessions import lifecycle
 from pdp.sessions.care import StoreReport, copy, inspect, require_sound
 from pdp.sessions.changesignal import forget_acknowledged, unused
-from pdp.sessions.database import signal_path, sync_folder
+from pdp.sessions.database import signal_path
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionFilter
 
@@ -56,12 +56,7 @@ def restore(
     require_sound(report, backup)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with (
-            unused(signal_path(path)),
-            tempfile.TemporaryDirectory(prefix=".restore-", dir=path.parent) as workshop,
-        ):
-            draft = Path(workshop) / path.name
-            draft.touch(mode=0o600)
+        with unused(signal_path(path)), draft_of(path) as draft:
             copy(backup, draft)
             present = _present(path)
             revoked = _prepare(draft, (report, present), now, keep_sessions=keep_sessions)

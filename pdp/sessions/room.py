@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pdp.errors import StoreUnavailableError
 from pdp.foundation.diskroom import allocate, free_bytes
+from pdp.foundation.files import new_file
 
 # What a start writes before anything else: the shared memory of the log.
 _START_BYTES = 256 * 1024
@@ -41,14 +42,8 @@ class Room:
         if not self._reserve or self._file.exists() or self._left() < 2 * self._reserve:
             return
         # Another process may be doing the same; and a disk that has just filled up needs no word here.
-        with suppress(OSError):
-            file = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                os.posix_fallocate(file, 0, self._reserve)
-            except OSError:
-                self._file.unlink(missing_ok=True)
-            finally:
-                os.close(file)
+        with suppress(OSError), new_file(self._file) as file:
+            os.posix_fallocate(file.fileno(), 0, self._reserve)
 
     def prepare_log(self) -> None:
         """Give the log its room, as far as there is any. It exists once the store is open."""

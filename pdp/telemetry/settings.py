@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, Self, cast
 from urllib.parse import unquote, urlsplit
 
-from pdp.errors import ConfigurationError
+from pdp.errors import ConfigurationError, reason_of
 from pdp.telemetry.limits import AttributeLimits
 from pdp.telemetry.pipeline import QueueSettings
 
@@ -135,7 +135,7 @@ def read_certificate(file: str) -> bytes | None:
     try:
         return Path(file).read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"cannot read `{file}`: {(error.strerror or 'input failed').lower()}") from None
+        raise ConfigurationError(f"cannot read `{file}`: {reason_of(error)}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pdp.errors import BundleError, InvalidRequestError, Problem
+from pdp.errors import BundleError, InvalidRequestError, Problem, reason_of
 from pdp.limits import Limits
 from pdp.model import Basis, Outcome, Ruling
 from pdp.policy.bundle import Bundle
@@ -151,7 +151,7 @@ def _content(path: Path, file: str, limits: Limits) -> bytes:
         with path.open("rb") as stream:
             content = stream.read(limits.bundle_bytes + 1)
     except OSError as error:
-        problem = f"cannot be read: {(error.strerror or 'input or output failed').lower()}"
+        problem = f"cannot be read: {reason_of(error)}"
         raise BundleError((Problem(file, 0, problem),)) from None
     if len(content) > limits.bundle_bytes:
         raise BundleError((Problem(file, 0, f"larger than {limits.bundle_bytes} bytes (limit `bundle_bytes`)"),))

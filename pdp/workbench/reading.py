@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TypeVar
 
-from pdp.errors import BundleError, Problem
+from pdp.errors import BundleError, Problem, reason_of
 from pdp.foundation.inside import open_inside
 from pdp.foundation.yamltext import Section, load_section, unknown
 from pdp.limits import DEFAULT_LIMITS, Limits
@@ -76,7 +76,7 @@ def _content(folder: Path, path: Path, limits: Limits) -> bytes:
         with open_inside(folder, path) as stream:
             content = stream.read(limits.policy_file_bytes + 1)
     except OSError as error:
-        problem = f"cannot be read: {(error.strerror or 'input or output failed').lower()}"
+        problem = f"cannot be read: {reason_of(error)}"
         raise BundleError((Problem(name, 0, problem),)) from None
     if len(content) > limits.policy_file_bytes:
         message = f"larger than {limits.policy_file_bytes} bytes (limit `policy_file_bytes`)"

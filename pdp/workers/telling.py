@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from pdp.foundation.files import replacing
 from pdp.workers.words import Heard, News, Word
 
 _LOG = logging.getLogger("pdp")
@@ -71,11 +72,8 @@ class SupervisedPeers:
 
     def _write(self, news: bytes) -> None:
         # In one step: somebody whom nobody waits for any more may read just now.
-        made = self._file.with_suffix(".new")
-        made.unlink(missing_ok=True)
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(news)
-        made.replace(self._file)
+        with replacing(self._file) as file:
+            file.write(news)
 
     def _listen(self, hear: Callable[[bytes], None]) -> None:
         while True:

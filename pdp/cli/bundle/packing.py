@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pdp.cli.output import print_fields, print_json, print_table, progress, repl
 from pdp.cli.root import NO
 from pdp.config import Settings
 from pdp.errors import BundleError, ConfigurationError
+from pdp.foundation.files import new_file
 from pdp.policy.bundle import check_bundle
 from pdp.policy.contents import read_folder, titles_of
 
@@ -64,11 +64,10 @@ def keygen(*, output: str, as_json: bool) -> None:
         raise ConfigurationError(f"`{public}` exists; keys are never overwritten")
     private_pem, public_pem = generate_key()
     try:
-        descriptor = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with new_file(private) as file:
+            file.write(private_pem)
     except FileExistsError:
         raise ConfigurationError(f"`{private}` exists; keys are never overwritten") from None
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(private_pem)
     public.write_bytes(public_pem)
     key_id = next(iter(read_public_keys(public_pem)))
     if as_json:
