@@ -57,8 +57,7 @@ LIBRARIES = {
     "opentelemetry": ("pdp.telemetry", "pdp.testing"),
     "prometheus_client": ("pdp.telemetry.scraping",),
     "cryptography": (
-        "pdp.record.keys",
-        "pdp.bundles.signing",
+        "pdp.foundation.keys",
         "pdp.identity.certificates",
         "pdp.serving.certificates",
         "pdp.identity.keysets",

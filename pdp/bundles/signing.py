@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pdp.bundles.delivery import Delivery, Signature
 from pdp.errors import BundleError, ConfigurationError, Problem
 from pdp.foundation.jsontext import canonical
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from pdp.foundation.keys import PublicKey
 
 # What is signed begins with this, so that no other text that a key ever signs can pass for a bundle.
 _PURPOSE = b"pdp bundle signature 1\n"
 _PUBLIC_KEY = re.compile(b"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
+# As signed bundles have it. An id only chooses among keys that somebody has given.
 _KEY_ID_DIGITS = 32
 
 
@@ -41,7 +41,7 @@ class Verified:
 class Trust:
     """Whose signature is believed, by key id, and whether one is `required`."""
 
-    keys: Mapping[str, Ed25519PublicKey] = field(default_factory=dict)
+    keys: Mapping[str, PublicKey] = field(default_factory=dict)
     required: bool = False
 
     def verify(self, delivery: Delivery) -> Verified:
@@ -59,19 +59,19 @@ class Trust:
             if self.required or self.keys:
                 raise _refusal(f"the bundle is signed by `{signature.key_id}`, which is none of the trusted keys")
             return Verified(delivery=delivery, signed_by="")
-        _require_valid(key, signature, delivery.version)
+        if not key.signed(_signed_text(delivery.version, signature.number), signature.value):
+            raise _refusal(
+                f"the signature by `{signature.key_id}` is wrong: the bundle is not what was signed with this key"
+            )
         return Verified(delivery=delivery, signed_by=signature.key_id)
 
 
 def generate_key() -> tuple[bytes, bytes]:
     """Make a key pair; return the private and the public key as PEM (PKCS #8, SubjectPublicKeyInfo)."""
-    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - most servers need no signatures
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - the same
+    from pdp.foundation.keys import PrivateKey  # noqa: PLC0415 - most servers need no signatures
 
-    key = Ed25519PrivateKey.generate()
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return private, key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    key = PrivateKey.generate()
+    return key.pem, key.public.pem
 
 
 def sign(delivery: Delivery, private_key: bytes, number: int) -> Delivery:
@@ -79,58 +79,37 @@ def sign(delivery: Delivery, private_key: bytes, number: int) -> Delivery:
 
     `number` grows from bundle to bundle. Raise `ConfigurationError` when that is no Ed25519 key.
     """
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - most servers need no signatures
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - the same
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - the same
+    from pdp.foundation.keys import PrivateKey  # noqa: PLC0415 - most servers need no signatures
 
     try:
-        key: Any = load_pem_private_key(private_key, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError("this is no Ed25519 private key in PEM, without password; see `pdp bundle keygen`")
+        key = PrivateKey.read(private_key)
+    except ValueError:
+        problem = "this is no Ed25519 private key in PEM, without password; see `pdp bundle keygen`"
+        raise ConfigurationError(problem) from None
     value = key.sign(_signed_text(delivery.version, number))
-    signature = Signature(key_id=_key_id(key.public_key()), number=number, value=value)
+    signature = Signature(key_id=_key_id(key.public), number=number, value=value)
     return Delivery(files=delivery.files, signature=signature)
 
 
-def read_public_keys(pem: bytes) -> dict[str, Ed25519PublicKey]:
+def read_public_keys(pem: bytes) -> dict[str, PublicKey]:
     """Return the public keys of a PEM text by their ids. Raise `ConfigurationError` when one is no Ed25519 key."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - most servers need no signatures
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - the same
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415 - the same
-
-    keys: dict[str, Ed25519PublicKey] = {}
-    for text in _PUBLIC_KEY.findall(pem):
-        try:
-            key: Any = load_pem_public_key(text)
-        except (ValueError, UnsupportedAlgorithm):
-            key = None
-        if not isinstance(key, Ed25519PublicKey):
-            raise ConfigurationError("holds a key that is no Ed25519 public key")
-        keys[_key_id(key)] = key
-    if not keys:
-        raise ConfigurationError("holds no public key in PEM")
-    return keys
-
-
-def _require_valid(key: Ed25519PublicKey, signature: Signature, version: str) -> None:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - most servers need no signatures
+    from pdp.foundation.keys import PublicKey  # noqa: PLC0415 - most servers need no signatures
 
     try:
-        key.verify(signature.value, _signed_text(version, signature.number))
-    except InvalidSignature:
-        raise _refusal(
-            f"the signature by `{signature.key_id}` is wrong: the bundle is not what was signed with this key"
-        ) from None
+        keys = [PublicKey.read(text) for text in _PUBLIC_KEY.findall(pem)]
+    except ValueError:
+        raise ConfigurationError("holds a key that is no Ed25519 public key") from None
+    if not keys:
+        raise ConfigurationError("holds no public key in PEM")
+    return {_key_id(key): key for key in keys}
 
 
 def _signed_text(version: str, number: int) -> bytes:
     return _PURPOSE + canonical({"number": number, "version": version})
 
 
-def _key_id(key: Ed25519PublicKey) -> str:
-    return "ed25519:" + hashlib.sha256(key.public_bytes_raw()).hexdigest()[:_KEY_ID_DIGITS]
+def _key_id(key: PublicKey) -> str:
+    return f"ed25519:{key.id(_KEY_ID_DIGITS)}"
 
 
 def _refusal(problem: str) -> BundleError:

@@ -132,7 +132,7 @@ def _public_half_findings(check: str, path: Path, signer: SigningKey, elsewhere:
     if elsewhere:
         return
     try:
-        same = path.read_bytes() == signer.public_pem
+        same = path.read_bytes() == signer.public.pem
     except OSError:
         same = False
     if not same:

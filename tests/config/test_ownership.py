@@ -271,7 +271,7 @@ def _digest_key(tmp_path: Path) -> tuple[Path, Callable[[], object]]:
 
 def _public_keys(tmp_path: Path) -> tuple[Path, Callable[[], object]]:
     path = tmp_path / "release.key.pub"
-    path.write_bytes(SigningKey.generate().public_pem)
+    path.write_bytes(SigningKey.generate().public.pem)
     return path, lambda: trust_of(Settings(policies=PolicySettings(public_keys=str(path))))
 
 

@@ -615,7 +615,7 @@ def test_a_wrong_public_key_is_refused(tmp_path: Path, content: bytes | None, me
         PublicKeys.load([file])
 
 
-@pytest.mark.parametrize("content", [None, b"nothing", SIGNER.public_pem])
+@pytest.mark.parametrize("content", [None, b"nothing", SIGNER.public.pem])
 def test_a_wrong_signing_key_is_refused(tmp_path: Path, content: bytes | None) -> None:
     """A server without its signing key does not start."""
     file = tmp_path / "key.pem"

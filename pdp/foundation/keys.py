@@ -1,0 +1,89 @@
+"""Ed25519 keys: made, read from PEM, named, and used. Records and bundles are signed with such keys."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Self
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+
+class PublicKey:
+    """The half of a key that verifies."""
+
+    def __init__(self, key: Ed25519PublicKey) -> None:
+        self._key = key
+
+    @classmethod
+    def read(cls, pem: bytes) -> Self:
+        """Read a key from PEM. Raise `ValueError`."""
+        try:
+            key = load_pem_public_key(pem)
+        except UnsupportedAlgorithm as error:
+            raise ValueError(str(error)) from None
+        if not isinstance(key, Ed25519PublicKey):
+            raise ValueError("no Ed25519 key")  # noqa: TRY004 - a wrong text, not a wrong type
+        return cls(key)
+
+    @property
+    def pem(self) -> bytes:
+        """Return the key as PEM (SubjectPublicKeyInfo)."""
+        return self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def id(self, digits: int) -> str:
+        """Return the name of the key: the first hexadecimal digits of its SHA-256."""
+        return sha256(self._key.public_bytes_raw()).hexdigest()[:digits]
+
+    def signed(self, message: bytes, signature: bytes) -> bool:
+        """Say whether a signature is that of a message by this key."""
+        try:
+            self._key.verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class PrivateKey:
+    """The half of a key that signs."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a fresh key."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def read(cls, pem: bytes) -> Self:
+        """Read a key from PEM without a password. Raise `ValueError`, which says what it is: `no Ed25519 key`."""
+        try:
+            key = load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise ValueError("no PEM file of a private key") from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ValueError("no Ed25519 key")  # noqa: TRY004 - a wrong text, not a wrong type
+        return cls(key)
+
+    @property
+    def pem(self) -> bytes:
+        """Return the key as PEM (PKCS #8), for a file that its owner alone can read."""
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    @property
+    def public(self) -> PublicKey:
+        """Return the half that verifies."""
+        return PublicKey(self._key.public_key())
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature of a message: 64 bytes."""
+        return self._key.sign(message)
