@@ -25,7 +25,7 @@ from pdp.decision.explainer import Explainer
 from pdp.decision.snapshot import Snapshots
 from pdp.errors import ConfigurationError, PDPError, reason_of
 from pdp.foundation.ownership import require_own
-from pdp.foundation.repeating import Refresher
+from pdp.foundation.repeating import Repeater
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, Observer, Observers, Place
 from pdp.policy.bundle import Compile
@@ -235,11 +235,8 @@ class App:
             self._servers = tuple(_servers(settings, serve, worker=worker, control=control))
             # One of several looks, and tells the others; when it ends, so does the one in its place.
             if settings.policies.watch and worker <= 1:
-                watch = sourcing.watch(follower.follow)
-                watch.start()
-                self._opened.callback(watch.stop)
-            heartbeat.start()
-            self._opened.callback(heartbeat.stop)
+                self._opened.enter_context(sourcing.watch(follower.follow))
+            self._opened.enter_context(heartbeat)
             if settings.makes_certificate and worker <= 1:
                 self._renew_certificate(Path(settings.data_dir))
             if not control:
@@ -310,9 +307,7 @@ class App:
         self._opened.callback(notices.close)
         sums = RefusalSums(notices, count=count)
         self._opened.callback(sums.flush)
-        summing = Refresher("refusals", sums.flush, every=SUM_SECONDS, pause=SUM_SECONDS)
-        summing.start()
-        self._opened.callback(summing.stop)
+        self._opened.enter_context(Repeater("refusals", sums.flush, every=SUM_SECONDS))
         return sums
 
     def _renew_certificate(self, folder: Path) -> None:
@@ -327,9 +322,7 @@ class App:
             except ConfigurationError as error:
                 _LOG.error("the certificate was not renewed: %s", error)
 
-        renewer = Refresher("certificate", renew, every=_RENEW_SECONDS)
-        renewer.start()
-        self._opened.callback(renewer.stop)
+        self._opened.enter_context(Repeater("certificate", renew, every=_RENEW_SECONDS))
 
     def _purge(self, purge: Purge) -> None:
         def sweep() -> None:
@@ -341,9 +334,8 @@ class App:
                 if removed:
                     _LOG.info("removed %d sessions that have been over for long", removed)
 
-        sweeper = Refresher("purge", sweep, every=_PURGE_SECONDS)
-        sweeper.start()
-        self._opened.callback(sweeper.stop)
+        sweeper = Repeater("purge", sweep, every=_PURGE_SECONDS)
+        self._opened.enter_context(sweeper)
 
 
 def _servers(settings: Settings, serve: Callable[..., PDPServer], *, worker: int, control: bool) -> Iterator[PDPServer]:

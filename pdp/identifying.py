@@ -11,7 +11,7 @@ from pdp.clock import Clock
 from pdp.config import JWTSettings, Settings
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_own
-from pdp.foundation.repeating import Refresher
+from pdp.foundation.repeating import Repeater
 from pdp.foundation.webfile import WebFile, WebPlace
 from pdp.identity.authentication import (
     CallerAuthenticator,
@@ -42,8 +42,8 @@ class Identity:
         self._denied = denied_of(settings)
         self._closing: list[Callable[[], None]] = []
         self._refreshers = [
-            Refresher("callers", self._callers.refresh, every=_FILE_SECONDS),
-            Refresher("deny-list", self._denied.refresh, every=_FILE_SECONDS),
+            Repeater("callers", self._callers.refresh, every=_FILE_SECONDS),
+            Repeater("deny-list", self._denied.refresh, every=_FILE_SECONDS),
         ]
         web_tokens = self._web_tokens(settings.jwt, clock) if settings.jwt.issuer else None
         certificates = (
@@ -112,7 +112,7 @@ class Identity:
         return keys
 
     def _refresh(self, keys: TrustedKeys, *, every: float) -> None:
-        refresher = Refresher("jwt-keys", keys.refresh, every=every)
+        refresher = Repeater("jwt-keys", keys.refresh, every=every)
         keys.wake = refresher.wake
         self._refreshers.append(refresher)
 

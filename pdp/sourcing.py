@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pdp.bundles.delivery import BundleSource
 from pdp.bundles.fetching import URLSource
@@ -14,24 +14,13 @@ from pdp.bundles.sources import FolderSource, PackedFileSource
 from pdp.bundles.watching import FolderWatch, PollWatch
 from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.ownership import require_own
+from pdp.foundation.repeating import Repeater
 from pdp.foundation.webfile import WebPlace
 
 if TYPE_CHECKING:
     from pdp.config import Settings
 
 _LAST_GOOD_FILE = "last-good.bundle"
-
-
-class Watch(Protocol):
-    """Looks at a source again and again, between `start` and `stop`."""
-
-    def start(self) -> None:
-        """Begin to look."""
-        ...
-
-    def stop(self) -> None:
-        """End, and wait for that."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +32,7 @@ class Sourcing:
 
     source: BundleSource
     place: str
-    watch: Callable[[Callable[[], bool]], Watch]
+    watch: Callable[[Callable[[], bool]], Repeater]
     close: Callable[[], None] = lambda: None
 
 
@@ -54,7 +43,7 @@ def sourcing_of(settings: Settings) -> Sourcing:
         place = WebPlace(url=policies.url, ca_file=policies.url_ca_file, token_file=policies.url_token_file)
         fetched = URLSource(place, limits, kept_at=Path(settings.data_dir) / _LAST_GOOD_FILE)
 
-        def poll(follow: Callable[[], bool]) -> Watch:
+        def poll(follow: Callable[[], bool]) -> Repeater:
             return PollWatch(follow, policies.poll_seconds, abort=fetched.close)
 
         return Sourcing(source=fetched, place=f"policy URL `{place.shown}`", watch=poll, close=fetched.close)

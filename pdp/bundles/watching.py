@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from pdp.foundation.repeating import Repeater
 from pdp.policy.contents import belongs
 
 Signature = tuple[tuple[str, int, int], ...]
@@ -46,56 +46,32 @@ class Settling:
         return True
 
 
-class FolderWatch:
-    """A thread that calls `changed` when a settled change has been seen, again and again until it returns True.
+class FolderWatch(Repeater):
+    """Calls `changed` when a settled change has been seen, again and again until it returns True.
 
     Watches a folder, or a packed file. Errors are `changed`'s business.
     """
 
     def __init__(self, folder: Path, changed: Callable[[], bool], interval: float = SETTLE_SECONDS) -> None:
+        super().__init__("policy-watch", self._scan, every=interval, at_once=False)
         self._folder = folder
         self._changed = changed
-        self._interval = interval
-        self._stopping = threading.Event()
         # Whoever loaded the folder may have read it before its latest change, so the first state counts as a change.
         self._settling = Settling(())
-        self._thread = threading.Thread(target=self._run, name="pdp-policy-watch", daemon=True)
 
-    def start(self) -> None:
-        """Begin to watch."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop watching, and wait until the thread has ended."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval):
-            if self._settling.settled(signature(self._folder)) and not self._changed():
-                self._settling = Settling(())
+    def _scan(self) -> None:
+        if self._settling.settled(signature(self._folder)) and not self._changed():
+            self._settling = Settling(())
 
 
-class PollWatch:
-    """A thread that calls `ask` every `interval` seconds. Errors are `ask`'s business; `abort` ends a call of it."""
+class PollWatch(Repeater):
+    """Calls `ask` every `interval` seconds. Errors are `ask`'s business; `abort` ends a call of it, and later ones."""
 
     def __init__(self, ask: Callable[[], object], interval: float, *, abort: Callable[[], None]) -> None:
-        self._ask = ask
-        self._interval = interval
+        super().__init__("policy-poll", ask, every=interval, at_once=False)
         self._abort = abort
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pdp-policy-poll", daemon=True)
-
-    def start(self) -> None:
-        """Begin to ask."""
-        self._thread.start()
 
     def stop(self) -> None:
         """Stop asking, and wait until the thread has ended."""
-        self._stopping.set()
         self._abort()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._interval):
-            self._ask()
+        super().stop()

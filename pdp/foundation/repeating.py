@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Self
 
 # Between two turns, however often one is wanted.
 _PAUSE_SECONDS = 1.0
 
 
-class Refresher:
-    """A thread that calls `work` at its start, every `every` seconds and after `wake`. Errors are `work`'s business."""
+class Repeater:
+    """A thread that calls `work` every `every` seconds and after `wake`, and `at_once` or not when it starts.
 
-    def __init__(self, name: str, work: Callable[[], None], *, every: float, pause: float = _PAUSE_SECONDS) -> None:
+    Errors are `work`'s business. A `with` block starts and stops it.
+    """
+
+    def __init__(self, name: str, work: Callable[[], object], *, every: float, at_once: bool = True) -> None:
         self._work = work
         self._every = every
-        self._pause = pause
+        self._pause = min(_PAUSE_SECONDS, every)
+        self._at_once = at_once
         self._wanted = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"pdp-{name}", daemon=True)
@@ -33,16 +38,27 @@ class Refresher:
         return self._stopping.wait(seconds)
 
     def stop(self) -> None:
-        """Take no further turn, and wait until one that goes on is over."""
+        """Take no further turn, and wait until one that goes on is over. Harmless when it never began."""
         self._stopping.set()
         self._wanted.set()
         if self._thread.ident is not None:
             self._thread.join()
 
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def _run(self) -> None:
-        while not self._stopping.is_set():
-            self._wanted.clear()
+        if self._at_once:
+            self._turn()
+        while not self._stopping.wait(self._pause):
+            self._wanted.wait(self._every - self._pause)
+            self._turn()
+
+    def _turn(self) -> None:
+        self._wanted.clear()
+        if not self._stopping.is_set():
             self._work()
-            if self._stopping.wait(self._pause):
-                return
-            self._wanted.wait(max(0.0, self._every - self._pause))

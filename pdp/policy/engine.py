@@ -14,7 +14,7 @@ import cedarpy
 
 from pdp.errors import UnavailableError
 from pdp.foundation.kept import Kept
-from pdp.foundation.threads import start_on_large_stack
+from pdp.foundation.threads import on_large_stack
 from pdp.limits import Limits
 from pdp.model import Basis, Outcome, Ruling, Visibility
 from pdp.policy.analysis import BELOW
@@ -394,15 +394,6 @@ class StackCheck:
         if result.diagnostics.errors or result.decision is not cedarpy.Decision.Deny:
             raise UnavailableError("this thread's stack is too small to evaluate policies; give it at least 2 MiB")
         self._checked.enough = True
-
-
-def on_large_stack(work: Callable[[], T]) -> T:
-    """Run `work` on a thread of its own with a stack of 64 MiB, and return what it returns."""
-    results: list[T] = []
-    thread = threading.Thread(target=lambda: results.append(work()))
-    start_on_large_stack(thread)
-    thread.join()
-    return results[0]
 
 
 def _probe_text(depth: int, terms: int) -> str:

@@ -25,6 +25,7 @@ from typing import Literal
 from pdp.clock import Clock, SystemClock
 from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.files import make_folder
+from pdp.foundation.repeating import Repeater
 from pdp.model import Basis, Decision, Outcome, TraceParent
 from pdp.observer import ENDING, Event
 from pdp.record.anchors import Anchors
@@ -99,7 +100,7 @@ class DecisionLog:
         if len(key) < DIGEST_KEY_BYTES:
             raise ConfigurationError(f"the key of the decision log is shorter than {DIGEST_KEY_BYTES} bytes")
         self.folder, self._durability = folder, durability
-        self._clock, self._disk, self._every = clock or SystemClock(), disk or Disk(), checkpoint_seconds
+        self._clock, self._disk = clock or SystemClock(), disk or Disk()
         self._on_failure = on_failure or (lambda: None)
         self._anchors = Anchors(anchors) if anchors else None
         self._entries = Entries(key, attributes)
@@ -117,10 +118,10 @@ class DecisionLog:
         # Only for whoever ticks or closes.
         self._anchored: Head | None = None
         self._sync_at, self._pause = 0.0, _FIRST_PAUSE_SECONDS
-        self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._keeper = Repeater("record-keeper", self.tick, every=checkpoint_seconds, at_once=False)
+        self._writer = threading.Thread(target=self._write_queue, name="pdp-record-writer", daemon=True)
         if durability == "async":
-            self._run("pdp-record-writer", self._write_queue)
+            self._writer.start()
 
     @property
     def path(self) -> Path:
@@ -160,7 +161,7 @@ class DecisionLog:
 
     def start(self) -> None:
         """Begin to sign and sync in the background."""
-        self._run("pdp-record-keeper", self._keep)
+        self._keeper.start()
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - the observer's signature
         """Write a decision down; return it unchanged, but an allow without a record as a deny, unless in `async`."""
@@ -196,9 +197,9 @@ class DecisionLog:
         with self._changed:
             first, self._closed = not self._closed, True
             self._changed.notify_all()
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
+        self._keeper.stop()
+        if self._writer.ident is not None:
+            self._writer.join()
         with self._changed:
             self._await_sync()
             if first:
@@ -414,15 +415,6 @@ class DecisionLog:
             self._problems = {other: why for other, why in self._problems.items() if other != deed}
 
     # Threads and what they need.
-
-    def _run(self, name: str, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _keep(self) -> None:
-        while not self._stopping.wait(self._every):
-            self.tick()
 
     def _write_queue(self) -> None:
         while not self._closed:

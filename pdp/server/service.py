@@ -18,7 +18,7 @@ from pdp.clock import Clock
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.explainer import Explainer
 from pdp.errors import ConfigurationError
-from pdp.foundation.repeating import Refresher
+from pdp.foundation.repeating import Repeater
 from pdp.identity.authentication import Authenticator
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, EventKind, Observer
@@ -106,7 +106,6 @@ class PDPServer:
         self._health = HealthHandlers(
             healthy, every=look_seconds, record_healthy=record_healthy, store_healthy=store_healthy
         )
-        self._idle = IdleWatch(clock, limit=limits.stream_idle_seconds, every=look_seconds)
         services: dict[str, object] = {
             AUTHORIZATION: AuthorizationHandlers(authorizer, limits),
             SESSIONS: SessionHandlers(registrar, limits),
@@ -124,6 +123,7 @@ class PDPServer:
             if lane in CONTROL or not control
         }
         self._pools = tuple(lanes.values())
+        idle = IdleWatch(clock, limit=limits.stream_idle_seconds)
         awaited = Awaited(
             clock,
             limit=limits.message_seconds,
@@ -137,9 +137,14 @@ class PDPServer:
             observer=observer,
             clock=clock,
             awaited=awaited,
-            idle=self._idle,
+            idle=idle,
         )
-        self._sweeper = Refresher("awaited", awaited.sweep, every=look_seconds, pause=look_seconds)
+
+        def sweep() -> None:
+            idle.sweep()
+            awaited.sweep()
+
+        self._sweeper = Repeater("sweep", sweep, every=look_seconds)
         # Every call is counted in its lane, and none comes to the executor that gRPC wants to have.
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=1),
@@ -168,7 +173,6 @@ class PDPServer:
         except ConfigurationError:
             self._release()
             raise
-        self._idle.start()
         self._sweeper.start()
         self._server.start()
         if self._control:
@@ -207,7 +211,6 @@ class PDPServer:
 
     def _release(self) -> None:
         self._released = True
-        self._idle.stop()
         self._sweeper.stop()
         for pool in self._pools:
             pool.shutdown()

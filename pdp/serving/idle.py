@@ -10,29 +10,13 @@ from pdp.clock import Clock
 
 
 class IdleWatch:
-    """Cancels open streams that were idle for `limit` seconds of the boot clock. Safe to use from many threads.
+    """Cancels open streams that were idle for `limit` seconds of the boot clock. Safe to use from many threads."""
 
-    A thread of its own looks every `every` seconds.
-    """
-
-    def __init__(self, clock: Clock, *, limit: float, every: float = 1.0) -> None:
+    def __init__(self, clock: Clock, *, limit: float) -> None:
         self._clock = clock
         self._limit = limit
-        self._every = every
         self._streams: set[_Stream] = set()
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pdp-idle", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Look no longer; harmless when it never began."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     @contextmanager
     def watched(self, cancel: Callable[[], None]) -> Iterator[Callable[[], None]]:
@@ -46,11 +30,8 @@ class IdleWatch:
             with self._lock:
                 self._streams.discard(stream)
 
-    def _run(self) -> None:
-        while not self._stopped.wait(self._every):
-            self._sweep()
-
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
+        """Cancel what has been idle for too long."""
         idle_since = self._clock.now().boot_at - self._limit
         with self._lock:
             streams = tuple(self._streams)

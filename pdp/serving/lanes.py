@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from pdp.errors import OverloadedError
+from pdp.foundation.repeating import Repeater
 from pdp.foundation.threads import start_on_large_stack
 
 _LOG = logging.getLogger("pdp.server")
@@ -63,9 +64,9 @@ class BoundedPool:
         self._workers: list[threading.Thread] = []
         for place in range(room.threads):
             self._start(place)
-        self._stopping = threading.Event()
-        self._looking = threading.Thread(target=self._look, name=f"pdp-{name}-look", daemon=True)
-        self._looking.start()
+        self._looking = Repeater(f"{name}-look", self._look, every=room.patience, at_once=False)
+        if room.patience < math.inf:
+            self._looking.start()
 
     def enter(self, owner: str) -> None:
         """Count a task that will be put here. Raise `OverloadedError` when there is no room for it."""
@@ -99,11 +100,10 @@ class BoundedPool:
 
     def shutdown(self) -> None:
         """End the threads when they have done what was put here before, and wait for them."""
-        self._stopping.set()
-        for _ in range(max(len(self._workers), MOST_THREADS)):
-            self._tasks.put(None)
         # First whoever may be starting another worker just now.
-        self._looking.join()
+        self._looking.stop()
+        for _ in self._workers:
+            self._tasks.put(None)
         for worker in self._workers:
             worker.join()
 
@@ -145,8 +145,7 @@ class BoundedPool:
         start_on_large_stack(worker)
 
     def _look(self) -> None:
-        while self.room.patience < math.inf and not self._stopping.wait(self.room.patience):
-            self._replace_stuck(time.monotonic())
+        self._replace_stuck(time.monotonic())
 
     def _replace_stuck(self, now: float) -> None:
         late = {place for place, since in enumerate(self._since) if now - since > self.room.patience} - self._stuck

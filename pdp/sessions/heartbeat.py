@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 
 from pdp.errors import PDPError
+from pdp.foundation.repeating import Repeater
 
 _LOG = logging.getLogger("pdp")
 
@@ -19,13 +19,12 @@ _LOG = logging.getLogger("pdp")
 _LONGEST_SECONDS = 5.0
 
 
-class Heartbeat:
+class Heartbeat(Repeater):
     """Calls `touch`, which may raise `PDPError`, every so many seconds on a thread of its own, once it is started."""
 
     def __init__(self, touch: Callable[[], None], *, every: float) -> None:
-        self._touch, self._every = touch, every
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="pdp-heartbeat", daemon=True)
+        super().__init__("heartbeat", self._beat, every=every, at_once=False)
+        self._touch = touch
         self._problem = ""
         self._due_at = math.inf
 
@@ -33,23 +32,13 @@ class Heartbeat:
         """Say whether the store could be written when that was tried last, and did not take too long."""
         return not self._problem and time.monotonic() < self._due_at
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, and wait for a write that is under way."""
-        self._stopping.set()
-        self._thread.join()
-
     def _beat(self) -> None:
-        while not self._stopping.wait(self._every):
-            problem = self._problem_now()
-            if problem and not self._problem:
-                _LOG.error("the session store cannot be written, so sessions and bundles cannot change: %s", problem)
-            elif self._problem and not problem:
-                _LOG.warning("the session store can be written again")
-            self._problem = problem
+        problem = self._problem_now()
+        if problem and not self._problem:
+            _LOG.error("the session store cannot be written, so sessions and bundles cannot change: %s", problem)
+        elif self._problem and not problem:
+            _LOG.warning("the session store can be written again")
+        self._problem = problem
 
     def _problem_now(self) -> str:
         self._due_at = time.monotonic() + _LONGEST_SECONDS

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pdp.foundation.threads import on_large_stack
 from pdp.policy.child.compile import compile_bundle
-from pdp.policy.engine import on_large_stack
 
 SCHEMA = """
 entity UserGroup in [UserGroup];

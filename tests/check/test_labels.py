@@ -9,9 +9,9 @@ from random import Random
 import cedarpy
 import pytest
 
+from pdp.foundation.threads import on_large_stack
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import compile_job, inspect_bundle
-from pdp.policy.engine import on_large_stack
 from pdp.testing.bundles import compile_here
 from tests.check import randomworld
 from tests.check.material import AGENT, files, found, policy

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from pdp.policy.engine import on_large_stack
+from pdp.foundation.threads import on_large_stack
 from tests.check.witness import contradictions, world_read_once
 from tests.seeds import fresh_seed
 

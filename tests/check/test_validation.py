@@ -9,11 +9,11 @@ from random import Random
 import cedarpy
 import pytest
 
+from pdp.foundation.threads import on_large_stack
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.child.compile import parsed_policies
 from pdp.policy.child.validation import all_valid
 from pdp.policy.contents import read_contents
-from pdp.policy.engine import on_large_stack
 from pdp.policy.lint.facts import environments
 from pdp.policy.schema import full_schema
 from tests.check.randomworld import files, random_policies

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from pdp.foundation.threads import on_large_stack
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.child.mutants import mutate_bundle
 from pdp.policy.contents import read_folder
-from pdp.policy.engine import on_large_stack
 from pdp.policy.tools.catalogue import load_catalogue, tool_definitions
 from pdp.testing.bundles import compile_here
 from pdp.workbench.coverage import CoverageCounter

@@ -11,7 +11,7 @@ from typing import Any
 import cedarpy
 import pytest
 
-from pdp.policy.engine import on_large_stack
+from pdp.foundation.threads import on_large_stack
 from pdp.policy.rendering import expression_text, policy_text
 
 # What real policies seldom hold.

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from pdp.errors import BundleError
+from pdp.foundation.threads import on_large_stack
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.child.mutants import mutate_bundle
-from pdp.policy.engine import on_large_stack
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.workbench.equivalents import Equivalent, Equivalents, read_equivalents
 from pdp.workbench.mutation import MutationReport, Verdict, mutants_of, try_mutants

@@ -10,8 +10,6 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +18,7 @@ from pdp.cli.operate.logs import log_to_stderr
 from pdp.cli.operate.serve import obey
 from pdp.cli.operate.signals import STOPPING, receive_signals
 from pdp.cli.root import ERROR, error_lines
+from pdp.foundation.repeating import Repeater
 from pdp.workers.cores import pin
 from pdp.workers.process import Job
 from pdp.workers.telling import SupervisedPeers
@@ -62,7 +61,14 @@ def main() -> None:
         say(Report(problems=tuple(error_lines(error))))
         sys.exit(ERROR)
     say(Report())
-    threading.Thread(target=_beat, args=(app.takes_calls, say), name="pdp-alive", daemon=True).start()
+
+    def beat() -> None:
+        # The supervisor may have ended: then this worker is about to.
+        with suppress(OSError):
+            if app.takes_calls():
+                say(Alive())
+
+    Repeater("alive", beat, every=_BEAT_SECONDS).start()
     obey(app, received)
 
 
@@ -71,16 +77,6 @@ def _make_ready() -> None:
     with suppress(ImportError):
         for name in _WANTED:
             import_module(name)
-
-
-def _beat(takes_calls: Callable[[], bool], say: Callable[[Word], None]) -> None:
-    """Say every second that this worker takes calls, as long as it does."""
-    # The supervisor may have ended: then this worker is about to.
-    with suppress(OSError):
-        while True:
-            if takes_calls():
-                say(Alive())
-            time.sleep(_BEAT_SECONDS)
 
 
 def _listen(sender: int, peers: SupervisedPeers) -> None:

@@ -13,10 +13,11 @@ import os
 import resource
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import IO, Any
+
+from pdp.foundation.threads import on_large_stack
 
 # The engine recurses; what the limits allow takes less than 2 MiB, and what they miss should have room to fail well.
 STACK_BYTES = 256 * 1024 * 1024
@@ -37,13 +38,9 @@ def main() -> int:
     """Serve jobs until standard input ends; return the exit code."""
     _limit_process()
     answers = _take_stdout()
-    finished: list[bool] = []
-    threading.stack_size(STACK_BYTES)
     sys.setrecursionlimit(_RECURSION)
-    thread = threading.Thread(target=lambda: finished.append(serve(sys.stdin.buffer, answers, float(sys.argv[1]))))
-    thread.start()
-    thread.join()
-    return 0 if finished else 1
+    on_large_stack(lambda: serve(sys.stdin.buffer, answers, float(sys.argv[1])), STACK_BYTES)
+    return 0
 
 
 def serve(jobs: IO[bytes], answers: IO[bytes], seconds: float) -> bool:
