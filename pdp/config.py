@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
-from pdp.errors import BundleError, ConfigurationError
-from pdp.foundation.loopback import is_loopback
+from pdp.errors import BundleError, ConfigurationError, one_line
+from pdp.foundation.loopback import host_and_port, is_loopback, is_loopback_address
 from pdp.foundation.ownership import read_own
 from pdp.foundation.yamltext import Section, load_section, unknown
 from pdp.identity.callers import CALLERS_FILE
@@ -48,7 +48,6 @@ _SERVICE_LINK = re.compile(
 )
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
-_HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,\s]+)):(?P<port>\d{1,5})")
 _SHOWN_CHARACTERS = 80
 # What settings were called before.
 _RENAMED: Mapping[str, str] = {"server.callers": "callers.file"}
@@ -56,7 +55,6 @@ _RENAMED: Mapping[str, str] = {"server.callers": "callers.file"}
 _ALGORITHMS = (
     "ES256", "ES384", "ES512", "Ed25519", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"
 )  # fmt: skip
-_HIGHEST_PORT = 65535
 
 T = TypeVar("T")
 
@@ -191,8 +189,7 @@ class TelemetrySettings:
     @property
     def scraped(self) -> tuple[str, int] | None:
         """Return the host and port at which the first worker shows its metrics, if it does."""
-        match = _HOST_AND_PORT.fullmatch(self.prometheus_address)
-        return (match["six"] or match["host"], int(match["port"])) if match else None
+        return host_and_port(self.prometheus_address)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -591,10 +588,9 @@ def _address_problems(name: str, address: str, server: ServerSettings) -> Iterab
         return
     if address.startswith("unix:"):
         return
-    match = _HOST_AND_PORT.fullmatch(address)
-    if match is None or int(match["port"]) > _HIGHEST_PORT:
+    if host_and_port(address) is None:
         yield f"`{name}` must be `host:port` or `unix:PATH`, not {_quoted(address)}"
-    elif not server.tls_certificate and not is_loopback(match["six"] or match["host"]):
+    elif not server.tls_certificate and not is_loopback_address(address):
         yield (
             f"`{name}` {_quoted(address)} can be reached by others and needs TLS: "
             "set `server.tls_certificate` and `server.tls_key`"
@@ -602,10 +598,9 @@ def _address_problems(name: str, address: str, server: ServerSettings) -> Iterab
 
 
 def _plaintext_problems(server: ServerSettings) -> Iterable[str]:
-    match = _HOST_AND_PORT.fullmatch(server.address)
     if server.plaintext and server.tls_certificate:
         yield "`server.plaintext` and `server.tls_certificate` cannot both be set"
-    elif server.plaintext and (match is None or not is_loopback(match["six"] or match["host"])):
+    elif server.plaintext and not is_loopback_address(server.address):
         yield f"`server.plaintext` is for `host:port` on loopback, not for {_quoted(server.address)}"
 
 
@@ -638,7 +633,7 @@ def _scraping_problems(telemetry: TelemetrySettings) -> Iterable[str]:
     name, address = "`telemetry.prometheus_address`", telemetry.prometheus_address
     if not address:
         return
-    if telemetry.scraped is None or not 0 < telemetry.scraped[1] <= _HIGHEST_PORT:
+    if telemetry.scraped is None or not telemetry.scraped[1]:
         yield f"{name} must be `host:port`, not {_quoted(address)}"
     elif not is_loopback(telemetry.scraped[0]):
         yield f"{name} {_quoted(address)} can be reached by others, and metrics are shown on this machine alone"
@@ -719,5 +714,5 @@ def _shown(value: object) -> str:
 def _quoted(value: object) -> str:
     """Return a value as it was written: its first line alone, in case that somebody pasted a key."""
     whole = _shown(value)
-    line = "".join(character if character.isprintable() else " " for character in whole.partition("\n")[0])
+    line = one_line(whole.partition("\n")[0])
     return f"`{line[:_SHOWN_CHARACTERS]}…`" if len(whole) > min(len(line), _SHOWN_CHARACTERS) else f"`{line}`"

@@ -1,8 +1,20 @@
-"""Which hosts are this machine alone."""
+"""Which addresses are this machine alone."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
+
+_HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,\s]+)):(?P<port>[0-9]{1,5})")
+_LARGEST_PORT = 65535
+
+
+def host_and_port(address: str) -> tuple[str, int] | None:
+    """Return the host of `host:port` or `[v6]:port`, without brackets, and the port; None for anything else."""
+    match = _HOST_AND_PORT.fullmatch(address)
+    if match is None or int(match["port"]) > _LARGEST_PORT:
+        return None
+    return match["six"] or match["host"], int(match["port"])
 
 
 def is_loopback(host: str) -> bool:
@@ -13,3 +25,9 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_loopback_address(address: str) -> bool:
+    """Say whether an address is a `host:port` that only this machine reaches."""
+    found = host_and_port(address)
+    return found is not None and is_loopback(found[0])

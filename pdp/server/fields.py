@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.errors import InvalidRequestError
+from pdp.foundation.printable import forges
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -30,10 +31,6 @@ FIELDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 _ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _SERVER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# Control characters, line separators, and what turns the direction of text: they would forge what a person reads.
-_UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-# The same where text may have lines: a line feed, also after a carriage return, and a tab do no harm.
-_UNSHOWABLE_IN_LINES = re.compile(f"(?!\t|\n|\r\n){_UNSHOWABLE.pattern}")
 # The last second of the year 9999, which is as far as protobuf's timestamps go.
 _LAST_SECOND = 253402300799
 _NANOS = 1_000_000_000
@@ -104,7 +101,7 @@ def require_text(field: str, value: str, characters: int) -> str:
 
 def optional_text(field: str, value: str, characters: int) -> str:
     """Return text for people or an empty text."""
-    return _shown(field, value, characters, "text_characters", _UNSHOWABLE)
+    return _shown(field, value, characters, "text_characters", lines=False)
 
 
 def require_purpose(field: str, value: str, characters: int) -> str:
@@ -116,13 +113,13 @@ def require_purpose(field: str, value: str, characters: int) -> str:
 
 def optional_purpose(field: str, value: str, characters: int) -> str:
     """Return a purpose or an empty text."""
-    return _shown(field, value, characters, "purpose_characters", _UNSHOWABLE_IN_LINES)
+    return _shown(field, value, characters, "purpose_characters", lines=True)
 
 
-def _shown(field: str, value: str, characters: int, limit: str, unshowable: re.Pattern[str]) -> str:
+def _shown(field: str, value: str, characters: int, limit: str, *, lines: bool) -> str:
     if len(value) > characters:
         raise InvalidRequestError(field, f"longer than {characters} characters (limit `{limit}`)")
-    if unshowable.search(value):
+    if forges(value, lines=lines):
         raise InvalidRequestError(field, "holds a control character or one that turns the direction of text")
     return value
 

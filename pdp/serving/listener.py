@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pdp.errors import ConfigurationError
-from pdp.foundation.loopback import is_loopback
+from pdp.foundation.loopback import host_and_port, is_loopback_address
 from pdp.serving.certificates import ServerCertificates, TLSFiles
 
-_HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,]+)):(?P<port>[0-9]{1,5})")
 _UNIX = "unix:"
-_LARGEST_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +32,11 @@ class Listener:
                 f"`{self.address}` is an abstract socket: it has no file, so everybody on this machine could connect; "
                 "write `unix:PATH`"
             )
-        if self.socket is None and not _is_address(self.address):
+        if self.socket is None and host_and_port(self.address) is None:
             raise ConfigurationError(f"`{self.address}` is no address; write `host:port` or `unix:PATH`")
         if self.tls is not None or self.socket is not None:
             return
-        if not _is_loopback(self.address):
+        if not is_loopback_address(self.address):
             raise ConfigurationError(f"others can reach `{self.address}`: it needs TLS; set key and certificate")
         if not self.plaintext:
             raise ConfigurationError(f"others can pass for a server on `{self.address}`: it needs TLS, or `plaintext`")
@@ -64,13 +61,3 @@ class Listener:
         finally:
             if before is not None:
                 os.umask(before)
-
-
-def _is_address(address: str) -> bool:
-    match = _HOST_AND_PORT.fullmatch(address)
-    return match is not None and int(match["port"]) <= _LARGEST_PORT
-
-
-def _is_loopback(address: str) -> bool:
-    match = _HOST_AND_PORT.fullmatch(address)
-    return match is not None and is_loopback(match["six"] or match["host"])

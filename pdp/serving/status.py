@@ -157,7 +157,7 @@ def duration(seconds: float) -> Duration:
 
 
 def _line(text: str) -> str:
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    line = " ".join(errors.one_line(text).split())
     cut = line.encode("utf-8", "replace")[:_DETAILS_BYTES].decode("utf-8", "ignore")
     return line if len(cut) == len(line) else cut + " …"
 

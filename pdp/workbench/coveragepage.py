@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from pdp.foundation.printable import visible
 from pdp.workbench.coverage import ConditionCoverage, Coverage, PolicyCoverage, Share
 
 _STYLE = """
@@ -142,5 +143,4 @@ def _colour_of(share: Share) -> str:
 
 def _shown(text: str) -> str:
     """Escape what HTML would interpret, and characters that hide or turn others."""
-    plain = (one if one.isprintable() or one == "\t" else "" if one == "\r" else ascii(one)[1:-1] for one in text)
-    return escape("".join(plain))
+    return escape(visible(text.replace("\r", ""), kept="\t"))

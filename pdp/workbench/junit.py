@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from xml.etree import ElementTree as ET
 
+from pdp.foundation.printable import visible
 from pdp.workbench.runner import CaseResult, Report
 
 
@@ -48,4 +49,4 @@ def _counts(results: Iterable[CaseResult]) -> dict[str, str]:
 
 def _clean(text: str) -> str:
     # XML has no way to write most control characters.
-    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+    return visible(text, kept="\n")

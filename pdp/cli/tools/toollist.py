@@ -14,9 +14,8 @@ import click
 
 from pdp.cli.options import duration
 from pdp.errors import InvalidJSONError
+from pdp.foundation.loopback import is_loopback
 from pdp.policy.tools.catalogue import server_name_problem, tool_definitions
-
-_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -61,7 +60,7 @@ def _fetch(url: str, token_file: str | None, seconds: float) -> Sequence[Mapping
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise click.UsageError("--url must begin with `https://` or `http://`")
-    if token_file is not None and parts.scheme == "http" and parts.hostname not in _THIS_MACHINE:
+    if token_file is not None and parts.scheme == "http" and not is_loopback(parts.hostname):
         raise click.UsageError("a token leaves this machine by `https://` only")
     token = None if token_file is None else Path(token_file).read_text(encoding="ascii").strip()
     from pdp.cli.tools.mcpserver import tools_at  # noqa: PLC0415 - the `mcp` package is an extra

@@ -10,7 +10,7 @@ from typing import Any
 
 import cedarpy
 
-from pdp.errors import BundleError, Problem, UnsafePolicyError
+from pdp.errors import BundleError, Problem, UnsafePolicyError, one_line
 from pdp.limits import Limits
 from pdp.policy.analysis import action_scope, findings
 from pdp.policy.child.validation import all_valid
@@ -111,7 +111,7 @@ def _code(file: str) -> str:
 def _one_line(message: str) -> str:
     # What the engine quotes of a file may hold line breaks, characters that hide or turn others, and secrets.
     message = _SECRET.sub(r"\1…", message)
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in message).split())
+    return " ".join(one_line(message).split())
 
 
 def _schema(contents: Contents, limits: Limits) -> cedarpy.Schema:
