@@ -1,4 +1,8 @@
-"""Keep what was used last, up to a weight, at no price for finding it: a look costs what one into a dictionary does."""
+"""Keep what can be made again, and only so much of it.
+
+A look costs what one into a dictionary does: `Few` forgets everything at once, and `Kept` about what was not used for
+longest. `pdp.foundation.bounded` forgets exactly that, and a look costs more.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,23 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class Few(dict[K, V]):
+    """At most `most` values; one more begins anew."""
+
+    __slots__ = ("_most",)
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def keep(self, key: K, value: V) -> V:
+        """Keep a value that is not kept yet, and return it."""
+        if len(self) >= self._most:
+            self.clear()
+        self[key] = value
+        return value
 
 
 class Kept(Generic[K, V]):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pdp.clock import Clock, SystemClock
 from pdp.errors import UnauthenticatedError, UnavailableError
+from pdp.foundation.kept import Few
 from pdp.identity.callers import Callers, KnownCallers
 from pdp.identity.certificates import SeenCertificates
 from pdp.identity.denied import DenyList
@@ -84,7 +85,8 @@ class WebTokenAuthenticator:
             if isinstance(error, UnknownKeyError) and self._trusted.look_again():
                 raise UnavailableError("the keys of the token issuer are being read again; try again") from None
             raise _web_token_refused(str(error)) from None
-        memory.keep(digest, known)
+        if digest not in memory.tokens:
+            memory.tokens.keep(digest, known)
         if known.caller is None:
             raise _web_token_refused(known.refused)
         return self._denied.require(known.caller, digests=known.token.digests, jwt_id=known.token.token_id)
@@ -114,13 +116,7 @@ class _Memory:
     def __init__(self, keys: KeySet, callers: Callers) -> None:
         self.keys = keys
         self.callers = callers
-        self.tokens: dict[bytes, _Known] = {}
-
-    def keep(self, digest: bytes, known: _Known) -> None:
-        if digest not in self.tokens:
-            if len(self.tokens) >= _MOST_REMEMBERED:
-                self.tokens = {}
-            self.tokens[digest] = known
+        self.tokens: Few[bytes, _Known] = Few(_MOST_REMEMBERED)
 
 
 class TokenAuthenticator:

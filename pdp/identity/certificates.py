@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from pdp.errors import UnauthenticatedError
+from pdp.foundation.kept import Few
 from pdp.identity.callers import SPIFFE_ID
 
 # Certificates that live for minutes come and go; beyond this many we begin anew.
@@ -27,17 +28,11 @@ class SeenCertificates:
     """Reads certificates, and remembers what they say by the whole of their text."""
 
     def __init__(self) -> None:
-        self._seen: dict[bytes, CallerCertificate] = {}
+        self._seen: Few[bytes, CallerCertificate] = Few(_MOST_SEEN)
 
     def read(self, pem: bytes) -> CallerCertificate:
         """Return what a certificate says. Raise `UnauthenticatedError` when it cannot be read."""
-        known = self._seen.get(pem)
-        if known is None:
-            known = _read_certificate(pem)
-            if len(self._seen) >= _MOST_SEEN:
-                self._seen = {}
-            self._seen[pem] = known
-        return known
+        return self._seen.get(pem) or self._seen.keep(pem, _read_certificate(pem))
 
 
 def _read_certificate(pem: bytes) -> CallerCertificate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from threading import Lock
 
+from pdp.foundation.kept import Few
 from pdp.model import Basis, Decision, TraceParent
 from pdp.observer import Event, EventKind, Observer
 
@@ -20,7 +21,7 @@ class ExpiryNotices:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._lock = Lock()
-        self._noticed: set[str] = set()
+        self._noticed: Few[str, None] = Few(_MOST_NOTICED)
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
         """Pass a decision on, and then tell of the expiry that it rests on."""
@@ -55,7 +56,5 @@ class ExpiryNotices:
         with self._lock:
             if session_id in self._noticed:
                 return False
-            if len(self._noticed) >= _MOST_NOTICED:
-                self._noticed.clear()
-            self._noticed.add(session_id)
+            self._noticed.keep(session_id, None)
             return True

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from random import getrandbits
 
 from pdp.foundation.jsontext import keyed_digest
+from pdp.foundation.kept import Few
 from pdp.model import Basis, Decision, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.telemetry import names, wire
@@ -161,7 +162,7 @@ class RecordEncoder:
         self._limits = limits
         self._now = now
         self._parts = _Parts(wire.LOG_ATTRIBUTE, digest_key)
-        self._said: dict[tuple[object, ...], bytes] = {}
+        self._said: Few[tuple[object, ...], bytes] = Few(_REMEMBERED)
 
     def __call__(self, item: Item) -> bytes:
         """Return an encoded log record; nothing for what is no decision."""
@@ -172,11 +173,7 @@ class RecordEncoder:
             return wire.log_record(decision_record(decision, self._digest_key, self._limits, self._now()))
         ruling = decision.ruling
         key = (ruling.outcome, ruling.basis, decision.server, decision.tool)
-        said = self._said.get(key)
-        if said is None:
-            if len(self._said) >= _REMEMBERED:
-                self._said.clear()
-            said = self._said[key] = wire.said(*_severity(decision), _body(decision))
+        said = self._said.get(key) or self._said.keep(key, wire.said(*_severity(decision), _body(decision)))
         return b"".join(
             (
                 wire.instant(nanoseconds(decision.decided_at)),
@@ -193,7 +190,7 @@ class _Parts:
     def __init__(self, tag: bytes, digest_key: bytes) -> None:
         self._tag = tag
         self._digest_key = digest_key
-        self._known: dict[tuple[object, ...], bytes] = {}
+        self._known: Few[tuple[object, ...], bytes] = Few(_REMEMBERED)
         self._text_heads: dict[tuple[str, int], bytes] = {}
         self._number_heads: dict[str, bytes] = {}
 
@@ -274,10 +271,7 @@ class _Parts:
         return head + raw
 
     def _learn(self, key: tuple[object, ...], part: Attributes) -> bytes:
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        encoded = self._known[key] = wire.attributes(self._tag, part)
-        return encoded
+        return self._known.keep(key, wire.attributes(self._tag, part))
 
 
 def times(decision: Decision) -> tuple[int, int]:
