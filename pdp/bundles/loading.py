@@ -115,7 +115,9 @@ class LoadedBundles:
         # One thread at a time, and after a failure a pause; the calls that arrive meanwhile are told to try again.
         if self._clock.now().boot_at >= self._catch_up_at and self._catching_up.acquire(blocking=False):
             try:
-                threading.Thread(target=self._catch_up_then_release, args=(active,), daemon=True).start()
+                threading.Thread(
+                    target=self._catch_up_then_release, args=(active,), name="pdp-catch-up", daemon=True
+                ).start()
             except RuntimeError:
                 # No thread is to be had now; the next call tries again.
                 self._catching_up.release()

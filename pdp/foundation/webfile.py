@@ -171,7 +171,7 @@ class _Fetch:
         self._connection = connection
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(whole_seconds, self._expire)
-        self._timer.daemon = True
+        self._timer.name, self._timer.daemon = "pdp-fetch-end", True
         self._aborted = False
         self.late = False
 

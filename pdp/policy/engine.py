@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import cedarpy
 
@@ -24,8 +24,6 @@ from pdp.policy.moments import Moment
 from pdp.policy.question import Question
 from pdp.policy.reading import Reading
 from pdp.policy.view import HAS, View
-
-T = TypeVar("T")
 
 # A parsed policy takes about 5 KB, and parsing it again about 25 µs. With 10,000 policies over 500 tools, of which a
 # tenth are about a whole risk group, the slices of all actions would hold 176,000 and take 900 MB.

@@ -133,7 +133,10 @@ class Telemetry:
 
 def _all_shut_down(group: tuple[Closing, ...], timeout: float) -> bool:
     results: list[bool] = []
-    threads = [Thread(target=lambda one=one: results.append(one.shut_down(timeout)), daemon=True) for one in group]
+    threads = [
+        Thread(target=lambda one=one: results.append(one.shut_down(timeout)), name="pdp-telemetry-end", daemon=True)
+        for one in group
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

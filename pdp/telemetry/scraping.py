@@ -57,7 +57,7 @@ class PrometheusEndpoint:
     def shut_down(self, timeout: float) -> bool:
         """Answer no more; return False when `timeout` seconds were not enough for the last answer."""
         # It ends between two answers: a caller who does not read holds it up for a moment.
-        stopping = Thread(target=self._server.shutdown, daemon=True)
+        stopping = Thread(target=self._server.shutdown, name="pdp-telemetry-end", daemon=True)
         stopping.start()
         stopping.join(timeout)
         self._server.server_close()

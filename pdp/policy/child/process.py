@@ -90,7 +90,7 @@ class PolicyChild:
 
         # A killed child closes its pipes, which ends both the write and the read below.
         timer = threading.Timer(seconds, stop)
-        timer.daemon = True
+        timer.name, timer.daemon = "pdp-child-end", True
         timer.start()
         answer, code = None, 0
         try:
