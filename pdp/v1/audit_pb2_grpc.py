@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AuditServiceStub:
-    """Answers an investigator's questions from the record. All for `auditor` and `admin`, about the caller's tenant only.
-    UNAVAILABLE while so much of the record is new that its index is still being built: ask again, it goes on.
+    """Answers an investigator's questions from the record, for `auditor` and `admin`, about the caller's tenant only.
+    UNAVAILABLE while the index of a large new part of the record is being built: ask again.
     """
 
     def __init__(self, channel):
@@ -64,8 +64,8 @@ class AuditServiceStub:
 
 
 class AuditServiceServicer:
-    """Answers an investigator's questions from the record. All for `auditor` and `admin`, about the caller's tenant only.
-    UNAVAILABLE while so much of the record is new that its index is still being built: ask again, it goes on.
+    """Answers an investigator's questions from the record, for `auditor` and `admin`, about the caller's tenant only.
+    UNAVAILABLE while the index of a large new part of the record is being built: ask again.
     """
 
     def GetRecord(self, request, context):
@@ -76,7 +76,7 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRecords(self, request, context):
-        """Lists records in order of time: the ledger of a session, or the calls of an agent, a user or a gateway.
+        """Lists records in order of time: the history of a session, or the calls of an agent, a user or a gateway.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,8 +140,8 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService:
-    """Answers an investigator's questions from the record. All for `auditor` and `admin`, about the caller's tenant only.
-    UNAVAILABLE while so much of the record is new that its index is still being built: ask again, it goes on.
+    """Answers an investigator's questions from the record, for `auditor` and `admin`, about the caller's tenant only.
+    UNAVAILABLE while the index of a large new part of the record is being built: ask again.
     """
 
     @staticmethod

@@ -69,14 +69,14 @@ class AuthorizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchAuthorize(self, request, context):
-        """Decides about up to 100 calls on one snapshot of bundle and store; answers stand in the order of the calls.
+        """Decides about up to 100 calls on one snapshot of bundle and store; answers come in the order of the calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AuthorizeStream(self, request_iterator, context):
-        """Decides about many calls on one open stream; answers stand in the order of the calls.
+        """Decides about many calls on one open stream; answers come in the order of the calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -92,32 +92,32 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ActivateBundle(self, request, context):
-        """Makes a version the running bundle: back to an earlier one, or on to one that the server did not take by itself.
+        """Makes a version the running bundle: an earlier one, or one that the server did not take by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReloadBundle(self, request, context):
-        """Loads what the source of bundles holds now: the policy folder, the packed file or the URL. A bad bundle changes
-        nothing.
+        """Loads the present content of the source of bundles: the policy folder, the packed file or the URL. A bad bundle
+        changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckBundle(self, request_iterator, context):
-        """Checks a bundle without loading it. What is larger than a message (`limits.message_bytes`) comes in several: the
-        first file of a message whose path is that of the last file before it goes on with that one.
+        """Checks a bundle without loading it. A bundle beyond `limits.message_bytes` comes in several messages: if the first
+        file of a message has the path of the last file before it, it continues that file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Evaluate(self, request_iterator, context):
-        """Evaluates plain Cedar, for authors and tools. No session, no gate, no record of a decision. What is larger than a
-        message (`limits.message_bytes`) comes in several: texts and lists go on where those of the message before ended,
-        and a flag counts in whichever message it is set. One link or one request is never split.
+        """Evaluates plain Cedar, for authors and tools. No session, no gate, no record of a decision. A request beyond
+        `limits.message_bytes` comes in several messages: texts and lists continue those of the previous message, and a
+        flag counts if any message sets it. A single link or request is never split.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -87,7 +87,7 @@ class SessionServiceServicer:
     """
 
     def RequestSession(self, request, context):
-        """Asks for a session. For `pep`. Returns the secret handle once; it decides nothing until an approver says yes.
+        """Requests a session. For `pep`. Returns the secret handle once; no call is allowed until an approver approves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +122,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReviewSession(self, request, context):
-        """Shows a session as an approver judges it: what the policies do with each tool, and what grants would open. For
+        """Shows a session for an approver's decision: what the policies do with each tool, and what grants would open. For
         `approver`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -144,7 +144,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def NarrowSession(self, request, context):
-        """Narrows an active session: fewer tools, an earlier end, more labels. Never the other way.
+        """Narrows an active session: fewer tools, an earlier end, more labels. Never the reverse.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
