@@ -19,12 +19,13 @@ from pdp.cli.groups import CommandTable, Place
 from pdp.cli.root import COMMANDS, root
 from pdp.config import describe, section_titles
 from pdp.limits import DEFAULT_LIMITS
+from pdp.model import Role
 from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
 from tests.cli.conftest import Run
 from tests.cli.serving import start_server, stop_server, write_bundle
 
-ROLES = ("admin", "approver", "auditor", "author", "pep")
+ROLES = sorted(role.value for role in Role)
 
 
 def commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

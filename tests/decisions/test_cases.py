@@ -13,6 +13,7 @@ from tests.decisions.notation import Case, SlipError, Step, load_cases, read_cas
 from tests.decisions.oracleway import OracleWay
 from tests.decisions.runner import expected_cache, run, run_product
 from tests.decisions.serviceway import service_way
+from tests.machinery.bases import UNSHOWN
 
 CASES = list(load_cases())
 CALLS = [step for case in CASES for step in case.steps if step.verb == "call"]
@@ -60,11 +61,10 @@ def test_the_table_is_large_enough() -> None:
 
 
 def test_every_basis_has_a_call() -> None:
-    """A basis that no case shows is not specified; three belong to parts that do not exist yet."""
-    to_come = {Basis.APPROVAL_REQUIRED, Basis.BUDGET_EXHAUSTED, Basis.RECORD_UNAVAILABLE}
+    """A basis that no case shows is not specified; the table of bases names those that none can show."""
     shown = {step.given.get("allow", step.given.get("deny")) for step in CALLS}
 
-    assert {basis.value for basis in Basis} - {basis.value for basis in to_come} == shown - {None}
+    assert {basis.value for basis in Basis} - {basis.value for basis in UNSHOWN} == shown - {None}
 
 
 def test_every_cache_result_has_a_call() -> None:

@@ -19,6 +19,7 @@ from pdp.model import Basis, Call, Outcome, Ruling, Scope, Session, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.stores.samples import make_session
+from tests.machinery.bases import ELSEWHERE
 
 NOW = Instant(wall_at=1000.0, boot_at=100.0, boot_id="boot-1")
 OTHER = "sha256:" + "0" * 64
@@ -183,14 +184,7 @@ def test_a_label_that_widens_was_approved(labels: str, approved: str, basis: Bas
 
 def test_every_basis_is_a_row_of_the_gate_or_comes_from_elsewhere() -> None:
     """A new basis is in neither yet: say which check denies by it, or who else does."""
-    elsewhere = {
-        *(Basis.PERMIT, Basis.FORBID, Basis.DEFAULT_DENY, Basis.POLICY_ERROR),  # the policies
-        *(Basis.INVALID_ARGUMENTS, Basis.ANCESTOR_DENIED),  # the authorizer
-        Basis.RECORD_UNAVAILABLE,  # the record
-        *(Basis.APPROVAL_REQUIRED, Basis.BUDGET_EXHAUSTED),  # reserved
-    }
-
-    assert sorted(Basis, key=str) == sorted([*elsewhere, *{row.basis for row in ROWS}], key=str)
+    assert sorted(Basis, key=str) == sorted([*ELSEWHERE, *{row.basis for row in ROWS}], key=str)
     assert set(SessionState) - {SessionState.ACTIVE} == set(OF_STATE)
 
 
