@@ -71,8 +71,7 @@ def trust_of(settings: Settings) -> Trust:
         require_own(Path(name), "anyone could sign a bundle")
         keys = read_public_keys(Path(name).read_bytes())
     except OSError as error:
-        problem = reason_of(error)
-        raise ConfigurationError(f"cannot read `policies.public_keys`: `{name}`: {problem}") from None
+        raise ConfigurationError(f"cannot read `policies.public_keys`: `{name}`: {reason_of(error)}") from None
     except ConfigurationError as error:
         raise ConfigurationError(f"`policies.public_keys`: `{name}` {error}") from None
     return Trust(keys=keys, required=settings.policies.require_signature)

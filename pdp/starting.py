@@ -96,8 +96,7 @@ def _require_digest_key(settings: Settings) -> None:
     try:
         length = len(path.read_bytes()) if path.exists() else DIGEST_KEY_BYTES
     except OSError as error:
-        problem = reason_of(error)
-        raise ConfigurationError(f"cannot read `{path}`: {problem}") from None
+        raise ConfigurationError(f"cannot read `{path}`: {reason_of(error)}") from None
     if length < DIGEST_KEY_BYTES:
         raise ConfigurationError(f"`{path}` is shorter than {DIGEST_KEY_BYTES} bytes")
 

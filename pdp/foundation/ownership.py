@@ -56,8 +56,7 @@ def read_own(path: Path, danger: str, *, most: int = -1) -> bytes:
         with path.open("rb") as file:
             return file.read(most)
     except OSError as error:
-        problem = reason_of(error)
-        raise ConfigurationError(f"cannot read `{path}`: {problem}") from None
+        raise ConfigurationError(f"cannot read `{path}`: {reason_of(error)}") from None
 
 
 def user_name(user_id: int) -> str:

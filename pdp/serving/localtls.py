@@ -71,8 +71,7 @@ def write_local_certificate(folder: Path, *, now: float) -> tuple[Path, ...]:
             authority,
         )
     except OSError as error:
-        problem = reason_of(error)
-        raise ConfigurationError(f"cannot write `{error.filename or place}`: {problem}") from None
+        raise ConfigurationError(f"cannot write `{error.filename or place}`: {reason_of(error)}") from None
     return tuple(written)
 
 

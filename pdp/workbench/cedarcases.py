@@ -151,8 +151,7 @@ def _content(path: Path, file: str, limits: Limits) -> bytes:
         with path.open("rb") as stream:
             content = stream.read(limits.bundle_bytes + 1)
     except OSError as error:
-        problem = f"cannot be read: {reason_of(error)}"
-        raise BundleError((Problem(file, 0, problem),)) from None
+        raise BundleError((Problem(file, 0, f"cannot be read: {reason_of(error)}"),)) from None
     if len(content) > limits.bundle_bytes:
         raise BundleError((Problem(file, 0, f"larger than {limits.bundle_bytes} bytes (limit `bundle_bytes`)"),))
     return content

@@ -76,8 +76,7 @@ def _content(folder: Path, path: Path, limits: Limits) -> bytes:
         with open_inside(folder, path) as stream:
             content = stream.read(limits.policy_file_bytes + 1)
     except OSError as error:
-        problem = f"cannot be read: {reason_of(error)}"
-        raise BundleError((Problem(name, 0, problem),)) from None
+        raise BundleError((Problem(name, 0, f"cannot be read: {reason_of(error)}"),)) from None
     if len(content) > limits.policy_file_bytes:
         message = f"larger than {limits.policy_file_bytes} bytes (limit `policy_file_bytes`)"
         raise BundleError((Problem(name, 0, message),))
