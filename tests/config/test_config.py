@@ -283,6 +283,7 @@ def test_all_problems_are_reported_together() -> None:
         ({"server.address": "50151"}, "`server.address` must be `host:port` or `unix:PATH`, not `50151`"),
         ({"server.address": "::1:1"}, "`server.address` must be `host:port` or `unix:PATH`, not `::1:1`"),
         ({"server.address": "h:65536"}, "`server.address` must be `host:port` or `unix:PATH`, not `h:65536`"),
+        ({"server.address": "h:\u0663"}, "`server.address` must be `host:port` or `unix:PATH`, not `h:\u0663`"),
         (
             {"server.address": "unix:@pdp"},
             (
