@@ -10,7 +10,7 @@ import cedarpy
 import pytest
 
 from pdp.app import open_embedded
-from pdp.foundation.kept import Kept
+from pdp.foundation.kept import Few, Kept
 from pdp.model import Call, Caller, CallRequest, Role
 from pdp.policy import engine
 from pdp.registry.registrar import SessionRequest
@@ -148,3 +148,12 @@ entities:
         one.tool: one.visibility.value for one in listing.tools
     }
     assert counted.call_count == 0
+
+
+def test_few_begin_anew() -> None:
+    """One more than there may be is kept alone, and a look is one into a dictionary."""
+    few: Few[int, str] = Few(2)
+
+    assert [few.keep(number, str(number)) for number in (1, 2, 3)] == ["1", "2", "3"]
+    assert few == {3: "3"}
+    assert Few.get is dict.get
