@@ -367,7 +367,8 @@ def test_lost_tokens_are_named(run: Run) -> None:
     for role in Role:
         assert 0 == run("caller", "rotate", role.value).exit_code
 
-    assert "lacks the tokens of `admin`, `approver`, `auditor`, `author`, `pep`: `pdp caller rotate ID`" in again.stdout
+    names = ", ".join(sorted(f"`{role.value}`" for role in Role))
+    assert f"lacks the tokens of {names}: `pdp caller rotate ID`" in again.stdout
     assert "nothing to do" not in again.stdout
     assert "does not exist; `pdp caller rotate approver` makes another, or pass --token-file" in listing.stderr
     assert "nothing to do: `.pdp` is complete\n" == run("init").stdout

@@ -199,7 +199,7 @@ def test_callers_for_development_never_come_in_by_a_reload(tmp_path: Path) -> No
     before = known.current
 
     path.write_text(path.read_text() + "  development: true\n")
-    with pytest.raises(ConfigurationError, match="`admin` is for development"):
+    with pytest.raises(ConfigurationError, match=f"`{[*Role][-1].value}` is for development"):
         known.reload()
 
     assert before == known.current
