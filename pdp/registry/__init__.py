@@ -1,1 +1,1 @@
-"""How sessions come to be, change and end: requests, approvals, narrowing, expiry, and what the record is told."""
+"""How sessions begin, change and end: requests, approvals, narrowing, expiry, and the events for the record."""

@@ -1,7 +1,7 @@
-"""What the record is told of a session: all that was asked for, shown, approved and changed, and nothing cut.
+"""The events of a session for the record: everything requested, shown, approved and changed, never shortened.
 
-Lists are bounded by number where they come in, by the limits of the API, so that each event fits into a line of the
-record: `limits.largest_session_bytes`.
+The limits of the API bound the number of items in each list, so that each event fits into one line of the record:
+`limits.largest_session_bytes`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pdp.sessions.lifecycle import LIVE
 
 
 def opened_event(kind: EventKind, session: Session, caller: Caller, at: float, **more: str) -> Event:
-    """Return an event of a session that comes to be or is refused: it holds the session's terms.
+    """Return the event of a session that is requested, approved or refused; it holds the terms.
 
     `more` are further facts; `at` is unix seconds.
     """
@@ -33,7 +33,7 @@ def opened_event(kind: EventKind, session: Session, caller: Caller, at: float, *
 
 
 def narrowed_event(before: Session, after: Session, caller: Caller, at: float) -> Event:
-    """Return the event of a session that was narrowed: what holds now, and what changed."""
+    """Return the event of a narrowed session: what applies now, and what changed."""
     was, now = _actions(before), _actions(after)
     event = closed_event(EventKind.SESSION_NARROWED, after, caller, at)
     changed = {
@@ -50,19 +50,19 @@ def narrowed_event(before: Session, after: Session, caller: Caller, at: float) -
 
 
 def closed_event(kind: EventKind, session: Session, caller: Caller, at: float) -> Event:
-    """Return an event of a session that tells no terms: ending many at once writes little."""
+    """Return an event without the session's terms, so that ending many sessions writes little."""
     facts = {"reason": session.reason, "parent_id": session.parent_id}
     if session.state in LIVE:
-        # Whoever reads the record alone can say which sessions are over, and what they could reach.
+        # From the record alone, a reader can tell which sessions are over and what they could reach.
         facts |= {"expires_at": utc_text(session.deadline.wall_at)}
         facts |= {"scope_id": session.scope.id} if session.scope else {}
     return Event.of_session(kind, session, at=at, caller_id=caller.id, facts=_said(facts))
 
 
 def terms(session: Session) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Return what a session is asked for and approved with, as facts and lists of an event; empty ones are left out.
+    """Return the terms of a session as facts and lists of an event, without empty ones.
 
-    `duration` is seconds. Attributes are apart: see `vouched`.
+    `duration` is in seconds. Attributes are separate: see `vouched`.
     """
     facts = {
         "purpose": session.purpose,
@@ -76,13 +76,13 @@ def terms(session: Session) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]
 
 
 def vouched(session: Session) -> Mapping[str, object]:
-    """Return the attributes of the user that the requester vouched for, which an approver is shown."""
+    """Return the user attributes that the requester vouched for, as shown to the approver."""
     found: dict[str, object] = json.loads(session.attributes_json)
     return found
 
 
 def presence(caller: Caller) -> dict[str, str]:
-    """Return when a person who decides about a session proved to be that person, as a fact; empty when nobody says."""
+    """Return when the person who decides authenticated, as a fact; empty when unknown."""
     at = caller.authenticated_at
     return {} if not at or isinf(at) else {"authenticated_at": utc_text(at)}
 

@@ -1,4 +1,4 @@
-"""Tell once that a session has expired. No clock does it: expiry is computed by whoever looks at a session."""
+"""Report once that a session has expired. No timer does this: expiry is computed when a session is read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pdp.foundation.kept import Few
 from pdp.model import Basis, Decision, TraceParent
 from pdp.observer import Event, EventKind, Observer
 
-# Sessions that are looked at after so many others have expired are told of again.
+# The expiry of a session is reported again when it is seen after so many other expired sessions.
 _MOST_NOTICED = 65_536
 
 
 class ExpiryNotices:
-    """The observer before all others, which adds `session.expired` when this process first meets an expired session.
+    """The outermost observer: adds `session.expired` when this process first sees an expired session.
 
-    It makes the event from a decision that rests on the expiry, and lets one by anybody else through the first time.
+    It makes the event from a decision based on the expiry. When another part sends the event, only the first passes.
     """
 
     def __init__(self, observer: Observer) -> None:
@@ -24,18 +24,18 @@ class ExpiryNotices:
         self._noticed: Few[str, None] = Few(_MOST_NOTICED)
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
-        """Pass a decision on, and then tell of the expiry that it rests on."""
+        """Pass a decision on, then report the expiry that it is based on."""
         decision = self._observer.decision(decision, parent)
         ruling = decision.ruling
         if ruling.basis is Basis.SESSION_EXPIRED:
             self._notice(decision, decision.session_id, decision.agent)
         elif ruling.ancestor_basis is Basis.SESSION_EXPIRED:
-            # Whose agent the session above has is not known from here.
+            # The decision does not name the ancestor's agent.
             self._notice(decision, ruling.ancestor_id, "")
         return decision
 
     def event(self, event: Event) -> None:
-        """Pass an event on, that a session has expired only once."""
+        """Pass an event on; the expiry of a session only once."""
         if event.kind is not EventKind.SESSION_EXPIRED or self._first(event.session_id):
             self._observer.event(event)
 

@@ -14,8 +14,8 @@ def require_labels(
 ) -> None:
     """Raise `InvalidRequestError` naming the first label that the session may not get.
 
-    `present` holds the labels that it has already; those stay, whatever became of their declaration. `widening` says
-    whether a label that widens may come too: only with a request that an approver sees.
+    `present` holds the labels that it already has; they stay even if they are no longer declared. `widening` says
+    whether labels that widen are permitted: only in a request that an approver sees.
     """
     for place, name in enumerate(asked):
         if name in present:

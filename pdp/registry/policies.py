@@ -1,4 +1,4 @@
-"""Ask the policies about a session: may it be requested, approved, delegated? Every answer is recorded."""
+"""Ask the policies whether a session may be requested, approved or delegated. Every answer is recorded."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from pdp.registry.events import presence, terms, vouched
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionQuestion:
-    """What is asked about a session. `speaker` is the user who asks or approves, the principal.
+    """A question about a session. `speaker` is the principal: the user who asks or approves.
 
-    `asked_at` (unix seconds) is when the request came, by which its records stand in order.
-    `trace` is where the answer hangs in the caller's trace: facts of its event.
+    `asked_at` (unix seconds) is when the request arrived; its records are ordered by it.
+    `trace` holds the facts of the event that link the answer to the caller's trace.
     """
 
     action: str
@@ -37,10 +37,10 @@ class SessionQuestion:
 
 
 class SessionPolicies:
-    """Asks the policies about sessions and tells the observer when they refuse. Safe to use from many threads.
+    """Asks the policies about sessions and reports each refusal to the observer. Safe for threads.
 
-    What they permit, whoever does it tells when it is done: `decided`. A record of what did not come to be would name a
-    session that never was.
+    When they permit, the caller reports the returned event once the change is stored: a record written earlier could
+    name a session that was never created.
     """
 
     def __init__(self, *, clock: Clock, observer: Observer) -> None:
@@ -49,7 +49,7 @@ class SessionPolicies:
         self._new_id = decision_ids()
 
     def require(self, bundle: Bundle, asked: SessionQuestion) -> Event:
-        """Return what is to be told; raise `PermissionDeniedError` naming the policies that refuse."""
+        """Return the event to report; raise `PermissionDeniedError` naming the policies that refuse."""
         ruling, decided = self.ask(bundle, asked)
         if not ruling.allowed:
             self._observer.event(decided)
@@ -60,16 +60,16 @@ class SessionPolicies:
         return decided
 
     def ask(self, bundle: Bundle, asked: SessionQuestion) -> tuple[Ruling, Event]:
-        """Return what the policies say, and what is to be told of it; what they cannot be asked is a deny.
+        """Return the ruling and the event to report; a question that does not fit is a deny.
 
-        Raise `InvalidRequestError` when what a requester vouched for does not fit the schema.
+        Raise `InvalidRequestError` when the attributes that a requester vouched for do not fit the schema.
         """
         ruling = _ruling(bundle, asked, self._clock.now().wall_at)
         return ruling, self._decided(bundle, asked, ruling)
 
     def _decided(self, bundle: Bundle, asked: SessionQuestion, ruling: Ruling) -> Event:
         session = asked.session
-        # A request that is refused leaves no session behind, so there is none to speak of.
+        # A refused request creates no session, so its event names none.
         known = ruling.allowed or asked.action != REQUEST_SESSION
         said = {
             "action": asked.action,

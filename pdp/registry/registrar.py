@@ -1,4 +1,4 @@
-"""Opens, approves, narrows and closes sessions: the life cycle with its rules, its policies and its record."""
+"""Opens, approves, narrows and closes sessions: applies the rules, asks the policies and reports each change."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import Change, Cut, SessionFilter, Sessions
 
-# How many sessions are read at a time for a list, and written at a time when many are revoked.
+# The number of sessions that are read at a time for a list, and written at a time when many are revoked.
 _STEP, _AT_ONCE = 100, 500
 
-# Who approves what cannot be undone has just proved to be that person: no policy and no setting lifts this.
+# The approver of a destructive tool must have authenticated recently; no policy or setting lifts this.
 _HIGH_RISK = "destructive"
 _PRESENT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRequest:
-    """What a PEP asks for. `duration` is seconds, None for the bundle's default."""
+    """A PEP's request for a session. `duration` is in seconds, None for the bundle's default."""
 
     user: str
     agent: str
@@ -73,7 +73,7 @@ class SessionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionView:
-    """A session as people and PEPs see it: with its state now, and what an approval would approve."""
+    """A session as people and PEPs see it: with its current state, and what an approval would approve."""
 
     session: Session
     state: SessionState
@@ -83,9 +83,9 @@ class SessionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """A session as an approver judges it: with what the policies of a bundle do with each of its tools.
+    """A session as an approver sees it: with what the policies of a bundle say about each of its tools.
 
-    `known_grants` are all that can be given, each with the ids of the policies that name it.
+    `known_grants` holds every grant that can be given, with the ids of the policies that name it.
     """
 
     view: SessionView
@@ -103,11 +103,11 @@ class Selector:
 
 
 class Registrar:
-    """The only way by which sessions come to be and change. Safe to use from many threads.
+    """The only way to create and change sessions. Safe for threads.
 
     `bundle` returns the active bundle. `trusted_attributes` names the attributes of a user that a PEP may vouch for.
-    While `record_permits` says no, no session is opened or approved. Every method raises `UnavailableError` when it
-    cannot answer.
+    While `record_permits` returns False, no session is opened or approved. Every method raises `UnavailableError` when
+    it cannot answer.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Registrar:
     ) -> tuple[SessionView, str]:
         """Open a session that waits for approval, and return it with its secret handle.
 
-        `trace` is where what the policies say hangs in the caller's trace, as facts of an event.
+        `trace` holds the facts of the event that link the policies' answer to the caller's trace.
         A delegation that the parent's approval and the policies allow becomes active at once. Raise
         `InvalidRequestError` naming the attribute, `PermissionDeniedError` when the policies refuse,
         `WrongStateError` when the parent is not active.
@@ -251,7 +251,7 @@ class Registrar:
         return self._view((denied, *chain[1:]), bundle, now)
 
     def end(self, handle: str, *, caller: Caller) -> SessionView:
-        """End a session and all below it. Raise `WrongStateError` when it is over already."""
+        """End a session and all below it. Raise `WrongStateError` when it is already over."""
         bundle, now = self._bundle(), self._now()
         chain = self._visible(self._sessions.view(handle_digest(handle)).chain, caller)
         self._require_live(chain[0], now)
@@ -278,10 +278,10 @@ class Registrar:
     def _revoke_many(
         self, which: SessionFilter, change: Change, reason: str, caller: Caller, now: Instant
     ) -> tuple[str, ...]:
-        """Revoke all at once by one row, and then write it down session by session: thousands take seconds."""
+        """Revoke all at once by one row, then update each session: thousands take seconds."""
         cut = Cut(tenant=which.tenant, user=which.user, agent=which.agent, at=now.wall_at, by=caller.id, reason=reason)
         self._sessions.cut(cut)
-        # What is requested from now on is another matter: there would be no end while a gateway goes on requesting.
+        # Later requests are not included: otherwise a gateway that keeps requesting would keep this loop running.
         live, ids = replace(which, ends_after=now.wall_at, requested_until=now.wall_at), list[str]()
         while changed := self._sessions.change_where(live, change, wall_at=now.wall_at, limit=_AT_ONCE):
             for session in changed:
@@ -291,13 +291,13 @@ class Registrar:
         return tuple(sorted(ids))
 
     def get(self, session_id: str, *, caller: Caller) -> SessionView:
-        """Return one session. Raise `NotFoundError` for an unknown id, and for one that is none of the caller's."""
+        """Return one session. Raise `NotFoundError` for an unknown id, and for one that the caller may not see."""
         return self._view(self._chain(session_id, caller), self._bundle(), self._now())
 
     def review(self, session_id: str, *, grants: tuple[str, ...], caller: Caller) -> Review:
-        """Return a session that waits, as an approval with these grants would make it, or one that is active.
+        """Return a waiting session as an approval with these grants would make it, or an active one.
 
-        Raise `WrongStateError` when it is over, or when it is active and grants are given; they cannot be any more.
+        Raise `WrongStateError` when it is over, or when it is active and grants are passed: they can no longer change.
         """
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
@@ -328,7 +328,7 @@ class Registrar:
     ) -> tuple[tuple[SessionView, ...], str]:
         """Return a page of sessions, newest first, and the token of the next page (empty at the end).
 
-        `fits` is asked about each of them in turn; the first that does not fit begins the next page.
+        `fits` is called for each session in turn; the first that does not fit begins the next page.
         """
         size = page_size_of(page_size)
         before = page_start_of(page_token, float, str)
@@ -340,8 +340,8 @@ class Registrar:
             opened_by="" if _sees_all(caller) else caller.id,
             states=_stored_states(state),
         )
-        # Sessions whose state is computed may be few among many: smaller steps would visit the store once for each.
-        # In larger ones a session of the largest size would take hundreds of megabytes.
+        # Few sessions out of many may have a computed state: smaller steps would query the store once for each.
+        # In larger steps, sessions of the largest size would take hundreds of megabytes.
         step = min(size, _STEP) if state is None else _STEP
         found: list[SessionView] = []
         while True:
@@ -370,8 +370,8 @@ class Registrar:
     ) -> SessionView:
         """Narrow an active session: fewer tools, an earlier end, more labels.
 
-        Raise `InvalidRequestError` naming the attribute, `WrongStateError` unless active, `ConflictError` when somebody
-        else changed it first.
+        Raise `InvalidRequestError` naming the attribute, `WrongStateError` unless active, `ConflictError` when another
+        change came first.
         """
         require_patterns(tool_patterns, self._limits)
         if expires_at is not None and not isfinite(expires_at):
@@ -393,11 +393,11 @@ class Registrar:
             self._observer.event(narrowed_event(session, narrowed, caller, now.wall_at))
         return self._view((narrowed or session, *chain[1:]), bundle, now)
 
-    # What is asked for.
+    # Requests.
 
     def _capture_again(self, draft: Session, bundle: Bundle, now: Instant, caller: Caller) -> None:
-        # A bundle that became active between reading the directory and inserting has not seen this session. Once more
-        # after each change: the next bundle may have become active before it, and what that one captured is the newer.
+        # The activation of a bundle after the directory was read and before the insert did not recapture this session.
+        # Repeat after each change: another bundle may have become active before the capture was stored.
         seen = bundle.version
         while (active := self._bundle()).version != seen:
             seen, captured = active.version, active.directory.capture(draft.user, draft.agent)
@@ -423,7 +423,7 @@ class Registrar:
             if ("User", wanted.user) in bundle.directory.entities:
                 raise InvalidRequestError("agent", f"`{wanted.agent}` is not in the bundle's directory")
             raise InvalidRequestError("user", f"`{wanted.user}` is not in the bundle's directory")
-        # A child carries its parent's labels: what marks the parent marks what it delegates.
+        # A child carries its parent's labels.
         labels = {*wanted.labels, *marked}
         if len(labels) > MOST_LABELS:
             raise InvalidRequestError("labels", f"more than {MOST_LABELS} together")
@@ -493,19 +493,19 @@ class Registrar:
     def _may_delegate(
         self, asked: SessionQuestion, parents: tuple[Session, ...], bundle: Bundle
     ) -> tuple[bool, tuple[Event, ...]]:
-        """Say whether a delegation needs no person, and what is to be told of it."""
+        """Return whether a delegation needs no person, and the events to report."""
         if not (parents and parents[0].may_delegate and parents[0].user == asked.session.user):
             return False, ()
         ruling, decided = self._policies.ask(bundle, replace(asked, action=DELEGATE_SESSION))
         return ruling.allowed, (decided,)
 
-    # What the caller may see.
+    # Visibility to the caller.
 
     def _chain(self, session_id: str, caller: Caller) -> tuple[Session, ...]:
         return self._visible(self._sessions.get(session_id), caller)
 
     def _visible(self, chain: tuple[Session, ...], caller: Caller) -> tuple[Session, ...]:
-        # Unknown and foreign look the same.
+        # INVARIANT: an unknown session and a foreign one get the same error.
         if not chain or chain[0].tenant != caller.tenant:
             raise NotFoundError("no such session")
         if not _sees_all(caller) and chain[0].opened_by != caller.id:
@@ -521,7 +521,7 @@ class Registrar:
         session = chain[0]
         state = state_of(session, now)
         if state is SessionState.EXPIRED:
-            # Whoever passes events on tells of it once.
+            # `ExpiryNotices` passes it on once.
             self._observer.event(_expiry(session, now))
         waiting = state is SessionState.REQUESTED
         scope = expansion(session, chain[1:], bundle) if waiting else session.scope
@@ -547,7 +547,7 @@ def _require_approver(caller: Caller) -> None:
 
 
 def _require_presence(caller: Caller, scope: Scope, bundle: Bundle, now: Instant) -> None:
-    """Refuse to give what cannot be undone on the word of somebody who may have left long ago."""
+    """Refuse destructive tools when the approver authenticated too long ago."""
     age = now.wall_at - caller.authenticated_at
     risky = [tool.tool for tool in scoped_tools(scope, bundle) if tool.risk == _HIGH_RISK]
     if risky and age > _PRESENT_SECONDS:

@@ -1,4 +1,4 @@
-"""What an approver judges a session by: what the policies do with each of its tools, and what grants would open."""
+"""What an approver sees of a session: what the policies say about each tool, and what each grant would allow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ORDER = (Visibility.NEVER, Visibility.DEPENDS, Visibility.ALWAYS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewedTool:
-    """One tool as an approver judges it. Each grant of `opened_by` alone makes the policies allow more of its calls."""
+    """One tool as an approver sees it. Each grant in `opened_by` alone makes the policies allow more of its calls."""
 
     tool: ScopedTool
     visibility: Visibility
@@ -24,9 +24,9 @@ class ReviewedTool:
 
 
 def review(chain: Sequence[Session], scope: Scope, bundle: Bundle, *, wall_at: float) -> tuple[ReviewedTool, ...]:
-    """Return the tools of a scope, sorted, as the policies would treat them in a session with its present grants.
+    """Return the tools of a scope, sorted, as the policies treat them under the session's grants.
 
-    The session and those above it are asked as if they were active; `wall_at` is the time in unix seconds.
+    The session and its ancestors are judged as if they were active; `wall_at` is the time in unix seconds.
     """
     own, *above = chain
 
@@ -44,7 +44,7 @@ def review(chain: Sequence[Session], scope: Scope, bundle: Bundle, *, wall_at: f
         if action not in bundle.catalogue.tools:
             return ReviewedTool(tool=tool, visibility=Visibility.NEVER, opened_by=())
         now = seen(action, own.grants)
-        # Only what the policies of this action name can change what they say.
+        # Only a grant that the policies of this action name can change their answer.
         named = {uid[1] for policy in bundle.slice(action).policies for uid in policy.entities if uid[0] == _GRANT}
         further = sorted(named.difference(own.grants))
         opens = (one for one in further if _ORDER.index(seen(action, (*own.grants, one))) > _ORDER.index(now))

@@ -1,4 +1,4 @@
-"""What a session may reach: patterns become tools, tools become a scope, and a digest says exactly what was shown."""
+"""What a session may reach: patterns become tools, tools become a scope, and a digest identifies what was shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pdp.policy.patterns import ToolPatterns, pattern_problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopedTool:
-    """One tool of a session's scope, with its risk group in the present catalogue (empty when it is gone)."""
+    """One tool of a session's scope, with its risk group in the current catalogue (empty when it is gone)."""
 
     server: str
     tool: str
@@ -24,7 +24,7 @@ class ScopedTool:
 
 
 def expansion(session: Session, parents: tuple[Session, ...], bundle: Bundle) -> Scope:
-    """Return the tools that the patterns mean now, within the agent's ceiling and every parent's scope."""
+    """Return the tools that match the patterns now, within the agent's ceiling and every parent's scope."""
     asked = ToolPatterns(session.tool_patterns)
     within = bundle.within_ceiling(session.agent)
     tools = {
@@ -62,7 +62,7 @@ def scoped_tools(scope: Scope, bundle: Bundle) -> tuple[ScopedTool, ...]:
 
 
 def require_patterns(patterns: tuple[str, ...], limits: Limits) -> None:
-    """Raise `InvalidRequestError` naming the first pattern that is none, or when there are too many."""
+    """Raise `InvalidRequestError` naming the first invalid pattern, or when there are too many."""
     if len(patterns) > limits.tool_patterns:
         raise InvalidRequestError("tool_patterns", f"more than {limits.tool_patterns} (limit `tool_patterns`)")
     for place, pattern in enumerate(patterns):
@@ -71,7 +71,7 @@ def require_patterns(patterns: tuple[str, ...], limits: Limits) -> None:
 
 
 def require_tools(patterns: tuple[str, ...], scope: Scope, limits: Limits) -> None:
-    """Raise `InvalidRequestError` unless there is a pattern, each matches a tool of the scope, and these are few."""
+    """Raise `InvalidRequestError` unless each pattern, of at least one, matches a tool, and the tools are few."""
     if not patterns:
         raise InvalidRequestError("tool_patterns", "at least one is needed")
     require_few(scope, limits)
@@ -90,7 +90,7 @@ def require_few(scope: Scope, limits: Limits) -> None:
 
 
 def request_digest_of(session: Session, scope: Scope, bundle: Bundle) -> str:
-    """Return the digest of exactly what is shown to the approver and nothing that changes while it waits."""
+    """Return the digest of what the approver sees, except what changes by waiting."""
     shown = {
         "session_id": session.id,
         "user": session.user,
