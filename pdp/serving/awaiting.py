@@ -1,4 +1,4 @@
-"""Calls that wait, for their message or as watches: a caller has so many, and one more ends its oldest."""
+"""Calls that wait for their message, or as watches: each caller has a limit, and one more ends its oldest call."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class Awaiting(Protocol):
         ...
 
     def give_up(self, error: PDPError) -> None:
-        """End with an error; never waits."""
+        """End with an error, without waiting."""
         ...
 
 
 class Awaited:
-    """Calls that wait, at most `most` of each owner; one more ends its oldest. Safe for threads.
+    """Waiting calls, at most `most` for each owner; one more ends the owner's oldest. Safe for threads.
 
-    `what` says in that refusal what there is too much of. A call waits for `limit` seconds of the boot clock.
-    INVARIANT: each call is taken out once, and goes on where it was taken out.
+    `what` names in that refusal what there are too many of. A call waits up to `limit` seconds of the boot clock.
+    INVARIANT: each call is taken out once, and only the code that took it out goes on with it.
     """
 
     def __init__(self, clock: Clock, *, limit: float, most: int, what: str) -> None:
         self._clock = clock
         self._limit, self._most, self._what = limit, most, what
-        # Guards the calls, which are in the order in which they came.
+        # Guards the calls, which are in order of arrival.
         self._lock = threading.Lock()
         self._calls: dict[str, dict[Awaiting, float]] = {}
 
@@ -43,7 +43,7 @@ class Awaited:
             return sum(map(len, self._calls.values()))
 
     def add(self, call: Awaiting) -> None:
-        """Let a call wait."""
+        """Add a waiting call."""
         now = self._clock.now().boot_at
         with self._lock:
             mine = self._calls.setdefault(call.owner, {})
@@ -53,7 +53,7 @@ class Awaited:
             self._end(oldest, OverloadedError(f"more than {self._most} {self._what}; try again"))
 
     def take(self, call: Awaiting) -> bool:
-        """Take a call out; False when it has been taken out."""
+        """Take a call out; False when it was already taken out."""
         with self._lock:
             mine = self._calls.get(call.owner, {})
             taken = mine.pop(call, None) is not None
@@ -62,7 +62,7 @@ class Awaited:
         return taken
 
     def sweep(self) -> None:
-        """End the calls that have waited too long: to be called every second or so."""
+        """End the calls that have waited too long; call this about once a second."""
         since = self._clock.now().boot_at - self._limit
         with self._lock:
             late = [call for mine in self._calls.values() for call, began_at in mine.items() if began_at <= since]

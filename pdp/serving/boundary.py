@@ -1,8 +1,8 @@
-"""The boundary: the one wrapper around all handlers. Callers are admitted, bytes become messages, errors statuses.
+"""The boundary: the one wrapper around all handlers. It admits callers, decodes messages, and maps errors to statuses.
 
-An RPC is admitted (authenticated, looked up in the table, room in its lane) and its message received on gRPC's own
-thread: only then does it get one of ours. So neither a caller without credentials nor one who does not send what it
-began occupies a thread, and a refusal needs none.
+On gRPC's own thread an RPC is admitted (authenticated, looked up in the table, counted in its lane) and its message
+received. Only then does it get one of our threads. So a caller without credentials, or one that begins a call and does
+not send its message, occupies no thread, and a refusal needs none.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """How one RPC is served: by which function, and as an upload of how many bytes in all.
+    """How one RPC is served: the function that handles it, and how many bytes an upload can have in all.
 
-    A unary RPC that has waited for a thread longer than `longest_wait` seconds is not served any more.
-    One that is `elsewhere` is not served at this address, and is refused with where it is.
+    A unary RPC that has waited for a thread longer than `longest_wait` seconds is refused.
+    An RPC that is `elsewhere` is not served at this address; the refusal says where to call it.
     `in_band` writes a refusal as a message of an exchange, which then goes on; without it a refusal ends the exchange.
     """
 
@@ -73,10 +73,10 @@ class Route:
 
 
 class Boundary:
-    """Serves the routes that it is given, and nothing else, as gRPC's generic handler.
+    """The generic handler for gRPC: serves the routes that it is given, and nothing else.
 
-    `lanes` are the threads, `awaited` keeps the calls whose message has not come, and `idle` ends exchanges on which
-    nothing happens. `observer` is told of refusals, also on gRPC's own thread, so that must not wait.
+    `lanes` are the threads, `awaited` keeps the calls whose message has not arrived, and `idle` ends exchanges on which
+    nothing happens. `observer` is notified of refusals, also on gRPC's own thread, so it must not wait.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class Boundary:
         }
 
     def service(self, call: Any) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Return what serves an RPC; None for a path that is not served."""
+        """Return the gRPC handler of a call; None for a path that is not served."""
         return self._handlers.get(call.method)
 
     def takes_calls(self) -> bool:
-        """Say whether gRPC's own thread is not held up by a call."""
+        """Say whether gRPC's own thread is free, not held up by a call."""
         return time.monotonic() - self._entering_since < _LONGEST_ENTERING_SECONDS
 
     def _enter(self, route: Route, incoming: Incoming) -> None:
@@ -139,7 +139,7 @@ class Boundary:
             incoming.receive(call.arrived)
 
     def arrived(self, call: _Call, wire: bytes | None) -> None:
-        """Let a call wait for a thread now that its message is here; None stands for no message. On gRPC's thread."""
+        """Queue a call whose message has arrived; None means that there is none. On gRPC's thread."""
         rpc = call.route.rpc
         if wire is None:
             self.give_up(call, InvalidRequestError("request", "is required"))
@@ -157,7 +157,7 @@ class Boundary:
             call.lane.put(call.owner, call.run)
 
     def give_up(self, call: _Call, error: PDPError) -> None:
-        """End a call whose message does not come."""
+        """End a call whose message does not arrive."""
         rpc = call.route.rpc
         if rpc.roles != PUBLIC:
             call.lane.leave(call.owner)
@@ -177,7 +177,7 @@ class Boundary:
         return self._authenticator.authenticate(metadata)
 
     def _readmit(self, route: Route, metadata: Metadata, context: Any) -> Caller:  # noqa: ANN401 - gRPC has no types
-        """Return who is calling, and end the RPC unless this caller may still call it."""
+        """Return the caller, and end the RPC unless this caller may still call it."""
         rpc = route.rpc
         caller = self._attempt(rpc, metadata, self._identify, route, metadata, context.auth_context)
         if isinstance(caller, Refusal):
@@ -196,7 +196,7 @@ class Boundary:
         incoming.serve(refuse, b"")
 
     def unary(self, call: _Call, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
-        """Return the one answer to a call."""
+        """Return the single answer to a call."""
         rpc, metadata = call.route.rpc, call.incoming.metadata
         answer = self._attempt(rpc, metadata, self._begin, call, wire, context)
         if isinstance(answer, Refusal):
@@ -204,7 +204,7 @@ class Boundary:
         return answer
 
     def _begin(self, call: _Call, wire: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC has no types
-        # A caller that has waited so long has likely asked again: to answer it would only make others wait as long.
+        # After so long a wait the caller has probably tried again: an answer would only make others wait as long.
         if self._clock.now().boot_at > call.latest:
             raise OverloadedError(
                 f"the call waited longer than {call.route.longest_wait:g} s (limit `wait_seconds`); try again"
@@ -250,7 +250,7 @@ class Boundary:
     def _attempt(
         self, rpc: RPC, metadata: Metadata, work: Callable[P, T], *args: P.args, **more: P.kwargs
     ) -> T | Refusal:
-        """Do some work; whatever goes wrong becomes a refusal, here and nowhere else."""
+        """Do some work; turn any error into a refusal, here and nowhere else."""
         try:
             return work(*args, **more)
         except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes a status
@@ -280,7 +280,7 @@ class Boundary:
 
 
 class _Call:
-    """A call with one message, which waits for that and then for a thread."""
+    """A call with one message: it waits first for the message and then for a thread."""
 
     __slots__ = ("_awaited", "_boundary", "caller", "feed", "incoming", "lane", "latest", "owner", "route", "wire")
 
@@ -300,7 +300,7 @@ class _Call:
         self.feed: _Feed | None = None
 
     def arrived(self, wire: bytes | None) -> None:
-        """Go on with the message, or with None without one; unless it has come too late."""
+        """Go on with the message, or None for no message, unless it is too late."""
         if self._awaited.take(self):
             self._boundary.arrived(self, wire)
 

@@ -1,4 +1,4 @@
-"""The server's certificates: they are read anew for each connection."""
+"""The server's certificates, read again for each connection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _IMPOSTOR = "anyone could pass for the server"
 class TLSFiles:
     """The server's private key and certificate chain, as PEM files.
 
-    With `client_roots`, whoever connects must present a certificate that one of these authorities has signed.
+    With `client_roots`, every client must present a certificate that one of these authorities has signed.
     """
 
     key: Path
@@ -41,9 +41,9 @@ class _Material:
 
 
 class ServerCertificates:
-    """Reads the files anew for each connection, and goes on with the last good ones while they do not fit together.
+    """Certificates that are read again for each connection; the last good files stay while new ones do not match.
 
-    Connections that are open go on as they are until their age ends them.
+    Open connections are not affected; they end when they reach their maximum age.
     """
 
     def __init__(self, files: TLSFiles) -> None:
@@ -53,13 +53,13 @@ class ServerCertificates:
         self._refused: _Material | str | None = None
 
     def credentials(self) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Return what a gRPC server takes for a port. Raise `ConfigurationError` when the files are no good."""
+        """Return the credentials for a gRPC port. Raise `ConfigurationError` when the files are invalid."""
         self._taken = _checked(self._files, _read_all(self._files))
         needed = self._files.client_roots is not None
         return grpc.dynamic_ssl_server_credentials(_configuration(self._taken), self._renewed, needed)
 
     def _renewed(self) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Return the files as they are now, or None for no change; gRPC asks before each handshake. Never raises."""
+        """Return the new files, or None when unchanged or invalid; gRPC asks before each handshake. Never raises."""
         with self._reading:
             found: _Material | None = None
             try:
@@ -68,7 +68,7 @@ class ServerCertificates:
                     return None
                 configuration = _configuration(_checked(self._files, found))
             except ConfigurationError as error:
-                # Said once, not for each connection.
+                # Log this once, not for each connection.
                 if (found or str(error)) != self._refused:
                     self._refused = found or str(error)
                     _LOG.error("the certificates were not read again, the last good ones stay: %s", error)
@@ -86,7 +86,7 @@ def _read_all(files: TLSFiles) -> _Material:
 
 
 def _checked(files: TLSFiles, material: _Material) -> _Material:
-    """Return the material. Raise `ConfigurationError` unless all of it can be read and the key is the certificate's."""
+    """Return the material. Raise `ConfigurationError` unless it can be read and the key matches the certificate."""
     try:
         key = load_pem_private_key(material.key, None).public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm):

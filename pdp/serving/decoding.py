@@ -1,4 +1,4 @@
-"""Decode messages strictly: no other bytes, and no field twice."""
+"""Decode messages strictly: no undecodable bytes, and no field twice."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _LENGTH_DELIMITED = 2
 
 
 def read(kind: type[M], wire: bytes) -> M:
-    """Decode a message. Raise `InvalidRequestError` for other bytes, and for a field that stands twice.
+    """Decode a message. Raise `InvalidRequestError` for undecodable bytes or a repeated field.
 
-    Of a field that stands twice, each reader believes another one; protobuf's own rule is to merge the two.
+    When a field occurs twice, each reader believes another one; protobuf's own rule is to merge the two.
     """
     try:
         message = kind.FromString(wire)
     except DecodeError:
         raise InvalidRequestError("request", f"these bytes are no `{kind.DESCRIPTOR.full_name}`") from None
-    # Merging always shortens, so only bytes that differ in length from what we would write need a look.
+    # Merging always shortens, so only bytes whose length differs from what we would write need the full check.
     if message.ByteSize() != len(wire):
         _refuse_twice(kind.DESCRIPTOR, wire, "")
     return message

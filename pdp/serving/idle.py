@@ -10,7 +10,7 @@ from pdp.clock import Clock
 
 
 class IdleWatch:
-    """Cancels open streams that were idle for `limit` seconds of the boot clock. Safe to use from many threads."""
+    """Cancels streams that have been idle for `limit` seconds of the boot clock. Safe for threads."""
 
     def __init__(self, clock: Clock, *, limit: float) -> None:
         self._clock = clock
@@ -20,7 +20,7 @@ class IdleWatch:
 
     @contextmanager
     def watched(self, cancel: Callable[[], None]) -> Iterator[Callable[[], None]]:
-        """Watch a stream; yield what must be called whenever something happens on it."""
+        """Watch a stream; yield a function to call whenever something happens on it."""
         stream = _Stream(cancel, self._clock)
         with self._lock:
             self._streams.add(stream)
@@ -31,7 +31,7 @@ class IdleWatch:
                 self._streams.discard(stream)
 
     def sweep(self) -> None:
-        """Cancel what has been idle for too long."""
+        """Cancel the streams that have been idle for too long."""
         idle_since = self._clock.now().boot_at - self._limit
         with self._lock:
             streams = tuple(self._streams)

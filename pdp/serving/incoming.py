@@ -1,8 +1,8 @@
-"""Calls as gRPC hands them over: admitted on gRPC's own thread, received without a thread, served on one of ours.
+"""Calls from gRPC: admitted on gRPC's own thread, received without a thread, served on one of ours.
 
-gRPC's server gives a call a thread first, on which it waits for the message without a bound: who begins calls and does
-not send them holds every thread. gRPC has no public way to do better, so this module uses its inside. No other module
-does, and `require_known_grpc` refuses a gRPC whose inside is not the one that is known here.
+By default a gRPC server gives each call a thread at once, and the thread waits for the message without a limit:
+a client that begins calls and does not send messages holds every thread. gRPC has no public way to avoid this, so this
+module uses its internals. No other module does, and `require_known_grpc` refuses a gRPC whose internals differ.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ _KNOWN: Mapping[Any, tuple[str, ...]] = {
     _unary_response_in_pool: _ANSWERING,
 }
 
-# What answers on a thread of ours: the message, or the messages of a stream, and gRPC's context.
+# Answers on one of our threads: takes the message, or the messages of a stream, and gRPC's context.
 Behavior = Callable[[Any, Any], Any]
 
 
 def require_known_grpc() -> None:
-    """Raise `ConfigurationError` when this gRPC is another one inside than the one that is used here."""
+    """Raise `ConfigurationError` when the internals of this gRPC are not the ones used here."""
     for function, parameters in _KNOWN.items():
         if tuple(inspect.signature(function).parameters) != parameters:
             raise ConfigurationError(f"this server does not know gRPC `{grpc.__version__}`: install an earlier one")
 
 
 class Incoming:
-    """One call that gRPC has begun to serve. Nothing here waits, but what `serve` and `exchange` run may."""
+    """A call that gRPC has begun to serve. Nothing here waits, but what `serve` and `exchange` run can."""
 
     __slots__ = ("_answer", "_event", "_requests", "_run", "_state")
 
@@ -62,22 +62,22 @@ class Incoming:
 
     @property
     def metadata(self) -> Sequence[tuple[str, str | bytes]]:
-        """Return what the caller sent beside its message."""
+        """Return what the caller sent with its message."""
         return self._event.invocation_metadata  # type: ignore[no-any-return]  # gRPC has no types
 
     @property
     def cancelled(self) -> bool:
-        """Say whether the caller has gone."""
+        """Say whether the caller has cancelled the call."""
         return self._state.client is _CANCELLED
 
     def peer(self) -> Mapping[str, Sequence[bytes]]:
-        """Return what TLS has proved about the other end of the connection, as a context of gRPC has it."""
+        """Return what TLS has proved about the peer, in the form of a gRPC context."""
         return {name.decode(): values for name, values in (auth_context(self._event.call) or {}).items()}
 
     def receive(self, then: Callable[[bytes | None], None]) -> None:
-        """Call `then` with the next message when it has come, on gRPC's own thread; with None when there is none.
+        """Call `then` with the next message when it arrives, on gRPC's own thread; with None when there is none.
 
-        When the call is over already, it is called with None at once.
+        When the call is already over, `then` is called with None at once.
         """
         state = self._state
         keep = _receive_message(state, self._event.call, None)
@@ -89,7 +89,7 @@ class Incoming:
             return outcome
 
         with state.condition:
-            # gRPC has forgotten a call that is over: to do so a second time would end its thread.
+            # gRPC has forgotten a call that is over: forgetting it again would end gRPC's thread.
             active = _is_rpc_state_active(state)
             if active:
                 self._event.call.start_server_batch((ReceiveMessageOperation(_NO_FLAGS),), received)
@@ -107,9 +107,9 @@ class Incoming:
 
 
 class Entrance(ThreadPoolExecutor):
-    """Gives `take` each call of a route, on gRPC's own thread: it must neither wait nor raise.
+    """Passes each call of a route to `take`, on gRPC's own thread; `take` must neither wait nor raise.
 
-    It is an executor by name, because gRPC takes no other, and has no threads.
+    It is an executor in name only, because gRPC accepts nothing else, and has no threads.
     """
 
     def __init__(self, take: Callable[[Incoming], None]) -> None:
@@ -131,7 +131,7 @@ class Entrance(ThreadPoolExecutor):
         return self
 
     def add_done_callback(self, _: object) -> None:
-        """Tell gRPC nothing: it would count calls for a bound of its own, which is not used."""
+        """Do nothing: gRPC would count calls for a limit of its own, which is not used."""
 
 
 def _guarded(work: Callable[[T], None], what: T) -> None:
@@ -142,11 +142,11 @@ def _guarded(work: Callable[[T], None], what: T) -> None:
 
 
 def entered_by(handler: Callable[[Behavior], Any], take: Callable[[Incoming], None]) -> Any:  # noqa: ANN401 - gRPC has no types
-    """Return a handler of gRPC, made by one of its functions, whose calls are given to `take`."""
+    """Return a gRPC handler, made by `handler`, whose calls go to `take`."""
 
     def behavior(_: Any, __: Any) -> None:  # noqa: ANN401 - gRPC has no types
         raise AssertionError("gRPC answers a call by itself")
 
-    # How gRPC learns whom to give a call.
+    # gRPC reads here which executor gets the call.
     behavior.experimental_thread_pool = Entrance(take)  # type: ignore[attr-defined]  # gRPC's own convention
     return handler(behavior)

@@ -1,4 +1,4 @@
-"""Threads for handlers: they exist from the start, have stacks for the engine, and take on only so much."""
+"""Threads for handlers: started in advance, with stacks for the engine, and with a limit on the tasks they accept."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from pdp.foundation.threads import start_on_large_stack
 
 _LOG = logging.getLogger("pdp.server")
 
-# How many threads a pool has at most when others take the place of those that are stuck.
+# The most threads that a pool can have when new threads replace those that are stuck.
 MOST_THREADS = 64
 
 
-# Something to do, and for whom: the id of a caller, or empty.
+# The id of the caller, or empty, and the work.
 _Task = tuple[str, Callable[[], None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """How much a pool takes on: `threads`, and of tasks, running and waiting together, `bound`.
+    """How much a pool accepts: `threads`, and at most `bound` tasks, running and waiting together.
 
-    Of these one owner has at most `share`, of which at most `turns` run at one time; what has no owner has no share.
-    A thread that has been at one task for longer than `patience` seconds, say because the store is locked, is stuck:
-    another one takes its place, and it ends with its task.
+    One owner has at most `share` of these tasks, and at most `turns` of them run at a time; tasks without an owner have
+    no such limits. A thread that has run one task for longer than `patience` seconds, for example because the store is
+    locked, is stuck: another thread replaces it, and it ends with its task.
     """
 
     threads: int
@@ -42,11 +42,11 @@ class Room:
 
 
 class BoundedPool:
-    """The threads of a lane and the tasks that wait for them. Safe to use from many threads.
+    """The threads of a lane and the tasks that wait for them. Safe for threads.
 
-    It does not refuse by itself: `enter` a task first, and once it has been `put` it leaves when it has run. It has a
-    queue and threads of its own: futures and their locks cost a quarter of a call. `limit` says in a refusal what
-    bounds it.
+    `put` does not refuse: `enter` a task first; after `put` the task leaves by itself when it has run. The pool has its
+    own queue and threads, because futures and their locks cost a quarter of a call. `limit` names in a refusal the
+    limit that applies.
     """
 
     def __init__(self, name: str, room: Room, *, limit: str = "") -> None:
@@ -58,7 +58,7 @@ class BoundedPool:
         self._open: dict[str, int] = {}
         self._total = 0
         self._turns: dict[str, _Turns] = {}
-        # INVARIANT: each place has one writer: its thread says since when it is at its task, infinity when at none.
+        # INVARIANT: each entry has one writer: its thread notes when its task began, or infinity between tasks.
         self._since: list[float] = []
         self._stuck: set[int] = set()
         self._workers: list[threading.Thread] = []
@@ -69,7 +69,7 @@ class BoundedPool:
             self._looking.start()
 
     def enter(self, owner: str) -> None:
-        """Count a task that will be put here. Raise `OverloadedError` when there is no room for it."""
+        """Count a task that will be put here. Raise `OverloadedError` when there is no room."""
         with self._counting:
             mine = self._open.get(owner, 0)
             if self._total >= self.room.bound:
@@ -83,7 +83,7 @@ class BoundedPool:
             self._total += 1
 
     def leave(self, owner: str) -> None:
-        """Count a task no longer that was entered and will not be put here."""
+        """Stop counting a task: one that was entered and will not be put here, or one that has run."""
         with self._counting:
             self._total -= 1
             left = self._open[owner] - 1
@@ -93,14 +93,14 @@ class BoundedPool:
                 del self._open[owner]
 
     def put(self, owner: str, work: Callable[[], None]) -> None:
-        """Have a task run that was entered; never waits. What escapes from it is logged."""
+        """Queue a task that was entered, without waiting. Errors that escape from it are logged."""
         task = owner, work
         if self._has_turn(task):
             self._tasks.put(task)
 
     def shutdown(self) -> None:
-        """End the threads when they have done what was put here before, and wait for them."""
-        # First whoever may be starting another worker just now.
+        """Let the threads finish what was put here before, and wait until they end."""
+        # First stop the thread that could be starting another worker now.
         self._looking.stop()
         for _ in self._workers:
             self._tasks.put(None)
@@ -108,7 +108,7 @@ class BoundedPool:
             worker.join()
 
     def _has_turn(self, task: _Task) -> bool:
-        """Say whether a task may run now; otherwise it waits for one of the same owner."""
+        """Say whether a task can run now; otherwise it waits for its owner's other tasks."""
         owner = task[0]
         if not owner or self.room.turns == math.inf:
             return True
@@ -134,7 +134,7 @@ class BoundedPool:
                 del self._turns[owner]
 
     def _start(self, place: int) -> None:
-        """Start a thread in a new place, or in one whose thread has ended."""
+        """Start a thread in a new position, or in that of a thread that has ended."""
         worker = threading.Thread(target=self._work, args=(place,), name=f"pdp-{self._name}_{place}", daemon=True)
         if place == len(self._workers):
             self._since.append(math.inf)
@@ -167,12 +167,12 @@ class BoundedPool:
                 self.leave(owner)
                 self._pass_turn(owner)
                 self._since[place] = math.inf
-            # What a call has held must not live until the next one comes.
+            # What a call has held must not stay alive until the next one arrives.
             del task, work
 
 
 class _Turns:
-    """How many tasks of an owner are running or about to, and those that wait for their turn."""
+    """How many tasks of an owner have a turn, and the tasks that wait for one."""
 
     __slots__ = ("taken", "waiting")
 

@@ -1,4 +1,4 @@
-"""Where the server listens: with TLS, on a socket of this machine, or in plain text on loopback where that is said."""
+"""Where the server listens: with TLS, on a Unix socket, or, when configured, in plain text on loopback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNIX = "unix:"
 class Listener:
     """An address to listen on: `host:port`, `[v6]:port` (port 0: any free one) or `unix:PATH`.
 
-    A port needs TLS. On loopback `plaintext` lifts that; nothing lifts it for an address that others can reach.
+    A port needs TLS. On loopback `plaintext` allows a port without it; no setting does for an address others can reach.
     Raise `ConfigurationError` for another form, and for a port without TLS.
     """
 

@@ -1,4 +1,4 @@
-"""What a server on loopback is known by: a certificate that an authority of its own has signed, which clients pin."""
+"""The identity of a server on loopback: a certificate signed by its own authority, which clients pin."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ KEY_FILE = "server.key"
 
 _AUTHORITY_DAYS = 3650
 _SERVER_DAYS = 90
-# The authority's clients have years to take the new file; a server that was off for weeks renews at its start.
+# Clients have years to get the authority's new file; a server that was off for weeks renews when it starts.
 _RENEWED_AT = 2 / 3
-# A client whose clock is behind takes a fresh certificate too.
+# A client whose clock is behind must accept a fresh certificate too.
 _BACKDATED = dt.timedelta(days=1)
 _NAMES = x509.SubjectAlternativeName(
     [
@@ -48,10 +48,10 @@ _NAME_DIGITS = 16
 
 
 def write_local_certificate(folder: Path, *, now: float) -> tuple[Path, ...]:
-    """Make what a data folder lacks of keys and certificates; return what was written.
+    """Create the keys and certificates that a data folder lacks; return what was written.
 
-    A certificate of which a third of its life is left is made anew, with its key: what clients have pinned goes on to
-    fit. `now` is unix seconds. Raise `ConfigurationError` when a file cannot be written, or a key cannot be read.
+    A certificate with less than a third of its life left is replaced, with the same key: what clients have pinned stays
+    valid. `now` is unix seconds. Raise `ConfigurationError` when a file cannot be written, or a key cannot be read.
     """
     place, today = folder / TLS_FOLDER, dt.datetime.fromtimestamp(now, dt.UTC)
     written: list[Path] = []
@@ -100,7 +100,7 @@ def _current(
     written: list[Path],
     authority: x509.Certificate | None = None,
 ) -> x509.Certificate:
-    """Return the certificate of a file, after it was made anew where that is due."""
+    """Return the certificate of a file, replaced first when it is due."""
     try:
         found = x509.load_pem_x509_certificate(path.read_bytes())
         found.verify_directly_issued_by(authority or found)
@@ -120,7 +120,7 @@ def _current(
 
 
 def _authority(key: ec.EllipticCurvePrivateKey, today: dt.datetime) -> x509.Certificate:
-    # The name follows from the key: clients look for their root by its name, and those of two servers are two.
+    # The name is derived from the key: clients find their root by its name, and two servers need two names.
     digits = sha256(_public(key.public_key())).hexdigest()[:_NAME_DIGITS]
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"pdp authority {digits}")])
     return (

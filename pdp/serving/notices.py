@@ -1,4 +1,4 @@
-"""Tells an observer of events on a thread of its own, for those who must not wait for a disk."""
+"""Pass events to an observer on a separate thread, for callers that must not wait for a disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_WAITING = 1024
 
 
 class Notices:
-    """The observer that passes events on in turn, and never waits: of those beyond 1024 that wait, only a log tells.
+    """The observer that passes events on in order, and never waits; events beyond 1024 waiting ones are only logged.
 
     Decisions are passed on at once.
     """
@@ -31,14 +31,14 @@ class Notices:
         return self._observer.decision(decision, parent)
 
     def event(self, event: Event) -> None:
-        """Have an event passed on soon."""
+        """Queue an event to be passed on."""
         if self._waiting.qsize() < _MOST_WAITING:
             self._waiting.put(event)
         else:
             _LOG.error("`%s` is not recorded: the record does not take what waits for it", event.kind)
 
     def close(self) -> None:
-        """Pass on what waits, and end."""
+        """Pass on the waiting events, and end."""
         self._waiting.put(None)
         self._thread.join()
 

@@ -1,4 +1,4 @@
-"""Sum up refused requests: whoever may be refused, without credentials too, must not fill the record by it."""
+"""Sum up refused requests: callers, even without credentials, must not fill the record with refusals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pdp.clock import utc_text
 from pdp.model import Decision, TraceParent
 from pdp.observer import Event, EventKind, Observer
 
-# Kinds of refusals that are told apart between two sums; all others are summed as one.
+# Kinds of refusals that are counted separately between two sums; all others share one sum.
 MOST_KINDS = 256
 SUM_SECONDS = 60.0
 
@@ -20,7 +20,7 @@ _OTHERS: _Kind = ("other", "other", "other")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sum:
-    """How many refusals followed the first one, when the first of them came, and the latest."""
+    """How many refusals followed the first one, when the first of these came, and the latest."""
 
     count: int
     first_at: float
@@ -31,11 +31,11 @@ class _Sum:
 
 
 class RefusalSums:
-    """The observer that passes on the first refusal of each kind, and of those that follow only their sum.
+    """The observer that passes on the first refusal of each kind, and only the sum of those that follow.
 
-    Refusals of one RPC to one caller with one status are of one kind. `flush`, which somebody calls now and then, tells
-    of each kind how many there were, as `requests.refused`, and begins anew: between two of these, a kind costs two
-    records, however much is sent. `count` is told of every refusal that is not passed on, so that metrics are exact.
+    A kind is one RPC, one caller and one status. `flush`, which is called at intervals, reports the count of each kind
+    as `requests.refused` and starts again: between two flushes a kind costs two records, however many requests arrive.
+    `count` is called with every refusal that is not passed on, so that metrics are exact.
     """
 
     def __init__(self, observer: Observer, *, count: Callable[[Event], None] = lambda _: None) -> None:
@@ -56,7 +56,7 @@ class RefusalSums:
             self._count(event)
 
     def flush(self) -> None:
-        """Tell what has been summed up, and begin anew."""
+        """Report the sums, and start again."""
         with self._lock:
             sums, self._sums = self._sums, {}
         for kind, found in sums.items():
@@ -82,6 +82,6 @@ def _told(kind: _Kind, found: _Sum) -> Event:
     if kind is _OTHERS:
         facts = {"rpc": "other", "status": "other", "count": str(found.count), **times}
         return replace(latest, kind=EventKind.REQUESTS_REFUSED, caller_id="", tenant="", facts=facts)
-    # As a sample, what the boundary says of the latest: its trace above all.
+    # The facts of the latest refusal serve as a sample, its trace above all.
     sample = {name: fact for name, fact in latest.facts.items() if name != "field"}
     return replace(latest, kind=EventKind.REQUESTS_REFUSED, facts={**sample, "count": str(found.count), **times})

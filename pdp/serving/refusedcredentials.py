@@ -1,4 +1,4 @@
-"""Says in the log why credentials are refused, and from where; not more often than a person can read."""
+"""Log why credentials are refused, and from which address, at a rate that a person can read."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _INTERNET = re.compile(r"ipv[46]:(?:%5B|\[)?([0-9a-fA-F.:]+?)(?:%25[^%\]]*|%[^5\
 
 
 class RefusedCredentials:
-    """Tells of refused credentials: at most ten lines a minute for each kind of credential, and how many were left out.
+    """A log of refused credentials: at most ten lines a minute for each kind, and how many were left out.
 
-    The kinds have lines of their own, so that a flood of unknown tokens does not hide why somebody's certificate is
-    refused. Safe to use from many threads.
+    Each kind has its own lines, so that a flood of unknown tokens does not hide why a certificate is refused.
+    Safe for threads.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -31,7 +31,7 @@ class RefusedCredentials:
         self._told: dict[str, _Told] = {}
 
     def tell(self, rpc: str, refusal: Refusal, peer: str) -> None:
-        """Write a line about a refusal, if it is of a credential and the line has room."""
+        """Log a refusal when a credential was refused and the kind has a line left."""
         if not refusal.credential:
             return
         with self._lock:
@@ -43,7 +43,7 @@ class RefusedCredentials:
 
 
 class _Told:
-    """How many lines there were in this minute, and how many refusals since the last one."""
+    """The lines of this minute, and how many refusals came since the last one."""
 
     def __init__(self) -> None:
         self._began_at = 0.0
@@ -51,7 +51,7 @@ class _Told:
         self._left_out = 0
 
     def another(self, now: float) -> int | None:
-        """Return how many were left out before this one; None when this one is left out too."""
+        """Return how many were left out before this refusal; None when it is left out too."""
         if now - self._began_at >= _SECONDS:
             self._began_at, self._lines = now, 0
         if self._lines >= _LINES:

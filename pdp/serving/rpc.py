@@ -1,4 +1,4 @@
-"""What is said of an RPC: who may call it, how its messages go, and which threads serve it."""
+"""The description of an RPC: who may call it, how its messages flow, and which threads serve it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from google.protobuf.message import Message
 
 from pdp.model import Caller, Role
 
-# Open to everyone without credentials, which probes cannot send. Says whether the server serves and nothing else.
+# Open to everyone without credentials, because probes cannot send any. Says whether the server serves, nothing else.
 PUBLIC: Final = "public"
 
 
 class Shape(Enum):
-    """How messages go: one and its answer; many and an answer to each; one and many answers; many and one answer."""
+    """How messages flow: one and one answer; many, each answered; one and many answers; many and one answer."""
 
     UNARY = "unary"
     EXCHANGE = "exchange"
@@ -29,27 +29,27 @@ class Lane(Enum):
 
     CALLS = "calls"
     STREAMS = "streams"
-    # What ends authority waits for nothing that a gateway does: a gateway has a lane of its own for it.
+    # What ends authority never waits for a gateway's calls: gateways have a separate lane for it.
     ENDING = "ending"
     GATEWAY_ENDING = "ending by gateways"
-    # Makes another bundle the running one, which may be what ends authority. Compiling it can take seconds.
+    # Activates another bundle, which can itself end authority. Compiling takes up to seconds.
     ACTIVATION = "activation"
-    # Compiling and evaluating in the child process can take seconds.
+    # Compiling and evaluating in the child process takes up to seconds.
     AUTHORING = "authoring"
-    # A question may read many records, and first those that its index does not know yet.
+    # A question can read many records, and first those that the index does not hold yet.
     AUDIT = "audit"
-    # Callers without credentials can fill these two and no other.
+    # Callers without credentials can fill these two lanes and no other.
     PROBES = "probes"
     WATCHES = "watches"
 
 
-# A caller with the role of a gateway, whatever its other roles are, does not enter these.
+# A caller with the role of a gateway does not enter these, whatever its other roles are.
 _WITHOUT_GATEWAYS: Final = frozenset({Lane.ENDING, Lane.ACTIVATION})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RPC:
-    """One row: an RPC, who may call it, and how it is served."""
+    """A row of the table: an RPC, who may call it, and how it is served."""
 
     service: str
     method: str

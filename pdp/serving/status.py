@@ -1,4 +1,4 @@
-"""The one table of errors and gRPC statuses, and what a refused caller is told."""
+"""The one table of errors and gRPC statuses, and what a refused caller receives."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from grpc import StatusCode
 
 from pdp import errors
 
-# What `google.rpc.ErrorInfo` says of each error: whose reason it is, and the one of what was not foreseen.
+# For `google.rpc.ErrorInfo`: the domain of all reasons, and the reason for an unforeseen error.
 DOMAIN = "pdp.v1"
 INTERNAL = "INTERNAL"
-# Twice in the trailers, once encoded: together they stay far below the 8 KiB that clients accept.
+# The details are in the trailers twice, once encoded: together they stay far below the 8 KiB that clients accept.
 _DETAILS_BYTES = 1000
 _OVERLOAD_SECONDS = 0.1
 _UNAVAILABLE_SECONDS = 0.25
@@ -42,9 +42,9 @@ class MessageTooLargeError(errors.PDPError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """A status, and after how many seconds a retry is worthwhile; None means never as it stands.
+    """A status, and after how many seconds a retry can succeed; None means that the same request never will.
 
-    `kind` is the `reason` of `google.rpc.ErrorInfo`: a program may rely on it, and it never changes its meaning.
+    `kind` is the `reason` of `google.rpc.ErrorInfo`: programs can rely on it, and its meaning never changes.
     """
 
     kind: str
@@ -54,10 +54,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """What a caller is told instead of an answer. `field` names what it wrote wrongly, or is empty.
+    """What a caller receives instead of an answer. `field` names the invalid field, or is empty.
 
     `kind` is that of the `Rule`.
-    `credential` is what was refused and `reason` why, where it was a credential: for the log, never for the caller.
+    For a refused credential, `credential` says which and `reason` why: for the log, never for the caller.
     """
 
     kind: str
@@ -93,7 +93,7 @@ STATUSES: Mapping[type[errors.PDPError], Rule] = MappingProxyType(
         errors.PermissionDeniedError: Rule(kind="PERMISSION_DENIED", code=StatusCode.PERMISSION_DENIED),
         errors.NotFoundError: Rule(kind="NOT_FOUND", code=StatusCode.NOT_FOUND),
         errors.WrongStateError: Rule(kind="WRONG_STATE", code=StatusCode.FAILED_PRECONDITION),
-        # The caller must read again before it retries, so no pause makes the same bytes right.
+        # The caller must read again before it retries: no delay makes the same bytes valid.
         errors.ConflictError: Rule(kind="CONFLICT", code=StatusCode.ABORTED),
         errors.RequestIdConflictError: Rule(kind="REQUEST_ID_CONFLICT", code=StatusCode.ALREADY_EXISTS),
         errors.OverloadedError: Rule(
@@ -111,7 +111,7 @@ STATUSES: Mapping[type[errors.PDPError], Rule] = MappingProxyType(
         errors.EvaluatorUnavailableError: Rule(
             kind="EVALUATOR_UNAVAILABLE", code=StatusCode.UNAVAILABLE, retry_seconds=_UNAVAILABLE_SECONDS
         ),
-        # What runs is not touched; the folder must be mended first.
+        # The running bundle is not affected; the folder must be fixed first.
         errors.BundleError: Rule(kind="BUNDLE_INVALID", code=StatusCode.FAILED_PRECONDITION),
         DeadlinePassedError: Rule(kind="DEADLINE_PASSED", code=StatusCode.DEADLINE_EXCEEDED),
         NotHereError: Rule(kind="NOT_SERVED_HERE", code=StatusCode.UNIMPLEMENTED),
@@ -120,7 +120,7 @@ STATUSES: Mapping[type[errors.PDPError], Rule] = MappingProxyType(
     }
 )
 
-# These become something else before they reach a caller; one that does is our mistake and told as such.
+# These become something else before they reach a caller; one that does not is our mistake, and reported as internal.
 NEVER_SENT: frozenset[type[errors.PDPError]] = frozenset(
     {
         errors.ConfigurationError,
@@ -132,7 +132,7 @@ NEVER_SENT: frozenset[type[errors.PDPError]] = frozenset(
 
 
 def refusal_of(error: Exception) -> Refusal | None:
-    """Return what a caller is told about an error, or None when the error is none that callers are told about."""
+    """Return what a caller receives for an error, or None for an error that is not for callers."""
     for kind in type(error).__mro__:
         rule = STATUSES.get(kind)
         if rule is not None:
@@ -147,7 +147,7 @@ def refusal_of(error: Exception) -> Refusal | None:
 
 
 def internal_error(trace_id: str) -> Refusal:
-    """Return what a caller is told when something unforeseen went wrong: nothing but where to look."""
+    """Return what a caller receives for an unforeseen error: only where to look."""
     return Refusal(kind=INTERNAL, code=StatusCode.INTERNAL, details=f"internal error (trace id {trace_id})")
 
 

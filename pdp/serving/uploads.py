@@ -1,4 +1,4 @@
-"""Receives what is larger than one message: several messages of one call, bounded in bytes and in time."""
+"""Receive an upload larger than one message: several messages of one call, limited in bytes and in time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pdp.serving.status import MessageLateError, MessageTooLargeError
 
 M = TypeVar("M", bound=Message)
 
-# A whole upload takes no longer: it has one of the few threads of its lane. The largest one needs 2 Mbit/s.
+# The limit for a whole upload, because it occupies one of the few threads of its lane. The largest needs 2 Mbit/s.
 MOST_SECONDS = 60.0
-# What a message, and each entry of a list in it, takes of memory beside its bytes.
+# The memory that a message, and each entry of a list in it, takes beyond its bytes.
 _MESSAGE_BYTES = 1024
 _ENTRY_BYTES = 128
 
 
 def receive(kind: type[M], first: bytes, incoming: Incoming, *, most: int) -> tuple[M, ...]:
-    """Return the messages of an upload, of which the first has come; waits for the others.
+    """Return the messages of an upload, starting with `first`; wait for the others.
 
-    Raise `InvalidRequestError` for one that cannot be read, `MessageTooLargeError` when they are larger than `most`
-    bytes together, and `MessageLateError` when they do not come in time.
+    Raise `InvalidRequestError` for a message that cannot be read, `MessageTooLargeError` when all are larger than
+    `most` bytes together, and `MessageLateError` when they do not arrive in time.
     """
     messages, size = [], 0
     for wire in _wires(first, incoming):
