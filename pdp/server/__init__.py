@@ -1,1 +1,1 @@
-"""The gRPC server: the way in for everybody who is not in this process."""
+"""The gRPC server: how every other process calls the PDP."""

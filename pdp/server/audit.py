@@ -32,9 +32,9 @@ from pdp.serving.origin import Origin
 from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import decision_pb2 as decisions
 
-# A client takes messages of up to 4 MiB; a record has about 1 KiB, and may have more.
+# A client accepts messages of up to 4 MiB; a record has about 1 KiB, sometimes more.
 _PAGE_BYTES = 1024 * 1024
-# What an agent called a server or a tool is recorded up to here.
+# The longest recorded name of a server or tool as an agent gave it.
 _NAME_CHARACTERS = 512
 _MOST_ARGUMENTS = 16
 
@@ -49,7 +49,7 @@ _SELECTORS = {"session": "session_id", "bundle": "bundle_version"}
 
 
 class AuditHandlers:
-    """One method for each RPC; each takes the message and where it comes from.
+    """One method for each RPC; each takes the message and its origin.
 
     INVARIANT: every question is asked about the caller's tenant.
     """
@@ -81,7 +81,7 @@ class AuditHandlers:
         )
 
     def list_approvals(self, request: audit.ListApprovalsRequest, origin: Origin) -> audit.ListApprovalsResponse:
-        """Say who approved a session and those above it."""
+        """List who approved a session and those above it."""
         field = request.WhichOneof("subject") or "session_id"
         subject = require_id(field, getattr(request, field))
         found = self._search().approvals(subject, now_at=self._now_at(), tenant=origin.caller.tenant)
@@ -100,7 +100,7 @@ class AuditHandlers:
         )
 
     def plan_revocation(self, request: audit.PlanRevocationRequest, origin: Origin) -> audit.PlanRevocationResponse:
-        """Name a page of the live sessions to revoke."""
+        """List a page of the live sessions to revoke."""
         selector = self._selector(request, origin)
         size = page_size_of(request.page_size)
         after = page_start_of(request.page_token, str)
@@ -168,7 +168,7 @@ def _window(place: str, given: Any) -> Window:  # noqa: ANN401 - two messages wi
 
 
 def _bounded(found: list[Found]) -> list[Found]:
-    """Return as many as fit into a page, and at least one."""
+    """Return as many records as fit into a page, at least one."""
     size = 0
     for count, one in enumerate(found):
         size += len(one.line)

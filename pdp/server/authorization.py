@@ -15,7 +15,7 @@ from pdp.v1 import authorization_pb2 as calls
 
 
 class AuthorizationHandlers:
-    """One method for each RPC; each takes the message and where it comes from."""
+    """One method for each RPC; each takes the message and its origin."""
 
     def __init__(self, authorizer: Authorizer, limits: Limits) -> None:
         self._authorizer = authorizer
@@ -43,7 +43,7 @@ class AuthorizationHandlers:
         return answer
 
     def list_tools(self, request: calls.ListToolsRequest, origin: Origin) -> calls.ListToolsResponse:
-        """Say which tools a session could call."""
+        """List the tools that a session could call."""
         handle = require_id("session_handle", request.session_handle)
         listing = self._authorizer.list_tools(handle, origin.caller, with_readings=request.with_readings)
         return calls.ListToolsResponse(
@@ -66,7 +66,7 @@ class AuthorizationHandlers:
 
 
 def stream_error(wire: bytes, refusal: Refusal) -> bytes:
-    """Return the message that answers one call of a stream which got no decision; the stream goes on."""
+    """Return the message for a call of a stream that got no decision; the stream goes on."""
     try:
         request_id = calls.AuthorizeStreamRequest.FromString(wire).request.request_id
     except DecodeError:

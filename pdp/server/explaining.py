@@ -1,4 +1,4 @@
-"""Messages of `PolicyService.Explain` to the words of the PDP and back."""
+"""Translate the messages of `PolicyService.Explain` to the PDP's own types and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pdp.serving.origin import Origin
 from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import explain_pb2 as explanations
 
-# What `pdp init` calls the one gateway that it makes.
+# The caller id that `pdp init` gives the one gateway it creates.
 GATEWAY = "pep"
 
 # The generated stubs give numbers no common type.
@@ -39,7 +39,7 @@ _VALUES: Mapping[Value, Any] = {one: explanations.ConditionValue.Value(f"CONDITI
 def explain(
     explainer: Explainer, request: explanations.ExplainRequest, origin: Origin, limits: Limits
 ) -> explanations.ExplainResponse:
-    """Answer a request. Raise `InvalidRequestError` naming the field."""
+    """Answer a request. Raise `InvalidRequestError`, which names the field."""
     call = Call(
         session_handle="",
         server=require_server("server", request.server),
@@ -63,7 +63,7 @@ def explain(
 
 
 def explanation_message(explanation: Explanation) -> explanations.ExplainResponse:
-    """Return an explanation as the API has it."""
+    """Return an explanation as a message of the API."""
     ruling = explanation.ruling
     return explanations.ExplainResponse(
         summary=explanation.summary,

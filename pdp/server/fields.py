@@ -1,6 +1,6 @@
-"""Checks of what callers write: every refusal names the field.
+"""Checks of the fields that callers write: every refusal names the field.
 
-The core refuses attributes of its own values; `FIELDS` says where a message calls one of them otherwise.
+The core refuses attributes of its own values; `FIELDS` lists those that a message names differently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pdp.foundation.printable import forges
 T = TypeVar("T")
 P = ParamSpec("P")
 
-# By RPC: an attribute that the core refuses, and the field of the message. All others have one name.
+# For each RPC: an attribute that the core refuses, and the field of the message. All others have the same name.
 FIELDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "Explain": {"call.facts_json": "facts_json"},
@@ -31,13 +31,13 @@ FIELDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 _ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _SERVER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# The last second of the year 9999, which is as far as protobuf's timestamps go.
+# The last second of the year 9999, the latest that a protobuf timestamp can hold.
 _LAST_SECOND = 253402300799
 _NANOS = 1_000_000_000
 
 
 def in_fields(method: str, work: Callable[P, T]) -> Callable[P, T]:
-    """Return what does the work of an RPC and names the field of its message where the core refuses an attribute."""
+    """Wrap the work of an RPC: name the message's field where the core refuses an attribute."""
     fields = FIELDS.get(method)
     if fields is None:
         return work
@@ -66,7 +66,7 @@ def optional_id(field: str, value: str) -> str:
 
 
 def require_ids(field: str, values: Iterable[str], most: int) -> tuple[str, ...]:
-    """Return a list of at most `most` ids."""
+    """Return a list of ids, at most `most`."""
     ids = tuple(values)
     if len(ids) > most:
         raise InvalidRequestError(field, f"more than {most}")
@@ -93,7 +93,7 @@ def optional_digest(field: str, value: str) -> str:
 
 
 def require_text(field: str, value: str, characters: int) -> str:
-    """Return text for people: not empty, one line, nothing that hides or turns letters."""
+    """Return text for people: not empty, one line, no characters that hide or reorder letters."""
     if not value.strip():
         raise InvalidRequestError(field, "is required")
     return optional_text(field, value, characters)
@@ -105,7 +105,7 @@ def optional_text(field: str, value: str, characters: int) -> str:
 
 
 def require_purpose(field: str, value: str, characters: int) -> str:
-    """Return a purpose: not empty, any number of lines, nothing that hides or turns letters."""
+    """Return a purpose: not empty, any number of lines, no characters that hide or reorder letters."""
     if not value.strip():
         raise InvalidRequestError(field, "is required")
     return optional_purpose(field, value, characters)
@@ -125,14 +125,14 @@ def _shown(field: str, value: str, characters: int, limit: str, *, lines: bool) 
 
 
 def require_size(field: str, value: bytes, size: int, limit: str) -> bytes:
-    """Return bytes that are at most `size` long; `limit` names the limit."""
+    """Return bytes, at most `size` of them; `limit` names the limit."""
     if len(value) > size:
         raise InvalidRequestError(field, f"larger than {size} bytes (limit `{limit}`)")
     return value
 
 
 def seconds_of(field: str, value: Duration) -> float:
-    """Return a duration in seconds; whether it is too long is for others to say."""
+    """Return a duration in seconds; its length is checked elsewhere."""
     if value.seconds < 0 or not 0 <= value.nanos < _NANOS:
         raise InvalidRequestError(field, "is no positive duration")
     return value.seconds + value.nanos / _NANOS

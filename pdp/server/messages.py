@@ -1,4 +1,4 @@
-"""Messages of the API to the words of the PDP and back. What callers wrote is checked here."""
+"""Translate messages of the API to the PDP's own types and back. What callers wrote is checked here."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
 
 def call_request(request: calls.AuthorizeRequest, limits: Limits, place: str = "") -> CallRequest:
-    """Return the call that a PEP asks about. The tool's name and the arguments are the agent's and judged later."""
+    """Return the call that a PEP asks about. The agent's tool name and arguments are checked later."""
     if not request.HasField("call"):
         raise InvalidRequestError(f"{place}call", "is required")
     call = request.call
@@ -68,13 +68,13 @@ def call_request(request: calls.AuthorizeRequest, limits: Limits, place: str = "
             ),
         ),
         request_id=optional_id(f"{place}request_id", request.request_id),
-        # The model made it up, so it is text and no id of ours.
+        # The model made this up, so it is text and not one of our ids.
         tool_call_id=optional_text(f"{place}tool_call_id", request.tool_call_id, limits.text_characters),
     )
 
 
 def call_requests(request: calls.BatchAuthorizeRequest, limits: Limits) -> tuple[CallRequest, ...]:
-    """Return the calls of a batch; a field that is wrong in one of them refuses them all."""
+    """Return the calls of a batch; an invalid field in one of them refuses them all."""
     if not request.requests:
         raise InvalidRequestError("requests", "is required")
     if len(request.requests) > limits.batch_size:
@@ -83,7 +83,7 @@ def call_requests(request: calls.BatchAuthorizeRequest, limits: Limits) -> tuple
 
 
 def write_decision(decision: Decision, message: decisions.Decision) -> None:
-    """Write a decision as callers see it into an empty message, such as that of an answer: no copy is made."""
+    """Write a decision for callers into an empty message, such as an answer's field: no copy is made."""
     ruling = decision.ruling
     message.decision_id = decision.id
     message.outcome = _OUTCOMES[ruling.outcome]
@@ -131,7 +131,7 @@ def reading_message(reading: Reading) -> readings.Reading:
 
 
 def session_request(request: sessions.RequestSessionRequest, limits: Limits) -> SessionRequest:
-    """Return the session that a PEP asks for. What the directory and the policies say of it is judged later."""
+    """Return the session that a PEP asks for. The directory and the policies judge it later."""
     return SessionRequest(
         user=require_id("user", request.user),
         agent=require_id("agent", request.agent),
@@ -149,7 +149,7 @@ def session_request(request: sessions.RequestSessionRequest, limits: Limits) -> 
 
 
 def tool_patterns(patterns: Iterable[str], limits: Limits) -> tuple[str, ...]:
-    """Return tool patterns; what a pattern may hold is judged later."""
+    """Return tool patterns; their content is checked later."""
     return tuple(
         require_text(f"tool_patterns[{place}]", pattern, limits.text_characters)
         for place, pattern in enumerate(patterns)
@@ -167,7 +167,7 @@ def grants(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def selector(request: sessions.RevokeSessionsRequest) -> Selector:
-    """Return which sessions to revoke: exactly one way of naming them."""
+    """Return the selector of the sessions to revoke: exactly one of its fields must be set."""
     match request.WhichOneof("selector"):
         case "session_id":
             return Selector(kind="session", value=require_id("session_id", request.session_id))

@@ -1,4 +1,4 @@
-"""Answers `PolicyService`: the running bundle, and tools for those who write the next one."""
+"""Answers `PolicyService`: the running bundle, and tools for the authors of the next one."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _DECISIONS = {
 }
 _SEVERITIES = {"error": policies.SEVERITY_ERROR, "warning": policies.SEVERITY_WARNING}
 _POSITION = re.compile(r"policy([0-9]+)")
-# The fields of `EvaluateRequest` that go on from one message to the next.
+# The fields of `EvaluateRequest` that can continue from one message to the next.
 _TEXTS = ("policies", "schema", "schema_json", "entities_json")
 
 
 class Evaluator(Protocol):
-    """Evaluates foreign policy text where it can end no process that matters.
+    """Evaluates foreign policy text in a process that can end without harm.
 
     `evaluate` takes the fields of `EvaluateRequest` and returns `evaluations`, `valid` and `validation_errors`, or
     `invalid` with `field` and `problem`. Raise `UnavailableError` or `OverloadedError` when there is no answer.
@@ -44,7 +44,7 @@ class Evaluator(Protocol):
 
 
 class PolicyHandlers:
-    """One method for each RPC; each takes the message and where it comes from."""
+    """One method for each RPC; each takes the message and its origin."""
 
     def __init__(self, keeper: BundleKeeper, evaluator: Evaluator, explainer: Explainer, limits: Limits) -> None:
         self._keeper = keeper
@@ -53,7 +53,7 @@ class PolicyHandlers:
         self._limits = limits
 
     def get_bundle(self, request: policies.GetBundleRequest, _: Origin) -> policies.GetBundleResponse:
-        """Show the running bundle, without one why there is none; or another one that is kept."""
+        """Show the running bundle, or why there is none; or another bundle that is kept."""
         status = self._keeper.status()
         shown, bundle = _running_message(status), status.bundle
         if request.version:
@@ -129,7 +129,7 @@ class PolicyHandlers:
 
     def explain(self, request: explanations.ExplainRequest, origin: Origin) -> explanations.ExplainResponse:
         """Explain what would be decided about a call."""
-        # Here and not in the child process: the policies that run have been checked, and the store is here.
+        # Here and not in the child process, because the running policies have been checked, and the store is here.
         return explain(self._explainer, request, origin, self._limits)
 
 
@@ -171,7 +171,7 @@ def _kept_message(kept: KeptBundle, status: BundleStatus) -> policies.Bundle:
 
 
 def _files(requests: Sequence[policies.CheckBundleRequest]) -> dict[str, bytes]:
-    """Return the files of an upload; the first one of a message may go on with the last one before it."""
+    """Return the files of an upload; a message's first file can continue the last one of the message before."""
     pieces: dict[str, list[bytes]] = {}
     last, place = None, 0
     for request in requests:
@@ -215,6 +215,6 @@ def _evaluation_message(evaluation: Mapping[str, Any], names: Sequence[str]) -> 
 
 
 def _named(policy_id: str, names: Sequence[str]) -> str:
-    # The engine numbers policies by their place in the text; of the running bundle we know the `@id` at each place.
+    # The engine numbers policies by their position in the text; we know the `@id` of each one in the running bundle.
     match = _POSITION.fullmatch(policy_id) if names else None
     return names[int(match[1])] if match and int(match[1]) < len(names) else policy_id

@@ -1,4 +1,4 @@
-"""The one table of RPCs: who may call what. What is not listed is not served."""
+"""The one table of RPCs: who may call what. An RPC that is not listed is not served."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ POLICIES = "pdp.v1.PolicyService"
 AUDIT = "pdp.v1.AuditService"
 HEALTH = "grpc.health.v1.Health"
 REFLECTION = "grpc.reflection.v1.ServerReflection"
-# The same under its former name, which most tools still try.
+# The former name of the same service, which most tools still try.
 OLD_REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
-# What is served at the control address too, and nothing else there.
+# The lanes that the control address serves too, and no others.
 CONTROL: Final = frozenset({Lane.ENDING, Lane.GATEWAY_ENDING, Lane.ACTIVATION, Lane.PROBES, Lane.WATCHES})
 
 _EVERY_CALLER = frozenset(Role)
@@ -102,7 +102,7 @@ def _standard() -> tuple[RPC, ...]:
     return (
         _row(HEALTH, "Check", HealthCheckRequest, PUBLIC, Lane.PROBES),
         _row(HEALTH, "Watch", HealthCheckRequest, PUBLIC, Lane.WATCHES, shape=Shape.FEED),
-        # Served only when the setting asks for it.
+        # Served only when the setting enables it.
         *(
             _row(one, "ServerReflectionInfo", info, _EVERY_CALLER, Lane.STREAMS, shape=Shape.EXCHANGE)
             for one in (REFLECTION, OLD_REFLECTION)

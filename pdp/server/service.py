@@ -40,41 +40,40 @@ from pdp.serving.rpc import RPC, Lane
 
 _LOG = logging.getLogger("pdp.server")
 
-# Measured: more threads make calls slower, because all share one interpreter lock.
+# Measured: more threads make calls slower, because all threads share one interpreter lock.
 CALL_THREADS = 4
-# What bounds a lane, where this is a setting.
+# The limit of a lane, where it is a setting.
 LIMITS_OF_LANES: Mapping[Lane, str] = {Lane.CALLS: "limit `concurrent_calls`", Lane.STREAMS: "limit `streams`"}
-# What frames the files of a bundle in an upload.
+# The room for the framing of a bundle's files in an upload.
 _BUNDLE_FACTOR = 2
-# What the messages of one caller may take that have begun to come and are not here yet. Those that come with their
-# call, as all that are small do, are here before the next call is taken.
+# The memory for one caller's messages that have begun to arrive and are incomplete. A small message arrives with its
+# call, before the next call is taken.
 _AWAITED_BYTES = 16 * 1024 * 1024
-# Calls that wait in gRPC until its thread takes them; those beyond it drops, as `CANCELLED`. By default it drops some
-# at random when a thousand wait: of honest calls, a third under a flood.
+# Calls that wait in gRPC for its thread; gRPC drops those beyond this limit, as `CANCELLED`. By default it drops some
+# at random when a thousand wait: under a flood, a third of the honest calls.
 _UNTAKEN_CALLS = 3000
-# A connection that has reached its age goes on for so long with the calls and streams that it has.
+# How long a connection that has reached its maximum age goes on with its open calls and streams.
 _CONNECTION_GRACE_MS = 60 * 1000
 _PING_MS = 60 * 1000
 _PING_ANSWER_MS = 20 * 1000
 _PING_INTERVAL_MS = 10 * 1000
 _LOOK_SECONDS = 1.0
-# Calls and probes take milliseconds. One that takes this long waits for a store that is locked, and others do not wait
+# Calls and probes take milliseconds. One that takes this long is waiting for a locked store, and others must not wait
 # for it.
 _PATIENCE_SECONDS = 0.5
-# A connection that says nothing, or nothing of HTTP/2, is closed after this.
+# A connection that sends nothing, or nothing of HTTP/2, is closed after this.
 _HANDSHAKE_MS = 10 * 1000
 
 
 class PDPServer:
     """The PDP over gRPC. Use it as a context manager, or call `start` and `stop`.
 
-    `healthy` says whether there are a bundle and a live store; it is asked for each probe and never raises.
-    `record_healthy` says the same of the record, and `store_healthy` whether the store can be written.
-    `observer` is told of refusals on gRPC's own thread: there it must not wait.
-    Without an `auditor` there is no record, and `AuditService` answers that it is unavailable.
-    With `control` it serves what ends authority, and health, and nothing else.
-    `share_port` lets several worker processes listen on one port. `look_seconds` is how often watchers of health and
-    idle streams look. Raise `ConfigurationError` when it cannot listen.
+    `healthy` says whether there are a bundle and a live store; it is called for each probe and never raises.
+    `record_healthy` says whether the record is healthy, and `store_healthy` whether the store can be written.
+    `observer` is notified of refusals on gRPC's own thread, where it must not wait. Without an `auditor` there is no
+    record, and `AuditService` answers that it is unavailable. With `control` it serves what ends authority, and health,
+    and nothing else. `share_port` lets several worker processes listen on one port. `look_seconds` is the interval of
+    the checks for health watchers and idle streams. Raise `ConfigurationError` when it cannot listen.
     """
 
     def __init__(
@@ -145,7 +144,7 @@ class PDPServer:
             awaited.sweep()
 
         self._sweeper = Repeater("sweep", sweep, every=look_seconds)
-        # Every call is counted in its lane, and none comes to the executor that gRPC wants to have.
+        # Every call is counted in its lane, and none reaches the executor that gRPC requires.
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=1),
             handlers=(self._boundary,),
@@ -156,7 +155,7 @@ class PDPServer:
 
     @property
     def address(self) -> str:
-        """Return the address to connect to, with the port that was chosen."""
+        """Return the address to connect to, with the actual port."""
         if self._listener.socket or not self._port:
             return self._listener.address
         return f"{self._listener.address.rpartition(':')[0]}:{self._port}"
@@ -167,7 +166,7 @@ class PDPServer:
         return self._port
 
     def start(self) -> None:
-        """Listen and serve. Raise `ConfigurationError` when it cannot listen; the server is of no use then."""
+        """Listen and serve. Raise `ConfigurationError` when it cannot listen; the server is unusable then."""
         try:
             self._port = self._listener.bind(self._server)
         except ConfigurationError:
@@ -180,15 +179,15 @@ class PDPServer:
         self._tell(EventKind.SERVER_STARTED)
 
     def takes_calls(self) -> bool:
-        """Say whether calls are taken; False while something holds them all up. Never waits."""
+        """Say whether calls are taken; False while something blocks them all. Never waits."""
         return self._boundary.takes_calls()
 
     def drain(self) -> None:
-        """Tell probes that the server does not serve any longer, and go on serving: the first half of a soft end."""
+        """Tell probes that the server no longer serves, and go on serving: the first half of a soft end."""
         self._health.drain()
 
     def stop(self, grace: float = 0.0) -> None:
-        """Take no new calls, give those that are open `grace` seconds, and end. Twice is harmless."""
+        """Take no new calls, give open ones `grace` seconds, and end. Calling it twice is harmless."""
         self.drain()
         self._server.stop(grace).wait()
         if not self._released:
@@ -197,7 +196,7 @@ class PDPServer:
                 self._tell(EventKind.SERVER_STOPPED)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the server has been stopped; False when `timeout` seconds were not enough."""
+        """Wait until the server has stopped; return False after `timeout` seconds."""
         return not self._server.wait_for_termination(timeout)
 
     def __enter__(self) -> Self:
@@ -220,9 +219,9 @@ class PDPServer:
 
 
 def rooms(limits: Limits, *, call_threads: int) -> Mapping[Lane, Room]:
-    """Return how much each lane takes on, and which share of it one caller has.
+    """Return how much each lane accepts, and the share of one caller.
 
-    Where tasks can take long, one caller has half of the threads, so that there is always one for the others.
+    Where tasks can take long, one caller gets half of the threads, so that there is always one for the others.
     """
     calls, streams = limits.concurrent_calls, limits.streams
     return {
@@ -234,7 +233,7 @@ def rooms(limits: Limits, *, call_threads: int) -> Mapping[Lane, Room]:
         Lane.AUTHORING: Room(threads=2, bound=16, share=8, turns=1),
         Lane.AUDIT: Room(threads=2, bound=16, share=8, turns=1),
         Lane.PROBES: Room(threads=2, bound=32, share=32, patience=_PATIENCE_SECONDS),
-        # One more ends the oldest, and waits for its thread.
+        # One more watch ends the oldest, and waits for its thread.
         Lane.WATCHES: Room(threads=8, bound=16, share=16),
     }
 
@@ -263,7 +262,7 @@ def _route(rpc: RPC, service: object, limits: Limits) -> Route:
 def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]:
     return (
         ("grpc.max_receive_message_length", limits.message_bytes),
-        # Otherwise gRPC lets callers send ever more that nobody has asked for: many MiB on each stream, not 64 KiB.
+        # Otherwise gRPC lets callers send ever more unrequested data: many MiB on each stream, not 64 KiB.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.max_metadata_size", limits.metadata_bytes),
         ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
@@ -272,13 +271,13 @@ def _options(limits: Limits, *, share_port: bool) -> tuple[tuple[str, int], ...]
         ("grpc.server.max_pending_requests", _UNTAKEN_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _UNTAKEN_CALLS),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
-        # Certificates and routes change: connections must come back now and then.
+        # Certificates and routes change: clients must reconnect from time to time.
         ("grpc.max_connection_age_ms", round(limits.connection_age_seconds * 1000)),
         ("grpc.max_connection_age_grace_ms", _CONNECTION_GRACE_MS),
         ("grpc.max_connection_idle_ms", round(limits.connection_idle_seconds * 1000)),
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
-        # Otherwise a second server takes half of the calls of the first without a word.
+        # Otherwise a second server silently takes half of the calls of the first.
         ("grpc.so_reuseport", int(share_port)),
     )

@@ -19,12 +19,12 @@ from pdp.server.messages import (
 from pdp.serving.origin import Origin
 from pdp.v1 import session_pb2 as sessions
 
-# As in the audit service: clients take four times as much.
+# As in the audit service: clients accept four times as much.
 _PAGE_BYTES = 1024 * 1024
 
 
 class SessionHandlers:
-    """One method for each RPC; each takes the message and where it comes from."""
+    """One method for each RPC; each takes the message and its origin."""
 
     def __init__(self, registrar: Registrar, limits: Limits) -> None:
         self._registrar = registrar
@@ -119,14 +119,14 @@ class SessionHandlers:
 
 
 class _Page:
-    """The sessions of one page, which no client has to refuse as too large."""
+    """The sessions of one page, small enough for every client."""
 
     def __init__(self) -> None:
         self.messages: list[sessions.Session] = []
         self._bytes = 0
 
     def take(self, view: SessionView) -> bool:
-        """Take a session in if it fits; the first always does."""
+        """Add a session if it fits; the first always does."""
         message = session_message(view)
         self._bytes += message.ByteSize()
         if self.messages and self._bytes > _PAGE_BYTES:

@@ -1,4 +1,4 @@
-"""Answers the standard services: health for probes, reflection for people with a command line."""
+"""Answers the standard services: health for probes, reflection for people on a command line."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pdp.errors import NotFoundError
 from pdp.server.rpcs import AUTHORIZATION, POLICIES, SESSIONS
 from pdp.serving.origin import Origin
 
-# No services of the API: whether the record is kept as it should be, and whether sessions and bundles can change,
-# while the server still serves.
+# Health names that are no services of the API: whether the record is kept as configured, and whether sessions and
+# bundles can change, while the server still serves.
 RECORD = "pdp.record"
 STORE = "pdp.store"
 SERVICES = ("", AUTHORIZATION, SESSIONS, POLICIES, RECORD, STORE)
 
 
 class HealthHandlers:
-    """Says whether the server serves: it does with a bundle and a live store, until it drains.
+    """Says whether the server serves: it does while it has a bundle and a live store, until it drains.
 
-    `healthy`, `record_healthy` for the record and `store_healthy` for writing the store are asked each time and never
-    raise. `every` is how often a watcher looks, in seconds.
+    `healthy`, `record_healthy` for the record and `store_healthy` for writing the store are called each time and never
+    raise. `every` is the interval of a watcher's checks, in seconds.
     """
 
     def __init__(
@@ -43,17 +43,17 @@ class HealthHandlers:
         self._draining = threading.Event()
 
     def drain(self) -> None:
-        """Say from now on that the server does not serve."""
+        """Answer from now on that the server does not serve."""
         self._draining.set()
 
     def check(self, request: HealthCheckRequest, _: Origin) -> HealthCheckResponse:
-        """Say whether a service is served now; the empty name stands for the whole server."""
+        """Say whether a service is served now; the empty name means the whole server."""
         if request.service not in SERVICES:
             raise NotFoundError("no such service")
         return self._answer(request.service)
 
     def watch(self, request: HealthCheckRequest, over: threading.Event) -> Iterator[HealthCheckResponse]:
-        """Say whether a service is served, now and whenever it changes, until `over`."""
+        """Yield whether a service is served, now and on every change, until `over`."""
         told: HealthCheckResponse | None = None
         while not over.is_set():
             answer = self._answer(request.service)
@@ -71,7 +71,7 @@ class HealthHandlers:
 
 
 class ReflectionHandlers:
-    """Describes the API to tools that do not have its files, and itself in both of its versions."""
+    """Describes the API to tools without its files, and the reflection service itself in both versions."""
 
     def __init__(self, services: tuple[str, ...]) -> None:
         _describe_reflection(descriptor_pool.Default())
@@ -84,7 +84,7 @@ class ReflectionHandlers:
 
 
 def _describe_reflection(pool: descriptor_pool.DescriptorPool) -> None:
-    """Add version 1 of reflection to what is described: the library knows `v1alpha` alone, which has the same bytes."""
+    """Add version 1 of reflection to the pool: the library knows only `v1alpha`, which has the same bytes."""
     old = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
     new = text_format.Parse(text_format.MessageToString(old).replace("v1alpha", "v1"), FileDescriptorProto())
     pool.AddSerializedFile(new.SerializeToString())
