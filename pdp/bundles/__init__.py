@@ -1,1 +1,1 @@
-"""Which bundle runs, and why that one: where bundles come from, who signed them, and how one becomes active."""
+"""Which bundle runs, and why: where bundles come from, who signed them, and how one becomes active."""

@@ -1,4 +1,4 @@
-"""Makes a loaded bundle the active one for all workers, and tells of it."""
+"""Makes a loaded bundle the active one for all workers, and reports it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pdp.sessions.store import ActiveBundle, BundleHistory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activation:
-    """Who activates a bundle and why, and whether by its version.
+    """Who activates a bundle and why. `chosen` is True when a person chose the version.
 
-    `expected` is the version that must be active before, empty for none; None for whatever is.
+    `expected` is the version that must be active before: empty for no version, None for any.
     """
 
     by: str
@@ -31,7 +31,7 @@ class Activation:
 
 
 class Activations:
-    """Activates one bundle at a time, and tells `peers`, the other workers, before."""
+    """Activates one bundle at a time, and sends it to `peers`, the other workers, first."""
 
     def __init__(
         self, *, history: BundleHistory, bundles: LoadedBundles, clock: Clock, observer: Observer, peers: Peers | None
@@ -46,15 +46,15 @@ class Activations:
     def activate(self, loaded: Loaded, how: Activation) -> bool:
         """Make a bundle the active one; say whether it differs from the one before.
 
-        Raise `ConflictError` when another one than expected is active.
+        Raise `ConflictError` when a version other than the expected one is active.
         """
         bundle, verified = loaded.bundle, loaded.verified
         self._prepare(loaded)
         with self._changing:
             before = self._history.active_bundle()
-            # INVARIANT: loaded before active, so that this worker never lacks what it activates itself.
+            # INVARIANT: loaded before active, so that this worker always holds the bundle that it activates.
             self._bundles.keep(loaded)
-            # As everywhere: what was once written down, the wall clock cannot take back.
+            # A clock that was set back must not date this before a time that is stored.
             now = no_earlier(self._clock.now(), self._history.high_water_at())
             active = ActiveBundle(
                 version=bundle.version,
@@ -66,7 +66,7 @@ class Activations:
                 signed_by=verified.signed_by,
             )
 
-            # Many sessions have user and agent in common.
+            # Many sessions have the same user and agent.
             captured = cache(bundle.directory.capture)
 
             def recaptured(session: Session) -> Session | None:
@@ -81,8 +81,8 @@ class Activations:
             return before is None or before.version != bundle.version
 
     def _prepare(self, loaded: Loaded) -> None:
-        # Beforehand and outside the lock: the others answer by the bundle before until they have this one too, and
-        # two workers that activate at the same time each wait for the other.
+        # Before the activation: until the others have this bundle too, they answer by the previous one. Outside the
+        # lock: two workers that activate at the same time would each wait for the other.
         active = self._history.active_bundle()
         if self._peers is not None and (active is None or active.version != loaded.bundle.version):
             policies = tuple(loaded.bundle.policies.values())

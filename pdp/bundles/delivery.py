@@ -1,4 +1,4 @@
-"""What a source of bundles delivers: the files, and the signature that came with them."""
+"""What a source of bundles delivers: the files, and their signature."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pdp.policy.contents import version_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """Says that who holds a key signed a version, as the bundle with this number. Not yet verified.
+    """A signature of a version and its bundle number, not yet verified.
 
     `key_id` names the key; `value` is 64 bytes.
     """
@@ -36,25 +36,25 @@ class Delivery:
 class BundleSource(Protocol):
     """Where bundles come from. Safe for threads.
 
-    `name` is who activates what it delivers, in listings and records: `policy-folder`, `policy-file`, `policy-url`.
+    Listings and records give `name` as the activator of its bundles: `policy-folder`, `policy-file`, `policy-url`.
     """
 
     @property
     def name(self) -> str:
-        """Return what kind of source this is."""
+        """Return the kind of source."""
         ...
 
     def read(self) -> Delivery:
         """Return what the source holds now.
 
-        Raise `BundleError` when that is no bundle, and `BundleUnavailableError` when it does not answer.
+        Raise `BundleError` when that is not a bundle, and `BundleUnavailableError` when the source does not answer.
         """
         ...
 
     def loaded(self, delivery: Delivery) -> None:
-        """Take note that a delivery is a good bundle: it loaded."""
+        """Accept the report that a delivery has loaded, so is a good bundle."""
         ...
 
     def last_good(self) -> Delivery | None:
-        """Return the good bundle that was kept for when the source does not answer; None when it keeps none."""
+        """Return the last good bundle, for use while the source is silent; None if not kept."""
         ...

@@ -15,12 +15,12 @@ from pdp.limits import Limits
 
 _LOG = logging.getLogger("pdp")
 
-# Whoever comes while somebody else is being answered waits for so long.
+# How long a read waits for another one to finish.
 _PATIENCE_SECONDS = 2.0
 
 
 class URLSource:
-    """A `BundleSource`: a packed bundle behind a URL. Keeps the last good one in the file `kept_at`.
+    """A `BundleSource`: a packed bundle at a URL. Keeps the last good one in the file `kept_at`.
 
     `step_seconds` and `whole_seconds` bound a fetch.
     """
@@ -46,7 +46,7 @@ class URLSource:
         self._kept: Delivery | None = None
 
     def read(self) -> Delivery:
-        """Return what is behind the URL; what was read before, when the server says that nothing has changed."""
+        """Return the bundle at the URL; the previous read when the server reports no change."""
         if not self._reading.acquire(timeout=_PATIENCE_SECONDS):
             raise self._silent("is being asked already; try again")
         try:
@@ -69,11 +69,11 @@ class URLSource:
             self._reading.release()
 
     def loaded(self, delivery: Delivery) -> None:
-        """Keep a good bundle on the disk, for a start while the URL is silent."""
+        """Keep a good bundle on disk, for a start while the URL does not answer."""
         if delivery == self._kept:
             return
         try:
-            # Several workers may keep theirs at the same time.
+            # Several workers may write the file at the same time.
             with replacing(self._kept_at, mode=USUAL) as file:
                 file.write(pack(delivery.files, delivery.signature))
         except OSError as error:
@@ -82,14 +82,14 @@ class URLSource:
         self._kept = delivery
 
     def last_good(self) -> Delivery | None:
-        """Return the bundle that was kept, by this process or one before it."""
+        """Return the bundle that this process or an earlier one kept."""
         try:
             return read_packed(self._kept_at, self._limits)
         except BundleError:
             return None
 
     def close(self) -> None:
-        """End a fetch that is going on; later ones fail at once."""
+        """End a running fetch; later ones fail at once."""
         self._file.close()
 
     def _unpacked(self, packed: bytes) -> Delivery:

@@ -1,4 +1,4 @@
-"""Follows the source of bundles while the server runs, and says in the log what runs and what does not."""
+"""Follows the source of bundles while the server runs, and logs which bundle runs and which was refused."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _LOG = logging.getLogger("pdp")
 
 
 class BundleFollower:
-    """Takes each change of a source, and logs each thing once. One thread at a time.
+    """Takes each change of a source, and logs each result once. One thread at a time.
 
-    `place` is the source in words: "policy folder", and its path.
+    `place` describes the source: "policy folder", and its path.
     """
 
     def __init__(self, keeper: BundleKeeper, place: str) -> None:
@@ -24,14 +24,14 @@ class BundleFollower:
         self._held = ""
 
     def began(self) -> None:
-        """Say what runs after the start, and what was wrong with the source."""
+        """Log what runs after the start, and what was wrong with the source."""
         self._say_what_runs()
         problems = self._keeper.status().load_errors
         if problems:
             self._say_refused("; ".join(str(problem) for problem in problems))
 
     def follow(self) -> bool:
-        """Look at the source; say whether nothing is left to do until its next change."""
+        """Read the source; return whether nothing is left to do until its next change."""
         try:
             self._keeper.follow()
         except PDPError as error:
@@ -46,7 +46,7 @@ class BundleFollower:
         bundle = status.bundle
         if bundle is None:
             return
-        # Also when the source has been mended to what runs already: somebody waits to hear it.
+        # Also logged when a refused source is restored to the running version: its author waits for this line.
         if self._refused or bundle.version != self._running:
             counts = len(bundle.policies), len(bundle.catalogue.tools)
             _LOG.info("bundle `%s` runs: %d policies, %d tools, %s", bundle.name, *counts, bundle.version)
@@ -62,7 +62,7 @@ class BundleFollower:
         self._held = held
 
     def _say_refused(self, problem: str) -> None:
-        # The keeper has told metrics and log.
+        # The keeper has already reported it to the observers.
         if problem != self._refused:
             _LOG.error("%s was not loaded; the server keeps the bundle that it has: %s", self._place, problem)
         self._refused = problem

@@ -1,4 +1,4 @@
-"""The bundles that this worker has in memory: loads them, and catches up with what another worker made active."""
+"""The bundles that this worker has in memory: loads them, and catches up when another worker activates one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST_NAMED = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A bundle that may run here: what was verified, and what it was compiled to."""
+    """A bundle that may run here: the verified delivery, and the compiled bundle."""
 
     verified: Verified
     bundle: Bundle
@@ -37,7 +37,7 @@ class Loaded:
 class LoadedBundles:
     """Holds bundles by version: the active one, the latest, and the one before it. Safe for threads.
 
-    `failed` is told why a bundle could not be loaded in the background.
+    `failed` is called with the reasons when a bundle could not be loaded in the background.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class LoadedBundles:
         self._catch_up_at = 0.0
 
     def get(self, version: str) -> Bundle | None:
-        """Return a bundle that is in memory, or None."""
+        """Return a bundle in memory, or None."""
         return self._bundles.get(version)
 
     def load(self, verified: Verified) -> Loaded:
@@ -71,7 +71,7 @@ class LoadedBundles:
         return Loaded(verified=verified, bundle=self.look_at(verified.delivery))
 
     def look_at(self, delivery: Delivery) -> Bundle:
-        """Return a bundle that need not run here, compiled if it is not in memory. Raises what `load_bundle` raises."""
+        """Return a bundle that need not run here; compile it unless in memory. Raises what `load_bundle` raises."""
         found = self._bundles.get(delivery.version)
         return found or load_bundle(delivery.files, self._limits, self._compile, self._memory)
 
@@ -82,24 +82,24 @@ class LoadedBundles:
         self.keep(Loaded(verified=verified, bundle=bundle))
 
     def keep(self, loaded: Loaded) -> None:
-        """Hold a bundle, and say which of its tools cannot be called."""
+        """Hold a bundle, and log which of its tools cannot be called."""
         bundle = loaded.bundle
         if bundle.version not in self._bundles:
             _tell_unusable(bundle)
         with self._keeping:
-            # The active one stays whatever is loaded beside it, and the one before for decisions that began with it.
+            # The active one always stays, and so does the previous one, for decisions that began with it.
             active = self._history.active_bundle()
             others = [one for one in self._bundles.values() if one.version != bundle.version]
             kept = [one for one in others[:-1] if active is not None and one.version == active.version] + others[-1:]
             self._bundles = {one.version: one for one in [*kept, bundle]}
 
     def kept_in_store(self, version: str) -> Delivery | None:
-        """Return what the store keeps of a version, or None. Raise `BundleError` when it is beyond the limits."""
+        """Return a version from the store, or None. Raise `BundleError` when it is beyond the limits."""
         content = self._history.bundle_content(version)
         if content is None:
             return None
         if content.startswith(b"{"):
-            # Kept by a program that did not pack yet. No packed bundle begins like this.
+            # Stored by a release that did not pack bundles. No packed bundle begins like this.
             return Delivery(files={name: base64.b64decode(text) for name, text in json.loads(content).items()})
         return unpack(content, self._limits)
 
@@ -112,14 +112,14 @@ class LoadedBundles:
 
     def catch_up_soon(self, active: ActiveBundle) -> None:
         """Load the active bundle in the background."""
-        # One thread at a time, and after a failure a pause; the calls that arrive meanwhile are told to try again.
+        # One thread at a time, with a pause after a failure; calls that arrive meanwhile get "try again".
         if self._clock.now().boot_at >= self._catch_up_at and self._catching_up.acquire(blocking=False):
             try:
                 threading.Thread(
                     target=self._catch_up_then_release, args=(active,), name="pdp-catch-up", daemon=True
                 ).start()
             except RuntimeError:
-                # No thread is to be had now; the next call tries again.
+                # No thread can be started now; the next call tries again.
                 self._catching_up.release()
 
     def _catch_up_then_release(self, active: ActiveBundle) -> None:

@@ -1,9 +1,9 @@
-"""Pack a bundle into one file, in one form only: the same content has the same bytes, wherever it was packed.
+"""Pack a bundle into one file, in one form only: the same content has the same bytes wherever it is packed.
 
 The file is a plain `ustar` archive (POSIX.1-1988), which every `tar` lists and unpacks. Names are sorted; times, owners
-and modes are always the same. It is not compressed: what a compressor writes differs between its versions, and what
-is not compressed cannot swell. A reader takes nothing but this form, so links, devices, long names, duplicates and
-paths that lead elsewhere do not exist in it, and every byte of a file counts.
+and modes are always the same. It is not compressed: the output of a compressor differs between its versions, and an
+uncompressed file cannot expand. A reader accepts only this form, without links, devices, long names, duplicates and
+paths out of the bundle, and checks every byte of the file.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pdp.foundation.jsontext import canonical, parse_object
 from pdp.limits import Limits
 from pdp.policy.contents import NAME_BYTES, belongs, most_files, require_sizes
 
-# No part of the content; hidden, so that it does not count either where somebody unpacks the file into a folder.
+# Not part of the content. Hidden, so that it is not part of it in an unpacked folder either.
 SIGNATURE_FILE = ".signature.json"
-# Any unix time and any build counter; the integers that JSON can be trusted with.
+# Room for any unix time or build counter, within the integers that JSON carries exactly.
 HIGHEST_NUMBER = 2**53 - 1
 
 _BLOCK = 512
@@ -35,7 +35,7 @@ _CHECKSUM_PLACE = 148
 def pack(files: Mapping[str, bytes], signature: Signature | None = None) -> bytes:
     """Pack the files of a bundle, and its signature if it has one.
 
-    Raise `BundleError` when a file's name does not fit. Names and sizes are otherwise as whoever read them found them.
+    Raise `BundleError` when a file's name does not fit. Sizes and other names are checked where the files are read.
     """
     members = [(name, files[name]) for name in sorted(files)]
     if signature is not None:
@@ -44,9 +44,9 @@ def pack(files: Mapping[str, bytes], signature: Signature | None = None) -> byte
 
 
 def unpack(packed: bytes, limits: Limits) -> Delivery:
-    """Return what is packed in a file.
+    """Return the content of a packed file.
 
-    Raise `BundleError` unless it is, byte for byte, what `pack` makes of a bundle within the limits.
+    Raise `BundleError` unless it is, byte for byte, what `pack` returns for a bundle within the limits.
     """
     if len(packed) > packed_bytes(limits):
         raise _refusal(f"larger than {packed_bytes(limits)} bytes (limit `bundle_bytes`)")
@@ -70,7 +70,7 @@ def unpack(packed: bytes, limits: Limits) -> Delivery:
 
 
 def read_packed(path: Path, limits: Limits) -> Delivery:
-    """Read a packed bundle from a file. Raise `BundleError` when it cannot be read or is none."""
+    """Read a packed bundle from a file. Raise `BundleError` when it is unreadable or not a bundle."""
     try:
         with path.open("rb") as stream:
             packed = stream.read(packed_bytes(limits) + 1)
@@ -79,7 +79,7 @@ def read_packed(path: Path, limits: Limits) -> Delivery:
     try:
         return unpack(packed, limits)
     except BundleError as error:
-        # What is wrong with the file as a whole is told with its name.
+        # A problem of the file as a whole gets the name of the file.
         raise BundleError(tuple(p if p.file else Problem(str(path), 0, p.message) for p in error.problems)) from None
 
 

@@ -1,4 +1,4 @@
-"""What the workers of one server tell each other: a bundle before it becomes active, and what the source holds."""
+"""What the workers of one server send each other: a bundle before it becomes active, and what the source holds."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Peers(Protocol):
     """The other workers of this server. Safe for threads."""
 
     def begin(self, hear: Callable[[bytes], None]) -> None:
-        """Have `hear` called with what another worker tells, one thing at a time, in a thread of its own."""
+        """Call `hear` with the news of the other workers, one at a time, in a separate thread."""
         ...
 
     def tell(self, news: bytes) -> None:
-        """Tell all others, and return when each of them has dealt with it.
+        """Send news to all other workers, and return when each has processed it.
 
-        The wait has a bound. Never raises: one that did not hear of it finds out from the store.
+        The wait is bounded. Never raises: a worker that misses the news learns it from the store.
         """
         ...
 
     def close(self) -> None:
-        """Wait for the others no more, neither now nor later."""
+        """Stop waiting for the others, now and later."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A bundle as one worker has compiled it, for those who then need not."""
+    """A bundle that one worker has compiled, so that the others need not."""
 
     delivery: Delivery
     policies: tuple[PolicySource, ...]
@@ -52,23 +52,23 @@ class Compiled:
 
     @classmethod
     def read(cls, head: Mapping[str, Any], body: bytes, limits: Limits) -> Self:
-        """Read what follows the first line. Raise `BundleError` when it is no bundle within the limits."""
+        """Read what follows the first line. Raise `BundleError` unless it is a bundle within the limits."""
         delivery = unpack(body[: head["bytes"]], limits)
-        # One by one: the interpreter's lock is not held for long.
+        # One by one, so that the interpreter's lock is never held for long.
         policies = [policy_source(json.loads(line)) for line in body[head["bytes"] + 1 :].splitlines()]
         return cls(delivery=delivery, policies=tuple(policies))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What tells one delivery from another."""
+    """What distinguishes one delivery from another."""
 
     version: str
     signature: Signature | None
 
     @classmethod
     def of(cls, delivery: Delivery) -> Self:
-        """Return what tells a delivery from others."""
+        """Return what distinguishes a delivery from others."""
         return cls(version=delivery.version, signature=delivery.signature)
 
     def as_json(self) -> dict[str, Any]:
@@ -87,9 +87,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceView:
-    """What the source held when it was last read: a good bundle, and one that is not and why.
+    """What the source held when it was last read: the good bundle, and the bad one with its problems.
 
-    `load_errors` says why the last load failed, empty when it did not.
+    `load_errors` says why the last load failed; it is empty when the load succeeded.
     """
 
     good: Seen | None = None
@@ -125,13 +125,13 @@ class SourceView:
 
 
 def read_news(news: bytes, limits: Limits) -> Compiled | SourceView:
-    """Read what another worker has written.
+    """Read the news that another worker has written.
 
-    Raise `ValueError` when it runs another program, and `BundleError` when it tells of no bundle within the limits.
+    Raise `ValueError` when that worker runs another release, `BundleError` for a bad bundle or one beyond the limits.
     """
     line, _, body = news.partition(b"\n")
     head = json.loads(line)
-    # What one release finds in a policy another one may understand in another way.
+    # Another release may interpret the findings about a policy in another way.
     if not isinstance(head, dict) or head.get("program") != __version__:
         raise ValueError(f"it runs another version than this one, `{__version__}`")
     return Compiled.read(head, body, limits) if head["kind"] == _BUNDLE else SourceView.read(head)

@@ -2,13 +2,13 @@
 
 The rule of what becomes active:
 
-- Somebody who activates a version, or reloads, has their way.
-- By itself a source brings what was never active before.
-- What was active before comes back by itself only where the source goes back: when it held the active bundle and now
-  holds an earlier one, and nobody chose the active one by its version.
+- An explicit activation or reload always takes effect.
+- Without one, content of the source that was never active before becomes active.
+- Content that was active before becomes active again only when the source goes back: it held the active bundle, now
+  holds an earlier one, and the active one was not chosen by its version.
 
-So a rollback stays until there is new content, a worker that starts on an old folder brings nothing back, and a change
-of the folder that is undone is undone.
+So a rollback stays until there is new content, a worker that starts on an old folder brings nothing back, and undoing
+a change of the folder undoes its activation.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from pdp.sessions.store import ActiveBundle, BundleHistory
 _LOG = logging.getLogger("pdp")
 
 _TRIES = 10
-# What the record is told of why a bundle was refused; the rest is in the answer and in the server's log.
+# The length of the reasons for a refusal in the record; the rest is in the answer and in the server's log.
 _TOLD_CHARACTERS = 2000
-# Whoever reloads does not wait for somebody else's reading of a source that stalls, but while a bundle is loaded.
+# A reload waits while another one loads a bundle, but not while another one reads a source that stalls.
 _PATIENCE_SECONDS = 2.0
 _PATIENCES = 10
 
@@ -46,7 +46,7 @@ _PATIENCES = 10
 class BundleStatus:
     """The running bundle, the active version in the store, and why the last load failed (empty when it did not).
 
-    `source_version` is what the source held when it was last read with success; empty before that.
+    `source_version` is what the source held when it was last read successfully; empty before that.
     """
 
     bundle: Bundle | None
@@ -68,9 +68,9 @@ class BundleKeeper:
     """Holds the running bundle; the store says which one is active.
 
     `compile_files` compiles in a child process. With `never_older`, a source brings only bundles with a higher number
-    than any that was active. Every worker keeps its own, and tells `peers`, the others, of a bundle before it activates
-    it, and of what it has read from the source. A worker that has not loaded the active bundle all the same answers
-    `BundleUnavailableError` and catches up in the background from the content that the store keeps.
+    than any that was active. Every worker has its own keeper, which sends `peers`, the other workers, each bundle
+    before it activates it, and what it has read from the source. A worker that has not yet loaded the active bundle
+    raises `BundleUnavailableError` and catches up in the background from the store.
     """
 
     def __init__(
@@ -108,18 +108,18 @@ class BundleKeeper:
         self._peers = peers
         # What the source held when it was last read, by this worker or by another one.
         self._view = self._told = SourceView()
-        # What another worker tells must not be lost between a look at the view and its successor.
+        # News from another worker must not be lost between reading the view and replacing it.
         self._viewing = threading.Lock()
-        # Why this worker could not load what is active.
+        # Why this worker could not load the active bundle.
         self._behind: tuple[Problem, ...] = ()
-        # What the source brought and was not taken: somebody may activate it by its version.
+        # What the source brought and was not taken; it can be activated by its version.
         self._held: Delivery | None = None
-        # A source may take long to answer; nobody who activates by version waits for it.
+        # A source may take long to answer; an activation by version does not wait for it.
         self._following = threading.Lock()
         self._reading = False
 
     def bundle_for(self, active: ActiveBundle | None) -> Bundle:
-        """Return the loaded bundle of the active version. Raise `BundleUnavailableError` when it is not loaded."""
+        """Return the bundle of the active version. Raise `BundleUnavailableError` when it is not loaded."""
         if active is None:
             raise BundleUnavailableError("no bundle is loaded")
         bundle = self._bundles.get(active.version)
@@ -133,7 +133,7 @@ class BundleKeeper:
         return self.bundle_for(self._history.active_bundle())
 
     def serves(self) -> bool:
-        """Say whether the store answers and its active bundle is loaded; for health, never raises."""
+        """Return whether the store answers and its active bundle is loaded; never raises."""
         try:
             self.current()
         except PDPError:
@@ -141,7 +141,7 @@ class BundleKeeper:
         return True
 
     def running_version(self) -> str:
-        """Return the version of the active bundle, empty when it is not loaded; for metrics, never raises."""
+        """Return the version of the active bundle, empty when it is not loaded; never raises."""
         try:
             return self.current().version
         except PDPError:
@@ -159,9 +159,9 @@ class BundleKeeper:
         )
 
     def start(self, *, by: str) -> None:
-        """Begin with what the source holds if it may be taken, and otherwise with the active bundle of the store.
+        """Start with what the source holds if it may be taken, otherwise with the store's active bundle.
 
-        Where there is neither, begin with the good bundle that the source has kept. Raise `PDPError` without any.
+        Without either, start with the last good bundle that the source kept. Raise `PDPError` when there is none.
         """
         with self._following:
             try:
@@ -179,15 +179,15 @@ class BundleKeeper:
                 self._look(lambda view: replace(view, good=Seen.of(last_good)))
 
     def follow(self) -> None:
-        """Take what the source holds now, if it may be taken without anybody's word.
+        """Take what the source holds now, if the rule permits it without an explicit activation.
 
-        Raises what `reload` raises, and once only for the same bad bundle.
+        Raises what `reload` raises, but only once for the same bad bundle.
         """
         with self._following, self._telling(only_news=True):
             delivery = self._read()
             seen, view = Seen.of(delivery), self._view
             if seen == view.bad:
-                # Told already; but the source may have been silent meanwhile.
+                # Already reported; but the source may have been silent meanwhile.
                 self._look(lambda view: replace(view, load_errors=view.bad_problems))
                 return
             if seen != view.good:
@@ -200,9 +200,9 @@ class BundleKeeper:
             self._settle(seen)
 
     def reload(self, *, by: str) -> bool:
-        """Load what the source holds and make it the active bundle; say whether it differs from the one before.
+        """Load and activate what the source holds; say whether it differs from the one before.
 
-        Raise `BundleError`, or `BundleUnavailableError`; the bundle that runs is not touched by a bad one.
+        Raise `BundleError` or `BundleUnavailableError`; a bad bundle does not affect the running one.
         """
         if not self._has_turn():
             raise BundleUnavailableError("the source of bundles is being read; try again")
@@ -216,17 +216,17 @@ class BundleKeeper:
             self._following.release()
 
     def activate(self, version: str, *, by: str, reason: str = "") -> bool:
-        """Make a version the active one that the store keeps, or that the source brought and was not taken.
+        """Activate a version that the store keeps, or that the source brought and was not taken.
 
-        Say whether it differs from the one before. It stays until content appears that was never active, or somebody
-        activates. Raise `NotFoundError`, or `BundleError` when it may not run here.
+        Return whether it differs from the one before. It stays until the source brings content that was never active,
+        or the next explicit activation. Raise `NotFoundError`, or `BundleError` when it may not run here.
         """
         verified = self._trust.verify(self._known(version))
         how = Activation(by=by, reason=reason, chosen=True)
         return self._activations.activate(self._bundles.load(verified), how)
 
     def hear(self, news: bytes) -> None:
-        """Take what another worker tells; what cannot be used is left, and this worker catches up from the store."""
+        """Take the news of another worker; after unusable news, catch up from the store later."""
         try:
             told = read_news(news, self._limits)
             if isinstance(told, SourceView):
@@ -264,7 +264,7 @@ class BundleKeeper:
         return inspect_bundle(checked, self._limits, self._compile)
 
     def _has_turn(self) -> bool:
-        """Wait for whoever looks at the source, as long as it answers."""
+        """Wait for the thread that follows the source, as long as the source answers."""
         for _ in range(_PATIENCES):
             if self._following.acquire(timeout=_PATIENCE_SECONDS):
                 return True
@@ -287,7 +287,7 @@ class BundleKeeper:
 
     def _begin(self, delivery: Delivery, by: str) -> None:
         if self._take(delivery, by) is None and not self._go_on():
-            # What is active may not run here, say since signatures are required: then there is nothing to keep.
+            # The active bundle may not run here, for example because signatures are now required: replace it.
             self._activate(self._load(self._trust.verify(delivery)), by)
 
     def _go_on(self) -> bool:
@@ -301,7 +301,7 @@ class BundleKeeper:
         return active is not None
 
     def _take(self, delivery: Delivery, by: str) -> bool | None:
-        """Activate what a source brings, by the rule above; say whether it was news, None when it was not taken."""
+        """Activate what a source brings, by the rule above; return whether it is new, None when not taken."""
         came_from = self._view.good.version if self._view.good else ""
         loaded: Loaded | None = None
         for _ in range(_TRIES):
@@ -312,7 +312,7 @@ class BundleKeeper:
                 self._held = delivery
                 return None
             if loaded is None:
-                # That takes its time: whether the bundle may be taken is asked once more.
+                # Loading takes time: check once more whether the bundle may be taken.
                 loaded = self._load(self._trust.verify(delivery))
                 continue
             if active is not None and same and loaded.verified.signed_by in ("", active.signed_by):
@@ -358,7 +358,7 @@ class BundleKeeper:
         try:
             delivery = self._bundles.kept_in_store(activation.version)
         except BundleError:
-            # The limits were wider when it ran: it is listed all the same.
+            # The limits were wider when it ran; it is still listed.
             delivery = None
         name, label = titles_of(delivery.files) if delivery else ("", "")
         return KeptBundle(activation=activation, name=name, label=label)
@@ -379,7 +379,7 @@ class BundleKeeper:
         self._look(lambda _: SourceView(good=seen))
 
     def _look(self, change: Callable[[SourceView], SourceView]) -> None:
-        """Change what is known of the source, and let the others know."""
+        """Change what is known of the source, and send it to the other workers."""
         with self._viewing:
             view = self._view = change(self._view)
             told, self._told = self._told, view if self._peers is not None else self._told

@@ -1,4 +1,4 @@
-"""Sign bundles with Ed25519 keys, and say whose signature is believed."""
+"""Sign bundles with Ed25519 keys, and define whose signature is trusted."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pdp.foundation.jsontext import canonical
 if TYPE_CHECKING:
     from pdp.foundation.keys import PublicKey
 
-# What is signed begins with this, so that no other text that a key ever signs can pass for a bundle.
+# Each signed text begins with this, so that no other text signed with the key can pass for a bundle.
 _PURPOSE = b"pdp bundle signature 1\n"
 _PUBLIC_KEY = re.compile(b"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
-# As signed bundles have it. An id only chooses among keys that somebody has given.
+# The length in signed bundles. An id only selects one of the configured keys.
 _KEY_ID_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """A delivery that may run here: whoever had to sign it did. INVARIANT: `Trust.verify` alone makes these.
+    """A delivery that may run here: it has every required signature. INVARIANT: only `Trust.verify` makes these.
 
-    `signed_by` is the id of the key that signed it; empty when nobody who is known here did.
+    `signed_by` is the id of the key that signed it; empty without a signature of a known key.
     """
 
     delivery: Delivery
@@ -33,13 +33,13 @@ class Verified:
 
     @property
     def number(self) -> int:
-        """Return the number that was signed with it, 0 without a signature that is known here."""
+        """Return the number that was signed with it, 0 without a signature of a known key."""
         return self.delivery.signature.number if self.delivery.signature and self.signed_by else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
-    """Whose signature is believed, by key id, and whether one is `required`."""
+    """The trusted keys, by key id, and whether a signature is `required`."""
 
     keys: Mapping[str, PublicKey] = field(default_factory=dict)
     required: bool = False
@@ -75,9 +75,9 @@ def generate_key() -> tuple[bytes, bytes]:
 
 
 def sign(delivery: Delivery, private_key: bytes, number: int) -> Delivery:
-    """Return a bundle with a signature by a private key in PEM; one that it has is replaced.
+    """Return a bundle signed with a private key in PEM; an existing signature is replaced.
 
-    `number` grows from bundle to bundle. Raise `ConfigurationError` when that is no Ed25519 key.
+    `number` grows from bundle to bundle. Raise `ConfigurationError` unless it is an Ed25519 key.
     """
     from pdp.foundation.keys import PrivateKey  # noqa: PLC0415 - most servers need no signatures
 
@@ -92,7 +92,7 @@ def sign(delivery: Delivery, private_key: bytes, number: int) -> Delivery:
 
 
 def read_public_keys(pem: bytes) -> dict[str, PublicKey]:
-    """Return the public keys of a PEM text by their ids. Raise `ConfigurationError` when one is no Ed25519 key."""
+    """Return the public keys of a PEM text by id. Raise `ConfigurationError` when one is not an Ed25519 key."""
     from pdp.foundation.keys import PublicKey  # noqa: PLC0415 - most servers need no signatures
 
     try:

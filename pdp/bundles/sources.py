@@ -24,10 +24,10 @@ class FolderSource:
         return Delivery(files=read_folder(self._folder, self._limits))
 
     def loaded(self, delivery: Delivery) -> None:
-        """Keep nothing: the folder is there."""
+        """Keep nothing: the folder remains."""
 
     def last_good(self) -> None:
-        """Return nothing: what the folder held before is gone."""
+        """Return None: what the folder held before is gone."""
 
 
 class PackedFileSource:
@@ -40,16 +40,16 @@ class PackedFileSource:
         self._limits = limits
 
     def read(self) -> Delivery:
-        """Return what is packed in the file as it is now."""
+        """Return the content of the file as it is now."""
         return read_packed(self._file, self._limits)
 
     def loaded(self, delivery: Delivery) -> None:
-        """Keep nothing: the file is there."""
+        """Keep nothing: the file remains."""
 
     def last_good(self) -> None:
-        """Return nothing: what the file held before is gone."""
+        """Return None: what the file held before is gone."""
 
 
 def source_at(path: Path, limits: Limits) -> FolderSource | PackedFileSource:
-    """Return the source that a path is: a packed file, or else a folder, which may come later."""
+    """Return the source at a path: a packed file, otherwise a folder, which need not exist yet."""
     return PackedFileSource(path, limits) if path.is_file() else FolderSource(path, limits)

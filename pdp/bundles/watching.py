@@ -1,4 +1,4 @@
-"""Watch where bundles come from: take a change only when it has settled, and ask a URL now and then."""
+"""Watch the source of bundles: take a change only when it has settled, and ask a URL at intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTLE_SECONDS = 0.5
 
 
 def signature(place: Path) -> Signature:
-    """Return what tells one state of a folder or a packed file from another: names, sizes and times. Never raises."""
+    """Return names, sizes and times, which identify a state of a folder or packed file. Never raises."""
     found = []
     try:
         for path in [place] if place.is_file() else sorted(place.rglob("*")):
@@ -24,20 +24,20 @@ def signature(place: Path) -> Signature:
                 status = path.stat()
                 found.append((name, status.st_size, status.st_mtime_ns))
     except OSError:
-        # Something vanished while we looked: not settled, so no two scans agree on this.
+        # A file vanished during the scan or cannot be read: the result differs from that of a complete scan.
         found.append(("", -1, len(found)))
     return tuple(found)
 
 
 class Settling:
-    """Decides, scan by scan, when a change has settled. Pure: whoever scans gives the signatures."""
+    """Decides, scan by scan, when a change has settled. It scans nothing itself: it is given the signatures."""
 
     def __init__(self, loaded: Signature) -> None:
         self._loaded = loaded
         self._before = loaded
 
     def settled(self, now: Signature) -> bool:
-        """Take the next scan; say whether it differs from what is loaded and agrees with the scan before."""
+        """Take the next scan; return whether it differs from what is loaded and equals the last scan."""
         agrees = now == self._before
         self._before = now
         if not agrees or now == self._loaded:
@@ -47,16 +47,16 @@ class Settling:
 
 
 class FolderWatch(Repeater):
-    """Calls `changed` when a settled change has been seen, again and again until it returns True.
+    """Calls `changed` after a settled change, and repeats the call until it returns True.
 
-    Watches a folder, or a packed file. Errors are `changed`'s business.
+    Watches a folder, or a packed file. `changed` handles its own errors.
     """
 
     def __init__(self, folder: Path, changed: Callable[[], bool], interval: float = SETTLE_SECONDS) -> None:
         super().__init__("policy-watch", self._scan, every=interval, at_once=False)
         self._folder = folder
         self._changed = changed
-        # Whoever loaded the folder may have read it before its latest change, so the first state counts as a change.
+        # The folder may have changed since it was loaded, so the first state counts as a change.
         self._settling = Settling(())
 
     def _scan(self) -> None:
@@ -65,7 +65,7 @@ class FolderWatch(Repeater):
 
 
 class PollWatch(Repeater):
-    """Calls `ask` every `interval` seconds. Errors are `ask`'s business; `abort` ends a call of it, and later ones."""
+    """Calls `ask` every `interval` seconds; it handles its own errors. `abort` ends its running call and later ones."""
 
     def __init__(self, ask: Callable[[], object], interval: float, *, abort: Callable[[], None]) -> None:
         super().__init__("policy-poll", ask, every=interval, at_once=False)
