@@ -1,1 +1,1 @@
-"""Who is calling: tokens, certificates, key sets, and the file of callers."""
+"""The caller's identity: tokens, certificates, key sets, and the file of callers."""

@@ -1,4 +1,4 @@
-"""Who is calling: credentials in, `Caller` out."""
+"""Authenticate callers: credentials in, `Caller` out."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ from pdp.identity.tokens import (
 from pdp.model import Caller
 
 Metadata = Sequence[tuple[str, str | bytes]]
-# What gRPC knows about the other end of a connection, which TLS has proved.
+# What gRPC knows about the peer of a connection, as proved by TLS.
 Peer = Mapping[str, Sequence[bytes]]
 
-# gRPC takes no more metadata than this.
+# gRPC accepts no more metadata than this.
 _BEARER = re.compile(r"Bearer ([\x21-\x7e]{1,8192})")
 _MOST_REMEMBERED = 2048
 
 
 class Authenticator(Protocol):
-    """Tells who a caller is. Safe to use from many threads."""
+    """Identifies callers. Safe for threads."""
 
     def needs_peer(self, metadata: Metadata) -> bool:
-        """Say whether the caller is proved by its connection: `authenticate` must then be given the peer."""
+        """Say whether the connection proves the caller: `authenticate` then needs the peer."""
         ...
 
     def authenticate(self, metadata: Metadata, peer: Peer | None = None) -> Caller:
-        """Return the caller that the metadata of an RPC, or its peer, proves. Raise `UnauthenticatedError` otherwise.
+        """Return the caller that an RPC's metadata or peer proves. Raise `UnauthenticatedError` otherwise.
 
-        The answer may change from call to call; it is asked again for each message of a stream.
+        The answer can change from call to call; it is asked again for each message of a stream.
         """
         ...
 
 
 class WebTokenAuthenticator:
-    """Knows callers by what JSON Web Tokens from one issuer say: the subject, or else its groups.
+    """Identifies callers by the JSON Web Tokens of one issuer: by the subject, or else by the groups.
 
-    A token is remembered by the digest of all of it, under the very keys that verified it and the callers of that
-    moment; its time and the deny-list count for each call. Why a token is refused is for the log, not for the caller.
+    A token is remembered by its digest, together with the keys that verified it and the callers of that moment; its
+    times and the deny-list are checked on each call. The reason for a refusal goes to the log, not to the caller.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class WebTokenAuthenticator:
     def authenticate(self, digest: bytes, token: str) -> Caller:
         """Return the caller of a token, given with its SHA-256.
 
-        Raise `UnauthenticatedError`, and `UnavailableError` when its key may be there in a moment.
+        Raise `UnauthenticatedError`, or `UnavailableError` when the keys are being read again for it.
         """
         keys, callers = self._trusted.current(), self._known.current
         memory = self._memory
@@ -93,7 +93,7 @@ class WebTokenAuthenticator:
 
 
 class _Known:
-    """A token that was verified, and its caller, or why it has none."""
+    """A verified token and its caller, or why it has none."""
 
     __slots__ = ("caller", "refused", "token")
 
@@ -104,12 +104,12 @@ class _Known:
             self.caller = caller_of(token, callers)
         except NoCallerError as error:
             self.refused = str(error)
-        # Beyond this a token could say thousands, and it is kept.
+        # The groups are not needed any more; there can be thousands, and the token is kept.
         self.token = replace(token, groups=())
 
 
 class _Memory:
-    """Tokens that were verified with some keys, and are those of some callers."""
+    """Tokens that were verified with one key set and matched to one set of callers."""
 
     __slots__ = ("callers", "keys", "tokens")
 
@@ -120,9 +120,9 @@ class _Memory:
 
 
 class TokenAuthenticator:
-    """Knows callers by bearer tokens of 256 random bits, of which it holds only SHA-256 digests.
+    """Identifies callers by bearer tokens of 256 random bits, of which it holds only SHA-256 digests.
 
-    A path is read as `KnownCallers` does. What looks like a JSON Web Token is left to `web_tokens`.
+    A path is read as `KnownCallers` does. Tokens in the form of a JSON Web Token go to `web_tokens`.
     """
 
     def __init__(
@@ -139,18 +139,18 @@ class TokenAuthenticator:
         self._denied = denied or DenyList(None)
 
     def needs_peer(self, _: Metadata) -> bool:
-        """Return False: a token says everything."""
+        """Return False: a token proves the caller alone."""
         return False
 
     def authenticate(self, metadata: Metadata, _: Peer | None = None) -> Caller:
-        """Return the caller whose token stands in `authorization: Bearer …`, exactly once."""
+        """Return the caller of the token in the one `authorization: Bearer …` header."""
         values = [value for key, value in metadata if key == "authorization"]
         if len(values) != 1:
             reason = f"`authorization` stands {len(values)} times" if values else "the call has none"
             raise _token_refused(reason, "`authorization: Bearer …` is needed exactly once")
         match = _BEARER.fullmatch(str(values[0]))
         token = match[1] if match else ""
-        # Whoever measures how long the look-up takes learns about digests, which say nothing about tokens.
+        # Measuring the time of the look-up reveals digests, which reveal nothing about tokens.
         digest = hashlib.sha256(token.encode("ascii")).digest()
         known = self._known.current.by_token.get(digest)
         if known is not None:
@@ -167,10 +167,10 @@ class TokenAuthenticator:
 
 
 class CertificateAuthenticator:
-    """Knows callers by the SPIFFE id of a certificate that TLS has verified against the trusted roots.
+    """Identifies callers by the SPIFFE id of a certificate that TLS has verified against the trusted roots.
 
-    The id counts only when the certificate holds no other URI, and never a common name, which anybody's authority may
-    fill in. Why a certificate is refused stands in the log; the caller is not told.
+    The id counts only when the certificate holds no other URI. The common name never counts, because any authority can
+    fill it in. The reason for a refusal goes to the log; the caller does not see it.
     """
 
     def __init__(self, callers: KnownCallers, clock: Clock, *, denied: DenyList | None = None) -> None:
@@ -180,17 +180,17 @@ class CertificateAuthenticator:
         self._seen = SeenCertificates()
 
     def authenticate(self, peer: Peer) -> Caller:
-        """Return the caller of a connection. Raise `UnauthenticatedError` for one without an accepted certificate."""
+        """Return the caller of a connection. Raise `UnauthenticatedError` without an accepted certificate."""
         certificates, ids = peer.get("x509_pem_cert", ()), peer.get("peer_spiffe_id", ())
         if len(certificates) != 1:
             raise _refused("the connection has none")
         certificate = self._seen.read(certificates[0])
-        # gRPC and we read the certificate each by ourselves, and must agree.
+        # gRPC and the PDP each parse the certificate, and must agree.
         if not certificate.spiffe_id or [certificate.spiffe_id.encode("ascii")] != list(ids):
             raise _refused("it holds no SPIFFE id, or more than one URI")
         if certificate.signs_others:
             raise _refused(f"it is that of an authority: `{certificate.spiffe_id}`")
-        # TLS looked once, when the connection was opened.
+        # TLS checked the times only once, when the connection was opened.
         if not certificate.begins_at <= self._clock.now().wall_at < certificate.ends_at:
             raise _refused(f"it is expired or not yet valid: `{certificate.spiffe_id}`")
         caller = self._known.current.by_spiffe_id.get(certificate.spiffe_id)
@@ -200,9 +200,9 @@ class CertificateAuthenticator:
 
 
 class CallerAuthenticator:
-    """Knows callers by whichever credential they present; one credential decides, and nothing falls back to another.
+    """Identifies callers by the credential they present; one credential decides, with no fallback to another.
 
-    A call with `authorization` is judged by that alone, any other by the certificate of its connection.
+    A call with `authorization` is judged by that alone, any other call by the certificate of its connection.
     """
 
     def __init__(self, tokens: TokenAuthenticator, certificates: CertificateAuthenticator | None = None) -> None:
@@ -210,11 +210,11 @@ class CallerAuthenticator:
         self._certificates = certificates
 
     def needs_peer(self, metadata: Metadata) -> bool:
-        """Say whether the call brings no token, and certificates are known here."""
+        """Say whether the call has no token, and certificates are accepted here."""
         return self._certificates is not None and not any(key == "authorization" for key, _ in metadata)
 
     def authenticate(self, metadata: Metadata, peer: Peer | None = None) -> Caller:
-        """Return the caller that the token proves, or without a token the certificate."""
+        """Return the caller of the token, or without a token that of the certificate."""
         if self._certificates is not None and peer is not None and self.needs_peer(metadata):
             return self._certificates.authenticate(peer)
         return self._tokens.authenticate(metadata)

@@ -1,4 +1,4 @@
-"""Who may call: the file that maps credentials to callers, by exact match and nothing else."""
+"""The file of callers: maps credentials to callers, by exact match only."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LOG = logging.getLogger("pdp.server")
 CALLERS_FILE = "callers.yaml"
 
 SUBJECT = re.compile(r"[^\x00-\x1f\x7f]{1,255}")
-# The last two stand in what issuers call people: `auth0|5f7c`, `alice+work@example.org`.
+# The last two occur in the ids that issuers give people: `auth0|5f7c`, `alice+work@example.org`.
 CALLER_ID = re.compile(r"[A-Za-z0-9._:@/|+-]{1,128}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-# A trust domain and a path, as the SPIFFE standard has them.
+# A trust domain and a path, as in the SPIFFE standard.
 SPIFFE_ID = re.compile(r"spiffe://(?=.{1,2039}\Z)[a-z0-9._-]{1,255}(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._-]+)+")
 
 
@@ -42,7 +42,7 @@ CREDENTIALS: Mapping[str, _Credential] = {
     "jwt_subject": _Credential("jwt", SUBJECT, "the `sub` of a token: up to 255 printable characters", "subject"),
     "jwt_group": _Credential("jwt", SUBJECT, "a group as tokens name it: up to 255 printable characters", "group"),
 }
-# What an entry may say beside its credential and its roles.
+# The keys of an entry other than its credential and its roles.
 _MORE = ("tenant", "development", "expires_at", "previous_token_sha256", "previous_expires_at")
 _FOR_DEVELOPMENT = (
     "is for development, and others can reach this server: give it a credential of its own and remove `development`"
@@ -59,9 +59,9 @@ class TokenCaller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
-    """Everybody who may call, by what they prove: a token's SHA-256, a SPIFFE id, or what a JSON Web Token says.
+    """All callers, by what they prove: a token's SHA-256, a SPIFFE id, or a claim of a JSON Web Token.
 
-    `ids` are those of all entries. What stands for a group has the id of its entry, which is no caller's.
+    `ids` are those of all entries. An entry for a group has an id too, which is no caller's.
     """
 
     ids: frozenset[str]
@@ -75,8 +75,8 @@ class KnownCallers:
     """The callers of a file, as `current`, until it is read again. Raise `ConfigurationError` naming every problem.
 
     The file maps caller ids to one credential (`token_sha256` in hex, `spiffe_id`, `jwt_subject` or `jwt_group`),
-    `roles` and, optionally, `tenant`, `development` and, for tokens, `expires_at`. Callers for development are known
-    to a server only that others cannot reach, which says so by `development`; any other refuses the file.
+    `roles` and, optionally, `tenant`, `development` and, for tokens, `expires_at`. Callers for development are accepted
+    only by a server that others cannot reach, which passes `development`; any other server refuses the file.
     """
 
     def __init__(self, callers_file: Path, *, development: bool = False) -> None:
@@ -87,9 +87,9 @@ class KnownCallers:
         self.reload()
 
     def reload(self) -> int:
-        """Read the file again and return how many entries it has.
+        """Read the file again and return the number of its entries.
 
-        Raise `ConfigurationError` and go on with the callers as they were when it is wrong.
+        When it is invalid, raise `ConfigurationError` and keep the present callers.
         """
         with self._reading:
             taken = self._content()
@@ -98,9 +98,9 @@ class KnownCallers:
             return len(self.current.ids)
 
     def refresh(self) -> None:
-        """Look at the file, and read it again when it has changed and is the same as at the look before.
+        """Check the file, and read it again when it has changed and is the same as at the last check.
 
-        A file that is being written may be a valid one already, of other callers. What is wrong is said once, and the
+        A file that is still being written can already be valid, with other callers. A problem is logged once, and the
         callers stay as they were. For one thread; never raises.
         """
         found = self._content()
@@ -128,7 +128,7 @@ def read_callers(path: Path, *, development: bool) -> Callers:
 
 
 def callers_of(section: Section, *, development: bool) -> Callers:
-    """Return the callers of a file that was parsed. Raise `ConfigurationError` naming every problem."""
+    """Return the callers of a parsed file. Raise `ConfigurationError` naming every problem."""
     kinds = {name: dict[str, TokenCaller]() for name in CREDENTIALS}
     problems: list[Problem] = []
     for caller_id, entry in section.items():
@@ -157,7 +157,7 @@ def callers_of(section: Section, *, development: bool) -> Callers:
 
 
 def read_private(path: Path, danger: str) -> Section:
-    """Read a YAML file that nobody else can change. Raise `ConfigurationError`; `danger` is what could happen."""
+    """Read a YAML file that no other user can change. Raise `ConfigurationError`; `danger` says what could happen."""
     try:
         return load_section(str(path), read_own(path, danger), times_as_text=True)
     except BundleError as error:
@@ -165,14 +165,14 @@ def read_private(path: Path, danger: str) -> Section:
 
 
 def _credentials(caller_id: str, entry: Section) -> list[tuple[str, str, TokenCaller]]:
-    """Return by what an entry is known: the kind of credential, its value, and the caller with its end."""
+    """Return the credentials of an entry: kind, value, and the caller with its end."""
     name = next(name for name in CREDENTIALS if name in entry)
     caller = Caller(
         id=caller_id,
         kind=CREDENTIALS[name].kind,
         roles=frozenset(Role(role) for role in entry["roles"]),
         tenant=entry.get("tenant", "default"),
-        # Whoever tries things out on their own machine is there.
+        # A person who tries things out on their own machine is present.
         authenticated_at=AT_EACH_CALL if entry.get("development", False) else 0.0,
     )
     found = [(name, entry[name], TokenCaller(caller, _end(entry, "expires_at")))]
@@ -210,7 +210,7 @@ def _caller_problems(section: Section, caller_id: str, entry: object) -> list[Pr
 
 
 def _token_problems(entry: Section) -> list[Problem]:
-    """Return what is wrong with the end of a token, and with the token that it has replaced."""
+    """Return the problems of a token's end, and of the token that it has replaced."""
     problems = []
     for name in ("expires_at", "previous_expires_at", "previous_token_sha256"):
         if name in entry and "token_sha256" not in entry:

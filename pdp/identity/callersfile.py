@@ -1,4 +1,4 @@
-"""Change the file of callers: tokens that are made, replaced and taken back, while comments stay and a server reads."""
+"""Change the file of callers: make, replace and remove tokens, while comments stay and a server can read the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOKENS_FOLDER = "tokens"
 
 _HEADER = "# Who may call, by the SHA-256 of a bearer token. The tokens stand in `tokens/`."
 _DEVELOPMENT = "# For development on this machine alone: a server that others can reach refuses these."
-# Shorter ones can be guessed, and longer ones are not taken from the metadata of a call.
+# Shorter tokens can be guessed, and longer ones do not fit into the metadata of a call.
 _GIVEN_TOKEN = re.compile(r"[\x21-\x7e]{32,8192}")
 _BY_HAND = "its form is none that this command can change: change it by hand"
 
@@ -29,7 +29,7 @@ Entry = Mapping[str, object]
 
 
 def init_callers(folder: Path, *, development: bool = False) -> Path:
-    """Create a caller with a random token for each role, and return the file that `TokenAuthenticator` reads.
+    """Create a caller with a random token for each role; return the file for `TokenAuthenticator`.
 
     Tokens go to `tokens/<caller>.token` (mode 0600 in a folder of mode 0700), digests to `callers.yaml`.
     Raise `ConfigurationError` when there are callers already.
@@ -43,23 +43,23 @@ def init_callers(folder: Path, *, development: bool = False) -> Path:
         write_token(tokens / f"{role.value}.token", token)
         entry = {"token_sha256": digest_of(token), "roles": [role.value], "tenant": "default"}
         lines += _block(role.value, entry | ({"development": True} if development else {}))
-    # Last, so that what was interrupted is begun again.
+    # Written last, so that an interrupted run can start again.
     _replace(callers_file, "\n".join(lines) + "\n")
     return callers_file
 
 
 def new_token() -> str:
-    """Return a fresh bearer token of 256 random bits."""
+    """Return a new bearer token of 256 random bits."""
     return "pdpt_" + secrets.token_urlsafe(32)
 
 
 def digest_of(token: str) -> str:
-    """Return what a file of callers holds of a token: its SHA-256 in hex."""
+    """Return the form of a token in a file of callers: its SHA-256 in hex."""
     return hashlib.sha256(token.encode("ascii")).hexdigest()
 
 
 def digest_in(path: Path) -> str:
-    """Return the digest of the token in a file; empty when there is none, or none that can be read."""
+    """Return the digest of the token in a file; empty when there is no readable token."""
     try:
         return digest_of(read_token(path))
     except ConfigurationError:
@@ -67,7 +67,7 @@ def digest_in(path: Path) -> str:
 
 
 def read_token(path: Path) -> str:
-    """Return the token that a file holds alone on its line. Raise `ConfigurationError` for one that is too short."""
+    """Return the token that is alone in a file. Raise `ConfigurationError` when there is no readable token."""
     try:
         token = path.read_bytes().decode("ascii", "replace").strip()
     except OSError as error:
@@ -78,7 +78,7 @@ def read_token(path: Path) -> str:
 
 
 def write_token(path: Path, token: str) -> None:
-    """Write a token for its owner alone, whole or not at all. Raise `ConfigurationError` when it cannot be written."""
+    """Write a token atomically, readable by its owner alone. Raise `ConfigurationError` when that fails."""
     try:
         if not path.parent.exists():
             path.parent.mkdir(mode=0o700, parents=True)
@@ -90,10 +90,10 @@ def write_token(path: Path, token: str) -> None:
 
 
 class CallersFile:
-    """The entries of a file of callers, to be changed by `editing`. An entry is a mapping as the file has it.
+    """The entries of a file of callers, opened by `editing`. An entry is a mapping as in the file.
 
-    Whatever is changed, everything else stays as it is, comments too. What comes out is read by the very reader of the
-    server before it is written: a change that would make another file than was meant raises `ConfigurationError`.
+    A change leaves everything else as it is, comments too. The result is parsed by the server's own reader before it is
+    written: a change that would produce another file than intended raises `ConfigurationError`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,14 +120,14 @@ class CallersFile:
         self._become(self._with(caller_id, entry), {**self._section, caller_id: entry})
 
     def remove(self, caller_id: str) -> None:
-        """Remove a caller. Raise `ConfigurationError` for the last one: no server starts without any."""
+        """Remove a caller. Raise `ConfigurationError` for the last one: no server starts without callers."""
         if len(self._section) == 1:
             raise ConfigurationError(f"`{caller_id}` is the only caller, and no server starts without one")
         left = {one: entry for one, entry in self._section.items() if one != caller_id}
         self._become(self._with(caller_id, None), left)
 
     def write(self) -> None:
-        """Put the file in its place, in one step, with the mode and group that it had."""
+        """Replace the file in one step, with its former mode and group."""
         _replace(self._path, self._text)
 
     def _with(self, caller_id: str, entry: Entry | None) -> str:
@@ -136,7 +136,7 @@ class CallersFile:
         first = self._section.lines[caller_id] - 1
         following = [line - 1 for line in self._section.lines.values() if line - 1 > first]
         end = min(following, default=len(lines))
-        # What stands right above the next entry is about that one.
+        # A comment right above the next entry belongs to that entry.
         while end > first + 1 and (not lines[end - 1].strip() or lines[end - 1].startswith("#")):
             end -= 1
         block = [] if entry is None else _changed(lines[first:end], first, self._section[caller_id], caller_id, entry)
@@ -155,10 +155,10 @@ class CallersFile:
 
 @contextmanager
 def editing(path: Path) -> Iterator[CallersFile]:
-    """Change a file of callers while no other command does. Raise `ConfigurationError`; `write` is the caller's."""
+    """Lock a file of callers against other commands. Raise `ConfigurationError`; the caller calls `write`."""
     target = path.resolve()  # a link stays one
     try:
-        # The folder, because the file is replaced.
+        # Lock the folder, because the file is replaced.
         folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigurationError(f"cannot read `{target.parent}`: {reason_of(error)}; run `pdp init`") from None
@@ -170,7 +170,7 @@ def editing(path: Path) -> Iterator[CallersFile]:
 
 
 def _changed(lines: list[str], first: int, before: Section, caller_id: str, entry: Entry) -> list[str]:
-    """Return the lines of an entry with what has changed, each key on its line; written anew where it was all on one.
+    """Return the lines of an entry with its changes, each key on its line; rewrite a one-line entry.
 
     `first` is the number of lines before the entry.
     """
@@ -193,7 +193,7 @@ def _block(caller_id: str, entry: Entry) -> list[str]:
 
 
 def _key(caller_id: str) -> str:
-    """Return an id as a key: in quotes where YAML would take it for something else, such as a number."""
+    """Return an id as a key, in quotes where YAML would read something else, such as a number."""
     try:
         plain = caller_id in load_section("", f"{caller_id}: {{}}".encode())
     except BundleError:
@@ -210,15 +210,15 @@ def _scalar(value: object) -> str:
 
 
 def _replace(path: Path, text: str, *, secret: bool = False) -> None:
-    """Write a file in one step and bring it to the disk, with the mode and the group of the one before.
+    """Write a file in one step and sync it to disk, with the mode and group of the former file.
 
-    Whoever may write to it gains every caller, so `go-w`; what is new, or secret, is its owner's alone.
+    A user who can write to it gains every caller, so `go-w`; a new or secret file is its owner's alone.
     """
     try:
         before = path.stat() if path.exists() else None
         with replacing(path) as file:
             if before is not None and not secret:
-                # Platforms hand a file of root's to the server by its group.
+                # Platforms give the server access to a file of root by its group.
                 os.fchown(file.fileno(), -1, before.st_gid)
                 os.fchmod(file.fileno(), before.st_mode & 0o755)
             file.write(text.encode("utf-8"))

@@ -1,4 +1,4 @@
-"""What the certificates of callers say."""
+"""Read the certificates of callers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pdp.errors import UnauthenticatedError
 from pdp.foundation.kept import Few
 from pdp.identity.callers import SPIFFE_ID
 
-# Certificates that live for minutes come and go; beyond this many we begin anew.
+# Certificates that live for minutes come and go; beyond this many the memory starts again.
 _MOST_SEEN = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerCertificate:
-    """What a certificate of a caller says. `spiffe_id` is empty unless it is the only URI; times are unix seconds."""
+    """The content of a caller's certificate. `spiffe_id` is empty unless it is the only URI; times are unix seconds."""
 
     spiffe_id: str
     begins_at: float
@@ -25,13 +25,13 @@ class CallerCertificate:
 
 
 class SeenCertificates:
-    """Reads certificates, and remembers what they say by the whole of their text."""
+    """Reads certificates, and remembers the results by the whole text."""
 
     def __init__(self) -> None:
         self._seen: Few[bytes, CallerCertificate] = Few(_MOST_SEEN)
 
     def read(self, pem: bytes) -> CallerCertificate:
-        """Return what a certificate says. Raise `UnauthenticatedError` when it cannot be read."""
+        """Return the content of a certificate. Raise `UnauthenticatedError` when it cannot be read."""
         return self._seen.get(pem) or self._seen.keep(pem, _read_certificate(pem))
 
 

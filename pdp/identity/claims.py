@@ -1,7 +1,7 @@
-"""What a token says of its holder, in the ways in which issuers say it: a person, a program, and in which groups.
+"""What a token says about its holder, in the forms that issuers use: a person or a program, and the groups.
 
-Seen in tokens of Keycloak, Entra ID, Auth0, Okta and Cognito. A program's token can look like a person's: it has a
-subject of its own, a name, an e-mail address. So it is the positive sign that counts, and these signs count against it.
+Seen in tokens of Keycloak, Entra ID, Auth0, Okta and Cognito. A program's token can look like a person's: it has its
+own subject, a name, an e-mail address. So a person needs a positive sign, and the signs here count against it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 Claims = Mapping[str, Any]
 
-# Claims that name the client which got the token: RFC 9068, OpenID Connect, Entra ID (first version), Okta.
+# Claims that name the client to which the token was issued: RFC 9068, OpenID Connect, Entra ID (version 1), Okta.
 _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
 
 
 def claim_at(claims: Claims, name: str) -> object:
-    """Return the claim of exactly this name, or else the one that its parts lead to, as in `realm_access.roles`.
+    """Return the claim of exactly this name, or else the one at its path, as in `realm_access.roles`.
 
-    The name may be a URL with dots. None when there is no such claim.
+    The name can be a URL with dots. Return None when there is no claim.
     """
     if name in claims:
         found: object = claims[name]
@@ -30,7 +30,7 @@ def claim_at(claims: Claims, name: str) -> object:
 
 
 def texts_at(claims: Claims, name: str) -> tuple[str, ...] | None:
-    """Return the texts of a claim that holds several, or one; none when it is absent, and None when it is no such."""
+    """Return the texts of a claim, one or several; () when it is absent, None when it holds anything else."""
     found = claim_at(claims, name)
     several = found if isinstance(found, list) else [] if found is None else [found]
     texts = tuple(one for one in several if isinstance(one, str))
@@ -38,7 +38,7 @@ def texts_at(claims: Claims, name: str) -> tuple[str, ...] | None:
 
 
 def sign_of_program(claims: Claims) -> str:
-    """Return what shows that a token was issued to a program, or to one that acts for somebody; empty for nothing."""
+    """Return the sign that a token was issued to a program, or to one acting for a person; empty without one."""
     subject = claims["sub"]
     signs = (
         (subject in [claims.get(name) for name in _CLIENT_CLAIMS], "its subject is the client itself"),
@@ -55,7 +55,7 @@ def sign_of_program(claims: Claims) -> str:
 
 
 def is_sign(claims: Claims, wanted: str) -> bool:
-    """Say whether a claim is as a setting wants it: `NAME` must be `true`, `NAME=TEXT` must be or hold the text."""
+    """Say whether a claim matches a setting: `NAME` must be `true`, `NAME=TEXT` must be or hold the text."""
     name, equals, text = wanted.rpartition("=")
     if not equals:
         return claim_at(claims, wanted) is True

@@ -1,4 +1,4 @@
-"""Who and what is refused at once, whatever it proves: a file that counts from the moment it is read again."""
+"""The deny-list: callers and tokens that are refused whatever they prove, as soon as the file is read again."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pdp.model import Caller
 
 _LOG = logging.getLogger("pdp.server")
 
-# The orders of the curves (FIPS 186-5). With (r, s) the signature (r, order - s) is right as well, and anybody can
-# make it. Tokens with either must be accepted: most issuers write whichever comes.
+# The orders of the curves (FIPS 186-5). If the signature (r, s) is valid, (r, order - s) is too, and anyone can
+# compute it. Tokens with either must be accepted: most issuers do not choose between the two.
 _ORDERS: Mapping[str, int] = {
     "ES256": int("ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551", 16),
     "ES384": int("f" * 48 + "c7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16),
@@ -26,7 +26,7 @@ _ORDERS: Mapping[str, int] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """Ids of callers, `jti` of JSON Web Tokens, and SHA-256 of tokens of either kind, or of all but the signature."""
+    """Ids of callers, `jti` of JSON Web Tokens, and SHA-256 of whole tokens or of a JWT without its signature."""
 
     callers: frozenset[str] = frozenset()
     jwt_ids: frozenset[str] = frozenset()
@@ -34,9 +34,9 @@ class Denied:
 
 
 class DenyList:
-    """The list of a file, as `current`; without a file nobody is denied. Raise `ConfigurationError` when it is wrong.
+    """The list of a file, as `current`; without a file no caller is denied. Raise `ConfigurationError` if invalid.
 
-    The file may hold three lists: `callers`, `jwt_ids` and `token_sha256`.
+    The file can hold three lists: `callers`, `jwt_ids` and `token_sha256`.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -45,9 +45,9 @@ class DenyList:
         self.current = Denied() if path is None else _read(path)
 
     def require(self, caller: Caller, *, digests: Iterable[bytes] = (), jwt_id: str = "") -> Caller:
-        """Return the caller. Raise `UnauthenticatedError` when the caller is denied, or what it presented is.
+        """Return the caller. Raise `UnauthenticatedError` when the caller or its token is denied.
 
-        `digests` are those by which its token may have been denied: the token's own, or `web_token_digests`.
+        `digests` are those that can deny its token: the token's own, or `web_token_digests`.
         """
         denied = self.current
         if caller.id in denied.callers:
@@ -62,7 +62,7 @@ class DenyList:
         raise UnauthenticatedError("the credential is not accepted any more", what="a credential", reason=reason)
 
     def refresh(self) -> None:
-        """Read the file again; go on with the list as it was when it is wrong, and say so once. Never raises."""
+        """Read the file again; when it is invalid, keep the former list and log that once. Never raises."""
         if self._path is None:
             return
         problem = ""
@@ -76,10 +76,10 @@ class DenyList:
 
 
 def web_token_digests(token: str, algorithm: str, signature: bytes) -> frozenset[bytes]:
-    """Return the digests by which a JSON Web Token may have been denied, whichever form its signature has.
+    """Return the digests that can deny a JSON Web Token, whichever form its signature has.
 
-    They are those of the whole token, of all but its signature, and of the token with the other form of an ECDSA
-    signature: whoever holds a token that is denied can write that one.
+    They are those of the whole token, of the token without its signature, and of the token with the other form of an
+    ECDSA signature: the holder of a denied token can write that one.
     """
     signed = token.rpartition(".")[0]
     forms = [token, signed]

@@ -1,4 +1,4 @@
-"""The keys that JSON Web Tokens are verified with: read from a JWKS file or URL, again and again."""
+"""The keys that verify JSON Web Tokens, read repeatedly from a JWKS file or URL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_KEYS = 100
 _FEWEST_RSA_BITS = 2048
 _MOST_RSA_BITS = 8192
 
-# What each kind of key can verify. Nothing else is ever taken: a secret that verifies could sign as well.
+# What each kind of key can verify. No other kind is accepted: a secret that verifies could sign as well.
 ALGORITHMS: Mapping[tuple[str, str], frozenset[str]] = MappingProxyType(
     {
         ("RSA", ""): frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}),
@@ -41,7 +41,7 @@ Read = Callable[[], bytes | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyingKey:
-    """A public key, and the algorithms that it may be used with."""
+    """A public key, and the algorithms that it can be used with."""
 
     public: PublicKey = field(repr=False)
     algorithms: frozenset[str]
@@ -51,11 +51,11 @@ KeySet: TypeAlias = Mapping[str, VerifyingKey]
 
 
 class TrustedKeys:
-    """The keys of an issuer as they are now. Safe to use from many threads; `refresh` is for one.
+    """The present keys of an issuer. Safe for threads; `refresh` is for one thread.
 
-    `read` returns the text of a JWKS, or None when it is still the same; it raises `ConfigurationError` or
-    `WebFileError`. Keys that were not confirmed for `longest_seconds` count no more: whoever takes a key back must not
-    be kept from it by silencing the source. `pause_seconds` is how often an unknown key is worth another look.
+    `read` returns the text of a JWKS, or None when it has not changed; it raises `ConfigurationError` or
+    `WebFileError`. Keys that were not confirmed for `longest_seconds` no longer count: otherwise silencing the source
+    would keep a withdrawn key in use. `pause_seconds` is the shortest time between two readings for an unknown key.
     """
 
     def __init__(
@@ -74,14 +74,14 @@ class TrustedKeys:
         self.wake: Callable[[], None] = lambda: None
 
     def load(self) -> None:
-        """Read for the first time. Raise `ConfigurationError` when there are no usable keys."""
+        """Read for the first time. Raise `ConfigurationError` when there is no usable key."""
         try:
             self._take(self._read())
         except WebFileError as error:
             raise ConfigurationError(f"`{self._name}` {error}") from None
 
     def refresh(self) -> None:
-        """Read again; go on with the keys as they were when that fails, and say so once. Never raises."""
+        """Read again; when that fails, keep the present keys and log that once. Never raises."""
         problem = ""
         try:
             self._take(self._read())
@@ -97,7 +97,7 @@ class TrustedKeys:
     def current(self) -> KeySet:
         """Return the keys by their ids, the same object until they change.
 
-        Raise `UnavailableError` while there are none that still count.
+        Raise `UnavailableError` while there are no confirmed keys.
         """
         keys = self._keys
         if keys is None or self._clock.now().boot_at - self._confirmed_at > self._longest_seconds:
@@ -105,7 +105,7 @@ class TrustedKeys:
         return keys
 
     def look_again(self) -> bool:
-        """Have the keys read again because one was not among them; False when that was done a moment ago."""
+        """Start reading the keys again for an unknown key; return False when that was done a moment ago."""
         now = self._clock.now().boot_at
         if self._asked_at is not None and now - self._asked_at < self._pause_seconds:
             return False
@@ -123,9 +123,9 @@ class TrustedKeys:
 
 
 def read_keys(name: str, text: bytes) -> KeySet:
-    """Return the keys of a JWKS by their ids. Keys for other purposes, and of kinds that nobody knows, are left out.
+    """Return the keys of a JWKS by their ids, without keys for other purposes and of unknown kinds.
 
-    Raise `ConfigurationError` when it holds a private key, an id twice, a weak or a broken key, or no usable one.
+    Raise `ConfigurationError` for a private key, a repeated id, a weak or broken key, or when no key is usable.
     """
     try:
         entries = parse_object(text).get("keys") if text.strip() else None
@@ -161,7 +161,7 @@ def _problem(entry: object) -> str:
 
 
 def _algorithms(entry: dict[str, Any]) -> frozenset[str]:
-    """Return what a key may verify: nothing, when it is for something else."""
+    """Return what a key can verify: nothing, when it is for another purpose."""
     kind, curve = entry.get("kty"), entry.get("crv", "")
     operations = entry.get("key_ops", ["verify"])
     if not isinstance(kind, str) or not isinstance(curve, str) or not isinstance(operations, list):

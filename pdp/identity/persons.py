@@ -1,4 +1,4 @@
-"""Whose a verified token is: the caller with its subject, or else somebody whom its groups make a caller."""
+"""Find the caller of a verified token: by its subject, or else by its groups."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LOG = logging.getLogger("pdp.server")
 
 
 class NoCallerError(Exception):
-    """A token is good and nobody's; the message says why, for the log."""
+    """A valid token has no caller; the message says why, for the log."""
 
 
 def caller_of(token: VerifiedToken, callers: Callers) -> Caller:
-    """Return whose a token is. Raise `NoCallerError`.
+    """Return the caller of a token. Raise `NoCallerError`.
 
-    A subject with an entry of its own has what that entry gives, and its groups do not count. Whoever approves is a
-    person: without a positive sign of one in the token the role is gone, and the others stay.
+    A subject with its own entry has what that entry gives, and its groups do not count. An approver must be a person:
+    without a positive sign of a person in the token that role is removed, and the others stay.
     """
     caller = callers.by_jwt_subject.get(token.subject) or _by_groups(token, callers)
     lost = token.no_person or _beside_approver(caller)
@@ -46,6 +46,6 @@ def _by_groups(token: VerifiedToken, callers: Callers) -> Caller:
 
 
 def _beside_approver(caller: Caller) -> str:
-    """Return why the other roles of a caller keep it from approving: the groups of a token can add up to them."""
+    """Return why a caller's other roles forbid approving; the groups of a token can add up to them."""
     beside = ", ".join(f"`{role.value}`" for role in NEVER_APPROVERS if role in caller.roles)
     return f"its groups make it {beside} as well" if beside else ""

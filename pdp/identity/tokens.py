@@ -1,4 +1,4 @@
-"""JSON Web Tokens: what must be true of one before anything in it is believed.
+"""JSON Web Tokens: what must be true of a token before its content is believed.
 
 The rules are those of RFC 7519, RFC 8725 (best practice) and RFC 9068 (access tokens).
 """
@@ -21,35 +21,36 @@ from pdp.identity.claims import claim_at, is_sign, sign_of_program, texts_at
 from pdp.identity.denied import web_token_digests
 from pdp.identity.keysets import KeySet, VerifyingKey
 
-# Larger ones do not fit beside the other metadata of a call.
+# Larger tokens do not fit into the metadata of a call.
 TOKEN_CHARACTERS = 6144
 
 _THREE_PARTS = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)")
 _NAME = re.compile(r"[A-Za-z0-9._:+/-]{1,64}")
-# These bring keys along or change what the signature is about; whoever needs one to be understood is refused.
+# These bring keys along or change what the signature covers; a token that needs one of them is refused.
 _REFUSED_PARAMETERS = ("crit", "jwk", "jku", "x5u", "x5c", "b64", "zip", "enc")
-# Claims that only other kinds of tokens have: ID tokens, and security events such as a logout.
+# Claims of other kinds of tokens only: ID tokens, and security events such as a logout.
 _FOREIGN_CLAIMS = ("nonce", "at_hash", "c_hash", "s_hash", "events")
-# What some issuers say about the kind of a token, in a claim of their own, and what it says of access tokens.
+# The claims in which some issuers give the kind of a token, and their value for access tokens.
 _KIND_CLAIMS: Mapping[str, str] = {"typ": "Bearer", "token_use": "access"}
 _LATEST = 2.0**40
 _ID_CHARACTERS = 255
 
 
 class TokenRefusedError(Exception):
-    """A token is not accepted; the message says why, for the log and never for the caller, and quotes no secret."""
+    """A token is not accepted; the message says why, for the log and never for the caller, without secrets."""
 
 
 class UnknownKeyError(TokenRefusedError):
-    """A token names a key that is not there: it may have been published since the keys were read."""
+    """A token names an unknown key, which may have been published since the keys were read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRules:
     """What a token must say. `leeway_seconds` is how far the issuer's clock may be ahead of ours.
 
-    `types` are what the header's `typ` may be, in lower case. `person_claim` says which claim shows a person, beside
-    `auth_time`; `groups_claim` where the groups are, and `id_claim` what the id is of who is known by a group.
+    `types` are the accepted values of the header's `typ`, in lower case. `person_claim` names a claim that shows a
+    person, besides `auth_time`; `groups_claim` holds the groups, and `id_claim` the id of a caller that is known by a
+    group.
     """
 
     issuer: str
@@ -65,12 +66,12 @@ class TokenRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
-    """What a token says that was verified. Times are unix seconds.
+    """The content of a verified token. Times are unix seconds.
 
-    `no_person` says why it is not taken for a person's; it is empty when the token has a positive sign of a person and
-    none of a program. `authenticated_at` is 0.0 when the token does not say when the person was last asked to prove it
-    (`auth_time`). `name` is the text of the claim that gives ids to those who are known by a group. `digests` are those
-    by which the token may have been denied.
+    `no_person` says why it does not count as a person's; it is empty when the token has a positive sign of a person and
+    none of a program. `authenticated_at` is 0.0 when the token does not say when the person last authenticated
+    (`auth_time`). `name` is the text of the claim with the id of a caller that is known by a group. `digests` are those
+    that can deny the token.
     """
 
     subject: str
@@ -84,7 +85,7 @@ class VerifiedToken:
     digests: frozenset[bytes] = field(repr=False)
 
     def require_time(self, now_at: float) -> None:
-        """Raise `TokenRefusedError` before the token's time and from its end on."""
+        """Raise `TokenRefusedError` before the token's start and from its end on."""
         if now_at < self.begins_at:
             raise TokenRefusedError("it is not valid yet (`nbf`, `iat`)")
         if now_at >= self.ends_at:
@@ -92,9 +93,9 @@ class VerifiedToken:
 
 
 def verify(token: str, keys: KeySet, rules: TokenRules) -> VerifiedToken:
-    """Return what a token says, whatever the time is. Raise `TokenRefusedError`.
+    """Return the content of a token, without checking its times. Raise `TokenRefusedError`.
 
-    Nothing but the header is looked at before the signature is right.
+    Only the header is read before the signature is verified.
     """
     if len(token) > TOKEN_CHARACTERS:
         raise TokenRefusedError(f"it is longer than {TOKEN_CHARACTERS} characters")
@@ -118,7 +119,7 @@ def verify(token: str, keys: KeySet, rules: TokenRules) -> VerifiedToken:
 
 def _decoded(part: str) -> bytes:
     content = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) if len(part) % 4 != 1 else b""
-    # Otherwise one token could be written in several ways.
+    # Otherwise the same token could be written in several ways.
     if base64.urlsafe_b64encode(content).decode("ascii").rstrip("=") != part:
         raise TokenRefusedError("it is not canonical base64url")
     return content
@@ -202,8 +203,8 @@ def _read(claims: dict[str, Any], rules: TokenRules, digests: frozenset[bytes]) 
 
 
 def _no_person(claims: dict[str, Any], authenticated_at: float, person_claim: str) -> str:
-    """Return why a token is not taken for a person's; empty when it is."""
-    # A time of 0 is what some issuers write for whoever never authenticated.
+    """Return why a token does not count as a person's; empty when it does."""
+    # Some issuers write a time of 0 for a holder that never authenticated.
     if authenticated_at > 0 or (person_claim and is_sign(claims, person_claim)):
         return sign_of_program(claims)
     return sign_of_program(claims) or "nothing shows that it is a person's (`auth_time`, `jwt.person_claim`)"
@@ -224,7 +225,7 @@ def _text(claims: dict[str, Any], name: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value for the log when it is a plain name, and what it is otherwise: a caller can write anything."""
+    """Return a value for the log: quoted only if it is a plain name, since a caller can write anything."""
     if value is None:
         return "none"
     return f"`{value}`" if isinstance(value, str) and _NAME.fullmatch(value) else "something else"
