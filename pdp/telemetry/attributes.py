@@ -1,4 +1,4 @@
-"""Say what the span and the log record of a decision show: ids and our own words, never arguments or attributes.
+"""Choose what the span and the log record of a decision show: ids and our own words, never arguments or attributes.
 
 The attributes come in parts, by what they depend on. A part that repeats is encoded once; see `encoder.py`.
 """
@@ -13,14 +13,17 @@ from pdp.telemetry import names
 
 Attributes = dict[str, str | int | float | tuple[str, ...]]
 
-# What somebody else wrote is cut to this.
+# Text from outside the PDP is cut to this length.
 TEXT_CHARACTERS = 128
-# Of the lists of an event.
+# The most entries that are shown of a list in an event.
 SHOWN_LISTS = frozenset({"policies", "errors"})
 
 
 def decision_attributes(decision: Decision, digest_key: bytes) -> Attributes:
-    """Return what the span of a decision shows; without a `digest_key`, nothing that could be guessed."""
+    """Return the attributes of a decision's span.
+
+    Without a `digest_key` they hold no digest, because its content could be guessed.
+    """
     return {
         **session_part(decision),
         **tool_part(decision),
@@ -30,7 +33,7 @@ def decision_attributes(decision: Decision, digest_key: bytes) -> Attributes:
 
 
 def record_attributes(decision: Decision, digest_key: bytes) -> Attributes:
-    """Return what the log record of a decision shows: all that its span shows, and more."""
+    """Return the attributes of a decision's log record: those of its span, and more."""
     return {
         **decision_attributes(decision, digest_key),
         **record_part(decision),
@@ -39,7 +42,7 @@ def record_attributes(decision: Decision, digest_key: bytes) -> Attributes:
 
 
 def session_part(decision: Decision) -> Attributes:
-    """Return what is the same for all calls of a caller in a session."""
+    """Return the attributes that are the same for all calls of a caller in a session."""
     return _shown(
         {
             names.SESSION_ID: decision.session_id,
@@ -55,7 +58,7 @@ def session_part(decision: Decision) -> Attributes:
 
 
 def tool_part(decision: Decision) -> Attributes:
-    """Return what is the same for all calls of a tool under a bundle."""
+    """Return the attributes that are the same for all calls of a tool under a bundle."""
     return _shown(
         {
             names.TOOL: bounded(decision.tool),
@@ -66,7 +69,7 @@ def tool_part(decision: Decision) -> Attributes:
 
 
 def ruling_part(decision: Decision) -> Attributes:
-    """Return what was found."""
+    """Return the attributes that say what the ruling is."""
     ruling = decision.ruling
     return _shown(
         {
@@ -85,7 +88,7 @@ def ruling_part(decision: Decision) -> Attributes:
 
 
 def call_part(decision: Decision, digest_key: bytes) -> Attributes:
-    """Return what differs from call to call."""
+    """Return the attributes that differ from call to call."""
     ruling = decision.ruling
     hidden = bool(ruling.resource_id) and not ruling.log_resource
     attributes = _shown(
@@ -103,7 +106,7 @@ def call_part(decision: Decision, digest_key: bytes) -> Attributes:
 
 
 def record_part(decision: Decision) -> Attributes:
-    """Return what only the log record shows and what repeats."""
+    """Return the repeating attributes that only the log record has."""
     return _shown(
         {
             names.OPENED_BY: decision.opened_by,
@@ -114,12 +117,12 @@ def record_part(decision: Decision) -> Attributes:
 
 
 def digest_part(decision: Decision, digest_key: bytes) -> Attributes:
-    """Return the digest of the arguments, which nobody can guess without the key."""
+    """Return the digest of the arguments, which cannot be guessed without the key."""
     return {names.ARGUMENTS_DIGEST: keyed_digest(digest_key, decision.arguments_digest)} if digest_key else {}
 
 
 def refusal_attributes(event: Event) -> Attributes:
-    """Return what the span of a refused request shows."""
+    """Return the attributes of a refused request's span."""
     return _shown(
         {
             names.RPC_SYSTEM: "grpc",
@@ -136,7 +139,7 @@ def refusal_attributes(event: Event) -> Attributes:
 
 
 def session_decision_attributes(event: Event) -> Attributes:
-    """Return what the span of a decision about a session shows."""
+    """Return the attributes of the span of a decision about a session."""
     facts = event.facts
     return _shown(
         {
@@ -159,12 +162,12 @@ def session_decision_attributes(event: Event) -> Attributes:
 
 
 def phase_name(phase: str) -> str:
-    """Return the name of the attribute for a phase of a decision."""
+    """Return the attribute's name for a phase of a decision."""
     return f"{names.PHASE_PREFIX}{phase}{names.PHASE_SUFFIX}"
 
 
 def bounded(text: str) -> str:
-    """Cut a text that somebody else wrote, and drop control, bidi and other invisible characters."""
+    """Cut a text from outside, and drop control, bidi and other invisible characters."""
     text = text[:TEXT_CHARACTERS]
     return text if text.isprintable() else "".join(filter(str.isprintable, text))
 

@@ -1,4 +1,4 @@
-"""Put telemetry together on its settings."""
+"""Build telemetry from its settings."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ _SERVICE = "pdp"
 def build_telemetry(
     settings: TelemetrySettings, *, digest_key: bytes = b"", worker: int = 0, scraped: tuple[str, int] | None = None
 ) -> Telemetry:
-    """Build telemetry with threads of its own; call it in each process, after forking.
+    """Build telemetry with its own threads; call it in each process, after forking.
 
-    `digest_key` keys the digests of what must not be guessed; without a key they are left out. `worker` tells one
-    of several processes from the others. `scraped` is the host and port where Prometheus finds the metrics, of the
-    first worker: each other has the next port. Raise `ConfigurationError` for certificates that cannot be used, for
-    a port that is taken, and where metrics that are no totals would be scraped.
+    `digest_key` keys the digests of values that must not be guessed; without a key they are left out. `worker`
+    identifies one of several processes. `scraped` is the host and port where Prometheus finds the metrics of the first
+    worker; each further worker has the next port. Raise `ConfigurationError` for certificates that cannot be used, for
+    a port that is taken, and where metrics that are not totals would be scraped.
     """
     parts = _Parts(settings, digest_key, worker, scraped)
     return Telemetry(
         spans=parts.spans(),
         records=parts.records(),
         metrics=parts.metrics,
-        # The last report tells what became of the last spans.
+        # The metrics close last: their last report counts the last spans.
         closing=(tuple(parts.closing), (*parts.reporter(), *parts.endpoint())),
     )
 
 
 class _Parts:
-    """What telemetry is made of, on some settings."""
+    """The parts of telemetry for some settings."""
 
     def __init__(
         self, settings: TelemetrySettings, digest_key: bytes, worker: int, scraped: tuple[str, int] | None
@@ -62,7 +62,7 @@ class _Parts:
         )
 
     def spans(self) -> Sink | None:
-        """Return what takes decisions and refused requests to be shown as spans."""
+        """Return the sink that shows decisions and refused requests as spans."""
         settings, key = self._settings, self._digest_key
         if settings.traces == "console":
             return span_writer(key, settings.span_limits, self._resource)
@@ -71,7 +71,7 @@ class _Parts:
         return None
 
     def records(self) -> Sink | None:
-        """Return what takes decisions to be shown as log records."""
+        """Return the sink that shows decisions as log records."""
         settings, key = self._settings, self._digest_key
         if settings.logs == "console":
             return record_writer(key, settings.log_limits)
@@ -80,7 +80,7 @@ class _Parts:
         return None
 
     def reporter(self) -> tuple[Closing, ...]:
-        """Return what reports the metrics, if they are wanted."""
+        """Return the reporter of the metrics, if it is wanted."""
         if self.metrics is None or self._settings.metrics == "none":
             return ()
         sent = self._settings.metrics == "otlp"
@@ -94,7 +94,7 @@ class _Parts:
         )
 
     def endpoint(self) -> tuple[Closing, ...]:
-        """Return what shows the metrics to Prometheus, if that is wanted."""
+        """Return the endpoint that shows the metrics to Prometheus, if it is wanted."""
         if self.metrics is None or self._scraped is None:
             return ()
         if self._settings.metrics != "none" and self._settings.temporality != "cumulative":
@@ -119,9 +119,9 @@ def _resource(worker: int) -> Resource:
         "service.version": __version__,
         "service.instance.id": str(uuid.uuid4()),
     }
-    # What the operator set in OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES wins.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, which the operator sets, take precedence.
     chosen = dict(OTELResourceDetector().detect().attributes)
     if worker and "service.instance.id" in chosen:
-        # INVARIANT: no two processes have the same, or receivers would take their counters for one.
+        # INVARIANT: each process has its own, or receivers would merge the counters of two processes.
         chosen["service.instance.id"] = f"{chosen['service.instance.id']}/{worker}"
     return Resource.create({**ours, **({names.WORKER: worker} if worker else {}), **chosen})

@@ -1,4 +1,4 @@
-"""Show telemetry on standard error as JSON, one line each: for development."""
+"""Write telemetry to standard error as JSON, one object per line: for development."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pdp.telemetry.sdk import readable_span
 
 
 def span_writer(digest_key: bytes, limits: AttributeLimits, resource: Resource) -> Sink:
-    """Return what writes each span, as the SDK writes it."""
+    """Return a sink that writes each span as the SDK does."""
     scope = InstrumentationScope(names.SCOPE, __version__)
 
     def write(item: Item) -> None:
@@ -30,7 +30,7 @@ def span_writer(digest_key: bytes, limits: AttributeLimits, resource: Resource) 
 
 
 def record_writer(digest_key: bytes, limits: AttributeLimits) -> Sink:
-    """Return what writes each log record."""
+    """Return a sink that writes each log record."""
 
     def write(item: Item) -> None:
         decision, _ = item

@@ -1,8 +1,8 @@
 """Encode decisions as spans and log records, remembering the parts that repeat.
 
-Sessions, tools and rulings come again and again; what they say is encoded once. What is left is put together from
-prepared pieces. The bytes are the same as `wire.span` and `wire.log_record` return for `attributes.py`, and the same
-as those of the SDK's encoder: tests compare all three. An encoder belongs to one thread.
+The attributes of sessions, tools and rulings repeat, so each is encoded once. The rest is joined from prepared pieces.
+The bytes are the same as `wire.span` and `wire.log_record` return for `attributes.py`, and the same as those of the
+SDK's encoder: tests compare all three. Use each encoder from one thread.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Item = tuple[Decision | Event, TraceParent]
 
 _REMEMBERED = 4096
 INFO, WARN = (9, "INFO"), (13, "WARN")
-# These need somebody's attention; any other deny is an answer.
+# An operator should act on these; any other deny is an answer.
 _WARNED = frozenset({Basis.POLICY_ERROR, Basis.RECORD_UNAVAILABLE})
 
-# What OpenTelemetry's conventions for RPC servers call an error; the other statuses are the caller's doing.
+# OpenTelemetry's conventions for RPC servers call these errors; the caller causes the other statuses.
 _SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 
 
-# The events that have a span: its name, and what it shows.
+# The events that have a span: its name, and the attributes that it has.
 _EVENT_SPANS: Mapping[str, tuple[str, Callable[[Event], Attributes]]] = {
     EventKind.REQUEST_REFUSED: (names.SPAN_REFUSED, refusal_attributes),
     EventKind.SESSION_DECIDED: (names.SPAN_SESSION, session_decision_attributes),
@@ -51,7 +51,7 @@ _EVENT_SPANS: Mapping[str, tuple[str, Callable[[Event], Attributes]]] = {
 
 
 def span_of(item: Item, digest_key: bytes, limits: AttributeLimits) -> wire.Span:
-    """Return the span of a decision, of one about a session, or of a refused request."""
+    """Return the span of a decision, of a session decision, or of a refused request."""
     decided, parent = item
     if isinstance(decided, Event):
         return event_span(decided, limits)
@@ -59,7 +59,7 @@ def span_of(item: Item, digest_key: bytes, limits: AttributeLimits) -> wire.Span
 
 
 def decision_span(decision: Decision, parent: TraceParent, digest_key: bytes, limits: AttributeLimits) -> wire.Span:
-    """Return the span of a decision that knows its trace and span."""
+    """Return the span of a decision whose trace and span ids are set."""
     above, links = _place(read_parent(parent), believed=is_believed(decision.caller.roles))
     shown, dropped = limits.applied(decision_attributes(decision, digest_key))
     start, end = times(decision)
@@ -79,7 +79,7 @@ def decision_span(decision: Decision, parent: TraceParent, digest_key: bytes, li
 
 
 def event_span(event: Event, limits: AttributeLimits) -> wire.Span:
-    """Return the span of a refused request, or of a decision about a session."""
+    """Return the span of a refused request or of a session decision."""
     name, attributes = _EVENT_SPANS[event.kind]
     believed = event.facts.get("traceparent", "")
     above = read_parent(TraceParent(traceparent=believed))
@@ -121,7 +121,7 @@ def decision_record(decision: Decision, digest_key: bytes, limits: AttributeLimi
 
 
 class SpanEncoder:
-    """Encodes decisions, those about sessions and refused requests as spans."""
+    """Encodes decisions, session decisions and refused requests as spans."""
 
     def __init__(self, digest_key: bytes, limits: AttributeLimits) -> None:
         self._digest_key = digest_key
@@ -165,7 +165,7 @@ class RecordEncoder:
         self._said: Few[tuple[object, ...], bytes] = Few(_REMEMBERED)
 
     def __call__(self, item: Item) -> bytes:
-        """Return an encoded log record; nothing for what is no decision."""
+        """Return an encoded log record; empty for an item that is not a decision."""
         decision, _ = item
         if isinstance(decision, Event):
             return b""
@@ -185,7 +185,7 @@ class RecordEncoder:
 
 
 class _Parts:
-    """Encoded attributes of decisions, each behind one tag; what repeats is remembered."""
+    """Encoded attributes of decisions, each after one tag; repeating parts are remembered."""
 
     def __init__(self, tag: bytes, digest_key: bytes) -> None:
         self._tag = tag
@@ -197,7 +197,7 @@ class _Parts:
     def shown(self, decision: Decision) -> bytes:
         """Return the encoded `decision_attributes`."""
         ruling = decision.ruling
-        # INVARIANT: a key holds all that its part is made of, and begins with the part's own name.
+        # INVARIANT: a key holds everything that its part is made of, and begins with the part's name.
         session = (
             "session",
             decision.session_id,
@@ -275,14 +275,14 @@ class _Parts:
 
 
 def times(decision: Decision) -> tuple[int, int]:
-    """Return when the span of a decision begins and ends."""
+    """Return when the span of a decision begins and ends, in nanoseconds."""
     end = nanoseconds(decision.decided_at)
-    # A clock that stands near its beginning is no reason to fail.
+    # A clock that is close to zero must not cause a failure.
     return max(0, end - int(decision.duration_us * 1000)), end
 
 
 def nanoseconds(at: float) -> int:
-    """Return unix seconds as nanoseconds. A float of today's size is good for microseconds and no finer."""
+    """Return unix seconds as nanoseconds; today's floats are exact to microseconds."""
     return round(at * 1_000_000) * 1000
 
 

@@ -9,14 +9,14 @@ from typing import Any, Self
 from pdp.errors import ConfigurationError
 from pdp.telemetry.attributes import Attributes
 
-# No span or log record of ours has more.
+# No span or log record of ours has more than this.
 _MOST_ATTRIBUTES = 64
 _DEFAULT = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttributeLimits:
-    """How many attributes and links there may be, and how many characters a value may have (None: any number)."""
+    """The most attributes and links, and the most characters of a value (None: no limit)."""
 
     attributes: int = _DEFAULT
     characters: int | None = None
@@ -24,7 +24,7 @@ class AttributeLimits:
 
     @classmethod
     def of_spans(cls, environ: Mapping[str, str]) -> Self:
-        """Read the limits of spans. Raise `ConfigurationError` for what is no number."""
+        """Read the limits of spans. Raise `ConfigurationError` if one is not a number."""
         count = _limit(environ, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT")
         links = _limit(environ, "OTEL_SPAN_LINK_COUNT_LIMIT")
         return cls(
@@ -35,7 +35,7 @@ class AttributeLimits:
 
     @classmethod
     def of_logs(cls, environ: Mapping[str, str]) -> Self:
-        """Read the limits of log records. Raise `ConfigurationError` for what is no number."""
+        """Read the limits of log records. Raise `ConfigurationError` as for spans."""
         count = _limit(environ, "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT")
         length = "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT"
         return cls(
@@ -45,11 +45,14 @@ class AttributeLimits:
 
     @property
     def bites(self) -> bool:
-        """Say whether attributes of ours could be beyond these limits."""
+        """Say whether our attributes could exceed these limits."""
         return self.attributes < _MOST_ATTRIBUTES or self.characters is not None
 
     def applied(self, found: Attributes) -> tuple[Mapping[str, Any], int]:
-        """Return what is left of some attributes, and how many are not. As in the SDK, the first ones go."""
+        """Return the attributes within the limits, and how many are left out.
+
+        As in the SDK, the first ones are left out.
+        """
         if not self.bites:
             return found, 0
         dropped = max(0, len(found) - self.attributes)

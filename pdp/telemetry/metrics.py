@@ -1,7 +1,7 @@
 """Count decisions and events, with few label values, and report the counts as OpenTelemetry's metrics.
 
-The SDK's counters and histograms take 5 to 8 µs to add to; one decision would touch three. Here a decision is one
-addition to one row, and the metrics follow from the rows when somebody collects.
+Each addition to one of the SDK's counters or histograms takes 5 to 8 µs, and one decision would need three. Here a
+decision is one addition to one row, and the metrics are computed from the rows when they are collected.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Labels = tuple[str, ...]
 Counts = dict[Labels, int]
 
 _LABEL_SETS = 500
-# A remembered answer takes some µs, an evaluated one some tens, and a slow disk shows in the upper half.
+# A remembered answer takes some µs, an evaluated one some tens; a slow disk shows in the upper half.
 DURATION_BOUNDS = (5e-6, 1e-5, 2e-5, 4e-5, 8e-5, 1.6e-4, 3.2e-4, 6.4e-4, 1.28e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.25, 1)
 _FLOWS = {
     "traces": (names.SPANS_PROCESSED, names.SPANS_EXPORTED, names.SPAN_QUEUE, names.SPAN_CAPACITY),
@@ -50,7 +50,7 @@ _FLOWS = {
 
 
 class RecordStanding(Protocol):
-    """How the record stands: how many records wait, are not signed yet, and are lost for good."""
+    """The state of the record: how many records wait, are not signed yet, and are lost for good."""
 
     @property
     def waiting(self) -> int: ...  # noqa: D102 - see above
@@ -63,7 +63,7 @@ class RecordStanding(Protocol):
 
 
 class Metrics:
-    """All metrics of the PDP. Safe to use from many threads; `collect` belongs to one."""
+    """All metrics of the PDP. Safe for threads, except that `collect` is for one thread."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Metrics:
             row.buckets[bucket] += 1
             row.least = min(row.least, seconds)
             row.most = max(row.most, seconds)
-            # The latest of each bucket: whoever sees a slow one wants to see its trace.
+            # The latest of each bucket: a reader who sees a slow decision wants its trace.
             if decision.span_id:
                 row.latest[bucket] = decision
         for policy in ruling.errors:
@@ -124,7 +124,7 @@ class Metrics:
             self.count(names.SESSION_EVENTS, event.kind.removeprefix("session."))
 
     def count(self, metric: names.Metric, *labels: str) -> None:
-        """Count one; label values beyond the first `_LABEL_SETS` combinations are counted together."""
+        """Count one; label sets after the first `_LABEL_SETS` are counted together."""
         with self._lock:
             counts = self._counts[metric.name]
             if labels not in counts and len(counts) >= _LABEL_SETS:
@@ -132,28 +132,37 @@ class Metrics:
             counts[labels] = counts.get(labels, 0) + 1
 
     def watch_sessions(self, count: CountSessions) -> None:
-        """Report sessions by state, as `count` returns them whenever metrics are collected."""
+        """Report sessions by state, as `count` returns them at each collection."""
         self._count_sessions = count
 
     def watch_bundle(self, look: Callable[[], str]) -> None:
-        """Report the bundle in force, whose version `look` returns, rather than the one that was activated here."""
+        """Report the bundle in force, whose version `look` returns.
+
+        Without it, the version is the one that was activated here.
+        """
         self._look_at_bundle = look
         self._bundle_version = look()
 
     def watch_record(self, look: Callable[[], RecordStanding]) -> None:
-        """Report how the record stands, as `look` returns it whenever metrics are collected."""
+        """Report the state of the record, as `look` returns it at each collection."""
         self._look_at_record = look
 
     def watch_flow(self, what: str, flow: Callable[[], Flow]) -> None:
-        """Report what becomes of the spans (`traces`) or the log records (`logs`)."""
+        """Report the flow of the spans (`traces`) or the log records (`logs`)."""
         self._flows.append((what, flow))
 
     def collect(self) -> MetricsData:
-        """Return all metrics as they are now, and begin anew what is told once: exemplars, and what is no total."""
+        """Return all metrics as they are now, and reset those that are reported only once.
+
+        These are exemplars, and counts that are not totals.
+        """
         return self._read(forget=True)
 
     def peek(self) -> MetricsData:
-        """Return all metrics as they are now, and change nothing; for totals alone, and beside `collect`."""
+        """Return all metrics as they are now, without a reset.
+
+        Only for totals; can be used beside `collect`.
+        """
         return self._read(forget=False)
 
     def _read(self, *, forget: bool) -> MetricsData:
@@ -166,7 +175,7 @@ class Metrics:
         found: dict[str, Counts] = {**counts, **_of_rows(rows), **self._of_flows(), **self._of_record()}
         found[names.SESSIONS.name] = self._sessions()
         if self._look_at_bundle is not None:
-            # While it is not known, say at the very end, it is the one that was known last.
+            # While the version is unknown, as at the very end, report the last known one.
             self._bundle_version = self._look_at_bundle() or self._bundle_version
         found[names.BUNDLE.name] = {(self._bundle_version,): 1} if self._bundle_version else {}
         since = self._started
@@ -214,7 +223,7 @@ class Metrics:
         return Metric(metric.name, metric.description, metric.unit, Histogram(points, _temporality(delta=self._delta)))
 
     def _forget(self) -> None:
-        """Begin anew after a collection, as far as what is reported is not the whole so far."""
+        """Reset, after a collection, the values that are not totals."""
         if self._delta:
             self._rows, self._counts = {}, _no_counts()
         for row in self._rows.values():
@@ -226,7 +235,7 @@ class Metrics:
         try:
             return {(state.value,): sessions for state, sessions in self._count_sessions().items()}
         except PDPError:
-            return {}  # a gap in the curve says that the store is silent
+            return {}  # a gap in the curve shows that the store does not answer
 
     def _of_record(self) -> dict[str, Counts]:
         if self._look_at_record is None:
@@ -259,7 +268,7 @@ class Metrics:
 
 
 class _Row:
-    """What is known of the decisions of one outcome, basis and cache result."""
+    """The counts of the decisions with one outcome, basis and cache result."""
 
     __slots__ = ("buckets", "count", "latest", "least", "most", "sum")
 
@@ -276,7 +285,7 @@ class _Row:
         return new
 
     def add(self, other: _Row) -> None:
-        """Add another row's decisions to these."""
+        """Add another row's decisions to this row."""
         self.count += other.count
         self.sum += other.sum
         self.least, self.most = min(self.least, other.least), max(self.most, other.most)
@@ -285,7 +294,7 @@ class _Row:
 
 
 def _no_counts() -> dict[str, Counts]:
-    # What has no labels is reported from the beginning, so that its first increase is seen as one.
+    # Counters without labels are reported from the beginning, so that the first increase shows as an increase.
     return {metric.name: {} if metric.labels else {(): 0} for metric in names.METRICS if metric.kind == "counter"}
 
 

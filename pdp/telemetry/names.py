@@ -1,15 +1,15 @@
 """Every name that the PDP's telemetry uses: spans, log records, their attributes, metrics and metrics' labels.
 
-Names without `pdp.` are OpenTelemetry's. They are copied, because its package of names that are not yet stable
-drops a name when it changes; dashboards should not follow such a change by surprise. `README.md` beside this file
-holds the same as a table; a test compares them.
+Names without `pdp.` are OpenTelemetry's. They are copied because its package of unstable names drops a name that
+changes, and dashboards should not follow that change unannounced. `README.md` beside this file holds the same names
+as a table; a test compares them.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-# Who makes all of them: the instrumentation scope
+# The instrumentation scope of all of them
 SCOPE = "pdp"
 
 # Spans and log records
@@ -61,7 +61,7 @@ DEFINITION_DIGEST = "pdp.tool.definition_digest"
 ARGUMENTS_DIGEST = "pdp.arguments.digest"
 DETAIL = "pdp.detail"
 
-# An attribute of the resource: which of several workers
+# An attribute of the resource: the number of the worker
 WORKER = "pdp.worker"
 
 # Labels that only metrics have; the others share their name with an attribute above
@@ -70,7 +70,7 @@ STATE = "pdp.session.state"
 SESSION_EVENT = "pdp.session.event"
 ERROR_TYPE = "error.type"
 
-# The value of a label when there are too many different ones
+# The value of a label that has too many different values
 OTHER = "_OTHER"
 
 DECIDED, LOGGED, REFUSED_REQUEST, SENDER = "decision", "log record", "refused request", "resource"
@@ -81,7 +81,7 @@ _ALL = (DECIDED, LOGGED, SESSION_DECIDED, REFUSED_REQUEST)
 
 
 class Attribute(NamedTuple):
-    """An attribute: its name, what has it (spans of each kind, log records, resource), what it says."""
+    """An attribute: its name, what has it (spans of each kind, log records, resource), and its meaning."""
 
     name: str
     on: tuple[str, ...]
@@ -134,7 +134,7 @@ Kind = Literal["counter", "updowncounter", "gauge", "histogram"]
 
 
 class Metric(NamedTuple):
-    """A metric: its name, kind, unit, what it says, and its labels."""
+    """A metric: its name, kind, unit, meaning and labels."""
 
     name: str
     kind: Kind
@@ -164,7 +164,7 @@ RECORD_LOST = Metric("pdp.record.lost", "counter", "{record}", "Records that wil
 RECORD_WAITING = Metric("pdp.record.waiting", "gauge", "{record}", "Records that wait to be written.")
 RECORD_UNSIGNED = Metric("pdp.record.unsigned", "gauge", "{record}", "Records that no checkpoint covers yet.")
 
-# What becomes of spans and log records, by the semantic conventions for OpenTelemetry's own SDKs
+# The flow of spans and log records, by the semantic conventions for OpenTelemetry's own SDKs
 SPANS_PROCESSED = Metric(
     "otel.sdk.processor.span.processed",
     "counter",

@@ -1,9 +1,10 @@
-"""Make spans, log records and metrics of what the PDP is told to observe.
+"""Make spans, log records and metrics of decisions and events.
 
 - A span is made for every decision, whatever the caller's sampling flag says, as a child of the caller's span.
-- Only a PEP's span becomes a parent. Anybody else's is linked: who may not decide may not write into others' traces.
-- Its kind is SERVER: it is the PDP's side of a question that somebody else asked, and traces show it as that.
-- Its name is the same for all tools, because tool names are written by agents and may be anything.
+- Only a PEP's span becomes a parent. Any other caller's span is linked: a caller that may not ask for decisions may
+not write into others' traces.
+- Its kind is SERVER: it is the PDP's side of a caller's question, and traces show it as that.
+- Its name is the same for all tools, because agents write tool names and can write anything.
 - A deny is an answer: the span's status stays unset. Attributes without a value are left out.
 """
 
@@ -27,7 +28,7 @@ Sink = Callable[[Item], None]
 
 
 class Closing(Protocol):
-    """Something that sends what waits before it ends."""
+    """A part that sends what waits before it ends."""
 
     def shut_down(self, timeout: float) -> bool:
         """Send what waits and end; return False when `timeout` seconds were not enough."""
@@ -35,10 +36,10 @@ class Closing(Protocol):
 
 
 class Telemetry:
-    """The observer that makes spans, log records and metrics. Pass None for what is not wanted.
+    """The observer that makes spans, log records and metrics. Pass None for a part that is not wanted.
 
-    `spans` and `records` take what is to be shown, in the order in which it happens; they never wait and never raise.
-    `closing` is shut down with it, one group after the other, what is in a group at the same time.
+    `spans` and `records` take decisions and events in the order in which they happen; they never wait and never raise.
+    The groups in `closing` are shut down one after the other, the members of a group at the same time.
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class Telemetry:
 
     @classmethod
     def off(cls) -> Self:
-        """Return telemetry that makes nothing and only passes the caller's trace id on."""
+        """Return telemetry that makes nothing and only passes on the caller's trace id."""
         return cls()
 
     def place(self, parent: TraceParent, caller: Caller) -> tuple[str, str]:
         """Return the ids of trace and span for a decision that is about to be made.
 
-        Without spans of our own, a decision still says to which trace of the caller it belongs.
+        Without spans of our own, a decision still states its caller's trace.
         """
         above = read_parent(parent) if parent.traceparent and is_believed(caller.roles) else None
         if self._spans is None:
@@ -70,7 +71,10 @@ class Telemetry:
         return above.trace_id if above else new_trace_id(), new_span_id()
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
-        """Count and show a decision; return it with the ids of trace and span, if it had none."""
+        """Count and show a decision; return it with ids of trace and span.
+
+        Ids that it has already stay.
+        """
         if not decision.trace_id or (self._spans is not None and not decision.span_id):
             trace_id, span_id = self.place(parent, decision.caller)
             if trace_id:
@@ -86,9 +90,9 @@ class Telemetry:
         return decision
 
     def event(self, event: Event) -> None:
-        """Count an event; a refused request, and a decision about a session, get a span as well.
+        """Count an event; a refused request and a session decision also get a span.
 
-        The span is below the fact `traceparent`, or linked with the fact `tracelink`, when there is one.
+        The span is a child of the fact `traceparent`, or linked with the fact `tracelink`, when there is one.
         """
         if self._metrics is not None:
             self._metrics.event(event)
@@ -96,7 +100,7 @@ class Telemetry:
             self._spans((_short(event), _NO_PARENT))
 
     def refused(self, event: Event) -> None:
-        """Count a refusal that is shown in a sum alone."""
+        """Count a refusal that is shown only as part of a sum."""
         if self._metrics is not None:
             self._metrics.event(event)
 
@@ -106,25 +110,31 @@ class Telemetry:
             self._metrics.count(names.RECORD_FAILURES)
 
     def watch_sessions(self, count: CountSessions) -> None:
-        """Report sessions by state, as `count` returns them whenever metrics are collected. Call it once."""
+        """Report sessions by state, as `count` returns them at each collection.
+
+        Call it once.
+        """
         if self._metrics is not None:
             self._metrics.watch_sessions(count)
 
     def watch_bundle(self, look: Callable[[], str]) -> None:
-        """Report the bundle in force, as `look` returns its version whenever metrics are collected. Call it once.
+        """Report the version of the bundle in force, as `look` returns it.
 
-        Without it, the bundle is the one that this process has activated last.
+        Call it once. Without it, the bundle is the one that this process activated last.
         """
         if self._metrics is not None:
             self._metrics.watch_bundle(look)
 
     def watch_record(self, look: Callable[[], RecordStanding]) -> None:
-        """Report how the record stands, as `look` returns it whenever metrics are collected. Call it once."""
+        """Report the state of the record, as `look` returns it at each collection.
+
+        Call it once.
+        """
         if self._metrics is not None:
             self._metrics.watch_record(look)
 
     def shutdown(self, timeout: float = 5.0) -> bool:
-        """Send what is waiting and end; return False when `timeout` seconds were not enough."""
+        """Send what waits and end; return False when `timeout` seconds were not enough."""
         groups, self._closing = self._closing, ()
         end = time.monotonic() + timeout
         in_time = [_all_shut_down(group, max(0.0, end - time.monotonic())) for group in groups]
@@ -145,7 +155,7 @@ def _all_shut_down(group: tuple[Closing, ...], timeout: float) -> bool:
 
 
 def _is_long(decision: Decision) -> bool:
-    """Say whether a decision holds texts of an agent's that would not be shown as a whole, or not at all."""
+    """Say whether a decision holds texts of an agent that are not shown in full."""
     ruling, most = decision.ruling, TEXT_CHARACTERS
     return (
         len(decision.tool) > most
@@ -156,9 +166,9 @@ def _is_long(decision: Decision) -> bool:
 
 
 def _cut(decision: Decision) -> Decision:
-    """Cut what an agent has written to what is shown of it: thousands of decisions may wait."""
+    """Cut an agent's texts to what is shown of them: thousands of decisions can wait."""
     ruling = decision.ruling
-    # Of a resource that is not shown there is a digest, of the whole.
+    # A resource that is not shown is shown as the digest of its whole id.
     resource = ruling.resource_id[:TEXT_CHARACTERS] if ruling.log_resource else ruling.resource_id
     return replace(
         decision,
@@ -169,9 +179,9 @@ def _cut(decision: Decision) -> Decision:
 
 
 def _short(event: Event) -> Event:
-    """Keep of an event what a span can show, because thousands may wait.
+    """Keep only what a span can show of an event, because thousands can wait.
 
-    Facts, among them a header of whoever was refused, are cut to what `parent.py` looks at.
+    Facts, among them a header of the refused caller, are cut to what `parent.py` reads.
     """
     return replace(
         event,
@@ -181,6 +191,6 @@ def _short(event: Event) -> Event:
     )
 
 
-# One more than the longest `traceparent`: what was too long still is.
+# One more than the longest `traceparent`: a header that was too long is still too long.
 _FACT_CHARACTERS = 513
 _NO_PARENT = TraceParent()

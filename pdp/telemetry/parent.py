@@ -1,4 +1,4 @@
-"""Read where a request hangs in its caller's trace: W3C Trace Context, strictly."""
+"""Read a request's position in its caller's trace: W3C Trace Context, strictly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TRACESTATE_CHARACTERS = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parent:
-    """A span of somebody else's, as 32 and 16 hexadecimal digits; `trace_state` is empty when there is none."""
+    """A caller's span, as 32 and 16 hexadecimal digits; `trace_state` is empty when there is none."""
 
     trace_id: str
     span_id: str
@@ -30,7 +30,10 @@ class Parent:
 
 
 def read_parent(parent: TraceParent) -> Parent | None:
-    """Return the caller's span, or None when it is not stated or malformed. Its sampling flag does not count."""
+    """Return the caller's span, or None when it is absent or malformed.
+
+    Its sampling flag is ignored.
+    """
     text = parent.traceparent
     if not text or len(text) > _TRACEPARENT_CHARACTERS:
         return None
@@ -41,7 +44,7 @@ def read_parent(parent: TraceParent) -> Parent | None:
 
 
 def carried(parent: TraceParent) -> TraceParent:
-    """Return the headers without what is too long to be one: thousands of decisions may wait with theirs."""
+    """Return the headers without those that are too long, because thousands can wait."""
     if len(parent.traceparent) <= _TRACEPARENT_CHARACTERS and len(parent.tracestate) <= _TRACESTATE_CHARACTERS:
         return parent
     if len(parent.traceparent) > _TRACEPARENT_CHARACTERS:
@@ -50,12 +53,15 @@ def carried(parent: TraceParent) -> TraceParent:
 
 
 def is_believed(roles: frozenset[Role]) -> bool:
-    """Say whether a caller's span may be the parent of ours. Anybody else's is linked: our traces are not theirs."""
+    """Say whether a caller's span can be the parent of ours; else it is only linked.
+
+    The traces of other callers are not ours to join.
+    """
     return Role.PEP in roles
 
 
 def _trace_state(text: str) -> str:
-    # Checked here first, because the SDK writes what it does not like into the process's log.
+    # Checked here first, because the SDK logs a malformed header in the process's log.
     if not text or len(text) > _TRACESTATE_CHARACTERS or not _TRACESTATE.fullmatch(text):
         return ""
     return _normal_trace_state(text)

@@ -1,7 +1,7 @@
-"""Carry what is observed to a receiver: a bounded queue, and one thread that encodes and sends.
+"""Carry decisions and events to a receiver: a bounded queue, and one thread that encodes and sends.
 
-Whoever observes something puts it down and goes on. When the queue is full, what comes is dropped and counted: a
-receiver that is slow or away costs nothing but its own view.
+An observer adds an item and goes on. When the queue is full, new items are dropped and counted: a slow or absent
+receiver costs only its own view.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pdp.telemetry.wire import Source, frame
 
 _LOG = logging.getLogger("pdp.telemetry")
 
-# Encoding holds the interpreter's lock: after so many, whoever answers calls gets it for a moment.
+# Encoding holds the interpreter's lock; after this many items, the threads that answer calls get it for a moment.
 _STRETCH = 256
 _CLOSING_SECONDS = 1.0
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Sent(NamedTuple):
-    """How sending went: what went wrong, in one word; or empty, and how many things the receiver did not want."""
+    """The result of sending: the problem in one word, or empty, and how many items the receiver rejected."""
 
     problem: str = ""
     rejected: int = 0
@@ -41,7 +41,7 @@ class Sender(Protocol):
     """Sends export requests to a receiver."""
 
     def send(self, request: bytes) -> Sent:
-        """Send a request and say how it went. Never raises."""
+        """Send a request and return the result. Never raises."""
         ...
 
     def hurry(self) -> None:
@@ -49,13 +49,13 @@ class Sender(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up at once what is being sent, and send nothing more."""
+        """Abort the request that is being sent, and send nothing more."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSettings:
-    """How much may wait, how much goes together, and for how many seconds something waits at most."""
+    """How many items can wait, how many are sent together, and how many seconds an item waits at most."""
 
     capacity: int = 16384
     batch: int = 512
@@ -64,7 +64,7 @@ class QueueSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flow:
-    """What a pipeline has done so far: counts by what went wrong; an empty text is success."""
+    """The work of a pipeline so far: counts by problem; an empty text is success."""
 
     queued: int
     capacity: int
@@ -73,7 +73,7 @@ class Flow:
 
 
 class Pipeline(Generic[T]):
-    """A queue of one kind of things and its thread. `what` names them in the process's log: `spans`."""
+    """A queue of one kind of item and its thread. `what` names the items in the process's log: `spans`."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Pipeline(Generic[T]):
         self._thread.start()
 
     def put(self, one: T) -> None:
-        """Put one thing down. Never waits and never raises."""
+        """Add one item. Never waits and never raises."""
         queue = self._queue
         waiting = len(queue)
         if waiting >= self._capacity or self._stopping:
@@ -111,13 +111,16 @@ class Pipeline(Generic[T]):
             self._wake.set()
 
     def flow(self) -> Flow:
-        """Return what has been done so far."""
+        """Return the counts so far."""
         with self._lock:
             processed, exported = dict(self._processed), dict(self._exported)
         return Flow(queued=len(self._queue), capacity=self._capacity, processed=processed, exported=exported)
 
     def shut_down(self, timeout: float) -> bool:
-        """Take nothing more and send what waits; return False when `timeout` seconds were not enough for it."""
+        """Take no more items and send those that wait.
+
+        Return False when `timeout` seconds were not enough.
+        """
         self._stopping = True
         self._sender.hurry()
         self._wake.set()
@@ -133,7 +136,7 @@ class Pipeline(Generic[T]):
         while not self._stopping:
             woken = self._wake.wait(self._delay)
             self._wake.clear()
-            # A full batch goes at once; what is left of it, after the delay.
+            # A full batch is sent at once; the remaining items after the delay.
             self._send(least=self._batch if woken else 1)
         self._send(least=1)
 
@@ -144,7 +147,7 @@ class Pipeline(Generic[T]):
             self._count(self._processed, "", count)
             self._count(self._exported, problem, count - rejected)
             self._count(self._exported, REJECTED, rejected)
-            # Whoever ends does not wait for a receiver that does not take anything.
+            # A shutdown does not wait for a receiver that takes nothing.
             self._given_up = self._stopping and bool(problem)
             self._trouble.say(problem or (REJECTED if rejected else ""))
 
@@ -165,9 +168,9 @@ class Pipeline(Generic[T]):
 
 
 class Trouble:
-    """Says in the process's log that something is not sent, and that it is sent again.
+    """Logs that items cannot be sent, and that they are sent again.
 
-    Once when it begins and once when it is over: a receiver can be away for days.
+    It logs once when the trouble begins and once when it ends: a receiver can be away for days.
     """
 
     def __init__(self, what: str) -> None:
@@ -175,7 +178,7 @@ class Trouble:
         self._problem = ""
 
     def say(self, problem: str) -> None:
-        """Take note of how sending went; an empty text is success."""
+        """Record the result of sending; an empty text is success."""
         if problem and not self._problem:
             _LOG.warning("%s are not sent: %s", self._what, problem)
         elif self._problem and not problem:

@@ -1,4 +1,4 @@
-"""Translate names into Prometheus's, as the OpenTelemetry Collector and Prometheus's own OTLP receiver do it.
+"""Translate names into Prometheus's, as the OpenTelemetry Collector and Prometheus's own OTLP receiver do.
 
 https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/#otlp-metric-points-to-prometheus
 """
@@ -16,7 +16,7 @@ _FOREIGN = re.compile(r"[^a-zA-Z0-9:]+")
 def series(metric: Metric) -> tuple[str, ...]:
     """Return the names under which Prometheus keeps a metric."""
     name = label(metric.name)
-    # A unit in braces says what is counted; Prometheus does without.
+    # A unit in braces says what is counted; Prometheus omits it.
     unit = _UNITS.get(metric.unit, "")
     name = f"{name}_{unit}" if unit else name
     if metric.kind == "counter":

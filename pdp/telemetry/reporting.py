@@ -14,7 +14,7 @@ _CLOSING_SECONDS = 1.0
 
 
 class MetricReporter:
-    """Collects and reports every `interval` seconds, on a thread of its own. `write` takes them instead of `sender`."""
+    """Collects and reports every `interval` seconds, on its own thread, to `sender` or to `write`."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class MetricReporter:
         self._thread.start()
 
     def shut_down(self, timeout: float) -> bool:
-        """Report once more; return False when `timeout` seconds were not enough for it."""
+        """Report once more; return False when `timeout` seconds were not enough."""
         if self._sender is not None:
             self._sender.hurry()
         self._stopping.set()

@@ -1,4 +1,4 @@
-"""Show the metrics to Prometheus, which comes and fetches them: a page on an address of this machine."""
+"""Serve the metrics to Prometheus, which fetches them from a page on an address of this machine."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _BY_NAME: Final = {metric.name: metric for metric in names.METRICS}
 
 
 class PrometheusEndpoint:
-    """Serves `/metrics` on a thread of its own until it is shut down. Callers are answered one after the other.
+    """Serves `/metrics` on its own thread until it is shut down, to one caller after the other.
 
-    `peek` returns all metrics from the beginning, and is asked for each answer. Raise `ConfigurationError` where the
+    `peek` returns all metrics from the beginning and is called for each answer. Raise `ConfigurationError` when the
     address cannot be listened on.
     """
 
@@ -55,8 +55,8 @@ class PrometheusEndpoint:
         return int(self._server.server_address[1])
 
     def shut_down(self, timeout: float) -> bool:
-        """Answer no more; return False when `timeout` seconds were not enough for the last answer."""
-        # It ends between two answers: a caller who does not read holds it up for a moment.
+        """Stop answering; return False when the last answer exceeds `timeout` seconds."""
+        # It stops between two answers: a caller that does not read delays it for a moment.
         stopping = Thread(target=self._server.shutdown, name="pdp-telemetry-end", daemon=True)
         stopping.start()
         stopping.join(timeout)
@@ -77,7 +77,7 @@ class _Families(Collector):
 
 
 def _family(metric: Collected) -> Metric:
-    """Return a metric as Prometheus knows it, under the name that `prometheus.series` says."""
+    """Return a metric as a Prometheus family, under the name from `prometheus.series`."""
     known = _BY_NAME[metric.name]
     name, keys = series(known)[0], [label(one) for one in known.labels]
     points = [
@@ -98,7 +98,7 @@ def _family(metric: Collected) -> Metric:
 
 
 def _buckets(bounds: Iterable[float], counts: Iterable[int]) -> Iterator[tuple[str, float]]:
-    """Yield the upper bound of each bucket, with how many lie below it in all buckets."""
+    """Yield each bucket's upper bound and the sum of the counts up to it."""
     total = 0
     for bound, count in zip((*map(repr, bounds), "+Inf"), counts, strict=True):
         total += count
@@ -106,22 +106,22 @@ def _buckets(bounds: Iterable[float], counts: Iterable[int]) -> Iterator[tuple[s
 
 
 class _Handler(WSGIRequestHandler):
-    # Of a socket that neither sends nor reads.
+    # For a socket that neither sends nor reads.
     timeout = _TIMEOUT_SECONDS
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: that it was asked is of no interest."""
+        """Log nothing: requests are of no interest."""
 
 
 class _Server(WSGIServer):
     def server_bind(self) -> None:
-        """Bind, and ask nobody for this machine's name."""
+        """Bind, without a look-up of this machine's name."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = "localhost", int(self.server_address[1])
         self.setup_environ()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of a caller who went away."""
+        """Log nothing when a caller disconnects."""
 
 
 class _ServerV6(_Server):

@@ -1,4 +1,4 @@
-"""Our spans as the SDK's own objects: for the console, and for tests that hold our encoder against the SDK's."""
+"""Our spans as the SDK's own objects: for the console, and for tests that compare our encoder with the SDK's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pdp.telemetry import wire
 
 
 def readable_span(span: wire.Span, resource: Resource, scope: InstrumentationScope) -> ReadableSpan:
-    """Return a span as the SDK would have made it."""
+    """Return a span as the SDK would make it."""
     state = TraceState.from_header([span.trace_state]) if span.trace_state else None
     return ReadableSpan(
         name=span.name,

@@ -1,7 +1,7 @@
-"""Read where telemetry goes from the standard `OTEL_*` variables, and refuse what cannot work before the server starts.
+"""Read where telemetry is sent from the standard `OTEL_*` variables; refuse bad values before the server starts.
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/ and
-https://opentelemetry.io/docs/specs/otel/protocol/exporter/. Times are milliseconds, as the specification has it.
+https://opentelemetry.io/docs/specs/otel/protocol/exporter/. Times are milliseconds, as in the specification.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _QUEUE, _LIMITS = QueueSettings(), AttributeLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
-    """Where each signal goes and how. An endpoint is there for each signal whose exporter is `otlp`."""
+    """Where and how each signal is sent. A signal whose exporter is `otlp` has an endpoint."""
 
     traces: Exporter = "none"
     metrics: Exporter = "none"
@@ -72,10 +72,10 @@ class TelemetrySettings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, exporter: str = "") -> Self:
-        """Read the variables; `exporter` overrules them for all signals.
+        """Read the variables; `exporter` overrides them for all signals.
 
-        Without a word about exporters, a signal is sent by OTLP when an endpoint for it is set.
-        `OTEL_SDK_DISABLED=true` overrules everything. Raise `ConfigurationError` for what cannot work.
+        Without a variable for its exporter, a signal is sent by OTLP when an endpoint for it is set.
+        `OTEL_SDK_DISABLED=true` overrides everything. Raise `ConfigurationError` for values that cannot work.
         """
         if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
             return cls()
@@ -99,7 +99,7 @@ class TelemetrySettings:
 
 
 def read_endpoint(environ: Mapping[str, str], signal: Signal) -> Endpoint:
-    """Return the receiver of a signal. Raise `ConfigurationError` for what cannot work."""
+    """Return the receiver of a signal. Raise `ConfigurationError` for a bad value."""
     of_signal = _Variables(environ=environ, signal=signal)
     protocol = cast("Protocol", _one_of(_PROTOCOLS, *of_signal.chosen("PROTOCOL", "grpc")))
     name, text = of_signal.pick("ENDPOINT")
@@ -110,7 +110,7 @@ def read_endpoint(environ: Mapping[str, str], signal: Signal) -> Endpoint:
     if protocol == "grpc":
         target = host
     else:
-        # A signal's own endpoint is used as it is; the common one is the root of all signals.
+        # A signal's own endpoint is used unchanged; the common one is the root of all signals.
         path = path or "/" if own else f"{path.rstrip('/')}/v1/{signal}"
         target = f"{'https' if secure else 'http'}://{host}{path}"
     compressions = _COMPRESSIONS[protocol]
@@ -129,7 +129,10 @@ def read_endpoint(environ: Mapping[str, str], signal: Signal) -> Endpoint:
 
 
 def read_certificate(file: str) -> bytes | None:
-    """Return the content of a PEM file, None without one. Raise `ConfigurationError` when it cannot be read."""
+    """Return the content of a PEM file, None without one.
+
+    Raise `ConfigurationError` when it cannot be read.
+    """
     if not file:
         return None
     try:
@@ -140,7 +143,7 @@ def read_certificate(file: str) -> bytes | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Variables:
-    """The variables of a signal: `OTEL_EXPORTER_OTLP_TRACES_X` counts more than `OTEL_EXPORTER_OTLP_X`."""
+    """The variables of a signal: `OTEL_EXPORTER_OTLP_TRACES_X` takes precedence over `OTEL_EXPORTER_OTLP_X`."""
 
     environ: Mapping[str, str]
     signal: Signal
@@ -150,7 +153,7 @@ class _Variables:
         return f"OTEL_EXPORTER_OTLP_{self.signal.upper()}_{suffix}"
 
     def pick(self, suffix: str) -> tuple[str, str]:
-        """Return the name and value of the variable that counts; an empty value when none is set."""
+        """Return the name and value of the variable that applies; empty when none is set."""
         common = f"OTEL_EXPORTER_OTLP_{suffix}"
         for name in (self.own(suffix), common):
             if value := self.environ.get(name, "").strip():
@@ -158,12 +161,15 @@ class _Variables:
         return common, ""
 
     def chosen(self, suffix: str, default: str) -> tuple[str, str]:
-        """Return the name and value of the variable that counts, in lower case."""
+        """Return the name and value of the variable that applies, in lower case."""
         name, value = self.pick(suffix)
         return name, value.lower() or default
 
     def file(self, suffix: str) -> str:
-        """Return the file that a variable names. Raise `ConfigurationError` when there is none."""
+        """Return the file that a variable names, if any.
+
+        Raise `ConfigurationError` when the file does not exist.
+        """
         name, value = self.pick(suffix)
         if value and not Path(value).is_file():
             raise ConfigurationError(f"`{name}` names no file: `{value}`")
@@ -173,7 +179,7 @@ class _Variables:
 def _exporter(environ: Mapping[str, str], signal: str, chosen: str) -> Exporter:
     if chosen:
         found = _one_of(_EXPORTERS, "telemetry.exporter", chosen)
-        # On a terminal, the log record of a decision would say again what its span says.
+        # On a terminal, the log record of a decision would repeat its span.
         return cast("Exporter", "none" if signal == "logs" and found == "console" else found)
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
     default = "otlp" if any(environ.get(endpoint) for endpoint in endpoints) else "none"
@@ -213,12 +219,12 @@ def _parsed(name: str, text: str, protocol: Protocol) -> tuple[bool, str, str]:
 
 
 def _headers(name: str, text: str) -> dict[str, str]:
-    """Return headers from `key=value,key=value`, whose values may be written as in URLs."""
+    """Return the headers in `key=value,key=value`; values can be URL-encoded."""
     headers = {}
     for pair in filter(None, map(str.strip, text.split(","))):
         key, equals, value = pair.partition("=")
         key, value = unquote(key).strip().lower(), unquote(value).strip()
-        # A value is never shown: it is what receivers know a sender by.
+        # A value is never shown: receivers authenticate a sender by it.
         if not equals or not _HEADER_NAME.fullmatch(key) or not value.isascii() or not value.isprintable():
             raise ConfigurationError(f"`{name}` must be `name=value` pairs with commas between them")
         headers[key] = value

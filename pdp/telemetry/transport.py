@@ -1,6 +1,6 @@
-"""Send export requests by OTLP, with the protocol's rules for trying again.
+"""Send export requests by OTLP, with the protocol's rules for retries.
 
-The SDK's exporters take objects of the SDK alone, log every failure and cannot be interrupted; these take bytes.
+The SDK's exporters take only objects of the SDK, log every failure and cannot be interrupted; these take bytes.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _ANSWERS: Mapping[Signal, Any] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """How one attempt went. `problem` is empty for success; `pause` is what the receiver asks for, in seconds.
+    """The result of one attempt. `problem` is empty for success; `pause` is what the receiver asks for, in seconds.
 
-    `rejected` is how many things a receiver that took the request did not want.
+    `rejected` is how many items of a request the receiver did not accept.
     """
 
     problem: str = ""
@@ -43,14 +43,14 @@ class Answer:
 
 
 def taken(signal: Signal, body: bytes) -> Answer:
-    """Return the answer of a receiver that took a request, and perhaps not all of it."""
+    """Return the answer of a receiver that accepted a request, at least in part."""
     if not body:
         return Answer()
     try:
         partial = _ANSWERS[signal].FromString(body).partial_success
     except DecodeError:
         return Answer()
-    # Its only number, whose name tells of spans, log records or data points.
+    # Its only number: the rejected spans, log records or data points.
     rejected = next((value for field, value in partial.ListFields() if field.number == 1), 0)
     return Answer(rejected=max(0, int(rejected)))
 
@@ -63,12 +63,12 @@ class Attempt(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up what is being sent."""
+        """Abort the request that is being sent."""
         ...
 
 
 class RetryingSender:
-    """Tries again while `timeout` seconds last, at growing intervals; the receiver may name its own."""
+    """Retries for up to `timeout` seconds, at growing intervals; the receiver can set its own."""
 
     def __init__(self, way: Attempt, timeout: float) -> None:
         self._way = way
@@ -76,7 +76,7 @@ class RetryingSender:
         self._hurried = Event()
 
     def send(self, request: bytes) -> Sent:
-        """Send a request and say how it went. Never raises."""
+        """Send a request and return the result. Never raises."""
         end = time.monotonic() + self._timeout
         for number in range(_ATTEMPTS):
             answer = self._way.attempt(request, max(0.0, end - time.monotonic()))
@@ -90,19 +90,25 @@ class RetryingSender:
         self._hurried.set()
 
     def close(self) -> None:
-        """Give up at once what is being sent, and send nothing more."""
+        """Abort the request that is being sent, and send nothing more."""
         self._hurried.set()
         self._way.close()
 
 
 def open_sender(endpoint: Endpoint) -> RetryingSender:
-    """Return what sends to an endpoint. Raise `ConfigurationError` for certificates that cannot be read."""
+    """Return the sender for an endpoint.
+
+    Raise `ConfigurationError` for certificates that cannot be read.
+    """
     return RetryingSender(open_attempt(endpoint), endpoint.timeout)
 
 
 def open_attempt(endpoint: Endpoint) -> Attempt:
-    """Return what tries once to send. Raise `ConfigurationError` for certificates that cannot be read."""
-    # Imported where they are chosen: gRPC is something that the embedded mode does without.
+    """Return the single attempt for an endpoint's protocol.
+
+    Raise `ConfigurationError` for certificates that cannot be read.
+    """
+    # Imported where they are chosen: the embedded mode does without gRPC.
     if endpoint.protocol == "grpc":
         from pdp.telemetry.transport_grpc import GRPCAttempt  # noqa: PLC0415 - see above
 

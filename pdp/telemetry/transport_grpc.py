@@ -30,7 +30,7 @@ _TRANSIENT = frozenset(
     }
 )
 _RETRY_INFO = "google.rpc.retryinfo-bin"
-# gRPC would wait for up to two minutes before it looks whether the receiver is back.
+# By default gRPC waits for up to two minutes before it tries to connect again.
 _OPTIONS = (("grpc.max_reconnect_backoff_ms", 5000), ("grpc.primary_user_agent", "pdp"))
 
 
@@ -48,7 +48,7 @@ class GRPCAttempt:
             self._channel = grpc.secure_channel(endpoint.target, credentials, options=_OPTIONS, compression=gzip)
         else:
             self._channel = grpc.insecure_channel(endpoint.target, options=_OPTIONS, compression=gzip)
-        # Requests are bytes already.
+        # Requests are already bytes.
         self._export = self._channel.unary_unary(f"/opentelemetry.proto.collector.{_SERVICES[endpoint.signal]}/Export")
         self._metadata = tuple(endpoint.headers.items())
         self._signal = endpoint.signal
@@ -63,11 +63,11 @@ class GRPCAttempt:
         except grpc.RpcError as error:
             return _answer(error)
         except ValueError:
-            return Answer(problem="closed")  # what gRPC raises when the channel was closed in between
+            return Answer(problem="closed")  # gRPC raises this when the channel is closed in between
         return taken(self._signal, body)
 
     def close(self) -> None:
-        """Give up what is being sent."""
+        """Abort the request that is being sent."""
         self._closed = True
         self._channel.close()
 

@@ -51,14 +51,14 @@ class HTTPAttempt:
         except TimeoutError:
             return Answer(problem="timeout", transient=True)
         except ValueError:
-            return Answer(problem="unusable")  # what urllib raises for a proxy of the environment that is no URL
+            return Answer(problem="unusable")  # urllib raises this when a proxy in the environment is not a URL
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             problem = "timeout" if isinstance(reason, TimeoutError) else "unreachable"
             return Answer(problem=problem, transient=not isinstance(reason, ssl.SSLError))
 
     def close(self) -> None:
-        """Send nothing more. What is being sent ends with its timeout."""
+        """Send nothing more. A request that is being sent ends with its timeout."""
         self._closed = True
 
 

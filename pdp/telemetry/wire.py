@@ -1,8 +1,8 @@
 """Write OTLP in protobuf's wire format, byte for byte as the SDK's encoder does.
 
 The SDK builds a message object for every value, which costs ten times as much. The fields and their numbers are those
-of opentelemetry-proto, `common/v1`, `resource/v1`, `trace/v1` and `logs/v1`; a number is a tag here: the field's
-number times eight, plus the kind of its value.
+of opentelemetry-proto, `common/v1`, `resource/v1`, `trace/v1` and `logs/v1`. In this module a number is a tag: the
+field's number times eight, plus the kind of its value.
 """
 
 from __future__ import annotations
@@ -64,20 +64,20 @@ class LogRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Who made spans or log records: the encoded resource and scope that stand before them."""
+    """The maker of spans or log records: the encoded resource and scope that precede them."""
 
     resource: bytes
     scope: bytes
 
     def request(self, tag_and_parts: Iterable[bytes]) -> bytes:
-        """Return the export request that holds some framed spans or log records."""
+        """Return the export request for some framed spans or log records."""
         scoped = self.scope + b"".join(tag_and_parts)
         whole = self.resource + b"\x12" + varint(len(scoped)) + scoped
         return b"\x0a" + varint(len(whole)) + whole
 
 
 def source(resource: Mapping[str, Any], scope: str, version: str) -> Source:
-    """Return the source with these resource attributes, and this name and version of the scope."""
+    """Return the source of a resource and a scope with this name and version."""
     return Source(
         resource=field(b"\x0a", attributes(b"\x0a", resource)),
         scope=field(b"\x0a", text(b"\x0a", scope) + text(b"\x12", version)),
@@ -97,13 +97,13 @@ def span(one: Span) -> bytes:
 
 
 def span_head(trace_id: str, span_id: str, state: str, parent_id: str, name: str, start: int, end: int) -> bytes:
-    """Return what stands before a span's attributes."""
+    """Return the bytes before a span's attributes."""
     ids = b"\x0a\x10" + bytes.fromhex(trace_id) + b"\x12\x08" + bytes.fromhex(span_id)
     return ids + below(state, parent_id) + named(name) + interval(start, end)
 
 
 def below(state: str, parent_id: str) -> bytes:
-    """Return the place of a span in its caller's trace: nothing for a span without a parent."""
+    """Return a span's parent and trace state; empty for a span without a parent."""
     return text(b"\x1a", state) + (b"\x22\x08" + bytes.fromhex(parent_id) if parent_id else b"")
 
 
@@ -120,7 +120,7 @@ def interval(start: int, end: int) -> bytes:
 def span_tail(
     dropped: int, links: tuple[tuple[str, str], ...], dropped_links: int, *, failed: bool, child: bool
 ) -> bytes:
-    """Return what stands behind a span's attributes."""
+    """Return the bytes after a span's attributes."""
     linked = b"".join(field(b"\x6a", _link(*link)) for link in links)
     status = field(b"\x7a", b"\x18" + varint(_ERROR_STATUS) if failed else b"")
     flags = b"\x85\x01" + _FIXED32.pack(_HAS_REMOTE | _IS_REMOTE if child else _HAS_REMOTE)
@@ -135,17 +135,17 @@ def log_record(one: LogRecord) -> bytes:
 
 
 def instant(at: int) -> bytes:
-    """Return when a log record's event happened, which stands first."""
+    """Return when a log record's event happened, which is its first field."""
     return _fixed64(b"\x09", at)
 
 
 def said(severity: int, severity_text: str, body: str) -> bytes:
-    """Return the severity and the body of a log record, which stand before its attributes."""
+    """Return the severity and the body of a log record, which precede its attributes."""
     return _number(b"\x10", severity) + text(b"\x1a", severity_text) + field(b"\x2a", _value(body))
 
 
 def log_tail(dropped: int, trace_id: str, span_id: str, observed_at: int, event: str) -> bytes:
-    """Return what stands behind a log record's attributes."""
+    """Return the bytes after a log record's attributes."""
     flags = b"\x45" + _FIXED32.pack(_SAMPLED) if span_id else b""
     ids = (b"\x4a\x10" + bytes.fromhex(trace_id) if trace_id else b"") + (
         b"\x52\x08" + bytes.fromhex(span_id) if span_id else b""
@@ -154,7 +154,10 @@ def log_tail(dropped: int, trace_id: str, span_id: str, observed_at: int, event:
 
 
 def attributes(tag: bytes, found: Mapping[str, Any]) -> bytes:
-    """Return encoded attributes, each behind `tag`. A value that OTLP cannot hold is left out, as the SDK does it."""
+    """Return encoded attributes, each after `tag`.
+
+    A value that OTLP cannot hold is left out, as in the SDK.
+    """
     parts = []
     for name, value in found.items():
         try:
@@ -165,14 +168,14 @@ def attributes(tag: bytes, found: Mapping[str, Any]) -> bytes:
 
 
 def text_attribute(tag: bytes, name: str, size: int) -> bytes:
-    """Return what stands before a text of `size` bytes, which is not 0, that is an attribute."""
+    """Return the bytes before a text attribute of `size` bytes, which is not 0."""
     value = b"\x0a" + varint(size)
     pair = text(b"\x0a", name) + b"\x12" + varint(len(value) + size) + value
     return tag + varint(len(pair) + size) + pair
 
 
 def number_attribute(tag: bytes, name: str) -> bytes:
-    """Return what stands before the eight bytes of a floating-point number that is an attribute."""
+    """Return the bytes before the eight bytes of a floating-point attribute."""
     return attributes(tag, {name: 0.0})[: -_DOUBLE.size]
 
 
@@ -182,7 +185,7 @@ def double(value: float) -> bytes:
 
 
 def field(tag: bytes, content: bytes) -> bytes:
-    """Return a field that holds bytes, also when they are none."""
+    """Return a field that holds bytes, also when there are none."""
     return tag + varint(len(content)) + content
 
 
