@@ -1,1 +1,1 @@
-"""Sessions: their life cycle and the stores that keep them."""
+"""Sessions: their life cycle, and the stores that keep them."""

@@ -1,4 +1,4 @@
-"""Look into the file of a session store without changing it, and copy it while servers use it."""
+"""Inspect the file of a session store without changing it, and copy it while servers use it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _BUSY_MILLISECONDS: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreReport:
-    """What a file of a session store holds.
+    """The content of a session store's file.
 
-    `damage` names what is wrong with it, at most twenty things, and quotes nothing that is stored. `sessions` counts
-    them by their stored state. `high_water_at` is the time of the last write, unix seconds. Of a file with a newer
+    `damage` lists what is wrong with it, at most twenty problems, and quotes nothing that is stored. `sessions` counts
+    sessions by their stored state. `high_water_at` is the time of the last write, unix seconds. Of a file with a newer
     schema than this program knows, only the schema is read.
     """
 
@@ -50,15 +50,15 @@ class StoreReport:
 
 
 def inspect(path: Path) -> StoreReport:
-    """Read the whole file of a store and say what is in it; servers may use it meanwhile.
+    """Read the whole file of a store and report its content; servers can use it meanwhile.
 
-    Raise `StoreUnavailableError` when it cannot be read, or is none.
+    Raise `StoreUnavailableError` when it cannot be read, or is not a store.
     """
     with _reading(path) as connection:
         version = _schema_of(connection, path)
         if version > SCHEMA_VERSION:
             return StoreReport(schema_version=version)
-        # One snapshot for all questions.
+        # Use one snapshot for all queries.
         connection.execute("BEGIN")
         try:
             damage = tuple(islice(_damage(connection), _MOST_DAMAGE))
@@ -73,13 +73,13 @@ def inspect(path: Path) -> StoreReport:
             revision=revision,
             high_water_at=high_water_at,
             bundle_version=bundle_version,
-            # The first schema knew no numbers.
+            # The first schema had no bundle numbers.
             highest_number=connection.execute("SELECT highest_number FROM meta").get if version > 1 else 0,
         )
 
 
 def backup(path: Path, target: Path) -> StoreReport:
-    """Copy a store, as it stands at one moment, to a new file that its owner alone can read; say what it holds.
+    """Copy a store at one moment to a new file that only its owner can read; report its content.
 
     Servers go on reading and writing. Raise `StoreUnavailableError` when there is no sound store to copy, and
     `FileExistsError` or another `OSError` when the copy cannot be written.
@@ -90,22 +90,22 @@ def backup(path: Path, target: Path) -> StoreReport:
         copy(path, draft)
         report = inspect(draft)
         require_sound(report, path)
-        # Under its name only now that it is whole; a link, because a rename would overwrite.
+        # It gets its name only when it is complete; by a link, because a rename would overwrite.
         target.hardlink_to(draft)
     sync_folder(target.parent)
     return report
 
 
 def copy(path: Path, draft: Path) -> None:
-    """Copy a store into an empty file, as it stands at one moment. Raise `StoreUnavailableError`."""
+    """Copy a store at one moment into an empty file. Raise `StoreUnavailableError`."""
     with _reading(path) as connection:
         require_known_schema(_schema_of(connection, path))
         copied = apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             with copied.backup("main", connection, "main") as pages:
-                # All at once: a copy in steps begins again whenever a server writes.
+                # In one step: a copy in several starts again whenever a server writes.
                 pages.step(-1)
-            # One file that needs no other beside it.
+            # A single file, without a log beside it.
             copied.execute("PRAGMA journal_mode=DELETE").fetchall()
         finally:
             copied.close(force=True)
@@ -148,7 +148,7 @@ def _schema_of(connection: apsw.Connection, path: Path) -> int:
 def _damage(connection: apsw.Connection) -> Iterator[str]:
     found = [str(text) for (text,) in connection.execute(f"PRAGMA integrity_check({_MOST_DAMAGE})")]
     if found != ["ok"]:
-        # What is written in pages that are no longer sound is not read.
+        # Do not read sessions from damaged pages.
         yield from (" ".join(text.split()) for text in found)
         return
     yield from _unreadable_sessions(connection)
@@ -163,7 +163,7 @@ def _unreadable_sessions(connection: apsw.Connection) -> Iterator[str]:
         except StoreUnavailableError as error:
             yield f"session `{session_id}`: {error}"
             continue
-        # The text itself may be of an older program, which knew fewer fields and columns.
+        # An older program can have written the text, with fewer fields and columns.
         written = [value for name, value in row_of(session).items() if name not in _LATER]
         if written != [session_id, *columns]:
             yield f"session `{session_id}`: its columns are not what it says itself"
@@ -178,7 +178,7 @@ def _count(connection: apsw.Connection) -> dict[SessionState, int]:
     return {state: counts.get(state.value, 0) for state in SessionState}
 
 
-# The text, and columns that older programs did not know.
+# The text, and columns that older programs do not have.
 _LATER: Final = ("session_json", "scope_id", "ends_at")
 _SESSIONS: Final = """
 SELECT session_json, id, handle_digest, state, tenant, user, agent, opened_by, requested_at, epoch, parent_id, depth

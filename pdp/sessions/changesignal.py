@@ -1,14 +1,14 @@
-"""Tell all processes that share a store that something was written, at the cost of a look into memory.
+"""Notify all processes that share a store of a write; checking for one costs a read of memory.
 
-Beside the database lies a file of eight bytes that every process maps. A writer puts a fresh random number there after
-its commit and before it acknowledges: who finds the number that it found before its last look has missed no
-acknowledged write. A look into the database instead costs a decision a tenth of its time.
+Beside the database is a file of eight bytes that every process maps. A writer puts a new random number there after its
+commit and before it acknowledges: a reader that finds the number unchanged since its last read has missed no
+acknowledged write. Asking the database instead would cost a tenth of a decision's time.
 
-The same file says whether the store is in use: each process that has it open shares a lock on it.
+The same file says whether the store is in use: each process that has it open holds a shared lock on it.
 
-Behind the number stands the revision that was acknowledged last. SQLite takes a damaged log to end where the damage
-begins, without a word: a store that is behind that revision has lost what it acknowledged. The revision is on the disk
-before it is written here, so that a crash of the machine leaves the same one or an earlier one.
+After the number comes the revision that was acknowledged last. SQLite treats a damaged log as ending where the damage
+begins, without an error: a store that is behind that revision has lost acknowledged writes. The revision is on disk
+before it is written here, so after a crash of the machine this file holds the same revision or an earlier one.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _CHECK_BYTES = 8
 
 
 class ChangeSignal:
-    """The number in the file at `path`, which is made when it is missing.
+    """The number in the file at `path`, which is created when missing.
 
-    Raise `BlockingIOError` while the store is `unused` for somebody, and `OSError` when the file cannot be used.
+    Raise `BlockingIOError` while `unused` holds the store, and `OSError` when the file cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,30 +38,30 @@ class ChangeSignal:
         with ExitStack() as opened:
             self._file = open_private(path)
             opened.callback(os.close, self._file)
-            # Goes with the file, also when the process is killed.
+            # The lock ends with the open file, also when the process is killed.
             fcntl.flock(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             if os.fstat(self._file).st_size < _LENGTH:
-                # Bytes that exist: reading a hole on a full disk would end the process.
+                # Write real bytes: reading a hole on a full disk would end the process.
                 self.announce()
             self._map = mmap.mmap(self._file, _LENGTH, access=mmap.ACCESS_READ)
             opened.pop_all()
 
     def read(self) -> bytes:
-        """Return the number of the latest announcement; nothing once it is closed.
+        """Return the number of the latest announcement; empty after `close`.
 
-        A number read while it is being written is one more number that nobody saw before, and does no harm.
+        A number that is read while it is being written is only one more new number, and does no harm.
         """
         return b"" if self._map.closed else self._map[:]
 
     def announce(self, revision: int = 0) -> None:
-        """Say that something was written, and which revision is acknowledged now; 0 leaves that as it was.
+        """Announce a write and the revision acknowledged now; 0 leaves the revision unchanged.
 
-        Raise `OSError` when others cannot be told.
+        Raise `OSError` when it cannot be announced.
         """
         os.pwrite(self._file, os.urandom(_LENGTH) + (_noted(revision) if revision else b""), 0)
 
     def acknowledged(self) -> int:
-        """Return the revision that was acknowledged last, as far as that is known, otherwise 0; once closed, then."""
+        """Return the revision acknowledged last, 0 when unknown; after `close`, the one at that time."""
         if self._map.closed:
             return self._at_close
         noted = os.pread(self._file, _LENGTH + _CHECK_BYTES, _LENGTH)
@@ -69,14 +69,14 @@ class ChangeSignal:
         return revision if noted == _noted(revision) else 0
 
     def shared(self) -> bool:
-        """Say whether a process that opens the path now would share this number."""
+        """Say whether a process that opens the path now would share this file."""
         try:
             return os.path.samestat(self._path.stat(), os.fstat(self._file))
         except OSError:
             return False
 
     def close(self) -> None:
-        """Close the file. Twice is harmless."""
+        """Close the file. Calling it twice is harmless."""
         if not self._map.closed:
             self._at_close = self.acknowledged()
             self._map.close()
@@ -84,7 +84,7 @@ class ChangeSignal:
 
 
 def forget_acknowledged(path: Path) -> None:
-    """Forget the revision that was acknowledged last: another store takes the place of this one. Raise `OSError`."""
+    """Forget the acknowledged revision, because another store replaces this one. Raise `OSError`."""
     if path.exists():
         file = open_private(path)
         try:
@@ -95,9 +95,9 @@ def forget_acknowledged(path: Path) -> None:
 
 @contextmanager
 def unused(path: Path) -> Iterator[None]:
-    """Keep everybody from opening a store for as long as the `with` block runs.
+    """Keep every process from opening a store during the `with` block.
 
-    Raise `BlockingIOError` when somebody has it open, and `OSError` when the file cannot be used.
+    Raise `BlockingIOError` when a process has it open, and `OSError` when the file cannot be used.
     """
     file = open_private(path)
     try:
@@ -108,6 +108,6 @@ def unused(path: Path) -> Iterator[None]:
 
 
 def _noted(revision: int) -> bytes:
-    # Two processes may write at once, and a crash may leave half of it: then nothing is known.
+    # Two processes can write at once, and a crash can leave half of it: then the revision is unknown.
     noted = revision.to_bytes(_LENGTH)
     return noted + sha256(noted).digest()[:_CHECK_BYTES]

@@ -1,4 +1,4 @@
-"""Create and open the SQLite file of a session store, and say in our words what went wrong with it."""
+"""Create and open the SQLite file of a session store, and translate its errors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _SOUND_ENGINE: Final = (3, 51, 3)
 
 _STEP_BYTES: Final = 1024 * 1024
 
-# What the engine raises, and its binding for bytes of a damaged file that should be text.
+# What the engine raises, and what its binding raises for text from a damaged file.
 ENGINE_ERRORS: Final = (apsw.Error, UnicodeError)
 
-# A file of the first schema; `_UPGRADES` makes it a current one, whether it is new or somebody's.
-# `changes` tells other connections which sessions to read again; an insert leaves no trace in it, because nobody
-# remembers anything about a session that did not exist. `forgotten_revision` is the latest revision of which
-# changes were removed: who has seen less has to read everything again.
+# A file of the first schema; `_UPGRADES` brings a new or an existing file to the current one.
+# `changes` tells other connections which sessions to read again; an insert writes no row there, because no connection
+# remembers anything about a session that did not exist. `forgotten_revision` is the latest revision whose
+# changes were removed: a connection that has seen less must read everything again.
 _SCHEMA: Final = """
 CREATE TABLE meta (
   only INTEGER PRIMARY KEY CHECK (only = 1),
@@ -77,7 +77,7 @@ CREATE TABLE bundles (
 ) STRICT;
 """
 
-# Each brings a file from one schema version to the next. What was released is never edited.
+# Each step brings a file from one schema version to the next. A released step is never edited.
 _UPGRADES: Final = (
     """
     ALTER TABLE meta ADD COLUMN bundle_reason TEXT NOT NULL DEFAULT '';
@@ -93,13 +93,13 @@ _UPGRADES: Final = (
     CREATE INDEX past_bundles_by_age ON past_bundles (revision);
     INSERT INTO past_bundles SELECT version, revision FROM bundles;
     """,
-    # So that a scope which no session has any longer can be found.
+    # Finds scopes that no session uses any longer.
     """
     ALTER TABLE sessions ADD COLUMN scope_id TEXT NOT NULL DEFAULT '';
     UPDATE sessions SET scope_id = coalesce(session_json ->> '$.scope', '') WHERE json_valid(session_json);
     CREATE INDEX sessions_by_scope ON sessions (scope_id);
     """,
-    # So that the live sessions of a caller can be counted; and revocations that count before every session says so.
+    # Counts the live sessions of a caller; and stores cuts, which take effect before each session is changed.
     """
     ALTER TABLE sessions ADD COLUMN ends_at REAL NOT NULL DEFAULT 0;
     UPDATE sessions SET ends_at = coalesce(session_json ->> '$.deadline.wall_at', 0) WHERE json_valid(session_json);
@@ -114,7 +114,8 @@ _UPGRADES: Final = (
       PRIMARY KEY (tenant, user, agent)
     ) STRICT, WITHOUT ROWID;
     """,
-    # What an approver saw of labels that widen. Of a session that may have got one later, or from above, it is unknown.
+    # The labels that widen, as the approver saw them. Unknown for a session that could have got one later or from
+    # above.
     """
     UPDATE sessions SET session_json = json_set(session_json, '$.widening_labels', session_json -> '$.labels')
     WHERE json_valid(session_json) AND epoch <= 2 AND parent_id = '';
@@ -128,7 +129,7 @@ class Database:
 
     def __init__(self, path: Path, *, busy_seconds: float) -> None:
         require_sound_engine(apsw.sqlite_lib_version())
-        # An absolute path keeps its meaning when the process changes its folder, and is never `:memory:`.
+        # An absolute path stays valid when the process changes its folder, and is never `:memory:`.
         self._path = path.absolute()
         self._busy_milliseconds = round(busy_seconds * 1000)
         try:
@@ -138,7 +139,7 @@ class Database:
             raise StoreUnavailableError(f"cannot create the session store `{path}`: {reason_of(error)}") from None
 
     def connect(self) -> apsw.Connection:
-        """Open a connection that waits for locks, and syncs before it acknowledges."""
+        """Open a connection that waits for locks, and syncs before a commit returns."""
         connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             self._prepare(connection)
@@ -148,7 +149,7 @@ class Database:
         return connection
 
     def signal(self) -> ChangeSignal:
-        """Open the file by which the processes that share the store tell each other of writes."""
+        """Open the file through which the processes that share the store announce writes."""
         path = signal_path(self._path)
         try:
             return ChangeSignal(path)
@@ -158,7 +159,7 @@ class Database:
             raise StoreUnavailableError(f"cannot use `{path}`, beside the session store: {reason_of(error)}") from None
 
     def require_acknowledged(self, connection: apsw.Connection, acknowledged: int) -> None:
-        """Raise when the store is behind the revision that was acknowledged last, read before this is called."""
+        """Raise when the store is behind `acknowledged`, the last acknowledged revision, which was read before."""
         missing = acknowledged - connection.execute("SELECT revision FROM meta").get
         if missing > 0:
             raise StoreUnavailableError(
@@ -170,7 +171,7 @@ class Database:
             )
 
     def require_same_file(self) -> None:
-        """Raise when the path no longer leads to the file that was opened: its data would be old for ever."""
+        """Raise when the path no longer leads to the opened file, whose data would stay old for ever."""
         try:
             same = _identity(self._path) == self._identity
         except OSError:
@@ -187,11 +188,11 @@ class Database:
         if version is None:
             raise StoreUnavailableError(f"not a session store: `{self._path}`")
         require_known_schema(version)
-        # Files that we made are in this mode already; one that was restored from a dump may not be.
+        # Files that we created are in this mode already; a file restored from a dump may not be.
         if connection.execute("PRAGMA journal_mode=WAL").get != "wal":
             raise StoreUnavailableError(f"the session store's file system has no shared memory: `{self._path}`")
         connection.execute("PRAGMA synchronous=FULL")
-        # The file grows in steps, each of which has its room before it is written.
+        # The file grows in steps, and each step is allocated before it is written.
         step = array("i", [_STEP_BYTES])
         connection.file_control("main", apsw.SQLITE_FCNTL_CHUNK_SIZE, step.buffer_info()[0])
         _upgrade(connection, version)
@@ -199,8 +200,8 @@ class Database:
         connection.execute("PRAGMA temp_store=MEMORY")
 
     def _create(self) -> None:
-        # The file appears under its name only when it is complete, so that processes that start together need
-        # no lock. It is never opened and closed except by SQLite: closing a file drops the process's locks on it.
+        # The file gets its name only when it is complete, so processes that start together need no lock. Only SQLite
+        # ever opens and closes it: closing a file drops the process's locks on it.
         folder = self._path.parent
         make_folder(folder, sync_folder)
         if self._path.exists():
@@ -219,7 +220,7 @@ class Database:
 
 
 def signal_path(path: Path) -> Path:
-    """Return the file beside a store by which processes tell each other of writes."""
+    """Return the path of the file beside a store through which processes announce writes."""
     return path.with_name(f"{path.name}-signal")
 
 
@@ -243,7 +244,7 @@ def _upgrade(connection: apsw.Connection, version: int) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        # Another process may have been faster.
+        # Another process can have upgraded it first.
         version = connection.execute("SELECT schema_version FROM meta").get
         require_known_schema(version)
         for statements in _UPGRADES[version - 1 :]:
@@ -266,10 +267,10 @@ def answering() -> Iterator[None]:
 
 
 def unavailable(error: Exception) -> StoreUnavailableError:
-    """Return what to raise for an error of the engine; its own message stays out, as it may hold values."""
+    """Return the error to raise for an engine error, without its message, which can hold values."""
     if isinstance(error, UnicodeError):
         return StoreUnavailableError("the session store does not answer: it holds text that is none")
-    # Errors of the binding itself, such as the use of a closed connection, have no code of SQLite.
+    # Errors of the binding itself, such as the use of a closed connection, have no SQLite code.
     code = apsw.mapping_result_codes.get(getattr(error, "result", -1), "closed")
     return StoreUnavailableError(f"the session store does not answer: `{code}`")
 

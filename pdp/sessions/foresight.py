@@ -1,8 +1,8 @@
-"""Work out what a change makes of many sessions before the store is locked for it.
+"""Compute a change of many sessions before the store is locked for it.
 
-To read a session and change it takes tens of microseconds: with a hundred thousand of them other writers would wait for
-seconds, and give up. So it is done beforehand, on a connection that only reads. Whoever then holds the lock looks which
-sessions are still at the epoch that was seen, and works out the others again.
+Reading and changing one session takes tens of microseconds: with a hundred thousand of them, other writers would wait
+for seconds and give up. So the change is computed first, on a connection that only reads. The writer that then holds
+the lock checks which sessions are still at the epoch that was read, and computes the others again.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from pdp.sessions.store import Captured, Change
 from pdp.sessions.succession import successor_of
 from pdp.sessions.watcher import RowReader, Value
 
-# By id: the epoch of the session that was seen, and what the change makes of it, None when it leaves it as it is.
+# By id: the epoch that was read, and the changed session, or None when it stays as it is.
 Foreseen = Mapping[str, tuple[int, Session | None]]
 
 Row = tuple[str, int, str, str, str]
 
 
 class Foresight:
-    """Looks at sessions on a connection of its own, which is open for one question only."""
+    """Computes changes on its own connection, which is open for one query only."""
 
     def __init__(self, database: Database, scopes: ScopePool) -> None:
         self._database = database
         self._scopes = scopes
 
     def of_matching(self, condition: str, values: tuple[Value, ...], change: Change) -> Foreseen:
-        """Foresee a change of the sessions that fulfil a condition, and of their descendants."""
+        """Compute a change of the sessions that match a condition, and of their descendants."""
         return self._foresee(_FAMILIES.format(condition), values, change, lambda _: True)
 
     def of_live(self, change: Change, captured: Captured | None) -> Foreseen:
-        """Foresee a change of the live sessions; with `captured`, of those that hold something else."""
+        """Compute a change of the live sessions; with `captured`, only of those that hold something else."""
         if captured is None:
             return self._foresee(_LIVE, (), change, lambda _: True)
         return self._foresee(_LIVE, (), change, lambda row: captured(row[2], row[3]) != row[4])

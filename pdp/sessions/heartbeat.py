@@ -1,4 +1,4 @@
-"""Writes the time into the store now and then: it keeps the clock's high-water mark young, and shows that writes work.
+"""Write the time into the store regularly, to keep the clock's high-water mark recent and to show that writes work.
 
 After a reboot the mark bounds how far the wall clock can go back.
 """
@@ -15,12 +15,12 @@ from pdp.foundation.repeating import Repeater
 
 _LOG = logging.getLogger("pdp")
 
-# A write that takes longer, with the wait for others, is as good as none.
+# A slower write, waiting included, counts as failed.
 _LONGEST_SECONDS = 5.0
 
 
 class Heartbeat(Repeater):
-    """Calls `touch`, which may raise `PDPError`, every so many seconds on a thread of its own, once it is started."""
+    """Calls `touch`, which can raise `PDPError`, every `every` seconds on its own thread once started."""
 
     def __init__(self, touch: Callable[[], None], *, every: float) -> None:
         super().__init__("heartbeat", self._beat, every=every, at_once=False)
@@ -29,7 +29,7 @@ class Heartbeat(Repeater):
         self._due_at = math.inf
 
     def writable(self) -> bool:
-        """Say whether the store could be written when that was tried last, and did not take too long."""
+        """Say whether the last attempt to write the store succeeded in time."""
         return not self._problem and time.monotonic() < self._due_at
 
     def _beat(self) -> None:

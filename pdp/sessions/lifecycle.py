@@ -1,4 +1,4 @@
-"""The life cycle of a session as pure functions: what state it is in, and what it can become.
+"""The life cycle of a session as pure functions: its state, and the changes that are allowed.
 
 REQUESTED → ACTIVE → ENDED | EXPIRED | REVOKED; REQUESTED → DENIED | EXPIRED | ENDED | REVOKED.
 Terminal states absorb. There is no suspend, extend, renew or refresh.
@@ -18,15 +18,15 @@ LIVE = frozenset({SessionState.REQUESTED, SessionState.ACTIVE})
 
 
 def state_of(session: Session, now: Instant) -> SessionState:
-    """Return where a session stands now. The one place that knows about expiry."""
+    """Return the present state of a session. The one function that knows about expiry."""
     if session.state in LIVE and session.deadline.passed(now):
         return SessionState.EXPIRED
     return session.state
 
 
 def earliest_end(chain: Sequence[Session], now: Instant) -> Deadline:
-    """Return the end of the first session of a chain to end; the chain holds at least one."""
-    # Begins with this boot, so that its clock counts whichever sessions of the chain are older than it.
+    """Return the earliest end in a chain; the chain holds at least one session."""
+    # Starts with this boot, so that its clock counts even when sessions of the chain are older.
     end = Deadline(wall_at=inf, boot_at=inf, boot_id=now.boot_id)
     for session in chain:
         end = end.earliest(session.deadline)
@@ -43,9 +43,9 @@ def approve(
     by: str,
     no_later_than: Deadline | None,
 ) -> Session:
-    """Return the approved session: its time begins, its tools and what its labels may open are frozen.
+    """Return the approved session: its time starts; its tools and its widening labels are fixed.
 
-    `widening` are the labels that widen by the bundle of now. `no_later_than` bounds its end, for a session below
+    `widening` are the labels that widen by the present bundle. `no_later_than` limits its end, for a session below
     another. Raise `WrongStateError` unless REQUESTED.
     """
     _require(session, now, SessionState.REQUESTED)
@@ -64,7 +64,7 @@ def approve(
 
 
 def deny(session: Session, now: Instant, *, by: str, reason: str) -> Session:
-    """Return the refused session. Raise `WrongStateError` unless REQUESTED."""
+    """Return the denied session. Raise `WrongStateError` unless REQUESTED."""
     _require(session, now, SessionState.REQUESTED)
     return _closed(session, SessionState.DENIED, now, by, reason)
 
@@ -93,7 +93,7 @@ def narrow(
         session,
         epoch=session.epoch + 1,
         scope=scope,
-        # The new deadline was set in this boot, the present one perhaps in an older one.
+        # The new deadline was set in this boot, the present one perhaps in an earlier boot.
         deadline=deadline.earliest(session.deadline),
         labels=tuple(sorted({*session.labels, *labels})),
     )
@@ -101,7 +101,7 @@ def narrow(
 
 
 def recapture(session: Session, now: Instant, entities_json: str | None, *, by: str) -> Session | None:
-    """Return the session with what the directory says now; None when it says the same, or the session is over.
+    """Return the session with the directory's present data; None when unchanged, or the session is over.
 
     A session whose user or agent is gone (`entities_json` is None) is revoked.
     """
@@ -113,7 +113,7 @@ def recapture(session: Session, now: Instant, entities_json: str | None, *, by: 
 
 
 def over_at(session: Session) -> float:
-    """Return since when a session is over for good, or from when on it will be; unix seconds."""
+    """Return the time at which a session is over for good, past or future; unix seconds."""
     return session.deadline.wall_at if session.state in LIVE else session.ended_at
 
 
@@ -122,10 +122,10 @@ def _close_live(session: Session, state: SessionState, now: Instant, by: str, re
 
 
 def _over_for_good(session: Session, now: Instant) -> bool:
-    """Say whether nothing can bring a session back. What it is written for raises the high-water mark to `now`.
+    """Say whether nothing can bring a session back. Writing it raises the high-water mark to `now`.
 
-    Past its end on the boot clock alone it may come back: after a reboot only the wall clock can tell. A revocation
-    and what the directory said meanwhile must hold then.
+    A session past its end only on the boot clock can come back: after a reboot only the wall clock can tell. A
+    revocation and the directory's data from the meantime must hold then.
     """
     return session.state not in LIVE or now.wall_at >= session.deadline.wall_at
 

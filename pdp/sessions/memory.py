@@ -1,4 +1,4 @@
-"""Keep sessions in memory: for tests, and for embedded use that may forget everything at its end."""
+"""Keep sessions in memory: for tests, and for embedded use that does not need them after its end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MemorySessionStore:
         self._children: dict[str, list[str]] = {}
         self._cuts: dict[tuple[str, str, str], Cut] = {}
         self._bundle: ActiveBundle | None = None
-        # In the order of their latest activation.
+        # In order of their latest activation.
         self._kept: dict[str, tuple[ActiveBundle, bytes]] = {}
         self._past: dict[str, None] = {}
         self._highest_number = 0
@@ -50,7 +50,7 @@ class MemorySessionStore:
 
     def view(self, handle_digest: bytes) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
-        # Not with `_open`: a generator for each call of a tool costs as much as the look-up.
+        # Not with `_open`: for each tool call, a generator costs as much as the look-up.
         with self._lock:
             self._require_open()
             return StoreView(
@@ -101,16 +101,16 @@ class MemorySessionStore:
             return tuple(map(self._seen, nlargest(limit, found, key=_age)))
 
     def cut(self, cut: Cut) -> None:
-        """Revoke sessions at once, however many."""
+        """Revoke any number of sessions at once."""
         with self._open():
             self._cuts[cut.tenant, cut.user, cut.agent] = cut
             self._write([], cut.at)
 
     def lift(self, cut: Cut) -> None:
-        """Take a cut away."""
+        """Remove a cut."""
         place = cut.tenant, cut.user, cut.agent
         with self._open():
-            # A later one of the same sessions may have taken its place.
+            # A later cut of the same sessions can have replaced it.
             if self._cuts.get(place) == cut:
                 del self._cuts[place]
 
@@ -130,7 +130,7 @@ class MemorySessionStore:
             return self._write(successors_of(self._families(known), change), wall_at)
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
-        """Remove sessions that were over before a moment; return how many."""
+        """Remove sessions that were over before `over_before`; return how many."""
         before = min(over_before, wall_at)
         with self._open():
             gone = nsmallest(
@@ -199,13 +199,13 @@ class MemorySessionStore:
             self._write([], wall_at)
 
     def count_live(self, opened_by: str, *, wall_at: float) -> int:
-        """Return how many sessions of a caller are stored as live and have not expired by a moment."""
+        """Return how many sessions of a caller are stored as live and not expired at `wall_at`."""
         which = SessionFilter(opened_by=opened_by, states=LIVE, ends_after=wall_at)
         with self._open():
             return sum(_matches(which, session) for session in self._sessions.values())
 
     def count_by_state(self) -> dict[SessionState, int]:
-        """Return how many sessions are stored in each state, as stored."""
+        """Return the number of sessions in each stored state."""
         with self._open():
             counts = Counter(session.state for session in self._sessions.values())
             return {state: counts[state] for state in SessionState}
@@ -252,7 +252,7 @@ class MemorySessionStore:
         return sorted(found.values(), key=_seniority)
 
     def _write(self, sessions: Iterable[Session], wall_at: float) -> tuple[Session, ...]:
-        # Adopting may refuse; nothing is changed before all are adopted.
+        # Adopting can raise, so nothing is changed before all sessions are adopted.
         written = tuple(self._scopes.adopt(session) for session in sessions)
         self._sessions.update((session.id, session) for session in written)
         self._high_water_at = max(self._high_water_at, wall_at)

@@ -1,7 +1,7 @@
-"""Remove sessions that have been over for long, so that a store does not grow for ever.
+"""Remove sessions that have been over for a long time, so that a store does not grow for ever.
 
 Nothing depends on it: a session that is over stays over whether or not it is stored, and a handle that is no longer
-stored is answered like one that never was. What sessions did stands in the record.
+stored gets the same answer as one that never existed. What sessions did is in the record.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Final
 from pdp.clock import Clock
 from pdp.sessions.store import SessionWriter
 
-# A step holds the store for some milliseconds; calls and other writers go between two.
+# A step locks the store for some milliseconds; calls and other writers run between two steps.
 _SESSIONS_OF_A_STEP: Final = 200
 _PAUSE_SECONDS: Final = 0.2
 
 
 class Purge:
-    """Removes what has been over for `keep_ended_seconds`."""
+    """Removes sessions that have been over for `keep_ended_seconds`."""
 
     def __init__(self, sessions: SessionWriter, clock: Clock, *, keep_ended_seconds: float) -> None:
         self._sessions = sessions
@@ -26,15 +26,16 @@ class Purge:
         self._keep_ended_seconds = keep_ended_seconds
 
     def run(self, pause: Callable[[float], bool]) -> int:
-        """Remove all that may go, in small steps; return how many sessions went.
+        """Remove all sessions that are due, in small steps; return how many were removed.
 
-        `pause` waits so many seconds between two steps, and says whether to leave the rest. Raise
-        `StoreUnavailableError` when the store cannot be written.
+        `pause` waits the given seconds between two steps, and says whether to stop early. Raise `StoreUnavailableError`
+        when the store cannot be written.
         """
         total = 0
         while True:
             wall_at = self._clock.now().wall_at
-            # Sessions go before those that they stand below, so a step with few may be followed by one with more.
+            # A session is removed before its ancestors, so a step that removes few can be followed by one that removes
+            # more.
             removed = self._sessions.purge(
                 over_before=wall_at - self._keep_ended_seconds, limit=_SESSIONS_OF_A_STEP, wall_at=wall_at
             )

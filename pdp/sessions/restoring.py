@@ -1,8 +1,8 @@
-"""Put a backup in the place of a session store, without bringing back what was taken away since.
+"""Restore a backup of a session store without restoring authority that was taken away since.
 
-A backup does not know which of its sessions were ended or revoked after it was made. So every session that is live in
-it is revoked, unless the operator says that they know better. Of what must never fall, the clock's high-water mark and
-the highest number of a signed bundle, the higher one of backup and present store is kept.
+A backup does not hold the ends and revocations that came after it. So every session that is live in it is revoked,
+unless the operator decides otherwise. For the two values that must never fall, the clock's high-water mark and the
+highest number of a signed bundle, the higher one of backup and present store is kept.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from pdp.sessions.database import signal_path
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionFilter
 
-# Who revokes what a backup would bring back.
+# Recorded as the one that revoked what a backup would bring back.
 BY = "store-restore"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """What a restore did.
+    """The result of a restore.
 
     `backup` is what the backup held, `revoked` the sessions that were live in it and no longer are, and `replaced` the
-    file that now holds the store as it was before; None when there was none.
+    file that now holds the former store; None when there was none.
     """
 
     backup: StoreReport
@@ -44,11 +44,11 @@ class Restored:
 def restore(
     backup: Path, path: Path, *, now: Instant, keep_sessions: bool = False, known_revision: int = 0
 ) -> Restored:
-    """Make a backup the store at `path`; with `keep_sessions`, sessions that are live in it stay live.
+    """Make a backup the store at `path`; with `keep_sessions`, its live sessions stay live.
 
-    It counts its changes from `known_revision` on, the last one that the record knows of, if that is later.
+    The new store counts its changes from `known_revision`, the last one in the record, if that is higher.
 
-    The store of before is kept beside it. Nothing changes before the backup is verified, copied and upgraded. Raise
+    The former store is kept beside it. Nothing changes before the backup is verified, copied and upgraded. Raise
     `StoreUnavailableError` when the backup is damaged or newer than this program, or when a server uses the store, and
     `OSError` when files cannot be written.
     """
@@ -80,7 +80,7 @@ def _prepare(
     report, _ = reports
     now = no_earlier(now, max(one.high_water_at for one in reports))
     number = max(one.highest_number for one in reports)
-    # Opening it upgrades it.
+    # Opening the store upgrades it.
     with closing(SQLiteSessionStore(draft)) as store:
         store.touch(wall_at=now.wall_at)
         reason = f"restored from a backup of {utc_text(report.high_water_at)}: what was revoked since is not known"
@@ -93,7 +93,7 @@ def _prepare(
 
 def _count_from(draft: Path, revision: int) -> None:
     with closing(apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
-        # Nobody who knows an earlier revision has seen any of this.
+        # A process that knows an earlier revision has seen none of these sessions.
         connection.execute(
             "UPDATE meta SET revision = max(revision, ?), forgotten_revision = max(revision, ?)", (revision, revision)
         )
@@ -106,11 +106,11 @@ def _swap(draft: Path, path: Path, now: Instant, *, sound: bool) -> Path | None:
             _fold(path)
         replaced = path.with_name(f"{path.name}.replaced-{utc_text(now.wall_at).replace(':', '')}")
         replaced.hardlink_to(path)
-        # The log of a store that is not sound stays with it; the new one must not read it.
+        # The log of a damaged store stays with it; the new store must not read it.
         for suffix in ("-wal", "-shm"):
             with suppress(FileNotFoundError):
                 path.with_name(path.name + suffix).rename(replaced.with_name(replaced.name + suffix))
-    # First: what is acknowledged from here on is acknowledged by the new one.
+    # Do this first: every revision acknowledged from here on is the new store's.
     forget_acknowledged(signal_path(path))
     draft.replace(path)
     sync_folder(path.parent)
@@ -118,6 +118,6 @@ def _swap(draft: Path, path: Path, now: Instant, *, sound: bool) -> Path | None:
 
 
 def _fold(path: Path) -> None:
-    """Bring what stands in the log of a store into its file: an interruption from here on loses nothing."""
+    """Write the log of a store into its file, so that an interruption from here on loses nothing."""
     with suppress(apsw.Error), closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -1,4 +1,4 @@
-"""Keep the last room on a store's disk for what ends authority: a revocation works on a full disk, an approval not."""
+"""Reserve disk space for what ends authority: on a full disk a revocation works, an approval does not."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pdp.errors import StoreUnavailableError
 from pdp.foundation.diskroom import allocate, free_bytes
 from pdp.foundation.files import new_file
 
-# What a start writes before anything else: the shared memory of the log.
+# The first write of a start: the shared memory of the log.
 _START_BYTES = 256 * 1024
 
 
 class Room:
-    """The room of one store, of which `reserve` bytes are kept in each of three ways; 0 keeps none.
+    """The reserve of one store: `reserve` bytes, kept in each of three ways; 0 keeps none.
 
-    Other writes stop while less is left on the disk. The store's log has so much room before it is written, and a file
-    beside the store takes up as much, which is given up when a write that ends authority needs it.
+    Other writes stop while less is free on the disk. The store's log is allocated that much in advance. A file beside
+    the store occupies as much, and is removed when a write that ends authority needs the space.
     """
 
     def __init__(self, store: Path, reserve: int) -> None:
@@ -27,28 +27,28 @@ class Room:
         self._log = store.with_name(f"{store.name}-wal")
 
     def require(self) -> None:
-        """Raise `StoreUnavailableError` when what is left is for ending authority alone."""
+        """Raise `StoreUnavailableError` when the free space is reserved for ending authority."""
         if self._reserve and self.short():
             raise StoreUnavailableError(
                 "the disk of the session store is nearly full: sessions can be ended and narrowed, and not opened"
             )
 
     def short(self) -> bool:
-        """Say whether less than the reserve is left on the disk."""
+        """Say whether less than the reserve is free on the disk."""
         return self._left() < self._reserve
 
     def keep(self) -> None:
-        """Make the reserve where it is missing, when the disk has room for it."""
+        """Create the reserve file where it is missing, when the disk has room for it."""
         if not self._reserve or self._file.exists() or self._left() < 2 * self._reserve:
             return
-        # Another process may be doing the same; and a disk that has just filled up needs no word here.
+        # Another process can be doing the same; and a disk that has just filled up needs no message here.
         with suppress(OSError), new_file(self._file) as file:
             os.posix_fallocate(file.fileno(), 0, self._reserve)
 
     def prepare_log(self) -> None:
-        """Give the log its room, as far as there is any. It exists once the store is open."""
+        """Allocate the log in advance, as far as there is room. The log exists once the store is open."""
         with suppress(OSError):
-            # SQLite keeps its locks on other files, so this one may be opened and closed beside it.
+            # SQLite keeps its locks on other files, so this file can be opened and closed here.
             file = os.open(self._log, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 allocate(file, 0, self._reserve)
@@ -56,12 +56,12 @@ class Room:
                 os.close(file)
 
     def prepare_start(self) -> None:
-        """Give the reserve up when there is not even room for opening the store."""
+        """Remove the reserve file when there is not even room for opening the store."""
         if self._reserve and self._left() < _START_BYTES:
             self.give_up()
 
     def give_up(self) -> bool:
-        """Give the reserve up if the disk is nearly full; say whether there was one."""
+        """Remove the reserve file if the disk is nearly full; say whether there was one."""
         if not self.short():
             return False
         try:
@@ -74,5 +74,5 @@ class Room:
         try:
             return free_bytes(self._store.parent)
         except OSError:
-            # A folder that is gone has its own error.
+            # A missing folder is reported elsewhere.
             return float("inf")

@@ -1,4 +1,4 @@
-"""Write sessions as rows and read them back, without losing anything."""
+"""Write sessions as rows and read them back without loss."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pdp.clock import Deadline
 from pdp.errors import StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
 
-# By reflection, so that a field that is added to `Session` cannot be forgotten here.
+# By reflection, so that a new field of `Session` cannot be forgotten here.
 _FIELDS: Final = tuple(field.name for field in fields(Session))
 _DEADLINE_FIELDS: Final = tuple(field.name for field in fields(Deadline))
-# Texts that many sessions have in common: one object for all of them, while one is in memory.
+# Texts that many sessions share: each is one object for all sessions in memory.
 _COMMON: Final = (
     *("user", "agent", "purpose", "tenant", "environment", "opened_by", "parent_id", "entities_json"),
     *("attributes_json", "approved_by", "ended_by", "reason"),
@@ -23,9 +23,9 @@ _COMMON: Final = (
 
 
 def row_of(session: Session) -> dict[str, str | bytes | float | int]:
-    """Return a session's columns: those that are selected on, and the whole as text.
+    """Return a session's columns: those used in queries, and the whole session as text.
 
-    Its scope is stored apart: the text holds the scope's id only.
+    Its scope is stored separately: the text holds only the scope's id.
     """
     return {
         "id": session.id,

@@ -1,4 +1,4 @@
-"""Share scopes: one object per scope in a process, however many sessions refer to it."""
+"""Share scopes: one object for each scope in a process, however many sessions refer to it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pdp.model import Scope, Session
 
 
 class ScopePool:
-    """One immutable `Scope` object per id, for as long as somebody holds it. Safe for threads."""
+    """One immutable `Scope` object for each id, while it is in use. Safe for threads."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._scopes: WeakValueDictionary[str, Scope] = WeakValueDictionary()
 
     def find(self, scope_id: str) -> Scope | None:
-        """Return the scope with this id, or None when nobody in the process holds it."""
+        """Return the scope with this id, or None when nothing in the process uses it."""
         with self._lock:
             return self._scopes.get(scope_id)
 
     def share(self, scope: Scope) -> Scope:
-        """Return the one object for this scope; `ConflictError` when its id is taken by other tools."""
+        """Return the one object for this scope; raise `ConflictError` when its id has other tools."""
         with self._lock:
             shared = self._scopes.get(scope.id)
             if shared is None:
-                # What many sessions rely on must not change with the mapping that one caller passed.
+                # Copied, because many sessions rely on it and the caller can change its mapping.
                 shared = Scope(id=scope.id, tools=MappingProxyType(dict(scope.tools)))
                 self._scopes[scope.id] = shared
         if shared.tools != scope.tools:

@@ -31,19 +31,20 @@ from pdp.sessions.watcher import RowReader, Value, Watcher, activation_of, appli
 
 T = TypeVar("T")
 
-# More threads than a server has for calls.
+# More than the threads that a server has for calls.
 _MOST_WAITING = 256
 
 
 class SQLiteSessionStore:
     """A `SessionStore` in one file. Safe for threads; open it after forking, not before.
 
-    `busy_seconds` is how long to wait for other writers, of this process and then of others, before `OverloadedError`;
-    in a process they take turns. `sessions_kept` bounds the sessions in memory, `changes_kept` the changes that other
-    processes can follow one by one, `bundles_kept` the last active bundles that keep their content. `reserve_bytes` of
-    the disk are kept for what ends authority, as `room.py` says. A store that lacks changes up to `known_revision`, of
-    which others know, is refused. A file that is taken away, or written by a foreign program, is noticed by what may
-    answer from memory (`SessionReader`, `active_bundle`) after `trust_seconds` of `monotonic`, and by all else at once.
+    `busy_seconds` is how long to wait for other writers, first of this process and then of others, before
+    `OverloadedError`; within a process writers take turns. `sessions_kept` limits the sessions in memory,
+    `changes_kept` the changes that other processes can follow one by one, `bundles_kept` the last active bundles that
+    keep their content. `reserve_bytes` of the disk are kept for what ends authority, see `room.py`. A store that lacks
+    changes up to `known_revision`, which is known from elsewhere, is refused. When the file is removed, or a foreign
+    program writes it, reads that can answer from memory (`SessionReader`, `active_bundle`) notice after `trust_seconds`
+    of `monotonic`, all others at once.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class SQLiteSessionStore:
         self._changes_kept = changes_kept
         self._bundles_kept = bundles_kept
         self._turns = Turns(most=_MOST_WAITING, seconds=busy_seconds)
-        # The one that the present transaction makes; 0 while it makes none.
+        # The revision of the present transaction; 0 until it makes one.
         self._revision = 0
         self._scopes = ScopePool()
         self._room = Room(Path(path).absolute(), reserve_bytes)
@@ -84,7 +85,7 @@ class SQLiteSessionStore:
                     )
                 )
             )
-            # Now that both are open, they must have opened the same file.
+            # Now that both are open, check that they have opened the same file.
             self._database.require_same_file()
             opened.pop_all()
         self._room.prepare_log()
@@ -130,7 +131,7 @@ class SQLiteSessionStore:
             condition += " AND (requested_at, id) < (?, ?)"
             values += before
         with self._reading():
-            # One look at sessions and their scopes: another process may remove both.
+            # One snapshot of sessions and scopes: another process can remove both.
             self._connection.execute("BEGIN")
             try:
                 found = self._reader.all(_SELECT.format(condition), (*values, max(limit, 0)))
@@ -139,11 +140,11 @@ class SQLiteSessionStore:
                 self._connection.execute("ROLLBACK")
 
     def cut(self, cut: Cut) -> None:
-        """Revoke sessions at once, however many."""
+        """Revoke any number of sessions at once."""
         self._ending(lambda: self._cut(cut, _CUT, (cut.tenant, cut.user, cut.agent, cut.at, cut.by, cut.reason)))
 
     def lift(self, cut: Cut) -> None:
-        """Take a cut away."""
+        """Remove a cut."""
         self._ending(lambda: self._cut(cut, _LIFT, (cut.tenant, cut.user, cut.agent, cut.at)))
 
     def change_where(
@@ -164,14 +165,14 @@ class SQLiteSessionStore:
         return self._ending(lambda: self._change(families, (session_id,), change, wall_at, {}))
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
-        """Remove sessions that were over before a moment, and scopes that no session has; return how many sessions."""
+        """Remove sessions that were over before `over_before`, and unused scopes; return how many sessions."""
         before = min(over_before, wall_at)
         with self._transaction():
             revision = self._advance(wall_at)
             gone = self._connection.execute(_PURGE, {"before": before, "limit": max(limit, 0)}).fetchall()
             if gone:
                 self._connection.execute(_DROP_SCOPES)
-                # They may be remembered elsewhere.
+                # Other processes can hold them in memory.
                 self._note(revision, [("session", str(session_id)) for (session_id,) in gone])
             return len(gone)
 
@@ -220,19 +221,19 @@ class SQLiteSessionStore:
         self._room.keep()
 
     def count_live(self, opened_by: str, *, wall_at: float) -> int:
-        """Return how many sessions of a caller are stored as live and have not expired by a moment."""
+        """Return how many sessions of a caller are stored as live and not expired at `wall_at`."""
         with self._reading():
             count: int = self._connection.execute(_COUNT_LIVE, (opened_by, wall_at)).get
         return count
 
     def count_by_state(self) -> dict[SessionState, int]:
-        """Return how many sessions are stored in each state, as stored."""
+        """Return the number of sessions in each stored state."""
         with self._reading():
             counts = dict(self._connection.execute("SELECT state, count(*) FROM sessions GROUP BY state"))
         return {state: counts.get(state.value, 0) for state in SessionState}
 
     def acknowledged(self) -> int:
-        """Return the number of the last change that was acknowledged."""
+        """Return the revision of the last acknowledged change."""
         return self._signal.acknowledged()
 
     def close(self) -> None:
@@ -244,7 +245,7 @@ class SQLiteSessionStore:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        # Lists and counts are read where the writes are: they are rare, and must not hold up decisions.
+        # Lists and counts use the writing connection: they are rare, and must not delay decisions.
         with self._turns.turn(), answering():
             self._database.require_same_file()
             yield
@@ -260,7 +261,7 @@ class SQLiteSessionStore:
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
-                # Some failures of the engine have rolled back already.
+                # After some failures the engine has already rolled back.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
@@ -275,7 +276,7 @@ class SQLiteSessionStore:
             ) from None
 
     def _ending(self, write: Callable[[], T]) -> T:
-        """Write what ends or narrows authority, or changes the rules; on a full disk, into the room that is kept."""
+        """Write what ends or narrows authority, or changes the rules; on a full disk, use the reserve."""
         try:
             return write()
         except StoreUnavailableError:
@@ -301,7 +302,7 @@ class SQLiteSessionStore:
             self._connection.execute(sql, values)
 
     def _announce(self) -> None:
-        # INVARIANT: nothing is acknowledged before every reader, in whichever process, can know of it.
+        # INVARIANT: no write is acknowledged before every reader, in every process, can see it.
         try:
             self._signal.announce(self._revision)
         except OSError:
@@ -326,7 +327,7 @@ class SQLiteSessionStore:
         self, seen_sql: str, values: tuple[Value, ...], change: Change, foreseen: Foreseen
     ) -> tuple[Session, ...]:
         successors: list[Session] = []
-        # INVARIANT: what was foreseen counts for the very epoch that it was foreseen for.
+        # INVARIANT: a computed change is used only for the epoch for which it was computed.
         for session_id, epoch in self._connection.execute(seen_sql, values).fetchall():
             seen_epoch, successor = foreseen.get(str(session_id), (0, None))
             if seen_epoch != epoch:
@@ -376,7 +377,7 @@ class SQLiteSessionStore:
 
     def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
         if len(changes) > self._changes_kept:
-            # Too many to follow one by one: whoever has not seen this revision reads everything again.
+            # Too many to follow one by one: a process that has not seen this revision reads everything again.
             self._connection.execute("DELETE FROM changes")
             self._connection.execute("UPDATE meta SET forgotten_revision = ?", (revision,))
             return

@@ -1,13 +1,13 @@
 """The contract of a session store: what the rest of the PDP relies on, one protocol for each capability.
 
-What uses a store asks for the smallest protocol that it needs; `SessionStore` is all of them on the same data. For each
-there is a class of published tests in `pdp/testing/stores/`. They all promise, for every implementation and any number
-of threads and processes on the same data:
+Code that uses a store asks for the smallest protocol that it needs; `SessionStore` combines all of them on the same
+data. Each has a class of published tests in `pdp/testing/stores/`. All of them promise, for every implementation and
+any number of threads and processes on the same data:
 
 - A call that begins after a write was acknowledged, in any process, sees that write. A write is acknowledged when its
-  method returns. What else a look may miss is said for each capability.
+  method returns. What else a read can miss is stated for each capability.
 - When the data cannot be read or written, `StoreUnavailableError`; never a guess, never an old answer. A write that
-  raises it may have been made or not.
+  raises it may or may not have been made.
 - When others write for too long, `OverloadedError`, and nothing is written.
 """
 
@@ -24,10 +24,11 @@ from pdp.sessions.lifecycle import revoke
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveBundle:
-    """The bundle that all workers must decide by, and how it came to be that. `activated_at` is unix seconds.
+    """The bundle that all workers must decide by, and its origin. `activated_at` is unix seconds.
 
-    `reason` is what was said when it was activated. `chosen` says that somebody chose it by its version, and no
-    source brought it. `number` and `signed_by` (the id of a key) come with its signature; 0 and empty without one.
+    `reason` is the reason given for the activation. `chosen` says that a person chose the bundle by its version, rather
+    than that a source delivered it. `number` and `signed_by` (the id of a key) come with its signature; 0 and empty
+    without one.
     """
 
     version: str
@@ -39,7 +40,7 @@ class ActiveBundle:
     signed_by: str = ""
 
     def same_as(self, other: ActiveBundle | None) -> bool:
-        """Say whether another activation would change nothing but who made it, when and why."""
+        """Say whether another activation differs only in who made it, when and why."""
         return other is not None and (self.version, self.chosen, self.number, self.signed_by) == (
             other.version,
             other.chosen,
@@ -50,9 +51,9 @@ class ActiveBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundlePast:
-    """What is remembered of earlier activations, whether or not content was kept.
+    """What is known about earlier activations, whether or not content was kept.
 
-    `was_active` is about one version. `highest_number` is the highest of all bundles that ever were active.
+    `was_active` is about one version. `highest_number` is the highest of all bundles that were ever active.
     """
 
     was_active: bool
@@ -61,7 +62,7 @@ class BundlePast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreView:
-    """One consistent look at the store, for one decision.
+    """One consistent read of the store, for one decision.
 
     `chain` holds the session and then its ancestors, nearest first; empty when no session has the handle.
     `bundle` is None before the first activation. `high_water_at` is the latest wall time that was ever stored.
@@ -76,8 +77,8 @@ class StoreView:
 class SessionFilter:
     """Which sessions to list. Empty fields do not filter; `state` is compared as stored.
 
-    `ends_after` leaves out those whose deadline on the wall clock has come by then, and `requested_until` those that
-    were requested later; 0.0 none.
+    `ends_after` leaves out sessions whose deadline on the wall clock has come by then, `requested_until` those that
+    were requested later; 0.0 leaves out none.
     """
 
     tenant: str = ""
@@ -91,9 +92,9 @@ class SessionFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """The revocation of all sessions of a tenant that were requested until `at`, or of those of one user or agent.
+    """The revocation of all sessions that were requested until `at`: of a tenant, or of one user or agent in it.
 
-    `at` is unix seconds, `by` who revoked them and `reason` why.
+    `at` is unix seconds, `by` the caller that revoked them, and `reason` why.
     """
 
     tenant: str
@@ -104,7 +105,7 @@ class Cut:
     reason: str
 
     def applied(self, session: Session) -> Session:
-        """Return the session as it is after this revocation."""
+        """Return the session after this revocation."""
         named = self.user in ("", session.user) and self.agent in ("", session.agent)
         if session.tenant != self.tenant or not named or session.requested_at > self.at:
             return session
@@ -113,32 +114,31 @@ class Cut:
 
 
 Change = Callable[[Session], Session | None]
-# What is known of a user and an agent, as `Session.entities_json` holds it; None when either is unknown.
+# The directory's data for a user and an agent, as in `Session.entities_json`; None when either is unknown.
 Captured = Callable[[str, str], str | None]
 
 
 class HighWaterMark(Protocol):
-    """The latest wall time that was ever stored: it shows a clock that was set back.
+    """The latest wall time that was ever stored: it shows when a clock was set back.
 
     The mark never falls. Every write raises it, in its own transaction, to at least the time that it was given. The
-    mark is as old as the last write; that it is close to the present time is not promised.
+    mark is as old as the last write; it need not be close to the present time.
     """
 
     def high_water_at(self) -> float:
-        """Return the high-water mark, unix seconds, as every view holds it."""
+        """Return the high-water mark, unix seconds, as in every view."""
         ...
 
 
 class SessionReader(HighWaterMark, Protocol):
-    """Sessions one by one, as decisions need them: each call of a tool takes this path.
+    """Sessions one by one, as decisions need them: each tool call takes this path.
 
-    A look is consistent: all that it returns was so at one moment. Two looks are two moments, so a decision takes the
+    A read is consistent: all that it returns was true at one moment. Two reads are two moments, so a decision takes the
     session, the active bundle and the high-water mark from one `view`. A chain is complete: no session comes without
     its ancestors. Sessions with equal scope content share one `Scope` object within a process.
 
-    A store may answer from memory as long as it can tell that no later write was acknowledged. What happens behind its
-    back (its data moved away, or written by a foreign program) it may notice later, by a bound that its docstring
-    names.
+    A store can answer from memory as long as it can tell that no later write was acknowledged. A change outside of it
+    (its data removed, or written by a foreign program) may go unnoticed for a time that its docstring states.
     """
 
     def view(self, handle_digest: bytes) -> StoreView:
@@ -153,9 +153,9 @@ class SessionReader(HighWaterMark, Protocol):
 class SessionLists(Protocol):
     """Sessions by what they have in common, for people and for limits; no decision about a call rests on these.
 
-    Each call is a look of its own at what is stored. So a session that is inserted between two pages may be on neither;
+    Each call is a separate read of what is stored. So a session that is inserted between two pages may be on neither;
     one that matches all the while is on exactly one. A count is true at its moment: when two callers count before
-    either inserts, both may pass a limit that leaves room for one.
+    either inserts, both can pass a limit that leaves room for one.
     """
 
     def select(
@@ -163,25 +163,25 @@ class SessionLists(Protocol):
     ) -> tuple[Session, ...]:
         """Return matching sessions, newest first (by `requested_at`, then id, both descending).
 
-        `before` is (`requested_at`, `id`) of the last session of the page before.
+        `before` is (`requested_at`, `id`) of the last session of the previous page.
         """
         ...
 
     def count_live(self, opened_by: str, *, wall_at: float) -> int:
-        """Return how many sessions of a caller are stored as REQUESTED or ACTIVE and have not expired by a moment."""
+        """Return how many sessions of a caller are stored as REQUESTED or ACTIVE and not expired at `wall_at`."""
         ...
 
     def count_by_state(self) -> dict[SessionState, int]:
-        """Return how many sessions are stored in each state, as stored."""
+        """Return the number of sessions in each stored state."""
         ...
 
 
 class SessionWriter(Protocol):
     """Changes of sessions. Each method is one transaction: it happens as a whole or not at all.
 
-    An acknowledged write is not lost: it survives the sudden end of the process. (A memory store promises this for as
-    long as its process lives.) A session is written only as the direct successor of what is stored: `epoch` is one
-    more. Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1. `wall_at`, in unix
+    An acknowledged write is not lost: it survives the sudden end of the process. (A memory store promises this for
+    the life of its process.) A session is written only as the direct successor of what is stored: its `epoch` is one
+    higher. Otherwise `ConflictError`, and nothing is written. An inserted session has `epoch` 1. `wall_at`, in unix
     seconds, raises the high-water mark.
     """
 
@@ -196,7 +196,7 @@ class SessionWriter(Protocol):
     def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
         """Apply `change` to one session and all its descendants in one transaction, as `change_where` does.
 
-        Return the successors that were written; empty as well when there is no such session.
+        Return the successors that were written; also empty when there is no such session.
         """
         ...
 
@@ -205,46 +205,45 @@ class SessionWriter(Protocol):
     ) -> tuple[Session, ...]:
         """Apply `change` to every matching session and all their descendants in one transaction.
 
-        With a `limit`, to so many of the matching sessions, newest first, and their descendants.
+        With a `limit`, apply it to that many of the matching sessions, newest first, and their descendants.
 
-        `change` returns the successor, or None to leave the session as it is; it is called in an order in which
-        ancestors come before descendants. It must be pure: what changes meanwhile is asked about once more. Return the
-        successors that were written.
+        `change` returns the successor, or None to leave the session as it is; ancestors come before descendants. It
+        must be pure: it is called again for a session that changes meanwhile. Return the successors that were written.
         """
         ...
 
     def cut(self, cut: Cut) -> None:
-        """Revoke sessions at once, however many: every look at one that the cut concerns sees it revoked.
+        """Revoke any number of sessions at once: every read of a session in the cut sees it revoked.
 
-        What is stored of them says so only when it is changed as well; `lift` then takes the cut away. A cut of the
-        same tenant, user and agent takes the place of an earlier one.
+        The stored sessions change only when they are changed as well; `lift` then removes the cut. A cut replaces an
+        earlier one of the same tenant, user and agent.
         """
         ...
 
     def lift(self, cut: Cut) -> None:
-        """Take a cut away; what is stored of the sessions it concerns counts again."""
+        """Remove a cut; the stored state of its sessions counts again."""
         ...
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
-        """Remove sessions that were over before a moment, and scopes that no session has; return how many sessions.
+        """Remove sessions that were over before `over_before`, and unused scopes; return how many sessions.
 
         A session is over since it was closed, or since its deadline on the wall clock. The oldest go first, at most
         `limit`; none goes that is not over at `wall_at`, and none below which another session is stored. Afterwards
-        nothing tells it from a session that never was.
+        nothing distinguishes it from a session that never existed.
         """
         ...
 
     def touch(self, *, wall_at: float) -> None:
-        """Write the time alone: raise the high-water mark, and prove that the store can be written."""
+        """Write only the time: raise the high-water mark, and prove that the store can be written."""
         ...
 
 
 class BundleHistory(HighWaterMark, Protocol):
-    """Which bundle is active, which ones were, and their content.
+    """The active bundle, the earlier ones, and their content.
 
-    An activation is one transaction, and is not lost once it is acknowledged. `active_bundle` may come from memory, as
-    the looks of a `SessionReader` may; everything else is read from what is stored. Content is dropped from the oldest
-    activation on, so a version that was listed may have none by the time that it is asked for.
+    An activation is one transaction, and is not lost once it is acknowledged. `active_bundle` can come from memory,
+    like the reads of a `SessionReader`; everything else is read from what is stored. Content is dropped from the oldest
+    activation on, so a version that was listed can have lost its content when it is requested.
     """
 
     def active_bundle(self) -> ActiveBundle | None:
@@ -262,10 +261,10 @@ class BundleHistory(HighWaterMark, Protocol):
     ) -> tuple[Session, ...]:
         """Make a bundle the active one, keep its content, and apply `change` to all sessions, in one transaction.
 
-        `change` sees every session whose stored state is REQUESTED or ACTIVE; with `captured` it need not see those
-        whose `entities_json` is what that returns for their user and agent. A bundle that is `same_as` the active one
-        changes nothing and returns (). `expected` is the version that must be active, empty for none; otherwise
-        `ConflictError`. Return the successors that were written.
+        `change` is called for every session whose stored state is REQUESTED or ACTIVE; with `captured` it can be left
+        out for those whose `entities_json` equals what `captured` returns for their user and agent. A bundle that is
+        `same_as` the active one changes nothing and returns (). `expected` is the version that must be active, empty
+        for none; otherwise `ConflictError`. Return the successors that were written.
         """
         ...
 
@@ -274,16 +273,16 @@ class BundleHistory(HighWaterMark, Protocol):
         ...
 
     def kept_bundles(self) -> tuple[ActiveBundle, ...]:
-        """Return the latest activation of each bundle whose content is kept, newest first: the active one."""
+        """Return the latest activation of each bundle whose content is kept, newest first."""
         ...
 
     def bundle_past(self, version: str) -> BundlePast:
-        """Return what is remembered of earlier activations; at least the last thousand versions are."""
+        """Return what is known about earlier activations: of at least the last thousand versions."""
         ...
 
 
 class Sessions(SessionReader, SessionLists, SessionWriter, Protocol):
-    """All about sessions and nothing about bundles."""
+    """All capabilities for sessions, and none for bundles."""
 
 
 class SessionStore(Sessions, BundleHistory, Protocol):

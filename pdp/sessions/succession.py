@@ -1,4 +1,4 @@
-"""What may be written after what: the rules that every store applies before it writes."""
+"""The rules that every store applies before it writes: what can follow what."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pdp.sessions.store import ActiveBundle, Change
 
 # Enough to roll back by a few activations; older content is in the authors' version control.
 BUNDLES_KEPT: Final = 10
-# Of these no content is kept, only that they were active once.
+# For these no content is kept, only that they were active.
 VERSIONS_REMEMBERED: Final = 10_000
 
 
@@ -27,7 +27,7 @@ def require_new(session: Session, parent: Session | None) -> None:
 
 
 def require_successor(stored: Session | None, successor: Session) -> None:
-    """Raise `ConflictError` unless `successor` is what may directly follow the stored session."""
+    """Raise `ConflictError` unless `successor` can directly follow the stored session."""
     if stored is None:
         raise ConflictError(f"no session is stored as `{successor.id}`")
     if successor.epoch != stored.epoch + 1:
@@ -40,7 +40,7 @@ def require_successor(stored: Session | None, successor: Session) -> None:
 
 
 def require_expected(active: ActiveBundle | None, expected: str | None) -> None:
-    """Raise `ConflictError` unless the active bundle is the one that whoever activates another has seen."""
+    """Raise `ConflictError` unless the active bundle is the one that the activation expects."""
     if expected is not None and expected != (active.version if active else ""):
         raise ConflictError("another bundle was made active meanwhile")
 
@@ -54,7 +54,7 @@ def successor_of(session: Session, change: Change) -> Session | None:
 
 
 def successors_of(stored: Iterable[Session], change: Change) -> list[Session]:
-    """Return what `change` makes of sessions, without those that it leaves as they are."""
+    """Return the results of `change` for sessions, without those that it leaves as they are."""
     changed = (successor_of(session, change) for session in stored)
     return [successor for successor in changed if successor is not None]
 

@@ -1,4 +1,4 @@
-"""Let one thread write at a time, in the order in which they came: under load none is passed over."""
+"""Let one thread write at a time, in order of arrival: under load no thread is passed over."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from threading import Lock
 
 from pdp.errors import OverloadedError
 
-# What `Lock.acquire` calls no bound.
+# The value of `Lock.acquire` for no timeout.
 _FOR_EVER = -1.0
 
 
 class Turns:
-    """A lock that is handed on in the order in which it was asked for. Safe for threads.
+    """A lock that passes to the waiting threads in order of arrival. Safe for threads.
 
     At most `most` threads wait for it, and none longer than `seconds`.
     """
 
     def __init__(self, *, most: int, seconds: float) -> None:
         self._most, self._seconds = most, seconds
-        # Guards what follows.
+        # Guards the two fields below.
         self._lock = Lock()
         self._taken = False
         self._waiting: deque[Lock] = deque()
 
     @contextmanager
     def turn(self, *, last: bool = False) -> Iterator[None]:
-        """Hold the lock for the `with` block. Raise `OverloadedError` when it is not to be had in time.
+        """Hold the lock for the `with` block. Raise `OverloadedError` when it is not free in time.
 
-        The `last` turn of all is waited for until it comes.
+        The `last` turn waits without a limit.
         """
         self._take(_FOR_EVER if last else self._seconds)
         try:
@@ -48,7 +48,7 @@ class Turns:
                 raise _busy()
             own.acquire()
             self._waiting.append(own)
-        # INVARIANT: who hands the lock on has taken the waiting one from the queue first.
+        # INVARIANT: a thread that passes the lock on has first removed the next waiter from the queue.
         if not own.acquire(timeout=seconds):
             with self._lock:
                 if own in self._waiting:

@@ -1,9 +1,9 @@
-"""Read sessions quickly, and see every acknowledged write of any process at the next look.
+"""Read sessions quickly; each read sees every write that any process has acknowledged.
 
-Writers announce what they committed (`changesignal.py`), so a look that finds nothing announced answers from memory.
-Otherwise, and every `trust_seconds` in any case, the database is asked: on a connection that only reads, SQLite's
-`PRAGMA data_version` tells of commits by all other connections, in this process and in others (it does not move on the
-connection that wrote); then the sessions that `changes` names since the last revision seen are dropped.
+Writers announce their commits (`changesignal.py`), so a read without a new announcement answers from memory.
+Otherwise, and at least every `trust_seconds`, the database is asked: on a connection that only reads, SQLite's
+`PRAGMA data_version` shows commits by all other connections, in this process and in others (it does not change on the
+connection that wrote). Then the sessions that `changes` lists since the last revision seen are dropped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pdp.sessions.rows import scope_from, session_of
 from pdp.sessions.scopes import ScopePool
 from pdp.sessions.store import ActiveBundle, Cut, StoreView
 
-# What the sessions in memory may take, and what one takes beside its texts.
+# The memory for sessions, and what each one takes beyond its texts.
 MOST_SESSION_BYTES = 48 * 1024 * 1024
 _SESSION_BYTES, _PLACE_BYTES = 1024, 64
 
@@ -36,7 +36,7 @@ Chain = tuple[Session, ...]
 
 
 class RowReader:
-    """Make sessions of rows, on one connection."""
+    """Builds sessions from rows, on one connection."""
 
     def __init__(self, connection: apsw.Connection, scopes: ScopePool) -> None:
         self._connection = connection
@@ -44,7 +44,7 @@ class RowReader:
 
     def all(self, sql: str, bindings: tuple[Value, ...]) -> Chain:
         """Return the sessions whose texts a query selects."""
-        # All rows are fetched first: a statement that is left open by an error would hold an old snapshot.
+        # Fetch all rows first: a statement that an error leaves open would hold an old snapshot.
         rows = self._connection.execute(sql, bindings).fetchall()
         return tuple(session_of(str(text), self._scope) for (text,) in rows)
 
@@ -64,7 +64,7 @@ class RowReader:
 
 
 class RecentSessions(LRUCache[bytes, Session]):
-    """The sessions last used, by handle digest and by id: at most `sessions_kept`, in no more than 48 MiB."""
+    """The sessions last used, by handle digest and by id: at most `sessions_kept`, in at most 48 MiB."""
 
     def __init__(self, sessions_kept: int) -> None:
         super().__init__(MOST_SESSION_BYTES, getsizeof=_weight)
@@ -85,7 +85,7 @@ class RecentSessions(LRUCache[bytes, Session]):
             del self[digest]
 
     def popitem(self) -> tuple[bytes, Session]:
-        """Forget the session that was not used for longest."""
+        """Forget the least recently used session."""
         digest, session = super().popitem()
         del self._digests[session.id]
         return digest, session
@@ -96,16 +96,16 @@ class RecentSessions(LRUCache[bytes, Session]):
         self._digests.clear()
 
     def by_id(self, session_id: str) -> Session | None:
-        """Return the session with this id when it is remembered."""
+        """Return the session with this id if it is remembered."""
         digest = self._digests.get(session_id)
         return None if digest is None else self[digest]
 
     def chain_by_handle(self, handle_digest: bytes) -> Chain | None:
-        """Return a session and its ancestors when all of them are remembered."""
+        """Return a session and its ancestors if all of them are remembered."""
         return self._chain(self.get(handle_digest))
 
     def chain_by_id(self, session_id: str) -> Chain | None:
-        """Return a session and its ancestors when all of them are remembered."""
+        """Return a session and its ancestors if all of them are remembered."""
         return self._chain(self.by_id(session_id))
 
     def _chain(self, session: Session | None) -> Chain | None:
@@ -121,7 +121,7 @@ class RecentSessions(LRUCache[bytes, Session]):
 
 
 def _weight(session: Session) -> int:
-    """Return about how many bytes a session takes; what many have in common, such as their scope, does not count."""
+    """Return about how many bytes a session takes, without what many share, such as their scope."""
     own = (session.purpose, session.reason, session.attributes_json)
     lists = (*session.labels, *session.grants, *session.tool_patterns)
     return _SESSION_BYTES + sum(map(getsizeof, own)) + sum(_PLACE_BYTES + getsizeof(text) for text in lists)
@@ -130,8 +130,8 @@ def _weight(session: Session) -> int:
 class Watcher:
     """The `SessionReader` of a store in one process, and its active bundle. Safe for threads.
 
-    For `trust_seconds` after a look into the database, memory answers while nothing was announced. It bounds how long
-    a file that was taken away, or a write by a foreign program, goes unnoticed. `monotonic` returns seconds.
+    For `trust_seconds` after a read of the database, memory answers while nothing was announced. This limits how long
+    a removed file, or a write by a foreign program, goes unnoticed. `monotonic` returns seconds.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Watcher:
         self._cursor = self._connection.cursor()
         self._reader = RowReader(self._connection, scopes)
         self._recent = RecentSessions(sessions_kept)
-        # No commit has this number, so that the first look reads everything.
+        # No commit has this number, so the first read loads everything.
         self._data_version = -1
         self._revision = -1
         self._bundle: ActiveBundle | None = None
@@ -193,7 +193,7 @@ class Watcher:
             self._connection.close()
 
     def _look(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
-        # INVARIANT: what was announced is read before the look, so that a later write is looked for again.
+        # INVARIANT: the announcement is read before the data, so that the next read notices a later write.
         announced, looked_at = self._signal.read(), self._monotonic()
         if announced == self._announced and looked_at < self._trusted_until:
             chain = remembered(key)
@@ -207,7 +207,7 @@ class Watcher:
     def _look_into_database(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
         try:
             self._database.require_same_file()
-            # `get` reads to the end: a statement that is left open would hold an old snapshot.
+            # `get` reads to the end: an open statement would hold an old snapshot.
             data_version: int = self._cursor.execute("PRAGMA data_version").get
             if data_version == self._data_version:
                 chain = remembered(key)
@@ -218,8 +218,8 @@ class Watcher:
                 chain = remembered(key)
                 if chain is None:
                     chain = self._load(sql, key)
-            # INVARIANT: the number was read before the snapshot. A commit between the two is read already, and
-            # is looked for once more; it is never missed.
+            # INVARIANT: the number was read before the snapshot. A commit between the two is already in the snapshot,
+            # and is read once more next time; it is never missed.
             self._data_version = data_version
         except ENGINE_ERRORS as error:
             raise unavailable(error) from None
@@ -236,7 +236,7 @@ class Watcher:
     def _catch_up(self) -> None:
         schema_version, revision, forgotten, high_water_at, version, *how = self._connection.execute(_META).get
         require_known_schema(schema_version)
-        # A revision that went back means that a backup was restored into the file.
+        # A lower revision means that a backup was restored into the file.
         if not forgotten <= self._revision <= revision:
             self._recent.clear()
         cuts = cuts_on(self._connection)
@@ -256,7 +256,7 @@ class Watcher:
             if ancestor is None:
                 raise StoreUnavailableError(f"the session store lacks session `{ancestor_id}`")
             chain.append(ancestor)
-        # INVARIANT: what is remembered was seen under the present cuts.
+        # INVARIANT: sessions are remembered with the present cuts applied.
         chain = list(applied(self._cuts, chain))
         for member in reversed(chain):
             self._recent.keep(member)
