@@ -1,4 +1,4 @@
-"""Say what goes on now, from the records of the last minute or so: for `pdp top`."""
+"""Summarise the current activity, from the records of the last minute or so: for `pdp top`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from pdp.audit.values import DECISION, Found
 
 _MICROSECONDS = 1_000_000
-# About 100 bytes each; beyond it the window is shorter than it was meant to be.
+# About 100 bytes each; when there are more, the window is shorter than asked for.
 _MOST_RECORDS = 200_000
 _LEAST_SECONDS = 1.0
-# What the record says of itself is nothing that went on.
+# What the record says about itself is not activity.
 _NO_EVENTS = frozenset({DECISION, "checkpoint", "segment.opened", ""})
 
 
@@ -31,7 +31,7 @@ class ToolActivity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionActivity:
-    """One session with denies: whose it is, how often it was denied, and what the last deny was about."""
+    """One session with denies: its user and agent, how often it was denied, and the subject of the last deny."""
 
     session_id: str
     user: str
@@ -45,7 +45,7 @@ class SessionActivity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """What went on in `seconds` seconds. `hit_rate` is None when nothing asked the cache.
+    """The activity of `seconds` seconds. `hit_rate` is None when no call used the cache.
 
     `outcomes` and `bases` count decisions, `events` everything else by its kind.
     """
@@ -64,7 +64,7 @@ class Activity:
 
 
 class _Seen(NamedTuple):
-    """What is kept of one record."""
+    """The fields that are kept of one record."""
 
     at: int
     kind: str
@@ -80,23 +80,23 @@ class _Seen(NamedTuple):
 
 
 class ActivityWindow:
-    """The records of the last `seconds` seconds, from which an `Activity` follows. For one thread."""
+    """The records of the last `seconds` seconds, which an `Activity` summarises. For one thread."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._seen: deque[_Seen] = deque(maxlen=_MOST_RECORDS)
 
     def add(self, found: Iterable[Found]) -> None:
-        """Take records in, in order of time. Fields that are missing or of another kind count as empty."""
+        """Add records, in order of time; missing or mistyped fields are empty."""
         self._seen.extend(_seen(one) for one in found)
 
     def activity(self, now: float, *, most: int = 10) -> Activity:
-        """Return what went on until `now`, unix seconds, with at most so many tools and sessions."""
+        """Return the activity until `now`, unix seconds, of at most `most` tools and sessions."""
         seen = self._seen
         while seen and seen[0].at < (now - self._seconds) * _MICROSECONDS:
             seen.popleft()
         decisions = [one for one in seen if one.kind == DECISION]
-        # What has been looked at for less than the window is no reason to call it slow.
+        # A window that began a moment ago must not make the rate look low.
         looked = min(self._seconds, now - seen[0].at / _MICROSECONDS) if seen else self._seconds
         seconds = max(looked, _LEAST_SECONDS)
         asked = [one.cache for one in decisions if one.cache != "none"]

@@ -1,4 +1,4 @@
-"""Opens the index of a folder when the first question comes, and catches up with the log before each answer."""
+"""Open the index of a folder at the first question, and read new parts of the log before each answer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pdp.audit.index import AuditIndex, Progress
 from pdp.audit.search import Search
 from pdp.errors import UnavailableError
 
-# About a second of work: what a server reads before it asks to be asked again.
+# About a second of work: a server reads this much before it asks the caller to repeat the question.
 SERVER_BYTES = 32 * 1024 * 1024
 
 
 class Auditor:
     """Answers questions about one folder of the log. Safe for threads.
 
-    `most_bytes` bounds what one question reads of the log; None reads all of it, and `on_progress` is told.
-    `keep_bytes` of the index's disk are not for the index.
+    `most_bytes` bounds how much of the log one question reads; None reads all of it and calls `on_progress`.
+    The index leaves `keep_bytes` of its disk free.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Auditor:
         self._index: AuditIndex | None = None
 
     def search(self) -> Search:
-        """Return what answers, with all that is in the log by now.
+        """Return the search, after everything new in the log is indexed.
 
-        Raise `UnavailableError` when the index cannot be used, or when so much is new that the next question has to
+        Raise `UnavailableError` when the index cannot be used, or when so much is new that the next question must
         go on reading it.
         """
         with self._lock:

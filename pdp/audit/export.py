@@ -14,7 +14,7 @@ from unicodedata import normalize
 from pdp.audit.values import Found
 from pdp.foundation.printable import visible
 
-# One row for every record; what a kind of record does not have is empty. Lists are of texts.
+# One row for every record; a column that its kind does not have is empty. Lists hold texts.
 TEXTS: Final = (
     "kind",
     "id",
@@ -48,12 +48,12 @@ TEXTS: Final = (
     "chain",
     "prev",
 )
-# As JSON.
+# These are written as JSON.
 OBJECTS: Final = ("arguments", "facts")
 LISTS: Final = ("policies", "errors", "obligations", "ancestors")
 COLUMNS: Final = ("time", *TEXTS, *LISTS, "session_epoch", "seq", "duration_us", *OBJECTS)
 
-# A spreadsheet takes a cell that begins like this for a formula, and runs it; some also if blanks stand before it.
+# A spreadsheet runs a cell that begins like this as a formula; some spreadsheets also after blanks.
 _FORMULA: Final = frozenset("=+-@\N{MINUS SIGN}")
 _BLANKS: Final = ("\t", "\r", "\n")
 _ROW_GROUP = 50_000
@@ -61,7 +61,7 @@ _LARGEST = 1 << 63
 
 
 def write_jsonl(records: Iterable[Found], out: IO[bytes]) -> int:
-    """Write the lines as they stand in the log; return how many."""
+    """Write the lines as they are in the log; return how many."""
     count = 0
     for count, found in enumerate(records, start=1):  # noqa: B007 - counts what it writes
         out.write(found.line)
@@ -69,9 +69,10 @@ def write_jsonl(records: Iterable[Found], out: IO[bytes]) -> int:
 
 
 def write_csv(records: Iterable[Found], out: IO[bytes]) -> int:
-    """Write a table, one line a record. A text that a spreadsheet would run as a formula gets an apostrophe before it.
+    """Write a table with one line per record; return how many.
 
-    What hides or moves other text is escaped as Python escapes it: the exact text is in JSON lines and Parquet.
+    A text that a spreadsheet would run as a formula gets an apostrophe before it. Characters that hide or move
+    other text are escaped as in Python: JSON lines and Parquet have the exact text.
     """
     text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text)
@@ -85,7 +86,10 @@ def write_csv(records: Iterable[Found], out: IO[bytes]) -> int:
 
 
 def write_parquet(records: Iterable[Found], out: IO[bytes]) -> int:
-    """Write a Parquet file. Raise `ImportError` when the library for it is not installed."""
+    """Write a Parquet file; return how many records it holds.
+
+    Raise `ImportError` when the library for it is not installed.
+    """
     import pyarrow as pa  # noqa: PLC0415 - an extra
     from pyarrow import parquet  # noqa: PLC0415 - an extra
 
@@ -119,7 +123,7 @@ WRITERS: Final[Mapping[str, Callable[[Iterable[Found], IO[bytes]], int]]] = {
 
 
 def row_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as one row of `COLUMNS`. What is not of the column's type is left out."""
+    """Return a record as one row of `COLUMNS`; values of another type are left out."""
     row: dict[str, Any] = {"time": record["time"]}
     row |= {name: value if isinstance(value := record.get(name), str) else "" for name in TEXTS}
     for name in LISTS:
@@ -147,7 +151,7 @@ def _cell(value: Any) -> str:  # noqa: ANN401 - whatever a row holds
 
 
 def _is_formula(text: str) -> bool:
-    # NFKC: spreadsheets take a full-width or a small sign for the plain one.
+    # NFKC: spreadsheets treat a full-width or small sign like the plain one.
     return text.startswith(_BLANKS) or normalize("NFKC", text.lstrip()[:1]) in _FORMULA
 
 

@@ -12,7 +12,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class Follower:
-    """Where a reader stands in each segment of a folder. For one thread."""
+    """The position of a reader in each segment of a folder. For one thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -21,7 +21,7 @@ class Follower:
     def start(self) -> list[Found]:
         """Go to the end and return the last records before it, in order of time.
 
-        Of each segment the last MiB is looked at.
+        Only the last MiB of each segment is read.
         """
         found: list[Found] = []
         for name in segments_of(self._folder):
@@ -33,13 +33,13 @@ class Follower:
             except FileNotFoundError:
                 continue
             self._places[name] = end
-            # The chunk may begin inside a line; what is left of it is no record.
+            # The chunk can begin inside a line; the rest of that line is not a record.
             found += _records(name, read)
         found.sort(key=lambda one: one.mark)
         return found
 
     def poll(self) -> list[Found]:
-        """Return what was written since, in order of time as far as it was there together."""
+        """Return the records that are new since the last call, in order of time."""
         found: list[Found] = []
         for name in segments_of(self._folder):
             found += self._new(name)
@@ -51,7 +51,7 @@ class Follower:
         found: list[Found] = []
         try:
             size = path.stat().st_size
-            # A segment that is shorter than what was read is another one.
+            # A segment that is shorter than what was read has been replaced.
             place = self._places.get(name, 0) if self._places.get(name, 0) <= size else 0
             while (read := read_lines(path, place, size, _CHUNK_BYTES)).lines:
                 place = read.end

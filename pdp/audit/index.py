@@ -1,7 +1,7 @@
 """The index over the log: a SQLite file beside it that is never the truth, and can be deleted at any time.
 
-SQLite was chosen over DuckDB because several processes read and write the index at once, a million records grow by a
-few, and questions are about one session, one agent, one decision: see `README.md` for the figures.
+SQLite was chosen over DuckDB because several processes read and write the index at once, new records come in small
+numbers, and questions are about one session, one agent, one decision: see `README.md` for the figures.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from pdp.foundation.diskroom import free_bytes
 FILE_NAME: Final = "audit-index.sqlite"
 
 _CHUNK_BYTES = 4 * 1024 * 1024
-# Names that one process remembers; beyond it they are looked up again.
+# The names that one process remembers; it looks up others again.
 _MOST_NAMES, MOST_NAME_BYTES = 500_000, 24 * 1024 * 1024
-# What a name takes beside its text.
+# The memory of a name besides its text.
 _NAME_BYTES = 160
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How much of the log is in the index: bytes read, bytes there are, and lines that are no records."""
+    """How much of the log is in the index: bytes read, bytes in total, and lines that are not records."""
 
     read: int
     size: int
@@ -43,7 +43,7 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        """Say whether every whole line is in."""
+        """Say whether every complete line is in the index."""
         return self.read >= self.size
 
 
@@ -59,9 +59,9 @@ class _Segment:
 class AuditIndex:
     """The index of one folder of the log. Safe for threads, and for several processes on one file.
 
-    Without `file` it lies beside the log. It does not grow where less than `keep_bytes` of its disk would be left, and
-    then answers only while nothing is new. A file that is none of ours, damaged, or of another version is built anew.
-    Raise `UnavailableError` when it cannot be opened, written, or is locked for too long.
+    Without `file` it is beside the log. It does not grow when less than `keep_bytes` of its disk would be left; then it
+    answers only while the log has nothing new. A file that is no index, is damaged or of another version is built
+    anew. Raise `UnavailableError` when it cannot be opened or written, or is locked for too long.
     """
 
     def __init__(self, folder: Path, file: Path | None = None, *, keep_bytes: int = 0) -> None:
@@ -88,9 +88,9 @@ class AuditIndex:
     def refresh(
         self, *, most_bytes: int | None = None, on_progress: Callable[[Progress], None] | None = None
     ) -> Progress:
-        """Read what was written since; at most about `most_bytes` of it.
+        """Read new lines of the log, at most about `most_bytes`.
 
-        A segment that was replaced is read anew, and one that is gone is forgotten. `on_progress` is told now and then.
+        A replaced segment is read again, and a removed one is dropped. `on_progress` is called now and then.
         """
         left = most_bytes
         with self._lock, self._explained():
@@ -124,9 +124,9 @@ class AuditIndex:
             return self._connection.execute(query, bindings).fetchall()
 
     def lines(self, places: Iterable[tuple[str, int, int, int]]) -> list[bytes]:
-        """Return lines of the log by segment, place, size and checksum.
+        """Return lines of the log by segment, position, size and checksum.
 
-        Raise `UnavailableError` when one is not what was indexed.
+        Raise `UnavailableError` when a line is not the one that was indexed.
         """
         with ExitStack() as opened:
             files: dict[str, int] = {}
@@ -182,7 +182,10 @@ class AuditIndex:
                     self._drop(segment_id)
 
     def _take(self, name: str, most_bytes: int) -> int:
-        """Index the next lines of a segment in one transaction; return how many bytes that were, 0 at its end."""
+        """Index the next lines of a segment in one transaction; return how many bytes.
+
+        Return 0 at the end of the segment.
+        """
         path = self.folder / name
         with self._writing():
             try:
@@ -194,7 +197,7 @@ class AuditIndex:
                 found = read_lines(path, segment.consumed, stat.st_size, most_bytes)
                 mark = mark_of(path, found.end)
             except FileNotFoundError:
-                # Archived between listing and reading; the next refresh forgets it.
+                # Archived between listing and reading; the next refresh drops it.
                 return 0
             broken = self._insert(segment.id, found)
             self._connection.execute(
@@ -204,7 +207,7 @@ class AuditIndex:
             return found.end - found.start
 
     def _require_room(self) -> None:
-        # What is indexed at a time takes less room than it takes in the log, also while it is written twice.
+        # The rows of one transaction take less room than their lines in the log, even while they are written twice.
         if self._keep and free_bytes(self.file.parent) < self._keep + _CHUNK_BYTES:
             raise UnavailableError(
                 f"the disk of the index of the record is nearly full, and what is left is not for it: `{self.file}`; "
@@ -212,7 +215,7 @@ class AuditIndex:
             )
 
     def _trusted(self, name: str, path: Path, stat: os.stat_result) -> _Segment:
-        """Return what is known of a segment; nothing, when its file is another one than the file that was read."""
+        """Return the stored state of a segment; none if its file was replaced since."""
         found = self.rows("SELECT id, inode, modified, consumed, mark FROM segments WHERE name = ?", (name,))
         if found:
             segment = _Segment(**dict(zip(("id", "inode", "modified", "consumed", "mark"), found[0], strict=True)))
@@ -286,13 +289,13 @@ class AuditIndex:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Hold the one lock for writing, which other processes respect, until all is written or none of it."""
+        """Hold the single write lock, which other processes respect, for one transaction."""
         self._learned: dict[str, int] = {}
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            # What went wrong may have ended the transaction already.
+            # The error may have ended the transaction already.
             with suppress(apsw.Error):
                 self._connection.execute("ROLLBACK")
             raise

@@ -1,4 +1,4 @@
-"""The file of the index: made, opened, and made anew when it is none of ours, damaged, or of another version."""
+"""The index's file: created, opened, and created anew when it is not an index, is damaged, or of another version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _CACHE_KIBIBYTES = 24 * 1024
 
 
 def open_index(file: Path) -> apsw.Connection:
-    """Open the index for reading and writing; make it anew when it cannot be used. Raise `apsw.Error`, `OSError`."""
+    """Open the index for reading and writing; create it anew when it cannot be used.
+
+    Raise `apsw.Error` and `OSError`.
+    """
     try:
         return _connected(file)
     except (apsw.NotADBError, apsw.CorruptError, _OtherVersionError):
@@ -24,7 +27,7 @@ def open_index(file: Path) -> apsw.Connection:
 
 
 def remove_index(file: Path) -> None:
-    """Remove the index, which the next question makes anew."""
+    """Remove the index, which the next question creates anew."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{file}{suffix}").unlink(missing_ok=True)
 
@@ -34,7 +37,7 @@ class _OtherVersionError(Exception):
 
 
 def _connected(file: Path) -> apsw.Connection:
-    # The file tells who did what when: for nobody else to read.
+    # The file says who did what and when: only its owner may read it.
     os.close(open_private(file))
     connection = apsw.Connection(str(file.absolute()))
     try:
@@ -50,7 +53,7 @@ def _connected(file: Path) -> apsw.Connection:
 
 def _create(connection: apsw.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    # Another process may have been first.
+    # Another process may have created it first.
     if connection.execute("PRAGMA user_version").get != SCHEMA_VERSION:
         if connection.execute("SELECT count(*) FROM sqlite_schema").get:
             raise _OtherVersionError

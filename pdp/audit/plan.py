@@ -1,4 +1,4 @@
-"""Name exactly the sessions to revoke: those that a selector means and all below them, if they are live."""
+"""List exactly the sessions to revoke: those that a selector matches and all below them, if they are live."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pdp.audit.where import Where
 def revocation_plan(
     index: AuditIndex, selector: Selector, *, now_at: float, limit: int, after: str = ""
 ) -> list[PlannedSession]:
-    """Return the live sessions that a selector means, and the live ones below any that it means, by id.
+    """Return the live sessions that a selector matches and all live ones below, by id.
 
     A session whose end is not recorded counts as live: one revocation too many is harmless. `after` is the last id of
     the page before.
@@ -71,7 +71,7 @@ def _planned(index: AuditIndex, row: tuple[Any, ...], now: int) -> PlannedSessio
 
 
 def _matched(selector: Selector) -> tuple[str, tuple[Any, ...]]:
-    """Return a query for the sessions that a selector means: those that every part of it means."""
+    """Return a query for the sessions that match every part of a selector."""
     parts = []
     if selector.about_calls:
         parts.append(_calls(selector))
@@ -89,7 +89,7 @@ def _matched(selector: Selector) -> tuple[str, tuple[Any, ...]]:
 
 
 def _of(selector: Selector) -> Where:
-    """Return what holds for every record of the sessions that are meant."""
+    """Return the conditions on every record of the matching sessions."""
     where = Where(tenant=selector.tenant).condition("r.session IS NOT NULL")
     for column, text in (("r.session", selector.session), ("r.user", selector.user), ("r.agent", selector.agent)):
         if text:

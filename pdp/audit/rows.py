@@ -1,4 +1,4 @@
-"""What the index holds of a record: the columns that questions are asked about. The rest stays in the log."""
+"""A record's row in the index: the columns that questions are asked about. The rest stays in the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zlib import crc32
 from pdp.audit.values import DECISION, logged_values
 from pdp.observer import EventKind
 
-# Any change of a table, or of how a row is made, is a new version: an index of another one is built anew.
+# A change of a table, or of how a row is made, needs a new version: an index of another version is built anew.
 SCHEMA_VERSION: Final = 2
 
 # Texts that repeat are numbers in `records`: that halves the file. An empty text is NULL.
@@ -55,7 +55,7 @@ CREATE TABLE records (
 CREATE TABLE arguments (record INTEGER NOT NULL, name INTEGER NOT NULL, value BLOB NOT NULL) STRICT;
 """
 
-# Made when the rows are in: on a million records that is twice as fast.
+# Created after the rows: on a million records that is twice as fast.
 INDEXES: Final = """
 CREATE INDEX IF NOT EXISTS records_by_time ON records (at);
 CREATE INDEX IF NOT EXISTS records_by_ref ON records (ref) WHERE ref IS NOT NULL;
@@ -90,7 +90,7 @@ NAMED: Final = (
 
 
 class Deed(IntEnum):
-    """What an event does to a session. What comes from ENDED on ends it."""
+    """What an event does to a session. ENDED and all after it end the session."""
 
     NONE = 0
     REQUESTED = 1
@@ -119,9 +119,9 @@ _DEEDS: Mapping[str, Deed] = {
 
 
 class Row(NamedTuple):
-    """What the index holds of a line: its columns from `size` to `allowed`, its texts in the order of `NAMED`.
+    """The indexed fields of a line: its columns from `size` to `allowed`, its texts in the order of `NAMED`.
 
-    `arguments` are those that it holds, by name and with digests of their values.
+    `arguments` are the logged ones, by name and with digests of their values.
     """
 
     own: tuple[int | str | None, ...]
@@ -130,12 +130,12 @@ class Row(NamedTuple):
 
 
 def value_digest(text: str) -> bytes:
-    """Return what stands for the value of an argument: 16 bytes of its SHA-256, because it may be long."""
+    """Return 16 bytes of an argument's SHA-256, indexed because its value can be long."""
     return sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def row_of(line: bytes) -> Row | None:
-    """Return what the index holds of a line; None for one that is no record, such as one that a full disk cut."""
+    """Return the row of a line; None if it is no record, as when a full disk cut it."""
     found = _record_of(line)
     if found is None:
         return None
@@ -170,7 +170,7 @@ def row_of(line: bytes) -> Row | None:
 
 
 def time_of(line: bytes) -> int | None:
-    """Return the time of a line in microseconds since 1970; None for a line that is no record."""
+    """Return the time of a line in microseconds since 1970; None if it is no record."""
     found = _record_of(line)
     return found[1] if found else None
 
@@ -202,7 +202,7 @@ def _session_event(kind: str, record: Mapping[str, Any]) -> tuple[Deed, str, int
     try:
         until = micros_of(facts["expires_at"])
     except (KeyError, ValueError, TypeError):
-        # A record from before ends were recorded.
+        # A record from a version that did not record ends.
         until = None
     return deed, parent, until
 

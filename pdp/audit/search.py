@@ -1,4 +1,4 @@
-"""The investigator's questions, asked of the index and answered with lines of the log."""
+"""The investigator's questions: answered from the index, with lines of the log."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pdp.errors import NotFoundError
 from pdp.observer import EventKind
 
 _BATCH = 1000
-# Of one decision; more tries of one request are no decision any more.
+# For one decision; a request with more tries is not one decision any more.
 _MOST_OF_ONE = 100
-# Deeper than any limit of delegation; ends a walk through records that somebody wrote by hand.
+# Deeper than any limit of delegation; bounds a walk through records that were written by hand.
 _DEEPEST = 64
 
 _FOUND = "r.at, s.name, r.place, r.size, r.checksum"
@@ -27,17 +27,17 @@ _BACKWARDS = "ORDER BY r.at DESC, s.name DESC, r.place DESC"
 
 
 class Search:
-    """Answers from one index; whoever asks refreshes it first. Safe for threads.
+    """Answers from one index; the caller refreshes it first. Safe for threads.
 
-    A record of a `tenant` that is given elsewhere is unknown here; None means all tenants. What belongs to no tenant
-    (bundles, start and stop) is shown to whoever sees all of them.
+    With a `tenant`, records of other tenants are not found; None means all tenants. Records without a tenant (bundles,
+    start and stop) are found only with None.
     """
 
     def __init__(self, index: AuditIndex) -> None:
         self._index = index
 
     def show(self, ref: str, *, tenant: str | None = None) -> list[Found]:
-        """Return the last records of a decision, in order of time: what was answered last stands last.
+        """Return the records of a decision, in order of time: the last answer is last.
 
         Raise `NotFoundError` for an unknown id.
         """
@@ -48,7 +48,7 @@ class Search:
         return found
 
     def page(self, which: Filter, *, after: Mark | None = None, limit: int) -> list[Found]:
-        """Return the next records in order of time; less than `limit` of them at the end."""
+        """Return the next records in order of time; fewer than `limit` only at the end."""
         where = Where.of(which)
         if after is not None:
             where.condition("r.at >= ?", after.at)
@@ -68,9 +68,9 @@ class Search:
             after = found[-1].mark
 
     def touched(self, which: Filter, *, limit: int, after: tuple[str, str, str, str] | None = None) -> list[Touch]:
-        """Return what was reached or tried, sorted by server, tool, type and id of the resource.
+        """Return resources reached or tried, sorted by server, tool, resource type and id.
 
-        `after` is the last of these four of the page before.
+        `after` is the last four of these of the page before.
         """
         where = Where.of(which).condition("r.allowed IS NOT NULL")
         rows = self._index.rows(
@@ -102,9 +102,9 @@ class Search:
         ]
 
     def approvals(self, session_or_decision: str, *, now_at: float, tenant: str | None = None) -> list[Approval]:
-        """Return who approved a session, or the session of a decision, and every session above it: nearest first.
+        """Return the approvals of a session and of every session above it, nearest first.
 
-        Raise `NotFoundError` for an unknown id.
+        A decision stands for its session. Raise `NotFoundError` for an unknown id.
         """
         session_id = session_or_decision
         if not self._knows_session(session_id, tenant):
@@ -119,7 +119,7 @@ class Search:
         return [self._approval(facts) for facts in facts_of(self._index, chain, now_at=now_at)]
 
     def plan(self, selector: Selector, *, now_at: float, limit: int, after: str = "") -> list[PlannedSession]:
-        """Return the sessions to revoke, as `revocation_plan` says."""
+        """Return the sessions to revoke; see `revocation_plan`."""
         return revocation_plan(self._index, selector, now_at=now_at, limit=limit, after=after)
 
     def _knows_session(self, session_id: str, tenant: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""Read the log's files by place: which there are, and the whole lines behind a byte."""
+"""Read the log's files: list the segments, and read whole lines from a position."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _MARK_BYTES = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """Whole lines of a segment from `start`, each with its newline; `end` is where the next one begins."""
+    """Whole lines of a segment from `start`, each with its newline; `end` is where the next line begins."""
 
     start: int
     end: int
     lines: tuple[bytes, ...]
 
     def placed(self) -> Iterator[tuple[int, bytes]]:
-        """Yield each line with its place in bytes."""
+        """Yield each line with its position in bytes."""
         place = self.start
         for line in self.lines:
             yield place, line
@@ -31,7 +31,10 @@ class Lines:
 
 
 def segments_of(folder: Path) -> list[str]:
-    """Return the names of the segments in a folder, those of a chain in order. A folder that is not there has none."""
+    """Return the names of the segments in a folder, a chain's in order.
+
+    A folder that does not exist has none.
+    """
     try:
         chains = segments_by_chain(folder).values()
     except FileNotFoundError:
@@ -40,9 +43,9 @@ def segments_of(folder: Path) -> list[str]:
 
 
 def read_lines(path: Path, start: int, end: int, most_bytes: int) -> Lines:
-    """Read whole lines between two places: at most `most_bytes`, but at least one line if a whole one is there.
+    """Read whole lines between two positions: `most_bytes`, or one longer line.
 
-    What stands behind the last newline is being written, or was cut by a crash, and is left for later.
+    Text after the last newline is still being written, or was cut by a crash, and is left for later.
     """
     with path.open("rb", buffering=0) as file:
         content = _read(file.fileno(), start, min(end - start, most_bytes))
@@ -73,9 +76,9 @@ def whole_bytes(path: Path) -> int:
 
 
 def mark_of(path: Path, end: int) -> int:
-    """Return a number that tells the first `end` bytes of a file from other ones: of how they begin and how they end.
+    """Return a checksum of the first `end` bytes of a file: of how they begin and end.
 
-    It notices a file that was replaced. What was changed in between is found by `pdp audit verify`.
+    It detects a file that was replaced. `pdp audit verify` finds changes in between.
     """
     with path.open("rb", buffering=0) as file:
         head = os.pread(file.fileno(), min(end, _MARK_BYTES), 0)

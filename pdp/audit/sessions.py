@@ -1,4 +1,4 @@
-"""What the record says of sessions: where they stand, and which stand below which."""
+"""The state of sessions in the record, and their order of delegation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pdp.audit.values import State
 
 _CLOSED = {Deed.ENDED: State.ENDED, Deed.DENIED: State.DENIED, Deed.EXPIRED: State.EXPIRED, Deed.REVOKED: State.REVOKED}
 
-# One row for a session with what its events say. An end that narrows is never later than the one before.
-# What is formatted in are numbers of our own.
+# One row for a session with what its events say. A narrowing never moves the end to a later time.
+# Only numbers of our own are formatted in.
 FACTS = f"""
   max(d.parent) parent,
   min(CASE WHEN d.deed = {Deed.REQUESTED:d} THEN d.at END) requested_at,
@@ -26,7 +26,7 @@ FACTS = f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFacts:
-    """What the events of a session say. Times are unix seconds, 0.0 for what is not known."""
+    """What the events of a session say. Times are unix seconds, 0.0 when not known."""
 
     session_id: str
     user: str
@@ -40,12 +40,12 @@ class SessionFacts:
 
 
 def facts_of(index: AuditIndex, session_ids: Sequence[str], *, now_at: float) -> list[SessionFacts]:
-    """Return what the record says of some sessions, in their order. One without events is UNKNOWN."""
+    """Return the facts of sessions, in their order. One without events is UNKNOWN."""
     return [_facts(index, session_id, now_at) for session_id in session_ids]
 
 
 def ancestry(index: AuditIndex, session_id: str, most: int) -> list[str]:
-    """Return a session and those above it, nearest first; at most so many."""
+    """Return a session and those above it, nearest first; at most `most`."""
     chain = [session_id]
     while len(chain) < most:
         above = index.rows(
@@ -60,7 +60,10 @@ def ancestry(index: AuditIndex, session_id: str, most: int) -> list[str]:
 
 
 def state_of(*, requested: bool, approved: bool, closed: int | None, until: int | None, now: int) -> State:
-    """Return where a session stands. `until` and `now` are microseconds; an end that is not known has not come."""
+    """Return the state of a session; an unknown end has not come.
+
+    `until` and `now` are microseconds.
+    """
     if closed is not None:
         return _CLOSED[Deed(closed)]
     if until is not None and until <= now:

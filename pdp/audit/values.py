@@ -1,4 +1,4 @@
-"""What an investigator asks for and gets, as frozen values. Times are unix seconds."""
+"""An investigator's questions and answers, as frozen values. Times are unix seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _JSON = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=Fal
 
 
 class State(Enum):
-    """Where a session stands by the record. UNKNOWN: its beginning is not in the record that is left."""
+    """The state of a session by the record. UNKNOWN: its beginning is not in the remaining record."""
 
     REQUESTED = "requested"
     ACTIVE = "active"
@@ -33,20 +33,20 @@ LIVE_STATES = frozenset({State.REQUESTED, State.ACTIVE, State.UNKNOWN})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A span of time: from `since_at` on, before `until_at`. None leaves a side open."""
+    """A span of time: from `since_at`, before `until_at`. None leaves a side open."""
 
     since_at: float | None = None
     until_at: float | None = None
 
     @property
     def open(self) -> bool:
-        """Say whether it leaves nothing out."""
+        """Say whether both sides are open."""
         return self.since_at is None and self.until_at is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which records. Empty fields do not filter; `outcome` is `allow` or `deny` and selects decisions.
+    """Selects records. Empty fields do not filter; `outcome` is `allow` or `deny` and selects decisions.
 
     `delegated` counts sessions below `session_id` as well. `tenant` None means all of them. `arguments` are names with
     values, which the record must hold of the arguments of a call: see `logged_values`.
@@ -66,7 +66,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Mark:
-    """Where a record stands in the one order of all segments: by time, then segment, then place in bytes.
+    """The position of a record in the one order of all segments: by time, then segment, then position in bytes.
 
     `at` is microseconds since 1970.
     """
@@ -78,7 +78,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One record: where it stands, and its line as it was written."""
+    """One record: its position, and its line as it was written."""
 
     mark: Mark
     line: bytes = field(repr=False)
@@ -91,9 +91,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touch:
-    """One thing that was reached or tried: a tool with the resource that its calls were mapped to.
+    """A tool that was reached or tried, with the resource that its calls were mapped to.
 
-    `resource_id` holds a keyed digest where the catalogue keeps the id out of the record.
+    `resource_id` is a keyed digest where the catalogue keeps the id out of the record.
     """
 
     server: str
@@ -108,10 +108,10 @@ class Touch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """How one session came to be. `approved_by` is a person, or the parent session's id when it was `delegated`.
+    """How one session was approved. `approved_by` is a person, or the parent session's id when it was `delegated`.
 
-    What was asked for and approved is as recorded; `tools` are what the patterns meant, empty before an approval.
-    `attributes` and `attribute_digests` are of the user, by name, as the requester vouched for them.
+    The requested and approved terms are as recorded; `tools` are those that the patterns meant, empty before that.
+    `attributes` and `attribute_digests` are the user's, by name, as the requester vouched for them.
     """
 
     session_id: str
@@ -137,7 +137,7 @@ class Approval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedSession:
-    """One live session to revoke. `matched` is False when it is named only because a session above it is."""
+    """One live session to revoke. `matched` is False when it is listed only because a session above it is."""
 
     session_id: str
     user: str
@@ -156,11 +156,11 @@ SELECTOR_KINDS = ("session", "user", "agent", "pep", "approver", "tool", "server
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selector:
-    """Which sessions a plan is about: all that is named must hold.
+    """The sessions of a plan: all given fields must match.
 
     `tool` (`server/tool`), `server`, `resource` (an id, or its digest as recorded), `argument` (`NAME=VALUE`, of those
     that are recorded) and `bundle` (a version) are about one call of the session, an allowed one unless `tried` counts
-    denied ones too; `approver` is about its approval; `pep` about such a call, or else about any call or the request.
+    denied ones too; `approver` is about its approval; `pep` about the same call, or else about any call or the request.
     The window bounds the same call or approval, and without one of those any record of the session.
     """
 
@@ -180,7 +180,7 @@ class Selector:
 
     @property
     def empty(self) -> bool:
-        """Say whether it names nothing, and so would select every session."""
+        """Say whether no field is given, so that it would select every session."""
         return self.window.open and not any(getattr(self, kind) for kind in SELECTOR_KINDS)
 
     @property
@@ -198,7 +198,7 @@ def argument_of(field: str, text: str) -> tuple[str, str]:
 
 
 def logged_values(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the arguments that a record holds, by name and as text, and each element of a list.
+    """Yield a record's logged arguments as name and text, and each element of a list.
 
     A text is itself, anything else its JSON, such as `5`, `true` or `["a","b"]`.
     """
@@ -209,14 +209,14 @@ def logged_values(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def listed(facts: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """Return a list among the facts of an event; records from before lists were recorded hold a text with commas."""
+    """Return a list from an event's facts; older records hold a text with commas."""
     value = facts.get(name, ())
     values = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else ()
     return tuple(str(one) for one in values if one)
 
 
 def selector_of(texts: tuple[str, ...], *, window: Window, tried: bool = False, tenant: str | None = None) -> Selector:
-    """Read selectors such as `agent:coder`. Raise `InvalidRequestError` naming the one that is none."""
+    """Read selectors such as `agent:coder`; `InvalidRequestError` names a wrong one."""
     named: dict[str, str] = {}
     for text in texts:
         kind, colon, value = text.partition(":")

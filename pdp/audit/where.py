@@ -1,4 +1,4 @@
-"""Conditions of a query: SQL with the values apart. Texts are compared by their numbers in `names`."""
+"""Conditions of a query: SQL, with the values separate. Texts are compared by their numbers in `names`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Self
 from pdp.audit.rows import value_digest
 from pdp.audit.values import DECISION, Filter, Window
 
-# The session that is named and all below it.
+# The named session and all below it.
 _TREE = """r.session IN (
   WITH RECURSIVE tree (session) AS (
     SELECT id FROM names WHERE text = ?
@@ -16,7 +16,7 @@ _TREE = """r.session IN (
 
 
 class Where:
-    """Conditions on a row `r` of `records`, joined by AND. With a `tenant` they hold for its records alone."""
+    """Conditions on a row `r` of `records`, joined by AND. With a `tenant` they match only its records."""
 
     def __init__(self, *, tenant: str | None = None) -> None:
         self._conditions: list[str] = []
@@ -38,7 +38,7 @@ class Where:
         if which.kind:
             where.name("r.kind", which.kind)
         if which.outcome:
-            # The index on `allowed` knows denied and allowed alone; `+` keeps it from being used for half of the log.
+            # The index on `allowed` separates denied from allowed only; `+` keeps SQLite from using it.
             where.name("+r.kind", DECISION).condition("+r.allowed = ?", int(which.outcome == "allow"))
         for name, value in which.arguments:
             where.argument(name, value)
@@ -65,7 +65,7 @@ class Where:
         return self.condition(f"{column} = ?", text)
 
     def name(self, column: str, text: str) -> Self:
-        """Add that a column holds a text by its number; a text that never occurred is held by none."""
+        """Add that a column holds a text by its number; an unknown text matches no row."""
         return self.condition(f"{column} = (SELECT id FROM names WHERE text = ?)", text)
 
     def argument(self, name: str, value: str) -> Self:
@@ -77,7 +77,7 @@ class Where:
         )
 
     def within(self, window: Window) -> Self:
-        """Add that the record is of a window."""
+        """Add that the record is within a window."""
         if window.since_at is not None:
             self.condition("r.at >= ?", round(window.since_at * 1_000_000))
         if window.until_at is not None:
