@@ -1,7 +1,7 @@
 """What a policy can match and read, taken from its tree in Cedar's JSON.
 
-The tree is walked without recursion, so that its depth does not matter, and every node is descended into, known or
-not: a kind of node that a later engine adds can only widen what is found.
+The walk does not recurse, so the depth of the tree does not matter. It visits every node, known or unknown: a kind of
+node that a later engine adds can only add to the findings.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pdp.policy.view import HAS
 
 Tree = Any
 
-# Stands before the name of a server in what a policy reads.
+# The prefix of a server's name in `reads`.
 BELOW = "below "
 
 _CONTEXT = {"Var": "context"}
@@ -23,7 +23,7 @@ _INPUT = {".": {"left": _CONTEXT, "attr": "input"}}
 
 
 def findings(policy: Tree) -> dict[str, Any]:
-    """Return everything that slices, the cache and listings go by: what is found about a policy, in one place."""
+    """Return all findings about a policy, for slices, the cache and listings."""
     return {
         "actions": action_scope(policy),
         "resource_type": resource_type(policy),
@@ -34,7 +34,7 @@ def findings(policy: Tree) -> dict[str, Any]:
 
 
 def action_scope(policy: Tree) -> list[str] | None:
-    """Return the ids of the actions and groups that the scope names; None means any action."""
+    """Return the ids of the actions and groups in the scope; None means any action."""
     scope = policy["action"]
     if scope["op"] == "All":
         return None
@@ -43,7 +43,10 @@ def action_scope(policy: Tree) -> list[str] | None:
 
 
 def resource_type(policy: Tree) -> str | None:
-    """Return the one type of resource that the scope can match: `is Repository`, or `== Repository::"…"`; else None."""
+    """Return the only type of resource that the scope can match, None for any.
+
+    A scope names it by `is Repository` or `== Repository::"…"`.
+    """
     scope = policy["resource"]
     if "entity_type" in scope:
         return str(scope["entity_type"])
@@ -51,16 +54,16 @@ def resource_type(policy: Tree) -> str | None:
 
 
 def reads(policy: Tree) -> list[str] | None:
-    """Return what the policy can read beside principal and action, sorted; None means everything.
+    """Return what the policy can read apart from principal and action, sorted; None means everything.
 
-    Attributes of the context by name, one argument as `context.input.amount`. A `context`, or a `context.input`, that
-    does not stand directly under an attribute or a `has` could be read as a whole. `has NAME` when it asks whether the
-    context has an attribute, which the action alone tells. `resource` when it matters beyond its type and server.
-    `below NAME` when the scope asks whether it stands below a server of that name: what a call of
-    that server is mapped to does, and anything else only if the directory says so.
+    The items are attributes of the context by name, one argument as `context.input.amount`; `has NAME` for a test
+    whether the context has an attribute, which the action alone determines; `resource` when more than its type and
+    server matters; and `below NAME` when the scope tests whether it is below the server of that name. The resource of
+    a call to that server is, and any other only if the directory says so.
 
-    Whether something else stands below a server depends on the resource too: what a call is mapped to stands below
-    the server of the call, for this one call.
+    A `context` that is not directly under an attribute or a `has` could be read as a whole; so could `context.input`.
+    Whether another entity is below a server also depends on the resource: during a call, its resource is below the
+    server of the call.
     """
     found = set()
     if (above := _above(policy["resource"])) is not None:
@@ -92,7 +95,7 @@ def entity_uids(policy: Tree) -> list[list[str]]:
 
 
 def _above(scope: Tree) -> Uid | None:
-    """Return what the scope wants a variable to be or to stand below; None when it names no entity."""
+    """Return the entity that a variable must be or be below; None when the scope names no entity."""
     within = scope.get("in", scope)  # `is T in E` nests its `in`
     if "entity" not in within:
         return None
@@ -101,7 +104,7 @@ def _above(scope: Tree) -> Uid | None:
 
 
 def _could_ask_for_server(node: dict[str, Any]) -> bool:
-    """Say whether a node is a test for ancestors that are not all named, or one of which is a server."""
+    """Return whether a node tests for ancestors that are not all named, or for a server."""
     inner = node.get("in") or node.get("is")
     if not isinstance(inner, dict) or inner.get("left") == {"Var": "action"}:
         return False
@@ -119,14 +122,14 @@ def _nodes(roots: list[Tree]) -> Iterator[dict[str, Any]]:
         if isinstance(value, dict):
             yield value
             if _attribute(value, _INPUT) is not None or _attribute(value, _CONTEXT) is not None:
-                continue  # this context is read by one attribute only
+                continue  # only one attribute of this context is read
             pending.extend(value.values())
         elif isinstance(value, list):
             pending.extend(value)
 
 
 def _attribute(node: dict[str, Any], of: Tree) -> str | None:
-    """Return the attribute of a tree that a node reads or asks for; None when it is another kind of node."""
+    """Return the attribute of a tree that a node reads or tests for; None for other nodes."""
     for operator in (".", "has"):
         inner = node.get(operator)
         if (

@@ -1,4 +1,4 @@
-"""A bundle that runs: what was compiled, sliced by action, and asked through the engine."""
+"""A bundle that runs: the compiled policies, sliced by action, and the questions to the engine."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from pdp.policy.view import EVERYTHING, View
 
 Compile = Callable[[Mapping[str, Any]], dict[str, Any]]
 
-# What is said where the policies cannot be asked about a session.
+# The ruling when the policies cannot be asked about a session.
 MISFIT = Ruling(outcome=Outcome.DENY, basis=Basis.POLICY_ERROR, detail="the session's entities do not fit the schema")
 
 
 class Bundle:
     """Policies, schema, catalogue and directory under one version. Immutable; slices are made when first needed.
 
-    What is parsed for sessions goes into `memory`, which bundles may share: what they put there is found by each alone.
+    `memory` keeps the parsed entities of sessions. Bundles may share it: each finds only its own.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Bundle:
         self.grants: Grants = grants_of(policies, contents.directory)
         self._author_schema = contents.schema
         self._schema = contents.schema + "\n" + preamble(contents.caller_facts)
-        # INVARIANT: policies that constrain no action or a group stand in the slice of each action that they can match.
+        # INVARIANT: a policy for any action, or for a group, is in the slice of each action that it can match.
         self._by_action = _by_action(policies)
         self._stack = stack
         self._session_schema = cedarpy.Schema.from_str(self._schema)
@@ -66,34 +66,34 @@ class Bundle:
         self._slices: dict[str, Slice] = {}
         self._kept = KeptParts()
         self._memory = memory or EntityMemory()
-        # Stands for this bundle in the keys of the memory: a version may be that of many variants.
+        # Identifies this bundle in the keys of the memory: many variants can have the same version.
         self._mark = object()
         self._lock = threading.Lock()
         self._origin: Bundle | None = None
 
     def unapproved_labels(self, session: Session) -> frozenset[str]:
-        """Return the labels of a session that widen, and did not by the bundle by which it was approved.
+        """Return the labels of a session that widen now, but did not when the session was approved.
 
-        Such a label was added later, or the approver took it for one that takes away. It may forbid as well, so a call
-        is not decided without it either.
+        The label was added later, or the approver saw it as one that does not widen. It may also forbid, so a call
+        must not be decided without it either.
         """
-        # Most bundles have none: this is asked for each call.
+        # A shortcut, since this runs for each call and most bundles have none.
         if not self.widening:
             return self.widening
         return self.widening.intersection(session.labels).difference(session.widening_labels)
 
     def with_directory(self, directory: Directory) -> Bundle:
-        """Return the bundle beside another directory, for tests of policies; the version stays what it was."""
+        """Return the bundle with another directory and the same version, for tests of policies."""
         other = self._variant()
         other.directory = directory
         other.grants = {**grants_of((), directory), **self.grants}
         return other
 
     def with_policies(self, policies: Sequence[PolicySource]) -> Bundle:
-        """Return the bundle with other policies, for asking what would change; version and grants stay what they were.
+        """Return the bundle with other policies and the same version and grants, to find what would change.
 
-        Whoever makes them has had their texts parsed and validated in a child process. What was parsed for an action
-        whose policies are the same is shared, so a bundle in which one policy differs costs little.
+        The caller has had the policies parsed and validated in a child process. Actions with the same policies share
+        what was parsed for them, so a bundle in which one policy differs costs little.
         """
         other = self._variant()
         other.policies = {policy.id: policy for policy in policies}
@@ -101,7 +101,7 @@ class Bundle:
         return other
 
     def misfits(self, entities: Iterable[Entity]) -> tuple[Entity, ...]:
-        """Return the entities that do not fit the schema, or all of them when they do not fit together."""
+        """Return the entities that do not fit the schema, or all when they only fail together."""
         whole = tuple(entities)
         if self._fits(whole):
             return ()
@@ -118,11 +118,11 @@ class Bundle:
         return within
 
     def schema_text(self) -> str:
-        """Return the whole schema: what the author wrote, and every action that is generated."""
+        """Return the whole schema: the author's part, and every generated action."""
         return full_schema(self._author_schema, self.caller_facts, tuple(self.catalogue.tools.values()))
 
     def slice(self, action: str) -> Slice:
-        """Return what can decide about an action: a tool of the catalogue, or one of the PDP's own."""
+        """Return the slice of an action: a tool of the catalogue, or an action of the PDP itself."""
         found = self._slices.get(action)
         if found is None:
             with self._lock:
@@ -130,27 +130,27 @@ class Bundle:
         return found
 
     def groups_of(self, action: str) -> tuple[str, ...]:
-        """Return an action and the groups that it is in: a scope that names one of these can match it."""
+        """Return an action and its groups: a scope that names one of these can match it."""
         tool = self.catalogue.tools.get(action)
         return (action, tool.risk) if tool else (action,)
 
     def judge(self, session: Session, facts: Facts, at: float) -> Ruling:
-        """Return what the policies say of facts in a session, at a time in unix seconds; any doubt is a deny.
+        """Return the policies' ruling on facts in a session, at a time in unix seconds; any doubt is a deny.
 
-        Everybody who asks the policies asks this. Of a chain, each session is asked about for itself.
+        Every question to the policies goes through this method. For a chain, it is called for each session.
         """
         beside = self._beside(session, facts)
         return self.slice(facts.action).ask(question_of(session, facts, at), beside) if beside else MISFIT
 
     def probe(self, session: Session, facts: Facts, at: float, probes: cedarpy.PolicySet) -> ProbeAnswer | None:
-        """Say which of a set of permits match where `judge` would ask; None when that does not fit the schema."""
+        """Return which permits match for the question of `judge`; None when it does not fit the schema."""
         beside = self._beside(session, facts)
         return self.slice(facts.action).probe(question_of(session, facts, at), beside, probes) if beside else None
 
     def visibility(self, session: Session, facts: Facts, at: float, *, mapped: bool) -> Visibility:
-        """Say whether `judge` could permit calls of which the arguments are not known.
+        """Return whether `judge` could permit calls whose arguments are not known.
 
-        `mapped` says that the resource depends on them too.
+        `mapped` is True when the resource also depends on the arguments.
         """
         try:
             known = self.session_entities(session)
@@ -159,15 +159,15 @@ class Bundle:
         return self.slice(facts.action).visibility(question_of(session, facts, at), known, mapped=mapped)
 
     def session_entities(self, session: Session, *, speaker: str = "") -> SessionEntities:
-        """Parse what a session is made of: its user, agent, groups and grants, and itself with its attributes.
+        """Parse the entities of a session: its user, agent, groups and grants, and itself with its attributes.
 
-        `speaker` is a further user who asks about the session, such as an approver.
+        `speaker` is another user who asks about the session, for example an approver.
         Raise `ValueError` when the entities do not fit the schema.
         """
         return self._known(SessionContent.of(session, speaker))
 
     def _beside(self, session: Session, facts: Facts) -> SliceEntities | None:
-        """Return what the engine needs beside a question; None when it does not fit the schema."""
+        """Return the entities for a question; None when they do not fit the schema."""
         content, memory = SessionContent.of(session, facts.speaker), self._memory.of_actions
         key = (self._mark, facts.action, content)
         try:
@@ -216,7 +216,7 @@ class Bundle:
         ids = list(self.policies)
         resource = tool.resource_type if tool else "Session"
         listed = (self.policies[ids[place]] for place in order)
-        # What can only match another type of resource would never take part.
+        # A policy that can only match another type of resource is never relevant.
         policies = tuple(policy for policy in listed if policy.resource_type in (None, resource))
         if self._origin is not None and (parsed := self._origin.slice(action)).policies == policies:
             return parsed.with_directory(self.directory)
@@ -247,7 +247,7 @@ def load_bundle(
 ) -> Bundle:
     """Load a bundle from its files. `compile_files` runs `compile.compile_bundle` in a child process.
 
-    Raise `BundleError` naming every problem that was found, and whatever `compile_files` raises.
+    Raise `BundleError` naming every problem found, and what `compile_files` raises.
     """
     return assemble(files, check_bundle(files, limits, compile_files), limits, memory)
 
@@ -255,14 +255,14 @@ def load_bundle(
 def assemble(
     files: Mapping[str, bytes], policies: Sequence[PolicySource], limits: Limits, memory: EntityMemory | None = None
 ) -> Bundle:
-    """Return the bundle of files whose policies are what compiling these very files has found."""
+    """Return the bundle of some files and the policies compiled from the same files."""
     return Bundle(version_of(files), read_contents(files, limits), policies, StackCheck(limits), memory)
 
 
 def check_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> list[PolicySource]:
     """Return the policies of a bundle that could be loaded. Raises what `load_bundle` raises.
 
-    Beyond their sizes, the files are looked at by `compile_files` alone: what nobody has checked yet may take long.
+    This checks the sizes of the files; only `compile_files` reads them, since an unchecked file may take long.
     """
     require_sizes(files, limits)
     result = compile_files(compile_job(files, limits))
@@ -273,9 +273,9 @@ def check_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Comp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """What is wrong with a bundle: `errors` keep it from loading, `warnings` are what lints find.
+    """What is wrong with a bundle: `errors` prevent it from loading, `warnings` are the findings of lints.
 
-    Without errors `version` is the one that it would have, and `policies` and `tools` count what it holds.
+    Without errors, `version` is the version that it would have, and `policies` and `tools` are counts.
     """
 
     errors: tuple[Problem, ...] = ()
@@ -301,7 +301,7 @@ def inspect_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Co
 
 
 def compile_job(files: Mapping[str, bytes], limits: Limits) -> dict[str, Any]:
-    """Return what a child process is given of a bundle whose sizes were looked at."""
+    """Return the job of a child process for a bundle whose sizes were checked."""
     return {
         "files": {name: content.decode("utf-8", "surrogateescape") for name, content in files.items()},
         "limits": {name: getattr(limits, name) for name in Limits.__slots__},
@@ -309,7 +309,7 @@ def compile_job(files: Mapping[str, bytes], limits: Limits) -> dict[str, Any]:
 
 
 def policy_source(policy: Mapping[str, Any]) -> PolicySource:
-    """Return a policy as a child process describes it."""
+    """Return a policy from the description of a child process."""
     return PolicySource(
         id=policy["id"],
         effect=policy["effect"],
@@ -326,7 +326,7 @@ def policy_source(policy: Mapping[str, Any]) -> PolicySource:
 
 
 def policy_json(policy: PolicySource) -> dict[str, Any]:
-    """Return a policy as a child process describes it, for `policy_source`."""
+    """Return the description of a policy, for `policy_source`."""
     found = ((name, getattr(policy, name)) for name in PolicySource.__slots__)
     return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in found}
 

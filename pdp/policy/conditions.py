@@ -1,10 +1,9 @@
-"""Take a policy apart: its scope and the conditions that must all hold, each with its place and its value.
+"""Split a policy into its scope and the conditions that must all hold, each with its position and its value.
 
-A policy matches when its scope and each of its conditions hold, from left to right. `when { a && b }` holds two
-conditions; so does `unless { a || b }`, neither of which may be. The text is cut at these operators and nowhere else.
-What each piece is worth is for the engine to say: every piece becomes a permit of its own, and the whole policy too.
-Cedar's expressions have no side effects, so what a piece is worth alone is what it is worth where it stands, if it is
-reached there.
+A policy matches when its scope and each of its conditions hold, from left to right. `when { a && b }` has two
+conditions; so does `unless { a || b }`, both of which must be false. The text is split at these operators only.
+The engine evaluates the pieces: each piece becomes a permit, and so does the whole policy. Cedar's expressions have no
+side effects, so the value of a piece alone is its value within the policy, if it is reached there.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from pdp.policy.engine import PolicySource, ProbeAnswer
 from pdp.policy.question import Facts
 from pdp.policy.safety import Token, tokens
 
-# The engine holds the interpreter lock while it evaluates, so it is asked about so many pieces at once.
+# The engine holds the interpreter lock while it evaluates, so this bounds the pieces of one question.
 _PROBES_AT_ONCE = 500
 # A string in a policy may be as long as its file.
 _TEXT_CHARACTERS = 400
 
 _SCOPE = ("principal", "action", "resource")
 _SEPARATORS = {"when": "&&", "unless": "||"}
-# What a condition that is not cut can still consist of, and the value of a part that ends the way to those behind it.
+# The operator that splits an unsplit condition further into parts.
 _WITHIN = {"when": "||", "unless": "&&"}
 PART = "part"
 
 
 class Value(Enum):
-    """What a condition is worth for some facts, or whether a policy matched."""
+    """The value of a condition for some facts, or whether a policy matched."""
 
     TRUE = "true"
     FALSE = "false"
@@ -45,12 +44,12 @@ class Value(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """One thing that must hold for a policy to match, and where it stands in its file.
+    """One condition that must hold for a policy to match, and its position in the file.
 
-    `kind` is `principal`, `action` or `resource` for the scope, else the clause: of an `unless`, `text` is what must
-    not be. `text` is on one line, without comments, and cut when it is very long. Lines and columns count from 1;
-    `end_column` is the last one's. `within` holds the parts, of kind `part`, of a `when { a || b }` and of an
-    `unless { a && b }`: they explain the condition and are none themselves.
+    `kind` is `principal`, `action` or `resource` for the scope, otherwise the clause; the `text` of an `unless` must be
+    false. `text` is one line, without comments, and shortened when it is very long. Lines and columns count from 1;
+    `end_column` is the last character's. `within` holds the parts, of kind `part`, of a `when { a || b }` and of an
+    `unless { a && b }`: they explain the condition and are not conditions themselves.
     """
 
     kind: str
@@ -68,7 +67,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyParts:
-    """A policy taken apart. `scope` leaves out what any principal, action or resource satisfies."""
+    """The parts of a policy. `scope` leaves out constraints that any principal, action or resource satisfies."""
 
     policy: PolicySource
     scope: tuple[Condition, ...]
@@ -77,7 +76,7 @@ class PolicyParts:
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """Return the permits to ask about: the whole, the scope, the conditions, and then the parts within these."""
+        """Return the permits to evaluate: the whole, the scope, the conditions, and then their parts."""
         parts = (one.probe for condition in self.conditions for one in condition.within)
         return (self.probe, *(one.probe for one in (*self.scope, *self.conditions)), *parts)
 
@@ -86,9 +85,8 @@ class PolicyParts:
 class ConditionResult:
     """A condition and its value.
 
-    `error` is the kind of error, when its value is one. `alone` is the value whether or not it was reached: what it
-    would have been without the conditions before it, an error when it needs one of them. `within` is what each part
-    of it is worth.
+    `error` is the kind of error when the value is `ERROR`. `alone` is the value without the conditions before it,
+    whether or not it was reached: an error when it depends on one of them. `within` holds the result of each part.
     """
 
     condition: Condition
@@ -100,7 +98,7 @@ class ConditionResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyResult:
-    """What a policy is worth for some facts: whether it matched, and the value of each part."""
+    """The result of a policy for some facts: whether it matched, and the value of each condition."""
 
     policy: PolicySource
     value: Value
@@ -110,22 +108,22 @@ class PolicyResult:
 
     @property
     def parts(self) -> tuple[ConditionResult, ...]:
-        """Return scope and conditions, in the order in which they count."""
+        """Return scope and conditions, in the order of evaluation."""
         return (*self.scope, *self.conditions)
 
     @property
     def failed(self) -> tuple[ConditionResult, ...]:
-        """Return what keeps the policy from matching, the one that decided first."""
+        """Return the conditions that keep the policy from matching; the first one was decisive."""
         return tuple(one for one in self.parts if one.alone is not Value.TRUE)
 
 
 def parts_of(policy: PolicySource) -> PolicyParts:
-    """Take apart the text of a policy that the engine has read before."""
+    """Split the text of a policy that the engine has already parsed."""
     return _Splitter(policy).parts()
 
 
 class Probes:
-    """The pieces of some policies, parsed. Make it where the slice was made: parsing needs the stack as well."""
+    """The pieces of some policies, parsed. Construct it where the slice is made: parsing needs the same stack."""
 
     def __init__(self, policies: Iterable[PolicySource]) -> None:
         self._chunks = [
@@ -134,7 +132,7 @@ class Probes:
         ]
 
     def results(self, bundle: Bundle, session: Session, facts: Facts, at: float) -> tuple[PolicyResult, ...] | None:
-        """Return what each policy is worth where `bundle.judge` would ask it, in order; None when that does not fit."""
+        """Return the result of each policy for the question of `bundle.judge`, in order; None when it does not fit."""
         results: list[PolicyResult] = []
         for chunk, probes in self._chunks:
             answer = bundle.probe(session, facts, at, probes)
@@ -175,7 +173,7 @@ def _results(chunk: Sequence[PolicyParts], answer: ProbeAnswer) -> Iterator[Poli
 
 
 def _reached(pieces: Sequence[Condition], places: Sequence[int], answer: ProbeAnswer) -> tuple[ConditionResult, ...]:
-    """Return the value of each piece: the first that is not true ends the way to those behind it."""
+    """Return the value of each piece: those after the first one that is not true are not reached."""
     results, reached = [], True
     for piece, place in zip(pieces, places, strict=True):
         alone = _value(place, answer)
@@ -189,7 +187,7 @@ def _reached(pieces: Sequence[Condition], places: Sequence[int], answer: ProbeAn
 def _explained(
     pieces: tuple[ConditionResult, ...], places: Iterator[int], answer: ProbeAnswer
 ) -> tuple[ConditionResult, ...]:
-    """Return the pieces with what their parts are worth; `places` are those of all parts in order."""
+    """Return the pieces with the values of their parts; `places` are those of all parts in order."""
     results = []
     for piece in pieces:
         condition, reached = piece.condition, piece.value is not Value.NOT_REACHED
@@ -213,7 +211,7 @@ def _value(place: int, answer: ProbeAnswer) -> Value:
 
 
 class _Splitter:
-    """Cut the text of one policy. The engine has read it, so brackets pair and words stand where they should."""
+    """Split the text of one policy. The engine has parsed it, so its brackets pair and its syntax is right."""
 
     def __init__(self, policy: PolicySource) -> None:
         self._policy = policy
@@ -237,7 +235,7 @@ class _Splitter:
         )
 
     def _effect(self) -> int:
-        """Return the place of `permit` or `forbid`, behind the annotations."""
+        """Return the place of `permit` or `forbid`, after the annotations."""
         place = 0
         while self._tokens[place].text == "@":
             place += 2
@@ -255,7 +253,7 @@ class _Splitter:
             place = closing + 1
 
     def _pieces(self, clause: str, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Yield the pieces of an expression, as token places from and before: those of `a && b` for a `when`."""
+        """Yield the pieces of an expression as half-open token ranges: those of `a && b` for a `when`."""
         bounds = (first - 1, *self._cuts(clause, first, last), last)
         if len(bounds) > 2:  # noqa: PLR2004 - there is an operator between first and last
             for before, after in pairwise(bounds):
@@ -267,7 +265,7 @@ class _Splitter:
             yield first, last
 
     def _within(self, clause: str, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Yield the parts of a condition that is cut no further: those of `a && b` in an `unless`, if it has some."""
+        """Yield the parts of an unsplit condition, if any: those of `a && b` in an `unless`."""
         while self._tokens[first].text == "(" and self._closing[first] == last - 1:
             first, last = first + 1, last - 1
         if self._tokens[first].text == "if" or (clause == "unless" and self._places(first, last, "||")):
@@ -277,13 +275,13 @@ class _Splitter:
             yield from ((before + 1, after) for before, after in pairwise((first - 1, *cuts, last)))
 
     def _cuts(self, clause: str, first: int, last: int) -> tuple[int, ...]:
-        # `if` takes in everything behind it, and `||` binds less than `&&`: neither is a row of conditions.
+        # An `if` extends to the end, and `||` binds less tightly than `&&`: neither is a list of conditions.
         if self._tokens[first].text == "if" or (clause == "when" and self._places(first, last, "||")):
             return ()
         return self._places(first, last, _SEPARATORS[clause])
 
     def _places(self, first: int, last: int, text: str) -> tuple[int, ...]:
-        """Return where a token stands between two places, outside of all brackets there."""
+        """Return the places of a token between two places, outside all brackets there."""
         found, place = [], first
         while place < last:
             if self._tokens[place].text == text:
@@ -304,14 +302,14 @@ class _Splitter:
             column=column,
             end_line=end_line,
             end_column=end_column,
-            # What follows a text stands on a line of its own, for a text may hold comments.
+            # A text may end in a comment, so what follows it begins on a new line.
             probe=f"permit (principal, action, resource) {'when' if kind == PART else kind} {{ {text}\n}};"
             if kind in (*_SEPARATORS, PART)
             else "permit (" + ", ".join(text if one == kind else one for one in _SCOPE) + "\n);",
         )
 
     def _place(self, offset: int) -> tuple[int, int]:
-        """Return line and column in the file of a place in the text."""
+        """Return line and column in the file of an offset in the text."""
         above = self._text.count("\n", 0, offset)
         column = offset - self._text.rfind("\n", 0, offset)
         return self._policy.line + above, column if above else column + self._policy.column - 1

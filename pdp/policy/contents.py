@@ -1,4 +1,4 @@
-"""The files of a bundle and what stands in them, read but not compiled."""
+"""The files of a bundle and their contents, read but not compiled."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pdp.policy.tools.typing import facts_type
 
 MANIFEST = "bundle.yaml"
 SCHEMA = "schema.cedarschema"
-# Beside what decides, and never part of it: the bundle's version says nothing about its tests.
+# Tests are next to the policies but not part of the bundle: its version does not depend on them.
 TESTS = "tests"
-# What fits into the header of a packed file.
+# The longest name that fits into the header of a packed file.
 NAME_BYTES = 100
 
 _FEWEST_FILES = 64
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """A bundle's parts. `policies` maps a file to its text, `labels` a name to its label; durations are seconds."""
+    """A bundle's parts. `policies` maps a file to its text, `labels` a name to its label; durations are in seconds."""
 
     name: str
     label: str
@@ -49,7 +49,7 @@ class Contents:
 
 
 def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
-    """Read the files of a bundle from a folder; what does not belong to it (tests, notes) is left out.
+    """Read the files of a bundle from a folder, without other files (tests, notes).
 
     Raise `BundleError` when the folder or a file cannot be read or is too large, or is a link out of the folder.
     """
@@ -62,11 +62,11 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
             name = path.relative_to(folder).as_posix()
             if belongs(name):
                 if not name.isprintable():
-                    # Also what is not UTF-8 on the disk; it cannot be named in a digest, or in a message.
+                    # Also names that are not UTF-8 on disk; a digest or a message cannot hold them.
                     raise BundleError((Problem(ascii(name), 0, "a file's name must be printable"),))
-                # What cannot be read is an error, say a link to nowhere: without it a forbid may be missing.
+                # An unreadable file, for example a broken link, is an error: it may hold a forbid.
                 with open_inside(folder, path) as stream:
-                    # One byte more than allowed is enough to know.
+                    # One byte more than the limit shows that the file is too large.
                     files[name] = stream.read(limits.policy_file_bytes * 8 + 1)
     except OSError as error:
         raise BundleError((Problem(str(folder), 0, f"cannot be read: {reason_of(error)}"),)) from None
@@ -76,7 +76,7 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    # Not by a search, which passes over folders that cannot be read.
+    # `rglob` is not used: it skips folders that cannot be read.
     yield from folder.iterdir()
     tools = folder / "tools"
     if os.path.lexists(tools):
@@ -100,7 +100,7 @@ def version_of(files: Mapping[str, bytes]) -> str:
 
 
 def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
-    """Read what stands in a bundle's files. Raise `BundleError` naming every problem that was found."""
+    """Read the contents of a bundle's files. Raise `BundleError` naming every problem found."""
     require_sizes(files, limits)
     problems: list[Problem] = []
     manifest = _collect(problems, Section(MANIFEST, 1), lambda: load_section(MANIFEST, files.get(MANIFEST, b"")))
@@ -144,14 +144,14 @@ def titles_of(files: Mapping[str, bytes]) -> tuple[str, str]:
 
 
 def require_sizes(files: Mapping[str, bytes], limits: Limits) -> None:
-    """Raise `BundleError` when a file, or all of them together, are larger than the limits."""
+    """Raise `BundleError` when a file, or all files together, exceed the limits."""
     problems = []
     if len(files) > most_files(limits):
         problems.append(Problem("", 0, f"more than {most_files(limits)} files (limit `bundle_bytes`)"))
     for name, content in files.items():
         if len(name.encode("utf-8", "surrogateescape")) > NAME_BYTES:
             problems.append(Problem(name, 0, f"a file's name must be at most {NAME_BYTES} bytes"))
-        # Real tool lists are larger than any policy file should be.
+        # Real tool lists are larger than a policy file should be.
         bound = limits.policy_file_bytes * (8 if name.startswith("tools/") else 1)
         if len(content) > bound:
             problems.append(Problem(name, 0, f"larger than {bound} bytes (limit `policy_file_bytes`)"))

@@ -1,4 +1,4 @@
-"""The directory of a bundle: users, agents with their ceilings, groups and further entities."""
+"""The directory of a bundle: users, agents with their ceilings, groups and other entities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Uid = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entity:
-    """One entity as Cedar's JSON has it, and where it stands. `refers_to` holds parents and attribute references."""
+    """One entity in Cedar's JSON, and its line in the file. `refers_to` holds parents and attribute references."""
 
     uid: Uid
     json: Mapping[str, Any]
@@ -29,7 +29,7 @@ class Entity:
 
 @dataclass(frozen=True, kw_only=True)
 class Directory:
-    """What is known about users, agents, groups and things before any session asks.
+    """The users, agents, groups and other entities that a bundle declares.
 
     `ceilings` bounds each agent's tools, whatever a session or a policy says.
     """
@@ -38,7 +38,7 @@ class Directory:
     ceilings: Mapping[str, ToolPatterns] = field(default_factory=dict)
 
     def closure(self, roots: Iterable[Uid]) -> dict[Uid, Entity]:
-        """Return every known entity that can be reached from the roots: what a policy could read or ask about."""
+        """Return every entity that the roots reach: all that a policy can read or test."""
         found: dict[Uid, Entity] = {}
         pending = list(roots)
         while pending:
@@ -51,7 +51,7 @@ class Directory:
 
     @cached_property
     def servers_above(self) -> Mapping[str, frozenset[str]]:
-        """Return for each type of entities the ids of all servers that one of them stands below."""
+        """Return for each type the ids of all servers that an entity of this type is below."""
         found: dict[str, set[str]] = {}
         for uid in self.entities:
             pending, seen = [uid], {uid}
@@ -67,20 +67,20 @@ class Directory:
         return {(parent["type"], parent["id"]) for parent in one.json["parents"]} if one else set()
 
     def capture(self, user: str, agent: str) -> str | None:
-        """Return what is known about a user and an agent as Cedar's JSON; None when either is unknown."""
+        """Return all entities that a user and an agent reach, as Cedar's JSON; None when either is unknown."""
         if ("User", user) not in self.entities or ("Agent", agent) not in self.entities:
             return None
         reached = self.closure([("User", user), ("Agent", agent)])
         return json.dumps([reached[uid].json for uid in sorted(reached)], sort_keys=True, separators=(",", ":"))
 
     def overlaid(self, over: Directory) -> Directory:
-        """Return the directory in which what `over` says of an entity stands in the place of what was known."""
+        """Return the directory with the entities and ceilings of `over` in place of those with the same id."""
         return Directory(entities={**self.entities, **over.entities}, ceilings={**self.ceilings, **over.ceilings})
 
     def orphans(self) -> tuple[tuple[Entity, Uid], ...]:
-        """Return each entity that has a parent which nobody knows, with that parent."""
-        # A misspelt group would silently make a forbid on the right one not match. What attributes refer to may be
-        # gone: an owner who has left is still the owner.
+        """Return each entity with an unknown parent, and that parent."""
+        # With a misspelt group, a forbid on the right one silently does not match. An attribute may refer to an
+        # unknown entity: an owner who has left is still the owner.
         parents = (
             (one, (parent["type"], parent["id"])) for one in self.entities.values() for parent in one.json["parents"]
         )
@@ -88,7 +88,7 @@ class Directory:
 
 
 def uid_json(uid: Uid) -> dict[str, str]:
-    """Write an entity's uid as Cedar's JSON has it."""
+    """Return an entity's uid in Cedar's JSON."""
     return {"type": uid[0], "id": uid[1]}
 
 
@@ -116,16 +116,16 @@ def references(value: Any) -> Iterable[Uid]:  # noqa: ANN401 - any JSON value
 
 
 def load_directory(files: Mapping[str, bytes]) -> Directory:
-    """Read `directory.yaml`; a bundle without one knows nobody. Raise `BundleError` naming every problem."""
+    """Read `directory.yaml`; without one the directory is empty. Raise `BundleError` naming every problem."""
     if FILE not in files:
         return Directory()
     return _DirectoryReader(FILE).read(load_section(FILE, files[FILE]))
 
 
 def read_overlay(top: Section) -> Directory:
-    """Read `users`, `agents` and `entities` of another file, as in `directory.yaml`; parents are not looked up.
+    """Read `users`, `agents` and `entities` of another file, in the form of `directory.yaml`.
 
-    Raise `BundleError` naming every problem. Other keys of the file are not looked at.
+    Parents may be unknown. Raise `BundleError` naming every problem. Other keys of the file are not checked.
     """
     return _DirectoryReader(top.file).read_overlay(top)
 
@@ -225,7 +225,7 @@ class _DirectoryReader:
 
 
 def unknown_parent(uid: Uid) -> str:
-    """Say that nobody knows a parent."""
+    """Return the message for an unknown parent."""
     return f"unknown parent: `{uid[0]}::{uid[1]}`"
 
 

@@ -1,4 +1,4 @@
-"""Ask the Cedar engine about one action: strictly, with every entity present, and any error is a deny."""
+"""Ask the Cedar engine about one action: in strict mode, with every entity present; any error is a deny."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from pdp.policy.question import Question
 from pdp.policy.reading import Reading
 from pdp.policy.view import HAS, View
 
-# A parsed policy takes about 5 KB, and parsing it again about 25 µs. With 10,000 policies over 500 tools, of which a
-# tenth are about a whole risk group, the slices of all actions would hold 176,000 and take 900 MB.
+# A parsed policy takes about 5 KB, and parsing it again about 25 µs. With 10,000 policies for 500 tools, a tenth of
+# them for a whole risk group, the slices of all actions would hold 176,000 policies and take 900 MB.
 MOST_PARSED = 40_000
 
 _ERRING_POLICY = re.compile(r"error while evaluating policy `policy(\d+)`")
-# The engine's messages quote what they are about; only their kind may be told. The first pattern that fits names it.
+# The engine's messages quote values, so only the kind of error may be shown. The first matching pattern names it.
 _ERROR_CLASSES = (
     ("overflow", re.compile(r"integer overflow ")),
     ("wrong_type", re.compile(r"type error: ")),
@@ -44,12 +44,12 @@ _ERROR_CLASSES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySource:
-    """One policy: its `@id`, effect, place, text, and what analysis found.
+    """One policy: its `@id`, effect, file, position, text, and the findings of `analysis`.
 
-    `actions` holds the ids that its action scope names, None for any. `resource_type` is the one type of resource that
-    its resource scope can match, None for any. `reads` holds what it can read beside principal and action, as
-    `analysis.reads` words it, None for everything. `entities` holds the uids that it names. `moments`
-    holds what it compares the time with, None when it reads the time in another way.
+    `actions` holds the ids that its action scope names, None for any. `resource_type` is the only type of resource that
+    its resource scope can match, None for any. `reads` holds what it can read apart from principal and action, in the
+    words of `analysis.reads`, None for everything. `entities` holds the uids that it names. `moments` holds what it
+    compares the time with, None when it reads the time in another way.
     """
 
     id: str
@@ -65,15 +65,15 @@ class PolicySource:
     moments: tuple[Moment, ...] | None = None
 
     def may_match(self, groups: Iterable[str]) -> bool:
-        """Say whether its action scope can match an action that is in `groups`, itself included."""
+        """Return whether its action scope can match an action; `groups` are its id and groups."""
         return self.actions is None or not self.actions.isdisjoint(groups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeAnswer:
-    """What the engine said about a set of permits: which matched, and which could not be evaluated and why.
+    """The engine's answer about a set of permits: which matched, and which could not be evaluated and why.
 
-    Policies are places in the set's text. What went wrong is one of our own words, see `_ERROR_CLASSES`.
+    A policy is its index in the set's text; an error is a name in `_ERROR_CLASSES` or `other`.
     """
 
     matched: frozenset[int]
@@ -82,7 +82,7 @@ class ProbeAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parsed:
-    """The schema and policies of a slice as the engine takes them."""
+    """The schema and policies of a slice, parsed by the engine."""
 
     schema: cedarpy.Schema
     policies: cedarpy.PolicySet
@@ -98,9 +98,9 @@ class _KnownPart:
 
 
 class KeptParts:
-    """What was parsed for the slices of one bundle: whole slices by action, and what of them is known beforehand.
+    """The parsed parts of the slices of one bundle: whole slices by action, and their known parts.
 
-    INVARIANT: slices of one action in one bundle differ in their directory alone.
+    INVARIANT: slices of one action in one bundle differ only in their directory.
     """
 
     def __init__(self) -> None:
@@ -109,11 +109,11 @@ class KeptParts:
 
 
 class Slice:
-    """The policies that can match one action, and the schema of that action alone, which declares what `view` shows.
+    """The policies that can match one action, and the schema of only that action, which declares what `view` shows.
 
-    `reading` says what the policies can read of a call, and whether their answer may be remembered. What the engine
-    needs is parsed for the first question, and again when `kept`, which all slices of a bundle share, has dropped it.
-    `shared` is the schema without any action of a tool, which all slices of a bundle share too.
+    `reading` says what the policies can read of a call, and whether their answer may be remembered. Schema and policies
+    are parsed for the first question, and again when `kept`, which all slices of a bundle share, has dropped them.
+    `shared` is the schema without the actions of tools; all slices of a bundle share it too.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Slice:
         self._stand_beside(directory)
 
     def with_directory(self, directory: Directory) -> Slice:
-        """Return the same policies beside another directory; what was parsed is shared."""
+        """Return the same policies with another directory; both share what was parsed."""
         other = copy.copy(self)
         other._stand_beside(directory)  # noqa: SLF001 - a copy of this very class
         return other
@@ -154,7 +154,7 @@ class Slice:
     def _stand_beside(self, directory: Directory) -> None:
         self._directory = directory
         named = {uid: one.json for uid, one in directory.closure(self._named).items()}
-        # A call may be mapped to one of these, which then stands below its server: they are added call by call.
+        # These are added call by call: one that is the resource of a call must be below the call's server.
         self._loose = {uid: one for uid, one in named.items() if self._mapped and uid[0] == self._resource_type}
         self._fixed = {uid: one for uid, one in named.items() if uid not in self._loose} | self._actions
         above = directory.servers_above.get(self._resource_type, ())
@@ -164,7 +164,7 @@ class Slice:
     def _reads(self, policy: PolicySource) -> frozenset[str] | None:
         """Return what a policy reads of a call of this action.
 
-        What the call is mapped to stands below the server of the call; below another one only by the directory.
+        The call's resource is below the server of the call; only the directory can place it below another one.
         """
         if policy.reads is None:
             return None
@@ -177,12 +177,12 @@ class Slice:
             self._stack.require()
             schema, policies = cedarpy.Schema.from_str(self._schema_text), _policy_set(self.policies)
             found = Parsed(schema=schema, policies=policies)
-            # The schema counts as one more.
+            # The schema counts as one more policy.
             self._kept.whole.put(self.action, found, len(self.policies) + 1)
         return found
 
     def beside(self, known: SessionEntities) -> SliceEntities:
-        """Parse what a session knows together with what every call of this action needs: action, groups, server.
+        """Parse the session's entities with those that every call of this action needs: action, groups, server.
 
         Raise `ValueError` when the entities do not fit the schema.
         """
@@ -192,7 +192,7 @@ class Slice:
         added[self._server] = entity(self._server, {}, ()).json
         if self._mapped or self._server not in known.entities:
             return self._joined(known, added)
-        # The server of an unmapped call is what the call is about: it is as it stands here, whoever else knows it.
+        # The resource of an unmapped call is its server: this entity replaces the one that the session knows.
         whole = {**added, **known.entities, self._server: added[self._server]}
         handle = cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._parsed().schema)
         return SliceEntities(session=known, handle=handle, entities=whole)
@@ -203,7 +203,7 @@ class Slice:
         return SliceEntities(session=known, handle=handle, entities={**added, **known.entities})
 
     def ask(self, question: Question, beside: SliceEntities) -> Ruling:
-        """Decide. Never raises for what policies, entities or the context hold: that is a deny by `policy_error`."""
+        """Decide. A problem with policies, entities or the context is never raised: it is a deny by `policy_error`."""
         self._stack.require()
         self._require_present(question, beside.session)
         try:
@@ -211,14 +211,14 @@ class Slice:
             parsed = self._parsed()
             result = cedarpy.is_authorized(self._request(question), parsed.policies, handle, parsed.schema)
         except ValueError:
-            # The message quotes entities; our words and the action's id are all that may be told.
+            # The engine's message quotes entities, so it must not be shown.
             return _error((), "the entities do not fit the schema")
         return _ruling(result, self.policies)
 
     def probe(self, question: Question, beside: SliceEntities, probes: cedarpy.PolicySet) -> ProbeAnswer | None:
-        """Say which policies of a set of permits match, under the schema and the entities that `ask` would use.
+        """Return which of a set of permits match, under the schema and the entities that `ask` uses.
 
-        They may name no entity that this slice does not name. None when the question does not fit the schema.
+        They may only name entities that this slice names. None when the question does not fit the schema.
         """
         self._stack.require()
         self._require_present(question, beside.session)
@@ -230,9 +230,9 @@ class Slice:
         return None if result.decision is cedarpy.Decision.NoDecision else _probe_answer(result)
 
     def visibility(self, question: Question, known: SessionEntities, *, mapped: bool) -> Visibility:
-        """Say whether calls of this action could be allowed, without knowing their arguments.
+        """Return whether calls of this action could be allowed, without knowing their arguments.
 
-        `mapped` says that the resource depends on the arguments. Policies that read what is not known yet are set
+        `mapped` is True when the resource depends on the arguments. Policies that read what is not yet known are set
         aside; the others are evaluated.
         """
         self._stack.require()
@@ -242,7 +242,7 @@ class Slice:
             entities = self._listed(question.resource, known)
         except ValueError:
             return Visibility.NEVER
-        # Without the schema: the context has no input yet, and the policies of this part read none of it.
+        # Without the schema: the context has no input yet, and the policies of this part do not read it.
         ruling = _ruling(cedarpy.is_authorized(self._request(question), part.set, entities), part.policies)
         if ruling.basis in (Basis.FORBID, Basis.POLICY_ERROR):
             return Visibility.NEVER
@@ -253,10 +253,10 @@ class Slice:
         return Visibility.DEPENDS
 
     def _listed(self, resource: Uid, known: SessionEntities) -> cedarpy.Entities:
-        """Return the entities that `beside` and `_entities` would, without parsing the schema of this action.
+        """Return the entities of `beside` and `_entities` without parsing the schema of this action.
 
-        A listing asks about every action once, and parsing all of their schemas would take most of its time. What that
-        schema says of entities the shared one says too, but for the action itself, which has no attributes.
+        A listing asks about every action once, and parsing all schemas would take most of its time. The shared schema
+        declares the same entities except the action itself, which has no attributes.
         """
         added = {**self._fixed, self._server: entity(self._server, {}, ()).json}
         if self._mapped:
@@ -266,7 +266,7 @@ class Slice:
             placed = {self._server: added[self._server]}
         others = {uid: one for uid, one in {**added, **placed}.items() if uid not in self._actions}
         if placed.keys() <= known.entities.keys():
-            # It stands otherwise here than the session knows it.
+            # This entity replaces the one that the session knows.
             whole = {**others, **known.entities, **placed}
             handle = cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._shared)
         else:
@@ -275,7 +275,7 @@ class Slice:
         return handle.with_added_json_str(json.dumps([*self._actions.values()]))
 
     def _known_part(self, *, mapped: bool) -> _KnownPart:
-        # Under the slice itself: beside another directory it may be another part.
+        # The key is the slice itself: with another directory, the known part may differ.
         found = self._kept.known.get(self)
         if found is None:
             unknown = ("context.input", "context.opaque", "context.caller", *(("resource",) if mapped else ()))
@@ -299,14 +299,14 @@ class Slice:
         }
 
     def _entities(self, resource: Uid, beside: SliceEntities) -> cedarpy.Entities:
-        """Return the entities of one call: what it is mapped to, and all that this reaches, is added."""
+        """Return the entities of one call: add its resource, and all that the resource reaches."""
         if not self._mapped:
             return beside.handle
         added = {uid: one.json for uid, one in self._directory.closure([resource]).items()} | self._loose
-        # INVARIANT: what a call is mapped to stands below the server of the call, whatever the directory says.
+        # INVARIANT: the resource of a call is below the server of the call, whatever the directory says.
         placed = _below(self._server, beside.entities.get(resource) or added.get(resource), resource)
         if resource in beside.entities:
-            # What the session knows goes first: of its user it may know more than the directory does.
+            # The session's entities take precedence: about its user they may say more than the directory.
             whole = {**added, **beside.entities, resource: placed}
             return cedarpy.Entities.from_json_str(json.dumps([*whole.values()]), self._parsed().schema)
         added[resource] = placed
@@ -369,13 +369,13 @@ def _action_entities(groups: tuple[str, ...]) -> dict[Uid, Mapping[str, Any]]:
 class StackCheck:
     """Refuses threads whose stack is too small for the deepest policy that a bundle may hold.
 
-    The engine's answer depends on the stack of the thread that asks: a forbid that is too deep for it is skipped with
-    an error. So each thread tries the deepest one once: brackets and operators as many as the limits allow.
+    The engine's answer depends on the stack of the calling thread: it skips a forbid that is too deep, with an error.
+    So each thread evaluates the deepest policy once: as many brackets and operators as the limits allow.
     """
 
     def __init__(self, limits: Limits) -> None:
         text = _probe_text(limits.policy_depth, limits.policy_terms)
-        # Parsing takes more stack than evaluating, so it is done on a thread with a large one.
+        # Parsing takes more stack than evaluating, so it runs on a thread with a large one.
         self._probe = on_large_stack(lambda: cedarpy.PolicySet.from_str(text))
         self._checked = threading.local()
 

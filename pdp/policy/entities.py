@@ -1,4 +1,4 @@
-"""The entities of sessions as the engine takes them, and the memory of those that were parsed, bounded in bytes."""
+"""The entities of sessions, parsed by the engine, and the memory that keeps them, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pdp.foundation.bounded import Bounded
 from pdp.model import Session
 from pdp.policy.directory import Uid
 
-# What the entities of sessions may take: by themselves, and with what the calls of an action add.
+# Bounds in bytes: for the entities of sessions, and for those with what the calls of an action add.
 MOST_SESSION_BYTES, MOST_ACTION_BYTES = 16 * 1024 * 1024, 32 * 1024 * 1024
 _MOST_KEPT = 4096
 
-# What the entities of a session take, measured: by themselves, and for each byte of their text, in the engine and here.
+# Measured bytes for the entities of a session: a fixed part, and for each byte of text, in the engine and in Python.
 _SESSION_BYTES, _BYTES_PER_BYTE = 4096, 16
-# What stands beside them for one action, and for each entity the place in a table.
+# Measured bytes that one action adds, and for each entity its entry in a table.
 _ACTION_BYTES, _PLACE_BYTES = 2048, 160
 
 
 class SessionContent(NamedTuple):
-    """All that the entities of a session are made of, so that those which were parsed are found by it.
+    """Everything that the entities of a session depend on: the key of the parsed entities.
 
-    `speaker` is a further user who asks about the session, such as an approver; empty for none.
+    `speaker` is another user who asks about the session, for example an approver; empty for none.
     """
 
     id: str
@@ -45,7 +45,7 @@ class SessionContent(NamedTuple):
 
     @classmethod
     def of(cls, session: Session, speaker: str) -> Self:
-        """Return what policies can see of a session."""
+        """Return the content of a session that policies can see."""
         return cls._make((*_OF_SESSION(session), speaker))
 
 
@@ -56,7 +56,7 @@ _OF_SESSION = attrgetter(*SessionContent._fields[:-1])
 class SessionEntities:
     """The entities of one session, parsed: user, agent, session, grants and all that these reach.
 
-    `weight` is about how many bytes they take.
+    `weight` is their approximate size in bytes.
     """
 
     handle: cedarpy.Entities
@@ -73,9 +73,9 @@ class SessionEntities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceEntities:
-    """What all calls of one action in one session share, parsed: the session's entities, and those of the action.
+    """The parsed entities that all calls of one action in one session share.
 
-    `entities` holds what was parsed, by uid; `session` what the session knows of it.
+    `entities` holds all of them by uid; `session` holds those of the session.
     """
 
     session: SessionEntities
@@ -84,12 +84,12 @@ class SliceEntities:
 
     @property
     def weight(self) -> int:
-        """Return about how many bytes this keeps in memory: a session's entities stay with it."""
+        """Return the approximate bytes that this keeps in memory, the session's entities included."""
         return self.session.weight + _ACTION_BYTES + _PLACE_BYTES * len(self.entities)
 
 
 class EntityMemory:
-    """What was parsed for sessions, by the bundle and the content that it is a function of: bundles may share one.
+    """The parsed entities of sessions, by bundle and content. Bundles may share one memory.
 
     `of_sessions` holds the entities of sessions, `of_actions` the same with what the calls of one action add.
     """

@@ -1,4 +1,4 @@
-"""The grants of a bundle: what an approver can give, and which policies ask for it."""
+"""The grants of a bundle: what an approver can give, and which policies name each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pdp.policy.engine import PolicySource
 
 _GRANT = "Grant"
 
-# The ids of the policies that name each grant; none where only the directory refers to it.
+# The ids of the policies that name each grant; empty where only the directory names it.
 Grants = Mapping[str, tuple[str, ...]]
 
 
@@ -28,9 +28,9 @@ def grants_of(policies: Iterable[PolicySource], directory: Directory) -> Grants:
 
 
 def require_known(given: Sequence[str], known: Grants) -> None:
-    """Raise `InvalidRequestError` naming the first grant that nobody asks for, and the nearest one that is known.
+    """Raise `InvalidRequestError` naming the first unknown grant, and the nearest known one.
 
-    It would give nothing, and the record would say that it was given.
+    An unknown grant would have no effect, while the record would say that it was given.
     """
     for place, grant in enumerate(given):
         if grant not in known:

@@ -1,7 +1,7 @@
-"""What a policy compares things with: values that may make a condition true, and values that may make it false.
+"""Values to try for the attributes that a policy compares: some may make a condition true, some may make it false.
 
-They are guesses for whoever looks for a call that two versions of a policy decide otherwise. A value that is missing
-here hides nothing: what no call shows is called undecided.
+They are guesses in the search for a call that two versions of a policy decide differently. A missing value hides
+nothing: a difference that no call shows is reported as undecided.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import cedarpy
 
 Tree = Any
 
-# Stands where a pattern has a wildcard, and where a text must be another one.
+# The texts that replace a wildcard of a pattern, and a text that differs from a constant.
 _FILLINGS = ("", "a", "../a")
 _OTHER = "other"
 _ORDERS = frozenset({"<", "<=", ">", ">=", "==", "!="})
@@ -26,14 +26,14 @@ _SMALLEST = Decimal("0.0001")
 
 
 def meaning(text: str) -> str:
-    """Return what a policy says in one form: without its layout, its comments and its annotations."""
+    """Return a policy in a canonical form, without layout, comments and annotations."""
     return json.dumps({**_tree(text), "annotations": {}}, sort_keys=True)
 
 
 def hints(texts: Iterable[str]) -> Mapping[str, tuple[Any, ...]]:
-    """Return for each attribute that some policies compare the values to try, as JSON has them, without repetition.
+    """Return the values to try for each attribute that some policies compare, as JSON values without repetition.
 
-    Attributes are written `context.input.path`. Lists stand for sets, texts for decimals, unix seconds for times.
+    Attributes are written `context.input.path`. Sets are lists, decimals are texts, times are unix seconds.
     """
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
@@ -73,7 +73,7 @@ def _compared(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                     (name, value) for value in _around(_constant(other), in_set=kind in _SETS, first=one is left)
                 )
     elif kind in (".", "!"):
-        # A flag stands alone.
+        # An attribute that may be a condition by itself.
         yield from ((name, value) for name in _path(node if kind == "." else inside["arg"]) for value in (True, False))
 
 
@@ -102,13 +102,13 @@ def _constant(node: Tree) -> Any:  # noqa: ANN401 - any JSON value, None when it
 
 
 def _around(value: Any, *, in_set: bool, first: bool) -> Iterator[Any]:  # noqa: ANN401 - any JSON value
-    """Yield a constant and its neighbours. `in_set`: one side is a set, and `first`: it is the attribute's."""
+    """Yield a constant and its neighbours. `in_set`: one side is a set; `first`: the attribute is on the left."""
     if value is None:
         return
     if isinstance(value, bool):
         yield from (value, not value)
     elif in_set and first:
-        # The attribute is a set: all of the values, each alone, all but one, none, and one more.
+        # The attribute is a set: no value, all values, one more, each alone, and all but one.
         every = value if isinstance(value, list) else [value]
         yield from ([], every, [*every, _OTHER])
         yield from ([one] for one in every)

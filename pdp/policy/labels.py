@@ -16,8 +16,8 @@ _MEANING_CHARACTERS = 512
 class Label:
     """One label: a mark on a session that is only ever added.
 
-    With `widens` policies may permit more for it, and it comes with the request alone, where the approver sees it.
-    Without, `pdp check` proves that no policy does, and gateways may add it at any time.
+    When it `widens`, policies may permit more because of it; then only a request can set it, where the approver sees
+    it. Otherwise `pdp check` proves that no policy permits more because of it, and gateways may add it at any time.
     """
 
     meaning: str
@@ -25,7 +25,7 @@ class Label:
 
 
 def read_labels(manifest: Section, problems: list[Problem]) -> Mapping[str, Label]:
-    """Read `labels: {NAME: {meaning: …, widens: false}}` of a manifest, and add what is wrong to `problems`."""
+    """Read `labels: {NAME: {meaning: …, widens: false}}` of a manifest; append problems to `problems`."""
     declared = manifest.get("labels", Section(manifest.file, manifest.line))
     if not isinstance(declared, Section):
         problems.append(manifest.problem("`labels` must be a mapping of names, each with its `meaning`", "labels"))

@@ -1,6 +1,6 @@
-"""Find where in a policy's text something stands: the engine's trees carry no positions.
+"""Find the position of an expression in a policy's text: the engine's trees have no positions.
 
-What is found is the first place that reads like the thing; comments do not count.
+The result is the first place whose text matches; comments are skipped.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 from pdp.policy.tools.parameters import cedar_string
 
-# A path such as `("context", "input", "amount")`, an entity's type and id, or a text as it stands.
+# A path, for example `("context", "input", "amount")`; or literal text, for example an entity's type and id.
 Anchor = tuple[str, ...] | str
 
 _COMMENT_OR_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|//[^\n\r]*', re.DOTALL)
 _HEAD = re.compile(r"\b(permit|forbid)\b")
-# Who is shown a whole line sees no more in more carets.
+# More carets under a whole line would show nothing more.
 _LONGEST = 60
 _QUOTED = re.compile(r"`([^`]+)`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A line and a column, both from 1, and how many characters are meant."""
+    """A line and a column, both from 1, and a number of characters."""
 
     line: int
     column: int
@@ -33,15 +33,15 @@ class Place:
 def find(text: str, anchors: Iterable[Anchor], line: int = 1, column: int = 1, *, nth: int = 0) -> Place | None:
     """Return the place of the first anchor that the text of a policy holds, or None.
 
-    `line` and `column` say where the text begins in its file. `nth`, from 0, says which place is meant of those that
-    read like the first anchor.
+    `line` and `column` are the start of the text in its file. `nth`, from 0, selects one of the places that match the
+    first anchor.
     """
     bare = _COMMENT_OR_STRING.sub(_blank, text)
     quoted = [one.span() for one in _COMMENT_OR_STRING.finditer(bare)]
     for number, anchor in enumerate(anchors):
         found = list(_pattern(anchor).finditer(bare)) if anchor else []
         if not isinstance(anchor, str):
-            # A path within a text is not read there.
+            # A path inside a string or a comment is not an expression.
             found = [one for one in found if not any(begin < one.start() < end for begin, end in quoted)]
         if found:
             return _place(text, found[min(nth if number == 0 else 0, len(found) - 1)], line, column)
@@ -70,7 +70,7 @@ def in_line(line_text: str, message: str) -> tuple[int, int]:
 
 
 def entity_anchor(kind: str, name: str) -> str:
-    """Return what an entity's literal looks like."""
+    """Return the text of an entity's literal."""
     return f"{kind}::{cedar_string(name)}"
 
 

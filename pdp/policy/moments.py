@@ -1,7 +1,7 @@
-"""When an answer that depends on the time can change: between which moments it stays the same.
+"""The moments at which an answer that depends on the time can change.
 
-A policy that reads `context.now` only to compare it with constants cannot tell two times apart that lie between the
-same constants. So where the present stands among them is all that such a policy reads of the time.
+A policy that reads `context.now` only to compare it with constants cannot distinguish two times between the same
+constants. So all that the policy can see of the time is its position among these constants.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 Tree = Any
-# How far the time is shifted before it is compared, whether only its time of day is, and with what: milliseconds all.
+# The shift of the time before the comparison, whether only the time of day is compared, and with what; milliseconds.
 Moment = tuple[int, bool, int]
 
 DAY = 24 * 60 * 60 * 1000
@@ -24,12 +24,12 @@ _DURATION = re.compile(r"(-?)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?
 _UNITS = (DAY, 60 * 60 * 1000, 60 * 1000, 1000, 1)
 _DATETIME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:T(\d{2}:\d{2}:\d{2})(?:\.(\d{3}))?(?:Z|([+-]\d{2})(\d{2})))?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Beyond any year that a clock can show; a shift that cannot overflow cannot make an error at one time and not another.
+# Beyond any year that a clock can show. A shift within it cannot overflow, which would be an error at some times only.
 _FARTHEST = 10**15
 
 
 class Moments:
-    """Every moment at which one of some policies can see the time differently."""
+    """The moments at which what some policies can see of the time changes."""
 
     def __init__(self, moments: Iterable[Moment]) -> None:
         groups: dict[tuple[int, bool], set[int]] = {}
@@ -38,9 +38,9 @@ class Moments:
         self._groups = [(shift, of_day, sorted(groups[shift, of_day])) for shift, of_day in sorted(groups)]
 
     def place(self, now: int) -> tuple[int, ...]:
-        """Return where a time stands among the moments: equal for two times exactly if no policy can tell them apart.
+        """Return the position of a time among the moments: equal exactly if no policy can distinguish two times.
 
-        `now` is in milliseconds since 1970. A time that is one of the moments stands between its neighbours.
+        `now` is in milliseconds since 1970. A moment itself has a position of its own, between its neighbours.
         """
         places = []
         for shift, of_day, moments in self._groups:
@@ -50,12 +50,15 @@ class Moments:
 
 
 def milliseconds(wall_at: float) -> int:
-    """Return unix seconds as policies see them: milliseconds, cut and not rounded."""
+    """Return unix seconds as policies see them: milliseconds, rounded down."""
     return (datetime.fromtimestamp(wall_at, UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def moments(conditions: Tree) -> list[Moment] | None:
-    """Return what the time is compared with in a tree in Cedar's JSON, sorted; None when it is read in another way."""
+    """Return what a tree compares the time with, sorted; None when it reads the time in another way.
+
+    The tree is in Cedar's JSON.
+    """
     found = set()
     pending = [conditions]
     while pending:
@@ -72,7 +75,7 @@ def moments(conditions: Tree) -> list[Moment] | None:
 
 
 def constant_milliseconds(node: Tree) -> int | None:
-    """Return a time or duration that stands in a tree as a constant, in milliseconds; None for anything else."""
+    """Return a constant time or duration in milliseconds; None for any other node."""
     at = _constant(node, "datetime", _datetime)
     return _constant(node, "duration", _duration) if at is None else at
 
@@ -99,7 +102,7 @@ def _sides(node: Tree) -> Iterator[tuple[Tree, Tree]]:
 
 
 def _shift(node: Tree) -> int | None:
-    """Return by how much a tree shifts the present; None when it is not the present, shifted by constants."""
+    """Return the constant shift of the current time; None when the node is anything else."""
     shift = 0
     while isinstance(node, dict) and isinstance(node.get("offset"), list):
         node, by = node["offset"]

@@ -1,4 +1,4 @@
-"""Tool patterns: `server/tool`, where `*` in the tool part stands for anything."""
+"""Tool patterns: `server/tool`, where `*` in the tool part matches any text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SERVER = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 
 def pattern_problem(pattern: str) -> str | None:
-    """Say what is wrong with a tool pattern, or None. The server part is literal: `*` alone is refused."""
+    """Return what is wrong with a tool pattern, or None. The server part is literal: `*` alone is refused."""
     server, slash, tool = pattern.partition("/")
     if not slash or not tool:
         return "must read `server/tool`; `*` may stand in the tool part only"
@@ -23,11 +23,11 @@ def pattern_problem(pattern: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class ToolPatterns:
-    """A set of tool patterns. To match a name takes time in proportion to its length and to the patterns' number."""
+    """A set of tool patterns. The time to match a name is proportional to its length and the number of patterns."""
 
     patterns: tuple[str, ...]
     _literal: frozenset[str] = field(init=False, repr=False, compare=False)
-    # Each pattern with a `*`, cut at these: what a name begins with, holds in this order, and ends with.
+    # Each pattern with a `*`, split at them: what a name must begin with, contain in this order, and end with.
     _cut: tuple[Sequence[str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class ToolPatterns:
         object.__setattr__(self, "_cut", tuple(one.split("*") for one in self.patterns if "*" in one))
 
     def match(self, action: str) -> bool:
-        """Say whether an action id, `server/tool`, matches any of the patterns."""
+        """Return whether an action id, `server/tool`, matches any of the patterns."""
         return action in self._literal or any(_fits(action, pieces) for pieces in self._cut)
 
 
@@ -45,7 +45,7 @@ def _fits(text: str, pieces: Sequence[str]) -> bool:
         return False
     at, end = len(first), len(text) - len(last)
     for piece in between:
-        # The leftmost place leaves the most room for what follows, so no other one needs to be tried.
+        # The leftmost match leaves the most text for the other pieces, so no other match needs to be tried.
         found = text.find(piece, at, end)
         if found < 0:
             return False

@@ -1,4 +1,4 @@
-"""What the policies are asked: the facts of a call or of a step of a session, and the question that they make."""
+"""Questions to the policies: the facts of a call or of a session's step, and the question made from them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pdp.policy.directory import Uid
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What the policies of one action are asked about, but for what each session adds.
+    """The facts that the policies of one action decide about, without what each session adds.
 
-    `context` is in Cedar's JSON. Of a call, `resource` is what it is mapped to, and the principal is the session's
-    user. Of a step of the session itself, `speaker` is the user who asks for it: the principal; the session is the
-    resource. `logged` is no part of the question: what the bundle allows to be recorded of the arguments, each as name
-    and JSON text.
+    `context` is in Cedar's JSON. For a call, `resource` is what it is mapped to, and the principal is the session's
+    user. For a step of the session itself, the principal is `speaker`, the user who asks for it, and the resource is
+    the session. `logged` is not part of the question: it holds the arguments that the bundle allows to be recorded,
+    each as name and JSON text.
     """
 
     action: str
@@ -40,7 +40,7 @@ class Question:
 
 
 def question_of(session: Session, facts: Facts, at: float) -> Question:
-    """Return what the engine is asked about one session and facts, at a time in unix seconds."""
+    """Return the question about one session and facts, at a time in unix seconds."""
     context = {**facts.context, "agent": reference("Agent", session.agent), "now": datetime_value(at)}
     if not facts.speaker:
         context["session"] = reference("Session", session.id)
@@ -54,11 +54,11 @@ def question_of(session: Session, facts: Facts, at: float) -> Question:
 
 
 def reference(kind: str, name: str) -> dict[str, dict[str, str]]:
-    """Write a reference to an entity as Cedar's JSON has it in a context."""
+    """Return a reference to an entity in Cedar's JSON, as a context holds it."""
     return {"__entity": {"type": kind, "id": name}}
 
 
 def datetime_value(wall_at: float) -> dict[str, Any]:
-    """Write unix seconds as Cedar's JSON has a datetime, to the millisecond."""
+    """Return unix seconds as a datetime in Cedar's JSON, to the millisecond."""
     text = datetime.fromtimestamp(wall_at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {"__extn": {"fn": "datetime", "arg": text}}

@@ -1,4 +1,4 @@
-"""What the policies of one action can read of a call: all that their answer depends on beside the session."""
+"""What the policies of one action can read of a call: all that their answer depends on, apart from the session."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _INPUT = "context.input."
 
 
 class CacheClass(Enum):
-    """How an answer can be remembered: the dearest kind of thing that a policy of the action reads of the call.
+    """How far an answer can be remembered: the broadest kind of fact that a policy of the action reads.
 
-    PURE reads nothing of it, INPUT something that the call holds, TIMED the time, VOLATILE the context as a whole.
-    A VOLATILE answer is never remembered, a TIMED one where the time is only compared with constants.
+    PURE policies read nothing of the call, INPUT policies a part of it, TIMED policies the time, VOLATILE policies the
+    context as a whole. A VOLATILE answer is never remembered; a TIMED one is where the time is only compared with
+    constants.
     """
 
     PURE = "pure"
@@ -31,9 +32,9 @@ class CacheClass(Enum):
 class Reading:
     """What policies can read of a call.
 
-    `readers` holds, for each thing that is read, the ids of the policies that read it: `context.input.NAME`,
-    `context.input`, `context.opaque`, `context.caller`, `context.now`, `resource`; `context` is the whole of it.
-    `inputs` names the arguments that can be read, None all. `moments` is None where no answer may be remembered.
+    `readers` maps what is read to the ids of the policies that read it: `context.input.NAME`, `context.input`,
+    `context.opaque`, `context.caller`, `context.now`, `resource`, or `context` for the whole context.
+    `inputs` names the arguments that can be read, None for all. `moments` is None when no answer may be remembered.
     """
 
     readers: Mapping[str, tuple[str, ...]]
@@ -47,7 +48,7 @@ class Reading:
 
     @classmethod
     def of(cls, policies: Iterable[tuple[str, frozenset[str] | None, tuple[Moment, ...] | None]]) -> Reading:
-        """Return what policies can read, each given as id, what it reads and what it compares the time with."""
+        """Return what policies can read, from each one's id, reads and moments."""
         readers: dict[str, list[str]] = {}
         compared: list[Moment] = []
         provable = True
@@ -70,18 +71,18 @@ class Reading:
 
     @property
     def cacheable(self) -> bool:
-        """Say whether an answer may be remembered by what is read."""
+        """Return whether an answer may be remembered, under the key of what is read."""
         return self.moments is not None
 
     def place_in_time(self, wall_at: float) -> tuple[int, ...]:
-        """Return all that the policies can see of the time; they are `cacheable`. Unix seconds."""
+        """Return all that `cacheable` policies can see of a time in unix seconds."""
         return self.moments.place(milliseconds(wall_at)) if self.timed and self.moments is not None else ()
 
     def part(self, resource: Uid, context: Mapping[str, Any]) -> bytes:
-        """Return all that the policies can see of a call but the time, as canonical JSON: equal parts, equal answers.
+        """Return all that the policies can see of a call except the time, as canonical JSON.
 
-        `context` holds `input` with typed values, `opaque` and `caller`, as the engine gets them. No two values of
-        different types are written alike.
+        Equal parts have equal answers. `context` holds `input` with typed values, `opaque` and `caller`, as passed to
+        the engine. Values of different types never have the same text.
         """
         shown = context["input"]
         seen = shown if self.inputs is None else {name: shown[name] for name in self.inputs if name in shown}
@@ -94,7 +95,7 @@ class Reading:
         return json.dumps(part, sort_keys=True, separators=(",", ":")).encode()
 
 
-# What the session holds is in the key as its id and epoch.
+# The id and epoch of the session in the key cover these.
 _OF_THE_SESSION = frozenset({"context.agent", "context.session"})
 
 

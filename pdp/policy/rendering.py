@@ -1,7 +1,7 @@
-"""Write a policy's tree, Cedar's JSON, as Cedar text with as few brackets as it can have.
+"""Write a policy's tree, in Cedar's JSON, as Cedar text with as few brackets as possible.
 
-The engine's own writer puts every operand in brackets, so a chain of a hundred terms comes out a hundred brackets deep:
-deeper than the engine reads. Whoever writes with this reads the text back and compares trees.
+The engine's own writer puts every operand in brackets, so a chain of a hundred terms becomes a hundred brackets deep:
+deeper than the engine can read. Callers parse the text again and compare the trees.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _RESERVED = frozenset({"true", "false", "if", "then", "else", "in", "is", "like", "has", "__cedar"})
 _CONSTRUCTORS = frozenset({"ip", "decimal", "datetime", "duration"})
 
-# How tightly an operator binds its operands; a chain of equal ones stands to the left.
+# How tightly an operator binds its operands; chains of equal ones associate to the left.
 _OR, _AND, _RELATION, _SUM, _PRODUCT, _UNARY, _PRIMARY = range(1, 8)
 _CHAINS = {"||": _OR, "&&": _AND, "+": _SUM, "-": _SUM, "*": _PRODUCT}
 _RELATIONS = frozenset({"==", "!=", "<", "<=", ">", ">=", "in"})
@@ -53,7 +53,7 @@ def expression_text(node: Tree) -> str:
 
 
 def _write(node: Tree) -> tuple[str, int]:
-    """Return the text of an expression and how tightly it holds together."""
+    """Return the text of an expression and how tightly its operator binds."""
     ((kind, inside),) = node.items()
     if kind in _CHAINS:
         level = _CHAINS[kind]
@@ -86,7 +86,7 @@ def _not(inside: Tree) -> tuple[str, int]:
 
 
 def _minus(inside: Tree) -> tuple[str, int]:
-    # In brackets even where a number stands: `-5` is a number of its own, and no negation.
+    # In brackets even for a number: `-5` is a literal, not a negation.
     return f"-({expression_text(inside['arg'])})", _UNARY
 
 
@@ -133,7 +133,7 @@ def _is_empty(inside: Tree) -> tuple[str, int]:
 
 
 def _call(kind: str, inside: Tree) -> tuple[str, int]:
-    """Write a call of an extension: a constructor, or a method of its first argument."""
+    """Write an extension call: a constructor, or a method of its first argument."""
     if kind in _CONSTRUCTORS:
         return f"{kind}({', '.join(map(expression_text, inside))})", _PRIMARY
     first, *others = inside

@@ -1,12 +1,12 @@
 """Measure Cedar text before the engine reads it, so that no text can exhaust a thread's stack.
 
-The engine walks expressions by recursion. Measured on a 16 MiB stack with Cedar 4.12: 1,200 nested brackets crash the
-process while it parses, and 3,300 operators or attribute steps above one another end in a policy that is skipped with
-an error. `scan` bounds the depth of every expression by `policy_depth` (brackets and postfix steps) plus `policy_terms`
-(operators), so 232 with the default limits.
+The engine walks expressions by recursion. Measured on a 16 MiB stack with Cedar 4.12: parsing 1,200 nested brackets
+crashes the process, and a policy with 3,300 nested operators or attribute steps is skipped with an error. `scan` bounds
+the depth of every expression by `policy_depth` (brackets and postfix steps) plus `policy_terms` (operators): 232 with
+the default limits.
 
-The scan is no parser: it understands strings, comments, brackets and operators, and leaves everything else to the
-engine. Where both differ, the scan measures more.
+The scan is not a parser: it understands strings, comments, brackets and operators, and leaves everything else to the
+engine. Where they differ, the scan measures more.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pdp.errors import InvalidJSONError, UnsafePolicyError
 from pdp.limits import Limits
 
-# The engine's JSON parser has the same limit; counting first keeps our own parser within its recursion limit too.
+# The engine's JSON parser has the same limit. Counting first also keeps Python's parser within its recursion limit.
 JSON_DEPTH = 128
 
-# Common types can stand for one another, so their depths add up. 8,192 levels were harmless on a 16 MiB stack.
+# Common types can refer to each other, so their depths add up. 8,192 levels were harmless on a 16 MiB stack.
 SCHEMA_TYPES_DEPTH = 512
 
 _TOKEN = re.compile(
@@ -48,7 +48,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyText:
-    """One policy as its author wrote it; `line` and `column` count from 1 and are those of its first token."""
+    """One policy as its author wrote it; `line` and `column`, from 1, are those of its first token."""
 
     text: str
     line: int
@@ -57,9 +57,9 @@ class PolicyText:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of Cedar text; `start` is its offset, `line` counts from 1. Blanks and comments are none.
+    """One token of Cedar text; `start` is its offset, `line` counts from 1. Blanks and comments are not tokens.
 
-    `kind` is one of the names in `_TOKEN`, or `name` for an attribute behind a dot.
+    `kind` is one of the names in `_TOKEN`, or `name` for an attribute after a dot.
     """
 
     kind: str
@@ -69,11 +69,11 @@ class Token:
 
 
 def scan(text: str, limits: Limits) -> tuple[PolicyText, ...]:
-    """Split Cedar policies at the `;` outside brackets and check how deep and wide each is.
+    """Split Cedar policies at each `;` outside brackets, and check the depth and width of each.
 
-    Comments between policies belong to none. What follows the last `;` is returned too, for the engine to complain.
+    Comments between policies belong to none. Text after the last `;` is returned too, so that the engine rejects it.
     Raise `UnsafePolicyError` for a policy beyond `policy_depth` or `policy_terms`, for a string without an end and for
-    brackets that do not pair: what the engine makes of those cannot be measured.
+    brackets that do not pair: how the engine reads those cannot be measured.
     """
     policies = []
     first: Token | None = None
@@ -102,10 +102,10 @@ def _policy_text(text: str, first: Token, end: int) -> PolicyText:
 
 
 def scan_schema(text: str, limits: Limits) -> None:
-    """Check how deep a schema in Cedar's syntax nests.
+    """Check the depth of a schema in Cedar's syntax.
 
-    Raise `UnsafePolicyError` for brackets beyond `policy_depth`, for common types that reach more than 512 levels
-    together, for a string without an end and for brackets that do not pair.
+    Raise `UnsafePolicyError` for brackets beyond `policy_depth`, for common types with more than 512 levels in total,
+    for a string without an end and for brackets that do not pair.
     """
     nesting = _Nesting(limits.policy_depth, "policy_depth")
     total = deepest = 0
@@ -131,7 +131,7 @@ def scan_json(text: str) -> None:
     for match in _JSON_STRING_OR_BRACKET.finditer(text):
         bracket = match.group()
         if bracket == '"':
-            # To look for a string's end from every further quote too would take the square of the text's length.
+            # Searching for a string's end from every later quote would take quadratic time.
             raise InvalidJSONError("not JSON: a string has no end")
         if bracket in ("[", "{"):
             depth += 1
@@ -142,30 +142,30 @@ def scan_json(text: str) -> None:
 
 
 class _Nesting:
-    """How deep the expression at the current token is: open brackets, and postfix steps within each.
+    """The depth of the expression at the current token: open brackets, and postfix steps within each.
 
-    `a.b["c"]` is two levels deep, and `(a.b).c` is three: a step lies above all that stands before it in its operand.
+    `a.b["c"]` is two levels deep, `(a.b).c` three: a step encloses all that precedes it in its operand.
     """
 
     def __init__(self, limit: int, limit_name: str) -> None:
         self._limit = limit
         self._limit_name = limit_name
         self._open: list[Token] = []
-        self._operand = [0]  # per open bracket, and outside of all: the depth of the operand being read
+        self._operand = [0]  # outside all brackets, and in each open one: the depth of the operand being read
         self._deepest = [0]  # the same: the deepest operand so far
 
     @property
     def depth(self) -> int:
-        """How many brackets are open."""
+        """Return the number of open brackets."""
         return len(self._open)
 
     @property
     def closed(self) -> bool:
-        """Say whether no bracket is open."""
+        """Return whether no bracket is open."""
         return not self._open
 
     def take(self, token: Token) -> None:
-        """Follow one token; raise `UnsafePolicyError` beyond the limit."""
+        """Count one token; raise `UnsafePolicyError` beyond the limit."""
         if token.kind == "open":
             self._open.append(token)
             self._operand.append(0)
@@ -198,7 +198,7 @@ class _Nesting:
 
 
 def tokens(text: str, *, angles: bool = False) -> Iterator[Token]:
-    """Yield the tokens of Cedar text; with `angles`, `<` and `>` are brackets, as schemas have them.
+    """Yield the tokens of Cedar text; with `angles`, `<` and `>` are brackets, as in schemas.
 
     Raise `UnsafePolicyError` for a string without an end.
     """
@@ -208,7 +208,7 @@ def tokens(text: str, *, angles: bool = False) -> Iterator[Token]:
         if kind == "space":
             continue
         if kind == "word" and before == "step":
-            kind = "name"  # `context.in` is an attribute, whatever the engine says to the name
+            kind = "name"  # `context.in` is an attribute, even if the engine rejects the name
         line += text.count("\n", counted, match.start())
         counted = match.start()
         if kind == "quote":

@@ -1,4 +1,4 @@
-"""The part of the Cedar schema that authors never write: built-in types and actions."""
+"""The generated part of the Cedar schema: built-in types and actions."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pdp.policy.tools.catalogue import RISKS, Tool
 from pdp.policy.tools.parameters import RecordType, cedar_string
 from pdp.policy.view import EVERYTHING, View
 
-# Actions of the PDP itself, decided by the policies like any tool call.
+# Actions of the PDP itself; the policies decide about them as about any tool call.
 REQUEST_SESSION = "pdp/request_session"
 APPROVE_SESSION = "pdp/approve_session"
 DELEGATE_SESSION = "pdp/delegate_session"
 SESSION_ACTIONS = (REQUEST_SESSION, APPROVE_SESSION, DELEGATE_SESSION)
 
-# What the author's schema must declare for entities that the PDP fills.
+# The attributes that the author's schema must declare for `Session` entities, which the PDP fills.
 SESSION_ATTRIBUTES = {
     "purpose": "String",
     "tenant": "String",
@@ -25,7 +25,7 @@ SESSION_DECLARATION = (
     "entity Session in [Grant] = { " + ", ".join(f"{name}: {kind}" for name, kind in SESSION_ATTRIBUTES.items()) + " };"
 )
 
-# What the context of every call holds beside its `input`.
+# The context of every call, apart from its `input`.
 _CONTEXT_TYPES = {
     "agent": "Agent",
     "session": "Session",
@@ -51,7 +51,7 @@ def preamble(caller_facts: RecordType) -> str:
 
 
 def session_action(action: str) -> str:
-    """Write the declaration of one of the PDP's own actions."""
+    """Write the declaration of an action of the PDP itself."""
     return _SESSION_ACTION.format(action=action)
 
 
@@ -70,7 +70,7 @@ def action_schema(tool: Tool, view: View = EVERYTHING) -> str:
 
 
 def full_schema(author: str, caller_facts: RecordType, tools: tuple[Tool, ...]) -> str:
-    """Write the author's schema together with everything that is generated."""
+    """Write the author's schema with all generated declarations."""
     return "\n".join(
         [
             author,
@@ -82,7 +82,7 @@ def full_schema(author: str, caller_facts: RecordType, tools: tuple[Tool, ...]) 
 
 
 def _unseen(tool: Tool) -> str:
-    """Write as a comment what policies cannot see of a tool's calls, and why; nothing when they see all."""
+    """Write a comment with what policies cannot see of a tool's calls and why; empty when they see all."""
     labels = tool.input.opaque_labels()
     named = "; ".join(f"{cedar_string(label)}, {reason}" for label, reason in labels.items())
     return f"// not in `context.input` of the next action: {named}\n" if labels else ""

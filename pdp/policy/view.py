@@ -1,4 +1,4 @@
-"""What of the context the policies of one action can see: the engine is told no more, since each attribute costs."""
+"""The part of the context that the policies of one action can see. The engine gets no more: each attribute costs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Stands before the name of an attribute of the context that a policy asks for with `has`.
+# The prefix of an attribute of the context that a policy tests for with `has`.
 HAS = "has "
 
 _CONTEXT = "context."
@@ -15,9 +15,9 @@ _INPUT = "context.input."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The attributes of the context, and the arguments in its `input`, that policies can see. None is all of them.
+    """The attributes of the context, and the arguments in its `input`, that policies can see. None means all.
 
-    INVARIANT: what is left out changes no decision, reason or error, as long as the schema declares just what is shown.
+    INVARIANT: what is left out changes no decision, reason or error, as long as the schema declares only what is shown.
     """
 
     attributes: frozenset[str] | None = None
@@ -25,7 +25,7 @@ class View:
 
     @classmethod
     def of(cls, policies: Iterable[frozenset[str] | None]) -> View:
-        """Return what policies can see, each given as what it reads, see `analysis.reads`."""
+        """Return what policies can see, from the reads of each (see `analysis.reads`)."""
         seen: set[str] = set()
         for reads in policies:
             if reads is None:
@@ -37,11 +37,11 @@ class View:
         return cls(attributes=frozenset(attributes), inputs=None if "context.input" in seen else arguments)
 
     def sees(self, attribute: str) -> bool:
-        """Say whether policies can see an attribute of the context."""
+        """Return whether policies can see an attribute of the context."""
         return self.attributes is None or attribute in self.attributes
 
     def shown(self, context: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what can be seen of a context."""
+        """Return the visible part of a context."""
         if self.attributes is None:
             return context
         shown = {name: context[name] for name in self.attributes if name in context}
