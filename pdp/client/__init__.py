@@ -1,9 +1,9 @@
-"""The client library of the PDP: it asks before every tool call, and every doubt is a deny.
+"""The client library of the PDP: ask before every tool call; every doubt is a deny.
 
 `Client` is for threads and `AsyncClient` for asyncio; both offer the same.
-Asking about a call never raises: whatever goes wrong, the `Answer` is a deny that says why.
-Managing sessions and policies raises `PDPClientError`, and a client that cannot be made as it is asked for
-`ConfigurationError`; both are a `PDPError`, like what the embedded form raises.
+Asking about a call never raises: when anything goes wrong, the `Answer` is a deny that says why.
+Managing sessions and policies raises `PDPClientError`, and a client that cannot be made as requested raises
+`ConfigurationError`; both are a `PDPError`, like the errors of the embedded form.
 """
 
 from __future__ import annotations

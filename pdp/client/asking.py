@@ -1,6 +1,6 @@
 """Build the question about a tool call and judge the answer: pure, and shared by both clients.
 
-Only an `OK` status with `OUTCOME_ALLOW`, on a permit, for exactly the call that was sent, is an allow.
+An answer is an allow only with status `OK`, `OUTCOME_ALLOW` and a permit, and for exactly the call that was sent.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _CACHE_RESULTS = {
     number: name.removeprefix("CACHE_RESULT_").lower() for name, number in decision_pb2.CacheResult.items() if number
 }
 _STATUS_NAMES: dict[int, str] = {code.value[0]: code.name.lower() for code in grpc.StatusCode}
-# A server that stops cancels the calls that it has not looked at yet.
+# A server that stops cancels the calls that it has not started.
 _RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
 _NOT_BEGUN = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED})
 _REPEATABLE = _NOT_BEGUN | {grpc.StatusCode.UNAVAILABLE}
-# A server ends the whole stream, and the calls of others on it, where a message is larger than its limit
-# `message_bytes`; this is that by default, less a frame.
+# A server ends the whole stream, with the calls of others on it, when a message is larger than its limit
+# `message_bytes`; this is the default limit, less a frame.
 _LARGEST_BYTES = 256 * 1024 - 16
-# How often a management call is sent at most.
+# The most attempts of a management call.
 MANAGEMENT_TRIES = 4
 _PAUSE_SECONDS = 0.05  # When the server names no pause: enough for a restarted worker, little of a call's deadline.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A question as it is sent, and what its answer must repeat."""
+    """A question as it is sent, and the values that its answer must repeat."""
 
     call: ToolCall
     request: AuthorizeRequest
@@ -54,7 +54,7 @@ class Asked:
 
 
 def prepare(call: ToolCall) -> Asked | Answer:
-    """Return the question to send, or the deny when the call cannot be written as one."""
+    """Return the question to send, or the deny for a call that cannot be encoded."""
     request_id = call.request_id or uuid4().hex
     try:
         arguments = json_object("arguments", call.arguments) or b"{}"
@@ -86,7 +86,7 @@ def prepare_for_stream(call: ToolCall) -> Asked | Answer:
 
 
 def judge(asked: Asked, decision: Decision, known_obligations: frozenset[str]) -> Answer:
-    """Return the answer that a decision amounts to; whatever does not fit the question makes it a deny."""
+    """Return the answer for a decision; one that does not fit its question is a deny."""
     error = _mismatch(asked, decision) or _flaw(decision, known_obligations)
     allowed = not error and decision.outcome == decision_pb2.OUTCOME_ALLOW
     return Answer(
@@ -134,7 +134,7 @@ def refuse_batch(asked: Iterable[Asked | Answer], error: str, reason: str = "") 
 
 
 def judge_stream(asked: Asked, response: AuthorizeStreamResponse, known_obligations: frozenset[str]) -> Answer:
-    """Return the answer that one message of a stream amounts to."""
+    """Return the answer for one message of a stream."""
     if response.HasField("error"):
         name = _STATUS_NAMES.get(response.error.code, "unknown status")
         return asked.refused(one_line(f"{name}: {response.error.message}"), response.error.reason)
@@ -142,9 +142,9 @@ def judge_stream(asked: Asked, response: AuthorizeStreamResponse, known_obligati
 
 
 def retry_pause(error: grpc.RpcError, remaining: float) -> float | None:
-    """Return the seconds to wait before the one retry, or None when a retry is no use or comes too late.
+    """Return the seconds to wait before the one retry, or None for no retry.
 
-    `remaining` is what is left of the call's deadline, in seconds.
+    There is none when it would not help or come too late. `remaining` is the rest of the call's deadline, in seconds.
     """
     if error.code() not in _RETRYABLE:
         return None
@@ -154,10 +154,10 @@ def retry_pause(error: grpc.RpcError, remaining: float) -> float | None:
 
 
 def repeat_pause(error: grpc.RpcError, remaining: float, *, repeatable: bool) -> float | None:
-    """Return the seconds to wait before a management call is sent again, or None when it must not be or comes too late.
+    """Return the seconds to wait before a management call is repeated, or None.
 
-    A server that has too much to do says so before it begins. One that is unavailable may have begun; what is
-    `repeatable` does nothing twice. Either must say when to come again.
+    None means that it must not be repeated, or too late. An overloaded server answers before it begins. An unavailable
+    one may have begun; repeating a `repeatable` call changes nothing. Either server must state the pause.
     """
     codes = _REPEATABLE if repeatable else _NOT_BEGUN
     pause = _stated_pause(error) if error.code() in codes else None
@@ -165,9 +165,9 @@ def repeat_pause(error: grpc.RpcError, remaining: float, *, repeatable: bool) ->
 
 
 def json_object(field: str, value: Mapping[str, Any] | bytes | None) -> bytes:
-    """Return a JSON object as compact UTF-8 bytes; bytes pass as they are, None is empty.
+    """Return a JSON object as compact UTF-8; bytes pass unchanged, None is empty.
 
-    Raise `InvalidRequestError` for what JSON cannot say.
+    Raise `InvalidRequestError` for a value that JSON cannot hold.
     """
     if value is None:
         return b""
@@ -192,7 +192,7 @@ def _refused(call: ToolCall, request_id: str, error: str, reason: str = "") -> A
 
 
 def _mismatch(asked: Asked, decision: Decision) -> str:
-    """Name the first thing in which a decision is not about the call that was sent."""
+    """Name the first way in which a decision is not about the call that was sent."""
     call = asked.call
     if decision.server != call.server or decision.tool != call.tool:
         return "the decision is about another tool"
@@ -206,7 +206,7 @@ def _mismatch(asked: Asked, decision: Decision) -> str:
 
 
 def _flaw(decision: Decision, known_obligations: frozenset[str]) -> str:
-    """Name the first thing that keeps a decision from being relied on."""
+    """Name the first reason not to rely on a decision."""
     if decision.outcome not in (decision_pb2.OUTCOME_ALLOW, decision_pb2.OUTCOME_DENY):
         return f"the decision states no known outcome: `{decision.outcome}`"
     if decision.basis not in _BASES:
@@ -219,7 +219,7 @@ def _flaw(decision: Decision, known_obligations: frozenset[str]) -> str:
 
 
 def _unmet(decision: Decision, known_obligations: frozenset[str]) -> str:
-    """Name the first thing that an allow lacks, or demands and does not get."""
+    """Name the first requirement that an allow does not meet."""
     if not decision.session_id:
         return "the decision allows without a session"
     for obligation in decision.obligations:

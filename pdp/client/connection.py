@@ -1,4 +1,4 @@
-"""Where the server is and how it is known; a token goes to no other server, and never in clear beyond this machine."""
+"""The server's address and identity; a token goes to no other server, and never unencrypted beyond this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pdp.foundation.ownership import read_own, require_own_socket
 
 DEFAULT_ADDRESS = "127.0.0.1:50151"
 DEFAULT_DATA_DIR = ".pdp"
-# What `pdp init` makes in the data folder; a server on loopback is known by it.
+# `pdp init` creates it in the data folder; a server on loopback is verified with it.
 LOCAL_ROOTS = Path("tls") / "ca.pem"
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,]+)):(?P<port>[0-9]{1,5})")
@@ -32,22 +32,22 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 
 _OPTIONS = (
-    # A restarted server must be found again in seconds; gRPC's own bound is two minutes.
+    # The client must find a restarted server within seconds; gRPC's own bound is two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # What the environment or the name service says must not redirect or reconfigure the way to the decision point.
+    # The environment and the name service must not redirect or reconfigure the connection to the decision point.
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
-    # Each client has a connection of its own, so that several reach several of the workers behind one port.
+    # Each client has its own connection, so that several clients reach several of the workers behind one port.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """An address with what is needed to speak to it. Without `credentials` the connection is in plain text.
+    """An address with its credentials. Without `credentials` the connection is in plain text.
 
-    `token` is asked for each call. `way` explains why no connection came about.
+    `token` is called for each call. `way` explains why a connection failed.
     """
 
     address: str
@@ -68,12 +68,13 @@ class Connection:
         data_dir: str | Path | None = None,
         plaintext: bool = False,
     ) -> Connection:
-        """Return the connection to an address; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
+        """Return the connection to an address.
 
-        Without `tls` a server on loopback is known by `tls/ca.pem` in `data_dir`, `PDP_DATA_DIR` or else `.pdp`, and
-        one behind a `unix:` address by its path, in which only this user and root can put a socket.
-        Raise `ConfigurationError` for a wrong address, token or certificate, for files and sockets that others could
-        have put there, and for plain text beyond loopback.
+        None as address means `PDP_ADDRESS` or else `127.0.0.1:50151`.
+        Without `tls` a server on loopback is verified with `tls/ca.pem` in `data_dir`, `PDP_DATA_DIR` or else `.pdp`,
+        and a server behind a `unix:` address by its path, where only this user and root can create a socket. Raise
+        `ConfigurationError` for a wrong address, token or certificate, for files and sockets that others could have
+        created, and for plain text beyond loopback.
         """
         address = address or os.environ.get("PDP_ADDRESS") or DEFAULT_ADDRESS
         _require_fitting(tls, tls_certificate, tls_key, plaintext=plaintext)
@@ -98,10 +99,10 @@ class Connection:
         return describe(error, self.way)
 
     def at(self, address: str) -> Connection:
-        """Return the connection to another address of the same server, which is known there by the same.
+        """Return the connection to another address of the server, with its credentials.
 
-        Raise `ConfigurationError` for a port when this is a socket: then nothing is known of a certificate. Whose a
-        socket is, is for the caller to look at.
+        Raise `ConfigurationError` for a port when this is a socket, because no certificate is known then. The caller
+        must check the owner of a socket.
         """
         if address.startswith(_UNIX):
             return replace(self, address=address, credentials=None, way=replace(self.way, address=address, roots=""))
@@ -118,7 +119,10 @@ class Connection:
         return transport.secure_channel(self.address, self.credentials, options=_OPTIONS)
 
     def metadata(self, traceparent: str = "", tracestate: str = "") -> tuple[tuple[str, str], ...]:
-        """Return the metadata of a call. Malformed trace headers are left out: a trace decides nothing."""
+        """Return the metadata of a call, without malformed trace headers.
+
+        A trace never affects a decision.
+        """
         token = self.token()
         pairs = [("authorization", f"Bearer {token}")] if token else []
         if _TRACEPARENT.fullmatch(traceparent):
@@ -129,14 +133,14 @@ class Connection:
 
 
 def checked_timeout(name: str, seconds: float) -> float:
-    """Return a bound on the wait for an answer. Raise `ConfigurationError` unless it is positive and finite."""
+    """Return a timeout; `ConfigurationError` unless it is positive and finite."""
     if not (math.isfinite(seconds) and seconds > 0):
         raise ConfigurationError(f"`{name}` is not a positive number of seconds: `{seconds}`")
     return seconds
 
 
 def _require_this_machine(address: str) -> None:
-    """Raise `ConfigurationError` unless plain text reaches loopback, or a socket of the right hands."""
+    """Raise `ConfigurationError` unless plain text stays on this machine."""
     if not address.startswith(_UNIX):
         if not _is_loopback(address):
             raise _elsewhere(address)
@@ -144,7 +148,7 @@ def _require_this_machine(address: str) -> None:
     path = Path(address.removeprefix(_UNIX).removeprefix("//"))
     if path.name.startswith("@"):
         raise ConfigurationError(f"address `{address}` has no file: {_IMPOSTOR}; use a socket in a folder")
-    # INVARIANT: where only this user and root can put a socket, each later connection reaches one of theirs too.
+    # INVARIANT: where only this user and root can create a socket, each later connection reaches one of theirs too.
     try:
         require_own_socket(path, _IMPOSTOR)
     except OSError as error:
@@ -216,16 +220,16 @@ def _token(token: str | None, token_file: str | Path | None) -> Callable[[], str
 class TokenFile:
     """A token in a file, which is read again when the file has changed. Safe to use from many threads.
 
-    Whoever renews a token needs a moment for the file: what cannot be read, or holds no token, leaves the old one.
+    While the file cannot be read or holds no token, as during a renewal, the old token stays in use.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # INVARIANT: what stands here was read after the file had this state, so a later change is seen.
+        # INVARIANT: the token was read after the file had this state, so a later change is noticed.
         self._read = (self._state(), _token_in(path))
 
     def token(self) -> str:
-        """Return the token as the file has it now."""
+        """Return the token that the file holds now."""
         state, token = self._read
         now = self._state()
         if now is not None and now != state:

@@ -1,4 +1,4 @@
-"""The way to the control address, where what ends authority is asked first: it goes on when the main one is flooded."""
+"""The control address: calls that end authority go there first, because it works when the main one is flooded."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from pdp.foundation.ownership import require_own_socket
 
 _LOG = logging.getLogger("pdp.client")
 
-# How long a connection may take; a channel in one of these states has none yet.
+# The most seconds that connecting takes; a channel in one of these states is not connected yet.
 REACH_SECONDS = 2.0
 UNDECIDED = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
-# For an answer where the main address can be asked after that.
+# The most seconds to wait for an answer when the main address can be asked after that.
 _ANSWER_SECONDS = 10.0
 
 _UNIX = "unix:"
-# What these say has not been begun. Who is known by a certificate is not known at a socket.
+# The server has not begun a call with one of these. A caller with a certificate is unknown at a socket.
 _NOT_BEGUN = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAUTHENTICATED)
 _UNKNOWN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 
 def connection_from(main: Connection, address: str | None) -> Connection | None:
-    """Return the connection to the control address, by the same credentials, or None when there is none.
+    """Return the connection to the control address, or None when there is none.
 
-    None as address means `PDP_CONTROL_ADDRESS`. Raise `ConfigurationError` for a wrong address.
+    It has the same credentials. None as address means `PDP_CONTROL_ADDRESS`. Raise `ConfigurationError` for a wrong
+    one.
     """
     address = address or os.environ.get("PDP_CONTROL_ADDRESS")
     if not address:
@@ -40,7 +41,10 @@ def connection_from(main: Connection, address: str | None) -> Connection | None:
 
 
 def is_there(connection: Connection) -> bool:
-    """Say whether it makes sense to connect: a socket must exist, where only this user and root can put one."""
+    """Say whether to connect: a socket must exist.
+
+    It must be where only this user and root can create one.
+    """
     if not connection.address.startswith(_UNIX):
         return True
     path = Path(connection.address.removeprefix(_UNIX).removeprefix("//"))
@@ -55,11 +59,14 @@ def is_there(connection: Connection) -> bool:
 
 
 def answer_seconds(operation: Operation[Any, Any], timeout: float) -> float:
-    """Return how long to wait for an answer, of `timeout` seconds for a whole call."""
+    """Return the seconds to wait for an answer, of `timeout` for the whole call."""
     return min(timeout, _ANSWER_SECONDS) if operation.repeatable else timeout
 
 
 def may_be_asked_elsewhere(error: grpc.RpcError, operation: Operation[Any, Any]) -> bool:
-    """Say whether to ask at the main address what failed here: it was not begun, or may be done twice."""
+    """Say whether to repeat a failed call at the main address.
+
+    It was not begun, or can safely be done twice.
+    """
     code = error.code()
     return code in _NOT_BEGUN or (operation.repeatable and code in _UNKNOWN)

@@ -1,4 +1,4 @@
-"""Digests of tool definitions as a live MCP server states them, so that a changed tool is noticed."""
+"""Digests of tool definitions as a live MCP server lists them, so that a changed tool is noticed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from pdp.client.errors import InvalidRequestError
 from pdp.foundation import jsontext
 
-# From (server, tool) to the digest of the tool's definition. Merge those of several servers with `{**one, **other}`.
+# From (server, tool) to the digest of the tool's definition. Merge several servers' with `{**one, **other}`.
 DefinitionDigests = Mapping[tuple[str, str], str]
 
 
@@ -16,7 +16,7 @@ class MCPModel(Protocol):
     """A value of the official `mcp` package."""
 
     def model_dump(self, *, by_alias: bool, exclude_none: bool) -> dict[str, Any]:
-        """Return the value as it travels."""
+        """Return the value as it is sent."""
         ...
 
 
@@ -26,10 +26,10 @@ def definition_digest(definition: Mapping[str, Any] | MCPModel) -> str:
 
 
 def definition_digests(server: str, *pages: Mapping[str, Any] | MCPModel) -> DefinitionDigests:
-    """Return the digests of all tools in a server's `tools/list` answer, given with all of its pages.
+    """Return the digests of all tools in a server's `tools/list` answer, of all pages.
 
-    `server` is the name that the catalogue gives to the server.
-    Raise `InvalidRequestError` when a page lists no tools, or one name stands for two different definitions.
+    `server` is the server's name in the catalogue.
+    Raise `InvalidRequestError` when a page lists no tools, or two definitions have the same name.
     """
     digests: dict[tuple[str, str], str] = {}
     for definition in _definitions(pages):
@@ -44,7 +44,7 @@ def _definitions(pages: Iterable[Mapping[str, Any] | MCPModel]) -> Iterable[dict
     for page in pages:
         listing = _plain(page)
         if not isinstance(listing.get("tools"), list):
-            # Taken for an empty listing, it would leave every digest unstated without a word.
+            # As an empty list, it would silently leave every digest unstated.
             raise InvalidRequestError("`tools`: the answer to `tools/list` holds no list of tools")
         yield from map(_plain, listing["tools"])
 
@@ -52,5 +52,5 @@ def _definitions(pages: Iterable[Mapping[str, Any] | MCPModel]) -> Iterable[dict
 def _plain(value: Mapping[str, Any] | MCPModel) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return dict(value)
-    # By alias and without empty fields is how these values travel, and so how an import of the same server read them.
+    # These values are sent by alias and without empty fields, and an import of the same server reads them so.
     return value.model_dump(by_alias=True, exclude_none=True)

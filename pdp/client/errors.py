@@ -1,4 +1,4 @@
-"""The exceptions of management calls: those of `pdp.errors` as they come from a server, each with its status.
+"""The exceptions of management calls: those of `pdp.errors` as a server reports them, each with its status.
 
 Asking about a tool call raises none of them.
 """
@@ -19,20 +19,20 @@ _DOMAIN = "pdp.v1"
 
 
 class PDPClientError(errors.PDPError):
-    """A management call got no answer; `code` is the gRPC status, or None when it did not come from the server.
+    """A management call failed; `code` is the gRPC status, or None when the error is not from the server.
 
-    `reason` tells for programs what kinds of one status differ in, such as `STORE_UNAVAILABLE`; empty when the server
-    gave none. The table of all is in `proto/README.md`.
+    `reason` lets programs distinguish errors with the same status, such as `STORE_UNAVAILABLE`; empty when the server
+    gave none. `proto/README.md` lists all of them.
     """
 
     def __init__(self, message: str, code: grpc.StatusCode | None = None, reason: str = "") -> None:
-        Exception.__init__(self, message)  # The classes below are the core's too, and some of those ask for more.
+        Exception.__init__(self, message)  # The classes below are the core's too; some take more arguments.
         self.code = code
         self.reason = reason
 
 
 class InvalidRequestError(PDPClientError, errors.InvalidRequestError):
-    """A field is wrong: mend the one that the message names, do not retry."""
+    """A field is wrong: correct the one that the message names, do not retry."""
 
     attribute = problem = ""  # The message has both.
 
@@ -40,7 +40,7 @@ class InvalidRequestError(PDPClientError, errors.InvalidRequestError):
 class UnauthenticatedError(PDPClientError, errors.UnauthenticatedError):
     """The server does not know this caller: present valid credentials."""
 
-    what = ""  # A server tells its log alone what it refused.
+    what = ""  # A server writes the reason only to its own log.
 
 
 class PermissionDeniedError(PDPClientError, errors.PermissionDeniedError):
@@ -56,7 +56,7 @@ class WrongStateError(PDPClientError, errors.WrongStateError):
 
 
 class ConflictError(PDPClientError, errors.ConflictError):
-    """Somebody else changed the same thing first: read it again and retry."""
+    """Another caller changed the same thing first: read it again and retry."""
 
 
 class RequestIdConflictError(PDPClientError, errors.RequestIdConflictError):
@@ -64,7 +64,7 @@ class RequestIdConflictError(PDPClientError, errors.RequestIdConflictError):
 
 
 class OverloadedError(PDPClientError, errors.OverloadedError):
-    """Too much at once: retry after a pause."""
+    """The server is overloaded: retry after a pause."""
 
 
 class UnavailableError(PDPClientError, errors.UnavailableError):
@@ -72,7 +72,7 @@ class UnavailableError(PDPClientError, errors.UnavailableError):
 
 
 class SessionNotApprovedError(PDPClientError):
-    """The session that was asked for does not live: ask for another one, or tell the user why."""
+    """The requested session is not live: ask for another one, or tell the user why."""
 
 
 _CLASSES: dict[grpc.StatusCode, type[PDPClientError]] = {
@@ -90,7 +90,10 @@ _CLASSES: dict[grpc.StatusCode, type[PDPClientError]] = {
 
 
 def from_status(error: grpc.RpcError, way: Way) -> PDPClientError:
-    """Return the exception for a failed management call; statuses without a class of their own get the base class."""
+    """Return the exception for a failed management call.
+
+    A status without a class of its own gets the base class.
+    """
     code = error.code()
     return _CLASSES.get(code, PDPClientError)(describe(error, way), code, reason_of(error))
 
@@ -104,7 +107,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def details_of(error: grpc.RpcError) -> tuple[Any, ...]:
-    """Return what came with a status for programs; nothing when it cannot be read."""
+    """Return a status's details for programs; none when they cannot be read."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             try:
@@ -115,9 +118,9 @@ def details_of(error: grpc.RpcError) -> tuple[Any, ...]:
 
 
 def describe(error: BaseException, way: Way) -> str:
-    """Return one line about a failure: a gRPC status with its details, or the message of any other exception.
+    """Return one line about a failure: a gRPC status with details, or another message.
 
-    `way` is how the server was to be reached.
+    `way` is the connection that was tried.
     """
     if isinstance(error, grpc.RpcError):
         return one_line(f"{error.code().name.lower()}: {way.explain(error.details() or '')}")

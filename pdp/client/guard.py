@@ -1,4 +1,4 @@
-"""Read the arguments of a guarded Python function by name, as the tool call that they are."""
+"""Read the arguments of a guarded Python function by name, as a tool call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pdp.model import Outcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoundCall:
-    """What a guarded function will be called with, and the same as a tool's `arguments`."""
+    """The arguments for a guarded function, also as a tool's `arguments`."""
 
     positional: tuple[Any, ...]
     named: Mapping[str, Any]
@@ -59,9 +59,9 @@ class GuardedSignature:
 
 
 def require_allowed(answer: Answer) -> None:
-    """Raise `ToolCallDenied` unless the call is allowed as it stands."""
+    """Raise `ToolCallDenied` unless the call is allowed without obligations."""
     if answer.allowed and answer.obligations:
-        # A decorator cannot carry out an obligation, and what is not carried out is a deny.
+        # A decorator cannot carry out an obligation, and an obligation that is not carried out is a deny.
         answer = dataclasses.replace(
             answer, outcome=Outcome.DENY, basis=ERROR_BASIS, error="a guarded function cannot meet obligations"
         )

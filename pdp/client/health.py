@@ -11,9 +11,9 @@ from pdp.client.errors import from_status
 
 
 def is_serving(connection: Connection, service: str = "", *, timeout: float) -> bool:
-    """Say whether a service is served; the empty name stands for the whole server. No token is needed.
+    """Say whether a service is served; the empty name means the whole server.
 
-    `timeout` is seconds. Raise `PDPClientError` when there is no answer.
+    No token is needed. `timeout` is seconds. Raise `PDPClientError` when there is no answer.
     """
     checked_timeout("timeout", timeout)
     with connection.open(grpc) as channel:

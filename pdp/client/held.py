@@ -1,4 +1,4 @@
-"""What a gateway knows of a session that it holds."""
+"""A gateway's knowledge of a session that it holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pdp.client.values import ToolCall
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HeldSession:
-    """What a gateway knows of a session: its secret handle, its public id, and the definitions of live tools."""
+    """A session as a gateway knows it: its secret handle, its public id, and the definitions of live tools."""
 
     handle: str = dataclasses.field(repr=False)
     id: str = ""

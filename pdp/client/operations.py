@@ -1,4 +1,4 @@
-"""Every RPC as a value: where it goes, what it sends, and how its answer is read. Shared by both clients."""
+"""Every RPC as a value: its path, its request, and how its answer is read. Shared by both clients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method(Generic[Reply]):
-    """One RPC: its path and the message that it answers with."""
+    """One RPC: its path and the type of its answer."""
 
     path: str
     reply: type[Reply]
@@ -42,19 +42,19 @@ class Method(Generic[Reply]):
         return self.path.rpartition("/")[2] in _ENDING
 
     def unary(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Return what calls the RPC on a channel of either transport."""
+        """Return the callable for the RPC on a channel of either transport."""
         return channel.unary_unary(
             self.path, request_serializer=_serialize, response_deserializer=self.reply.FromString
         )
 
     def upload(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Return what calls the RPC with several messages."""
+        """Return the callable for the RPC with several messages."""
         return channel.stream_unary(
             self.path, request_serializer=_serialize, response_deserializer=self.reply.FromString
         )
 
     def stream(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Return what opens the RPC as a stream both ways."""
+        """Return the callable that opens the RPC as a stream both ways."""
         return channel.stream_stream(
             self.path, request_serializer=_serialize, response_deserializer=self.reply.FromString
         )
@@ -62,7 +62,7 @@ class Method(Generic[Reply]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation(Generic[Reply, Result]):
-    """One management call: an RPC, its request, and what of its reply the caller wants.
+    """One management call: an RPC, its request, and the part of its reply that the caller wants.
 
     A request of several messages is an upload.
     """
@@ -72,7 +72,7 @@ class Operation(Generic[Reply, Result]):
     read: Callable[[Reply], Result]
 
     def on(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Return what makes the call on a channel of either transport, as often as it is called."""
+        """Return a callable that makes the call on a channel, any number of times."""
         if isinstance(self.request, Message):
             return partial(self.method.unary(channel), self.request)
         # A new iterator each time: gRPC reads it to its end.
@@ -81,7 +81,7 @@ class Operation(Generic[Reply, Result]):
 
     @property
     def repeatable(self) -> bool:
-        """Say whether to do it twice is to do it once: it only reads, or names what is to be the end of it."""
+        """Say whether a repeated call changes nothing: it reads, or names the end state."""
         return self.method.path.rpartition("/")[2].startswith(_REPEATABLE)
 
 
@@ -110,7 +110,7 @@ _VISIBILITIES = {
 def list_tools(
     session_handle: str, session_id: str = ""
 ) -> Operation[authorization_pb2.ListToolsResponse, tuple[ListedTool, ...]]:
-    """Ask which tools a session could call; the reply must be about `session_id` when that is known."""
+    """Ask which tools a session can call; a known `session_id` must be in the reply."""
 
     def read(reply: authorization_pb2.ListToolsResponse) -> tuple[ListedTool, ...]:
         if session_id and reply.session_id != session_id:
@@ -361,7 +361,7 @@ def explain(
     caller_id: str,
     at: float | None,
 ) -> Operation[explain_pb2.ExplainResponse, explain_pb2.ExplainResponse]:
-    """Explain a call of a session, or of one that nobody opened."""
+    """Explain a call of an existing session, or of a hypothetical one."""
     supposed = explain_pb2.SupposedSession(
         user=user,
         agent=agent,
@@ -396,9 +396,9 @@ def explain(
 
 
 def is_approved(session: Session) -> bool:
-    """Say whether a session lives (True) or waits for approval (False).
+    """Say whether a session is active (True) or waits for approval (False).
 
-    Raise `SessionNotApprovedError` when it will never live.
+    Raise `SessionNotApprovedError` when it will never be active.
     """
     if session.state == session_pb2.SESSION_STATE_ACTIVE:
         return True
@@ -412,7 +412,7 @@ def is_approved(session: Session) -> bool:
 
 
 def still_waiting(session: Session, wait: float) -> SessionNotApprovedError:
-    """Return the error for a session that nobody approved within `wait` seconds."""
+    """Return the error for a session that was not approved within `wait` seconds."""
     return SessionNotApprovedError(f"session `{session.session_id}` was not approved within {wait:g} s")
 
 
@@ -439,7 +439,7 @@ def _policy_method(name: str, reply: type[Reply]) -> Method[Reply]:
 
 
 def _listed(tool: authorization_pb2.ToolVisibility) -> ListedTool:
-    # INVARIANT: what is not stated, or not known here, is never visible.
+    # INVARIANT: an absent or unknown value is never visible.
     visibility = _VISIBILITIES.get(tool.visibility, Visibility.NEVER)
     return ListedTool(
         server=tool.server, tool=tool.tool, visibility=visibility, definition_digest=tool.definition_digest
@@ -447,7 +447,7 @@ def _listed(tool: authorization_pb2.ToolVisibility) -> ListedTool:
 
 
 def _strings(field: str, values: Sequence[str]) -> list[str]:
-    # One string is a sequence of its characters: `tools="*"` or `"git/log"` would silently become something else.
+    # One string is a sequence of its characters: `tools="*"` or `"git/log"` would silently change its meaning.
     if isinstance(values, str):
         raise InvalidRequestError(f"`{field}`: a list of texts is needed, not one text: `{values}`")
     return list(values)

@@ -18,7 +18,7 @@ from pdp.client.errors import PDPClientError
 from pdp.client.guard import GuardedSignature, require_allowed
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
-if TYPE_CHECKING:  # A session has its guard from here, so a real import would go in a circle.
+if TYPE_CHECKING:  # A session imports its guard from this module, so a real import would be circular.
     from pdp.client.aio.session import AsyncClientSession
 
 P = ParamSpec("P")
@@ -28,7 +28,7 @@ sleep = asyncio.sleep
 
 
 def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Return `call`, which makes an RPC, so that it raises `PDPClientError` where its channel is closed meanwhile."""
+    """Return `call`, an RPC, so that a closed channel raises `PDPClientError`."""
 
     async def answer(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - gRPC has no types
         try:
@@ -42,7 +42,7 @@ def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
 
 
 async def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no types
-    """Connect, and say whether a server answers within a time."""
+    """Connect, and say whether a server answers within `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             while (state := channel.get_state(try_to_connect=True)) in UNDECIDED:
@@ -53,7 +53,7 @@ async def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC 
 
 
 class Exchange:
-    """The messages of one stream, begun by `begin`: one goes out, and one comes back within `timeout` seconds.
+    """The messages of one stream, opened by `begin`: each request gets one reply within `timeout` seconds.
 
     Hold `turn` while asking.
     """
@@ -65,7 +65,7 @@ class Exchange:
         self._call = begin()
 
     async def ask(self, request: AuthorizeStreamRequest) -> AuthorizeStreamResponse | str:
-        """Return the next message, or why there is none."""
+        """Return the next message, or the reason why there is none."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._call.write(request)
@@ -85,16 +85,17 @@ class Exchange:
         self._call.cancel()
 
     async def close(self) -> None:
-        """End the stream, and with it a question that is under way."""
+        """End the stream, and with it any question in progress."""
         self.cancel()
 
 
 def guard(
     session: AsyncClientSession, *, server: str, tool: str, skip: Collection[str] = ()
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
-    """Make a decorator that asks before each call of an async function and raises `ToolCallDenied` on a deny.
+    """Make a decorator that asks before each call of an async function.
 
-    The arguments are asked about by the names of the parameters, defaults included; those in `skip` are not.
+    It raises `ToolCallDenied` on a deny. The question has the arguments by the names of the parameters, defaults
+    included, without those in `skip`.
     """
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
@@ -114,6 +115,9 @@ def guard(
 
 
 def _cancelled_by_caller() -> bool:
-    """Say whether the running task is being cancelled; gRPC raises the same when its channel closes."""
+    """Say whether the running task is being cancelled.
+
+    gRPC raises the same error when its channel closes.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

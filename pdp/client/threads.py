@@ -20,7 +20,7 @@ from pdp.client.control import UNDECIDED
 from pdp.client.guard import BoundCall, GuardedSignature, require_allowed
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
-if TYPE_CHECKING:  # A session has its guard from here, so a real import would go in a circle.
+if TYPE_CHECKING:  # A session imports its guard from this module, so a real import would be circular.
     from pdp.client.sync.session import ClientSession
 
 P = ParamSpec("P")
@@ -30,12 +30,12 @@ sleep = time.sleep
 
 
 def closable(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `call` as it is: where its channel is closed meanwhile, gRPC raises an error like any other."""
+    """Return `call` unchanged: gRPC raises a usual error for a closed channel."""
     return call
 
 
 def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no types
-    """Connect, and say whether a server answers within a time."""
+    """Connect, and say whether a server answers within `seconds`."""
     seen: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def see(state: grpc.ChannelConnectivity) -> None:
@@ -52,7 +52,7 @@ def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no
 
 
 class Exchange:
-    """The messages of one stream, begun by `begin`: one goes out, and one comes back within `timeout` seconds.
+    """The messages of one stream, opened by `begin`: each request gets one reply within `timeout` seconds.
 
     Hold `turn` while asking.
     """
@@ -70,12 +70,12 @@ class Exchange:
         self._outgoing: queue.SimpleQueue[AuthorizeStreamRequest | None] = queue.SimpleQueue()
         self._incoming: queue.SimpleQueue[AuthorizeStreamResponse | str] = queue.SimpleQueue()
         self._call = begin(iter(self._outgoing.get, None))
-        # gRPC cannot wait for a message with a bound; a queue can.
+        # gRPC cannot wait for a message with a timeout; a queue can.
         self._reader = threading.Thread(target=self._read, name="pdp-stream", daemon=True)
         self._reader.start()
 
     def ask(self, request: AuthorizeStreamRequest) -> AuthorizeStreamResponse | str:
-        """Return the next message, or why there is none."""
+        """Return the next message, or the reason why there is none."""
         self._outgoing.put(request)
         try:
             return self._incoming.get(timeout=self._timeout)
@@ -88,7 +88,7 @@ class Exchange:
         self._call.cancel()
 
     def close(self) -> None:
-        """End the stream after the question that is under way, and wait until its thread has ended."""
+        """End the stream after the question in progress, and wait for its thread to end."""
         with self.turn:
             self.cancel()
         self._reader.join()
@@ -106,10 +106,11 @@ class Exchange:
 def guard(
     session: ClientSession, *, server: str, tool: str, skip: Collection[str] = ()
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a decorator that asks before each call of a function and raises `ToolCallDenied` on a deny.
+    """Make a decorator that asks before each call of a function.
 
-    The arguments are asked about by the names of the parameters, defaults included; those in `skip` are not.
-    An `async def` function is asked about on another thread, so that its event loop goes on.
+    It raises `ToolCallDenied` on a deny. The question has the arguments by the names of the parameters, defaults
+    included, without those in `skip`. The question for an `async def` function is asked on another thread, so that its
+    event loop goes on.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""Why no connection to the server came about, in our words: gRPC has one status for all of it, and texts of its own."""
+"""Say why no connection to the server was made, in our words: gRPC has one status for all reasons and its own texts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 _NO_CONNECTION = "failed to connect"
-# What gRPC says at a server whose limit `message_bytes` is the second number.
+# gRPC's text for a server whose limit `message_bytes` is the second number.
 _TOO_LARGE = re.compile(r"SERVER: Received message larger than max \(\d+ vs\. (\d+)\)")
-# In this order: the text about authorities is part of those before it.
+# The order matters: those before it contain the text about authorities.
 _REASONS = {
     "Hostname Verification": "the certificate of `{address}` is for other names; take one of them as the address",
     "certificate has expired": "the certificate of `{address}` has expired; renew it, or look at the clock here",
@@ -27,14 +27,14 @@ _CLOSED = ("Socket closed", "Connection reset", "Broken pipe")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How a server was to be reached: `roots` says what it is known by, empty in plain text."""
+    """The way to a server: `roots` names its trusted certificates, empty in plain text."""
 
     address: str
     roots: str = ""
     presents: bool = False
 
     def explain(self, details: str) -> str:
-        """Return gRPC's own texts in our words; details that are none of them as they are."""
+        """Return gRPC's texts in our words; other details unchanged."""
         if too_large := _TOO_LARGE.fullmatch(details):
             return f"a message is larger than {too_large[1]} bytes (limit `message_bytes`)"
         if not details.startswith(_NO_CONNECTION):
@@ -47,7 +47,7 @@ class Way:
         return f"nothing answers at `{self.address}`; is `pdp serve` running, and is the address right?"
 
     def _closed(self) -> str:
-        """Say why the server closes a connection: what it does not like it does not say."""
+        """Say why the server closes a connection, which the server itself does not say."""
         if not self.roots:
             return f"the server at `{self.address}` takes no plain text; leave out `--plaintext` (`plaintext=`)"
         if not self.presents:

@@ -1,4 +1,4 @@
-"""Cuts what may be larger than one message into several, as `CheckBundle` and `Evaluate` take them."""
+"""Split a request that can be larger than one message, as `CheckBundle` and `Evaluate` accept it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest, EvaluateRequest, T
 
 T = TypeVar("T")
 
-# Well below what a server takes as one message (its limit `message_bytes`), and within one window of HTTP/2.
+# Well below the server's limit for one message (`message_bytes`), and within one window of HTTP/2.
 PIECE_BYTES = 32 * 1024
 _CHARACTER_BYTES = 4
 
 
 def bundle_upload(files: Mapping[str, bytes]) -> tuple[CheckBundleRequest, ...]:
-    """Return the messages that hold the files of a bundle; a large file goes on in the next message."""
+    """Return the messages for the files of a bundle.
+
+    A large file continues in the next message.
+    """
     pieces = (
         BundleFile(path=path, content=content[start : start + PIECE_BYTES])
         for path, content in sorted(files.items())
         for start in range(0, len(content) or 1, PIECE_BYTES)
     )
-    # A whole piece fills its message, so no message holds two of one file.
+    # A whole piece fills its message, so no message holds two pieces of one file.
     return tuple(CheckBundleRequest(files=group) for group in _groups(pieces, BundleFile.ByteSize)) or (
         CheckBundleRequest(),
     )
 
 
 def evaluation_upload(whole: EvaluateRequest) -> tuple[EvaluateRequest, ...]:
-    """Return the messages that hold an evaluation together; itself when it is small."""
+    """Return the messages that together hold an evaluation, or the small one itself."""
     if whole.ByteSize() <= PIECE_BYTES:
         return (whole,)
     flags = EvaluateRequest(
@@ -53,7 +56,7 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 def _groups(values: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
-    """Yield values in groups of at most `PIECE_BYTES`; a larger one alone."""
+    """Yield values in groups of at most `PIECE_BYTES`; a larger value alone."""
     group, room = list[T](), PIECE_BYTES
     for value in values:
         taken = size(value)

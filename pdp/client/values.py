@@ -1,4 +1,4 @@
-"""What a gateway asks and what it is answered, as frozen values."""
+"""A gateway's questions and answers, as frozen values."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ERROR_BASIS = "error"  # The basis of a deny that the client made itself.
 class ToolCall:
     """One tool call to ask about.
 
-    `arguments` is the agent's JSON object: a mapping, or its bytes, which are sent as they are.
+    `arguments` is the agent's JSON object: a mapping, or its bytes, which are sent unchanged.
     `definition_digest` is the tool's digest as the gateway sees it now; empty when it is not stated.
     `facts` is what the gateway vouches for, in the fields that the bundle declares.
-    `session_id`, when known, must come back in the answer.
-    `request_id` makes a repeated question safe; left empty, a fresh one is made.
+    A known `session_id` must come back in the answer.
+    `request_id` makes a repeated question safe; when empty, a fresh one is made.
     """
 
     server: str
@@ -35,7 +35,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Obligation:
-    """Something that the gateway must do with an allowed call; `parameters_json` is a JSON object."""
+    """An action that the gateway must take for an allowed call; `parameters_json` is a JSON object."""
 
     id: str
     parameters_json: bytes
@@ -43,13 +43,13 @@ class Obligation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Whether one tool call may go ahead, and why. An answer is true exactly when the call is allowed.
+    """Whether one tool call can go ahead, and why. An answer is true exactly when the call is allowed.
 
-    `basis` is a name of `pdp.model.Basis` such as `permit` or `out_of_scope`, or `error` when there is no decision
-    that can be relied on: then `error` says why in one line, and `reason` for programs where the server gave one, such
-    as `STORE_UNAVAILABLE`. `advice` says what to do about a deny, for the agent to read.
-    The other fields are what the server said, and empty where it said nothing. `duration_us` is its own time.
-    `obligations` must be met before the call goes ahead; only those of `known_obligations` ever stand here.
+    `basis` is a name of `pdp.model.Basis` such as `permit` or `out_of_scope`, or `error` when there is no reliable
+    decision: then `error` says why in one line, and `reason`, for programs, is the server's own such as
+    `STORE_UNAVAILABLE`, if it gave one. `advice` tells the agent what to do about a deny.
+    The other fields are the server's, and empty where it stated nothing. `duration_us` is its own time.
+    `obligations` must be met before the call goes ahead; all of them are in `known_obligations`.
     """
 
     outcome: Outcome
@@ -77,7 +77,7 @@ class Answer:
 
     @property
     def allowed(self) -> bool:
-        """Say whether the call may go ahead."""
+        """Say whether the call can go ahead."""
         return self.outcome is Outcome.ALLOW
 
     def __bool__(self) -> bool:
@@ -96,7 +96,7 @@ class ListedTool:
 
 
 class ToolCallDenied(Exception):  # noqa: N818 - a deny is an answer and no error; only a guard has to raise it
-    """A guarded function was not called: show the agent that it may not, and go on. `answer` says why."""
+    """A guarded function was not called: show the agent the deny, and go on. `answer` says why."""
 
     def __init__(self, answer: Answer) -> None:
         why = answer.error or f"{answer.basis} {' '.join(answer.policies)}".strip()

@@ -36,17 +36,19 @@ class AsyncClient:
 
     Make it where the event loop runs.
     `address` is `host:port` or `unix:…`; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
-    `control_address` is where the server serves what ends authority on its own, None means `PDP_CONTROL_ADDRESS`: there
-    that is asked first, and at `address` when nothing answers there or it was not begun.
+    `control_address` is where the server separately serves calls that end authority; None means
+    `PDP_CONTROL_ADDRESS`. The client sends them there first, and to `address` when there is no answer or the call was
+    not begun.
     `token_file` is read again when it changes, so that a token can be renewed.
     `tls` is True for the system's root certificates or the path of a PEM file; needed beyond loopback.
-    Without it a server on loopback is known by `tls/ca.pem` in `data_dir`; None means `PDP_DATA_DIR` or else `.pdp`.
-    `plaintext` is for a server on loopback that speaks no TLS: any user of the machine can pass for it.
-    `tls_certificate` and `tls_key` are PEM files to present to a server that knows callers by certificates; renewed
+    Without it a server on loopback is verified with `tls/ca.pem` in `data_dir`; None means `PDP_DATA_DIR` or else
+    `.pdp`.
+    `plaintext` is for a server on loopback that speaks no TLS: any user of the machine can pose as it.
+    `tls_certificate` and `tls_key` are PEM files for a server that authenticates callers by certificates; renewed
     ones need a new client.
     `timeout` bounds a question about calls, retry included, `management_timeout` every other call; in seconds.
     `known_obligations` are the obligations that the caller meets; an answer with any other is a deny.
-    `traceparent` gives the W3C header of the present trace, for calls that do not state one.
+    `traceparent` returns the W3C header of the current trace, for calls that do not state one.
     Raise `ConfigurationError` when the address, the token or the certificates are wrong.
     """
 
@@ -101,7 +103,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls under way and later ones are denied."""
+        """Close the connection; calls in progress and later ones are denied."""
         await self._calls.close()
 
     async def authorize(
@@ -119,7 +121,7 @@ class AsyncClient:
         traceparent: str = "",
         tracestate: str = "",
     ) -> Answer:
-        """Ask whether a tool call may go ahead; `ToolCall` says what the fields mean.
+        """Ask whether a tool call can go ahead; `ToolCall` explains the fields.
 
         Never raises for a fault of server, network or arguments: the answer is then a deny with `error`.
         """
@@ -150,7 +152,10 @@ class AsyncClient:
     async def batch(
         self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = ""
     ) -> tuple[Answer, ...]:
-        """Ask about up to 100 calls at once, all decided on one snapshot; answers stand in the order of the calls."""
+        """Ask about up to 100 calls at once, all decided on one snapshot.
+
+        The answers are in the order of the calls.
+        """
         asked = tuple(prepare(call) for call in calls)
         requests = [entry.request for entry in asked if not isinstance(entry, Answer)]
         if not requests:
@@ -193,11 +198,11 @@ class AsyncClient:
         labels: Sequence[str] = (),
         may_delegate: bool = False,
     ) -> AsyncIterator[AsyncClientSession]:
-        """Hold a session: ask for it, wait for its approval, and end it on the way out, whatever happens inside.
+        """Hold a session: ask for it, wait for its approval, and end it in any case.
 
-        `announce` is told of a session that waits, so that an approver can be asked. `wait` bounds the waiting and
-        `poll` is the pause between two looks, in seconds. `definitions` come from `definition_digests`.
-        Raise `SessionNotApprovedError` when the session is refused or nobody approves it in time.
+        `announce` is called with a session that waits, so that an approver can be asked. `wait` bounds the waiting and
+        `poll` is the pause between two checks, in seconds. `definitions` come from `definition_digests`.
+        Raise `SessionNotApprovedError` when the session is refused or not approved in time.
         """
         opened = await self.request_session(
             user=user,
@@ -225,7 +230,7 @@ class AsyncClient:
     def attach(
         self, session_handle: str, *, session_id: str = "", definitions: DefinitionDigests | None = None
     ) -> AsyncClientSession:
-        """Return a session that exists already; it is not ended by this client."""
+        """Return a session that already exists; this client does not end it."""
         return AsyncClientSession(
             self, HeldSession(handle=session_handle, id=session_id, definitions=definitions or {})
         )
@@ -244,7 +249,10 @@ class AsyncClient:
         labels: Sequence[str] = (),
         may_delegate: bool = False,
     ) -> session_pb2.RequestSessionResponse:
-        """Ask for a session; the reply holds its secret handle, shown only here. `duration` is seconds."""
+        """Ask for a session; the reply has its secret handle, shown only here.
+
+        `duration` is seconds.
+        """
         return await self._calls.manage(
             operations.request_session(
                 user=user,
@@ -279,13 +287,19 @@ class AsyncClient:
     async def revoke_sessions(
         self, *, reason: str, session_id: str = "", user: str = "", agent: str = "", tenant: str = ""
     ) -> tuple[str, ...]:
-        """Revoke the sessions of exactly one selector and all below them; return the ids of those that lived."""
+        """Revoke the sessions of exactly one selector and all below them.
+
+        Return the ids of those that were live.
+        """
         return await self._calls.manage(
             operations.revoke_sessions(session_id=session_id, user=user, agent=agent, tenant=tenant, reason=reason)
         )
 
     async def review_session(self, session_id: str, *, grants: Sequence[str] = ()) -> session_pb2.ReviewSessionResponse:
-        """Return a session as an approver judges it, with what the policies do with its tools under these grants."""
+        """Return a session for review, and how the policies decide on its tools.
+
+        The policies decide under these grants.
+        """
         return await self._calls.manage(operations.review_session(session_id, grants=grants))
 
     async def get_session(self, session_id: str) -> session_pb2.Session:
@@ -295,7 +309,10 @@ class AsyncClient:
     def list_sessions(
         self, *, state: str = "", user: str = "", agent: str = "", page_size: int = 0
     ) -> AsyncIterator[session_pb2.Session]:
-        """Yield sessions, newest first, page by page. `state` is a name such as `active`; empty does not filter."""
+        """Yield sessions, newest first, page by page.
+
+        `state` is a name such as `active`; empty does not filter.
+        """
         return self._calls.pages(
             lambda token: operations.list_sessions(
                 state=state, user=user, agent=agent, page_size=page_size, page_token=token
@@ -305,13 +322,16 @@ class AsyncClient:
     async def narrow_session(
         self, session_id: str, *, tools: Sequence[str] = (), expires_at: float | None = None, labels: Sequence[str] = ()
     ) -> session_pb2.Session:
-        """Narrow an active session: keep only tools that match, end it earlier (unix seconds), add labels."""
+        """Narrow an active session: keep only matching tools, end it earlier, add labels.
+
+        The new end is in unix seconds.
+        """
         return await self._calls.manage(
             operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels)
         )
 
     async def get_records(self, decision_id: str) -> tuple[audit_pb2.AuditRecord, ...]:
-        """Return the records of one decision, in order of time: what was answered last stands last."""
+        """Return the records of a decision, in order of time: the last answer is last."""
         return await self._calls.manage(auditing.get_records(decision_id))
 
     def list_records(
@@ -321,7 +341,10 @@ class AsyncClient:
         return self._calls.pages(lambda token: auditing.list_records(which, page_size=page_size, page_token=token))
 
     async def list_approvals(self, *, session_id: str = "", decision_id: str = "") -> tuple[audit_pb2.Approval, ...]:
-        """Return who approved a session, or that of a decision, and every session above it: nearest first."""
+        """Return the approvals of a session and of every session above it, nearest first.
+
+        A decision stands for its session.
+        """
         return await self._calls.manage(auditing.list_approvals(session_id=session_id, decision_id=decision_id))
 
     def list_touched(
@@ -335,7 +358,7 @@ class AsyncClient:
         return self._calls.pages(lambda token: auditing.plan_revocation(wanted, page_token=token))
 
     async def get_bundle(self, version: str = "") -> policy_pb2.GetBundleResponse:
-        """Return the running bundle, or a version that is kept; and why the last load failed if it did."""
+        """Return the running bundle, or a kept version; and why the last load failed."""
         return await self._calls.manage(operations.get_bundle(version))
 
     async def list_bundles(self) -> tuple[policy_pb2.Bundle, ...]:
@@ -343,15 +366,24 @@ class AsyncClient:
         return await self._calls.manage(operations.list_bundles())
 
     async def activate_bundle(self, version: str, *, reason: str = "") -> policy_pb2.ActivateBundleResponse:
-        """Make a version the running bundle, for the record with a reason; it stays until there is new content."""
+        """Make a version the running bundle, with a reason for the record.
+
+        It stays until there is new content.
+        """
         return await self._calls.manage(operations.activate_bundle(version, reason=reason))
 
     async def reload_bundle(self) -> policy_pb2.ReloadBundleResponse:
-        """Have the server load what its source of bundles holds now. A bad bundle changes nothing."""
+        """Have the server load the current content of its source of bundles.
+
+        A bad bundle changes nothing.
+        """
         return await self._calls.manage(operations.reload_bundle())
 
     async def check_bundle(self, files: Mapping[str, bytes] | None = None) -> policy_pb2.CheckBundleResponse:
-        """Check a bundle, path to content, without loading it; without files, the server's own folder."""
+        """Check a bundle, path to content, without loading it.
+
+        Without files, check the server's own folder.
+        """
         return await self._calls.manage(operations.check_bundle(files))
 
     async def evaluate(
@@ -365,9 +397,10 @@ class AsyncClient:
         validate: bool = False,
         skip_request_validation: bool = False,
     ) -> policy_pb2.EvaluateResponse:
-        """Evaluate plain Cedar requests; without `policies`, those of the running bundle with its schema.
+        """Evaluate plain Cedar requests, by default with the running bundle's policies.
 
-        Requests and entities are Cedar's JSON, as values or as text; a schema is Cedar's text or its JSON as a value.
+        The schema is then that bundle's. Requests and entities are Cedar's JSON, as values or as text; a schema is
+        Cedar's text or its JSON as a value.
         """
         return await self._calls.manage(
             operations.evaluate(
@@ -400,9 +433,9 @@ class AsyncClient:
         caller_id: str = "",
         at: float | None = None,
     ) -> explain_pb2.ExplainResponse:
-        """Say why a call would be decided as it would be. Nothing is decided or remembered.
+        """Explain the decision that a call would get. Nothing is decided or remembered.
 
-        The call is one of the session with this public id, or of a session that nobody opened, of `user` and `agent`.
+        The call is one of the session with this public id, or of a hypothetical session, of `user` and `agent`.
         `caller_id` is the gateway that makes it, by default the session's; `at` is unix seconds, by default now.
         """
         return await self._calls.manage(
@@ -445,10 +478,10 @@ class AsyncClient:
             try:
                 session = await self.get_session(session.session_id)
             except (UnavailableError, OverloadedError):
-                continue  # a server that is away for a moment has refused nothing
+                continue  # a server that is away for a moment has not refused anything
 
     async def _end_if_live(self, session_handle: str) -> None:
         try:
             await self.end_session(session_handle)
         except (NotFoundError, WrongStateError):
-            return  # it expired, or somebody else ended or revoked it
+            return  # it expired, or another caller ended or revoked it

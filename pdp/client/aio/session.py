@@ -9,7 +9,7 @@ from pdp.client import tasks
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
 
-if TYPE_CHECKING:  # The client makes sessions, so a real import would go in a circle.
+if TYPE_CHECKING:  # The client creates sessions, so a real import would be circular.
     from pdp.client.aio.client import AsyncClient
 
 
@@ -43,7 +43,10 @@ class AsyncClientSession:
         traceparent: str = "",
         tracestate: str = "",
     ) -> Answer:
-        """Ask about one call, as `AsyncClient.authorize` does; the definition digest is stated where it is known."""
+        """Ask about one call, as `AsyncClient.authorize` does, with its digest if known.
+
+        The digest is that of the tool's definition.
+        """
         call = ToolCall(
             server=server,
             tool=tool,

@@ -1,6 +1,6 @@
 """Ask about many calls on one open stream: quicker than a call each, and just as strict.
 
-A stream that faltered once is not trusted again: what follows is denied until another one is opened.
+After a failure a stream is not trusted again: later calls are denied until another one is opened.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NOT_OPEN = "the stream is not open"
 
 
 class AsyncAuthorizationStream:
-    """One open stream, from `AsyncClient.stream`. Tasks may share it: calls go one after the other, in order."""
+    """One open stream, from `AsyncClient.stream`. Tasks can share it: calls go one after the other, in order."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class AsyncAuthorizationStream:
             try:
                 response = await self._exchange.ask(AuthorizeStreamRequest(request=asked.request))
             except BaseException:
-                # The answer to the question that is given up may still come: the stream is out of step.
+                # The answer to the abandoned question can still come: the stream is out of step.
                 self._break(self._exchange, "the stream was cancelled")
                 raise
             if not isinstance(response, str) and response.request_id == asked.request.request_id:

@@ -1,6 +1,6 @@
 # Generated from pdp/client/aio/calls.py by `make client`; never edited.
 
-"""Send what a client asks, again where that helps; what ends authority goes to the control address first."""
+"""Send a client's calls and retry where that helps; calls that end authority go to the control address first."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ class Calls:
         self._channel.close()
 
     def decide(self, method: Callable[..., Any], request: Message, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - gRPC has no types
-        """Ask about calls by `authorize` or `batch_authorize` of this object, once more where that helps."""
+        """Ask about calls by this object's `authorize` or `batch_authorize`; retry once.
+
+        A retry is sent only where it helps.
+        """
         metadata = self._metadata(traceparent, tracestate)
         deadline = self._clock() + self._timeout
         try:
@@ -59,7 +62,7 @@ class Calls:
             if pause is None:
                 raise
         self._sleep(pause)
-        # The same request with the same id: the server answers it once, however often it arrives.
+        # The same request with the same id: the server answers it once, even if it arrives twice.
         return method(request, timeout=deadline - self._clock(), metadata=metadata)
 
     def exchange(self, traceparent: str, tracestate: str) -> threads.Exchange:
@@ -69,7 +72,7 @@ class Calls:
         return threads.Exchange(begin, timeout=self._timeout, describe=self._connection.describe)
 
     def pages(self, ask: Callable[[str], Operation[Any, Page[Item]]]) -> Iterator[Item]:
-        """Yield the items of all pages; `ask` gets the token of each, which is empty for the first."""
+        """Yield the items of all pages; `ask` gets each page's token, empty for the first."""
         token = ""
         while True:
             page = self.manage(ask(token))
@@ -80,7 +83,7 @@ class Calls:
                 return
 
     def manage(self, operation: Operation[Reply, Result]) -> Result:
-        """Return what the server answers to a management call. Raise `PDPClientError` when there is no answer."""
+        """Return the server's answer to a management call, or raise `PDPClientError`."""
         reply = self._at_control(operation) if operation.method.ends_authority else None
         if reply is None:
             reply = self._at_main(operation)
@@ -92,7 +95,7 @@ class Calls:
         return self._connection.metadata(traceparent, tracestate)
 
     def _at_main(self, operation: Operation[Reply, Result]) -> Reply:
-        """Ask at the main address, again where that helps."""
+        """Ask at the main address, and retry where that helps."""
         ask, metadata = threads.closable(operation.on(self._channel)), self._metadata("", "")
         deadline = self._clock() + self._management_timeout
         for left in reversed(range(MANAGEMENT_TRIES)):
@@ -107,7 +110,7 @@ class Calls:
         return reply
 
     def _at_control(self, operation: Operation[Reply, Result]) -> Reply | None:
-        """Ask at the control address; None when there is none, or the main one may be asked instead."""
+        """Ask at the control address; None means to ask at the main one."""
         if self._control is None or not control.is_there(self._control):
             return None
         with self._control.open(grpc) as channel:

@@ -37,17 +37,19 @@ class Client:
     """A connection to the PDP, to be shared by threads and closed at the end: `with Client() as client:`.
 
     `address` is `host:port` or `unix:…`; None means `PDP_ADDRESS` or else `127.0.0.1:50151`.
-    `control_address` is where the server serves what ends authority on its own, None means `PDP_CONTROL_ADDRESS`: there
-    that is asked first, and at `address` when nothing answers there or it was not begun.
+    `control_address` is where the server separately serves calls that end authority; None means
+    `PDP_CONTROL_ADDRESS`. The client sends them there first, and to `address` when there is no answer or the call was
+    not begun.
     `token_file` is read again when it changes, so that a token can be renewed.
     `tls` is True for the system's root certificates or the path of a PEM file; needed beyond loopback.
-    Without it a server on loopback is known by `tls/ca.pem` in `data_dir`; None means `PDP_DATA_DIR` or else `.pdp`.
-    `plaintext` is for a server on loopback that speaks no TLS: any user of the machine can pass for it.
-    `tls_certificate` and `tls_key` are PEM files to present to a server that knows callers by certificates; renewed
+    Without it a server on loopback is verified with `tls/ca.pem` in `data_dir`; None means `PDP_DATA_DIR` or else
+    `.pdp`.
+    `plaintext` is for a server on loopback that speaks no TLS: any user of the machine can pose as it.
+    `tls_certificate` and `tls_key` are PEM files for a server that authenticates callers by certificates; renewed
     ones need a new client.
     `timeout` bounds a question about calls, retry included, `management_timeout` every other call; in seconds.
     `known_obligations` are the obligations that the caller meets; an answer with any other is a deny.
-    `traceparent` gives the W3C header of the present trace, for calls that do not state one.
+    `traceparent` returns the W3C header of the current trace, for calls that do not state one.
     Raise `ConfigurationError` when the address, the token or the certificates are wrong.
     """
 
@@ -102,7 +104,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls under way and later ones are denied."""
+        """Close the connection; calls in progress and later ones are denied."""
         self._calls.close()
 
     def authorize(
@@ -120,7 +122,7 @@ class Client:
         traceparent: str = "",
         tracestate: str = "",
     ) -> Answer:
-        """Ask whether a tool call may go ahead; `ToolCall` says what the fields mean.
+        """Ask whether a tool call can go ahead; `ToolCall` explains the fields.
 
         Never raises for a fault of server, network or arguments: the answer is then a deny with `error`.
         """
@@ -149,7 +151,10 @@ class Client:
             return asked.refused(self._connection.describe(error), reason_of(error))
 
     def batch(self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = "") -> tuple[Answer, ...]:
-        """Ask about up to 100 calls at once, all decided on one snapshot; answers stand in the order of the calls."""
+        """Ask about up to 100 calls at once, all decided on one snapshot.
+
+        The answers are in the order of the calls.
+        """
         asked = tuple(prepare(call) for call in calls)
         requests = [entry.request for entry in asked if not isinstance(entry, Answer)]
         if not requests:
@@ -192,11 +197,11 @@ class Client:
         labels: Sequence[str] = (),
         may_delegate: bool = False,
     ) -> Iterator[ClientSession]:
-        """Hold a session: ask for it, wait for its approval, and end it on the way out, whatever happens inside.
+        """Hold a session: ask for it, wait for its approval, and end it in any case.
 
-        `announce` is told of a session that waits, so that an approver can be asked. `wait` bounds the waiting and
-        `poll` is the pause between two looks, in seconds. `definitions` come from `definition_digests`.
-        Raise `SessionNotApprovedError` when the session is refused or nobody approves it in time.
+        `announce` is called with a session that waits, so that an approver can be asked. `wait` bounds the waiting and
+        `poll` is the pause between two checks, in seconds. `definitions` come from `definition_digests`.
+        Raise `SessionNotApprovedError` when the session is refused or not approved in time.
         """
         opened = self.request_session(
             user=user,
@@ -224,7 +229,7 @@ class Client:
     def attach(
         self, session_handle: str, *, session_id: str = "", definitions: DefinitionDigests | None = None
     ) -> ClientSession:
-        """Return a session that exists already; it is not ended by this client."""
+        """Return a session that already exists; this client does not end it."""
         return ClientSession(self, HeldSession(handle=session_handle, id=session_id, definitions=definitions or {}))
 
     def request_session(
@@ -241,7 +246,10 @@ class Client:
         labels: Sequence[str] = (),
         may_delegate: bool = False,
     ) -> session_pb2.RequestSessionResponse:
-        """Ask for a session; the reply holds its secret handle, shown only here. `duration` is seconds."""
+        """Ask for a session; the reply has its secret handle, shown only here.
+
+        `duration` is seconds.
+        """
         return self._calls.manage(
             operations.request_session(
                 user=user,
@@ -274,13 +282,19 @@ class Client:
     def revoke_sessions(
         self, *, reason: str, session_id: str = "", user: str = "", agent: str = "", tenant: str = ""
     ) -> tuple[str, ...]:
-        """Revoke the sessions of exactly one selector and all below them; return the ids of those that lived."""
+        """Revoke the sessions of exactly one selector and all below them.
+
+        Return the ids of those that were live.
+        """
         return self._calls.manage(
             operations.revoke_sessions(session_id=session_id, user=user, agent=agent, tenant=tenant, reason=reason)
         )
 
     def review_session(self, session_id: str, *, grants: Sequence[str] = ()) -> session_pb2.ReviewSessionResponse:
-        """Return a session as an approver judges it, with what the policies do with its tools under these grants."""
+        """Return a session for review, and how the policies decide on its tools.
+
+        The policies decide under these grants.
+        """
         return self._calls.manage(operations.review_session(session_id, grants=grants))
 
     def get_session(self, session_id: str) -> session_pb2.Session:
@@ -290,7 +304,10 @@ class Client:
     def list_sessions(
         self, *, state: str = "", user: str = "", agent: str = "", page_size: int = 0
     ) -> Iterator[session_pb2.Session]:
-        """Yield sessions, newest first, page by page. `state` is a name such as `active`; empty does not filter."""
+        """Yield sessions, newest first, page by page.
+
+        `state` is a name such as `active`; empty does not filter.
+        """
         return self._calls.pages(
             lambda token: operations.list_sessions(
                 state=state, user=user, agent=agent, page_size=page_size, page_token=token
@@ -300,13 +317,16 @@ class Client:
     def narrow_session(
         self, session_id: str, *, tools: Sequence[str] = (), expires_at: float | None = None, labels: Sequence[str] = ()
     ) -> session_pb2.Session:
-        """Narrow an active session: keep only tools that match, end it earlier (unix seconds), add labels."""
+        """Narrow an active session: keep only matching tools, end it earlier, add labels.
+
+        The new end is in unix seconds.
+        """
         return self._calls.manage(
             operations.narrow_session(session_id, tools=tools, expires_at=expires_at, labels=labels)
         )
 
     def get_records(self, decision_id: str) -> tuple[audit_pb2.AuditRecord, ...]:
-        """Return the records of one decision, in order of time: what was answered last stands last."""
+        """Return the records of a decision, in order of time: the last answer is last."""
         return self._calls.manage(auditing.get_records(decision_id))
 
     def list_records(
@@ -316,7 +336,10 @@ class Client:
         return self._calls.pages(lambda token: auditing.list_records(which, page_size=page_size, page_token=token))
 
     def list_approvals(self, *, session_id: str = "", decision_id: str = "") -> tuple[audit_pb2.Approval, ...]:
-        """Return who approved a session, or that of a decision, and every session above it: nearest first."""
+        """Return the approvals of a session and of every session above it, nearest first.
+
+        A decision stands for its session.
+        """
         return self._calls.manage(auditing.list_approvals(session_id=session_id, decision_id=decision_id))
 
     def list_touched(
@@ -330,7 +353,7 @@ class Client:
         return self._calls.pages(lambda token: auditing.plan_revocation(wanted, page_token=token))
 
     def get_bundle(self, version: str = "") -> policy_pb2.GetBundleResponse:
-        """Return the running bundle, or a version that is kept; and why the last load failed if it did."""
+        """Return the running bundle, or a kept version; and why the last load failed."""
         return self._calls.manage(operations.get_bundle(version))
 
     def list_bundles(self) -> tuple[policy_pb2.Bundle, ...]:
@@ -338,15 +361,24 @@ class Client:
         return self._calls.manage(operations.list_bundles())
 
     def activate_bundle(self, version: str, *, reason: str = "") -> policy_pb2.ActivateBundleResponse:
-        """Make a version the running bundle, for the record with a reason; it stays until there is new content."""
+        """Make a version the running bundle, with a reason for the record.
+
+        It stays until there is new content.
+        """
         return self._calls.manage(operations.activate_bundle(version, reason=reason))
 
     def reload_bundle(self) -> policy_pb2.ReloadBundleResponse:
-        """Have the server load what its source of bundles holds now. A bad bundle changes nothing."""
+        """Have the server load the current content of its source of bundles.
+
+        A bad bundle changes nothing.
+        """
         return self._calls.manage(operations.reload_bundle())
 
     def check_bundle(self, files: Mapping[str, bytes] | None = None) -> policy_pb2.CheckBundleResponse:
-        """Check a bundle, path to content, without loading it; without files, the server's own folder."""
+        """Check a bundle, path to content, without loading it.
+
+        Without files, check the server's own folder.
+        """
         return self._calls.manage(operations.check_bundle(files))
 
     def evaluate(
@@ -360,9 +392,10 @@ class Client:
         validate: bool = False,
         skip_request_validation: bool = False,
     ) -> policy_pb2.EvaluateResponse:
-        """Evaluate plain Cedar requests; without `policies`, those of the running bundle with its schema.
+        """Evaluate plain Cedar requests, by default with the running bundle's policies.
 
-        Requests and entities are Cedar's JSON, as values or as text; a schema is Cedar's text or its JSON as a value.
+        The schema is then that bundle's. Requests and entities are Cedar's JSON, as values or as text; a schema is
+        Cedar's text or its JSON as a value.
         """
         return self._calls.manage(
             operations.evaluate(
@@ -395,9 +428,9 @@ class Client:
         caller_id: str = "",
         at: float | None = None,
     ) -> explain_pb2.ExplainResponse:
-        """Say why a call would be decided as it would be. Nothing is decided or remembered.
+        """Explain the decision that a call would get. Nothing is decided or remembered.
 
-        The call is one of the session with this public id, or of a session that nobody opened, of `user` and `agent`.
+        The call is one of the session with this public id, or of a hypothetical session, of `user` and `agent`.
         `caller_id` is the gateway that makes it, by default the session's; `at` is unix seconds, by default now.
         """
         return self._calls.manage(
@@ -440,10 +473,10 @@ class Client:
             try:
                 session = self.get_session(session.session_id)
             except (UnavailableError, OverloadedError):
-                continue  # a server that is away for a moment has refused nothing
+                continue  # a server that is away for a moment has not refused anything
 
     def _end_if_live(self, session_handle: str) -> None:
         try:
             self.end_session(session_handle)
         except (NotFoundError, WrongStateError):
-            return  # it expired, or somebody else ended or revoked it
+            return  # it expired, or another caller ended or revoked it

@@ -11,7 +11,7 @@ from pdp.client import threads
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
 
-if TYPE_CHECKING:  # The client makes sessions, so a real import would go in a circle.
+if TYPE_CHECKING:  # The client creates sessions, so a real import would be circular.
     from pdp.client.sync.client import Client
 
 
@@ -45,7 +45,10 @@ class ClientSession:
         traceparent: str = "",
         tracestate: str = "",
     ) -> Answer:
-        """Ask about one call, as `Client.authorize` does; the definition digest is stated where it is known."""
+        """Ask about one call, as `Client.authorize` does, with its digest if known.
+
+        The digest is that of the tool's definition.
+        """
         call = ToolCall(
             server=server,
             tool=tool,
