@@ -1,4 +1,4 @@
-"""Keep the record: what was decided and done, in files that only grow and prove that nothing was changed."""
+"""Keep the record of decisions and events, in files that only grow and show any change."""
 
 from pdp.record.chain import Rotation
 from pdp.record.keys import SigningKey

@@ -1,4 +1,4 @@
-"""Write one chain: segments that follow each other, each record naming the one before, and signed checkpoints."""
+"""Write one chain: consecutive segments, each record naming the previous one, and signed checkpoints."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pdp.record.keys import SigningKey
 from pdp.record.segments import Head, segment_of
 from pdp.record.slot import take_slot
 
-# A checkpoint follows so many records even when the interval is not over.
+# A checkpoint follows this many records even before the interval is over.
 UNSIGNED_RECORDS = 1000
-# A segment that could not be ended goes on for so long before that is tried again.
+# A segment that could not be ended continues for this long before the next attempt.
 _POSTPONED_BYTES, _POSTPONED_SECONDS = 1024 * 1024, 60.0
-# A segment gets its room on the disk before it is needed, in steps of a part of what is kept for urgent records.
+# A segment's disk space is allocated before it is needed, in steps of a part of the reserve for urgent records.
 _STEP_PART, _LEAST_STEP = 4, 4096
 
 
 class _End(NamedTuple):
-    """What a checkpoint says of its segment: whether it ends here, and whether the chain goes on in another one."""
+    """What a checkpoint says about its segment: whether it ends here, and whether another segment follows."""
 
     final: bool
     followed: bool
@@ -40,7 +40,7 @@ _CLOSED = _End(final=True, followed=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotation:
-    """When a segment ends and the next one begins: at so many bytes, or so many seconds after its start."""
+    """When a segment ends and the next one begins: at a size in bytes, or some seconds after its start."""
 
     bytes: int = 64 * 1024 * 1024
     seconds: float = 24 * 3600.0
@@ -49,16 +49,16 @@ class Rotation:
 class Chain:
     """One worker's chain in a folder. Not for several threads at once; `now` returns unix seconds.
 
-    `known` is how far each chain has come for sure, None when nothing is known of any. `lost` is told in its first
-    segment: chains that no longer hold what is known of them. `heads` says, for each segment, what of the other chains
-    cannot be cut off unnoticed from then on. `store_revision` says up to which change of the session store all is told
-    in a record or was never made: checkpoints carry it, unless it is 0.
+    `known` is the latest safe record of each chain, None when none is known. `lost` are chains that no longer hold
+    their known record; the first segment lists them. `heads` returns, for each segment, the records of other chains
+    that cannot be cut off unnoticed from then on. `store_revision` returns the change of the session store up to which
+    each change is in the record or was never made: checkpoints carry it, unless it is 0.
 
-    A segment has room on the disk before it is written. The last `reserve` bytes of it are for what is urgent; when no
-    more is to be had, or so little is left on the disk, only that is written.
+    A segment's disk space is allocated before it is written. Its last `reserve` bytes are for urgent records; when no
+    more space can be allocated, or only that much is left on the disk, only urgent records are written.
 
-    INVARIANT: `seq` and the hash move on only when a line is wholly handed to the operating system, so that what comes
-    next always follows what is there. Methods raise `OSError`; what they did not do, the next call tries again.
+    INVARIANT: `seq` and the hash advance only when the operating system has accepted a whole line, so that the next
+    line always follows what is there. Methods raise `OSError`; the next call tries again what they did not do.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class Chain:
         self.seq, self._hash = self._slot.head.seq, self._slot.head.hash.encode()
         self._number, self._after, self._cut_bytes = self._slot.number, self._slot.after, self._slot.cut_bytes
         self._file, self._size, self._largest, self._ends_at = -1, 0, rotation.bytes, 0.0
-        # The latest record of the segment before.
+        # The latest record of the previous segment.
         self._seq_before = self.seq
         self._unsigned, self.synced_seq = 0, self.seq
         self.generation, self._given_up = 0, dict[int, int]()
-        # Whether the next record has to wait for something: a segment to open, to end, or to sign. Whether an end that
+        # `due`: the next record must wait for a segment to open or end, or for a signature. `postponed`: an end that
         # was due has failed.
         self.due, self.postponed = True, False
-        # What every line of this chain has behind its fields.
+        # The end of every line of this chain, after the fields.
         self._mark = b',"chain":"%b","seq":' % self.id.encode()
         try:
             self.open()
@@ -114,7 +114,7 @@ class Chain:
 
     @property
     def is_open(self) -> bool:
-        """Say whether there is a segment to write to."""
+        """Say whether there is an open segment."""
         return self._file >= 0
 
     @property
@@ -123,12 +123,12 @@ class Chain:
         return self._unsigned
 
     def open(self) -> None:
-        """Begin a segment unless there is one."""
+        """Begin a segment unless one is open."""
         if self._file < 0:
             self._begin(*self._create(self._number + 1))
 
     def append(self, body: bytes, *, urgent: bool = False) -> None:
-        """Write one record. When this raises, it is not written."""
+        """Write one record. When this raises, the record is not written."""
         line = b'%b%b%d,"prev":"%b"}' % (body, self._mark, self.seq + 1, self._hash)
         self._write(line + b"\n", urgent=urgent)
         self._hash = sha256(line).hexdigest().encode()
@@ -138,7 +138,7 @@ class Chain:
             self.due = True
 
     def keep_up(self) -> None:
-        """End a segment that is large or old, and sign what should be signed by now."""
+        """End a segment that is large or old, and sign when a checkpoint is due."""
         if self._file < 0:
             return
         if self._unsigned >= UNSIGNED_RECORDS:
@@ -147,19 +147,19 @@ class Chain:
             self.rotate()
 
     def removed(self) -> int:
-        """Give the present segment up if its file is gone; return how many records of it are gone with it."""
+        """Abandon the present segment if its file is gone; return how many of its records are lost."""
         if self._file < 0 or in_place(self._file, self.path):
             return 0
         self.abandon()
         return self.seq - self._seq_before
 
     def checkpoint(self) -> None:
-        """Sign what stands there so far, unless everything is signed."""
+        """Sign the records so far, unless all are signed."""
         if self._file >= 0 and self._unsigned:
             self._write_checkpoint(_GOES_ON)
 
     def require_room(self) -> None:
-        """Make room for what is not urgent, in a segment that is open then. Raise `OSError` where there is none."""
+        """Allocate space for records that are not urgent, in an open segment. Raise `OSError` when there is none."""
         self.open()
         while self._size >= self._limit:
             self._grow(urgent=False)
@@ -167,9 +167,9 @@ class Chain:
     def rotate(self) -> None:
         """End the segment with a signed checkpoint and begin the next one.
 
-        The next file is made first: while that fails, the present one goes on.
+        The next file is created first: while that fails, the present one continues.
         """
-        # Not at every record once it fails.
+        # After a failure, do not try again at every record.
         self._largest, self._ends_at = self._size + _POSTPONED_BYTES, self._now() + _POSTPONED_SECONDS
         self.postponed, self.due = True, False
         following, room = self._create(self._number + 1)
@@ -184,24 +184,24 @@ class Chain:
         self._begin(following, room)
 
     def duplicate(self) -> int:
-        """Return a descriptor of its own for the present segment, to sync it while others write."""
+        """Return a separate descriptor of the present segment, to sync it while others write."""
         return os.dup(self._file)
 
     def synced(self, seq: int) -> None:
-        """Take note that everything up to a record is on the disk."""
+        """Note that all records up to this one are on the disk."""
         self.synced_seq = max(self.synced_seq, seq)
 
     def on_disk(self, generation: int, seq: int) -> bool | None:
-        """Say whether a record, written in a generation, is on the disk for sure; None while it may still come to it.
+        """Say whether a record of a generation is safely on the disk; None while that is open.
 
-        A generation ends with each segment that was given up; what was not synced by then never is.
+        A generation ends with each segment that was abandoned; what was not synced by then never will be.
         """
         if generation != self.generation:
             return seq <= self._given_up[generation]
         return True if seq <= self.synced_seq else None
 
     def abandon(self) -> None:
-        """Write no more to the present segment: after a failed sync nobody knows what of it is on the disk."""
+        """Write no more to the present segment: after a failed sync it is unknown what is on the disk."""
         if self._file >= 0:
             os.close(self._file)
             self._file, self._after, self.due = -1, "failed", True
@@ -209,7 +209,7 @@ class Chain:
             self.generation += 1
 
     def close(self) -> None:
-        """End the segment with a signed checkpoint and let the chain go. Twice is harmless."""
+        """End the segment with a signed checkpoint and release the chain. Calling it twice is harmless."""
         try:
             if self._file >= 0:
                 self._write_checkpoint(_CLOSED)
@@ -223,11 +223,11 @@ class Chain:
                 self._slot.release()
 
     def _create(self, number: int) -> tuple[int, float]:
-        """Make a segment; return it open, and how many bytes it may grow to before it needs more room."""
+        """Create a segment; return its descriptor and the size it can reach before it needs more space."""
         path = segment_of(self._folder, self.id, number).path
         file = self._disk.open_new(path)
         try:
-            # Otherwise what is synced later may have no name when the power goes.
+            # Otherwise, after a power failure, data that was synced could lack a name.
             self._disk.sync_folder(self._folder)
             return file, self._first_room(file)
         except OSError:
@@ -241,28 +241,28 @@ class Chain:
         try:
             return wanted if self._disk.allocate(file, 0, wanted) else inf
         except OSError:
-            # A chain that begins on a full disk still takes what is urgent, as far as there is room.
+            # A chain that begins on a full disk still takes urgent records, as far as there is space.
             left = min(self._reserve, self._disk.free(file) // 2)
             return left if left and self._disk.allocate(file, 0, left) else 0
 
     def _grow(self, *, urgent: bool) -> None:
-        """Make room for more. Raise `OSError` where the rest of the disk is for what is urgent."""
+        """Allocate more space. Raise `OSError` when the rest of the disk is for urgent records."""
         try:
             if self._disk.free(self._file) < self._reserve + self._step:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             more = self._disk.allocate(self._file, int(self._room), self._step)
             self._take_room(self._room + self._step if more else inf)
         except OSError:
-            # What is urgent is written as far as there is room.
+            # Urgent records are written as long as there is space.
             if not urgent:
                 raise
 
     def _take_room(self, room: float) -> None:
-        """Take note of how far the segment may grow, and how far by what is not urgent."""
+        """Note how far the segment can grow, and how far with records that are not urgent."""
         self._room, self._limit = room, room - self._reserve
 
     def _give_back(self) -> None:
-        """Close the segment, and give back what it was to grow into."""
+        """Close the segment, and free the space it did not use."""
         with suppress(OSError):
             self._disk.truncate(self._file, self._size)
         os.close(self._file)
@@ -282,7 +282,7 @@ class Chain:
         segment_of(self._folder, self.id, self._number + 1).path.unlink(missing_ok=True)
 
     def _begin(self, file: int, room: float) -> None:
-        """Write what a segment opens with, signed at once, so that the place after the one before is beyond doubt."""
+        """Write the first record of a segment and sign it at once, so that its predecessor is certain."""
         at = self._now()
         opening = own_body(
             OPENED,
@@ -336,7 +336,7 @@ class Chain:
         try:
             done = self._disk.write(self._file, data)
             while done < len(data):
-                # A full disk first cuts a write short and then refuses the rest.
+                # A full disk first shortens a write and then refuses the rest.
                 done += self._disk.write(self._file, data[done:])
         except OSError:
             if done:

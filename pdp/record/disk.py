@@ -1,4 +1,4 @@
-"""What the record asks of the operating system, in one place, so that a test can make each of it fail."""
+"""The operating system calls of the record, in one class, so that a test can make each of them fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _open_new(path: Path) -> int:
 class Disk:
     """The operating system's calls. All raise `OSError`.
 
-    `open_new` makes a file that must not exist yet, for appending. `sync` returns when a file's data is on the disk.
+    `open_new` creates a file that must not exist yet, for appending. `sync` returns when a file's data is on the disk.
     `sync_folder`, `allocate` and `free` are those of `pdp.foundation`.
     """
 
@@ -33,7 +33,7 @@ class Disk:
 
 
 def in_place(file: int, path: Path) -> bool:
-    """Say whether an open file is still the one that a path names; True when that cannot be told."""
+    """Say whether a path still leads to an open file; True when that cannot be determined."""
     try:
         return os.path.samestat(os.fstat(file), path.lstat())
     except FileNotFoundError:

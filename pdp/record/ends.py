@@ -1,4 +1,4 @@
-"""Look at how the chains of a record end, as far back as their last checkpoints: quick, however long the record is."""
+"""Check the ends of the chains, back to their last checkpoints: quick, however long the record is."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _MARK = b'"kind":"checkpoint"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainEnd:
-    """How a chain ends.
+    """The end of a chain.
 
-    `signed_at` is the time of the last checkpoint, empty without one; `unsigned` counts the records behind it.
+    `signed_at` is the time of the last checkpoint, empty without one; `unsigned` counts the records after it.
     `problem` says what is wrong from there on; empty when nothing is.
     """
 
@@ -30,7 +30,7 @@ class ChainEnd:
 
 
 def chain_ends(folder: Path, keys: PublicKeys) -> tuple[ChainEnd, ...]:
-    """Return how each chain ends: its last checkpoint is signed by one of the keys, and all behind it follows it.
+    """Return the end of each chain, checked: a checkpoint signed by one of the keys, then consecutive records.
 
     Only `verify` reads the rest. Raise `OSError` when the folder cannot be read.
     """
@@ -38,9 +38,9 @@ def chain_ends(folder: Path, keys: PublicKeys) -> tuple[ChainEnd, ...]:
 
 
 def store_revision(folder: Path) -> int:
-    """Return the latest revision of the session store that the last segments of the chains know of; 0 for none.
+    """Return the latest revision of the session store in the last segments of the chains; 0 for none.
 
-    A store that holds less has lost what was acknowledged. Raise `OSError` when the folder cannot be read.
+    A store with an earlier revision has lost acknowledged writes. Raise `OSError` when the folder cannot be read.
     """
     if not folder.is_dir():
         return 0

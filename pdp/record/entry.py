@@ -1,7 +1,7 @@
-"""Write a decision or an event as the fields of a record (`envelope.py` has the form).
+"""Write a decision or an event as the fields of a record (`envelope.py` defines the form).
 
-Only what is named here is written: no arguments but those that the bundle allows, no handles, and of the attributes
-that a gateway vouched for only those that the settings name.
+Only the fields named here are written: of the arguments those that the bundle allows, of the attributes that a gateway
+vouched for those that the settings name, and no handles.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pdp.observer import Event
 from pdp.record.envelope import VERSION, body, json_text
 
 _TEXT_CHARACTERS = 512
-# About 2 KiB each, but what agents write stands in them.
+# About 2 KiB each, but they hold text from agents.
 _MOST_FORMS, MOST_FORM_BYTES, _FORM_BYTES = 2048, 8 * 1024 * 1024, 1024
-# What a form holds beside ruling and caller.
+# The values of a form other than ruling and caller.
 _IN_COMMON = attrgetter(
     "session_id",
     "session_epoch",
@@ -41,7 +41,7 @@ _IN_COMMON = attrgetter(
 
 
 class _Form(NamedTuple):
-    """What the records of equal calls have in common: the texts between what differs.
+    """The common parts of the records of equal calls: the texts between the parts that differ.
 
     `ruling` and `caller` are kept because the form is found by their identity.
     """
@@ -59,10 +59,10 @@ class _Form(NamedTuple):
 
 
 class Entries:
-    """Writes bodies of records. Digests of what must not be guessed are keyed with `key`. Safe for threads.
+    """Writes bodies of records. Digests of values that must not be guessed are keyed with `key`. Safe for threads.
 
-    `attributes` names those whose values are shown; of any other a digest is written.
-    Every decision waits for its record. What equal calls have in common is written once and kept: a remembered ruling
+    `attributes` names those whose values are shown; for any other a digest is written.
+    Every decision waits for its record. The common parts of equal calls are written once and kept: a remembered ruling
     is the same object each time.
     """
 
@@ -100,7 +100,7 @@ class Entries:
         )
 
     def _vouched(self, attributes: Mapping[str, object]) -> dict[str, object]:
-        """Return attributes as facts: those that may be shown, and keyed digests of the others."""
+        """Return attributes as facts: values that may be shown, and keyed digests of the others."""
         shown = {name: value for name, value in attributes.items() if name in self._attributes}
         hidden = {
             name: keyed_digest(self._key, json_text(value))
@@ -122,10 +122,10 @@ class Entries:
         return form
 
     def _keep(self, key: tuple[object, ...], form: _Form) -> None:
-        # The ruling stays with its form, and holds much of the same texts.
+        # The ruling is kept with its form, and holds much of the same text.
         weight = _FORM_BYTES + 2 * sum(map(len, form[2:]))
         if len(self._forms) >= _MOST_FORMS or self._form_bytes + weight > MOST_FORM_BYTES:
-            # Calls that go on are written anew, once each.
+            # The forms of calls that continue are written again, once each.
             self._forms, self._form_bytes = {}, 0
         self._forms[key] = form
         self._form_bytes += weight

@@ -1,4 +1,4 @@
-"""The keys of the record: one that signs checkpoints, one that keys digests; both made once for each deployment."""
+"""The keys of the record: one signs checkpoints, one keys digests; both are made once for each deployment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNING_KEY_FILE = "record-signing.pem"
 PUBLIC_KEY_FILE = "record-signing.pub.pem"
 
 DIGEST_KEY_BYTES = 32
-# As checkpoints have it. An id only chooses among keys that somebody has given.
+# The length in checkpoints. An id only selects one of the given keys.
 _KEY_ID_DIGITS = 16
 
 
@@ -30,7 +30,7 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a fresh key."""
+        """Make a new key."""
         return cls(PrivateKey.generate())
 
     @classmethod
@@ -40,7 +40,7 @@ class SigningKey:
             require_own(path, "anyone could sign records")
             return cls(PrivateKey.read(path.read_bytes()))
         except OSError as error:
-            # A key of another name is not ours to make, and one that cannot be read is there.
+            # The log creates only a key of the usual name, and only when there is none.
             ours = isinstance(error, FileNotFoundError) and path.name == SIGNING_KEY_FILE
             remedy = "; run `pdp init`" if ours else ""
             raise ConfigurationError(f"cannot read the signing key `{path}`: {reason_of(error)}{remedy}") from None
@@ -49,12 +49,12 @@ class SigningKey:
 
     @property
     def private_pem(self) -> bytes:
-        """Return the private half, for a file that nobody else can read."""
+        """Return the private key, for a file that no other user can read."""
         return self._private.pem
 
     @property
     def public(self) -> PublicKey:
-        """Return the public half, which verifies."""
+        """Return the public key, which verifies."""
         return self._private.public
 
     def sign(self, message: bytes) -> str:
@@ -63,7 +63,7 @@ class SigningKey:
 
 
 class PublicKeys:
-    """The public halves that may have signed a record; more than one after a key was replaced."""
+    """The public keys that may have signed a record; more than one after a key was replaced."""
 
     def __init__(self, keys: Iterable[PublicKey]) -> None:
         self._keys: Mapping[str, PublicKey] = {key.id(_KEY_ID_DIGITS): key for key in keys}
@@ -75,7 +75,7 @@ class PublicKeys:
 
     @classmethod
     def of(cls, *keys: SigningKey) -> Self:
-        """Return the public halves of signing keys."""
+        """Return the public keys of signing keys."""
         return cls([key.public for key in keys])
 
     def signed(self, key_id: str, message: bytes, signature: str) -> bool:
@@ -85,7 +85,7 @@ class PublicKeys:
             raw = bytes.fromhex(signature)
         except ValueError:
             return False
-        # Of all that reads as the same bytes, only the form that was written: not one letter may change.
+        # Accept only the hex form that was written, not others of the same bytes: not one letter may change.
         return key is not None and key.signed(message, raw) and raw.hex() == signature
 
     def __contains__(self, key_id: object) -> bool:
@@ -93,9 +93,9 @@ class PublicKeys:
 
 
 def write_keys(folder: Path) -> tuple[Path, ...]:
-    """Make the keys that a folder lacks, readable by their owner alone; return what was written.
+    """Create the keys that a folder lacks, readable by their owner alone; return what was written.
 
-    A missing public half is written again from the private one. Overwrites nothing else.
+    A missing public key is written again from the private one. Nothing else is overwritten.
     """
     written = []
     if make_file(folder / DIGEST_KEY_FILE, lambda: secrets.token_bytes(DIGEST_KEY_BYTES)):

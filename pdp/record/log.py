@@ -1,13 +1,13 @@
 """Append every decision and event to the record before the answer leaves.
 
-How sure a record is before the answer leaves is the operator's choice:
+The operator chooses how safe a record is before the answer leaves:
 
 - `written`: handed to the operating system. Survives the sudden end of this process, not that of the machine.
 - `durable`: on the disk, for every allow.
 - `async`: in a queue of this process. A full queue drops records and counts them.
 
-But in `async`: no record, no allow. While the record cannot take more, an allow becomes a deny with the basis
-`record_unavailable`. What ends authority is recorded then as well, in room that is kept for it.
+Except in `async`: no record, no allow. While no record can be written, an allow becomes a deny with the basis
+`record_unavailable`. What ends authority is still recorded then, in space that is reserved for it.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ Durability = Literal["written", "durable", "async"]
 
 _LOG = logging.getLogger("pdp.record")
 
-# What waits while the disk fails, and in `async` for its turn; beyond it records are dropped and counted.
+# Records that wait while the disk fails, or in `async` for the writer; those beyond it are dropped and counted.
 QUEUE_RECORDS = 10_000
 QUEUE_BYTES = 16 * 1024 * 1024
-# After a sync that failed, the next one waits, twice as long each time: every attempt costs a segment.
+# After a failed sync the next one waits, twice as long each time, because every attempt costs a segment.
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 
 # How many records the writer of `async` takes at a time.
 _AT_ONCE = 64
 
 _WRITING, _SYNCING, _ROTATING = "written", "synced", "rotated"
-# What an allow needs of the record.
+# What must work for an allow.
 _NEEDED: Mapping[Durability, tuple[str, ...]] = {"written": (_WRITING,), "durable": (_WRITING, _SYNCING), "async": ()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordStatus:
-    """How the record stands.
+    """The present state of the record.
 
     `problem` is empty while all is well. `late` counts records that could not be written when they should have been,
     `lost` those that never will be; `waiting` is how many wait, `unsigned` how many no checkpoint covers yet.
@@ -71,14 +71,14 @@ class RecordStatus:
 
 
 class DecisionLog:
-    """The observer that keeps the record in a folder that several processes may share. Safe for threads.
+    """The observer that keeps the record in a folder that several processes can share. Safe for threads.
 
-    `key` (at least 32 bytes) makes digests that cannot be guessed; `signer` signs checkpoints. Once `start` has been
-    called, the record is signed and synced every `checkpoint_seconds`. `anchors` is a folder elsewhere that keeps how
-    far each chain has come for sure. `attributes` names the attributes of users whose values are written; of any other
-    a digest is. The last `reserve_bytes` of the disk, and as many that are kept beforehand, are for what ends
-    authority. `on_failure` is told of each record that is late or lost. Raise `ConfigurationError` when the folder
-    cannot be written.
+    `key` (at least 32 bytes) makes digests that cannot be guessed; `signer` signs checkpoints. After `start`, the
+    record is signed and synced every `checkpoint_seconds`. `anchors` is a folder elsewhere that keeps the latest safe
+    record of each chain. `attributes` names the attributes of users whose values are written; for any other a digest is
+    written. The last `reserve_bytes` of the disk, and as many allocated in advance, are for what ends authority.
+    `on_failure` is called for each record that is late or lost. Raise `ConfigurationError` when the folder cannot be
+    written.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class DecisionLog:
         self._anchors = Anchors(anchors) if anchors else None
         self._entries = Entries(key, attributes)
         self._acknowledged: Callable[[], int] = lambda: 0
-        # Guards all that follows.
+        # Guards all fields below.
         self._changed = threading.Condition(threading.Lock())
-        # What the record knew of the session store before this process.
+        # The revision of the session store in the record before this process.
         self.store_revision = self._known_revision()
         self._chain = self._open_chain(signer, rotation or Rotation(), reserve_bytes)
         self._waiting: deque[bytes] = deque()
@@ -115,7 +115,7 @@ class DecisionLog:
         self._problems: dict[str, str] = {}
         self._late, self._lost, self._untold = 0, 0, (0, 0)
         self._syncing, self._closed = False, False
-        # Only for whoever ticks or closes.
+        # Used only in `tick` and `close`.
         self._anchored: Head | None = None
         self._sync_at, self._pause = 0.0, _FIRST_PAUSE_SECONDS
         self._keeper = Repeater("record-keeper", self.tick, every=checkpoint_seconds, at_once=False)
@@ -130,12 +130,12 @@ class DecisionLog:
 
     @property
     def healthy(self) -> bool:
-        """Say whether everything that was tried last, writing, syncing and rotating, went well."""
+        """Say whether the last attempts at writing, syncing and rotating all succeeded."""
         return not self._problems
 
     @property
     def permits(self) -> bool:
-        """Say whether an allow can be answered as far as the record goes; `async` never says no."""
+        """Say whether the record permits an allow; with `async` it always does."""
         return not any(deed in self._problems for deed in _NEEDED[self._durability])
 
     @property
@@ -144,7 +144,7 @@ class DecisionLog:
         return self._late + self._lost
 
     def status(self) -> RecordStatus:
-        """Return how the record stands."""
+        """Return the present state of the record."""
         with self._changed:
             problem = "; ".join(f"cannot be {deed}: {why}" for deed, why in sorted(self._problems.items()))
             return RecordStatus(
@@ -156,15 +156,15 @@ class DecisionLog:
             )
 
     def watch_store(self, acknowledged: Callable[[], int]) -> None:
-        """Let checkpoints carry the revision of the session store that was acknowledged last."""
+        """Let checkpoints carry the last acknowledged revision of the session store."""
         self._acknowledged = acknowledged
 
     def start(self) -> None:
-        """Begin to sign and sync in the background."""
+        """Start signing and syncing in the background."""
         self._keeper.start()
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - the observer's signature
-        """Write a decision down; return it unchanged, but an allow without a record as a deny, unless in `async`."""
+        """Record a decision and return it; unless in `async`, an allow without a record becomes a deny."""
         body = self._entries.decision(decision)
         if decision.allowed and self._durability != "async":
             return self._allow(decision, body)
@@ -172,11 +172,11 @@ class DecisionLog:
         return decision
 
     def event(self, event: Event) -> None:
-        """Write an event down."""
+        """Record an event."""
         self._take(self._entries.event(event), urgent=event.kind in ENDING)
 
     def tick(self) -> None:
-        """Write what waits, end a segment that is old, sign and sync: what happens every `checkpoint_seconds`."""
+        """Write waiting records, end an old segment, sign and sync; runs every `checkpoint_seconds`."""
         with self._changed:
             self._await_sync()
             if self._closed:
@@ -193,7 +193,7 @@ class DecisionLog:
             self._on_failure()
 
     def close(self) -> None:
-        """Write what waits, sign, and let the files go. Twice is harmless; what comes afterwards counts as lost."""
+        """Write waiting records, sign, and close the files. Calling it twice is harmless; later records count as lost."""
         with self._changed:
             first, self._closed = not self._closed, True
             self._changed.notify_all()
@@ -217,7 +217,7 @@ class DecisionLog:
         with self._changed:
             if self._append(body) if self._durability == "written" else self._keeps(body):
                 return decision
-            # What is answered is written down as well, if need be after an allow that never came to the disk.
+            # The deny is recorded too, even after an allow that did not reach the disk.
             decision = withheld(decision)
             body = self._entries.decision(decision)
             if not self._append(body):
@@ -226,7 +226,7 @@ class DecisionLog:
         return decision
 
     def _keeps(self, body: bytes) -> bool:
-        """Write a record and bring it to the disk; say whether it is there."""
+        """Write a record and sync it; say whether it is on the disk."""
         well = not self._problems or self._recovers()
         return well and self._append(body) and self._commit(self._chain.generation, self._chain.seq)
 
@@ -244,7 +244,7 @@ class DecisionLog:
             self._on_failure()
 
     def _append_urgent(self, body: bytes) -> bool:
-        """Write what ends authority before all that waits, into the room that is kept for it."""
+        """Write what ends authority before all waiting records, into the reserved space."""
         if self._closed or not self._chain.is_open:
             return False
         try:
@@ -254,7 +254,7 @@ class DecisionLog:
         return True
 
     def _append(self, body: bytes) -> bool:
-        """Write a record after all that waits; say whether it is written."""
+        """Write a record after all waiting ones; say whether it is written."""
         if self._chain.due or self._problems or self._waiting or self._closed:
             return self._append_with_care(body)
         try:
@@ -272,7 +272,7 @@ class DecisionLog:
         return self._write(body)
 
     def _write(self, body: bytes | None = None, *, most: int = QUEUE_RECORDS) -> bool:
-        """Write up to `most` of what waits, and then a record; say whether all that is written."""
+        """Write up to `most` waiting records, and then this one; say whether all of it is written."""
         chain, waiting = self._chain, self._waiting
         before = chain.seq
         try:
@@ -306,10 +306,10 @@ class DecisionLog:
             self._late, self._untold = self._late + 1, (told_late + 1, told_lost)
         return True
 
-    # How a record comes to the disk: one thread syncs for all that wait.
+    # How a record reaches the disk: one thread syncs for all that wait.
 
     def _commit(self, generation: int, seq: int) -> bool:
-        """Return once a record is on the disk; say whether it is. Lets others write meanwhile."""
+        """Wait for a record to be on the disk; say whether it is. Others can write meanwhile."""
         while (done := self._chain.on_disk(generation, seq)) is None:
             if self._syncing:
                 self._changed.wait()
@@ -336,7 +336,7 @@ class DecisionLog:
             self._changed.notify_all()
 
     def _sync_unlocked(self) -> None:
-        # A descriptor of its own: others may give the segment up meanwhile.
+        # A separate descriptor, because another thread can abandon the segment meanwhile.
         copy = self._chain.duplicate()
         self._changed.release()
         try:
@@ -353,7 +353,7 @@ class DecisionLog:
         try:
             self._chain.checkpoint()
             if _WRITING in self._problems:
-                # A checkpoint, and what ended authority, may be in the room that is kept: is there any other?
+                # A checkpoint, and what ended authority, can be in the reserved space: check that there is other space.
                 self._chain.require_room()
         except OSError as error:
             self._failed(_WRITING, error)
@@ -362,7 +362,7 @@ class DecisionLog:
                 self._well(_WRITING)
 
     def _miss_segment(self) -> int:
-        """Notice that somebody took the present segment away; return how many records that cost."""
+        """Notice that the present segment was removed; return how many records are lost."""
         removed = self._chain.removed()
         if removed:
             told_late, told_lost = self._untold
@@ -377,11 +377,11 @@ class DecisionLog:
             self._anchors.note(self._chain.id, head)
             self._anchored = head
         except OSError as error:
-            # The record itself is well: its health and its promises do not hang on this.
+            # The record itself is well: its health and its promises do not depend on this.
             _LOG.warning("cannot note how far the decision log has come: %s", reason_of(error))
 
     def _await_sync(self) -> None:
-        # Only one of two that sync a file is told that it failed; so nobody else may sync meanwhile.
+        # When two threads sync a file, only one is notified of a failure; so no other thread may sync meanwhile.
         while self._syncing:
             self._changed.wait()
 
@@ -398,7 +398,7 @@ class DecisionLog:
         except OSError as error:
             self._failed(deed, error)
         else:
-            # Nothing may have been to do: only a success of the same kind says that all is well again.
+            # There may have been nothing to do: only a success of the same kind ends the problem.
             if deed == _ROTATING and not self._chain.postponed:
                 self._well(deed)
 
@@ -418,7 +418,7 @@ class DecisionLog:
 
     def _write_queue(self) -> None:
         while not self._closed:
-            # The lock is given back now and then, so that decisions can queue.
+            # The lock is released regularly, so that decisions can queue.
             with self._changed:
                 if not self._waiting and not self._closed:
                     self._changed.wait()
@@ -459,7 +459,7 @@ class DecisionLog:
             raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {reason_of(error)}") from None
 
     def _heads(self) -> Mapping[str, Head]:
-        """Return what of each chain here cannot be cut off unnoticed: of what is only written, a crash leaves less."""
+        """Return the safe records of the chains here: after a crash, a chain can end before what was only written."""
         if self._anchors is None:
             return heads_of(self.folder)
         here = segments_by_chain(self.folder)
@@ -467,7 +467,7 @@ class DecisionLog:
 
 
 def withheld(decision: Decision) -> Decision:
-    """Return the deny that an allow becomes when there can be no record of it."""
+    """Return the deny that replaces an allow without a record."""
     ruling = replace(
         decision.ruling,
         outcome=Outcome.DENY,

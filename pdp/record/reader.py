@@ -1,4 +1,4 @@
-"""Read the record: all segments of all chains as one log, also while it is being written."""
+"""Read the record: all segments of all chains as one log, even while it is being written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pdp.record.segments import segments_by_chain
 
 
 class Located(NamedTuple):
-    """A record with the file and the line (from 1) where it stands."""
+    """A record with its file and line number (from 1)."""
 
     file: Path
     line: int
@@ -23,9 +23,9 @@ class Located(NamedTuple):
 def read_records(folder: Path, *, on_broken: Callable[[Path, int], None] | None = None) -> Iterator[Located]:
     """Yield the records of all segments in a folder, chains merged by time.
 
-    Within a chain the order is that of writing. Nothing is verified: a line that is no record is skipped and reported
-    to `on_broken`; what stands behind the last newline is being written and is left out. Raise `OSError` when the
-    folder cannot be read.
+    Within a chain the order is that of writing. Nothing is verified: a line that is not a record is skipped and
+    reported to `on_broken`; text after the last newline is still being written and is left out. Raise `OSError` when
+    the folder cannot be read.
     """
     chains = [
         chain.from_iterable(read_segment(segment.path, on_broken=on_broken) for segment in segments)

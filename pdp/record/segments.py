@@ -1,6 +1,6 @@
-"""The files of the record: which there are, which belong together, and how each one ends.
+"""The files of the record: list them, group them by chain, and read their ends.
 
-A chain is what one worker writes, over all its restarts: `record-<chain>-<number>.jsonl`, numbered from 1.
+A chain is what one worker writes, across restarts: `record-<chain>-<number>.jsonl`, numbered from 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NO_HEAD = Head(0, NOTHING_BEFORE)
 
 
 def segment_of(folder: Path, chain: str, number: int) -> Segment:
-    """Return what the segment of this number is called."""
+    """Return the segment of this number, with its path."""
     return Segment(chain, number, folder / f"record-{chain}-{number:06d}.jsonl")
 
 
@@ -50,7 +50,7 @@ def segments_by_chain(folder: Path) -> Mapping[str, tuple[Segment, ...]]:
 
 
 def lines_backwards(path: Path) -> Iterator[bytes]:
-    """Yield the whole lines of a file from its last to its first, without newlines; an incomplete last is left out."""
+    """Yield the whole lines of a file, last to first, without newlines; an incomplete last line is left out."""
     with path.open("rb") as file:
         place, rest, whole = file.seek(0, os.SEEK_END), b"", False
         while place:
@@ -62,14 +62,14 @@ def lines_backwards(path: Path) -> Iterator[bytes]:
             for line in reversed(lines[1:]):
                 if whole:
                     yield line
-                # What stands behind the last newline is no line.
+                # Text after the last newline is not a line.
                 whole = True
         if whole:
             yield rest
 
 
 def head_of(segments: tuple[Segment, ...]) -> Head:
-    """Return the latest record of a chain that has a place; lines that have none are passed over."""
+    """Return the latest record of a chain that has a position; lines without one are skipped."""
     for segment in reversed(segments):
         for line in lines_backwards(segment.path):
             if place := place_of(line):

@@ -1,4 +1,4 @@
-"""A worker's place in the folder: the chain that it alone goes on with, and how its last segment was left."""
+"""A worker's slot in the folder: the chain that only this worker continues, and the state of its last segment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Slot:
     """A chain that this process holds by `lock`, an open file.
 
     `head` is its latest record, `number` that of its latest segment (0 without one). `after` says how that ended:
-    `closed`, `killed`, or `` when there is none. `cut_bytes` followed nothing and have been cut off.
+    `closed`, `killed`, or `` when there is none. `cut_bytes` is the number of bytes at its end that were cut off.
     """
 
     chain: str
@@ -35,15 +35,15 @@ class Slot:
     cut_bytes: int = 0
 
     def release(self) -> None:
-        """Let another process go on with the chain."""
+        """Let another process continue the chain."""
         os.close(self.lock)
 
 
 def take_slot(folder: Path, disk: Disk, known: Mapping[str, Head] | None = None) -> Slot:
-    """Take a chain that no live process holds, or begin a new one; what it goes on with is on the disk.
+    """Take a chain that no live process holds, or begin a new one; what it continues is on the disk.
 
-    `known` is how far each chain has come for sure: what a loss of power left behind that is cut off. None when nothing
-    is known of any. Raise `OSError`.
+    `known` is the latest safe record of each chain: what a power failure left behind after it is cut off. None when
+    none is known. Raise `OSError`.
     """
     chains = segments_by_chain(folder)
     for chain in chains:
@@ -62,7 +62,7 @@ def take_slot(folder: Path, disk: Disk, known: Mapping[str, Head] | None = None)
 
 
 def held(folder: Path, chain: str) -> bool:
-    """Say whether a live process of this machine holds a chain. Nothing is made; False when that cannot be told."""
+    """Say whether a live process of this machine holds a chain; False when unknown. Creates nothing."""
     path = _lock_path(folder, chain)
     try:
         lock = lock_file(path) if path.exists() else -1
@@ -76,12 +76,13 @@ def held(folder: Path, chain: str) -> bool:
 
 
 def _continued(folder: Path, chain: str, lock: int, disk: Disk, known: Mapping[str, Head] | None) -> Slot:
-    # Read again: the process that held the chain may have gone on since the folder was looked at.
+    # Read again: the process that held the chain can have continued it since the folder was listed.
     segments = segments_by_chain(folder)[chain]
     sure = None if known is None else known.get(chain, NO_HEAD)
     cut = _repair(segments, disk, sure)
     while segments and not segments[-1].path.stat().st_size:
-        # Stopped before the first line: nothing was written, so the number is free, and the segment before is the last.
+        # Stopped before its first line: nothing was written, so its number is free, and the previous segment is the
+        # last.
         segments[-1].path.unlink()
         segments = segments[:-1]
         cut += _repair(segments, disk, sure) if segments else 0
@@ -98,10 +99,10 @@ def _continued(folder: Path, chain: str, lock: int, disk: Disk, known: Mapping[s
 
 
 def _repair(segments: tuple[Segment, ...], disk: Disk, sure: Head | None) -> int:
-    """Cut off what cannot be gone on with, and bring the rest to the disk; return how many bytes that cost.
+    """Cut off what cannot be continued, and sync the rest; return how many bytes that cost.
 
-    That is an incomplete last line, which a kill can leave, and from the first line on that does not follow the one
-    before, which a loss of power can leave behind `sure`. The latter is kept in a file of its own.
+    That is an incomplete last line, which a kill can leave, and all from the first line that does not follow its
+    predecessor, which a power failure can leave after `sure`. The latter is kept in a separate file.
     """
     path = segments[-1].path
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW), "r+b") as file:
@@ -111,14 +112,14 @@ def _repair(segments: tuple[Segment, ...], disk: Disk, sure: Head | None) -> int
             end = _coherent(file, whole, segments, sure)
         if end < whole:
             _keep(file, end, path.with_suffix(".cut"))
-        # Also where nothing is cut off: what was allocated behind the end is given back.
+        # Even when nothing is cut off: this frees what was allocated beyond the end.
         disk.truncate(file.fileno(), end)
         disk.sync(file.fileno())
     return size - end
 
 
 def _whole_lines(file: BinaryIO, size: int) -> int:
-    """Return where the last whole line ends."""
+    """Return the end of the last whole line."""
     place = size
     while place:
         start = max(0, place - (1 << 16))
@@ -131,18 +132,18 @@ def _whole_lines(file: BinaryIO, size: int) -> int:
 
 
 def _coherent(file: BinaryIO, whole: int, segments: tuple[Segment, ...], sure: Head) -> int:
-    """Return where the first line begins that does not follow the one before, as far as that can be judged.
+    """Return the start of the first line that does not follow its predecessor, as far as that can be judged.
 
-    What was on the disk for sure is left as it is, for `verify` to find; so is anything behind the end of a segment.
+    What was safely on the disk is left as it is, for `verify` to find; so is anything after the end of a segment.
     """
-    # What is known for sure stands in this segment, or in one before; then this one is judged from its beginning.
+    # The safe record is in this segment or in an earlier one; if earlier, this one is judged from its beginning.
     judged, before = sure.seq <= head_of(segments[:-1]).seq, NO_HEAD
     place = 0
     file.seek(0)
     while place < whole:
         line = file.readline()[:-1]
         head = _following(line, segments[-1].chain, before if judged else NO_HEAD)
-        # No line names the hash of the last one, and none before names that of the first.
+        # No line names the hash of the last line, and no earlier line names that of the first.
         alone = place in (0, whole - len(line) - 1)
         if judged and (head is None or (alone and parse_line(line) is None)):
             return place
@@ -154,7 +155,7 @@ def _coherent(file: BinaryIO, whole: int, segments: tuple[Segment, ...], sure: H
 
 
 def _following(line: bytes, chain: str, before: Head) -> Head | None:
-    """Return what a line is to the next one; None when it is no record of the chain, or does not follow `before`."""
+    """Return the head after a line; None when it is not a record of the chain, or does not follow `before`."""
     place = place_of(line)
     if place is None or place.chain != chain:
         return None

@@ -1,4 +1,4 @@
-"""Find what was changed, dropped, inserted, repeated or reordered in a record, with nothing but the public key.
+"""Find what was changed, dropped, inserted, repeated or reordered in a record, using only the public key.
 
 Each chain is read once from its beginning, line by line: memory does not grow with the record.
 """
@@ -17,7 +17,7 @@ from pdp.record.keys import PublicKeys
 from pdp.record.segments import Head, Segment, segment_of, segments_by_chain
 from pdp.record.slot import held
 
-# A record that was wholly replaced has as many findings as lines.
+# A record that was replaced as a whole has as many findings as lines.
 _MOST_FINDINGS = 1000
 
 _SHOWN = 32
@@ -26,7 +26,7 @@ _MARKS = (b'"kind":"checkpoint"', b'"kind":"segment.opened"')
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that is not as it was written: file, line (from 1; 0 for the whole file), and what."""
+    """A deviation from what was written: file, line (from 1; 0 for the whole file), and problem."""
 
     file: Path
     line: int
@@ -38,9 +38,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainReport:
-    """One chain as far as it goes: how much was read, and how much of its end is not signed.
+    """One chain: how much was read, and how much of its end is not signed.
 
-    `signed_at` is the time of the last good checkpoint. `live` says that a process of this machine is writing it.
+    `signed_at` is the time of the last valid checkpoint. `live` says that a process of this machine is writing it.
     """
 
     chain: str
@@ -56,7 +56,7 @@ class ChainReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was found in a folder; no `findings` means that the record is as it was written."""
+    """The result for a folder; no `findings` means that the record is as it was written."""
 
     chains: tuple[ChainReport, ...]
     findings: tuple[Finding, ...]
@@ -79,8 +79,8 @@ def verify(
     """Verify all chains in a folder.
 
     `open_end` accepts a chain that ends without being closed, as in a copy of a record that is being written.
-    `missing_start` accepts that the oldest segments, or whole chains, have been taken away. `known` is what files
-    elsewhere say of chains: a record that each must still hold. Raise `OSError`.
+    `missing_start` accepts that the oldest segments, or whole chains, have been removed. `known` is a record of each
+    chain, from files elsewhere, that the chain must still hold. Raise `OSError`.
     """
     chains = segments_by_chain(folder)
     findings = _Findings()
@@ -115,7 +115,7 @@ class _Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Named:
-    """A record, as the first line of another chain's segment names it, or something that was noted elsewhere."""
+    """A record that another chain's first line of a segment names, or that was noted elsewhere."""
 
     hash: str
     file: Path
@@ -137,11 +137,11 @@ def _named_heads(chains: Mapping[str, tuple[Segment, ...]]) -> dict[str, dict[in
 
 @dataclass(slots=True, kw_only=True)
 class _Position:
-    """Where the reader stands in a chain."""
+    """The position of the reader in a chain."""
 
     seq: int = 0
     hash: str = NOTHING_BEFORE
-    # Nothing is known about what should follow: at a start that may be missing, and behind a broken line.
+    # It is unknown what should follow: at a start that may be missing, and after a broken line.
     unknown: bool = False
     records: int = 0
     unsigned: int = 0
@@ -152,7 +152,7 @@ class _Position:
 
 
 class _ChainReader:
-    """Reads one chain and says what is wrong with it."""
+    """Reads one chain and reports its problems."""
 
     def __init__(
         self, chain: str, keys: PublicKeys, findings: _Findings, named: dict[int, _Named], *, missing_start: bool
@@ -209,7 +209,7 @@ class _ChainReader:
         if not last and following.is_file():
             with following.open("rb") as file:
                 opened = parse_line(file.readline(RECORD_LINE_BYTES)) or {}
-        # Half a line may stand where the disk failed; whoever went on has signed that it did.
+        # Half a line can be left where the disk failed; the next segment then says so, and is signed.
         if opened.get("after") != "failed" or self._at.final:
             self._add("an incomplete line")
 
@@ -234,7 +234,7 @@ class _ChainReader:
             self._own(line, parse_line(line) or {}, segment)
 
     def _own(self, line: bytes, record: dict[str, Any], segment: Segment) -> None:
-        """Look at what the record keeps about itself."""
+        """Check a record that the log wrote about itself."""
         kind = record.get("kind")
         if (kind == OPENED) != (self._line == 1):
             self._add("a segment begins here" if kind == OPENED else "a segment must begin with `segment.opened`")
@@ -262,7 +262,7 @@ class _ChainReader:
 
     def _end(self, last: Segment, *, growing: bool, open_end: bool) -> None:
         at = self._at
-        # Looked at again, because a record in use may have gone on since the folder was listed.
+        # Checked again, because a record in use can have continued since the folder was listed.
         if at.followed and not open_end and not _following(last).exists():
             self._add(f"segment {last.number + 1} is missing: this one says that another one follows")
         if at.unsigned > UNSIGNED_RECORDS or not (at.final or growing):
@@ -280,7 +280,7 @@ class _ChainReader:
 
 
 def checkpoint_problem(line: bytes, record: dict[str, Any], keys: PublicKeys) -> str:
-    """Return what is wrong with a checkpoint, `record` being what its line holds; empty when nothing is."""
+    """Return what is wrong with a checkpoint, given its line and its record; empty when nothing is."""
     key_id, signature = str(record.get("key")), str(record.get("signature", ""))
     signed = {name: value for name, value in record.items() if name != "signature"}
     if key_id not in keys:
@@ -306,7 +306,7 @@ def _break(expected: int, found: int) -> str:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield lines; one that is too long for a record comes as its first bytes and an end."""
+    """Yield lines; of one that is too long for a record, only its first bytes and an end."""
     while line := file.readline(RECORD_LINE_BYTES):
         yield line if line.endswith(b"\n") or len(line) < RECORD_LINE_BYTES else b"\n"
         while len(line) == RECORD_LINE_BYTES and not line.endswith(b"\n"):
