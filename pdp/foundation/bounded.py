@@ -1,4 +1,4 @@
-"""Memory with a bound: so many values, in so many bytes."""
+"""A bounded cache: so many values, in so many bytes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ V = TypeVar("V")
 
 
 class Bounded(Generic[V]):
-    """At most `size` values, and of these no more than weigh `most_bytes`. Safe for threads.
+    """At most `size` values, with a total weight of at most `most_bytes`. Safe for threads.
 
-    What was not used for longest goes first, and what weighs more than all may is not kept. `weigh` says how many bytes
-    a value takes with its key; without it their number is enough.
+    The least recently used value goes first, and one heavier than `most_bytes` is not kept. `weigh` returns how many
+    bytes a value takes with its key; without it only their number counts.
     """
 
     def __init__(self, size: int, *, most_bytes: int = 0, weigh: Callable[[V], int] = lambda _: 0) -> None:

@@ -1,4 +1,4 @@
-"""Room on a disk: how much is left, and room that a file has before it is written."""
+"""Disk space: how much is free, and allocation for a file before it is written."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import errno
 import os
 from pathlib import Path
 
-# Of Linux: allocate beyond the end of a file and leave its size as it is.
+# From Linux: allocate beyond the end of a file without changing its size.
 _KEEP_SIZE = 1
 
 
 def allocate(file: int, start: int, length: int) -> bool:
-    """Make sure that an open file has room for `length` bytes from `start` on; its size stays what it is.
+    """Allocate `length` bytes of an open file from `start` on, without changing its size.
 
-    Return False where the file system or the system cannot. Raise `OSError` when the disk has no such room.
+    Return False where the file system or the system does not support it. Raise `OSError` when the disk lacks the space.
     """
     fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
     code = errno.EINTR if fallocate else errno.EOPNOTSUPP
@@ -28,6 +28,6 @@ def allocate(file: int, start: int, length: int) -> bool:
 
 
 def free_bytes(place: int | Path) -> int:
-    """Return how many bytes are left for us on the disk of an open file or of a path. Raise `OSError`."""
+    """Return the free bytes for this user on the disk of an open file or a path. Raise `OSError`."""
     found = os.statvfs(place)
     return found.f_bavail * found.f_frsize

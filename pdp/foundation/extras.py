@@ -1,4 +1,4 @@
-"""Which extra of the distribution brings a library that the small installation lacks."""
+"""Find the extra of the distribution that brings a library missing from the small installation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 DISTRIBUTION: Final = "agent-pdp"
 
-# By the name that is imported. A test holds this against pyproject.toml.
+# By import name. A test compares this with pyproject.toml.
 EXTRA_OF: Final[Mapping[str, str]] = {
     "apsw": "server",
     "cachetools": "server",
@@ -24,7 +24,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
 
 
 def missing(error: ImportError) -> str | None:
-    """Return what is not installed and what brings it, as one line; None where no extra does."""
+    """Return the missing library and the extra that brings it, in one line; None when no extra does."""
     library = (error.name or "").partition(".")[0]
     extra = EXTRA_OF.get(library)
     return None if extra is None else f"`{library}` is not installed: pip install '{DISTRIBUTION}[{extra}]'"

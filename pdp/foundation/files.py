@@ -1,4 +1,4 @@
-"""Files that are private, and there as a whole or not at all. Everything here raises `OSError`."""
+"""Private files, and files that are written atomically. Everything here raises `OSError`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-# For its owner alone; and whatever the user's mask leaves, as for a file that is simply written.
+# For the owner alone; and the mode that the user's mask leaves, as for an ordinary file.
 PRIVATE, USUAL = 0o600, 0o666
 
 
 def open_private(path: Path) -> int:
-    """Open a file for reading and writing; make it first where it is missing."""
+    """Open a file for reading and writing; create it when missing."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE)
 
 
 def open_new(path: Path, *, mode: int = PRIVATE, flags: int = 0) -> int:
-    """Open a file for writing that must not exist yet: `FileExistsError`."""
+    """Open a new file for writing; raise `FileExistsError` when it exists."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW | flags, mode)
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that must not exist yet; it is removed when the `with` block raises."""
+    """Write a new file; remove it when the `with` block raises."""
     descriptor = open_new(path)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -38,9 +38,9 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replacing(path: Path, *, mode: int = PRIVATE) -> Iterator[IO[bytes]]:
-    """Write a file that takes its place in one step at the end of the `with` block, or not when that raises.
+    """Write a file that replaces the old one in one step at the end of the `with` block, unless that raises.
 
-    It is on the disk before. Its name is not, without `sync_folder`: after a crash there may be what was there before.
+    Its data is on the disk first. Its name is not, without `sync_folder`: after a crash the old file may be there.
     """
     with _partial(path, mode) as (partial, file):
         yield file
@@ -49,14 +49,14 @@ def replacing(path: Path, *, mode: int = PRIVATE) -> Iterator[IO[bytes]]:
 
 
 def make_file(path: Path, make: Callable[[], bytes]) -> bool:
-    """Write a file with what `make` returns unless there is one; say whether it was written."""
+    """Write the bytes that `make` returns to a file unless it exists; say whether it was written."""
     if path.exists():
         return False
     with _partial(path, PRIVATE) as (partial, file):
         file.write(make())
         _sync(file)
         try:
-            # A link, because a rename would replace the file of a process that was faster.
+            # A link, because a rename would replace the file of a faster process.
             path.hardlink_to(partial)
         except FileExistsError:
             return False
@@ -65,7 +65,7 @@ def make_file(path: Path, make: Callable[[], bytes]) -> bool:
 
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
-    """Yield an empty file of the same name in a folder beside it, which is removed at the end of the `with` block."""
+    """Yield an empty file of the same name in a new folder beside it; remove the folder after the `with` block."""
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         draft.touch(mode=PRIVATE)
@@ -73,7 +73,7 @@ def draft_of(path: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path, sync: Callable[[Path], None]) -> None:
-    """Make a folder and those above it where they are missing, and bring their names to the disk by `sync`."""
+    """Create a folder and the missing ones above it, and sync their names to disk with `sync`."""
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for each in made:
@@ -81,7 +81,7 @@ def make_folder(folder: Path, sync: Callable[[Path], None]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
+    """Sync the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -90,7 +90,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock_file(path: Path) -> int | None:
-    """Open a file and lock it for as long as this process keeps it open; None when another process has the lock."""
+    """Open a file and lock it while this process keeps it open; return None when another has the lock."""
     descriptor = open_private(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,7 +106,7 @@ def lock_file(path: Path) -> int | None:
 @contextmanager
 def _partial(path: Path, mode: int) -> Iterator[tuple[Path, IO[bytes]]]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    # Of a process with this number that was killed.
+    # Left by a killed process of the same number.
     partial.unlink(missing_ok=True)
     try:
         with os.fdopen(open_new(partial, mode=mode), "wb") as file:

@@ -1,4 +1,4 @@
-"""Ids and secrets: how they look and where they come from."""
+"""Create ids and secrets, each in its form."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def handle_digest(handle: str) -> bytes:
 def decision_ids() -> Callable[[], str]:
     """Return a source of decision ids: `dec_`, 80 random bits of this source, and a count.
 
-    Every decision needs one: encoding random bytes each time would take a third of a remembered decision.
+    Every decision needs one: encoding new random bytes each time would take a third of a remembered decision's time.
     """
     prefix, count = "dec_" + _base32(os.urandom(10)), itertools.count()
     return lambda: f"{prefix}{next(count):010x}"

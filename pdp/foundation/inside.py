@@ -1,4 +1,4 @@
-"""Open the files of a folder, and nothing that a link out of it leads to: its author may not see what we may."""
+"""Open the files of a folder, but follow no link out of it: the folder's author may not read what the server can."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pdp.errors import BundleError, Problem
 
 
 def open_inside(folder: Path, path: Path) -> BinaryIO:
-    """Open a file of a folder; a link is taken where it leads to a file of the same folder.
+    """Open a file of a folder; follow a link only to a file of the same folder.
 
-    Raise `BundleError` for a link that leads elsewhere and for what is no file, `OSError` for what cannot be read.
+    Raise `BundleError` for a link that leads elsewhere and for what is not a file, `OSError` for what cannot be read.
     """
     root = Path(os.path.realpath(folder))
     real = require_inside(folder, path)
     try:
-        # INVARIANT: no step is a link, and one that is put there meanwhile is not followed.
+        # INVARIANT: no part is a link, and a link that is put there meanwhile is not followed.
         descriptor = os.open(root, os.O_RDONLY)
         for part in real.relative_to(root).parts:
             above, descriptor = descriptor, -1
@@ -35,9 +35,9 @@ def open_inside(folder: Path, path: Path) -> BinaryIO:
 
 
 def require_inside(folder: Path, path: Path) -> Path:
-    """Return where a path of a folder leads. Raise `BundleError` when that is outside, or in a hidden folder of it.
+    """Return the target of a path in a folder. Raise `BundleError` when it is outside, or in a hidden folder.
 
-    What begins with two dots is not hidden: Kubernetes mounts files as links through `..data`.
+    A name that begins with two dots is not hidden: Kubernetes mounts files as links through `..data`.
     """
     root, real = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
     if real.is_relative_to(root):

@@ -1,4 +1,4 @@
-"""Read JSON strictly and write it canonically; make digests of it."""
+"""Read JSON strictly, write it canonically, and make digests of it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def parse(text: bytes, limits: Limits = DEFAULT_LIMITS, *, minting: bool = False) -> Any:  # noqa: ANN401 - any JSON value
     """Parse strict JSON: no duplicate keys, no NaN, no lone surrogates, within the limits.
 
-    Numbers with a fraction or exponent become `Decimal`, so that nothing is rounded. `minting` lets keys pass by which
-    Cedar's JSON would make an entity or a value: for what never becomes Cedar's JSON as it is.
-    Raise `InvalidJSONError`; its message names the rule and holds no value.
+    Numbers with a fraction or exponent become `Decimal`, so that nothing is rounded. `minting` accepts the keys from
+    which Cedar's JSON would make an entity or a value; use it only for JSON that never becomes Cedar's as it is. Raise
+    `InvalidJSONError`; its message names the rule and holds no value.
     """
     if len(text) > limits.arguments_bytes:
         raise InvalidJSONError(f"larger than {limits.arguments_bytes} bytes (limit `arguments_bytes`)")
-    # Counting brackets is cheap and an upper bound of the depth; only suspicious texts are scanned.
+    # Counting brackets is cheap and gives an upper bound of the depth; only suspicious texts are scanned.
     if text.count(b"[") + text.count(b"{") > limits.arguments_depth:
         _check_depth(text, limits)
     try:
@@ -43,8 +43,8 @@ def parse(text: bytes, limits: Limits = DEFAULT_LIMITS, *, minting: bool = False
     except json.JSONDecodeError as error:
         raise InvalidJSONError(f"not JSON (at character {error.pos})") from None
     except (RecursionError, ValueError, InvalidOperation):
-        # ValueError: an integer with more digits than the interpreter converts. InvalidOperation: an exponent beyond
-        # what a `Decimal` holds.
+        # ValueError: an integer with more digits than the interpreter converts. InvalidOperation: an exponent too large
+        # for a `Decimal`.
         raise InvalidJSONError("a number is too long, or the text is too deep") from None
     _check_values(value, limits)
     return value
@@ -69,7 +69,7 @@ def digest(text: bytes) -> str:
 
 
 def keyed_digest(key: bytes, text: str) -> str:
-    """Return `hmac-sha256:` and the hex HMAC of a text, which nobody can guess without the key."""
+    """Return `hmac-sha256:` and the hex HMAC of a text, which cannot be guessed without the key."""
     # A lone surrogate has no UTF-8 form; `surrogatepass` keeps different texts different.
     return "hmac-sha256:" + hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
@@ -77,17 +77,17 @@ def keyed_digest(key: bytes, text: str) -> str:
 def definition_digest(definition: dict[str, Any]) -> str:
     """Return the digest of a tool's definition, an entry of an MCP `tools/list` answer.
 
-    It is made of what a model acts on: name, description, schemas and annotations. A title, `_meta`, icons and what
-    else a gateway on the way adds for display stay out, and so do fields that are null.
-    Numbers count as doubles, as RFC 8785 has it: `parse` and other JSON parsers lead to the same digest.
+    It covers what a model acts on: name, description, schemas and annotations. A title, `_meta`, icons and other fields
+    that a gateway adds for display are left out, and so are fields that are null.
+    Numbers count as doubles, as in RFC 8785: `parse` and other JSON parsers give the same digest.
     """
     return _digest_of({key: definition[key] for key in _ACTED_ON if definition.get(key) is not None})
 
 
 def former_definition_digest(definition: dict[str, Any]) -> str:
-    """Return the digest as it was made before titles stayed out: of every field but `_meta` and `icons`.
+    """Return the digest in its former form, over every field but `_meta` and `icons`.
 
-    Sessions and gateways of that time hold it. It says no less than the present one, so both are taken.
+    Older sessions and gateways hold it. It covers no less than the present one, so both are accepted.
     """
     return _digest_of({key: value for key, value in definition.items() if key not in ("_meta", "icons")})
 
@@ -134,7 +134,7 @@ def _check_depth(text: bytes, limits: Limits) -> None:
     for match in _STRING_OR_BRACKET.finditer(text):
         token = match.group()
         if token == b'"':
-            # To look for a string's end from every further quote too would take the square of the text's length.
+            # Searching for a string's end from every further quote too would take the square of the text's length.
             raise InvalidJSONError(f"not JSON (at character {len(text[: match.start()].decode('utf-8', 'replace'))})")
         if token in b"[{":
             depth += 1
@@ -170,7 +170,7 @@ def _check_string(text: str, limits: Limits) -> None:
         raise InvalidJSONError("a string holds a lone surrogate")
 
 
-# Made once: `json.loads` with options would make one for each call.
+# Created once: `json.loads` with options would create one for each call.
 _DECODER, _MINTING_DECODER = (
     json.JSONDecoder(object_pairs_hook=hook, parse_float=Decimal, parse_constant=_refuse_constant)
     for hook in (_object, _any_object)

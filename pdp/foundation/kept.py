@@ -1,7 +1,7 @@
-"""Keep what can be made again, and only so much of it.
+"""Caches of a limited size, for values that can be computed again.
 
-A look costs what one into a dictionary does: `Few` forgets everything at once, and `Kept` about what was not used for
-longest. `pdp.foundation.bounded` forgets exactly that, and a look costs more.
+A look-up costs the same as in a dictionary: `Few` forgets everything at once, and `Kept` roughly the least recently
+used values. `pdp.foundation.bounded` forgets exactly those, and its look-ups cost more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ V = TypeVar("V")
 
 
 class Few(dict[K, V]):
-    """At most `most` values; one more begins anew."""
+    """At most `most` values; one more empties it first."""
 
     __slots__ = ("_most",)
 
@@ -31,10 +31,10 @@ class Few(dict[K, V]):
 
 
 class Kept(Generic[K, V]):
-    """A bounded store of values that can be made again. Safe for threads.
+    """A bounded cache of values that can be computed again. Safe for threads.
 
-    What is put or found goes into the younger of two generations; when that has half of `most`, the older one is
-    dropped, and the younger takes its place. So whatever was used since then stays.
+    A value that is put or found goes into the younger of two generations. When that would weigh more than half of
+    `most`, the older generation is dropped and the younger one becomes the older. So recently used values stay.
     """
 
     def __init__(self, most: int) -> None:
@@ -55,7 +55,7 @@ class Kept(Generic[K, V]):
         return found[0]
 
     def put(self, key: K, value: V, weight: int) -> None:
-        """Keep a value. One that is heavier than all others may be is kept alone."""
+        """Keep a value. One heavier than half of `most` has a generation to itself."""
         with self._lock:
             if key in self._young:
                 return

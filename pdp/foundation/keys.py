@@ -1,4 +1,4 @@
-"""Ed25519 keys: made, read from PEM, named, and used. Records and bundles are signed with such keys."""
+"""Ed25519 keys, which sign records and bundles: create them, read them from PEM, name them, and use them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 
 class PublicKey:
-    """The half of a key that verifies."""
+    """The public key, which verifies."""
 
     def __init__(self, key: Ed25519PublicKey) -> None:
         self._key = key
@@ -40,11 +40,11 @@ class PublicKey:
         return self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def id(self, digits: int) -> str:
-        """Return the name of the key: the first hexadecimal digits of its SHA-256."""
+        """Return the name of the key: the first hex digits of its SHA-256."""
         return sha256(self._key.public_bytes_raw()).hexdigest()[:digits]
 
     def signed(self, message: bytes, signature: bytes) -> bool:
-        """Say whether a signature is that of a message by this key."""
+        """Say whether a signature of a message is by this key."""
         try:
             self._key.verify(signature, message)
         except InvalidSignature:
@@ -53,19 +53,19 @@ class PublicKey:
 
 
 class PrivateKey:
-    """The half of a key that signs."""
+    """The private key, which signs."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a fresh key."""
+        """Make a new key."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def read(cls, pem: bytes) -> Self:
-        """Read a key from PEM without a password. Raise `ValueError`, which says what it is: `no Ed25519 key`."""
+        """Read a key from PEM without a password. Raise `ValueError` with the message `no Ed25519 key`."""
         try:
             key = load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -76,12 +76,12 @@ class PrivateKey:
 
     @property
     def pem(self) -> bytes:
-        """Return the key as PEM (PKCS #8), for a file that its owner alone can read."""
+        """Return the key as PEM (PKCS #8), for a file that only its owner can read."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     @property
     def public(self) -> PublicKey:
-        """Return the half that verifies."""
+        """Return the public key."""
         return PublicKey(self._key.public_key())
 
     def sign(self, message: bytes) -> bytes:

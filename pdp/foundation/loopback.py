@@ -1,4 +1,4 @@
-"""Which addresses are this machine alone."""
+"""Decide which addresses only this machine can reach."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def host_and_port(address: str) -> tuple[str, int] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine reaches a host: `localhost`, or an address of loopback without brackets."""
+    """Say whether only this machine reaches a host: `localhost`, or a loopback address without brackets."""
     if host == "localhost":
         return True
     try:

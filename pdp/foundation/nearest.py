@@ -1,4 +1,4 @@
-"""Which known name is meant by one that nothing has."""
+"""Find the known name that an unknown one probably means."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _ALIKE = 0.6
 
 
 def nearest(name: str, known: Iterable[str], *, alike: float = _ALIKE) -> str:
-    """Return the known name that is spelled most like another; empty when none is `alike` (0 to 1).
+    """Return the known name with the most similar spelling; empty when none is `alike` (0 to 1).
 
-    Comparing takes the square of the length: bound what may be anything.
+    Comparing takes the square of the length: limit the length of untrusted text first.
     """
     return next(iter(get_close_matches(name, tuple(known), n=1, cutoff=alike)), "")
 
@@ -23,6 +23,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """Return the same as the end of a message, behind a semicolon."""
+    """Return the same text as the end of a message, after a semicolon."""
     said = did_you_mean(name, known)
     return f"; {said}" if said else ""

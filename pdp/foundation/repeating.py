@@ -1,4 +1,4 @@
-"""Do something again and again on a thread of its own, and at once when it is wanted."""
+"""Run work repeatedly on its own thread, and earlier on request."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-# Between two turns, however often one is wanted.
+# The shortest pause between two turns, however many are requested.
 _PAUSE_SECONDS = 1.0
 
 
 class Repeater:
-    """A thread that calls `work` every `every` seconds and after `wake`, and `at_once` or not when it starts.
+    """A thread that calls `work` every `every` seconds, after `wake`, and, with `at_once`, when it starts.
 
-    Errors are `work`'s business. A `with` block starts and stops it.
+    `work` must handle its own errors. A `with` block starts and stops it.
     """
 
     def __init__(self, name: str, work: Callable[[], object], *, every: float, at_once: bool = True) -> None:
@@ -26,19 +26,19 @@ class Repeater:
         self._thread = threading.Thread(target=self._run, name=f"pdp-{name}", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Want a turn now. Returns at once."""
+        """Request a turn now. Returns at once."""
         self._wanted.set()
 
     def pause(self, seconds: float) -> bool:
-        """Wait within a turn, and say whether to leave the rest of it because this is to stop."""
+        """Wait within a turn; return True when the thread is stopping and the turn should end."""
         return self._stopping.wait(seconds)
 
     def stop(self) -> None:
-        """Take no further turn, and wait until one that goes on is over. Harmless when it never began."""
+        """Take no further turn, and wait until a running one is over. Harmless when not started."""
         self._stopping.set()
         self._wanted.set()
         if self._thread.ident is not None:

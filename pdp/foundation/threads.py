@@ -1,4 +1,4 @@
-"""Threads with a stack of their own size, which the engine needs: it walks policies and arguments by recursion."""
+"""Threads with a larger stack for the engine, which walks policies and arguments by recursion."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Only the pages that are touched take memory.
+# Only used pages take memory.
 LARGE_STACK_BYTES = 64 * 1024 * 1024
 
-# INVARIANT: `threading.stack_size` is one setting of the process; two changes at once would leave the wrong one behind.
+# INVARIANT: `threading.stack_size` is one setting for the process; two changes at once would leave a wrong value.
 _STARTING = threading.Lock()
 
 
 def start_on_large_stack(thread: threading.Thread, size: int = LARGE_STACK_BYTES) -> None:
-    """Start a thread with a stack of `size` bytes; those that are started later have what they had before."""
+    """Start a thread with a stack of `size` bytes; later threads have the former size."""
     with _STARTING:
         before = threading.stack_size(size)
         try:
@@ -26,7 +26,7 @@ def start_on_large_stack(thread: threading.Thread, size: int = LARGE_STACK_BYTES
 
 
 def on_large_stack(work: Callable[[], T], size: int = LARGE_STACK_BYTES) -> T:
-    """Run `work` on a thread of its own with a stack of `size` bytes, and return what it returns."""
+    """Run `work` on a new thread with a stack of `size` bytes, and return its result."""
     results: list[T] = []
     thread = threading.Thread(target=lambda: results.append(work()), name="pdp-large-stack")
     start_on_large_stack(thread, size)

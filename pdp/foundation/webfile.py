@@ -1,4 +1,4 @@
-"""Fetch a file behind a URL: over TLS, within limits of size and time, and only when it has changed."""
+"""Fetch a file from a URL: over TLS, within limits of size and time, and only when it has changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import require_own
 
-# For one step, such as connecting or waiting for the next bytes; and for all of them.
+# For one step, such as connecting or waiting for the next bytes; and for all steps together.
 STEP_SECONDS = 10.0
 WHOLE_SECONDS = 60.0
 _CHUNK_BYTES = 64 * 1024
@@ -25,16 +25,16 @@ _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
 class WebFileError(Exception):
-    """The file could not be fetched; the message goes on after the URL: `did not answer in time`."""
+    """The file could not be fetched; the message continues after the URL: `did not answer in time`."""
 
 
 class WebFileTooLargeError(WebFileError):
-    """There is more behind the URL than anybody would want."""
+    """The file is larger than its limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebPlace:
-    """Where to fetch, whom to trust, and what to present. Empty files: the system's roots, and no token."""
+    """The URL, the trusted authorities, and the token. Empty files: the system's roots, and no token."""
 
     url: str
     ca_file: str = ""
@@ -42,15 +42,16 @@ class WebPlace:
 
     @property
     def shown(self) -> str:
-        """Return the URL for people: without its query, which may hold a secret."""
+        """Return the URL for people, without its query, which can hold a secret."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 class WebFile:
-    """A file behind a URL, of at most `most` bytes. For one thread at a time, but for `close`.
+    """A file at a URL, of at most `most` bytes. For one thread at a time, except `close`.
 
-    Redirects are not followed, so that a token goes nowhere else. `step_seconds` and `whole_seconds` bound a fetch.
+    Redirects are not followed, so that the token is not sent elsewhere. `step_seconds` and `whole_seconds` limit a
+    fetch.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class WebFile:
         self._closed = False
 
     def fetch(self, known_tag: str = "") -> tuple[bytes, str] | None:
-        """Return content and entity tag (or an empty one); None when the file is still the one with `known_tag`.
+        """Return content and entity tag (or an empty one); None when the file still has `known_tag`.
 
         Raise `WebFileError`.
         """
@@ -83,7 +84,7 @@ class WebFile:
             raise WebFileError(_in_words(error)) from None
 
     def close(self) -> None:
-        """End a fetch that is going on; later ones fail at once."""
+        """End a running fetch; later ones fail at once."""
         self._closed = True
         fetch = self._fetch
         if fetch is not None:
@@ -110,7 +111,7 @@ class WebFile:
         if parts.scheme != "https":
             return http.client.HTTPConnection(host, parts.port, timeout=self._step_seconds)
         try:
-            # Made for each fetch: the roots may have changed.
+            # Created for each fetch, because the roots can change.
             if self._place.ca_file:
                 require_own(Path(self._place.ca_file), "anyone could pass for the server")
             trusted = ssl.create_default_context(cafile=self._place.ca_file or None)
@@ -165,7 +166,7 @@ class WebFile:
 
 
 class _Fetch:
-    """One connection, which ends after `whole_seconds` whatever the other side does."""
+    """One connection, which ends after `whole_seconds` whatever the server does."""
 
     def __init__(self, connection: http.client.HTTPConnection, whole_seconds: float) -> None:
         self._connection = connection
@@ -178,9 +179,9 @@ class _Fetch:
     def begin(self, target: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         self._timer.start()
         self._connection.connect()
-        # The connection lets go of it while the body is still read.
+        # The connection releases the socket while the body is still being read.
         self._socket = self._connection.sock
-        # INVARIANT: one of the two, here or `abort`, sees what the other has done.
+        # INVARIANT: either this code or `abort` sees what the other has done.
         if self._aborted:
             raise TimeoutError
         self._connection.request("GET", target, headers=headers)
@@ -189,7 +190,7 @@ class _Fetch:
     def abort(self) -> None:
         self._aborted = True
         if self._socket is not None:
-            # The method of the plain socket: that of a TLS socket would take it away from under the reader.
+            # Use the plain socket's method: that of a TLS socket would remove it while the reader uses it.
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 

@@ -1,4 +1,4 @@
-"""Read YAML strictly, and remember on which line everything stands."""
+"""Read YAML strictly, and remember the line of each key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pdp.errors import BundleError, Problem, one_line
 from pdp.foundation.nearest import hint
 
 _DEPTH = 16
-# Numbers to the base of 60 and the like take the square of their length to read.
+# Base-60 numbers and similar ones take the square of their length to read.
 _LONGEST_PLAIN = 64
 _STRING = "tag:yaml.org,2002:str"
 _TIME = "tag:yaml.org,2002:timestamp"
@@ -23,19 +23,19 @@ class _DepthError(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's loader, which stops where nesting is deeper than we take.
+    """PyYAML's loader, which stops at nesting deeper than the limit.
 
-    To go on would cost it the square of the depth: a minute for a few ten thousand brackets.
+    Beyond that its time grows with the square of the depth: a minute for a few ten thousand brackets.
     """
 
     def fetch_flow_collection_start(self, token_class: Any) -> None:  # noqa: ANN401 - PyYAML's method
-        """Take a `[` or `{`; raise beyond the depth."""
+        """Read a `[` or `{`; raise beyond the depth."""
         if self.flow_level > _DEPTH:
             self._refuse()
         super().fetch_flow_collection_start(token_class)
 
     def add_indent(self, column: int) -> bool:
-        """Begin a block of its own; raise beyond the depth."""
+        """Begin a nested block; raise beyond the depth."""
         if len(self.indents) > _DEPTH + 1:
             self._refuse()
         return bool(super().add_indent(column))
@@ -54,29 +54,29 @@ class Section(dict[str, Any]):
         self.lines: dict[str, int] = {}
 
     def problem(self, message: str, key: str | None = None) -> Problem:
-        """Return a problem at a key, or at the section itself."""
+        """Return a problem with the line of a key, or of the section itself."""
         return Problem(self.file, self.lines.get(key, self.line) if key is not None else self.line, message)
 
     def unknown_keys(self, known: Iterable[str], what: str = "key") -> list[Problem]:
-        """Return a problem for each key that is not known, naming the nearest known one."""
+        """Return a problem for each unknown key, naming the nearest known one."""
         names = tuple(known)
         return [self.problem(unknown(what, key, names), key) for key in self if key not in names]
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """Say that a name is unknown, and which known one is nearest."""
+    """Say that a name is unknown, and name the nearest known one."""
     return f"unknown {what}: `{one_line(name)}`{hint(name, known)}"
 
 
 def load_section(file: str, content: bytes, *, times_as_text: bool = False) -> Section:
-    """Parse a YAML file whose top is a mapping; an empty file is an empty mapping.
+    """Parse a YAML file whose root is a mapping; an empty file is an empty mapping.
 
     Only plain mappings, lists and scalars: no tags, no anchors, no duplicate keys, string keys only.
-    `times_as_text` reads a date or time without quotes as the text that it is; otherwise it is a problem.
+    `times_as_text` reads a date or time without quotes as text; otherwise it is a problem.
     Raise `BundleError` with file and line.
     """
     try:
-        # Nodes only: no objects are made.
+        # Nodes only: no objects are created.
         node = yaml.compose(content.decode("utf-8"), Loader=_Loader)
     except UnicodeDecodeError:
         raise BundleError((Problem(file, 0, "not UTF-8"),)) from None
@@ -137,7 +137,7 @@ class _Reader:
         try:
             value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError):
-            # The last three: what PyYAML makes of `!!int ""`, `!!bool x`, `!!timestamp x` and `1:1:…:1.0`.
+            # The last three are PyYAML's errors for `!!int ""`, `!!bool x`, `!!timestamp x` and `1:1:…:1.0`.
             raise BundleError((Problem(self._file, line, "not a plain value"),)) from None
         if not isinstance(value, str | int | float | bool | None):
             raise BundleError((Problem(self._file, line, "dates and binary values must stand in quotes"),))
@@ -147,8 +147,8 @@ class _Reader:
 def flow_text(value: object) -> str:
     r"""Write a JSON value as one line of YAML.
 
-    YAML takes JSON but for one thing: it reads the two halves of a character beyond U+FFFF, as JSON escapes it, as two
-    characters. So that which prints is written as it is, and the rest as `\U0001f600`.
+    YAML reads JSON with one exception: the two halves of a character beyond U+FFFF, as JSON escapes it, become two
+    characters. So printable characters are written as they are, and the rest as `\U0001f600`.
     """
     text = json.dumps(value, ensure_ascii=False)
     return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in text)
