@@ -1,4 +1,4 @@
-"""Whose hands a file comes from: what is believed must be out of the reach of the machine's other users."""
+"""Check who can change a file: other users of the machine must not be able to change what the server trusts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import NamedTuple
 from pdp.errors import ConfigurationError, reason_of
 
 _ROOT = 0
-# Below are the accounts of the system, by the convention of all distributions.
+# Smaller ids are system accounts, by the convention of all distributions.
 _FIRST_PERSON = 1000
-# As many as Linux follows.
+# The same limit as in Linux.
 _MOST_LINKS = 40
 _ACCESS_LIST = "system.posix_acl_access"
 
 
 def require_own(path: Path, danger: str) -> None:
-    """Raise `ConfigurationError` unless only this user and root can change what is at a path; `OSError` without one.
+    """Raise `ConfigurationError` unless only this user and root can change what is at a path; `OSError` if missing.
 
-    As sshd does it: the file or folder, every folder above it and every link on the way belong to this user or root,
-    and nobody else may write to them. `danger` is what could happen otherwise. Two things are as safe: a folder with
-    the sticky bit, such as `/tmp`, where everybody may write and each entry stays its owner's; and a group that has
+    As in sshd: the file or folder, every folder above it and every link on the way must belong to this user or root,
+    and no other user may write to them. `danger` is what could happen otherwise. Two cases are as safe: a folder with
+    the sticky bit, such as `/tmp`, where all users can write and each entry stays its owner's; and a group that has
     this user alone.
     """
     for step in _way_to(path):
@@ -38,7 +38,8 @@ def require_own(path: Path, danger: str) -> None:
 def require_own_socket(path: Path, danger: str) -> None:
     """Raise `ConfigurationError` unless only this user and root can put a socket at a path; `OSError` without a folder.
 
-    A socket goes when its server ends, so for its folder the sticky bit is no help: then anybody can put theirs there.
+    A socket goes when its server ends, so for its folder the sticky bit does not help: another user could put one
+    there.
     """
     require_own(path if path.exists() else path.parent, danger)
     folder = path.resolve().parent
@@ -50,7 +51,7 @@ def require_own_socket(path: Path, danger: str) -> None:
 
 
 def read_own(path: Path, danger: str, *, most: int = -1) -> bytes:
-    """Return what a file holds, or its first `most` bytes. Raise `ConfigurationError`, also where it cannot be read."""
+    """Return a file's content, or its first `most` bytes. Raise `ConfigurationError`, also when it cannot be read."""
     try:
         require_own(path, danger)
         with path.open("rb") as file:
@@ -68,14 +69,14 @@ def user_name(user_id: int) -> str:
 
 
 class _Step(NamedTuple):
-    """A folder, a link or, at the end, what a path leads to."""
+    """One step to a path: a folder, a link or, at the end, the target."""
 
     place: Path
     status: os.stat_result
 
 
 def _way_to(path: Path) -> Iterator[_Step]:
-    """Yield what leads to a path, from the root on, in the order in which the system goes."""
+    """Yield the steps to a path, from the root on, in the order in which the system resolves it."""
     ahead = [*reversed(path.absolute().parts)]
     place, links = Path(ahead.pop()), 0
     yield _Step(place, place.lstat())
@@ -92,7 +93,7 @@ def _way_to(path: Path) -> Iterator[_Step]:
             yield _Step(here, status)
         else:
             place = here
-            # The file itself is called what the caller calls it.
+            # The file itself keeps the name that the caller gave.
             yield _Step(place if ahead or links else path, status)
 
 
@@ -100,7 +101,7 @@ def _problem(step: _Step) -> str:
     owner, mode = step.status.st_uid, step.status.st_mode
     if owner not in (_ROOT, os.geteuid()):
         return f"`{step.place}` belongs to {user_name(owner)}"
-    # What is written to a device, such as `/dev/null`, is not what is read from it.
+    # Reading a device, such as `/dev/null`, does not return what was written to it.
     if stat.S_ISLNK(mode) or stat.S_ISCHR(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
         return ""
     return f"others may write to `{step.place}`" if _others_may_write(step) else ""
@@ -120,17 +121,17 @@ def _remedy(step: _Step) -> str:
 
 
 def _is_alone(step: _Step) -> bool:
-    """Say whether the group that may write has this user alone.
+    """Say whether this user is alone in the group that can write.
 
-    Most systems give each user a group of the same name. In a container neither may have a name; there it is the group
-    of this process.
+    Most systems give each user a group of the same name. In a container neither may have a name; then the group must be
+    that of this process.
     """
     if _has_access_list(step.place):
-        # Then the bits of the group are a bound on whoever the list names.
+        # Then the group bits are only an upper limit for the users in the list.
         return False
     user, root, number = user_name(os.geteuid()), user_name(_ROOT), step.status.st_gid
-    # A group lists those who joined it, and not those who begin with it. On some systems accounts such as `sync` begin
-    # with root's group; nobody logs in as one of these.
+    # A group lists its added members, not the users whose primary group it is. On some systems accounts such as `sync`
+    # have root's group as primary; no person logs in as one of these.
     system = range(_FIRST_PERSON if number == _ROOT else 0)
     members = {one.pw_name for one in pwd.getpwall() if one.pw_gid == number and one.pw_uid not in system}
     try:
@@ -144,5 +145,5 @@ def _has_access_list(place: Path) -> bool:
     try:
         return _ACCESS_LIST in os.listxattr(place)
     except OSError as error:
-        # A file system without such lists has none; whatever else went wrong, there may be one.
+        # A file system without access lists has none; after any other error, there may be one.
         return error.errno != errno.ENOTSUP

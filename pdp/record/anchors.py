@@ -1,7 +1,7 @@
-"""What is known of each chain outside the folder of the record: how far it had come for sure.
+"""Anchors: the latest safe record of each chain, noted outside the folder of the record.
 
 Files alone cannot show that their end is missing. The writer notes the latest record that was signed and synced in a
-folder of its own; when a writer starts, whatever no longer holds that record was cut or replaced meanwhile.
+separate folder. When a writer starts, a chain that no longer holds that record was cut or replaced meanwhile.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class Anchors:
         self._folder = folder
 
     def note(self, chain: str, head: Head) -> None:
-        """Keep how far a chain has come for sure."""
-        # Not what is above it: a volume that is gone must find its place free when it comes back.
+        """Note the latest safe record of a chain."""
+        # Do not create the folders above: an unmounted volume must find its mount point free when it comes back.
         self._folder.mkdir(mode=0o700, exist_ok=True)
         with replacing(self._folder / chain, mode=USUAL) as file:
             file.write(f"{head.seq}:{head.hash}\n".encode("ascii"))
 
     def lost(self, record: Path) -> dict[str, str]:
-        """Return each chain of a record that no longer holds what is known of it, with that as `seq:hash`."""
+        """Return each chain of a record that no longer holds its noted record, as `seq:hash`."""
         chains = segments_by_chain(record)
         return {
             chain: f"{head.seq}:{head.hash}"
@@ -36,7 +36,7 @@ class Anchors:
         }
 
     def heads(self) -> dict[str, Head]:
-        """Return how far each chain had come for sure; files that say nothing are left out."""
+        """Return the noted record of each chain; files that hold none are left out."""
         if not self._folder.is_dir():
             return {}
         noted = {file.name: _head(file) for file in sorted(self._folder.iterdir()) if not file.suffix}

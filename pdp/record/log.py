@@ -193,7 +193,7 @@ class DecisionLog:
             self._on_failure()
 
     def close(self) -> None:
-        """Write waiting records, sign, and close the files. Calling it twice is harmless; later records count as lost."""
+        """Write waiting records, sign, and close the files. Twice is harmless; later records count as lost."""
         with self._changed:
             first, self._closed = not self._closed, True
             self._changed.notify_all()
