@@ -22,6 +22,7 @@ from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, CallRequest, Decision, Role
 from pdp.policy.bundle import Bundle as LoadedBundle
 from pdp.policy.bundle import Compile, load_bundle
+from pdp.policy.entities import EntityMemory
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.sqlite import SQLiteSessionStore
@@ -72,7 +73,12 @@ class Product:
 _loaded: dict[frozenset[tuple[str, bytes]], LoadedBundle] = {}
 
 
-def _load_once(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> LoadedBundle:
+def _load_once(
+    files: Mapping[str, bytes],
+    limits: Limits,
+    compile_files: Compile,
+    memory: EntityMemory | None = None,  # noqa: ARG001 - what is loaded once has its own
+) -> LoadedBundle:
     """Load each bundle once in the whole run: the machine changes often between few."""
     key = frozenset(files.items())
     if key not in _loaded:
