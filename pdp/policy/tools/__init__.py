@@ -1,1 +1,1 @@
-"""The tools that policies are about: what servers say of them, what authors add, and the types of arguments."""
+"""The tools that policies decide about: their definitions, the authors' overlays, and the types of arguments."""

@@ -1,9 +1,9 @@
-"""Hold the arguments of a call against the tool's whole JSON schema, whatever policies can see of them.
+"""Check the arguments of a call against the tool's whole JSON schema, including what policies cannot see.
 
-The library is `jsonschema-rs`: no code is made from schemas, numbers are compared exactly, nothing is fetched, and a
-pattern is matched in time in proportion to the text. A pattern that its engine does not know, such as one that looks
-ahead, is left out and named in `unchecked`. `format` is a hint and not enforced. The dialect is what `$schema` says,
-2020-12 where it says nothing.
+The library is `jsonschema-rs`: it generates no code from schemas, compares numbers exactly, fetches nothing, and
+matches a pattern in time proportional to the text. A pattern that its engine does not support, for example one with a
+lookahead, is left out and listed in `unchecked`. `format` is a hint and not enforced. `$schema` sets the dialect, by
+default 2020-12.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import jsonschema_rs
 from pdp.errors import InvalidArgumentsError, one_line
 from pdp.policy.tools.schemabounds import DEPTH, FEW_LOOKS, SchemaBoundError, is_too_long, looks, schemas
 
-# A compiled pattern takes up to so much, and as much again on each thread for what it remembers of texts.
+# The most memory for a compiled pattern, and again for the matching state of each thread.
 _PATTERN_BYTES = 64 * 1024
-# What the library may be asked for one call: looks times values, where so many bytes of text count as one value more.
+# The most work for one call: looks times values; every `_BYTES_FOR_A_VALUE` bytes of text count as one more value.
 _MOST_WORK = 3_000_000
 _BYTES_FOR_A_VALUE = 16
 _MOST_TOLD = 3
@@ -36,14 +36,13 @@ _Schema = dict[str, Any]
 
 
 class UncheckableSchemaError(Exception):
-    """No arguments can be held against a schema; the message says why in one line."""
+    """Arguments cannot be checked against a schema; the message says why in one line."""
 
 
 class ArgumentCheck:
-    """The compiled schema of one tool. Immutable, and safe to use from many threads.
+    """The compiled schema of one tool. Immutable and safe for threads.
 
-    `schema` is what was compiled; `patterns` counts the patterns that it matches, and `unchecked` holds those that are
-    left out.
+    `schema` is the source; `patterns` counts the patterns that are matched, and `unchecked` holds those that are not.
     """
 
     def __init__(self, schema: _Schema, *, most_patterns: int) -> None:
@@ -67,7 +66,7 @@ class ArgumentCheck:
     def require(self, arguments: dict[str, Any], size: int) -> None:
         """Raise `InvalidArgumentsError` unless the arguments, parsed from `size` bytes, fit the schema.
 
-        The message names up to three places and keywords of the schema, and never a value.
+        The message names up to three paths and keywords of the schema, and never a value.
         """
         depth, values, long = _measured(arguments)
         if long:
@@ -88,7 +87,7 @@ class ArgumentCheck:
         return f"`${path}`: does not fit its schema (`{error.kind.name}`)"
 
     def _step(self, step: str | int) -> str:
-        # A name that the schema does not declare was chosen by the agent, may hold anything, and is not repeated.
+        # The agent chooses a name that the schema does not declare. It may hold anything, so it is not repeated.
         return f".{step}" if step in self._names and _PLAIN_NAME.match(str(step)) else "[*]"
 
 
@@ -97,7 +96,7 @@ def _compiled(schema: _Schema) -> Any:  # noqa: ANN401 - the library has a class
 
 
 def _without_foreign_patterns(schema: _Schema, most: int) -> tuple[_Schema, int, tuple[str, ...]]:
-    """Return the schema without the patterns that the engine does not take, how many are left, and those."""
+    """Return the schema without unsupported or surplus patterns, the number left, and those removed."""
     patterns = [pattern for one in schemas(schema) for pattern in _patterns(one)]
     foreign = {pattern for place, pattern in enumerate(patterns) if place >= most or not _is_known(pattern)}
     if not foreign:
@@ -129,7 +128,7 @@ def _leave_out(schema: _Schema, foreign: set[str]) -> None:
     by_pattern = schema.get("patternProperties")
     if isinstance(by_pattern, dict) and not foreign.isdisjoint(by_pattern):
         schema["patternProperties"] = {name: one for name, one in by_pattern.items() if name not in foreign}
-        # Which names are left for these would be told by the pattern.
+        # These keywords apply to the names that the removed pattern does not match.
         schema.pop("additionalProperties", None)
         schema.pop("unevaluatedProperties", None)
 
@@ -140,9 +139,9 @@ def _place(path: Iterable[str | int]) -> str:
 
 
 def _measured(value: object) -> tuple[int, int, bool]:
-    """Return how many objects and lists stand around the innermost value, and how many values there are.
+    """Return the depth of the innermost value, the number of values, and whether a number is too long.
 
-    And whether a number is too long: the library writes each out, and `1e-99999` are hundred thousand digits.
+    The library writes out each number, and `1e-99999` has a hundred thousand digits.
     """
     deepest, values, long = 0, 0, False
     pending: list[tuple[object, int]] = [(value, 0)]

@@ -1,4 +1,4 @@
-"""The catalogue: every tool that a bundle knows, from the servers' own answers and the author's overlays."""
+"""The catalogue: every tool of a bundle, from the servers' `tools/list` answers and the author's overlays."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ __all__ = [
 _SERVER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _RESERVED_SERVER = "pdp"
 _TOOL_NAME_CHARACTERS = 128
-# What the patterns of all schemas may take together stays below 100 MB.
+# Keeps the memory for the patterns of all schemas below 100 MB.
 _MOST_PATTERNS = 1024
-# Control and format characters and line separators: they would forge lines and reorder text where a name is shown.
+# Control and format characters and line separators: in a name they could forge lines or reorder the text shown.
 _UNSHOWABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# A tool list is written by a server and kept by an author: larger and deeper than what an agent may send.
+# A server writes the tool list and an author keeps it, so it may be larger and deeper than an agent's arguments.
 _DEFINITION_LIMITS = Limits(
     arguments_bytes=8 * 1024 * 1024, arguments_depth=64, arguments_nodes=1024 * 1024, string_bytes=1024 * 1024
 )
@@ -44,14 +44,14 @@ _DEFINITION_LIMITS = Limits(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """One tool of one server: what a call of it looks like and what it may do.
+    """One tool of one server: the form of its calls, and its risk.
 
-    `action` is `server/name`. `definition_digest` is of what a model acts on in the definition, `former_digest` of the
-    whole, as it was made once; with `digest_required` a call must state one of them. `mapping` is None when the server
-    is the resource of every call. `log` names the parameters whose values may be recorded; of all others only a keyed
-    digest is. `named` says whether an overlay gives its risk group; without one it is destructive, whatever its server
-    says of it. `check` holds arguments against the whole schema, None when none is declared. `unusable` says why every
-    call is denied, and is empty for a tool that can be called.
+    `action` is `server/name`. `definition_digest` covers the parts of the definition that a model acts on,
+    `former_digest` the whole, as in earlier releases; with `digest_required` a call must state one of them. `mapping`
+    is None when the server is the resource of every call. `log` names the parameters whose values may be recorded; for
+    all others only a keyed digest is. `named` says whether an overlay sets the risk group; otherwise the tool is
+    destructive, whatever its server says. `check` checks arguments against the whole schema, None when none is
+    declared. `unusable` says why every call is denied, and is empty for a tool that can be called.
     """
 
     action: str
@@ -71,17 +71,17 @@ class Tool:
     former_digest: str = field(default="", compare=False)
 
     def is_known_as(self, digest: str) -> bool:
-        """Say whether a digest is one of this very definition."""
+        """Return whether a digest is one of this definition."""
         return bool(digest) and digest in (self.definition_digest, self.former_digest)
 
     @property
     def resource_type(self) -> str:
-        """Return the entity type of what calls are about."""
+        """Return the entity type of the resources of calls."""
         return self.mapping.type if self.mapping else "Server"
 
     @property
     def log_resource(self) -> bool:
-        """Say whether the resource's id may be written to logs and traces."""
+        """Return whether the resource's id may be written to logs and traces."""
         return self.mapping.log_resource if self.mapping else True
 
 
@@ -100,8 +100,8 @@ class Catalogue:
 def load_catalogue(files: Mapping[str, bytes]) -> Catalogue:
     """Read `tools/<server>.json`, the answers to `tools/list`, and `tools/<server>.yaml`, the overlays.
 
-    Takes all files of a bundle by name and looks at those below `tools/` only.
-    Raise `BundleError` with every problem that was found.
+    Takes all files of a bundle by name and reads only those below `tools/`.
+    Raise `BundleError` with every problem found.
     """
     problems: list[Problem] = []
     tools: dict[str, Tool] = {}
@@ -130,7 +130,7 @@ def tool_definitions(text: bytes) -> tuple[dict[str, Any], ...]:
 
     Raise `InvalidJSONError` with what is wrong in one line.
     """
-    # A parameter with a name that Cedar reserves is that tool's trouble alone.
+    # A parameter with a name that Cedar reserves makes only its own tool unusable.
     answer = parse(text, _DEFINITION_LIMITS, minting=True)
     if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
         answer = answer["result"]
@@ -144,7 +144,7 @@ def tool_definitions(text: bytes) -> tuple[dict[str, Any], ...]:
 
 
 def annotated_risk(definition: Mapping[str, Any]) -> Risk:
-    """Return the risk group that a tool's annotations claim; as in MCP, destructive when they say nothing."""
+    """Return the risk group that a tool's annotations claim; by default destructive, as in MCP."""
     annotations = definition.get("annotations")
     annotations = annotations if isinstance(annotations, dict) else {}
     if annotations.get("readOnlyHint") is True:
@@ -153,14 +153,14 @@ def annotated_risk(definition: Mapping[str, Any]) -> Risk:
 
 
 def server_name_problem(name: str) -> str | None:
-    """Say what is wrong with the name of a tool server, or None."""
+    """Return what is wrong with the name of a tool server, or None."""
     if not _SERVER_NAME.match(name):
         return "a server's name is 1 to 64 of `A-Z a-z 0-9 . _ -`"
     return f"the server name `{name}` is reserved" if name == _RESERVED_SERVER else None
 
 
 def tool_name_problem(name: object) -> str | None:
-    """Say what is wrong with the name of a tool, or None. `/`, `-`, `.` and spaces are fine."""
+    """Return what is wrong with the name of a tool, or None. `/`, `-`, `.` and spaces are valid."""
     if not isinstance(name, str) or not name:
         return "a tool without a name"
     if len(name) > _TOOL_NAME_CHARACTERS:
@@ -231,7 +231,7 @@ class _ServerReader:
             server=self._server,
             name=name,
             definition_digest=digest,
-            # What a server says of its own tool is a proposal, for the import; only a person calls it milder.
+            # A server's claims about its own tool are only proposals for the import; only a person lowers the risk.
             risk=overlay.risk or "destructive",
             named=overlay.risk is not None,
             digest_required=overlay.digest_required,
@@ -246,7 +246,7 @@ class _ServerReader:
         )
 
     def _check(self, schema: object) -> tuple[ArgumentCheck | None, str]:
-        """Return what checks the arguments of calls, and why none can be called, or an empty text."""
+        """Return the check of arguments, and why the tool is unusable (empty when it is usable)."""
         if schema is None:
             return None, ""
         if input_type(schema) is None or not isinstance(schema, dict):

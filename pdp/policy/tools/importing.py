@@ -14,12 +14,12 @@ from pdp.policy.tools.overlay import Risk
 from pdp.policy.tools.parameters import RecordType
 from pdp.policy.tools.typing import input_type
 
-# Verbs that count where they stand first (`get_issue`), and those that do so last (`issue_read`).
+# Verbs that count as the first word (`get_issue`), and those that count as the last (`issue_read`).
 _READING = re.compile(
     r"browse|check|count|describe|diff|explain|fetch|find|get|inspect|list|lookup|preview|query|read|search|show|view"
 )
 _READING_LAST = re.compile(r"fetch|get|list|read|search")
-# Words that count wherever they stand: `get_and_delete` deletes.
+# Words that count at any position: `get_and_delete` deletes.
 _CHANGING = re.compile(
     r"add|apply|approve|assign|change|commit|copy|create|deploy|edit|enable|grant|import|insert|invite|mark|modify|move"
     r"|patch|post|publish|push|put|rename|save|send|set|share|start|submit|update|upload|write"
@@ -30,7 +30,7 @@ _DESTROYING = re.compile(
 )
 _ADDRESSES = frozenset({"url", "urls", "uri", "uris", "webhook", "endpoint", "hostname"})
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-# What YAML reads as the same text without quotes.
+# Texts that YAML reads as the same text without quotes.
 _PLAIN_KEY = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)\Z)[a-z][a-z0-9_-]*\Z")
 
 _HEADER = """\
@@ -45,9 +45,10 @@ _HEADER = """\
 
 
 def propose_overlay(server: str, tools: Sequence[Mapping[str, Any]]) -> str:
-    """Write an overlay with a proposed risk group for each tool, and beside each where the proposal comes from.
+    """Write an overlay with a proposed risk group for each tool, and the reason for each proposal.
 
-    Takes the entries of a `tools/list` answer. The tool's annotations come first, then the verb in its name.
+    Takes the entries of a `tools/list` answer. The tool's annotations come first, then the verb in its name; a
+    verb that changes something overrides a read-only hint.
     """
     if not tools:
         return _HEADER.format(server=server) + "tools: {}\n"
@@ -64,10 +65,10 @@ def propose_overlay(server: str, tools: Sequence[Mapping[str, Any]]) -> str:
 
 
 def propose_risk(tool: Mapping[str, Any]) -> tuple[Risk, str]:
-    """Return a risk group for a tool, and in a few words where it comes from."""
+    """Return a risk group for a tool, and the reason in a few words."""
     risk, source = _risk_of_name(tool)
     if risk == "read_only" and (address := _address(tool)):
-        # What asks a server that the agent names carries data there.
+        # A request to a server that the agent names can carry data there.
         return "mutating", f"it goes to the address in `{address}`: look closely"
     return risk, source
 
@@ -88,7 +89,7 @@ def _risk_of_name(tool: Mapping[str, Any]) -> tuple[Risk, str]:
 
 
 def _address(tool: Mapping[str, Any]) -> str:
-    """Return a parameter that holds an address of the network, by its name or format; empty when none does."""
+    """Return a parameter that holds a network address, by its name or format; empty when none does."""
     schema = tool.get("inputSchema")
     properties = schema.get("properties") if isinstance(schema, dict) else None
     for name, declared in properties.items() if isinstance(properties, dict) else ():
@@ -101,7 +102,7 @@ def _address(tool: Mapping[str, Any]) -> str:
 def catalogue_file(tools: Sequence[Mapping[str, Any]]) -> bytes:
     """Write the catalogue file of a server: sorted, indented JSON, so that changes show as changed lines.
 
-    What is for display only (`_meta`, `icons`) is left out; the definitions keep their digests.
+    Fields for display only (`_meta`, `icons`) are left out; the definitions keep their digests.
     """
     kept = [{key: value for key, value in tool.items() if key not in ("_meta", "icons")} for tool in _by_name(tools)]
     text = json.dumps({"tools": kept}, default=_number, ensure_ascii=False, indent=2, sort_keys=True)
@@ -119,7 +120,7 @@ def _by_name(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _verb(words: list[str]) -> tuple[str, Risk]:
-    """Return the word that tells most, and what it tells. In doubt a tool changes something."""
+    """Return the decisive word and its risk group. Without one, a tool is mutating."""
     meanings: tuple[tuple[list[str], re.Pattern[str], Risk], ...] = (
         (words, _DESTROYING, "destructive"),
         (words[:1], _READING, "read_only"),
@@ -134,7 +135,7 @@ def _verb(words: list[str]) -> tuple[str, Risk]:
 
 
 def _number(value: object) -> float:
-    """Write a `Decimal` of `pdp.foundation.jsontext` as a double, which is what the digest takes it for."""
+    """Return a `Decimal` of `pdp.foundation.jsontext` as a double, as the digest does."""
     if isinstance(value, Decimal):
         return float(value)
     raise TypeError("not a JSON value")

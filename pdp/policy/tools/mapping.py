@@ -1,8 +1,8 @@
-"""Map a call to the resource that it is about, by a template over its arguments.
+"""Map a call to its resource, by a template over its arguments.
 
-INVARIANT: the mapping is injective. Without canonical forms, two calls whose placeholders differ never get one id;
-else an agent would reach one thing under the name of another. With a canonical form they share an id exactly when
-their canonical values are equal. Unicode is never normalised: ids compare by code point.
+INVARIANT: the mapping is injective. Without canonical forms, two calls with different placeholders never get the same
+id; otherwise an agent could reach one object under the id of another. With a canonical form they share an id exactly
+when their canonical values are equal. Unicode is never normalised: ids compare by code point.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class ResourceMapping:
         return value
 
     def _check_readable(self, found: str, values: list[str]) -> None:
-        """Read the id back from the left; only what reads back as it was written is injective.
+        """Parse the id from the left; raise unless that returns the same values.
 
-        That no value holds a separator is not enough for one that overlaps itself: with `{a}::{b}` both
+        It is not enough that no value holds a separator, since a separator can overlap itself: with `{a}::{b}` both
         (`x:`, `y`) and (`x`, `:y`) would be `x:::y`.
         """
         start = len(self.literals[0])
@@ -69,7 +69,7 @@ class ResourceMapping:
 
 
 class Mappable(Protocol):
-    """What the mapping asks of a tool."""
+    """What the mapping needs of a tool."""
 
     @property
     def server(self) -> str:
@@ -108,17 +108,17 @@ def split_template(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _lower(name: str, value: str) -> str:
-    """Lower the case of a name, for things that ignore case.
+    """Lower the case of a name, for tools that ignore case.
 
-    Only characters whose case is a clean pair are taken. U+0130 grows when it is lowered, a final sigma depends on
-    its place, U+212A (Kelvin), U+017F (long s) and U+0131 (dotless i) meet `k`, `s` and `i` in one kind of comparison
-    and not in another: with those the thing that the tool finds need not be the one that the policies judged.
+    Only characters with an unambiguous pair of cases are accepted. U+0130 becomes longer in lower case, a final sigma
+    depends on its position, and U+212A (Kelvin), U+017F (long s) and U+0131 (dotless i) equal `k`, `s` and `i` in some
+    comparisons only: with those, the tool could act on another object than the one that the policies judged.
     """
     if value.isascii():
         return value.lower()
     if not all(_has_clean_case(character) for character in value):
         raise InvalidArgumentsError(f"parameter `{name}`: holds a character whose upper and lower case are ambiguous")
-    # Character by character: `str.lower` of the whole looks at the neighbours of a sigma.
+    # Character by character, since `str.lower` of the whole text depends on the neighbours of a sigma.
     return "".join(character.lower() for character in value)
 
 
@@ -128,10 +128,10 @@ def _has_clean_case(character: str) -> bool:
 
 
 def _path(name: str, value: str) -> str:
-    """Normalise a POSIX path by its text: `//`, `.` and `..` go, a trailing `/` too.
+    """Normalise the text of a POSIX path: remove `//`, `.`, `..` and a trailing `/`.
 
-    Relative and absolute paths stay different. What lies behind symbolic links is not known here: a server that
-    follows links out of its folders must refuse that itself.
+    Relative and absolute paths stay different. Symbolic links are not resolved: the server itself must refuse to follow
+    links out of its folders.
     """
     if "\0" in value:
         raise InvalidArgumentsError(f"parameter `{name}`: a path holds no NUL")
@@ -149,7 +149,7 @@ def _path(name: str, value: str) -> str:
 def _absolute_path(name: str, value: str) -> str:
     """Normalise an absolute POSIX path as `path` does, and refuse a relative one.
 
-    The server that takes a relative path knows below which folder; here one thing would have two ids.
+    Only the server knows the folder of a relative path; here, one file could have two ids.
     """
     if not value.startswith("/"):
         raise InvalidArgumentsError(f"parameter `{name}`: must be an absolute path, it names the resource")

@@ -1,4 +1,4 @@
-"""Read the overlay of a tool server: what its own answer cannot know, or must not be believed about."""
+"""Read the overlay of a tool server: what the server does not know, or must not be trusted to say."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _DigestRule = Literal["required", "optional"]
 _ResourceLog = Literal["plain", "digest"]
 
 _ENTITY_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*\Z")
-# Entities of these types are made by the PDP or stand for people: no tool argument may name one.
+# The PDP makes entities of these types, or they are people: no tool argument may name one.
 _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Session", "Grant", "Server", "Action"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolOverlay:
-    """What the overlay says about one tool; `risk` is None where it says nothing. `input` has the types it sets.
+    """The overlay of one tool. `input` has the types that it sets; `risk` is None when it sets none.
 
     `log` names the parameters whose values may be written to the record.
     """
@@ -58,7 +58,7 @@ def read_overlay(top: Section, inputs: Mapping[str, RecordType]) -> tuple[dict[s
 
 
 class _OverlayReader:
-    """Collects problems on the way; what it returns counts only when there are none."""
+    """Collects the problems of an overlay; its result is valid only without problems."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -118,7 +118,7 @@ class _OverlayReader:
                 parameters = parameters.with_type(name, DecimalType())
             elif said == {"type": "decimal"}:
                 self._add(section, name, f"`{tool}`: `{name}` is not declared a number; only a number can be `decimal`")
-            # `1 == True` here too: the key is compared by equality, the value is not.
+            # `is True`, since `1 == True`.
             elif isinstance(said, Section) and set(said) == {"opaque"} and said["opaque"] is True:
                 parameters = parameters.with_type(name, OpaqueType(reason="kept from the policies by the overlay"))
             elif isinstance(said, Section) and set(said) == {"members"}:
@@ -194,7 +194,7 @@ class _OverlayReader:
         chosen = {name: self._word(forms, name, tuple(CANONICAL_FORMS)) for name in forms}
         paths = {"path", "absolute-path"} & set(chosen.values())
         if paths and any("/" in text for text in literals):
-            # The separators of the id must not occur in values, and a path is full of this one.
+            # Values must not contain a separator of the id, and most paths contain `/`.
             self._add(section, "id", f"`{tool}`: beside a path the text of the template must not hold `/`")
         return {name: form for name, form in chosen.items() if form is not None}
 

@@ -1,11 +1,12 @@
 """The types of a tool's parameters: write them as a Cedar schema, and JSON values as Cedar's.
 
-Typed or opaque is settled once, by a parameter's declaration and never by a value: else an agent would hide
-`amount` from a forbid by sending `500.00001` or `null`. What Cedar cannot express is opaque: left out of
-`context.input`, named in `context.opaque`.
+A parameter's declaration alone decides whether it is typed or opaque, never a value: otherwise an agent could hide
+`amount` from a forbid by sending `500.00001` or `null`. What Cedar cannot express is opaque: it is left out of
+`context.input` and named in `context.opaque`.
 
-Enforced are the declared types, and `enum` and `const` of strings, integers and booleans. What else a schema asks for,
-of opaque parameters too, `pdp.policy.tools.argumentcheck` checks. A `default` is not filled in.
+This module enforces the declared types, and `enum` and `const` of strings, integers and booleans.
+`pdp.policy.tools.argumentcheck` checks everything else in a schema, also for opaque parameters. A `default` is not
+filled in.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any, Protocol
 
 from pdp.errors import InvalidArgumentsError
 
-# How `context.opaque` names a parameter: by its name; what stands below an object as `object.name`.
-# Two parameters may share a label; a rule about it then speaks of both.
+# The name of a parameter in `context.opaque`; for a property of an object, `object.name`.
+# Two parameters can share a label; a rule about it then applies to both.
 Label = str
 
 _LONG = 2**63
@@ -31,18 +32,18 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0
 
 
 class ParameterType(Protocol):
-    """What every type does: write itself as Cedar schema text, and turn a JSON value into Cedar's JSON."""
+    """The type of a parameter: writes itself as Cedar schema text, and converts a JSON value to Cedar's JSON."""
 
     def cedar(self) -> str:
         """Write the type as Cedar schema text."""
 
     def value(self, found: object, hidden: list[Label], /) -> object:
-        """Return Cedar's JSON for a value and add to `hidden` what it leaves out; raise when it does not fit."""
+        """Return Cedar's JSON for a value, and add what is left out to `hidden`; raise when it does not fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StringType:
-    """A string; one of `allowed` where that is given."""
+    """A string; one of `allowed` if that is given."""
 
     allowed: frozenset[str] | None = None
 
@@ -61,7 +62,7 @@ class StringType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LongType:
-    """An integer of 64 bits, written without fraction and exponent; one of `allowed` where that is given."""
+    """An integer of 64 bits, written without fraction and exponent; one of `allowed` if that is given."""
 
     allowed: frozenset[int] | None = None
 
@@ -70,7 +71,7 @@ class LongType:
         return "Long"
 
     def value(self, found: object, _hidden: list[Label], /) -> int:
-        """Return an integer as it is; `true` is none, nor is `7.0`."""
+        """Return an integer as it is; `true` and `7.0` are not integers."""
         if type(found) is not int:
             raise _UnfitError("must be an integer, without fraction and exponent")
         if not -_LONG <= found < _LONG:
@@ -82,7 +83,7 @@ class LongType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoolType:
-    """A boolean; one of `allowed` where that is given."""
+    """A boolean; one of `allowed` if that is given."""
 
     allowed: frozenset[bool] | None = None
 
@@ -101,7 +102,7 @@ class BoolType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecimalType:
-    """A number as Cedar's decimal: four fraction digits, 64 bits in all."""
+    """A number as Cedar's decimal: four fraction digits, 64 bits in total."""
 
     def cedar(self) -> str:
         """Write the type as Cedar schema text."""
@@ -114,7 +115,7 @@ class DecimalType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetType:
-    """A list of values of one scalar type; Cedar forgets their order and how often each stands there."""
+    """A list of values of one scalar type; in Cedar it has no order and no duplicates."""
 
     element: StringType | LongType | BoolType
 
@@ -134,9 +135,9 @@ class SetType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpaqueType:
-    """What Cedar cannot express, or what the overlay keeps from the policies; `reason` is for people.
+    """A type that Cedar cannot express, or that the overlay hides from the policies; `reason` is for people.
 
-    `element` is what a list holds, where these are objects with declared properties: the overlay may show some.
+    `element` is the type of the elements of a list of objects with declared properties: the overlay can show some.
     """
 
     reason: str
@@ -147,15 +148,15 @@ class OpaqueType:
         return ""
 
     def value(self, _found: object, _hidden: list[Label], /) -> None:
-        """Return nothing: an opaque parameter has no value."""
+        """Return None: an opaque parameter has no value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListingType:
-    """A list of objects: how many there are, and the values of some members as sets.
+    """A list of objects: their number, and the values of some members as sets.
 
-    A member that an object lacks, or that is null, is named among the opaque labels, and so is what is not shown: what
-    stands in one object together cannot be told from sets.
+    The opaque labels name each member that an object lacks or that is null, and each that is not shown: the sets do not
+    say which values belong to the same object.
     """
 
     label: Label
@@ -168,7 +169,7 @@ class ListingType:
         return "{ " + ", ".join((f"{cedar_string(COUNT)}: Long", *sets)) + " }"
 
     def labels(self) -> tuple[Label, ...]:
-        """Return the opaque labels that a call may have of it."""
+        """Return the opaque labels that a call can have for it."""
         return tuple(f"{self.label}.{name}" for name in (*(one.name for one in self.members), *self.others))
 
     def value(self, found: object, hidden: list[Label], /) -> dict[str, object]:
@@ -190,19 +191,19 @@ class ListingType:
         return shown
 
 
-# What a listing calls the number of its objects.
+# The name of the number of objects in a listing.
 COUNT = "count"
-# The label of all parameters that a tool takes and does not declare.
+# The label of all parameters that a tool accepts without declaring them.
 FURTHER: Label = "*"
 NUMBER = OpaqueType(reason="a number; `type: decimal` would type it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What a schema says of a parameter beyond its type; only `pdp check` asks.
+    """What a schema says about a parameter apart from its type, for `pdp check` only.
 
-    `default` is what the tool takes when it is left out, `minimum` its least value, `fewest` how many members a list
-    has at least. None and 0: nothing is said.
+    `default` is the value when it is left out, `minimum` the lowest value, `fewest` the least length of a list. None
+    and 0 mean that the schema says nothing.
     """
 
     default: object = None
@@ -223,12 +224,12 @@ class Parameter:
 
     @property
     def opaque(self) -> bool:
-        """Say whether the policies see nothing of it."""
+        """Return whether the policies cannot see it."""
         return isinstance(self.type, OpaqueType)
 
     @property
     def numeric(self) -> bool:
-        """Say whether the overlay may type it `decimal`."""
+        """Return whether the overlay may type it `decimal`."""
         return isinstance(self.type, LongType) or self.type == NUMBER
 
     @property
@@ -246,8 +247,8 @@ class Parameter:
 class RecordType:
     """The parameters of a tool, or an object with declared properties.
 
-    Others are refused, unless `open` lets them pass, which then only stand as `*` among the opaque labels.
-    `declares_more` says that the schema itself allows others, and `open` is None where nobody has decided about these.
+    Other properties are refused, unless `open` lets them pass; then the opaque labels only contain `*`.
+    `declares_more` says that the schema itself allows others; `open` is None when the overlay does not decide.
     """
 
     parameters: tuple[Parameter, ...] = ()
@@ -255,7 +256,7 @@ class RecordType:
     open: bool | None = None
     # The names of the parameters that must be present.
     required: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    # What a conversion walks over: (name, required, opaque, nullable, parameter).
+    # The steps of a conversion: (name, required, opaque, nullable, parameter).
     _plan: tuple[tuple[str, bool, bool, bool, Parameter], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -300,7 +301,7 @@ class RecordType:
             if self.open:
                 hidden.append(FURTHER)
                 return converted
-            # The agent chose the name: it may hold anything and is not repeated.
+            # The agent chooses the name. It may hold anything, so it is not repeated.
             raise _UnfitError("holds a parameter that is not declared")
         return converted
 
@@ -309,16 +310,16 @@ class RecordType:
         return next((one for one in self.parameters if one.name == name), None)
 
     def only(self, names: Collection[str] | None) -> RecordType:
-        """Return the parameters of these names alone; None keeps all."""
+        """Return only the parameters with these names; None keeps all."""
         return self if names is None else RecordType(parameters=tuple(p for p in self.parameters if p.name in names))
 
     def with_type(self, name: str, new: ParameterType) -> RecordType:
-        """Return the same parameters, one of them with another type."""
+        """Return the same parameters with another type for one of them."""
         parameters = (replace(one, type=new) if one.name == name else one for one in self.parameters)
         return replace(self, parameters=tuple(parameters))
 
     def opaque_labels(self) -> dict[Label, str]:
-        """Return what is opaque in every call, with the reason; a `null` hides more in one call."""
+        """Return the labels that are opaque in every call, each with the reason; a `null` can add more."""
         found: dict[Label, str] = {FURTHER: "parameters that the tool does not declare"} if self.open else {}
         for one in self.parameters:
             if isinstance(one.type, OpaqueType):
@@ -331,7 +332,7 @@ class RecordType:
 
 
 def cedar_string(text: str) -> str:
-    r"""Write any text as a Cedar string literal; what does not print stands as `\u{...}`."""
+    r"""Write any text as a Cedar string literal, with unprintable characters as `\u{...}`."""
     return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else f"\\u{{{ord(c):x}}}") for c in text) + '"'
 
 
@@ -355,9 +356,9 @@ def _below(parameter: Parameter, item: object, hidden: list[Label]) -> object:
 
 
 def _decimal_text(found: object) -> str:
-    """Write a JSON number as Cedar writes a decimal.
+    """Write a JSON number as the text of a Cedar decimal.
 
-    A string never passes for a number, and nothing is rounded: `500.00001` does not fit, `500.10000` does.
+    A string is not a number, and nothing is rounded: `500.00001` does not fit, `500.10000` does.
     """
     if type(found) is int:
         found = Decimal(found)
@@ -365,7 +366,7 @@ def _decimal_text(found: object) -> str:
         raise _UnfitError("must be a number")
     if not found:
         return "0.0"
-    # The magnitude comes first: to write out `1e999999999` would take a gigabyte.
+    # The magnitude is checked first: writing out `1e999999999` would take a gigabyte.
     if found.adjusted() >= _DECIMAL_WHOLE_DIGITS:
         raise _UnfitError("must fit in a decimal of 64 bits")
     if found.adjusted() < -_DECIMAL_DIGITS:

@@ -1,8 +1,8 @@
-"""Bound what it takes to check a call by a tool's JSON schema, before a library is asked to do it.
+"""Bound the work of checking a call by a tool's JSON schema, before the library does it.
 
 A schema comes from a tool server. `anyOf` of two references to the same next definition doubles the work with each
-step, and a schema that describes a value by itself has no end: a few hundred bytes are enough for a check that takes
-years. This module knows only how schemas lie inside each other; what they mean is the library's affair.
+step, and a schema that refers to itself for the same value never ends: with a few hundred bytes, a check can take
+years. This module only knows how schemas contain and refer to each other; the library knows what they mean.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import Any
 from urllib.parse import unquote
 
 MOST_SCHEMAS = 2000
-# How many schemas one value may be held against, and for how many the pattern of a text counts.
+# The most schemas that one value may be checked against, and the number of schemas that a pattern counts as.
 MOST_LOOKS = 1_000_000
 FEW_LOOKS = 256
 PATTERN_WEIGHT = 64
-# A number with a fraction, or beyond 64 bits, in an `enum` or a `const`: the library compares it digit by digit.
+# For a number with a fraction, or beyond 64 bits, in an `enum` or a `const`: the library compares it digit by digit.
 LONG_NUMBER_WEIGHT = 16
-# A keyword that compares or divides numbers: the library does it with fractions of any length, up to 50 µs each.
+# For a keyword that compares or divides numbers: the library uses fractions of any length, up to 50 µs each.
 NUMBER_WEIGHT = 96
-# Written out, a double has no more.
+# A double, written out, has no more digits.
 MOST_DIGITS = 400
 _BEYOND_INTEGERS = 10**MOST_DIGITS
 _OF_NUMBERS = ("multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _LARGEST_SHORT = 2**63
-# How far schemas may lead from one to the next on the way to one value: the library calls itself for each step.
+# The longest chain of schemas to one value: the library recurses for each step.
 MOST_STEPS = 1000
 _LONGEST_CHAIN = 256
 
 _Schema = dict[str, Any]
-# Schemas by name or place, of all others, and of every one; and how often the schema that holds them is looked at.
+# The schemas by name or place, those of all others, those of every one, and the number of looks at their parent.
 _Leads = tuple[Mapping[Any, int], list[int], list[int], int]
-# Keywords whose schemas are about the value itself, about what is in it, or about nothing until a `$ref` names them.
+# Keywords whose schemas apply to the value itself, to what is in it, or to nothing until a `$ref` names them.
 _OF_ITSELF = ("not", "if", "then", "else", "propertyNames")
 _OF_ITSELF_LISTS = ("allOf", "anyOf", "oneOf")
 _OF_ITSELF_MAPS = ("dependentSchemas", "dependencies")
@@ -45,22 +45,22 @@ _OF_OTHER_PROPERTIES = ("additionalProperties", "unevaluatedProperties")
 _DEFINITIONS = ("$defs", "definitions")
 _UNEVALUATED = frozenset({"unevaluatedItems", "unevaluatedProperties"})
 _DYNAMIC = ("$dynamicRef", "$recursiveRef")
-# As deep as arguments may be in any configuration that makes sense; beyond it only what repeats itself goes on.
+# At least the depth of arguments in any sensible configuration; only schemas that repeat themselves go deeper.
 DEPTH = 64
-# What the bounds themselves may cost.
+# The most work for computing the bounds themselves.
 _MOST_WORK = 500_000
 
 
 class SchemaBoundError(Exception):
-    """A schema is beyond what is checked; the message is one line that says in which way."""
+    """A schema exceeds the bounds of a check; the message says how in one line."""
 
 
 def looks(root: _Schema) -> tuple[int, ...]:
-    """Return how many schemas one value is held against, at most, for values of depth 0, 1 and so on to `DEPTH`.
+    """Return the most schemas that one value is checked against, for values of depth 0 to `DEPTH`.
 
-    The depth of a value counts the objects and lists around its innermost value. `FEW_LOOKS` and less are not told
-    apart by depth. The tuple ends before a depth for which there are more than `MOST_LOOKS`.
-    Raise `SchemaBoundError` for a schema that is too large, leads elsewhere, or has no end.
+    The depth of a value counts the objects and lists around its innermost value. Up to `FEW_LOOKS`, the number for
+    `DEPTH` is returned for every depth. The tuple ends before the first depth with more than `MOST_LOOKS`.
+    Raise `SchemaBoundError` for a schema that is too large, refers elsewhere, or never ends.
     """
     reader = _Reader(root)
     reader.read(root)
@@ -78,7 +78,7 @@ def looks(root: _Schema) -> tuple[int, ...]:
 
 
 def is_too_long(number: int | Decimal) -> bool:
-    """Say whether a number has more digits before or behind its point than any that is compared."""
+    """Return whether a number has more digits before or after its point than are compared."""
     if isinstance(number, int):
         return not -_BEYOND_INTEGERS < number < _BEYOND_INTEGERS
     _, digits, exponent = number.as_tuple()
@@ -86,7 +86,7 @@ def is_too_long(number: int | Decimal) -> bool:
 
 
 def schemas(root: _Schema) -> tuple[_Schema, ...]:
-    """Return every schema of a document, itself included. Raises what `looks` raises of references."""
+    """Return every schema of a document, itself included. Raises what `looks` raises for references."""
     reader = _Reader(root)
     reader.read(root)
     return tuple(reader.found)
@@ -94,10 +94,10 @@ def schemas(root: _Schema) -> tuple[_Schema, ...]:
 
 @dataclass(slots=True)
 class _Links:
-    """Where one schema leads: to others about the same value, by property name, and by place in a list.
+    """The schemas that one schema leads to: for the same value, by property name, and by place in a list.
 
-    What is not listed leads to `other_properties` or `other_items`; `every_…` comes on top. `weight` is what it takes
-    to look at the schema itself.
+    Values that are not listed lead to `other_properties` or `other_items`; `every_…` is added for all. `weight` is the
+    cost of the schema itself.
     """
 
     weight: int = 1
@@ -111,7 +111,7 @@ class _Links:
 
 
 class _Reader:
-    """Finds every schema of a document, and where each leads. Schemas are known by the identity of their objects."""
+    """Finds every schema of a document, and those that it leads to. The key of a schema is its object's identity."""
 
     def __init__(self, root: _Schema) -> None:
         self._root = root
@@ -132,7 +132,7 @@ class _Reader:
             pending += self._follow(schema, links)
 
     def _follow(self, schema: _Schema, links: _Links) -> list[_Schema]:
-        """Note where a schema leads, and return the schemas that were found on the way."""
+        """Store the links of a schema, and return the schemas found in it."""
         found: list[_Schema] = []
 
         def lead(to: list[int], *others: object) -> None:
@@ -154,7 +154,7 @@ class _Reader:
         if "$ref" in schema:
             lead(links.same, self._at(schema["$ref"]))
         if not _UNEVALUATED.isdisjoint(schema):
-            # To know what the others have not looked at, the library looks at all of them again.
+            # To find what the others have not evaluated, the library evaluates all of them again.
             links.same += links.same
         for name, one in _map(schema, "properties").items():
             if isinstance(one, dict):
@@ -163,7 +163,7 @@ class _Reader:
         lead(links.every_property, *_map(schema, "patternProperties").values())
         lead(links.other_properties, *(schema.get(key) for key in _OF_OTHER_PROPERTIES))
         places = _list(schema, "prefixItems") or _list(schema, "items")
-        # A place without a schema of its own, such as `true`, leads to one that leads nowhere.
+        # A place without a schema object, for example `true`, leads to an empty schema.
         lead(links.places, *(one if isinstance(one, dict) else self._anything for one in places))
         lead(links.every_item, *(schema.get(key) for key in _OF_EVERY_ITEM))
         lead(links.other_items, *(schema.get(key) for key in _OF_OTHER_ITEMS))
@@ -196,7 +196,7 @@ class _Reader:
 
 
 class _Costs:
-    """For each schema: how often one value is looked at, at most, and by how many steps it is reached."""
+    """The cost of each schema: the most looks at one value, and the steps that lead to it."""
 
     def __init__(self, links: Mapping[int, _Links]) -> None:
         self._links = links
@@ -205,7 +205,7 @@ class _Costs:
         self._work = 0
 
     def of(self, schema: int, depth: int) -> tuple[int, int]:
-        """Return looks and steps for what stands up to `depth` levels below the value of a schema."""
+        """Return looks and steps for what is up to `depth` levels below the value of a schema."""
         found = self._known.get((schema, depth))
         if found is None:
             found = self._known[schema, depth] = self._find(schema, depth)
@@ -227,7 +227,7 @@ class _Costs:
         return max(looks, properties[0], items[0]), steps + max(properties[1], items[1])
 
     def _below(self, leads: list[_Leads], depth: int) -> tuple[int, int]:
-        """Return looks and steps for the one name or place below a value that is looked at most."""
+        """Return looks and steps for the most expensive name or place below a value."""
         elsewhere, longest = 0, 0
         more: dict[str | int, int] = {}
 
@@ -249,7 +249,7 @@ class _Costs:
         return elsewhere + max([0, *more.values()]), longest
 
     def _about_the_same(self, schema: int, above: tuple[int, ...]) -> dict[int, int]:
-        """Return each schema that one leads to for the same value, itself included, with how often."""
+        """Return how often a schema leads to each schema for the same value, itself included."""
         found = self._same.get(schema)
         if found is None:
             if schema in above:
@@ -282,7 +282,7 @@ def _map(schema: _Schema, key: str) -> dict[str, Any]:
 
 
 def _weight_of_values(values: Sequence[object]) -> int:
-    """Return what it takes to look for a value among others: nothing for texts alone and for integers alone."""
+    """Return the cost of finding a value among others: 0 if all are texts, or all are short integers."""
     if any(all(_is_short(value, kind) for value in values) for kind in (str, int)):
         return 0
     weight, pending = 0, list(values)

@@ -1,7 +1,7 @@
 """Type the parameters of a tool: read its JSON Schema into the types of `pdp.policy.tools.parameters`.
 
-Whatever is not understood is opaque: unions, free-form objects, references that lead in a circle or elsewhere.
-One parameter that nobody can express never costs the tool, and one tool never costs the catalogue.
+What is not understood is opaque: unions, free-form objects, references in a circle or to another document.
+A parameter that cannot be expressed never makes its tool fail, and a tool never makes the catalogue fail.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from pdp.policy.tools.parameters import (
 __all__ = ["RecordType", "facts_type", "input_type"]
 
 _Schema = dict[str, Any]
-# The references that led to a place: one that comes again closes a circle.
+# The references that led to a schema: a repeated one closes a circle.
 _References = frozenset[str]
 
 _RECORD_DEPTH = 8
-# Digits of the largest integer that Cedar holds.
+# The digits of the largest integer in Cedar.
 _LONGEST_INTEGER = 19
-# A chain of definitions that each name the next one twice unfolds into a number of schemas that has no end.
+# A chain of definitions that each name the next one twice unfolds into exponentially many schemas.
 _SCHEMAS_PER_PARAMETER = 256
 _NULL = OpaqueType(reason="always null")
 _BRANCHES = ("allOf", "anyOf", "oneOf")
@@ -82,7 +82,7 @@ def facts_type(declared: Mapping[str, Any]) -> RecordType:
 
 
 class _TooWideError(Exception):
-    """A parameter unfolds into more schemas than anybody writes by hand."""
+    """A parameter unfolds into too many schemas."""
 
 
 class _SchemaReader:
@@ -109,7 +109,7 @@ class _SchemaReader:
     def _record(self, schema: _Schema, prefix: Label, references: _References, depth: int) -> RecordType:
         declared = dict(_object(schema.get("properties")))
         required = [name for name in _list(schema.get("required")) if isinstance(name, str)]
-        # What is only required, or declared in some branch only, may hold anything as far as we know.
+        # A name that is only in `required`, or only declared in a branch, may hold anything.
         for name in (*required, *self._branch_names(schema, set(references))):
             declared.setdefault(name, True)
         parameters = (
@@ -141,13 +141,13 @@ class _SchemaReader:
             kind, nullable = self._type(schema, label, references, depth)
         except _TooWideError:
             if depth:
-                raise  # the parameter as a whole is opaque, so that its type is easy to tell
+                raise  # the parameter as a whole becomes opaque, which is easy to explain
             kind, nullable = OpaqueType(reason="too many properties"), False
         declared = _declared(self._resolved(schema, references)[0])
         return Parameter(name=name, label=label, type=kind, required=required, nullable=nullable, declared=declared)
 
     def _type(self, schema: object, label: Label, references: _References, depth: int) -> tuple[ParameterType, bool]:
-        """Return the type, and whether null is allowed too."""
+        """Return the type, and whether null is also allowed."""
         self._left -= 1
         if self._left < 0:
             raise _TooWideError
@@ -198,7 +198,7 @@ class _SchemaReader:
         return record if record.parameters or closed else OpaqueType(reason="a free-form object")
 
     def _resolved(self, schema: object, references: _References) -> tuple[_Schema | None, _References]:
-        """Follow references and lone `allOf` branches; None for a circle, a foreign place or a contradiction."""
+        """Follow references and single `allOf` branches; None for a circle, a foreign reference or a contradiction."""
         while isinstance(schema, dict):
             siblings = dict(schema)
             if "$ref" in schema:
@@ -224,7 +224,7 @@ class _SchemaReader:
 
 
 def _declared(schema: _Schema | None) -> Declared:
-    """Return what a schema says beyond the type; a bound may stand in the one branch that is not null."""
+    """Return what a schema says apart from the type; a bound can be in the only branch that is not null."""
     if schema is None:
         return Declared()
     branches = _list(schema.get("anyOf")) or _list(schema.get("oneOf"))
@@ -239,7 +239,7 @@ def _declared(schema: _Schema | None) -> Declared:
 
 
 def _opens(schema: _Schema) -> bool:
-    """Say whether a schema allows properties that it does not name, in so many words."""
+    """Return whether a schema explicitly allows properties that it does not name."""
     return any(schema.get(key, False) is not False for key in _OPENINGS)
 
 
@@ -255,24 +255,24 @@ def _kinds(schema: _Schema) -> set[str]:
 
 
 def _allowed(schema: _Schema, kind: type) -> frozenset[Any] | None:
-    """Return the values of exactly this type that `enum` and `const` leave; None when neither stands there."""
+    """Return the values of exactly this type that `enum` and `const` allow; None without either."""
     lists = [_list(schema["enum"])] if "enum" in schema else []
     lists += [[schema["const"]]] if "const" in schema else []
-    # Exactly: to Python `1 == True`, to JSON it is not.
+    # The exact type, since `1 == True` in Python but not in JSON.
     sets = [frozenset(one for one in map(_whole, listed) if type(one) is kind) for listed in lists]
     return frozenset.intersection(*sets) if sets else None
 
 
 def _whole(value: object) -> object:
-    """Return an integer in place of a number that is one, such as `1.0`; JSON Schema makes no difference."""
-    # The bound comes first: to write out `1e999999999` would take a gigabyte.
+    """Return an integer for a whole number, for example `1.0`; JSON Schema makes no difference."""
+    # The bound is checked first: writing out `1e999999999` would take a gigabyte.
     if isinstance(value, Decimal) and value.adjusted() < _LONGEST_INTEGER and value == value.to_integral_value():
         return int(value)
     return value
 
 
 def _joined(types: list[ParameterType]) -> ParameterType:
-    """Return the one type that holds what every branch of a union holds, if Cedar has it."""
+    """Return the type that covers every branch of a union, opaque if Cedar has none."""
     if len(types) == 1:
         return types[0]
     scalars = [one for one in types if isinstance(one, StringType | LongType | BoolType)]
@@ -285,7 +285,7 @@ def _joined(types: list[ParameterType]) -> ParameterType:
 
 
 def _merged(target: object, siblings: _Schema) -> object:
-    """Return a schema that says what both say; None where they say different things with the same keyword."""
+    """Return both schemas merged; None when they differ in a keyword that is not an annotation."""
     if target is True:
         return siblings
     if not isinstance(target, dict):
