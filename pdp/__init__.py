@@ -1,7 +1,7 @@
 """A policy decision point for AI agents: one answer before every tool call.
 
 `from pdp import Authorizer` works without gRPC, and `pdp.client` works without the Cedar engine:
-what stands here is imported when it is first used.
+the names here are imported when they are first used.
 """
 
 from __future__ import annotations

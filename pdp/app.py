@@ -1,4 +1,4 @@
-"""Assembly: the one place that constructs the parts and connects them."""
+"""Assembly: the only module that constructs the parts and connects them."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ _EVALUATE_SECONDS = 30.0
 _HEARTBEAT_SECONDS = 10.0
 _PURGE_SECONDS = 60.0
 _RENEW_SECONDS = 3600.0
-# How long a change of a session waits for others.
+# How long a change of a session waits for other writers.
 _BUSY_SECONDS = 5.0
 
-# `-P`: what lies in the working directory is never imported.
+# `-P`: nothing is imported from the working directory.
 _WORKER = (sys.executable, "-P", "-m", "pdp.cli.operate.worker")
 
 
@@ -62,7 +62,7 @@ _WORKER = (sys.executable, "-P", "-m", "pdp.cli.operate.worker")
 class Embedded:
     """The PDP without a server.
 
-    Ask `authorizer`, open sessions with `registrar`, reload with `keeper`, ask why with `explainer`.
+    Ask `authorizer`, open sessions with `registrar`, reload with `keeper`, explain with `explainer`.
     """
 
     authorizer: Authorizer
@@ -94,7 +94,7 @@ def open_embedded(
 ) -> Embedded:
     """Open a PDP in this process on a policy folder or a packed file; by default with a store in memory.
 
-    Raise `BundleError` when it holds no bundle that loads. Threads that decide need a stack of 2 MiB or more.
+    Raise `BundleError` when it holds no valid bundle. Threads that decide need a stack of 2 MiB or more.
     """
     store = sessions if sessions is not None else MemorySessionStore()
     time = clock or SystemClock()
@@ -129,14 +129,14 @@ def open_embedded(
     )
     explainer = Explainer(snapshots=snapshots, observer=watcher, limits=limits)
     if peers is not None:
-        # Before the start: others who start wait for this one too.
+        # Before the start: other workers that start wait for this one too.
         peers.begin(keeper.hear)
     keeper.start(by="start")
     return Embedded(authorizer=authorizer, registrar=registrar, keeper=keeper, explainer=explainer, sessions=store)
 
 
 def compile_once() -> Compile:
-    """Return what compiles a bundle in a throw-away child process: policy text can end the process that parses it."""
+    """Return a compiler that runs in a throw-away child process: policy text can crash its parser."""
 
     def compile_files(job: Mapping[str, Any]) -> dict[str, Any]:
         return run_once("compile", dict(job), timeout=_COMPILE_SECONDS)
@@ -145,7 +145,7 @@ def compile_once() -> Compile:
 
 
 class App:
-    """The server with everything that it needs, on its settings. `start` it, `wait`, and `stop` it."""
+    """The server with everything that it needs, built from its settings. `start` it, `wait`, and `stop` it."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class App:
         control: bool = False,
         peers: Peers | None = None,
     ) -> None:
-        # gRPC, SQLite and OpenTelemetry are of no concern to embedded use.
+        # Embedded use must not import gRPC, SQLite and OpenTelemetry.
         from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
         from pdp.identifying import Identity  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
@@ -178,7 +178,7 @@ class App:
             self._opened.callback(log.close)
             log.start()
             telemetry.watch_record(log.status)
-            # In this order: what the record cannot keep is a deny, and the trace tells of what is answered.
+            # In this order: a decision that cannot be recorded becomes a deny, and the trace shows the final answer.
             watchers = Observers(log, telemetry, *([observer] if observer else []))
             sessions = _open_store(settings, log)
             self._opened.callback(sessions.close)
@@ -209,7 +209,7 @@ class App:
                 settings.record_folder,
                 index_file=settings.record_index,
                 most_bytes=SERVER_BYTES,
-                # Store, record and index may share a disk.
+                # Store, record and index can share a disk.
                 keep_bytes=settings.record.reserve_bytes + settings.sessions.reserve_bytes,
             )
             self._opened.callback(auditor.close)
@@ -233,7 +233,7 @@ class App:
                 call_threads=settings.server.threads,
             )
             self._servers = tuple(_servers(settings, serve, worker=worker, control=control))
-            # One of several looks, and tells the others; when it ends, so does the one in its place.
+            # One of several workers watches, and notifies the others; when it ends, its replacement watches.
             if settings.policies.watch and worker <= 1:
                 self._opened.enter_context(sourcing.watch(follower.follow))
             self._opened.enter_context(heartbeat)
@@ -247,19 +247,19 @@ class App:
 
     @property
     def address(self) -> str:
-        """Return the address to connect to, with the port that was chosen."""
+        """Return the address to connect to, with the actual port."""
         return self._servers[0].address
 
     @property
     def control_address(self) -> str:
-        """Return the address where what ends authority is served on its own, if that is done in this process."""
+        """Return the address for ending authority alone, if this process serves it."""
         return self._servers[-1].address
 
     def start(self) -> int:
         """Listen and serve; return the port. Raise `ConfigurationError` when it cannot listen."""
         try:
             self._identity.start()
-            # Another worker may have activated a bundle while this one was being built.
+            # Another worker can have activated a bundle while this one was being built.
             self.embedded.keeper.catch_up()
             for server in self._servers:
                 server.start()
@@ -271,7 +271,7 @@ class App:
         return self._servers[0].port
 
     def reload_callers(self) -> None:
-        """Read who may call again; go on with the callers as they were when the file is wrong."""
+        """Read the file of callers again; when it is invalid, keep the present callers."""
         try:
             count = self._identity.reload_callers()
         except ConfigurationError as error:
@@ -280,26 +280,26 @@ class App:
             _LOG.info("the file of callers was read again; callers: %d", count)
 
     def takes_calls(self) -> bool:
-        """Say whether calls are taken; False while something holds them all up. Never waits."""
+        """Say whether calls are taken; False while something blocks them all. Never waits."""
         return all(server.takes_calls() for server in self._servers)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the server has been stopped; False when `timeout` seconds were not enough."""
+        """Wait until the server has stopped; return False after `timeout` seconds."""
         return self._servers[0].wait(timeout)
 
     def stop(self, grace: float = 5.0) -> None:
-        """Take no new calls, give those that are open `grace` seconds, and release everything."""
-        # Nobody waits for a source that stalls, or for other workers, who stop as well.
+        """Take no new calls, give open ones `grace` seconds, and release everything."""
+        # Do not wait for a source that stalls, or for other workers, which stop as well.
         self._sourcing.close()
         if self._peers is not None:
             self._peers.close()
-        # Authority can be ended as long as calls are answered.
+        # Authority can be ended while calls are answered.
         for server in self._servers:
             server.stop(grace)
         self._opened.close()
 
     def _sums(self, watchers: Observer, count: Callable[[Event], None]) -> Observer:
-        """Return what is told of requests: it sums up those that are refused, and waits for nothing."""
+        """Return the observer of requests: it sums up refusals, and never waits."""
         from pdp.serving.notices import Notices  # noqa: PLC0415 - of no concern to embedded use
         from pdp.serving.refusals import SUM_SECONDS, RefusalSums  # noqa: PLC0415 - the same
 
@@ -313,7 +313,7 @@ class App:
     def _renew_certificate(self, folder: Path) -> None:
         from pdp.serving.localtls import write_local_certificate  # noqa: PLC0415 - embedded use has no need of it
 
-        # The machine's own clock: clients hold the certificate against that one.
+        # The machine's own clock, against which clients check the certificate.
         clock = SystemClock()
 
         def renew() -> None:
@@ -339,7 +339,7 @@ class App:
 
 
 def _servers(settings: Settings, serve: Callable[..., PDPServer], *, worker: int, control: bool) -> Iterator[PDPServer]:
-    """Yield the servers of one process: of calls, and of what ends authority unless a process of its own does that."""
+    """Yield the servers of one process: for calls, and for ending authority unless another process serves that."""
     from pdp.identifying import tls_files_of  # noqa: PLC0415 - of no concern to embedded use
     from pdp.serving.listener import Listener  # noqa: PLC0415 - the same
 
@@ -348,7 +348,7 @@ def _servers(settings: Settings, serve: Callable[..., PDPServer], *, worker: int
         main = Listener(address=settings.server.address, tls=tls, plaintext=settings.server.plaintext)
         yield serve(main, share_port=worker > 0)
     if control or not worker:
-        # A socket has no name for a certificate, and is known by its folder.
+        # A Unix socket needs no certificate: its folder identifies it.
         address = settings.control_address
         beside = None if address.startswith("unix:") else tls
         yield serve(Listener(address=address, tls=beside, plaintext=settings.server.plaintext), control=True)
@@ -363,20 +363,19 @@ def build(
     control: bool = False,
     peers: Peers | None = None,
 ) -> App:
-    """Build the server on its settings; nothing listens before `App.start`.
+    """Build the server from its settings; nothing listens before `App.start`.
 
-    `worker` says which of several that share the port it is, from 1; 0 is one that has its port for itself. With
-    `control` it is the process that serves the control address for all of these, and is numbered after them. `peers`
-    are the others.
-    Raise `ConfigurationError`, `BundleError` or `StoreUnavailableError`.
+    `worker` is the number of a worker that shares the port, from 1; 0 for a server with its own port. With `control` it
+    is the process that serves the control address for all workers, numbered after them. `peers` are the others. Raise
+    `ConfigurationError`, `BundleError` or `StoreUnavailableError`.
     """
     return App(settings, clock=clock, observer=observer, worker=worker, control=control, peers=peers)
 
 
 def supervise(settings: Settings, *, count: int) -> Supervisor:
-    """Build what runs `count` servers on one port, each a process of its own; none runs before `Supervisor.start`.
+    """Build the supervisor of `count` server processes on one port; none runs before `Supervisor.start`.
 
-    Raise `ConfigurationError` when the port cannot be had.
+    Raise `ConfigurationError` when the port is not available.
     """
     from pdp.workers.cores import bound, core_of, usable_cores  # noqa: PLC0415 - of no concern to one server
     from pdp.workers.process import Job, WorkerProcess  # noqa: PLC0415 - see above
@@ -385,7 +384,7 @@ def supervise(settings: Settings, *, count: int) -> Supervisor:
     port = _held("server.address", settings.server.address)
     control_address = settings.control_address
     if not control_address.startswith("unix:"):
-        # One process listens there alone; now is the time to say that it cannot.
+        # One process listens there alone; check now whether it can.
         _held("server.control_address", control_address).close()
     server = replace(settings.server, address=port.address, control_address=control_address)
     shared = replace(settings, server=server)
@@ -410,7 +409,7 @@ def _held(setting: str, address: str) -> SharedPort:
 
 
 def record_key(data_dir: Path) -> bytes:
-    """Return the deployment's key for digests in logs and traces. Raise `ConfigurationError` without one."""
+    """Return the deployment's key for digests in logs and traces. Raise `ConfigurationError` when missing."""
     try:
         require_own(data_dir / "record.key", "anyone could choose the key of digests")
         return (data_dir / "record.key").read_bytes()

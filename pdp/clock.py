@@ -1,4 +1,4 @@
-"""Time as a parameter: the wall clock and the clock that goes on while a machine sleeps."""
+"""Time as a parameter: the wall clock, and the clock that continues while a machine sleeps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Instant:
 
 
 class Clock(Protocol):
-    """Where time comes from. `now` never raises; the boot clock never goes back within one boot id."""
+    """A source of time. `now` never raises; the boot clock never goes back within one boot id."""
 
     def now(self) -> Instant:
         """Return the present reading of both clocks."""
@@ -29,7 +29,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """Read the machine's clocks."""
+    """Reads the machine's clocks."""
 
     def __init__(self) -> None:
         self._boot_id = _boot_id()
@@ -47,7 +47,7 @@ class SystemClock:
 class Deadline:
     """A moment on both clocks: it has passed as soon as either clock says so.
 
-    After a reboot only the wall clock can tell; the store's high-water mark keeps that from going back.
+    After a reboot only the wall clock can tell; the store's high-water mark keeps the wall clock from going back.
     """
 
     wall_at: float
@@ -66,9 +66,10 @@ class Deadline:
         return now.boot_id == self.boot_id and now.boot_at >= self.boot_at
 
     def earliest(self, other: Deadline) -> Deadline:
-        """Return the deadline that passes when either of the two does; `self` is of the present boot, if one is.
+        """Return the deadline that passes when either of the two does.
 
-        The clock of another boot has stopped: of `other` only the wall clock counts then, and of `self` both.
+        If one of them is of the present boot, it must be `self`. The clock of another boot has stopped: then only the
+        wall clock of `other` counts, and both clocks of `self`.
         """
         return Deadline(
             wall_at=min(self.wall_at, other.wall_at),
@@ -78,17 +79,17 @@ class Deadline:
 
 
 def no_earlier(now: Instant, high_water_at: float) -> Instant:
-    """Return the reading for deadlines: the wall clock never goes back below what was stored."""
+    """Return the reading for deadlines: the wall clock never falls below the stored high-water mark."""
     return now if now.wall_at >= high_water_at else replace(now, wall_at=high_water_at)
 
 
 def utc_text(at: float) -> str:
-    """Write unix seconds by RFC 3339, in UTC with microseconds: texts of equal length, in the order of time."""
+    """Write unix seconds by RFC 3339, in UTC with microseconds: texts of equal length that sort by time."""
     seconds, microseconds = divmod(round(at * 1_000_000), 1_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{microseconds:06d}Z"
 
 
-# Darwin has no CLOCK_BOOTTIME; its monotonic clock goes on during sleep.
+# Darwin has no CLOCK_BOOTTIME; its monotonic clock continues during sleep.
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -96,5 +97,5 @@ def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
-        # Without a boot id, the start of this boot on the wall clock tells boots apart, to the minute.
+        # Without a boot id, the wall-clock time of the boot, to the minute, distinguishes boots.
         return f"boot-{round((time.time() - time.clock_gettime(_BOOT_CLOCK)) / 60)}"

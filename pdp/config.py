@@ -1,6 +1,6 @@
 """The settings: defaults, then a YAML file, then the environment, then flags; one name in three spellings.
 
-Everything that is known about a setting stands in the dataclasses: its name, type, default and help.
+A setting's dataclass field holds everything about it: its name, type, default and help.
 The file, the environment, the flags and the documentation follow from them by reflection.
 """
 
@@ -27,7 +27,7 @@ DEFAULT_FILE = "pdp.yaml"
 SIGNING_KEY_FILE = "record-signing.pem"
 CONTROL_SOCKET = "control.sock"
 
-# Variables that begin like settings and are none: what the client and the command line read, and the tests.
+# Variables with the prefix of settings that are not settings: for the client, the command line and the tests.
 OTHER_VARIABLES: Mapping[str, str] = {
     "PDP_CONFIG": "the configuration file; without it `pdp.yaml`, if there is one",
     "PDP_ADDRESS": "the server that commands speak to; without it `server.address`",
@@ -49,9 +49,9 @@ _SERVICE_LINK = re.compile(
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 _SHOWN_CHARACTERS = 80
-# What settings were called before.
+# Former names of settings.
 _RENAMED: Mapping[str, str] = {"server.callers": "callers.file"}
-# What a public key can verify; `pdp.identity.keysets` knows how.
+# The algorithms that a public key can verify; `pdp.identity.keysets` defines how.
 _ALGORITHMS = (
     "ES256", "ES384", "ES512", "Ed25519", "EdDSA", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"
 )  # fmt: skip
@@ -188,7 +188,7 @@ class TelemetrySettings:
 
     @property
     def scraped(self) -> tuple[str, int] | None:
-        """Return the host and port at which the first worker shows its metrics, if it does."""
+        """Return the host and port at which the first worker shows its metrics, or None."""
         return host_and_port(self.prometheus_address)
 
 
@@ -225,7 +225,7 @@ class RecordSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Every setting of the server. What is wrong with a value is found by `load`, not here."""
+    """Every setting of the server. `load` checks the values; this class does not."""
 
     data_dir: str = _setting(".pdp", "the folder of tokens, keys, sessions and the decision log")
     server: ServerSettings = ServerSettings()
@@ -246,12 +246,12 @@ class Settings:
 
     @property
     def record_index(self) -> Path | None:
-        """Return the index over the decision log; None means beside it."""
+        """Return the path of the index over the decision log; None means beside it."""
         return Path(self.record.index_file) if self.record.index_file else None
 
     @property
     def record_anchors(self) -> Path:
-        """Return the folder of what is known of the decision log outside of it."""
+        """Return the folder that notes the latest safe record of each chain, outside the decision log."""
         return Path(self.data_dir) / "record-heads"
 
     @property
@@ -266,29 +266,29 @@ class Settings:
 
     @property
     def callers_file(self) -> Path:
-        """Return the file of who may call."""
+        """Return the file of callers."""
         return Path(self.callers.file) if self.callers.file else Path(self.data_dir) / CALLERS_FILE
 
     @property
     def control_address(self) -> str:
-        """Return where what ends authority is served on its own."""
+        """Return the address that serves only what ends authority."""
         server = self.server
         if server.control_address:
             return server.control_address
         if not server.tls_certificate or server.address.startswith("unix:"):
             return f"unix:{Path(self.data_dir) / CONTROL_SOCKET}"
         host, _, port = server.address.rpartition(":")
-        # Any free port has any other one beside it.
+        # With any free port here, any free port will do there too.
         return f"{host}:{int(port) + 1 if int(port) else 0}"
 
     @property
     def only_this_machine(self) -> bool:
-        """Say whether nobody beyond this machine can call: what others can reach needs an operator's certificate."""
+        """Say whether only this machine can call: an address that others can reach needs an operator's certificate."""
         return not self.server.tls_certificate
 
     @property
     def makes_certificate(self) -> bool:
-        """Say whether the server makes the certificate that it is known by: on loopback, unless settings differ."""
+        """Say whether the server makes its own certificate: on loopback, unless settings differ."""
         server = self.server
         return not (server.tls_certificate or server.plaintext or server.address.startswith("unix:"))
 
@@ -299,7 +299,7 @@ class Settings:
 
 
 class SettingRow(NamedTuple):
-    """One setting for people: its three spellings, its default as it is written, and what it is for."""
+    """One setting for people: its three spellings, its default in written form, and its help."""
 
     name: str
     environment: str
@@ -332,7 +332,7 @@ def describe() -> Iterator[SettingRow]:
 
 
 def section_titles() -> Mapping[str, str]:
-    """Return for each section of the settings what it is about, in a sentence."""
+    """Return the subject of each section of the settings, in a sentence."""
     sections = ((field.name, field.default) for field in dataclasses.fields(Settings))
     return {
         name: (type(value).__doc__ or "").partition("\n")[0]
@@ -346,8 +346,8 @@ def load(
 ) -> Settings:
     """Load the settings: defaults, then the file, then the environment, then the flags.
 
-    `flags` maps names such as `cache.max_ttl` to text. Without `file`, `PDP_CONFIG` names it, and without that
-    `pdp.yaml` is read if there is one. Raise `ConfigurationError` with one line for each thing that is wrong.
+    `flags` maps names such as `cache.max_ttl` to text. Without `file`, the file in `PDP_CONFIG` is read, or else
+    `pdp.yaml` if it exists. Raise `ConfigurationError` with one line for each problem.
     """
     reader = _read(environ, flags, file)
     settings = reader.settings()
@@ -360,7 +360,7 @@ def load(
 def origin(
     name: str, *, environ: Mapping[str, str], flags: Mapping[str, str] | None = None, file: str | Path | None = None
 ) -> str:
-    """Return what gives a setting its value in `load`: a flag, a variable, a line of the file, or its default."""
+    """Return the source of a setting's value in `load`: a flag, a variable, a line of the file, or its default."""
     return _read(environ, flags, file).origins.get(name, f"the default of `{name}`")
 
 
@@ -414,18 +414,18 @@ def _settings_of(values: Settings | Limits | Any, prefix: str) -> Iterator[_Sett
 
 
 def _lowest_limit(name: str) -> float:
-    # No delegation is a policy that one can want; a server without calls or streams is a mistake.
+    # Zero levels of delegation are a valid policy; a server without calls or streams is a mistake.
     return 0 if name == "delegation_depth" else 1
 
 
 class _Reader:
-    """Collects values and problems from all sources; what comes later counts more."""
+    """Collects values and problems from all sources; a later source takes precedence."""
 
     def __init__(self) -> None:
         self._known = _known()
         self._values: dict[str, Any] = {}
         self.problems: list[str] = []
-        # By setting, what its value was taken from.
+        # For each setting, the source of its value.
         self.origins: dict[str, str] = {}
 
     def read_file(self, path: Path) -> None:
@@ -503,7 +503,7 @@ def _is_other(variable: str) -> bool:
 
 
 def _from_text(kind: Any, text: str) -> Any:  # noqa: ANN401 - types have no type in common
-    """Return the value that a text means; the text itself when it means none, for `_checked` to refuse."""
+    """Return the value of a text, or the text itself when it is not valid, for `_checked` to refuse."""
     text = text.strip()
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
@@ -560,7 +560,7 @@ _KINDS: Mapping[Any, Callable[[_Setting, Any], Any]] = {
 
 
 def _contradictions(settings: Settings) -> Iterable[str]:
-    """Yield what is wrong with settings that are right one by one."""
+    """Yield the contradictions between settings that are valid one by one."""
     server = settings.server
     if bool(server.tls_certificate) != bool(server.tls_key):
         present, absent = ("tls_certificate", "tls_key") if server.tls_certificate else ("tls_key", "tls_certificate")
@@ -712,7 +712,7 @@ def _shown(value: object) -> str:
 
 
 def _quoted(value: object) -> str:
-    """Return a value as it was written: its first line alone, in case that somebody pasted a key."""
+    """Return the first line of a value as it was written, without the rest of a key pasted by mistake."""
     whole = _shown(value)
     line = one_line(whole.partition("\n")[0])
     return f"`{line[:_SHOWN_CHARACTERS]}…`" if len(whole) > min(len(line), _SHOWN_CHARACTERS) else f"`{line}`"

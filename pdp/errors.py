@@ -1,4 +1,4 @@
-"""The exception tree: one class per thing that a caller would do differently.
+"""The exception tree: one class for each reaction of a caller.
 
 An error is the absence of an answer; a deny is an answer and never an exception.
 `pdp.serving.status` maps every leaf to a gRPC status.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 
 class PDPError(Exception):
-    """Something kept the PDP from answering; the message is one line for people."""
+    """The PDP could not answer; the message is one line for people."""
 
 
 class InvalidRequestError(PDPError):
-    """The caller asked for something wrongly: mend the named attribute, do not retry.
+    """The request is invalid: correct the named attribute, do not retry.
 
-    `attribute` is a path of names and indexes in what was asked, such as `requests[3].call.facts_json`. The core names
-    attributes of its own values and arguments; a transport says instead what its messages call them.
+    `attribute` is a path of names and indexes in the request, such as `requests[3].call.facts_json`. The core names the
+    attributes of its own values and arguments; a transport uses the names of its messages instead.
     """
 
     def __init__(self, attribute: str, problem: str) -> None:
@@ -27,7 +27,7 @@ class InvalidRequestError(PDPError):
 class UnauthenticatedError(PDPError):
     """The caller is unknown: present valid credentials.
 
-    `what` was refused and why (`reason`) is for the server's log, and holds no secret; callers are told the message.
+    `what` was refused and the `reason` are for the server's log, and hold no secret; callers get the message.
     """
 
     def __init__(self, message: str, *, what: str, reason: str) -> None:
@@ -45,19 +45,19 @@ class NotFoundError(PDPError):
 
 
 class WrongStateError(PDPError):
-    """The session's state, or what was shown, does not allow this: read it again and decide anew."""
+    """The session's state, or what was shown of it, does not allow this: read it again and decide anew."""
 
 
 class ConflictError(PDPError):
-    """Somebody else changed the same thing first: read it again and retry."""
+    """Another caller changed the same thing first: read it again and retry."""
 
 
 class RequestIdConflictError(PDPError):
-    """The request id was used for another call: use a fresh id."""
+    """The request id was used for another call: use a new id."""
 
 
 class OverloadedError(PDPError):
-    """Too much at once: retry after a pause."""
+    """There are too many requests at once: retry after a pause."""
 
 
 class UnavailableError(PDPError):
@@ -77,7 +77,7 @@ class EvaluatorUnavailableError(UnavailableError):
 
 
 class BundleError(PDPError):
-    """A bundle cannot be loaded: mend the files that `problems` names."""
+    """A bundle cannot be loaded: correct the files that `problems` names."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("; ".join(str(problem) for problem in problems) or "the bundle cannot be loaded")
@@ -85,13 +85,13 @@ class BundleError(PDPError):
 
 
 class ConfigurationError(PDPError):
-    """The configuration is wrong: mend every setting that the message names."""
+    """The configuration is invalid: correct every setting that the message names."""
 
 
 class InvalidArgumentsError(PDPError):
-    """The agent's arguments are not what the tool declares; becomes a deny, never reaches the caller.
+    """The agent's arguments do not match the tool's declaration; becomes a deny, never reaches the caller.
 
-    `problem` names the place and the rule and never holds a value.
+    `problem` names the position and the rule, and never holds a value.
     """
 
 
@@ -108,21 +108,21 @@ class UnsafePolicyError(PDPError):
 
 
 def one_line(text: str) -> str:
-    """Return a text with blanks in place of line breaks and of whatever else cannot be printed."""
+    """Return a text with blanks in place of line breaks and all other characters that do not print."""
     return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def reason_of(error: OSError) -> str:
-    """Return what the operating system says, in our way of writing."""
+    """Return the operating system's reason in the style of our messages."""
     return (error.strerror or "input or output failed").lower()
 
 
 class Problem:
-    """One thing that is wrong with a bundle: file, line (from 1; 0 for the whole file) and message.
+    """One problem of a bundle: file, line (from 1; 0 for the whole file) and message.
 
-    `severity` is `error` for what keeps the bundle from loading and `warning` for what does not. `code` is a stable
-    name of the kind of problem. `column` counts characters from 1 (0: unknown), and `width` how many are meant.
-    `help` says what to do. Two problems are equal when they read the same.
+    `severity` is `error` for a problem that keeps the bundle from loading, `warning` for any other. `code` is a stable
+    name of the kind of problem. `column` counts characters from 1 (0: unknown), and `width` is the number of
+    characters. `help` says what to do. Two problems are equal when they read the same.
     """
 
     __slots__ = ("code", "column", "file", "help", "line", "message", "severity", "width")
@@ -149,12 +149,12 @@ class Problem:
         self.help = help
 
     def as_json(self) -> dict[str, str | int]:
-        """Return every part by its name; `Problem(**…)` reads it back."""
+        """Return all parts by name; `Problem(**…)` reads them back."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        # A key of a file may hold line breaks, and characters that hide or turn others.
+        # A key of a file can hold line breaks, and characters that hide or reorder others.
         return one_line(f"{place}: {self.message}" if place else self.message)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the settings mean for who may call."""
+"""Build the authentication of callers from the settings."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _FILE_SECONDS = 1.0
 
 
 class Identity:
-    """Tells who is calling, as the settings want it: by tokens, certificates and JSON Web Tokens.
+    """The authentication of callers by tokens, certificates and JSON Web Tokens, according to the settings.
 
-    `start` reads again what may change, until `close`. Raise `ConfigurationError` for files that are wrong.
+    `start` reads changing files and keys again, until `close`. Raise `ConfigurationError` for invalid files.
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
@@ -65,23 +65,23 @@ class Identity:
         )
 
     def start(self) -> None:
-        """Begin to read again what may change."""
+        """Start reading changing files and keys again."""
         for refresher in self._refreshers:
             refresher.start()
 
     def reload_callers(self) -> int:
-        """Read the callers again, and return how many entries there are.
+        """Read the callers again, and return the number of entries.
 
-        Raise `ConfigurationError`, and change nothing, when the file is wrong.
+        When the file is invalid, raise `ConfigurationError` and change nothing.
         """
         return self._callers.reload()
 
     def close(self) -> None:
-        """Read nothing again from now on."""
+        """Stop reading again."""
         with ExitStack() as ending:
             for refresher in self._refreshers:
                 ending.callback(refresher.stop)
-            # First: nobody waits for a server that does not answer.
+            # First: do not wait for a server that does not answer.
             for close in self._closing:
                 close()
 
@@ -118,12 +118,12 @@ class Identity:
 
 
 def denied_of(settings: Settings) -> DenyList:
-    """Return who is denied. Raise `ConfigurationError` when the file is wrong."""
+    """Return the deny-list. Raise `ConfigurationError` when the file is invalid."""
     return DenyList(Path(settings.callers.denied_file) if settings.callers.denied_file else None)
 
 
 def keys_of_file(jwt: JWTSettings, clock: Clock) -> TrustedKeys:
-    """Return the issuer's keys, as a file holds them now. Raise `ConfigurationError` when there are none to be used."""
+    """Return the issuer's keys from a file. Raise `ConfigurationError` when no key is usable."""
     path = Path(jwt.keys_file)
     keys = TrustedKeys(lambda: _read_keys(path), name=str(path), clock=clock, longest_seconds=jwt.keys_longest_seconds)
     keys.load()
@@ -131,7 +131,7 @@ def keys_of_file(jwt: JWTSettings, clock: Clock) -> TrustedKeys:
 
 
 def keys_of_url(jwt: JWTSettings, clock: Clock) -> tuple[TrustedKeys, Callable[[], None]]:
-    """Return the issuer's keys, which are not there before they are read from their URL, and what ends a reading."""
+    """Return the issuer's keys, empty until they are read from their URL, and a function that ends a reading."""
     place = WebPlace(url=jwt.keys_url, ca_file=jwt.keys_ca_file)
     file = WebFile(place, JWKS_BYTES, accept="application/jwk-set+json, application/json")
 
@@ -144,7 +144,7 @@ def keys_of_url(jwt: JWTSettings, clock: Clock) -> tuple[TrustedKeys, Callable[[
 
 
 def tls_files_of(settings: Settings) -> TLSFiles | None:
-    """Return the files of the server's certificate: the settings', or the one of its own; None without TLS."""
+    """Return the files of the server's certificate, from the settings or its own; None without TLS."""
     server = settings.server
     if settings.makes_certificate:
         own = Path(settings.data_dir) / TLS_FOLDER

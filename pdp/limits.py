@@ -50,19 +50,19 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 
-# No line of the record is longer: what is, is damage and not read into memory. A client of the API takes no more.
+# No line of the record is longer: a longer one is damage and is not read into memory. API clients accept no more.
 RECORD_LINE_BYTES = 4 * 1024 * 1024
 
-# Labels of a session together, given and inherited: each narrowing may add some, and every decision looks at all.
+# Labels of a session, given and inherited: each narrowing can add some, and every decision reads all of them.
 MOST_LABELS = 256
-# Ids of policies that an answer, its span and its record name; beyond these they say how many are left out.
+# Policy ids that an answer, its span and its record name; beyond this they say how many are left out.
 MOST_POLICIES = 64
 # Labels in one request, and grants of one approval.
 MOST_AT_ONCE = 64
 
-# As the API and the catalogue bound them: characters of an id, of a tool server and of a tool's name.
+# As limited by the API and the catalogue: characters of an id, of a tool server and of a tool's name.
 _ID, _SERVER, _TOOL = 128, 64, 128
-# What a character can take in the record, where all but printable ASCII is escaped, and a byte of JSON.
+# What a character can take in the record, which escapes all but printable ASCII, and what a byte of JSON can.
 _ESCAPED, _ESCAPED_BYTE = 12, 6
 # Names of fields, ids, times and digests.
 _REST = 16 * 1024

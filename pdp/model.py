@@ -1,4 +1,4 @@
-"""The words of the PDP as frozen values: callers, calls, sessions, decisions."""
+"""The terms of the PDP as frozen values: callers, calls, sessions, decisions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pdp.clock import Deadline
 
 
 class _Word(Enum):
-    """A word that is looked up many times for each call."""
+    """An enumeration whose members are looked up many times for each call."""
 
-    # Each member is one object. An `Enum` hashes its name instead, in a call of its own.
+    # Hash members by identity: each is one object, and `Enum` would hash its name in an extra call.
     __hash__ = object.__hash__
 
 
@@ -25,7 +25,7 @@ class Outcome(_Word):
 
 
 class Basis(_Word):
-    """What an outcome rests on. The names are the API's, in lower case."""
+    """The basis of an outcome. The names are the API's, in lower case."""
 
     PERMIT = "permit"
     FORBID = "forbid"
@@ -57,7 +57,7 @@ class CacheResult(_Word):
 
 
 class SessionState(_Word):
-    """Where a session stands. EXPIRED is never stored: it is computed when read."""
+    """The state of a session. EXPIRED is never stored: it is computed when read."""
 
     REQUESTED = "requested"
     ACTIVE = "active"
@@ -68,7 +68,7 @@ class SessionState(_Word):
 
 
 class Role(_Word):
-    """What a caller may be."""
+    """A role of a caller."""
 
     PEP = "pep"
     APPROVER = "approver"
@@ -77,7 +77,7 @@ class Role(_Word):
     ADMIN = "admin"
 
 
-# Who asks for calls, and who runs the server, does not decide about sessions: no policy lifts this.
+# A caller that asks for tool calls, or runs the server, does not decide about sessions: no policy lifts this.
 NEVER_APPROVERS = (Role.PEP, Role.ADMIN)
 # Later than any call.
 AT_EACH_CALL = inf
@@ -85,10 +85,10 @@ AT_EACH_CALL = inf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who speaks to our API: an id, what kind of identity it is (`token`, …), its roles and its tenant.
+    """A caller of the API: an id, its kind of identity (`token`, …), its roles and its tenant.
 
-    `authenticated_at` (unix seconds) is when a person last proved to be that person: 0.0 when nobody says so, and
-    `AT_EACH_CALL` for one who is taken to be there.
+    `authenticated_at` (unix seconds) is when a person last proved their identity: 0.0 when that is unknown, and
+    `AT_EACH_CALL` for a person who is assumed to be present.
     """
 
     id: str
@@ -100,7 +100,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """Everything that decides about one tool call, as the PEP sent it.
+    """Everything in one tool call that decides about it, as the PEP sent it.
 
     `arguments_json` and `facts_json` are UTF-8 JSON objects, byte for byte; empty means `{}`.
     `definition_digest` is `sha256:…` or empty when the PEP does not state it.
@@ -121,7 +121,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
-    """A call, with what varies without mattering: equal calls have equal answers."""
+    """A call, and fields that do not affect the answer: equal calls have equal answers."""
 
     call: Call
     request_id: str = ""
@@ -141,15 +141,15 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One agent working for one user on one approved task, with an end.
+    """One agent that works for one user on one approved task, with an end.
 
     `deadline` is the end of the present state: of the request while REQUESTED, of the session afterwards.
     `duration` is seconds. `..._at` are unix seconds, 0.0 when it has not happened.
-    `entities_json` holds what the directory said about user and agent when it was captured: Cedar's JSON array.
+    `entities_json` holds the directory's data for user and agent when it was captured: Cedar's JSON array.
     `attributes_json` holds attributes of the user that the requester vouched for: a JSON object.
-    `widening_labels` holds those of `labels` that widened by the bundle of the approval: the only ones that may ever
-    open anything.
-    `state` is as stored; `lifecycle.state_of` says what it is now.
+    `widening_labels` holds those of `labels` that widened under the bundle of the approval: only these can ever
+    grant anything.
+    `state` is as stored; `lifecycle.state_of` returns the present one.
     """
 
     id: str
@@ -183,18 +183,18 @@ class Session:
 
     @property
     def depth(self) -> int:
-        """Return how many sessions stand above this one."""
+        """Return the number of ancestors of this session."""
         return len(self.ancestor_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
-    """What was found about a call: the part of a decision that may be remembered.
+    """The result for a call: the part of a decision that can be remembered.
 
-    `resource_type` and `resource_id` name what the call was mapped to; empty when it did not come to that.
-    `logged_arguments` holds what the bundle allows to be recorded of the arguments, each as name and JSON text.
-    `errors` holds ids of policies that could not be evaluated. Policies and errors are sorted, and whole: what is told
-    of them is bounded by `limits.MOST_POLICIES`.
+    `resource_type` and `resource_id` name the resource of the call; empty when it was not mapped.
+    `logged_arguments` holds the arguments that the bundle allows to be recorded, each as name and JSON text.
+    `errors` holds ids of policies that could not be evaluated. Policies and errors are sorted and complete; answers and
+    records name at most `limits.MOST_POLICIES` of them.
     `detail` is one line in our words, without any value of the arguments; for logs, never for agents.
     """
 
@@ -220,9 +220,9 @@ class Ruling:
 class Decision:
     """The whole answer about one call. Session fields are empty for an unknown handle.
 
-    `definition_digest` is the tool's definition as the PEP stated it, `catalogue_digest` as the bundle holds it; empty
-    when it was not stated, or the tool is unknown.
-    `phases` holds (name, microseconds) in order. `decided_at` is unix seconds, `duration_us` microseconds.
+    `definition_digest` is of the tool's definition as the PEP stated it, `catalogue_digest` as the bundle holds it;
+    empty when it was not stated, or the tool is unknown. `phases` holds (name, microseconds) in order. `decided_at` is
+    unix seconds, `duration_us` microseconds.
     """
 
     id: str
@@ -259,7 +259,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceParent:
-    """Where a decision hangs in the caller's trace: W3C `traceparent` and `tracestate`, as received."""
+    """The position of a decision in the caller's trace: W3C `traceparent` and `tracestate`, as received."""
 
     traceparent: str = ""
     tracestate: str = ""

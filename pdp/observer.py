@@ -1,4 +1,4 @@
-"""Who is told what the PDP decides and does: the trace, the metrics and the record."""
+"""The observers of what the PDP decides and does: the trace, the metrics and the record."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 from pdp.model import Caller, Decision, Session, TraceParent
 
-# Gives a decision that is about to be made its place in the trace: the ids of trace and span, empty without a trace.
+# Returns the position in the trace of a decision before it is made: trace and span ids, empty without a trace.
 Place = Callable[[TraceParent, Caller], tuple[str, str]]
 
 
 class EventKind(StrEnum):
-    """What an event tells of. The text is what the record calls it, and `record/README.md` says more of each."""
+    """The kind of an event. The text is its name in the record; `record/README.md` describes each."""
 
     SESSION_REQUESTED = "session.requested"  # a session was asked for
     SESSION_DELEGATED = "session.delegated"  # an agent asked for one below its own
@@ -36,7 +36,7 @@ class EventKind(StrEnum):
     SERVER_STOPPED = "server.stopped"  # a server has ended
 
 
-# What ends or narrows authority, and what changes the rules for all: recorded as long as there is any room.
+# What ends or narrows authority, or changes the rules for all: recorded while there is any room.
 ENDING = frozenset(
     {
         EventKind.SESSION_ENDED,
@@ -50,16 +50,14 @@ ENDING = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened and is not a decision.
+    """An event that is not a decision.
 
-    `at` is unix seconds.
-    `session.decided`: the policies were asked about a request, an approval or a delegation; what they said, and which
-    of them, stands in the facts `action`, `outcome` and `basis` and the lists `policies` and `errors` of ids.
-    The fact `traceparent` of what has a span is where it hangs in a gateway's trace; what anybody else states is
-    `tracelink`.
+    `at` is unix seconds. `session.decided`: the policies were asked about a request, an approval or a delegation. The
+    facts `action`, `outcome` and `basis` and the lists `policies` and `errors` of ids hold the result. The fact
+    `traceparent` of an event with a span is its position in a gateway's trace; that of any other caller is `tracelink`.
     `facts` holds ids, our own words, and a session's purpose and reason, `lists` ids and the patterns of tools: never
     arguments, handles, tokens. `attributes` are those that a gateway vouched for: JSON values by name, which only the
-    record looks at.
+    record reads.
     """
 
     kind: EventKind
@@ -75,7 +73,7 @@ class Event:
 
     @classmethod
     def of_session(cls, kind: EventKind, session: Session, *, at: float, **more: Any) -> Event:  # noqa: ANN401 - other fields
-        """Return an event that names a session and whose it is; `more` is all else that it says."""
+        """Return an event with the fields of a session; `more` holds all other fields."""
         return cls(
             kind=kind,
             at=at,
@@ -88,22 +86,22 @@ class Event:
 
 
 class Observer(Protocol):
-    """Told of every decision and event, on the thread where it happens. Methods never raise.
+    """Notified of every decision and event, on the thread where it happens. Methods never raise.
 
-    `decision` returns the decision to go on with: the record may turn an allow into a deny.
+    `decision` returns the decision to go on with: the record can turn an allow into a deny.
     """
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
-        """Take note of a decision."""
+        """Observe a decision."""
         ...
 
     def event(self, event: Event) -> None:
-        """Take note of an event."""
+        """Observe an event."""
         ...
 
 
 class Observers:
-    """Tell several observers in order, handing each one's decision to the next."""
+    """Notifies several observers in order, handing each one's decision to the next."""
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
@@ -115,6 +113,6 @@ class Observers:
         return decision
 
     def event(self, event: Event) -> None:
-        """Tell all observers of an event."""
+        """Pass an event to all observers."""
         for observer in self._observers:
             observer.event(event)

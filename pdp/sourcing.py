@@ -1,4 +1,4 @@
-"""Makes of the settings where bundles come from, who watches it, and whose signature is believed."""
+"""Choose from the settings the source of bundles, its watch, and the trusted signatures."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _LAST_GOOD_FILE = "last-good.bundle"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sourcing:
-    """A source, what it is called in the log, and what makes a watch of it from what is to be done at a change.
+    """A source, its name in the log, and `watch`, which returns a watch that calls a function on each change.
 
-    `close` ends a reading that is going on.
+    `close` ends a running read.
     """
 
     source: BundleSource
@@ -63,7 +63,7 @@ def sourcing_of(settings: Settings) -> Sourcing:
 
 
 def trust_of(settings: Settings) -> Trust:
-    """Return whose signatures are believed. Raise `ConfigurationError` when the public keys cannot be read."""
+    """Return the trusted signers. Raise `ConfigurationError` when the public keys cannot be read."""
     name = settings.policies.public_keys
     if not name:
         return Trust()

@@ -1,7 +1,7 @@
-"""What a server needs before it starts, in one list: a start goes through it, and `pdp doctor` tells of it.
+"""The needs of a server before it starts, in one list: a start checks them, and `pdp doctor` reports them.
 
-The store and the bundle are not in it: to open the one and to compile the other is the start itself. Nor is a file
-that is absent and that `pdp serve` makes.
+The store and the bundle are not in it, because opening the one and compiling the other is the start itself. Nor are
+files that `pdp serve` creates when they are absent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONGEST_SOCKET = 107
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """One thing that a server needs: the check of `pdp doctor` that tells of it, the settings, and how to see.
+    """One need of a server: the `pdp doctor` check that reports it, its settings, and how to check it.
 
     `look` changes nothing and raises `ConfigurationError` for what keeps a server from starting.
     """
@@ -41,7 +41,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmet:
-    """A need that is not met, by which of its settings, and the problem, which names them."""
+    """An unmet need: which of its settings are at fault, and the problem, which names them."""
 
     need: Need
     settings: str
@@ -49,9 +49,9 @@ class Unmet:
 
 
 def unmet(settings: Settings, *, check: str = "", port_held: bool = False) -> Iterator[Unmet]:
-    """Yield what keeps a server from starting; of one check of `pdp doctor`, or all.
+    """Yield what keeps a server from starting; for one check of `pdp doctor`, or all.
 
-    `port_held` says that addresses are ours already: of a server that runs, or of the parent of this worker.
+    `port_held` says that the addresses are already ours: those of a running server, or of this worker's parent.
     """
     for need in NEEDS:
         if (check and need.check != check) or (port_held and need.check == ADDRESS):
@@ -64,14 +64,14 @@ def unmet(settings: Settings, *, check: str = "", port_held: bool = False) -> It
 
 
 def require(settings: Settings, *, port_held: bool = False) -> None:
-    """Raise `ConfigurationError` with a line for each thing that keeps a server from starting."""
+    """Raise `ConfigurationError` with a line for each unmet need."""
     problems = [one.problem for one in unmet(settings, port_held=port_held)]
     if problems:
         raise ConfigurationError("\n".join(problems))
 
 
 def require_record_folder(settings: Settings) -> None:
-    """Raise `ConfigurationError` unless the folder of the record can be written, or made."""
+    """Raise `ConfigurationError` unless the folder of the record can be written or created."""
     folder = settings.record_folder.absolute()
     place = next(one for one in (folder, *folder.parents) if one.exists())
     if not place.is_dir():
@@ -133,7 +133,7 @@ def _require_control_address(settings: Settings) -> None:
         _require_free(address)
         return
     path = address.removeprefix(_UNIX).removeprefix("//")
-    # The folder may be made by the start.
+    # The start can create the folder.
     if len(os.fsencode(path)) > _LONGEST_SOCKET:
         raise ConfigurationError(f"`{path}` is longer than the {_LONGEST_SOCKET} bytes of a socket's path")
 

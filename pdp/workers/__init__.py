@@ -1,4 +1,4 @@
-"""Several worker processes behind one port: how many, where, and who replaces one that has ended.
+"""Several worker processes behind one port: their number, their cores, and their supervisor.
 
-Nothing here imports gRPC: it must not be there before the workers are.
+Nothing here imports gRPC, which must not be loaded before the workers start.
 """

@@ -1,4 +1,4 @@
-"""Passes what one worker tells on to the others, and lets it know when all of them have dealt with it."""
+"""Pass one worker's news to the others, and notify it when all of them have handled it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pdp.workers.words import Heard, News
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Round:
-    """News, who tells them, and who has not dealt with them yet."""
+    """News, the worker that sent it, and the workers that have not handled it yet."""
 
     news: News
     teller: WorkerProcess
@@ -18,9 +18,9 @@ class _Round:
 
 
 class Exchange:
-    """The supervisor's part in what workers tell each other. For one thread.
+    """The supervisor's part in the exchange of news between workers. For one thread.
 
-    Nobody waits here: how long a worker waits for the others is its own affair.
+    Nothing waits here: each worker limits how long it waits for the others.
     """
 
     def __init__(self) -> None:
@@ -28,21 +28,21 @@ class Exchange:
         self._rounds: dict[str, _Round] = {}
 
     def join(self, worker: WorkerProcess) -> None:
-        """Let a worker take part, also in what is going on: it may have looked into the store before."""
+        """Add a worker, also to open rounds, because it can have read the store before they began."""
         self._workers.add(worker)
         for one in self._rounds.values():
             worker.tell(one.news)
             one.waiting.add(worker)
 
     def leave(self, worker: WorkerProcess) -> None:
-        """Wait no more for a worker that has ended, nor for what it told."""
+        """Remove an ended worker: do not wait for it, and drop its news."""
         self._workers.discard(worker)
         self._rounds = {name: one for name, one in self._rounds.items() if one.teller is not worker}
         for one in list(self._rounds.values()):
             self._strike(one, worker)
 
     def take(self, worker: WorkerProcess, word: News | Heard) -> None:
-        """Take what a worker says."""
+        """Handle a word from a worker."""
         if isinstance(word, News):
             self._rounds[word.id] = begun = _Round(news=word, teller=worker, waiting=self._workers - {worker})
             for other in begun.waiting:

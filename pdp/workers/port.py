@@ -1,4 +1,4 @@
-"""The one port of all workers, taken before there are any, so that it is theirs alone and stays the same."""
+"""The one port of all workers, bound before they start, so that it is theirs alone and stays the same."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import socket
 
 from pdp.errors import ConfigurationError
 
-# A name may stand for addresses of a kind that this machine does not have.
+# A name can resolve to addresses of a kind that this machine does not have.
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class SharedPort:
-    """Holds `host:port` (port 0: any free one) for workers of the same user, who listen there with `SO_REUSEPORT`.
+    """Holds `host:port` (port 0: any free one) for workers of the same user, which listen there with `SO_REUSEPORT`.
 
-    The sockets here never listen, so no connection comes to them. Raise `ConfigurationError` when somebody else
-    listens there: a second server on a shared port would take half of the calls without a word.
+    The sockets here never listen, so they get no connections. Raise `ConfigurationError` when another program
+    listens there: a second server on a shared port would silently take half of the calls.
     """
 
     def __init__(self, address: str) -> None:
@@ -30,11 +30,11 @@ class SharedPort:
 
     @property
     def address(self) -> str:
-        """Return the address with the port that was chosen."""
+        """Return the address with the actual port."""
         return f"{self._host}:{self._port}"
 
     def close(self) -> None:
-        """Let the port go. Twice is harmless."""
+        """Release the port. Calling it twice is harmless."""
         for held in self._held:
             held.close()
 
@@ -60,7 +60,7 @@ def _bound(family: int, place: tuple[object, ...]) -> socket.socket:
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        # What is left of connections of a server before this one is no reason to wait for a minute.
+        # Closing connections of a previous server are no reason to wait for a minute.
         return _tried(family, place, reuse=True)
 
 
@@ -69,7 +69,7 @@ def _tried(family: int, place: tuple[object, ...], *, reuse: bool) -> socket.soc
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
         made.bind(place)
-        # INVARIANT: shared only after it was bound alone, so that a port which others share is not joined.
+        # INVARIANT: shared only after it was bound exclusively, so that it never joins a port that others share.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except BaseException:
         made.close()

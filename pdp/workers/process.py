@@ -1,8 +1,8 @@
-"""One worker as its supervisor sees it: a process that is told things by one pipe and reports by another.
+"""A worker process as its supervisor sees it: it gets words through one pipe and reports through another.
 
-It is started anew, not forked: gRPC does not survive a fork. Once it may begin it is told its job, and then signals
-and what other workers tell. It reports that it serves, or why it cannot, and what it tells others. The end of its
-report is the end of the worker, and the end of what it is told is the end of its supervisor.
+It is started as a new process, not forked, because gRPC does not survive a fork. It first gets its job, then signals
+and news from other workers. It reports that it serves, or why it cannot, and its own news. When its report pipe
+closes, the worker has ended; when its input closes, the supervisor has ended.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pdp.config import Settings, dump, restore
 from pdp.workers.words import Told, Word, read, written
 
 _CHUNK = 65536
-# Where `/proc/PID/stat` has these, counted from what follows the name.
+# The positions of these in `/proc/PID/stat`, counted after the name.
 _USER_TIME, _SYSTEM_TIME = 11, 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a worker is to do: on which settings, as which of the workers (from 1), on which core (None: any).
+    """The job of a worker: its settings, its number (from 1), and its core (None: any).
 
-    The one that is the `control` process serves what ends authority, and no calls.
+    The `control` process serves what ends authority, and no calls.
     """
 
     settings: Settings
@@ -52,10 +52,10 @@ class Job:
 
 
 class WorkerProcess:
-    """A worker that runs `command` with the descriptor for its report as last argument, and its job on its input.
+    """A worker that runs `command`, with the descriptor for its report as last argument, and its job on its input.
 
-    It waits for its job until `begin`, and meanwhile makes itself ready, which several can do at the same time.
-    Never waits for it, but in `bury`: what it does not read in time it is not told.
+    It waits for its job until `begin`, and gets ready meanwhile; several workers can do so at the same time.
+    Only `bury` waits for the worker: a word that it does not read in time is lost.
     """
 
     def __init__(self, command: Sequence[str], job: bytes) -> None:
@@ -68,7 +68,7 @@ class WorkerProcess:
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 pass_fds=(writing,),
-                # What finds the same modules, wherever the worker looks for them.
+                # Lets the worker find the same modules in any working directory.
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)},  # noqa: PTH100 - text
                 process_group=0,  # Ctrl-C on a terminal is for the supervisor, who tells the workers
             )
@@ -86,7 +86,7 @@ class WorkerProcess:
         return self._process.pid
 
     def fileno(self) -> int:
-        """Return the descriptor that can be read when there is something to hear."""
+        """Return the descriptor that becomes readable when the worker reports."""
         return self._reports
 
     def begin(self) -> None:
@@ -96,20 +96,20 @@ class WorkerProcess:
         self._begun = True
 
     def tell(self, word: Word) -> None:
-        """Tell the worker something. One that has ended hears nothing; one that has no job yet is ended by a signal."""
+        """Send a word to the worker, unless it has ended. SIGTERM before `begin` kills the worker."""
         if self._begun:
             self._write(written(word))
         elif isinstance(word, Told) and word.signal == signal.SIGTERM:
             self.kill()
 
     def hear(self) -> tuple[Word, ...] | None:
-        """Wait for what the worker reports, and return it; None when it has ended."""
+        """Wait for words from the worker and return them; None when it has ended."""
         heard = os.read(self._reports, _CHUNK)
         *lines, self._unfinished = (self._unfinished + heard).split(b"\n")
         return tuple(read(line) for line in lines) if heard else None
 
     def cpu_seconds(self) -> float:
-        """Return how much time of a core the process has used; infinite where the system does not say."""
+        """Return the core time that the process has used, in seconds; infinite where the system does not say."""
         with suppress(OSError, ValueError, IndexError):
             fields = (
                 Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")[2].split()
@@ -118,11 +118,11 @@ class WorkerProcess:
         return math.inf
 
     def kill(self) -> None:
-        """End the process at once; harmless when it has ended."""
+        """Kill the process; harmless when it has ended."""
         self._process.kill()
 
     def bury(self) -> str:
-        """Wait for the end, release everything, and return in words how it ended."""
+        """Wait for the end, release everything, and return how the process ended, in words."""
         code = self._process.wait()
         self._orders.close()
         os.close(self._reports)
@@ -133,6 +133,6 @@ class WorkerProcess:
         return cast("IO[bytes]", self._process.stdin)
 
     def _write(self, line: bytes) -> None:
-        # A line is in the pipe as a whole or, when nothing has been read for long, not at all.
+        # A line goes into the pipe as a whole or, when the worker has not read for long, not at all.
         with suppress(BrokenPipeError):
             self._orders.write(line)

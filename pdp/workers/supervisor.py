@@ -1,6 +1,6 @@
-"""Keeps the workers running: starts them, replaces one that has ended, and ends them all together.
+"""Keep the workers running: start them, replace those that end, and stop them together.
 
-One thread and no locks: all that happens is that a descriptor can be read, or that a moment has come.
+One thread and no locks: every event is a readable descriptor or a point in time.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from pdp.workers.words import Alive, Report, Told, Word
 _LOG = logging.getLogger("pdp")
 
 _LOOK_SECONDS = 1.0
-# A worker with nothing to do uses as little of its core in some seconds; one that is starved gets more.
+# An idle worker uses less core time than this in some seconds; one that is short of core time uses more.
 _NOTHING_SECONDS = 0.02
 
 
 class WorkersFailedError(PDPError):
-    """A worker ends again and again soon after its start: mend what it says, and start the server anew."""
+    """A worker repeatedly ends soon after its start: correct the reported problem, and restart the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How a worker is replaced that has ended; times in seconds.
+    """When ended workers are replaced, and when workers are killed; times in seconds.
 
-    After `steady` of serving it is replaced at once, as after its first early end. After the next one there is a pause
-    of `first`, which doubles each time up to `longest`; after `deaths` early ends in a row there is no other.
-    At the end it has `closing` beyond the grace of its calls: telemetry sends what waits, and the record is synced.
-    One that has been silent for `silent` and has done nothing meanwhile is stopped or hangs, and is killed. One that is
+    After `steady` of serving, a worker is replaced at once, and so after its first early end. After the next early end
+    there is a pause of `first`, which doubles each time up to `longest`; after `deaths` early ends in a row the server
+    stops. A stopping worker has `closing` beyond the grace of its calls, to send telemetry and sync the record. A
+    worker that has been silent for `silent` and has used no core time is stopped or hangs, and is killed. One that is
     silent and uses its core may only get too little of it, and has `busy`.
     """
 
@@ -52,13 +52,13 @@ class Patience:
     busy: float = 30.0
 
     def pause(self, deaths: int) -> float:
-        """Return how long to wait after so many early ends in a row."""
+        """Return the pause after this many early ends in a row."""
         return min(self.first * 2 ** (deaths - 2), self.longest) if deaths > 1 else 0.0
 
 
 @dataclass(slots=True, kw_only=True)
 class _Place:
-    """The place of one worker: who has it, since when it serves, and what became of those before."""
+    """The slot of one worker: its process, since when it serves, and its early ends."""
 
     number: int
     name: str
@@ -67,7 +67,7 @@ class _Place:
     problem: str = ""
     deaths: int = 0
     next_at: float = 0.0
-    # When it was heard last, and how much time of a core it had used by then.
+    # When its last word came, and the core time that it had used by then.
     heard_at: float = 0.0
     used: float = 0.0
 
@@ -75,9 +75,9 @@ class _Place:
 class Supervisor:
     """Runs `count` workers on a shared port until it is stopped. For one thread.
 
-    `spawn` starts the worker of a number, counted from 1. With `control` there is one more, which serves no calls and
-    is looked after like the others. `until`, in the methods, is a descriptor, of a pipe of signals say: what goes on is
-    left off when it can be read.
+    `spawn` starts the worker of a number, counted from 1. With `control` there is one more process, which serves no
+    calls and is supervised like the others. `until`, in the methods, is a descriptor, for example of a pipe of signals:
+    the method returns when it becomes readable.
     """
 
     def __init__(
@@ -103,15 +103,15 @@ class Supervisor:
 
     @property
     def address(self) -> str:
-        """Return the address to connect to, with the port that was chosen."""
+        """Return the address to connect to, with the actual port."""
         return self._port.address
 
     def start(self, *, until: int) -> bool:
-        """Start all workers, and say whether they serve; False when it was left off.
+        """Start all workers; return True when they serve, False when `until` became readable.
 
-        The first begins alone: what is done once, to the store and with the bundle, is done when the others come. These
-        are there already, and wait.
-        Raise `ConfigurationError` with what is wrong when one of them cannot start.
+        The first worker begins alone, so that work to be done once, on the store and the bundle, is done before the
+        others begin. Their processes already exist, and wait. Raise `ConfigurationError` with the problem when one of
+        them cannot start.
         """
         try:
             with self._watched(until):
@@ -123,7 +123,7 @@ class Supervisor:
             raise
 
     def tend(self, *, until: int) -> None:
-        """Replace workers that end. Raise `WorkersFailedError` when one ends again and again."""
+        """Replace workers that end. Raise `WorkersFailedError` when one ends repeatedly."""
         with self._watched(until):
             over = False
             while not over:
@@ -138,11 +138,11 @@ class Supervisor:
                 self._end_silent(now)
 
     def reload_callers(self) -> None:
-        """Have every worker read again who may call."""
+        """Make every worker read the file of callers again."""
         self._signal(signal.SIGHUP)
 
     def stop(self, grace: float) -> None:
-        """Have every worker take no new calls, finish the others within `grace` seconds, and end."""
+        """Make every worker take no new calls, finish the others within `grace` seconds, and end."""
         self._signal(signal.SIGTERM)
         end = self._monotonic() + grace + self._patience.closing
         while self._selector.get_map() and (left := end - self._monotonic()) > 0:
@@ -175,7 +175,7 @@ class Supervisor:
         self._exchange.join(worker)
 
     def _wait(self, seconds: float | None, until: int | None = None) -> tuple[list[_Place], bool]:
-        """Wait for what happens next; return the places whose workers ended, and whether `until` can be read."""
+        """Wait for the next event; return the slots whose workers ended, and whether `until` is readable."""
         happened = [key for key, _ in self._selector.select(seconds)]
         heard = [(key.data, cast("WorkerProcess", key.fileobj)) for key in happened if key.fd != until]
         ended = [place for place, worker in heard if self._hear(place, worker)]
@@ -186,8 +186,8 @@ class Supervisor:
         return max(0.0, min(moments, default=math.inf) - self._monotonic())
 
     def _end_silent(self, now: float) -> None:
-        """Kill the workers that serve and have been silent for too long; their ends are noticed as any other."""
-        # What a worker said while this process was stopped or got no core has not been heard yet.
+        """Kill serving workers that have been silent for too long; their ends are noticed like any other."""
+        # Words that came while this process was stopped or got no core time have not been read yet.
         late, self._looked_at = now - self._looked_at > _LOOK_SECONDS + self._patience.silent / 2, now
         for place in self._places:
             if place.worker is None or place.serves_since is None:
@@ -202,14 +202,14 @@ class Supervisor:
     def _hangs(self, place: _Place, worker: WorkerProcess, silent: float) -> bool:
         if silent < self._patience.silent:
             return False
-        # Where the system does not say what a worker uses, the comparison is false.
+        # Where the system does not report core time, the comparison is false.
         return silent >= self._patience.busy or worker.cpu_seconds() - place.used < _NOTHING_SECONDS
 
     def _heard(self, place: _Place, worker: WorkerProcess) -> None:
         place.heard_at, place.used = self._monotonic(), worker.cpu_seconds()
 
     def _hear(self, place: _Place, worker: WorkerProcess) -> bool:
-        """Hear what a worker reports; say whether it has ended."""
+        """Handle the words of a worker; say whether it has ended."""
         words = worker.hear()
         self._heard(place, worker)
         for word in words or ():
@@ -236,7 +236,7 @@ class Supervisor:
         place.problem = place.problem or f"{place.name} ended with {how}"
 
     def _mourn(self, place: _Place) -> None:
-        """Decide when there will be another worker in this place."""
+        """Decide when another worker starts in this slot."""
         now, since = self._monotonic(), place.serves_since
         early = since is None or now - since < self._patience.steady
         place.serves_since, place.deaths = None, place.deaths + 1 if early else 0

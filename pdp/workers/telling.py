@@ -1,4 +1,4 @@
-"""A worker's part in what workers tell each other: the `Peers` of a worker that has a supervisor."""
+"""A worker's part in the exchange of news: the `Peers` of a worker that has a supervisor."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pdp.workers.words import Heard, News, Word
 
 _LOG = logging.getLogger("pdp")
 
-# For workers that load a large bundle beside their calls, or that have just been started.
+# Enough for workers that load a large bundle beside their calls, or that have just started.
 _PATIENCE_SECONDS = 10.0
 
 
 class SupervisedPeers:
-    """Tells the other workers through the supervisor, to whom `say` says a word. Safe for threads.
+    """Notifies the other workers through the supervisor, to which `say` sends a word. Safe for threads.
 
-    What is told stands in `file`, which is this worker's own, as long as the others may read it.
+    The news is in `file`, which belongs to this worker, while the others can read it.
     """
 
     def __init__(self, say: Callable[[Word], None], file: Path, *, patience: float = _PATIENCE_SECONDS) -> None:
@@ -35,15 +35,15 @@ class SupervisedPeers:
         self._incoming: queue.SimpleQueue[News] = queue.SimpleQueue()
 
     def begin(self, hear: Callable[[bytes], None]) -> None:
-        """Have `hear` called with what another worker tells, one thing at a time, in a thread of its own."""
+        """Call `hear` with the news of other workers, one at a time, on a new thread."""
         threading.Thread(target=self._listen, args=(hear,), name="pdp-peers", daemon=True).start()
 
     def tell(self, news: bytes) -> None:
-        """Tell all others, and return when each of them has dealt with it, or after the patience."""
-        # One after the other: there is one file.
+        """Notify all others, and return when each of them has handled the news, or after the patience."""
+        # One at a time, because there is one file.
         with self._turn:
             self._told += 1
-            # Not the id of somebody who had this worker's place before, and of whom others may still have something.
+            # Not an id of this worker's predecessor, whose news others may still be handling.
             told = News(id=f"{os.getpid()}-{self._told}", file=str(self._file))
             self._open[told.id] = heard = threading.Event()
             try:
@@ -58,20 +58,20 @@ class SupervisedPeers:
                 self._file.unlink(missing_ok=True)
 
     def receive(self, word: News | Heard) -> None:
-        """Take what the supervisor says; never waits."""
+        """Handle a word from the supervisor, without waiting."""
         if isinstance(word, News):
             self._incoming.put(word)
         elif heard := self._open.get(word.id):
             heard.set()
 
     def close(self) -> None:
-        """Wait for the others no more."""
+        """Stop waiting for the others."""
         self._closed = True
         for heard in list(self._open.values()):
             heard.set()
 
     def _write(self, news: bytes) -> None:
-        # In one step: somebody whom nobody waits for any more may read just now.
+        # In one step: a worker that is no longer waited for can be reading now.
         with replacing(self._file) as file:
             file.write(news)
 

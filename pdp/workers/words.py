@@ -1,4 +1,4 @@
-"""What a worker and its supervisor say to each other: one word a line, short enough to be written as a whole."""
+"""The words between a worker and its supervisor: one on a line, short enough to be written as a whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """How a worker's start went: it serves, or these lines for people say why it does not."""
+    """The result of a worker's start: it serves, or the lines for people say why not."""
 
     problems: tuple[str, ...] = ()
 
@@ -24,7 +24,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
-    """One worker tells all others what stands in a file; by way of the supervisor, who passes it on as it is."""
+    """News of one worker for all others, in a file; the supervisor passes the word on unchanged."""
 
     id: str
     file: str
@@ -32,14 +32,14 @@ class News:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """A worker has dealt with news; or, to the one who told them, all others have."""
+    """A worker has handled news; to the sender: all others have."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alive:
-    """A worker takes calls; said every second."""
+    """A worker takes calls; sent every second."""
 
 
 Word = Report | Told | News | Heard | Alive
