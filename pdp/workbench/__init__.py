@@ -1,1 +1,1 @@
-"""The policy author's workbench: tests of policies, and what stands on them."""
+"""The policy author's workbench: tests of policies, and the tools that use them."""

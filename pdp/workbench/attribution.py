@@ -1,7 +1,7 @@
-"""Say for each change between two bundles which calls it decides otherwise, by undoing it alone in the new one.
+"""Find for each change between two bundles the calls that it decides differently, by undoing it alone in the new one.
 
-A change that no test case shows is looked at once more with calls that are made up for it. What neither shows is
-undecided: nobody knows yet what it does.
+A change that no test case shows is checked again with generated calls. A change that neither shows is undecided: its
+effect is not known.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pdp.workbench.bundlediff import CallChange, PolicyChange, compare_calls
 from pdp.workbench.suite import Suite
 from pdp.workbench.witnesses import made_up
 
-# A comparison of bundles that have nothing in common says so at once.
+# A comparison of unrelated bundles stops early and says so.
 _MOST_SEARCHED = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """What is known of one change: the calls of test cases, and else the made-up ones, that it decides otherwise.
+    """The effects of one change: the calls that it decides differently, from test cases or else generated.
 
     `what` is the id of a policy, or the name of another file.
     """
@@ -34,7 +34,7 @@ class Judged:
 
     @property
     def undecided(self) -> bool:
-        """Say whether no call shows what the change does."""
+        """Say whether no call shows the effect of the change."""
         return not (self.by_cases or self.by_search)
 
 
@@ -46,7 +46,7 @@ def judge_policies(
     *,
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[Judged, ...]:
-    """Return what is known of each changed policy."""
+    """Return the effects of each changed policy."""
     return tuple(
         _judge(old, new, change.id, suites, limits, search=place < _MOST_SEARCHED)
         for place, change in enumerate(changes)
@@ -63,9 +63,9 @@ def judge_files(
     load: Callable[[Mapping[str, bytes]], Bundle],
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[Judged, ...]:
-    """Return what is known of each changed file that holds no policies.
+    """Return the effects of each changed file without policies.
 
-    `new` is the bundle of the new files. `load` loads one from others.
+    `new` is the bundle of the new files. `load` loads a bundle from other files.
     """
     return tuple(
         Judged(what=name, by_cases=_of_file(old_files, new_files, new, name, suites, load, limits)) for name in names
@@ -85,11 +85,14 @@ def _judge(old: Bundle, new: Bundle, policy: str, suites: Sequence[Suite], limit
         tried = made_up(new, versions, suites, limits)
         return Judged(what=policy, by_search=compare_calls(undone, new, tried, limits=limits).changes)
     except ValueError:
-        return Judged(what=policy)  # the old policy speaks of what the new bundle does not have
+        return Judged(what=policy)  # the old policy names something that the new bundle does not have
 
 
 def _touched(suite: Suite, bundles: Sequence[Bundle], policy: str) -> Suite:
-    """Return a suite with the cases that a policy can take part in: of its actions, and of steps of sessions."""
+    """Return a suite with the cases that a policy can affect.
+
+    These are calls of its actions, and steps of sessions.
+    """
 
     def asks(action: str) -> bool:
         return any(one.id == policy for bundle in bundles for one in bundle.slice(action).policies)
@@ -97,7 +100,7 @@ def _touched(suite: Suite, bundles: Sequence[Bundle], policy: str) -> Suite:
     known = bundles[-1].catalogue.tools
     actions = {call.action for call in suite.calls.values() if call.action in known}
     taken = {action for action in actions if asks(action)}
-    # What refuses a session refuses all of its calls.
+    # A policy that refuses a session refuses all of its calls.
     opens = any(asks(step) for step in SESSION_ACTIONS)
     cases = [case for case in suite.cases if opens or (case.call and suite.calls[case.call].action in taken)]
     return replace(suite, cases=tuple(cases))
@@ -118,5 +121,5 @@ def _of_file(
     try:
         undone = load(files)
     except BundleError:
-        return ()  # the new bundle needs the change, and what it does alone cannot be told
+        return ()  # the new bundle needs the change, so its own effect cannot be known
     return compare_calls(undone, new, suites, limits=limits).changes

@@ -1,7 +1,7 @@
-"""Compare two bundles: the policies that differ, and the calls that are decided otherwise.
+"""Compare two bundles: the policies that differ, and the calls that are decided differently.
 
-A call without a decision (its session cannot be opened, its tool is not known) counts as denied, on either side: what
-is newly allowed is never hidden by a test that does not run.
+A call without a decision (its session cannot be opened, its tool is not known) counts as denied in either bundle: a
+test that does not run never hides a newly allowed call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pdp.workbench.suite import Suite
 
 
 class Effect(Enum):
-    """What a change of the bundle does to a call, the most dangerous first."""
+    """The effect of a bundle's change on a call, the most dangerous first."""
 
     NEWLY_ALLOWED = "newly allowed"
     NEWLY_DENIED = "newly denied"
@@ -34,7 +34,7 @@ class Effect(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyChange:
-    """A policy that one bundle has and the other has not, or has otherwise. The place is in the bundle that has it."""
+    """A policy that only one bundle has, or that differs. The position is in the bundle that has it."""
 
     id: str
     kind: Literal["added", "removed", "changed"]
@@ -45,7 +45,7 @@ class PolicyChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What one bundle says of a call. `problem` says why there is no decision; then the call counts as denied."""
+    """One bundle's answer to a call. `problem` says why there is no decision; then the call counts as denied."""
 
     allowed: bool = False
     basis: str = ""
@@ -62,7 +62,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallChange:
-    """A call that the two bundles decide otherwise. `name` says which, `what` is its action."""
+    """A call that the two bundles decide differently. `name` identifies it, `what` is its action."""
 
     name: str
     what: str
@@ -73,20 +73,20 @@ class CallChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallsDifference:
-    """What became of a set of calls: how many were compared, and those that changed, in their order."""
+    """The difference for a set of calls: how many were compared, and those that changed, in their order."""
 
     compared: int
     changes: tuple[CallChange, ...]
 
     def having(self, effect: Effect) -> tuple[CallChange, ...]:
-        """Return the changes of one kind."""
+        """Return the changes with one effect."""
         return tuple(change for change in self.changes if change.effect is effect)
 
 
 def compare_policies(old: Bundle, new: Bundle) -> tuple[PolicyChange, ...]:
     """Return the policies that were added, removed or changed, by id.
 
-    Another place, another layout and other comments or annotations are no change.
+    A different position or layout, and different comments or annotations, are no change.
     """
     changes = []
     for name in sorted(old.policies.keys() | new.policies.keys()):
@@ -102,7 +102,7 @@ def compare_policies(old: Bundle, new: Bundle) -> tuple[PolicyChange, ...]:
 
 
 def compare_files(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Return the names of other files than policies that differ: tools, directory, schema and the rest.
+    """Return the names of other files than policies that differ, such as tools.
 
     The layout of YAML, JSON and schema, and their comments, are no difference.
     """
@@ -115,7 +115,7 @@ def _say_the_same(before: str, after: str) -> bool:
 
 
 def _content(name: str, files: Mapping[str, bytes]) -> object:
-    """Return what a file says, or its bytes where that cannot be read; None where there is none."""
+    """Return a file's content as a value, its bytes if unreadable, None if absent."""
     content = files.get(name)
     if content is None:
         return None
@@ -137,9 +137,9 @@ def compare_calls(
     limits: Limits = DEFAULT_LIMITS,
     done: Callable[[CaseResult], None] = lambda _: None,
 ) -> CallsDifference:
-    """Decide every case of the suites by both bundles, and say which are decided otherwise.
+    """Decide every case of the suites by both bundles; return the differences.
 
-    What the cases expect does not matter. `done` is told of each decision of either bundle.
+    The expectations of the cases do not matter. `done` is called after each decision of either bundle.
     """
     known = tuple(suites)
     before, after = (
@@ -152,7 +152,10 @@ def compare_calls(
 
 
 def _within(suite: Suite, grants: Grants) -> Suite:
-    """Return a suite whose sessions have no grants but those that a bundle knows: others give nothing."""
+    """Return a suite whose sessions keep only the grants that a bundle knows.
+
+    Other grants give nothing.
+    """
     sessions = {
         name: replace(session, grants=tuple(grant for grant in session.grants if grant in grants))
         for name, session in suite.sessions.items()
@@ -161,7 +164,7 @@ def _within(suite: Suite, grants: Grants) -> Suite:
 
 
 def by_policy(changes: Sequence[CallChange]) -> dict[tuple[str, str], list[CallChange]]:
-    """Group changes by what decided before and what decides now, the largest group first."""
+    """Group changes by the deciding policies before and now, the largest group first."""
     groups: dict[tuple[str, str], list[CallChange]] = {}
     for change in changes:
         groups.setdefault((str(change.was), str(change.now)), []).append(change)
@@ -169,7 +172,10 @@ def by_policy(changes: Sequence[CallChange]) -> dict[tuple[str, str], list[CallC
 
 
 def effect_of(was: Answer, now: Answer) -> Effect | None:
-    """Return what changed for a call, or None. A deny for another reason is no change, unless it errs now."""
+    """Return the effect on a call, or None.
+
+    A deny for another reason is no change, unless it is now an error.
+    """
     if now.erring and not was.erring:
         return Effect.NEWLY_ERRING
     if was.allowed == now.allowed:
@@ -178,7 +184,7 @@ def effect_of(was: Answer, now: Answer) -> Effect | None:
 
 
 def answer_of(ruling: Ruling) -> Answer:
-    """Return what a ruling says, as far as two bundles are compared by it."""
+    """Return the part of a ruling by which two bundles are compared."""
     return Answer(
         allowed=ruling.allowed,
         basis=ruling.basis.value,

@@ -2,7 +2,7 @@
 
 A file is a list of `{"name"?, "request": {principal, action, resource, context}, "entities", "decision", "reason",
 "num_errors"}`: <https://github.com/cedar-policy/cedar>, `cedar-policy-cli`. A case is judged as there: the decision,
-the reasons that are named (there may be more), and the number of policies that erred.
+the named reasons (there can be more), and the number of policies with errors.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PLAIN = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\", '"': '"', "'":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CedarCase:
-    """One case of such a file. `request_json` and `entities_json` are Cedar's JSON."""
+    """One case of a file. `request_json` and `entities_json` are Cedar's JSON."""
 
     case: Case
     request_json: str
@@ -76,9 +76,10 @@ def plain_of(bundle: Bundle) -> PlainCedar:
 
 
 def read_plain(folder: Path, limits: Limits) -> PlainCedar:
-    """Read a folder of plain Cedar: its `*.cedar` files in the order of their names, and one `*.cedarschema` or none.
+    """Read a folder of plain Cedar.
 
-    Raise `BundleError` when it holds no policies, more than one schema, or what cannot be read.
+    It holds `*.cedar` files, in the order of their names, and at most one `*.cedarschema`. Raise `BundleError` when
+    the folder holds no policies, more than one schema, or a file that cannot be read.
     """
     policies, schemas = (sorted(folder.glob(f"*.{kind}")) for kind in ("cedar", "cedarschema"))
     if not policies:
@@ -94,7 +95,7 @@ def read_plain(folder: Path, limits: Limits) -> PlainCedar:
 
 
 def run_cedar_cases(plain: PlainCedar, cases: Iterable[CedarCase], evaluate: Evaluate) -> tuple[CaseResult, ...]:
-    """Run cases against policies and their schema; `evaluate` does it in a child process.
+    """Run cases against policies and their schema, by `evaluate` in a child process.
 
     Raises what `evaluate` raises.
     """
@@ -219,7 +220,7 @@ def _entities(said: Any, folder: Path, limits: Limits) -> Any:  # noqa: ANN401 -
     if not isinstance(said, str):
         return said
     path = (folder / said).resolve()
-    # As Cedar's command line has it: a test reads nothing but what lies beside it.
+    # As in Cedar's command line: a test reads only files beside it.
     if not path.is_relative_to(folder.resolve()):
         raise ValueError(f"`{said}` lies outside of the test's folder")
     try:

@@ -1,4 +1,4 @@
-"""Show what is wrong with a bundle: as a compiler does, as JSON, and as SARIF for code review."""
+"""Show the problems of a bundle: as a compiler does, as JSON, and as SARIF for code review."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONGEST_LINE = 160
 
 
 def text_lines(report: CheckReport, folder: Path, files: Mapping[str, bytes]) -> Iterator[str]:
-    """Yield every problem with its source line, a caret and what to do; last comes the summary."""
+    """Yield every problem with its source line, a caret and a remedy; last a summary."""
     lines: dict[str, list[str]] = {}
     for problem in (*report.errors, *report.warnings):
         if problem.file not in lines:
@@ -31,7 +31,10 @@ def text_lines(report: CheckReport, folder: Path, files: Mapping[str, bytes]) ->
 
 
 def summary(report: CheckReport, folder: Path) -> str:
-    """Say in one line what the folder holds, or that it would not load, and how much was found."""
+    """Summarise in one line the folder's content, or that it does not load.
+
+    The line also counts the problems.
+    """
     found = ", ".join(
         f"{len(problems)} {word}{'s' * (len(problems) > 1)}"
         for word, problems in (("error", report.errors), ("warning", report.warnings))
@@ -46,7 +49,7 @@ def summary(report: CheckReport, folder: Path) -> str:
 
 
 def report_json(report: CheckReport, bundle: Bundle | None = None) -> dict[str, Any]:
-    """Return the report as JSON, with what each tool's policies read when the bundle is given.
+    """Return the report as JSON; with a bundle, also what each tool's policies read.
 
     Files are relative to the bundle.
     """
@@ -56,7 +59,10 @@ def report_json(report: CheckReport, bundle: Bundle | None = None) -> dict[str, 
 
 
 def reading_rows(bundle: Bundle) -> Iterator[tuple[str, str, str, str]]:
-    """Yield tool, how its answers are remembered, what is read of its calls and by which policies; a row for each."""
+    """Yield a row for each part of a call that policies read.
+
+    A row is the tool, how its answers are remembered, the part, and the policies that read it.
+    """
     for action in sorted(bundle.catalogue.tools):
         reading = bundle.slice(action).reading
         kind = reading.kind.value if reading.cacheable else f"{reading.kind.value}, never remembered"
@@ -76,7 +82,10 @@ def _readings_json(bundle: Bundle) -> Iterator[dict[str, Any]]:
 
 
 def report_sarif(report: CheckReport, folder: Path, *, tool_version: str) -> dict[str, Any]:
-    """Return the report in SARIF 2.1.0; files are relative to the working directory where they lie below it."""
+    """Return the report in SARIF 2.1.0.
+
+    Files below the working directory are relative to it.
+    """
     problems = (*report.errors, *report.warnings)
     codes = sorted({problem.code for problem in problems})
     rules = [{"id": code, "shortDescription": {"text": summaries().get(code, code)}} for code in codes]
@@ -87,7 +96,7 @@ def report_sarif(report: CheckReport, folder: Path, *, tool_version: str) -> dic
 
 
 def summaries() -> dict[str, str]:
-    """Return every code that a check may report, and what it means in a few words."""
+    """Return every code that a check can report, and its meaning in a few words."""
     lints = {lint.code: lint.summary for lint in LINTS}
     others = {
         "unknown-reference": "a reference in the directory to what is unknown",
@@ -139,7 +148,7 @@ def _uri(path: Path) -> str:
 
 
 def _shown(source: str) -> str:
-    # Characters that move or hide others would show another line than the engine reads.
+    # Characters that move or hide others would show another line than the one that the engine reads.
     return "".join(one if one.isprintable() or one == "\t" else "�" for one in source)
 
 

@@ -1,8 +1,8 @@
-"""Count what tests make of each policy and of each of its conditions.
+"""Count how the tests cover each policy and each of its conditions.
 
-A policy is covered when one test made it determining and one made it not match. One that always matches where it is
-looked at, because it has no condition and constrains neither principal nor resource, needs the first alone. A
-condition is covered when it was reached and was true, and reached and was false.
+A policy is covered when one test made it determining and one made it not match. A policy that always matches, because
+it has no condition and constrains neither principal nor resource, needs only the first. A condition is covered when it
+was reached and was true, and reached and was false.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from pdp.workbench.runner import CaseResult
 from pdp.workbench.watching import Asked
 
 _WHOLE = 100.0
-# Cases go from tool to tool; taking the policies of one apart takes longer than a case.
+# Cases alternate between tools, and parsing the policies of a tool takes longer than a case.
 _ACTIONS_KEPT = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """How many of how many."""
+    """A part of a total."""
 
     covered: int
     total: int
 
     @property
     def percent(self) -> float:
-        """Return the share in percent; all of nothing is the whole."""
+        """Return the share in percent; 100 when the total is 0."""
         return _WHOLE * self.covered / self.total if self.total else _WHOLE
 
     def __str__(self) -> str:
-        # Rounded down, so that only all is 100.0.
+        # Rounded down, so that only a full share is 100.0.
         return f"{self.covered} of {self.total} ({int(self.percent * 10) / 10:.1f} %)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConditionCoverage:
-    """Whether a condition was ever true, and whether it was ever false, where the engine came to it."""
+    """Whether a condition was ever true, and whether it was ever false, where the engine reached it."""
 
     condition: Condition
     seen_true: bool
@@ -53,7 +53,7 @@ class ConditionCoverage:
 
     @property
     def covered(self) -> bool:
-        """Say whether it was seen both ways."""
+        """Say whether it was both true and false."""
         return self.seen_true and self.seen_false
 
     @property
@@ -68,7 +68,7 @@ class ConditionCoverage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyCoverage:
-    """Whether tests asked a policy, made it determining and made it not match; `always` when it cannot but match."""
+    """Whether tests asked a policy, made it determining and made it not match; `always` when it must match."""
 
     policy: PolicySource
     asked: bool
@@ -79,7 +79,7 @@ class PolicyCoverage:
 
     @property
     def covered(self) -> bool:
-        """Say whether tests showed both sides of it."""
+        """Say whether tests showed both outcomes."""
         return self.determining and (self.unmatched or self.always)
 
     @property
@@ -96,7 +96,7 @@ class PolicyCoverage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """What tests showed of all policies of a bundle, in the order of their files."""
+    """The coverage of all policies of a bundle, in the order of their files."""
 
     policies: tuple[PolicyCoverage, ...]
 
@@ -113,7 +113,7 @@ class Coverage:
 
 
 class CoverageCounter:
-    """Takes the results of cases, one by one, and counts. The cases must have run in this process: see `Facts`."""
+    """Counts the results of cases, one by one. The cases must have run in this process: see `Facts`."""
 
     def __init__(self, bundle: Bundle, limits: Limits = DEFAULT_LIMITS) -> None:
         self._parts = {name: parts_of(policy) for name, policy in bundle.policies.items()}
@@ -125,11 +125,11 @@ class CoverageCounter:
         self._seen: set[tuple[str, int, Value]] = set()
 
     def take(self, result: CaseResult) -> None:
-        """Count what a case asked the policies, and what its session asked them when it was opened."""
+        """Count the policies asked by a case, and those asked when its session was opened."""
         if result.facts is None:
             return
         for asked in (*result.facts.opening, *result.facts.asked):
-            # The sessions of a suite are opened once for many cases; a session's id makes its questions its own.
+            # A suite opens a session once for many cases; the session's id makes its questions unique.
             one = question_of(asked.session, asked.facts, asked.at)  # its context holds lists and cannot be hashed
             question = (asked.action, one.user, one.agent, one.session_id, one.resource, json.dumps(one.context))
             if question not in self._asked:
@@ -137,7 +137,7 @@ class CoverageCounter:
                 self._count(result.facts.bundle, asked)
 
     def coverage(self) -> Coverage:
-        """Return what was counted so far."""
+        """Return the coverage so far."""
         return Coverage(policies=tuple(self._policy(parts) for parts in self._parts.values()))
 
     def _count(self, bundle: Bundle, asked: Asked) -> None:
@@ -169,7 +169,10 @@ class CoverageCounter:
 
 
 def coverage_lines(coverage: Coverage, *, folder: str) -> Iterator[str]:
-    """Return what to print: both shares, and then what no test showed, with its place. `folder` stands before files."""
+    """Return the lines to print: both shares, then what no test showed, with its line.
+
+    `folder` is put before the names of files.
+    """
     yield f"coverage: policies {coverage.policy_share}, conditions {coverage.condition_share}"
     prefix = f"{folder.rstrip('/')}/" if folder not in ("", ".") else ""
     for one in coverage.policies:
@@ -194,7 +197,7 @@ def coverage_json(coverage: Coverage) -> dict[str, Any]:
 
 
 def shortfall(coverage: Coverage, *, policies: float | None, conditions: float | None) -> tuple[str, ...]:
-    """Return a line for each share that is smaller than it must be, in percent; None demands nothing."""
+    """Return a line for each share below its minimum in percent; None is no minimum."""
     return tuple(_below(coverage, policies=policies, conditions=conditions))
 
 

@@ -1,4 +1,4 @@
-"""Write coverage as one page of HTML: the policies as they stand in their files, coloured. Needs no network."""
+"""Write coverage as one page of HTML: the policies as in their files, coloured. Needs no network."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _HEAD = """<!doctype html>
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """A stretch of one line, from a column to before another, with its colour and what to say about it."""
+    """A part of one line, from a column to before another, with its colour and its description."""
 
     start: int
     end: int
@@ -50,7 +50,7 @@ class _Mark:
 
 
 def coverage_page(coverage: Coverage, files: Mapping[str, bytes], *, title: str) -> str:
-    """Return the page. `files` are those of the bundle; whatever they hold is shown and never interpreted."""
+    """Return the page; the bundle's `files` are shown and never interpreted."""
     by_file: dict[str, list[PolicyCoverage]] = {}
     for one in coverage.policies:
         by_file.setdefault(one.policy.file, []).append(one)
@@ -112,7 +112,7 @@ def _mark(marks: dict[int, list[_Mark]], one: ConditionCoverage) -> None:
 def _line(number: int, text: str, marks: Sequence[_Mark], owner: PolicyCoverage | None) -> str:
     shown, place = [], 0
     for mark in sorted(marks, key=lambda one: one.start):
-        # Where a condition goes on from the line above, its indentation is none of it.
+        # Where a condition continues from the line above, its indentation is not part of it.
         start = max(mark.start, len(text) - len(text.lstrip()))
         end = min(mark.end, len(text))
         shown.append(_shown(text[place:start]))
@@ -142,5 +142,5 @@ def _colour_of(share: Share) -> str:
 
 
 def _shown(text: str) -> str:
-    """Escape what HTML would interpret, and characters that hide or turn others."""
+    """Escape characters that HTML would interpret, and those that hide or turn others."""
     return escape(visible(text.replace("\r", ""), kept="\t"))

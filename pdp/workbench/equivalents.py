@@ -1,8 +1,8 @@
-"""Read which mutants an author has looked at and found to be no mistakes: `tests/mutants.yaml`.
+"""Read which mutants an author has reviewed and found harmless: `tests/mutants.yaml`.
 
 ```yaml
 equivalent:
-  - policy: guardrails/size
+- policy: guardrails/size
     mutant: context.input.size > 5 → context.input.size >= 5
     reason: the tool takes even sizes only
 ```
@@ -24,7 +24,7 @@ _KEYS = ("policy", "mutant", "reason")
 
 
 class Equivalent(NamedTuple):
-    """Why a mutant counts as equivalent, and the line that says so."""
+    """Why a mutant counts as equivalent, and the line that states it."""
 
     reason: str
     line: int
@@ -34,7 +34,10 @@ Equivalents = Mapping[tuple[str, str], Equivalent]
 
 
 def read_equivalents(folder: Path) -> Equivalents:
-    """Return the mutants that count as equivalent, by policy and words. Raise `BundleError` naming every problem."""
+    """Return the mutants that count as equivalent, by policy and words.
+
+    Raise `BundleError` naming every problem.
+    """
     name = f"{TESTS}/{FILE}"
     path = folder / name
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Compare what a case expects with what the PDP said."""
+"""Compare a case's expectation with the PDP's answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pdp.model import Basis, Ruling
 from pdp.policy.bundle import Bundle
 from pdp.workbench.suite import Expectation
 
-# A test that meets these by accident tests nothing: a slip in it looks like a deny of the policies.
+# A test that gets these by accident tests nothing: a mistake in it looks like a deny of the policies.
 SLIPS = {
     Basis.UNKNOWN_TOOL: "the tool is not in the catalogue",
     Basis.INVALID_ARGUMENTS: "the arguments are not what the tool takes",
@@ -19,7 +19,7 @@ SLIPS = {
 
 
 def judge(expect: Expectation, ruling: Ruling, bundle: Bundle) -> tuple[str, ...]:
-    """Return what is wrong, one line each; nothing when the ruling is what was expected."""
+    """Return the problems, one line each; none when the ruling is as expected."""
     return tuple(_differences(expect, ruling, bundle))
 
 

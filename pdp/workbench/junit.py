@@ -11,7 +11,7 @@ from pdp.workbench.runner import CaseResult, Report
 
 
 def junit(report: Report, details: Callable[[CaseResult], Iterable[str]]) -> bytes:
-    """Return JUnit's XML: a suite for each file, and for each case that failed what `details` says of it."""
+    """Return JUnit's XML: a suite per file, and `details` for each failed case."""
     top = ET.Element("testsuites", {"name": "pdp test", **_counts(report.results)})
     for file, listed in groupby(report.results, key=lambda result: result.case.file):
         results = list(listed)

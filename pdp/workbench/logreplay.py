@@ -1,10 +1,10 @@
-"""Replay the calls of a decision log through two bundles, as far as the log can tell.
+"""Replay the calls of a decision log through two bundles, as far as the log allows.
 
 A log holds no arguments. A call whose policies read them cannot be decided again and is counted as untold, never
-guessed; so is one of a session whose approval the log does not hold. What a session was approved with (purpose, labels,
-environment, who opened it) is read from its approval, and labels from each narrowing too; logs from before approvals
-held it leave calls untold whose policies read it.
-What a gateway vouched for about the user is not looked at either: users are as the directories describe them.
+guessed; so is a call of a session whose approval the log does not hold. The terms of a session (purpose, labels,
+environment, who opened it) are read from its approval, and labels from each narrowing too; in logs from before
+approvals held them, calls whose policies read them are untold.
+Attributes of the user that a gateway vouched for are ignored: users are as the directories describe them.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from pdp.workbench.bundlediff import Answer, CallChange, effect_of
 
 Record = Mapping[str, Any]
 
-# What policies decided: they were asked, and came to an answer.
+# The bases of decisions that the policies made without an error.
 _JUDGED = frozenset({Basis.PERMIT.value, Basis.FORBID.value, Basis.DEFAULT_DENY.value})
 _TERMS: Final = re.compile(r"\b(?:purpose|labels)\b")
-# Of a session above, the record of a call holds no more than its id.
+# For a session above, the record of a call holds only its id.
 _TERMS_ABOVE: Final = re.compile(r"\b(?:purpose|labels|environment|opened_by)\b")
-# In a log from before lists were recorded a longer fact is cut, so a text of this length may lack its end.
+# A log from before lists were recorded cuts a longer fact, so a text of this length can lack its end.
 FACT_CHARACTERS = 512
 _NEVER = Deadline(wall_at=0.0, boot_at=0.0, boot_id="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogDifference:
-    """What became of the recorded calls: how many were read, how often which reason kept one from being told."""
+    """The difference for the recorded calls: how many were read, and how many are untold for each reason."""
 
     decisions: int
     untold: Mapping[str, int]
@@ -52,12 +52,12 @@ class LogDifference:
 
 
 class _UntoldError(Exception):
-    """The log does not hold what a bundle decides a call by; the message says what is missing."""
+    """The log lacks a value that a bundle decides a call by; the message names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Terms:
-    """What a session was approved with, and the labels that it has now."""
+    """The terms of a session's approval, with its current labels."""
 
     purpose: str
     environment: str
@@ -67,7 +67,7 @@ class _Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Approved:
-    """What the log says about a session; `terms` is None in a log from before they were recorded."""
+    """The approval of a session in the log; `terms` is None in a log from before they were recorded."""
 
     user: str
     agent: str
@@ -77,7 +77,7 @@ class _Approved:
 
 @dataclass(slots=True)
 class _Sessions:
-    """What the log has said so far about sessions, by id."""
+    """The sessions in the log so far, by id."""
 
     approved: dict[str, _Approved] = field(default_factory=dict)
 
@@ -98,7 +98,7 @@ class _Sessions:
 
 
 def _terms(facts: Mapping[str, Any]) -> _Terms | None:
-    # What is empty is left out, but no session is without a duration.
+    # Empty values are left out, but every session has a duration.
     if "duration" not in facts:
         return None
     return _Terms(
@@ -110,9 +110,9 @@ def _terms(facts: Mapping[str, Any]) -> _Terms | None:
 
 
 def compare_records(old: Bundle, new: Bundle, records: Iterable[Record]) -> LogDifference:
-    """Decide every recorded call by both bundles, and say which are decided otherwise.
+    """Decide every recorded call by both bundles; return the differences.
 
-    Takes records in the order in which they were written. What a bundle decided itself is taken from the record.
+    The records must be in the order in which they were written. Decisions of a bundle's own are taken from the record.
     """
     sessions = _Sessions()
     untold: Counter[str] = Counter()
@@ -160,7 +160,10 @@ def _reads_unrecorded(bundle: Bundle, action: str, chain: list[Session], session
 
 
 def _chain(record: Record, sessions: _Sessions, bundle: Bundle) -> list[Session]:
-    """Return the session of a call and those above it, with what a bundle's directory knows of them."""
+    """Return the session of a call and those above it, with their directory data.
+
+    The data is that of `bundle`.
+    """
     above = tuple(map(str, record.get("ancestors", ())))
     ids = (str(record.get("session_id", "")), *above)
     return [_session(session_id, above[place:], record, sessions, bundle) for place, session_id in enumerate(ids)]
@@ -204,7 +207,7 @@ def _visibility(bundle: Bundle, session: Session, record: Record) -> Visibility:
 
 
 def _judgement(seen: AbstractSet[Visibility]) -> Answer:
-    """Return what follows when all sessions of a chain must be permitted."""
+    """Return the answer when all sessions of a chain must be permitted."""
     if Visibility.NEVER in seen:
         return Answer(basis="by the policies")
     if Visibility.DEPENDS in seen:

@@ -1,4 +1,4 @@
-"""Find out what the tests of a bundle would not notice: run them against one changed policy at a time."""
+"""Find changes that the tests of a bundle do not notice: run them against one changed policy at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pdp.workbench.suite import Suite
 
 
 class Verdict(Enum):
-    """What became of a mutant."""
+    """The result for a mutant."""
 
     KILLED = "killed"
     SURVIVED = "survived"
@@ -30,9 +30,9 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """One policy with one thing changed; `changed` is None when the policy is dropped.
+    """One policy with one change; `changed` is None when the policy is dropped.
 
-    `words` says what was changed. `equivalent` says why no call can tell the two apart, where that is certain.
+    `words` describes the change. `equivalent` says why no call can distinguish the two, where that is certain.
     """
 
     of: str
@@ -43,7 +43,7 @@ class Mutant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MutantResult:
-    """What became of a mutant. `by` is the case that noticed it, or the reason why it counts as equivalent."""
+    """The result for a mutant. `by` is the case that noticed it, or the reason why it counts as equivalent."""
 
     mutant: Mutant
     verdict: Verdict
@@ -52,10 +52,10 @@ class MutantResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MutationReport:
-    """What became of all mutants, in the order of the policies.
+    """The results for all mutants, in the order of the policies.
 
-    `refused` counts those that `check` refuses. `stale` names what counts as equivalent and is none: there is no such
-    mutant, or a test notices it.
+    `refused` counts the mutants that `check` refuses. `stale` names wrong entries of equivalents: the mutant does not
+    exist, or a test notices it.
     """
 
     results: tuple[MutantResult, ...]
@@ -69,12 +69,12 @@ class MutationReport:
         return not (self.having(Verdict.SURVIVED) or self.having(Verdict.TIMED_OUT) or self.stale)
 
     def having(self, verdict: Verdict) -> tuple[MutantResult, ...]:
-        """Return the results of one kind."""
+        """Return the results with one verdict."""
         return tuple(result for result in self.results if result.verdict is verdict)
 
     @property
     def score(self) -> float:
-        """Return which part of the mutants that can be told apart was noticed, from 0 to 1."""
+        """Return the noticed part of the distinguishable mutants, from 0 to 1."""
         told = len(self.results) - len(self.having(Verdict.EQUIVALENT))
         return len(self.having(Verdict.KILLED)) / told if told else 1.0
 
@@ -122,10 +122,10 @@ def try_mutants(
     seconds: float = 60.0,
     done: Callable[[MutantResult], None] = lambda _: None,
 ) -> MutationReport:
-    """Run the tests against each mutant until one fails; `done` is told of each. A mutant has `seconds` at most.
+    """Run the tests against each mutant until one fails; call `done` after each.
 
-    A mutant that survives counts as equivalent when `equivalents` says so.
-    Raise `ValueError` when the tests fail as they are: then nothing that they say of a mutant means anything.
+    A mutant has `seconds` at most. A mutant that survives counts as equivalent when `equivalents` says so.
+    Raise `ValueError` when the tests fail without a change: then their result for a mutant means nothing.
     """
     started = perf_counter()
     known = tuple(suites)
@@ -159,7 +159,7 @@ class _OutOfTimeError(Exception):
 
 
 class _Trial:
-    """Tries mutants against the cases that can notice them, those that rest on the policy first."""
+    """Tries mutants against the cases that can notice them, first those that rest on the policy."""
 
     def __init__(
         self, bundle: Bundle, suites: Sequence[Suite], as_is: Sequence[CaseResult], limits: Limits, seconds: float
@@ -188,12 +188,12 @@ class _Trial:
         return MutantResult(mutant=mutant, verdict=Verdict.SURVIVED)
 
     def _policies(self, mutant: Mutant) -> list[PolicySource]:
-        """Return all policies with the changed one in its place, so that the others keep theirs."""
+        """Return all policies with the changed one at its position, so that order is kept."""
         policies = [mutant.changed if policy.id == mutant.of else policy for policy in self._bundle.policies.values()]
         return [policy for policy in policies if policy is not None]
 
     def _telling(self, mutant: Mutant, standing: Standing, in_time: Callable[[CaseResult], None]) -> Iterator[Suite]:
-        """Yield the cases for which the policies answer anything else after the change, each for itself."""
+        """Yield the cases whose policies answer differently after the change, each alone."""
         either = [policy for policy in (self._bundle.policies[mutant.of], mutant.changed) if policy is not None]
         touched = {
             action for action in self._actions if any(one.may_match(self._bundle.groups_of(action)) for one in either)
@@ -212,7 +212,7 @@ class _Trial:
 
 
 def _actions(result: CaseResult) -> frozenset[str]:
-    """Return every action that the policies were asked about for a case, the steps of its sessions with it."""
+    """Return every action asked about for a case, steps of its sessions included."""
     if result.facts is None:
         return frozenset()
     return frozenset(asked.action for asked in (*result.facts.asked, *result.facts.opening))

@@ -1,4 +1,4 @@
-"""Run suites in several processes, when there are so many cases that it pays."""
+"""Run suites in several processes, when there are enough cases."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pdp.policy.engine import PolicySource, StackCheck
 from pdp.workbench.runner import CaseResult, Report, run
 from pdp.workbench.suite import Suite
 
-# A process takes about a second to start, in which another one runs two thousand cases.
+# A process takes about a second to start; in that time another process runs two thousand cases.
 _CASES_PER_PROCESS = 4000
 _CHUNKS_PER_PROCESS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """What a process makes its own bundle of; the policies have been compiled already."""
+    """The parts from which a process builds its own bundle; the policies are compiled already."""
 
     version: str
     files: Mapping[str, bytes]
@@ -34,7 +34,7 @@ class _Source:
 
 
 def jobs_for(cases: int) -> int:
-    """Return how many processes pay for a number of cases."""
+    """Return how many processes are worth starting for a number of cases."""
     return max(1, min(os.cpu_count() or 1, cases // _CASES_PER_PROCESS))
 
 
@@ -47,10 +47,11 @@ def run_parallel(
     limits: Limits,
     done: Callable[[CaseResult], None],
 ) -> Report:
-    """Run the suites in `jobs` processes. Results are those of `run`; only cases that failed have `facts`.
+    """Run the suites in `jobs` processes.
 
-    `files` are those of the bundle. `done` is told of each case in this process, in the order of the suites. Raise
-    `EvaluatorUnavailableError` when a process ends before its work is done.
+    Results are those of `run`, but only failed cases have `facts`. `files` are those of the bundle. `done` is called
+    after each case in this process, in the order of the suites. Raise `EvaluatorUnavailableError` when a process ends
+    before its work is done.
     """
     started = perf_counter()
     source = _Source(version=bundle.version, files=files, policies=tuple(bundle.policies.values()), limits=limits)
@@ -58,7 +59,7 @@ def run_parallel(
     chunks = list(_chunks(suites, size))
     results: list[CaseResult] = []
     try:
-        # A fork of a process with threads may stand still for ever.
+        # A fork of a process with threads can hang for ever.
         with ProcessPoolExecutor(
             jobs, mp_context=get_context("spawn"), initializer=_prepare, initargs=(source,)
         ) as pool:
@@ -78,7 +79,7 @@ def _chunks(suites: Iterable[Suite], size: int) -> Iterator[Suite]:
 
 
 def _with_facts(bundle: Bundle, chunk: Suite, found: Sequence[CaseResult], limits: Limits) -> Iterator[CaseResult]:
-    """Run what failed once more in this process: facts hold parsed policies, which no process can pass on."""
+    """Run failed cases again here: facts hold parsed policies, which cannot be sent."""
     wrong = tuple(result.case for result in found if not result.passed)
     again = iter(run(bundle, [replace(chunk, cases=wrong)], limits=limits).results)
     return (result if result.passed else next(again) for result in found)

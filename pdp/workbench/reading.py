@@ -34,14 +34,14 @@ SESSION_KEYS = (
 )  # fmt: skip
 CALL_KEYS = ("tool", "arguments", "caller", "definition_digest")
 
-# A Monday morning. A file that says nothing about time has always the same one.
+# A Monday morning. A file that does not state a time always has this one.
 DEFAULT_NOW = "2026-01-05T10:00:00Z"
 
 
 def read_suites(folder: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[Suite, ...]:
-    """Read every `tests/**/*_test.yaml` of a bundle's folder, in the order of their names.
+    """Read every `tests/**/*_test.yaml` of a bundle's folder, in the order of names.
 
-    Raise `BundleError` naming every problem of every file. A folder without tests has none.
+    Raise `BundleError` naming every problem of every file. Without tests the result is empty.
     """
     suites: list[Suite] = []
     problems: list[Problem] = []
@@ -66,7 +66,7 @@ def read_suite(file: str, content: bytes) -> Suite:
 
 
 def schema_text() -> str:
-    """Return the JSON schema of test files, by which editors complete and check them."""
+    """Return the JSON schema of test files, for completion and checks in editors."""
     return files("pdp.workbench").joinpath("suite.schema.json").read_text(encoding="utf-8")
 
 
@@ -155,7 +155,10 @@ class _SuiteReader:
         )
 
     def _inherit(self, sessions: dict[str, NamedSession]) -> None:
-        """Give each child the user and agent of its parent where it names none; refuse unknown parents and circles."""
+        """Give each child its parent's user and agent where it names none.
+
+        Refuse unknown parents and cycles.
+        """
         for name in sessions:
             seen = [name]
             while parent := sessions[seen[-1]].parent:

@@ -1,4 +1,4 @@
-"""Say why a case was decided as it was: the permit that came nearest, and the condition that failed."""
+"""Explain the decision of a case: the permit that came nearest, and the condition that failed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _MARKS = {Value.TRUE: "✓", Value.FALSE: "✗", Value.ERROR: "!", Value.NOT_REA
 
 
 class Reasons:
-    """Explains cases that failed, a few lines each; for `report`. What was parsed once is kept."""
+    """Explains failed cases, a few lines each; for `report`. Parsed policies are kept."""
 
     def __init__(self, limits: Limits) -> None:
         self._explainer = CallExplainer(limits)
 
     def __call__(self, result: CaseResult) -> Sequence[str]:
-        """Return one sentence, and then each policy that was expected, came nearest or erred, part by part."""
+        """Return one sentence, then each policy expected, nearest or in error, by parts."""
         if result.facts is None:
             return ()
         try:
@@ -33,7 +33,7 @@ class Reasons:
             return (f"why:      not known: {error}",)
 
     def _lines(self, result: CaseResult, facts: Facts) -> Iterator[str]:
-        # Of a call in a delegated session, the last that was asked decided.
+        # For a call in a delegated session, the last question decided.
         last = facts.asked[-1] if facts.asked else None
         results = self._results(facts, last) if last else ()
         yield f"why:      {self._summary(facts, last, results)}"
@@ -65,7 +65,7 @@ def _worth_showing(result: CaseResult, ruling: Ruling, results: Sequence[PolicyR
 
 
 def _beside(result: CaseResult, bundle: Bundle, action: str) -> Iterator[str]:
-    """Name the policies that were expected and are about other actions, so that nobody asks them."""
+    """Name the expected policies that are not asked: they are about other actions."""
     groups = bundle.groups_of(action)
     for name in result.case.expect.policies or ():
         policy = bundle.policies.get(name)

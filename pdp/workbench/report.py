@@ -1,4 +1,4 @@
-"""Say what became of the cases: as text that a newcomer understands, and as JSON."""
+"""Report the results of the cases: as text that a newcomer understands, and as JSON."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pdp.policy.engine import PolicySource
 from pdp.workbench.runner import CaseResult, Report
 from pdp.workbench.suite import Case, Expectation, Suite
 
-# Says more about a case that failed, line by line: the permits that came nearest and the condition that failed.
+# Explains a failed case, line by line: the permits that came nearest and the condition that failed.
 Why = Callable[[CaseResult], Sequence[str]]
 
 
 def unexplained(_: CaseResult) -> Sequence[str]:
-    """Say nothing more about a case."""
+    """Add nothing about a case."""
     return ()
 
 
@@ -35,7 +35,7 @@ class TextReport:
         return f"ok    {self._title(result.case)}"
 
     def failed(self, result: CaseResult) -> Iterator[str]:
-        """Return the lines about a case that failed: what was asked, expected, decided, by which policies, and why."""
+        """Return the lines of a failed case: question, expectation, decision, reasons."""
         case, ruling = result.case, result.ruling
         yield f"FAIL  {self._title(case)}"
         if said := self._subject(case):

@@ -1,4 +1,4 @@
-"""Where a bundle to compare lies: a folder, or the same folder at a revision of git."""
+"""Open a bundle to compare: a folder, or the same folder at a revision of git."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILE_MODES = (b"100644", b"100755")
 
 @contextmanager
 def opened(source: str, *, folder: str) -> Iterator[Path]:
-    """Give the folder of a bundle while the `with` block runs.
+    """Provide the folder of a bundle while the `with` block runs.
 
     `source` is a folder, a revision of git (then `folder` is taken from it), or `REVISION:FOLDER`.
     Raise `ConfigurationError` when it is none of these.
@@ -31,7 +31,10 @@ def opened(source: str, *, folder: str) -> Iterator[Path]:
 
 
 def _check_out(source: str, folder: str, place: Path) -> None:
-    """Write the files of a tree as they were committed. What an archive may leave out or change is not."""
+    """Write the files of a tree as they were committed.
+
+    `git archive` is not used, because it can leave out or change files.
+    """
     revision, _, path = source.partition(":")
     relative = Path(os.path.relpath(path or folder)).as_posix()
     if revision.startswith("-") or not revision:

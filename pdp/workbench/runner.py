@@ -22,13 +22,13 @@ from pdp.workbench.watching import Asked
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Everything that one case's decision rested on, so that it can be explained.
+    """Everything that the decision of one case rested on, so that it can be explained.
 
     `bundle` holds the suite's own directory. `snapshot` and `call` are None for a step of a session; `names` are those
-    of the sessions in the snapshot's chain, whose ids are made anew in each run. `asked` is what the policies were
-    asked for this case: of a call in a delegated session, first for itself and then for each one above; nothing when
-    the gate denied; where they refused to open the session, that. `opening` is what they were asked before, when the
-    session was opened.
+    of the sessions in the snapshot's chain, whose ids are new in each run. `asked` is what the policies were asked for
+    this case: for a call in a delegated session, its own question and then one for each session above; empty when the
+    gate denied; the refused question when they refused to open the session. `opening` is what they were asked before,
+    when the session was opened.
     """
 
     bundle: Bundle
@@ -41,10 +41,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """What became of a case.
+    """The result of a case.
 
-    `problems` says what is wrong, one line each; it is empty when the case passed. `ruling` is None when there was no
-    decision; `facts` as well unless the policies refused the session, and where results come from another process.
+    `problems` has one line each; it is empty when the case passed. `ruling` is None when there was no decision; then
+    `facts` is None too unless the policies refused the session, and always in results from another process.
     """
 
     case: Case
@@ -61,7 +61,7 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What became of all cases, in the order of the suites."""
+    """The results of all cases, in the order of the suites."""
 
     results: tuple[CaseResult, ...]
     seconds: float
@@ -89,10 +89,11 @@ def run(
     stop_at_failure: bool = False,
     done: Callable[[CaseResult], None] = _ignore,
 ) -> Report:
-    """Run every case of the suites against a bundle; `done` is told of each. Never raises for what a case holds.
+    """Run every case of the suites against a bundle; call `done` after each.
 
-    The same suites may be run against many bundles: `bundle.with_policies(…)` makes one that differs in some policies
-    and shares what was parsed for all others. `stop_at_failure` ends after the first case that fails.
+    Never raises for the content of a case. The same suites can be run against many bundles: `bundle.with_policies(…)`
+    makes one that differs in some policies and shares the parsed others. `stop_at_failure` ends after the first failed
+    case.
     """
     started = perf_counter()
     results: list[CaseResult] = []
@@ -187,11 +188,11 @@ class _SuiteRun:
 
 
 class UnknownNameError(CaseError):
-    """A case speaks of something that the bundle does not have: mend the name."""
+    """A case names something that the bundle does not have: correct the name."""
 
 
 def _misfit(bundle: Bundle, suite: Suite) -> UnknownNameError | None:
-    """Return what is wrong with the suite's own users, agents and entities beside this bundle, or None."""
+    """Return the error in the suite's own users, agents and entities, or None."""
     own = suite.directory.entities
     orphans = [(one, uid) for one, uid in bundle.directory.orphans() if one.uid in own] if own else []
     for one, uid in orphans:

@@ -1,4 +1,4 @@
-"""Make up arguments that a tool takes."""
+"""Generate arguments that a tool accepts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pdp.errors import InvalidArgumentsError, InvalidJSONError
 from pdp.foundation.jsontext import parse_object
 from pdp.policy.tools.catalogue import Tool
 
-# A schema that describes itself is left alone below so many levels.
+# The depth limit for a schema that refers to itself.
 _DEPTH = 8
 
 
 def sample_arguments(tool: Tool) -> dict[str, Any] | None:
-    """Return arguments that a tool takes, with what its JSON schema requires; None when none come to mind."""
+    """Return arguments that a tool's JSON schema accepts; None when none are found."""
     schema = tool.check.schema if tool.check else {}
     arguments = _sample(schema, schema, 0) if schema else {}
     text = json.dumps(arguments, default=float).encode("utf-8")
@@ -30,7 +30,7 @@ def sample_arguments(tool: Tool) -> dict[str, Any] | None:
 
 
 def _sample(schema: object, root: Any, depth: int) -> Any:  # noqa: ANN401 - any JSON value
-    """Return what is likely to fit a JSON schema."""
+    """Return a value that is likely to fit a JSON schema."""
     if not isinstance(schema, dict) or depth == _DEPTH:
         return "example"
     if listed := schema.get("enum", [schema["const"]] if "const" in schema else []):

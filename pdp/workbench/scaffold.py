@@ -1,4 +1,4 @@
-"""Make the files of a new bundle for one tool server: policies to begin with, and tests that they pass."""
+"""Create the files of a new bundle for one tool server: starting policies, and tests that they pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CALLS = {"read_only": "read", "mutating": "change", "destructive": "destroy"}
 
 
 def example_definitions() -> Sequence[Mapping[str, Any]]:
-    """Return the tools of a server that exists in examples only."""
+    """Return the tools of a server that exists only in examples."""
     return tool_definitions(_template("notes.tools.json").encode("utf-8"))
 
 
@@ -34,14 +34,14 @@ def example_bundle() -> dict[str, bytes]:
 def scaffold(server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     """Return the files of a new bundle: a path to its content.
 
-    Permits, guardrails and tests are there for the risk groups that the server has tools of. Raise `BundleError` when
-    the definitions are none that a catalogue takes, or the server's name is one of the bundle's own files.
+    It has permits, guardrails and tests for each risk group of the server's tools. Raise `BundleError` when a catalogue
+    cannot hold the definitions, or the server's name is one of the bundle's own files.
     """
     stem = server.lower()
     if stem in ("guardrails", "sessions"):
         raise BundleError((Problem("", 0, f"the server `{server}` would have the file of `{stem}.cedar`; rename it"),))
     catalogue = {f"tools/{server}.json": catalogue_file(definitions)}
-    load_catalogue(catalogue)  # what is wrong with the definitions is said before anything is proposed
+    load_catalogue(catalogue)  # report problems of the definitions before anything is proposed
     catalogue[f"tools/{server}.yaml"] = propose_overlay(server, definitions).encode("utf-8")
     tools = [tool for _, tool in sorted(load_catalogue(catalogue).tools.items())]
     if not tools:
@@ -78,7 +78,10 @@ def _changing(risks: set[str]) -> str:
 
 
 def _tests(tools: Iterable[Tool], words: Mapping[str, str]) -> str:
-    """Write the test file: a call of the first tool of each risk group whose arguments can be made up."""
+    """Write the test file: for each risk group, a call of its first tool.
+
+    The tool is the first whose arguments can be generated.
+    """
     calls: dict[str, str] = {}
     for tool in tools:
         if tool.risk not in calls and (arguments := sample_arguments(tool)) is not None:

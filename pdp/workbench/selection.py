@@ -10,7 +10,7 @@ from pdp.workbench.suite import Suite
 
 
 def chosen(suites: Iterable[Suite], filters: Sequence[str]) -> tuple[Suite, ...]:
-    """Return the suites with the cases that any of the filters finds; all of them without filters.
+    """Return the suites with the cases that any filter matches; all without filters.
 
     A filter is part of `FILE: CASE`; with `*` or `?` it is a pattern for the whole of it, of the file, or of the case.
     """
@@ -26,10 +26,10 @@ def chosen(suites: Iterable[Suite], filters: Sequence[str]) -> tuple[Suite, ...]
 
 
 def found(text: str, file: str, name: str) -> bool:
-    """Say whether a filter finds a case."""
+    """Say whether a filter matches a case."""
     whole = f"{file}: {name}"
     if not {"*", "?"} & set(text):
         return text in whole
-    # Names of cases hold brackets, so that shell patterns with their classes would not do.
+    # Names of cases contain brackets, so shell patterns with their classes cannot be used.
     pattern = re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")
     return any(re.fullmatch(pattern, one, re.DOTALL) for one in (whole, file, name))

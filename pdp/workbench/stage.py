@@ -1,4 +1,4 @@
-"""Bring sessions into the states that cases need, through the registrar and by the policies that are tested."""
+"""Bring sessions into the states that cases need, through the registrar and the tested policies."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pdp.workbench.watching import Asked, watched
 
 
 class CaseError(Exception):
-    """A case has no decision: the message says what to mend."""
+    """A case has no decision: the message says what to correct."""
 
 
 class CannotOpenError(CaseError):
-    """A session cannot be brought into the state that a case needs: mend the session or the policies.
+    """A session cannot be brought into the state that a case needs: correct the session or the policies.
 
-    `asked` is what the policies were asked, up to what they refused; empty when it was not they who refused.
+    `asked` is what the policies were asked, up to the question that they refused; empty when they refused none.
     """
 
     def __init__(self, session: NamedSession, problem: str, asked: Sequence[Asked] = ()) -> None:
@@ -38,24 +38,24 @@ class CannotOpenError(CaseError):
 
 
 class FixedClock:
-    """A clock that moves by command only."""
+    """A clock that moves only on command."""
 
     def __init__(self, wall_at: float) -> None:
         self._now = Instant(wall_at=wall_at, boot_at=0.0, boot_id="workbench")
 
     def now(self) -> Instant:
-        """Return the present reading of both clocks."""
+        """Return the current reading of both clocks."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass on both clocks."""
+        """Move both clocks forward."""
         wall_at, boot_at = self._now.wall_at + seconds, self._now.boot_at + seconds
         self._now = Instant(wall_at=wall_at, boot_at=boot_at, boot_id=self._now.boot_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Opened:
-    """One session of a stage. The view is the one of its request: with what an approver was shown."""
+    """One session of a stage. The view is that of its request: with what an approver was shown."""
 
     session: NamedSession
     view: SessionView
@@ -67,7 +67,7 @@ class _Opened:
 
 
 class Stage:
-    """A PDP in memory that holds one session with those above it, at one moment. Not for several threads.
+    """A PDP in memory that holds one session with those above it, at one moment. For one thread.
 
     `opening` is what the policies were asked while the sessions were opened.
     """
@@ -77,7 +77,7 @@ class Stage:
         self._line = _lineage(suite, name)
         self._now = now
         self._limits = limits
-        # What is to be over at `now` has begun its whole life before.
+        # A session that must have expired at `now` begins its whole duration earlier.
         expired = [one for one in self._line if one.state is SessionState.EXPIRED]
         self._clock = FixedClock(now - max((self._life(one) for one in expired), default=0.0))
         self._store = MemorySessionStore()
@@ -97,7 +97,7 @@ class Stage:
         self._authorizer = Authorizer(
             snapshots=self._snapshots,
             observer=Observers(),
-            # Every case asks the policies themselves.
+            # Without a cache: every case asks the policies.
             cache=DecisionCache(size=0),
             limits=limits,
         )
@@ -111,7 +111,7 @@ class Stage:
             opened.append(self._request(session, opened[-1].handle if opened else ""))
             if session.state not in (SessionState.REQUESTED, SessionState.DENIED):
                 self._approve(opened[-1])
-        # From the last to the first: what ends a parent ends all below it.
+        # From the last to the first, because ending a parent ends all below it.
         for one in reversed(opened):
             self._close(one)
         self._clock.advance(self._now - self._clock.now().wall_at)
@@ -121,9 +121,10 @@ class Stage:
         self.opening = tuple(self._seen)
 
     def take(self, step: Step) -> Asked:
-        """Take one step of the session, which the policies may refuse, and return what they were asked and said.
+        """Take one step of the session; return what the policies were asked and said.
 
-        Those above it are opened first. Raise `CannotOpenError` when it does not come to the step.
+        They may refuse it. The sessions above are opened first. Raise `CannotOpenError` when the step cannot be
+        reached.
         """
         handle = ""
         for session in self._line[:-1]:
@@ -146,7 +147,10 @@ class Stage:
         return found[-1]
 
     def call(self, call: Call, gateway: str) -> tuple[Decision, Snapshot, tuple[Asked, ...]]:
-        """Decide about a call in the opened session; its handle is filled in. Raises what `authorize` raises."""
+        """Decide about a call in the opened session, with its handle filled in.
+
+        Raises what `authorize` raises.
+        """
         caller = _gateway(gateway)
         before = len(self._seen)
         request = CallRequest(call=replace(call, session_handle=self._handle))
@@ -156,7 +160,10 @@ class Stage:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of the session and those above it, nearest first, as a snapshot's chain has them."""
+        """Return the names of the session and those above it, nearest first.
+
+        This is the order of a snapshot's chain.
+        """
         return tuple(one.name for one in reversed(self._line))
 
     @property
@@ -199,7 +206,7 @@ class Stage:
     def _approve(self, opened: _Opened) -> None:
         session = opened.session
         if opened.view.state is SessionState.ACTIVE:
-            # Delegated: nobody was asked, so nobody gave anything.
+            # Delegated: there was no approver, so there are no grants.
             if session.grants:
                 raise CannotOpenError(session, "is delegated without an approval, so nobody can give it `grants`")
             return
@@ -243,7 +250,7 @@ class Stage:
     def _require_state(self, opened: _Opened) -> None:
         wanted = opened.session.state
         if wanted is SessionState.ACTIVE:
-            return  # the state of one above it may have ended it, and that is what such a case is about
+            return  # a session above may have ended it, and such a case tests exactly that
         state = self._registrar.get(opened.id, caller=_approver(opened.session.approver)).state
         if state is not wanted:
             raise CannotOpenError(opened.session, f"cannot become {wanted.value}: it is {state.value}")

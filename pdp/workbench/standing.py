@@ -1,4 +1,4 @@
-"""Find the results that stand under other policies, because these answer every question of the case the same."""
+"""Find the results that stay the same under other policies, because these answer every question of the case alike."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pdp.workbench.watching import Asked
 class Standing:
     """Compares answers with those of another run, of the same suites, whose results hold their facts.
 
-    What a case comes to is a function of its file and of what the policies answer. Where each answer is the same, the
-    next question is the same too: asking the questions again is enough, and no session need be opened for it.
-    `bundle` differs from the one of that run in its policies alone.
+    The result of a case depends only on its file and on the policies' answers. Where each answer is the same, the next
+    question is the same too: repeating the questions is enough, and no session has to be opened. `bundle` differs from
+    the one of that run only in its policies.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -23,7 +23,7 @@ class Standing:
         self._same: dict[int, bool] = {}
 
     def holds(self, before: CaseResult) -> bool:
-        """Say whether a case that passed then must pass now; False as well where only a run can tell."""
+        """Say whether a case that passed then must pass now; False if only a run can tell."""
         if not before.passed or before.facts is None:
             return False
         facts = before.facts

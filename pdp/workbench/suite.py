@@ -1,4 +1,4 @@
-"""The words of a test of policies: suites, sessions, calls, cases and what they expect."""
+"""The model of policy tests: suites, sessions, calls, cases and their expectations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedSession:
-    """A session that cases use: who asks for it, what for, and in which state a case finds it.
+    """A session that cases use: its user and agent, its purpose, and the state that a case needs.
 
     `duration` is seconds, None for the bundle's default. `attributes` is what the gateway vouches for about the
     user. `approver` decides about it and `gateway` requests it and makes its calls.
@@ -66,7 +66,7 @@ class NamedCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """What a case says about its decision; None is not checked. Policies and errors are sorted ids."""
+    """The expected decision of a case; None is not checked. Policies and errors are sorted ids."""
 
     outcome: Outcome | None = None
     basis: Basis | None = None
@@ -84,10 +84,10 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One decision and what is expected of it: a call in a session, or a step of a session.
+    """One decision and its expectation: a call in a session, or a step of a session.
 
-    A table is expanded: each of its cells is a case of its own, `name` says which. `line` is where the expectation
-    stands, `now` is unix seconds. Exactly one of `call` (a name) and `step` is given.
+    A table is expanded: each of its cells is a separate case, which `name` identifies. `line` is the line of the
+    expectation, `now` is unix seconds. Exactly one of `call` (a name) and `step` is given.
     """
 
     file: str
@@ -101,13 +101,13 @@ class Case:
 
     @property
     def id(self) -> str:
-        """Return what tells the case from all others: its file and its name."""
+        """Return the unique id of the case: its file and its name."""
         return f"{self.file}: {self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """One test file. `directory` holds the users, agents and entities that stand over the bundle's."""
+    """One test file. `directory` holds the users, agents and entities that override the bundle's."""
 
     file: str
     name: str

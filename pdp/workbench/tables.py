@@ -20,7 +20,7 @@ _OUTCOMES = {outcome.value: outcome for outcome in Outcome}
 
 
 class _Said(NamedTuple):
-    """What is said about one or more cells of a table, and on which line."""
+    """The expectation of one or more cells of a table, and its line."""
 
     value: Any
     line: int
@@ -98,7 +98,7 @@ class CaseReader:
         return Step.REQUEST
 
     def _names(self, entry: Section, one: str, many: str, known: Mapping[str, object]) -> list[str]:
-        """Return the names of one axis; none when something is wrong with it."""
+        """Return the names of one axis; none when one of them is wrong."""
         if (one in entry) == (many in entry):
             self._fields.problem(entry.problem(f"a case needs either `{one}` or `{many}`", many))
             return []
@@ -116,7 +116,7 @@ class CaseReader:
         return [] if strangers else [name for name in names if name]
 
     def _cells(self, entry: Section, sessions: list[str], calls: list[str]) -> Iterator[tuple[str, str, _Said]]:
-        """Yield each session with each call, and what is said about the two."""
+        """Yield each session with each call, and the expectation of the two."""
         whole = _Said(entry["expect"], entry.lines["expect"])
         rows = self._spread(whole, sessions, "session", by_name="sessions" in entry)
         for session, row in rows.items():
@@ -124,7 +124,7 @@ class CaseReader:
                 yield session, call, cell
 
     def _spread(self, said: _Said, names: list[str], what: str, *, by_name: bool) -> dict[str, _Said]:
-        """Spread what is said over the names of an axis: a mapping by name, or one value for all."""
+        """Spread an expectation over an axis: a mapping by name, or one value for all."""
         value = said.value
         if not by_name or not isinstance(value, Section) or not value or set(value) & set(EXPECTATION_KEYS):
             return dict.fromkeys(names, said)

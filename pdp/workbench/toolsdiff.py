@@ -1,4 +1,4 @@
-"""Say what became of a server's tools since its catalogue was approved, and what rests on them."""
+"""Compare a server's tools with its approved catalogue, and list the policies and agents that depend on them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pdp.policy.tools.parameters import OpaqueType, Parameter, RecordType
 Kind = Literal["added", "changed", "removed"]
 Definition = Mapping[str, Any]
 
-# The parts of a definition that make its digest, but for its name and what is told from the types that policies see.
+# Parts of a definition's digest, except its name and those compared by the types that policies see.
 _TOLD = ("annotations", "description", "outputSchema")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDifference:
-    """One tool that appeared, changed or vanished.
+    """One tool that was added, changed or removed.
 
-    `was` and `now` are definition digests, empty where there is no definition; `parts` says in words what changed.
-    `risk` is the group after an import, of a removed tool the one before. `named_by` holds the ids of policies that
-    name the tool, `covered_by` of the others that could match it, `agents` who has it within the ceiling.
+    `was` and `now` are definition digests, empty where there is no definition; `parts` names the changes.
+    `risk` is the group after an import, or before it for a removed tool. `named_by` holds the ids of policies that
+    name the tool, `covered_by` of the others that could match it, `agents` those that have it within the ceiling.
     """
 
     tool: str
@@ -42,7 +42,7 @@ class ToolDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolsDifference:
-    """The differences of one server, by tool, and what `pdp check` would say after an import.
+    """The differences of one server, by tool, and the problems that `pdp check` would report after an import.
 
     `approved` counts the tools of the catalogue, `present` those that the server has now.
     """
@@ -57,9 +57,9 @@ class ToolsDifference:
 def compare_tools(
     server: str, definitions: Sequence[Definition], files: Mapping[str, bytes], limits: Limits, compile_files: Compile
 ) -> ToolsDifference:
-    """Compare a server's present `tools/list` answer with the catalogue among a bundle's files.
+    """Compare a server's `tools/list` answer with the catalogue in a bundle's files.
 
-    Raise `BundleError` when the bundle does not load as it is, or the answer cannot become a catalogue.
+    Raise `BundleError` when the bundle does not load without the change, or the answer cannot become a catalogue.
     """
     bundle = load_bundle(files, limits, compile_files)
     name = f"tools/{server}.json"
@@ -78,7 +78,7 @@ def compare_tools(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Side:
-    """A tool as its own definition describes it, without what an overlay adds."""
+    """A tool as its own definition describes it, without an overlay's additions."""
 
     tool: Tool
     definition: Definition
@@ -97,11 +97,11 @@ def _digest(side: _Side | None) -> str:
 
 
 def _risks(imported: Mapping[str, bytes], bundle: Bundle, new: Mapping[str, _Side]) -> Callable[[str], str]:
-    """Return what tells the risk group of a tool after an import."""
+    """Return a function from a tool to its risk group after an import."""
     try:
         tools = load_catalogue(imported).tools
     except BundleError:
-        # The overlay speaks of what is gone. Until it is mended, what it says of the others still holds.
+        # The overlay names removed tools. Until it is corrected, its entries for the others still hold.
         tools = {action: side.tool for action, side in new.items()} | dict(bundle.catalogue.tools)
     return lambda action: (tools.get(action) or bundle.catalogue.tools[action]).risk
 
@@ -136,7 +136,7 @@ def _difference(old: _Side | None, new: _Side | None, bundle: Bundle, risk: Call
 
 
 def _parts(old: _Side, new: _Side) -> Iterator[str]:
-    """Say in words what changed in a definition, what policies see first."""
+    """Name the changes of a definition, first those that policies see."""
     yield from _parameters(old.tool.input, new.tool.input, "")
     for field in _TOLD:
         if old.definition.get(field) != new.definition.get(field):

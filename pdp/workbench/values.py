@@ -1,4 +1,4 @@
-"""Read single values of a test file, and collect what is wrong with them."""
+"""Read single values of a test file, and collect their problems."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ from pdp.foundation.yamltext import Section, unknown
 
 E = TypeVar("E", bound=Enum)
 
-# Within the years that clocks and the engine know, also some hours before and after.
+# Within the years that clocks and the engine know, with some hours to spare.
 _MOMENT = re.compile(r"(19[789]|2\d\d)\d-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# What a test file writes where nobody knows.
+# The word in a test file for an unknown value.
 UNKNOWN = "unknown"
 
 
 def moment(text: str) -> float:
-    """Return the unix seconds of a time with its zone, such as `2026-01-05T10:00:00Z`. Raise `ValueError`."""
+    """Return the unix seconds of a time with its zone, such as `2026-01-05T10:00:00Z`.
+
+    Raise `ValueError`.
+    """
     if not _MOMENT.fullmatch(text):
         raise ValueError(text)
     return datetime.fromisoformat(text).timestamp()
 
 
 class FieldReader:
-    """Reads fields of sections; a value of a wrong kind becomes a problem and its default is returned."""
+    """Reads fields of sections; a value of a wrong type becomes a problem and its default is returned."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
     def problem(self, problem: Problem) -> None:
-        """Note a problem, unless the same has been noted."""
+        """Add a problem, unless it is already there."""
         if problem not in self.problems:
             self.problems.append(problem)
 
     def require(self, entry: Section, key: str) -> None:
-        """Note a problem when a key is missing."""
+        """Add a problem when a key is missing."""
         if key not in entry:
             self.problem(entry.problem(f"`{key}` is missing"))
 
@@ -116,19 +119,22 @@ class FieldReader:
         return Section(entry.file, entry.lines.get(key, entry.line))
 
     def arguments(self, entry: Section, key: str) -> bytes:
-        """Return the arguments of a call as an agent writes them: a mapping as JSON, a text as it stands."""
+        """Return the arguments of a call: a mapping as JSON, a text unchanged.
+
+        An agent writes them like this.
+        """
         value = entry.get(key)
         return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else self.json(entry, key)
 
     def json(self, entry: Section, key: str) -> bytes:
-        """Return a mapping as JSON, as a gateway passes it on; empty when it is missing."""
+        """Return a mapping as JSON, as a gateway sends it; empty when it is missing."""
         if key not in entry:
             return b""
         return json.dumps(self.section(entry, key), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _is_text(value: object) -> bool:
-    # YAML can write half a character, which no gateway can send.
+    # YAML can write half of a surrogate pair, which no gateway can send.
     return isinstance(value, str) and not _SURROGATE.search(value)
 
 

@@ -1,4 +1,4 @@
-"""Note every question that policies are asked, with all facts and the answer, without changing any."""
+"""Record every question that policies are asked, with all facts and the answer, without changing any."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Asked:
 
 
 def watched(bundle: Bundle, seen: list[Asked]) -> Bundle:
-    """Return the bundle as others see it; what is asked of it is added to `seen`."""
+    """Return a bundle that behaves the same and adds each question to `seen`."""
     return cast("Bundle", _WatchedBundle(bundle, seen))
 
 

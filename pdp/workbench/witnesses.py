@@ -1,7 +1,8 @@
-"""Look for calls that show what a changed policy changes, where no test case shows it.
+"""Search for calls that show the effect of a changed policy, where no test case shows it.
 
-Calls are made up from the test cases, the tools' own parameters, and what the two versions of the policy compare and
-name. Whatever is found is a real decision of the real registrar and authorizer; that nothing is found proves nothing.
+Calls are generated from the test cases, the tools' own parameters, and the values that the two versions of the policy
+compare and name. Every call that is found is a real decision of the real registrar and authorizer; a search without a
+result proves nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pdp.workbench.values import moment
 
 MADE_UP = "made up"
 
-# How much is tried: a second or two for each policy that no case shows.
+# The bounds of the search: a second or two for each policy that no case shows.
 _MOST_SUITES = 4
 _MOST_ACTIONS = 4
 _MOST_SESSIONS = 48
@@ -50,14 +51,14 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Clues:
-    """What the versions of a policy compare, what they name, and the actions that they can match."""
+    """The values that the versions of a policy compare and name, and the actions that they can match."""
 
     values: Mapping[str, tuple[Any, ...]]
     named: frozenset[tuple[str, str]]
     actions: tuple[str, ...]
 
     def of(self, prefix: str) -> dict[str, tuple[Any, ...]]:
-        """Return the values of the attributes below a prefix, by the first step of their names."""
+        """Return the attributes' values below a prefix, by the first part of their names."""
         found: dict[str, tuple[Any, ...]] = {}
         for name, values in self.values.items():
             if name.startswith(prefix):
@@ -72,9 +73,12 @@ class _Clues:
 def made_up(
     bundle: Bundle, versions: Sequence[PolicySource], suites: Sequence[Suite], limits: Limits = DEFAULT_LIMITS
 ) -> tuple[Suite, ...]:
-    """Return cases that may be decided otherwise by two versions of a policy of a bundle; they expect nothing."""
+    """Return cases that two versions of a policy could decide differently.
+
+    The cases expect nothing.
+    """
     actions = _actions(bundle, versions)
-    # What a forbid takes away something else must permit: what the others ask for is tried as well, but later.
+    # Another policy must permit what a forbid denies: values from the others are tried as well, but later.
     others = (one for action in actions for one in bundle.slice(action).policies)
     asked = list(dict.fromkeys((*versions, *islice(others, _MOST_POLICIES))))
     named = frozenset(uid for one in asked for uid in one.entities)
@@ -84,7 +88,7 @@ def made_up(
 
 
 def _actions(bundle: Bundle, versions: Sequence[PolicySource]) -> tuple[str, ...]:
-    """Return some of the actions that a policy can match, those first that it names."""
+    """Return some of the actions that a policy can match, first those that it names."""
     known = (*SESSION_ACTIONS, *sorted(bundle.catalogue.tools))
     matched = [action for action in known if any(one.may_match(bundle.groups_of(action)) for one in versions)]
     itself = {action for one in versions for action in one.actions or ()}
@@ -92,7 +96,7 @@ def _actions(bundle: Bundle, versions: Sequence[PolicySource]) -> tuple[str, ...
 
 
 def _grounds(bundle: Bundle, suites: Sequence[Suite]) -> Iterator[Suite]:
-    """Yield what to begin with: the test files that open sessions, and pairs of users and agents."""
+    """Yield starting suites: test files that open sessions, and user and agent pairs."""
     yield from [suite for suite in suites if suite.sessions][:_MOST_SUITES]
     entities = bundle.directory.entities
     users, agents = (sorted(name for kind, name in entities if kind == wanted) for wanted in ("User", "Agent"))
@@ -115,10 +119,10 @@ def _suite(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, most: i
         asked: list[NamedCall | Step] = [step for step in Step if step.value == action]
         asked += islice(_calls(bundle, clues, ground, limits, action), _MOST_CALLS)
         every = [*product(sessions, asked, moments)]
-        # Neighbours are decided alike: a mixture shows more. The same one at each run.
+        # Neighbours are decided alike: a mixture shows more. Each run has the same mixture.
         random.Random(action).shuffle(every)  # noqa: S311 - nothing secret
         for session, what, now in every[: most // len(clues.actions)]:
-            # What a call needs and nothing else, so that no rule about the scope of sessions stands in the way.
+            # Only what a call needs, so that no rule about the scope of sessions interferes.
             opening = session
             if isinstance(what, NamedCall):
                 opening, calls[what.name] = replace(session, name=f"{session.name} {action}", tools=(action,)), what
@@ -137,7 +141,7 @@ def _case(session: NamedSession, what: NamedCall | Step, now: float) -> Case:
 
 
 def _sessions(bundle: Bundle, clues: _Clues, suite: Suite) -> Iterator[NamedSession]:
-    """Yield the sessions of a suite, and then such with what the policies name or compare, without an end."""
+    """Yield a suite's sessions, then endless variations with the policies' values."""
     live = [one for one in suite.sessions.values() if one.state is SessionState.ACTIVE and not one.parent]
     yield from live[:_MOST_MEMBERS]
     directory = bundle.directory.overlaid(suite.directory)
@@ -156,14 +160,14 @@ def _sessions(bundle: Bundle, clues: _Clues, suite: Suite) -> Iterator[NamedSess
     }
     while live:
         one = chance.choice(live)
-        # Half of what could be another is: what several conditions ask for comes together now and then.
+        # Each value changes with probability one half, so that several conditions are sometimes met together.
         change = {name: chance.choice(values) for name, values in choices.items() if values and chance.random() < _HALF}
         words = "".join(f" {name}={_shown(value)}" for name, value in change.items())
         yield replace(one, **change, name=f"{one.name}{words}", line=0)
 
 
 def _members(directory: Directory, clues: _Clues, kind: str, group: str) -> list[str]:
-    """Return the users or agents that the policies name, and some of those in a group that they name."""
+    """Return the users or agents that the policies name, and some in named groups."""
     groups = {(group, name) for name in clues.names(group)}
     within = (
         uid[1]
@@ -175,7 +179,7 @@ def _members(directory: Directory, clues: _Clues, kind: str, group: str) -> list
 
 
 def _calls(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, action: str) -> Iterator[NamedCall]:
-    """Yield calls of a tool: those of the ground, and each with what the policies compare changed in it."""
+    """Yield calls of a tool: those of the ground, and each with the policies' values."""
     tool = bundle.catalogue.tools.get(action)
     if tool is None:
         return
@@ -200,10 +204,13 @@ def _calls(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, action:
 def _ground(
     bundle: Bundle, tool: Tool, ground: Suite, limits: Limits
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield arguments and facts to begin with: of the ground's calls, made up, and about things of the directory."""
+    """Yield starting arguments and facts.
+
+    They come from the ground's calls, are generated, or are about entities of the directory.
+    """
     found: list[tuple[dict[str, Any], dict[str, Any]]] = []
     for call in [one for one in ground.calls.values() if one.action == tool.action][:_MOST_MEMBERS]:
-        # A case may be about arguments that are none.
+        # A case can be about arguments that are not valid.
         with suppress(InvalidJSONError):
             arguments, facts = (parse_object(text, limits) for text in (call.arguments_json, call.facts_json))
             found.append((_plain(arguments), _plain(facts)))
@@ -218,7 +225,7 @@ def _ground(
 
 
 def _parts(mapping: ResourceMapping, resource: str) -> dict[str, str]:
-    """Return the arguments that a resource's id was made from; none when it was made from others."""
+    """Return the arguments that a resource's id was made from, if they can be known."""
     pattern = "(.+?)".join(map(re.escape, mapping.literals))
     match = re.fullmatch(pattern, resource)
     return dict(zip(mapping.fields, match.groups(), strict=True)) if match else {}
@@ -229,7 +236,7 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changed(ground: dict[str, Any], choices: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a mapping as it is, and then with some of its values changed."""
+    """Yield a mapping unchanged, and then with some of its values changed."""
     yield ground
     each = {name: (*values, _ABSENT) for name, values in choices.items()}
     chance = random.Random(",".join(each))  # noqa: S311 - nothing secret; the same ones at each run
