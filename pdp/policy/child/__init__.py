@@ -1,1 +1,1 @@
-"""What reads foreign policy text, in a process of its own: text can crash or stall the engine."""
+"""Reads untrusted policy text in a separate process, since text can crash or stall the engine."""

@@ -1,4 +1,4 @@
-"""Compile a bundle: parse, validate and analyse it. Runs in a child process, because policy text can end one."""
+"""Compile a bundle: parse, validate and analyse it. Runs in a child process, since policy text can crash it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pdp.policy.schema import SESSION_ATTRIBUTES, SESSION_DECLARATION, full_sche
 
 _ID = re.compile(r"[a-z0-9._/-]{1,128}\Z")
 _QUOTED = re.compile(r"`([^`]+)`")
-# The tokens and handles that this program makes.
+# The tokens and handles that this program issues.
 _SECRET = re.compile(r"\b(pdp[ts]_)[A-Za-z0-9_-]+")
 
 Policy = dict[str, Any]
@@ -39,8 +39,8 @@ def compile_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
 
     `job` holds `files` (path to text), `limits` (fields of `Limits`) and, when lints are wanted, `lint`. Return either
     `{"problems": […]}` with the fields of `Problem`, or `{"policies": […]}` with `id`, `effect`, `file`, `line`,
-    `column`, `text` and what `analysis.findings` returns for each policy, in the order of their files, and `tools`, how
-    many tools there are. With `lint` both hold `warnings` too, problems that do not keep the bundle from loading.
+    `column`, `text` and the result of `analysis.findings` for each policy, in the order of their files, and `tools`,
+    the number of tools. With `lint` both also hold `warnings`: problems that do not prevent the bundle from loading.
     """
     compilation = _Compilation(Limits(**job["limits"]), lint=bool(job.get("lint")))
     files: Mapping[str, str] = job["files"]
@@ -55,7 +55,7 @@ def compile_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Compilation:
-    """One run of the compiler; `warnings` holds what lints found as far as it came."""
+    """One run of the compiler; `warnings` holds the findings of lints, if the run came that far."""
 
     def __init__(self, limits: Limits, *, lint: bool) -> None:
         self._limits = limits
@@ -84,7 +84,7 @@ class _Compilation:
 
 
 def _placed(problems: Iterable[Problem], files: Mapping[str, str]) -> list[dict[str, str | int]]:
-    """Return problems as JSON: one line each, with a code, and a column where one can be told."""
+    """Return problems as JSON: one line each, with a code, and a column if it can be found."""
     lines: dict[str, list[str]] = {}
     placed = []
     for problem in problems:
@@ -109,7 +109,7 @@ def _code(file: str) -> str:
 
 
 def _one_line(message: str) -> str:
-    # What the engine quotes of a file may hold line breaks, characters that hide or turn others, and secrets.
+    # The engine quotes text of files, which may hold line breaks, characters that hide or reorder others, and secrets.
     message = _SECRET.sub(r"\1…", message)
     return " ".join(one_line(message).split())
 
@@ -152,7 +152,7 @@ def _check_resources(contents: Contents, schema: cedarpy.Schema) -> None:
         if not _fits([{"uid": {"type": name, "id": ""}, "attrs": {}, "parents": [server]}], schema)
     ]
     if wrong:
-        # A resource that the directory does not know has no attributes, and always stands below its server.
+        # A resource that is not in the directory has no attributes, and is always below its server.
         message = "a type that calls are mapped to must be declared `in [Server]`, all its attributes optional"
         raise BundleError(
             tuple(Problem(SCHEMA, _line_of(contents.schema, f"`{w}`", 1), f"`{w}`: {message}") for w in wrong)
@@ -160,7 +160,7 @@ def _check_resources(contents: Contents, schema: cedarpy.Schema) -> None:
 
 
 def _check_directory(contents: Contents, schema: cedarpy.Schema) -> None:
-    # One check of all entities; only when it fails are they checked one by one, to name the wrong ones.
+    # All entities are checked at once; only when that fails, each is checked alone, to name the wrong ones.
     entities = contents.directory.entities.values()
     if _fits([one.json for one in entities], schema):
         return
@@ -203,7 +203,7 @@ class ParsedPolicy:
         return name
 
     def linted(self, known: Mapping[str, Environment]) -> LintPolicy:
-        """Return it with the actions that it can match, for lints and validator."""
+        """Return the policy with the actions that it can match, for lints and validator."""
         return LintPolicy(
             id=self.id,
             effect=self.tree["effect"],
@@ -216,7 +216,7 @@ class ParsedPolicy:
         )
 
     def result(self) -> Policy:
-        """Return what `compile_bundle` tells of it."""
+        """Return the description of the policy in the result of `compile_bundle`."""
         return {
             "id": self.id,
             "effect": self.tree["effect"],
@@ -229,7 +229,7 @@ class ParsedPolicy:
 
 
 def parsed_policies(texts: Mapping[str, str], limits: Limits) -> list[ParsedPolicy]:
-    """Return the policies of some files. Raise `BundleError` naming all that could not be read."""
+    """Return the policies of some files. Raise `BundleError` naming all that cannot be read."""
     found: list[ParsedPolicy] = []
     problems: list[Problem] = []
     for file, text in texts.items():
@@ -284,7 +284,7 @@ def _check_ids(policies: list[ParsedPolicy]) -> None:
 def _refusals(
     policies: Sequence[LintPolicy], schema: cedarpy.Schema, known: Mapping[str, Environment]
 ) -> dict[str, list[Problem]]:
-    """Return what the validator refuses, by policy."""
+    """Return the validator's problems by policy."""
     result = cedarpy.validate_policies("\n".join(policy.text for policy in policies), schema)
     if result.validation_passed:
         return {}
@@ -298,7 +298,7 @@ def _refusals(
 
 
 def _widened(policies: Iterable[LintPolicy], labels: Mapping[str, Label]) -> dict[str, list[Problem]]:
-    """Return the policies that may permit more for a label that does not widen, each with what is wrong."""
+    """Return, by policy, the problems of those that may permit more for a label that does not widen."""
     found = ((one, label_finding(one, labels)) for one in policies)
     return {one.id: [problem_of(one, "label-widens", said, "error")] for one, said in found if said}
 
@@ -306,7 +306,7 @@ def _widened(policies: Iterable[LintPolicy], labels: Mapping[str, Label]) -> dic
 def _line_of(text: str, message: str, default: int) -> int:
     """Return the line of the first word that the engine's message quotes and the text holds.
 
-    The engine gives no positions; for most messages this is the very line.
+    The engine gives no positions; for most messages this is the right line.
     """
     for match in _QUOTED.finditer(message):
         at = text.find(match.group(1))

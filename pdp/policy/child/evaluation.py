@@ -1,6 +1,6 @@
-"""Evaluate plain Cedar as its author wrote it: policies, schema, entities and requests that we do not trust.
+"""Evaluate plain Cedar as its author wrote it: untrusted policies, schema, entities and requests.
 
-Runs in the child process, because such text can end a process.
+Runs in the child process, since untrusted text can crash a process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FAILED_POLICY = re.compile(r"error while evaluating policy `([A-Za-z0-9._:@/-]+
 def evaluate(job: Mapping[str, Any]) -> JSON:
     """Evaluate a job of `policies`, `template_links`, `schema` or `schema_json`, `entities_json` and `requests_json`.
 
-    Missing fields are empty; `validate` and `skip_request_validation` are truth values.
+    Missing fields are empty; `validate` and `skip_request_validation` are booleans.
     Return `{"evaluations": […], "valid": bool, "validation_errors": […]}`, or `{"invalid": {"field", "problem"}}` when
     a field cannot be read. Each evaluation holds `decision` (`Allow`, `Deny` or `NoDecision`, the engine's words),
     `reasons` and `erroring_policies` (ids, sorted) and `errors` (the engine's texts).
@@ -41,9 +41,9 @@ def evaluate(job: Mapping[str, Any]) -> JSON:
 
 
 def policy_ids(text: str) -> tuple[str, ...]:
-    """Return the ids of the policies of a plain text, in their order: the `@id`, else what the engine calls them.
+    """Return the ids of the policies of a text, in their order: the `@id`, otherwise the engine's id.
 
-    Raise `InvalidRequestError` when it cannot be read.
+    Raise `InvalidRequestError` when the text cannot be read.
     """
     try:
         scan(text, DEFAULT_LIMITS)
@@ -60,7 +60,7 @@ def _evaluate(job: Mapping[str, Any]) -> JSON:
     entities = _entities(job.get("entities_json", ""), schema)
     requests = [_request(text, f"requests_json[{n}]") for n, text in enumerate(job.get("requests_json", ()))]
     errors = _validate(job.get("policies", ""), schema) if job.get("validate") else []
-    # The entities keep what the schema adds to them, the groups of actions above all, when requests go unchecked.
+    # Without request validation, the entities still have what the schema adds, mainly the groups of actions.
     request_schema = None if job.get("skip_request_validation") else schema
     return {
         "evaluations": [

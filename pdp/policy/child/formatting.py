@@ -1,8 +1,8 @@
 """Lay out policy text as Cedar's own formatter does. Runs in a child process like every parse of policy text.
 
-The formatter sees one policy at a time; what stands between policies is ours: comments stay where they are, and one
-empty line parts what is parted. What a policy says is compared before and after, comments too: a layout that would
-change it is refused.
+The formatter lays out one policy at a time. This module lays out the text between policies: comments stay where they
+are, and there is one empty line between policies. The tree and comments of a policy are compared before and after: a
+layout that would change them is refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def format_files(job: Mapping[str, Any]) -> dict[str, Any]:
     """Lay out policy files.
 
     `job` holds `files` (path to text) and `limits` (fields of `Limits`). Return `{"files": {path: text}}` with every
-    file, or `{"problems": […]}` with the fields of `Problem`, one for each policy that stays as it is.
+    file, or `{"problems": […]}` with the fields of `Problem`, one for each policy that cannot be laid out.
     """
     limits = Limits(**job["limits"])
     files: dict[str, str] = {}
@@ -55,7 +55,7 @@ def format_text(path: str, text: str, limits: Limits) -> str:
     if problems:
         raise BundleError(tuple(problems))
     result = _joined(laid_out, list(_gaps(lines, policies)))
-    # INVARIANT: whatever the formatter does, what is written says what was read.
+    # INVARIANT: the result has the same meaning as the text, whatever the formatter does.
     if _meaning(text) != _meaning(result):
         raise BundleError((Problem(path, 0, _LAYOUT_ERROR),))
     return result
@@ -76,7 +76,7 @@ def _policy(path: str, policy: PolicyText, problems: list[Problem]) -> str:
 
 
 def _meaning(text: str) -> tuple[Any, list[str]] | None:
-    """Return what a policy says, its tree and its comments, or None when it is no policy."""
+    """Return the meaning of policy text, its tree and its comments; None when it is not valid."""
     try:
         tree = json.loads(cedarpy.policies_to_json_str(text))
     except ValueError:
@@ -86,7 +86,7 @@ def _meaning(text: str) -> tuple[Any, list[str]] | None:
 
 
 def _gaps(text: str, policies: tuple[PolicyText, ...]) -> Iterator[str]:
-    """Yield what stands before, between and behind the policies: blanks and comments."""
+    """Yield the text before, between and after the policies: blanks and comments."""
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
     end = 0
     for policy in policies:
@@ -106,7 +106,7 @@ def _joined(policies: list[str], gaps: list[str]) -> str:
 
 
 def _comments_above(gap: str) -> str:
-    """Return the lines of a gap without empty ones at the beginning, and no two of them together."""
+    """Return the lines of a gap without leading empty lines or two empty lines in a row."""
     lines: list[str] = []
     for line in (line.strip() for line in gap.split("\n")[:-1]):
         if line or (lines and lines[-1]):

@@ -1,8 +1,8 @@
-"""The child process that runs foreign policy text: `python -m pdp.policy.child.main SECONDS`.
+"""The child process that runs untrusted policy text: `python -m pdp.policy.child.main SECONDS`.
 
-Reads jobs from standard input and writes results to standard output, each a frame: four bytes of length, most
-significant first, then JSON. The first frame out is empty and says that the child is ready. The child ends when its
-input ends, when a job takes `SECONDS`, or when a job fails in any way that is not a result.
+Reads jobs from standard input and writes results to standard output, each as a frame: four bytes of length, most
+significant first, then JSON. The first frame out is an empty object and means that the child is ready. The child ends
+when its input ends, when a job takes `SECONDS`, or when a job fails without a result.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import IO, Any
 
 from pdp.foundation.threads import on_large_stack
 
-# The engine recurses; what the limits allow takes less than 2 MiB, and what they miss should have room to fail well.
+# The engine recurses. Text within the limits needs less than 2 MiB; other text has room to fail with an error.
 STACK_BYTES = 256 * 1024 * 1024
-# Address space, with the stack in it. A job that needs more ends the child and nothing else.
+# Address space, including the stack. A job that needs more ends only the child.
 MEMORY_BYTES = 4 * 1024 * 1024 * 1024
-# Policies as JSON are twice as deep as their operators; the interpreter's own limit allows about 450.
+# Policies as JSON are twice as deep as their operators; the interpreter's default limit allows about 450.
 _RECURSION = 100_000
 
 _FUNCTIONS = {
@@ -44,11 +44,11 @@ def main() -> int:
 
 
 def serve(jobs: IO[bytes], answers: IO[bytes], seconds: float) -> bool:
-    """Answer every job of one stream on another; return True when the first ends."""
+    """Answer every job of `jobs` on `answers`; return True at the end of `jobs`."""
     write_frame(answers, {})
     while (job := read_frame(jobs)) is not None:
-        # The kernel keeps this time: the engine holds the interpreter lock, so nothing in here could. It matters when
-        # the parent has gone and nobody else is left to end a job without end.
+        # The kernel keeps this time, since the engine holds the interpreter lock. It matters when the parent has ended
+        # and cannot kill a child whose job never ends.
         signal.setitimer(signal.ITIMER_REAL, seconds)
         result = _function(job["kind"])(job["job"])
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -74,7 +74,7 @@ def write_frame(stream: IO[bytes], value: dict[str, Any]) -> None:
 
 
 def _function(kind: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    # Imported by kind, so that a mistake in one does not keep the other from working.
+    # Imported by kind, so that an import error in one kind does not affect the others.
     module, name = _FUNCTIONS[kind]
     function: Callable[[dict[str, Any]], dict[str, Any]] = getattr(import_module(module), name)
     return function
@@ -83,12 +83,12 @@ def _function(kind: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
 def _limit_process() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the policies
-    with contextlib.suppress(ValueError, OSError):  # where the system cannot or already sets less, its word stands
+    with contextlib.suppress(ValueError, OSError):  # the system cannot set this limit, or has a lower one
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
 def _take_stdout() -> IO[bytes]:
-    # What the engine prints must not end up between the frames.
+    # Output of the engine must not appear between the frames.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return answers

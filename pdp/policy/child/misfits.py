@@ -1,4 +1,4 @@
-"""Say which entity the engine does not take, and why: its own message names neither entity nor attribute."""
+"""Find which entity the engine refuses, and why: its own message names neither entity nor attribute."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import cedarpy
 
-# How the engine begins where it cannot make an entity of what it reads.
+# The beginning of the engine's message when it cannot read an entity.
 _NOT_READ = "error during entity deserialization"
-# A value of each type: if one of them fits, it is the attribute's own value that does not.
+# A value of each type: if one of them fits, the value of the attribute is what does not.
 _OTHERS: tuple[Any, ...] = (
     "",
     0,
@@ -25,9 +25,9 @@ _OTHERS: tuple[Any, ...] = (
 
 
 def entities_problem(text: str, schema: cedarpy.Schema | None) -> tuple[str, str]:
-    """Return where entities that the engine refused are wrong (`[2].attrs.age`, or nothing), and what is wrong.
+    """Return where refused entities are wrong (`[2].attrs.age`, or empty), and what is wrong.
 
-    `text` is JSON that was looked at by `scan_json`.
+    `text` is JSON that `scan_json` has checked.
     """
     try:
         entities = json.loads(text)

@@ -1,7 +1,7 @@
-"""Change one thing in one policy at a time, on its tree: what tests of policies must notice.
+"""Make mutants for tests of policies: change one part of one policy at a time, on its tree.
 
-Runs in a child process like every parse of policy text. A mutant that strict validation refuses is no mutant: `check`
-finds it before any test does.
+Runs in a child process like every parse of policy text. A change that strict validation refuses is not a mutant:
+`check` finds it before any test does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Tree = Any
 
 _LONG = 2**63
 
-# What stands in the place of an operator: the neighbour that a slip would write, and the opposite.
+# The replacements of an operator: the similar one that an author may write by mistake, and the opposite.
 _SWAPS: Mapping[str, tuple[str, ...]] = {
     "&&": ("||",),
     "||": ("&&",),
@@ -66,7 +66,7 @@ _NEGATED = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A changed policy, None when it is dropped, and in words what was changed."""
+    """A changed policy (None when it is dropped), and a description of the change."""
 
     tree: Tree | None
     words: str
@@ -75,9 +75,9 @@ class Change:
 def mutate_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
     """Return every mutant of every policy of a bundle.
 
-    Takes what `compile_bundle` takes. Return its problems, or `{"mutants": […], "refused": {policy id: count}}`. A
-    mutant has `of` (the policy's id), `words`, `equivalent` (why no call can tell it apart, or empty) and `policy` (as
-    `compile_bundle` returns it; null when it is dropped). What validation refuses is counted and left out.
+    Takes the job of `compile_bundle`. Return its problems, or `{"mutants": […], "refused": {policy id: count}}`. A
+    mutant has `of` (the policy's id), `words`, `equivalent` (why no call can distinguish it, or empty) and `policy` (as
+    in the result of `compile_bundle`; null when it is dropped). Changes that validation refuses are only counted.
     """
     compiled = compile_bundle(job)
     if "problems" in compiled:
@@ -97,7 +97,7 @@ def mutate_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(policy: Tree) -> Iterator[Change]:
-    """Yield every change of one policy: of its effect, its scope, its clauses, and within each expression."""
+    """Yield every change of one policy: to its effect, scope and clauses, and within each expression."""
     yield Change(tree=None, words="policy dropped")
     other = "forbid" if policy["effect"] == "permit" else "permit"
     yield Change(tree={**policy, "effect": other}, words=f"{policy['effect']} → {other}")
@@ -122,7 +122,7 @@ def _with_clause(policy: Tree, place: int, clause: Tree, words: str) -> Change:
 
 
 def _wider_scopes(scope: Tree) -> Iterator[tuple[Tree, str]]:
-    """Yield the scope without its constraint, and without each part of it; of a list, say which part."""
+    """Yield the scope without its constraint, and without each part of it, named if it is in a list."""
     if scope["op"] == "All":
         return
     yield {"op": "All"}, ""
@@ -131,13 +131,13 @@ def _wider_scopes(scope: Tree) -> Iterator[tuple[Tree, str]]:
     entities = scope.get("entities", ())
     for place in range(len(entities)) if len(entities) > 1 else ():
         left = [*entities[:place], *entities[place + 1 :]]
-        # As the engine reads it: a list of one is no list.
+        # The engine reads a list of one as a single entity.
         whole = {"op": "in", "entities": left} if len(left) > 1 else {"op": "in", "entity": left[0]}
         yield whole, f"without {uid_text(entities[place])}"
 
 
 def _expressions(node: Tree) -> Iterator[tuple[Tree, Tree, Tree]]:
-    """Yield an expression with one thing changed in it, the part that was changed, and what it became."""
+    """Yield an expression with one changed part, that part before, and that part after."""
     for after in _changed(node):
         yield after, node, after
     ((kind, inside),) = node.items()
@@ -235,7 +235,7 @@ def _meaning(policy: Tree) -> str:
 
 
 def _readable(text: str, tree: Tree, limits: Limits) -> bool:
-    """Say whether a mutant is within the limits: it can be deeper than what it was made of, and none is parsed then."""
+    """Return whether a mutant is within the limits: it can be deeper than the original."""
     try:
         scan(text, limits)
     except UnsafePolicyError:
@@ -247,7 +247,10 @@ def _readable(text: str, tree: Tree, limits: Limits) -> bool:
 
 
 def _why_equivalent(old: Tree, new: Tree, catalogue: Catalogue) -> str:
-    """Say why no call can tell the two apart, or nothing. Only what is certain: a constraint that always holds."""
+    """Return why no call can distinguish the two, or an empty text.
+
+    Only a constraint that certainly always holds is a reason.
+    """
     if {**old, "principal": None} == {**new, "principal": None} and old["principal"] == {
         "op": "is",
         "entity_type": "User",
@@ -257,7 +260,7 @@ def _why_equivalent(old: Tree, new: Tree, catalogue: Catalogue) -> str:
         return ""
     named, known = action_scope(old), {*catalogue.tools, *RISKS}
     if named is None or not known.issuperset(named):
-        return ""  # it can match the PDP's own actions, which are about sessions
+        return ""  # it can match actions of the PDP itself, whose resource is a session
     tools = [tool for tool in catalogue.tools.values() if tool.action in named or tool.risk in named]
     if all(_always_within(tool, old["resource"]) for tool in tools):
         return "every call of its actions has such a resource"

@@ -1,4 +1,4 @@
-"""Run foreign policy text in a child process, so that text that crashes or stalls the engine ends nothing else."""
+"""Run untrusted policy text in a child process, so that text that crashes or stalls the engine ends only the child."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import IO, Any, cast
 from pdp.errors import EvaluatorUnavailableError, OverloadedError
 from pdp.policy.child.main import read_frame, write_frame
 
-# Starting takes a fifth of a second on an idle machine; this is for a busy one.
+# Starting takes a fifth of a second on an idle machine; this allows for a busy one.
 _START_SECONDS = 60.0
 
 
 class PolicyChild:
-    """One child process that does one job at a time; starts with the first job and again whenever it has ended.
+    """One child process that does one job at a time; it starts at the first job, and again after it has ended.
 
-    `timeout` bounds a job, in seconds. Up to `waiting` callers queue for as long, further ones are refused.
-    Safe to use from many threads.
+    `timeout` bounds a job, in seconds. Up to `waiting` callers wait up to `timeout` for their turn; others are refused.
+    Safe for threads.
     """
 
     def __init__(self, *, timeout: float, waiting: int = 16) -> None:
@@ -33,10 +33,10 @@ class PolicyChild:
         self._closed = False
 
     def call(self, kind: str, job: Mapping[str, Any]) -> dict[str, Any]:
-        """Run a job of a kind, `evaluate` or `compile`, and return its result.
+        """Run a job and return its result. `kind` is `compile`, `evaluate`, `format` or `mutate`.
 
-        Raise `OverloadedError` when too many wait or the wait is too long, and `EvaluatorUnavailableError` when the
-        job ends the child or takes longer than `timeout`; the next job finds a new child.
+        Raise `OverloadedError` when too many callers wait or the wait is too long, and `EvaluatorUnavailableError` when
+        the job ends the child or takes longer than `timeout`; the next job gets a new child.
         """
         if not self._places.acquire(blocking=False):
             raise OverloadedError("too many jobs wait for the policy evaluator")
@@ -72,7 +72,7 @@ class PolicyChild:
         if self._process is None:
             self._process = _start(self._timeout)
             self._exchange(self._process, None, _START_SECONDS)
-            self._check_open()  # `close` may have come too early to see the process
+            self._check_open()  # `close` may have run before the process was stored
         return self._exchange(self._process, {"kind": kind, "job": dict(job)}, self._timeout)
 
     def _check_open(self) -> None:
@@ -100,7 +100,7 @@ class PolicyChild:
                 answer = read_frame(cast("IO[bytes]", process.stdout))
         finally:
             timer.cancel()
-            # INVARIANT: a child is kept only when its answer was read, so that nobody gets another's answer.
+            # INVARIANT: a child is kept only when its answer was read, so that no caller gets another caller's answer.
             if answer is None or late.is_set():
                 code = self._discard()
         if answer is None:
@@ -111,31 +111,31 @@ class PolicyChild:
         process, self._process = self._process, None
         if process is None:
             return 0
-        # One that closed its pipes is about to end by itself, and how it ends is worth knowing.
+        # A child that closed its pipes is about to end by itself; wait for its exit code.
         try:
             code = process.wait(1)
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
         for pipe in (process.stdin, process.stdout):
-            with suppress(BrokenPipeError):  # what was not sent is of no use to a child that has ended
+            with suppress(BrokenPipeError):  # the child has ended, so unsent data can be dropped
                 cast("IO[bytes]", pipe).close()
         return code
 
 
 def run_once(kind: str, job: Mapping[str, Any], *, timeout: float) -> dict[str, Any]:
-    """Run one job in a child process of its own; raise `EvaluatorUnavailableError` as `PolicyChild.call` does."""
+    """Run one job in a new child process; raises as `PolicyChild.call` does."""
     with closing(PolicyChild(timeout=timeout)) as child:
         return child.call(kind, job)
 
 
 def _start(timeout: float) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own module
-        # `-P`: what lies in the working directory is never imported.
+        # `-P`: nothing is imported from the working directory.
         [sys.executable, "-P", "-m", "pdp.policy.child.main", str(timeout + 1)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # an engine that panics quotes the text it read
+        stderr=subprocess.DEVNULL,  # a panic message of the engine quotes the text that it read
         cwd="/",
         env=_environment(),
         process_group=0,  # Ctrl-C on a terminal is for the server; the child ends when its input does
@@ -143,7 +143,7 @@ def _start(timeout: float) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    # Nothing of the server's environment, which may hold secrets, but what finds the same interpreter and modules.
+    # The server's environment may hold secrets. Keep only what finds the same interpreter and modules.
     kept = {name: value for name in ("LD_LIBRARY_PATH",) if (value := os.environ.get(name))}
     return kept | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}  # noqa: PTH100 - text
 

@@ -1,8 +1,8 @@
-"""Validate many policies in less time than asking about each policy together with each action takes.
+"""Validate many policies faster than by checking each policy with each action.
 
-The validator looks at every pair of policy and action. What it says about a policy depends on the actions alone that
-the policy names: for any other, its scope is false before anything else of it is looked at, and there is nothing in it
-that could be wrong. So a policy that names a few tools is validated under a schema in which a few tools are left.
+The validator checks every pair of policy and action. Its result for a policy depends only on the actions that the
+policy names: for any other, the scope is false before the rest of the policy is checked, so nothing in it can be wrong.
+So a policy that names a few tools is validated under a schema with only a few tools.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pdp.policy.lint.facts import LintPolicy
 from pdp.policy.schema import SESSION_ACTIONS, full_schema
 from pdp.policy.tools.catalogue import Tool
 
-# Fewer make more schemas to parse, more make more pairs to look at: 10,000 policies over 500 tools take about the same
-# with 8, 16 and 32.
+# Fewer mean more schemas to parse, more mean more pairs to check: 10,000 policies for 500 tools take about the same
+# time with 8, 16 and 32.
 TOOLS_OF_A_PART: Final = 16
 
 
 def all_valid(
     policies: Sequence[LintPolicy], contents: Contents, whole: cedarpy.Schema, *, tools_of_a_part: int = TOOLS_OF_A_PART
 ) -> bool:
-    """Say whether the validator accepts every policy. `whole` is the full schema of the same contents.
+    """Return whether the validator accepts every policy. `whole` is the full schema of the same contents.
 
-    INVARIANT: True only when it would accept them all under `whole`. What is wrong with a policy is better asked there.
+    INVARIANT: True only if it would accept them all under `whole`. Otherwise, validate under `whole` for the problems.
     """
     tools = tuple(contents.catalogue.tools.values())
     parts = [tools[start : start + tools_of_a_part] for start in range(0, len(tools), tools_of_a_part)]
@@ -44,7 +44,7 @@ def all_valid(
 
 
 def _asks_for_actions(policy: LintPolicy) -> bool:
-    """Say whether a policy names an action elsewhere than in its scope: that one must be declared too."""
+    """Return whether a policy names an action outside its scope, which must be declared too."""
     return any(kind == "Action" or kind.endswith("::Action") for kind, _ in policy.uids)
 
 
