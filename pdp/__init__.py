@@ -43,7 +43,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever stands under the name
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any exported name
     if name not in _HOMES:
         raise AttributeError(f"module `pdp` has no attribute `{name}`")
     try:

@@ -92,9 +92,10 @@ def open_embedded(
     never_older: bool = False,
     peers: Peers | None = None,
 ) -> Embedded:
-    """Open a PDP in this process on a policy folder or a packed file; by default with a store in memory.
+    """Open a PDP in this process on a policy folder or a packed file.
 
-    Raise `BundleError` when it holds no valid bundle. Threads that decide need a stack of 2 MiB or more.
+    Without `sessions` it keeps them in memory. Raise `BundleError` when it holds no valid bundle. Threads that decide
+    need a stack of 2 MiB or more.
     """
     store = sessions if sessions is not None else MemorySessionStore()
     time = clock or SystemClock()
@@ -339,7 +340,7 @@ class App:
 
 
 def _servers(settings: Settings, serve: Callable[..., PDPServer], *, worker: int, control: bool) -> Iterator[PDPServer]:
-    """Yield the servers of one process: for calls, and for ending authority unless another process serves that."""
+    """Yield the servers of one process: for calls, and for ending authority, alone or together."""
     from pdp.identifying import tls_files_of  # noqa: PLC0415 - of no concern to embedded use
     from pdp.serving.listener import Listener  # noqa: PLC0415 - the same
 
@@ -373,7 +374,7 @@ def build(
 
 
 def supervise(settings: Settings, *, count: int) -> Supervisor:
-    """Build the supervisor of `count` server processes on one port; none runs before `Supervisor.start`.
+    """Build the supervisor of `count` server processes on one port. None runs before `Supervisor.start`.
 
     Raise `ConfigurationError` when the port is not available.
     """

@@ -283,7 +283,7 @@ class Settings:
 
     @property
     def only_this_machine(self) -> bool:
-        """Say whether only this machine can call: an address that others can reach needs an operator's certificate."""
+        """Say whether only this machine can call. Others need an operator's certificate."""
         return not self.server.tls_certificate
 
     @property
@@ -360,7 +360,7 @@ def load(
 def origin(
     name: str, *, environ: Mapping[str, str], flags: Mapping[str, str] | None = None, file: str | Path | None = None
 ) -> str:
-    """Return the source of a setting's value in `load`: a flag, a variable, a line of the file, or its default."""
+    """Return the source of a value in `load`: a flag, a variable, a line of the file, or the default."""
     return _read(environ, flags, file).origins.get(name, f"the default of `{name}`")
 
 
@@ -474,7 +474,7 @@ class _Reader:
             else:
                 self.problems.append(str(section.problem(_unknown_setting(name, (*self._known, *sections)), key)))
 
-    def _take(self, name: str, value: Any, spelling: str) -> None:  # noqa: ANN401 - whatever was written
+    def _take(self, name: str, value: Any, spelling: str) -> None:  # noqa: ANN401 - any written value
         setting = self._known[name]
         try:
             self._values[name] = _checked(setting, value)
@@ -516,7 +516,7 @@ def _from_text(kind: Any, text: str) -> Any:  # noqa: ANN401 - types have no typ
     return text
 
 
-def _checked(setting: _Setting, value: Any) -> Any:  # noqa: ANN401 - whatever was written
+def _checked(setting: _Setting, value: Any) -> Any:  # noqa: ANN401 - any written value
     """Return the value in the setting's type. Raise `ValueError` saying what it must be."""
     if get_origin(setting.kind) is Literal:
         choices = get_args(setting.kind)
@@ -530,7 +530,7 @@ def _checked(setting: _Setting, value: Any) -> Any:  # noqa: ANN401 - whatever w
     return _KINDS[setting.kind](setting, value)
 
 
-def _checked_bool(_: _Setting, value: Any) -> bool:  # noqa: ANN401 - whatever was written
+def _checked_bool(_: _Setting, value: Any) -> bool:  # noqa: ANN401 - any written value
     if not isinstance(value, bool):
         raise ValueError("must be `true` or `false`")  # noqa: TRY004 - a wrong value of a setting, whatever its type
     return value
@@ -545,7 +545,7 @@ def _checked_number(setting: _Setting, value: Any) -> Any:  # noqa: ANN401 - a n
     return setting.kind(value)
 
 
-def _checked_text(_: _Setting, value: Any) -> str:  # noqa: ANN401 - whatever was written
+def _checked_text(_: _Setting, value: Any) -> str:  # noqa: ANN401 - any written value
     if not isinstance(value, str) or not value.isprintable():
         raise ValueError("must be one line of text")
     return value

@@ -131,7 +131,7 @@ def keys_of_file(jwt: JWTSettings, clock: Clock) -> TrustedKeys:
 
 
 def keys_of_url(jwt: JWTSettings, clock: Clock) -> tuple[TrustedKeys, Callable[[], None]]:
-    """Return the issuer's keys, empty until they are read from their URL, and a function that ends a reading."""
+    """Return the issuer's keys, not yet read from their URL, and a function that ends a reading."""
     place = WebPlace(url=jwt.keys_url, ca_file=jwt.keys_ca_file)
     file = WebFile(place, JWKS_BYTES, accept="application/jwk-set+json, application/json")
 

@@ -17,21 +17,21 @@ class EventKind(StrEnum):
     """The kind of an event. The text is its name in the record; `record/README.md` describes each."""
 
     SESSION_REQUESTED = "session.requested"  # a session was asked for
-    SESSION_DELEGATED = "session.delegated"  # an agent asked for one below its own
+    SESSION_DELEGATED = "session.delegated"  # an agent asked for a session below its own
     SESSION_DECIDED = "session.decided"  # the policies were asked about a request, an approval or a delegation
     SESSION_APPROVED = "session.approved"  # a session became active
     SESSION_DENIED = "session.denied"  # an approver refused a session
     SESSION_NARROWED = "session.narrowed"  # an active session has less authority
-    SESSION_RECAPTURED = "session.recaptured"  # another bundle's directory says something else of its user or agent
+    SESSION_RECAPTURED = "session.recaptured"  # another bundle's directory has other data for its user or agent
     SESSION_ENDED = "session.ended"  # a gateway ended a session
-    SESSION_REVOKED = "session.revoked"  # somebody else ended it, or another bundle did
-    SESSION_EXPIRED = "session.expired"  # a session was looked at after its end
-    BUNDLE_ACTIVATED = "bundle.activated"  # a bundle came into force
+    SESSION_REVOKED = "session.revoked"  # another caller ended it, or another bundle did
+    SESSION_EXPIRED = "session.expired"  # a session was read after its end
+    BUNDLE_ACTIVATED = "bundle.activated"  # a bundle became active
     BUNDLE_REFUSED = "bundle.refused"  # a bundle could not be loaded
     CALL_EXPLAINED = "call.explained"  # an author or auditor asked why
     REQUEST_REFUSED = "request.refused"  # a request got a status instead of an answer
-    REQUESTS_REFUSED = "requests.refused"  # many alike, told as one
-    STORE_RESTORED = "store.restored"  # a backup took the place of the session store
+    REQUESTS_REFUSED = "requests.refused"  # the sum of many similar refusals
+    STORE_RESTORED = "store.restored"  # a backup replaced the session store
     SERVER_STARTED = "server.started"  # a server listens
     SERVER_STOPPED = "server.stopped"  # a server has ended
 

@@ -38,7 +38,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replacing(path: Path, *, mode: int = PRIVATE) -> Iterator[IO[bytes]]:
-    """Write a file that replaces the old one in one step at the end of the `with` block, unless that raises.
+    """Write a file that replaces the old one at the end of the `with` block, unless that raises.
 
     Its data is on the disk first. Its name is not, without `sync_folder`: after a crash the old file may be there.
     """
@@ -49,7 +49,7 @@ def replacing(path: Path, *, mode: int = PRIVATE) -> Iterator[IO[bytes]]:
 
 
 def make_file(path: Path, make: Callable[[], bytes]) -> bool:
-    """Write the bytes that `make` returns to a file unless it exists; say whether it was written."""
+    """Write the bytes that `make` returns to a file unless it exists. Say whether it was written."""
     if path.exists():
         return False
     with _partial(path, PRIVATE) as (partial, file):
@@ -65,7 +65,7 @@ def make_file(path: Path, make: Callable[[], bytes]) -> bool:
 
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
-    """Yield an empty file of the same name in a new folder beside it; remove the folder after the `with` block."""
+    """Yield an empty file of the same name in a new folder beside it. Remove the folder after the `with` block."""
     with tempfile.TemporaryDirectory(prefix=".draft-", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         draft.touch(mode=PRIVATE)
@@ -90,7 +90,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock_file(path: Path) -> int | None:
-    """Open a file and lock it while this process keeps it open; return None when another has the lock."""
+    """Open a file and lock it while this process keeps it open. Return None when another has the lock."""
     descriptor = open_private(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -22,12 +22,12 @@ _ACCESS_LIST = "system.posix_acl_access"
 
 
 def require_own(path: Path, danger: str) -> None:
-    """Raise `ConfigurationError` unless only this user and root can change what is at a path; `OSError` if missing.
+    """Raise `ConfigurationError` unless only this user and root can change what is at a path.
 
-    As in sshd: the file or folder, every folder above it and every link on the way must belong to this user or root,
-    and no other user may write to them. `danger` is what could happen otherwise. Two cases are as safe: a folder with
-    the sticky bit, such as `/tmp`, where all users can write and each entry stays its owner's; and a group that has
-    this user alone.
+    Raise `OSError` when it is missing. As in sshd: the file or folder, every folder above it and every link on the
+    way must belong to this user or root, and no other user may write to them. `danger` is what could happen
+    otherwise. Two cases are as safe: a folder with the sticky bit, such as `/tmp`, where all users can write and
+    each entry stays its owner's; and a group that has this user alone.
     """
     for step in _way_to(path):
         if problem := _problem(step):
@@ -36,10 +36,10 @@ def require_own(path: Path, danger: str) -> None:
 
 
 def require_own_socket(path: Path, danger: str) -> None:
-    """Raise `ConfigurationError` unless only this user and root can put a socket at a path; `OSError` without a folder.
+    """Raise `ConfigurationError` unless only this user and root can put a socket there.
 
-    A socket goes when its server ends, so for its folder the sticky bit does not help: another user could put one
-    there.
+    Raise `OSError` without a folder. A socket goes when its server ends, so for its folder the sticky bit does not
+    help: another user could put one there.
     """
     require_own(path if path.exists() else path.parent, danger)
     folder = path.resolve().parent

@@ -56,7 +56,7 @@ def _values(token: str) -> list[Any]:
 
 
 def _is_sound(value: Any) -> bool:  # noqa: ANN401 - a text or a number
-    """Say whether a store accepts a value: no lone surrogate, no NaN or infinity, no number that is too large."""
+    """Say whether a store accepts a value: no lone surrogate, no NaN, no number out of range."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8") == value
     return isfinite(value) if isinstance(value, float) else value in _NUMBERS

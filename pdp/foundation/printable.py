@@ -27,7 +27,7 @@ def visible(text: str, *, kept: str = "") -> str:
 
 
 def visible_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Write a value as indented JSON with the same characters escaped by JSON, so the value is unchanged."""
+    """Write a value as indented JSON with the same characters escaped; its value is unchanged."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     if text.isascii():
         return text

@@ -34,7 +34,7 @@ class Repeater:
         self._wanted.set()
 
     def pause(self, seconds: float) -> bool:
-        """Wait within a turn; return True when the thread is stopping and the turn should end."""
+        """Wait within a turn. Return True when the thread is stopping and the turn should end."""
         return self._stopping.wait(seconds)
 
     def stop(self) -> None:

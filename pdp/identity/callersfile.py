@@ -29,7 +29,7 @@ Entry = Mapping[str, object]
 
 
 def init_callers(folder: Path, *, development: bool = False) -> Path:
-    """Create a caller with a random token for each role; return the file for `TokenAuthenticator`.
+    """Create a caller with a random token for each role. Return the file for `TokenAuthenticator`.
 
     Tokens go to `tokens/<caller>.token` (mode 0600 in a folder of mode 0700), digests to `callers.yaml`.
     Raise `ConfigurationError` when there are callers already.
@@ -170,7 +170,7 @@ def editing(path: Path) -> Iterator[CallersFile]:
 
 
 def _changed(lines: list[str], first: int, before: Section, caller_id: str, entry: Entry) -> list[str]:
-    """Return the lines of an entry with its changes, each key on its line; rewrite a one-line entry.
+    """Return the lines of an entry with its changes, each key on its line. Rewrite a one-line entry.
 
     `first` is the number of lines before the entry.
     """

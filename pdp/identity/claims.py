@@ -30,7 +30,7 @@ def claim_at(claims: Claims, name: str) -> object:
 
 
 def texts_at(claims: Claims, name: str) -> tuple[str, ...] | None:
-    """Return the texts of a claim, one or several; () when it is absent, None when it holds anything else."""
+    """Return the texts of a claim; () when it is absent, None when it holds anything but texts."""
     found = claim_at(claims, name)
     several = found if isinstance(found, list) else [] if found is None else [found]
     texts = tuple(one for one in several if isinstance(one, str))
@@ -38,7 +38,7 @@ def texts_at(claims: Claims, name: str) -> tuple[str, ...] | None:
 
 
 def sign_of_program(claims: Claims) -> str:
-    """Return the sign that a token was issued to a program, or to one acting for a person; empty without one."""
+    """Return the sign of a program, also of one that acts for a person; empty without a sign."""
     subject = claims["sub"]
     signs = (
         (subject in [claims.get(name) for name in _CLIENT_CLAIMS], "its subject is the client itself"),

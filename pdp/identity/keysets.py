@@ -105,7 +105,7 @@ class TrustedKeys:
         return keys
 
     def look_again(self) -> bool:
-        """Start reading the keys again for an unknown key; return False when that was done a moment ago."""
+        """Start reading the keys again for an unknown key. Return False when that was done a moment ago."""
         now = self._clock.now().boot_at
         if self._asked_at is not None and now - self._asked_at < self._pause_seconds:
             return False

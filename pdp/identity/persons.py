@@ -46,6 +46,6 @@ def _by_groups(token: VerifiedToken, callers: Callers) -> Caller:
 
 
 def _beside_approver(caller: Caller) -> str:
-    """Return why a caller's other roles forbid approving; the groups of a token can add up to them."""
+    """Return why a caller's other roles forbid approving. The groups of a token can add up to them."""
     beside = ", ".join(f"`{role.value}`" for role in NEVER_APPROVERS if role in caller.roles)
     return f"its groups make it {beside} as well" if beside else ""

@@ -147,7 +147,7 @@ class Chain:
             self.rotate()
 
     def removed(self) -> int:
-        """Abandon the present segment if its file is gone; return how many of its records are lost."""
+        """Abandon the present segment if its file is gone. Return how many of its records are lost."""
         if self._file < 0 or in_place(self._file, self.path):
             return 0
         self.abandon()
@@ -223,7 +223,7 @@ class Chain:
                 self._slot.release()
 
     def _create(self, number: int) -> tuple[int, float]:
-        """Create a segment; return its descriptor and the size it can reach before it needs more space."""
+        """Create a segment. Return its descriptor and the size it can reach before it needs more space."""
         path = segment_of(self._folder, self.id, number).path
         file = self._disk.open_new(path)
         try:

@@ -30,7 +30,7 @@ class ChainEnd:
 
 
 def chain_ends(folder: Path, keys: PublicKeys) -> tuple[ChainEnd, ...]:
-    """Return the end of each chain, checked: a checkpoint signed by one of the keys, then consecutive records.
+    """Check the end of each chain: a checkpoint signed by one of the keys, then consecutive records.
 
     Only `verify` reads the rest. Raise `OSError` when the folder cannot be read.
     """

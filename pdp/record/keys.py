@@ -93,7 +93,7 @@ class PublicKeys:
 
 
 def write_keys(folder: Path) -> tuple[Path, ...]:
-    """Create the keys that a folder lacks, readable by their owner alone; return what was written.
+    """Create the keys that a folder lacks, readable by their owner alone. Return what was written.
 
     A missing public key is written again from the private one. Nothing else is overwritten.
     """

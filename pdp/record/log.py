@@ -176,7 +176,7 @@ class DecisionLog:
         self._take(self._entries.event(event), urgent=event.kind in ENDING)
 
     def tick(self) -> None:
-        """Write waiting records, end an old segment, sign and sync; runs every `checkpoint_seconds`."""
+        """Write waiting records, end an old segment, sign and sync. Runs every `checkpoint_seconds`."""
         with self._changed:
             self._await_sync()
             if self._closed:
@@ -272,7 +272,7 @@ class DecisionLog:
         return self._write(body)
 
     def _write(self, body: bytes | None = None, *, most: int = QUEUE_RECORDS) -> bool:
-        """Write up to `most` waiting records, and then this one; say whether all of it is written."""
+        """Write up to `most` waiting records, and then this one. Say whether all of it is written."""
         chain, waiting = self._chain, self._waiting
         before = chain.seq
         try:
@@ -459,7 +459,7 @@ class DecisionLog:
             raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {reason_of(error)}") from None
 
     def _heads(self) -> Mapping[str, Head]:
-        """Return the safe records of the chains here: after a crash, a chain can end before what was only written."""
+        """Return the safe head of each chain here: a crash can lose what was only written."""
         if self._anchors is None:
             return heads_of(self.folder)
         here = segments_by_chain(self.folder)

@@ -50,7 +50,7 @@ def segments_by_chain(folder: Path) -> Mapping[str, tuple[Segment, ...]]:
 
 
 def lines_backwards(path: Path) -> Iterator[bytes]:
-    """Yield the whole lines of a file, last to first, without newlines; an incomplete last line is left out."""
+    """Yield the whole lines of a file, last to first, without newlines. An incomplete last line is left out."""
     with path.open("rb") as file:
         place, rest, whole = file.seek(0, os.SEEK_END), b"", False
         while place:
@@ -69,7 +69,7 @@ def lines_backwards(path: Path) -> Iterator[bytes]:
 
 
 def head_of(segments: tuple[Segment, ...]) -> Head:
-    """Return the latest record of a chain that has a position; lines without one are skipped."""
+    """Return the latest record of a chain that has a position. Lines without one are skipped."""
     for segment in reversed(segments):
         for line in lines_backwards(segment.path):
             if place := place_of(line):

@@ -40,7 +40,7 @@ class Slot:
 
 
 def take_slot(folder: Path, disk: Disk, known: Mapping[str, Head] | None = None) -> Slot:
-    """Take a chain that no live process holds, or begin a new one; what it continues is on the disk.
+    """Take a chain that no live process holds, or begin a new one. What it continues is on the disk.
 
     `known` is the latest safe record of each chain: what a power failure left behind after it is cut off. None when
     none is known. Raise `OSError`.
@@ -99,7 +99,7 @@ def _continued(folder: Path, chain: str, lock: int, disk: Disk, known: Mapping[s
 
 
 def _repair(segments: tuple[Segment, ...], disk: Disk, sure: Head | None) -> int:
-    """Cut off what cannot be continued, and sync the rest; return how many bytes that cost.
+    """Cut off what cannot be continued, and sync the rest. Return how many bytes that cost.
 
     That is an incomplete last line, which a kill can leave, and all from the first line that does not follow its
     predecessor, which a power failure can leave after `sure`. The latter is kept in a separate file.
@@ -132,7 +132,7 @@ def _whole_lines(file: BinaryIO, size: int) -> int:
 
 
 def _coherent(file: BinaryIO, whole: int, segments: tuple[Segment, ...], sure: Head) -> int:
-    """Return the start of the first line that does not follow its predecessor, as far as that can be judged.
+    """Return the start of the first line that provably does not follow its predecessor.
 
     What was safely on the disk is left as it is, for `verify` to find; so is anything after the end of a segment.
     """
@@ -155,7 +155,7 @@ def _coherent(file: BinaryIO, whole: int, segments: tuple[Segment, ...], sure: H
 
 
 def _following(line: bytes, chain: str, before: Head) -> Head | None:
-    """Return the head after a line; None when it is not a record of the chain, or does not follow `before`."""
+    """Return the head after a line; None unless it is a record of the chain that follows `before`."""
     place = place_of(line)
     if place is None or place.chain != chain:
         return None

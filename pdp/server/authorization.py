@@ -66,7 +66,7 @@ class AuthorizationHandlers:
 
 
 def stream_error(wire: bytes, refusal: Refusal) -> bytes:
-    """Return the message for a call of a stream that got no decision; the stream goes on."""
+    """Return the message for a call of a stream that got no decision. The stream goes on."""
     try:
         request_id = calls.AuthorizeStreamRequest.FromString(wire).request.request_id
     except DecodeError:

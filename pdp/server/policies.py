@@ -171,7 +171,7 @@ def _kept_message(kept: KeptBundle, status: BundleStatus) -> policies.Bundle:
 
 
 def _files(requests: Sequence[policies.CheckBundleRequest]) -> dict[str, bytes]:
-    """Return the files of an upload; a message's first file can continue the last one of the message before."""
+    """Return the files of an upload. A message's first file can continue the last one of the message before."""
     pieces: dict[str, list[bytes]] = {}
     last, place = None, 0
     for request in requests:

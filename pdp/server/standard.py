@@ -84,7 +84,7 @@ class ReflectionHandlers:
 
 
 def _describe_reflection(pool: descriptor_pool.DescriptorPool) -> None:
-    """Add version 1 of reflection to the pool: the library knows only `v1alpha`, which has the same bytes."""
+    """Add reflection v1 to the pool: the library knows only `v1alpha`, which has the same bytes."""
     old = FileDescriptorProto.FromString(reflection_pb2.DESCRIPTOR.serialized_pb)
     new = text_format.Parse(text_format.MessageToString(old).replace("v1alpha", "v1"), FileDescriptorProto())
     pool.AddSerializedFile(new.SerializeToString())

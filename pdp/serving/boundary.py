@@ -253,7 +253,7 @@ class Boundary:
         """Do some work; turn any error into a refusal, here and nowhere else."""
         try:
             return work(*args, **more)
-        except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes a status
+        except Exception as error:  # noqa: BLE001 - the one place that turns errors into statuses
             refusal = refusal_of(error)
             if refusal is None:
                 trace_id = trace_id_of(trace_parent(metadata))
@@ -345,7 +345,7 @@ def _require_role(rpc: RPC, caller: Caller) -> None:
         raise PermissionDeniedError(f"`{caller.id}` may not call `{rpc.name}`")
 
 
-def _request(call: _Call, wire: bytes) -> Any:  # noqa: ANN401 - whatever message the RPC takes, of an upload several
+def _request(call: _Call, wire: bytes) -> Any:  # noqa: ANN401 - the RPC's message, or the messages of an upload
     rpc = call.route.rpc
     if rpc.shape is Shape.UPLOAD:
         return uploads.receive(rpc.request, wire, call.incoming, most=call.route.upload_bytes)

@@ -75,7 +75,7 @@ class Incoming:
         return {name.decode(): values for name, values in (auth_context(self._event.call) or {}).items()}
 
     def receive(self, then: Callable[[bytes | None], None]) -> None:
-        """Call `then` with the next message when it arrives, on gRPC's own thread; with None when there is none.
+        """Call `then` with the next message, or None without one, on gRPC's own thread.
 
         When the call is already over, `then` is called with None at once.
         """

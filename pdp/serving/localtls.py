@@ -48,7 +48,7 @@ _NAME_DIGITS = 16
 
 
 def write_local_certificate(folder: Path, *, now: float) -> tuple[Path, ...]:
-    """Create the keys and certificates that a data folder lacks; return what was written.
+    """Create the keys and certificates that a data folder lacks. Return what was written.
 
     A certificate with less than a third of its life left is replaced, with the same key: what clients have pinned stays
     valid. `now` is unix seconds. Raise `ConfigurationError` when a file cannot be written, or a key cannot be read.

@@ -63,7 +63,7 @@ class _Told:
 
 
 def peer_address(context: Any) -> str:  # noqa: ANN401 - gRPC has no types
-    """Return the address from which an RPC comes, without its port: `10.0.0.7`, `::1`; `unix` for a socket."""
+    """Return the peer's address without its port: `10.0.0.7`, `::1`; `unix` for a socket."""
     peer = context.peer()
     match = _INTERNET.fullmatch(peer)
     return match[1] if match else peer.partition(":")[0]

@@ -50,7 +50,7 @@ class StoreReport:
 
 
 def inspect(path: Path) -> StoreReport:
-    """Read the whole file of a store and report its content; servers can use it meanwhile.
+    """Read the whole file of a store and report its content. Servers can use it meanwhile.
 
     Raise `StoreUnavailableError` when it cannot be read, or is not a store.
     """
@@ -79,7 +79,7 @@ def inspect(path: Path) -> StoreReport:
 
 
 def backup(path: Path, target: Path) -> StoreReport:
-    """Copy a store at one moment to a new file that only its owner can read; report its content.
+    """Copy a store at one moment to a new file that only its owner can read. Report its content.
 
     Servers go on reading and writing. Raise `StoreUnavailableError` when there is no sound store to copy, and
     `FileExistsError` or another `OSError` when the copy cannot be written.

@@ -159,7 +159,7 @@ class Database:
             raise StoreUnavailableError(f"cannot use `{path}`, beside the session store: {reason_of(error)}") from None
 
     def require_acknowledged(self, connection: apsw.Connection, acknowledged: int) -> None:
-        """Raise when the store is behind `acknowledged`, the last acknowledged revision, which was read before."""
+        """Raise when the store is behind `acknowledged`, the revision that was read before."""
         missing = acknowledged - connection.execute("SELECT revision FROM meta").get
         if missing > 0:
             raise StoreUnavailableError(
@@ -171,7 +171,7 @@ class Database:
             )
 
     def require_same_file(self) -> None:
-        """Raise when the path no longer leads to the opened file, whose data would stay old for ever."""
+        """Raise when the path no longer leads to the opened file: its data would stay old."""
         try:
             same = _identity(self._path) == self._identity
         except OSError:

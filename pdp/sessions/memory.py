@@ -80,7 +80,7 @@ class MemorySessionStore:
             self._children.setdefault(session.parent_id, []).append(session.id)
 
     def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
-        """Replace sessions, all or none; each must be the direct successor of what is stored."""
+        """Replace sessions, all or none. Each must be the direct successor of what is stored."""
         with self._open():
             draft: dict[str, Session] = {}
             for session in sessions:
@@ -199,7 +199,7 @@ class MemorySessionStore:
             self._write([], wall_at)
 
     def count_live(self, opened_by: str, *, wall_at: float) -> int:
-        """Return how many sessions of a caller are stored as live and not expired at `wall_at`."""
+        """Count the sessions of a caller stored as live and not expired at `wall_at`."""
         which = SessionFilter(opened_by=opened_by, states=LIVE, ends_after=wall_at)
         with self._open():
             return sum(_matches(which, session) for session in self._sessions.values())

@@ -44,7 +44,7 @@ class Restored:
 def restore(
     backup: Path, path: Path, *, now: Instant, keep_sessions: bool = False, known_revision: int = 0
 ) -> Restored:
-    """Make a backup the store at `path`; with `keep_sessions`, its live sessions stay live.
+    """Make a backup the store at `path`. With `keep_sessions`, its live sessions stay live.
 
     The new store counts its changes from `known_revision`, the last one in the record, if that is higher.
 

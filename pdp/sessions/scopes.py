@@ -24,7 +24,7 @@ class ScopePool:
             return self._scopes.get(scope_id)
 
     def share(self, scope: Scope) -> Scope:
-        """Return the one object for this scope; raise `ConflictError` when its id has other tools."""
+        """Return the one object for this scope. Raise `ConflictError` when its id has other tools."""
         with self._lock:
             shared = self._scopes.get(scope.id)
             if shared is None:

@@ -116,7 +116,7 @@ class SQLiteSessionStore:
                 raise ConflictError(f"a session with this id or handle exists: `{session.id}`")
 
     def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
-        """Replace sessions, all or none; each must be the direct successor of what is stored."""
+        """Replace sessions, all or none. Each must be the direct successor of what is stored."""
         if any(map(self._opens, sessions)):
             self._update(sessions, wall_at, opens=True)
         else:
@@ -165,7 +165,7 @@ class SQLiteSessionStore:
         return self._ending(lambda: self._change(families, (session_id,), change, wall_at, {}))
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
-        """Remove sessions that were over before `over_before`, and unused scopes; return how many sessions."""
+        """Remove sessions that were over before `over_before`, and unused scopes. Return how many sessions."""
         before = min(over_before, wall_at)
         with self._transaction():
             revision = self._advance(wall_at)
@@ -221,7 +221,7 @@ class SQLiteSessionStore:
         self._room.keep()
 
     def count_live(self, opened_by: str, *, wall_at: float) -> int:
-        """Return how many sessions of a caller are stored as live and not expired at `wall_at`."""
+        """Count the sessions of a caller stored as live and not expired at `wall_at`."""
         with self._reading():
             count: int = self._connection.execute(_COUNT_LIVE, (opened_by, wall_at)).get
         return count
@@ -276,7 +276,7 @@ class SQLiteSessionStore:
             ) from None
 
     def _ending(self, write: Callable[[], T]) -> T:
-        """Write what ends or narrows authority, or changes the rules; on a full disk, use the reserve."""
+        """Write what ends or narrows authority, or changes the rules. On a full disk, use the reserve."""
         try:
             return write()
         except StoreUnavailableError:

@@ -168,7 +168,7 @@ class SessionLists(Protocol):
         ...
 
     def count_live(self, opened_by: str, *, wall_at: float) -> int:
-        """Return how many sessions of a caller are stored as REQUESTED or ACTIVE and not expired at `wall_at`."""
+        """Count the sessions of a caller stored as REQUESTED or ACTIVE and not expired at `wall_at`."""
         ...
 
     def count_by_state(self) -> dict[SessionState, int]:
@@ -190,7 +190,7 @@ class SessionWriter(Protocol):
         ...
 
     def update(self, sessions: Sequence[Session], *, wall_at: float) -> None:
-        """Replace sessions, all or none; each must be the direct successor of what is stored."""
+        """Replace sessions, all or none. Each must be the direct successor of what is stored."""
         ...
 
     def change_tree(self, session_id: str, change: Change, *, wall_at: float) -> tuple[Session, ...]:
@@ -225,7 +225,7 @@ class SessionWriter(Protocol):
         ...
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
-        """Remove sessions that were over before `over_before`, and unused scopes; return how many sessions.
+        """Remove sessions that were over before `over_before`, and unused scopes. Return how many sessions.
 
         A session is over since it was closed, or since its deadline on the wall clock. The oldest go first, at most
         `limit`; none goes that is not over at `wall_at`, and none below which another session is stored. Afterwards

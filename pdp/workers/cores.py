@@ -22,7 +22,7 @@ _WORKER_BYTES = 512 * 1024 * 1024
 
 
 def usable_cores() -> tuple[int, ...]:
-    """Return the numbers of the cores that this process can run on; empty where the system does not say."""
+    """Return the numbers of the cores for this process; empty where the system does not say."""
     if not hasattr(os, "sched_getaffinity"):
         return ()
     return tuple(sorted(os.sched_getaffinity(0)))
@@ -48,7 +48,7 @@ def memory() -> float:
 
 
 def bound() -> float:
-    """Return how many workers this container has time and memory for, in cores; infinite without a limit."""
+    """Return how many workers, in cores, this container has room for; infinite without a limit."""
     room = memory() / _WORKER_BYTES
     return min(quota(), room if math.isinf(room) else max(1, math.floor(room)))
 

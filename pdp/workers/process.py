@@ -70,7 +70,7 @@ class WorkerProcess:
                 pass_fds=(writing,),
                 # Lets the worker find the same modules in any working directory.
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)},  # noqa: PTH100 - text
-                process_group=0,  # Ctrl-C on a terminal is for the supervisor, who tells the workers
+                process_group=0,  # Ctrl-C on a terminal reaches the supervisor, which signals the workers
             )
         except BaseException:
             os.close(reading)
@@ -109,7 +109,7 @@ class WorkerProcess:
         return tuple(read(line) for line in lines) if heard else None
 
     def cpu_seconds(self) -> float:
-        """Return the core time that the process has used, in seconds; infinite where the system does not say."""
+        """Return the core time used by the process in seconds; infinite where unknown."""
         with suppress(OSError, ValueError, IndexError):
             fields = (
                 Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(") ")[2].split()

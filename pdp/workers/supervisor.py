@@ -107,7 +107,7 @@ class Supervisor:
         return self._port.address
 
     def start(self, *, until: int) -> bool:
-        """Start all workers; return True when they serve, False when `until` became readable.
+        """Start all workers. Return True when they serve, False when `until` became readable.
 
         The first worker begins alone, so that work to be done once, on the store and the bundle, is done before the
         others begin. Their processes already exist, and wait. Raise `ConfigurationError` with the problem when one of
@@ -175,7 +175,7 @@ class Supervisor:
         self._exchange.join(worker)
 
     def _wait(self, seconds: float | None, until: int | None = None) -> tuple[list[_Place], bool]:
-        """Wait for the next event; return the slots whose workers ended, and whether `until` is readable."""
+        """Wait for the next event. Return the slots whose workers ended, and whether `until` is readable."""
         happened = [key for key, _ in self._selector.select(seconds)]
         heard = [(key.data, cast("WorkerProcess", key.fileobj)) for key in happened if key.fd != until]
         ended = [place for place, worker in heard if self._hear(place, worker)]
@@ -186,7 +186,7 @@ class Supervisor:
         return max(0.0, min(moments, default=math.inf) - self._monotonic())
 
     def _end_silent(self, now: float) -> None:
-        """Kill serving workers that have been silent for too long; their ends are noticed like any other."""
+        """Kill serving workers that have been silent for too long. Their ends are noticed like any other."""
         # Words that came while this process was stopped or got no core time have not been read yet.
         late, self._looked_at = now - self._looked_at > _LOOK_SECONDS + self._patience.silent / 2, now
         for place in self._places:
@@ -220,7 +220,7 @@ class Supervisor:
 
     def _take(self, place: _Place, worker: WorkerProcess, word: Word) -> None:
         if isinstance(word, Told | Alive):
-            return  # nobody tells the supervisor, and it has heard that the worker lives
+            return  # `Told` is never sent here, and the worker's life is already noted
         if not isinstance(word, Report):
             self._exchange.take(worker, word)
             return
