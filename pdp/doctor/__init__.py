@@ -1,4 +1,4 @@
-"""Examine a deployment: is everything there that a server needs, sound, and for nobody else's eyes?"""
+"""Examine a deployment: is everything that a server needs present, sound and private?"""
 
 from pdp.doctor.examination import examine
 from pdp.doctor.finding import Deployment, Finding, Level

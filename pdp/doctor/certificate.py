@@ -1,4 +1,4 @@
-"""Check the server's certificate, its key and the authorities of callers: readable, fitting, in force, with names."""
+"""Check the server's certificate and key and the callers' authorities: readable, matching, in force, with names."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def certificate(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _made_findings(data_dir: Path) -> Iterator[Finding]:
-    """Check the certificate that a server on loopback makes itself; the start renews one that has expired."""
+    """Check the certificate that a server on loopback creates.
+
+    The start renews an expired one.
+    """
     if not data_dir.is_dir():
         return
     path, authority = (data_dir / TLS_FOLDER / name for name in (CERTIFICATE_FILE, AUTHORITY_FILE))

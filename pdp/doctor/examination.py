@@ -1,4 +1,4 @@
-"""The list of checks, in the order in which a server needs what they are about."""
+"""The list of checks, in the order in which a server needs their subjects."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
 
 
 def _with_needs(name: str, check: Check) -> Check:
-    """Return the check with what a start would stumble over: `pdp doctor` is never content where that refuses."""
+    """Return the check with the unmet needs of a start: the two agree on refusals."""
 
     def look(deployment: Deployment) -> Iterator[Finding]:
         found = list(check(deployment))
@@ -63,7 +63,7 @@ def _with_needs(name: str, check: Check) -> Check:
 
 
 def _naming(one: Finding, settings: str) -> Finding:
-    """Return a finding that names the settings it is about, if it is one that must be mended."""
+    """Return a finding that names its settings, if it is a problem."""
     if one.level is not Level.PROBLEM or settings in one.found + one.remedy:
         return one
     return replace(one, remedy=f"{one.remedy} ({settings})")
@@ -73,9 +73,9 @@ CHECKS: Final[Mapping[str, Check]] = {name: _with_needs(name, check) for name, c
 
 
 def examine(deployment: Deployment) -> Iterator[Finding]:
-    """Yield what every check finds: at least one finding each, unless it has nothing to look at.
+    """Yield the findings of every check: at least one each, if its subject exists.
 
-    Nothing is changed, but that telemetry's receivers get one empty request each, and the URL of keys a look.
+    Nothing is changed, but each receiver of telemetry gets one empty request, and the URL of keys one fetch.
     """
     for check in CHECKS.values():
         yield from check(deployment)

@@ -1,4 +1,4 @@
-"""Check the data folder, the secrets in it and the keys: who owns them, and who else can read them."""
+"""Check the data folder, the secrets in it and the keys: their owners and their readers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROOT = 0
 
 
 def data_folder(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the data folder is there, and its owner's alone."""
+    """Check that the data folder exists, and that only its owner can use it."""
     check, folder = "data folder", Path(deployment.settings.data_dir)
     try:
         status = folder.stat()
@@ -37,7 +37,10 @@ def data_folder(deployment: Deployment) -> Iterator[Finding]:
 
 
 def secrets(deployment: Deployment) -> Iterator[Finding]:
-    """Check that nobody but the server's user can read tokens, keys and sessions, and that they are its own."""
+    """Check that only the server's user can read tokens, keys and sessions.
+
+    The files must also be its own.
+    """
     check, owner = "secrets", _owner(deployment)
     if owner is None:
         return
@@ -63,7 +66,7 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
 
 
 def keys(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the keys of the record are there, and the public half of the one that signs."""
+    """Check that the keys of the record exist, and the signing key's public half."""
     check, settings, folder = "keys", deployment.settings, Path(deployment.settings.data_dir)
     if not folder.is_dir():
         return
@@ -86,7 +89,7 @@ def keys(deployment: Deployment) -> Iterator[Finding]:
 def is_exposed(status: os.stat_result) -> bool:
     """Say whether others than its owner can read or change a secret.
 
-    A group may read what belongs to root: that is how secrets are handed to a service that is not root.
+    A group may read a file of root: services that do not run as root get their secrets so.
     """
     group = status.st_mode & _GROUP
     return bool(status.st_mode & _OTHERS) or bool(group & ~stat.S_IRGRP) or bool(group and status.st_uid != _ROOT)

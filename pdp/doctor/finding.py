@@ -1,4 +1,4 @@
-"""What an examination is about, and what it finds."""
+"""The subject of an examination, and its findings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pdp.config import Settings
 
 
 class Level(Enum):
-    """How much a finding matters: nothing to do, something to consider, or something that must be mended."""
+    """The weight of a finding: nothing to do, something to consider, or something that must be corrected."""
 
     OK = "ok"
     WARNING = "warning"
@@ -20,7 +20,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was found: by which check, how much it matters, what it is, and what to do about it."""
+    """One finding: its check, its level, the fact, and the remedy."""
 
     check: str
     level: Level
@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What is examined: settings, environment and clock of a server, and the id of the user who examines."""
+    """The subject of an examination: settings, environment and clock of a server, and the examining user's id."""
 
     settings: Settings
     environ: Mapping[str, str]
@@ -39,15 +39,15 @@ class Deployment:
 
 
 def fine(check: str, found: str) -> Finding:
-    """Return that all is well."""
+    """Return the finding that all is well."""
     return Finding(check=check, level=Level.OK, found=found)
 
 
 def warning(check: str, found: str, remedy: str) -> Finding:
-    """Return what somebody should consider."""
+    """Return a finding to consider."""
     return Finding(check=check, level=Level.WARNING, found=found, remedy=remedy)
 
 
 def problem(check: str, found: str, remedy: str) -> Finding:
-    """Return what must be mended."""
+    """Return a finding that must be corrected."""
     return Finding(check=check, level=Level.PROBLEM, found=found, remedy=remedy)

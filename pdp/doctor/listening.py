@@ -1,4 +1,4 @@
-"""Check the address of the listener, and know whether a server runs already."""
+"""Check the address of the listener, and detect a server that already runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from pdp.record.slot import held
 
 
 def address(deployment: Deployment) -> Iterator[Finding]:
-    """Say where a server would listen, or does; that the address is free is what a start needs."""
+    """State where a server would listen, or does.
+
+    The needs of a start cover that the address is free.
+    """
     where, running = deployment.settings.server.address, serves_here(deployment)
     yield fine("address", f"a server runs, on `{where}` by these settings" if running else f"`{where}` is free")
 
 
 def serves_here(deployment: Deployment) -> bool:
-    """Say whether a server of this machine runs on this deployment: it holds a chain of the record."""
+    """Say whether a server on this machine holds a chain of this deployment's record."""
     folder: Path = deployment.settings.record_folder
     try:
         return folder.is_dir() and any(held(folder, chain) for chain in segments_by_chain(folder))

@@ -1,4 +1,4 @@
-"""Check what a server runs on: libraries, SQLite, threads with large stacks, and the clock that sleep does not stop."""
+"""Check the server's base: libraries, SQLite, threads with large stacks, and the clock that sleep does not stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pdp.policy.engine import StackCheck
 from pdp.serving.lanes import BoundedPool, Room
 from pdp.sessions.database import require_sound_engine
 
-# From which version on, and below which one. A test holds this against what the package asks for.
+# The lowest version, and the first that is too high. A test compares this with the package's requirements.
 LIBRARIES: Final[Mapping[str, tuple[str, str]]] = {
     "apsw": ("3.51.3", ""),
     "cachetools": ("6", ""),
@@ -41,7 +41,7 @@ LIBRARIES: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def libraries(_: Deployment, installed: Callable[[str], str] = version_of) -> Iterator[Finding]:
-    """Check that every library has a version that this program was made for."""
+    """Check that every library has a version that this program supports."""
     check, found = "libraries", []
     for name, (lowest, below) in LIBRARIES.items():
         wanted = f"{name}{f'>={lowest}' if lowest else ''}{f',<{below}' if below else ''}"
@@ -67,7 +67,7 @@ def engine(_: Deployment, version: str = "") -> Iterator[Finding]:
 
 
 def threads(deployment: Deployment) -> Iterator[Finding]:
-    """Check that as many threads as the server wants start, with stacks that are enough for the deepest policy."""
+    """Check that the server's threads start, with stacks for the deepest policy."""
     count, outcomes = deployment.settings.server.threads, list[str]()
     try:
         stack = StackCheck(deployment.settings.limits)
@@ -86,7 +86,7 @@ def threads(deployment: Deployment) -> Iterator[Finding]:
 
 
 def boot_clock(deployment: Deployment) -> Iterator[Finding]:
-    """Check that there is a clock that goes on while the machine sleeps, and a name for this boot."""
+    """Check that a clock runs during sleep, and that this boot has an id."""
     now = deployment.clock.now()
     if not hasattr(time, "CLOCK_BOOTTIME") or now.boot_id.startswith("boot-"):
         found = "this system does not tell boots apart for sure, or has no clock that counts sleep"
@@ -105,7 +105,7 @@ def _try_stack(stack: StackCheck, outcomes: list[str]) -> None:
 
 
 def _parts(version: str) -> tuple[int, ...]:
-    """Return the numbers at the beginning of a version; a part that is no number ends them."""
+    """Return the numbers at the beginning of a version, up to the first other part."""
     parts = []
     for part in version.split("."):
         if not part.isdecimal():

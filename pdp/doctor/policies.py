@@ -1,4 +1,4 @@
-"""Check that there is a bundle that loads, and whose signature is believed where one is wanted."""
+"""Check that there is a bundle that loads, with a trusted signature where one is required."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN_VERSION: Final = 19
 
 
 def policies(deployment: Deployment) -> Iterator[Finding]:
-    """Read the source of bundles as the server would, and compile what it holds."""
+    """Read the source of bundles as the server would, and compile its content."""
     settings = deployment.settings
     try:
         trust, sourcing = trust_of(settings), sourcing_of(settings)

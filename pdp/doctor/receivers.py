@@ -1,4 +1,4 @@
-"""Check that each receiver of telemetry takes a request."""
+"""Check that each receiver of telemetry accepts a request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SECONDS: Final = 5.0
 
 
 def receivers(deployment: Deployment) -> Iterator[Finding]:
-    """Send an empty request, which is a valid one, to each receiver."""
+    """Send an empty request, which is valid, to each receiver."""
     chosen = deployment.settings.telemetry.exporter
     try:
         wanted = TelemetrySettings.from_environment(deployment.environ, exporter="" if chosen == "auto" else chosen)
@@ -35,7 +35,7 @@ def _asked(endpoint: Endpoint) -> Finding:
         answer = way.attempt(b"", min(endpoint.timeout, _SECONDS))
     place = f"`{endpoint.target}`"
     if answer.problem:
-        # Decisions do not wait for telemetry: this is nothing that keeps a server from its work.
+        # Decisions do not wait for telemetry: a server works without it.
         remedy = "is the receiver running, and are the `OTEL_EXPORTER_OTLP_*` variables right?"
         return warning(_CHECK, f"{place} does not take {endpoint.signal}: {answer.problem}", remedy)
     return fine(_CHECK, f"{place} takes {endpoint.signal}")

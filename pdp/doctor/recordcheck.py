@@ -1,4 +1,4 @@
-"""Check the decision log: can it be written, and does what was signed last still stand?"""
+"""Check the decision log: whether it can be written, and whether its last signed records are there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def record(deployment: Deployment) -> Iterator[Finding]:
 
 
 def record_ends(deployment: Deployment) -> Iterator[Finding]:
-    """Check the last checkpoint of each chain, and what is known of the chains elsewhere."""
+    """Check the last checkpoint of each chain, and the heads that are kept elsewhere."""
     settings, folder = deployment.settings, deployment.settings.record_folder
     anchors = Anchors(settings.record_anchors)
     try:
@@ -31,7 +31,7 @@ def record_ends(deployment: Deployment) -> Iterator[Finding]:
         else:
             ends, lost = (), dict.fromkeys(anchors.heads() if settings.record_anchors.is_dir() else (), "")
     except ConfigurationError:
-        return  # told by the check of keys
+        return  # the check of keys reports it
     except OSError as error:
         yield problem(_CHECK, f"`{error.filename}`: {reason_of(error)}", "examine as the user of the server")
         return

@@ -1,4 +1,4 @@
-"""Check the disks of the store and of the record: whether they can be written, and how much is left."""
+"""Check the disks of the store and of the record: whether they can be written, and how much is free."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pdp.foundation.diskroom import free_bytes
 
 _CHECK: Final = "room"
 _SEGMENTS_OF_COMFORT: Final = 8
-# As much as a few sessions take.
+# The room for a few sessions.
 _TRIED_BYTES: Final = 256 * 1024
-# Of file systems that have no files without a name, or cannot allocate.
+# From file systems that have no unnamed files, or cannot allocate.
 _CANNOT_TRY: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS)
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP: Final = 1024
 
 
 def room(deployment: Deployment) -> Iterator[Finding]:
-    """Check that there is room for the record, and for the sessions where they lie elsewhere."""
+    """Check the room for the record, and for the sessions if they are elsewhere."""
     settings = deployment.settings
     places = {nearest(folder) for folder in (settings.record_folder, Path(settings.data_dir))}
     # One finding for each file system.
@@ -43,7 +43,7 @@ def room(deployment: Deployment) -> Iterator[Finding]:
 
 
 def store_trouble(settings: Settings) -> str:
-    """Return why the store takes no sessions at present, as far as its disk tells; empty when it does."""
+    """Return why the store takes no sessions now, as its disk shows; else empty."""
     folder, reserve = nearest(Path(settings.data_dir)), settings.sessions.reserve_bytes
     free = free_bytes(folder)
     if free < reserve:
@@ -58,9 +58,9 @@ def nearest(folder: Path) -> Path:
 
 
 def _write_trouble(folder: Path) -> str:
-    """Return what keeps a file from being written in a folder; empty for nothing, or when that cannot be tried.
+    """Return the error of writing a file in a folder; empty for none or no way to try.
 
-    The file has no name, so nothing is left of it. Quotas and files that are all in use show in no other way.
+    The file has no name, so nothing of it remains. Exhausted quotas and inodes show in no other way.
     """
     try:
         file = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)

@@ -14,15 +14,15 @@ from pdp.sessions.care import StoreReport, inspect
 from pdp.sessions.database import SCHEMA_VERSION
 
 _CHECK: Final = "store"
-# Clocks are set by small steps all the time.
+# Clocks are often set by small steps.
 _STEP_SECONDS: Final = 5.0
 _ROOM: Final = "make room on its disk"
-# Three beats of the server's heart.
+# Three heartbeats of the server.
 _SILENT_SECONDS: Final = 30.0
 
 
 def store(deployment: Deployment) -> Iterator[Finding]:
-    """Read the whole store."""
+    """Check the whole store."""
     settings = deployment.settings
     if settings.sessions.store != "sqlite":
         yield warning(
@@ -38,7 +38,7 @@ def store(deployment: Deployment) -> Iterator[Finding]:
     try:
         report = inspect(path)
     except StoreUnavailableError as error:
-        # Even to read takes some room: for the shared memory of the log.
+        # Even reading needs some room: for the shared memory of the log.
         trouble = store_trouble(settings)
         remedy = "look at the file and its folder; `pdp store restore` puts a backup there"
         yield problem(_CHECK, f"{error}: {trouble}" if trouble else str(error), _ROOM if trouble else remedy)
@@ -65,7 +65,7 @@ def _findings(report: StoreReport) -> Iterator[Finding]:
 
 
 def _write_findings(report: StoreReport, deployment: Deployment, now: float) -> Iterator[Finding]:
-    """Say what a sound store does not show: that its disk is full, or that the server beside has not written to it."""
+    """Report what a sound store does not show: a full disk, or no writes by a server."""
     silent = now - report.high_water_at
     if trouble := store_trouble(deployment.settings):
         yield problem(_CHECK, f"the store takes no sessions at present: {trouble}", _ROOM)

@@ -1,4 +1,4 @@
-"""Check whose tokens are believed, and who is denied: the issuer's keys, and the deny-list."""
+"""Check whose tokens are trusted, and who is denied: the issuer's keys, and the deny-list."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pdp.identifying import keys_of_url
 
 
 def deny_list(deployment: Deployment) -> Iterator[Finding]:
-    """Say which file denies; that it can be used is what a start needs."""
+    """Name the file that denies; the needs of a start cover its use."""
     if deployment.settings.callers.denied_file:
         yield fine("deny-list", f"`{deployment.settings.callers.denied_file}` can be used")
 
 
 def token_issuer(deployment: Deployment) -> Iterator[Finding]:
-    """Fetch the issuer's keys from their URL; that those of a file can be used is what a start needs."""
+    """Fetch the issuer's keys from their URL; the needs of a start cover a file's."""
     jwt = deployment.settings.jwt
     if not jwt.issuer:
         return

@@ -1,4 +1,4 @@
-"""Check who may call: the file of callers, its tokens, and whether approvers are the users that policies know."""
+"""Check who may call: the file of callers, its tokens, and whether the policies know approvers as users."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ABOUT_APPROVER = re.compile(r"\b(when|unless)\b.*\bprincipal\b", re.DOTALL)
 
 
 def callers(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the file of callers can be used, and that each token in the folder of tokens is somebody's."""
+    """Check the file of callers, and that each token in its folder has a caller."""
     settings = deployment.settings
     file = settings.callers_file
     if not settings.callers.file and not Path(settings.data_dir).is_dir():
@@ -43,15 +43,16 @@ def callers(deployment: Deployment) -> Iterator[Finding]:
 
 
 def approvers(deployment: Deployment, bundle: Bundle) -> Iterator[Finding]:
-    """Say which approvers no policy can tell from other users: a rule against approving for oneself needs their ids.
+    """List approvers that no policy can identify as users.
 
-    Who is known by a group has an id that is not known here; callers for development stand for nobody.
+    A rule against approving one's own session compares ids. A caller that is known by a group has no fixed id, and
+    development callers are no real users.
     """
     comparing = [policy.id for policy in bundle.policies.values() if _compares_approver_and_user(policy)]
     try:
         known = KnownCallers(deployment.settings.callers_file, development=True).current
     except ConfigurationError:
-        return  # told by the check of callers
+        return  # the check of callers reports it
     people = [*(one.caller for one in known.by_token.values()), *known.by_jwt_subject.values()]
     ids = {one.id for one in people if Role.APPROVER in one.roles and one.authenticated_at != AT_EACH_CALL}
     strangers = sorted(one for one in ids if ("User", one) not in bundle.directory.entities)
