@@ -1,6 +1,6 @@
 """Measure this server beside a server that decides nothing, in one run.
 
-`run` measures, `compare` tells what changed since another run.
+`run` measures, `compare` reports changes since another run.
 """
 
 from pdp.bench.comparison import Change, Judged, compare

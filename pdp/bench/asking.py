@@ -15,7 +15,10 @@ _APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVE
 
 
 def open_sessions(pdp: Embedded, askers: Sequence[Asker], tool_patterns: Sequence[str]) -> list[str]:
-    """Return the handle of an approved session for each asker. Raise `ConfigurationError` where there can be none."""
+    """Return the handle of an approved session for each asker.
+
+    Raise `ConfigurationError` when a session cannot be opened or approved.
+    """
     return [_open(pdp, asker, tuple(tool_patterns)) for asker in askers]
 
 

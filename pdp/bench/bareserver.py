@@ -1,7 +1,7 @@
 """This server without telemetry and record: `python -m pdp.bench.bareserver POLICIES DATA`.
 
-No setting turns the record off, so it is put together here, from the same parts as in `pdp.app`. It prints its address
-and serves until its input ends.
+No setting turns the record off, so this module builds the server from the same parts as `pdp.app`. It prints its
+address and serves until its input ends.
 """
 
 from __future__ import annotations

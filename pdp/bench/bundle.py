@@ -10,11 +10,11 @@ from pdp.testing.bundles import bundle_files, tool
 
 SERVER = "bench"
 TOOL = "read_item"
-# An item whose name begins so is denied.
+# An item whose name begins with this is denied.
 FORBIDDEN = "forbidden"
 USER, AGENT = "alice", "worker"
 TOOLS = (TOOL, "b", "c", "d", "e")
-# So many policies each forbid one item by its name.
+# This many policies each forbid one item by its name.
 EQUALITIES = 7
 
 _PROPERTIES = {"item": {"type": "string"}, "limit": {"type": "integer"}, "deep": {"type": "boolean"}}
@@ -61,10 +61,7 @@ def files_of(
     users: Iterable[str],
     agents: Iterable[str],
 ) -> dict[str, bytes]:
-    """Return the files of a bundle where everybody is staff and every agent may reach every tool.
-
-    `policies` maps a file's stem to Cedar text, `tools` a server to definitions of tools.
-    """
+    """Return the files of a bundle: all users are staff, agents reach all tools."""
     directory = {
         "user_groups": {"staff": {}, "contractors": {}},
         "users": {user: {"groups": ["staff"]} for user in users},

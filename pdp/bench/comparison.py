@@ -1,4 +1,4 @@
-"""What changed between two runs: in ratios to the control of the same run, so that machines and hours do not count."""
+"""The changes between two runs: in ratios to the control of the same run, so that machines and hours do not matter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pdp.errors import ConfigurationError
 
 
 class Judged(Enum):
-    """What may be compared, by its name in `Figures`."""
+    """The figures that can be compared, by their names in `Figures`."""
 
     CPU = "cpu"
     RATE = "rate"
@@ -23,7 +23,7 @@ class Judged(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One ratio to the control, then and now."""
+    """One ratio to the control, before and after."""
 
     title: str
     server: str
@@ -33,23 +33,26 @@ class Change:
 
     @property
     def worse(self) -> float:
-        """Return by how much it became worse, as a share: 0.1 is a tenth more CPU, or a tenth less throughput.
+        """Return how much worse it became, as a share; negative is better.
 
-        Negative is better.
+        0.1 is a tenth more CPU, or a tenth less throughput.
         """
         if self.judged is Judged.RATE:
             return self.before.median / self.after.median - 1
         return self.after.median / self.before.median - 1
 
     def regressed(self, bound: float) -> bool:
-        """Say whether the median is worse by more than the bound; single bad rounds, then or now, move no median."""
+        """Say whether the median is worse by more than the bound.
+
+        Single bad rounds, in either run, do not move a median.
+        """
         return self.worse > bound
 
 
 def compare(before: Result, after: Result, judged: Sequence[Judged]) -> Sequence[Change]:
     """Return the change of each ratio that both runs have.
 
-    Raise `ConfigurationError` when they have none in common, or when they were not measured beside the same control.
+    Raise `ConfigurationError` when they have none in common, or were measured beside different controls.
     """
     if before.yardstick != after.yardstick:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""How a server is asked, and what its answer must be; one class for each server."""
+"""The messages to a server and the answers that are right; one class for each server."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class Dialect(Protocol):
 
     @property
     def metadata(self) -> Metadata:
-        """Return what goes with each call."""
+        """Return the metadata of each call."""
         ...
 
     @property
     def cached(self) -> bool:
-        """Say whether answers tell if they were remembered."""
+        """Say whether answers state if they were remembered."""
         ...
 
     def path(self, shape: Shape) -> str | None:
-        """Return the method to call, or None when the server has no such shape."""
+        """Return the method to call, or None when the server does not offer the shape."""
         ...
 
     def encode(self, shape: Shape, questions: Sequence[Question]) -> bytes:
-        """Return the message that asks; one question, or for a batch several."""
+        """Return the message for one question, or for a batch several."""
         ...
 
     def check(self, shape: Shape, answer: bytes, questions: Sequence[Question]) -> int:
-        """Return how many of the answers were remembered ones. Raise `WrongAnswerError` when one is not right."""
+        """Return how many answers were remembered; `WrongAnswerError` for a wrong one."""
         ...
 
 
@@ -59,7 +59,7 @@ class PDPDialect:
         return _SERVICE + _METHODS[shape] if shape in _METHODS else None
 
     def encode(self, shape: Shape, questions: Sequence[Question]) -> bytes:
-        """Return the message that asks."""
+        """Return the message for the questions."""
         asked = [
             calls.AuthorizeRequest(
                 call=decisions.Call(
@@ -78,7 +78,7 @@ class PDPDialect:
         return asked[0].SerializeToString()
 
     def check(self, shape: Shape, answer: bytes, questions: Sequence[Question]) -> int:
-        """Compare outcome, tool and digest of the arguments, and count what was remembered."""
+        """Compare outcome, tool and arguments' digest; count the remembered answers."""
         found = _decisions(shape, answer)
         if len(found) != len(questions):
             raise WrongAnswerError(f"{len(questions)} answers were due and {len(found)} came")
@@ -87,7 +87,7 @@ class PDPDialect:
         return sum(decision.cache_result == decisions.CACHE_RESULT_HIT for decision in found)
 
     def compare(self, decision: decisions.Decision, question: Question) -> None:
-        """Raise `WrongAnswerError` when a decision is not the right one."""
+        """Raise `WrongAnswerError` when a decision is wrong."""
         expected = decisions.OUTCOME_ALLOW if question.allowed else decisions.OUTCOME_DENY
         if decision.outcome != expected:
             basis = decisions.Basis.Name(decision.basis).removeprefix("BASIS_").lower()
@@ -105,7 +105,7 @@ class PDPDialect:
 
 
 class ControlDialect(PDPDialect):
-    """Asks the empty handler the same, and expects its one answer."""
+    """Asks the empty handler the same questions, and expects its one answer."""
 
     cached = False
 

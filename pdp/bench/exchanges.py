@@ -1,4 +1,4 @@
-"""One exchange with a server: unary, on a stream, or a batch; each answer is checked where it arrives."""
+"""One exchange with a server: unary, on a stream, or a batch; each answer is checked when it arrives."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pdp.bench.questions import Question, Workload
 
 
 class Asked(NamedTuple):
-    """A message, what it asks, and how many of the questions were never asked before."""
+    """A message, its questions, and how many of them were never asked before."""
 
     wire: bytes
     questions: Sequence[Question]
     fresh: int
 
 
-# Connections are shared within a process otherwise, and a server's closed one would be the next one's.
-# A server takes 32 by default; beyond this several messages are under way on one stream.
+# By default a process shares connections, and a server's closed one would be used for the next server.
+# A server takes 32 by default; with more, several messages are in progress on one stream.
 _MOST_STREAMS = 16
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 
@@ -36,7 +36,10 @@ _OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 async def exchanging(
     address: str, dialect: Dialect, measurement: Measurement, workload: Workload
 ) -> AsyncIterator[Ask]:
-    """Connect to a server; yield what asks it. What is asked raises `WrongAnswerError` for every error, too."""
+    """Connect to a server; yield the function that asks it.
+
+    It raises `WrongAnswerError` for every error, too.
+    """
     shape = measurement.shape
     supply = supplied(
         workload, measurement.misses, lambda questions: dialect.encode(shape, questions), size=size_of(shape)
@@ -74,7 +77,7 @@ def size_of(shape: Shape) -> int:
 def supplied(
     workload: Workload, misses: float | None, encode: Callable[[Sequence[Question]], bytes], *, size: int
 ) -> Iterator[Asked]:
-    """Yield messages without end, `size` questions in each, of which a share was never asked before.
+    """Yield messages without end, with `size` questions each and a share of new ones.
 
     Messages of repeated questions are made in advance, so that the load has its core for the rest.
     """
@@ -98,7 +101,7 @@ def supplied(
 
 
 class _Stream:
-    """One open stream: messages go out as they come, and answers belong to them in order."""
+    """One open stream: messages are sent at once, and answers belong to them in order."""
 
     def __init__(self, call: Any, dialect: Dialect) -> None:  # noqa: ANN401 - gRPC has no types
         self._call = call

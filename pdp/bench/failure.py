@@ -1,5 +1,5 @@
-"""What makes a run worth nothing."""
+"""The error that makes a run invalid."""
 
 
 class WrongAnswerError(Exception):
-    """An answer was not what it must be, or there was none: no figure of this run counts. Mend the server."""
+    """An answer was wrong or missing: no figure of this run counts. Correct the server."""

@@ -1,4 +1,4 @@
-"""What is measured of one server in one round, and what several rounds say together."""
+"""The figures of one server in one round, and their spread over several rounds."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-# Those that a picture shows; every row of a table takes its own from them.
+# A picture shows these; every row of a table takes its own from them.
 PERCENTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One measurement. NaN stands for what could not be measured, or has no meaning here.
+    """One measurement. NaN means that a figure could not be measured, or has no meaning here.
 
     `rate` is decisions a second. `latencies` are milliseconds at `PERCENTILES`. `cpu` is µs of the server's own CPU
     for each decision. `remembered` is the share of answers, from 0 to 1, that came from the decision cache. `late` is
-    how many milliseconds after their time half of the calls of an open loop were begun at most. `others` is the share
-    of the server's core that was taken by neither the server nor the kernel's network: what the machine did besides.
+    the median delay of an open loop's calls, in milliseconds after their time. `others` is the share of the server's
+    core that neither the server nor the kernel's network used: other work of the machine.
     """
 
     cpu: float = math.nan
@@ -45,7 +45,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """The median of several rounds, and the least and the most of them."""
+    """The median of several rounds, and their least and most."""
 
     median: float
     least: float
@@ -53,7 +53,7 @@ class Spread:
 
     @property
     def known(self) -> bool:
-        """Say whether there is anything: what was not measured is NaN."""
+        """Say whether it was measured: else it is NaN."""
         return not math.isnan(self.median)
 
 
@@ -65,7 +65,10 @@ cpu, rate, p50, p99 = map(attrgetter, ("cpu", "rate", "p50", "p99"))
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Return the least value that `percent` of all are not above (nearest rank); NaN of nothing. Sorted is required."""
+    """Return the least value that `percent` of all do not exceed (nearest rank).
+
+    The values must be sorted; without values the result is NaN.
+    """
     if not ordered:
         return math.nan
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
@@ -78,11 +81,14 @@ def milliseconds(seconds: Iterable[float]) -> tuple[float, ...]:
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Return what several rounds say together; a round without a value does not count."""
+    """Return the spread of several rounds; a round without a value does not count."""
     kept = [value for value in values if not math.isnan(value)]
     return Spread(median=statistics.median(kept), least=min(kept), most=max(kept)) if kept else UNKNOWN
 
 
 def ratios(rounds: Sequence[Figures], control: Sequence[Figures], what: What) -> Spread:
-    """Return how many times the control something is, round by round: what slows a round down slows both."""
+    """Return the ratios to the control, round by round.
+
+    A disturbance in a round slows both.
+    """
     return spread(what(one) / what(base) for one, base in zip(rounds, control, strict=True) if what(base))

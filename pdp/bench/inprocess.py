@@ -1,7 +1,7 @@
 """Decisions in a process of their own, without a server.
 
 Run as `python -m pdp.bench.inprocess POLICIES SCRATCH ENDPOINT FILE`. Reads one order a line and answers each with a
-line of JSON: µs of CPU of the whole process for one decision, with whatever is written and sent on other threads.
+line of JSON: µs of CPU of the whole process for one decision, including the work of threads that write and send.
 Every decision is checked.
 """
 
@@ -39,7 +39,7 @@ _SENDING_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What to measure: so many questions, a share of them never asked before, decided in one of three ways."""
+    """A measurement to make: the number of questions, the share of new ones, and one of three ways to decide."""
 
     way: str
     misses: float
@@ -47,13 +47,13 @@ class Order:
 
 
 class InProcess:
-    """The other end: gives orders to the process that decides. `deciding` makes one."""
+    """The ordering side: gives orders to the process that decides. `deciding` makes one."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def measure(self, order: Order) -> float:
-        """Return µs of CPU for one decision. Raise `WrongAnswerError` when one was not right."""
+        """Return µs of CPU for one decision. Raise `WrongAnswerError` for a wrong one."""
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("the process has pipes")
         self._process.stdin.write(json.dumps(asdict(order)) + "\n")
@@ -83,7 +83,7 @@ class _Outfit:
 
 
 class _Decider:
-    """Decides what is ordered."""
+    """Carries out orders."""
 
     def __init__(self, workload: Workload, policies: Path, scratch: Path) -> None:
         self._workload = workload
@@ -93,7 +93,7 @@ class _Decider:
         self._compiled: dict[str, Any] | None = None
 
     def measure(self, order: Order) -> float:
-        """Return µs of CPU of this process for one decision, until everything has been written and sent."""
+        """Return µs of CPU of this process for one decision, writing and sending included."""
         questions = self._questions(order)
         if order.way == LOOP:
             return _cost(lambda: _parse_and_digest(questions), order.decisions)
@@ -150,7 +150,7 @@ class _Decider:
 
 
 def _calls(questions: Sequence[Question], handles: Sequence[str]) -> list[tuple[CallRequest, bool]]:
-    # Each has bytes of its own: nothing that Python remembers about an object may help.
+    # Each has its own bytes: nothing that Python remembers about an object may help.
     return [
         (
             CallRequest(

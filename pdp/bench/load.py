@@ -1,7 +1,7 @@
-"""The load: a closed loop finds out how much a server can do, an open one how long it takes.
+"""The load: a closed loop measures how much a server can do, an open one how long it takes.
 
-In a closed loop the next call begins when the answer is there, so a slow server is asked less.
-In an open loop calls begin on a schedule, whatever became of those before, and the time that a call waits for its turn
+In a closed loop the next call begins when the answer has arrived, so a slow server is asked less.
+In an open loop calls begin on a schedule, independent of earlier ones, and the time that a call waits for its turn
 counts: latency is measured from when a call should have begun.
 """
 
@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
-# A sleeping event loop wakes up to a millisecond late; it is kept awake for so long before a call is due.
+# A sleeping event loop wakes up to a millisecond late; it is kept awake for this long before a call is due.
 _AWAKE_SECONDS = 0.0015
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What one exchange brought: so many decisions, how many the server had remembered, how many were new to it."""
+    """The result of one exchange: how many decisions, how many of them remembered, and how many new."""
 
     decisions: int
     remembered: int
@@ -30,7 +30,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """What a loop found. Times are seconds; `late` says for each call of an open loop how late it was begun."""
+    """The measurements of a loop. Times are seconds; `late` is the delay of each call of an open loop."""
 
     took: Sequence[float]
     decisions: int
@@ -40,7 +40,7 @@ class Sample:
     late: Sequence[float] = ()
 
 
-# Asks something, and raises `WrongAnswerError` when the answer is not what it must be.
+# Asks, and raises `WrongAnswerError` when the answer is wrong.
 Ask = Callable[[], Awaitable[Answered]]
 Now = Callable[[], float]
 Pause = Callable[[float], Awaitable[None]]
@@ -72,11 +72,14 @@ class _Tally:
 
 
 async def closed_loop(ask: Ask, *, concurrency: int, seconds: float, now: Now = perf_counter) -> Sample:
-    """Keep so many calls under way, for so many seconds; those that are under way then are finished and count."""
+    """Keep `concurrency` calls in progress for `seconds`.
+
+    Calls in progress at the end are finished and count.
+    """
     tally = _Tally()
 
     async def work(end: float) -> None:
-        # At least one call each, however long this process was kept waiting.
+        # At least one call each, even if this process had to wait for long.
         while True:
             begun = now()
             answered = await ask()
@@ -96,9 +99,9 @@ async def closed_loop(ask: Ask, *, concurrency: int, seconds: float, now: Now = 
 async def open_loop(
     ask: Ask, *, rate: float, seconds: float, now: Now = perf_counter, pause: Pause | None = None
 ) -> Sample:
-    """Begin `rate` calls a second, evenly, whatever became of those before.
+    """Begin `rate` calls a second, evenly, independent of earlier ones.
 
-    A call's time runs from when it was due, not from when the load got round to it.
+    A call's time runs from when it was due, not from when the load began it.
     """
     tally, wait = _Tally(), pause or _pause
 
@@ -119,7 +122,7 @@ async def open_loop(
 
 
 def median_late(sample: Sample) -> float:
-    """Return how many milliseconds late half of an open loop's calls were begun at most; 0 of a closed loop."""
+    """Return the median delay of an open loop's calls in ms; 0 for a closed loop."""
     return statistics.median(sample.late) * 1000 if sample.late else 0.0
 
 
@@ -129,7 +132,7 @@ async def _pause(seconds: float) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep the collector of this process out of the measurement."""
+    """Keep the garbage collector of this process out of the measurement."""
     gc.collect()
     gc.disable()
     try:

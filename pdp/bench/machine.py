@@ -1,4 +1,4 @@
-"""On what a run was made: without it, no figure can be compared with another run's."""
+"""The machine of a run: without it, no figure can be compared with another run's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def machine() -> Mapping[str, str]:
-    """Return what this machine is and what runs on it, as name and value."""
+    """Return this machine and its software, as name and value."""
     return {
         "processor": _processor(),
         "cores": str(os.cpu_count()),
@@ -30,7 +30,7 @@ def machine() -> Mapping[str, str]:
 
 
 def control_digest() -> str:
-    """Return the digest of the control's code: another control is another yardstick."""
+    """Return the digest of the control's code: another control gives other ratios."""
     return "sha256:" + sha256(files("pdp.bench").joinpath("control.py").read_bytes()).hexdigest()
 
 

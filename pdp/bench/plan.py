@@ -1,4 +1,4 @@
-"""What is measured, in which order."""
+"""The measurements of a run, in their order."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from enum import Enum
 
 BATCH = 50
 
-# The names of those that are measured. The control decides nothing.
+# The names of the servers under measurement. The control decides nothing.
 CONTROL = "empty handler"
-# This server without any observer, as no setting makes it: what decisions alone cost.
+# This server without any observer, which no setting makes: the cost of decisions alone.
 BARE = "no trace, no record"
 RECORDED = "tracing off"
 FULL = "everything on"
-# In process, the control is Python that parses and digests the same arguments.
+# In process, the control is Python code that parses and digests the same arguments.
 LOOP = "parse and digest"
 OBSERVED = "trace, metrics and record"
 
@@ -22,7 +22,7 @@ ALL_HITS, ALL_MISSES = 0.0, 1.0
 
 
 class Shape(Enum):
-    """How questions reach whoever decides."""
+    """The way that questions reach the server."""
 
     UNARY = "unary"
     STREAM = "stream"
@@ -32,9 +32,9 @@ class Shape(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One way of asking, that every server under measurement gets in turn.
+    """One way of asking, which every server under measurement gets in turn.
 
-    With a `rate`, in calls a second, it is an open loop; otherwise a closed one with `concurrency` calls under way.
+    With a `rate`, in calls a second, it is an open loop; otherwise a closed one with `concurrency` calls in progress.
     `misses` is the share of questions that were never asked before; None leaves it to the workload.
     """
 
@@ -45,7 +45,7 @@ class Measurement:
 
     @property
     def title(self) -> str:
-        """Return what tables, results and comparisons call it."""
+        """Return its name in tables, results and comparisons."""
         shape = f"batch of {BATCH}" if self.shape is Shape.BATCH else self.shape.value
         parts = [shape, _mix(self.misses)]
         if self.rate is not None:
@@ -57,7 +57,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How long is measured: so many rounds, each measurement so many seconds in each."""
+    """The length of a run: the number of rounds, and the seconds of each measurement in a round."""
 
     rounds: int
     seconds: float
@@ -76,8 +76,8 @@ def planned(
 ) -> tuple[Measurement, ...]:
     """Return the measurements of a run.
 
-    The ladder is climbed by unary calls with the first mix; the other mixes stand at its middle. Streams take its
-    first and its middle step, batches the first, and the open loop is of unary calls.
+    The ladder is climbed by unary calls with the first mix; the other mixes use its middle step. Streams use its first
+    and its middle step, batches the first, and the open loop has unary calls.
     """
     first, middle = ladder[0], ladder[len(ladder) // 2]
     listed: list[Measurement] = []

@@ -21,7 +21,7 @@ _STOLEN = 7
 
 
 def cores() -> tuple[int | None, int | None]:
-    """Return the core for servers and the one for the load; None where processes cannot be kept on cores."""
+    """Return the core for servers and that for the load; None if cores cannot be set."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     usable = sorted(os.sched_getaffinity(0))
@@ -30,7 +30,7 @@ def cores() -> tuple[int | None, int | None]:
 
 @contextmanager
 def on_core(core: int | None) -> Iterator[None]:
-    """Keep this thread, and the processes that it starts, on one core while the `with` block runs."""
+    """Keep this thread and the processes that it starts on a core in a `with` block."""
     if core is None:
         yield
         return
@@ -46,9 +46,9 @@ def on_core(core: int | None) -> Iterator[None]:
 def module_process(
     module: str, arguments: Sequence[str] = (), *, core: int | None, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a module of ours on a core; it ends with the `with` block, by the end of its input or else by a signal.
+    """Run a module of ours on a core while the `with` block runs.
 
-    What lies in the working directory is never imported.
+    It ends by the end of its input or else by a signal. Files in the working directory are never imported.
     """
     command = [sys.executable, "-P", "-m", module, *arguments]
     with running(command, core=core, environment=environment) as process:
@@ -81,7 +81,10 @@ def running(
 
 
 def listening(process: subprocess.Popen[str], what: str) -> str:
-    """Return the address that a server prints once it listens. Raise `UnavailableError` when it ends instead."""
+    """Return the address that a server prints once it listens.
+
+    Raise `UnavailableError` when it ends instead.
+    """
     for line in process.stdout or ():
         if line.startswith(_LISTENING):
             return line.removeprefix(_LISTENING).strip()
@@ -89,9 +92,9 @@ def listening(process: subprocess.Popen[str], what: str) -> str:
 
 
 def core_seconds(core: int | None) -> float:
-    """Return for how many seconds a core has run processes, or was taken from this machine; NaN where nobody says.
+    """Return how many seconds a core ran processes, or was taken from this machine.
 
-    What the kernel does for the network, which it does on behalf of whoever calls, is not counted.
+    NaN when unknown. The kernel's work for the network, which it does on behalf of callers, is not counted.
     """
     if core is not None:
         with suppress(OSError):
@@ -104,7 +107,7 @@ def core_seconds(core: int | None) -> float:
 
 
 def cpu_seconds(pid: int | None) -> float:
-    """Return the CPU time that a process has used, its threads that ended included; NaN where it cannot be had.
+    """Return a process's CPU time, ended threads included; NaN when not available.
 
     From the clock that Linux keeps for each process (`clock_getcpuclockid`): /proc has the same in steps of 10 ms.
     """

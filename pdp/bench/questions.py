@@ -1,4 +1,4 @@
-"""What is asked during a measurement, with the answer that is right."""
+"""The questions of a measurement, with their right answers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pdp.bench.bundle import AGENT, FORBIDDEN, SERVER, TOOL, USER, generated_fil
 from pdp.foundation.jsontext import digest
 
 _REPEATED = 64
-# One question in four is one that must be denied: a server that allows everything would be found out.
+# One question in four must be denied: a server that allows everything is detected.
 _DENIED_EVERY = 4
 _ITEM_CHARACTERS = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """Who asks: one session is opened for each."""
+    """The user and agent of questions; one session is opened for each."""
 
     user: str
     agent: str
@@ -27,7 +27,7 @@ class Asker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One call, and whether it must be allowed. `asker` counts from 0 in the workload's list.
+    """One call, and whether it must be allowed. `asker` is an index, from 0, into the workload's list.
 
     `arguments_digest` is that of the arguments as the API writes it; `question` fills it in.
     """
@@ -45,8 +45,8 @@ class Workload:
     """A bundle, and questions about it.
 
     `files` is the bundle, and `file` where the questions were read from. A session is opened for each of `askers`, with
-    `tool_patterns`. `repeated` are questions that come again and again, so that their answers are remembered after the
-    first time. `fresh` returns one that was never asked before; None where a workload has no such thing.
+    `tool_patterns`. `repeated` are questions that are asked repeatedly, so that their answers are remembered after the
+    first time. `fresh` returns one that was never asked before; None where a workload has none.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Workload:
 
 
 def generated_workload() -> Workload:
-    """Return ten policies in the slice of a tool, arguments of about 300 bytes, and one question in four denied."""
+    """Return ten policies per slice, 300-byte arguments, one denied question in four."""
     numbers = count()
     return Workload(
         name="generated",

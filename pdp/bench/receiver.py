@@ -1,4 +1,4 @@
-"""A receiver of OTLP in a process of its own, so that its CPU is not the sender's.
+"""A receiver of OTLP in its own process, so that its CPU is not counted as the sender's.
 
 Run as `python -m pdp.bench.receiver take`, or `refuse`, or `hang`. It prints its address and serves until its input
 ends. One that hangs takes requests and never answers.

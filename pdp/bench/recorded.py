@@ -1,8 +1,8 @@
-"""Calls that somebody has made, as a workload: from a file with one call a line, or from a decision log.
+"""Recorded calls as a workload: from a file with one call a line, or from a decision log.
 
 A line is a JSON object: `server`, `tool` and `arguments`, and optionally `session` (calls of one name share one
-session), `user`, `agent`, and `expect` (`allow` or `deny`). A decision log holds no arguments; calls with equal ones
-are equal here too, so that sessions, tools, order and repetition are those of the log.
+session), `user`, `agent`, and `expect` (`allow` or `deny`). A decision log holds no arguments; calls with equal
+arguments there are equal here too, so that sessions, tools, order and repetition are those of the log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EXPECTED = {"allow": True, "deny": False}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedCall:
-    """One call; `place` is where it stands, and `expected` is None where nobody said what must come of it."""
+    """One call; `place` is its file and line, and `expected` is None when no outcome is stated."""
 
     place: str
     server: str
@@ -107,7 +107,7 @@ def _call(place: str, row: Mapping[str, Any]) -> RecordedCall:
 def _from_record(folder: Path) -> Iterator[RecordedCall]:
     for located in read_records(folder):
         record = located.record
-        # Without a session there was no decision of policies.
+        # Without a session the policies decided nothing.
         if record.get("kind") == "decision" and record.get("session_id"):
             yield RecordedCall(
                 place=f"{located.file}:{located.line}",

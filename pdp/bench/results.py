@@ -1,4 +1,4 @@
-"""What a run found, and how it is kept in a file."""
+"""The result of a run, and its file."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Finding:
         return spread(what(one) for one in self.rounds.get(server, ()))
 
     def busy(self, server: str) -> bool:
-        """Say whether others used so much of the core that throughput and latencies of a server hold that."""
+        """Say whether other work used too much of a server's core for its times to count."""
         return self.value(server, lambda one: one.others).median > BUSY
 
     def ratio(self, server: str, what: What, other: str = "") -> Spread:
-        """Return how many times that of the control, or of another server, a figure is; taken round by round."""
+        """Return the ratio of a figure to that of the control or `other`, round by round."""
         rounds, base = self.rounds.get(server), self.rounds.get(other or self.control)
         return ratios(rounds, base, what) if rounds and base else UNKNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A whole run. `yardstick` is the digest of the control's code; `remarks` are for whoever reads the figures."""
+    """A whole run. `yardstick` is the digest of the control's code; `remarks` are for readers of the figures."""
 
     at: str
     yardstick: str
@@ -58,7 +58,7 @@ class Result:
         return spread(figures.others for one in self.findings for rounds in one.rounds.values() for figures in rounds)
 
     def finding(self, title: str) -> Finding | None:
-        """Return the measurement of a title, or None when it was not made."""
+        """Return the measurement with a title, or None when it was not made."""
         return next((one for one in self.findings if one.title == title), None)
 
 
@@ -81,7 +81,7 @@ def written(result: Result) -> bytes:
             for one in result.findings
         ],
     }
-    # A line for each measurement: a change of one is a change of one line.
+    # One line per measurement: a change of one measurement is a change of one line.
     lines = ",\n".join(f"{json.dumps(name)}: {_lines(value)}" for name, value in content.items())
     return f"{{\n{lines}\n}}\n".encode()
 
@@ -93,7 +93,7 @@ def _lines(value: object) -> str:
 
 
 def read_result(file: Path) -> Result:
-    """Return the result that a file holds. Raise `ConfigurationError` when it holds none."""
+    """Return the result in a file. Raise `ConfigurationError` when it holds none."""
     try:
         content = json.loads(file.read_bytes())
         if content["format"] != _FORMAT:
@@ -119,7 +119,7 @@ def read_result(file: Path) -> Result:
 
 
 def _plain(figures: Figures) -> dict[str, Any]:
-    # JSON has no NaN: what is not known is left out.
+    # JSON has no NaN: unknown values are left out.
     known = {name: round(getattr(figures, name), 4) for name in _KNOWN if not math.isnan(getattr(figures, name))}
     return {**known, "latencies": [round(one, 4) for one in figures.latencies]}
 

@@ -1,4 +1,4 @@
-"""A whole run: start everything, let the servers take turns, end everything."""
+"""A whole run: start everything, measure the servers in turns, end everything."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from pdp.bench.results import Finding, Result
 from pdp.bench.servers import Target, bare_server, empty_handler, pdp_server
 from pdp.testing.inprocess import write_folder
 
-# Decisions a second in process, roughly: how many make up the time that was asked for.
+# Decisions a second in process, roughly: to compute how many fill the requested time.
 _HITS_A_SECOND, _MISSES_A_SECOND = 10_000, 2_000
-# More would not find room in the queues of telemetry, and what is dropped costs nothing.
+# More would overflow the queues of telemetry, and a dropped item costs nothing.
 _MOST_DECISIONS = 10_000
 _WARMING_SECONDS = 0.1
-# How far the share of remembered answers may be from what was meant.
+# How far the share of remembered answers may differ from the intended one.
 _MIX_TOLERANCE = 0.05
 
 _WAYS = (LOOP, BARE, OBSERVED)
@@ -41,7 +41,7 @@ Starting = Callable[[Path, int | None], AbstractContextManager[Target]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a run is to measure.
+    """The request for a run.
 
     `outfits` names the servers besides the control. `others` run further ones, each in a folder and on a core.
     """
@@ -65,10 +65,10 @@ class _Place:
 
 
 def run(wish: Wish, progress: Progress) -> Result:
-    """Measure everything, and return what was found.
+    """Measure everything, and return the result.
 
-    `progress` is told what was measured, how many measurements are over and how many there are. Raise
-    `WrongAnswerError` at the first answer that is not right.
+    `progress` is called with the last measurement's name, how many are over and how many there are. Raise
+    `WrongAnswerError` at the first wrong answer.
     """
     server_core, load_core = cores()
     with TemporaryDirectory(prefix="pdp-bench-") as folder, ExitStack() as opened:
@@ -94,7 +94,7 @@ def run(wish: Wish, progress: Progress) -> Result:
 
 
 class _Bench:
-    """Everything that runs during a run."""
+    """All servers and processes of a run."""
 
     def __init__(self, wish: Wish, place: _Place, opened: ExitStack) -> None:
         self._wish = wish
@@ -111,7 +111,7 @@ class _Bench:
             )
 
     def measure(self, progress: Progress) -> list[Finding]:
-        """Go through all measurements in each round; a first round that does not count warms up."""
+        """Make all measurements in each round, after a warm-up round that does not count."""
         effort, listed = self._wish.effort, self._wish.measurements
         rounds: list[dict[str, list[Figures]]] = [{} for _ in listed]
         total = len(listed) * (effort.rounds + 1)
@@ -138,7 +138,7 @@ class _Bench:
         if measurement.shape is Shape.IN_PROCESS:
             yield from self._decide(measurement, seconds)
             return
-        # Whoever is measured after a heavy one would always be: each round begins with another.
+        # A server must not always follow the same heavy one: each round begins with another.
         first = turn % len(self._targets)
         for target in (*self._targets[first:], *self._targets[:first]):
             if target.dialect.path(measurement.shape) is not None:
@@ -170,9 +170,12 @@ def _servers(wish: Wish, place: _Place) -> Iterator[AbstractContextManager[Targe
 
 
 async def measured(target: Target, measurement: Measurement, workload: Workload, seconds: float) -> Figures:
-    """Return the figures of one server, asked in one way. Raise `WrongAnswerError`, also for another mix than meant."""
+    """Return the figures of one server, asked in one way.
+
+    Raise `WrongAnswerError`, also when the mix is not the intended one.
+    """
     async with exchanging(target.address, target.dialect, measurement, workload) as ask:
-        # Every repeated question once, so that its answer is remembered; of recorded ones nobody said how many are.
+        # Every repeated question once, so that its answer is remembered; the share of recorded ones is unknown.
         once = -(-len(workload.repeated) // size_of(measurement.shape)) if measurement.misses is not None else 1
         for _ in range(once):
             await ask()
@@ -188,7 +191,7 @@ async def measured(target: Target, measurement: Measurement, workload: Workload,
         latencies=milliseconds(sample.took),
         remembered=share if target.dialect.cached else math.nan,
         late=median_late(sample),
-        # The kernel counts a core's time in steps, so that a short measurement may come out beyond the whole.
+        # The kernel counts a core's time in steps, so a short measurement can give more than the whole.
         others=min(1.0, max(0.0, taken - cpu) / sample.elapsed),
     )
 

@@ -1,4 +1,4 @@
-"""The servers under measurement, each a process of its own: the empty handler, and this one in several outfits."""
+"""The servers under measurement, each in its own process: the empty handler, and this one in several outfits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pdp.bench.questions import Workload
 from pdp.client import Client
 
 _SESSION_SECONDS = 7200
-# A handle of the usual size, for a server that looks at none.
+# A handle of the usual size, for a server that does not check it.
 _NO_HANDLE = "pdps_" + "x" * 43
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A server that runs: where it listens, its process and core if they are known, and how it is asked."""
+    """A running server: its address, its process and core if they are known, and its dialect."""
 
     name: str
     address: str
@@ -41,9 +41,10 @@ def empty_handler(workload: Workload, core: int | None) -> Iterator[Target]:
 def pdp_server(
     name: str, workload: Workload, place: Path, core: int | None, environment: Mapping[str, str], workers: int = 1
 ) -> Iterator[Target]:
-    """Run `pdp serve`, by default as one process, on the policies in `place/policies`; open a workload's sessions.
+    """Run `pdp serve` on the policies in `place/policies`; open a workload's sessions.
 
-    It speaks plain text, like the control and all others here: what is compared is what servers do with a call.
+    By default it is one process. It speaks plain text, like the control and all others here: the comparison is about
+    the work for a call.
     """
     data, flags = place / name.replace(" ", "-"), (f"--server-workers={workers}", "--policies-watch=false")
     with serving(data, place / "policies", *flags, core=core, environment=environment) as (address, pid):
@@ -54,7 +55,7 @@ def pdp_server(
 def serving(
     data: Path, policies: Path, *flags: str, core: int | None, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, int]]:
-    """Run `pdp serve` in plain text on a free port of loopback; yield its address and the id of its process."""
+    """Run `pdp serve` in plain text on a free loopback port; yield address and process id."""
     usual = ["serve", "--server-address=127.0.0.1:0", "--server-plaintext=true"]
     usual += [f"--data-dir={data}", f"--policies-folder={policies}"]
     with module_process("pdp.cli", [*usual, *flags], core=core, environment=environment) as process:

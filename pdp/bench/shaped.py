@@ -1,7 +1,7 @@
-"""A bundle for recorded calls that come without policies: everything that was called is allowed.
+"""A bundle for recorded calls that come without policies: every recorded call is allowed.
 
-Ten policies speak about each tool: one permit, eight forbids that read the session, and one that reads the first text
-that every call of the tool has. None of the forbids matches.
+Ten policies are about each tool: one permit, eight forbids that read the session, and one that reads the first text
+parameter that every call of the tool has. None of the forbids matches.
 """
 
 from __future__ import annotations
@@ -74,6 +74,6 @@ def _policies(server: str, tools: Iterable[Definition]) -> Iterable[str]:
 
 
 def first_text(definition: Definition) -> str | None:
-    """Return the first parameter that every call of a tool has as a text; None without one."""
+    """Return the first parameter that is a text in every call of the tool; else None."""
     schema = definition["inputSchema"]
     return next((one for one in schema["required"] if schema["properties"][one] == {"type": "string"}), None)

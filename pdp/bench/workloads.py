@@ -1,4 +1,4 @@
-"""Which workload a run has: the generated one, or calls that were recorded, with what must come of each."""
+"""The workload of a run: the generated one, or recorded calls with their expected outcomes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pdp.model import Call, CallRequest
 from pdp.policy.contents import read_folder
 from pdp.testing.inprocess import write_folder
 
-# Each is two calls to each server before anything is measured; more sessions of the file share these.
+# Each costs two calls to each server before the measurement; further sessions of the file share these.
 MOST_SESSIONS = 64
 
 
 def open_workload(file: str, policies: str = "") -> Workload:
-    """Return the generated workload; with a file, that of the calls in it, under policies of a folder or shaped ones.
+    """Return the generated workload, or that of the calls in a file.
 
-    Raise `ConfigurationError`, naming the line, for a call that is not what the format says, or of which the policies
-    say something else than it expects.
+    The calls are under the policies of a folder, or shaped ones. Raise `ConfigurationError`, naming the line, for a
+    call that breaks the format, or whose expected outcome differs from the policies'.
     """
     if not file:
         return generated_workload()
@@ -51,7 +51,7 @@ def open_workload(file: str, policies: str = "") -> Workload:
 
 
 def _askers(calls: Sequence[RecordedCall]) -> tuple[list[Asker], list[int]]:
-    """Return who asks, and for each call the place of its asker."""
+    """Return the askers, and for each call the index of its asker."""
     sessions: dict[tuple[str, str, str], int] = {}
     askers: dict[tuple[str, str, int], int] = {}
     places = []
@@ -68,7 +68,7 @@ def _answers(
     places: Sequence[int],
     patterns: Sequence[str],
 ) -> list[bool]:
-    """Return what the policies say about each call, asked in this process and never remembered."""
+    """Return the policies' answer to each call, asked in this process without a cache."""
     with TemporaryDirectory(prefix="pdp-bench-") as folder:
         write_folder(Path(folder), files)
         with closing(open_embedded(Path(folder), cache=DecisionCache(size=0))) as pdp:
