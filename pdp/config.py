@@ -283,7 +283,7 @@ class Settings:
 
     @property
     def only_this_machine(self) -> bool:
-        """Say whether only this machine can call. Others need an operator's certificate."""
+        """Say whether only this machine can call: others can with an operator's certificate."""
         return not self.server.tls_certificate
 
     @property

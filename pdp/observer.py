@@ -52,9 +52,11 @@ ENDING = frozenset(
 class Event:
     """An event that is not a decision.
 
-    `at` is unix seconds. `session.decided`: the policies were asked about a request, an approval or a delegation. The
-    facts `action`, `outcome` and `basis` and the lists `policies` and `errors` of ids hold the result. The fact
-    `traceparent` of an event with a span is its position in a gateway's trace; that of any other caller is `tracelink`.
+    `at` is unix seconds.
+    `session.decided`: the policies were asked about a request, an approval or a delegation. The facts `action`,
+    `outcome` and `basis` and the lists `policies` and `errors` of ids hold the result.
+    The fact `traceparent` of an event with a span is its position in a gateway's trace; that of any other caller is
+    `tracelink`.
     `facts` holds ids, our own words, and a session's purpose and reason, `lists` ids and the patterns of tools: never
     arguments, handles, tokens. `attributes` are those that a gateway vouched for: JSON values by name, which only the
     record reads.

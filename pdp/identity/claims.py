@@ -1,7 +1,7 @@
 """What a token says about its holder, in the forms that issuers use: a person or a program, and the groups.
 
-Seen in tokens of Keycloak, Entra ID, Auth0, Okta and Cognito. A program's token can look like a person's: it has its
-own subject, a name, an e-mail address. So a person needs a positive sign, and the signs here count against it.
+These forms occur in tokens of Keycloak, Entra ID, Auth0, Okta and Cognito. A program's token can look like a person's:
+it has its own subject, a name, an e-mail address. So a person needs a positive sign, and these signs count against it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pdp.clock import utc_text
 VERSION = 1
 NOTHING_BEFORE = "0" * 64
 
-# A kind of record that the log writes about itself, beside decisions and events.
+# The kinds of records that the log writes about itself, beside decisions and events.
 CHECKPOINT = "checkpoint"
 OPENED = "segment.opened"
 # The field of a checkpoint for the revision of the session store.

@@ -40,7 +40,7 @@ class SigningKey:
             require_own(path, "anyone could sign records")
             return cls(PrivateKey.read(path.read_bytes()))
         except OSError as error:
-            # The log creates only a key of the usual name, and only when there is none.
+            # `pdp init` makes only a key of the usual name, and only when there is none.
             ours = isinstance(error, FileNotFoundError) and path.name == SIGNING_KEY_FILE
             remedy = "; run `pdp init`" if ours else ""
             raise ConfigurationError(f"cannot read the signing key `{path}`: {reason_of(error)}{remedy}") from None

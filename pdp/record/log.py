@@ -41,7 +41,7 @@ Durability = Literal["written", "durable", "async"]
 
 _LOG = logging.getLogger("pdp.record")
 
-# Records that wait while the disk fails, or in `async` for the writer; those beyond it are dropped and counted.
+# The most records that wait while the disk fails, or in `async` for the writer; others are dropped and counted.
 QUEUE_RECORDS = 10_000
 QUEUE_BYTES = 16 * 1024 * 1024
 # After a failed sync the next one waits, twice as long each time, because every attempt costs a segment.
@@ -459,7 +459,7 @@ class DecisionLog:
             raise ConfigurationError(f"cannot write the decision log in `{self.folder}`: {reason_of(error)}") from None
 
     def _heads(self) -> Mapping[str, Head]:
-        """Return the safe head of each chain here: a crash can lose what was only written."""
+        """Return the head of each chain here; with anchors the safe one, which a crash cannot lose."""
         if self._anchors is None:
             return heads_of(self.folder)
         here = segments_by_chain(self.folder)

@@ -31,7 +31,7 @@ class Room:
 
     One owner has at most `share` of these tasks, and at most `turns` of them run at a time; tasks without an owner have
     no such limits. A thread that has run one task for longer than `patience` seconds, for example because the store is
-    locked, is stuck: another thread replaces it, and it ends with its task.
+    locked, is stuck: another thread replaces it, and the stuck one ends with its task.
     """
 
     threads: int

@@ -1,7 +1,7 @@
 """Notify all processes that share a store of a write; checking for one costs a read of memory.
 
-Beside the database is a file of eight bytes that every process maps. A writer puts a new random number there after its
-commit and before it acknowledges: a reader that finds the number unchanged since its last read has missed no
+Beside the database is a file whose first eight bytes every process maps. A writer puts a new random number there after
+its commit and before it acknowledges: a reader that finds the number unchanged since its last read has missed no
 acknowledged write. Asking the database instead would cost a tenth of a decision's time.
 
 The same file says whether the store is in use: each process that has it open holds a shared lock on it.

@@ -215,8 +215,8 @@ class SessionWriter(Protocol):
     def cut(self, cut: Cut) -> None:
         """Revoke any number of sessions at once: every read of a session in the cut sees it revoked.
 
-        The stored sessions change only when they are changed as well; `lift` then removes the cut. A cut replaces an
-        earlier one of the same tenant, user and agent.
+        A cut does not change the stored sessions; when they have been changed as well, `lift` removes the cut. A cut
+        replaces an earlier one of the same tenant, user and agent.
         """
         ...
 
@@ -273,7 +273,7 @@ class BundleHistory(HighWaterMark, Protocol):
         ...
 
     def kept_bundles(self) -> tuple[ActiveBundle, ...]:
-        """Return the latest activation of each bundle whose content is kept, newest first."""
+        """Return the latest activation of each bundle with kept content, newest first: the active one."""
         ...
 
     def bundle_past(self, version: str) -> BundlePast:
