@@ -49,6 +49,8 @@ MOST_BYTES = 256 * 1024 * 1024
 MOST_BYTES_AT_ONCE = 320 * 1024 * 1024
 # How many sessions are revoked during a flood, spread over it.
 VICTIMS = 10
+# How a stream ends on a connection of `limits.connection_age_seconds`.
+AGED = "unavailable: max connection age"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,17 +168,29 @@ class Honest:
     answers: Counter[str] = field(default_factory=Counter)
     streamed: Counter[str] = field(default_factory=Counter)
     revoked: Counter[str] = field(default_factory=Counter)
+    opened: AuthorizationStream | None = None
+    streams: ExitStack = field(default_factory=ExitStack)
 
     def call(self, session: ClientSession) -> None:
         """Ask about a call."""
         answer = session.authorize("notes", READ, NOTE)
         self.answers[answer.error or answer.basis] += 1
 
-    def stream(self, stream: AuthorizationStream, handle: str) -> str:
-        """Ask on a stream; return what the answer rests on."""
-        answer = stream.authorize(handle, "notes", READ, NOTE)
+    def stream(self, client: Client, handle: str) -> str:
+        """Ask on the open stream, or on a new one when its connection was old enough; return what the answer says."""
+        if self.opened is None:
+            self.opened = self.streams.enter_context(client.stream())
+        answer = self.opened.authorize(handle, "notes", READ, NOTE)
+        if answer.error == AGED:
+            self.close()
+            return self.stream(client, handle)
         self.streamed[answer.error or answer.basis] += 1
         return answer.basis
+
+    def close(self) -> None:
+        """Close the open stream."""
+        self.opened = None
+        self.streams.close()
 
     def revoke(self, admin: Client, session_id: str) -> None:
         """Revoke a session."""
@@ -315,22 +329,22 @@ def flooded(folder: Path, way: Way, *names: str) -> Outcome:
         victims = [there.open()[1] for _ in range(VICTIMS + 1)]
         processes = children(there.server.pid)
         floods = {name: flood_of(ATTACKS[name], there) for name in names}
-        with there.other.stream() as stream:
-            for flood in floods.values():
-                attacks.enter_context(flood)
-            end = time.monotonic() + seconds()
-            while (left := end - time.monotonic()) > 0:
-                honest.call(session)
-                honest.stream(stream, watched)
-                # Spread over the flood; the last one is for afterwards.
-                if len(victims) - 1 > left / seconds() * VICTIMS:
-                    honest.revoke(there.admins[len(victims) % 2], victims.pop())
-                most = max(most, *map(resident, processes))
-                time.sleep(min(0.2, seconds() / 20))
-            honest.revoke(there.admins[0], watched_id)
-            last = honest.stream(stream, watched)
-            attacks.close()
-            honest.revoke(there.admins[1], victims.pop())
+        for flood in floods.values():
+            attacks.enter_context(flood)
+        end = time.monotonic() + seconds()
+        while (left := end - time.monotonic()) > 0:
+            honest.call(session)
+            honest.stream(there.other, watched)
+            # Spread over the flood; the last one is for afterwards.
+            if len(victims) - 1 > left / seconds() * VICTIMS:
+                honest.revoke(there.admins[len(victims) % 2], victims.pop())
+            most = max(most, *map(resident, processes))
+            time.sleep(min(0.2, seconds() / 20))
+        honest.revoke(there.admins[0], watched_id)
+        last = honest.stream(there.other, watched)
+        attacks.close()
+        honest.close()
+        honest.revoke(there.admins[1], victims.pop())
         assert children(there.server.pid) == processes, there.server.log.read_text()
     return Outcome(honest=honest, last=last, most=most, floods=floods)
 
