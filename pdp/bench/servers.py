@@ -55,7 +55,7 @@ def pdp_server(
 def serving(
     data: Path, policies: Path, *flags: str, core: int | None, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, int]]:
-    """Run `pdp serve` in plain text on a free loopback port; yield address and process id."""
+    """Run `pdp serve` in plain text on a free loopback port; yield address and pid."""
     usual = ["serve", "--server-address=127.0.0.1:0", "--server-plaintext=true"]
     usual += [f"--data-dir={data}", f"--policies-folder={policies}"]
     with module_process("pdp.cli", [*usual, *flags], core=core, environment=environment) as process:

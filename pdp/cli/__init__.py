@@ -1,4 +1,4 @@
-"""The command line: `pdp`. Exit codes: 0 for yes or done, 1 for no or problems found, 2 for a wrong use or an error."""
+"""The command line: `pdp`. Exit codes: 0 for yes or done, 1 for no or problems found, 2 for wrong use or an error."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from pdp.cli.root import root
 def main() -> None:
     """Run the command that the process was started with, and exit."""
     if os.environ.get("PDP_DEBUG") != "1":
-        # gRPC writes lines of its own about what our one line says.
+        # gRPC would log its own lines about errors that our one line reports.
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     root(prog_name="pdp")

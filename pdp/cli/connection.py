@@ -1,4 +1,4 @@
-"""The options of commands that speak to the server, and the client that follows from them."""
+"""The options of commands that call the server, and the client that they open."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
-    """Make a decorator that offers the options of a connection and passes an open client on as `client`.
+    """Make a decorator that offers a connection's options and passes a `client`.
 
-    Without a token file or certificate the command speaks as `role`, with the token that `pdp init` wrote.
+    Without a token file or certificate the command uses the token that `pdp init` wrote for `role`.
     """
 
     def decorate(function: C) -> Callable[..., Any]:
@@ -44,8 +44,8 @@ def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
 @contextmanager
 def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> Iterator[Client]:
     """Open a client."""
-    # Where a token and a certificate are presented, the token decides: who names a certificate means that.
-    # Another server than that of the settings has another control address.
+    # The server prefers a token to a certificate, so a command with a certificate sends no token by default.
+    # A server other than that of the settings has another control address.
     control = connection.control_address or (None if connection.address else settings.control_address)
     with (
         reaching(settings, connection) as address,
@@ -61,7 +61,7 @@ def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> It
 
 @contextmanager
 def reaching(settings: Settings, connection: ConnectionOptions) -> Iterator[str]:
-    """Give the address of the server; an error that names it says where the address was taken from as well."""
+    """Provide the address of the server; errors that name it also name its origin."""
     address = connection.address or settings.server.address
     try:
         yield address
@@ -72,7 +72,7 @@ def reaching(settings: Settings, connection: ConnectionOptions) -> Iterator[str]
 
 
 def ways(settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:
-    """Return how the server is known, as the client takes it."""
+    """Return the arguments by which the client knows the server."""
     return {
         "tls": True if connection.tls_roots == "system" else connection.tls_roots or False,
         "tls_certificate": connection.tls_certificate,
@@ -85,7 +85,7 @@ def ways(settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:
 def _token_of(role: Role, settings: Settings) -> Path:
     path = settings.tokens_folder / f"{role.value}.token"
     if not path.exists():
-        # Callers that exist keep their tokens: `pdp init` makes none anew.
+        # Existing callers keep their tokens: `pdp init` does not replace them.
         again = f"`pdp caller rotate {role.value}` makes another"
         remedy = again if settings.callers_file.exists() else "run `pdp init`"
         raise ConfigurationError(f"no token: `{path}` does not exist; {remedy}, or pass --token-file")

@@ -1,4 +1,4 @@
-"""A bar on a terminal that counts what is done, and nothing elsewhere."""
+"""A progress bar on a terminal, and nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 @contextmanager
 def counting(what: str, count: int, *, quiet: bool) -> Iterator[Callable[[object], None]]:
-    """Give what is to be told of each of `count` things that is done; what a script reads stays clean."""
+    """Provide a function to call after each of `count` steps; scripts see no output."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda _: None

@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where the demonstration works: a folder that is removed at the end."""
+    """The folder of the demonstration, which is removed at the end."""
 
     policies: Path
     data: Path
@@ -52,7 +52,10 @@ class Place:
 
 
 def main() -> int:
-    """Run the demonstration; return 0 when every call was decided as expected, and exit with 1 otherwise."""
+    """Run the demonstration; return 0 when every call was decided as expected.
+
+    Otherwise exit with 1.
+    """
     console = Console()
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
@@ -61,7 +64,7 @@ def main() -> int:
         with _server(place, receiver.endpoint) as address:
             console.print(f"[bold]1[/] the PDP listens on {address}, with its embedded defaults")
             answers = asyncio.run(_task(console, place, address))
-        # The server has ended and sent what it had traced.
+        # The server has ended and sent its trace.
         _show_trace(console, receiver, answers)
     console.print(f"[bold]8[/] all {len(answers)} calls were decided as expected; next: `By hand` in README.md")
     return 0
@@ -169,7 +172,7 @@ def _server(place: Place, telemetry: str) -> Iterator[str]:
     command = [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0", "--server-workers", "1"]
     command += ["--data-dir", str(place.data), "--policies-folder", str(place.policies)]
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": telemetry, "OTEL_BSP_SCHEDULE_DELAY": "200"}
-    # What the server logs is not part of the demonstration, unless it does not start.
+    # The server's log is not part of the demonstration, unless it does not start.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)  # noqa: S603 - our own words
         try:
@@ -191,8 +194,8 @@ def _address(process: subprocess.Popen[str], log: TextIO) -> str:
 @asynccontextmanager
 async def _mcp_server(module: str) -> AsyncIterator[ClientSession]:
     parameters = StdioServerParameters(command=sys.executable, args=["-m", module])
-    # What the MCP servers log is not part of the demonstration.
-    silent = cast("TextIO", subprocess.DEVNULL)  # what starts the process takes it; its signature does not say so
+    # The log of the MCP servers is not part of the demonstration.
+    silent = cast("TextIO", subprocess.DEVNULL)  # the process accepts it; the signature does not say so
     async with stdio_client(parameters, errlog=silent) as pipes, ClientSession(*pipes) as session:
         await session.initialize()
         yield session
@@ -201,7 +204,7 @@ async def _mcp_server(module: str) -> AsyncIterator[ClientSession]:
 async def _import_tools(
     console: Console, place: Place, author: AsyncClient, tools: Mapping[str, ClientSession]
 ) -> DefinitionDigests:
-    """Import what the live servers offer, as `pdp tools import` does, and have the PDP take it."""
+    """Import the tools of the live servers as `pdp tools import` does, and reload."""
     digests: dict[tuple[str, str], str] = {}
     for name, session in tools.items():
         listed = await session.list_tools()
@@ -229,7 +232,7 @@ async def _execute(tools: Mapping[str, ClientSession], step: Step) -> str:
 
 
 def _table(rows: list[tuple[Step, Answer, str]], *, wide: bool) -> Table:
-    """Return the calls as a table; what the tools said is shown where there is room for it."""
+    """Return the calls as a table; if it is wide, with the output of the tools."""
     table = Table(title="every call, decided before it is made")
     for heading in ("call", "outcome", "basis and policies", "cache"):
         table.add_column(heading, overflow="fold")

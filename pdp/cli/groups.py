@@ -1,4 +1,4 @@
-"""Groups of commands, and how they refuse a command that they do not have."""
+"""Groups of commands, and their errors for unknown commands."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import click
 
 from pdp.foundation.nearest import hint
 
-# The first sentence, whole: the terminal breaks it where it must.
+# The whole first sentence: the terminal wraps it.
 _LINE = 200
 
 
 class Place(NamedTuple):
-    """Where a command lives, and what it does in one line."""
+    """The module of a command, and its description in one line."""
 
     module: str
     summary: str
 
 
 class Group(click.Group):
-    """A group that names, for a command that there is none of, one that is spelled like it."""
+    """A group that suggests a similar name for an unknown command."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that was asked for, or raise in our words."""
+        """Find the requested command, or raise in our words."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -36,18 +36,18 @@ class Group(click.Group):
 
 
 class CommandTable(Group):
-    """A group with commands that are imported when they are used, by the name that they have in their module."""
+    """A group with commands that are imported when they are used, by their names in their modules."""
 
     def __init__(self, *args: Any, places: Mapping[str, Place], **extra: Any) -> None:  # noqa: ANN401 - click's own parameters
         super().__init__(*args, **extra)
         self._places = places
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands: of the table in its order, and of the group itself."""
+        """Return the names of all commands: the table's, then the group's own."""
         return [*self._places, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command, or return None when there is none of this name."""
+        """Import a command, or return None when there is none with this name."""
         if cmd_name not in self._places:
             return super().get_command(ctx, cmd_name)
         command: click.Command = getattr(import_module(self._places[cmd_name].module), cmd_name)

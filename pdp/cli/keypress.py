@@ -11,13 +11,16 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Waits for so many seconds at most, and returns the key that was pressed meanwhile; empty when there was none.
+# Waits for at most this many seconds, and returns the key that was pressed; empty when there was none.
 Pressed = Callable[[float], str]
 
 
 @contextmanager
 def keys() -> Iterator[Pressed]:
-    """Yield what waits for a key; where stdin is no terminal it only waits. Ctrl-C stays what it is."""
+    """Yield a function that waits for a key; without a terminal it only waits.
+
+    Ctrl-C keeps its effect.
+    """
     if not sys.stdin.isatty():
         yield _wait
         return

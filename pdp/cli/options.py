@@ -26,10 +26,10 @@ _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,9})s?)?")
 
 
 class SettingsCommand(click.Command):
-    """A command that takes every setting: its help lists them by section, with what each section is about."""
+    """A command that takes every setting: its help lists them by section, with the subject of each section."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options that are no settings, and then the settings, section by section."""
+        """Write the options that are not settings, and then the settings, by section."""
         sections: dict[str, list[tuple[str, str]]] = {"": []}
         for parameter in self.get_params(ctx):
             if (record := parameter.get_help_record(ctx)) is not None:
@@ -42,9 +42,9 @@ class SettingsCommand(click.Command):
 
 
 def with_settings(*names: str) -> Callable[[C], Callable[..., Any]]:
-    """Make a decorator that offers settings as flags and passes all settings on as `settings`.
+    """Make a decorator that offers settings as flags and passes all as `settings`.
 
-    The file and the environment count whatever is offered.
+    The file and the environment apply to all settings, offered or not.
     """
 
     def decorate(function: C) -> Callable[..., Any]:
@@ -58,9 +58,9 @@ def with_settings(*names: str) -> Callable[[C], Callable[..., Any]]:
 
 
 def with_loader(*names: str) -> Callable[[C], Callable[..., Any]]:
-    """Make a decorator like `with_settings`, for a command that has something to say when the settings are wrong.
+    """Make a decorator like `with_settings` for a command that reports wrong settings.
 
-    It passes on, as `load_settings`, what returns them or raises `ConfigurationError`.
+    It passes on, as `load_settings`, a function that returns them or raises `ConfigurationError`.
     """
     rows = [row for row in describe() if row.name in names]
 
@@ -81,7 +81,7 @@ def with_loader(*names: str) -> Callable[[C], Callable[..., Any]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionOptions:
-    """What a command was told about the way to the server; None where nothing was said."""
+    """A command's options for the connection to the server; None for those that are not given."""
 
     address: str | None
     control_address: str | None
@@ -93,7 +93,7 @@ class ConnectionOptions:
 
 
 def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
-    """Make a decorator that offers the options of a connection and passes them on as `connection`.
+    """Make a decorator that offers a connection's options and passes `connection`.
 
     `connection.connect` takes them.
     """
@@ -142,7 +142,7 @@ def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
 
 
 def address_origin() -> str:
-    """Return what names the server's address to the running command: a flag, a variable, or a line of a file."""
+    """Return the origin of the server's address: a flag, a variable or a file's line."""
     context = click.get_current_context()
     if context.params.get("address"):
         by_variable = context.get_parameter_source("address") is ParameterSource.ENVIRONMENT
@@ -155,7 +155,7 @@ def address_origin() -> str:
 def read_handle(file: str | None) -> str:
     """Return the secret handle of a session, from a file or from the environment.
 
-    There is no flag for the handle itself: everybody on the machine can read flags.
+    There is no flag for the handle itself: every user of the machine can read flags.
     """
     if file is not None:
         handle = Path(file).read_bytes().decode("ascii", "replace").strip()
@@ -183,7 +183,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def duration(text: str) -> float:
-    """Read a duration such as `90s`, `15m` or `1h30m`; a number alone is seconds. For click's `type`."""
+    """Read a duration such as `90s`, `1h30m` or `5` (seconds). For click's `type`."""
     match = _DURATION.fullmatch(text)
     parts = match.groups() if match else ()
     seconds = sum(int(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
@@ -199,7 +199,7 @@ def _parameter(row: SettingRow) -> str:
 def _setting_option(row: SettingRow) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     text = f"{row.help[:1].upper()}{row.help[1:]}. [{row.environment}; {row.default or 'empty'}]"
     if row.default in ("true", "false"):
-        # The flag alone says yes, and like every other setting it takes a value.
+        # The flag alone means yes; like every other setting it can also take a value.
         return click.option(
             row.flag, _parameter(row), is_flag=False, flag_value="true", metavar="[true|false]", help=text
         )

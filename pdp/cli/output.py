@@ -1,4 +1,4 @@
-"""What people and scripts read: tables, plain columns, JSON, and files that are whole."""
+"""The output for people and scripts: tables, plain columns, JSON, and complete files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHORT_CHARACTERS = 12
 # Between two columns of a table.
 _GAP = 3
 _BLANKS = re.compile(r" {2,}")
-# What a reader must not overlook, wherever it is the whole of a cell. Rich leaves colours out for `NO_COLOR`.
+# Cells that a reader must not overlook, when they hold nothing else. Rich leaves colours out for `NO_COLOR`.
 STYLES: Mapping[str, str] = {
     "destructive": "bold red",
     "mutating": "yellow",
@@ -46,8 +46,11 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: a server may watch it, or somebody may press Ctrl-C."""
-    target = path.resolve()  # a link stays one
+    """Write a file whole or not at all.
+
+    A server can watch it, and Ctrl-C can interrupt the writing.
+    """
+    target = path.resolve()  # a link stays a link
     with files.replacing(target, mode=files.USUAL) as file:
         if target.exists():
             os.fchmod(file.fileno(), target.stat().st_mode)
@@ -56,7 +59,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def new_file(path: str) -> Iterator[IO[bytes]]:
-    """Open a new file of mode 0600, and remove it when nothing came of it."""
+    """Open a new file of mode 0600, and remove it when its writing fails."""
     with ExitStack() as opened:
         try:
             file = opened.enter_context(files.new_file(Path(path)))
@@ -76,11 +79,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) -> RenderableType:
-    """Return a table for a terminal of so many characters; the cells are printed as they are, so make them `visible`.
+    """Return a table for a terminal of `width` characters; make the cells `visible`.
 
-    The first column holds what people copy, so it stays on one line where the terminal has room for that, and a column
-    of short words is not broken to make room for a long one. Where not even the words have room, each row is a
-    paragraph.
+    The cells are printed unchanged. The first column holds values that people copy, so it stays on one line if the
+    terminal has room for that, and a column of short words is not broken to make room for a long one. When there is not
+    even room for the words, each row is a paragraph.
     """
     cells = [[columns[place], *(row[place] for row in rows)] for place in range(len(columns))]
     if sum(map(_narrowest, cells)) + _GAP * (len(columns) - 1) > width:
@@ -91,13 +94,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) 
     for column, column_cells in zip(columns[1:], cells[1:], strict=True):
         drawn.add_column(column, no_wrap=max(map(len, column_cells)) <= _SHORT_CHARACTERS)
     for row in rows:
-        # No markup: cells are other people's words.
+        # No markup: other people write the cells.
         drawn.add_row(*(Text(cell, overflow="fold", style=STYLES.get(cell, "")) for cell in row))
     return drawn
 
 
 def _narrowest(cells: Sequence[str]) -> int:
-    """Return how much room a column needs at least: for its words, but not for one that is longer than most."""
+    """Return a column's least width: its words fit, except those longer than most."""
     longest = max(map(len, cells))
     if longest <= _SHORT_CHARACTERS:
         return longest
@@ -113,19 +116,19 @@ def _paragraph(columns: Sequence[str], row: Sequence[str]) -> RenderableType:
 
 
 def paragraphs(text: str, width: int) -> list[str]:
-    """Return the lines of a text for a terminal, each made visible, with single blanks, and wrapped at a width."""
+    """Return the lines of a text: visible, with single blanks, wrapped at a width."""
     return [line for part in text.splitlines() if part.strip() for line in wrapped(_one_line(part), width)]
 
 
 def _one_line(text: str) -> str:
-    # A tab is a blank; what else does not print is escaped.
+    # A tab becomes a blank; other unprintable characters are escaped.
     return _BLANKS.sub(" ", visible(text.replace("\t", " "))).strip()
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     """Print names and values, one a line; empty values are left out.
 
-    On a terminal a long value goes on below its own beginning, so that no value draws a line that looks like a field.
+    On a terminal a long value continues below its own beginning, so that no value draws a line that looks like a field.
     Runs of blanks, which could push words to where a line breaks, are one blank.
     """
     kept = [(name, value) for name, value in fields if value]
@@ -143,7 +146,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 @contextmanager
 def progress(doing: str) -> Iterator[None]:
-    """Show on a terminal what goes on, with a moving mark; what is to be read by a script stays clean."""
+    """Show progress on a terminal, with a moving mark; scripts see no output."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield

@@ -52,7 +52,10 @@ class Bounded(click.Command):
     """A command within the boundary where every error becomes one line."""
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's own parameters
-        """Run a command and exit: errors are lines on stderr, and `PDP_DEBUG=1` shows where they come from."""
+        """Run a command and exit: errors are lines on stderr.
+
+        `PDP_DEBUG=1` adds their tracebacks.
+        """
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
@@ -62,7 +65,7 @@ class Bounded(click.Command):
             if os.environ.get("PDP_DEBUG") == "1":
                 traceback.print_exc()
             if isinstance(error, click.Abort):
-                # The cursor stands behind a question, or behind the `^C` of the terminal.
+                # The cursor is after a question, or after the `^C` of the terminal.
                 click.echo(err=True)
             for line in error_lines(error):
                 click.echo(f"error: {line}", err=True)
@@ -75,7 +78,7 @@ class Root(Bounded, CommandTable):
 
 
 def error_lines(error: Exception) -> Iterable[str]:
-    """Return what is wrong, one line for each thing."""
+    """Return the problems of an error, one line each."""
     if isinstance(error, BundleError):
         return [str(problem) for problem in error.problems] or [str(error)]
     if isinstance(error, PDPError):
@@ -92,7 +95,7 @@ def _line(error: Exception) -> str:
     if isinstance(error, click.Abort):
         return "interrupted"
     if isinstance(error, UnicodeEncodeError) and error.encoding == "utf-8":
-        # Only what came from the command line or the environment can hold bytes that are no text.
+        # Only values from the command line or the environment can hold bytes that are no text.
         return f"`{ascii(error.object)[1:-1]}` is not UTF-8 text"
     if isinstance(error, OSError):
         problem = reason_of(error)

@@ -1,4 +1,4 @@
-"""Whose records, and of which window of time in UTC: arguments and options of several commands."""
+"""Arguments and options that select records: whose they are, and a window of time in UTC."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _AGO = re.compile(r"(?:(\d{1,4})d)?((?:\d{1,6}h)?(?:\d{1,6}m)?(?:\d{1,9}s)?)")
 
 
 def moment(text: str) -> float:
-    """Read a moment in UTC: RFC 3339, a date, or a duration ago such as `2h` or `7d`. For click's `type`."""
+    """Read a moment in UTC: RFC 3339, a date, or a duration ago. For click's `type`.
+
+    Durations are such as `2h` or `7d`.
+    """
     ago = _AGO.fullmatch(text)
     if ago and text:
         return time.time() - int(ago[1] or 0) * _DAY_SECONDS - (duration(ago[2]) if ago[2] else 0.0)
@@ -35,7 +38,7 @@ def moment(text: str) -> float:
 
 
 def window_options(function: C) -> Callable[..., Any]:
-    """Offer a window of time, and pass it on as `window`."""
+    """Offer a window of time, and pass it as `window`."""
 
     @click.option("--since", type=moment, metavar="TIME", help="From then on: a time in UTC, or such as `2h` ago.")
     @click.option("--until", type=moment, metavar="TIME", help="Before then.")
@@ -49,7 +52,7 @@ def window_options(function: C) -> Callable[..., Any]:
 
 
 def argument_option(function: C) -> C:
-    """Offer arguments that calls must have had, and pass them on as `arguments`."""
+    """Offer arguments that calls must have, and pass them as `arguments`."""
     return click.option(
         "--argument",
         "arguments",
@@ -68,7 +71,7 @@ def _arguments(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 
 
 def who(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """Read arguments such as `agent:coder` as fields of a record. For click's `callback`."""
+    """Read arguments such as `agent:coder` as record fields. For click's `callback`."""
     found: dict[str, str] = {}
     for value in values:
         kind, _colon, name = value.partition(":")

@@ -1,1 +1,1 @@
-"""`pdp audit`: what can be asked of the record."""
+"""`pdp audit`: questions about the record."""

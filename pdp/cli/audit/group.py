@@ -1,4 +1,4 @@
-"""`pdp audit`: what can be asked of the record."""
+"""`pdp audit`: questions about the record."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How entries of the record look one below the other: a line of what happened, and below it what it rests on.
+"""The layout of the record's entries: a line for the event, and below it the line of its reasons.
 
-Long texts and long lists are shortened here, for people; `--json` and `pdp audit show` have them whole.
+Long texts and long lists are shortened here, for people; `--json` and `pdp audit show` have them in full.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ Record = Mapping[str, Any]
 _MILLISECONDS, _SECONDS = 23, 19
 _EVENT_CHARACTERS = 10
 _INDENT = 4
-# Of a list, and of a text: what a person sees at a glance.
+# Of a list, and of a text: the length that a person sees at a glance.
 _FEW, _SHORT_CHARACTERS, _DIGEST_CHARACTERS = 3, 120, 20
-# Digests and ids that tell a person nothing, and places in traces.
+# Digests and ids that mean nothing to a person, and positions in traces.
 _UNTOLD = frozenset(
     {"scope_id", "scope_before", "request_digest", "decision_id", "traceparent", "tracelink", "bundle_version"}
 )
-# What the policies said; with what they were asked stands in the entry that follows.
+# The answer of the policies; the entry that follows has the question.
 _DECIDED = frozenset({"action", "basis", "policies", "errors", "principal", "grants"})
 
 
 def event_name(record: Record) -> str:
-    """Return what happened in a word: `allow`, `deny`, `approved`, `bundle.activated`."""
+    """Return the event in a word: `allow`, `deny`, `approved`, `bundle.activated`."""
     if record["kind"] == DECISION:
         return text_of(record, "outcome")
     return text_of(record, "kind").removeprefix("session.")
 
 
 def resource_name(record: Record) -> str:
-    """Return the resource that a call was mapped to, or its digest; empty when it did not come to that."""
+    """Return the resource that a call was mapped to, or its digest; else empty."""
     name = text_of(record, "resource_id") or text_of(record, "resource_digest")
     return f"{text_of(record, 'resource_type')}::{name}" if name else ""
 
 
 def subject(record: Record) -> str:
-    """Return what an entry is about: a call's tool and resource, or who did something to the session."""
+    """Return the subject of an entry: tool and resource, or who changed the session."""
     if record["kind"] == DECISION:
         tool = f"{text_of(record, 'server')}/{text_of(record, 'tool')}"
         resource = resource_name(record)
@@ -58,7 +58,7 @@ def subject(record: Record) -> str:
 
 
 def reason(record: Record) -> str:
-    """Return what an entry rests on: basis and policies of a call, or the facts of an event."""
+    """Return an entry's reasons: a call's basis and policies, or an event's facts."""
     if record["kind"] == DECISION:
         named_ones = [*_list(record, "policies"), *_list(record, "errors")]
         detail = text_of(record, "detail")
@@ -76,13 +76,13 @@ def reason(record: Record) -> str:
 
 
 def tail_line(record: Record) -> str:
-    """Return one record as one line, whatever an agent wrote into it."""
+    """Return one record as one line, whatever text it holds."""
     parts = (record["time"], event_name(record).ljust(5), subject(record), _who(record), reason(record))
     return visible("  ".join(part for part in parts if part))
 
 
 def print_entries(found: Iterable[Found], *, with_who: bool = False) -> None:
-    """Print entries in order; `with_who` says of each whose it is."""
+    """Print entries in order; `with_who` adds the user, agent or caller of each."""
     console = Console(highlight=False)
     for record in (one.record() for one in found):
         _print_head(record, console)
@@ -98,7 +98,7 @@ def named(values: Sequence[str]) -> str:
 
 
 def text_of(record: Record, name: str) -> str:
-    """Return a field of a record, empty when it is no text."""
+    """Return a field of a record, empty when it is not a text."""
     value = record.get(name, "")
     return value if isinstance(value, str) else ""
 
@@ -136,7 +136,10 @@ def _print_head(record: Record, console: Console) -> None:
 
 
 def _lines(text: str, console: Console, aside: int) -> list[str]:
-    """Return a text in lines that leave room for so many characters on a terminal, elsewhere in one line."""
+    """Return a text in lines that leave room for `aside` characters on a terminal.
+
+    Elsewhere it is one line.
+    """
     if not console.is_terminal:
         return [visible(text)] if text else []
     return wrapped(visible(text), console.width - aside) if text else []

@@ -73,7 +73,7 @@ def tail(
         sys.stdout.flush()
 
     try:
-        # So many of those that are wanted, however many others stand between them.
+        # The last ones that match, however many others are between them.
         show(list(islice(filter(wanted, reversed(source.start())), lines))[::-1])
         while not no_follow:
             time.sleep(_POLL_SECONDS)

@@ -15,7 +15,7 @@ from pdp.client import Client, OverloadedError, UnavailableError
 from pdp.v1 import audit_pb2, decision_pb2
 
 _PAGE = 1000
-# Records of several workers, and of several threads, arrive a little out of order.
+# Records of several workers and threads arrive slightly out of order.
 _OVERLAP_MICROSECONDS = 2_000_000
 
 _OUTCOMES = {
@@ -26,7 +26,7 @@ _OUTCOMES = {
 
 
 class ServerSource:
-    """Answers from `AuditService`, about the tenant of whoever asks."""
+    """Answers from `AuditService`, about the caller's tenant."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -43,12 +43,12 @@ class ServerSource:
         return map(_found, self._client.list_records(_filter(which), page_size=_PAGE))
 
     def approvals(self, subject: str) -> list[Approval]:
-        """Return who approved a session, or that of a decision, and those above it."""
+        """Return the approvals of a session or a decision's session, and those above it."""
         named = {"decision_id" if subject.startswith("dec_") else "session_id": subject}
         return [_approval(one) for one in self._client.list_approvals(**named)]
 
     def touched(self, which: Filter) -> Iterator[Touch]:
-        """Yield what was reached or tried."""
+        """Yield the tools and resources that were reached or tried."""
         return map(_touch, self._client.list_touched(_filter(which), page_size=_PAGE))
 
     def plan(self, selector: Selector) -> Iterator[PlannedSession]:
@@ -71,12 +71,12 @@ class ServerSource:
         return map(_planned, self._client.plan_revocation(request))
 
     def start(self) -> list[Found]:
-        """Begin here and now: a server lists records from the oldest, and so returns no last ones."""
+        """Start now, without last records: a server lists records from the oldest."""
         self._since = round(time.time() * 1_000_000)
         return []
 
     def poll(self) -> list[Found]:
-        """Return what was recorded since; nothing while a server that has answered before is away."""
+        """Return the records since; none while a server that answered before is away."""
         since = (self._since - _OVERLAP_MICROSECONDS) / 1e6
         try:
             found = list(self.records(Filter(window=Window(since_at=since))))

@@ -78,7 +78,7 @@ def revoke_plan(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """What came of each session: revoked, over already, unknown to the server, failed, or not tried after that."""
+    """The result of each session: revoked, over already, unknown to the server, failed, or not tried after that."""
 
     by_session: dict[str, str]
 
@@ -89,10 +89,11 @@ class Outcomes:
 
 
 def revoke_planned(planned: Sequence[PlannedSession], *, reason: str, reach: Reach) -> Outcomes:
-    """Revoke every session of a plan; one that fell with the session above it counts as revoked.
+    """Revoke every session of a plan.
 
-    What the server revokes beyond the plan, because it was delegated since, is told too. When the server fails, the
-    rest is not tried; the plan can be made and applied again.
+    A session that ended with the session above it counts as revoked. Sessions that the server revokes beyond the plan,
+    because they were delegated since, are reported too. When the server fails, the rest is not tried; the plan can be
+    made and applied again.
     """
     found: dict[str, str] = {}
     with reach.client(Role.APPROVER) as client:

@@ -1,4 +1,4 @@
-"""Where answers about the record come from: a folder of the log, or a server. Both answer alike."""
+"""The source of answers about the record: a folder of the log, or a server. Both answer alike."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Source(Protocol):
         ...
 
     def approvals(self, subject: str) -> list[Approval]:
-        """Return who approved a session, or that of a decision, and those above it."""
+        """Return the approvals of a session or a decision's session, and those above it."""
         ...
 
     def touched(self, which: Filter) -> Iterator[Touch]:
-        """Yield what was reached or tried."""
+        """Yield the tools and resources that were reached or tried."""
         ...
 
     def plan(self, selector: Selector) -> Iterator[PlannedSession]:
@@ -58,16 +58,16 @@ class Source(Protocol):
         ...
 
     def start(self) -> list[Found]:
-        """Return the last records, and stand behind them for `poll`."""
+        """Return the last records, and start after them for `poll`."""
         ...
 
     def poll(self) -> list[Found]:
-        """Return what was recorded since."""
+        """Return the records since."""
         ...
 
 
 class FolderSource:
-    """Answers from the files of the log. Without an index that can be written, from one that lives as long as this."""
+    """Answers from the files of the log. When the index cannot be written, from a temporary one."""
 
     def __init__(self, folder: Path, index_file: Path | None, opened: ExitStack) -> None:
         if not folder.is_dir():
@@ -89,11 +89,11 @@ class FolderSource:
         return self._auditor.search().all(which)
 
     def approvals(self, subject: str) -> list[Approval]:
-        """Return who approved a session, or that of a decision, and those above it."""
+        """Return the approvals of a session or a decision's session, and those above it."""
         return self._auditor.search().approvals(subject, now_at=time.time())
 
     def touched(self, which: Filter) -> Iterator[Touch]:
-        """Yield what was reached or tried."""
+        """Yield the tools and resources that were reached or tried."""
         search, after = self._auditor.search(), None
         while found := search.touched(which, limit=_MOST_TOUCHED, after=after):
             yield from found
@@ -104,30 +104,30 @@ class FolderSource:
         yield from self._auditor.search().plan(selector, now_at=time.time(), limit=_MOST_PLANNED)
 
     def start(self) -> list[Found]:
-        """Return the last records, and stand behind them for `poll`."""
+        """Return the last records, and start after them for `poll`."""
         return self._follower.start()
 
     def poll(self) -> list[Found]:
-        """Return what was recorded since."""
+        """Return the records since."""
         return self._follower.poll()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How a command reaches the server: its settings, and the options of a connection."""
+    """The way of a command to the server: its settings, and the options of a connection."""
 
     settings: Settings
     connection: ConnectionOptions
 
     @contextmanager
     def client(self, role: Role) -> Iterator[Any]:
-        """Open a client that speaks with the token that was passed, or else with the role's."""
+        """Open a client with the token that was passed, or else with the role's."""
         with connect(role, self.settings, self.connection) as client:
             yield client
 
 
 def with_source(function: C) -> Callable[..., Any]:
-    """Offer where to ask, and pass it on as `source`.
+    """Offer the source to ask, and pass it as `source`.
 
     An id that is unknown there ends the command with exit code 1.
     """
@@ -141,7 +141,7 @@ def with_source(function: C) -> Callable[..., Any]:
 
 
 def with_source_and_reach(function: C) -> Callable[..., Any]:
-    """Offer what `with_source` offers, and pass on how to `reach` the server as well."""
+    """Offer the options of `with_source`, and also pass `reach` for the server."""
 
     @click.option("--record", metavar="DIR", help="The folder of the record. [record.folder]")
     @click.option("--index", "index_file", metavar="FILE", help="Where its index lies. [record.index_file]")
@@ -167,7 +167,7 @@ def with_source_and_reach(function: C) -> Callable[..., Any]:
                 source = ServerSource(opened.enter_context(reach.client(Role.AUDITOR)))
             else:
                 folder = Path(record) if record else settings.record_folder
-                # A copy of a record is not what the configured index is about.
+                # The configured index is not about a copy of a record.
                 configured = None if record else settings.record_index
                 source = FolderSource(folder, Path(index_file) if index_file else configured, opened)
             try:

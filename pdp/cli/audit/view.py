@@ -1,4 +1,4 @@
-"""How records and answers about them look to people and to scripts. Times are UTC."""
+"""The output of records and answers about them for people and scripts. Times are UTC."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pdp.clock import utc_text
 Record = Mapping[str, Any]
 
 _SECONDS = 19
-# What the record keeps about itself; in a view for people it would hide what happened.
+# Entries about the record itself; in a view for people they would hide the events.
 OWN_KINDS = frozenset({"checkpoint", "segment.opened"})
 
 
 def moment_text(at: float) -> str:
-    """Return unix seconds in ISO 8601, to the second; empty when it is not known."""
+    """Return unix seconds in ISO 8601, to the second; empty when unknown."""
     return utc_text(at)[:_SECONDS] + "Z" if at else ""
 
 
 def print_record(record: Record) -> None:
-    """Print every field of a record that holds something, the telling ones first."""
+    """Print every field of a record that is not empty, the important ones first."""
     first = ("kind", "id", "time", "outcome", "basis", "detail", "policies", "errors", "user", "agent", "session_id")
     rest = sorted(set(record) - set(first) - {"facts"})
     print_fields((name, _shown(record[name])) for name in (*first, *rest) if name in record)
@@ -36,7 +36,7 @@ def print_record(record: Record) -> None:
 
 
 def print_approvals(approvals: Sequence[Approval]) -> None:
-    """Print who approved a session, then those above it."""
+    """Print the approvals of a session, then those above it."""
     for place, one in enumerate(approvals):
         if place:
             click.echo()
@@ -69,7 +69,7 @@ def approval_object(one: Approval) -> dict[str, Any]:
 
 
 def print_touched(touched: Sequence[Touch]) -> None:
-    """Print what was reached, and apart from it what was tried in vain."""
+    """Print the tools and resources reached, and apart from them those only tried."""
     for title, count in (("allowed", _allowed), ("denied", _denied)):
         rows = [
             (
@@ -87,7 +87,7 @@ def print_touched(touched: Sequence[Touch]) -> None:
 
 
 def touched_object(touched: Sequence[Touch]) -> dict[str, Any]:
-    """Return what was reached and what was tried in vain as a JSON object."""
+    """Return the tools and resources reached, and those only tried, as a JSON object."""
     return {
         "allowed": _reach([one for one in touched if one.allowed]),
         "denied": _reach([one for one in touched if one.denied]),

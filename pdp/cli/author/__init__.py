@@ -1,1 +1,1 @@
-"""Commands of those who write policies."""
+"""Commands of policy authors."""

@@ -1,4 +1,4 @@
-"""`pdp check` and `pdp schema`: look at a policy folder without a server."""
+"""`pdp check` and `pdp schema`: examine a policy folder without a server."""
 
 from __future__ import annotations
 

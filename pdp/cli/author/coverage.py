@@ -24,7 +24,7 @@ _PERCENT = click.FloatRange(0, 100)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageWish:
-    """What is to be reported, and the least that is good enough, in percent."""
+    """The wanted report, and the least coverage in percent."""
 
     wanted: bool
     page: str | None
@@ -32,14 +32,17 @@ class CoverageWish:
     least_conditions: float | None
 
     def count(self, bundle: Bundle, report: Report) -> Coverage:
-        """Count what the cases of a report showed; they must have run in this process."""
+        """Count the coverage of a report's cases; they must have run in this process."""
         counter = CoverageCounter(bundle)
         for result in report.results:
             counter.take(result)
         return counter.coverage()
 
     def suffices(self, coverage: Coverage, *, folder: str, limits: Limits) -> bool:
-        """Write the page, where one is wanted, and say whether coverage is what it must be; if not, why on stderr."""
+        """Write the page, if wanted, and say whether coverage suffices; if not, say why.
+
+        The reason goes to stderr.
+        """
         if self.page is not None:
             page = coverage_page(coverage, read_folder(Path(folder), limits), title=f"Coverage of {folder}")
             Path(self.page).write_text(page, encoding="utf-8")
@@ -50,7 +53,7 @@ class CoverageWish:
 
 
 def coverage_options(function: C) -> Callable[..., Any]:
-    """Offer the options about coverage, and pass what they say on as `coverage`."""
+    """Offer the options about coverage, and pass them as `coverage`."""
 
     @click.option("--coverage", "shown", is_flag=True, help="Say which policies and conditions no test shows.")
     @click.option("--coverage-html", "page", metavar="FILE", help="Write the coloured policies as a page of HTML.")

@@ -1,4 +1,4 @@
-"""`pdp diff`: what changes, for policies and for calls, from one bundle to another."""
+"""`pdp diff`: the changes of policies and of calls, from one bundle to another."""
 
 from __future__ import annotations
 
@@ -137,12 +137,12 @@ def _recorded(old: Bundle, new: Bundle, folder: str) -> LogDifference:
 
 
 def _folder(other: str, settings: Settings) -> str:
-    """Return the folder that a bare revision means: the one it is compared with, or the one of the settings."""
+    """Return the folder for a bare revision: that of the other side or the settings."""
     return other if Path(other).is_dir() else other.partition(":")[2] or settings.policies.folder
 
 
 def _united(old: Iterable[Suite], new: Iterable[Suite]) -> list[Suite]:
-    """Return the suites of both sides: a case that was deleted may be the one that shows what changed."""
+    """Return the suites of both sides, because a deleted case can show a change."""
     suites = {suite.file: suite for suite in new}
     gone = [suite for suite in old if suites.get(suite.file) != suite]
     return [*suites.values(), *gone]

@@ -66,7 +66,7 @@ def explain(
 
 
 def _question(*, tool: str, arguments: str, at: str | None, attributes: str, facts: str, **rest: Any) -> dict[str, Any]:  # noqa: ANN401 - see `explain`
-    """Return the question as the client takes it."""
+    """Return the arguments of the question for the client."""
     server, _, name = tool.partition("/")
     if not server or not name:
         raise click.UsageError(f"`--tool` must read `server/tool`: `{tool}`")

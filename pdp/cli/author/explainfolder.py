@@ -15,7 +15,7 @@ from pdp.server.explaining import GATEWAY, explanation_message
 from pdp.server.fields import in_fields
 from pdp.v1.explain_pb2 import ExplainResponse
 
-# Whoever explains a folder on their own machine needs no token.
+# Explaining a folder on one's own machine needs no token.
 _AUTHOR = Caller(id="author", kind="local", roles=frozenset({Role.AUTHOR}))
 
 
@@ -34,7 +34,10 @@ def ask_folder(
     user_attributes: bytes,
     **supposed: Any,  # noqa: ANN401 - see `explain`
 ) -> ExplainResponse:
-    """Return the explanation that a server with this folder gives. Raise `PDPError` when there is none."""
+    """Return the explanation that a server with this folder gives.
+
+    Raise `PDPError` when there is none.
+    """
     if session_id:
         raise click.UsageError("a folder has no sessions: with --policies say --user and --agent")
     call = Call(

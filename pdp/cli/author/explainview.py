@@ -1,4 +1,4 @@
-"""How an explanation looks to people and to scripts."""
+"""The output of an explanation for people and scripts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LEGEND = "✓ holds   ✗ does not hold   ! cannot be evaluated   · not reache
 
 
 def print_explanation(answer: ExplainResponse) -> None:
-    """Print an explanation for a person: the answer in one sentence, and then policy by policy."""
+    """Print an explanation for a person: the answer in one sentence, then each policy."""
     click.echo(visible(answer.summary))
     if answer.opaque:
         click.echo(visible(f"policies cannot see {', '.join(f'`{label}`' for label in answer.opaque)}"))
@@ -77,7 +77,7 @@ def _print_session(session: SessionExplanation, *, asked: bool) -> None:
 
 
 def _sorted(session: SessionExplanation) -> list[PolicyExplanation]:
-    """Return the policies by how much they matter: what decided, what came near, and the rest."""
+    """Return the policies by importance: those that decided, came near, and the rest."""
     near = list(session.nearest_permits)
     places = {name: place for place, name in enumerate(near)}
     return sorted(session.policies, key=lambda one: (not one.determining, places.get(one.policy_id, len(near))))

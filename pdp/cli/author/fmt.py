@@ -1,4 +1,4 @@
-"""`pdp fmt`: lay out the policies of a folder in one way."""
+"""`pdp fmt`: give the policies of a folder one layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pdp test --mutate`: what the tests of a policy folder would not notice."""
+"""`pdp test --mutate`: the changes that the tests of a policy folder do not notice."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HEADINGS = {
 
 
 def mutation(folder: Path, policies: Sequence[str], filters: Sequence[str], limits: Limits, *, as_json: bool) -> bool:
-    """Try every mutant of the chosen policies and print what became of them; return whether all was noticed.
+    """Try every mutant of the chosen policies, print the results; return if all pass.
 
     Raise `BundleError` when bundle or tests cannot be read.
     """

@@ -1,4 +1,4 @@
-"""`pdp new`: begin a policy folder."""
+"""`pdp new`: create a policy folder."""
 
 from __future__ import annotations
 

@@ -35,14 +35,14 @@ from pdp.workbench.runner import Report, run
 from pdp.workbench.selection import chosen, found
 from pdp.workbench.suite import Suite
 
-# Fewer cases are over before a bar could be read.
+# With fewer cases, the run is over before a bar could be read.
 _CASES_WORTH_A_BAR = 200
 _EVALUATE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What is to be run, and how."""
+    """The cases to run, and the way to run them."""
 
     cedar: tuple[Path, ...]
     filters: tuple[str, ...]
@@ -99,7 +99,7 @@ def test(
     choice = Choice(
         cedar=tuple(map(Path, (*cedar, *(path for path in paths if path.endswith(".json"))))),
         filters=filters,
-        # What the policies were asked, no other process can pass on.
+        # Another process cannot send back what the policies were asked.
         jobs=1 if coverage.wanted else jobs,
         limits=settings.limits,
         quiet=as_json,
@@ -182,7 +182,7 @@ def _run_plain(folder: Path, choice: Choice, *, verbose: bool, as_json: bool) ->
 
 
 def _load(folder: str, choice: Choice) -> tuple[Mapping[str, bytes], Bundle, tuple[Suite, ...]]:
-    """Load the bundle and its tests; print what is wrong with either and exit with 2."""
+    """Load the bundle and its tests; print the problems of either and exit with 2."""
     path = Path(folder)
     try:
         files = read_folder(path, choice.limits)

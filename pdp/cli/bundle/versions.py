@@ -19,7 +19,7 @@ _SCHEME = "sha256:"
 _SHOWN_DIGITS = 12
 
 
-# These sign, or need the engine: a server is asked without either.
+# These sign, or need the engine: asking a server needs neither.
 PACKING = {
     "build": Place("pdp.cli.bundle.packing", "Check a policy folder, and pack it into one file."),
     "keygen": Place("pdp.cli.bundle.packing", "Make an Ed25519 key pair to sign bundles with."),
@@ -77,7 +77,7 @@ def reload_(*, client: Client, as_json: bool) -> None:
 
 
 def _whole(client: Client, prefix: str) -> str:
-    """Return the one version that begins with what was typed."""
+    """Return the one version that begins with the given text."""
     wanted = prefix if prefix.startswith(_SCHEME) else _SCHEME + prefix
     known = {one.version for one in client.list_bundles()} | {client.get_bundle().source_version}
     found = sorted(version for version in known if version.startswith(wanted))

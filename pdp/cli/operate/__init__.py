@@ -1,1 +1,1 @@
-"""Commands of those who run the server."""
+"""Commands of operators."""

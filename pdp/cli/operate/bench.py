@@ -83,7 +83,7 @@ def bench(
         workload=open_workload(workload or "", policies or ""),
         outfits=outfits or _OUTFITS,
     )
-    # A baseline that cannot be read is said before minutes of measuring.
+    # Report an unreadable baseline before minutes of measuring.
     before = read_result(Path(baseline)) if baseline else None
     try:
         with _progress() as progress:
@@ -105,7 +105,7 @@ def _show(result: Result) -> None:
 
 
 def _compared(before: Result, now: Result, judged: list[Judged], bound: float) -> bool:
-    """Print what changed; return False when something regressed."""
+    """Print the changes; return False when something regressed."""
     changes = compare(before, now, judged)
     click.echo(f"\nsince {before.at}, in ratios to the control of the same run:\n")
     print_table(CHANGE_COLUMNS, change_rows(changes, bound))
@@ -117,7 +117,10 @@ def _compared(before: Result, now: Result, judged: list[Judged], bound: float) -
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield what shows how far the run is, on a terminal; it redraws between measurements only, never during one."""
+    """Yield a function that shows the progress of the run, on a terminal.
+
+    It redraws only between measurements, never during one.
+    """
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(

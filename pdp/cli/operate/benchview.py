@@ -1,4 +1,4 @@
-"""How a benchmark's result looks as text: cells of tables, the same on a terminal and in Markdown."""
+"""A benchmark's result as text: cells of tables, the same on a terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LATE_MS = 1.0
 
 
 def quietness(result: Result) -> Iterator[str]:
-    """Yield what others did on the servers' core, where that is known."""
+    """Yield the other work on the servers' core, where it is known."""
     if result.others.known:
         median, most = result.others.median, result.others.most
         yield f"others used {median:.0%} of the servers' core, {most:.0%} at most" + (
@@ -37,7 +37,7 @@ def quietness(result: Result) -> Iterator[str]:
 
 
 def lateness(result: Result) -> Iterator[str]:
-    """Yield how late the load itself was, where it was late enough to matter: that is part of the latencies."""
+    """Yield the load's own delay, if it is large enough to matter for the latencies."""
     for finding in result.findings:
         for server in finding.rounds:
             late = finding.value(server, lambda one: one.late)
@@ -46,7 +46,7 @@ def lateness(result: Result) -> Iterator[str]:
 
 
 def finding_rows(result: Result) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of what was measured: medians over rounds, ratios taken round by round."""
+    """Yield the rows of the measurements: medians over rounds, ratios round by round."""
     for finding in result.findings:
         for server in finding.rounds:
             ratio = finding.ratio(server, cpu)
@@ -78,7 +78,10 @@ def change_rows(changes: Sequence[Change], bound: float) -> Iterator[tuple[str, 
 
 
 def number(value: Spread, *, digits: int | None = None) -> str:
-    """Return the median as a cell, with so many digits after the point; by default two below ten, and else one."""
+    """Return the median as a cell, with `digits` after the point.
+
+    The default is two below ten, and else one.
+    """
     if not value.known:
         return NOTHING
     return f"{value.median:.{_digits(value.median) if digits is None else digits}f}"

@@ -1,4 +1,4 @@
-"""`pdp caller`: who may call; make tokens, replace them and take them back, in the file that a server reads."""
+"""`pdp caller`: the callers; create, replace and remove their tokens, in the file that a server reads."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def list_(*, settings: Settings, as_json: bool) -> None:
 
 
 def _lifetime(text: str) -> float:
-    """Read a duration, or `never` for one without end. For click's `type`."""
+    """Read a duration, or `never` for no end. For click's `type`."""
     return math.inf if text == "never" else duration(text)
 
 
 def _token_options(function: C) -> C:
-    """Offer what decides where a token comes from, where it goes, and how long it lives."""
+    """Offer the options for a token's source, destination and lifetime."""
     for name, kind, metavar, text in (
         ("--expires-in", _lifetime, "DURATION", "How long the token counts, such as `720h`, or `never`."),
         ("--token-file", _FILE, "FILE", "Take the token that stands in this file, and write none."),
@@ -182,14 +182,14 @@ def remove(*, settings: Settings, caller_id: str, as_json: bool) -> None:
 
 
 def _write(file: CallersFile, made: _Token | None) -> None:
-    """Write the token, and then the file of callers: whoever knows a token reads it a moment later."""
+    """Write the token before the callers, because a server reads them a moment later."""
     if made is not None and made.file is not None:
         write_token(made.file, made.text)
     file.write()
 
 
 def _tell(done: str, caller_id: str, entry: Entry, made: _Token | None, *, as_json: bool) -> None:
-    """Say what was done; a token that is to be printed is all of stdout, but in JSON."""
+    """Report what was done; a token to be printed is all of stdout, except in JSON."""
     printed = made.text if made is not None and made.printed else ""
     written = "" if made is None or made.file is None else str(made.file)
     if as_json:
@@ -210,7 +210,7 @@ def _tell(done: str, caller_id: str, entry: Entry, made: _Token | None, *, as_js
 
 
 class _Token:
-    """The token of a caller: made or given, the file that it goes to or whether it is printed, and when it ends."""
+    """The token of a caller: made or given, its file or whether it is printed, and its end."""
 
     def __init__(
         self, settings: Settings, caller_id: str, *, token_file: Path | None, to: Path | None, expires_in: float | None
@@ -231,7 +231,10 @@ class _Token:
 
 
 def _place(settings: Settings, caller_id: str) -> Path | None:
-    """Return where the token of a caller lies in the data folder; None for an id that is no name of a file."""
+    """Return the path of a caller's token in the data folder.
+
+    None for an id that cannot be the name of a file.
+    """
     name = f"{caller_id}.token"
     return settings.tokens_folder / name if "/" not in name and not name.startswith(".") else None
 
@@ -253,7 +256,7 @@ def _entry(file: CallersFile, settings: Settings, caller_id: str) -> Entry:
 
 
 def _kept(entry: Entry, seconds: float) -> dict[str, object]:
-    """Return what lets the token of before count on, not beyond its own end."""
+    """Return the fields that keep the old token valid, not beyond its own end."""
     end = _after(seconds)
     own = entry.get("expires_at")
     if own is not None and time_at(own) < time_at(end):

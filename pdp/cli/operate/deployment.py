@@ -1,4 +1,4 @@
-"""`pdp deployment`: container file, unit and manifests, for whoever runs the server."""
+"""`pdp deployment`: container file, unit and manifests, for operators."""
 
 from __future__ import annotations
 

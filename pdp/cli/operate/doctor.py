@@ -42,7 +42,7 @@ def _examined(load_settings: Callable[[], Settings]) -> Iterable[Finding]:
     try:
         settings = load_settings()
     except ConfigurationError as error:
-        # Without settings there is nothing else to look at.
+        # Without settings there is nothing else to check.
         remedy = "mend the setting; README, Settings, lists them all"
         return [
             Finding(check="settings", level=Level.PROBLEM, found=line, remedy=remedy)

@@ -1,4 +1,4 @@
-"""`pdp init`, and what a first `pdp serve` does of it."""
+"""`pdp init`, and the part of it that a first `pdp serve` does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def init(*, settings: Settings, development: bool, as_json: bool) -> None:
 
 
 def _callers_without_token(settings: Settings) -> list[str]:
-    """Return the callers whose tokens are not in the data folder: given to somebody, or lost."""
+    """Return the callers without a token in the data folder: it is elsewhere, or lost."""
     if settings.callers.file:
         return []
     known = read_callers(settings.callers_file, development=True).by_token
@@ -52,9 +52,9 @@ def _callers_without_token(settings: Settings) -> list[str]:
 
 
 def prepare(settings: Settings, *, development: bool = False) -> tuple[Path, ...]:
-    """Make sure that the data folder holds callers, keys and a certificate, and return what was written.
+    """Ensure that the data folder has callers, keys and a certificate.
 
-    Overwrites nothing but a certificate that expires soon.
+    Return the files that were written. Overwrite only a certificate that expires soon.
     """
     folder = Path(settings.data_dir)
     if folder.exists() and not folder.is_dir():
@@ -62,7 +62,7 @@ def prepare(settings: Settings, *, development: bool = False) -> tuple[Path, ...
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     require_own(folder, "anyone could put files of theirs there")
     written: list[Path] = []
-    # Callers that somebody else writes down are not made up here.
+    # A configured file of callers is not created here.
     if not settings.callers.file and not settings.callers_file.exists():
         written += [init_callers(folder, development=development), settings.tokens_folder]
     written += write_keys(folder)

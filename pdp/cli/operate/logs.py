@@ -12,13 +12,13 @@ from typing import TextIO
 
 from pdp.config import LogSettings
 
-# What syslog and the journal call the levels.
+# The names that syslog and the journal use for the levels.
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG = 7
 
 
 def log_to_stderr(settings: LogSettings, worker: int = 0) -> None:
-    """Write the log to stderr; of several processes, each names its `worker` in every line."""
+    """Write the log to stderr; with several processes, each line names its `worker`."""
     handler = logging.StreamHandler(sys.stderr)
     form = JSONFormatter(worker) if settings.format == "json" else TextFormatter(worker)
     handler.setFormatter(JournalFormatter(form) if is_journal(sys.stderr, os.environ) else form)
@@ -26,7 +26,10 @@ def log_to_stderr(settings: LogSettings, worker: int = 0) -> None:
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Say whether a stream leads to systemd's journal, which names it by device and inode in `JOURNAL_STREAM`."""
+    """Say whether a stream leads to systemd's journal.
+
+    systemd names the journal by device and inode in `JOURNAL_STREAM`.
+    """
     try:
         found = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -42,12 +45,12 @@ class TextFormatter(logging.Formatter):
         super().__init__(f"%(asctime)s %(levelname)s {who}%(name)s: %(message)s")
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's
-        """Return the moment in UTC, as RFC 3339 has it."""
+        """Return the moment in UTC, in RFC 3339."""
         return moment(record)
 
 
 class JSONFormatter(logging.Formatter):
-    """One JSON object a line: `time`, `level`, `logger`, `worker`, `message`, and `exception` where there is one."""
+    """One JSON object a line: `time`, `level`, `logger`, `worker`, `message`, and `exception` if there is one."""
 
     def __init__(self, worker: int) -> None:
         super().__init__()
@@ -68,7 +71,7 @@ class JSONFormatter(logging.Formatter):
 
 
 class JournalFormatter(logging.Formatter):
-    """What another formatter says, each line with its priority before it: `<4>`."""
+    """The output of another formatter, with a priority before each line: `<4>`."""
 
     def __init__(self, form: logging.Formatter) -> None:
         super().__init__()
@@ -81,6 +84,6 @@ class JournalFormatter(logging.Formatter):
 
 
 def moment(record: logging.LogRecord) -> str:
-    """Return when something was logged: in UTC, as RFC 3339 has it, to the millisecond."""
+    """Return when a record was logged: in UTC, in RFC 3339, to the millisecond."""
     at = datetime.fromtimestamp(record.created, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -45,7 +45,10 @@ def serve(*, settings: Settings) -> None:
 
 @contextmanager
 def _errors_in_the_log(log: LogSettings) -> Iterator[None]:
-    """Write what ends the server to its log where programs read that; to people it is told as any other error."""
+    """Write fatal errors to the server's log if programs read it.
+
+    People get them like any other error.
+    """
     try:
         yield
     except Exception as error:
@@ -58,7 +61,7 @@ def _errors_in_the_log(log: LogSettings) -> Iterator[None]:
 
 
 def _serve(settings: Settings) -> None:
-    # Whoever starts it on their own machine tries it out; whoever gives it a certificate does not.
+    # A start without settings on one's own machine is a trial; a start with a certificate is not.
     if settings.tokens_folder in prepare(settings, development=settings.only_this_machine):
         _LOG.info("first start: the tokens of all callers are in `%s`", settings.tokens_folder)
     received, _ = receive_signals()

@@ -1,4 +1,4 @@
-"""Signals that a server obeys, as numbers in a pipe."""
+"""The signals of a server, as numbers in a pipe."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def receive_signals() -> tuple[int, int]:
-    """Return a descriptor to read the numbers of signals from, and one to add a number as if it had been received.
+    """Return a descriptor to read signals' numbers from, and one to add a number.
 
-    A second SIGTERM or SIGINT has its usual effect. Who waits on a lock or an event can miss a signal: when it comes
-    just before the waiting begins, or to another thread. What is in a pipe is not missed.
+    An added number acts like a received signal. A second SIGTERM or SIGINT has its usual effect. A thread that waits on
+    a lock or an event can miss a signal: when it comes just before the wait begins, or to another thread. A number in a
+    pipe is not missed.
     """
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)

@@ -1,4 +1,4 @@
-"""`pdp store`: back up the session store while servers use it, put a backup in its place, and check it."""
+"""`pdp store`: back up the session store while servers use it, restore a backup, and check the store."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def restore_(*, settings: Settings, file: Path, keep_sessions: bool, as_json: bo
     revoked, unless told otherwise. The store of before is kept beside the new one, and the decision log tells of all.
     """
     path, clock = _stored(settings), SystemClock()
-    # Opened first: what cannot be recorded is not done.
+    # Opened first: a restore that cannot be recorded is not done.
     log = open_record(settings, key=record_key(Path(settings.data_dir)), clock=clock)
     try:
         now = clock.now()
@@ -181,6 +181,6 @@ def _plain(path: Path, report: StoreReport) -> dict[str, object]:
 
 
 def _time(report: StoreReport) -> str:
-    # Nothing was written yet in a store that was only just made.
+    # A newly created store has no writes yet.
     at = report.high_water_at
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at else "never"

@@ -1,4 +1,4 @@
-"""`pdp telemetry`: dashboard, alert rules and names, for whoever watches the server."""
+"""`pdp telemetry`: dashboard, alert rules and names, for operators."""
 
 from __future__ import annotations
 

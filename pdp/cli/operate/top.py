@@ -1,4 +1,4 @@
-"""`pdp top`: what goes on now, from the decision log."""
+"""`pdp top`: the current activity, from the decision log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pdp.cli.options import duration, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.config import Settings
 
-# What the window begins with; the rest comes while it is watched.
+# The window starts with these; the rest is read while it is watched.
 _FIRST_RECORDS = 100_000
 
 

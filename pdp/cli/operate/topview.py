@@ -1,4 +1,4 @@
-"""How `pdp top` looks."""
+"""The output of `pdp top`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MILLISECOND_US = 1000.0
 
 
 def shown(activity: Activity, *, width: int) -> Group:
-    """Return what is printed of an activity on a terminal of so many characters."""
+    """Return the output for an activity on a terminal of `width` characters."""
     return Group(
         Text(_headline(activity), style="bold"),
         Text(f"outcomes  {_counted(activity.outcomes)}"),

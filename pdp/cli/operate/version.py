@@ -19,7 +19,7 @@ from pdp.cli.output import print_json
 def version(*, as_json: bool) -> None:
     """Print the version."""
     parts = {"pdp": __version__}
-    with suppress(PackageNotFoundError):  # it belongs to the extra `server`
+    with suppress(PackageNotFoundError):  # it is part of the extra `server`
         parts["cedarpy"] = version_of("cedarpy")
     parts["python"] = platform.python_version()
     if as_json:

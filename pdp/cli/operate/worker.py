@@ -30,15 +30,15 @@ _LOG = logging.getLogger("pdp.worker")
 
 
 def main() -> None:
-    """Do the job that stands on standard input, report to the descriptor, and serve until told to stop."""
+    """Do the job from stdin, report to the descriptor, and serve until stopped."""
     report = int(sys.argv[1])
     _make_ready()
     with os.fdopen(0, "rb", buffering=0, closefd=False) as told:
         line = told.readline()
     if not line:
-        sys.exit(ERROR)  # the supervisor has ended before this worker could begin
+        sys.exit(ERROR)  # the supervisor ended before this worker could begin
     job = Job.read(line)
-    # Before there are threads: those that come later run where this one does.
+    # Before there are threads: later threads run on the same cores as this one.
     pin(job.core)
     log_to_stderr(job.settings.log, job.number)
     received, sender = receive_signals()
@@ -63,7 +63,7 @@ def main() -> None:
     say(Report())
 
     def beat() -> None:
-        # The supervisor may have ended: then this worker is about to.
+        # The supervisor may have ended: then this worker ends soon too.
         with suppress(OSError):
             if app.takes_calls():
                 say(Alive())
@@ -73,14 +73,20 @@ def main() -> None:
 
 
 def _make_ready() -> None:
-    """Import what takes long, while there is no job yet; what is wrong with it comes up again when it is used."""
+    """Import slow modules while there is no job yet.
+
+    An error of an import comes again when the module is used.
+    """
     with suppress(ImportError):
         for name in _WANTED:
             import_module(name)
 
 
 def _listen(sender: int, peers: SupervisedPeers) -> None:
-    """Take signals from the supervisor as if they had been received; its end is one to stop, at once after another."""
+    """Handle the supervisor's signals like received ones; its end is one to stop.
+
+    After a second one this worker ends at once.
+    """
     stopping = False
     with os.fdopen(0, "rb", closefd=False) as told:
         for word in map(read, told):

@@ -43,7 +43,7 @@ def authorize(
 
     Exits with 0 for allow, 1 for deny, 2 when there is no answer.
     """
-    # Bytes that are no text go to the server as they are: what an agent wrote is judged and recorded there.
+    # Bytes that are no text go to the server unchanged: it judges and records an agent's arguments.
     text = sys.stdin.buffer.read() if arguments == "-" else os.fsencode(arguments)
     answer = client.authorize(
         read_handle(session_handle_file),

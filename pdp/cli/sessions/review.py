@@ -1,4 +1,4 @@
-"""How a session looks to the person who decides about it: who, why and how long, and the dangerous tools first."""
+"""The output of a session for its approver: who, why and how long, and the dangerous tools first."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pdp.v1.authorization_pb2 import Visibility
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, Session
 
 _RISKS = ("destructive", "mutating", "read_only")
-# What is printed beside the tools: the summary twice, the fields, and the question.
+# The lines besides the tools: the summary twice, the fields, and the question.
 _LINES_ASIDE = 24
 _PURPOSE_LINES = 4
 
 
 def print_review(review: ReviewSessionResponse, *, grants: tuple[str, ...]) -> None:
-    """Print what a person needs to judge a session; `grants` are those about to be given.
+    """Print what an approver needs to judge a session.
 
-    Who, why and how long, and how many tools of each risk, come first and once more at the end, above the question.
-    A list that is longer than the terminal goes through the pager.
+    `grants` are those about to be given. Who, why and how long, and how many tools of each risk, come first and once
+    more at the end, above the question. A list that is longer than the terminal goes through the pager.
     """
     _print_summary(review)
     click.echo()
@@ -70,7 +70,10 @@ def _counts(tools: Sequence[ReviewedTool]) -> Text:
 
 
 def _print_lines(console: Console, tools: Sequence[ReviewedTool]) -> None:
-    """Print a line for each tool; what is more than the terminal shows goes through the pager, but no dangerous one."""
+    """Print a line for each tool.
+
+    If the terminal has no room for all, only the dangerous ones are printed, and the pager shows the others.
+    """
     room = console.height - _LINES_ASIDE
     kept = tools if len(tools) <= room else [one for one in tools if one.tool.risk == _RISKS[0]]
     if rest := [one for one in tools if one not in kept]:
@@ -92,6 +95,6 @@ def _row(one: ReviewedTool) -> tuple[str, str, str, str]:
 
 
 def _order(one: ReviewedTool) -> tuple[int, int, str, str]:
-    """Return where a tool is listed: by what it can do, then by what the policies allow of it."""
+    """Return a tool's position in the list: by its risk, then by its policies."""
     risk = _RISKS.index(one.tool.risk) if one.tool.risk in _RISKS else -1
     return risk, -one.visibility, one.tool.server, one.tool.tool

@@ -24,7 +24,7 @@ from pdp.v1.session_pb2 import Session
 _PURPOSE_CHARACTERS = 48
 _ID_CHARACTERS = len("ses_") + 26
 _FEWEST_CHARACTERS = 4
-# Among how many of the newest sessions the beginning of an id is looked for.
+# The beginning of an id is searched among this many of the newest sessions.
 _NEWEST = 1000
 
 
@@ -70,7 +70,7 @@ def request(
 
     With --handle-file the handle goes to that file, and the session's public id is printed instead.
     """
-    # Before the session is asked for: a handle that cannot be written would be lost.
+    # Before the session is requested: a handle that cannot be written would be lost.
     with new_file(handle_file) if handle_file is not None else nullcontext() as file:
         opened = client.request_session(
             user=user,
@@ -241,7 +241,10 @@ def narrow(
 
 
 def _whole_id(client: Client, given: str, state: SessionState | None = None) -> str:
-    """Return the one session id that begins with what was typed; what is long enough to be whole is not looked up."""
+    """Return the one session id that begins with the given text.
+
+    A text that is long enough to be an id is not looked up.
+    """
     if not given:
         raise click.UsageError("the session id is empty")
     if len(given) >= _ID_CHARACTERS:
@@ -262,7 +265,7 @@ def _agreed() -> bool:
     try:
         return click.confirm("approve?")
     except click.Abort:
-        click.echo(err=True)  # The cursor stands behind the question.
+        click.echo(err=True)  # The cursor is after the question.
         raise click.ClickException("no answer, so nothing is approved; `--yes` approves without asking") from None
 
 

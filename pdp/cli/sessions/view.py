@@ -1,4 +1,4 @@
-"""How a session looks to people and to scripts."""
+"""The output of a session for people and scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def state_name(session: Session) -> str:
 
 
 def time_text(session: Session, field: str) -> str:
-    """Return a time of the session in ISO 8601, to the second; empty when it has not happened."""
+    """Return a session's time in ISO 8601, to the second; empty if it has not come."""
     if not session.HasField(field):
         return ""
     moment: datetime = getattr(session, field).ToDatetime(tzinfo=UTC)
@@ -69,7 +69,10 @@ def print_session(session: Session) -> None:
 
 
 def print_fields_of(session: Session, *, grants: tuple[str, ...] = (), known_grants: tuple[str, ...] = ()) -> None:
-    """Print a session without its tools; `grants` are about to be given, `known_grants` those that could be."""
+    """Print a session without its tools.
+
+    `grants` are about to be given, `known_grants` those that could be.
+    """
     print_fields(_fields(session, (*session.grants, *grants), known_grants))
 
 

@@ -1,4 +1,4 @@
-"""`pdp tools diff`: what became of a server's tools since the catalogue was approved, and whom that touches."""
+"""`pdp tools diff`: the changes of a server's tools since the catalogue was approved, and who is affected."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def diff(
 
 
 def _holders(changes: Iterable[ToolDifference], sessions: Iterable[Session]) -> dict[str, list[Session]]:
-    """Return the sessions that hold a tool by a definition that the server no longer has, by tool."""
+    """Return, by tool, the sessions that hold a definition that the server dropped."""
     now = {change.tool: change.now for change in changes}
     holders: dict[str, list[Session]] = {tool: [] for tool in now}
     for session in sessions:

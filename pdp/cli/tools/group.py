@@ -33,7 +33,7 @@ tools.add_command(diff)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What an import changes in the catalogue of one server: names of tools, sorted."""
+    """The changes of an import in the catalogue of one server: names of tools, sorted."""
 
     added: tuple[str, ...]
     changed: tuple[str, ...]
@@ -140,7 +140,7 @@ def list_tools(*, settings: Settings, policies: str | None, as_json: bool) -> No
 
 
 def _known(server: str, path: Path) -> Catalogue:
-    """Return the catalogue of the server before the import; empty when there is none that can be read."""
+    """Return the server's catalogue before the import; empty when it cannot be read."""
     try:
         return load_catalogue({f"tools/{server}.json": path.read_bytes()})
     except (FileNotFoundError, BundleError):
@@ -148,7 +148,7 @@ def _known(server: str, path: Path) -> Catalogue:
 
 
 def _with_overlay(server: str, content: bytes, overlay: Path) -> Catalogue | None:
-    """Return the catalogue beside its overlay. A broken overlay is for `pdp check` to report."""
+    """Return the catalogue with its overlay; `pdp check` reports a broken overlay."""
     try:
         return load_catalogue({f"tools/{server}.json": content, f"tools/{server}.yaml": overlay.read_bytes()})
     except BundleError:
@@ -176,7 +176,7 @@ def _change(old: Catalogue, new: Catalogue) -> Change:
 
 
 def _unmentioned(overlay: Path, new: Catalogue) -> tuple[str, ...]:
-    """Return the tools that the overlay says nothing about. A broken overlay is for `pdp check` to report."""
+    """Return the tools without an entry; `pdp check` reports a broken overlay."""
     try:
         mentioned = load_section(str(overlay), overlay.read_bytes()).get("tools")
     except BundleError:

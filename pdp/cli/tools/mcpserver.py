@@ -22,17 +22,17 @@ _FAILURES = (OSError, MCPError, HTTPError, ValueError, ExceptionGroup)
 
 
 def listed_tools(command: Sequence[str], environ: Mapping[str, str], *, seconds: float) -> list[dict[str, Any]]:
-    """Return the entries of all pages of a server's `tools/list` answer, as they travel.
+    """Return the entries of all pages of a server's `tools/list` answer.
 
     Raise `click.ClickException` when the server does not start, does not answer in time or answers wrongly.
     """
-    # The package logs what it cannot read with a traceback; one line of ours says it.
+    # The package logs unreadable answers with a traceback; our own line reports them.
     logging.getLogger("mcp").addHandler(logging.NullHandler())
-    # Our own variables are none of the server's business: one of them may hold a session's handle.
+    # The server gets none of our own variables: one of them can hold a session's handle.
     kept = {name: value for name, value in environ.items() if not name.startswith("PDP_")}
     server = StdioServerParameters(command=command[0], args=list(command[1:]), env=kept)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as temporary:
-        words = cast("TextIO", temporary)  # a text file in all but its declared type
+        words = cast("TextIO", temporary)  # a text file except for its declared type
         try:
             return anyio.run(_list, lambda: stdio_client(server, errlog=words), seconds)
         except _FAILURES as error:
@@ -42,12 +42,13 @@ def listed_tools(command: Sequence[str], environ: Mapping[str, str], *, seconds:
 
 
 def tools_at(url: str, token: str | None, *, seconds: float) -> list[dict[str, Any]]:
-    """Return the same of a server that answers by streamable HTTP; a `token` goes to its own origin alone.
+    """Return the same from a server at a URL of streamable HTTP.
 
-    Raise `click.ClickException` when it does not answer in time, answers wrongly or too much.
+    A `token` goes only to its own origin. Raise `click.ClickException` when the server does not answer in time, answers
+    wrongly or too much.
     """
     logging.getLogger("mcp").addHandler(logging.NullHandler())
-    # A few bytes unpack to a thousand times as many.
+    # A few bytes can unpack to a thousand times as many.
     headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {token}"} if token else {})
     bound = _Bound()
 
@@ -67,9 +68,9 @@ def tools_at(url: str, token: str | None, *, seconds: float) -> list[dict[str, A
 
 
 class _Bound:
-    """What all answers of a server may be together: `_MOST_BYTES`, of which none are packed.
+    """The bound on all answers of a server together: `_MOST_BYTES`, and none compressed.
 
-    The package tells a failed read in words of its own, or not at all: `exceeded` says what was wrong.
+    The package reports a failed read in its own words, or not at all: `exceeded` says what was wrong.
     """
 
     def __init__(self) -> None:
@@ -94,7 +95,7 @@ class _Bound:
 
 
 class _Counted(AsyncByteStream):
-    """The body of an answer, which tells how many bytes each piece of it has."""
+    """The body of an answer, which reports the number of bytes of each piece."""
 
     def __init__(self, body: AsyncByteStream, take: Callable[[int], None]) -> None:
         self._body = body
@@ -117,7 +118,7 @@ async def _list(connect: Callable[[], AbstractAsyncContextManager[Any]], seconds
             cursor: str | None = None
             for _ in range(_PAGES):
                 page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
-                # By alias and without empty fields is how these values travel; digests are made of the same.
+                # These values are sent by alias and without empty fields; digests are made of the same form.
                 tools += page.model_dump(by_alias=True, exclude_none=True)["tools"]
                 cursor = page.next_cursor
                 if not cursor:

@@ -1,4 +1,4 @@
-"""Where the `tools/list` answer of a server comes from: a file, stdin, or the MCP server itself, by stdio or HTTP."""
+"""The source of a server's `tools/list` answer: a file, stdin, or the MCP server itself, by stdio or HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 def tool_list_options(function: C) -> C:
-    """Offer `[FILE|-]`, --command, --url, --url-token-file and --timeout, for `read_tool_list` to take."""
+    """Offer `[FILE|-]`, --command, --url, --url-token-file and --timeout.
+
+    `read_tool_list` takes them.
+    """
     for parameter in (
         click.option(
             "--timeout", type=duration, default="30s", show_default=True, help="How long it may take to answer."
@@ -44,7 +47,10 @@ def read_tool_list(
     url: str | None = None,
     url_token_file: str | None = None,
 ) -> Sequence[Mapping[str, Any]]:
-    """Return the entries of a server's `tools/list` answer. Raise `click.ClickException` when there is none."""
+    """Return the entries of a server's `tools/list` answer.
+
+    Raise `click.ClickException` when there is none.
+    """
     if (problem := server_name_problem(server)) is not None:
         raise click.UsageError(problem)
     if [source, command, url].count(None) != 2:  # noqa: PLR2004 - all but one
