@@ -1,1 +1,1 @@
-"""What loads, and is probably not what its author meant."""
+"""Lints: find policies that load, but are probably not what their author meant."""

@@ -11,19 +11,19 @@ from pdp.policy.tools.catalogue import Tool
 from pdp.policy.tools.parameters import NUMBER, OpaqueType, Parameter, RecordType, StringType
 
 _INPUT = ("context", "input")
-# What is forbidden because it has many spellings.
+# Patterns that are forbidden because they cover many spellings.
 _ANY_SPELLING = ("*..*",)
 _ARITHMETIC = ("+", "-", "*", "neg")
 
 
 def raw_string(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
-    """Find a forbid that an agent dodges by spelling the same thing otherwise."""
+    """Find a forbid that an agent can evade with another spelling of the same value."""
     if policy.effect != "forbid":
         return
     seen = set()
     for subject in _decisive(policy.conjuncts):
         where = path(subject)
-        # Every attribute of the resource rests on its id.
+        # Every attribute of the resource depends on its id.
         where = where if where[:1] != ("resource",) else ("resource",)
         if where in seen:
             continue
@@ -45,7 +45,7 @@ def opaque_parameter(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
 
 
 def opaque_finding(policy: str, where: Sequence[str], tool: Tool, parameter: Parameter, *, more: int = 0) -> Finding:
-    """Say that a parameter is hidden, why, and which line of the overlay would show it."""
+    """Return the finding that a parameter is hidden, with the reason and the overlay line that shows it."""
     others = f" and of {more} more" if more else ""
     reason = parameter.type.reason if isinstance(parameter.type, OpaqueType) else ""
     advice = f'policies can only ask whether it was given: `context.opaque.contains("{parameter.label}")`'
@@ -64,7 +64,7 @@ def opaque_finding(policy: str, where: Sequence[str], tool: Tool, parameter: Par
 
 
 def overflow(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
-    """Find arithmetic on what the agent chooses: a number that is large enough makes it fail."""
+    """Find arithmetic on a value that the agent chooses: a large number makes it fail."""
     for node in nodes(policy.conditions):
         operator = next((name for name in _ARITHMETIC if len(node) == 1 and name in node), "")
         read = next((p for one in nodes([node]) if (p := path(one))[:2] == _INPUT), ()) if operator else ()
@@ -79,16 +79,16 @@ def overflow(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
 
 
 def _decisive(conjuncts: Sequence[Tree]) -> Iterator[Tree]:
-    """Yield strings and resources that make a forbid match by being equal to something, or like it.
+    """Yield strings and resources that make a forbid match because they equal or match a value.
 
-    To forbid all but certain values cannot be dodged: another spelling is forbidden too.
+    A forbid of all but certain values cannot be evaded: it also forbids other spellings.
     """
     for tree, positive in atoms(conjuncts):
         yield from _compared(tree, positive=positive)
 
 
 def _compared(tree: Tree, *, positive: bool) -> Iterator[Tree]:
-    """Yield what a comparison compares, when the forbid matches because both are alike."""
+    """Yield the operands of a comparison, when the forbid matches because they are equal or match."""
     match tree:
         case {"!=": {"left": left, "right": right}} if not positive and not _servers(right):
             yield from (left, right)
@@ -164,7 +164,7 @@ def _enumerated(tool: Tool, name: str) -> bool:
 
 
 def parameter_at(tool: Tool, where: Sequence[str]) -> Parameter | None:
-    """Return the parameter that `context.input.a.b` reads, or the one above it that has no properties."""
+    """Return the parameter that `context.input.a.b` reads, or its ancestor that has no properties."""
     record, parameter = tool.input, None
     for step in where[2:]:
         parameter = record.parameter(step)

@@ -1,4 +1,4 @@
-"""Lints about bounds on what the agent chooses: an argument that is left out, and a number far below."""
+"""Lints about bounds on arguments: an argument that is left out, and a number without a lower bound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pdp.policy.lint.truth import Literal, literal, value_where
 from pdp.policy.tools.parameters import DecimalType, Parameter
 
 _INPUT = ("context", "input")
-# Whether the left side is the smaller one.
+# Whether the comparison asks the left side to be smaller.
 _COMPARISONS: Mapping[str, bool] = {
     "<": True,
     "<=": True,
@@ -25,7 +25,7 @@ _COMPARISONS: Mapping[str, bool] = {
 
 
 def optional_bound(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
-    """Find a forbid of certain values that is escaped by leaving the argument out."""
+    """Find a forbid of certain values that an agent can evade by leaving the argument out."""
     if policy.effect != "forbid":
         return
     for where, read in _demanded(policy):
@@ -44,7 +44,7 @@ def optional_bound(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
 
 
 def lower_bound(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
-    """Find numbers that are bounded above and not below, here or by another forbid: what is negative passes."""
+    """Find numbers with an upper bound and no lower bound, here or in another forbid: negative ones pass."""
     below: dict[tuple[str, ...], list[frozenset[str]]] = {}
     for policy in bundle.policies:
         for where, above in _bounds(policy):
@@ -69,7 +69,7 @@ def _may_be_negative(policy: LintPolicy, where: tuple[str, ...]) -> bool:
 
 
 def _demanded(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], Tree]]:
-    """Yield the arguments whose presence the policy demands before all else, each with the tree that reads it."""
+    """Yield the arguments whose presence is a condition of the policy, each with the tree that reads it."""
     for tree in policy.conditions:
         match tree:
             case {"has": {"left": left, "attr": str(name)}} if path(left)[:2] == _INPUT:
@@ -84,7 +84,7 @@ def _why_escaped(
     bundle: LintBundle,
     read: Tree,
 ) -> str:
-    """Say why to leave the argument out is no better than what is forbidden; empty when it may be."""
+    """Return why leaving the argument out evades the forbid; empty when it is not known to."""
     if parameter.opaque or (parameter.required and not parameter.nullable):
         return ""
     default = _default(parameter)
@@ -98,7 +98,7 @@ def _why_escaped(
 
 
 def _default(parameter: Parameter) -> Literal | None:
-    """Return what the tool takes for an argument that is left out, as policies would see it."""
+    """Return the default of an argument that is left out, as policies would see it."""
     found = parameter.declared.default
     if isinstance(parameter.type, DecimalType) and type(found) in (int, Decimal):
         return "decimal", Decimal(str(found))
@@ -106,14 +106,14 @@ def _default(parameter: Parameter) -> Literal | None:
 
 
 def _bounds(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """Yield each argument beyond which number calls do not pass, and whether above that number (else below)."""
+    """Yield each argument with a bound beyond which calls do not pass, and whether it is an upper bound."""
     for tree, positive in atoms(policy.conditions):
         for where, smaller in _compared(tree):
             yield where, smaller == (positive == (policy.effect == "permit"))
 
 
 def _compared(tree: Tree) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """Yield the argument that is compared, and whether it is to be the smaller one."""
+    """Yield the compared argument, and whether the comparison asks it to be smaller."""
     for operator, smaller in _COMPARISONS.items():
         match tree.get(operator):
             case {"left": left, "right": right} | [left, right]:

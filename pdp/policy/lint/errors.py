@@ -1,4 +1,4 @@
-"""Say in an author's words what the validator refuses: what is wrong, where, and what to do."""
+"""Explain to an author what the validator refuses: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pdp.policy.locate import Anchor, Place, find, start
 from pdp.policy.tools.catalogue import RISKS
 from pdp.policy.tools.parameters import RecordType, cedar_string
 
-# The codes of what keeps a bundle from loading, each in a few words; they never change their meaning.
+# The codes of errors that prevent a bundle from loading, with a few words; their meaning never changes.
 ERRORS = {
     "bundle": "the bundle as a whole",
     "manifest": "`bundle.yaml`",
@@ -38,7 +38,7 @@ ERRORS = {
     "policy": "anything else about a policy file",
 }
 
-# What to do where nothing nearer can be said.
+# What to do, for codes without more specific help.
 HELP = {
     "limit": "split it into several policies, or ask with a set: `[…].contains(…)`",
     "syntax": "nothing of this file is read before it parses; `pdp new` writes policies to compare with",
@@ -51,7 +51,7 @@ _OPTIONAL = re.compile(r"unable to guarantee safety of access to optional attrib
 _MISSING = re.compile(r"attribute `([^`]+)` (in context|on entity type `([^`]+)`)")
 _ACTION = re.compile(r'Action::"(?:[^"\\]|\\.)*"')
 _QUOTED = re.compile(r"`([^`]+)`")
-# What the engine says, and how we say it; the first that fits comes first.
+# The engine's words and ours; replaced in this order.
 _ENGINE_WORDS = tuple(
     (re.compile(pattern), words)
     for pattern, words in (
@@ -73,18 +73,18 @@ _NO_ACTION = "unable to find an applicable action"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Told:
-    """One refusal in our words; `key` tells refusals of the same thing for several actions from others."""
+    """One refusal in our words; refusals of the same problem for several actions have the same `key`."""
 
     key: str
     code: str
     message: str
     help: str = ""
     at: tuple[Anchor, ...] = ()
-    # Which of the places that read like the first anchor is meant.
+    # The index among the places that match the first anchor.
     nth: int = 0
 
 
-# What to do about words that the engine does not know, by what it says of them.
+# What to do about words that the engine does not know, by its message.
 _SYNTAX = (
     ("`(startsWith|endsWith|matches|match|includes|indexOf|substring)` is not", 'texts are asked with `like "start*"`'),
     ("`(hour|hours|getHours|minute|time)` is not", 'the time of day, in UTC: `context.now.toTime() >= duration("8h")`'),
@@ -94,13 +94,13 @@ _SYNTAX = (
 
 
 def syntax_help(message: str) -> str:
-    """Return what to do about a text that does not parse; empty when nothing nearer than the code's help is known."""
+    """Return what to do about a text that does not parse; empty without more specific help than the code's."""
     return next((words for pattern, words in _SYNTAX if re.search(pattern, message)), "")
 
 
 def refusals(policy: LintPolicy, messages: Iterable[str], known: Mapping[str, Environment]) -> list[Problem]:
-    """Return the validator's messages about one policy as problems; the nearest to the cause comes first."""
-    # The engine's order changes from run to run. What quotes the most is the nearest to the cause.
+    """Return the validator's messages about one policy as problems, the closest to the cause first."""
+    # The engine's order changes from run to run. The message with the most quotes is the closest to the cause.
     texts = sorted(set(messages), key=lambda one: (-one.count("`"), one))
     if any(text.startswith("unrecognized") for text in texts):
         texts = [text for text in texts if not text.startswith(_NO_ACTION)]
@@ -137,7 +137,7 @@ def _mismatch(policy: LintPolicy, text: str) -> _Told:
 
 
 def plainly(text: str) -> str:
-    """Say in our words what the engine says in its own."""
+    """Return a message of the engine in our words."""
     for pattern, words in _ENGINE_WORDS:
         text = pattern.sub(words, text)
     return text
@@ -256,7 +256,7 @@ def _problem(policy: LintPolicy, told: _Told, place: Place | None) -> Problem:
 
 
 def by_policy(errors: Iterable[tuple[str, str]]) -> Iterator[tuple[int | None, list[str]]]:
-    """Group the validator's `(policy id, message)` by the policy's place in the text; None: it names no place."""
+    """Group the validator's `(policy id, message)` by the policy's place in the text, None without one."""
     grouped: dict[int | None, list[str]] = {}
     for policy_id, message in errors:
         number = policy_id.removeprefix("policy")

@@ -1,4 +1,4 @@
-"""What lints look at: each policy as a conjunction, and what every action that it can match fixes beforehand."""
+"""The facts for lints: each policy as a conjunction, and what is known about calls of each action."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Tree = Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What is known of every request of one action. `groups` holds the action itself and its risk group.
+    """What is known about every request of one action. `groups` holds the action itself and its risk group.
 
-    `tool` is None for the PDP's own actions.
+    `tool` is None for actions of the PDP itself.
     """
 
     action: str
@@ -56,18 +56,18 @@ class LintPolicy:
 
     @cached_property
     def conjuncts(self) -> tuple[Tree, ...]:
-        """Return scope and conditions as expressions, in the order of evaluation; the action's scope is left out."""
+        """Return scope and conditions as expressions, in the order of evaluation, without the action's scope."""
         scopes = (_scope_expressions(variable, self.tree[variable]) for variable in ("principal", "resource"))
         return (*(one for scope in scopes for one in scope), *self.conditions)
 
     @property
     def scope_length(self) -> int:
-        """Return how many of the conjuncts come from the scope; they stand first."""
+        """Return the number of conjuncts from the scope; they come first."""
         return len(self.conjuncts) - len(self.conditions)
 
     @cached_property
     def conditions(self) -> tuple[Tree, ...]:
-        """Return the conditions alone, as expressions that are joined by `&&`."""
+        """Return only the conditions, as expressions that `&&` joins."""
         bodies = (
             condition["body"] if condition["kind"] == "when" else negation(condition["body"])
             for condition in self.tree["conditions"]
@@ -86,13 +86,13 @@ class LintPolicy:
 
     @cached_property
     def reads(self) -> frozenset[str] | None:
-        """Return what the policy can read beside principal, action and server; None means everything."""
+        """Return what the policy can read apart from principal, action and server; None means everything."""
         found = reads(self.tree)
         return None if found is None else frozenset(read for read in found if not read.startswith(BELOW))
 
     @cached_property
     def uids(self) -> tuple[Uid, ...]:
-        """Return every entity that the policy names, but actions in its scope."""
+        """Return every entity that the policy names, except actions in its scope."""
         return tuple((kind, name) for kind, name in entity_uids(self.tree))
 
     @property
@@ -104,7 +104,7 @@ class LintPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class LintBundle:
-    """All policies, and what stands around them. `impossible` holds the policies that the validator calls so."""
+    """All policies and the contents of their bundle. `impossible` holds those that the validator calls impossible."""
 
     contents: Contents
     policies: tuple[LintPolicy, ...]
@@ -117,12 +117,12 @@ class LintBundle:
 
     @property
     def directory(self) -> Directory:
-        """Return users, agents, groups and further entities."""
+        """Return users, agents, groups and other entities."""
         return self.contents.directory
 
     @cached_property
     def known(self) -> Mapping[str, frozenset[str]]:
-        """Return the ids of each entity type whose entities are all known beforehand."""
+        """Return the ids of each entity type whose entities the bundle declares completely."""
         ids: dict[str, set[str]] = {name: set() for name in ("User", "UserGroup", "Agent", "AgentGroup")}
         for entity_type, name in self.directory.entities:
             ids.setdefault(entity_type, set()).add(name)
@@ -131,14 +131,14 @@ class LintBundle:
 
     @cached_property
     def mapped_servers(self) -> Mapping[str, frozenset[str]]:
-        """Return, by entity type, the servers below which the directory puts entities of it."""
+        """Return, by entity type, the servers that its entities are below in the directory."""
         found: dict[str, set[str]] = {}
         for uid in self.directory.entities:
             found.setdefault(uid[0], set()).update(name for kind, name in self.ancestors(uid) if kind == "Server")
         return {kind: frozenset(names) for kind, names in found.items()}
 
     def ancestors(self, uid: Uid) -> frozenset[Uid]:
-        """Return an entity of the directory, and all that stand above it."""
+        """Return an entity of the directory and all its ancestors."""
         found: set[Uid] = set()
         pending = [uid]
         while pending:
@@ -152,7 +152,7 @@ class LintBundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a lint says about a policy: a message, what to do, and what to point at (else at the policy's head)."""
+    """What a lint finds in a policy: a message, what to do, and where (by default the policy's head)."""
 
     message: str
     help: str
@@ -160,7 +160,7 @@ class Finding:
 
 
 def environments(catalogue: Catalogue) -> dict[str, Environment]:
-    """Return an environment for each action that is ever asked about."""
+    """Return an environment for each action of the catalogue and of the PDP itself."""
     found = {
         action: Environment(action=action, groups=frozenset({action}), resource_type="Session")
         for action in SESSION_ACTIONS
@@ -180,7 +180,7 @@ def matching(scope: Iterable[str] | None, known: Mapping[str, Environment]) -> t
 
 
 def split(tree: Tree) -> Iterator[Tree]:
-    """Split an expression at its outer `&&`, in the order of evaluation; `!` is moved inwards as far as it goes."""
+    """Split an expression at its outer `&&`, in the order of evaluation; `!` is moved inwards where possible."""
     pending = [tree]
     while pending:
         one = pending.pop()
@@ -205,12 +205,12 @@ def negation(tree: Tree) -> Tree:
 
 
 def key(tree: Tree) -> str:
-    """Return a text that is the same for equal expressions only."""
+    """Return a text that is the same only for equal expressions."""
     return json.dumps(tree, sort_keys=True)
 
 
 def nodes(trees: Iterable[Tree]) -> Iterator[dict[str, Any]]:
-    """Yield every node of some expressions; what a record calls its fields is not taken for a node's name."""
+    """Yield every node of some expressions; the field names of a record are not read as kinds of nodes."""
     pending = list(trees)
     while pending:
         value = pending.pop()
@@ -225,7 +225,7 @@ def nodes(trees: Iterable[Tree]) -> Iterator[dict[str, Any]]:
 
 
 def path(tree: Tree) -> tuple[str, ...]:
-    """Return `("context", "input", "a")` for `context.input.a`; empty when the expression is no such path."""
+    """Return `("context", "input", "a")` for `context.input.a`; empty when the expression is not a path."""
     steps: list[str] = []
     while True:
         match tree:
@@ -239,7 +239,7 @@ def path(tree: Tree) -> tuple[str, ...]:
 
 
 def pattern_text(pattern: Iterable[Any]) -> str:
-    """Return a pattern of Cedar's JSON as its author sees it; a `*` that stands for itself looks like the others."""
+    """Return a pattern of Cedar's JSON as text; a literal `*` looks like a wildcard."""
     return "".join("*" if part == "Wildcard" else str(part["Literal"]) for part in pattern)
 
 
@@ -271,9 +271,10 @@ def _entity(uid: Mapping[str, Any]) -> Tree:
 
 
 def atoms(trees: Iterable[Tree]) -> Iterator[tuple[Tree, bool]]:
-    """Yield the parts of conditions that are no `&&`, `||`, `!`, `if` or comparison with true or false.
+    """Yield the parts of conditions that are not `&&`, `||`, `!`, `if` or a comparison with true or false.
 
-    With each comes whether the policy matches more calls when it is true; the condition of an `if` comes both ways.
+    Each is paired with whether the policy matches more calls when it is true; the condition of an `if` is yielded with
+    both.
     """
     pending: list[tuple[Any, bool]] = [(one, True) for one in trees]
     while pending:
@@ -292,10 +293,10 @@ def atoms(trees: Iterable[Tree]) -> Iterator[tuple[Tree, bool]]:
 
 
 def lenient(policy: LintPolicy) -> Iterator[Tree]:
-    """Yield the parts that let calls pass by being true: of a permit what it asks for, of a forbid its exceptions."""
+    """Yield the parts that let calls pass when true: conditions of a permit, exceptions of a forbid."""
     return (tree for tree, positive in atoms(policy.conditions) if positive == (policy.effect == "permit"))
 
 
 def strict(policy: LintPolicy) -> Iterator[Tree]:
-    """Yield the parts that keep calls from passing by being true: exceptions of a permit, what a forbid asks for."""
+    """Yield the parts that stop calls when true: exceptions of a permit, conditions of a forbid."""
     return (tree for tree, positive in atoms(policy.conditions) if positive == (policy.effect == "forbid"))

@@ -1,4 +1,4 @@
-"""Lints about forbids whose scope is narrower than it reads."""
+"""Lints about forbids that match less than they seem to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MUTATING, _DESTRUCTIVE = "mutating", "destructive"
 
 
 def risk_gap(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
-    """Find forbids of what changes something that leave out what destroys something."""
+    """Find forbids for mutating tools that leave out destructive tools."""
     destructive = {tool.action for tool in bundle.catalogue.tools.values() if tool.risk == _DESTRUCTIVE}
     forbids = [one for one in bundle.policies if one.effect == "forbid"]
     groups = {one.id: _groups(one) for one in forbids}
@@ -37,7 +37,7 @@ def _gap(policy: LintPolicy, left_out: str) -> Finding:
 
 
 def exact_server(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
-    """Find a forbid whose resource equals a server: a call that is mapped to something else is not forbidden."""
+    """Find a forbid whose resource equals a server: it does not match calls with another resource."""
     if policy.effect != "forbid":
         return
     for name in sorted(set(_servers_by_name(policy))):
@@ -52,7 +52,7 @@ def exact_server(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
 
 
 def _groups(policy: LintPolicy) -> set[str]:
-    """Return the risk groups that a policy speaks of: in its scope, in conditions, and of a session's scope."""
+    """Return the risk groups that a policy names: in its scope, in conditions, and in tests of `context.risks`."""
     found = {name for name in action_scope(policy.tree) or () if name in (_MUTATING, _DESTRUCTIVE)}
     for tree, positive in atoms(policy.conditions):
         if positive:
@@ -72,10 +72,10 @@ def _risks_asked(tree: Tree) -> Iterator[str]:
 
 
 def _shapes(policy: LintPolicy) -> Iterator[str]:
-    """Yield the conjuncts as texts, with every grant and risk group taken for the same.
+    """Yield the conjuncts as texts, in which all grants are equal and so are all risk groups.
 
-    A forbid on destructive tools that asks no more than one on mutating tools does for the ones what it does for the
-    others, perhaps unless another grant is given.
+    A forbid for destructive tools whose conjuncts are all among those of one for mutating tools covers the destructive
+    ones in the same way, perhaps with another grant as the exception.
     """
     return (json.dumps(_blank(tree), sort_keys=True) for tree in policy.conjuncts)
 

@@ -1,4 +1,4 @@
-"""Find the read of an optional attribute that no `has` stands before: the engine names the attribute alone."""
+"""Find the read of an optional attribute without a `has` before it: the engine only names the attribute."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _NOTHING: _Known = frozenset()
 
 
 def first_unguarded(policy: LintPolicy, where: _Path) -> int:
-    """Return which of the reads of an attribute is the first without a `has` before it, from 0 in their order.
+    """Return the index of the first read of an attribute without a `has` before it, from 0.
 
-    As the validator does, what `has` promises holds in what follows it by `&&`, in later conditions, and in `then`;
-    `!` and `||` pass nothing on. 0 when there is none, or none that is read by this path.
+    As in the validator, a `has` guards what follows it after `&&`, in later conditions, and in `then`, but not through
+    `!` or `||`. Return 0 when there is none, or none by this path.
     """
     walk = _Walk(where)
     known = _NOTHING
@@ -26,19 +26,19 @@ def first_unguarded(policy: LintPolicy, where: _Path) -> int:
 
 
 def asks_for(policy: LintPolicy, where: _Path) -> bool:
-    """Say whether a policy asks for an attribute with `has`, somewhere."""
+    """Return whether a policy tests for an attribute with `has` anywhere."""
     return any(_asked(node) == where for node in nodes(policy.conditions))
 
 
 class _Walk:
-    """Walks over expressions in the order of the text; `reads` says of each read whether it is guarded."""
+    """Walks expressions in the order of the text; `reads` says for each read whether it is guarded."""
 
     def __init__(self, where: _Path) -> None:
         self._where = where
         self.reads: list[bool] = []
 
     def visit(self, tree: Any, known: _Known) -> _Known:  # noqa: ANN401 - any JSON value
-        """Return the attributes that are there when the expression is true."""
+        """Return the attributes that are present when the expression is true."""
         match tree:
             case {"&&": {"left": left, "right": right}}:
                 promised = self.visit(left, known)

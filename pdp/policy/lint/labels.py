@@ -1,8 +1,8 @@
-"""Prove that no policy grows more permissive with a label, so that whoever adds one only narrows.
+"""Prove that no policy permits more because of a label, so that adding one can only narrow a session.
 
-INVARIANT: the proof is sound and incomplete. What it accepts never turns a deny into an allow when a label that does
-not widen is added; `tests/check/test_labels.py` holds it against the engine. What it cannot prove keeps the bundle from
-loading. An error denies, so a label may add one and must never take one away.
+INVARIANT: the proof is sound and incomplete. A policy that it accepts never turns a deny into an allow when a label
+that does not widen is added; `tests/check/test_labels.py` checks it against the engine. A policy that it cannot prove
+prevents the bundle from loading. An error denies, so a label may cause one but must never remove one.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pdp.policy.labels import Label
 from pdp.policy.lint.facts import Finding, LintPolicy, Tree, nodes, path
 from pdp.policy.lint.truth import cannot_fail
 
-# How an expression moves when labels are added: it stays, can only become true, can only become false, or who knows.
+# The change of an expression when labels are added: none, only to true, only to false, or unknown.
 Trend = Literal["still", "rises", "falls", "unknown"]
 
 _OPPOSITE: Mapping[Trend, Trend] = {"still": "still", "rises": "falls", "falls": "rises", "unknown": "unknown"}
 _LABELS = "labels"
-# Below these stands something else that may be called `labels`.
+# An attribute `labels` below these is not the labels of a session.
 _OTHERS = (("principal",), ("context", "input"), ("context", "caller"), ("context", "agent"), ("context", "user"))
 
 
 def label_finding(policy: LintPolicy, labels: Mapping[str, Label]) -> Finding | None:
-    """Say why a policy may permit more once a label that does not widen is added; None when it provably cannot."""
+    """Return why a policy may permit more because of a label that does not widen; None when it provably cannot."""
     if not any(_is_labels(node, policy) for node in nodes(policy.conditions)):
         return None
     proof = _Proof(policy=policy, labels=labels)
@@ -44,7 +44,7 @@ def label_finding(policy: LintPolicy, labels: Mapping[str, Label]) -> Finding | 
 
 
 def labels_named(policy: LintPolicy) -> Iterator[str]:
-    """Yield each label that a policy asks for by its name."""
+    """Yield each label that a policy tests for by name."""
     for node in nodes(policy.conditions):
         for inner in node.values():
             if isinstance(inner, dict) and _is_labels(inner.get("left"), policy):
@@ -75,12 +75,12 @@ class _Proof:
     def joined(self, left: Tree, right: Tree, *, skips: Trend) -> Trend:
         first = self.of(left)
         if first in (skips, "unknown") and not cannot_fail([right]):
-            # Without the label the right part was evaluated and could fail, which denies; with it, it is passed over.
+            # Without the label, the right part was evaluated and could fail, which denies; with it, it may be skipped.
             return "unknown"
         return _both(first, self.of(right))
 
     def chosen(self, condition: Tree, then: Tree, otherwise: Tree) -> Trend:
-        """Read `if a then true else b` as `a || b`, and so on; another choice that a label makes is unknown."""
+        """Treat `if a then true else b` as `a || b`, and so on; any other choice by a label is unknown."""
         if self.of(condition) == "still":
             return _both(self.of(then), self.of(otherwise))
         negated = {"!": {"arg": condition}}
@@ -96,7 +96,7 @@ class _Proof:
         return "unknown"
 
     def asked(self, tree: Tree) -> Trend:
-        """Return the trend of an expression without parts that are true or false."""
+        """Return the trend of an expression without boolean parts."""
         match tree:
             case {"contains": {"left": left, "right": one}} if self.are(left):
                 return self.rising([one])
@@ -135,7 +135,7 @@ def _both(first: Trend, second: Trend) -> Trend:
 
 
 def _is_labels(tree: Any, policy: LintPolicy) -> bool:  # noqa: ANN401 - any JSON value
-    """Say whether an expression is the labels of a session, or may be."""
+    """Return whether an expression is, or may be, the labels of a session."""
     match tree:
         case {".": {"left": base, "attr": "labels"}}:
             where = path(base)
@@ -146,7 +146,7 @@ def _is_labels(tree: Any, policy: LintPolicy) -> bool:  # noqa: ANN401 - any JSO
 
 
 def _elements(tree: Tree) -> list[Tree]:
-    """Return the elements of a set that is written out; of another set the set itself."""
+    """Return the elements of a set literal; for any other set, the set itself."""
     match tree:
         case {"Set": [*elements]}:
             return elements

@@ -1,4 +1,4 @@
-"""Lints about lists that let calls pass: one good member among bad ones, and no member at all."""
+"""Lints about lists that let calls pass: one good member among bad ones, and an empty list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _INPUT = ("context", "input")
 
 
 def any_of_list(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
-    """Find a list that passes as soon as one member is fine."""
+    """Find a list that passes when only one of its members is good."""
     for tree in lenient(policy):
         match tree:
             case {"containsAny": {"left": left, "right": right}}:
@@ -31,7 +31,7 @@ def any_of_list(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
 
 
 def empty_list(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
-    """Find a list that passes when it is empty: all of its no members are fine."""
+    """Find a list that passes when it is empty: a test of all members is then true."""
     for tree in lenient(policy):
         match tree:
             case {"containsAll": {"right": right}} if path(right)[:2] == _INPUT:

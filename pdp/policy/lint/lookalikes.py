@@ -1,11 +1,11 @@
-"""Find names that people cannot tell apart: what was approved under one of them would be read as the other."""
+"""Find names that people cannot tell apart: an approver could read one as the other."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-# What looks like a letter in most typefaces: capitals and digits, and the small Cyrillic letters with a Latin twin.
+# Characters that look alike in most typefaces: capitals and digits, and small Cyrillic letters with a Latin twin.
 _SHAPES = {
     "l": "I1|\u0406\u0456\u04cf\u0131",
     "o": "O0\u041e\u043e",
@@ -26,7 +26,7 @@ _TO_SHAPE = str.maketrans({like: letter for letter, likes in _SHAPES.items() for
 
 
 def twins(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield each name with an earlier one of the list that looks the same, or differs in case alone."""
+    """Yield each name with an earlier one in the list that looks the same, or differs only in case."""
     first: dict[str, str] = {}
     for name in names:
         plain = " ".join(unicodedata.normalize("NFKC", name).split())

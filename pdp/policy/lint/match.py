@@ -1,4 +1,4 @@
-"""Lints that claim an impossibility: a policy that can never match, and one that never matters."""
+"""Lints for what is impossible: a policy that can never match, and one that never changes an outcome."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pdp.policy.lint.facts import Finding, LintBundle, LintPolicy
 from pdp.policy.lint.permits import is_open
 from pdp.policy.lint.truth import cannot_fail, depends_on_call, refuted
 
-# So many policies are compared with one; a bundle in which more come into question is odd enough.
+# The most policies that are compared with one; only an unusual bundle has more candidates.
 _CANDIDATES = 500
 _NEVER_HELP = "remove it, or mend the part that contradicts the rest"
 
 
 def never_matches(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
-    """Find a policy that no call can make true, and that no call can make fail."""
+    """Find a policy that can neither match any call nor fail."""
     if reason := why_never(policy, bundle):
         yield Finding(message=f"{policy.effect} `{policy.id}` can never match: {reason}", help=_NEVER_HELP)
 
 
 def why_never(policy: LintPolicy, bundle: LintBundle) -> str:
-    """Say why a policy can never match, nor fail; empty when it may."""
+    """Return why a policy can neither match nor fail; empty when it may."""
     if not policy.environments:
         return "no tool is in its action group"
     if not cannot_fail(policy.conjuncts):
@@ -38,7 +38,7 @@ def why_never(policy: LintPolicy, bundle: LintBundle) -> str:
 def shadowed(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
     """Find policies without which every call would have the same outcome.
 
-    An open permit stands above every permit: `open-permit` tells of it once, and those below are not the mistake.
+    An open permit shadows every other permit: `open-permit` reports it once, and the shadowed ones are not reported.
     """
     for policy, other in shadows([one for one in bundle.policies if not is_open(one)]):
         place = f"`{other.id}` ({other.file}:{other.line})"
@@ -57,9 +57,9 @@ def shadowed(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
 
 
 def shadows(policies: Sequence[LintPolicy]) -> list[tuple[LintPolicy, LintPolicy]]:
-    """Return the policies that never change an outcome, each with the one that stands above it.
+    """Return the policies that never change an outcome, each with the one that covers it.
 
-    All of them can be removed together: of policies that only cover each other, the first stays.
+    All of them can be removed together: of policies that cover each other, the first stays.
     """
     live = [policy for policy in policies if policy.environments]
     index = _Index(live)
@@ -78,13 +78,13 @@ def shadows(policies: Sequence[LintPolicy]) -> list[tuple[LintPolicy, LintPolicy
 
 
 def _covers(above: LintPolicy, policy: LintPolicy) -> bool:
-    """Say whether the policy never changes an outcome while the other stands."""
+    """Return whether the policy never changes an outcome because of the other."""
     if above.effect == "permit" and policy.effect == "forbid":
         return False
     if not set(above.keys) <= set(policy.keys) or not policy.actions <= above.actions:
         return False
-    # What can fail denies every call for which it fails, so it matters wherever it is asked, unless the other denies
-    # all of these: an unconditional forbid, or one that fails with it.
+    # A policy that can fail denies every call for which it fails. So it matters, unless the other denies all these
+    # calls: an unconditional forbid, or a policy that fails for the same calls.
     if above.effect == "forbid" and not above.conditions and set(above.keys) <= set(policy.keys[: policy.scope_length]):
         return True
     if above.effect == policy.effect and above.keys == policy.keys and above.actions == policy.actions:

@@ -1,4 +1,4 @@
-"""Lints about names: what nobody is called, and names that read like others."""
+"""Lints about names: unknown names, and names that look like others."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from pdp.policy.tools.parameters import FURTHER, ListingType, RecordType, cedar_
 
 _WORDS = {"User": "user", "UserGroup": "group", "Agent": "agent", "AgentGroup": "agent group", "Server": "server"}
 _NEAR = 0.8
-# Shorter names differ in a letter by intention.
+# Shorter names that differ in one letter are intended.
 _SHORTEST = 6
-# Scripts whose letters look like those of another one of these.
+# Scripts with letters that look alike.
 _ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC", "FULLWIDTH", "MATHEMATICAL"})
 
 
 def unknown_names(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
-    """Find users, agents, groups and servers that nothing is called, and grants that look like another one."""
+    """Find unknown users, agents, groups and servers, and grants that look like another one."""
     named = [(policy, policy.uids) for policy in bundle.policies]
     grants = Counter(name for _, uids in named for kind, name in uids if kind == "Grant")
     for policy, uids in named:
@@ -38,7 +38,7 @@ def unknown_names(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
 
 
 def unknown_labels(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
-    """Find labels that `bundle.yaml` does not declare: no session can get one."""
+    """Find labels that `bundle.yaml` does not declare, so that no session can have them."""
     labels = bundle.contents.labels
     for name in sorted(set(labels_named(policy)) - labels.keys()):
         near = nearest(name, labels)
@@ -87,7 +87,7 @@ def mixed_scripts(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
 
 
 def mixed_scripts_elsewhere(bundle: LintBundle) -> Iterator[Problem]:
-    """Find such names in the directory and among the tools."""
+    """Find names in the directory and the catalogue whose letters come from scripts that look alike."""
     for (kind, name), entity in bundle.directory.entities.items():
         if scripts := _scripts(name):
             message = f"`{kind}::{name}` mixes letters of {scripts}; it may not be the name that it looks like"
@@ -99,7 +99,7 @@ def mixed_scripts_elsewhere(bundle: LintBundle) -> Iterator[Problem]:
 
 
 def unknown_references(bundle: LintBundle) -> Iterator[Problem]:
-    """Find attributes in the directory that refer to what does not stand there."""
+    """Find attributes in the directory that refer to unknown entities."""
     entities = bundle.directory.entities
     kinds: dict[str, list[str]] = {}
     for kind, name in entities:
@@ -131,15 +131,15 @@ def _unknown(policy: LintPolicy, uid: Uid, why: str, near: str) -> Finding:
 
 
 def _commoner(name: str, grants: Counter[str]) -> str:
-    """Return a grant that reads almost like this one and is spoken of more often."""
+    """Return a grant with almost the same name that is used more often."""
     others = [one for one in grants if one != name and grants[one] > grants[name] == 1]
     return nearest(name, others, alike=_NEAR)
 
 
 def _slip(name: str, grants: Counter[str]) -> str:
-    """Return another grant that one slip of the hand makes of this one: the longer one, or the earlier by name.
+    """Return another grant that differs by one typing error: the longer one, or the earlier by name.
 
-    A letter left out or typed twice, or two that changed places; another letter or digit may be meant.
+    An error is a letter left out or typed twice, or two letters swapped; a different letter or digit may be intended.
     """
     rank = (grants[name], len(name), name)
     others = (one for one in sorted(grants) if (grants[one], len(one), one) > rank)
@@ -161,7 +161,7 @@ def _one_slip(first: str, second: str) -> bool:
 
 
 def _hidden(record: RecordType) -> Iterator[str]:
-    """Yield the labels that `context.opaque` may hold in a call: what Cedar cannot express, and what may be null."""
+    """Yield the labels that `context.opaque` can hold: what Cedar cannot express, and what can be null."""
     if record.open:
         yield FURTHER
     for one in record.parameters:
@@ -187,7 +187,7 @@ def _names(policy: LintPolicy) -> Iterator[tuple[str, str]]:
 
 
 def _scripts(name: str) -> str:
-    """Return the scripts of a name, when letters of one look like those of another; else an empty text."""
+    """Return the scripts of a name if letters of one look like those of another; otherwise an empty text."""
     if name.isascii():
         return ""
     found = {unicodedata.name(letter, "").partition(" ")[0] for letter in name if letter.isalpha()}

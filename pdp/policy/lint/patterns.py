@@ -1,4 +1,4 @@
-"""Lints about patterns that let calls pass: what else begins, or ends, as they say."""
+"""Lints about patterns that let calls pass: other texts that match them too."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pdp.policy.lint.facts import Finding, LintBundle, LintPolicy, Tree, lenient
 
 _INPUT = ("context", "input")
 _PATHS = re.compile(r"(?i)path|file|dir|folder|source|destination")
-# What tells a host, an address or a path from other texts.
+# What distinguishes a host, an address or a path from other texts.
 _STRUCTURE = re.compile(r"[./@:]")
 _WILDCARD = "*"
 
 
 def path_prefix(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
-    """Find paths that pass by their prefix alone: `/srv/app/../../etc/passwd` has the right one too."""
+    """Find paths that pass only by their prefix: `/srv/app/../../etc/passwd` also has the right one."""
     guards: dict[tuple[str, ...], list[frozenset[str]]] = {}
     for policy in bundle.policies:
         for where in _guarded(policy):
@@ -55,12 +55,12 @@ def open_pattern(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
 
 
 def _climbing(pattern: str) -> str:
-    """Return a path that is like the pattern and lies elsewhere."""
+    """Return a path that matches the pattern but leads elsewhere."""
     return pattern.replace(_WILDCARD, "../../etc/passwd", 1).replace(_WILDCARD, "x")
 
 
 def _patterns(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the arguments that pass by being like something, each with the pattern."""
+    """Yield the arguments that pass by matching a pattern, each with the pattern."""
     for tree in lenient(policy):
         match tree:
             case {"like": {"left": subject, "pattern": pattern}} if path(subject)[:2] == _INPUT:
@@ -68,10 +68,10 @@ def _patterns(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 def _another(pattern: str) -> str:
-    """Return a text that is like the pattern and is not what it seems to say; empty when the pattern is closed."""
+    """Return a text that matches the pattern against its apparent intent; empty when the pattern is closed."""
     scheme, separator, rest = pattern.partition("://")
     if separator and _WILDCARD in rest.partition("/")[0][:-1]:
-        # `*` stands for `/` too, so the host may end before it.
+        # `*` also matches `/`, so the host may end before it.
         return f"{scheme}://{rest.replace(_WILDCARD, 'evil.example/', 1)}".replace(_WILDCARD, "x")
     if len(pattern) > 1 and pattern.endswith(_WILDCARD) and pattern[-2].isalnum():
         return f"{pattern[:-1]}.evil.example".replace(_WILDCARD, "x")
@@ -81,7 +81,7 @@ def _another(pattern: str) -> str:
 
 
 def _guarded(policy: LintPolicy) -> Iterator[tuple[str, ...]]:
-    """Yield the argument in which a forbid refuses `..`, whatever else is true of the call."""
+    """Yield the arguments in which a forbid refuses `..` in every call."""
     if policy.effect == "forbid" and policy.scope_length == 0:
         asked = [tree for tree in policy.conditions if "has" not in tree]
         match asked:

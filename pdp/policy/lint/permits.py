@@ -1,4 +1,4 @@
-"""Lints about permits that give more than their author can have meant."""
+"""Lints about permits that allow more than their author can have meant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CALLER_HELP = (
 
 
 def open_permit(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
-    """Find a permit without any constraint: it permits everything, the PDP's own actions too."""
+    """Find a permit without any constraint: it permits everything, including actions of the PDP itself."""
     if is_open(policy):
         yield Finding(
             message=f"permit `{policy.id}` has no constraint: it permits every call, and to approve every session",
@@ -29,7 +29,7 @@ def open_permit(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
 
 
 def agentless_permit(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
-    """Find a permit of tool calls that holds for every agent in every session."""
+    """Find a permit of tool calls that applies to every agent in every session."""
     if policy.effect != "permit" or is_open(policy) or any(caller_permit(policy, bundle)):
         return
     read = policy.reads
@@ -53,7 +53,7 @@ def caller_permit(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
 
 
 def is_open(policy: LintPolicy) -> bool:
-    """Say whether a policy permits everything."""
+    """Return whether a policy permits everything."""
     return policy.effect == "permit" and not policy.conjuncts and policy.tree["action"]["op"] == "All"
 
 

@@ -1,7 +1,7 @@
-"""Lints: what loads, and is probably not what its author meant.
+"""The tables of lints, which find policies that load but are probably not what their author meant.
 
-Each lint is a pure function and one row of a table below; its code never changes its meaning. An author silences one
-in one policy by `@allow("code: reason")`, several by `@allow("code: reason; code: reason")`.
+Each lint is a pure function and one row of a table below; the meaning of its code never changes. An author silences
+one in one policy by `@allow("code: reason")`, several by `@allow("code: reason; code: reason")`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _each(function: Callable[[LintPolicy, LintBundle], Iterator[Finding]]) -> Ca
 
 @dataclass(frozen=True, slots=True)
 class Lint:
-    """A lint of policies: its code, what it finds in a few words, and the function that finds it."""
+    """A lint of policies: its code, its finding in a few words, and its function."""
 
     code: str
     summary: str
@@ -62,23 +62,23 @@ LINTS = (
     Lint("mixed-script", "a name with letters of scripts that look alike", names.mixed_scripts),
 )
 
-# The same for what stands outside of the policies; nothing silences these.
+# Lints of what is outside the policies; these cannot be silenced.
 OTHER_LINTS: Mapping[str, Callable[[LintBundle], Iterator[Problem]]] = {
     "mixed-script": names.mixed_scripts_elsewhere,
     "unknown-reference": names.unknown_references,
     "unnamed-tool": lambda bundle: tools.unnamed_tools(bundle.catalogue),
 }
-# What is wrong with an `@allow` itself.
+# Problems of an `@allow` itself.
 ALLOW = "unneeded-allow"
 
 _CODES = frozenset(lint.code for lint in LINTS)
 _ALLOWED = re.compile(r";\s*(?=[a-z-]+\s*(?::|\Z|;))")
-# No attribute is called so; the engine stops at the first condition that it knows to be false.
+# No attribute has this name; the validator stops at the first condition that it knows to be false.
 _PROBE = " when { principal.pdp_impossible_probe == 1 };"
 
 
 def run_lints(bundle: LintBundle, lints: Iterable[Lint] = LINTS) -> list[Problem]:
-    """Return what the lints find, by file and line; what an `@allow` silences is left out."""
+    """Return the findings of the lints, by file and line, without those that an `@allow` silences."""
     problems: list[Problem] = []
     silenced: set[tuple[str, str]] = set()
     for lint in lints:
@@ -99,7 +99,7 @@ def run_lints(bundle: LintBundle, lints: Iterable[Lint] = LINTS) -> list[Problem
 
 
 def with_impossible(bundle: LintBundle, schema: cedarpy.Schema) -> LintBundle:
-    """Let the validator say which policies are impossible, where it may know more than the lints do."""
+    """Add the policies that the validator finds impossible, where it may know more than the lints."""
     asked = [policy for policy in bundle.policies if _validator_may_know(policy)]
     if not asked:
         return bundle
@@ -146,7 +146,7 @@ def _allow_finding(policy: LintPolicy, what: str) -> Finding:
 
 
 def problem_of(policy: LintPolicy, code: str, found: Finding, severity: str = "warning") -> Problem:
-    """Return what was found in a policy, with the place that it points at."""
+    """Return a finding in a policy as a problem, with its position."""
     place = find(policy.text, found.at, policy.line, policy.column) or head(policy.text, policy.line, policy.column)
     return Problem(
         policy.file,
@@ -161,7 +161,7 @@ def problem_of(policy: LintPolicy, code: str, found: Finding, severity: str = "w
 
 
 def _validator_may_know(policy: LintPolicy) -> bool:
-    """Say whether the condition tests what only the author's schema tells: an attribute or type of an entity."""
+    """Return whether a condition depends on the author's schema: on an attribute or type of an entity."""
     for node in nodes(policy.conditions):
         match node:
             case {"has": {"left": base}} if path(base)[:2] != ("context", "input"):

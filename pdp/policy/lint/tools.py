@@ -1,4 +1,4 @@
-"""Lints about the catalogue: tools that cannot be called, are not wholly checked, unnamed, or look like others."""
+"""Lints about the catalogue: tools that cannot be called, are partly unchecked, have no risk group or look alike."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_UNNAMED = 8
 
 
 def unusable_tools(catalogue: Catalogue) -> Iterator[Problem]:
-    """Find tools of which every call is denied."""
+    """Find tools whose every call is denied."""
     for tool in catalogue.tools.values():
         if tool.unusable:
             message = f"every call of `{tool.action}` is denied: {tool.unusable}"
@@ -22,7 +22,7 @@ def unusable_tools(catalogue: Catalogue) -> Iterator[Problem]:
 
 
 def unchecked_patterns(catalogue: Catalogue) -> Iterator[Problem]:
-    """Find tools whose schema holds patterns that arguments are not held against."""
+    """Find tools whose schema holds patterns that arguments are not checked against."""
     for tool in catalogue.tools.values():
         patterns = tool.check.unchecked if tool.check else ()
         if patterns:
@@ -36,7 +36,7 @@ def unchecked_patterns(catalogue: Catalogue) -> Iterator[Problem]:
 
 
 def further_parameters(catalogue: Catalogue) -> Iterator[Problem]:
-    """Find tools whose schema takes parameters that it does not declare, about which the overlay says nothing."""
+    """Find tools whose schema accepts undeclared parameters while the overlay does not decide about them."""
     for tool in catalogue.tools.values():
         if tool.input.declares_more and tool.input.open is None:
             yield _problem(
@@ -62,7 +62,7 @@ def twin_names(catalogue: Catalogue) -> Iterator[Problem]:
 
 
 def unnamed_tools(catalogue: Catalogue) -> Iterator[Problem]:
-    """Find tools that no overlay puts into a risk group: they are destructive, whatever their server says."""
+    """Find tools without a risk group in an overlay: they are destructive, whatever their server says."""
     for server in catalogue.servers:
         names = sorted(tool.name for tool in catalogue.tools.values() if tool.server == server and not tool.named)
         if names:
@@ -78,7 +78,7 @@ def unnamed_tools(catalogue: Catalogue) -> Iterator[Problem]:
             )
 
 
-# By code; `pdp tools import` says the same before there are policies.
+# By code; `pdp tools import` reports the same before there are policies.
 CATALOGUE_LINTS: Mapping[str, Callable[[Catalogue], Iterator[Problem]]] = {
     "unusable-tool": unusable_tools,
     "unchecked-pattern": unchecked_patterns,

@@ -1,7 +1,7 @@
-"""What an expression must be, whatever the call: the part of lints that claims an impossibility.
+"""The value that an expression must have in every call, for lints about what is impossible.
 
 INVARIANT: every answer but "unknown" holds for all requests that the product can build; `tests/check/test_soundness.py`
-holds it against the engine. In doubt the answer is "unknown".
+checks it against the engine. In doubt the answer is "unknown".
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pdp.policy.lint.facts import Environment, LintBundle, Tree, key, literal_ui
 from pdp.policy.moments import constant_milliseconds
 from pdp.policy.tools.parameters import OpaqueType, RecordType
 
-# A literal as a value that compares right: `True` and `1` differ, and so do an entity and a string.
+# A literal as a value that compares as in Cedar: `True` and `1` differ, and so do an entity and a string.
 Literal = tuple[str, Any]
 
 _FALSE: Literal = ("bool", False)
-# Operators that never fail on the types that the validator demands.
+# Operators that never fail on the types that the validator requires.
 _SAFE = frozenset(
     {"Value", "Var", "==", "!=", "in", "<", "<=", ">", ">=", "&&", "||", "!", "has", "like", "is", "if-then-else"}
     | {"contains", "containsAll", "containsAny", "isEmpty", "Set", "Record"}
@@ -30,7 +30,7 @@ _SAFE = frozenset(
 )
 # Constructors, whose literal argument the validator reads.
 _CONSTRUCTORS = frozenset({"datetime", "decimal", "duration", "ip"})
-# The entities that are always there, so that to read an attribute of one cannot fail.
+# The entities that are always present, so that reading an attribute of one cannot fail.
 _PRESENT = (("principal",), ("resource",), ("context", "agent"), ("context", "session"), ("context", "user"))
 _RECORDS = (("context", "input"), ("context", "caller"))
 _ENTITY_TYPES: Mapping[tuple[str, ...], str] = {
@@ -44,7 +44,7 @@ _LONG = 2**63
 
 
 def cannot_fail(trees: Iterable[Tree]) -> bool:
-    """Say whether no request can make the evaluation of valid expressions end in an error."""
+    """Return whether valid expressions evaluate without an error in every request."""
     pending = list(trees)
     while pending:
         tree = pending.pop()
@@ -62,7 +62,7 @@ def cannot_fail(trees: Iterable[Tree]) -> bool:
 
 
 def value_where(tree: Tree, term: Tree, value: Literal, environment: Environment, bundle: LintBundle) -> bool | None:
-    """Return what an expression is when a term has a value; None when that is not known."""
+    """Return the value of an expression when a term has a given value; None when not known."""
     asked = {"has": {"left": term["."]["left"], "attr": term["."]["attr"]}}
     known = _Known(environment=environment, bundle=bundle, bound={key(term): value, key(asked): ("bool", True)})
     found = known.value(tree)
@@ -70,9 +70,9 @@ def value_where(tree: Tree, term: Tree, value: Literal, environment: Environment
 
 
 def refuted(conjuncts: Sequence[Tree], environment: Environment, bundle: LintBundle) -> bool:
-    """Say whether the conjuncts cannot all be true in calls of one action.
+    """Return whether the conjuncts cannot all be true in calls of one action.
 
-    Counts for conjuncts that cannot fail; one that fails is not false.
+    This is only valid for conjuncts that cannot fail; one that fails is not false.
     """
     known = _Known(environment=environment, bundle=bundle)
     keys = set(map(key, conjuncts))
@@ -101,7 +101,7 @@ def refuted(conjuncts: Sequence[Tree], environment: Environment, bundle: LintBun
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """What is known of a request: its environment, and terms that must have one value."""
+    """What is known about a request: its environment, and terms that must have one value."""
 
     environment: Environment
     bundle: LintBundle
@@ -193,7 +193,7 @@ class _Known:
         if uid == above:
             return True
         for one in (uid, above):
-            # What nobody knows yet may be a name to come; another lint speaks of it.
+            # An unknown name may be added later; another lint reports it.
             if one[1] not in self.bundle.known.get(one[0], ()):
                 return None
         return above in self.bundle.ancestors(uid)
@@ -224,7 +224,7 @@ class _Known:
         return True if parameter.required and not parameter.nullable else None
 
 
-# What is known of each kind of node from what is known of its operands.
+# The known value of each kind of node, from the known values of its operands.
 _RULES: Mapping[str, Callable[[_Known, Any], Literal | None]] = {
     "Value": lambda _, found: literal(found),
     "Var": lambda known, name: known.variable(name),
@@ -254,7 +254,7 @@ _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
 
 def literal(found: object) -> Literal | None:
-    """Return a literal as a value that compares as Cedar's does; None for what is none."""
+    """Return a literal as a value that compares as in Cedar; None when it is not a literal."""
     match found:
         case bool():
             return "bool", found
@@ -303,7 +303,7 @@ def _domain(tree: Tree) -> tuple[str, frozenset[Literal]] | None:
 def _bound(tree: Tree) -> tuple[str, int, int] | None:
     """Return a term and the least and greatest integer that it can be when the expression is true.
 
-    Times and durations count in milliseconds; the validator never lets a term be of two types.
+    Times and durations are in milliseconds; the validator never accepts a term with two types.
     """
     ((name, inner),) = tree.items()
     if name == "!" and (inside := next(iter(inner["arg"]), "")) in _OPPOSITE:
@@ -357,5 +357,5 @@ def _negated(found: Literal | None) -> Literal | None:
 
 
 def depends_on_call(conjuncts: Iterable[Tree]) -> bool:
-    """Say whether what is known of the conjuncts may differ from action to action."""
+    """Return whether the known values of the conjuncts may differ between actions."""
     return any(node.get("Var") in ("action", "resource") or "has" in node or "is" in node for node in nodes(conjuncts))

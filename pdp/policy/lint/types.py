@@ -1,4 +1,4 @@
-"""Find where a policy puts a value of one type where another belongs: the engine names the types and not the place."""
+"""Find where a policy uses a value of the wrong type: the engine names the types but not the position."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _DECIMALS = {operator: method for method, operator in _METHODS.items()}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """Two types that do not go together: what is wrong in words, what to do, and where to look in the text."""
+    """Two types that do not match: what is wrong, what to do, and where in the text."""
 
     message: str
     help: str
@@ -58,7 +58,7 @@ class Mismatch:
 
 
 def mismatch(policy: LintPolicy) -> Mismatch | None:
-    """Return the first place of a policy where types do not go together, as far as they are known here."""
+    """Return the first place in a policy where the known types do not match."""
     for environment in policy.environments:
         for condition in policy.tree["conditions"]:
             body = condition["body"]
@@ -145,7 +145,7 @@ def _whole(_: str, types: Sequence[str]) -> str:
     return "arithmetic is for integers" if any(_differ(one, _LONG) for one in types) else ""
 
 
-# Each says what to do where the types of an operator's operands, empty for unknown, do not go together.
+# What to do when the types of an operator's operands (empty for unknown) do not match.
 _RULES: Mapping[str, Callable[[str, Sequence[str]], str]] = {
     **dict.fromkeys(("==", "!="), _equal),
     **dict.fromkeys(_DECIMALS, _ordered),
@@ -179,7 +179,7 @@ def _told(node: Tree, sides: Sequence[Tree], types: Sequence[str], advice: str) 
 
 
 def _in_order(tree: Tree) -> Iterator[dict[str, Any]]:
-    """Yield the expressions of a tree as they stand in the text, the outer before the inner."""
+    """Yield the expressions of a tree in the order of the text, the outer before the inner."""
     pending = [tree]
     while pending:
         one = pending.pop()

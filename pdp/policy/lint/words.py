@@ -1,4 +1,4 @@
-"""Lints about rules that rest on what somebody says, and on what is not known."""
+"""Lints about rules that depend on unproven statements, and on unknown facts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PURPOSE = "purpose"
 
 
 def by_purpose(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
-    """Find a rule that lets calls pass for words in the purpose, which whoever asks for the session writes."""
+    """Find a rule that lets calls pass because of the purpose, which the requester of the session writes."""
     for tree in lenient(policy):
         where = next((path(node) for node in nodes([tree]) if _is_purpose(path(node))), ())
         if where:
@@ -25,7 +25,7 @@ def by_purpose(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
 
 
 def caller_exception(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
-    """Find a forbid that a gateway lifts by what it states, or escapes by stating nothing."""
+    """Find a forbid that a gateway can lift by stating a fact, or evade by stating nothing."""
     if policy.effect != "forbid":
         return
     required = bundle.contents.caller_facts.required
@@ -49,7 +49,7 @@ def caller_exception(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding
 
 
 def absent_passes(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
-    """Find a permit that says what must not be of an attribute, and so holds where nothing is known of it."""
+    """Find a permit that only excludes values of an attribute, and so matches when it is unknown."""
     if policy.effect != "permit":
         return
     for tree in policy.conditions:
@@ -66,7 +66,7 @@ def absent_passes(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
 
 
 def _negated(tree: Tree) -> Iterator[Tree]:
-    """Yield the conjunctions whose being false makes a condition true."""
+    """Yield the conjunctions that make a condition true when they are false."""
     pending = [(tree, True)]
     while pending:
         one, positive = pending.pop()
@@ -93,7 +93,7 @@ def _is_purpose(where: tuple[str, ...]) -> bool:
 
 
 def _only_stated(tree: Tree) -> bool:
-    """Say whether an expression reads facts of the caller, beside its proven id, and nothing else."""
+    """Return whether an expression reads only facts of the caller, apart from its proven id."""
     variables = [node for node in nodes([tree]) if "Var" in node]
     facts = [path(node) for node in nodes([tree]) if path(node)[:2] == _CALLER and len(path(node)) > len(_CALLER)]
     whole = [path(node) for node in nodes([tree]) if path(node) == _CALLER]
