@@ -79,12 +79,12 @@ class Deadline:
 
 
 def no_earlier(now: Instant, high_water_at: float) -> Instant:
-    """Return the reading for deadlines: the wall clock never falls below the stored high-water mark."""
+    """Return the reading for deadlines: its wall clock is never below the high-water mark."""
     return now if now.wall_at >= high_water_at else replace(now, wall_at=high_water_at)
 
 
 def utc_text(at: float) -> str:
-    """Write unix seconds by RFC 3339, in UTC with microseconds: texts of equal length that sort by time."""
+    """Write unix seconds by RFC 3339, in UTC with microseconds. The texts sort by time."""
     seconds, microseconds = divmod(round(at * 1_000_000), 1_000_000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{microseconds:06d}Z"
 

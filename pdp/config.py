@@ -712,7 +712,7 @@ def _shown(value: object) -> str:
 
 
 def _quoted(value: object) -> str:
-    """Return the first line of a value as it was written, without the rest of a key pasted by mistake."""
+    """Return the first line of a value as written, without the rest of a key pasted by mistake."""
     whole = _shown(value)
     line = one_line(whole.partition("\n")[0])
     return f"`{line[:_SHOWN_CHARACTERS]}…`" if len(whole) > min(len(line), _SHOWN_CHARACTERS) else f"`{line}`"

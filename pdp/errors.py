@@ -108,7 +108,7 @@ class UnsafePolicyError(PDPError):
 
 
 def one_line(text: str) -> str:
-    """Return a text with blanks in place of line breaks and all other characters that do not print."""
+    """Return a text with a blank for each line break and other character that does not print."""
     return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)
 
 

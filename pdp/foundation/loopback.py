@@ -10,7 +10,7 @@ _LARGEST_PORT = 65535
 
 
 def host_and_port(address: str) -> tuple[str, int] | None:
-    """Return the host of `host:port` or `[v6]:port`, without brackets, and the port; None for anything else."""
+    """Return host (without brackets) and port of `host:port` or `[v6]:port`; None for other text."""
     match = _HOST_AND_PORT.fullmatch(address)
     if match is None or int(match["port"]) > _LARGEST_PORT:
         return None
@@ -18,7 +18,7 @@ def host_and_port(address: str) -> tuple[str, int] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether only this machine reaches a host: `localhost`, or a loopback address without brackets."""
+    """Say whether a host is `localhost` or a loopback address (IPv6 without brackets)."""
     if host == "localhost":
         return True
     try:

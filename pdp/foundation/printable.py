@@ -19,9 +19,10 @@ _FORGING_LINES = re.compile(f"(?!\t|\n|\r\n){_FORGING}")
 
 
 def visible(text: str, *, kept: str = "") -> str:
-    """Return the text with each character escaped that moves or hides others, such as a bidi override.
+    """Return the text with an escape for each character that moves or hides others.
 
-    The author of what an approver reads wants it approved. Characters in `kept` stay as they are.
+    A bidi override is one of these. The author of what an approver reads wants it approved. Characters in `kept` stay
+    as they are.
     """
     return "".join(one if one.isprintable() or one in kept else ascii(one)[1:-1] for one in text)
 

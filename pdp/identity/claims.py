@@ -16,7 +16,7 @@ _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
 
 
 def claim_at(claims: Claims, name: str) -> object:
-    """Return the claim of exactly this name, or else the one at its path, as in `realm_access.roles`.
+    """Return the claim of this name, or else the one at its path, as in `realm_access.roles`.
 
     The name can be a URL with dots. Return None when there is no claim.
     """
@@ -55,7 +55,7 @@ def sign_of_program(claims: Claims) -> str:
 
 
 def is_sign(claims: Claims, wanted: str) -> bool:
-    """Say whether a claim matches a setting: `NAME` must be `true`, `NAME=TEXT` must be or hold the text."""
+    """Say whether a claim matches a setting. `NAME` must be `true`, `NAME=TEXT` must be or hold the text."""
     name, equals, text = wanted.rpartition("=")
     if not equals:
         return claim_at(claims, wanted) is True

@@ -225,7 +225,7 @@ def _text(claims: dict[str, Any], name: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return a value for the log: quoted only if it is a plain name, since a caller can write anything."""
+    """Return a value for the log, quoted only if it is a plain name: a caller can write anything."""
     if value is None:
         return "none"
     return f"`{value}`" if isinstance(value, str) and _NAME.fullmatch(value) else "something else"

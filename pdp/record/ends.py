@@ -30,9 +30,10 @@ class ChainEnd:
 
 
 def chain_ends(folder: Path, keys: PublicKeys) -> tuple[ChainEnd, ...]:
-    """Check the end of each chain: a checkpoint signed by one of the keys, then consecutive records.
+    """Return the end of each chain, checked from its last checkpoint on.
 
-    Only `verify` reads the rest. Raise `OSError` when the folder cannot be read.
+    One of the keys must have signed the checkpoint, and each later record must follow its predecessor. Only `verify`
+    reads the rest. Raise `OSError` when the folder cannot be read.
     """
     return tuple(_end(chain, segments, keys) for chain, segments in segments_by_chain(folder).items())
 

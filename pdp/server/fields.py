@@ -93,7 +93,7 @@ def optional_digest(field: str, value: str) -> str:
 
 
 def require_text(field: str, value: str, characters: int) -> str:
-    """Return text for people: not empty, one line, no characters that hide or reorder letters."""
+    """Return text for people: not empty, one line, no characters that hide or move letters."""
     if not value.strip():
         raise InvalidRequestError(field, "is required")
     return optional_text(field, value, characters)
@@ -105,7 +105,7 @@ def optional_text(field: str, value: str, characters: int) -> str:
 
 
 def require_purpose(field: str, value: str, characters: int) -> str:
-    """Return a purpose: not empty, any number of lines, no characters that hide or reorder letters."""
+    """Return a purpose: not empty, any number of lines, no characters that hide or move letters."""
     if not value.strip():
         raise InvalidRequestError(field, "is required")
     return optional_purpose(field, value, characters)

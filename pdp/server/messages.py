@@ -83,7 +83,7 @@ def call_requests(request: calls.BatchAuthorizeRequest, limits: Limits) -> tuple
 
 
 def write_decision(decision: Decision, message: decisions.Decision) -> None:
-    """Write a decision for callers into an empty message, such as an answer's field: no copy is made."""
+    """Write a decision for callers into an empty message, such as an answer's field, without a copy."""
     ruling = decision.ruling
     message.decision_id = decision.id
     message.outcome = _OUTCOMES[ruling.outcome]

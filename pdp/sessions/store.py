@@ -142,7 +142,10 @@ class SessionReader(HighWaterMark, Protocol):
     """
 
     def view(self, handle_digest: bytes) -> StoreView:
-        """Return the session with this handle digest (SHA-256, 32 bytes), its ancestors and the active bundle."""
+        """Return the session with this handle digest, its ancestors and the active bundle.
+
+        The digest is SHA-256, 32 bytes.
+        """
         ...
 
     def get(self, session_id: str) -> tuple[Session, ...]:
@@ -259,12 +262,12 @@ class BundleHistory(HighWaterMark, Protocol):
         captured: Captured | None = None,
         expected: str | None = None,
     ) -> tuple[Session, ...]:
-        """Make a bundle the active one, keep its content, and apply `change` to all sessions, in one transaction.
+        """Make a bundle the active one, keep its content, and apply `change` to all sessions.
 
-        `change` is called for every session whose stored state is REQUESTED or ACTIVE; with `captured` it can be left
-        out for those whose `entities_json` equals what `captured` returns for their user and agent. A bundle that is
-        `same_as` the active one changes nothing and returns (). `expected` is the version that must be active, empty
-        for none; otherwise `ConflictError`. Return the successors that were written.
+        All of it is one transaction. `change` is called for every session whose stored state is REQUESTED or ACTIVE;
+        with `captured` it can be left out for those whose `entities_json` equals what `captured` returns for their user
+        and agent. A bundle that is `same_as` the active one changes nothing and returns (). `expected` is the version
+        that must be active, empty for none; otherwise `ConflictError`. Return the successors that were written.
         """
         ...
 
