@@ -99,7 +99,7 @@ BELOW_APP = f'{PATH} like "/srv/app/*" && !({PATH} like "*..*")'
 
 # By the words of the page, where a test below looks for them.
 MISTAKES = {
-    "a forbid on `mutating` that is to stop what destroys too": forbid(
+    "a forbid on `mutating` that should also stop destructive tools": forbid(
         'action in Action::"mutating"',
         'when { context.session.labels.contains("untrusted") }',
         "risk-gap",
@@ -192,7 +192,7 @@ MISTAKES = {
         "never-opaque",
         'when { context.agent == Agent::"clerk" && context.opaque.contains("body") == false }',
     ),
-    "a permit `!(resource has owner && …)`, which holds for what nobody knows": permit(
+    "a permit `!(resource has owner && …)`, which holds for unknown resources": permit(
         'action == Action::"files/write"',
         "when { !(resource has owner && resource.owner != principal) }",
         "absent-passes",

@@ -48,7 +48,7 @@ def test_mistake_is_found_and_nothing_else(name: str) -> None:
 def test_the_page_lists_what_is_tested(project_root: Path) -> None:
     """Each mistake of the page that `check` tells is a case here, told as the page says, and the other way round."""
     page = (project_root / "policies/MISTAKES.md").read_text(encoding="utf-8")
-    table = page.partition("## What `pdp check` tells")[2].partition("## ")[0]
+    table = page.partition("## What `pdp check` finds")[2].partition("## ")[0]
     rows = [line.strip("|").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
     told = {mistake.strip(): row[-1] for mistake, *row in rows}
 
