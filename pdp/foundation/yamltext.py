@@ -133,14 +133,14 @@ class _Reader:
         if self._times_as_text and node.tag == _TIME:
             return node.value
         if node.tag != _STRING and len(node.value) > _LONGEST_PLAIN:
-            raise BundleError((Problem(self._file, line, "a long value must stand in quotes"),))
+            raise BundleError((Problem(self._file, line, "a long value must be in quotes"),))
         try:
             value = self._scalars.construct_object(node)
         except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError):
             # The last three are PyYAML's errors for `!!int ""`, `!!bool x`, `!!timestamp x` and `1:1:…:1.0`.
             raise BundleError((Problem(self._file, line, "not a plain value"),)) from None
         if not isinstance(value, str | int | float | bool | None):
-            raise BundleError((Problem(self._file, line, "dates and binary values must stand in quotes"),))
+            raise BundleError((Problem(self._file, line, "dates and binary values must be in quotes"),))
         return value
 
 

@@ -55,7 +55,7 @@ def read_folder(folder: Path, limits: Limits) -> dict[str, bytes]:
     """
     files: dict[str, bytes] = {}
     if not folder.is_dir():
-        problem = "is no folder" if folder.exists() else "does not exist; `pdp new` begins a policy folder"
+        problem = "is not a folder" if folder.exists() else "does not exist; `pdp new` creates a policy folder"
         raise BundleError((Problem(str(folder), 0, problem),))
     try:
         for path in sorted(_inside(folder)):

@@ -203,9 +203,9 @@ class _DirectoryReader:
             self._problems.append(entry.problem("`attributes` must be a mapping", "attributes"))
             attributes = {}
         if uid[0] in ("Session", "Grant", "Action", "Server"):
-            self._problems.append(Problem(self._file, line, f"entities of type `{uid[0]}` are made by the PDP alone"))
+            self._problems.append(Problem(self._file, line, f"entities of type `{uid[0]}` are made only by the PDP"))
         elif uid in self._entities:
-            self._problems.append(Problem(self._file, line, f"`{uid[0]}::{uid[1]}` stands twice"))
+            self._problems.append(Problem(self._file, line, f"`{uid[0]}::{uid[1]}` appears twice"))
         else:
             self._entities[uid] = entity(uid, _plain(attributes), parents, line)
 

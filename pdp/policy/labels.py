@@ -33,7 +33,9 @@ def read_labels(manifest: Section, problems: list[Problem]) -> Mapping[str, Labe
     found: dict[str, Label] = {}
     for name, said in declared.items():
         if not name.isprintable() or " " in name or not 0 < len(name) <= _LABEL_CHARACTERS:
-            problems.append(declared.problem("a label must be printable, without blanks, of at most 128", name))
+            problems.append(
+                declared.problem("a label must be printable, without blanks, and at most 128 characters long", name)
+            )
         elif not isinstance(said, Section):
             problems.append(declared.problem(f"`{name}` must be a mapping with its `meaning`", name))
         else:

@@ -120,7 +120,7 @@ def scan_schema(text: str, limits: Limits) -> None:
             declaring = False
         deepest = max(deepest, nesting.depth)
         if total > SCHEMA_TYPES_DEPTH:
-            raise UnsafePolicyError(f"common types reach more than {SCHEMA_TYPES_DEPTH} levels together", token.line)
+            raise UnsafePolicyError(f"common types nest more than {SCHEMA_TYPES_DEPTH} levels deep", token.line)
         before = token.text
     nesting.finish()
 
@@ -132,7 +132,7 @@ def scan_json(text: str) -> None:
         bracket = match.group()
         if bracket == '"':
             # Searching for a string's end from every later quote would take quadratic time.
-            raise InvalidJSONError("not JSON: a string has no end")
+            raise InvalidJSONError("not JSON: a string is never closed")
         if bracket in ("[", "{"):
             depth += 1
             if depth > JSON_DEPTH:
@@ -212,7 +212,7 @@ def tokens(text: str, *, angles: bool = False) -> Iterator[Token]:
         line += text.count("\n", counted, match.start())
         counted = match.start()
         if kind == "quote":
-            raise UnsafePolicyError("a string has no end", line)
+            raise UnsafePolicyError("a string is never closed", line)
         if angles and match.group() in ("<", ">"):
             kind = "open" if match.group() == "<" else "close"
         before = kind

@@ -99,9 +99,9 @@ def summaries() -> dict[str, str]:
     """Return every code that a check can report, and its meaning in a few words."""
     lints = {lint.code: lint.summary for lint in LINTS}
     others = {
-        "unknown-reference": "a reference in the directory to what is unknown",
-        "unusable-tool": "a tool of which every call is denied, because its JSON schema cannot be used",
-        "unchecked-pattern": "a `pattern` of a tool's schema that arguments are not held against",
+        "unknown-reference": "a reference in the directory to an unknown entity",
+        "unusable-tool": "a tool whose calls are all denied, because its JSON schema cannot be used",
+        "unchecked-pattern": "a `pattern` of a tool's schema against which arguments are not checked",
         "twin-names": "two tools of a server, or two parameters of a tool, whose names people cannot tell apart",
         "unnamed-tool": "tools that no overlay puts into a risk group",
         ALLOW: "a wrong `@allow`",

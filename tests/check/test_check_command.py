@@ -67,7 +67,7 @@ def test_folder_that_is_none_cannot_be_checked(check: Run) -> None:
 
     done = CliRunner().invoke(root, ["check", "bank"], prog_name="pdp")
 
-    assert (2, "error: bank: does not exist; `pdp new` begins a policy folder\n") == (done.exit_code, done.stderr)
+    assert (2, "error: bank: does not exist; `pdp new` creates a policy folder\n") == (done.exit_code, done.stderr)
 
 
 def test_json_holds_everything(check: Run) -> None:

@@ -26,7 +26,7 @@ CASES = [
         [tool("a", {"x": {"$ref": "https://example.com/x"}})],
         "unusable-tool",
         (
-            "every call of `s/a` is denied: no arguments can be held against its `inputSchema`: "
+            "every call of `s/a` is denied: its `inputSchema` cannot be used: "
             "a `$ref` leads elsewhere: only `#` and `#/…` are followed"
         ),
     ),
@@ -38,12 +38,12 @@ CASES = [
     (
         [tool("a", {"x": {"type": "string", "pattern": "^(?=y)"}})],
         "unchecked-pattern",
-        "arguments of `s/a` are not held against `^(?=y)`",
+        "arguments of `s/a` are not checked against `^(?=y)`",
     ),
     (
         [{"name": "a", "inputSchema": {"type": "object", "additionalProperties": TEXT}}],
         "further-parameters",
-        "`s/a` takes further parameters by its schema; a call that holds one is denied",
+        "the schema of `s/a` takes undeclared parameters; a call with one is denied",
     ),
     ([tool("list_all"), tool("Iist_all")], "twin-names", "two tools look alike: `'list_all'` and `'Iist_all'`"),
     (

@@ -64,7 +64,7 @@ def test_a_policy_that_cannot_be_read_keeps_all_as_it_is(run: Run, loose: Path, 
     done = run("fmt", "policies")
 
     assert (2, "") == (done.exit_code, done.stdout)
-    assert "error: slip.cedar:2: this policy cannot be read; `pdp check` says why\n" == done.stderr
+    assert "error: slip.cedar:2: this policy cannot be parsed; `pdp check` says why\n" == done.stderr
     assert LOOSE == loose.read_text(encoding="utf-8")
 
 

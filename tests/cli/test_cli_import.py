@@ -164,7 +164,7 @@ def test_import_replaces_an_overlay_only_when_forced(run: Run) -> None:
         (("files", "-"), answer("a", "a"), "error: tools/files.json: tool `a` stands twice"),
         (("files", "-"), answer("a\x1b[2J"), "error: tools/files.json: a tool's name holds a control"),
         (("pdp", "-"), answer("a"), "error: the server name `pdp` is reserved"),
-        (("../x", "-"), answer("a"), "error: a server's name is 1 to 64 of"),
+        (("../x", "-"), answer("a"), "error: a server's name must be 1 to 64 characters of"),
         (("files",), "", "error: pass either a file (`-` for stdin), --command or --url"),
         (("files", "-", "--command", "x"), "", "error: pass either a file (`-` for stdin), --command or --url"),
         (("files", "nope.json"), "", "error: `nope.json`: no such file or directory"),

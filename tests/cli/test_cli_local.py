@@ -223,7 +223,7 @@ def test_debugging_shows_where_an_error_comes_from(run: Run) -> None:
 
     assert 2 == done.exit_code
     assert done.stderr.startswith("Traceback")
-    assert done.stderr.endswith("error: nope: does not exist; `pdp new` begins a policy folder\n")
+    assert done.stderr.endswith("error: nope: does not exist; `pdp new` creates a policy folder\n")
 
 
 @pytest.mark.parametrize("words", [(), ("session",), ("tools",)])

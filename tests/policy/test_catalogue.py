@@ -336,7 +336,7 @@ BAD_OVERLAYS = [
     ("tools: [pay]", "1: `tools` must be a mapping"),
     (
         "tools: {pay: {parameters: {list: {members: [x]}}}}",
-        "1: `pay`: `list` is not declared a list of objects",
+        "1: `pay`: `list` is not declared as a list of objects",
     ),
     ("tools: {pay: {parameters: {payments: {members: x}}}}", "1: `pay`: `members` must be a list of names"),
     (
@@ -345,10 +345,10 @@ BAD_OVERLAYS = [
     ),
     (
         "tools: {pay: {parameters: {payments: {members: [count]}}}}",
-        "1: `pay`: `count` is no text, integer or boolean, or is named `count`",
+        "1: `pay`: `count` must be a text, integer or boolean, and not be named `count`",
     ),
     ("tools: {pay: {open: 1}}", "1: `pay`: `open` must be `true` or `false`"),
-    ("tools: {pay: {open: true}}", "1: `pay`: its schema takes no parameters beside those that it declares"),
+    ("tools: {pay: {open: true}}", "1: `pay`: its schema takes only the parameters that it declares"),
     ("tools:\n  pays: {}", "2: unknown tool: `pays`; did you mean `pay`?"),
     ("tools:\n  pay:\n    rsk: mutating", "3: unknown key: `rsk`; did you mean `risk`?"),
     ("tools:\n  pay: {}\n  pay: {}", "3: key `pay` stands twice"),
@@ -361,11 +361,11 @@ BAD_OVERLAYS = [
     ),
     (
         "tools:\n  pay:\n    parameters:\n      owner: {type: decimal}",
-        "4: `pay`: `owner` is not declared a number; only a number can be `decimal`",
+        "4: `pay`: `owner` is not declared as a number; only a number can be `decimal`",
     ),
     (
         "tools: {pay: {parameters: {list: {type: decimal}}}}",
-        "1: `pay`: `list` is not declared a number; only a number can be `decimal`",
+        "1: `pay`: `list` is not declared as a number; only a number can be `decimal`",
     ),
     *(
         (
@@ -378,8 +378,8 @@ BAD_OVERLAYS = [
 BAD_RESOURCES = [
     ("{id: '{owner}'}", "`pay`: `type` must name an entity type of the schema"),
     ("{type: 'a b', id: '{owner}'}", "`pay`: `type` must name an entity type of the schema"),
-    ("{type: User, id: '{owner}'}", "`pay`: no call can be mapped to a `User`; the PDP makes those alone"),
-    ("{type: Server, id: '{owner}'}", "`pay`: no call can be mapped to a `Server`; the PDP makes those alone"),
+    ("{type: User, id: '{owner}'}", "`pay`: no call can be mapped to a `User`; only the PDP makes these"),
+    ("{type: Server, id: '{owner}'}", "`pay`: no call can be mapped to a `Server`; only the PDP makes these"),
     ("{type: R}", "`pay`: `id` must be a template such as `{owner}/{repo}`"),
     ("{type: R, id: 'x'}", "`pay`: `x`: names no parameter; write `{parameter}`"),
     ("{type: R, id: '{owner}{repo}'}", "`pay`: `{owner}{repo}`: two parameters need text between them"),
@@ -390,11 +390,11 @@ BAD_RESOURCES = [
     ("{type: R, id: '{owner}', canonical: {owner: lowr}}", "unknown owner: `lowr`; did you mean `lower`?"),
     (
         "{type: R, id: '{owner}/{repo}', canonical: {repo: path}}",
-        "`pay`: beside a path the text of the template must not hold `/`",
+        "`pay`: the text of a template with a path must not hold `/`",
     ),
     (
         "{type: R, id: '{owner}/{repo}', canonical: {repo: absolute-path}}",
-        "`pay`: beside a path the text of the template must not hold `/`",
+        "`pay`: the text of a template with a path must not hold `/`",
     ),
     ("{type: R, id: '{owner}', log: none}", "unknown log: `none` (one of `plain`, `digest`)"),
     ("{type: R, id: '{owner}', kind: x}", "unknown key: `kind`"),
@@ -459,10 +459,10 @@ BAD_CATALOGUES = [
     ),
     ("tools/s.json", '[{"name": "a", "x": 1e999}]', "tools/s.json: tool `a`: a number is beyond the range of doubles"),
     ("tools/pdp.json", "[]", "tools/pdp.json: the server name `pdp` is reserved"),
-    ("tools/a b.json", "[]", "tools/a b.json: a server's name is 1 to 64 of `A-Z a-z 0-9 . _ -`"),
-    ("tools/a/b.json", "[]", "tools/a/b.json: a server's name is 1 to 64 of `A-Z a-z 0-9 . _ -`"),
+    ("tools/a b.json", "[]", "tools/a b.json: a server's name must be 1 to 64 characters of `A-Z a-z 0-9 . _ -`"),
+    ("tools/a/b.json", "[]", "tools/a/b.json: a server's name must be 1 to 64 characters of `A-Z a-z 0-9 . _ -`"),
     ("tools/s.yaml", "", "tools/s.yaml: an overlay without a catalogue: `tools/s.json` is missing"),
-    ("tools/s.yml", "", "tools/s.yml: an overlay ends in `.yaml`; this one would not be read"),
+    ("tools/s.yml", "", "tools/s.yml: an overlay must end in `.yaml`, or it is not read"),
 ]
 
 
@@ -560,11 +560,11 @@ UNUSABLE = [
     ({"properties": {"a": {"properties": {"__extn": {}}}}}, "its `inputSchema` names `__extn`, which Cedar reserves"),
     (
         {"properties": {"a": {"type": "strnig"}}},
-        "no arguments can be held against its `inputSchema`: it is no JSON schema at `inputSchema.properties.a.type`",
+        "its `inputSchema` cannot be used: it is not a JSON schema at `inputSchema.properties.a.type`",
     ),
     (
         {"properties": {"a": {"$ref": "https://example.com/a.json"}}},
-        "no arguments can be held against its `inputSchema`: a `$ref` leads elsewhere: only `#` and `#/…` are followed",
+        "its `inputSchema` cannot be used: a `$ref` leads elsewhere: only `#` and `#/…` are followed",
     ),
 ]
 

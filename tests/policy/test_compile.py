@@ -122,7 +122,7 @@ OTHER_PROBLEMS = [
             "overlays": {"files": 'tools: {read: {resource: {type: Doc, id: "{path}"}}}'},
             "schema": SCHEMA + "entity Doc in [Server] = { owner: User };",
         },
-        "schema.cedarschema:12: `Doc`: a type that calls are mapped to must be declared `in [Server]`",
+        "schema.cedarschema:12: `Doc`: a type to which calls are mapped must be declared `in [Server]`",
     ),
 ]
 

@@ -26,13 +26,13 @@ from pdp.policy.tools.importing import catalogue_file, propose_overlay, propose_
         ("get_and_delete", None, "destructive", "`delete` in its name"),
         ("HTTPDelete", None, "destructive", "`delete` in its name"),
         ("mark_as_read", None, "mutating", "`mark` in its name"),
-        ("frobnicate", None, "mutating", "neither its annotations nor its name tell: look closely"),
-        ("日本", "none", "mutating", "neither its annotations nor its name tell: look closely"),
+        ("frobnicate", None, "mutating", "neither its annotations nor its name say: look closely"),
+        ("日本", "none", "mutating", "neither its annotations nor its name say: look closely"),
         (
             "get_thing",
             {"readOnlyHint": False},
             "mutating",
-            "its annotations say not read-only, in spite of `get` in its name",
+            "its annotations say not read-only, although its name holds `get`",
         ),
         (
             "send_report",
@@ -117,7 +117,7 @@ def test_every_proposal_says_where_it_comes_from() -> None:
     lines = propose_overlay("s", [{"name": "get_it"}, {"name": "a # b"}]).splitlines()
 
     assert lines[-2:] == [
-        '  "a # b": {risk: mutating}  # neither its annotations nor its name tell: look closely',
+        '  "a # b": {risk: mutating}  # neither its annotations nor its name say: look closely',
         "  get_it: {risk: read_only}  # `get` in its name",
     ]
 

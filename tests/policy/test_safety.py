@@ -185,8 +185,8 @@ def test_limits_are_exact(form: str, number: int) -> None:
     [
         ("permit(\n" + "(" * 40, 2, "deeper than 32 levels (limit `policy_depth`)"),
         (forbid("true\n" + " && true\n" * 201), 201, "more than 200 operators in one policy (limit `policy_terms`)"),
-        ('// fine\npermit(principal, "x);', 2, "a string has no end"),
-        ('permit "\\"', 1, "a string has no end"),
+        ('// fine\npermit(principal, "x);', 2, "a string is never closed"),
+        ('permit "\\"', 1, "a string is never closed"),
         ("permit(\n\nprincipal", 1, "`(` is never closed"),
         ("permit(\n]", 2, "`(` is closed by `]`"),
         ("permit\n);", 2, "`)` closes nothing"),
@@ -261,9 +261,9 @@ def test_schemas_within_the_limits_pass(text: str) -> None:
         ("entity U { a: " + "Set<" * 32 + "Long" + ">" * 32 + " };", "deeper than 32 levels (limit `policy_depth`)"),
         (
             "".join(f"type A{n} = Set<A{n + 1}>;" for n in range(600)),
-            "common types reach more than 512 levels together",
+            "common types nest more than 512 levels deep",
         ),
-        ('@doc("x) entity U;', "a string has no end"),
+        ('@doc("x) entity U;', "a string is never closed"),
         ("entity U { a: Set<Long };", "`<` is closed by `}`"),
     ],
 )

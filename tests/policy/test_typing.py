@@ -433,8 +433,8 @@ def test_facts() -> None:
 @pytest.mark.parametrize(
     ("declared", "problem"),
     [
-        ({"properties": {"id": STRING}}, "`id` is the caller's own id; name the fact otherwise"),
-        ({"properties": {"a": STRING}, "required": ["b"]}, "`b` is required and not declared"),
+        ({"properties": {"id": STRING}}, "`id` is the caller's own id; choose another name for the fact"),
+        ({"properties": {"a": STRING}, "required": ["b"]}, "`b` is required but not declared"),
         ({"property": {}}, "unknown key: `property`; known are `properties` and `required`"),
         (
             {"properties": {"a": {"type": "object"}}},

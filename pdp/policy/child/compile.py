@@ -137,7 +137,7 @@ def _check_entities(contents: Contents, schema: cedarpy.Schema) -> None:
         "parents": [{"type": "Grant", "id": "sample"}],
     }
     if not _fits([sample], schema):
-        message = f"the schema must hold exactly these attributes of a session, others optional: {SESSION_DECLARATION}"
+        message = f"a session must have exactly these required attributes in the schema: {SESSION_DECLARATION}"
         raise BundleError((Problem(SCHEMA, _line_of(contents.schema, "`Session`", 1), message),))
     _check_resources(contents, schema)
     _check_directory(contents, schema)
@@ -153,7 +153,7 @@ def _check_resources(contents: Contents, schema: cedarpy.Schema) -> None:
     ]
     if wrong:
         # A resource that is not in the directory has no attributes, and is always below its server.
-        message = "a type that calls are mapped to must be declared `in [Server]`, all its attributes optional"
+        message = "a type to which calls are mapped must be declared `in [Server]`, with only optional attributes"
         raise BundleError(
             tuple(Problem(SCHEMA, _line_of(contents.schema, f"`{w}`", 1), f"`{w}`: {message}") for w in wrong)
         )
@@ -173,7 +173,7 @@ def _entity_problem(one: Entity) -> Problem:
 
 
 def _mixed_problem() -> Problem:
-    return Problem("directory.yaml", 0, "the entities do not fit together; is there a cycle of parents?")
+    return Problem("directory.yaml", 0, "the entities contradict each other; is there a cycle of parents?")
 
 
 def _fits(entities: list[Mapping[str, Any]], schema: cedarpy.Schema) -> bool:

@@ -22,8 +22,8 @@ COLUMNS = 120
 INDENT = 2
 
 _COMMENT_OR_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|//[^\n\r]*', re.DOTALL)
-_READ_ERROR = "this policy cannot be read; `pdp check` says why"
-_LAYOUT_ERROR = "the layout would change what it says; put comments above the policy and keep line ends out of strings"
+_READ_ERROR = "this policy cannot be parsed; `pdp check` says why"
+_LAYOUT_ERROR = "the layout would change the meaning; put comments above the policy and keep line ends out of strings"
 
 
 def format_files(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def entities_problem(text: str, schema: cedarpy.Schema | None) -> tuple[str, str
         if name in seen:
             return f"[{place}].uid", f"`{name}` stands in [{seen[name]}] as well"
         seen[name] = place
-    return "", "the entities do not fit together: one is below itself"
+    return "", "the entities contradict each other: one is its own ancestor"
 
 
 def _problems(entity: Any, schema: cedarpy.Schema | None) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - any JSON value
@@ -66,12 +66,12 @@ def _causes(entity: dict[str, Any], schema: cedarpy.Schema | None) -> Iterator[t
     for attribute in attributes:
         rest = {key: value for key, value in attributes.items() if key != attribute}
         if _fits({**entity, "attrs": rest}, schema):
-            yield f".attrs.{attribute}", f"`{name}` may not have it, or not with such a value"
+            yield f".attrs.{attribute}", f"`{name}` may not have this attribute, or not with this value"
         if any(_fits({**entity, "attrs": {**rest, attribute: other}}, schema) for other in _OTHERS):
-            yield f".attrs.{attribute}", f"`{name}` must have it with a value of another type"
+            yield f".attrs.{attribute}", f"`{name}` needs a value of another type here"
     for place in range(len(parents)):
         if _fits({**entity, "parents": parents[:place] + parents[place + 1 :]}, schema):
-            yield f".parents[{place}]", f"`{name}` may not be below this"
+            yield f".parents[{place}]", f"`{name}` may not have this parent"
     yield "", f"`{name}` does not fit the schema: an attribute is missing, or several things are wrong"
 
 

@@ -71,7 +71,7 @@ def overflow(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
         if read:
             yield Finding(
                 message=f"policy `{policy.id}`: arithmetic on `{'.'.join(read)}`, which the agent chooses, can "
-                "overflow; a call for which it does cannot be evaluated and is denied",
+                "overflow; a call that makes it overflow cannot be evaluated and is denied",
                 help="compare without arithmetic, or accept the deny with `@allow`",
                 at=[read],
             )
@@ -120,9 +120,9 @@ def _argument(policy: LintPolicy, where: Sequence[str]) -> Iterator[Finding]:
         if isinstance(kind, StringType) and kind.allowed is None and one.tool:
             name = where[-1]
             yield Finding(
-                message=f"forbid `{policy.id}` rests on the spelling of `{'.'.join(where)}`, which the agent chooses: "
-                f"other case, another path or an alias of the same thing in `{one.action}` is not forbidden",
-                help=f'name the values that are fine, `unless {{ ["…"].contains({".".join(where)}) }}`; or map the '
+                message=f"forbid `{policy.id}` depends on the spelling of `{'.'.join(where)}`, which the agent "
+                f"chooses: other case, another path or an alias of the same thing in `{one.action}` is not forbidden",
+                help=f'list the allowed values, `unless {{ ["…"].contains({".".join(where)}) }}`; or map the '
                 f"call to a resource in `tools/{one.tool.server}.yaml` with `canonical: {{{name}: lower}}` (or "
                 "`absolute-path`) and forbid that",
                 at=[tuple(where)],
@@ -140,18 +140,18 @@ def _resource(policy: LintPolicy) -> Iterator[Finding]:
         relative = next((name for name, form in mapping.canonical.items() if form == "path"), None)
         if relative:
             yield Finding(
-                message=f"forbid `{policy.id}` rests on the resource's id, and `{relative}` of `{one.action}` may be a "
-                "relative path: it names the same thing by another id, which is not forbidden",
-                help=f"name the form that takes absolute paths alone in `tools/{one.tool.server}.yaml`: "
+                message=f"forbid `{policy.id}` depends on the resource's id, and `{relative}` of `{one.action}` may be "
+                "a relative path: it names the same thing by another id, which is not forbidden",
+                help=f"choose the form that takes only absolute paths in `tools/{one.tool.server}.yaml`: "
                 f"`canonical: {{{relative}: absolute-path}}`",
                 at=[("resource",)],
             )
             return
         if raw and not _enumerated(one.tool, raw):
             yield Finding(
-                message=f"forbid `{policy.id}` rests on the resource's id, and `{one.action}` takes `{raw}` of it as "
+                message=f"forbid `{policy.id}` depends on the resource's id, and `{one.action}` takes its `{raw}` as "
                 "the agent spells it: other case or an alias of the same thing is not forbidden",
-                help=f"name its canonical form in `tools/{one.tool.server}.yaml`: `resource: {{…, canonical: "
+                help=f"choose its canonical form in `tools/{one.tool.server}.yaml`: `resource: {{…, canonical: "
                 f"{{{raw}: lower}}}}` for names that ignore case, `absolute-path` for paths",
                 at=[("resource",)],
             )

@@ -34,9 +34,9 @@ def optional_bound(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
             if parameter is not None and (why := _why_escaped(policy, where, parameter, one, bundle, read)):
                 null = " or null" if parameter.nullable else ""
                 yield Finding(
-                    message=f"forbid `{policy.id}` does not hold where `{'.'.join(where)}` of `{one.action}` is left "
+                    message=f"forbid `{policy.id}` does not match when `{'.'.join(where)}` of `{one.action}` is left "
                     f"out{null}: {why}",
-                    help=f"`if {'.'.join(where[:-1])} has {where[-1]} then … else true` forbids to leave it out; where "
+                    help=f"`if {'.'.join(where[:-1])} has {where[-1]} then … else true` forbids leaving it out; if "
                     "that is harmless, say so with `@allow`",
                     at=[where],
                 )
@@ -55,8 +55,8 @@ def lower_bound(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
         for where in sorted(where for where, above in bounds if above and (where, False) not in bounds):
             elsewhere = any(policy.actions <= actions for actions in below.get(where, ()))
             if not elsewhere and _may_be_negative(policy, where):
-                message = f"bounds `{'.'.join(where)}` above and not below: a negative number passes"
-                advice = "bound it below too, or let the tool's own schema say `minimum: 0`"
+                message = f"has an upper bound for `{'.'.join(where)}` but no lower bound: a negative number passes"
+                advice = "add a lower bound, or let the tool's own schema say `minimum: 0`"
                 yield (
                     policy,
                     Finding(message=f"{policy.effect} `{policy.id}` {message}", help=advice, at=[where]),
@@ -90,11 +90,11 @@ def _why_escaped(
     default = _default(parameter)
     if default is None:
         bounded = any(asked == where for asked, _ in _bounds(policy))
-        return "policies cannot know which number the tool takes then" if bounded else ""
+        return "policies cannot know which number the tool then uses" if bounded else ""
     values = [value_where(tree, read, default, environment, bundle) for tree in policy.conditions]
     if False in values or values.count(True) < 2:  # noqa: PLR2004 - that it is given, and what is asked of it
         return ""
-    return f"the tool takes its default then, `{parameter.declared.default}`, which is forbidden when it is written"
+    return f"the tool then uses its default, `{parameter.declared.default}`, which is forbidden as an argument"
 
 
 def _default(parameter: Parameter) -> Literal | None:

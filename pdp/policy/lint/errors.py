@@ -23,25 +23,25 @@ ERRORS = {
     "schema": "`schema.cedarschema`",
     "directory": "`directory.yaml`",
     "catalogue": "the tools that a server answered",
-    "overlay": "what is said about a server's tools",
+    "overlay": "the overlay of a server's tools",
     "limit": "a policy that is too deep or too wide",
-    "syntax": "what is no Cedar policy",
+    "syntax": "text that is not a Cedar policy",
     "template": "a template",
     "id": "a missing, wrong or repeated `@id`",
     "optional-attribute": "an optional attribute that is read without `has`",
     "unknown-attribute": "an attribute that nothing has",
-    "unknown-action": "an action that no tool is",
+    "unknown-action": "an action that is not a tool",
     "unknown-type": "an entity type that is not declared",
     "type-mismatch": "values of different types that are compared",
     "label-widens": "a rule that may permit more for a label that a gateway can add",
-    "validation": "what else the validator refuses",
+    "validation": "anything else that the validator refuses",
     "policy": "anything else about a policy file",
 }
 
 # What to do, for codes without more specific help.
 HELP = {
-    "limit": "split it into several policies, or ask with a set: `[…].contains(…)`",
-    "syntax": "nothing of this file is read before it parses; `pdp new` writes policies to compare with",
+    "limit": "split it into several policies, or test with a set: `[…].contains(…)`",
+    "syntax": "the rest of this file is not checked until it parses; `pdp new` writes policies to compare with",
     "template": "write one policy, with a group in its scope",
     "overlay": "`pdp tools list` shows each tool as its overlay makes it",
     "catalogue": "take the server's own answer: `pdp tools import SERVER --command …`",
@@ -57,15 +57,15 @@ _ENGINE_WORDS = tuple(
     for pattern, words in (
         (r"__cedar::internal::AnyEntity", "entity"),
         (r"__cedar::internal::Any", "…"),
-        (r"unexpected type: expected (.+) but saw (.+)", r"type \2 stands where \1 belongs"),
-        (r"the types (.+) and (.+) are not compatible", r"types \1 and \2 stand where values of one type belong"),
-        (r"invalid variable: (\w+)", r"`\1` is no variable"),
-        (r"empty set literals are forbidden in policies", "an empty set `[]` has no type; ask `….isEmpty()`"),
+        (r"unexpected type: expected (.+) but saw (.+)", r"found type \2 where \1 is expected"),
+        (r"the types (.+) and (.+) are not compatible", r"found types \1 and \2 where values of one type are expected"),
+        (r"invalid variable: (\w+)", r"`\1` is not a variable"),
+        (r"empty set literals are forbidden in policies", "an empty set `[]` has no type; use `….isEmpty()`"),
         (
             r"extension constructors may not be called with non-literal expressions",
-            '`decimal`, `datetime`, `duration` and `ip` take a text that is written out, such as `decimal("5.0")`',
+            '`decimal`, `datetime`, `duration` and `ip` take only a literal text, such as `decimal("5.0")`',
         ),
-        (r"error during extension function .*: failed to parse as an? (\w+) .*: `(.+)`", r"`\2` is no \1"),
+        (r"error during extension function .*: failed to parse as an? (\w+) .*: `(.+)`", r"`\2` is not a \1"),
     )
 )
 _NO_ACTION = "unable to find an applicable action"
@@ -86,10 +86,13 @@ class _Told:
 
 # What to do about words that the engine does not know, by its message.
 _SYNTAX = (
-    ("`(startsWith|endsWith|matches|match|includes|indexOf|substring)` is not", 'texts are asked with `like "start*"`'),
-    ("`(hour|hours|getHours|minute|time)` is not", 'the time of day, in UTC: `context.now.toTime() >= duration("8h")`'),
-    ("`(size|length|len|count)` is not", "a set has no size to ask for; `isEmpty()` says whether it is empty"),
-    ("is no variable", 'an entity is written `Type::"id"`, and a text in quotes: `"id"`'),
+    ("`(startsWith|endsWith|matches|match|includes|indexOf|substring)` is not", 'to match a text, use `like "start*"`'),
+    (
+        "`(hour|hours|getHours|minute|time)` is not",
+        'for the time of day, in UTC, use `context.now.toTime() >= duration("8h")`',
+    ),
+    ("`(size|length|len|count)` is not", "a set has no size; `isEmpty()` says whether it is empty"),
+    ("is not a variable", 'an entity is written `Type::"id"`, and a text in quotes: `"id"`'),
 )
 
 
@@ -150,7 +153,7 @@ def _unknown_action(policy: LintPolicy, text: str, known: Mapping[str, Environme
 
 
 def _unknown_type(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -> _Told:
-    return _plain(policy, text, "unknown-type", "declare it in `schema.cedarschema`, or mend its name")
+    return _plain(policy, text, "unknown-type", "declare it in `schema.cedarschema`, or correct its name")
 
 
 def _no_action(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -> _Told:
@@ -160,8 +163,8 @@ def _no_action(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -> _
         return _Told(key=text, code="never-matches", message=message, help=advice)
     message = f"policy `{policy.id}`: {text}: its principal, action and resource exclude each other"
     advice = (
-        "the principal of every action is a `User`; the resource is the tool's `Server`, or what its overlay maps the "
-        "call to"
+        "the principal of every action is a `User`; the resource is the tool's `Server`, or the entity to which its "
+        "overlay maps the call"
     )
     return _Told(key=text, code="never-matches", message=message, help=advice)
 
@@ -184,17 +187,17 @@ def _optional(policy: LintPolicy, text: str, found: re.Match[str]) -> _Told:
         shown = f"{base}.{name}" if base else name
     actions = [one[len('Action::"') : -1] for one in _ACTION.findall(text)]
     calls = f" in calls of `{actions[0]}`" if actions else ""
-    left_out = "was left out" if in_context else "is not known"
+    left_out = "an argument that was left out" if in_context else "an unknown attribute"
     subject, where = base or "…", tuple(shown.split("."))
     test = f"{subject} has {name} && {subject}.{name} …"
     asked = asks_for(policy, where)
-    why = f"a policy that reads what {left_out} cannot be evaluated, and the call is denied"
+    why = f"a policy that reads {left_out} cannot be evaluated, and the call is denied"
     return _Told(
         key=shown,
         code="optional-attribute",
         message=f"policy `{policy.id}`: reads the optional attribute `{shown}`{calls} without `has`"
         + " before it" * asked,
-        help=f"what `has` says goes through `&&` and `then`, and never through `!` or `||`: write "
+        help=f"`has` guards what follows `&&` and `then`, but nothing after `!` or `||`: write "
         f"`if {subject} has {name} then … else true` (or `false`), or `{test}`; {why}"
         if asked
         else f"write `{test}`: {why}",

@@ -29,8 +29,8 @@ def risk_gap(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
 
 def _gap(policy: LintPolicy, left_out: str) -> Finding:
     return Finding(
-        message=f"forbid `{policy.id}` holds for `{_MUTATING}` tools and not for `{_DESTRUCTIVE}` ones such as "
-        f"`{left_out}`: the groups lie beside each other",
+        message=f"forbid `{policy.id}` covers `{_MUTATING}` tools but not `{_DESTRUCTIVE}` ones such as `{left_out}`: "
+        "neither group includes the other",
         help=f'name both: `action in [Action::"{_MUTATING}", Action::"{_DESTRUCTIVE}"]`',
         at=[entity_anchor("Action", _MUTATING), f'"{_MUTATING}"'],
     )
@@ -45,8 +45,8 @@ def exact_server(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
         reached = sum(tool.mapping is None for tool in tools)
         yield Finding(
             message=f"forbid `{policy.id}` matches {reached} of {len(tools)} tools of the server `{name}`: calls that "
-            "an overlay maps to something else, now or later, are not forbidden",
-            help=f'write `resource in Server::"{name}"`, which holds for all of them',
+            "an overlay maps to another resource, now or later, are not forbidden",
+            help=f'write `resource in Server::"{name}"`, which matches all of them',
             at=[entity_anchor("Server", name)],
         )
 

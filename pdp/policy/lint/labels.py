@@ -167,13 +167,13 @@ def _conjunction(left: Tree, right: Tree) -> Tree:
 
 
 def _help(name: str, trend: Trend) -> str:
-    declared = f"if the approver is to see the label, declare `labels: {{{name}: {{meaning: …, widens: true}}}}`"
+    declared = f"if the approver should see the label, declare `labels: {{{name}: {{meaning: …, widens: true}}}}`"
     if trend == "unknown":
         return (
-            "ask with `contains`, `containsAny` or `containsAll`, joined by `&&`, `||` and `!`, after everything that "
-            f"can fail; or {declared}"
+            "test labels with `contains`, `containsAny` or `containsAll`, joined by `&&`, `||` and `!`, after "
+            f"everything that can fail; or {declared}"
         )
     return (
-        f'a label takes away: `forbid … when {{ context.session.labels.contains("{name}") }}`; for what an approver '
-        f'gives, use a grant: `context.session in Grant::"…"`; {declared}'
+        f'use a label to take away: `forbid … when {{ context.session.labels.contains("{name}") }}`; for what an '
+        f'approver gives, use a grant: `context.session in Grant::"…"`; {declared}'
     )

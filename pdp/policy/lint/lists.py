@@ -23,9 +23,9 @@ def any_of_list(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
         if where:
             shown = ".".join(where)
             yield Finding(
-                message=f"{policy.effect} `{policy.id}` lets `{shown}` pass as soon as one member is fine, whatever "
+                message=f"{policy.effect} `{policy.id}` lets `{shown}` pass as soon as one member is allowed, whatever "
                 "the others are",
-                help=f"ask for all of them: `[…].containsAll({shown}) && !{shown}.isEmpty()`",
+                help=f"test all members: `[…].containsAll({shown}) && !{shown}.isEmpty()`",
                 at=[where],
             )
 
@@ -41,9 +41,9 @@ def empty_list(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
         if not any(_asks_for_empty(one, where) for one in strict(policy)) and _may_be_empty(policy, where):
             shown = ".".join(where)
             yield Finding(
-                message=f"{policy.effect} `{policy.id}` lets an empty `{shown}` pass, and a tool may take no member "
-                "for all of them",
-                help=f"ask for one too: `… && !{shown}.isEmpty()`; or let the tool's schema say `minItems: 1`",
+                message=f"{policy.effect} `{policy.id}` lets an empty `{shown}` pass, and a tool may take an empty "
+                "list to mean everything",
+                help=f"require a member: `… && !{shown}.isEmpty()`; or let the tool's schema say `minItems: 1`",
                 at=[where],
             )
 

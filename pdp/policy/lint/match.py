@@ -12,7 +12,7 @@ from pdp.policy.lint.truth import cannot_fail, depends_on_call, refuted
 
 # The most policies that are compared with one; only an unusual bundle has more candidates.
 _CANDIDATES = 500
-_NEVER_HELP = "remove it, or mend the part that contradicts the rest"
+_NEVER_HELP = "remove it, or correct the part that contradicts the rest"
 
 
 def never_matches(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:

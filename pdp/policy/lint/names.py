@@ -31,10 +31,10 @@ def unknown_names(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
     for policy, uids in named:
         for kind, name in uids:
             if kind in bundle.known and name not in bundle.known[kind]:
-                place = "no catalogue is called so" if kind == "Server" else f"it does not stand in `{FILE}`"
+                place = "no catalogue has this name" if kind == "Server" else f"it is not in `{FILE}`"
                 yield policy, _unknown(policy, (kind, name), place, nearest(name, bundle.known[kind]))
             elif kind == "Grant" and (near := _commoner(name, grants) or _slip(name, grants)):
-                yield policy, _unknown(policy, (kind, name), f"it reads like `{near}`", near)
+                yield policy, _unknown(policy, (kind, name), f"it looks like a misspelling of `{near}`", near)
 
 
 def unknown_labels(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
@@ -61,11 +61,11 @@ def unknown_opaque(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
                 if name not in hidden:
                     near = nearest(name, hidden)
                     yield Finding(
-                        message=f"policy `{policy.id}` asks whether `{name}` is opaque: it is opaque in no tool that "
-                        "the policy can match, so this is always false",
+                        message=f"policy `{policy.id}` tests whether `{name}` is opaque: no tool that the policy can "
+                        "match has such an opaque parameter, so the test is always false",
                         help=f"did you mean `{near}`?"
                         if near
-                        else f"ask for the argument itself: `context.input has {name}`",
+                        else f"test for the argument itself: `context.input has {name}`",
                         at=[cedar_string(name)],
                     )
 
@@ -80,7 +80,7 @@ def mixed_scripts(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
                     Finding(
                         message=f"policy `{policy.id}`: `{name}` mixes letters of {scripts}; it may not be the name "
                         "that it looks like",
-                        help="type the name anew",
+                        help="retype the name",
                         at=[anchor],
                     ),
                 )
@@ -91,11 +91,13 @@ def mixed_scripts_elsewhere(bundle: LintBundle) -> Iterator[Problem]:
     for (kind, name), entity in bundle.directory.entities.items():
         if scripts := _scripts(name):
             message = f"`{kind}::{name}` mixes letters of {scripts}; it may not be the name that it looks like"
-            yield Problem(FILE, entity.line, message, help="type the name anew")
+            yield Problem(FILE, entity.line, message, help="retype the name")
     for action, tool in bundle.catalogue.tools.items():
         if scripts := _scripts(tool.name):
             message = f"`{action}` mixes letters of {scripts}; it may not be the tool that it looks like"
-            yield Problem(f"tools/{tool.server}.json", 0, message, help="ask who runs the server; do not permit it")
+            yield Problem(
+                f"tools/{tool.server}.json", 0, message, help="ask the operator of the server; do not permit it"
+            )
 
 
 def unknown_references(bundle: LintBundle) -> Iterator[Problem]:
@@ -112,17 +114,17 @@ def unknown_references(bundle: LintBundle) -> Iterator[Problem]:
             yield Problem(
                 FILE,
                 entity.line,
-                f"`{kind}::{name}` refers to `{uid[0]}::{uid[1]}`, which does not stand in `{FILE}`",
+                f"`{kind}::{name}` refers to `{uid[0]}::{uid[1]}`, which is not in `{FILE}`",
                 help=(f"did you mean `{near}`? " if near else "")
-                + "a policy that reads an attribute of what is unknown cannot be evaluated, and the call is denied",
+                + "a policy that reads an attribute of an unknown entity cannot be evaluated, and the call is denied",
             )
 
 
 def _unknown(policy: LintPolicy, uid: Uid, why: str, near: str) -> Finding:
     word = _WORDS.get(uid[0], "grant")
-    remedy = "name it as its catalogue is named" if word == "server" else f"add it to `{FILE}`, or mend the name"
+    remedy = "use the name of its catalogue" if word == "server" else f"add it to `{FILE}`, or correct the name"
     if word == "grant":
-        remedy = "an approver gives a grant by exactly this name"
+        remedy = "an approver must give the grant by exactly this name"
     return Finding(
         message=f"policy `{policy.id}` names the {word} `{uid[1]}`: {why}",
         help=f"did you mean `{near}`?" if near else remedy,

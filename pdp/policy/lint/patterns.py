@@ -34,8 +34,8 @@ def _prefixes(policy: LintPolicy) -> Iterator[tuple[tuple[str, ...], Finding]]:
         if below and named and not any(_is_about_dots(tree, where) for tree in strict(policy)):
             found = Finding(
                 message=f"{policy.effect} `{policy.id}` lets `{shown}` pass by its prefix, and `{_climbing(pattern)}` "
-                "has it too",
-                help=f'refuse `..` beside it: `{shown} like "{pattern}" && !({shown} like "*..*")`',
+                "has the same prefix",
+                help=f'refuse `..` as well: `{shown} like "{pattern}" && !({shown} like "*..*")`',
                 at=[where],
             )
             yield where, found
@@ -46,9 +46,9 @@ def open_pattern(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
     for where, pattern in _patterns(policy):
         if (example := _another(pattern)) and _STRUCTURE.search(pattern):
             yield Finding(
-                message=f"{policy.effect} `{policy.id}` lets `{'.'.join(where)}` pass when it is like `{pattern}`, and "
-                f"so is `{example}`",
-                help='let the pattern end and begin where a name does: `"https://www.example.com/*"`, '
+                message=f"{policy.effect} `{policy.id}` lets `{'.'.join(where)}` pass when it matches `{pattern}`, and "
+                f"`{example}` matches too",
+                help='begin and end the pattern where a name begins and ends: `"https://www.example.com/*"`, '
                 '`"*@example.com"`, `"/srv/app/*"`',
                 at=[where],
             )

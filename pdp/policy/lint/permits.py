@@ -14,16 +14,14 @@ _AGENT_HELP = (
     'name the agents, `when { context.agent in AgentGroup::"…" }`, or what the session must have, '
     '`context.session in Grant::"…"`'
 )
-_CALLER_HELP = (
-    "whoever runs a gateway can assert these facts; constrain the principal, `context.agent` or `context.session` too"
-)
+_CALLER_HELP = "a gateway can assert any such fact; constrain the principal, `context.agent` or `context.session` too"
 
 
 def open_permit(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
     """Find a permit without any constraint: it permits everything, including actions of the PDP itself."""
     if is_open(policy):
         yield Finding(
-            message=f"permit `{policy.id}` has no constraint: it permits every call, and to approve every session",
+            message=f"permit `{policy.id}` has no constraint: it permits every call, and the approval of every session",
             help=_OPEN_HELP,
         )
 
@@ -36,7 +34,7 @@ def agentless_permit(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding
     of_tools = any(one.tool for one in policy.environments)
     if of_tools and read is not None and not {"context.agent", "context.session"} & read:
         yield Finding(
-            message=f"permit `{policy.id}` constrains neither the agent nor the session: it holds for every agent "
+            message=f"permit `{policy.id}` constrains neither the agent nor the session: it applies to every agent "
             "that works for such a user",
             help=_AGENT_HELP,
         )
@@ -46,7 +44,7 @@ def caller_permit(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
     """Find a permit whose only conditions are facts that the caller asserts."""
     if policy.effect == "permit" and policy.reads == frozenset({"context.caller"}) and not _names_principal(policy):
         yield Finding(
-            message=f"permit `{policy.id}` rests only on what the caller says of itself, `context.caller`",
+            message=f"permit `{policy.id}` depends only on what the caller says about itself, `context.caller`",
             help=_CALLER_HELP,
             at=[("context", "caller")],
         )

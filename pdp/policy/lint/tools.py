@@ -18,7 +18,7 @@ def unusable_tools(catalogue: Catalogue) -> Iterator[Problem]:
     for tool in catalogue.tools.values():
         if tool.unusable:
             message = f"every call of `{tool.action}` is denied: {tool.unusable}"
-            yield _problem(tool, message, "ask who runs the server to mend it, and import the tools again")
+            yield _problem(tool, message, "ask the operator of the server to correct it, then import the tools again")
 
 
 def unchecked_patterns(catalogue: Catalogue) -> Iterator[Problem]:
@@ -30,8 +30,8 @@ def unchecked_patterns(catalogue: Catalogue) -> Iterator[Problem]:
             more = f" and {len(patterns) - _MOST_NAMED} more" if len(patterns) > _MOST_NAMED else ""
             yield _problem(
                 tool,
-                f"arguments of `{tool.action}` are not held against {named}{more}",
-                "these patterns cannot be matched in linear time and little memory; let a policy say what matters",
+                f"arguments of `{tool.action}` are not checked against {named}{more}",
+                "these patterns cannot be matched in linear time and little memory; use a policy for what matters",
             )
 
 
@@ -41,9 +41,9 @@ def further_parameters(catalogue: Catalogue) -> Iterator[Problem]:
         if tool.input.declares_more and tool.input.open is None:
             yield _problem(
                 tool,
-                f"`{tool.action}` takes further parameters by its schema; a call that holds one is denied",
-                "say `open: false` in the overlay to keep it so, or `open: true`: they pass then, and policies see of "
-                'them only that `context.opaque.contains("*")`',
+                f"the schema of `{tool.action}` takes undeclared parameters; a call with one is denied",
+                "say `open: false` in the overlay to keep it so, or `open: true` to let them pass: then policies see "
+                'only that `context.opaque.contains("*")`',
             )
 
 
@@ -54,11 +54,13 @@ def twin_names(catalogue: Catalogue) -> Iterator[Problem]:
         by_server.setdefault(tool.server, []).append(tool)
         for one, other in twins(parameter.name for parameter in tool.input.parameters):
             message = f"two parameters of `{tool.action}` look alike: `{one!a}` and `{other!a}`"
-            yield _problem(tool, message, "ask who runs the server; a rule about one says nothing of the other")
+            yield _problem(tool, message, "ask the operator of the server; a rule about one does not cover the other")
     for tools in by_server.values():
         for one, other in twins(tool.name for tool in tools):
             message = f"two tools look alike: `{one!a}` and `{other!a}`"
-            yield _problem(tools[0], message, "ask who runs the server; an approver cannot tell which one is meant")
+            yield _problem(
+                tools[0], message, "ask the operator of the server; an approver cannot tell which one is meant"
+            )
 
 
 def unnamed_tools(catalogue: Catalogue) -> Iterator[Problem]:
@@ -73,7 +75,7 @@ def unnamed_tools(catalogue: Catalogue) -> Iterator[Problem]:
                 file,
                 0,
                 f"no risk group is given for {shown}{more}; without one a tool counts as destructive, whatever its "
-                "server says of it",
+                "server says",
                 help=f"add `tools: {{{names[0]}: {{risk: …}}}}` to `{file}`: `read_only`, `mutating` or `destructive`",
             )
 

@@ -110,7 +110,7 @@ def _equal(_: str, types: Sequence[str]) -> str:
 
 def _ordered(operator: str, types: Sequence[str]) -> str:
     if _DECIMAL in types:
-        return f'decimals are compared by a method: `….{_DECIMALS[operator]}(decimal("…"))`'
+        return f'compare decimals with a method: `….{_DECIMALS[operator]}(decimal("…"))`'
     if _differ(*types) or any(one and one not in _ORDERED for one in types):
         return 'compare integers, times (`datetime("…")`) or durations (`duration("8h")`), both of one type'
     return ""
@@ -118,7 +118,7 @@ def _ordered(operator: str, types: Sequence[str]) -> str:
 
 def _decimals(operator: str, types: Sequence[str]) -> str:
     wrong = any(_differ(one, _DECIMAL) for one in types)
-    return f"integers are compared by an operator: `… {_METHODS[operator]} 5`" if wrong else ""
+    return f"compare integers with an operator: `… {_METHODS[operator]} 5`" if wrong else ""
 
 
 def _text(_: str, types: Sequence[str]) -> str:
@@ -128,17 +128,17 @@ def _text(_: str, types: Sequence[str]) -> str:
 def _member(operator: str, types: Sequence[str]) -> str:
     whole, one = types[0], types[1] if len(types) > 1 else ""
     if whole and not whole.startswith(_SET):
-        return 'only a set contains something; a part of a text: `like "*part*"`'
+        return 'only a set has `contains`; to find a part of a text, use `like "*part*"`'
     if operator == "contains" and whole and one and whole != f"{_SET}{one}>":
         return "a set contains values of its own type"
     if operator != "contains" and one and not one.startswith(_SET):
-        return f"`{operator}` takes a set, `[…]`; for one value there is `contains`"
+        return f"`{operator}` takes a set, `[…]`; for one value, use `contains`"
     return ""
 
 
 def _truth(_: str, types: Sequence[str]) -> str:
     wrong = any(_differ(one, _BOOL) for one in types)
-    return "a condition is true or false: compare it with something" if wrong else ""
+    return "a condition must be true or false: compare the value with something" if wrong else ""
 
 
 def _whole(_: str, types: Sequence[str]) -> str:

@@ -16,8 +16,8 @@ def by_purpose(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
         where = next((path(node) for node in nodes([tree]) if _is_purpose(path(node))), ())
         if where:
             yield Finding(
-                message=f"{policy.effect} `{policy.id}` lets calls pass for what `{'.'.join(where)}` says, and whoever "
-                "asks for the session writes it",
+                message=f"{policy.effect} `{policy.id}` lets calls pass because of what `{'.'.join(where)}` says, and "
+                "the requester of the session writes it",
                 help='let an approver say it: a grant, `context.session in Grant::"…"`, or the `environment`',
                 at=[where],
             )
@@ -33,17 +33,17 @@ def caller_exception(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding
         match tree:
             case {"has": {"left": left, "attr": str(name)}} if path(left) == _CALLER and name not in required:
                 yield Finding(
-                    message=f"forbid `{policy.id}` does not hold for a gateway that leaves out `context.caller.{name}`",
-                    help=f"let `bundle.yaml` require it, `caller_facts: {{required: [{name}], …}}`; or forbid to leave "
+                    message=f"forbid `{policy.id}` does not cover a gateway that leaves out `context.caller.{name}`",
+                    help=f"let `bundle.yaml` require it, `caller_facts: {{required: [{name}], …}}`; or forbid leaving "
                     f"it out: `if context.caller has {name} then … else true`",
                     at=[("context", "caller", name), ("context", "caller")],
                 )
             case {"!": {"arg": inner}} if _only_stated(inner):
                 yield Finding(
-                    message=f"forbid `{policy.id}` has an exception that rests only on what the caller says of itself, "
-                    "`context.caller`",
-                    help="whoever runs a gateway can assert these facts; ask in the exception for the session, the "
-                    "agent or the caller's `id` too",
+                    message=f"forbid `{policy.id}` has an exception that depends only on what the caller says about "
+                    "itself, `context.caller`",
+                    help="a gateway can assert any such fact; also constrain the session, the agent or the caller's "
+                    "`id` in the exception",
                     at=[_CALLER],
                 )
 
@@ -58,9 +58,9 @@ def absent_passes(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
             if where and sum(1 for _ in split(negated)) > 1:
                 shown = ".".join(where)
                 yield Finding(
-                    message=f"permit `{policy.id}` holds where `{shown}` is not known",
-                    help=f"ask for it first, `when {{ {'.'.join(where[:-1])} has {where[-1]} && … }}`; if what is not "
-                    f"known is to pass, say so: `if {'.'.join(where[:-1])} has {where[-1]} then … else true`",
+                    message=f"permit `{policy.id}` matches when `{shown}` is unknown",
+                    help=f"test for it first, `when {{ {'.'.join(where[:-1])} has {where[-1]} && … }}`; if unknown "
+                    f"ones may pass, say so: `if {'.'.join(where[:-1])} has {where[-1]} then … else true`",
                     at=[where, where[:-1]],
                 )
 

@@ -48,7 +48,7 @@ class ArgumentCheck:
     def __init__(self, schema: _Schema, *, most_patterns: int) -> None:
         """Compile a schema as `pdp.foundation.jsontext` parses it. Raise `UncheckableSchemaError`."""
         if "$schema" in schema and not _DIALECT.fullmatch(str(schema["$schema"])):
-            raise UncheckableSchemaError("its `$schema` names none of the dialects that are known")
+            raise UncheckableSchemaError("its `$schema` names an unknown dialect")
         try:
             self._looks = looks(schema)
             self._branches = len(self._looks) <= DEPTH or self._looks[-1] > FEW_LOOKS
@@ -58,7 +58,7 @@ class ArgumentCheck:
             raise UncheckableSchemaError(str(error)) from None
         except jsonschema_rs.ValidationError as error:
             # The library's own message quotes the schema.
-            raise UncheckableSchemaError(f"it is no JSON schema at `{_place(error.instance_path)}`") from None
+            raise UncheckableSchemaError(f"it is not a JSON schema at `{_place(error.instance_path)}`") from None
         self.schema = schema
         declared = (one.get("properties") for one in schemas(schema))
         self._names = frozenset(name for names in declared if isinstance(names, dict) for name in names)

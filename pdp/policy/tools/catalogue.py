@@ -110,7 +110,7 @@ def load_catalogue(files: Mapping[str, bytes]) -> Catalogue:
     for path in paths:
         server = str(path)[len("tools/") : -len(path.suffix)]
         if path.suffix == ".yml":
-            problems.append(Problem(str(path), 0, "an overlay ends in `.yaml`; this one would not be read"))
+            problems.append(Problem(str(path), 0, "an overlay must end in `.yaml`, or it is not read"))
         elif path.suffix == ".yaml" and server not in servers:
             problems.append(Problem(str(path), 0, f"an overlay without a catalogue: `tools/{server}.json` is missing"))
     patterns = 0
@@ -155,7 +155,7 @@ def annotated_risk(definition: Mapping[str, Any]) -> Risk:
 def server_name_problem(name: str) -> str | None:
     """Return what is wrong with the name of a tool server, or None."""
     if not _SERVER_NAME.match(name):
-        return "a server's name is 1 to 64 of `A-Z a-z 0-9 . _ -`"
+        return "a server's name must be 1 to 64 characters of `A-Z a-z 0-9 . _ -`"
     return f"the server name `{name}` is reserved" if name == _RESERVED_SERVER else None
 
 
@@ -256,7 +256,7 @@ class _ServerReader:
         try:
             check = ArgumentCheck(schema, most_patterns=self._patterns_left)
         except UncheckableSchemaError as error:
-            return None, f"no arguments can be held against its `inputSchema`: {error}"
+            return None, f"its `inputSchema` cannot be used: {error}"
         self._patterns_left -= check.patterns
         return check, ""
 

@@ -84,8 +84,8 @@ def _risk_of_name(tool: Mapping[str, Any]) -> tuple[Risk, str]:
     if isinstance(annotations.get("destructiveHint"), bool):
         return annotated_risk(tool), "its annotations"
     if annotations.get("readOnlyHint") is False and risk == "read_only":
-        return "mutating", f"its annotations say not read-only, in spite of `{verb}` in its name"
-    return risk, f"`{verb}` in its name" if verb else "neither its annotations nor its name tell: look closely"
+        return "mutating", f"its annotations say not read-only, although its name holds `{verb}`"
+    return risk, f"`{verb}` in its name" if verb else "neither its annotations nor its name say: look closely"
 
 
 def _address(tool: Mapping[str, Any]) -> str:
@@ -111,7 +111,7 @@ def catalogue_file(tools: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _unseen(tool: Mapping[str, Any]) -> Mapping[str, str]:
     parameters = input_type(tool.get("inputSchema")) or RecordType()
-    more = {"*": "its schema takes further parameters; `open: true` would let them pass"}
+    more = {"*": "its schema takes undeclared parameters; `open: true` would let them pass"}
     return parameters.opaque_labels() | (more if parameters.declares_more else {})
 
 

@@ -93,7 +93,7 @@ class _OverlayReader:
         if said is not None and not isinstance(said, bool):
             self._add(entry, "open", f"`{tool}`: `open` must be `true` or `false`")
         elif said and not parameters.declares_more:
-            self._add(entry, "open", f"`{tool}`: its schema takes no parameters beside those that it declares")
+            self._add(entry, "open", f"`{tool}`: its schema takes only the parameters that it declares")
         return said if isinstance(said, bool) else None
 
     def _log(self, tool: str, entry: Section, parameters: RecordType) -> tuple[str, ...]:
@@ -117,10 +117,12 @@ class _OverlayReader:
             if said == {"type": "decimal"} and parameter.numeric:
                 parameters = parameters.with_type(name, DecimalType())
             elif said == {"type": "decimal"}:
-                self._add(section, name, f"`{tool}`: `{name}` is not declared a number; only a number can be `decimal`")
+                self._add(
+                    section, name, f"`{tool}`: `{name}` is not declared as a number; only a number can be `decimal`"
+                )
             # `is True`, since `1 == True`.
             elif isinstance(said, Section) and set(said) == {"opaque"} and said["opaque"] is True:
-                parameters = parameters.with_type(name, OpaqueType(reason="kept from the policies by the overlay"))
+                parameters = parameters.with_type(name, OpaqueType(reason="hidden from policies by the overlay"))
             elif isinstance(said, Section) and set(said) == {"members"}:
                 listing = self._listing(tool, said, parameter)
                 parameters = parameters.with_type(name, listing) if listing else parameters
@@ -133,7 +135,7 @@ class _OverlayReader:
         element = parameter.type.element if isinstance(parameter.type, OpaqueType) else None
         names = said["members"]
         if element is None:
-            self._add(said, "members", f"`{tool}`: `{parameter.name}` is not declared a list of objects")
+            self._add(said, "members", f"`{tool}`: `{parameter.name}` is not declared as a list of objects")
             return None
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             self._add(said, "members", f"`{tool}`: `members` must be a list of names")
@@ -144,7 +146,11 @@ class _OverlayReader:
             if found is None:
                 self._add(said, "members", unknown(f"member of `{parameter.name}`", name, known))
             elif name == COUNT or not isinstance(found.type, StringType | LongType | BoolType):
-                self._add(said, "members", f"`{tool}`: `{name}` is no text, integer or boolean, or is named `{COUNT}`")
+                self._add(
+                    said,
+                    "members",
+                    f"`{tool}`: `{name}` must be a text, integer or boolean, and not be named `{COUNT}`",
+                )
         return ListingType(
             label=parameter.label,
             members=tuple(one for one in element.parameters if one.name in names),
@@ -158,7 +164,7 @@ class _OverlayReader:
             self._add(section, "type", f"`{tool}`: `type` must name an entity type of the schema")
         elif entity_type in _BUILT_IN_TYPES:
             self._add(
-                section, "type", f"`{tool}`: no call can be mapped to a `{entity_type}`; the PDP makes those alone"
+                section, "type", f"`{tool}`: no call can be mapped to a `{entity_type}`; only the PDP makes these"
             )
         if not isinstance(template, str):
             self._add(section, "id", f"`{tool}`: `id` must be a template such as `{{owner}}/{{repo}}`")
@@ -195,7 +201,7 @@ class _OverlayReader:
         paths = {"path", "absolute-path"} & set(chosen.values())
         if paths and any("/" in text for text in literals):
             # Values must not contain a separator of the id, and most paths contain `/`.
-            self._add(section, "id", f"`{tool}`: beside a path the text of the template must not hold `/`")
+            self._add(section, "id", f"`{tool}`: the text of a template with a path must not hold `/`")
         return {name: form for name, form in chosen.items() if form is not None}
 
     def _section(self, parent: Section, key: str) -> Section:

@@ -73,7 +73,7 @@ def looks(root: _Schema) -> tuple[int, ...]:
     by_depth = (costs.of(id(root), depth)[0] for depth in range(DEPTH + 1))
     found = tuple(takewhile(MOST_LOOKS.__ge__, by_depth))
     if not found:
-        raise SchemaBoundError(f"it holds one value against more than {MOST_LOOKS} schemas")
+        raise SchemaBoundError(f"it checks one value against more than {MOST_LOOKS} schemas")
     return found
 
 
@@ -177,7 +177,7 @@ class _Reader:
         name = "id" if "draft-04" in str(self._root.get("$schema")) else "$id"
         if schema is not self._root and isinstance(schema.get(name), str):
             raise SchemaBoundError(
-                f"it holds an `{name}` below its top, which would give its references another meaning"
+                f"it holds an `{name}` below its top, which would change the meaning of its references"
             )
 
     def _at(self, reference: object) -> object:
@@ -253,9 +253,9 @@ class _Costs:
         found = self._same.get(schema)
         if found is None:
             if schema in above:
-                raise SchemaBoundError("it describes a value by itself, without an end")
+                raise SchemaBoundError("it describes a value by itself, without end")
             if len(above) == _LONGEST_CHAIN:
-                raise SchemaBoundError(f"more than {_LONGEST_CHAIN} schemas lead from one to the next about one value")
+                raise SchemaBoundError(f"a chain of more than {_LONGEST_CHAIN} schemas describes one value")
             found = {schema: 1}
             for other in self._links[schema].same:
                 inner = self._about_the_same(other, (*above, schema))

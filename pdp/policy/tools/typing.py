@@ -72,9 +72,9 @@ def facts_type(declared: Mapping[str, Any]) -> RecordType:
     names = _object(declared.get("properties"))
     for name in _list(declared.get("required")):
         if name not in names:
-            raise ValueError(f"`{name}` is required and not declared")
+            raise ValueError(f"`{name}` is required but not declared")
     if "id" in names:
-        raise ValueError("`id` is the caller's own id; name the fact otherwise")
+        raise ValueError("`id` is the caller's own id; choose another name for the fact")
     facts = _SchemaReader(dict(declared), decimals=True).read() or RecordType()
     for label, reason in facts.opaque_labels().items():
         raise ValueError(f"`{label}` must have a type that Cedar can express; it is {reason}")
