@@ -124,7 +124,7 @@ class _Reader:
             if not isinstance(key, str):
                 raise BundleError((Problem(self._file, key_line, "a key must be a string; put it in quotes"),))
             if key in section:
-                raise BundleError((Problem(self._file, key_line, f"key `{key}` stands twice"),))
+                raise BundleError((Problem(self._file, key_line, f"key `{key}` appears twice"),))
             section.lines[key] = key_line
             section[key] = self.read(value_node, depth + 1)
         return section

@@ -85,7 +85,7 @@ def read_plain(folder: Path, limits: Limits) -> PlainCedar:
     if not policies:
         raise BundleError((Problem(str(folder), 0, "holds no `*.cedar` file"),))
     if len(schemas) > 1:
-        raise BundleError((Problem(str(schemas[1]), 0, f"is another schema beside `{schemas[0].name}`"),))
+        raise BundleError((Problem(str(schemas[1]), 0, f"is a second schema, beside `{schemas[0].name}`"),))
     text = "\n".join(_text(path, limits) for path in policies)
     try:
         ids = policy_ids(text)
@@ -164,7 +164,7 @@ def _load(path: Path, file: str, limits: Limits) -> Any:  # noqa: ANN401 - any J
     except json.JSONDecodeError as error:
         raise BundleError((Problem(file, error.lineno, f"not JSON: {error.msg.lower()}"),)) from None
     except (ValueError, RecursionError):
-        raise BundleError((Problem(file, 0, "not JSON that can be read"),)) from None
+        raise BundleError((Problem(file, 0, "not JSON"),)) from None
 
 
 def _case(file: str, number: int, test: Any, folder: Path, limits: Limits) -> CedarCase:  # noqa: ANN401 - any JSON value
@@ -178,7 +178,7 @@ def _case(file: str, number: int, test: Any, folder: Path, limits: Limits) -> Ce
     if not isinstance(reasons, list) or not all(isinstance(one, str) for one in reasons):
         raise ValueError("`reason` must be a list of policy ids")
     if not isinstance(errors, int) or isinstance(errors, bool) or errors < 0:
-        raise ValueError("`num_errors` must be a number from 0")
+        raise ValueError("`num_errors` must be a number of at least 0")
     name = test.get("name", f"test {number}")
     expect = Expectation(outcome=Outcome(test["decision"]), policies=tuple(sorted(reasons)))
     return CedarCase(
@@ -210,9 +210,9 @@ def _character(match: re.Match[str]) -> str:
         try:
             return chr(int(long or short, 16))
         except ValueError:
-            raise ValueError(f"`{match.group()}` is no character") from None
+            raise ValueError(f"`{match.group()}` is not a character") from None
     if plain not in _PLAIN:
-        raise ValueError(f"`{match.group()}` is no escape of Cedar")
+        raise ValueError(f"`{match.group()}` is not an escape of Cedar")
     return _PLAIN[plain]
 
 
@@ -222,7 +222,7 @@ def _entities(said: Any, folder: Path, limits: Limits) -> Any:  # noqa: ANN401 -
     path = (folder / said).resolve()
     # As in Cedar's command line: a test reads only files beside it.
     if not path.is_relative_to(folder.resolve()):
-        raise ValueError(f"`{said}` lies outside of the test's folder")
+        raise ValueError(f"`{said}` is outside the test's folder")
     try:
         return _load(path, said, limits)
     except BundleError as error:

@@ -205,7 +205,7 @@ def _below(coverage: Coverage, *, policies: float | None, conditions: float | No
     wanted = (("policies", coverage.policy_share, policies), ("conditions", coverage.condition_share, conditions))
     for what, share, least in wanted:
         if least is not None and share.percent < least:
-            yield f"coverage of {what} is {share}, and must be {least:g} %"
+            yield f"coverage of {what} is {share}, but must be {least:g} %"
 
 
 def _share_json(share: Share) -> Mapping[str, float]:

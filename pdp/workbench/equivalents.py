@@ -69,5 +69,5 @@ def _problem(name: str, entry: object, found: Equivalents) -> Problem | None:
         if not isinstance(entry.get(key), str) or not entry[key].strip():
             return entry.problem(f"`{key}` is required", key if key in entry else None)
     if (entry["policy"], entry["mutant"]) in found:
-        return entry.problem("this mutant stands twice")
+        return entry.problem("this mutant appears twice")
     return None

@@ -12,7 +12,7 @@ from pdp.workbench.suite import Expectation
 # A test that gets these by accident tests nothing: a mistake in it looks like a deny of the policies.
 SLIPS = {
     Basis.UNKNOWN_TOOL: "the tool is not in the catalogue",
-    Basis.INVALID_ARGUMENTS: "the arguments are not what the tool takes",
+    Basis.INVALID_ARGUMENTS: "the arguments do not fit the tool",
     Basis.POLICY_ERROR: "a policy could not be evaluated",
     Basis.TOOL_CHANGED: "the definition is not the approved one",
 }
@@ -35,8 +35,8 @@ def _differences(expect: Expectation, ruling: Ruling, bundle: Bundle) -> Iterabl
             yield f"expected basis `{expect.basis.value}`, got `{ruling.basis.value}`{_in_brackets(ruling.detail)}"
     elif ruling.basis in SLIPS and not unexpected_error:
         yield (
-            f"the deny rests on `{ruling.basis.value}`: {ruling.detail or SLIPS[ruling.basis]}; "
-            f"say `deny {ruling.basis.value}` when that is meant"
+            f"the basis of the deny is `{ruling.basis.value}`: {ruling.detail or SLIPS[ruling.basis]}; "
+            f"write `deny {ruling.basis.value}` if you mean that"
         )
     yield from _ids("policies", expect.policies, ruling.policies, bundle)
     if not unexpected_error:

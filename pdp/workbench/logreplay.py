@@ -148,7 +148,7 @@ def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
     if _reads_unrecorded(bundle, action, chain, sessions):
         raise _UntoldError("policies read what is not in the log")
     if any(action not in bundle.within_ceiling(session.agent) for session in chain):
-        return Answer(problem="not within the agent's ceiling")
+        return Answer(problem="above the agent's ceiling")
     return _judgement({_visibility(bundle, session, record) for session in chain})
 
 

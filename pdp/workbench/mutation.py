@@ -131,7 +131,7 @@ def try_mutants(
     known = tuple(suites)
     as_is = run(bundle, known, limits=limits)
     if not as_is.passed:
-        raise ValueError(f"{len(as_is.failed)} of the tests fail without any change; mend them first")
+        raise ValueError(f"{len(as_is.failed)} of the tests fail without any change; fix them first")
     trial = _Trial(bundle, known, as_is.results, limits, seconds)
     results = []
     stale = dict(equivalents or {})
@@ -150,7 +150,7 @@ def try_mutants(
 
 
 def _stale(name: str, words: str, entry: Equivalent) -> Problem:
-    message = f"counts as equivalent and is none: no mutant of `{name}` survives as `{words}`"
+    message = f"is listed as equivalent but is not: no mutant of `{name}` survives as `{words}`"
     return Problem(f"{TESTS}/{FILE}", entry.line, message)
 
 

@@ -68,7 +68,7 @@ def run_parallel(
                     results.append(result)
                     done(result)
     except BrokenProcessPool:
-        raise EvaluatorUnavailableError("a process that ran tests ended too early; `--jobs 1` uses none") from None
+        raise EvaluatorUnavailableError("a test process ended too early; `--jobs 1` starts none") from None
     return Report(results=tuple(results), seconds=perf_counter() - started)
 
 

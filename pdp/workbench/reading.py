@@ -61,7 +61,7 @@ def read_suites(folder: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[Suite, .
 def read_suite(file: str, content: bytes) -> Suite:
     """Read one test file. Raise `BundleError` naming every problem."""
     if not file.endswith(SUFFIX):
-        raise BundleError((Problem(file, 0, f"would not be run: the name of a test file ends with `{SUFFIX}`"),))
+        raise BundleError((Problem(file, 0, f"is not run: the name of a test file must end with `{SUFFIX}`"),))
     return _SuiteReader(load_section(file, content, times_as_text=True)).read()
 
 
@@ -194,5 +194,5 @@ class _SuiteReader:
 
 def _name_problem(name: str) -> str:
     if name in ("outcome", "basis", "policies", "errors"):
-        return f"`{name}` is a word of expectations and cannot be a name"
+        return f"`{name}` is a keyword of expectations and cannot be a name"
     return "" if name.isprintable() and name else "a name must be printable"

@@ -30,7 +30,7 @@ class Reasons:
         try:
             return tuple(self._lines(result, result.facts))
         except PDPError as error:
-            return (f"why:      not known: {error}",)
+            return (f"why:      unknown: {error}",)
 
     def _lines(self, result: CaseResult, facts: Facts) -> Iterator[str]:
         # For a call in a delegated session, the last question decided.
@@ -71,7 +71,7 @@ def _beside(result: CaseResult, bundle: Bundle, action: str) -> Iterator[str]:
         policy = bundle.policies.get(name)
         if policy is not None and not policy.may_match(groups):
             yield f"✗ {policy.effect} {name}  {policy.file}:{policy.line}"
-            yield f"    ✗ its scope names other actions than `{action}`"
+            yield f"    ✗ its scope does not name `{action}`"
 
 
 def _parts(one: PolicyResult) -> Iterator[str]:

@@ -38,7 +38,7 @@ def _check_out(source: str, folder: str, place: Path) -> None:
     revision, _, path = source.partition(":")
     relative = Path(os.path.relpath(path or folder)).as_posix()
     if revision.startswith("-") or not revision:
-        raise ConfigurationError(f"`{source}` is no folder and no revision of git")
+        raise ConfigurationError(f"`{source}` is neither a folder nor a revision of git")
     tree = _git(["rev-parse", "--verify", "--quiet", f"{revision}:./{relative}"], source).decode("ascii").strip()
     entries = [line.split(b"\t", 1) for line in _git(["ls-tree", "-r", "-z", "--full-tree", tree], source).split(b"\0")]
     for details, name in (entry for entry in entries if len(entry) == 2):  # noqa: PLR2004 - the last one is empty
@@ -58,9 +58,9 @@ def _git(words: Sequence[str], source: str) -> bytes:
             timeout=_SECONDS,
         )
     except FileNotFoundError:
-        raise ConfigurationError(f"`{source}` is no folder, and git is not installed") from None
+        raise ConfigurationError(f"`{source}` is not a folder, and git is not installed") from None
     except subprocess.TimeoutExpired:
         raise ConfigurationError(f"`{source}`: git did not answer within {_SECONDS} s") from None
     if done.returncode:
-        raise ConfigurationError(f"`{source}` is neither a folder nor a revision of git that holds one")
+        raise ConfigurationError(f"`{source}` is neither a folder nor a folder in a revision of git")
     return done.stdout

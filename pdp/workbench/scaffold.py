@@ -39,7 +39,7 @@ def scaffold(server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str,
     """
     stem = server.lower()
     if stem in ("guardrails", "sessions"):
-        raise BundleError((Problem("", 0, f"the server `{server}` would have the file of `{stem}.cedar`; rename it"),))
+        raise BundleError((Problem("", 0, f"`{stem}.cedar` is taken, so rename the server `{server}`"),))
     catalogue = {f"tools/{server}.json": catalogue_file(definitions)}
     load_catalogue(catalogue)  # report problems of the definitions before anything is proposed
     catalogue[f"tools/{server}.yaml"] = propose_overlay(server, definitions).encode("utf-8")

@@ -208,7 +208,7 @@ class Stage:
         if opened.view.state is SessionState.ACTIVE:
             # Delegated: there was no approver, so there are no grants.
             if session.grants:
-                raise CannotOpenError(session, "is delegated without an approval, so nobody can give it `grants`")
+                raise CannotOpenError(session, "is delegated without an approval, so no approver can give it `grants`")
             return
         try:
             self._registrar.approve(
@@ -283,4 +283,4 @@ def _why_not(step: Step, line: Sequence[NamedSession]) -> str:
         return f": its parent `{line[-2].name}` does not say `may_delegate: true`"
     if step is Step.APPROVE:
         return ": it is delegated without an approval"
-    return ": its user is another than its parent's"
+    return ": its user is not its parent's"

@@ -56,7 +56,7 @@ class CaseReader:
             if not name.isprintable():
                 self._fields.problem(entry.problem("`case` must be printable", "case"))
             if name in seen:
-                self._fields.problem(entry.problem(f"case `{name}` stands twice; first at line {seen[name]}", "case"))
+                self._fields.problem(entry.problem(f"case `{name}` appears twice; first at line {seen[name]}", "case"))
             elif name:
                 seen[name] = entry.lines["case"]
             found += self._case(entry, name)
@@ -71,7 +71,7 @@ class CaseReader:
         sessions = self._names(entry, "session", "sessions", self._sessions)
         step = self._step(entry)
         if step is not None and not {"call", "calls"}.isdisjoint(entry):
-            fields.problem(entry.problem("a case has either a call or a `step`", "step"))
+            fields.problem(entry.problem("a case has either a call or a `step`, not both", "step"))
         calls = [""] if step else self._names(entry, "call", "calls", self._calls)
         if "expect" not in entry or not sessions or not calls:
             return
@@ -104,12 +104,12 @@ class CaseReader:
             return []
         key = one if one in entry else many
         if isinstance(entry[key], Section):
-            said = f"`{key}` takes names; write what they stand for under `{many}` at the top"
+            said = f"`{key}` takes names; define them under `{many}` at the top"
             self._fields.problem(entry.problem(said, key))
             return []
         names = self._fields.texts(entry, many) if key == many else (self._fields.text(entry, one, ""),)
         if key == many and (not names or len(set(names)) != len(names)):
-            self._fields.problem(entry.problem(f"`{many}` must name some, each once", many))
+            self._fields.problem(entry.problem(f"`{many}` must hold names, each once", many))
         strangers = [name for name in names if name and name not in known]
         for name in strangers:
             self._fields.problem(entry.problem(unknown(one, name, known), key))
@@ -138,7 +138,7 @@ class CaseReader:
                 self._fields.problem(said.problem(unknown(what, name, listed), name))
         for name in listed:
             if name not in said:
-                self._fields.problem(said.problem(f"nothing is expected of {what} `{name}`"))
+                self._fields.problem(said.problem(f"no expectation for {what} `{name}`"))
 
     def _expectation(self, said: Any, file: str, line: int) -> Expectation:  # noqa: ANN401 - any YAML value
         if isinstance(said, str):
@@ -171,7 +171,7 @@ class CaseReader:
             (expected.outcome is Outcome.ALLOW) != (expected.basis is Basis.PERMIT)
         ):
             self._fields.problem(
-                Problem(file, line, f"no decision is `{expected}`: an allow, and nothing else, rests on `permit`")
+                Problem(file, line, f"no decision is `{expected}`: `permit` is the basis of every allow and of no deny")
             )
 
 

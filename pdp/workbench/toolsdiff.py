@@ -142,7 +142,7 @@ def _parts(old: _Side, new: _Side) -> Iterator[str]:
         if old.definition.get(field) != new.definition.get(field):
             yield field
     if old.definition.get("inputSchema") != new.definition.get("inputSchema") and old.tool.input == new.tool.input:
-        yield "inputSchema: only what policies do not see"
+        yield "inputSchema: only parts that policies do not see"
 
 
 def _parameters(old: RecordType, new: RecordType, path: str) -> Iterator[str]:

@@ -114,7 +114,7 @@ MISTAKES = {
     '`resource == Server::"files"` in a forbid': forbid(
         "action", 'when { resource == Server::"files" }', "exact-server", 'when { resource in Server::"files" }'
     ),
-    '`path like "/srv/app/*"` in a permit, without a word about `..`': permit(
+    '`path like "/srv/app/*"` in a permit that does not refuse `..`': permit(
         'action == Action::"files/read"',
         f'when {{ {PATH} like "/srv/app/*" }}',
         "path-prefix",

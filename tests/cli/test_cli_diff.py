@@ -166,7 +166,7 @@ def test_a_log_is_replayed_too(run: Run) -> None:
     gone = run("diff", str(old), str(new), "--log", "nowhere")
 
     assert "no calls of the decision log to compare" == done.stdout.splitlines()[-1]
-    assert (2, "error: --log: `nowhere` is no folder\n") == (gone.exit_code, gone.stderr)
+    assert (2, "error: --log: `nowhere` is not a folder\n") == (gone.exit_code, gone.stderr)
 
 
 GUARDRAIL = """

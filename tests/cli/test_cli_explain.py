@@ -67,7 +67,7 @@ def test_every_kind_of_value_is_shown(run: Run, tmp_path: Path) -> None:
         '✗ principal == User::"bob" files.cedar:3:9',
         '· action == Action::"files/read" files.cedar:3:35 not reached; it holds',
         "· context.input has n files.cedar:4:8 not reached; it does not hold either",
-        "· context.input.n == 1 files.cedar:4:31 not reached; it needs what stands before it",
+        "· context.input.n == 1 files.cedar:4:31 not reached; it depends on an earlier condition",
     ] == lines[3:-2]
 
 
@@ -126,7 +126,7 @@ WRONG = [
     (("--tool", "files/write", "--user", "alice"), "say who calls: either --session, or --user and --agent"),
     (("--tool", "files/write", "--session", "ses_a", *SUPPOSED), "say who calls: either --session"),
     (("--tool", "files/write", "--session", "ses_a", "--policies", "."), "a folder has no sessions"),
-    (("--tool", "files/write", *SUPPOSED, "--at", "noon"), "`--at` is no time such as"),
+    (("--tool", "files/write", *SUPPOSED, "--at", "noon"), "`--at` is not a time such as"),
     (("--tool", "files/write", "--user", "x", "--agent", "coder", "--policies", "policies"), "`x` is not in the"),
     (("--tool", "files/write", *SUPPOSED, "--policies", "policies", "--facts", "[]"), "error: `facts_json`: "),
 ]

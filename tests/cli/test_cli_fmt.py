@@ -35,7 +35,7 @@ def test_writes_what_is_not_laid_out(run: Run, loose: Path) -> None:
 
     done = run("fmt", "policies")
 
-    assert (0, "laid out policies/loose.cedar\n", "") == (done.exit_code, done.stdout, done.stderr)
+    assert (0, "formatted policies/loose.cedar\n", "") == (done.exit_code, done.stdout, done.stderr)
     assert LAID_OUT == loose.read_text(encoding="utf-8")
     assert 0o640 == stat.S_IMODE(loose.stat().st_mode)
     again = run("fmt", "policies")
@@ -50,7 +50,7 @@ def test_check_changes_nothing_and_shows_what_would(run: Run, loose: Path) -> No
     assert "--- policies/loose.cedar" == done.stdout.splitlines()[0]
     assert f"-{LOOSE.rstrip()}" in done.stdout.splitlines()
     assert "+when { true };" in done.stdout.splitlines()
-    assert "1 of 3 files would change; `pdp fmt policies` lays them out" in done.stdout
+    assert "1 of 3 files would change; `pdp fmt policies` formats them" in done.stdout
     assert LOOSE == loose.read_text(encoding="utf-8")
     run("fmt", "policies")
     again = run("fmt", "policies", "--check")

@@ -96,7 +96,7 @@ def test_import_from_file_writes_catalogue_and_overlay(run: Run) -> None:
         "policies/tools/files.json: 2 tools: 2 added, 0 changed, 0 removed",
         "  + delete_file",
         "  + get_file",
-        "policies/tools/files.yaml: proposed; read its risk groups before you rely on them",
+        "policies/tools/files.yaml: proposed; review its risk groups before you rely on them",
     ] == done.stdout.splitlines()
     catalogue = load_catalogue({f"tools/{path.name}": path.read_bytes() for path in (CATALOGUE, OVERLAY)})
     assert {"files/delete_file": "destructive", "files/get_file": "read_only"} == {
@@ -136,7 +136,7 @@ def test_import_from_stdin_says_what_changed(run: Run) -> None:
         "policies/tools/files.json: 2 tools: 1 added, 0 changed, 1 removed",
         "  + new",
         "  - gone",
-        "policies/tools/files.yaml: kept; it says nothing about new: destructive until it does",
+        "policies/tools/files.yaml: kept; it does not name new, so these count as destructive",
     ] == done.stdout.splitlines()
     facts = json.loads(changed.stdout)
     assert ([], ["new", "same"], []) == (facts["added"], facts["changed"], facts["removed"])
@@ -161,7 +161,7 @@ def test_import_replaces_an_overlay_only_when_forced(run: Run) -> None:
         (("files", "-"), "{", "error: stdin: not JSON (at character 1)"),
         (("files", "-"), "{}", "error: stdin: not a `tools/list` answer: a list of tools is expected"),
         (("files", "-"), '{"tools": [], "nextCursor": "2"}', "error: stdin: one page of several"),
-        (("files", "-"), answer("a", "a"), "error: tools/files.json: tool `a` stands twice"),
+        (("files", "-"), answer("a", "a"), "error: tools/files.json: tool `a` appears twice"),
         (("files", "-"), answer("a\x1b[2J"), "error: tools/files.json: a tool's name holds a control"),
         (("pdp", "-"), answer("a"), "error: the server name `pdp` is reserved"),
         (("../x", "-"), answer("a"), "error: a server's name must be 1 to 64 characters of"),
@@ -169,13 +169,13 @@ def test_import_replaces_an_overlay_only_when_forced(run: Run) -> None:
         (("files", "-", "--command", "x"), "", "error: pass either a file (`-` for stdin), --command or --url"),
         (("files", "nope.json"), "", "error: `nope.json`: no such file or directory"),
         (("files", "--url", "x"), "", "error: --url must begin with `https://` or `http://`"),
-        (("files", "-", "--url-token-file", "x"), "", "error: --url-token-file goes with --url"),
+        (("files", "-", "--url-token-file", "x"), "", "error: --url-token-file needs --url"),
         (
             ("files", "--url", "http://example.com/mcp", "--url-token-file", "x"),
             "",
-            "error: a token leaves this machine by `https://` only",
+            "error: a token is sent only over `https://`",
         ),
-        (("files", "--command", "'"), "", "error: --command is no command line: no closing quotation"),
+        (("files", "--command", "'"), "", "error: --command is not a command line: no closing quotation"),
         (("files", "-", "--policies", "policy"), answer("a"), "error: the policy folder `policy` does not exist"),
         (("files", "--command", ""), "", "error: --command is empty"),
         (("files", "--command", "no-such-program"), "", "error: cannot list the tools of `no-such-program`: no such"),

@@ -137,7 +137,7 @@ def hostile(kind: str) -> Iterator[tuple[Server, str]]:
         ("one long event", TOO_MUCH),
         ("endless comments", TOO_MUCH),
         ("many pages", TOO_MUCH),
-        ("packed", "it answers in the encoding `gzip`, which was not asked for"),
+        ("packed", "it answers in the encoding `gzip`, which was not requested"),
         ("elsewhere", "redirect to http://127.0.0.2:1/mcp not followed"),
         ("redirect", "redirect to http://127.0.0.1:"),
     ],

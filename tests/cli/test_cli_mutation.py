@@ -96,7 +96,7 @@ def test_what_cannot_run(run: Run, folder: Path) -> None:
     failing = run("test", str(folder), "--mutate")
 
     assert (2, "error: no policy matches `nowhere`\n") == (nothing.exit_code, nothing.stderr)
-    assert (2, "error: 1 of the tests fail without any change; mend them first\n") == (
+    assert (2, "error: 1 of the tests fail without any change; fix them first\n") == (
         failing.exit_code,
         failing.stderr,
     )

@@ -64,7 +64,7 @@ def test_each_difference_says_what_rests_on_it(run: Run, policies: Path) -> None
         "+ files/erase  (destructive)",
         "    no policy could match it",
         "    agents that may have it: coder",
-        "    no session has it: what appears later is in no approved scope",
+        "    no session has it: a tool that appears later is in no approved scope",
         "",
         "~ files/read  (read_only)",
         "    changed: parameter `all`: absent → Bool, optional",
@@ -107,7 +107,7 @@ def test_what_policies_do_not_see_is_a_difference_too(run: Run, policies: Path) 
     )
 
     assert 1 == done.exit_code
-    assert "    changed: inputSchema: only what policies do not see" in done.stdout.splitlines()
+    assert "    changed: inputSchema: only parts that policies do not see" in done.stdout.splitlines()
 
 
 def test_a_server_without_a_catalogue_has_new_tools_only(run: Run, policies: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_case_is_read() -> None:
             "example.yaml:7: a call says exactly one of `allow`, `deny` and `refused`",
         ),
         ("deny: session", "allow: permit, deny: session", "example.yaml:7: a call says exactly one of"),
-        ("session: work, arg", "session: work, session: work, arg", "example.yaml:7: key `session` stands twice"),
+        ("session: work, arg", "session: work, session: work, arg", "example.yaml:7: key `session` appears twice"),
     ],
 )
 def test_a_slip_in_a_case_is_an_error(right: str, wrong: str, message: str) -> None:

@@ -351,7 +351,7 @@ BAD_OVERLAYS = [
     ("tools: {pay: {open: true}}", "1: `pay`: its schema takes only the parameters that it declares"),
     ("tools:\n  pays: {}", "2: unknown tool: `pays`; did you mean `pay`?"),
     ("tools:\n  pay:\n    rsk: mutating", "3: unknown key: `rsk`; did you mean `risk`?"),
-    ("tools:\n  pay: {}\n  pay: {}", "3: key `pay` stands twice"),
+    ("tools:\n  pay: {}\n  pay: {}", "3: key `pay` appears twice"),
     ("tools: &a\n  pay: {}\nmore: *a", "1: aliases are not allowed"),
     ("risk: !!python/name:os.system x", "1: not a plain value"),
     ("- a", "1: must be a mapping"),
@@ -439,7 +439,7 @@ BAD_CATALOGUES = [
         '{"tools": [], "nextCursor": "x"}',
         "tools/s.json: one page of several: `nextCursor` says that there are more tools",
     ),
-    ("tools/s.json", '[{"name": "a"}, {"name": "a"}]', "tools/s.json: tool `a` stands twice"),
+    ("tools/s.json", '[{"name": "a"}, {"name": "a"}]', "tools/s.json: tool `a` appears twice"),
     ("tools/s.json", '[{"name": ""}]', "tools/s.json: a tool without a name"),
     ("tools/s.json", '[{"title": "a"}]', "tools/s.json: a tool without a name"),
     (

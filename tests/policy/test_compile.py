@@ -54,7 +54,7 @@ POLICY_PROBLEMS = [
     ('@id("other/x") permit (principal, action, resource);', "files.cedar:1: `@id` must start with the name of its"),
     (
         '@id("files/x") permit (principal, action, resource);\n@id("files/x") permit (principal, action, resource);',
-        "files.cedar:2: `@id` stands twice: `files/x`; first at files.cedar:1",
+        "files.cedar:2: `@id` appears twice: `files/x`; first at files.cedar:1",
     ),
     ('\n\n@id("files/x") permit (principal, action, resource', "files.cedar:3: `(` is never closed"),
     ('@id("files/x") permit (principal == ?principal, action, resource);', "files.cedar:1: templates are not allowed"),

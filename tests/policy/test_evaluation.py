@@ -127,8 +127,16 @@ ANN = {"type": "Person", "id": "ann"}
         ([{"uid": {"type": "Nobody", "id": "x"}}], "[0].uid.type", "of a type that the schema does not declare"),
         ([{"uid": ANN, "attrs": {"age": "old"}}], "[0].attrs.age", "needs a value of another type here"),
         ([{"uid": ANN, "attrs": {"age": 1.5}}], "[0].attrs.age", "needs a value of another type here"),
-        ([{"uid": ANN, "attrs": {"age": 1, "height": 2}}], "[0].attrs.height", "may not have it, or not with such a"),
-        ([{"uid": ANN, "attrs": {"age": 1, "team": {"name": 3}}}], "[0].attrs.team", "may not have it, or not with"),
+        (
+            [{"uid": ANN, "attrs": {"age": 1, "height": 2}}],
+            "[0].attrs.height",
+            "may not have this attribute, or not with this",
+        ),
+        (
+            [{"uid": ANN, "attrs": {"age": 1, "team": {"name": 3}}}],
+            "[0].attrs.team",
+            "may not have this attribute, or not with",
+        ),
         ([{"uid": ANN, "attrs": {"age": 1}, "parents": [ANN]}], "[0].parents[0]", "may not have this parent"),
         ([{"uid": ANN}], "[0]", "does not fit the schema: an attribute is missing"),
         ([{"uid": ANN, "attrs": {"age": 1}}] * 2, "[1].uid", '`Person::"ann"` stands in [0] as well'),

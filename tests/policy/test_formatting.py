@@ -71,9 +71,9 @@ def test_policies_of_others_say_what_they_said(test_data: Path) -> None:
     ("text", "line", "words"),
     [
         ("// c\npermit (principal, action, resource", 2, "`(` is never closed"),
-        (f"{PLAIN}permit (principal, action, resource) when {{ tru }};", 2, "cannot be read; `pdp check` says why"),
-        (f"{PLAIN}\nhello", 3, "cannot be read; `pdp check` says why"),
-        ('permit (principal, action, resource) when { context.a == "x\r\ny" };', 0, "would change what it says"),
+        (f"{PLAIN}permit (principal, action, resource) when {{ tru }};", 2, "cannot be parsed; `pdp check` says why"),
+        (f"{PLAIN}\nhello", 3, "cannot be parsed; `pdp check` says why"),
+        ('permit (principal, action, resource) when { context.a == "x\r\ny" };', 0, "would change the meaning"),
     ],
 )
 def test_refused(text: str, line: int, words: str) -> None:
@@ -91,7 +91,7 @@ def test_a_formatter_that_changes_something_is_noticed(spoilt: str) -> None:
     """When the formatter turns a policy around, drops a comment or a policy, the text is refused."""
     text = "permit (principal, // c\naction, resource);"
 
-    with patch("cedarpy.format_policies", lambda *_: spoilt), pytest.raises(BundleError, match="change what it says"):
+    with patch("cedarpy.format_policies", lambda *_: spoilt), pytest.raises(BundleError, match="change the meaning"):
         format_text("a.cedar", text, DEFAULT_LIMITS)
 
 

@@ -162,14 +162,14 @@ def test_entities_may_stand_in_a_file_beside_the_tests(tmp_path: Path) -> None:
         ({}, "must be a list of tests"),
         ([3], "test 1: must be an object"),
         ([{}], "test 1: `decision` is missing"),
-        ([{"entities": "../x.json"}], "test 1: `../x.json` lies outside of the test's folder"),
+        ([{"entities": "../x.json"}], "test 1: `../x.json` is outside the test's folder"),
         ([{"entities": "x.json"}], "test 1: x.json: cannot be read: no such file or directory"),
         ([{"decision": "Allow"}], "test 1: `decision` must be `allow` or `deny`"),
         ([{"reason": "x"}], "test 1: `reason` must be a list of policy ids"),
-        ([{"num_errors": -1}], "test 1: `num_errors` must be a number from 0"),
+        ([{"num_errors": -1}], "test 1: `num_errors` must be a number of at least 0"),
         ([{"request": {}}], 'test 1: `principal` must be written `Type::"id"`'),
-        ([{"request": {"principal": 'User::"\\q"'}}], "test 1: `\\q` is no escape of Cedar"),
-        ([{"request": {"principal": 'User::"\\u{110000}"'}}], "test 1: `\\u{110000}` is no character"),
+        ([{"request": {"principal": 'User::"\\q"'}}], "test 1: `\\q` is not an escape of Cedar"),
+        ([{"request": {"principal": 'User::"\\u{110000}"'}}], "test 1: `\\u{110000}` is not a character"),
     ],
 )
 def test_slip_in_a_file_is_named(tmp_path: Path, tests: Any, said: str) -> None:
@@ -294,7 +294,7 @@ def test_plain_cedar_by_command(tmp_path: Path) -> None:
     ("files", "problem"),
     [
         ({}, "holds no `*.cedar` file"),
-        ({"a.cedar": "", "a.cedarschema": "", "b.cedarschema": ""}, "is another schema beside `a.cedarschema`"),
+        ({"a.cedar": "", "a.cedarschema": "", "b.cedarschema": ""}, "is a second schema, beside `a.cedarschema`"),
         ({"a.cedar": "permit"}, "unexpected end of input"),
     ],
 )

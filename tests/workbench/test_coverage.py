@@ -124,7 +124,7 @@ def test_shortfalls_are_told() -> None:
     coverage = covered(READ)
 
     assert () == shortfall(coverage, policies=None, conditions=0.0)
-    assert ("coverage of policies is 0 of 6 (0.0 %), and must be 50 %",) == shortfall(
+    assert ("coverage of policies is 0 of 6 (0.0 %), but must be 50 %",) == shortfall(
         coverage, policies=50.0, conditions=None
     )
 
@@ -246,7 +246,7 @@ def test_command_fails_below_the_threshold(pdp: Run, words: tuple[str, ...], cod
     done = pdp(*words)
 
     assert code == done.exit_code
-    assert ("and must be" in done.stderr) is (code == 1)
+    assert ("but must be" in done.stderr) is (code == 1)
 
 
 def test_command_writes_the_page(pdp: Run) -> None:

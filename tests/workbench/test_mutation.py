@@ -157,7 +157,7 @@ def test_a_stale_declaration_is_a_problem(words: str) -> None:
     report = tried(WHOLE, {("files/read", words): Equivalent("because", 3)})
 
     assert [
-        f"tests/mutants.yaml:3: counts as equivalent and is none: no mutant of `files/read` survives as `{words}`"
+        f"tests/mutants.yaml:3: is listed as equivalent but is not: no mutant of `files/read` survives as `{words}`"
     ] == [str(problem) for problem in report.stale]
 
 
@@ -169,7 +169,7 @@ WRONG = [
     ("equivalent:\n  - {policy: a, mutant: b, reason: c, d: e}", ":2: unknown key: `d`"),
     (
         "equivalent:\n  - {policy: a, mutant: b, reason: c}\n  - {policy: a, mutant: b, reason: d}",
-        ":3: this mutant stands",
+        ":3: this mutant appears",
     ),
 ]
 

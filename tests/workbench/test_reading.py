@@ -96,7 +96,7 @@ def test_child_session_has_its_parents_user_and_agent() -> None:
         ("name: x\n  y: [", f"{FILE}:2: not YAML: mapping values are not allowed here"),
         ("now: 2026-01-05\n" + HEAD[1:].partition("\n")[2] + "cases:\n" + CASE, f"{FILE}:1: `now` must be a time"),
         ("sessions: {s: {user: u}}\ncases: []", f"{FILE}:1: `agent` is missing"),
-        ("sessions: {basis: {parent: basis, tools: []}}", f"{FILE}:1: `basis` is a word of expectations"),
+        ("sessions: {basis: {parent: basis, tools: []}}", f"{FILE}:1: `basis` is a keyword of expectations"),
         ("sessions: {s: {parent: t, tools: []}}", f"{FILE}:1: unknown session: `t`"),
         ("sessions: {s: {parent: s, tools: []}}", f"{FILE}:1: `s` is its own parent"),
         ("sessions:\n  s: {user: u, agent: a, tools: ['*']}", f"{FILE}:2: `*`: must read `server/tool`"),
@@ -122,13 +122,13 @@ def test_slip_in_file_is_named(text: str, expected: str) -> None:
         ("{case: a, session: work, call: read}", "`expect` is missing"),
         ("{case: a, session: wrk, call: read, expect: allow}", "unknown session: `wrk`; did you mean `work`?"),
         ("{case: a, session: work, calls: [rd], expect: allow}", "unknown call: `rd`; did you mean `read`?"),
-        ("{case: a, session: work, call: {tool: a/b}, expect: deny}", "`call` takes names; write what they stand for"),
-        ("{case: a, session: {user: u}, call: read, expect: deny}", "`session` takes names; write what they stand for"),
+        ("{case: a, session: work, call: {tool: a/b}, expect: deny}", "`call` takes names; define them under"),
+        ("{case: a, session: {user: u}, call: read, expect: deny}", "`session` takes names; define them under"),
         ("{case: a, session: work, expect: allow}", "a case needs either `call` or `calls`"),
         ("{case: a, session: work, sessions: [work], call: read, expect: allow}", "either `session` or `sessions`"),
         ("{case: a, session: work, call: read, step: approve, expect: allow}", "either a call or a `step`"),
         ("{case: a, session: work, step: open, expect: allow}", "`step` must be one of request, approve, delegate"),
-        ("{case: a, sessions: [work, work], call: read, expect: allow}", "`sessions` must name some, each once"),
+        ("{case: a, sessions: [work, work], call: read, expect: allow}", "`sessions` must hold names, each once"),
         ("{case: a, session: work, call: read, expect: alow}", "unknown outcome: `alow`; did you mean `allow`?"),
         ("{case: a, session: work, call: read, expect: forbid}", "did you mean `deny forbid`?"),
         ("{case: a, session: work, call: read, expect: deny forbidden}", "unknown basis: `forbidden`; did you mean"),
@@ -138,7 +138,7 @@ def test_slip_in_file_is_named(text: str, expected: str) -> None:
         ("{case: a, sessions: [work], call: read, expect: {wrk: allow}}", "unknown session: `wrk`"),
         (
             "{case: a, sessions: [work, gone], call: read, expect: {work: allow}}",
-            "nothing is expected of session `gone`",
+            "no expectation for session `gone`",
         ),
         ("{case: a, now: 10:00, session: work, call: read, expect: allow}", "`now` must be a time with its zone"),
     ],
@@ -152,7 +152,7 @@ def test_slip_in_case_is_named(case: str, expected: str) -> None:
 
 def test_case_names_stand_once() -> None:
     """Two cases of one name could not be told apart."""
-    assert [f"{FILE}:15: case `one` stands twice; first at line 14"] == problems(f"{HEAD}cases:\n{CASE}{CASE}")
+    assert [f"{FILE}:15: case `one` appears twice; first at line 14"] == problems(f"{HEAD}cases:\n{CASE}{CASE}")
 
 
 def test_all_files_of_a_folder_are_read(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_file_that_would_not_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "git.yaml").write_text("cases: []", encoding="utf-8")
 
-    with pytest.raises(BundleError, match=r"tests/git\.yaml: would not be run"):
+    with pytest.raises(BundleError, match=r"tests/git\.yaml: is not run"):
         read_suites(tmp_path)
 
 

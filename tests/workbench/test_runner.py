@@ -82,9 +82,9 @@ def test_expected_error_passes() -> None:
     ("call", "said"),
     [
         ("{tool: files/rad}", "call `x`: unknown tool: `files/rad`; did you mean `files/read`?"),
-        ("{tool: files/read, arguments: {pth: a}}", "the deny rests on `invalid_arguments`"),
-        ("{tool: files/read, arguments: '{'}", "the deny rests on `invalid_arguments`"),
-        ("{tool: files/read, definition_digest: sha256:0}", "the deny rests on `tool_changed`"),
+        ("{tool: files/read, arguments: {pth: a}}", "the basis of the deny is `invalid_arguments`"),
+        ("{tool: files/read, arguments: '{'}", "the basis of the deny is `invalid_arguments`"),
+        ("{tool: files/read, definition_digest: sha256:0}", "the basis of the deny is `tool_changed`"),
     ],
 )
 def test_slip_in_a_call_does_not_pass_for_a_deny(call: str, said: str) -> None:
@@ -185,7 +185,7 @@ def test_delegated_session_has_no_grants() -> None:
 
     result = only("  - {case: one, session: child, call: read, expect: allow}\n", head)
 
-    assert ("session `child` is delegated without an approval, so nobody can give it `grants`",) == result.problems
+    assert ("session `child` is delegated without an approval, so no approver can give it `grants`",) == result.problems
 
 
 @pytest.mark.parametrize(

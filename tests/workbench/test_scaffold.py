@@ -99,9 +99,9 @@ def test_arguments_are_made_up_for_required_parameters() -> None:
 @pytest.mark.parametrize(
     ("server", "definitions", "said"),
     [
-        ("Sessions", [READ], "the server `Sessions` would have the file of `sessions.cedar`; rename it"),
+        ("Sessions", [READ], "`sessions.cedar` is taken, so rename the server `Sessions`"),
         ("empty", [], "the server `empty` has no tools"),
-        ("twice", [READ, READ], "tools/twice.json: tool `read` stands twice"),
+        ("twice", [READ, READ], "tools/twice.json: tool `read` appears twice"),
         ("none", [{"inputSchema": {}}], "tools/none.json: a tool without a name"),
     ],
 )

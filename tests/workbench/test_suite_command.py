@@ -161,7 +161,7 @@ def test_bundle_that_does_not_load_is_named(pdp: Run) -> None:
 
     assert 2 == done.exit_code
     assert done.stderr.startswith("error: policies/files.cedar:1: ")
-    assert done.stderr.endswith("error: nothing was run: mend the bundle first\n")
+    assert done.stderr.endswith("error: nothing was run: fix the bundle first\n")
 
 
 def test_folder_without_tests_says_how_to_begin(pdp: Run, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ VALIDATOR = Draft202012Validator(json.loads(schema_text()))
 
 # What no JSON schema can say: names that stand elsewhere in the file, and names that stand twice.
 BETWEEN_PLACES = re.compile(
-    r"unknown (session|call): |nothing is expected of|case `.*` stands twice|is its own parent|"
-    r"`.*::.*` stands twice"
+    r"unknown (session|call): |no expectation for |case `.*` appears twice|is its own parent|"
+    r"`.*::.*` appears twice"
 )
 
 WHOLE: dict[str, Any] = {

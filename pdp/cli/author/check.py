@@ -23,9 +23,9 @@ from pdp.workbench.checking import reading_rows, report_json, report_sarif, text
 @json_option
 @click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0, for code review.")
 @click.option(
-    "--reads", is_flag=True, help="Say for each tool what policies read of its calls, and what is remembered."
+    "--reads", is_flag=True, help="Show for each tool what policies read of its calls, and how answers are remembered."
 )
-@click.option("--deny", type=click.Choice(["warnings"]), help="Exit with 1 for warnings too.")
+@click.option("--deny", type=click.Choice(["warnings"]), help="Also exit with 1 for warnings.")
 @with_settings("policies.folder")
 def check(
     *, settings: Settings, folder: str | None, as_json: bool, as_sarif: bool, reads: bool, deny: str | None

@@ -47,7 +47,7 @@ UNDECIDED = 3
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option("--tests", metavar="DIR", help="Replay the test cases of this bundle instead of those of OLD and NEW.")
-@click.option("--log", metavar="DIR", help="Replay a decision log too, as far as it can tell: it holds no arguments.")
+@click.option("--log", metavar="DIR", help="Also replay a decision log, as far as possible: it holds no arguments.")
 @click.option("--allow-widening", is_flag=True, help="Do not fail when a call becomes newly allowed.")
 @click.option("--allow-undecided", is_flag=True, help="Do not fail for a change that no call shows.")
 @click.option("--all", "everything", is_flag=True, help=f"Show every call, not {_SHOWN} of a group.")
@@ -120,7 +120,7 @@ def diff(
         for whence, difference in found:
             _print_calls(whence, difference, everything=everything)
         for reason, count in sorted(recorded.untold.items()) if recorded else ():
-            click.echo(f"{count} calls of the log cannot be told: {reason}")
+            click.echo(f"{count} calls of the log cannot be decided: {reason}")
         for what in undecided:
             click.echo(f"undecided: no call shows what the change of `{visible(what)}` does; write a test case for it")
     if any(one.having(Effect.NEWLY_ALLOWED) for _, one in found) and not allow_widening:
@@ -132,7 +132,7 @@ def diff(
 
 def _recorded(old: Bundle, new: Bundle, folder: str) -> LogDifference:
     if not Path(folder).is_dir():
-        raise click.UsageError(f"--log: `{folder}` is no folder")
+        raise click.UsageError(f"--log: `{folder}` is not a folder")
     return compare_records(old, new, (one.record for one in read_records(Path(folder))))
 
 

@@ -23,18 +23,18 @@ from pdp.model import Role
 @click.option("--tool", metavar="SERVER/TOOL", required=True, help="The tool that is called.")
 @click.option("--arguments", metavar="JSON|-", default="{}", help="Its arguments; `-` reads them from stdin.")
 @click.option("--session", "session_id", metavar="ID", default="", help="The session that calls it, by its public id.")
-@click.option("--user", default="", help="Without a session: whose authority is used.")
-@click.option("--agent", default="", help="Without a session: who works.")
-@click.option("--grant", "grants", metavar="NAME", multiple=True, help="Without a session: a grant to suppose.")
-@click.option("--label", "labels", metavar="NAME", multiple=True, help="Without a session: a label to suppose.")
+@click.option("--user", default="", help="Without a session: the user whose authority is used.")
+@click.option("--agent", default="", help="Without a session: the agent that makes the call.")
+@click.option("--grant", "grants", metavar="NAME", multiple=True, help="Without a session: a grant to assume.")
+@click.option("--label", "labels", metavar="NAME", multiple=True, help="Without a session: a label to assume.")
 @click.option("--purpose", default="", help="Without a session: its purpose.")
 @click.option("--environment", default="", help="Without a session: such as `production`.")
-@click.option("--attributes", metavar="JSON", default="", help="Without a session: what is vouched for of the user.")
+@click.option("--attributes", metavar="JSON", default="", help="Without a session: vouched attributes of the user.")
 @click.option("--facts", metavar="JSON", default="", help="Facts that the gateway vouches for.")
-@click.option("--caller", "caller_id", metavar="ID", default="", help="Which gateway calls. [the session's, or `pep`]")
+@click.option("--caller", "caller_id", metavar="ID", default="", help="The gateway. [the session's, or `pep`]")
 @click.option("--definition-digest", metavar="DIGEST", default="", help="The tool's definition as the gateway sees it.")
 @click.option("--at", metavar="TIME", help="The moment of the call, such as `2026-01-05T10:00:00Z`. [now]")
-@click.option("--policies", "folder", metavar="DIR", help="Ask this policy folder, and no server.")
+@click.option("--policies", "folder", metavar="DIR", help="Ask this policy folder instead of a server.")
 @json_option
 @connection_options(Role.AUTHOR)
 @with_settings("data_dir")
@@ -88,5 +88,5 @@ def _moment(text: str) -> float:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise click.UsageError(f"`--at` is no time such as `2026-01-05T10:00:00Z`: `{text}`") from None
+        raise click.UsageError(f"`--at` is not a time such as `2026-01-05T10:00:00Z`: `{text}`") from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

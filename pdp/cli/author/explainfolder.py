@@ -39,7 +39,7 @@ def ask_folder(
     Raise `PDPError` when there is none.
     """
     if session_id:
-        raise click.UsageError("a folder has no sessions: with --policies say --user and --agent")
+        raise click.UsageError("a folder has no sessions: with --policies, pass --user and --agent")
     call = Call(
         session_handle="",
         server=server,

@@ -31,7 +31,7 @@ _MARKS = {
 _ALONE = {
     CONDITION_VALUE_TRUE: "not reached; it holds",
     CONDITION_VALUE_FALSE: "not reached; it does not hold either",
-    CONDITION_VALUE_ERROR: "not reached; it needs what stands before it",
+    CONDITION_VALUE_ERROR: "not reached; it depends on an earlier condition",
 }
 _LEGEND = "✓ holds   ✗ does not hold   ! cannot be evaluated   · not reached"
 

@@ -24,7 +24,7 @@ _FORMAT_SECONDS = 60.0
 
 @click.command(epilog="Example:  pdp fmt policies  |  pdp fmt policies --check")
 @click.argument("folder", metavar="[DIR]", required=False)
-@click.option("--check", is_flag=True, help="Change nothing; show what would change, and exit with 1 if anything.")
+@click.option("--check", is_flag=True, help="Change nothing; show what would change, and then exit with 1.")
 @with_settings("policies.folder")
 def fmt(*, settings: Settings, folder: str | None, check: bool) -> None:
     """Lay out the policies of a folder in one way.
@@ -41,9 +41,9 @@ def fmt(*, settings: Settings, folder: str | None, check: bool) -> None:
             _show(str(path / name), before[name], after[name])
         else:
             replace_file(path / name, after[name].encode("utf-8"))
-            click.echo(f"laid out {path / name}")
+            click.echo(f"formatted {path / name}")
     if check and changed:
-        click.echo(f"{path}: {len(changed)} of {len(before)} files would change; `pdp fmt {path}` lays them out")
+        click.echo(f"{path}: {len(changed)} of {len(before)} files would change; `pdp fmt {path}` formats them")
         raise click.exceptions.Exit(NO)
 
 

@@ -12,7 +12,7 @@ from pdp.workbench.scaffold import EXAMPLE_SERVER, example_bundle, example_defin
 
 @click.command(epilog="Example:  pdp new my-policies --server git --tools git.tools.json")
 @click.argument("folder", metavar="DIR")
-@click.option("--server", metavar="NAME", help="The tool server that the policies are about. [an example server]")
+@click.option("--server", metavar="NAME", help="The tool server that the policies cover. [an example server]")
 @click.option("--tools", metavar="FILE|-", help="Its answer to `tools/list`.")
 @click.option("--example", is_flag=True, help="Write the example bundle of the guide: git, GitHub, files and time.")
 def new(*, folder: str, server: str | None, tools: str | None, example: bool) -> None:
@@ -45,9 +45,9 @@ def new(*, folder: str, server: str | None, tools: str | None, example: bool) ->
 def _say_what_next(folder: str) -> None:
     click.echo(
         f"\nnext:\n"
-        f"  pdp check {folder}   what could be wrong with the policies\n"
-        f"  pdp test {folder}    what the tests say\n"
+        f"  pdp check {folder}   find mistakes in the policies\n"
+        f"  pdp test {folder}    run the tests\n"
         f"  name your people and agents in {Path(folder) / 'directory.yaml'}\n"
-        f"  read each risk group in {Path(folder) / 'tools'}: it is a proposal\n"
+        f"  review each risk group in {Path(folder) / 'tools'}: it is a proposal\n"
         f"  pdp serve --policies-folder {folder}"
     )

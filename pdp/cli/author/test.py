@@ -56,15 +56,15 @@ class Choice:
     "  pdp test policies --junit report.xml  |  pdp test policies --coverage --coverage-html coverage.html"
 )
 @click.argument("paths", metavar="[DIR] [FILE.json]...", nargs=-1)
-@click.option("--filter", "filters", metavar="TEXT", multiple=True, help="Only cases whose file or name holds TEXT.")
+@click.option("--filter", "filters", metavar="TEXT", multiple=True, help="Run only cases whose file or name has TEXT.")
 @click.option("--cedar", metavar="FILE", multiple=True, help="Also run a test file of `cedar run-tests`.")
-@click.option("--plain", is_flag=True, help="DIR is plain Cedar: run the test files of `cedar run-tests` alone.")
-@click.option("--verbose", is_flag=True, help="Name the cases that pass, too.")
-@click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit's XML.")
-@click.option("--jobs", metavar="N", type=click.IntRange(1, 64), help="Run in N processes. [as many as pay]")
+@click.option("--plain", is_flag=True, help="DIR is plain Cedar: run only the test files of `cedar run-tests`.")
+@click.option("--verbose", is_flag=True, help="Also list the cases that pass.")
+@click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit XML.")
+@click.option("--jobs", metavar="N", type=click.IntRange(1, 64), help="Run in N processes. [as many as help]")
 @coverage_options
 @click.option("--mutate", is_flag=True, help="Change one thing in one policy at a time, and list what no test notices.")
-@click.option("--mutate-policy", "mutated", metavar="TEXT", multiple=True, help="Only policies whose `@id` holds TEXT.")
+@click.option("--mutate-policy", "mutated", metavar="TEXT", multiple=True, help="Only policies whose `@id` has TEXT.")
 @click.option("--print-schema", is_flag=True, help="Print the JSON schema of test files, for editors.")
 @json_option
 @with_settings("policies.folder")
@@ -95,7 +95,7 @@ def test(
         return
     folders = [path for path in paths if not path.endswith(".json")]
     if len(folders) > 1:
-        raise click.UsageError(f"one folder at a time, and `{folders[1]}` is another")
+        raise click.UsageError(f"pass one folder; `{folders[1]}` is a second one")
     choice = Choice(
         cedar=tuple(map(Path, (*cedar, *(path for path in paths if path.endswith(".json"))))),
         filters=filters,
@@ -194,7 +194,7 @@ def _load(folder: str, choice: Choice) -> tuple[Mapping[str, bytes], Bundle, tup
             place = path / problem.file if problem.file and path.is_dir() else Path(problem.file)
             at = f":{problem.line}" if problem.line else ""
             click.echo(visible(f"error: {place}{at}: {problem.message}"), err=True)
-        click.echo(f"error: nothing was run: mend {'the tests' if _in_tests(error) else 'the bundle'} first", err=True)
+        click.echo(f"error: nothing was run: fix {'the tests' if _in_tests(error) else 'the bundle'} first", err=True)
         raise click.exceptions.Exit(ERROR) from None
 
 

@@ -105,7 +105,7 @@ def _lines(one: ToolDifference, holders: Sequence[Session] | None) -> Iterable[s
     if one.kind != "removed":
         yield f"agents that may have it: {', '.join(one.agents) or 'none'}"
     if one.kind == "added":
-        yield "no session has it: what appears later is in no approved scope"
+        yield "no session has it: a tool that appears later is in no approved scope"
     elif holders is not None:
         yield from (f"active session: {held.session_id} ({held.user}, {held.agent})" for held in holders)
         yield f"{len(holders)} active sessions lose it with an import: {_basis(one)}"

@@ -48,7 +48,7 @@ class Change:
 @click.argument("server")
 @tool_list_options
 @click.option("--policies", metavar="DIR", help="The policy folder. [policies.folder]")
-@click.option("--force", is_flag=True, help="Also replace the overlay by a new proposal.")
+@click.option("--force", is_flag=True, help="Also replace the overlay with a new proposal.")
 @json_option
 @with_settings()
 def import_tools(
@@ -156,7 +156,7 @@ def _with_overlay(server: str, content: bytes, overlay: Path) -> Catalogue | Non
 
 
 def _unseen(tool: Tool) -> str:
-    return "everything: no call is taken" if tool.unusable else ", ".join(tool.input.opaque_labels())
+    return "everything: every call is denied" if tool.unusable else ", ".join(tool.input.opaque_labels())
 
 
 def _report_unseen(catalogue: Catalogue) -> None:
@@ -195,8 +195,8 @@ def _report(catalogue: Path, count: int, change: Change) -> None:
 
 def _report_overlay(overlay: Path, unmentioned: Sequence[str], *, proposed: bool) -> None:
     if proposed:
-        click.echo(f"{overlay}: proposed; read its risk groups before you rely on them")
+        click.echo(f"{overlay}: proposed; review its risk groups before you rely on them")
     elif unmentioned:
-        click.echo(f"{overlay}: kept; it says nothing about {', '.join(unmentioned)}: destructive until it does")
+        click.echo(f"{overlay}: kept; it does not name {', '.join(unmentioned)}, so these count as destructive")
     else:
         click.echo(f"{overlay}: kept")

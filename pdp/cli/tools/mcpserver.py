@@ -81,7 +81,7 @@ class _Bound:
         """Count the bytes of an answer as they are read. For the client's hooks."""
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
-            self._refuse(f"it answers in the encoding `{encoding[:32]}`, which was not asked for")
+            self._refuse(f"it answers in the encoding `{encoding[:32]}`, which was not requested")
         response.stream = _Counted(cast("AsyncByteStream", response.stream), self._take)
 
     def _take(self, count: int) -> None:

@@ -56,7 +56,7 @@ def read_tool_list(
     if [source, command, url].count(None) != 2:  # noqa: PLR2004 - all but one
         raise click.UsageError("pass either a file (`-` for stdin), --command or --url")
     if url_token_file is not None and url is None:
-        raise click.UsageError("--url-token-file goes with --url")
+        raise click.UsageError("--url-token-file needs --url")
     if url is not None:
         return _fetch(url, url_token_file, timeout)
     return _ask(command, timeout) if command is not None else _read(str(source))
@@ -67,7 +67,7 @@ def _fetch(url: str, token_file: str | None, seconds: float) -> Sequence[Mapping
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise click.UsageError("--url must begin with `https://` or `http://`")
     if token_file is not None and parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise click.UsageError("a token leaves this machine by `https://` only")
+        raise click.UsageError("a token is sent only over `https://`")
     token = None if token_file is None else Path(token_file).read_text(encoding="ascii").strip()
     from pdp.cli.tools.mcpserver import tools_at  # noqa: PLC0415 - the `mcp` package is an extra
 
@@ -78,7 +78,7 @@ def _ask(command: str, seconds: float) -> Sequence[Mapping[str, Any]]:
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise click.UsageError(f"--command is no command line: {str(error).lower()}") from None
+        raise click.UsageError(f"--command is not a command line: {str(error).lower()}") from None
     if not words:
         raise click.UsageError("--command is empty")
     from pdp.cli.tools.mcpserver import listed_tools  # noqa: PLC0415 - the `mcp` package is an extra

@@ -273,7 +273,7 @@ def _check_ids(policies: list[ParsedPolicy]) -> None:
         elif not name.startswith(stem):
             message = f"`@id` must start with the name of its file, `{stem}`: `{name}`"
         elif name in first:
-            message = f"`@id` stands twice: `{name}`; first at {first[name]}"
+            message = f"`@id` appears twice: `{name}`; first at {first[name]}"
         if message:
             problems.append(Problem(policy.file, line, message, code="id", help=f'write `@id("{stem}/…")` above it'))
         first.setdefault(name, f"{policy.file}:{line}")

@@ -206,7 +206,7 @@ class _ServerReader:
             if problem := tool_name_problem(name):
                 self._add(problem)
             elif name in found:
-                self._add(f"tool `{name}` stands twice")
+                self._add(f"tool `{name}` appears twice")
             else:
                 found[str(name)] = entry
         return found
