@@ -33,7 +33,7 @@ permit (principal, action in [
 def tool(
     name: str, properties: Mapping[str, Any] | None = None, required: Sequence[str] = (), **more: object
 ) -> dict[str, Any]:
-    """Return a tool's definition as MCP's `tools/list` has it."""
+    """Return a tool's definition in the form of MCP's `tools/list`."""
     schema = {"type": "object", "properties": dict(properties or {}), "required": list(required)}
     return {"name": name, "description": name, "inputSchema": schema, **more}
 
@@ -52,8 +52,8 @@ def bundle_files(
     """Return the files of a bundle.
 
     `policies` maps a file's stem to Cedar text, `tools` a server to tool definitions, `overlays` a server to YAML;
-    `directory` and `manifest` are YAML. `sessions` is the text of `sessions.cedar`; by default everybody may open,
-    approve and delegate. `labels` are declared as such that do not widen; the manifest declares others.
+    `directory` and `manifest` are YAML. `sessions` is the text of `sessions.cedar`; by default all callers may open,
+    approve and delegate. `labels` are declared as labels that do not widen; the manifest declares others.
     """
     # JSON is YAML.
     declared = {name: {"meaning": name} for name in labels}
@@ -67,5 +67,5 @@ def bundle_files(
 
 
 def compile_here(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Compile a bundle in this process: for policies that a test has written itself, and faster."""
+    """Compile a bundle in this process, which is faster: for a test's own policies."""
     return on_large_stack(lambda: compile_bundle(job))

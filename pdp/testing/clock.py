@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pdp.clock import Instant
 
 
 class FakeClock:
-    """A `Clock` for tests: both of its clocks move by command only. Safe for threads.
+    """A `Clock` for tests: both of its clocks move only on command. Safe for threads.
 
     `wall_at` is where the wall clock starts, in unix seconds; by default 2026-01-01 00:00 UTC.
     """
@@ -20,12 +20,15 @@ class FakeClock:
         self._boots = 1
 
     def now(self) -> Instant:
-        """Return the present reading of both clocks."""
+        """Return the current reading of both clocks."""
         with self._lock:
             return Instant(wall_at=self._wall_at, boot_at=self._boot_at, boot_id=f"boot-{self._boots}")
 
     def advance(self, seconds: float) -> None:
-        """Let time pass on both clocks; `ValueError` when `seconds` is negative, as no boot clock goes back."""
+        """Move both clocks forward; `ValueError` when `seconds` is negative.
+
+        No boot clock goes back.
+        """
         if seconds < 0:
             raise ValueError(f"time passes forward only: `{seconds}`; `step_wall` sets the wall clock back")
         with self._lock:
@@ -33,7 +36,10 @@ class FakeClock:
             self._boot_at += seconds
 
     def step_wall(self, seconds: float) -> None:
-        """Set the wall clock forward or, with a negative number, back; the boot clock goes on unmoved."""
+        """Set the wall clock forward or, with a negative number, back.
+
+        The boot clock does not change.
+        """
         with self._lock:
             self._wall_at += seconds
 

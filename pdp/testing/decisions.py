@@ -1,4 +1,4 @@
-"""Make decisions for tests of what observes them."""
+"""Make decisions for tests of observers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pdp.model import Basis, CacheResult, Caller, Decision, Outcome, Role, Rulin
 
 
 def a_decision(**changes: Any) -> Decision:  # noqa: ANN401 - any field of a decision or of its ruling
-    """Return an allowed decision with something in most fields; `changes` name fields of it or of its ruling."""
+    """Return an allowed decision with a value in most fields.
+
+    `changes` name fields of the decision or of its ruling.
+    """
     ruling_changes = {name: changes.pop(name) for name in tuple(changes) if name in Ruling.__dataclass_fields__}
     ruling = Ruling(
         outcome=Outcome.ALLOW,

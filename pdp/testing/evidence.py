@@ -1,4 +1,4 @@
-"""Keep what a PDP shows of itself, its trace and its record, where a test can look at it."""
+"""Keep the trace and the record of a PDP where a test can read them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Evidence:
         self._observers = Observers(self._log, telemetry)
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
-        """Trace a decision and write it down."""
+        """Trace a decision and record it."""
         return self._observers.decision(decision, parent)
 
     def event(self, event: Event) -> None:
-        """Trace an event and write it down."""
+        """Trace an event and record it."""
         self._observers.event(event)
 
     @property
@@ -53,13 +53,16 @@ class Evidence:
 
     @property
     def records(self) -> tuple[dict[str, Any], ...]:
-        """Return the record of each decision and event so far, without what the log keeps about itself."""
+        """Return the record of each decision and event so far.
+
+        The log's entries about itself are left out.
+        """
         records = (located.record for located in read_records(self._log.folder))
         return tuple(record for record in records if record["kind"] not in (CHECKPOINT, OPENED))
 
     @property
     def decision_records(self) -> tuple[dict[str, Any], ...]:
-        """Return the line of each decision so far."""
+        """Return the record of each decision so far."""
         return tuple(record for record in self.records if record["kind"] == "decision")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Run the real server on loopback inside a test, on a bundle of the test's own and a clock that it moves."""
+"""Run the real server on loopback inside a test, on the test's own bundle and a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 
-# One caller for each role, with the role's name: what a first `pdp serve` makes.
+# One caller for each role, with the role's name: the callers of a first `pdp serve`.
 ONE_OF_EACH_ROLE = tuple(
     Caller(id=role.value, kind="token", roles=frozenset({role}), authenticated_at=AT_EACH_CALL) for role in Role
 )
 
 _EVALUATE_SECONDS = 60.0
-# A machine that is busy with other tests must not turn an answer into a deny of the client's own.
+# On a machine that is busy with other tests, a late answer must not become the client's own deny.
 _CLIENT_SECONDS = 60.0
 
 
 class RunningServer:
-    """A server that runs, the parts behind it, and a client for each caller. `running_server` makes one."""
+    """A running server, the parts behind it, and a client for each caller. `running_server` makes one."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class RunningServer:
         return self._clients[caller_id]
 
     def write_policies(self, files: Mapping[str, bytes]) -> None:
-        """Replace the policy folder; the server goes on with what it has until it is told to reload."""
+        """Replace the policy folder; the server uses it only after a reload."""
         write_folder(self.policies, files)
 
 
@@ -94,8 +94,8 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """Serve a bundle, given as its files, while the `with` block runs.
 
-    The bundle is compiled in this process, so it should be the test's own. A `store` that is given stays open. The
-    server speaks plain text: a client of another kind than `RunningServer.client` must be told so.
+    The bundle is compiled in this process, so it should be the test's own. A `store` that is passed stays open. The
+    server speaks plain text: a client that is not from `RunningServer.client` must be set to plain text too.
     """
     time = clock or FakeClock()
     with ExitStack() as opened:

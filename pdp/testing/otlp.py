@@ -1,4 +1,4 @@
-"""A real OTLP receiver in this process, for tests of what telemetry sends."""
+"""A real OTLP receiver in this process, for tests of sent telemetry."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Value = str | int | float | bool | tuple[Any, ...]
 class OTLPReceiver:
     """Receive traces, metrics and logs over gRPC on loopback while the `with` block runs.
 
-    `requests` holds every export as it came, in order; the other properties look into them. While `refusals` holds
-    something, an export takes the first and is refused with it: a status, and after how many seconds to try again.
+    `requests` holds every export unchanged, in order; the other properties read from them. While `refusals` is not
+    empty, each export takes the first entry and is refused with it: a status, and the seconds to wait before a retry.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class OTLPReceiver:
         return {}
 
     def wait_for(self, condition: Callable[[], bool], timeout: float = 10.0) -> bool:
-        """Wait until `condition` holds after an arrival; return False after `timeout` seconds without."""
+        """Wait until `condition` holds after an arrival; return False after `timeout` s."""
         with self._arrived:
             return self._arrived.wait_for(condition, timeout)
 

@@ -1,4 +1,4 @@
-"""Wait for what another thread or process is about to do."""
+"""Wait for an effect of another thread or process."""
 
 from __future__ import annotations
 

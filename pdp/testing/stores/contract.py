@@ -1,4 +1,4 @@
-"""What a `SessionStore` promises."""
+"""The contract of a `SessionStore`."""
 
 # ruff: noqa: S101, PLR2004 - a published test suite: it asserts, and compares with literal numbers
 
@@ -23,7 +23,7 @@ from pdp.testing.stores.writing import SessionWriterContract
 class StoreContract(
     SessionReaderContract, SessionListsContract, SessionWriterContract, BundleHistoryContract, HighWaterMarkContract
 ):
-    """What every whole store must pass: the tests of each capability, and of several together."""
+    """The tests that every whole store must pass: those of each capability, and of several together."""
 
     def test_an_empty_store_shows_nothing(self, store: SessionStore) -> None:
         """A view of an unknown handle holds no session, no bundle and no time."""
@@ -34,7 +34,7 @@ class StoreContract(
         assert store.active_bundle() is None
 
     def test_an_activated_bundle_is_the_active_one(self, store: SessionStore) -> None:
-        """View, store and content agree on it, also when it follows another."""
+        """View, store and content agree on it, even when it follows another bundle."""
         store.activate_bundle(make_bundle("v1"), b"one", unchanged)
         store.view(b"\0" * 32)
         bundle = make_bundle("v2", activated_at=3000.0)
@@ -46,7 +46,7 @@ class StoreContract(
         assert store.bundle_content("v3") is None
 
     def test_an_activation_changes_live_sessions(self, store: SessionStore) -> None:
-        """The change sees what is stored as requested or active, and is written with the bundle."""
+        """The change gets the stored requested and active sessions, and is written with the bundle."""
         insert_four(store)
         written = store.activate_bundle(
             make_bundle("v1"), b"", lambda session: successor_of(session, entities_json="[1]")
@@ -67,7 +67,7 @@ class StoreContract(
         assert met == [root.id, child.id]
 
     def test_an_activation_may_leave_out_what_is_as_captured(self, store: SessionStore) -> None:
-        """With `captured`, every session that holds something else for its user and agent is changed, and all live."""
+        """With `captured`, every live session that holds other values for its user and agent is changed."""
         for user in ("ada", "bob"):
             for agent in ("coder", "tester"):
                 session = make_session(f"{user}-{agent}", user=user, agent=agent, entities_json="[1]")
@@ -84,7 +84,7 @@ class StoreContract(
         assert {session.id for session in written} == {"ses_ada-tester", "ses_bob-coder"}
 
     def test_the_active_bundle_is_not_activated_again(self, store: SessionStore) -> None:
-        """Activating the active version changes nothing: not who did it, no session, no high-water mark."""
+        """Activating the active version changes nothing: not its author, no session, no high-water mark."""
         session = make_session("a")
         store.insert(session, wall_at=1000.0)
         bundle = make_bundle("v1")
@@ -97,7 +97,7 @@ class StoreContract(
         assert store.view(session.handle_digest).high_water_at == 2000.0
 
     def test_an_activation_that_fails_leaves_the_bundle(self, store: SessionStore) -> None:
-        """When the change of sessions fails, the former bundle stays active."""
+        """When the change of sessions fails, the previous bundle stays active."""
         store.insert(make_session("a"), wall_at=1000.0)
         bundle = make_bundle("v1")
         store.activate_bundle(bundle, b"one", unchanged)
@@ -107,7 +107,7 @@ class StoreContract(
         assert (store.active_bundle(), store.bundle_content("v2")) == (bundle, None)
 
     def test_an_activation_keeps_how_it_came_about(self, store: SessionStore) -> None:
-        """Reason, choice, number and signer are those of the latest activation, in each look."""
+        """Reason, choice, number and signer are those of the latest activation, in each method."""
         bundle = make_bundle("v1", reason="the new one fails", chosen=True, number=7, signed_by="key")
         store.activate_bundle(bundle, b"one", unchanged)
 
@@ -117,7 +117,7 @@ class StoreContract(
 
     @pytest.mark.parametrize("changed", [{"chosen": True}, {"number": 8}, {"signed_by": "key"}])
     def test_the_active_bundle_may_be_activated_otherwise(self, store: SessionStore, changed: dict[str, Any]) -> None:
-        """Somebody may choose the version that a source brought, or bring it signed: then this is how it runs."""
+        """A caller can choose the version that a source brought, or bring it signed; the new origin then applies."""
         store.activate_bundle(make_bundle("v1"), b"one", unchanged)
         store.view(b"\0" * 32)
         otherwise = make_bundle("v1", activated_at=3000.0, **changed)

@@ -1,4 +1,4 @@
-"""What a `BundleHistory` promises, as far as it shows without sessions."""
+"""The contract of a `BundleHistory`, as far as it can be tested without sessions."""
 
 # ruff: noqa: S101 - a published test suite: it asserts
 
@@ -13,13 +13,13 @@ from pdp.testing.stores.suite import StoreSuite
 
 
 class BundleHistoryContract(StoreSuite):
-    """Activations follow one another, and the latest of them are remembered."""
+    """Activations follow one another, and the store remembers the latest ones."""
 
     @pytest.mark.parametrize(("active", "expected"), [("v1", ""), ("v1", "v0"), ("", "v1")])
     def test_an_activation_that_expects_another_bundle_is_refused(
         self, store: BundleHistory, active: str, expected: str
     ) -> None:
-        """Who has not seen the active bundle activates nothing."""
+        """A caller that has not seen the active bundle cannot activate another one."""
         if active:
             store.activate_bundle(make_bundle(active), b"one", unchanged)
         before = store.active_bundle()
@@ -29,14 +29,14 @@ class BundleHistoryContract(StoreSuite):
         assert (store.active_bundle(), store.bundle_content("v2")) == (before, None)
 
     def test_an_activation_that_expects_the_active_bundle_is_made(self, store: BundleHistory) -> None:
-        """Empty expects that nothing is active yet."""
+        """An empty version expects that no bundle is active yet."""
         store.activate_bundle(make_bundle("v1"), b"one", unchanged, expected="")
         store.activate_bundle(make_bundle("v2"), b"two", unchanged, expected="v1")
 
         assert store.active_bundle() == make_bundle("v2")
 
     def test_kept_bundles_are_listed_by_their_latest_activation(self, store: BundleHistory) -> None:
-        """The active one stands first; one that came back stands once, with its latest activation."""
+        """The active one is first; one that was activated twice is listed once, at its latest activation."""
         for place, version in enumerate(("v1", "v2", "v3", "v1")):
             store.activate_bundle(make_bundle(version, activated_at=2000.0 - place), b"content", unchanged)
 
@@ -44,7 +44,7 @@ class BundleHistoryContract(StoreSuite):
         assert listed == [("v1", 1997.0), ("v3", 1998.0), ("v2", 1999.0)]
 
     def test_the_past_outlives_the_content(self, store: BundleHistory) -> None:
-        """Whether a version was active, and the highest number, are known long after the content has gone."""
+        """The history of versions, and the highest number, remain long after the content is gone."""
         never = store.bundle_past("v0")
         for number in range(1000):
             store.activate_bundle(make_bundle(f"v{number}", number=1000 - number), b"", unchanged)
@@ -55,7 +55,7 @@ class BundleHistoryContract(StoreSuite):
         assert (store.bundle_content("v0"), store.bundle_past("w").was_active) == (None, False)
 
     def test_the_active_content_is_kept_however_many_follow(self, store: BundleHistory) -> None:
-        """A bundle that is activated again after many others has its content; the oldest have not."""
+        """A bundle that is activated again after many others keeps its content; the oldest lose theirs."""
         store.activate_bundle(make_bundle("first"), b"first", unchanged)
         for number in range(15):
             store.activate_bundle(make_bundle(f"v{number}"), b"content", unchanged)

@@ -1,4 +1,4 @@
-"""What `SessionLists` promise."""
+"""The contract of `SessionLists`."""
 
 # ruff: noqa: S101 - a published test suite: it asserts, and compares with literal numbers
 
@@ -13,7 +13,7 @@ from pdp.testing.stores.suite import StoreSuite
 
 
 class SessionListsContract(StoreSuite):
-    """Lists and counts are of what is stored."""
+    """Lists and counts are those of the stored sessions."""
 
     @pytest.mark.parametrize(
         ("which", "expected"),
@@ -38,7 +38,7 @@ class SessionListsContract(StoreSuite):
         assert "".join(session.id.removeprefix("ses_") for session in found) == expected
 
     def test_pages_follow_one_another(self, store: Sessions) -> None:
-        """Each page begins behind the last session of the page before, also among sessions of the same time."""
+        """Each page begins after the last session of the page before, even among sessions of the same time."""
         sessions = [make_session(name, requested_at=1000.0 if name < "d" else 2000.0) for name in "abcde"]
         for session in sessions:
             store.insert(session, wall_at=1000.0)
@@ -72,7 +72,7 @@ class SessionListsContract(StoreSuite):
         }
 
     def test_live_sessions_of_a_caller_are_counted(self, store: Sessions) -> None:
-        """Those that wait or are active, and have not expired by the moment that is asked about."""
+        """The count has the requested and active sessions that have not expired at the given moment."""
         for session in (
             make_session("a", opened_by="gateway"),
             make_session("b", opened_by="gateway", state=SessionState.REQUESTED),

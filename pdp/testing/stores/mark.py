@@ -1,4 +1,4 @@
-"""What a `HighWaterMark` promises."""
+"""The contract of a `HighWaterMark`."""
 
 # ruff: noqa: S101, PLR2004 - a published test suite: it asserts, and compares with literal numbers
 
@@ -14,7 +14,7 @@ from pdp.testing.stores.suite import StoreSuite
 
 
 class HighWaterMarkContract(StoreSuite):
-    """Every write raises the mark and none lowers it, so these tests want a whole store."""
+    """Every write raises the mark and none lowers it, so these tests need a whole store."""
 
     @pytest.mark.parametrize(
         "write",
@@ -40,7 +40,7 @@ class HighWaterMarkContract(StoreSuite):
         assert (before, after, store.high_water_at()) == (1000.0, 5000.0, 5000.0)
 
     def test_the_mark_never_falls(self, store: SessionStore) -> None:
-        """A write with an earlier time leaves it, as the wall clock may have been set back."""
+        """A write with an earlier time leaves it, because the wall clock can be set back."""
         store.touch(wall_at=5000.0)
         store.touch(wall_at=1000.0)
         store.insert(make_session("a"), wall_at=1000.0)

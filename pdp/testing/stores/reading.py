@@ -1,4 +1,4 @@
-"""What a `SessionReader` promises."""
+"""The contract of a `SessionReader`."""
 
 # ruff: noqa: S101, PLR2004 - a published test suite: it asserts, and compares with literal numbers
 
@@ -26,7 +26,7 @@ class SessionReaderContract(StoreSuite):
         assert store.get(session.id) == (session,)
 
     def test_a_handle_that_was_unknown_is_found_once_it_is_inserted(self, store: Sessions) -> None:
-        """That a handle was unknown is not remembered."""
+        """The store does not remember that a handle was unknown."""
         session = make_session("a")
         before = store.view(session.handle_digest).chain
         store.insert(session, wall_at=1000.0)
@@ -35,14 +35,14 @@ class SessionReaderContract(StoreSuite):
         assert store.view(session.handle_digest).chain == (session,)
 
     def test_a_chain_goes_from_the_session_to_its_furthest_ancestor(self, store: Sessions) -> None:
-        """Ancestors stand behind the session, nearest first."""
+        """Ancestors follow the session, nearest first."""
         root, child, grandchild = family = insert_family(store)
 
         assert store.view(grandchild.handle_digest).chain == tuple(reversed(family))
         assert store.get(child.id) == (child, root)
 
     def test_a_change_of_an_ancestor_is_seen_below(self, store: Sessions) -> None:
-        """A chain that was looked at before holds an ancestor's successor afterwards."""
+        """A chain that was read before holds the ancestor's successor afterwards."""
         root, child, grandchild = insert_family(store)
         store.view(grandchild.handle_digest)
         later = successor_of(root, state=SessionState.REVOKED)
@@ -51,7 +51,7 @@ class SessionReaderContract(StoreSuite):
         assert store.view(grandchild.handle_digest).chain == (grandchild, child, later)
 
     def test_a_look_sees_every_write_that_was_acknowledged_before_it(self, store: Sessions) -> None:
-        """While one thread writes, threads that look never find less than what was acknowledged before."""
+        """While one thread writes, readers never see less than what was acknowledged before."""
         session = make_session("a")
         store.insert(session, wall_at=1000.0)
         acknowledged = [1]
@@ -77,7 +77,7 @@ class SessionReaderContract(StoreSuite):
         assert [each.result() for each in looks] == [True, True, True]
 
     def test_equal_scopes_are_one_object(self, store: Sessions) -> None:
-        """Sessions share a scope however they are read, and however it was written."""
+        """Sessions share a scope, however they are read and it was written."""
         first, second = (make_session(name, scope=make_scope("git/log", "git/diff")) for name in "ab")
         store.insert(first, wall_at=1000.0)
         store.insert(second, wall_at=1000.0)
@@ -95,7 +95,7 @@ class SessionReaderContract(StoreSuite):
         assert scopes[0] == first.scope
 
     def test_a_stored_scope_does_not_change(self, store: Sessions) -> None:
-        """Neither the mapping that a caller passed nor the one that is handed out can widen what is stored."""
+        """Neither the caller's mapping nor the returned one can widen the stored scope."""
         tools = {"git/log": "sha256:0"}
         session = make_session("a", scope=Scope(id="sha256:1", tools=tools))
         store.insert(session, wall_at=1000.0)

@@ -45,14 +45,14 @@ def successor_of(session: Session, **changes: Any) -> Session:  # noqa: ANN401 -
 
 
 def revoked(session: Session) -> Session | None:
-    """Return the session revoked; None when it is already, as a `Change` does."""
+    """Return the session revoked; None if it already is, as a `Change` does."""
     if session.state is SessionState.REVOKED:
         return None
     return successor_of(session, state=SessionState.REVOKED, reason="no longer trusted")
 
 
 def unchanged(_: Session) -> None:
-    """Leave a session as it is, as a `Change` does."""
+    """Leave a session unchanged, as a `Change` does."""
 
 
 def make_bundle(version: str, **changes: Any) -> ActiveBundle:  # noqa: ANN401 - any field
@@ -78,7 +78,7 @@ def insert_over(store: SessionWriter, name: str, parent: Session | None = None, 
 
 
 def insert_four(store: SessionWriter) -> None:
-    """Insert four unlike sessions, the oldest first: `ses_a` to `ses_d`."""
+    """Insert four different sessions, the oldest first: `ses_a` to `ses_d`."""
     for session in (
         make_session("a", requested_at=1000.0, state=SessionState.ENDED),
         make_session("b", requested_at=1001.0, state=SessionState.REQUESTED, user="bob"),

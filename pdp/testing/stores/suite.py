@@ -1,4 +1,4 @@
-"""What all tests of stores have in common: each gets an empty store of its own."""
+"""The base of all tests of stores: each test gets its own empty store."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 
 class StoreSuite:
-    """Tests of a store. A subclass says how an empty one is made."""
+    """Tests of a store. A subclass makes an empty one."""
 
     def make_store(self, folder: Path) -> Any:  # noqa: ANN401 - each class of tests names what it needs of a store
-        """Return an empty store, which has `close`; what it keeps in files, it keeps below `folder`."""
+        """Return an empty store, which has `close`; its files are below `folder`."""
         raise NotImplementedError
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Any]:
-        """Give one empty store to one test."""
+        """Provide one empty store for one test."""
         store = self.make_store(tmp_path)
         yield store
         store.close()

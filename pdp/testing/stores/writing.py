@@ -1,4 +1,4 @@
-"""What a `SessionWriter` promises."""
+"""The contract of a `SessionWriter`."""
 
 # ruff: noqa: S101, PLR2004 - a published test suite: it asserts, and compares with literal numbers
 
@@ -30,7 +30,7 @@ from pdp.testing.stores.suite import StoreSuite
 
 
 class SessionWriterContract(StoreSuite):
-    """A write follows what is stored, and happens as a whole or not at all."""
+    """A write follows the stored state, and happens completely or not at all."""
 
     # Inserting
 
@@ -83,7 +83,7 @@ class SessionWriterContract(StoreSuite):
     # Updating
 
     def test_an_update_replaces_the_session(self, store: Sessions) -> None:
-        """After an update every way of looking shows the successor."""
+        """After an update every method returns the successor."""
         session = make_session("a", state=SessionState.REQUESTED)
         store.insert(session, wall_at=1000.0)
         store.view(session.handle_digest)
@@ -97,7 +97,7 @@ class SessionWriterContract(StoreSuite):
 
     @pytest.mark.parametrize("epoch", [0, 1, 3])
     def test_an_update_follows_directly(self, store: Sessions, epoch: int) -> None:
-        """A session with any epoch but the next is a conflict, and what is stored stays."""
+        """A session with any epoch but the next is a conflict, and the stored one stays."""
         session = make_session("a")
         store.insert(session, wall_at=1000.0)
 
@@ -109,7 +109,7 @@ class SessionWriterContract(StoreSuite):
         "change", [{"handle_digest": b"\1" * 32}, {"parent_id": "ses_b"}, {"ancestor_ids": ("b",)}]
     )
     def test_an_update_keeps_handle_and_ancestors(self, store: Sessions, change: dict[str, Any]) -> None:
-        """A session with another handle or other ancestors is no successor."""
+        """A session with another handle or other ancestors is not a successor."""
         session = make_session("a")
         store.insert(session, wall_at=1000.0)
 
@@ -124,7 +124,7 @@ class SessionWriterContract(StoreSuite):
         assert store.get("ses_a") == ()
 
     def test_an_update_is_written_as_a_whole_or_not_at_all(self, store: Sessions) -> None:
-        """One conflict among several sessions leaves all of them, and the high-water mark, as they were."""
+        """One conflict among several sessions leaves all of them, and the high-water mark, unchanged."""
         first, second = make_session("a"), make_session("b")
         store.insert(first, wall_at=1000.0)
         store.insert(second, wall_at=1000.0)
@@ -144,7 +144,7 @@ class SessionWriterContract(StoreSuite):
         assert store.get(session.id) == (session,)
 
     def test_a_race_has_one_winner(self, store: Sessions) -> None:
-        """Of eight threads that write the same successor at once, one succeeds and seven are told."""
+        """Of eight threads that write the same successor at once, one succeeds and seven get a conflict."""
         session = make_session("a")
         store.insert(session, wall_at=1000.0)
         start = Barrier(8)
@@ -165,7 +165,7 @@ class SessionWriterContract(StoreSuite):
     # Changing many
 
     def test_a_change_reaches_all_matching_and_all_below(self, store: Sessions) -> None:
-        """Descendants change with a session that matches, though they do not match themselves."""
+        """Descendants change with a matching session, even if they do not match themselves."""
         root, child, grandchild = insert_family(store, user="ada", child_user="bob")
         other = make_session("other", user="bob")
         store.insert(other, wall_at=1000.0)
@@ -176,8 +176,8 @@ class SessionWriterContract(StoreSuite):
         assert store.get(other.id) == (other,)
 
     def test_a_change_meets_each_session_once_and_ancestors_first(self, store: Sessions) -> None:
-        """A session that matches and is below one that matches is changed once, after its ancestors."""
-        # The younger a session here, the older it claims to be: only descent gives the order.
+        """A matching session below another matching one is changed once, after its ancestors."""
+        # The younger a session is here, the older its stated time: only descent gives the order.
         root = make_session("c", requested_at=3000.0)
         child = make_session("b", root, requested_at=2000.0)
         grandchild = make_session("a", child, requested_at=1000.0)
@@ -189,7 +189,7 @@ class SessionWriterContract(StoreSuite):
         assert met == [root.id, child.id, grandchild.id]
 
     def test_a_change_may_leave_sessions(self, store: Sessions) -> None:
-        """What the change leaves is not written and not returned."""
+        """Sessions that the change leaves are not written and not returned."""
         root, child, _ = insert_family(store)
         written = store.change_where(
             SessionFilter(), lambda session: revoked(session) if session.id == child.id else None, wall_at=1000.0
@@ -213,7 +213,7 @@ class SessionWriterContract(StoreSuite):
         assert store.change_tree("ses_unknown", revoked, wall_at=1000.0) == ()
 
     def test_a_change_that_fails_changes_nothing(self, store: Sessions) -> None:
-        """An error in the middle comes out as it is, leaves everything as it was, and the store goes on."""
+        """An error in the middle is raised unchanged, changes nothing, and the store goes on."""
         root, child, _ = insert_family(store)
 
         def fail_below(session: Session) -> Session:
@@ -228,7 +228,7 @@ class SessionWriterContract(StoreSuite):
         assert store.change_tree(child.id, unchanged, wall_at=6000.0) == ()
 
     def test_a_change_makes_successors(self, store: Sessions) -> None:
-        """A change that answers with something else than the direct successor is a conflict."""
+        """A change that returns anything but the direct successor is a conflict."""
         session = make_session("a")
         store.insert(session, wall_at=1000.0)
 
@@ -237,7 +237,7 @@ class SessionWriterContract(StoreSuite):
         assert store.get(session.id) == (session,)
 
     def test_many_are_changed_in_steps(self, store: Sessions) -> None:
-        """With a limit, the newest sessions that match go first, each with what is below it."""
+        """With a limit, the newest matching sessions are first, each with those below it."""
         insert_four(store)
         which = SessionFilter(states=frozenset({SessionState.ACTIVE, SessionState.REQUESTED}), ends_after=1000.0)
         change = revoke(Instant(wall_at=1010.0, boot_at=0.0, boot_id=""), by="admin", reason="enough")
@@ -246,7 +246,7 @@ class SessionWriterContract(StoreSuite):
         assert [sorted(session.id for session in step) for step in steps] == [["ses_c", "ses_d"], ["ses_b"], []]
 
     def test_what_is_requested_later_is_left_out(self, store: Sessions) -> None:
-        """A filter by a moment holds for lists and for changes; what was requested at that very moment is in."""
+        """A filter by a moment applies to lists and to changes; a session of that very moment is included."""
         for name, requested_at in (("a", 1000.0), ("b", 1001.0), ("c", 1002.0)):
             store.insert(make_session(name, requested_at=requested_at), wall_at=requested_at)
         which = SessionFilter(requested_until=1001.0, ends_after=1000.0)
@@ -270,7 +270,7 @@ class SessionWriterContract(StoreSuite):
         ],
     )
     def test_a_cut_revokes_what_it_concerns(self, store: Sessions, cut: Cut, revoked: str) -> None:
-        """Every look at a session that it concerns sees it revoked, until it is lifted; others are as they were."""
+        """Every read of a session that it covers shows it revoked, until it is lifted; others are unchanged."""
         four = [
             make_session("a", requested_at=1000.0),
             make_session("b", requested_at=1001.0, user="bob"),
@@ -296,7 +296,7 @@ class SessionWriterContract(StoreSuite):
         assert [store.get(session.id)[0] for session in four] == four
 
     def test_a_cut_reaches_below(self, store: Sessions) -> None:
-        """A session of somebody else below one that is cut has a revoked ancestor."""
+        """Another user's session below one that is cut has a revoked ancestor."""
         root, _, grandchild = insert_family(store, child_user="bob")
         store.view(grandchild.handle_digest)
         store.cut(Cut(tenant=root.tenant, user="ada", at=4000.0, by="admin", reason="enough"))
@@ -315,7 +315,7 @@ class SessionWriterContract(StoreSuite):
         assert [store.get(ended.id)[0], store.get(expired.id)[0]] == [ended, expired]
 
     def test_a_cut_whose_place_another_has_taken_lifts_nothing(self, store: Sessions) -> None:
-        """Two who revoke the same sessions do not undo each other's revocation."""
+        """Two callers that revoke the same sessions do not undo each other's revocation."""
         session = make_session("a", requested_at=1001.0)
         store.insert(session, wall_at=1001.0)
         first = Cut(tenant=session.tenant, at=1000.0, by="admin", reason="enough")
@@ -328,7 +328,7 @@ class SessionWriterContract(StoreSuite):
     # Purging
 
     def test_what_was_over_before_a_moment_is_removed(self, store: Sessions) -> None:
-        """Over is what was closed before it, or whose deadline was before it; neither later ones nor live ones go."""
+        """Over means closed before it, or with a deadline before it; later and live ones stay."""
         far, past = (Deadline(wall_at=wall_at, boot_at=0.0, boot_id="boot-1") for wall_at in (9000.0, 2500.0))
         for state in (SessionState.ENDED, SessionState.REVOKED, SessionState.DENIED):
             insert_over(store, state.value, state=state, deadline=far)
@@ -342,7 +342,7 @@ class SessionWriterContract(StoreSuite):
         assert sum(store.count_by_state().values()) == 2
 
     def test_a_removed_session_is_as_unknown_as_any(self, store: Sessions) -> None:
-        """Neither handle nor id finds it, and both could be given again."""
+        """Neither handle nor id finds it, and both can be used again."""
         session = insert_over(store, "a")
         store.view(session.handle_digest)
         store.purge(over_before=3000.0, limit=9, wall_at=3000.0)
@@ -356,7 +356,7 @@ class SessionWriterContract(StoreSuite):
         assert store.view(session.handle_digest).chain == (session,)
 
     def test_the_oldest_are_removed_first(self, store: Sessions) -> None:
-        """A limit bounds how many go at once, and the next time goes on where the last has stopped."""
+        """A limit bounds how many are removed at once, and the next call continues there."""
         for name, requested_at in (("a", 3.0), ("b", 1.0), ("c", 2.0)):
             insert_over(store, name, requested_at=requested_at)
         removed, left = [], []
@@ -368,7 +368,7 @@ class SessionWriterContract(StoreSuite):
         assert left == [["ses_a"], ["ses_a"], [], []]
 
     def test_what_stands_above_another_session_stays(self, store: Sessions) -> None:
-        """A chain stays complete: a session goes when none below it is stored any longer."""
+        """A chain stays complete: a session is removed when none below it is stored any longer."""
         root = insert_over(store, "root")
         live = make_session("live", root)
         store.insert(live, wall_at=1000.0)
@@ -382,7 +382,7 @@ class SessionWriterContract(StoreSuite):
         assert [store.purge(over_before=3000.0, limit=9, wall_at=3000.0) for _ in range(3)] == [1, 1, 0]
 
     def test_nothing_is_removed_before_it_is_over(self, store: Sessions) -> None:
-        """A moment in the future removes nothing that is not over yet, and no clock goes back behind a removal."""
+        """A moment in the future removes nothing that is not over yet, and no clock goes back after a removal."""
         store.insert(make_session("a"), wall_at=1000.0)
 
         assert store.purge(over_before=9999.0, limit=9, wall_at=4600.0) == 0
