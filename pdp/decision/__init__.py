@@ -1,1 +1,1 @@
-"""The decision about one call: the gate, what is remembered, what the policies are asked, and why it came out so."""
+"""The decision about one call: the gate, the cache, the questions to the policies, and the explanation."""

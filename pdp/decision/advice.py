@@ -1,6 +1,6 @@
-"""What a deny says to the agent and its gateway: what to do now. One table, by what the deny rests on.
+"""What a deny advises the agent and its gateway to do. One table, by the basis of the deny.
 
-It names no policy, no other session and no value: an agent reads it.
+It names no policy, no other session and no value, since an agent reads it.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ ADVICE: Mapping[Basis, str] = MappingProxyType(
 
 
 def advice(ruling: Ruling) -> tuple[str, ...]:
-    """Return what to do about a deny; for arguments that do not fit, which ones too. Nothing for an allow."""
+    """Return what to do about a deny, and which arguments do not fit; empty for an allow."""
     if ruling.allowed:
         return ()
     if ruling.basis is Basis.INVALID_ARGUMENTS and ruling.detail:
-        # It names places and rules of the tool's own definition, and never a value.
+        # It names paths and rules of the tool's own definition, and never a value.
         return ADVICE[ruling.basis], ruling.detail
     return (ADVICE[ruling.basis],)

@@ -24,7 +24,7 @@ NO_PARENT = TraceParent()
 
 
 class Authorizer:
-    """Decides about tool calls. Safe to use from many threads.
+    """Decides about tool calls. Safe for threads.
 
     `place` gives each decision the ids of its trace and span, so that all observers see them.
     """
@@ -49,9 +49,9 @@ class Authorizer:
     def authorize(self, request: CallRequest, caller: Caller, *, parent: TraceParent = NO_PARENT) -> Decision:
         """Decide about one call.
 
-        Raise `InvalidRequestError` for what the PEP wrote wrongly, `RequestIdConflictError` for a request id that
-        was used for another call, and `UnavailableError` when there is no answer. Whatever the agent wrote is a
-        deny, never an error.
+        Raise `InvalidRequestError` for a mistake of the PEP, `RequestIdConflictError` for a request id that was used
+        for another call, and `UnavailableError` when there is no answer. A mistake of the agent is a deny, never an
+        error.
         """
         started = perf_counter_ns()
         snapshot = self._snapshots.of_handle(request.call.session_handle, caller)
@@ -64,7 +64,7 @@ class Authorizer:
         started = perf_counter_ns()
         snapshots = self._snapshots.of_handles({request.call.session_handle for request in requests}, caller)
         for place, request in enumerate(requests):
-            # What is wrong in any call is refused before anything is decided.
+            # A mistake of the PEP in any call is refused before any call is decided.
             try:
                 caller_facts(snapshots[request.call.session_handle].bundle, request.call, self._limits)
             except InvalidRequestError as error:
@@ -77,7 +77,7 @@ class Authorizer:
         return tuple(decisions)
 
     def list_tools(self, session_handle: str, caller: Caller, *, with_readings: bool = False) -> ToolListing:
-        """Say for each tool of the catalogue whether the session could be allowed to call it.
+        """Return for each tool of the catalogue whether the session could be allowed to call it.
 
         Raise `NotFoundError` for an unknown handle, `WrongStateError` when the session is not active.
         """
@@ -96,7 +96,7 @@ class Authorizer:
             ruling, looked_up = self._ruling(snapshot, request.call, caller, facts)
         else:
             ruling, looked_up = refused.ruling, CacheResult.NONE
-        # What the gate denies has an id of its own: a retry that passes later is another decision.
+        # A deny by the gate has an id of its own: a retry that passes later is another decision.
         decision_id = self._decision_id(request, caller, snapshot.now, None if refused else ruling.outcome)
         times = (started, gated, perf_counter_ns())
         trace = self._place(parent, caller)
@@ -109,9 +109,9 @@ class Authorizer:
     def _ruling(
         self, snapshot: Snapshot, call: Call, caller: Caller, facts: Mapping[str, Any]
     ) -> tuple[Ruling, CacheResult]:
-        """Ask the cache, then the policies. INVARIANT: the gate has been passed on this very snapshot.
+        """Ask the cache, then the policies. INVARIANT: the gate has passed the call on the same snapshot.
 
-        A call that came before in the same bytes is answered at once, another one by what policies can read of it.
+        The cache is asked for a call with the same bytes, then for one in which the policies can read the same.
         """
         bundle, chain, now, at = snapshot.bundle, snapshot.chain, snapshot.now, snapshot.wall_at
         action = call.action
@@ -169,7 +169,7 @@ def _decision(
         ancestor_ids=own.ancestor_ids if own else (),
         user=own.user if own else "",
         agent=own.agent if own else "",
-        # Whose auditor sees a call with an unknown or foreign handle.
+        # The auditor of the caller's tenant sees a call with an unknown or foreign handle.
         tenant=own.tenant if own else caller.tenant,
         environment=own.environment if own else "",
         opened_by=own.opened_by if own else "",
@@ -182,7 +182,7 @@ def _decision(
         bundle_version=snapshot.bundle.version,
         cache_result=looked_up,
         decided_at=snapshot.wall_at,
-        # Of the clock's nanoseconds: a sum of the phases would seem to know more.
+        # From the clock's nanoseconds, since a sum of the phases would show spurious digits.
         duration_us=(ended - started) / 1000,
         phases=(("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000)),
         request_id=request.request_id,

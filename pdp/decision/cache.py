@@ -1,7 +1,7 @@
-"""What is remembered while it holds: rulings of the policies, and request ids.
+"""What is remembered for a limited time: rulings of the policies, and request ids.
 
-Nothing is ever invalidated: whatever could change an answer stands in its key, and an end is absolute.
-Everything is bounded in bytes: what is remembered, agents and callers have written.
+Nothing is ever invalidated: the key of an answer holds everything that can change it, and its end is absolute.
+Everything is bounded in bytes, since agents and callers write what is remembered.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pdp.model import Call, Caller, Outcome, Ruling, Session
 
 Key = tuple[object, ...]
 
-# Texts up to this many bytes stand in a key as they are; what an agent sends must not fill the memory.
+# A key holds texts up to this many bytes unchanged; an agent's texts must not fill the memory.
 _LONGEST_IN_KEY = 1024
-# What a ruling takes with its key, its end and its places in the table, beside texts; and a session in a key.
+# The bytes of a ruling with its key, its end and its entry in the table, without texts; and of a session in a key.
 _RULING_BYTES, _SESSION_BYTES = 768, 256
 MOST_RULING_BYTES = 64 * 1024 * 1024
 
@@ -29,11 +29,10 @@ MOST_RULING_BYTES = 64 * 1024 * 1024
 def call_key(
     bundle_version: str, chain: tuple[Session, ...], call: Call, caller: Caller, place_in_time: tuple[int, ...]
 ) -> Key:
-    """Return the key of a ruling by the call as it came: every input of the policies, or what it is a function of.
+    """Return the key of a ruling by the bytes of the call: every input of the policies, or what determines it.
 
-    INVARIANT: a tuple of `str`, `bytes`, `int` and tuples of them. The bytes of arguments and facts stand for their
-    values; id and epoch of a session stand for everything that it holds; `place_in_time` for all that policies can see
-    of the time.
+    INVARIANT: a tuple of `str`, `bytes`, `int` and tuples of them. The bytes of arguments and facts determine their
+    values; id and epoch of a session determine its content; `place_in_time` is all that policies can see of the time.
     """
     return (
         "call",
@@ -51,9 +50,9 @@ def call_key(
 def read_key(
     bundle_version: str, chain: tuple[Session, ...], call: Call, read: bytes, place_in_time: tuple[int, ...]
 ) -> Key:
-    """Return the key of a ruling by what policies can read of the call, which `read` holds as canonical text.
+    """Return the key of a ruling by what policies can read of the call: `read`, a canonical text.
 
-    It has the INVARIANT of `call_key`, and no key of the one kind equals one of the other.
+    It has the INVARIANT of `call_key`, and never equals a key of that kind.
     """
     return ("read", bundle_version, _sessions(chain), place_in_time, call.server, call.tool, _content(read))
 
@@ -63,12 +62,12 @@ def _sessions(chain: tuple[Session, ...]) -> tuple[tuple[str, int], ...]:
 
 
 def _content(text: bytes) -> bytes | tuple[bytes]:
-    """Return what stands for a text in a key: itself, or its SHA-256 where it is long, and never one for the other."""
+    """Return a text for a key: itself, or its SHA-256 in a tuple when it is long; the two never collide."""
     return text if len(text) <= _LONGEST_IN_KEY else (hashlib.sha256(text).digest(),)
 
 
 class Remembered(NamedTuple):
-    """A ruling, the moment from which it is forgotten, and how many bytes it takes with its key."""
+    """A ruling, the time at which it ends, and its size in bytes with its key."""
 
     ruling: Ruling
     end: Deadline
@@ -78,7 +77,7 @@ class Remembered(NamedTuple):
 class DecisionCache:
     """A bounded store of rulings, each with an absolute end. `size` 0 remembers nothing.
 
-    It holds at most `size` rulings, and never more than 64 MiB of them.
+    It holds at most `size` rulings, and at most 64 MiB of them.
     """
 
     def __init__(self, *, size: int = 65536, max_ttl: float = 300.0) -> None:
@@ -87,7 +86,7 @@ class DecisionCache:
         self._size = size
 
     def get(self, key: Key, now: Instant) -> Remembered | None:
-        """Return the ruling under a key with its end, or None when there is none or its end has passed."""
+        """Return the ruling under a key with its end; None without one or after its end."""
         entry = self._entries.get(key)
         return None if entry is None or entry.end.passed(now) else entry
 
@@ -98,7 +97,7 @@ class DecisionCache:
             self._entries.keep(key, entry)
 
     def clear(self) -> None:
-        """Forget everything. Never needed for an answer to be right."""
+        """Forget everything. Answers are correct without it."""
         self._entries.clear()
 
 
@@ -110,7 +109,7 @@ def _weight(key: Key, ruling: Ruling) -> int:
 
 
 class _Claim(NamedTuple):
-    """Which call a request id stands for, and the decision that a later try shares if its outcome is the same."""
+    """The call of a request id, and the decision id that a later try shares if its outcome is the same."""
 
     asked: bytes
     outcome: Outcome | None
@@ -121,7 +120,7 @@ class _Claim(NamedTuple):
 class RequestMemory:
     """Remembers which call a request id was used for, so that a retry gets the decision id of the first try.
 
-    Of a call it keeps a digest: whatever an agent sends, an entry takes less than 1 KiB.
+    It keeps only a digest of a call, so an entry takes less than 1 KiB whatever an agent sends.
     """
 
     def __init__(self, *, size: int = 10000, ttl: float = 300.0) -> None:
@@ -132,9 +131,9 @@ class RequestMemory:
     def claim(
         self, caller_id: str, request_id: str, call: Call, fresh_id: str, outcome: Outcome | None, now: Instant
     ) -> str:
-        """Return the decision id of the last try of this call under this request id, if that had this outcome.
+        """Return the decision id of the last try under this request id if it had the same outcome.
 
-        Otherwise `fresh_id`, and always for an outcome of None: one that no other try shares.
+        Otherwise return `fresh_id`; always for an outcome of None, and then no other try shares the id.
         Raise `RequestIdConflictError` when the request id was used for another call.
         """
         asked = _asked(call)
@@ -152,7 +151,7 @@ class RequestMemory:
         return fresh_id
 
     def part(self, caller_id: str, request_id: str) -> None:
-        """Let no later try share the decision id: what was answered under it is not what was claimed."""
+        """Let no later try share the decision id, since its answer differs from the claimed outcome."""
         with self._lock:
             last = self._claims.get((caller_id, request_id))
             if last is not None:
@@ -160,9 +159,9 @@ class RequestMemory:
 
 
 def _asked(call: Call) -> bytes:
-    """Return the SHA-256 of every field of a call: no text of the agent's, and no secret."""
+    """Return the SHA-256 of all fields of a call, so that neither the agent's text nor a secret is kept."""
     handle, server, tool, stated = call.session_handle, call.server, call.tool, call.definition_digest
-    # The lengths say where one field ends and the next one begins.
+    # The lengths separate the fields.
     lengths = f"{len(handle)} {len(server)} {len(tool)} {len(stated)} {len(call.arguments_json)} "
     texts = f"{lengths}{handle}{server}{tool}{stated}".encode("utf-8", "surrogatepass")
     return hashlib.sha256(texts + call.arguments_json + call.facts_json).digest()

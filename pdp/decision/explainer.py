@@ -1,4 +1,4 @@
-"""Explain a call: what would be decided about it and why, condition by condition. Decides nothing itself."""
+"""Explain a call: what the decision would be and why, condition by condition. Decides nothing itself."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pdp.policy.conditions import PolicyResult, Probes
 from pdp.policy.engine import PolicySource
 from pdp.policy.question import Facts
 
-# Taking a policy apart takes a third of a millisecond, on a processor that decisions want too.
+# Splitting a policy takes a third of a millisecond of processor time, which decisions need too.
 _MOST_POLICIES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupposedSession:
-    """A session that nobody opened: what it would be like. It reaches every tool within the agent's ceiling."""
+    """A hypothetical session. It reaches every tool within the agent's ceiling."""
 
     user: str
     agent: str
@@ -41,9 +41,10 @@ class SupposedSession:
 
 
 class CallExplainer:
-    """Explains calls on snapshots: bundle, sessions and time are given. Safe to use from many threads.
+    """Explains calls on snapshots: bundle, sessions and time are given. Safe for threads.
 
-    `kept` is for how many actions the pieces of policies are kept; they take some times as much as the policies.
+    `kept` is the number of actions whose pieces of policies are kept; they take a few times as much memory as the
+    policies.
     """
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, *, kept: int = 16) -> None:
@@ -83,12 +84,12 @@ class CallExplainer:
     def results(
         self, bundle: Bundle, session: Session, facts: Facts, at: float, policies: tuple[PolicySource, ...] = ()
     ) -> tuple[PolicyResult, ...]:
-        """Return what each policy is worth that `judge` would ask; nothing when the facts do not fit the schema.
+        """Return the result of each policy that `judge` would ask; empty when the facts do not fit the schema.
 
-        `policies` are those to look at, by default all.
+        `policies` are those to evaluate, by default all.
         """
         policies = policies or bundle.slice(facts.action).policies
-        # By what the policies are, not by the bundle's version: tests change some and leave the version as it is.
+        # The key is the policies, not the bundle's version: tests change policies and keep the version.
         key = (facts.action, policies)
         probes = self._probes.get(key) or self._probes.keep(key, Probes(policies))
         return probes.results(bundle, session, facts, at) or ()
@@ -105,10 +106,10 @@ class CallExplainer:
 
 
 class Explainer:
-    """Explains calls of sessions in the store, and of sessions that nobody opened, by the active bundle.
+    """Explains calls of sessions in the store, and of hypothetical sessions, by the active bundle.
 
-    Nothing is decided or remembered; that somebody asked is an event. Safe to use from many threads. Every method
-    raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
+    Nothing is decided or remembered; each explanation is reported as an event. Safe for threads. Every method raises
+    `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
     """
 
     def __init__(
@@ -126,10 +127,10 @@ class Explainer:
     def explain(
         self, session_id: str, call: Call, caller: Caller, *, made_by: str = "", at: float | None = None
     ) -> Explanation:
-        """Explain a call in a session, which is named by its public id; the call's handle does not count.
+        """Explain a call in the session with a public id; the call's handle is ignored.
 
-        The call is taken to be made by `made_by`, or else by who opened the session, and at `at` (unix seconds), or
-        else now. Raise `NotFoundError`, and `InvalidRequestError` for facts that the bundle does not declare.
+        The caller is `made_by`, by default the one that opened the session; the time is `at` (unix seconds), by default
+        now. Raise `NotFoundError`, and `InvalidRequestError` for facts that the bundle does not declare.
         """
         snapshot = self._snapshots.of_session(session_id, caller)
         if not snapshot.chain:
@@ -139,7 +140,7 @@ class Explainer:
     def suppose(
         self, supposed: SupposedSession, call: Call, caller: Caller, *, made_by: str, at: float | None = None
     ) -> Explanation:
-        """Explain a call as if there were a session for it.
+        """Explain a call in a hypothetical session.
 
         Raise `InvalidRequestError` for a user or an agent that is not in the directory, and as `explain` does.
         """
@@ -176,7 +177,7 @@ class Explainer:
 def supposed_session(
     supposed: SupposedSession, bundle: Bundle, limits: Limits, *, opened_by: str, tenant: str
 ) -> Session:
-    """Return an active session that reaches every tool of the catalogue, has no end and is stored nowhere."""
+    """Return an active session that reaches every tool of the catalogue, never ends and is not stored."""
     for kind, name in (("User", supposed.user), ("Agent", supposed.agent)):
         if (kind, name) not in bundle.directory.entities:
             raise InvalidRequestError(f"supposed.{kind.lower()}", f"`{name}` is not in the directory")
@@ -214,7 +215,7 @@ def _attributes(supposed: SupposedSession, limits: Limits) -> str:
 
 
 def _chosen(policies: tuple[PolicySource, ...], ruling: Ruling) -> tuple[PolicySource, ...]:
-    """Return the policies to look at: all, or of very many those that decided, and then permits before forbids."""
+    """Return the policies to evaluate: all, or of very many the decisive ones, then permits before forbids."""
     if len(policies) <= _MOST_POLICIES:
         return policies
     rests_on = {*ruling.policies, *ruling.errors}

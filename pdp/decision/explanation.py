@@ -1,4 +1,4 @@
-"""What an explanation holds, and how it is put into one sentence."""
+"""The content of an explanation, and its summary in one sentence."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pdp.model import Basis, Ruling, Session
 from pdp.policy.conditions import ConditionResult, PolicyResult, Value
 
-# A permit for other people, or for other things, is further away than one that wants another fact.
+# A permit with another principal or resource is further from matching than one that needs another fact.
 _SCOPE_WEIGHT = 10
 _NEAREST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionExplanation:
-    """What the policies make of a call for one session of the chain.
+    """The policies' answer about a call for one session of the chain.
 
     `policies` holds the policies whose action scope can match, in the order of their files; it is empty when the
-    question does not fit the schema. `left_out` is how many more there are: of very many, only some are looked at,
-    those that decided among them.
+    question does not fit the schema. `left_out` is the number of further policies: of very many, only some are
+    evaluated, among them the decisive ones.
     """
 
     session: Session
@@ -30,13 +30,13 @@ class SessionExplanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why a call would be decided as it would be, in one moment.
+    """The decision that a call would get at one time, and the reasons.
 
-    `ruling` is the answer that the call would get, `resource` the type and id of what it is mapped to. `refusal` says
-    in plain words which check of the gate failed, `problem` what is wrong with the arguments; both are empty when
-    nothing is. `opaque` names the arguments that policies cannot see. `sessions` holds the session and then each above
-    it; it is empty for an unknown tool and for arguments that policies cannot be asked about. When the gate refuses,
-    the policies were not asked, and what stands there is what they would have said.
+    `ruling` is the answer that the call would get, `resource` the type and id of its resource. `refusal` says in plain
+    words which check of the gate failed, `problem` what is wrong with the arguments; both are empty otherwise. `opaque`
+    names the arguments that policies cannot see. `sessions` holds the session and then each above it; it is empty for
+    an unknown tool and for invalid arguments. When the gate refuses, a decision does not ask the policies; `sessions`
+    then holds what they would have answered.
     """
 
     action: str
@@ -70,13 +70,13 @@ class Explanation:
 
 
 def nearest_permits(policies: Sequence[PolicyResult]) -> tuple[PolicyResult, ...]:
-    """Return the permits that failed by least, the nearest first: at most three, none that matched."""
+    """Return up to three permits that came closest to matching, the closest first; none that matched."""
     missed = [one for one in policies if one.policy.effect == "permit" and one.value is not Value.TRUE]
     return tuple(sorted(missed, key=lambda one: (_distance(one), one.policy.id))[:_NEAREST])
 
 
 def because(ruling: Ruling, policies: Sequence[PolicyResult], action: str) -> str:
-    """Say what the policies made of a call, and why."""
+    """Return the policies' answer about a call, and why, in words."""
     results = {one.policy.id: one for one in policies}
     match ruling.basis:
         case Basis.PERMIT:

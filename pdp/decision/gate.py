@@ -1,4 +1,4 @@
-"""The gate: what is checked live on every call, before the policies and never remembered."""
+"""The gate: the live checks of every call, before the policies and never remembered."""
 
 from __future__ import annotations
 

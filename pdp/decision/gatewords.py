@@ -1,4 +1,4 @@
-"""The rows of the gate: what each check denies by, and what is said of it in plain words to authors and auditors."""
+"""The rows of the gate: the basis of each check, and its plain words for authors and auditors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NAME_CHARACTERS = 200
 
 
 class Row(NamedTuple):
-    """One check: the basis of the deny when it fails, and what is said then."""
+    """One check: the basis of the deny when it fails, and the words for it."""
 
     basis: Basis
     words: Callable[[Refusal], str]
 
 
 class Refusal(NamedTuple):
-    """The first check that failed; `place` is that of the session in the chain that is held against the call."""
+    """The first check that failed; `place` is the index in the chain of the checked session."""
 
     row: Row
     snapshot: Snapshot
@@ -38,17 +38,17 @@ class Refusal(NamedTuple):
 
     @property
     def words(self) -> str:
-        """Say in plain words what failed."""
+        """Return in plain words what failed."""
         return self.row.words(self)
 
     @property
     def session(self) -> Session:
-        """Return the session that is held against the call."""
+        """Return the checked session."""
         return self.snapshot.chain[self.place]
 
     @property
     def who(self) -> str:
-        """Name that session."""
+        """Return a name of that session, for messages."""
         return f"session `{self.session.id}`" + (" above" if self.place else "")
 
 
@@ -72,7 +72,7 @@ def _unapproved_labels(at: Refusal) -> str:
 
 
 def _unknown_tool(at: Refusal) -> str:
-    # Comparing takes the square of the length, and the name may be anything.
+    # Comparing takes quadratic time in the length, and the name may be any text.
     near = hint(at.call.action[:_NAME_CHARACTERS], at.snapshot.bundle.catalogue.tools)
     return f"the catalogue holds no tool `{at.call.action}`{near}"
 
@@ -83,7 +83,7 @@ def _changed(at: Refusal) -> str:
 
 
 def _out_of_scope(at: Refusal) -> str:
-    # Narrowing and ceilings may have left less than the patterns say.
+    # Narrowing and ceilings may have left fewer tools than the patterns match.
     asked = f"it was requested for {_list(at.session.tool_patterns)}"
     return f"`{at.call.action}` is not among the tools of {at.who}; {asked}"
 

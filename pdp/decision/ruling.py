@@ -1,6 +1,6 @@
-"""What the policies are asked about one call, for a session and each above it, and what follows from the answers.
+"""The questions to the policies about one call, for a session and each above it, and the ruling from the answers.
 
-The authorizer decides by it and the explainer explains by it, so that the two cannot differ.
+Both the authorizer and the explainer use it, so that they cannot differ.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pdp.policy.question import Facts
 from pdp.policy.tools.catalogue import Tool
 from pdp.policy.tools.mapping import map_resource
 
-# A record is a line; a longer value stands in it with its length alone.
+# A record is one line; of a longer value it holds only the length.
 _LOGGED_CHARACTERS = 512
 
 
 def caller_facts(bundle: Bundle, call: Call, limits: Limits) -> Mapping[str, Any]:
-    """Return the typed facts that a PEP vouches for. Raise `InvalidRequestError`, of `call.facts_json`."""
+    """Return the typed facts that a PEP vouches for. Raise `InvalidRequestError` for `call.facts_json`."""
     if not call.facts_json and not bundle.caller_facts.required:
         return {}
     try:
@@ -35,9 +35,9 @@ def caller_facts(bundle: Bundle, call: Call, limits: Limits) -> Mapping[str, Any
 
 
 def call_facts(tool: Tool, call: Call, caller_id: str, facts: Mapping[str, Any], limits: Limits) -> Facts:
-    """Type the arguments, hold them against the tool's schema, and map the call to its resource.
+    """Type the arguments, check them against the tool's schema, and map the call to its resource.
 
-    Raise `InvalidJSONError` or `InvalidArgumentsError` for what the agent wrote, and for a tool that cannot be called.
+    Raise `InvalidJSONError` or `InvalidArgumentsError` for a mistake of the agent, and for an unusable tool.
     """
     if tool.unusable:
         raise InvalidArgumentsError(f"the tool cannot be called: {tool.unusable}")
@@ -55,18 +55,18 @@ def call_facts(tool: Tool, call: Call, caller_id: str, facts: Mapping[str, Any],
 
 
 def _logged(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    # Decimals are written as texts: nothing is rounded.
+    # Decimals are written as texts, so that nothing is rounded.
     text = json.dumps(value, separators=(",", ":"), sort_keys=True, default=str)
     return text if len(text) <= _LOGGED_CHARACTERS else f'{{"omitted_characters":{len(text)}}}'
 
 
 def judge_chain(bundle: Bundle, chain: Sequence[Session], facts: Facts, at: float) -> Ruling:
-    """Ask the policies about facts in a session and then in each above it, up to the first that does not permit."""
+    """Ask the policies about facts in a session, then in each above it, up to the first deny."""
     return of_chain(chain, (bundle.judge(session, facts, at) for session in chain))
 
 
 def of_chain(chain: Sequence[Session], rulings: Iterable[Ruling]) -> Ruling:
-    """Return what the rulings of a session and of each above it come to: all must permit. The first deny decides."""
+    """Return the ruling of a chain from those of its sessions: all must permit, and the first deny decides."""
     own: Ruling | None = None
     for session, ruling in zip(chain, rulings, strict=True):
         if not ruling.allowed:
@@ -78,7 +78,7 @@ def of_chain(chain: Sequence[Session], rulings: Iterable[Ruling]) -> Ruling:
 
 
 def of_this_call(ruling: Ruling, tool: Tool, facts: Facts) -> Ruling:
-    """Return the ruling with what is told about this very call: what it is mapped to, and what may be recorded."""
+    """Return the ruling with the facts of this call: its resource, and the arguments that may be recorded."""
     return replace(
         ruling,
         resource_type=facts.resource[0],
@@ -94,7 +94,7 @@ def deny(basis: Basis, detail: str = "") -> Ruling:
 
 
 def ancestor_deny(ancestor: Session, ruling: Ruling) -> Ruling:
-    """Return the deny of a call that a session above would not be allowed."""
+    """Return the deny of a call that would be denied in a session above."""
     return Ruling(
         outcome=Outcome.DENY,
         basis=Basis.ANCESTOR_DENIED,

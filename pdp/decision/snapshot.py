@@ -1,4 +1,4 @@
-"""What a decision rests on, taken in one place: the session with its ancestors, the active bundle, and the time."""
+"""The inputs of a decision, read together: the session with its ancestors, the active bundle, and the time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What one decision rests on: the bundle, the session with its ancestors (nearest first), and the time.
+    """The inputs of one decision: the bundle, the session with its ancestors (nearest first), and the time.
 
-    `chain` is empty when no session of the caller's tenant was meant. `wall_at` is the wall clock as it is, for
-    policies; `now` never goes back, for deadlines.
+    `chain` is empty without a session of the caller's tenant. `wall_at` is the unchanged wall clock, for policies;
+    `now` never goes back, for deadlines.
     """
 
     bundle: Bundle
@@ -29,7 +29,7 @@ class Snapshot:
     wall_at: float
 
     def moved_to(self, at: float) -> Snapshot:
-        """Return the snapshot at another time in unix seconds, as if one had waited, or asked earlier."""
+        """Return the snapshot at another time in unix seconds, later or earlier."""
         # Both clocks move together.
         now = replace(self.now, wall_at=at, boot_at=self.now.boot_at + at - self.wall_at)
         return replace(self, now=now, wall_at=at)
@@ -38,8 +38,8 @@ class Snapshot:
 class Snapshots:
     """Takes snapshots. Safe for threads.
 
-    `bundle_for` returns the loaded bundle that a look at the store names as active, `current` the one that is active
-    now. Every method raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
+    `bundle_for` returns the loaded bundle for an active version that was read from the store, `current` the one that is
+    active now. Every method raises `StoreUnavailableError` and `BundleUnavailableError` when it cannot answer.
     """
 
     def __init__(
@@ -56,11 +56,14 @@ class Snapshots:
         self._clock = clock
 
     def of_handle(self, handle: str, caller: Caller) -> Snapshot:
-        """Return the present snapshot of the session with a secret handle."""
+        """Return the current snapshot of the session with a secret handle."""
         return self._of_view(self._sessions.view(handle_digest(handle)), self._clock.now(), caller)
 
     def of_handles(self, handles: Iterable[str], caller: Caller) -> dict[str, Snapshot]:
-        """Return one snapshot for each handle, of one moment and one bundle. Raise `UnavailableError` without one."""
+        """Return a snapshot for each handle, all with the same time and bundle.
+
+        Raise `UnavailableError` when the active bundle changes too fast.
+        """
         digests = {handle: handle_digest(handle) for handle in handles}
         for _ in range(_TRIES):
             views = {handle: self._sessions.view(one) for handle, one in digests.items()}
@@ -70,7 +73,7 @@ class Snapshots:
         raise UnavailableError("the active bundle changes too fast; try again")
 
     def of_session(self, session_id: str, caller: Caller) -> Snapshot:
-        """Return the present snapshot of the session with a public id; of none with an empty one."""
+        """Return the current snapshot of the session with a public id; without a session for an empty id."""
         chain = self._sessions.get(session_id) if session_id else ()
         return _taken(self._current(), chain, self._clock.now(), self._sessions.high_water_at(), caller)
 
@@ -81,7 +84,7 @@ class Snapshots:
 def _taken(bundle: Bundle, chain: tuple[Session, ...], now: Instant, high_water_at: float, caller: Caller) -> Snapshot:
     return Snapshot(
         bundle=bundle,
-        # A session of another tenant looks like an unknown one.
+        # INVARIANT: a session of another tenant is the same as an unknown one.
         chain=chain if chain and chain[0].tenant == caller.tenant else (),
         now=no_earlier(now, high_water_at),
         wall_at=now.wall_at,

@@ -1,4 +1,4 @@
-"""Whether calls of a tool could be allowed, whatever the arguments: what listings and approvers are shown."""
+"""Whether calls of a tool could be allowed, without knowing their arguments, for listings and approvers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pdp.sessions.lifecycle import state_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolVisibility:
-    """One tool of the catalogue as a session sees it; `reading` is what policies read of its calls, when asked for."""
+    """One tool of the catalogue as a session sees it; `reading` is what policies read of its calls, if requested."""
 
     server: str
     tool: str
@@ -37,9 +37,9 @@ class ToolListing:
 
 
 def tool_listing(snapshot: Snapshot, caller_id: str, *, with_readings: bool) -> ToolListing:
-    """Say for each tool of the catalogue whether the session of a snapshot could be allowed to call it.
+    """Return for each tool of the catalogue whether the session of a snapshot could be allowed to call it.
 
-    Raise `NotFoundError` where there is no session, `WrongStateError` when it is not active.
+    Raise `NotFoundError` without a session, `WrongStateError` when it is not active.
     """
     if not snapshot.chain:
         raise NotFoundError("no such session")
@@ -70,9 +70,9 @@ def _seen(snapshot: Snapshot, tool: Tool, caller_id: str) -> Visibility:
 def policy_visibility(
     bundle: Bundle, chain: Sequence[Session], tool: Tool, *, caller_id: str, wall_at: float
 ) -> Visibility:
-    """Return what the policies say of a tool to a session and to each session above it: all must permit.
+    """Return the visibility of a tool by the policies, for a session and each above it: all must permit.
 
-    `caller_id` is the gateway that would ask, `wall_at` the time in unix seconds. The gate is not asked.
+    `caller_id` is the gateway that would ask, `wall_at` the time in unix seconds. The gate is not checked.
     """
     if tool.unusable:
         return Visibility.NEVER
@@ -86,5 +86,5 @@ def policy_visibility(
 
 
 def facts_without_arguments(action: str, resource: tuple[str, str], caller_id: str) -> Facts:
-    """Return what is known of a call whose arguments are not, for `Bundle.visibility`."""
+    """Return the facts of a call with unknown arguments, for `Bundle.visibility`."""
     return Facts(action=action, resource=resource, context={"input": {}, "opaque": [], "caller": {"id": caller_id}})

@@ -38,7 +38,7 @@ def why_never(policy: LintPolicy, bundle: LintBundle) -> str:
 def shadowed(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:
     """Find policies without which every call would have the same outcome.
 
-    An open permit shadows every other permit: `open-permit` reports it once, and the shadowed ones are not reported.
+    Open permits are left out: each shadows every other permit, and `open-permit` reports it once.
     """
     for policy, other in shadows([one for one in bundle.policies if not is_open(one)]):
         place = f"`{other.id}` ({other.file}:{other.line})"
