@@ -150,28 +150,16 @@ class Explainer:
 
     def _explained(self, snapshot: Snapshot, call: Call, caller: Caller, made_by: str, at: float | None) -> Explanation:
         explanation = self._calls.explain(snapshot if at is None else snapshot.moved_to(at), call, made_by)
-        self._tell(explanation, snapshot, caller)
-        return explanation
-
-    def _tell(self, explanation: Explanation, snapshot: Snapshot, caller: Caller) -> None:
-        session = snapshot.chain[0]
         facts = {
             "action": explanation.action,
             "basis": explanation.ruling.basis.value,
             "bundle_version": explanation.bundle_version,
         }
-        self._observer.event(
-            Event(
-                kind=EventKind.CALL_EXPLAINED,
-                at=snapshot.wall_at,
-                caller_id=caller.id,
-                session_id=session.id,
-                user=session.user,
-                agent=session.agent,
-                tenant=caller.tenant,
-                facts=facts,
-            )
+        event = Event.of_session(
+            EventKind.CALL_EXPLAINED, snapshot.chain[0], at=snapshot.wall_at, caller_id=caller.id, facts=facts
         )
+        self._observer.event(event)
+        return explanation
 
 
 def supposed_session(

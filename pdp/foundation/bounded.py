@@ -23,9 +23,6 @@ class Bounded(Generic[V]):
         self._size = size
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return len(self._values)
-
     def get(self, key: Hashable) -> V | None:
         """Return the value under a key, or None when it is not kept."""
         with self._lock:

@@ -168,10 +168,13 @@ class Bundle:
 
     def _beside(self, session: Session, facts: Facts) -> SliceEntities | None:
         """Return the entities for a question; None when they do not fit the schema."""
-        content, memory = SessionContent.of(session, facts.speaker), self._memory.of_actions
-        key = (self._mark, facts.action, content)
+        content, asked, memory = SessionContent.of(session, facts.speaker), self.slice(facts.action), self._memory
         try:
-            return memory.get(key) or memory.keep(key, self.slice(facts.action).beside(self._known(content)))
+            if facts.speaker:
+                # A step of a session is asked about once: to remember it would push out what calls need.
+                return asked.beside(self._parsed(content))
+            key = (self._mark, facts.action, content)
+            return memory.of_actions.get(key) or memory.of_actions.keep(key, asked.beside(self._known(content)))
         except ValueError:
             return None
 

@@ -290,7 +290,7 @@ def test_what_is_never_remembered(pdp: Opened, action: str, arguments: bytes, ex
     _, handle = pdp.session("shop/*")
 
     assert [expected] * 3 == [said(pdp.ask(handle, action, arguments)) for _ in range(3)]
-    assert 0 == len(pdp.cache._entries)
+    assert 0 == len(pdp.cache._entries._values)
 
 
 def test_an_error_about_an_ancestor_is_not_remembered(pdp: Opened) -> None:
@@ -302,7 +302,7 @@ def test_an_error_about_an_ancestor_is_not_remembered(pdp: Opened) -> None:
 
     assert [("ancestor_denied", "bypass")] * 3 == [said(decision) for decision in decisions]
     assert {Basis.POLICY_ERROR} == {decision.ruling.ancestor_basis for decision in decisions}
-    assert 0 == len(pdp.cache._entries)
+    assert 0 == len(pdp.cache._entries._values)
 
 
 @AROUND_THE_END

@@ -105,6 +105,17 @@ def basis(pdp: Embedded, handle: str, name: str = "read") -> str:
     ).ruling.basis.value
 
 
+def test_what_is_parsed_for_a_step_of_a_session_is_not_kept(pdp: Embedded) -> None:
+    """A gateway that goes on requesting sessions pushes out nothing that calls need; calls of a session keep theirs."""
+    memory = pdp.keeper._bundles._memory
+    kept = [len(memory.of_actions._values)]
+    _, handle = approved(pdp)
+    kept.append(len(memory.of_actions._values) + len(memory.of_sessions._values))
+    assert "permit" == basis(pdp, handle)
+
+    assert [0, 0, 1, 1] == [*kept, len(memory.of_actions._values), len(memory.of_sessions._values)]
+
+
 def test_approval_is_bound_to_what_was_shown(pdp: Embedded) -> None:
     """An approver who saw something else approves nothing."""
     view, handle = pdp.registrar.request(WANTED, PEP)
