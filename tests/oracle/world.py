@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
@@ -74,16 +75,15 @@ _loaded: dict[frozenset[tuple[str, bytes]], LoadedBundle] = {}
 
 
 def _load_once(
-    files: Mapping[str, bytes],
-    limits: Limits,
-    compile_files: Compile,
-    memory: EntityMemory | None = None,  # noqa: ARG001 - what is loaded once has its own
+    files: Mapping[str, bytes], limits: Limits, compile_files: Compile, memory: EntityMemory
 ) -> LoadedBundle:
-    """Load each bundle once in the whole run: the machine changes often between few."""
+    """Load each bundle once in the whole run: the machine changes often between few. Each PDP keeps its memory."""
     key = frozenset(files.items())
     if key not in _loaded:
         _loaded[key] = load_bundle(files, limits, compile_files)
-    return _loaded[key]
+    bundle = copy(_loaded[key])
+    bundle._memory, bundle._mark = memory, object()
+    return bundle
 
 
 @cache
