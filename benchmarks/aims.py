@@ -1,4 +1,4 @@
-"""The aims: what a run must show, each beside its control, and whether it does: `python -m benchmarks.aims RESULT`.
+"""The aims: a run's required figures, each beside its control, and the verdict: `python -m benchmarks.aims RESULT`.
 
 RESULT is a file of `pdp bench --json`, or of `python -m benchmarks.beside --json`.
 """
@@ -34,11 +34,11 @@ AIM_COLUMNS = ("aim", "measured", "control", "ratio", "limit", "reached")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aim:
-    """One aim beside what was measured.
+    """One aim beside its measurement.
 
-    `measured` and `control` are in `unit`; `judged` is what must keep to `limit`: the ratio, or where there is no
-    control the figure itself. `upper` says that the limit must not be exceeded; else it must be reached.
-    `busy`: it is about time, and others used the servers' core meanwhile.
+    `measured` and `control` are in `unit`; `judged` is compared with `limit`: the ratio, or without a control the
+    figure itself. `upper` means that the limit must not be exceeded; else it must be reached. `busy`: the aim is about
+    time, and other work used the servers' core meanwhile.
     """
 
     what: str
@@ -59,18 +59,18 @@ class Aim:
 
     @property
     def reached(self) -> bool:
-        """Say whether the median keeps to the limit; not when it is unknown."""
+        """Say whether the median is within the limit; not when it is unknown."""
         return self.known and (self.judged.median <= self.limit if self.upper else self.judged.median >= self.limit)
 
 
 def main() -> int:
-    """Print the aims beside what a run found."""
+    """Print the aims beside a run's figures."""
     print_table(AIM_COLUMNS, aim_rows(read_result(Path(sys.argv[1]))))
     return 0
 
 
 def aims(result: Result) -> Sequence[Aim]:
-    """Return every aim that a run of this kind can judge; those that it did not measure are unknown."""
+    """Return every aim that this kind of run can judge; unmeasured ones are unknown."""
     return [make(result) for make in _AIMS]
 
 
@@ -122,7 +122,10 @@ def _beside(
     upper: bool = True,
     in_ratio: bool = True,
 ) -> _Make:
-    """Make an aim about a figure beside that of a control; each is given as measurement and server."""
+    """Make an aim about a figure beside that of a control.
+
+    Each is given as measurement and server.
+    """
 
     def make(result: Result) -> Aim:
         rounds, base = _rounds(result, *server), _rounds(result, *control)
@@ -145,7 +148,7 @@ def _beside(
 
 
 def _more(what: str, title: str, server: str, base: str, limit: float) -> _Make:
-    """Make an aim about what something adds to the CPU of a decision."""
+    """Make an aim about the CPU that one part adds to a decision."""
 
     def make(result: Result) -> Aim:
         rounds, without = _rounds(result, title, server), _rounds(result, title, base)

@@ -26,9 +26,9 @@ def main(context: click.Context, /, *, cerbos: str | None, policies: str | None,
 
 
 def run_beside(wish: Wish, progress: Progress, *, program: Path | None, translated: bool = True) -> Result:
-    """Measure as `pdp.bench.run` does, and Cerbos where there is its program.
+    """Measure as `pdp.bench.run` does, and also Cerbos if its program is found.
 
-    `translated` says that the workload's policies are known in its language.
+    `translated` says that the workload's policies exist in Cerbos's language.
     """
     version: dict[str, str] = {}
     if program is None:

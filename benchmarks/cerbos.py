@@ -1,7 +1,7 @@
-"""Cerbos, another decision point, with policies that say the same: how it is started, asked and checked.
+"""Cerbos, another decision point, with equivalent policies: its start, its questions and the check of its answers.
 
-Only the fields that are used are described here; the field numbers are those of `cerbos.request.v1`,
-`cerbos.response.v1` and `cerbos.engine.v1`. A `map` travels as repeated entries of key and value.
+Only the used fields are described here; the field numbers are those of `cerbos.request.v1`, `cerbos.response.v1` and
+`cerbos.engine.v1`. A `map` is sent as repeated entries of key and value.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class CerbosDialect:
         return _CHECK if shape in (Shape.UNARY, Shape.BATCH) else None
 
     def encode(self, shape: Shape, questions: Sequence[Question]) -> bytes:  # noqa: ARG002 - one message for both shapes
-        """Return the message that asks; all questions of a batch are those of the first one's asker."""
+        """Return the message; all questions of a batch are those of the first one's asker."""
         asker = self._askers[questions[0].asker]
         request = self._request(
             principal={
@@ -87,7 +87,7 @@ class CerbosDialect:
         return bytes(request.SerializeToString())
 
     def check(self, shape: Shape, answer: bytes, questions: Sequence[Question]) -> int:  # noqa: ARG002 - see above
-        """Compare each effect; nothing is ever remembered."""
+        """Compare each effect; Cerbos never remembers an answer."""
         try:
             results = self._response.FromString(answer).results
         except DecodeError:
@@ -106,9 +106,9 @@ class CerbosDialect:
 
 
 def find_cerbos(named: str | None) -> Path | None:
-    """Return the program: the one that was named, or else the one that is found on the PATH; None without any.
+    """Return the named program, or else the one on the PATH; None without any.
 
-    Raise `UnavailableError` when the one that was named is none.
+    Raise `UnavailableError` when the named one is not a program.
     """
     for name in (named,) if named else _NAMES:
         if found := shutil.which(name):
@@ -119,7 +119,7 @@ def find_cerbos(named: str | None) -> Path | None:
 
 
 def version_of(program: Path) -> str:
-    """Return the version that a program states in its first line."""
+    """Return the version in the first line of a program's output."""
     command = [str(program), "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_STARTING_SECONDS)
     return (done.stdout.splitlines() or ["unknown"])[0]
@@ -127,7 +127,10 @@ def version_of(program: Path) -> str:
 
 @contextmanager
 def cerbos_server(program: Path, workload: Workload, place: Path, core: int | None) -> Iterator[Target]:
-    """Run Cerbos on policies that say the same, as one process on a core, without audit log, traces and telemetry."""
+    """Run Cerbos on equivalent policies, as one process on a core.
+
+    Audit log, traces and telemetry are off.
+    """
     folder = place / "cerbos"
     folder.mkdir()
     for name, content in policy_files(workload).items():
@@ -158,7 +161,7 @@ def _wait_for(address: str) -> None:
 
 
 def _free_port() -> int:
-    # It does not choose one by itself.
+    # It does not choose one itself.
     with closing(socket.create_server(("127.0.0.1", 0))) as unused:
         return int(unused.getsockname()[1])
 
@@ -191,7 +194,7 @@ def _messages() -> Mapping[str, Any]:
             for name, fields in _FIELDS.items()
         ],
     )
-    # The one that knows `Value`; to add the same file again changes nothing.
+    # The pool that knows `Value`; adding the same file again changes nothing.
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(file.SerializeToString())
     return {

@@ -1,4 +1,4 @@
-"""Policies of Cerbos that say the same as the bundles that `pdp bench` makes."""
+"""Policies of Cerbos that are equivalent to the bundles of `pdp bench`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _Rule = Mapping[str, object]
 
 
 def policy_files(workload: Workload) -> dict[str, bytes]:
-    """Return a policy file for each server of a workload whose bundle was generated, or shaped after its calls."""
+    """Return a policy file for each server of a workload.
+
+    The workload's bundle was generated, or shaped after its calls.
+    """
     if not workload.file:
         return {f"{SERVER}.json": _policy(SERVER, _generated())}
     tools = {
@@ -30,7 +33,7 @@ def _policy(server: str, rules: Iterable[_Rule]) -> bytes:
 
 
 def _generated() -> Iterator[_Rule]:
-    """Yield one permit by role, eight rules that read the item, one by role."""
+    """Yield one permit by role, eight rules that read the item, one rule by role."""
     yield {"actions": TOOLS, "effect": "EFFECT_ALLOW", "roles": ["staff"]}
     for number in range(EQUALITIES):
         yield _deny(TOOLS, f'request.resource.attr.item == "item-{number}-of-others"')

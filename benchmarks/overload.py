@@ -33,7 +33,7 @@ _BOUNDS = ("512", "32")
 
 @dataclass(slots=True)
 class Found:
-    """What became of the calls: right answers, wrong ones or none at all, refusals."""
+    """The results of the calls: right answers, wrong or missing ones, and refusals."""
 
     good: int = 0
     wrong: int = 0

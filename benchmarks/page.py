@@ -1,6 +1,6 @@
 """Write the latest result into `benchmarks/README.md`: `python -m benchmarks.page RESULT`.
 
-RESULT is a file of `python -m benchmarks.beside --json`. Only what stands between the two marks of the page changes.
+RESULT is a file of `python -m benchmarks.beside --json`. Only the part between the two marks of the page changes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def rendered(result: Result) -> str:
-    """Return a result as it stands on the page."""
+    """Return a result in the form of the page."""
     return "\n".join(_lines(result)) + "\n"
 
 

@@ -1,7 +1,7 @@
 """Pictures of a run, each as SVG and PNG: `python -m benchmarks.pictures RESULT FOLDER`.
 
-Colours are those of Okabe and Ito, which people with any kind of colour vision can tell apart; marks and hatches say
-the same once more.
+Colours are those of Okabe and Ito, which people with any kind of colour vision can distinguish; marks and hatches
+repeat the distinction.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _LOOKS: Mapping[str, _Look] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """A part of a bar: what it is, and the server that has it and the one that does not."""
+    """A part of a bar: its name, and the servers with and without it."""
 
     name: str
     has: str
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def draw(result: Result, folder: Path) -> Sequence[Path]:
-    """Write all pictures that the run has figures for into a folder, and return what was written."""
+    """Write all pictures that the run has figures for into a folder, and return them."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with mpl.rc_context(_SETTINGS):
@@ -203,7 +203,7 @@ def _parts(result: Result, drawn: Figure) -> bool:
 
 
 def _title(drawn: Figure, text: str, result: Result) -> None:
-    # A picture travels without the page that warns of it.
+    # A picture is shared without the page that warns of it.
     warning = (
         "\nNOT A QUIET MACHINE: others used the core, servers cannot be compared" if result.others.median > BUSY else ""
     )
@@ -211,7 +211,10 @@ def _title(drawn: Figure, text: str, result: Result) -> None:
 
 
 def _is_bar(finding: Finding) -> bool:
-    """Say whether a measurement stands in the picture of parts: closed loops that were measured with everything."""
+    """Say whether a measurement is in the picture of parts.
+
+    These are the closed loops that were measured with everything.
+    """
     complete = all(part.has in finding.rounds for part in _PARTS)
     return complete and finding.title.endswith((" 16 at a time", " 1 at a time"))
 
@@ -224,7 +227,7 @@ def _stack(finding: Finding, server: str) -> Iterator[tuple[str, float, str, str
         lacking = finding.rounds[part.lacks] if part.lacks else None
         rounds = finding.rounds[part.has]
         more = [one.cpu - (lacking[turn].cpu if lacking else 0.0) for turn, one in enumerate(rounds)]
-        # Below nothing is noise.
+        # Values below zero are noise.
         yield part.name, max(0.0, spread(more).median), part.colour, part.hatch
 
 
@@ -255,7 +258,7 @@ def _legend(drawn: Figure, axis: Axes, remark: str, columns: int = 0) -> None:
 
 
 class Picture(NamedTuple):
-    """A picture: its file's stem, what it shows in words, and what draws it and says whether there was anything."""
+    """A picture: its file's stem, its description, and the function that draws it and says whether it has data."""
 
     name: str
     text: str

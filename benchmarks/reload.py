@@ -34,7 +34,7 @@ from pdp.v1 import authorization_pb2, decision_pb2
 
 _AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 _CONNECTIONS = 8
-# Beyond the end of the reload: caches are cold, and slices are made when first needed.
+# After the end of the reload: caches are cold, and slices are made when first needed.
 _AFTER_SECONDS = 1.0
 _SHIPPED = Path(__file__).parent.parent / "policies"
 _ADDED = '\n@id("{file}/added-{number}")\nforbid (principal == User::"nobody", action, resource);\n'
@@ -42,7 +42,7 @@ _ADDED = '\n@id("{file}/added-{number}")\nforbid (principal == User::"nobody", a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """A bundle, the file of it that changes, who asks about which calls, and how often in a second."""
+    """A bundle, its file that changes, the askers and their calls, and the calls a second."""
 
     name: str
     files: dict[str, bytes]
@@ -54,14 +54,14 @@ class Workload:
     rate: float = 300.0
 
     def changed(self, number: int) -> dict[str, bytes]:
-        """Return the bundle with one more policy, which concerns none of the calls."""
+        """Return the bundle with one more policy, which is about none of the calls."""
         added = _ADDED.format(file=self.changing.removesuffix(".cedar"), number=number)
         return {**self.files, self.changing: self.files[self.changing] + added.encode()}
 
 
 @dataclass(slots=True)
 class Window:
-    """What was measured in one window: each call's milliseconds, and how many failed."""
+    """The measurement of one window: each call's milliseconds, and how many failed."""
 
     milliseconds: list[float] = field(default_factory=list)
     failed: int = 0
@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def shipped() -> Workload:
-    """Return the bundle that comes with the PDP."""
+    """Return the bundle that is shipped with the PDP."""
     paths = [f"/srv/app/file{number}" for number in range(5)]
     calls = [("git", name, {"repo_path": path}) for name in ("git_log", "git_status", "git_branch") for path in paths]
     return Workload(
@@ -101,7 +101,7 @@ def shipped() -> Workload:
 
 
 def generated(policies: int) -> Workload:
-    """Return a bundle of many policies, a twentieth as many tools."""
+    """Return a bundle with `policies` policies, and a twentieth as many tools."""
     tools = max(5, policies // 20)
     calls = [(f"tool{number}", amount) for number in range(0, tools, 5)[:20] for amount in (1, 2, 3)]
     return Workload(
@@ -160,7 +160,7 @@ class Load:
         self._expected: list[decision_pb2.Outcome] = []
 
     async def warm(self) -> None:
-        """Ask everything over every connection once, and remember what is right."""
+        """Ask everything over every connection once, and keep the right answers."""
         for ask in self._asks:
             answers = [await ask(wire, metadata=self._metadata) for wire in self._requests]
             outcomes = [authorization_pb2.AuthorizeResponse.FromString(one).decision.outcome for one in answers]
@@ -188,7 +188,7 @@ class Load:
         return found
 
     def reload(self) -> None:
-        """Have the server load what the folder holds."""
+        """Have the server load the current content of the folder."""
         if not self._admin.reload_bundle().changed:
             raise SystemExit("nothing was reloaded")
 
@@ -235,7 +235,7 @@ def _print_row(workload: Workload, workers: int, rounds: list[tuple[Window, Wind
 
 
 def _share(milliseconds: list[float], share: float) -> float:
-    """Return how long that share of the calls took at most."""
+    """Return the longest time within that share of the calls."""
     return sorted(milliseconds)[max(0, math.ceil(len(milliseconds) * share) - 1)]
 
 

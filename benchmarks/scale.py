@@ -44,7 +44,10 @@ def main() -> int:
 
 
 def generate(policies: int, tools: int) -> dict[str, bytes]:
-    """Return a bundle: most policies speak of one tool, every tenth of a risk group, and one in five forbids."""
+    """Return a bundle: most policies are about one tool, one in five forbids.
+
+    Every tenth policy is about a risk group.
+    """
     servers = {f"server{n}": [_tool(k) for k in range(n, tools, _SERVERS)] for n in range(_SERVERS)}
     texts: dict[str, list[str]] = {}
     for number in range(policies):
@@ -71,7 +74,7 @@ agents: {{bot: {{groups: [bots], ceiling: ["server0/*"]}}}}
 
 
 def validate(files: dict[str, bytes]) -> None:
-    """Do what no check can leave out: parse the schema and validate all policies."""
+    """Do the part that every check needs: parse the schema and validate all policies."""
     contents = read_contents(files, _LIMITS)
     schema = full_schema(contents.schema, contents.caller_facts, tuple(contents.catalogue.tools.values()))
     text = "\n".join(contents.policies.values())

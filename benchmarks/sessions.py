@@ -47,7 +47,7 @@ from pdp.v1 import authorization_pb2, decision_pb2
 
 _FEW = 10
 _USERS = 1_000
-# Of how many sessions calls come in one round; each of them has entities parsed for it, at most 4,096 at a time.
+# The number of sessions with calls in one round; each has its entities parsed, at most 4,096 at a time.
 _CALLED = 1_000
 _CALLS = 8_000
 _PROPERTIES = {"item": {"type": "string"}}
@@ -57,14 +57,14 @@ _APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVE
 
 
 class Deployment:
-    """A folder with policies and a store of so many live sessions, of a thousand users; `handles` are theirs."""
+    """A folder with policies and a store of live sessions, of a thousand users; `handles` are theirs."""
 
     def __init__(self, folder: Path, sessions: int) -> None:
         self.name = f"{sessions} sessions"
         self.policies, self.data = folder / "policies", folder / "data"
         self.handles = [token_urlsafe(32) for _ in range(sessions)]
         self.write()
-        # A first start makes keys, tokens and store, and activates the bundle.
+        # A first start creates keys, tokens and store, and activates the bundle.
         with self.server(_NO_TELEMETRY):
             pass
         self._fill()
@@ -75,7 +75,7 @@ class Deployment:
         return self.data / "sessions.sqlite"
 
     def write(self, *, teams: str = "a", more: str = "") -> None:
-        """Write the policies; the directory says of which team each user is."""
+        """Write the policies; the directory states the team of each user."""
         write_folder(self.policies, _files(teams, more))
 
     @property
@@ -98,7 +98,7 @@ class Deployment:
             yield pdp
 
     def _fill(self) -> None:
-        # One is opened as all are; the others are written down as its like, in one transaction.
+        # One is opened as usual; the others are written as copies of it, in one transaction.
         with self.embedded() as pdp:
             wanted = SessionRequest(user="user0", agent="worker", purpose="benchmark", tool_patterns=("bench/*",))
             view, _ = pdp.registrar.request(wanted, _PEP)
@@ -138,7 +138,7 @@ def main() -> int:
 
 
 def _print_starts(both: Sequence[Deployment], rounds: int) -> None:
-    """Time a start, from the command to the first right answer: by the clock, and the CPU that it takes."""
+    """Time a start, from the command to the first right answer: the clock and its CPU."""
     found: dict[str, list[tuple[float, float]]] = {}
     for _ in range(rounds):
         for one in both:
@@ -161,7 +161,7 @@ def _print_starts(both: Sequence[Deployment], rounds: int) -> None:
 
 
 def _print_memory(one: Deployment) -> None:
-    """Look at every session once, and say what each keeps in memory; once more under `tracemalloc`."""
+    """Read every session once, print the memory of each; repeat with `tracemalloc`."""
     digests = [handle_digest(handle) for handle in one.handles]
 
     def look() -> SQLiteSessionStore:
@@ -184,7 +184,7 @@ def _print_memory(one: Deployment) -> None:
 
 
 def _print_calls(both: Sequence[Deployment], rounds: int) -> None:
-    """Time calls: of the ten, and of sessions that are drawn from all."""
+    """Time calls: of the ten sessions, and of sessions drawn from all."""
     random, fresh = Random(1), count()  # noqa: S311 - a load, not a secret
     found: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
@@ -237,7 +237,7 @@ async def _ask_server(address: str, token: str, questions: Sequence[tuple[str, s
                         answer = await authorize(wire, metadata=(("authorization", f"Bearer {token}"),))
                         break
                     except grpc.aio.AioRpcError as error:
-                        # On a machine that others keep busy a call may have to be made again.
+                        # On a machine that is busy with other work a call may have to be repeated.
                         if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                             raise
                 decision = authorization_pb2.AuthorizeResponse.FromString(answer).decision
@@ -260,7 +260,10 @@ def _print_pairs(
 
 
 def _print_changes(one: Deployment) -> None:
-    """Change many sessions at once, and say how long another process waits meanwhile: to look, and to write."""
+    """Change many sessions at once, and print how long another process waits.
+
+    It waits to read, and to write.
+    """
     other = '@id("bench/other") forbid (principal, action, resource is Server) when { context.input.item == "other" };'
     print("\n| what | takes, s | longest read elsewhere, ms | longest write elsewhere, s |\n|---|---|---|---|")
     with one.embedded() as pdp, closing(SQLiteSessionStore(one.store, busy_seconds=60.0)) as elsewhere:
@@ -292,7 +295,7 @@ def _print_changes(one: Deployment) -> None:
 
 @contextmanager
 def _waiting(store: SQLiteSessionStore, digest: bytes, wall_at: float) -> Iterator[dict[str, float]]:
-    """Look and write again and again in other threads; yield the longest that each took, in seconds."""
+    """Read and write repeatedly in other threads; yield each one's longest time in seconds."""
     waited, stopped = {"look": 0.0, "write": 0.0}, threading.Event()
 
     def repeat(what: str, work: Callable[[], object]) -> None:
@@ -322,7 +325,7 @@ def _ask(pdp: Embedded, handle: str, item: str) -> None:
 
 
 def _microseconds(ask: Callable[[str, str], None], questions: Sequence[tuple[str, str]]) -> float:
-    """Return the CPU time of one call; the clock on the wall would measure the neighbours too."""
+    """Return the CPU time of one call; wall-clock time would include other processes."""
     started = time.thread_time()
     for handle, item in questions:
         ask(handle, item)
@@ -341,7 +344,7 @@ def _resident_bytes() -> int:
 
 
 def _files(teams: str, more: str) -> dict[str, bytes]:
-    """Return a bundle with ten policies about its tool; no argument that is asked about is forbidden."""
+    """Return a bundle: ten policies about its tool; none forbids the asked arguments."""
     users = "".join(
         f"  user{n}: {{groups: [staff, group{n % 20}], attributes: {{team: {teams}{n % 7}}}}}\n" for n in range(_USERS)
     )

@@ -53,7 +53,7 @@ _WHATS = ("hit", "miss")
 
 
 def _opened(folder: Path, tools: int) -> Ask:
-    """Open a PDP with so many tools, and return what asks about a path."""
+    """Open a PDP with `tools` tools, and return a function that asks about a path."""
     write_folder(folder, _files(tools))
     pdp = open_embedded(folder)
     (handle,) = open_sessions(pdp, [Asker(user="alice", agent="worker")], ("s0/*",))
@@ -67,7 +67,10 @@ def _opened(folder: Path, tools: int) -> Ask:
 
 
 def _files(tools: int) -> dict[str, bytes]:
-    """Return a bundle: for each tool one permit, and forbids that read an argument and do not match."""
+    """Return a bundle: for each tool one permit, and forbids that do not match.
+
+    The forbids read an argument.
+    """
     listed: dict[str, list[dict[str, object]]] = {}
     texts: dict[str, str] = {}
     for number in range(tools):
@@ -98,7 +101,7 @@ def _ratio(found: dict[tuple[int, str], list[float]], tools: int, what: str) -> 
 
 
 def _microseconds(ask: Ask, paths: Iterable[str]) -> float:
-    """Return the CPU time of one call; the clock on the wall would measure the neighbours too."""
+    """Return the CPU time of one call; wall-clock time would include other processes."""
     ask("same")
     listed = list(paths)
     started = time.thread_time()

@@ -37,7 +37,7 @@ _PATH = "/pdp.v1.AuthorizationService/Authorize"
 _PEAK_SECONDS = 4.0
 _AT_ONCE, _CONNECTIONS = 16, 4
 _MOST_AT_ONCE = 256
-# Below this, caches still fill: what grows is not judged.
+# Below this, caches still fill: growth is not judged.
 _JUDGED_SECONDS = 600.0
 _GROWTH = 0.03
 # One thread more or less is no growth.
@@ -47,7 +47,7 @@ _QUANTILES = (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the calls, and how long each took, in seconds."""
+    """The results of the calls, and the duration of each, in seconds."""
 
     answers: Counter[str] = field(default_factory=Counter)
     took: array[float] = field(default_factory=lambda: array("d"))
@@ -55,7 +55,7 @@ class Tally:
 
 
 class Load:
-    """Asks about calls of the sessions that stand, and of some that no longer do."""
+    """Asks about calls of live sessions, and of some closed ones."""
 
     def __init__(self, address: str, token: str, world: World) -> None:
         options = (("grpc.use_local_subchannel_pool", 1),)
@@ -67,7 +67,10 @@ class Load:
         self.tally = Tally()
 
     async def ask(self, number: int) -> None:
-        """Ask one question and check the answer. One of five differs from all before, one of twenty is forbidden."""
+        """Ask one question and check the answer.
+
+        One of five differs from all before, one of twenty is forbidden.
+        """
         known, forbidden = self._world.pick(self._random), number % 20 == 0
         item = f"{FORBIDDEN if forbidden else 'item'}-{number if number % 5 == 0 else number % 7}"
         call = decision_pb2.Call(
@@ -96,7 +99,7 @@ class Load:
             self.tally.wrong.append(f"{basis} in a session that was {before} and is {known.state}")
 
     async def flat_out(self, seconds: float) -> float:
-        """Ask as fast as answers come, and return how many came in a second."""
+        """Ask as fast as answers come, and return the rate per second."""
         numbers, end = iter(range(1, 10**9)), time.perf_counter() + seconds
 
         async def work() -> int:
@@ -109,7 +112,7 @@ class Load:
         return sum(await asyncio.gather(*(work() for _ in range(_AT_ONCE)))) / seconds
 
     async def steady(self, rate: float, seconds: float) -> None:
-        """Ask so many times a second; a call begins when it is due, whatever became of those before."""
+        """Ask `rate` times a second; each call begins when due, whatever earlier ones do."""
         begun, number, pending = time.perf_counter(), 0, set[asyncio.Task[None]]()
         while (passed := time.perf_counter() - begun) < seconds:
             while number < passed * rate and len(pending) < _MOST_AT_ONCE:
@@ -127,7 +130,7 @@ class Load:
 
 
 def main() -> int:
-    """Run the soak, print what was seen, and return the exit code."""
+    """Run the soak, print the readings, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1200.0, help="how long the load goes on")
     parser.add_argument("--rate", type=float, default=0.0, help="calls a second; half of the peak when it is not given")
@@ -143,7 +146,7 @@ def main() -> int:
         flags = "--server-workers=1", "--policies-watch=false", f"--sessions-keep-ended-seconds={KEPT_SECONDS}"
         server = serving(data, policies, *flags, core=server_core, environment=environment)
         address, pid = opened.enter_context(server)
-        # Others may need the machine for the time that a soak takes; the server runs as it always does.
+        # Other work may need the machine during a soak; the server runs as usual.
         os.nice(5)
         return _soak(address, pid, data, policies, chosen)
 
@@ -214,7 +217,7 @@ def _print_calls(rate: float, tally: Tally, world: World) -> None:
 
 
 def _print_readings(readings: list[Mapping[str, float]], *, judged: bool) -> list[str]:
-    """Print how each reading went, and return what grew."""
+    """Print the course of each reading, and return those that grew."""
     later = readings[len(readings) // 3 :]
     grown = []
     print("\n| what | at first | after a third | at last | most | slope, an hour |\n" + "|---" * 6 + "|")

@@ -1,4 +1,4 @@
-"""What the soak knows of the sessions that it opened and closed, and what it does to them while calls go on."""
+"""The soak's own account of its sessions, and the changes that it makes to them while calls go on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pdp.v1 import decision_pb2
 
 SERVER, TOOL = "soak", "read_item"
 FORBIDDEN = "forbidden"
-# The least that the setting takes. What is over that long goes with the next minute's purge.
+# The least that the setting accepts. The next minute's purge removes sessions that are over for longer.
 KEPT_SECONDS = 60
 _GONE_SECONDS = 4 * KEPT_SECONDS
 _USERS = tuple(f"user{number}" for number in range(20))
@@ -29,7 +29,7 @@ _UNKNOWN = decision_pb2.BASIS_SESSION_NOT_FOUND
 
 Random = random.Random
 
-# What a server may say on a machine that others keep busy: it is no answer, and no wrong one.
+# The errors of a server on a machine that is busy with other work: no answer, and not a wrong one.
 TOO_BUSY = (
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -39,7 +39,7 @@ TOO_BUSY = (
 
 @dataclass(slots=True)
 class Known:
-    """One session: its handle, whether it is `live`, `closing` or closed, and what calls of it rest on then."""
+    """One session: its handle, whether it is `live`, `closing` or closed, and the basis of its calls then."""
 
     handle: str
     session_id: str
@@ -48,7 +48,10 @@ class Known:
     closed_at: float = 0.0
 
     def right(self, basis: int, *, before: str, forbidden: bool) -> bool:
-        """Say whether a call may rest on `basis`, when the session was in state `before` as the call was sent."""
+        """Say whether a call's `basis` is right.
+
+        `before` is the state of the session when the call was sent.
+        """
         allowed = {_FORBID if forbidden else _PERMIT}
         if self.state == before == "live":
             return basis in allowed
@@ -57,7 +60,10 @@ class Known:
         return basis in allowed | {self.basis}
 
     def _after(self, seconds: float) -> set[int]:
-        """Return what a call may rest on so long after the end: for a while the end itself, and then nothing known."""
+        """Return the bases that a call can have `seconds` after the end.
+
+        For a while it is the end itself, and then that the session is unknown.
+        """
         return ({self.basis} if seconds < _GONE_SECONDS else set()) | (
             {_UNKNOWN} if seconds > KEPT_SECONDS - 5 else set()
         )
@@ -65,7 +71,7 @@ class Known:
 
 @dataclass(slots=True)
 class World:
-    """All sessions that calls are made in, and counts of what was done."""
+    """All sessions that calls are made in, and counts of the changes."""
 
     live: list[Known] = field(default_factory=list)
     closed: deque[Known] = field(default_factory=lambda: deque(maxlen=20_000))
@@ -74,7 +80,7 @@ class World:
     refused: int = 0
 
     def pick(self, random: Random) -> Known:
-        """Return a live session, or in one of ten cases one that was closed, lately or long ago."""
+        """Return a live session, or in one of ten cases a closed one."""
         if self.closed and random.random() < 0.1:  # noqa: PLR2004 - see above
             return self.closed[random.randrange(len(self.closed))]
         return random.choice(self.live)
@@ -97,7 +103,7 @@ class Keeper:
             self._open()
 
     def run(self, stopped: Event, reload_seconds: float) -> None:
-        """Open one session and close another, again and again; `pace` is how many of each in a second."""
+        """Open one session and close another repeatedly; `pace` is how many a second."""
         reload_at = time.monotonic() + reload_seconds
         due = time.monotonic()
         while not stopped.wait(max(0.0, due - time.monotonic())):
@@ -112,7 +118,7 @@ class Keeper:
             except PDPClientError as error:
                 if error.code not in TOO_BUSY:
                     raise
-                # As with calls: no answer is none. What was not done is done the next time.
+                # As with calls, an error is not an answer. The next turn repeats the change.
                 self._world.refused += 1
 
     def close(self) -> None:
@@ -133,7 +139,7 @@ class Keeper:
             revoke = self._world.opened % 3 == 0
             known.basis = decision_pb2.BASIS_SESSION_REVOKED if revoke else decision_pb2.BASIS_SESSION_ENDED
             known.state = "closing"
-        # What was done without an answer is done already.
+        # The change without an answer has been made already.
         with suppress(WrongStateError):
             if known.basis == decision_pb2.BASIS_SESSION_REVOKED:
                 self._admin.revoke_sessions(session_id=known.session_id, reason="soak")
@@ -144,14 +150,14 @@ class Keeper:
         self._world.closed.append(known)
 
     def _reload(self) -> None:
-        # Every other time users are said to be of another team, which captures all live sessions anew.
+        # Every second time users are put into another team, which captures all live sessions anew.
         self._world.reloads += 1
         write(self._policies, self._world.reloads)
         self._admin.reload_bundle()
 
 
 def write(folder: Path, number: int = 0) -> None:
-    """Write the bundle of a number; all of them decide alike."""
+    """Write the bundle with a number; all of them decide alike."""
     users = "".join(f"  {user}: {{attributes: {{team: team{number // 2 % 2}}}}}\n" for user in _USERS)
     files = bundle_files(
         policies={

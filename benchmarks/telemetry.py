@@ -45,7 +45,7 @@ NOTHING, EVERYTHING, CONTROL = "nothing", "everything", "the SDK's own trace (co
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What observes the decisions of one measurement, and how it ends."""
+    """The observer of one measurement's decisions, and the function that ends it."""
 
     observer: Observer
     place: Place | None
@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def measure_all(rounds: int, decisions: int) -> dict[str, list[float]]:
-    """Return for each way of observing what a decision costs in each round: µs of CPU of the whole process."""
+    """Return each part's cost of a decision in each round: µs of CPU of the process."""
     found: dict[str, list[float]] = {name: [] for name in _PARTS}
     with tempfile.TemporaryDirectory(prefix="pdp-bench-") as folder, receiving("take") as endpoint:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
@@ -110,19 +110,19 @@ def measure_all(rounds: int, decisions: int) -> dict[str, list[float]]:
 
 
 def more_than_nothing(found: dict[str, list[float]], name: str) -> list[float]:
-    """Return what a way of observing adds, round by round."""
+    """Return the cost that a part adds, round by round."""
     return [value - base for value, base in zip(found[name], found[NOTHING], strict=True)]
 
 
 def _measure(policies: Path, part: Part, decisions: int) -> float:
-    """Return the CPU of the process in µs for each decision, until everything has been sent and written."""
+    """Return the µs of CPU for each decision, all sending and writing included."""
     pdp = open_embedded(policies, observer=part.observer, place=part.place, cache=DecisionCache())
     (handle,) = open_sessions(pdp, [Asker(user=USER, agent=AGENT)], (f"{SERVER}/*",))
     call = Call(session_handle=handle, server=SERVER, tool=TOOL, arguments_json=arguments("same"))
     pdp.authorizer.authorize(CallRequest(call=call), PEP, parent=_PARENT)
     before = time.process_time()
     for number in range(decisions):
-        # What a gateway sends differs in its ids.
+        # A gateway's calls differ in their ids.
         name = f"req-{number}"
         if not pdp.authorizer.authorize(CallRequest(call=call, tool_call_id=name), PEP, parent=_PARENT).allowed:
             raise SystemExit("an answer is wrong")

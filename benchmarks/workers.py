@@ -76,7 +76,7 @@ async def _measure(target: Target, workload: Workload, many: int, seconds: float
     own = (("grpc.use_local_subchannel_pool", 1),)
     channels = [grpc.aio.insecure_channel(target.address, options=own) for _ in range(_CONNECTIONS)]
     supply = supplied(workload, ALL_HITS, lambda asked: target.dialect.encode(Shape.UNARY, asked), size=1)
-    # Connections are there, and caches are warm.
+    # Connections are open, and caches are warm.
     await asyncio.gather(*(_ask(channel, target, supply, 0.0, len(workload.repeated)) for channel in channels))
     processes = _processes(target.pid or 0)
     before, end = sum(map(cpu_seconds, processes)), time.perf_counter() + seconds
@@ -89,7 +89,7 @@ async def _measure(target: Target, workload: Workload, many: int, seconds: float
 
 
 async def _ask(channel: grpc.aio.Channel, target: Target, supply: Iterator[Asked], end: float, least: int = 0) -> int:
-    """Ask until the end, and at least so often; return how often."""
+    """Ask until `end`, and at least `least` times; return the number."""
     call, done = channel.unary_unary(target.dialect.path(Shape.UNARY)), 0
     while done < least or time.perf_counter() < end:
         asked = next(supply)
