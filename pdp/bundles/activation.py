@@ -44,7 +44,7 @@ class Activations:
         self._changing = threading.Lock()
 
     def activate(self, loaded: Loaded, how: Activation) -> bool:
-        """Make a bundle the active one; say whether it differs from the one before.
+        """Make a bundle the active one; return whether it differs from the one before.
 
         Raise `ConflictError` when a version other than the expected one is active.
         """

@@ -98,7 +98,7 @@ class SourceView:
     load_errors: tuple[Problem, ...] = ()
 
     def holds(self, version: str) -> bool:
-        """Say whether a version was there, good or bad."""
+        """Return whether the source held a version, good or bad."""
         return any(seen is not None and seen.version == version for seen in (self.good, self.bad))
 
     def written(self) -> bytes:

@@ -200,7 +200,7 @@ class BundleKeeper:
             self._settle(seen)
 
     def reload(self, *, by: str) -> bool:
-        """Load and activate what the source holds; say whether it differs from the one before.
+        """Load and activate what the source holds; return whether it differs from the one before.
 
         Raise `BundleError` or `BundleUnavailableError`; a bad bundle does not affect the running one.
         """
@@ -291,7 +291,7 @@ class BundleKeeper:
             self._activate(self._load(self._trust.verify(delivery)), by)
 
     def _go_on(self) -> bool:
-        """Load the active bundle of the store; say whether there is one that may run here."""
+        """Load the active bundle of the store; return whether there is one that may run here."""
         active = self._history.active_bundle()
         try:
             if active is not None:

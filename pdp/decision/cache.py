@@ -29,10 +29,11 @@ MOST_RULING_BYTES = 64 * 1024 * 1024
 def call_key(
     bundle_version: str, chain: tuple[Session, ...], call: Call, caller: Caller, place_in_time: tuple[int, ...]
 ) -> Key:
-    """Return the key of a ruling by the bytes of the call: every input of the policies, or what determines it.
+    """Return the key of a ruling by the bytes of the call.
 
-    INVARIANT: a tuple of `str`, `bytes`, `int` and tuples of them. The bytes of arguments and facts determine their
-    values; id and epoch of a session determine its content; `place_in_time` is all that policies can see of the time.
+    It holds every input of the policies, or what determines it. INVARIANT: a tuple of `str`, `bytes`, `int` and tuples
+    of them. The bytes of arguments and facts determine their values; id and epoch of a session determine its content;
+    `place_in_time` is all that policies can see of the time.
     """
     return (
         "call",
@@ -159,7 +160,7 @@ class RequestMemory:
 
 
 def _asked(call: Call) -> bytes:
-    """Return the SHA-256 of all fields of a call, so that neither the agent's text nor a secret is kept."""
+    """Return the SHA-256 of all fields of a call: neither the agent's text nor a secret is kept."""
     handle, server, tool, stated = call.session_handle, call.server, call.tool, call.definition_digest
     # The lengths separate the fields.
     lengths = f"{len(handle)} {len(server)} {len(tool)} {len(stated)} {len(call.arguments_json)} "

@@ -84,9 +84,9 @@ class CallExplainer:
     def results(
         self, bundle: Bundle, session: Session, facts: Facts, at: float, policies: tuple[PolicySource, ...] = ()
     ) -> tuple[PolicyResult, ...]:
-        """Return the result of each policy that `judge` would ask; empty when the facts do not fit the schema.
+        """Return the result of each policy for the question of `judge`.
 
-        `policies` are those to evaluate, by default all.
+        Empty when the facts do not fit the schema. `policies` are those to evaluate, by default all.
         """
         policies = policies or bundle.slice(facts.action).policies
         # The key is the policies, not the bundle's version: tests change policies and keep the version.
@@ -203,7 +203,7 @@ def _attributes(supposed: SupposedSession, limits: Limits) -> str:
 
 
 def _chosen(policies: tuple[PolicySource, ...], ruling: Ruling) -> tuple[PolicySource, ...]:
-    """Return the policies to evaluate: all, or of very many the decisive ones, then permits before forbids."""
+    """Return the policies to evaluate: all; of very many, the decisive ones, then permits first."""
     if len(policies) <= _MOST_POLICIES:
         return policies
     rests_on = {*ruling.policies, *ruling.errors}

@@ -18,7 +18,7 @@ class SessionExplanation:
     """The policies' answer about a call for one session of the chain.
 
     `policies` holds the policies whose action scope can match, in the order of their files; it is empty when the
-    question does not fit the schema. `left_out` is the number of further policies: of very many, only some are
+    question does not fit the schema. `left_out` is the number of other policies: of very many, only some are
     evaluated, among them the decisive ones.
     """
 

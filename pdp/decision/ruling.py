@@ -66,7 +66,7 @@ def judge_chain(bundle: Bundle, chain: Sequence[Session], facts: Facts, at: floa
 
 
 def of_chain(chain: Sequence[Session], rulings: Iterable[Ruling]) -> Ruling:
-    """Return the ruling of a chain from those of its sessions: all must permit, and the first deny decides."""
+    """Return the ruling of a chain: all its sessions must permit, and the first deny decides."""
     own: Ruling | None = None
     for session, ruling in zip(chain, rulings, strict=True):
         if not ruling.allowed:
@@ -78,7 +78,7 @@ def of_chain(chain: Sequence[Session], rulings: Iterable[Ruling]) -> Ruling:
 
 
 def of_this_call(ruling: Ruling, tool: Tool, facts: Facts) -> Ruling:
-    """Return the ruling with the facts of this call: its resource, and the arguments that may be recorded."""
+    """Return the ruling with this call's resource, and the arguments that may be recorded."""
     return replace(
         ruling,
         resource_type=facts.resource[0],

@@ -37,7 +37,7 @@ class ToolListing:
 
 
 def tool_listing(snapshot: Snapshot, caller_id: str, *, with_readings: bool) -> ToolListing:
-    """Return for each tool of the catalogue whether the session of a snapshot could be allowed to call it.
+    """Return for each tool whether the session of a snapshot could be allowed to call it.
 
     Raise `NotFoundError` without a session, `WrongStateError` when it is not active.
     """
@@ -70,9 +70,10 @@ def _seen(snapshot: Snapshot, tool: Tool, caller_id: str) -> Visibility:
 def policy_visibility(
     bundle: Bundle, chain: Sequence[Session], tool: Tool, *, caller_id: str, wall_at: float
 ) -> Visibility:
-    """Return the visibility of a tool by the policies, for a session and each above it: all must permit.
+    """Return the visibility of a tool by the policies of all sessions in a chain.
 
-    `caller_id` is the gateway that would ask, `wall_at` the time in unix seconds. The gate is not checked.
+    All must permit. `caller_id` is the gateway that would ask, `wall_at` the time in unix seconds. The gate is not
+    checked.
     """
     if tool.unusable:
         return Visibility.NEVER

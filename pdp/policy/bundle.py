@@ -90,10 +90,10 @@ class Bundle:
         return other
 
     def with_policies(self, policies: Sequence[PolicySource]) -> Bundle:
-        """Return the bundle with other policies and the same version and grants, to find what would change.
+        """Return the bundle with other policies and the same version and grants.
 
-        The caller has had the policies parsed and validated in a child process. Actions with the same policies share
-        what was parsed for them, so a bundle in which one policy differs costs little.
+        It shows what would change. The caller has had the policies parsed and validated in a child process. Actions
+        with the same policies share what was parsed for them, so a bundle in which one policy differs costs little.
         """
         other = self._variant()
         other.policies = {policy.id: policy for policy in policies}
@@ -135,9 +135,10 @@ class Bundle:
         return (action, tool.risk) if tool else (action,)
 
     def judge(self, session: Session, facts: Facts, at: float) -> Ruling:
-        """Return the policies' ruling on facts in a session, at a time in unix seconds; any doubt is a deny.
+        """Return the policies' ruling on facts in a session; any doubt is a deny.
 
-        Every question to the policies goes through this method. For a chain, it is called for each session.
+        `at` is unix seconds. Every question to the policies goes through this method. For a chain, it is called for
+        each session.
         """
         beside = self._beside(session, facts)
         return self.slice(facts.action).ask(question_of(session, facts, at), beside) if beside else MISFIT

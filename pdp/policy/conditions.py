@@ -132,7 +132,7 @@ class Probes:
         ]
 
     def results(self, bundle: Bundle, session: Session, facts: Facts, at: float) -> tuple[PolicyResult, ...] | None:
-        """Return the result of each policy for the question of `bundle.judge`, in order; None when it does not fit."""
+        """Return the results of the policies for the question of `bundle.judge`; None when it does not fit."""
         results: list[PolicyResult] = []
         for chunk, probes in self._chunks:
             answer = bundle.probe(session, facts, at, probes)

@@ -85,7 +85,7 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 
 def belongs(name: str) -> bool:
-    """Say whether a file, named relative to the bundle, is part of it."""
+    """Return whether a file, named relative to the bundle, is part of it."""
     path = PurePosixPath(name)
     if any(part.startswith(".") for part in path.parts):
         return False

@@ -31,9 +31,10 @@ def meaning(text: str) -> str:
 
 
 def hints(texts: Iterable[str]) -> Mapping[str, tuple[Any, ...]]:
-    """Return the values to try for each attribute that some policies compare, as JSON values without repetition.
+    """Return the values to try for each attribute that some policies compare.
 
-    Attributes are written `context.input.path`. Sets are lists, decimals are texts, times are unix seconds.
+    The values are JSON, without repetition. Attributes are written `context.input.path`. Sets are lists, decimals are
+    texts, times are unix seconds.
     """
     found: dict[str, dict[str, Any]] = {}
     for text in texts:

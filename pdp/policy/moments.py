@@ -38,9 +38,10 @@ class Moments:
         self._groups = [(shift, of_day, sorted(groups[shift, of_day])) for shift, of_day in sorted(groups)]
 
     def place(self, now: int) -> tuple[int, ...]:
-        """Return the position of a time among the moments: equal exactly if no policy can distinguish two times.
+        """Return the position of a time among the moments.
 
-        `now` is in milliseconds since 1970. A moment itself has a position of its own, between its neighbours.
+        Two times have equal positions exactly if no policy can distinguish them. `now` is in milliseconds since 1970. A
+        moment itself has a position of its own, between its neighbours.
         """
         places = []
         for shift, of_day, moments in self._groups:

@@ -43,7 +43,7 @@ def expansion(session: Session, parents: tuple[Session, ...], bundle: Bundle) ->
 
 
 def scope_of(tools: Mapping[str, str]) -> Scope:
-    """Return the scope of some actions and their definition digests; its id is the digest of its content."""
+    """Return the scope of actions and definition digests; its id is the digest of its content."""
     return Scope(id=digest(canonical(dict(tools))), tools=tools)
 
 
@@ -71,7 +71,10 @@ def require_patterns(patterns: tuple[str, ...], limits: Limits) -> None:
 
 
 def require_tools(patterns: tuple[str, ...], scope: Scope, limits: Limits) -> None:
-    """Raise `InvalidRequestError` unless each pattern, of at least one, matches a tool, and the tools are few."""
+    """Raise `InvalidRequestError` unless the patterns and their scope can be requested.
+
+    There must be a pattern, each must match a tool of the scope, and the tools must be within the limit.
+    """
     if not patterns:
         raise InvalidRequestError("tool_patterns", "at least one is needed")
     require_few(scope, limits)

@@ -49,7 +49,7 @@ def opaque_finding(policy: str, where: Sequence[str], tool: Tool, parameter: Par
     others = f" and of {more} more" if more else ""
     reason = parameter.type.reason if isinstance(parameter.type, OpaqueType) else ""
     advice = f'policies can only ask whether it was given: `context.opaque.contains("{parameter.label}")`'
-    if parameter.type == NUMBER and len(where) == 3:  # noqa: PLR2004 - a parameter itself, not what stands below it
+    if parameter.type == NUMBER and len(where) == 3:  # noqa: PLR2004 - a parameter itself, not a property below it
         reason = "a number"
         advice = (
             f"type it in `tools/{tool.server}.yaml`: "
