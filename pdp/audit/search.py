@@ -104,7 +104,7 @@ class Search:
     def approvals(self, session_or_decision: str, *, now_at: float, tenant: str | None = None) -> list[Approval]:
         """Return the approvals of a session and of every session above it, nearest first.
 
-        A decision stands for its session. Raise `NotFoundError` for an unknown id.
+        The id of a decision means its session. Raise `NotFoundError` for an unknown id.
         """
         session_id = session_or_decision
         if not self._knows_session(session_id, tenant):

@@ -343,7 +343,7 @@ class AsyncClient:
     async def list_approvals(self, *, session_id: str = "", decision_id: str = "") -> tuple[audit_pb2.Approval, ...]:
         """Return the approvals of a session and of every session above it, nearest first.
 
-        A decision stands for its session.
+        The id of a decision means its session.
         """
         return await self._calls.manage(auditing.list_approvals(session_id=session_id, decision_id=decision_id))
 
