@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from pdp.bundles.delivery import BundleSource
 from pdp.bundles.following import BundleFollower
+from pdp.bundles.localsources import source_at
 from pdp.bundles.peers import Peers
 from pdp.bundles.rollout import BundleKeeper
 from pdp.bundles.signing import Trust
-from pdp.bundles.sources import source_at
 from pdp.clock import Clock, SystemClock
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache
@@ -160,9 +160,9 @@ class App:
     ) -> None:
         # Embedded use must not import gRPC, SQLite and OpenTelemetry.
         from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
-        from pdp.identifying import Identity  # noqa: PLC0415 - see above
+        from pdp.bundlesettings import sourcing_of, trust_of  # noqa: PLC0415 - see above
+        from pdp.callersettings import Identity  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
-        from pdp.sourcing import sourcing_of, trust_of  # noqa: PLC0415 - see above
         from pdp.starting import require  # noqa: PLC0415 - see above
         from pdp.telemetry import TelemetrySettings, build_telemetry  # noqa: PLC0415 - see above
 
@@ -341,7 +341,7 @@ class App:
 
 def _servers(settings: Settings, serve: Callable[..., PDPServer], *, worker: int, control: bool) -> Iterator[PDPServer]:
     """Yield the servers of one process: for calls, and for ending authority, alone or together."""
-    from pdp.identifying import tls_files_of  # noqa: PLC0415 - of no concern to embedded use
+    from pdp.callersettings import tls_files_of  # noqa: PLC0415 - of no concern to embedded use
     from pdp.serving.listener import Listener  # noqa: PLC0415 - the same
 
     tls = tls_files_of(settings)

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pdp.bundlesettings import trust_of
+from pdp.callersettings import denied_of, keys_of_file, tls_files_of
 from pdp.clock import SystemClock
 from pdp.config import Settings
 from pdp.errors import ConfigurationError, reason_of
-from pdp.identifying import denied_of, keys_of_file, tls_files_of
 from pdp.identity.callers import read_callers
 from pdp.record.keys import DIGEST_KEY_BYTES, DIGEST_KEY_FILE, SigningKey
 from pdp.serving.certificates import ServerCertificates
-from pdp.sourcing import trust_of
 from pdp.telemetry import TelemetrySettings
 from pdp.workers.port import SharedPort
 

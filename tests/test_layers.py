@@ -26,7 +26,7 @@ FLOORS = (
     ("registry",),
     ("server", "client"),
     # Composition: `app` alone constructs the parts.
-    ("config", "sourcing", "identifying", "starting", "app", "workers"),
+    ("config", "bundlesettings", "callersettings", "starting", "app", "workers"),
     ("testing",),
     ("workbench", "doctor", "bench"),
     ("cli",),

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from pdp.app import compile_once
+from pdp.bundlesettings import Sourcing, sourcing_of, trust_of
 from pdp.config import Settings
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.doctor.whocalls import approvers
 from pdp.errors import BundleError, BundleUnavailableError, ConfigurationError, PDPError
 from pdp.policy.bundle import assemble, check_bundle
-from pdp.sourcing import Sourcing, sourcing_of, trust_of
 
 _CHECK: Final = "policies"
 _SHOWN_PROBLEMS: Final = 5

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pdp.callersettings import keys_of_url
 from pdp.doctor.finding import Deployment, Finding, fine, problem
 from pdp.errors import ConfigurationError
-from pdp.identifying import keys_of_url
 
 
 def deny_list(deployment: Deployment) -> Iterator[Finding]:

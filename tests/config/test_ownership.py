@@ -15,17 +15,17 @@ import pytest
 from joserfc.jwk import OKPKey
 
 from pdp.app import record_key
+from pdp.bundlesettings import trust_of
+from pdp.callersettings import keys_of_file, tls_files_of
 from pdp.cli.operate.init import prepare
 from pdp.config import JWTSettings, PolicySettings, Settings, load
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_own, require_own
 from pdp.foundation.webfile import WebFile, WebFileError, WebPlace
-from pdp.identifying import keys_of_file, tls_files_of
 from pdp.identity.callers import KnownCallers
 from pdp.identity.denied import DenyList
 from pdp.record.keys import SigningKey
 from pdp.serving.certificates import ServerCertificates, TLSFiles
-from pdp.sourcing import trust_of
 from pdp.testing.clock import FakeClock
 from tests.server.authority import Authority
 

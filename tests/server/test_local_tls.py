@@ -15,9 +15,9 @@ import grpc
 import pytest
 from cryptography import x509
 
+from pdp.callersettings import tls_files_of
 from pdp.config import ServerSettings, Settings
 from pdp.errors import ConfigurationError
-from pdp.identifying import tls_files_of
 from pdp.serving.certificates import ServerCertificates
 from pdp.serving.localtls import AUTHORITY_FILE, CERTIFICATE_FILE, write_local_certificate
 

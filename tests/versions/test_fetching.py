@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pdp.bundles.delivery import Delivery
-from pdp.bundles.fetching import URLSource
 from pdp.bundles.packing import pack
+from pdp.bundles.urlsource import URLSource
 from pdp.errors import BundleError, BundleUnavailableError
 from pdp.foundation.webfile import WebPlace
 from pdp.limits import DEFAULT_LIMITS

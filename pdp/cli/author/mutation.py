@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from pdp.app import compile_once
-from pdp.cli.counting import counting
 from pdp.cli.output import print_json, progress
+from pdp.cli.progressbar import counting
 from pdp.foundation.printable import visible
 from pdp.limits import Limits
 from pdp.policy.bundle import Bundle, load_bundle

@@ -13,9 +13,9 @@ import click
 from pdp.app import compile_once
 from pdp.cli.author.coverage import CoverageWish, coverage_options
 from pdp.cli.author.mutation import mutation
-from pdp.cli.counting import counting
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, progress
+from pdp.cli.progressbar import counting
 from pdp.cli.root import ERROR, NO
 from pdp.config import Settings
 from pdp.errors import BundleError

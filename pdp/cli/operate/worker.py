@@ -24,7 +24,14 @@ from pdp.workers.process import Job
 from pdp.workers.telling import SupervisedPeers
 from pdp.workers.words import Alive, Heard, News, Report, Told, Word, read, written
 
-_WANTED = ("pdp.app", "pdp.audit.auditor", "pdp.identifying", "pdp.record", "pdp.server.service", "pdp.sessions.sqlite")
+_WANTED = (
+    "pdp.app",
+    "pdp.audit.auditor",
+    "pdp.callersettings",
+    "pdp.record",
+    "pdp.server.service",
+    "pdp.sessions.sqlite",
+)
 _BEAT_SECONDS = 1.0
 _LOG = logging.getLogger("pdp.worker")
 

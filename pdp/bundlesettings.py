@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pdp.bundles.delivery import BundleSource
-from pdp.bundles.fetching import URLSource
+from pdp.bundles.localsources import FolderSource, PackedFileSource
 from pdp.bundles.signing import Trust, read_public_keys
-from pdp.bundles.sources import FolderSource, PackedFileSource
+from pdp.bundles.urlsource import URLSource
 from pdp.bundles.watching import FolderWatch, PollWatch
 from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.ownership import require_own
