@@ -35,7 +35,7 @@ long: $(VENV)/ready  ## the long proofs
 # SECONDS=600 TARGETS=bundle: for how long, and what.
 SECONDS ?= 60
 fuzz: $(VENV)/ready  ## any bytes at every reader, for a minute
-	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+	$(BIN)/python -m tests.proofs.fuzz --seconds $(SECONDS) $(TARGETS)
 
 lint: $(VENV)/ready  ## style, format and types
 	$(BIN)/ruff check .

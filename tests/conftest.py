@@ -14,28 +14,15 @@ settings.load_profile("pdp")
 
 ROOT = Path(__file__).parent.parent
 
-# What is run by `make proofs` and not by `make test`: it takes minutes, and says little about where a mistake is.
-PROOFS = (
-    "check/test_soundness.py",
-    "conformance",
-    "docs/test_documentation.py",
-    "faults/test_power_loss.py",
-    "faults/test_power_loss_record.py",
-    "fuzz",
-    "oracle/test_oracle.py",
-    "package",
-    "processes/test_kill.py",
-    "record/test_kill_writer.py",
-    "replay",
-)
+# A server in process and the like, for every house that speaks to one.
+pytest_plugins = ("tests.machinery.servers.fixtures",)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the proofs, before marks decide what is run."""
-    proofs = [ROOT / "tests" / name for name in PROOFS]
     for item in items:
-        if any(item.path == proof or proof in item.path.parents for proof in proofs):
+        if ROOT / "tests" / "proofs" in item.path.parents:
             item.add_marker(pytest.mark.proof)
 
 

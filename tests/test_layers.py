@@ -33,6 +33,19 @@ FLOORS = (
 )
 WORDS, COMPOSITION = FLOORS[0], FLOORS[-4]
 
+# Folders of tests about more than one house, or about none.
+ABOUT_MORE = {
+    "census",
+    "composition",
+    "dependencies",
+    "docs",
+    "example",
+    "faults",
+    "known_failures",
+    "mutation",
+    "proto",
+}
+
 # Who may import which library. What is not listed may be imported nowhere.
 LIBRARIES = {
     "cedarpy": ("pdp.policy",),
@@ -148,15 +161,25 @@ def test_libraries_stay_with_their_owner(name: str, path: Path) -> None:
 
 
 def test_nothing_imports_a_test() -> None:
-    """What several tests need lives in a module that holds none."""
+    """What several tests need lives in a module that holds none; what several folders need is machinery."""
     wrong = [
         f"{path}:{line}: {imported}"
         for path in sorted(TESTS.rglob("*.py"))
         for line, imported in imports(path)
-        if imported.startswith("tests.") and ".test_" in imported
+        if imported.startswith("tests.")
+        if ".test_" in imported or imported.split(".")[1] not in ("machinery", path.relative_to(TESTS).parts[0])
     ]
 
     assert wrong == []
+
+
+def test_tests_mirror_the_houses() -> None:
+    """The tests of a house are in the folder of its name; what is about more than one is named here."""
+    houses = {name for names in FLOORS for name in names}
+    folders = {".".join(path.parent.relative_to(TESTS).parts) for path in TESTS.rglob("test_*.py")}
+
+    assert {one for one in folders if one and not one.startswith("proofs")} - houses == ABOUT_MORE
+    assert [] == list((TESTS / "machinery").rglob("test_*.py"))
 
 
 @pytest.mark.parametrize(

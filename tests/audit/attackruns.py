@@ -16,7 +16,7 @@ from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import bundle_files, compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
-from tests.replay.material import rows
+from tests.machinery.agentruns import rows
 
 SUITES = ("banking", "workspace")
 SECONDS_BETWEEN_RUNS = 10.0

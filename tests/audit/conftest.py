@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pdp.audit import AuditIndex, Search
-from tests.audit.bruteforce import Record, everything
-from tests.audit.incident import write_incident
+from tests.machinery.investigation.bruteforce import Record, everything
+from tests.machinery.investigation.incident import write_incident
 
 COUNT = 20_000
 

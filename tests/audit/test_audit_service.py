@@ -20,8 +20,8 @@ from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1 import decision_pb2
 from pdp.v1.audit_pb2 import PlanRevocationRequest, RecordFilter
-from tests.audit.bruteforce import Record, chosen, everything
-from tests.audit.incident import write_incident
+from tests.machinery.investigation.bruteforce import Record, chosen, everything
+from tests.machinery.investigation.incident import write_incident
 
 COUNT = 3000
 TENANTS = {"default": "auditor", "other": "foreign-auditor"}

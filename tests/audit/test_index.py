@@ -14,8 +14,8 @@ from pdp.audit import AuditIndex, Search
 from pdp.audit.values import Filter
 from pdp.errors import UnavailableError
 from pdp.record.segments import segment_of
-from tests.audit.bruteforce import everything
 from tests.audit.conftest import Investigated
+from tests.machinery.investigation.bruteforce import everything
 
 FIRST = (
     b'{"id":"dec_%d","kind":"decision","outcome":"allow","session_id":"ses_1","time":"2026-01-05T10:00:0%d.000000Z"}\n'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.audit.conftest import Investigated
-from tests.audit.questions import answered, questions
+from tests.machinery.investigation.questions import answered, questions
 
 
 def test_every_answer_is_exact(incident: Investigated) -> None:

@@ -18,7 +18,7 @@ from pdp.bench.workloads import MOST_SESSIONS, open_workload
 from pdp.errors import ConfigurationError
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
-from tests.replay.service import open_session, serving
+from tests.machinery.servers.replayed import open_session, serving
 
 
 def call(**fields: object) -> Mapping[str, object]:

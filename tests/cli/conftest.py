@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pdp.cli.root import root
-from tests.cli.serving import Server, start_server, stop_server, write_bundle
+from tests.machinery.servers.commandline import Server, start_server, stop_server, write_bundle
 
 Run = Callable[..., Result]
 

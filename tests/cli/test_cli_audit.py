@@ -18,7 +18,7 @@ from pdp.cli.audit.ledger import tail_line
 from pdp.cli.audit.remote import ServerSource
 from pdp.client import Client, UnavailableError
 from pdp.testing.waiting import wait_until
-from tests.cli.serving import Server, clean_environment, start_server, stop_server, write_bundle
+from tests.machinery.servers.commandline import Server, clean_environment, start_server, stop_server, write_bundle
 
 Run = Callable[..., Result]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tests.cli.serving import POLICIES, Server, start_server, stop_server, write_bundle
+from tests.machinery.servers.commandline import POLICIES, Server, start_server, stop_server, write_bundle
 
 
 @pytest.fixture

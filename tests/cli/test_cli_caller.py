@@ -17,7 +17,7 @@ from pdp.identity.callers import KnownCallers, TokenCaller
 from pdp.identity.callersfile import CallersFile
 from pdp.model import Role
 from tests.cli.conftest import Run
-from tests.cli.serving import Server
+from tests.machinery.servers.commandline import Server
 
 CALLERS = Path(".pdp/callers.yaml")
 TOKEN = re.compile(r"pdpt_[\w-]{43}")

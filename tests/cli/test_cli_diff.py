@@ -11,7 +11,7 @@ import pytest
 
 from pdp.testing.bundles import tool
 from tests.cli.conftest import Run
-from tests.cli.serving import POLICIES, write_bundle
+from tests.machinery.servers.commandline import POLICIES, write_bundle
 
 CASES = """
 sessions: {work: {user: alice, agent: coder, tools: ["files/*"]}}

@@ -9,7 +9,7 @@ import pytest
 
 from pdp.testing.bundles import tool
 from tests.cli.conftest import Run
-from tests.cli.serving import Server, write_bundle
+from tests.machinery.servers.commandline import Server, write_bundle
 
 SUPPOSED = ("--user", "alice", "--agent", "coder")
 WRITE = ("explain", "--tool", "files/write")

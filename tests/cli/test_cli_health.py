@@ -8,8 +8,8 @@ import pytest
 
 from pdp.testing.waiting import wait_until
 from tests.cli.conftest import Run
-from tests.cli.serving import Server, start_server, stop_server
-from tests.doctor.certificates import write_certificate
+from tests.machinery.credentials.certificates import write_certificate
+from tests.machinery.servers.commandline import Server, start_server, stop_server
 
 
 def test_a_server_that_serves(ask: Run, server: Server) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pdp.audit.values import Found, Mark
 from pdp.cli.audit.ledger import fact_text, named, print_entries, tail_line
-from tests.cli.terminal import on_terminal
+from tests.machinery.terminal import on_terminal
 
 SESSION = "ses_" + "b" * 26
 WHO = {"session_id": SESSION, "user": "alice", "agent": "coder", "tenant": "default"}

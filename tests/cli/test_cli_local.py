@@ -23,7 +23,7 @@ from pdp.model import Role
 from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
 from tests.cli.conftest import Run
-from tests.cli.serving import start_server, stop_server, write_bundle
+from tests.machinery.servers.commandline import start_server, stop_server, write_bundle
 
 ROLES = sorted(role.value for role in Role)
 

@@ -18,7 +18,13 @@ import pytest
 
 from pdp.cli.operate.logs import JournalFormatter, JSONFormatter, TextFormatter, is_journal, log_to_stderr
 from pdp.config import LogSettings
-from tests.cli.serving import DEADLINE_SECONDS, clean_environment, start_server, stop_server, write_bundle
+from tests.machinery.servers.commandline import (
+    DEADLINE_SECONDS,
+    clean_environment,
+    start_server,
+    stop_server,
+    write_bundle,
+)
 
 AT = 1_767_607_200.1234  # 2026-01-05 10:00 in UTC
 

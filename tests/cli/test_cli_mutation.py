@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tests.cli.serving import write_bundle
+from tests.machinery.servers.commandline import write_bundle
 
 POLICIES = """
 @id("files/read")

@@ -13,7 +13,7 @@ from pdp.cli.output import paragraphs, print_fields, print_json, print_table, pr
 from pdp.cli.sessions.view import duration_text, print_session
 from pdp.foundation.printable import visible
 from pdp.v1.session_pb2 import Session
-from tests.cli.terminal import on_terminal
+from tests.machinery.terminal import on_terminal
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 

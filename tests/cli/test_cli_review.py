@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.terminal import on_terminal
+from tests.machinery.terminal import on_terminal
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 # A requester who writes lines of its own: runs of blanks that wrap onto the next line, and a line break.

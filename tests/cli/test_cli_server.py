@@ -17,7 +17,14 @@ import pytest
 from pdp.client import Answer
 from pdp.limits import MOST_POLICIES
 from tests.cli.conftest import Run
-from tests.cli.serving import DEADLINE_SECONDS, Server, clean_environment, start_server, stop_server, write_bundle
+from tests.machinery.servers.commandline import (
+    DEADLINE_SECONDS,
+    Server,
+    clean_environment,
+    start_server,
+    stop_server,
+    write_bundle,
+)
 
 WANTED = ("--user", "alice", "--agent", "coder", "--purpose", "fix the build", "--tool", "files/*")
 READ = ("files", "read", '{"path": "/a"}')

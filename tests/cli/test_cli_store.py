@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from tests.cli.conftest import Run
-from tests.cli.serving import Server, start_server, stop_server
+from tests.machinery.servers.commandline import Server, start_server, stop_server
 
 READ = ("files", "read", '{"path": "/a"}')
 

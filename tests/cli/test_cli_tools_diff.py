@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pdp.testing.bundles import tool
 from tests.cli.conftest import Run
-from tests.cli.serving import Server
+from tests.machinery.servers.commandline import Server
 
 PATH = {"path": {"type": "string"}}
 

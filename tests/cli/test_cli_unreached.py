@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tests.cli.serving import Server
+from tests.machinery.servers.commandline import Server
 
 NO_SERVER = "127.0.0.1:1"
 COMMANDS = [

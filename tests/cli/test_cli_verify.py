@@ -13,7 +13,7 @@ from pdp.record.anchors import Anchors
 from pdp.record.keys import write_keys
 from pdp.record.segments import head_of, segment_of
 from tests.cli.conftest import Run
-from tests.cli.serving import Server
+from tests.machinery.servers.commandline import Server
 
 PUBLIC = "record-signing.pub.pem"
 

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from pdp.client import Client, ToolCall
 from pdp.client.connection import Connection
 from pdp.errors import ConfigurationError
-from tests.server.authority import Authority
+from tests.machinery.credentials.authority import Authority
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer

@@ -16,7 +16,7 @@ from pdp.client import control as way
 from pdp.client.control import may_be_asked_elsewhere
 from pdp.client.operations import Operation, deny_session, end_session, revoke_sessions
 from pdp.model import Role
-from tests.faults.served import Served, served
+from tests.machinery.servers.served import Served, served
 
 Revoke = Callable[[Served, str, str], tuple[str, ...]]
 

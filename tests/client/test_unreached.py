@@ -12,7 +12,7 @@ import pytest
 from pdp.client import AsyncClient, Client, PDPClientError, UnavailableError
 from pdp.client.connection import Connection
 from pdp.client.health import is_serving
-from tests.server.authority import COMING, PASSED, Authority, Identity
+from tests.machinery.credentials.authority import COMING, PASSED, Authority, Identity
 
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer

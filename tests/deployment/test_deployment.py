@@ -21,8 +21,8 @@ from click.testing import CliRunner
 from pdp.cli.root import root
 from pdp.config import load
 from pdp.deployment import container_file, kubernetes_manifests, settings_file, systemd_unit
-from tests.cli.serving import write_bundle
-from tests.doctor.certificates import write_certificate
+from tests.machinery.credentials.certificates import write_certificate
+from tests.machinery.servers.commandline import write_bundle
 
 SANDBOX = Path(__file__).with_name("sandbox.sh")
 USER = 65532

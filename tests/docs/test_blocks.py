@@ -18,9 +18,9 @@ from pdp.identity.callers import read_callers
 from pdp.policy.labels import read_labels
 from pdp.policy.tools.catalogue import load_catalogue
 from pdp.workbench.equivalents import read_equivalents
-from tests.docs.pages import all_blocks, blocks
+from tests.machinery.pages import all_blocks, blocks
 
-_PAGES = "tests/docs/test_documentation.py::"
+_PAGES = "tests/proofs/test_documentation.py::"
 _HERE = "tests/docs/test_blocks.py::"
 
 # Which test holds the blocks of a kind. Blocks of the kind `text` are no code.
@@ -28,7 +28,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "README.md": {
         "sh": f"{_PAGES}test_readme_commands_run",
         "sh serve": f"{_PAGES}test_readme_commands_run",
-        "sh package": "tests/package/test_package.py::test_the_quick_start_runs_from_the_package",
+        "sh package": "tests/proofs/test_package.py::test_the_quick_start_runs_from_the_package",
         "python": f"{_PAGES}test_readme_python_runs",
         "console": f"{_PAGES}test_grpcurl_body_is_a_request",
     },
@@ -38,7 +38,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
     "pdp/deployment/README.md": {
         "sh": f"{_PAGES}test_deployment_commands_run",
         "sh served": f"{_PAGES}test_deployment_commands_run",
-        "sh systemd": "tests/package/test_package.py::test_the_steps_for_systemd_lead_to_a_server",
+        "sh systemd": "tests/proofs/test_package.py::test_the_steps_for_systemd_lead_to_a_server",
     },
     "pdp/record/README.md": {"sh": f"{_PAGES}test_record_commands_run"},
     "pdp/server/README.md": {

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 from tests.docs.when_things_break import PAGE, written
-from tests.faults.breakdowns import ROWS
+from tests.machinery.faults.breakdowns import ROWS
 
 _ROOT = Path(__file__).parents[2]
 

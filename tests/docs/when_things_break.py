@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.faults.breakdowns import ROWS, Row
+from tests.machinery.faults.breakdowns import ROWS, Row
 
 PAGE = Path(__file__).parents[2] / "pdp" / "deployment" / "README.md"
 BEGIN, END = "<!-- when things break: begin -->", "<!-- when things break: end -->"

@@ -27,8 +27,8 @@ from pdp.doctor.machine import LIBRARIES, engine, libraries
 from pdp.record.segments import segments_by_chain
 from pdp.testing.clock import FakeClock
 from pdp.testing.otlp import OTLPReceiver
-from tests.cli.serving import clean_environment, start_server, stop_server, write_bundle
-from tests.doctor.certificates import write_certificate
+from tests.machinery.credentials.certificates import write_certificate
+from tests.machinery.servers.commandline import clean_environment, start_server, stop_server, write_bundle
 
 FIRST_SCHEMA = Path(__file__).parent.parent / "sessions" / "first_schema.sql"
 OK, WARNING, PROBLEM = Level.OK, Level.WARNING, Level.PROBLEM

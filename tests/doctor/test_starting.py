@@ -18,9 +18,9 @@ import pytest
 
 from pdp.cli.operate.init import prepare
 from pdp.config import load
-from tests.cli.serving import clean_environment, start_server, stop_server, write_bundle
-from tests.doctor.certificates import write_certificate
-from tests.server.issuer import Issuer
+from tests.machinery.credentials.certificates import write_certificate
+from tests.machinery.credentials.issuer import Issuer
+from tests.machinery.servers.commandline import clean_environment, start_server, stop_server, write_bundle
 
 Spoil = Callable[[Path], dict[str, str]]
 Done = subprocess.CompletedProcess[str]

@@ -13,9 +13,9 @@ from pdp.client import PDPClientError
 from pdp.errors import BundleError
 from pdp.model import Role
 from pdp.testing.inprocess import write_folder
-from tests.faults.breakdowns import ROWS
-from tests.faults.served import PATIENCE, WELL, Served, client, served, settings_in
-from tests.processes.bundle import notes_bundle
+from tests.machinery.faults.breakdowns import ROWS
+from tests.machinery.servers.notes import notes_bundle
+from tests.machinery.servers.served import PATIENCE, WELL, Served, client, served, settings_in
 
 
 def take_away(policies: Path) -> None:

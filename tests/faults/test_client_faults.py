@@ -15,10 +15,10 @@ import pytest
 from pdp.limits import Limits
 from pdp.v1.authorization_pb2 import AuthorizeRequest
 from pdp.v1.decision_pb2 import Call
-from tests.faults.breakdowns import ROWS
-from tests.faults.rawhttp2 import PREFACE, closed_by_the_server, connect, request, settings
-from tests.faults.served import PATIENCE, Served, served
-from tests.processes.bundle import READ
+from tests.machinery.faults.breakdowns import ROWS
+from tests.machinery.faults.rawhttp2 import PREFACE, closed_by_the_server, connect, request, settings
+from tests.machinery.servers.notes import READ
+from tests.machinery.servers.served import PATIENCE, Served, served
 
 _AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 _CONNECTIONS = 50

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.breakdowns import ROWS
-from tests.faults.served import WELL, served
+from tests.machinery.faults.breakdowns import ROWS
+from tests.machinery.servers.served import WELL, served
 
 # How long a session lives that asks for nothing else.
 _LIFE = 3600.0

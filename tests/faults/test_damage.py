@@ -19,7 +19,7 @@ from pdp.sessions.restoring import restore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionFilter, SessionStore
 from pdp.testing.stores.samples import make_bundle, make_scope, make_session, revoked, unchanged
-from tests.seeds import seeded
+from tests.machinery.seeds import seeded
 
 NOW = Instant(wall_at=3000.0, boot_at=2100.0, boot_id="boot-1")
 SESSIONS = [make_session(f"s{number}", scope=make_scope("git/log", "git/status")) for number in range(40)]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.breakdowns import ROWS
-from tests.faults.served import served
+from tests.machinery.faults.breakdowns import ROWS
+from tests.machinery.servers.served import served
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["dead", "hanging"])

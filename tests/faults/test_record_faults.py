@@ -11,9 +11,9 @@ import pytest
 from pdp.record import read_records
 from pdp.record.log import Durability
 from pdp.testing.waiting import wait_until
-from tests.faults.breakdowns import ROWS
-from tests.faults.served import WELL, damage, served
-from tests.record.disks import Faults
+from tests.machinery.faults.breakdowns import ROWS
+from tests.machinery.faults.disks import Faults
+from tests.machinery.servers.served import WELL, damage, served
 
 
 @pytest.mark.parametrize("why", [errno.ENOSPC, errno.EROFS], ids=["full", "read-only"])

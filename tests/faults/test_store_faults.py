@@ -19,9 +19,9 @@ from pdp.sessions.restoring import restore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until
-from tests.faults.breakdowns import ROWS
-from tests.faults.served import WELL, Served, damage, served
 from tests.faults.troubledvfs import Trouble, troubled
+from tests.machinery.faults.breakdowns import ROWS
+from tests.machinery.servers.served import WELL, Served, damage, served
 
 Fault = Callable[[Served, Trouble], AbstractContextManager[None]]
 

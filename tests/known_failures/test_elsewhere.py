@@ -18,7 +18,7 @@ from pdp.errors import ConfigurationError
 from pdp.model import Basis, Outcome
 from pdp.testing.bundles import bundle_files, tool
 from pdp.v1 import audit_pb2, authorization_pb2, decision_pb2, policy_pb2, session_pb2
-from tests.oracle.opened import opened, write
+from tests.machinery.oracle.opened import opened, write
 
 # What such options are called elsewhere.
 PROMISES = re.compile(

@@ -21,9 +21,9 @@ LEAST_KILLED = 0.95
 
 # Each module is looked at by itself here, so that a rule does not depend on what goes through the whole server.
 TESTS = (
-    "tests/decisions/test_gate.py",
-    "tests/decisions/test_cache.py",
-    "tests/decisions/test_ruling.py",
+    "tests/decision/test_gate.py",
+    "tests/decision/test_cache.py",
+    "tests/decision/test_ruling.py",
     "tests/sessions/test_lifecycle.py",
     "tests/sessions/test_memory.py",
     "tests/policy/test_moments.py",

@@ -14,7 +14,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.conditions import parts_of
 from pdp.policy.engine import PolicySource
 from pdp.policy.safety import PolicyText, scan
-from tests.policy.foreign import FOLDERS
+from tests.machinery.foreign import FOLDERS
 
 
 def test_pieces_are_those_of_the_tree(test_data: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pdp.policy.reading import CacheClass, Reading
 from pdp.testing.bundles import bundle_files, tool
-from tests.oracle.opened import opened
+from tests.machinery.oracle.opened import opened
 
 SCHEMA = """
 entity UserGroup in [UserGroup];

@@ -26,7 +26,7 @@ from pdp.record.verify import verify
 from pdp.testing.clock import FakeClock
 from pdp.testing.decisions import a_decision
 from pdp.testing.waiting import wait_until
-from tests.record.disks import REAL, Faults
+from tests.machinery.faults.disks import REAL, Faults
 
 KEY = b"k" * 32
 SIGNER = SigningKey.generate()

@@ -12,7 +12,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from pdp.limits import Limits
 from pdp.server.rpcs import CONTROL, RPCS
 from pdp.v1.session_pb2 import RevokeSessionsRequest
-from tests.server.running import PATIENCE, Running, Serve, a_call
+from tests.machinery.servers.running import PATIENCE, Running, Serve, a_call
 
 REVOKE = "/pdp.v1.SessionService/RevokeSessions"
 RELOAD = "/pdp.v1.PolicyService/ReloadBundle"

@@ -21,7 +21,7 @@ from pdp.v1.session_pb2 import (
 )
 from tests.machinery.rpcs.asking import wanted
 from tests.machinery.rpcs.table import ALL
-from tests.server.running import Running, Serve, a_call
+from tests.machinery.servers.running import Running, Serve, a_call
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from pdp.v1.authorization_pb2 import AuthorizeResponse
 from pdp.v1.decision_pb2 import BASIS_PERMIT, BASIS_SESSION_NOT_FOUND, BASIS_UNKNOWN_TOOL
 from pdp.v1.session_pb2 import GetSessionRequest, RequestSessionRequest
-from tests.server.running import Metadata, Running, a_call
+from tests.machinery.servers.running import Metadata, Running, a_call
 
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 REQUEST_SESSION = "/pdp.v1.SessionService/RequestSession"

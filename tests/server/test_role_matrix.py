@@ -13,7 +13,7 @@ from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import PUBLIC
 from tests.machinery.rpcs.row import EVERYONE, REFUSED
 from tests.machinery.rpcs.table import ALL
-from tests.server.twotenants import SIBLING, TENANTS, Answer, Subject, World, two_tenants
+from tests.machinery.servers.twotenants import SIBLING, TENANTS, Answer, Subject, World, two_tenants
 
 PATHS = {rpc.method: path for path, rpc in RPCS.items()}
 

@@ -17,7 +17,7 @@ from pdp.server.service import PDPServer
 from pdp.serving.rpc import PUBLIC, RPC, Shape
 from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from tests.machinery.rpcs.table import ALL
-from tests.server.running import PATIENCE, Running, Serve
+from tests.machinery.servers.running import PATIENCE, Running, Serve
 
 
 def described() -> Iterator[tuple[str, MethodDescriptor]]:

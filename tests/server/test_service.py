@@ -17,7 +17,7 @@ from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import policy_pb2 as policies
 from pdp.v1 import reading_pb2 as readings
 from pdp.v1 import session_pb2 as sessions
-from tests.server.running import PATIENCE, Running, a_call
+from tests.machinery.servers.running import PATIENCE, Running, a_call
 
 Code = grpc.StatusCode
 

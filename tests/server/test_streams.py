@@ -22,7 +22,16 @@ from pdp.limits import Limits
 from pdp.testing.waiting import wait_until
 from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamRequest, AuthorizeStreamResponse
 from pdp.v1.decision_pb2 import OUTCOME_ALLOW, OUTCOME_DENY
-from tests.server.running import PATIENCE, Metadata, Running, Serve, Unhealthy, a_call, read_tokens, retry_info
+from tests.machinery.servers.running import (
+    PATIENCE,
+    Metadata,
+    Running,
+    Serve,
+    Unhealthy,
+    a_call,
+    read_tokens,
+    retry_info,
+)
 
 STREAM = "/pdp.v1.AuthorizationService/AuthorizeStream"
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"

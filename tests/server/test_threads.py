@@ -22,9 +22,9 @@ from pdp.config import (
     TelemetrySettings,
 )
 from pdp.testing.inprocess import write_folder
-from tests.ports import free_port
-from tests.processes.bundle import notes_bundle
-from tests.server.issuer import AUDIENCE, ISSUER, Issuer
+from tests.machinery.credentials.issuer import AUDIENCE, ISSUER, Issuer
+from tests.machinery.ports import free_port
+from tests.machinery.servers.notes import notes_bundle
 
 PACKAGE = Path(pdp.__file__).parent
 PATIENCE = 30.0

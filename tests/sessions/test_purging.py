@@ -20,7 +20,7 @@ from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
 from pdp.testing.stores.samples import insert_over, make_session
 from pdp.testing.waiting import wait_until
-from tests.processes.server_process import ServerProcess
+from tests.machinery.servers.server_process import ServerProcess
 
 DAY = 86400.0
 PEP = Caller(id="gateway", kind="test", roles=frozenset({Role.PEP}))

@@ -22,7 +22,7 @@ from pdp.telemetry.scraping import PrometheusEndpoint
 from pdp.testing.decisions import a_decision
 from pdp.testing.otlp import OTLPReceiver
 from pdp.testing.waiting import wait_until
-from tests.ports import free_port
+from tests.machinery.ports import free_port
 from tests.telemetry.service import everything, serving
 
 PATIENCE = 60.0

@@ -26,7 +26,7 @@ from pdp.workbench.bundlediff import (
 )
 from pdp.workbench.reading import read_suite
 from pdp.workbench.suite import Case, Expectation, NamedCall, Suite
-from tests.oracle import judge
+from tests.machinery.oracle import judge
 
 DIRECTORY = """
 user_groups: {staff: {}, ops: {parents: [staff]}}

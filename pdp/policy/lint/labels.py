@@ -1,8 +1,8 @@
 """Prove that no policy permits more because of a label, so that adding one can only narrow a session.
 
 INVARIANT: the proof is sound and incomplete. A policy that it accepts never turns a deny into an allow when a label
-that does not widen is added; `tests/check/test_labels.py` checks it against the engine. A policy that it cannot prove
-prevents the bundle from loading. An error denies, so a label may cause one but must never remove one.
+that does not widen is added; `tests/policy/lint/test_labels.py` checks it against the engine. A policy that it
+cannot prove prevents the bundle from loading. An error denies, so a label may cause one but must never remove one.
 """
 
 from __future__ import annotations

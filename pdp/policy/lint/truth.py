@@ -1,7 +1,7 @@
 """The value that an expression must have in every call, for lints about what is impossible.
 
-INVARIANT: every answer but "unknown" holds for all requests that the product can build; `tests/check/test_soundness.py`
-checks it against the engine. In doubt the answer is "unknown".
+INVARIANT: every answer but "unknown" holds for all requests that the product can build;
+`tests/proofs/test_soundness.py` checks it against the engine. In doubt the answer is "unknown".
 """
 
 from __future__ import annotations

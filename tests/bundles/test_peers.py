@@ -1,0 +1,182 @@
+"""What workers tell each other: a bundle before it is active, and what the source holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.bundles.delivery import Delivery, Signature
+from pdp.bundles.peers import Compiled, Seen, SourceView, read_news
+from pdp.bundles.rollout import BundleKeeper
+from pdp.bundles.signing import Trust
+from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, NotFoundError, Problem
+from pdp.limits import DEFAULT_LIMITS
+from pdp.policy.bundle import load_bundle
+from pdp.policy.contents import read_folder
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.sessions.store import SessionStore
+from pdp.testing.bundles import compile_here
+from pdp.testing.clock import FakeClock
+from tests.bundles.keeping import Folder, contents, keeper, version
+
+OpenStore = Callable[[], SessionStore]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return a clock that stands."""
+    return FakeClock()
+
+
+@pytest.fixture
+def open_store(tmp_path: Path) -> OpenStore:
+    """Return what opens the same file again and again, as workers do."""
+    return lambda: SQLiteSessionStore(tmp_path / "data" / "sessions.sqlite")
+
+
+class Linked:
+    """The peers of a keeper that has one other worker."""
+
+    def __init__(self) -> None:
+        self.others: list[BundleKeeper] = []
+
+    def begin(self, hear: Callable[[bytes], None]) -> None:
+        """Nobody calls this here."""
+
+    def tell(self, news: bytes) -> None:
+        """Tell the other worker."""
+        for other in self.others:
+            other.hear(news)
+
+    def close(self) -> None:
+        """Nobody waits here."""
+
+
+@pytest.fixture
+def pair(open_store: OpenStore, clock: FakeClock) -> tuple[Folder, BundleKeeper, BundleKeeper]:
+    """Return a folder, the keeper that follows it, and another that hears of it and cannot compile."""
+
+    def unable(_: Mapping[str, Any]) -> dict[str, Any]:
+        raise EvaluatorUnavailableError("the policies crashed the engine")
+
+    folder, peers = Folder(contents("one")), Linked()
+    first = keeper(folder, open_store(), clock, peers=peers)
+    second = keeper(folder, open_store(), clock, compile_files=unable)
+    first.start(by="start")
+    peers.others.append(second)
+    return folder, first, second
+
+
+def test_another_worker_has_a_bundle_before_it_is_active(pair: tuple[Folder, BundleKeeper, BundleKeeper]) -> None:
+    """What one worker compiled and activates the other one runs at its next call, and need not compile."""
+    folder, first, second = pair
+    folder.files = contents("two")
+
+    first.follow()
+
+    assert version("two") == second.current().version
+    assert first.current().policies == second.current().policies
+
+
+def test_another_worker_says_what_the_source_holds(pair: tuple[Folder, BundleKeeper, BundleKeeper]) -> None:
+    """What is wrong with the source, and that it has been mended, can be asked of each worker."""
+    folder, first, second = pair
+    shown = []
+    for files in (contents("two"), {**contents("two"), "files.cedar": b"permit ("}, contents("two")):
+        folder.files = files
+        with suppress(BundleError):
+            first.follow()
+        assert first.status().load_errors == second.status().load_errors
+        shown.append((second.status().source_version, bool(second.status().load_errors)))
+
+    assert [(version("two"), False), (version("two"), True), (version("two"), False)] == shown
+
+
+def test_another_worker_activates_what_the_source_brought(open_store: OpenStore, clock: FakeClock) -> None:
+    """A version that one worker saw and did not take may be activated over the other one."""
+    folder, peers = Folder(contents("one")), Linked()
+    first = keeper(folder, open_store(), clock, peers=peers, never_older=True)
+    peers.others.append(second := keeper(folder, open_store(), clock))
+    with pytest.raises(BundleError, match="only newer ones are taken"):
+        first.follow()
+
+    assert second.activate(version("one"), by="author")
+
+    with pytest.raises(NotFoundError):
+        second.activate(version("two"), by="author")
+
+
+def test_unsigned_news_are_not_taken_where_signatures_are_required(open_store: OpenStore, clock: FakeClock) -> None:
+    """Whether a bundle may run here is each worker's own question, whoever tells of it."""
+    folder, peers = Folder(contents("one")), Linked()
+    first = keeper(folder, open_store(), clock, peers=peers)
+    peers.others.append(second := keeper(folder, open_store(), clock, trust=Trust(required=True)))
+
+    first.start(by="start")
+
+    with pytest.raises(BundleUnavailableError):
+        second.current()
+
+
+def test_a_bundle_that_was_not_told_of_is_loaded_before_serving(open_store: OpenStore, clock: FakeClock) -> None:
+    """What became active while a worker was starting it loads before it takes calls, and not only at the first one."""
+    folder = Folder(contents("one"))
+    first, second = (keeper(folder, open_store(), clock) for _ in range(2))
+    first.start(by="start")
+    second.start(by="start")
+    folder.files = contents("two")
+    first.follow()
+
+    second.catch_up()
+
+    assert version("two") == second.current().version
+
+
+def test_a_compiled_bundle_reads_as_it_was_written(project_root: Path) -> None:
+    """Whoever is told of a bundle has the same policies, with all that was found in them, as who compiled it."""
+    files = read_folder(project_root / "policies", DEFAULT_LIMITS)
+    bundle = load_bundle(files, DEFAULT_LIMITS, compile_here)
+    delivery = Delivery(files=files, signature=Signature(key_id="key", number=7, value=bytes(64)))
+
+    told = read_news(Compiled(delivery=delivery, policies=tuple(bundle.policies.values())).written(), DEFAULT_LIMITS)
+
+    assert isinstance(told, Compiled)
+    assert delivery == told.delivery
+    assert tuple(bundle.policies.values()) == told.policies
+
+
+@pytest.mark.parametrize("signature", [None, Signature(key_id="key", number=7, value=bytes(range(64)))])
+def test_what_the_source_holds_reads_as_it_was_written(signature: Signature | None) -> None:
+    """Versions, signatures and problems arrive as they were sent."""
+    problem = Problem("notes.cedar", 3, "not a policy", code="syntax", column=4, width=2, help="mend it")
+    view = SourceView(
+        good=Seen(version="one", signature=signature),
+        bad=Seen(version="two", signature=None),
+        bad_problems=(problem,),
+        load_errors=(problem, problem),
+    )
+
+    told = read_news(view.written(), DEFAULT_LIMITS)
+
+    assert isinstance(told, SourceView)
+    assert view == told
+    assert problem.as_json() == told.bad_problems[0].as_json()
+    assert SourceView() == read_news(SourceView().written(), DEFAULT_LIMITS)
+
+
+@pytest.mark.parametrize("news", [b"", b"news", b"{}", b"[]", b'{"program": "0"}', b'{"program": "0", "kind": 1}\nx'])
+def test_news_that_cannot_be_used_are_left(
+    pair: tuple[Folder, BundleKeeper, BundleKeeper], news: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """News of another release, or that are none, change nothing."""
+    _, _, second = pair
+    before = second.status()
+
+    second.hear(news)
+
+    assert before == second.status()
+    assert ["what another worker tells cannot be used"] == [text.partition(":")[0] for text in caplog.messages]

@@ -1,0 +1,69 @@
+"""The independent oracle: the order in which a call is checked, written anew from the documents.
+
+It remembers no answer, speaks in strings, and imports nothing of the product.
+"""
+
+from __future__ import annotations
+
+from tests.machinery.oracle.judge import Answer, Tool, mapped, parsed, require_schema, typed
+from tests.machinery.oracle.sessions import Session, Sessions, Time
+
+__all__ = ["Oracle", "Session", "Time"]
+
+OF_STATE = {
+    "requested": "session_not_approved",
+    "denied": "session_not_approved",
+    "ended": "session_ended",
+    "expired": "session_expired",
+    "revoked": "session_revoked",
+}
+
+
+class Oracle(Sessions):
+    """What is decided about calls, from the sessions and the bundle of now."""
+
+    def call(
+        self, name: str, tenant: str, caller: str, server: str, tool: str, arguments: bytes, digest: str, told: bytes
+    ) -> Answer:
+        """Say what is decided about a call."""
+        own, action = self.sessions.get(name), f"{server}/{tool}"
+        try:
+            facts, _ = typed(self.bundle.facts, (), parsed(told))
+        except ValueError:
+            return Answer("refused")
+        known = self.bundle.tools.get(action)
+        if own is None or own.tenant != tenant:
+            return Answer("session_not_found")
+        chain = (own, *own.parents)
+        denied = [(one, Answer(basis)) for one in chain if (basis := self._standing(one))]
+        if not denied and (known is None or known.server != server):
+            return Answer("unknown_tool")
+        if not denied and known and digest != known.digest and (digest or known.digest_required):
+            return Answer("tool_changed")
+        denied += [(one, Answer(basis)) for one in chain if known and (basis := self._out_of_reach(one, known))]
+        if known and not denied:
+            try:
+                values = parsed(arguments)
+                shown, hidden = typed(known.parameters, known.required, values)
+                require_schema(known.schema, values)
+                resource = mapped(known, values)
+            except ValueError:
+                return Answer("invalid_arguments")
+            context = {"input": shown, "opaque": hidden, "caller": {**facts, "id": caller}}
+            answers = [(one, self.about(one, action, one.user, resource, context)) for one in chain]
+            denied = [(one, answer) for one, answer in answers if answer.basis != "permit"] or answers
+        first, answer = denied[0]
+        if first is not own:
+            answer = answer._replace(basis="ancestor_denied", ancestor=first.name, ancestor_basis=answer.basis)
+        return answer
+
+    def _standing(self, session: Session) -> str:
+        if self.state(session) != "active":
+            return OF_STATE[self.state(session)]
+        return "label_not_approved" if self.unapproved(session) else ""
+
+    def _out_of_reach(self, session: Session, tool: Tool) -> str:
+        action = f"{tool.server}/{tool.name}"
+        if action not in session.scope or not self.within_ceiling(session.agent, action):
+            return "out_of_scope"
+        return "" if session.scope[action] == tool.digest else "tool_changed"

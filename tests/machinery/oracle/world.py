@@ -1,0 +1,399 @@
+"""Two real PDPs and the oracle beside them: every deed happens to all three, and every answer must be one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+from unittest.mock import patch
+
+from pdp.app import Embedded, open_embedded
+from pdp.decision.cache import DecisionCache
+from pdp.errors import InvalidRequestError, PDPError
+from pdp.foundation.bounded import Bounded
+from pdp.limits import Limits
+from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, CallRequest, Decision, Role
+from pdp.policy.bundle import Bundle as LoadedBundle
+from pdp.policy.bundle import Compile, load_bundle
+from pdp.policy.entities import EntityMemory
+from pdp.registry.registrar import Selector, SessionRequest, SessionView
+from pdp.sessions.memory import MemorySessionStore
+from pdp.sessions.sqlite import SQLiteSessionStore
+from pdp.testing.bundles import compile_here
+from pdp.testing.clock import FakeClock
+from tests.machinery.oracle.bundles import all_bundles
+from tests.machinery.oracle.judge import Answer, Bundle
+from tests.machinery.oracle.model import Oracle, Session, Time
+from tests.machinery.ways.explained import assert_explains
+
+CALLERS = {
+    "gateway-1": Caller(id="gateway-1", kind="token", roles=frozenset({Role.PEP})),
+    "gateway-2": Caller(id="gateway-2", kind="token", roles=frozenset({Role.PEP})),
+    "gateway-x": Caller(id="gateway-x", kind="token", roles=frozenset({Role.PEP}), tenant="other"),
+    "ann": Caller(id="ann", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL),
+    "oz": Caller(
+        id="oz", kind="token", roles=frozenset({Role.APPROVER}), tenant="other", authenticated_at=AT_EACH_CALL
+    ),
+    "stranger": Caller(id="stranger", kind="token", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL),
+}
+UNKNOWN_HANDLE = "pdps_" + "A" * 43
+
+_CALLS_TO_AN_EXPLANATION = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """One call as the pool of the state machine holds it; `digest` says how the definition is stated."""
+
+    server: str
+    tool: str
+    arguments: bytes = b""
+    digest: Literal["none", "right", "wrong"] = "none"
+    facts: bytes = b""
+    caller: str = "gateway-1"
+
+
+@dataclass
+class Product:
+    """One real PDP, with its own ids and handles for the sessions that the oracle knows by name."""
+
+    embedded: Embedded
+    ids: dict[str, str] = field(default_factory=dict)
+    handles: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, str] = field(default_factory=dict)
+
+
+_loaded: dict[frozenset[tuple[str, bytes]], LoadedBundle] = {}
+
+
+def _load_once(
+    files: Mapping[str, bytes], limits: Limits, compile_files: Compile, memory: EntityMemory
+) -> LoadedBundle:
+    """Load each bundle once in the whole run: the machine changes often between few. Each PDP keeps its memory."""
+    key = frozenset(files.items())
+    if key not in _loaded:
+        _loaded[key] = load_bundle(files, limits, compile_files)
+    bundle = copy(_loaded[key])
+    bundle._memory, bundle._mark = memory, object()
+    return bundle
+
+
+@cache
+def _bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
+    return all_bundles()
+
+
+class World:
+    """A clock, the oracle, a PDP that remembers much and forgets often, and one that remembers nothing.
+
+    `counts` is told of everything that happened: `hit`, `basis:forbid`, `deed:approve` … One of the two has its
+    sessions on the disk, in the store that `open_disk` opens.
+    """
+
+    def __init__(
+        self,
+        counts: Counter[str],
+        *,
+        remembering_on_disk: bool,
+        open_disk: Callable[[], SQLiteSessionStore] | None = None,
+    ) -> None:
+        self._counts = counts
+        self._calls = count()
+        # What was asked for each session, but for the digest, which is in no key.
+        self._asked: set[tuple[str, ToolCall]] = set()
+        self._opened = ExitStack()
+        self._folder = Path(self._opened.enter_context(TemporaryDirectory()))
+        self._opened.enter_context(patch("pdp.bundles.loading.load_bundle", _load_once))
+        self.clock = FakeClock()
+        self.oracle = Oracle(self._time)
+        self._current = 0
+        self._write_files()
+        disk = open_disk() if open_disk else SQLiteSessionStore(self._folder / "sessions.sqlite")
+        memory = MemorySessionStore()
+        first, second = (disk, memory) if remembering_on_disk else (memory, disk)
+        self.cache = DecisionCache(size=24, max_ttl=300.0)
+        self.products = [self._open(first, self.cache), self._open(second, DecisionCache(size=0))]
+        self._forget_entities()
+        self.oracle.activate(_bundles()[0][0])
+        self.shown: dict[str, Mapping[str, str] | None] = {}
+
+    def close(self) -> None:
+        """Release stores and files."""
+        self._opened.close()
+
+    @property
+    def bundle_number(self) -> int:
+        """Return which bundle is active."""
+        return self._current
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all sessions, oldest first."""
+        return list(self.oracle.sessions)
+
+    # Deeds.
+
+    def request(
+        self, *, parent: str = "", caller: str = "gateway-1", labels: tuple[str, ...] = (), **wanted: Any
+    ) -> str:
+        """Ask for a session; return its name, empty when it is refused."""
+        name = f"session-{len(self.names)}"
+        session = Session(
+            name=name, tenant=CALLERS[caller].tenant, opened_by=caller, labels=frozenset(labels), **wanted
+        )
+        happens = self.oracle.request(session, caller, parent)
+
+        def ask(product: Product) -> None:
+            wish = SessionRequest(
+                user=session.user,
+                agent=session.agent,
+                purpose="p",
+                tool_patterns=tuple(session.patterns),
+                duration=session.duration,
+                parent_session_handle=product.handles.get(parent, ""),
+                user_attributes_json=json.dumps(session.attributes).encode("ascii"),
+                labels=labels,
+                may_delegate=session.may_delegate,
+            )
+            view, handle = product.embedded.registrar.request(wish, CALLERS[caller])
+            product.ids[name], product.handles[name] = view.session.id, handle
+            self._check_view(name, view)
+
+        self._all("request", ask, happens=happens)
+        if happens:
+            self.look(name)
+        return name if happens else ""
+
+    def look(self, name: str) -> None:
+        """Look at a session, as an approver does."""
+        session = self.oracle.sessions[name]
+        # Where nothing waits there is nothing to approve, also when a new boot brings the session back.
+        self.shown[name] = self.oracle.shown(session) if self.oracle.state(session) == "requested" else None
+        for product in self.products:
+            view = product.embedded.registrar.get(product.ids[name], caller=self._approver(name))
+            product.shown[name] = view.request_digest
+            self._check_view(name, view)
+
+    def approve(self, name: str, grants: tuple[str, ...], caller: str = "") -> None:
+        """Approve what was shown when somebody looked last."""
+        speaker = CALLERS[caller] if caller else self._approver(name)
+        visible = self.oracle.sessions[name].tenant == speaker.tenant
+        # A grant that no policy asks for would give nothing, and is refused.
+        asked = all(f'Grant::"{grant}"' in self.oracle.bundle.policies for grant in grants)
+        happens = visible and asked and self.oracle.approve(name, self.shown[name], grants, speaker.id)
+        self._all(
+            "approve",
+            lambda product: product.embedded.registrar.approve(
+                product.ids[name], request_digest=product.shown[name], grants=grants, caller=speaker
+            ),
+            happens=happens,
+        )
+
+    def deny(self, name: str) -> None:
+        """Refuse a session."""
+        speaker = self._approver(name)
+        self._all(
+            "deny",
+            lambda product: product.embedded.registrar.deny(product.ids[name], reason="r", caller=speaker),
+            happens=self.oracle.deny(name),
+        )
+
+    def end(self, name: str, caller: str) -> None:
+        """End a session with its handle."""
+        session = self.oracle.sessions[name]
+        happens = session.opened_by == caller and self.oracle.end(name)
+        self._all(
+            "end",
+            lambda product: product.embedded.registrar.end(product.handles[name], caller=CALLERS[caller]),
+            happens=happens,
+        )
+
+    def revoke(self, kind: Literal["session", "user", "agent", "tenant"], value: str, caller: str) -> None:
+        """Revoke by a session's name, a user, an agent or a tenant."""
+        speaker = CALLERS[caller]
+        happens = {
+            "session": value in self.oracle.sessions and self.oracle.sessions[value].tenant == speaker.tenant,
+            "tenant": value == speaker.tenant,
+        }.get(kind, True)
+        if happens:
+            self.oracle.revoke(kind, value, speaker.tenant)
+        self._all(
+            "revoke",
+            lambda product: product.embedded.registrar.revoke(
+                Selector(kind=kind, value=product.ids[value] if kind == "session" else value),
+                reason="r",
+                caller=speaker,
+            ),
+            happens=happens,
+        )
+
+    def narrow(self, name: str, patterns: tuple[str, ...], seconds: float | None, labels: tuple[str, ...]) -> None:
+        """Take tools from a session, set its end so many seconds from now, add labels."""
+        speaker = self._approver(name)
+        expires_at = None if seconds is None else self.clock.now().wall_at + seconds
+        self._all(
+            "narrow",
+            lambda product: product.embedded.registrar.narrow(
+                product.ids[name], tool_patterns=patterns, expires_at=expires_at, labels=labels, caller=speaker
+            ),
+            happens=self.oracle.narrow(name, patterns, expires_at, labels),
+        )
+
+    def reload(self, number: int) -> None:
+        """Take another bundle."""
+        changes, self._current = number != self._current, number
+        self._write_files()
+        if changes:
+            self.oracle.activate(_bundles()[number][0])
+
+        for product in self.products:
+            assert changes == product.embedded.keeper.reload(by="test")
+
+        self._counts["deed:reload"] += changes
+
+    def touch(self) -> None:
+        """Put the time on record, as the server's heartbeat does."""
+        for product in self.products:
+            product.embedded.sessions.touch(wall_at=self.clock.now().wall_at)
+        self.oracle._written()
+
+    def restart(self, store: Callable[[], SQLiteSessionStore]) -> None:
+        """Close the PDP that remembers, and open it again on what is on the disk."""
+        before = self.products[0]
+        before.embedded.close()
+        self.products[0] = replace(before, embedded=self._open(store(), self.cache).embedded)
+
+    def evict(self) -> None:
+        """Forget all decisions and entities that are remembered."""
+        self.cache.clear()
+        self._forget_entities()
+
+    def _forget_entities(self) -> None:
+        # So small that entities are made again and again.
+        memory = self.products[0].embedded.keeper._bundles._memory
+        memory.of_sessions, memory.of_actions = Bounded(3), Bounded(3)
+
+    # Calls.
+
+    def call(self, name: str, wanted: ToolCall) -> Answer:
+        """Ask all three about a call, compare, and return what all say."""
+        tool = self.oracle.bundle.tools.get(f"{wanted.server}/{wanted.tool}")
+        digest = {"none": "", "wrong": "sha256:" + "0" * 64, "right": tool.digest if tool else ""}[wanted.digest]
+        caller = CALLERS[wanted.caller]
+        expected = self.oracle.call(
+            name, caller.tenant, caller.id, wanted.server, wanted.tool, wanted.arguments, digest, wanted.facts
+        )
+        for product in self.products:
+            call = Call(
+                session_handle=product.handles.get(name, UNKNOWN_HANDLE),
+                server=wanted.server,
+                tool=wanted.tool,
+                arguments_json=wanted.arguments,
+                definition_digest=digest,
+                facts_json=wanted.facts,
+            )
+            found, looked_up = self._answer(product, call, caller)
+
+            assert expected == found, f"{name} {wanted}: {looked_up}: {found}, expected {expected}"
+
+            if looked_up is CacheResult.HIT and (name, replace(wanted, digest="none")) not in self._asked:
+                self._counts["hit by what is read"] += 1
+            self._counts[f"{looked_up.value}{'' if product is self.products[0] else ' without cache'}"] += 1
+        self._asked.add((name, replace(wanted, digest="none")))
+        self._counts[f"basis:{expected.basis}"] += 1
+        self._counts[f"ancestor:{expected.ancestor_basis}"] += 1
+        self._counts.update(f"policy:{policy}" for policy in (*expected.policies, *expected.errors))
+        return expected
+
+    def check_states(self) -> None:
+        """Compare the state, the tools and the labels of every session."""
+        for product in self.products:
+            for name in self.names:
+                speaker = self._approver(name)
+                self._check_view(name, product.embedded.registrar.get(product.ids[name], caller=speaker))
+
+    def _answer(self, product: Product, call: Call, caller: Caller) -> tuple[Answer, CacheResult]:
+        try:
+            decision = product.embedded.authorizer.authorize(CallRequest(call=call), caller)
+        except InvalidRequestError:
+            return Answer("refused"), CacheResult.NONE
+        # An explanation costs as much as some ten decisions.
+        if product is self.products[1] and decision.session_id and not next(self._calls) % _CALLS_TO_AN_EXPLANATION:
+            explained = product.embedded.explainer.explain(decision.session_id, call, caller, made_by=caller.id)
+            assert_explains(explained, decision)
+        return spoken(decision, product), decision.cache_result
+
+    def _all(self, deed: str, act: Callable[[Product], object], *, happens: bool) -> None:
+        for product in self.products:
+            refusal = ""
+            try:
+                act(product)
+            except PDPError as error:
+                refusal = str(error) or "refused"
+
+            assert happens == (not refusal), f"{deed}: the oracle says {happens}, the product `{refusal}`"
+
+        self._counts[f"{'deed' if happens else 'refused'}:{deed}"] += 1
+
+    def _check_view(self, name: str, view: SessionView) -> None:
+        session = self.oracle.sessions[name]
+        state = self.oracle.state(session)
+        scope = self.oracle.expansion(session) if state == "requested" else session.scope
+
+        assert (state, sorted(session.labels)) == (view.state.value, list(view.session.labels))
+        assert scope == {f"{tool.server}/{tool.tool}": tool.definition_digest for tool in view.tools}
+
+        self._counts[f"state:{state}"] += 1
+
+    def _approver(self, name: str) -> Caller:
+        return CALLERS["ann" if self.oracle.sessions[name].tenant == "default" else "oz"]
+
+    def _open(self, store: MemorySessionStore | SQLiteSessionStore, remembered: DecisionCache) -> Product:
+        embedded = open_embedded(
+            self._folder / "policies",
+            sessions=store,
+            clock=self.clock,
+            cache=remembered,
+            trusted_attributes=frozenset({"level"}),
+            compile_files=compile_here,
+        )
+        self._opened.callback(embedded.close)
+        return Product(embedded)
+
+    def _write_files(self) -> None:
+        folder = self._folder / "policies"
+        (folder / "tools").mkdir(parents=True, exist_ok=True)
+        files = _bundles()[self._current][1]
+        for path in [*folder.glob("*.*"), *folder.glob("tools/*")]:
+            path.unlink()
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+
+    def _time(self) -> Time:
+        now = self.clock.now()
+        return now.wall_at, now.boot_at, now.boot_id
+
+
+def spoken(decision: Decision, product: Product) -> Answer:
+    """Return a decision in the oracle's words."""
+    ruling = decision.ruling
+    names = {session_id: name for name, session_id in product.ids.items()}
+
+    assert decision.allowed == (ruling.basis.value == "permit")
+
+    return Answer(
+        ruling.basis.value,
+        ruling.policies,
+        ruling.errors,
+        (ruling.resource_type, ruling.resource_id),
+        names.get(ruling.ancestor_id, ""),
+        ruling.ancestor_basis.value if ruling.ancestor_basis else "",
+    )

@@ -1,0 +1,152 @@
+"""A real server on loopback, with real parts behind it and real channels to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.app import Embedded, open_embedded
+from pdp.audit.auditor import Auditor
+from pdp.decision.authorizer import Authorizer
+from pdp.identity.authentication import Authenticator, TokenAuthenticator
+from pdp.identity.callers import KnownCallers
+from pdp.identity.callersfile import init_callers
+from pdp.limits import DEFAULT_LIMITS, Limits
+from pdp.policy.child.process import PolicyChild, run_once
+from pdp.registry.registrar import Registrar
+from pdp.server.service import PDPServer
+from pdp.serving.certificates import TLSFiles
+from pdp.serving.listener import Listener
+from pdp.testing.clock import FakeClock
+from tests.machinery.servers.running import Notes, Running, Serve, Unhealthy, read_tokens
+
+
+@pytest.fixture(scope="session")
+def callers_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file of fresh callers, with their tokens beside it."""
+    return init_callers(tmp_path_factory.mktemp("callers"), development=True)
+
+
+@pytest.fixture(scope="session")
+def tokens(callers_file: Path) -> Mapping[str, str]:
+    """Return the token of each caller."""
+    return read_tokens(callers_file)
+
+
+@pytest.fixture(scope="session")
+def compile_files() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Return what compiles bundles: in a child process, but equal ones only once."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def compile_once(job: Mapping[str, Any]) -> dict[str, Any]:
+        key = json.dumps(job, sort_keys=True)
+        if key not in known:
+            known[key] = run_once("compile", job, timeout=60)
+        return known[key]
+
+    return compile_once
+
+
+@pytest.fixture(scope="session")
+def child() -> Iterator[PolicyChild]:
+    """Return the child process that evaluates."""
+    evaluator = PolicyChild(timeout=60)
+    yield evaluator
+    evaluator.close()
+
+
+@pytest.fixture
+def embedded(project_root: Path, compile_files: Any, clock: FakeClock, notes: Notes) -> Iterator[Embedded]:
+    """Return the parts behind a server, on the shipped policies and a store in memory."""
+    parts = open_embedded(
+        project_root / "policies",
+        clock=clock,
+        observer=notes,
+        compile_files=compile_files,
+        trusted_attributes=frozenset({"team"}),
+    )
+    yield parts
+    parts.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return a clock that stands still."""
+    return FakeClock()
+
+
+@pytest.fixture
+def notes() -> Notes:
+    """Return an observer that keeps what it is told."""
+    return Notes()
+
+
+@pytest.fixture
+def unhealthy() -> Unhealthy:
+    """Return the switch that makes the server unhealthy."""
+    return Unhealthy()
+
+
+@pytest.fixture
+def serve(
+    embedded: Embedded,
+    child: PolicyChild,
+    callers_file: Path,
+    tokens: Mapping[str, str],
+    notes: Notes,
+    clock: FakeClock,
+    unhealthy: Unhealthy,
+    tmp_path: Path,
+) -> Iterator[Serve]:
+    """Return what starts a server; it ends with the test."""
+    with ExitStack() as stack:
+
+        def start(
+            *,
+            authorizer: Authorizer | None = None,
+            registrar: Registrar | None = None,
+            authenticator: Authenticator | None = None,
+            auditor: Auditor | None = None,
+            limits: Limits = DEFAULT_LIMITS,
+            reflection: bool = False,
+            address: str = "127.0.0.1:0",
+            tls: TLSFiles | None = None,
+            control: bool = False,
+        ) -> Running:
+            if auditor is None:
+                auditor = Auditor(tmp_path)
+                stack.callback(auditor.close)
+            server = PDPServer(
+                Listener(address=address, tls=tls, plaintext=tls is None),
+                authorizer=authorizer or embedded.authorizer,
+                registrar=registrar or embedded.registrar,
+                keeper=embedded.keeper,
+                evaluator=child,
+                explainer=embedded.explainer,
+                auditor=auditor,
+                authenticator=authenticator or TokenAuthenticator(KnownCallers(callers_file, development=True)),
+                observer=notes,
+                clock=clock,
+                healthy=lambda: not unhealthy.is_set(),
+                limits=limits,
+                reflection=reflection,
+                control=control,
+                look_seconds=0.01,
+            )
+            stack.enter_context(server)
+            running = Running(server, tokens, notes, clock)
+            stack.callback(running.channel.close)
+            return running
+
+        yield start
+
+
+@pytest.fixture
+def running(serve: Serve) -> Running:
+    """Return a server with all defaults."""
+    return serve()

@@ -1,0 +1,184 @@
+"""The way of a case through the authorizer and the registrar, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pdp.app import Embedded, open_embedded
+from pdp.decision.cache import DecisionCache
+from pdp.errors import PDPError
+from pdp.model import Call, Caller, CallRequest, Decision
+from pdp.registry.registrar import Selector, SessionRequest, SessionView
+from pdp.testing.bundles import compile_here
+from pdp.testing.clock import FakeClock
+from pdp.testing.evidence import Evidence
+from pdp.testing.inprocess import write_folder
+from tests.machinery.ways.explained import assert_explains
+from tests.machinery.ways.notation import Case, Step, changed, files_of, written
+from tests.machinery.ways.ways import (
+    CALLERS,
+    UNKNOWN_HANDLE,
+    RefusedError,
+    Seen,
+    Sessions,
+    ends_at,
+    kinds_of,
+    listed,
+    move_time,
+    stated_digest,
+)
+
+
+class EmbeddedWay:
+    """Through the authorizer and the registrar, in this process."""
+
+    serves = False
+
+    def __init__(self, case: Case, folder: Path, *, remembers: bool) -> None:
+        self.remembers = remembers
+        self.evidence = Evidence(folder)
+        self._bundle = case.bundle
+        self._folder = folder / "policies"
+        self._clock = FakeClock()
+        self._sessions = Sessions()
+        self.ids = self._sessions.ids
+        write_folder(self._folder, files_of(case.bundle))
+        self._pdp: Embedded = open_embedded(
+            self._folder,
+            clock=self._clock,
+            observer=self.evidence,
+            place=self.evidence.place,
+            cache=DecisionCache() if remembers else DecisionCache(size=0),
+            trusted_attributes=frozenset(case.trusts),
+            compile_files=compile_here,
+        )
+
+    def close(self) -> None:
+        """Release store and log."""
+        self._pdp.close()
+        self.evidence.close()
+
+    def take(self, step: Step) -> Mapping[str, Any]:
+        """Take a step that is no call."""
+        if move_time(self._clock, step):
+            return {}
+        deed: Callable[[Step, Caller], Mapping[str, Any]] = getattr(self, f"_{step.verb}")
+        try:
+            return deed(step, CALLERS[step.caller])
+        except PDPError as error:
+            raise RefusedError(kinds_of(error), str(error)) from error
+
+    def call(self, step: Step, request_id: str) -> Seen:
+        """Ask about a call."""
+        server, _, tool = step.subject.partition("/")
+        call = Call(
+            session_handle=self._sessions.handles.get(step.given["session"], UNKNOWN_HANDLE),
+            server=server,
+            tool=tool,
+            arguments_json=step.arguments,
+            definition_digest=stated_digest(self._bundle, step),
+            facts_json=step.facts,
+        )
+        try:
+            decision = self._pdp.authorizer.authorize(
+                CallRequest(call=call, request_id=request_id, tool_call_id=request_id), CALLERS[step.caller]
+            )
+        except PDPError as error:
+            raise RefusedError(kinds_of(error), str(error)) from error
+        if decision.session_id and not self.remembers:
+            caller = CALLERS[step.caller]
+            assert_explains(self._pdp.explainer.explain(decision.session_id, call, caller, made_by=caller.id), decision)
+        return self._seen(decision)
+
+    def _request(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        given = step.given
+        wanted = SessionRequest(
+            user=given["user"],
+            agent=given["agent"],
+            purpose="to show a rule",
+            tool_patterns=tuple(given["tools"]),
+            duration=given.get("duration"),
+            parent_session_handle=self._sessions.handles[given.get("parent", "")],
+            environment=given.get("environment", ""),
+            user_attributes_json=written(given.get("attributes")),
+            labels=tuple(given.get("labels", ())),
+            may_delegate=given.get("may_delegate", False),
+        )
+        view, handle = self._pdp.registrar.request(wanted, caller)
+        self._sessions.add(step.subject, view.session.id, handle, view.request_digest)
+        return {"becomes": view.state.value}
+
+    _delegate = _request
+
+    def _approve(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        session_id, shown = self._sessions.ids[step.subject], self._sessions.shown[step.subject]
+        if step.given.get("shown") == "now":
+            shown = self._pdp.registrar.get(session_id, caller=caller).request_digest
+        grants = tuple(step.given.get("grants", ()))
+        return _about(self._pdp.registrar.approve(session_id, request_digest=shown, grants=grants, caller=caller))
+
+    def _deny(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        return _about(self._pdp.registrar.deny(self._sessions.ids[step.subject], reason="no need", caller=caller))
+
+    def _end(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        return _about(self._pdp.registrar.end(self._sessions.handles[step.subject], caller=caller))
+
+    def _revoke(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        ((kind, value),) = step.subject.items()
+        selector = Selector(kind=kind, value=self._sessions.ids[value] if kind == "session" else value)
+        revoked = self._pdp.registrar.revoke(selector, reason="no longer trusted", caller=caller)
+        return {"revokes": sorted(map(self._sessions.named, revoked))}
+
+    def _narrow(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        view = self._pdp.registrar.narrow(
+            self._sessions.ids[step.subject],
+            tool_patterns=tuple(step.given.get("tools", ())),
+            expires_at=ends_at(self._clock, step),
+            labels=tuple(step.given.get("labels", ())),
+            caller=caller,
+        )
+        return _about(view)
+
+    def _look(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        return _about(self._pdp.registrar.get(self._sessions.ids[step.subject], caller=caller))
+
+    def _list(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        return listed(self._pdp.authorizer.list_tools(self._sessions.handles[step.subject], caller).tools)
+
+    def _reload(self, step: Step, caller: Caller) -> Mapping[str, Any]:
+        bundle = changed(self._bundle, step.subject or {})
+        write_folder(self._folder, files_of(bundle))
+        differs = self._pdp.keeper.reload(by=caller.id)
+        self._bundle = bundle
+        return {"changed": differs}
+
+    def _seen(self, decision: Decision) -> Seen:
+        ruling = decision.ruling
+        return Seen(
+            allowed=decision.allowed,
+            basis=ruling.basis.value,
+            policies=ruling.policies,
+            session=self._sessions.named(decision.session_id),
+            ancestor=self._sessions.named(ruling.ancestor_id),
+            ancestor_basis=ruling.ancestor_basis.value if ruling.ancestor_basis else "",
+            cache=decision.cache_result.value,
+            user=decision.user,
+            agent=decision.agent,
+        )
+
+
+@contextmanager
+def embedded_way(case: Case, folder: Path, *, remembers: bool) -> Iterator[EmbeddedWay]:
+    """Open the way through the authorizer, with or without its cache."""
+    way = EmbeddedWay(case, folder, remembers=remembers)
+    try:
+        yield way
+    finally:
+        way.close()
+
+
+def _about(view: SessionView) -> Mapping[str, Any]:
+    return {"state": view.state.value, "tools": [f"{tool.server}/{tool.tool}" for tool in view.tools]}

@@ -1,0 +1,199 @@
+"""The way of a case through the independent oracle: the notation in the oracle's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pdp.foundation.jsontext import definition_digest
+from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA
+from pdp.testing.clock import FakeClock
+from tests.machinery.oracle.judge import Answer, Bundle, Tool, Uid, entity
+from tests.machinery.oracle.model import Oracle, Session, Time
+from tests.machinery.ways.notation import Case, Step, changed, definition_of, plain
+from tests.machinery.ways.ways import CALLERS, RefusedError, Seen, ends_at, move_time, stated_digest
+
+# The oracle knows what it cannot express by one word.
+_KINDS = dict.fromkeys(("number", "anything", "hidden", "payments", "broken"), "opaque")
+
+# Who may see a session, and whether a bundle loads, is nothing that the oracle knows: it takes the case's word.
+_UNKNOWN_TO_IT = ("NotFoundError", "BundleError")
+
+
+class OracleWay:
+    """Through the oracle, which has no cache, no trace and no record."""
+
+    def __init__(self, case: Case) -> None:
+        self._clock = FakeClock()
+        self._oracle = Oracle(self._now)
+        self._bundle = case.bundle
+        self._shown: dict[str, Mapping[str, str]] = {}
+        self._oracle.activate(oracle_bundle(case.bundle))
+
+    def take(self, step: Step) -> Mapping[str, Any]:
+        """Take a step that is no call; what the oracle does not do, it is not asked."""
+        if move_time(self._clock, step):
+            return {}
+        if step.refused in _UNKNOWN_TO_IT:
+            raise RefusedError((step.refused,), "the case says so")
+        found: Mapping[str, Any] = getattr(self, f"_{step.verb}")(step)
+        return found
+
+    def call(self, step: Step, _: str) -> Seen:
+        """Ask about a call."""
+        server, _, tool = step.subject.partition("/")
+        caller = CALLERS[step.caller]
+        digest = stated_digest(self._bundle, step)
+        answer = self._oracle.call(
+            step.given["session"], caller.tenant, caller.id, server, tool, step.arguments, digest, step.facts
+        )
+        if answer.basis == "refused":
+            raise RefusedError(("InvalidRequestError",), "the oracle refuses")
+        return self._seen(step, answer)
+
+    def _request(self, step: Step) -> Mapping[str, Any]:
+        given, caller = step.given, CALLERS[step.caller]
+        session = Session(
+            name=step.subject,
+            tenant=caller.tenant,
+            opened_by=caller.id,
+            user=given["user"],
+            agent=given["agent"],
+            patterns=given["tools"],
+            duration=float(given.get("duration", 3600)),
+            labels=frozenset(given.get("labels", ())),
+            attributes=plain(given.get("attributes", {})),
+            may_delegate=given.get("may_delegate", False),
+        )
+        _require(step, happened=self._oracle.request(session, caller.id, given.get("parent", "")))
+        self._shown[step.subject] = self._oracle.shown(session)
+        return {"becomes": self._oracle.state(session)}
+
+    _delegate = _request
+
+    def _approve(self, step: Step) -> Mapping[str, Any]:
+        session = self._oracle.sessions[step.subject]
+        shown = self._oracle.shown(session) if step.given.get("shown") == "now" else self._shown[step.subject]
+        grants = step.given.get("grants", ())
+        _require(step, happened=self._oracle.approve(step.subject, shown, grants, step.caller))
+        return self._look(step)
+
+    def _deny(self, step: Step) -> Mapping[str, Any]:
+        _require(step, happened=self._oracle.deny(step.subject))
+        return self._look(step)
+
+    def _end(self, step: Step) -> Mapping[str, Any]:
+        _require(step, happened=self._oracle.end(step.subject))
+        return self._look(step)
+
+    def _revoke(self, step: Step) -> Mapping[str, Any]:
+        if step.refused:
+            # So is whose sessions a caller may revoke.
+            raise RefusedError((step.refused,), "the case says so")
+        ((kind, value),) = step.subject.items()
+        before = self._states()
+        _require(step, happened=self._oracle.revoke(kind, value, CALLERS[step.caller].tenant))
+        after = self._states()
+        return {"revokes": sorted(name for name in after if after[name] == "revoked" != before[name])}
+
+    def _narrow(self, step: Step) -> Mapping[str, Any]:
+        end = ends_at(self._clock, step)
+        narrowed = self._oracle.narrow(step.subject, step.given.get("tools", ()), end, step.given.get("labels", ()))
+        _require(step, happened=narrowed)
+        return self._look(step)
+
+    def _look(self, step: Step) -> Mapping[str, Any]:
+        session = self._oracle.sessions[step.subject]
+        state = self._oracle.state(session)
+        scope = self._oracle.expansion(session) if state == "requested" else session.scope
+        return {"state": state, "tools": sorted(scope)}
+
+    def _reload(self, step: Step) -> Mapping[str, Any]:
+        bundle = changed(self._bundle, step.subject or {})
+        differs = bundle != self._bundle
+        self._bundle = bundle
+        self._oracle.activate(oracle_bundle(bundle))
+        return {"changed": differs}
+
+    def _states(self) -> dict[str, str]:
+        return {name: self._oracle.state(session) for name, session in self._oracle.sessions.items()}
+
+    def _seen(self, step: Step, answer: Answer) -> Seen:
+        known = answer.basis != "session_not_found"
+        return Seen(
+            allowed=answer.basis == "permit",
+            basis=answer.basis,
+            policies=answer.policies,
+            session=step.given["session"] if known else "",
+            ancestor=answer.ancestor,
+            ancestor_basis=answer.ancestor_basis,
+            partly={
+                "pdp.errors": answer.errors or None,
+                "pdp.resource.type": answer.resource[0] or None,
+                "pdp.resource.id": answer.resource[1] or None,
+            },
+        )
+
+    def _now(self) -> Time:
+        now = self._clock.now()
+        return now.wall_at, now.boot_at, now.boot_id
+
+
+def oracle_bundle(bundle: Mapping[str, Any]) -> Bundle:
+    """Return a bundle of the notation as the oracle has it."""
+    tools = [_tool(server, name, tool) for server, named in bundle["tools"].items() for name, tool in named.items()]
+    return Bundle(
+        schema=bundle.get("schema", SCHEMA),
+        policies="\n".join([*bundle["policies"].values(), bundle.get("sessions", OPEN_SESSIONS)]),
+        tools={f"{tool.server}/{tool.name}": tool for tool in tools},
+        facts=bundle.get("caller_facts", {}),
+        entities=list(_entities(bundle["directory"])),
+        ceilings={name: (said or {}).get("ceiling", ()) for name, said in bundle["directory"]["agents"].items()},
+        request_seconds=float(bundle.get("request_seconds", 3600)),
+        widening=frozenset(name for name, label in bundle.get("labels", {}).items() if label.get("widens")),
+    )
+
+
+def _tool(server: str, name: str, tool: Mapping[str, Any]) -> Tool:
+    said = tool.get("parameters") or {}
+    kinds = {parameter.removesuffix("?"): _KINDS.get(kind, kind) for parameter, kind in said.items()}
+    return Tool(
+        server=server,
+        name=name,
+        risk=tool["risk"],
+        digest=definition_digest(definition_of(name, tool)),
+        parameters=kinds,
+        required=[parameter for parameter in said if not parameter.endswith("?")],
+        resource=_resource(tool["resource"]) if "resource" in tool else None,
+        lower="lower" in (tool.get("canonical") or {}).values(),
+        digest_required=tool.get("digest") == "required",
+        # No arguments fit a schema that leads elsewhere.
+        schema=False if "broken" in said.values() else definition_of(name, tool)["inputSchema"],
+    )
+
+
+def _resource(said: str) -> tuple[str, tuple[str, ...]]:
+    entity_type, _, template = said.partition(" ")
+    return entity_type, tuple(part.strip("{}") for part in template.split("/"))
+
+
+def _entities(directory: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    for key, kind, group, parents in (
+        ("user_groups", "UserGroup", "UserGroup", "parents"),
+        ("agent_groups", "AgentGroup", "AgentGroup", "parents"),
+        ("users", "User", "UserGroup", "groups"),
+        ("agents", "Agent", "AgentGroup", "groups"),
+    ):
+        for name, said in directory.get(key, {}).items():
+            above: list[Uid] = [(group, one) for one in (said or {}).get(parents, ())]
+            found.append(entity((kind, name), plain((said or {}).get("attributes", {})), above))
+    for one in directory.get("entities", ()):
+        above = [(parent["type"], parent["id"]) for parent in one.get("parents", ())]
+        found.append(entity((one["type"], one["id"]), plain(one.get("attributes", {})), above))
+    return found
+
+
+def _require(step: Step, *, happened: bool) -> None:
+    if not happened:
+        raise RefusedError((step.refused or "the oracle refuses",), "the oracle does not say why")

@@ -1,0 +1,179 @@
+"""The way of a case through the published client and the real server on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from pdp.client import Answer, AuthorizationStream, Client, PDPClientError, ToolCall
+from pdp.testing.inprocess import RunningServer, running_server
+from pdp.v1.session_pb2 import Session, SessionState
+from tests.machinery.ways.notation import Case, Step, changed, files_of, written
+from tests.machinery.ways.ways import (
+    CALLERS,
+    UNKNOWN_HANDLE,
+    RefusedError,
+    Seen,
+    Sessions,
+    ends_at,
+    kinds_of,
+    listed,
+    move_time,
+    stated_digest,
+)
+
+# The client's word for a status, and the class of error that it stands for.
+_CLASSES = {"invalid_argument": "InvalidRequestError", "unavailable": "UnavailableError"}
+# A bundle that does not load has no class of its own on the other side of the wire.
+_ALSO = {"WrongStateError": ("BundleError",)}
+
+
+class ServiceWay:
+    """Through the published client and the real server; calls go one by one, in batches of one, or on one stream."""
+
+    serves = True
+    remembers = True
+
+    def __init__(self, case: Case, server: RunningServer, calls: str, opened: ExitStack) -> None:
+        self.evidence = server.evidence
+        self._bundle = case.bundle
+        self._server = server
+        self._calls = calls
+        self._opened = opened
+        self._streams: dict[str, AuthorizationStream] = {}
+        self._sessions = Sessions()
+        self.ids = self._sessions.ids
+
+    def take(self, step: Step) -> Mapping[str, Any]:
+        """Take a step that is no call."""
+        if move_time(self._server.clock, step):
+            return {}
+        deed: Callable[[Step, Client], Mapping[str, Any]] = getattr(self, f"_{step.verb}")
+        try:
+            return deed(step, self._server.client(step.caller))
+        except PDPClientError as error:
+            raise RefusedError(_kinds(error), str(error)) from error
+
+    def call(self, step: Step, request_id: str) -> Seen:
+        """Ask about a call."""
+        server, _, tool = step.subject.partition("/")
+        call = ToolCall(
+            session_handle=self._sessions.handles.get(step.given["session"], UNKNOWN_HANDLE),
+            server=server,
+            tool=tool,
+            arguments=step.arguments,
+            definition_digest=stated_digest(self._bundle, step),
+            facts=step.facts,
+            request_id=request_id,
+            tool_call_id=request_id,
+        )
+        answer = self._ask(call, step.caller)
+        if answer.error:
+            # The client never raises for a call; the status stands in front of its text.
+            raise RefusedError((_CLASSES[answer.error.partition(":")[0]],), answer.error)
+        return self._seen(answer)
+
+    def _ask(self, call: ToolCall, caller: str) -> Answer:
+        client = self._server.client(caller)
+        if self._calls == "batch":
+            return client.batch([call])[0]
+        if self._calls == "stream":
+            if caller not in self._streams:
+                self._streams[caller] = self._opened.enter_context(client.stream())
+            return self._streams[caller].ask(call)
+        return client.ask(call)
+
+    def _request(self, step: Step, client: Client) -> Mapping[str, Any]:
+        given = step.given
+        opened = client.request_session(
+            user=given["user"],
+            agent=given["agent"],
+            purpose="to show a rule",
+            tools=given["tools"],
+            duration=given.get("duration"),
+            parent_session_handle=self._sessions.handles[given.get("parent", "")],
+            environment=given.get("environment", ""),
+            user_attributes=written(given.get("attributes")),
+            labels=given.get("labels", ()),
+            may_delegate=given.get("may_delegate", False),
+        )
+        session = opened.session
+        self._sessions.add(step.subject, session.session_id, opened.session_handle, session.request_digest)
+        return {"becomes": _shown(session)["state"]}
+
+    _delegate = _request
+
+    def _approve(self, step: Step, client: Client) -> Mapping[str, Any]:
+        session_id, shown = self._sessions.ids[step.subject], self._sessions.shown[step.subject]
+        if step.given.get("shown") == "now":
+            shown = client.get_session(session_id).request_digest
+        return _shown(client.approve_session(session_id, request_digest=shown, grants=step.given.get("grants", ())))
+
+    def _deny(self, step: Step, client: Client) -> Mapping[str, Any]:
+        return _shown(client.deny_session(self._sessions.ids[step.subject], reason="no need"))
+
+    def _end(self, step: Step, client: Client) -> Mapping[str, Any]:
+        return _shown(client.end_session(self._sessions.handles[step.subject]))
+
+    def _revoke(self, step: Step, client: Client) -> Mapping[str, Any]:
+        ((kind, value),) = step.subject.items()
+        selector = {"session_id": self._sessions.ids[value]} if kind == "session" else {kind: value}
+        revoked = client.revoke_sessions(reason="no longer trusted", **selector)
+        return {"revokes": sorted(map(self._sessions.named, revoked))}
+
+    def _narrow(self, step: Step, client: Client) -> Mapping[str, Any]:
+        narrowed = client.narrow_session(
+            self._sessions.ids[step.subject],
+            tools=step.given.get("tools", ()),
+            expires_at=ends_at(self._server.clock, step),
+            labels=step.given.get("labels", ()),
+        )
+        return _shown(narrowed)
+
+    def _look(self, step: Step, client: Client) -> Mapping[str, Any]:
+        return _shown(client.get_session(self._sessions.ids[step.subject]))
+
+    def _list(self, step: Step, client: Client) -> Mapping[str, Any]:
+        return listed(client.list_tools(self._sessions.handles[step.subject]))
+
+    def _reload(self, step: Step, client: Client) -> Mapping[str, Any]:
+        bundle = changed(self._bundle, step.subject or {})
+        self._server.write_policies(files_of(bundle))
+        differs = client.reload_bundle().changed
+        self._bundle = bundle
+        return {"changed": differs}
+
+    def _seen(self, answer: Answer) -> Seen:
+        return Seen(
+            allowed=answer.allowed,
+            basis=answer.basis,
+            policies=answer.policies,
+            session=self._sessions.named(answer.session_id),
+            ancestor=self._sessions.named(answer.ancestor_session_id),
+            ancestor_basis=answer.ancestor_basis,
+            cache=answer.cache_result,
+            user=answer.user,
+            agent=answer.agent,
+        )
+
+
+@contextmanager
+def service_way(case: Case, calls: str) -> Iterator[ServiceWay]:
+    """Open the way through a server; `calls` is `unary`, `batch` or `stream`."""
+    trusted = frozenset(case.trusts)
+    with (
+        running_server(files_of(case.bundle), callers=tuple(CALLERS.values()), trusted_attributes=trusted) as server,
+        ExitStack() as opened,
+    ):
+        yield ServiceWay(case, server, calls, opened)
+
+
+def _kinds(error: PDPClientError) -> tuple[str, ...]:
+    names = kinds_of(error)
+    return names + _ALSO.get(names[0], ())
+
+
+def _shown(session: Session) -> Mapping[str, Any]:
+    state = SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
+    return {"state": state, "tools": [f"{tool.server}/{tool.tool}" for tool in session.tools]}

@@ -1,0 +1,33 @@
+"""The targets: what is given any bytes, and where their corpora and the inputs of old crashes lie."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path(__file__).parent
+CORPUS = FOLDER / "corpus"
+CRASHES = FOLDER / "crashes"
+TARGETS = ("json_text", "packed", "bundle", "request", "key", "settings", "record", "token", "tool_list")
+
+
+class Target(NamedTuple):
+    """One target: `run` takes any bytes and raises only when something is wrong; `words` are what its inputs hold."""
+
+    name: str
+    run: Callable[[bytes], None]
+    seeds: tuple[bytes, ...]
+    words: tuple[str, ...]
+
+
+def target(name: str) -> Target:
+    """Import a target. What it tests is imported with it, and only then."""
+    module = importlib.import_module(f"tests.proofs.fuzz.targets.{name}")
+    return Target(name=name, run=module.run, seeds=module.SEEDS, words=module.WORDS)
+
+
+def corpus(name: str) -> list[Path]:
+    """Return the inputs that are kept for a target."""
+    return sorted((CORPUS / name).glob("*"))
