@@ -1,4 +1,4 @@
-"""The control: a server of the same shape that decides nothing. Changing it changes every ratio.
+"""The yardstick: a server of the same shape that decides nothing. To change it is to change every ratio.
 
 The same transport, pool sizes, channel options and answer bytes as the PDP; the handler returns a constant.
 Run as `python -m pdp.bench.control`; it prints the port and serves until its input ends.
