@@ -55,7 +55,8 @@ class Authorizer:
         """
         started = perf_counter_ns()
         snapshot = self._snapshots.of_handle(request.call.session_handle, caller)
-        return self._decide(snapshot, request, caller, parent, started)
+        facts = caller_facts(snapshot.bundle, request.call, self._limits)
+        return self._decide(snapshot, request, facts, caller, parent, started)
 
     def batch(
         self, requests: Sequence[CallRequest], caller: Caller, *, parent: TraceParent = NO_PARENT
@@ -63,16 +64,17 @@ class Authorizer:
         """Decide about several calls on one snapshot, in order. Raises what `authorize` raises."""
         started = perf_counter_ns()
         snapshots = self._snapshots.of_handles({request.call.session_handle for request in requests}, caller)
+        facts = []
         for place, request in enumerate(requests):
             # A mistake of the PEP in any call is refused before any call is decided.
             try:
-                caller_facts(snapshots[request.call.session_handle].bundle, request.call, self._limits)
+                facts.append(caller_facts(snapshots[request.call.session_handle].bundle, request.call, self._limits))
             except InvalidRequestError as error:
                 raise InvalidRequestError(f"requests[{place}].{error.attribute}", error.problem) from None
         decisions = []
-        for request in requests:
+        for request, stated in zip(requests, facts, strict=True):
             snapshot = snapshots[request.call.session_handle]
-            decisions.append(self._decide(snapshot, request, caller, parent, started))
+            decisions.append(self._decide(snapshot, request, stated, caller, parent, started))
             started = perf_counter_ns()
         return tuple(decisions)
 
@@ -87,9 +89,14 @@ class Authorizer:
     # The path of a decision: snapshot, gate, look up, judge, remember, record.
 
     def _decide(
-        self, snapshot: Snapshot, request: CallRequest, caller: Caller, parent: TraceParent, started: int
+        self,
+        snapshot: Snapshot,
+        request: CallRequest,
+        facts: Mapping[str, Any],
+        caller: Caller,
+        parent: TraceParent,
+        started: int,
     ) -> Decision:
-        facts = caller_facts(snapshot.bundle, request.call, self._limits)
         refused = gate(snapshot, request.call)
         gated = perf_counter_ns()
         if refused is None:
