@@ -56,13 +56,14 @@ def test_the_default_is_what_is_tested() -> None:
 
 
 def test_silent_streams_starve_nobody(server: ServerProcess, session: ClientSession) -> None:
-    """Of 17 streams on which nothing is ever said the last is refused; while 16 stay open all calls are answered."""
+    """Of 17 streams on which nothing is ever said one is refused; while 16 stay open all calls are answered."""
     with silent_streams(server, BOUND + 1) as (streams, refused):
         first = refused.get(timeout=PATIENCE)
         allowed = allowed_at_once(session)
         still_open = sum(stream.is_active() for stream in streams)
 
-    assert streams[-1] is first
+    # Which one is for gRPC to say: those that wait for the connection begin in no order of their own.
+    assert first in streams
     assert grpc.StatusCode.RESOURCE_EXHAUSTED == first.code()
     assert BOUND == still_open
     assert CALLS == allowed
