@@ -227,7 +227,7 @@ def selector_of(texts: tuple[str, ...], *, window: Window, tried: bool = False, 
         if kind == "argument":
             argument_of("selector", value)
         if named.setdefault(kind, value) != value:
-            raise InvalidRequestError("selector", f"`{kind}` stands twice, and no session has both")
+            raise InvalidRequestError("selector", f"`{kind}` appears twice, and no session has both")
     selector = Selector(window=window, tried=tried, tenant=tenant, **named)
     if selector.empty:
         raise InvalidRequestError("selector", "name at least one, or a window; otherwise every session is meant")

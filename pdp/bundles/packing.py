@@ -53,7 +53,7 @@ def unpack(packed: bytes, limits: Limits) -> Delivery:
     members: dict[str, bytes] = {}
     for name, content in _members(packed):
         if name in members:
-            raise _refusal(f"`{name}` stands twice")
+            raise _refusal(f"`{name}` appears twice")
         members[name] = content
     text = members.pop(SIGNATURE_FILE, None)
     signature = None if text is None else _signature(text)

@@ -114,7 +114,7 @@ def _with_doubles(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 def _any_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise InvalidJSONError("a key stands twice in one object")
+        raise InvalidJSONError("a key appears twice in one object")
     return value
 
 

@@ -146,7 +146,7 @@ class TokenAuthenticator:
         """Return the caller of the token in the one `authorization: Bearer …` header."""
         values = [value for key, value in metadata if key == "authorization"]
         if len(values) != 1:
-            reason = f"`authorization` stands {len(values)} times" if values else "the call has none"
+            reason = f"`authorization` appears {len(values)} times" if values else "the call has none"
             raise _token_refused(reason, "`authorization: Bearer …` is needed exactly once")
         match = _BEARER.fullmatch(str(values[0]))
         token = match[1] if match else ""

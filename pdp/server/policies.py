@@ -177,7 +177,7 @@ def _files(requests: Sequence[policies.CheckBundleRequest]) -> dict[str, bytes]:
     for request in requests:
         for number, file in enumerate(request.files):
             if file.path in pieces and (number or file.path != last):
-                raise InvalidRequestError(f"files[{place}].path", "stands twice")
+                raise InvalidRequestError(f"files[{place}].path", "appears twice")
             pieces.setdefault(file.path, []).append(file.content)
             last, place = file.path, place + 1
     return {path: b"".join(contents) for path, contents in pieces.items()}

@@ -40,7 +40,7 @@ def _refuse_twice(kind: Any, wire: bytes, place: str) -> None:  # noqa: ANN401 -
         name = field.containing_oneof.name if field.containing_oneof else field.name
         count = seen[name] = seen.get(name, 0) + 1
         if count > 1 and not field.is_repeated:
-            raise InvalidRequestError(place + name, "stands twice")
+            raise InvalidRequestError(place + name, "appears twice")
         if field.message_type is not None and entry.wire_type == _LENGTH_DELIMITED:
             index = f"[{count - 1}]" if field.is_repeated else ""
             _refuse_twice(field.message_type, entry.data, f"{place}{name}{index}.")

@@ -39,7 +39,7 @@ def test_lists_of_old_records_are_read(value: object, expected: tuple[str, ...])
         (("agent:",), "`agent:` must read"),
         (("purpose:x",), "`purpose:x` must read"),
         (("tool:git",), "`tool:git` must read `tool:SERVER/TOOL`"),
-        (("agent:a", "agent:b"), "`agent` stands twice"),
+        (("agent:a", "agent:b"), "`agent` appears twice"),
         ((), "name at least one"),
     ],
 )

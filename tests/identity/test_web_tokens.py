@@ -394,7 +394,7 @@ BROKEN: dict[str, tuple[Callable[[Issuer], bytes], str]] = {
     "a list": (lambda _: b"[]", "not a JSON object"),
     "no keys": (lambda _: b"{}", "an object with a list `keys`"),
     "no key": (lambda _: b'{"keys": []}', "no public key that could verify"),
-    "keys twice": (lambda issuer: issuer.jwks()[:-1] + b', "keys": []}', "a key stands twice"),
+    "keys twice": (lambda issuer: issuer.jwks()[:-1] + b', "keys": []}', "a key appears twice"),
     "too many": (lambda _: b'{"keys": [' + b"{}," * 100 + b"{}]}", "at most 100"),
     "a key that is a text": (lambda _: b'{"keys": ["x"]}', "key 1 is no object"),
     "a private key": (

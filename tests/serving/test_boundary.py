@@ -103,7 +103,7 @@ def test_two_selectors_are_refused(running: Running) -> None:
 
     refused = running.refused("/pdp.v1.SessionService/RevokeSessions", wire, "admin")
 
-    assert refused.details() == "`selector`: stands twice"
+    assert refused.details() == "`selector`: appears twice"
 
 
 def test_odd_but_unambiguous_bytes_are_read(running: Running) -> None:

@@ -20,7 +20,7 @@ AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
     ("values", "reason"),
     [
         ((), "the call has none"),
-        (("Bearer a", "Bearer b"), "`authorization` stands 2 times"),
+        (("Bearer a", "Bearer b"), "`authorization` appears 2 times"),
         (("Basic secret-word",), "`authorization` is not of the form `Bearer TOKEN`"),
         (("Bearer pdpt_secret-word",), "no caller has it"),
     ],

@@ -106,7 +106,7 @@ def test_a_file_goes_on_in_the_next_message_alone(running: Running, messages: li
     """A path that comes again elsewhere is refused, by its place in the whole."""
     sent = [CheckBundleRequest(files=[BundleFile(path=path) for path in paths]) for paths in messages]
 
-    assert refused(running, CHECK, sent) == (Code.INVALID_ARGUMENT, f"`{field}`: stands twice")
+    assert refused(running, CHECK, sent) == (Code.INVALID_ARGUMENT, f"`{field}`: appears twice")
 
 
 def test_an_evaluation_in_many_messages_is_the_same(running: Running) -> None:

@@ -157,7 +157,7 @@ def _uid(value: Any, field: str) -> JSON:  # noqa: ANN401 - any JSON value
 def _object(pairs: list[tuple[str, Any]]) -> JSON:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise InvalidJSONError("a key stands twice in one object")
+        raise InvalidJSONError("a key appears twice in one object")
     return value
 
 

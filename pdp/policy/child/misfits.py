@@ -41,7 +41,7 @@ def entities_problem(text: str, schema: cedarpy.Schema | None) -> tuple[str, str
             return f"[{place}]{below}", problem
         name = _name(entity)
         if name in seen:
-            return f"[{place}].uid", f"`{name}` stands in [{seen[name]}] as well"
+            return f"[{place}].uid", f"`{name}` is also in [{seen[name]}]"
         seen[name] = place
     return "", "the entities contradict each other: one is its own ancestor"
 

@@ -139,7 +139,7 @@ ANN = {"type": "Person", "id": "ann"}
         ),
         ([{"uid": ANN, "attrs": {"age": 1}, "parents": [ANN]}], "[0].parents[0]", "may not have this parent"),
         ([{"uid": ANN}], "[0]", "does not fit the schema: an attribute is missing"),
-        ([{"uid": ANN, "attrs": {"age": 1}}] * 2, "[1].uid", '`Person::"ann"` stands in [0] as well'),
+        ([{"uid": ANN, "attrs": {"age": 1}}] * 2, "[1].uid", '`Person::"ann"` is also in [0]'),
         (
             [{"uid": {"type": "Group", "id": "a"}}, {"uid": ANN, "attrs": {}}],
             "[1]",
@@ -178,7 +178,7 @@ def test_entities_that_do_not_fit_are_named(entities: list[Any], field: str, pro
         ({"requests_json": ["[]"]}, "requests_json[0]", "must be an object with"),
         ({"requests_json": ['{"principal": 1}']}, "requests_json[0]", "must be an object with"),
         ({"requests_json": [request()[:-1] + ', "x": 1}']}, "requests_json[0]", "unknown key: `x`"),
-        ({"requests_json": [request()[:-1] + ', "context": {}}']}, "requests_json[0]", "a key stands twice"),
+        ({"requests_json": [request()[:-1] + ', "context": {}}']}, "requests_json[0]", "a key appears twice"),
         ({"requests_json": [request(n=float("nan"))]}, "requests_json[0]", "NaN and Infinity"),
         ({"requests_json": [request().replace("{}", "9" * 5000)]}, "requests_json[0]", "too many digits"),
         ({"requests_json": [request().replace("{}", "[]")]}, "requests_json[0].context", "must be an object"),
