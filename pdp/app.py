@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from pdp.bundles.delivery import BundleSource
 from pdp.bundles.following import BundleFollower
+from pdp.bundles.keeper import BundleKeeper
 from pdp.bundles.localsources import source_at
 from pdp.bundles.peers import Peers
-from pdp.bundles.rollout import BundleKeeper
 from pdp.bundles.signing import Trust
 from pdp.clock import Clock, SystemClock
 from pdp.decision.authorizer import Authorizer
@@ -159,7 +159,7 @@ class App:
         peers: Peers | None = None,
     ) -> None:
         # Embedded use must not import gRPC, SQLite and OpenTelemetry.
-        from pdp.audit.auditor import SERVER_BYTES, Auditor  # noqa: PLC0415 - see above
+        from pdp.audit.searchable import SERVER_BYTES, SearchableRecord  # noqa: PLC0415 - see above
         from pdp.bundlesettings import sourcing_of, trust_of  # noqa: PLC0415 - see above
         from pdp.callersettings import Identity  # noqa: PLC0415 - see above
         from pdp.server.service import PDPServer  # noqa: PLC0415 - see above
@@ -206,14 +206,14 @@ class App:
             self._opened.callback(self._identity.close)
             evaluator = PolicyChild(timeout=_EVALUATE_SECONDS)
             self._opened.callback(evaluator.close)
-            auditor = Auditor(
+            searchable = SearchableRecord(
                 settings.record_folder,
                 index_file=settings.record_index,
                 most_bytes=SERVER_BYTES,
                 # Store, record and index can share a disk.
                 keep_bytes=settings.record.reserve_bytes + settings.sessions.reserve_bytes,
             )
-            self._opened.callback(auditor.close)
+            self._opened.callback(searchable.close)
             heartbeat = Heartbeat(lambda: sessions.touch(wall_at=time.now().wall_at), every=_HEARTBEAT_SECONDS)
             serve = partial(
                 PDPServer,
@@ -222,7 +222,7 @@ class App:
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,
-                auditor=auditor,
+                searchable=searchable,
                 authenticator=self._identity.authenticator,
                 observer=self._sums(watchers, telemetry.refused),
                 clock=time,

@@ -6,7 +6,7 @@ from typing import Any
 
 from pdp.audit.index import AuditIndex
 from pdp.audit.rows import Deed
-from pdp.audit.sessions import FACTS, state_of
+from pdp.audit.sessionfacts import FACTS, state_of
 from pdp.audit.values import DECISION, PlannedSession, Selector, argument_of
 from pdp.audit.where import Where
 

@@ -8,7 +8,7 @@ from typing import Any
 from pdp.audit.index import AuditIndex
 from pdp.audit.plan import revocation_plan
 from pdp.audit.rows import Deed
-from pdp.audit.sessions import SessionFacts, ancestry, facts_of
+from pdp.audit.sessionfacts import SessionFacts, ancestry, facts_of
 from pdp.audit.values import Approval, Filter, Found, Mark, PlannedSession, Selector, Touch, listed
 from pdp.audit.where import Where
 from pdp.errors import NotFoundError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from pdp.bundles.rollout import BundleKeeper
+from pdp.bundles.keeper import BundleKeeper
 from pdp.errors import PDPError, UnavailableError
 
 _LOG = logging.getLogger("pdp")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pdp.clock import Deadline, Instant
 from pdp.errors import RequestIdConflictError
-from pdp.foundation.bounded import Bounded
+from pdp.foundation.lrucache import LRUCache
 from pdp.model import Call, Caller, Outcome, Ruling, Session
 
 Key = tuple[object, ...]
@@ -83,7 +83,7 @@ class DecisionCache:
 
     def __init__(self, *, size: int = 65536, max_ttl: float = 300.0) -> None:
         self.max_ttl = max_ttl
-        self._entries: Bounded[Remembered] = Bounded(size, most_bytes=MOST_RULING_BYTES, weigh=attrgetter("weight"))
+        self._entries: LRUCache[Remembered] = LRUCache(size, most_bytes=MOST_RULING_BYTES, weigh=attrgetter("weight"))
         self._size = size
 
     def get(self, key: Key, now: Instant) -> Remembered | None:
@@ -126,7 +126,7 @@ class RequestMemory:
 
     def __init__(self, *, size: int = 10000, ttl: float = 300.0) -> None:
         self._ttl = ttl
-        self._claims: Bounded[_Claim] = Bounded(size)
+        self._claims: LRUCache[_Claim] = LRUCache(size)
         self._lock = threading.Lock()
 
     def claim(

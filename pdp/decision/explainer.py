@@ -13,8 +13,8 @@ from pdp.decision.gate import gate
 from pdp.decision.ruling import call_facts, caller_facts, deny, of_chain, of_this_call
 from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError, NotFoundError
-from pdp.foundation.bounded import Bounded
 from pdp.foundation.jsontext import parse_object
+from pdp.foundation.lrucache import LRUCache
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Call, Caller, Ruling, Scope, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
@@ -49,7 +49,7 @@ class CallExplainer:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS, *, kept: int = 16) -> None:
         self._limits = limits
-        self._probes: Bounded[Probes] = Bounded(kept)
+        self._probes: LRUCache[Probes] = LRUCache(kept)
 
     def explain(self, snapshot: Snapshot, call: Call, caller_id: str) -> Explanation:
         """Explain a call on a snapshot that holds at least one session.

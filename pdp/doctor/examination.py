@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+from pdp.doctor.callers import callers
 from pdp.doctor.certificate import certificate
+from pdp.doctor.credentials import deny_list, token_issuer
 from pdp.doctor.files import data_folder, keys, secrets
 from pdp.doctor.finding import Deployment, Finding, Level, problem
 from pdp.doctor.listening import address, serves_here
@@ -16,8 +18,6 @@ from pdp.doctor.receivers import receivers
 from pdp.doctor.recordcheck import record, record_ends
 from pdp.doctor.room import room
 from pdp.doctor.storecheck import store
-from pdp.doctor.trusted import deny_list, token_issuer
-from pdp.doctor.whocalls import callers
 from pdp.starting import ADDRESS, unmet
 
 Check = Callable[[Deployment], Iterator[Finding]]

@@ -8,8 +8,8 @@ from typing import Final
 from pdp.app import compile_once
 from pdp.bundlesettings import Sourcing, sourcing_of, trust_of
 from pdp.config import Settings
+from pdp.doctor.callers import approvers
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
-from pdp.doctor.whocalls import approvers
 from pdp.errors import BundleError, BundleUnavailableError, ConfigurationError, PDPError
 from pdp.policy.bundle import assemble, check_bundle
 

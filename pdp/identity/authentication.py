@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pdp.clock import Clock, SystemClock
 from pdp.errors import UnauthenticatedError, UnavailableError
-from pdp.foundation.kept import Few
+from pdp.foundation.quickcaches import SmallCache
 from pdp.identity.callers import Callers, KnownCallers
 from pdp.identity.certificates import SeenCertificates
 from pdp.identity.denied import DenyList
@@ -116,7 +116,7 @@ class _Memory:
     def __init__(self, keys: KeySet, callers: Callers) -> None:
         self.keys = keys
         self.callers = callers
-        self.tokens: Few[bytes, _Known] = Few(_MOST_REMEMBERED)
+        self.tokens: SmallCache[bytes, _Known] = SmallCache(_MOST_REMEMBERED)
 
 
 class TokenAuthenticator:

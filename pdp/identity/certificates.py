@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from pdp.errors import UnauthenticatedError
-from pdp.foundation.kept import Few
+from pdp.foundation.quickcaches import SmallCache
 from pdp.identity.callers import SPIFFE_ID
 
 # Certificates that live for minutes come and go; beyond this many the memory starts again.
@@ -28,7 +28,7 @@ class SeenCertificates:
     """Reads certificates, and remembers the results by the whole text."""
 
     def __init__(self) -> None:
-        self._seen: Few[bytes, CallerCertificate] = Few(_MOST_SEEN)
+        self._seen: SmallCache[bytes, CallerCertificate] = SmallCache(_MOST_SEEN)
 
     def read(self, pem: bytes) -> CallerCertificate:
         """Return the content of a certificate. Raise `UnauthenticatedError` when it cannot be read."""

@@ -13,7 +13,7 @@ from typing import Any
 import cedarpy
 
 from pdp.errors import UnavailableError
-from pdp.foundation.kept import Kept
+from pdp.foundation.quickcaches import GenerationCache
 from pdp.foundation.threads import on_large_stack
 from pdp.limits import Limits
 from pdp.model import Basis, Outcome, Ruling, Visibility
@@ -104,8 +104,8 @@ class KeptParts:
     """
 
     def __init__(self) -> None:
-        self.whole: Kept[str, Parsed] = Kept(MOST_PARSED)
-        self.known: Kept[Slice, _KnownPart] = Kept(MOST_PARSED)
+        self.whole: GenerationCache[str, Parsed] = GenerationCache(MOST_PARSED)
+        self.known: GenerationCache[Slice, _KnownPart] = GenerationCache(MOST_PARSED)
 
 
 class Slice:

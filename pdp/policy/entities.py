@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import cedarpy
 
-from pdp.foundation.bounded import Bounded
+from pdp.foundation.lrucache import LRUCache
 from pdp.model import Session
 from pdp.policy.directory import Uid
 
@@ -96,5 +96,5 @@ class EntityMemory:
 
     def __init__(self) -> None:
         weigh = attrgetter("weight")
-        self.of_sessions: Bounded[SessionEntities] = Bounded(_MOST_KEPT, most_bytes=MOST_SESSION_BYTES, weigh=weigh)
-        self.of_actions: Bounded[SliceEntities] = Bounded(_MOST_KEPT, most_bytes=MOST_ACTION_BYTES, weigh=weigh)
+        self.of_sessions: LRUCache[SessionEntities] = LRUCache(_MOST_KEPT, most_bytes=MOST_SESSION_BYTES, weigh=weigh)
+        self.of_actions: LRUCache[SliceEntities] = LRUCache(_MOST_KEPT, most_bytes=MOST_ACTION_BYTES, weigh=weigh)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Lock
 
-from pdp.foundation.kept import Few
+from pdp.foundation.quickcaches import SmallCache
 from pdp.model import Basis, Decision, TraceParent
 from pdp.observer import Event, EventKind, Observer
 
@@ -21,7 +21,7 @@ class ExpiryNotices:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._lock = Lock()
-        self._noticed: Few[str, None] = Few(_MOST_NOTICED)
+        self._noticed: SmallCache[str, None] = SmallCache(_MOST_NOTICED)
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:
         """Pass a decision on, then report the expiry that it is based on."""

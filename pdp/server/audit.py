@@ -8,8 +8,8 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pdp.audit.auditor import Auditor
 from pdp.audit.search import Search
+from pdp.audit.searchable import SearchableRecord
 from pdp.audit.values import (
     SELECTOR_KINDS,
     Approval,
@@ -54,8 +54,8 @@ class AuditHandlers:
     INVARIANT: every question is asked about the caller's tenant.
     """
 
-    def __init__(self, auditor: Auditor | None, *, clock: Clock, limits: Limits) -> None:
-        self._auditor = auditor
+    def __init__(self, searchable: SearchableRecord | None, *, clock: Clock, limits: Limits) -> None:
+        self._searchable = searchable
         self._clock = clock
         self._limits = limits
 
@@ -111,9 +111,9 @@ class AuditHandlers:
         )
 
     def _search(self) -> Search:
-        if self._auditor is None:
+        if self._searchable is None:
             raise UnavailableError("this server keeps no record")
-        return self._auditor.search()
+        return self._searchable.search()
 
     def _now_at(self) -> float:
         return self._clock.now().wall_at

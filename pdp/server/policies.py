@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from pdp.bundles.rollout import BundleKeeper, BundleStatus, KeptBundle
+from pdp.bundles.keeper import BundleKeeper, BundleStatus, KeptBundle
 from pdp.decision.explainer import Explainer
 from pdp.errors import BundleUnavailableError, InvalidRequestError, Problem
 from pdp.limits import Limits

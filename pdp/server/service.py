@@ -12,8 +12,8 @@ from typing import Self
 
 import grpc
 
-from pdp.audit.auditor import Auditor
-from pdp.bundles.rollout import BundleKeeper
+from pdp.audit.searchable import SearchableRecord
+from pdp.bundles.keeper import BundleKeeper
 from pdp.clock import Clock
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.explainer import Explainer
@@ -70,9 +70,9 @@ class PDPServer:
 
     `healthy` says whether there are a bundle and a live store; it is called for each probe and never raises.
     `record_healthy` says whether the record is healthy, and `store_healthy` whether the store can be written.
-    `observer` is notified of refusals on gRPC's own thread, where it must not wait. Without an `auditor` there is no
-    record, and `AuditService` answers that it is unavailable. With `control` it serves what ends authority, and health,
-    and nothing else. `share_port` lets several worker processes listen on one port. `look_seconds` is the interval of
+    `observer` is notified of refusals on gRPC's own thread, where it must not wait. Without a `searchable` record,
+    `AuditService` answers that it is unavailable. With `control` it serves what ends authority, and health, and
+    nothing else. `share_port` lets several worker processes listen on one port. `look_seconds` is the interval of
     the checks for health watchers and idle streams. Raise `ConfigurationError` when it cannot listen.
     """
 
@@ -85,7 +85,7 @@ class PDPServer:
         keeper: BundleKeeper,
         evaluator: Evaluator,
         explainer: Explainer,
-        auditor: Auditor | None = None,
+        searchable: SearchableRecord | None = None,
         authenticator: Authenticator,
         observer: Observer,
         clock: Clock,
@@ -109,7 +109,7 @@ class PDPServer:
             AUTHORIZATION: AuthorizationHandlers(authorizer, limits),
             SESSIONS: SessionHandlers(registrar, limits),
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
-            AUDIT: AuditHandlers(auditor, clock=clock, limits=limits),
+            AUDIT: AuditHandlers(searchable, clock=clock, limits=limits),
             HEALTH: self._health,
         }
         if reflection:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from random import getrandbits
 
 from pdp.foundation.jsontext import keyed_digest
-from pdp.foundation.kept import Few
+from pdp.foundation.quickcaches import SmallCache
 from pdp.model import Basis, Decision, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.telemetry import names, wire
@@ -162,7 +162,7 @@ class RecordEncoder:
         self._limits = limits
         self._now = now
         self._parts = _Parts(wire.LOG_ATTRIBUTE, digest_key)
-        self._said: Few[tuple[object, ...], bytes] = Few(_REMEMBERED)
+        self._said: SmallCache[tuple[object, ...], bytes] = SmallCache(_REMEMBERED)
 
     def __call__(self, item: Item) -> bytes:
         """Return an encoded log record; empty for an item that is not a decision."""
@@ -190,7 +190,7 @@ class _Parts:
     def __init__(self, tag: bytes, digest_key: bytes) -> None:
         self._tag = tag
         self._digest_key = digest_key
-        self._known: Few[tuple[object, ...], bytes] = Few(_REMEMBERED)
+        self._known: SmallCache[tuple[object, ...], bytes] = SmallCache(_REMEMBERED)
         self._text_heads: dict[tuple[str, int], bytes] = {}
         self._number_heads: dict[str, bytes] = {}
 

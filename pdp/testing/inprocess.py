@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pdp.app import Embedded, open_embedded
-from pdp.audit.auditor import Auditor
+from pdp.audit.searchable import SearchableRecord
 from pdp.client import Client
 from pdp.decision.cache import DecisionCache
 from pdp.identity.authentication import TokenAuthenticator
@@ -121,8 +121,8 @@ def running_server(
             child = PolicyChild(timeout=_EVALUATE_SECONDS)
             opened.callback(child.close)
             evaluator = child
-        auditor = Auditor(evidence.record_folder)
-        opened.callback(auditor.close)
+        searchable = SearchableRecord(evidence.record_folder)
+        opened.callback(searchable.close)
         server = PDPServer(
             Listener(address="127.0.0.1:0", plaintext=True),
             authorizer=embedded.authorizer,
@@ -130,7 +130,7 @@ def running_server(
             keeper=embedded.keeper,
             evaluator=evaluator,
             explainer=embedded.explainer,
-            auditor=auditor,
+            searchable=searchable,
             authenticator=TokenAuthenticator(KnownCallers(folder / "callers.yaml", development=True)),
             observer=evidence,
             clock=time,

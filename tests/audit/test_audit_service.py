@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pdp.audit import AuditIndex, Search
-from pdp.audit.auditor import Auditor
+from pdp.audit.searchable import SearchableRecord
 from pdp.audit.values import Filter, Selector
 from pdp.client import Client, NotFoundError
 from pdp.errors import UnavailableError
@@ -271,16 +271,16 @@ def test_a_retry_with_another_outcome_is_another_decision(tenants: RunningServer
 def test_a_backlog_is_read_in_pieces(tmp_path: Path) -> None:
     """A server does not answer from half of the record, and each question brings the index on."""
     write_incident(tmp_path, 2000)
-    auditor = Auditor(tmp_path, most_bytes=400_000)
+    searchable = SearchableRecord(tmp_path, most_bytes=400_000)
     percents: list[str] = []
     while len(percents) < 100:
         try:
-            search = auditor.search()
+            search = searchable.search()
             break
         except UnavailableError as error:
             percents.append(str(error))
     found = [one.record() for one in search.all(Filter())]
-    auditor.close()
+    searchable.close()
 
     assert "the index of the record is being built: " in percents[0]
     assert sorted(set(percents)) == sorted(percents)

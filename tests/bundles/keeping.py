@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pdp.bundles.delivery import Delivery
-from pdp.bundles.rollout import BundleKeeper
+from pdp.bundles.keeper import BundleKeeper
 from pdp.clock import Clock
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Decision, TraceParent

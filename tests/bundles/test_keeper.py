@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from pdp.bundles.keeper import BundleKeeper
 from pdp.bundles.packing import pack
 from pdp.bundles.peers import Seen, SourceView
-from pdp.bundles.rollout import BundleKeeper
 from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, NotFoundError, Problem
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import ActiveBundle, SessionStore
@@ -432,7 +432,7 @@ def test_reload_does_not_wait_for_another_reading(
     open_store: Callable[[], SessionStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who comes while a source stalls is told to try again, and who activates by version is not held up."""
-    monkeypatch.setattr("pdp.bundles.rollout._PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("pdp.bundles.keeper._PATIENCE_SECONDS", 0.01)
     folder = Folder(contents("one"))
     kept = keeper(folder, open_store(), clock)
     kept.start(by="start")
@@ -450,8 +450,8 @@ def test_reload_waits_while_a_bundle_is_loaded(
     open_store: Callable[[], SessionStore], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who changes a large bundle and reloads is not told to try again because the change has been noticed already."""
-    monkeypatch.setattr("pdp.bundles.rollout._PATIENCE_SECONDS", 0.01)
-    monkeypatch.setattr("pdp.bundles.rollout._PATIENCES", 1_000_000)
+    monkeypatch.setattr("pdp.bundles.keeper._PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr("pdp.bundles.keeper._PATIENCES", 1_000_000)
     folder, loading, asked = Folder(contents("one")), threading.Event(), threading.Event()
     kept = keeper(folder, open_store(), clock)
     kept.start(by="start")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pdp.bundles.delivery import Delivery, Signature
+from pdp.bundles.keeper import BundleKeeper
 from pdp.bundles.peers import Compiled, Seen, SourceView, read_news
-from pdp.bundles.rollout import BundleKeeper
 from pdp.bundles.signing import Trust
 from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, NotFoundError, Problem
 from pdp.limits import DEFAULT_LIMITS

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from pdp.app import Embedded, open_embedded
+from pdp.bundles.keeper import BundleKeeper
 from pdp.bundles.localsources import FolderSource
-from pdp.bundles.rollout import BundleKeeper
 from pdp.errors import (
     BundleError,
     BundleUnavailableError,

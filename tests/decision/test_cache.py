@@ -13,7 +13,7 @@ from pdp.clock import Deadline, Instant
 from pdp.decision.cache import DecisionCache, RequestMemory, call_key, read_key
 from pdp.decision.ruling import deny
 from pdp.errors import RequestIdConflictError
-from pdp.foundation.bounded import Bounded
+from pdp.foundation.lrucache import LRUCache
 from pdp.model import Basis, Call, Caller, Outcome
 from pdp.testing.stores.samples import make_session
 
@@ -102,7 +102,7 @@ def test_a_value_is_made_once() -> None:
         made.append(name)
         return name
 
-    cache: Bounded[str] = Bounded(2)
+    cache: LRUCache[str] = LRUCache(2)
     found = [cache.get(name) or cache.keep(name, make(name)) for name in "aabcbca"]
 
     assert list("aabcbca") == found
@@ -248,7 +248,7 @@ def test_a_ruling_weighs_what_it_keeps() -> None:
 
 def test_values_are_bounded_in_bytes() -> None:
     """What was not used for longest makes room, and what is heavier than all may be is made each time."""
-    cache: Bounded[str] = Bounded(100, most_bytes=10, weigh=len)
+    cache: LRUCache[str] = LRUCache(100, most_bytes=10, weigh=len)
     made: list[str] = []
 
     def make(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 MODULES = (
     "pdp.decision.gate",
-    "pdp.foundation.bounded",
+    "pdp.foundation.lrucache",
     "pdp.decision.cache",
     "pdp.decision.ruling",
     "pdp.sessions.lifecycle",

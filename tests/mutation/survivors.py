@@ -23,9 +23,9 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
             "…t in ruling.logged_arguments))"
         ): _SLOWER,
     },
-    "pdp.foundation.bounded": {
+    "pdp.foundation.lrucache": {
         "module: 'V' => ''": _TYPE,
-        "Bounded.__init__: 0 => 1": _WEIGHTLESS,
+        "LRUCache.__init__: 0 => 1": _WEIGHTLESS,
     },
     "pdp.record.envelope": {
         "module: 160 => 161": _SLOWER,

@@ -16,7 +16,7 @@ import pytest
 
 from pdp.app import Embedded
 from pdp.audit import Search
-from pdp.audit.auditor import Auditor
+from pdp.audit.searchable import SearchableRecord
 from pdp.decision.authorizer import Authorizer
 from pdp.errors import UnauthenticatedError
 from pdp.limits import Limits
@@ -186,7 +186,7 @@ def test_metadata_beyond_the_limit_is_refused(serve: Serve) -> None:
     assert running.unary(AUTHORIZE, wire, metadata=(("x-more", "x" * 2048),)) != b""
 
 
-class Stalled(Auditor):
+class Stalled(SearchableRecord):
     """An auditor whose questions wait until they are let go."""
 
     def __init__(self, folder: Path) -> None:
@@ -204,7 +204,7 @@ class Stalled(Auditor):
 def test_questions_about_the_record_keep_no_call_waiting(serve: Serve, tmp_path: Path) -> None:
     """However many questions are open, calls are decided at once, and one question too many is refused."""
     stalled = Stalled(tmp_path)
-    running = serve(auditor=stalled)
+    running = serve(searchable=stalled)
     ask = running.channel.unary_unary("/pdp.v1.AuditService/ListRecords")
     try:
         questions = [ask.future(b"", metadata=running.credentials("auditor"), timeout=PATIENCE) for _ in range(8)]

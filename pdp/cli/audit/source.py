@@ -15,9 +15,9 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
-from pdp.audit.auditor import Auditor
 from pdp.audit.follow import Follower
 from pdp.audit.index import FILE_NAME, Progress
+from pdp.audit.searchable import SearchableRecord
 from pdp.audit.values import Approval, Filter, Found, PlannedSession, Selector, Touch
 from pdp.cli.audit.remote import ServerSource
 from pdp.cli.connection import connect
@@ -76,32 +76,32 @@ class FolderSource:
             place = opened.enter_context(tempfile.TemporaryDirectory(prefix="pdp-"))
             index_file = Path(place) / FILE_NAME
             click.echo("the record cannot be written beside: its index is built anew; --index FILE keeps it", err=True)
-        self._auditor = Auditor(folder, index_file=index_file, on_progress=_say)
+        self._searchable = SearchableRecord(folder, index_file=index_file, on_progress=_say)
         self._follower = Follower(folder)
-        opened.callback(self._auditor.close)
+        opened.callback(self._searchable.close)
 
     def show(self, decision_id: str) -> list[Found]:
         """Return the records of a decision, in order of time."""
-        return self._auditor.search().show(decision_id)
+        return self._searchable.search().show(decision_id)
 
     def records(self, which: Filter) -> Iterator[Found]:
         """Yield records in order of time."""
-        return self._auditor.search().all(which)
+        return self._searchable.search().all(which)
 
     def approvals(self, subject: str) -> list[Approval]:
         """Return the approvals of a session or a decision's session, and those above it."""
-        return self._auditor.search().approvals(subject, now_at=time.time())
+        return self._searchable.search().approvals(subject, now_at=time.time())
 
     def touched(self, which: Filter) -> Iterator[Touch]:
         """Yield the tools and resources that were reached or tried."""
-        search, after = self._auditor.search(), None
+        search, after = self._searchable.search(), None
         while found := search.touched(which, limit=_MOST_TOUCHED, after=after):
             yield from found
             after = (found[-1].server, found[-1].tool, found[-1].resource_type, found[-1].resource_id)
 
     def plan(self, selector: Selector) -> Iterator[PlannedSession]:
         """Yield the live sessions to revoke."""
-        yield from self._auditor.search().plan(selector, now_at=time.time(), limit=_MOST_PLANNED)
+        yield from self._searchable.search().plan(selector, now_at=time.time(), limit=_MOST_PLANNED)
 
     def start(self) -> list[Found]:
         """Return the last records, and start after them for `poll`."""

@@ -26,7 +26,7 @@ from pdp.workers.words import Alive, Heard, News, Report, Told, Word, read, writ
 
 _WANTED = (
     "pdp.app",
-    "pdp.audit.auditor",
+    "pdp.audit.searchable",
     "pdp.callersettings",
     "pdp.record",
     "pdp.server.service",

@@ -18,11 +18,11 @@ from pdp.policy.contents import MANIFEST, SCHEMA, Contents, read_contents
 from pdp.policy.directory import FILE as DIRECTORY
 from pdp.policy.directory import Entity
 from pdp.policy.labels import Label
-from pdp.policy.lint.errors import HELP, by_policy, plainly, refusals, syntax_help
 from pdp.policy.lint.facts import Environment, LintBundle, LintPolicy, environments, matching
 from pdp.policy.lint.labels import label_finding
 from pdp.policy.lint.table import problem_of, run_lints, with_impossible
 from pdp.policy.locate import in_line
+from pdp.policy.refusals.wording import HELP, by_policy, plainly, refusals, syntax_help
 from pdp.policy.safety import PolicyText, scan, scan_schema
 from pdp.policy.schema import SESSION_ATTRIBUTES, SESSION_DECLARATION, full_schema
 

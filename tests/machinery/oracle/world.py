@@ -18,7 +18,7 @@ from unittest.mock import patch
 from pdp.app import Embedded, open_embedded
 from pdp.decision.cache import DecisionCache
 from pdp.errors import InvalidRequestError, PDPError
-from pdp.foundation.bounded import Bounded
+from pdp.foundation.lrucache import LRUCache
 from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, CallRequest, Decision, Role
 from pdp.policy.bundle import Bundle as LoadedBundle
@@ -279,7 +279,7 @@ class World:
     def _forget_entities(self) -> None:
         # So small that entities are made again and again.
         memory = self.products[0].embedded.keeper._bundles._memory
-        memory.of_sessions, memory.of_actions = Bounded(3), Bounded(3)
+        memory.of_sessions, memory.of_actions = LRUCache(3), LRUCache(3)
 
     # Calls.
 

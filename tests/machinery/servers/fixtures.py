@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pdp.app import Embedded, open_embedded
-from pdp.audit.auditor import Auditor
+from pdp.audit.searchable import SearchableRecord
 from pdp.decision.authorizer import Authorizer
 from pdp.identity.authentication import Authenticator, TokenAuthenticator
 from pdp.identity.callers import KnownCallers
@@ -111,16 +111,16 @@ def serve(
             authorizer: Authorizer | None = None,
             registrar: Registrar | None = None,
             authenticator: Authenticator | None = None,
-            auditor: Auditor | None = None,
+            searchable: SearchableRecord | None = None,
             limits: Limits = DEFAULT_LIMITS,
             reflection: bool = False,
             address: str = "127.0.0.1:0",
             tls: TLSFiles | None = None,
             control: bool = False,
         ) -> Running:
-            if auditor is None:
-                auditor = Auditor(tmp_path)
-                stack.callback(auditor.close)
+            if searchable is None:
+                searchable = SearchableRecord(tmp_path)
+                stack.callback(searchable.close)
             server = PDPServer(
                 Listener(address=address, tls=tls, plaintext=tls is None),
                 authorizer=authorizer or embedded.authorizer,
@@ -128,7 +128,7 @@ def serve(
                 keeper=embedded.keeper,
                 evaluator=child,
                 explainer=embedded.explainer,
-                auditor=auditor,
+                searchable=searchable,
                 authenticator=authenticator or TokenAuthenticator(KnownCallers(callers_file, development=True)),
                 observer=notes,
                 clock=clock,

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pdp.audit.auditor import Auditor
+from pdp.audit.searchable import SearchableRecord
 from pdp.audit.values import Filter
 from pdp.errors import NotFoundError
 from pdp.record.envelope import Place, own_body, placed
@@ -62,18 +62,18 @@ def run(data: bytes) -> None:
         records = [found.record for found in read_records(folder, on_broken=lambda _, __: None)]
         for finding in verify(folder, _KEYS).findings:
             assert str(finding).isprintable(), "a finding that is not one printable line"
-        _search(Auditor(folder), len(records))
+        _search(SearchableRecord(folder), len(records))
     finally:
         shutil.rmtree(folder)
 
 
-def _search(auditor: Auditor, records: int) -> None:
+def _search(searchable: SearchableRecord, records: int) -> None:
     try:
-        search = auditor.search()
+        search = searchable.search()
         assert len(search.latest(Filter(), limit=records + 10)) <= records
         for tenant in (None, "default"):
             list(search.all(Filter(tenant=tenant)))
             with contextlib.suppress(NotFoundError):
                 search.show("dec_1", tenant=tenant)
     finally:
-        auditor.close()
+        searchable.close()

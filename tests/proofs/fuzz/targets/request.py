@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from pdp.app import Embedded, open_embedded
-from pdp.audit.auditor import Auditor
+from pdp.audit.searchable import SearchableRecord
 from pdp.errors import PDPError
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Caller, Role, SessionState, TraceParent
@@ -118,14 +118,14 @@ class _Service:
 _FOLDER = Path(tempfile.mkdtemp(prefix="pdp-fuzz-"))
 atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 _CHILD = PolicyChild(timeout=20.0)
-_AUDITOR = Auditor(_FOLDER / "record")
+_SEARCHABLE = SearchableRecord(_FOLDER / "record")
 _LOCK = threading.Lock()
 _OPEN: list[_Service] = []
 
 
 def _end() -> None:
     _CHILD.close()
-    _AUDITOR.close()
+    _SEARCHABLE.close()
 
 
 atexit.register(_end)
@@ -172,7 +172,7 @@ def _service() -> _Service:
         "pdp.v1.AuthorizationService": AuthorizationHandlers(embedded.authorizer, DEFAULT_LIMITS),
         "pdp.v1.SessionService": SessionHandlers(embedded.registrar, DEFAULT_LIMITS),
         "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
-        "pdp.v1.AuditService": AuditHandlers(_AUDITOR, clock=clock, limits=DEFAULT_LIMITS),
+        "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, clock=clock, limits=DEFAULT_LIMITS),
     }
     wanted = SessionRequest(user="alice", agent="coder", purpose="p", tool_patterns=("a/*",))
     view, handle = embedded.registrar.request(wanted, _PEP)

@@ -1,4 +1,4 @@
-"""Explain to an author what the validator refuses: what is wrong, where, and what to do."""
+"""Say in an author's words what the validator refuses: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pdp.errors import Problem
 from pdp.foundation.nearest import did_you_mean
 from pdp.policy.lint.arguments import opaque_finding, parameter_at
 from pdp.policy.lint.facts import Environment, LintPolicy, nodes, path
-from pdp.policy.lint.guards import asks_for, first_unguarded
-from pdp.policy.lint.types import mismatch
 from pdp.policy.locate import Anchor, Place, find, start
+from pdp.policy.refusals.mismatch import mismatch
+from pdp.policy.refusals.unguarded import asks_for, first_unguarded
 from pdp.policy.tools.catalogue import RISKS
 from pdp.policy.tools.parameters import RecordType, cedar_string
 

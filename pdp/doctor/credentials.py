@@ -1,4 +1,4 @@
-"""Check whose tokens are trusted, and who is denied: the issuer's keys, and the deny-list."""
+"""Check what decides whether a credential is accepted: the issuer's keys, and the deny-list."""
 
 from __future__ import annotations
 

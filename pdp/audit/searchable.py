@@ -1,4 +1,4 @@
-"""Open the index of a folder at the first question, and read new parts of the log before each answer."""
+"""A folder of the log that can be searched: its index opens at the first question, and catches up at each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pdp.errors import UnavailableError
 SERVER_BYTES = 32 * 1024 * 1024
 
 
-class Auditor:
-    """Answers questions about one folder of the log. Safe for threads.
+class SearchableRecord:
+    """Searches one folder of the log. Safe for threads.
 
     `most_bytes` bounds how much of the log one question reads; None reads all of it and calls `on_progress`.
     The index leaves `keep_bytes` of its disk free.

@@ -1,7 +1,7 @@
 """Caches of a limited size, for values that can be computed again.
 
-A look-up costs the same as in a dictionary: `Few` forgets everything at once, and `Kept` roughly the least recently
-used values. `pdp.foundation.bounded` forgets exactly those, and its look-ups cost more.
+A look-up costs the same as in a dictionary: `SmallCache` forgets everything at once, and `GenerationCache` roughly the
+least recently used values. `pdp.foundation.lrucache` forgets exactly those, and its look-ups cost more.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Few(dict[K, V]):
+class SmallCache(dict[K, V]):
     """At most `most` values; one more empties it first."""
 
     __slots__ = ("_most",)
@@ -30,7 +30,7 @@ class Few(dict[K, V]):
         return value
 
 
-class Kept(Generic[K, V]):
+class GenerationCache(Generic[K, V]):
     """A bounded cache of values that can be computed again. Safe for threads.
 
     A value that is put or found goes into the younger of two generations. When that would weigh more than half of

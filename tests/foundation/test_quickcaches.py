@@ -10,7 +10,7 @@ import cedarpy
 import pytest
 
 from pdp.app import open_embedded
-from pdp.foundation.kept import Few, Kept
+from pdp.foundation.quickcaches import GenerationCache, SmallCache
 from pdp.model import Call, Caller, CallRequest, Role
 from pdp.policy import engine
 from pdp.registry.registrar import SessionRequest
@@ -20,12 +20,12 @@ from pdp.testing.inprocess import write_folder
 
 def test_what_is_not_kept_is_none() -> None:
     """A key that nobody put has no value."""
-    assert Kept[str, int](8).get("a") is None
+    assert GenerationCache[str, int](8).get("a") is None
 
 
 def test_as_much_is_kept_as_was_asked_for() -> None:
     """However much is put, what is kept weighs no more than the bound, and the last half of it is there."""
-    kept = Kept[int, int](8)
+    kept = GenerationCache[int, int](8)
     for number in range(100):
         kept.put(number, number, 1)
         found = [*kept._old, *kept._young]
@@ -36,7 +36,7 @@ def test_as_much_is_kept_as_was_asked_for() -> None:
 
 def test_what_is_used_stays() -> None:
     """A value that is looked at between others is never dropped, whatever comes and goes."""
-    kept = Kept[str, int](8)
+    kept = GenerationCache[str, int](8)
     kept.put("used", 1, 1)
     for number in range(100):
         kept.put(str(number), number, 1)
@@ -46,7 +46,7 @@ def test_what_is_used_stays() -> None:
 
 def test_what_is_heavier_than_all_may_be_is_kept() -> None:
     """One slice of a large bundle may be larger than the bound: it is not parsed at each call."""
-    kept = Kept[str, int](8)
+    kept = GenerationCache[str, int](8)
     kept.put("small", 1, 1)
     kept.put("huge", 2, 1000)
 
@@ -55,7 +55,7 @@ def test_what_is_heavier_than_all_may_be_is_kept() -> None:
 
 def test_a_value_stays_under_threads() -> None:
     """Threads that put and look at the same keys find each key's own value, and the weight stays true."""
-    kept = Kept[int, int](16)
+    kept = GenerationCache[int, int](16)
 
     def work(seed: int) -> list[tuple[int, int]]:
         wrong = []
@@ -152,8 +152,8 @@ entities:
 
 def test_few_begin_anew() -> None:
     """One more than there may be is kept alone, and a look is one into a dictionary."""
-    few: Few[int, str] = Few(2)
+    few: SmallCache[int, str] = SmallCache(2)
 
     assert [few.keep(number, str(number)) for number in (1, 2, 3)] == ["1", "2", "3"]
     assert few == {3: "3"}
-    assert Few.get is dict.get
+    assert SmallCache.get is dict.get

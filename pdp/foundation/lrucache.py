@@ -1,4 +1,4 @@
-"""A bounded cache: so many values, in so many bytes."""
+"""A cache of the most recently used values: so many, in so many bytes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from cachetools import LRUCache
+import cachetools
 
 V = TypeVar("V")
 
 
-class Bounded(Generic[V]):
+class LRUCache(Generic[V]):
     """At most `size` values, with a total weight of at most `most_bytes`. Safe for threads.
 
     The least recently used value goes first, and one heavier than `most_bytes` is not kept. `weigh` returns how many
@@ -19,7 +19,7 @@ class Bounded(Generic[V]):
     """
 
     def __init__(self, size: int, *, most_bytes: int = 0, weigh: Callable[[V], int] = lambda _: 0) -> None:
-        self._values: LRUCache[Hashable, V] = LRUCache(most_bytes, getsizeof=weigh)
+        self._values: cachetools.LRUCache[Hashable, V] = cachetools.LRUCache(most_bytes, getsizeof=weigh)
         self._size = size
         self._lock = threading.Lock()
 
