@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -105,9 +106,8 @@ def lock_file(path: Path) -> int | None:
 
 @contextmanager
 def _partial(path: Path, mode: int) -> Iterator[tuple[Path, IO[bytes]]]:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    # Left by a killed process of the same number.
-    partial.unlink(missing_ok=True)
+    # Random, because other threads, and processes of the same number in other containers, may write the same file.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     try:
         with os.fdopen(open_new(partial, mode=mode), "wb") as file:
             yield partial, file

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,22 @@ def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
 
     assert make_file(tmp_path / "key", lambda: b"whole")
     assert (tmp_path / "key").read_bytes() == b"whole"
+
+
+def test_threads_that_replace_the_same_file_do_not_mix(tmp_path: Path) -> None:
+    """Each writes a draft of its own, and the file is the whole of the last one."""
+    path, both_began = tmp_path / "one", threading.Barrier(2, timeout=30.0)
+
+    def write(content: bytes) -> None:
+        with replacing(path) as file:
+            both_began.wait()
+            file.write(content)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, (b"first", b"second")))
+
+    assert path.read_bytes() in (b"first", b"second")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_is_made_once(tmp_path: Path) -> None:
