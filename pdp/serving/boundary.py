@@ -161,9 +161,8 @@ class Boundary:
         rpc = call.route.rpc
         if rpc.roles != PUBLIC:
             call.lane.leave(call.owner)
-        refusal = self._attempt(rpc, call.incoming.metadata, _raise, error)
         if not call.incoming.cancelled:
-            self._refuse(rpc, call.caller, call.incoming, refusal)
+            self._refuse(rpc, call.caller, call.incoming, _refusal(rpc, call.incoming.metadata, error))
 
     def _identify(self, route: Route, metadata: Metadata, peer: Callable[[], Peer]) -> Caller:
         if route.elsewhere:
@@ -245,7 +244,7 @@ class Boundary:
                 self._end(rpc, NOBODY, metadata, answer, context)
             yield answer
         if feed.error is not None:
-            self._end(rpc, NOBODY, metadata, self._attempt(rpc, metadata, _raise, feed.error), context)
+            self._end(rpc, NOBODY, metadata, _refusal(rpc, metadata, feed.error), context)
 
     def _attempt(
         self, rpc: RPC, metadata: Metadata, work: Callable[P, T], *args: P.args, **more: P.kwargs
@@ -254,12 +253,7 @@ class Boundary:
         try:
             return work(*args, **more)
         except Exception as error:  # noqa: BLE001 - the one place that turns errors into statuses
-            refusal = refusal_of(error)
-            if refusal is None:
-                trace_id = trace_id_of(trace_parent(metadata))
-                _LOG.exception("%s failed (trace id %s)", rpc.name, trace_id)
-                refusal = internal_error(trace_id)
-            return refusal
+            return _refusal(rpc, metadata, error)
 
     def _end(self, rpc: RPC, caller: Caller, metadata: Metadata, refusal: Refusal, context: Any) -> NoReturn:  # noqa: ANN401 - gRPC has no types
         """End an RPC with a status. Never returns: gRPC unwinds its handler with an exception of its own."""
@@ -336,8 +330,14 @@ def _require_admission(rpc: RPC, caller: Caller, lane: BoundedPool) -> None:
     lane.enter(caller.id)
 
 
-def _raise(error: PDPError) -> NoReturn:
-    raise error
+def _refusal(rpc: RPC, metadata: Metadata, error: Exception) -> Refusal:
+    """Return what the caller receives for an error, and log an unforeseen one."""
+    refusal = refusal_of(error)
+    if refusal is None:
+        trace_id = trace_id_of(trace_parent(metadata))
+        _LOG.error("%s failed (trace id %s)", rpc.name, trace_id, exc_info=error)
+        refusal = internal_error(trace_id)
+    return refusal
 
 
 def _require_role(rpc: RPC, caller: Caller) -> None:
