@@ -133,7 +133,7 @@ class Search:
         requested = by_kind.get(EventKind.SESSION_REQUESTED, {})
         approved = by_kind.get(EventKind.SESSION_APPROVED, {})
         asked, told = requested.get("facts", {}), approved.get("facts", {})
-        terms = {**asked, **told}
+        bound = {**asked, **told}
         return Approval(
             session_id=facts.session_id,
             user=facts.user,
@@ -147,13 +147,13 @@ class Search:
             delegated=facts.delegated,
             grants=listed(told, "grants"),
             expires_at=facts.expires_at,
-            purpose=str(terms.get("purpose", "")),
-            environment=str(terms.get("environment", "")),
-            labels=listed(terms, "labels"),
-            tool_patterns=listed(terms, "tool_patterns"),
+            purpose=str(bound.get("purpose", "")),
+            environment=str(bound.get("environment", "")),
+            labels=listed(bound, "labels"),
+            tool_patterns=listed(bound, "tool_patterns"),
             tools=listed(told, "tools"),
-            attributes=_object(terms, "attributes"),
-            attribute_digests=_object(terms, "attribute_digests"),
+            attributes=_object(bound, "attributes"),
+            attribute_digests=_object(bound, "attribute_digests"),
         )
 
     def _found(self, rest: str, where: Where) -> list[Found]:

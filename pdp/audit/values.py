@@ -110,7 +110,7 @@ class Touch:
 class Approval:
     """How one session was approved. `approved_by` is a person, or the parent session's id when it was `delegated`.
 
-    The requested and approved terms are as recorded; `tools` are those that the patterns meant, empty before that.
+    What was requested and approved is as recorded; `tools` are those that the patterns meant, empty before that.
     `attributes` and `attribute_digests` are the user's, by name, as the requester vouched for them.
     """
 

@@ -18,11 +18,11 @@ from pdp.sessions.lifecycle import LIVE
 
 
 def opened_event(kind: EventKind, session: Session, caller: Caller, at: float, **more: str) -> Event:
-    """Return the event of a session that is requested, approved or refused; it holds the terms.
+    """Return the event of a session that is requested, approved or refused; it holds what was asked for.
 
     `more` are further facts; `at` is unix seconds.
     """
-    facts, lists = terms(session)
+    facts, lists = request_facts(session)
     event = closed_event(kind, session, caller, at)
     return replace(
         event,
@@ -50,7 +50,7 @@ def narrowed_event(before: Session, after: Session, caller: Caller, at: float) -
 
 
 def closed_event(kind: EventKind, session: Session, caller: Caller, at: float) -> Event:
-    """Return an event without the session's terms, so that ending many sessions writes little."""
+    """Return an event without what the session was asked for, so that ending many sessions writes little."""
     facts = {"reason": session.reason, "parent_id": session.parent_id}
     if session.state in LIVE:
         # From the record alone, a reader can tell which sessions are over and what they could reach.
@@ -59,8 +59,8 @@ def closed_event(kind: EventKind, session: Session, caller: Caller, at: float) -
     return Event.of_session(kind, session, at=at, caller_id=caller.id, facts=_said(facts))
 
 
-def terms(session: Session) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Return the terms of a session as facts and lists of an event, without empty ones.
+def request_facts(session: Session) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Return what a session was asked for as facts and lists of an event, without empty ones.
 
     `duration` is in seconds. Attributes are separate: see `vouched`.
     """

@@ -15,7 +15,7 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import MISFIT, Bundle
 from pdp.policy.question import Facts, reference
 from pdp.policy.schema import REQUEST_SESSION
-from pdp.registry.events import presence, terms, vouched
+from pdp.registry.events import presence, request_facts, vouched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class SessionPolicies:
         }
         found = {"errors": ruling.errors, "policies": ruling.policies}
         more = {f"{name}_left_out": str(len(ids) - MOST_POLICIES) for name, ids in found.items() if ids[MOST_POLICIES:]}
-        facts, listed = terms(session)
+        facts, listed = request_facts(session)
         event = Event.of_session(
             EventKind.SESSION_DECIDED,
             session,

@@ -1,9 +1,9 @@
 """Replay the calls of a decision log through two bundles, as far as the log allows.
 
 A log holds no arguments. A call whose policies read them cannot be decided again and is counted as untold, never
-guessed; so is a call of a session whose approval the log does not hold. The terms of a session (purpose, labels,
-environment, who opened it) are read from its approval, and labels from each narrowing too; in logs from before
-approvals held them, calls whose policies read them are untold.
+guessed; so is a call of a session whose approval the log does not hold. What a session was asked for (purpose, labels,
+environment, who opened it) is read from its approval, and labels from each narrowing too; in logs from before
+approvals held it, calls whose policies read them are untold.
 Attributes of the user that a gateway vouched for are ignored: users are as the directories describe them.
 """
 
@@ -29,9 +29,9 @@ Record = Mapping[str, Any]
 
 # The bases of decisions that the policies made without an error.
 _JUDGED = frozenset({Basis.PERMIT.value, Basis.FORBID.value, Basis.DEFAULT_DENY.value})
-_TERMS: Final = re.compile(r"\b(?:purpose|labels)\b")
+_UNRECORDED: Final = re.compile(r"\b(?:purpose|labels)\b")
 # For a session above, the record of a call holds only its id.
-_TERMS_ABOVE: Final = re.compile(r"\b(?:purpose|labels|environment|opened_by)\b")
+_UNRECORDED_ABOVE: Final = re.compile(r"\b(?:purpose|labels|environment|opened_by)\b")
 # A log from before lists were recorded cuts a longer fact, so a text of this length can lack its end.
 FACT_CHARACTERS = 512
 _NEVER = Deadline(wall_at=0.0, boot_at=0.0, boot_id="")
@@ -56,8 +56,8 @@ class _UntoldError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Terms:
-    """The terms of a session's approval, with its current labels."""
+class _Asked:
+    """What a session was asked for, with its current labels."""
 
     purpose: str
     environment: str
@@ -67,12 +67,12 @@ class _Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Approved:
-    """The approval of a session in the log; `terms` is None in a log from before they were recorded."""
+    """The approval of a session in the log; `asked` is None in a log from before that was recorded."""
 
     user: str
     agent: str
     grants: tuple[str, ...]
-    terms: _Terms | None
+    asked: _Asked | None
 
 
 @dataclass(slots=True)
@@ -90,18 +90,18 @@ class _Sessions:
                 user=str(record.get("user", "")),
                 agent=str(record.get("agent", "")),
                 grants=listed(facts, "grants"),
-                terms=_terms(facts),
+                asked=_asked(facts),
             )
-        elif kind == EventKind.SESSION_NARROWED and (one := self.approved.get(session_id)) and one.terms:
-            terms = replace(one.terms, labels=listed(facts, "labels"))
-            self.approved[session_id] = replace(one, terms=terms)
+        elif kind == EventKind.SESSION_NARROWED and (one := self.approved.get(session_id)) and one.asked:
+            asked = replace(one.asked, labels=listed(facts, "labels"))
+            self.approved[session_id] = replace(one, asked=asked)
 
 
-def _terms(facts: Mapping[str, Any]) -> _Terms | None:
+def _asked(facts: Mapping[str, Any]) -> _Asked | None:
     # Empty values are left out, but every session has a duration.
     if "duration" not in facts:
         return None
-    return _Terms(
+    return _Asked(
         purpose=str(facts.get("purpose", "")),
         environment=str(facts.get("environment", "")),
         opened_by=str(facts.get("opened_by", "")),
@@ -153,9 +153,9 @@ def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
 
 
 def _reads_unrecorded(bundle: Bundle, action: str, chain: list[Session], sessions: _Sessions) -> bool:
-    if all(sessions.approved[session.id].terms for session in chain):
+    if all(sessions.approved[session.id].asked for session in chain):
         return False
-    unrecorded = _TERMS_ABOVE if len(chain) > 1 else _TERMS
+    unrecorded = _UNRECORDED_ABOVE if len(chain) > 1 else _UNRECORDED
     return any(unrecorded.search(policy.text) for policy in bundle.slice(action).policies)
 
 
@@ -173,7 +173,7 @@ def _session(session_id: str, above: tuple[str, ...], record: Record, sessions: 
     if session_id not in sessions.approved:
         raise _UntoldError("the session's approval is not in the log")
     approved = sessions.approved[session_id]
-    terms = approved.terms or _Terms(
+    asked = approved.asked or _Asked(
         purpose="",
         environment=str(record.get("environment", "")),
         opened_by=str(record.get("opened_by", "")),
@@ -185,15 +185,15 @@ def _session(session_id: str, above: tuple[str, ...], record: Record, sessions: 
         state=SessionState.ACTIVE,
         user=approved.user,
         agent=approved.agent,
-        purpose=terms.purpose,
+        purpose=asked.purpose,
         tool_patterns=(),
         duration=0.0,
         requested_at=0.0,
         deadline=_NEVER,
         tenant=str(record.get("tenant", "")),
-        environment=terms.environment,
-        opened_by=terms.opened_by,
-        labels=terms.labels,
+        environment=asked.environment,
+        opened_by=asked.opened_by,
+        labels=asked.labels,
         ancestor_ids=above,
         grants=approved.grants,
         entities_json=bundle.directory.capture(approved.user, approved.agent) or "[]",

@@ -226,8 +226,8 @@ def test_what_a_session_was_approved_with_is_read(tmp_path: Path, condition: str
     ("condition", "expected"),
     [('purpose == "x"', 2), ('labels.contains("x")', 2), ('environment == "x"', 1), ('opened_by == "x"', 1)],
 )
-def test_an_approval_without_its_terms_leaves_calls_untold(tmp_path: Path, condition: str, expected: int) -> None:
-    """A log from before terms were recorded tells nothing of them; of the session itself each call says two."""
+def test_an_approval_from_an_old_log_leaves_calls_untold(tmp_path: Path, condition: str, expected: int) -> None:
+    """An old log does not hold what was asked for; of the session itself each call says two."""
     reading = f"{READ} {FORBID} when {{ context.session.{condition} }};"
     with running(tmp_path, READ) as pdp:
         handle = pdp.session()

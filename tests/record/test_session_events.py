@@ -33,7 +33,7 @@ WANTED = SessionRequest(
     labels=("b", "a"),
     may_delegate=True,
 )
-TERMS = {
+ASKED = {
     "purpose": "Work on it",
     "environment": "production",
     "opened_by": "pep",
@@ -112,8 +112,8 @@ def test_a_request_holds_what_was_asked_for(opened: Open, evidence: Evidence) ->
     opened().registrar.request(WANTED, PEP)
 
     requested, decided = facts(evidence, "session.requested"), facts(evidence, "session.decided")
-    assert TERMS == {name: requested.get(name) for name in TERMS}
-    assert TERMS | {"tools": TOOLS} == {name: decided.get(name) for name in (*TERMS, "tools")}
+    assert ASKED == {name: requested.get(name) for name in ASKED}
+    assert ASKED | {"tools": TOOLS} == {name: decided.get(name) for name in (*ASKED, "tools")}
 
 
 def test_an_approval_holds_what_it_bound(opened: Open, evidence: Evidence, clock: FakeClock) -> None:
@@ -123,7 +123,7 @@ def test_an_approval_holds_what_it_bound(opened: Open, evidence: Evidence, clock
     pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=("g",), caller=approver(clock))
 
     approved, decided = facts(evidence, "session.approved"), facts(evidence, "session.decided")
-    bound = TERMS | {
+    bound = ASKED | {
         "tools": TOOLS,
         "grants": ["g"],
         "by": "approver",
@@ -132,7 +132,7 @@ def test_an_approval_holds_what_it_bound(opened: Open, evidence: Evidence, clock
         "authenticated_at": "2025-12-31T23:59:00.000000Z",
     }
     assert bound == {name: approved.get(name) for name in bound}
-    seen = TERMS | {"tools": TOOLS, "grants": ["g"], "principal": "approver", "policies": ["sessions/all"]}
+    seen = ASKED | {"tools": TOOLS, "grants": ["g"], "principal": "approver", "policies": ["sessions/all"]}
     assert seen == {name: decided.get(name) for name in seen}
 
 
@@ -143,11 +143,11 @@ def test_a_refusal_holds_what_was_refused(opened: Open, evidence: Evidence, cloc
     pdp.registrar.deny(view.session.id, reason="too much", caller=approver(clock))
 
     denied = facts(evidence, "session.denied")
-    assert TERMS | {"reason": "too much"} == {name: denied.get(name) for name in (*TERMS, "reason")}
+    assert ASKED | {"reason": "too much"} == {name: denied.get(name) for name in (*ASKED, "reason")}
 
 
 def test_a_child_holds_what_it_inherits(opened: Open, evidence: Evidence, clock: FakeClock) -> None:
-    """A delegation is recorded with its own terms, and with the labels of the session above."""
+    """A delegation is recorded with what was asked for it, and with the labels of the session above."""
     pdp = opened()
     view, handle = pdp.registrar.request(WANTED, PEP)
     pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=approver(clock))
@@ -275,7 +275,7 @@ def test_what_exceeds_a_bound_is_refused(opened: Open) -> None:
             registrar.request(wanted, PEP)
 
 
-def test_a_request_that_the_policies_refuse_is_told_with_its_terms(
+def test_a_request_that_the_policies_refuse_is_told_with_what_was_asked_for(
     tmp_path: Path, clock: FakeClock, evidence: Evidence
 ) -> None:
     """It leaves no session behind, so its only trace is what the policies were asked."""
@@ -296,4 +296,4 @@ def test_a_request_that_the_policies_refuse_is_told_with_its_terms(
         pdp.registrar.request(WANTED, PEP)
 
     decided = facts(evidence, "session.decided")
-    assert TERMS | {"tools": TOOLS} == {name: decided.get(name) for name in (*TERMS, "tools")}
+    assert ASKED | {"tools": TOOLS} == {name: decided.get(name) for name in (*ASKED, "tools")}
