@@ -36,8 +36,8 @@ from pdp.registry.review import ReviewedTool, review
 from pdp.registry.scope import (
     ScopedTool,
     expansion,
+    has_too_many,
     request_digest_of,
-    require_few,
     require_patterns,
     require_tools,
     scope_of,
@@ -193,8 +193,8 @@ class Registrar:
         """Approve exactly what was shown. `trace` is as for `request`.
 
         Raise `InvalidRequestError` for a grant that nothing in the bundle names, `WrongStateError` when the session
-        does not wait for approval or what would be approved is not what was shown, and `PermissionDeniedError` when a
-        rule or the policies refuse.
+        does not wait for approval, would have too many tools, or is not what was shown, and `PermissionDeniedError`
+        when a rule or the policies refuse.
         """
         _require_approver(caller)
         self._require_record()
@@ -206,7 +206,12 @@ class Registrar:
             raise WrongStateError(f"the session is {state.value}, not requested")
         _require_active(parents, bundle, now)
         scope = expansion(session, parents, bundle)
-        require_few(scope, self._limits)
+        if has_too_many(scope, self._limits):
+            # The catalogue grew, or the limit shrank, since the request: the approval itself is valid.
+            raise WrongStateError(
+                f"the session's tool patterns mean {len(scope.tools)} tools now, "
+                f"more than {self._limits.session_tools} (limit `session_tools`)"
+            )
         if request_digest != request_digest_of(session, scope, bundle):
             raise WrongStateError("what was shown is not what would be approved now; look at the session again")
         require_known(grants, bundle.grants)

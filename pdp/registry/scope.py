@@ -77,19 +77,19 @@ def require_tools(patterns: tuple[str, ...], scope: Scope, limits: Limits) -> No
     """
     if not patterns:
         raise InvalidRequestError("tool_patterns", "at least one is needed")
-    require_few(scope, limits)
+    if has_too_many(scope, limits):
+        raise InvalidRequestError(
+            "tool_patterns", f"mean {len(scope.tools)} tools, more than {limits.session_tools} (limit `session_tools`)"
+        )
     for place, pattern in enumerate(patterns):
         one = ToolPatterns((pattern,))
         if not any(one.match(action) for action in scope.tools):
             raise InvalidRequestError(f"tool_patterns[{place}]", "matches no tool that the agent may have")
 
 
-def require_few(scope: Scope, limits: Limits) -> None:
-    """Raise `InvalidRequestError` when a scope has more tools than an approval may bind."""
-    if len(scope.tools) > limits.session_tools:
-        raise InvalidRequestError(
-            "tool_patterns", f"mean {len(scope.tools)} tools, more than {limits.session_tools} (limit `session_tools`)"
-        )
+def has_too_many(scope: Scope, limits: Limits) -> bool:
+    """Return whether a scope has more tools than an approval may bind."""
+    return len(scope.tools) > limits.session_tools
 
 
 def request_digest_of(session: Session, scope: Scope, bundle: Bundle) -> str:

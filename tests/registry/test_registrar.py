@@ -126,6 +126,17 @@ def test_approval_is_bound_to_what_was_shown(pdp: Embedded) -> None:
     assert "session_not_approved" == basis(pdp, handle)
 
 
+def test_a_session_that_would_have_too_many_tools_now_is_not_approved(pdp: Embedded) -> None:
+    """The approver asked for nothing wrong: no field of the approval is invalid, but the session's state is."""
+    view, handle = pdp.registrar.request(WANTED, PEP)
+    pdp.registrar._limits = replace(DEFAULT_LIMITS, session_tools=2)  # the same registrar under other limits
+
+    with pytest.raises(WrongStateError, match=r"mean 3 tools now, more than 2 \(limit `session_tools`\)"):
+        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=APPROVER)
+
+    assert "session_not_approved" == basis(pdp, handle)
+
+
 @pytest.mark.parametrize("roles", [{Role.PEP}, {Role.PEP, Role.APPROVER}, {Role.ADMIN}, {Role.ADMIN, Role.APPROVER}])
 def test_gateways_and_admins_decide_about_no_session(pdp: Embedded, roles: set[Role]) -> None:
     """Whoever asks for calls, or runs the server, approves and refuses no session, whatever other roles it has."""
