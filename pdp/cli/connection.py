@@ -86,7 +86,7 @@ def _token_of(role: Role, settings: Settings) -> Path:
     path = settings.tokens_folder / f"{role.value}.token"
     if not path.exists():
         # Existing callers keep their tokens: `pdp init` does not replace them.
-        again = f"`pdp caller rotate {role.value}` makes another"
+        again = f"`pdp caller rotate {role.value}` makes a new one"
         remedy = again if settings.callers_file.exists() else "run `pdp init`"
         raise ConfigurationError(f"no token: `{path}` does not exist; {remedy}, or pass --token-file")
     return path

@@ -107,30 +107,30 @@ def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
         decorated: Callable[..., Any] = command
         for name, variable, metavar, text in reversed(
             (
-                ("--address", "PDP_ADDRESS", "ADDRESS", "The server. [PDP_ADDRESS; server.address]"),
+                ("--address", "PDP_ADDRESS", "ADDRESS", "The address of the server. [PDP_ADDRESS; server.address]"),
                 (
                     "--control-address",
                     "PDP_CONTROL_ADDRESS",
                     "ADDRESS",
-                    "Where ending authority is tried first. [PDP_CONTROL_ADDRESS; server.control_address]",
+                    "The address to try first to end authority. [PDP_CONTROL_ADDRESS; server.control_address]",
                 ),
                 (
                     "--token-file",
                     "PDP_TOKEN_FILE",
                     "FILE",
-                    f"Whose token to present. [PDP_TOKEN_FILE; the {role.value}'s]",
+                    f"The file of the token to send. [PDP_TOKEN_FILE; the {role.value}'s]",
                 ),
                 (
                     "--tls-roots",
                     "PDP_TLS_ROOTS",
                     "FILE",
-                    "Know the server by these roots, or the `system`'s. [PDP_TLS_ROOTS; on loopback its own]",
+                    "Trust these root certificates, or the `system`'s. [PDP_TLS_ROOTS; on loopback its own]",
                 ),
                 (
                     "--tls-certificate",
                     "PDP_TLS_CERTIFICATE",
                     "FILE",
-                    "Present this certificate, and no token unless one is named. [PDP_TLS_CERTIFICATE]",
+                    "The client certificate; no token is sent unless one is named. [PDP_TLS_CERTIFICATE]",
                 ),
                 ("--tls-key", "PDP_TLS_KEY", "FILE", "The certificate's private key. [PDP_TLS_KEY]"),
             )
@@ -171,13 +171,15 @@ def read_handle(file: str | None) -> str:
 
 
 handle_option = click.option(
-    "--session-handle-file", metavar="FILE", help=f"The session's secret handle. [{HANDLE_VARIABLE} holds it itself]"
+    "--session-handle-file",
+    metavar="FILE",
+    help=f"The file of the session's secret handle. [{HANDLE_VARIABLE} holds the handle itself]",
 )
 _plaintext_option = click.option(
     "--plaintext",
     is_flag=True,
     envvar="PDP_PLAINTEXT",
-    help="Speak no TLS, on loopback: any user of the machine can pass for the server. [PDP_PLAINTEXT]",
+    help="Use no TLS, on loopback: any user of the machine can impersonate the server. [PDP_PLAINTEXT]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -188,7 +190,7 @@ def duration(text: str) -> float:
     parts = match.groups() if match else ()
     seconds = sum(int(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=False))
     if not seconds:
-        raise click.BadParameter(f"`{text}` is no duration such as `90s`, `15m` or `1h30m`")
+        raise click.BadParameter(f"`{text}` is not a duration such as `90s`, `15m` or `1h30m`")
     return float(seconds)
 
 

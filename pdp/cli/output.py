@@ -64,7 +64,7 @@ def new_file(path: str) -> Iterator[IO[bytes]]:
         try:
             file = opened.enter_context(files.new_file(Path(path)))
         except FileExistsError:
-            raise click.ClickException(f"`{path}` exists already; remove it, or name a new file") from None
+            raise click.ClickException(f"`{path}` already exists; remove it, or name a new file") from None
         yield file
 
 

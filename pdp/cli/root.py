@@ -21,28 +21,28 @@ YES, NO, ERROR = 0, 1, 2
 # Modules are imported when their command is used: `pdp --help` needs neither the engine nor gRPC.
 COMMANDS: Mapping[str, Place] = {
     "init": Place("pdp.cli.operate.init", "Write a token for each role, the keys of the record, and a certificate."),
-    "caller": Place("pdp.cli.operate.caller", "List callers; make, replace and remove their tokens."),
+    "caller": Place("pdp.cli.operate.caller", "List callers; create, replace and remove their tokens."),
     "serve": Place("pdp.cli.operate.serve", "Run the server."),
     "authorize": Place("pdp.cli.sessions.authorize", "Ask whether a tool call may go ahead."),
     "session": Place("pdp.cli.sessions.session", "Request, approve, show and end sessions."),
     "tools": Place("pdp.cli.tools.group", "Import, list and compare the tools that policies are about."),
-    "new": Place("pdp.cli.author.new", "Begin a policy folder."),
+    "new": Place("pdp.cli.author.new", "Create a policy folder."),
     "test": Place("pdp.cli.author.test", "Run the tests of a policy folder."),
     "check": Place("pdp.cli.author.check", "Check a policy folder."),
-    "fmt": Place("pdp.cli.author.fmt", "Lay out the policies of a folder in one way."),
-    "diff": Place("pdp.cli.author.diff", "Compare two bundles: policies, and decisions."),
-    "explain": Place("pdp.cli.author.explain", "Say why a tool call is allowed or denied."),
+    "fmt": Place("pdp.cli.author.fmt", "Format the policies of a folder."),
+    "diff": Place("pdp.cli.author.diff", "Compare the policies and decisions of two bundles."),
+    "explain": Place("pdp.cli.author.explain", "Explain why a tool call is allowed or denied."),
     "bundle": Place("pdp.cli.bundle.versions", "Pack, sign and verify bundles; list and activate versions."),
     "schema": Place("pdp.cli.author.check", "Print the whole Cedar schema of a policy folder."),
-    "audit": Place("pdp.cli.audit.group", "Ask the record what was decided, and whether it is as it was written."),
-    "top": Place("pdp.cli.operate.top", "Watch the decisions as they are made."),
+    "audit": Place("pdp.cli.audit.group", "Query the record of decisions, and verify that it is intact."),
+    "top": Place("pdp.cli.operate.top", "Watch decisions as they are made."),
     "telemetry": Place("pdp.cli.operate.telemetry", "Print the dashboard, the alert rules and the names of telemetry."),
-    "health": Place("pdp.cli.operate.health", "Say whether a server serves, for probes."),
-    "doctor": Place("pdp.cli.operate.doctor", "Check a deployment, and say what to do."),
+    "health": Place("pdp.cli.operate.health", "Check whether a server serves, for probes."),
+    "doctor": Place("pdp.cli.operate.doctor", "Check a deployment, and say what to fix."),
     "bench": Place("pdp.cli.operate.bench", "Measure this server beside one that decides nothing."),
     "store": Place("pdp.cli.operate.store", "Back up, restore and check the session store."),
     "deployment": Place(
-        "pdp.cli.operate.deployment", "Print what runs the server elsewhere: container, systemd, Kubernetes."
+        "pdp.cli.operate.deployment", "Print files that deploy the server: container, systemd, Kubernetes."
     ),
     "version": Place("pdp.cli.operate.version", "Print the version."),
 }
@@ -111,4 +111,4 @@ def _line(error: Exception) -> str:
 )
 @click.version_option(__version__, message="pdp %(version)s", help="Print the version.")
 def root() -> None:
-    """Decide about the tool calls of AI agents."""
+    """Authorize the tool calls of AI agents."""

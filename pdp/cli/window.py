@@ -33,15 +33,19 @@ def moment(text: str) -> float:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise click.BadParameter(f"`{text}` is no time such as `2026-01-05T10:00:00Z`, `2026-01-05` or `2h`") from None
+        raise click.BadParameter(
+            f"`{text}` is not a time such as `2026-01-05T10:00:00Z`, `2026-01-05` or `2h`"
+        ) from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def window_options(function: C) -> Callable[..., Any]:
     """Offer a window of time, and pass it as `window`."""
 
-    @click.option("--since", type=moment, metavar="TIME", help="From then on: a time in UTC, or such as `2h` ago.")
-    @click.option("--until", type=moment, metavar="TIME", help="Before then.")
+    @click.option(
+        "--since", type=moment, metavar="TIME", help="Only from this time on: a time in UTC, or `2h` for two hours ago."
+    )
+    @click.option("--until", type=moment, metavar="TIME", help="Only before this time.")
     @wraps(function)
     def command(*args: Any, since: float | None, until: float | None, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
         if since is not None and until is not None and since >= until:
@@ -59,7 +63,7 @@ def argument_option(function: C) -> C:
         multiple=True,
         metavar="NAME=VALUE",
         callback=_arguments,
-        help="Only calls with this argument, of those that are recorded.",
+        help="Only calls with this recorded argument.",
     )(function)
 
 
@@ -67,7 +71,7 @@ def _arguments(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
     try:
         return tuple(argument_of("--argument", value) for value in values)
     except InvalidRequestError:
-        raise click.BadParameter("must read NAME=VALUE") from None
+        raise click.BadParameter("must be written NAME=VALUE") from None
 
 
 def who(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -76,7 +80,7 @@ def who(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[
     for value in values:
         kind, _colon, name = value.partition(":")
         if kind not in _WHO or not name:
-            raise click.BadParameter(f"`{value}` must read KIND:ID, with {', '.join(_WHO)}")
+            raise click.BadParameter(f"`{value}` must be written KIND:ID, where KIND is one of {', '.join(_WHO)}")
         if found.setdefault(_WHO[kind], name) != name:
-            raise click.BadParameter(f"`{kind}` stands twice, and no record has both")
+            raise click.BadParameter(f"`{kind}` is given twice, and no record matches both")
     return found

@@ -172,7 +172,7 @@ def approve_session(
 
 
 def deny_session(session_id: str, *, reason: str) -> Operation[session_pb2.DenySessionResponse, Session]:
-    """Refuse a requested session."""
+    """Deny a requested session."""
     return Operation(
         method=_session_method("DenySession", session_pb2.DenySessionResponse),
         request=session_pb2.DenySessionRequest(session_id=session_id, reason=reason),

@@ -161,12 +161,12 @@ def test_the_command_exits_with_1_on_a_wrong_answer(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--concurrency", "four"], "`--concurrency`: `four` is no number; write numbers and commas"),
-        (["--concurrency", "0"], "`--concurrency`: `0` calls at a time are none; write 1 or more"),
-        (["--misses", "2"], "`--misses`: `2` is no share; write a number from 0 to 1"),
+        (["--concurrency", "four"], "`--concurrency` must be numbers separated by commas, and `four` is not a number"),
+        (["--concurrency", "0"], "`--concurrency` must be 1 or more, not `0`"),
+        (["--misses", "2"], "`--misses` must be a number from 0 to 1, not `2`"),
         (["--compare", "nowhere.json"], "`nowhere.json`: no such file or directory"),
         (["--workload", "nowhere.jsonl"], "`nowhere.jsonl`: no such file or directory"),
-        (["--policies", "policies"], "`--policies` are for the calls of a `--workload`, and none is given"),
+        (["--policies", "policies"], "--policies needs --workload"),
     ],
 )
 def test_what_cannot_be_measured_is_said_at_once(arguments: list[str], expected: str) -> None:

@@ -154,7 +154,7 @@ def test_apply_reports_each_session(ask: Run, case: Case, server: Server, tmp_pa
     unknown = ask(*words, "agent:ghost")
 
     assert (0, "revoked") == (revoked.exit_code, json.loads(revoked.stdout)["outcomes"][case.session_id])
-    assert (0, "over already") == (again.exit_code, json.loads(again.stdout)["outcomes"][case.session_id])
+    assert (0, "already over") == (again.exit_code, json.loads(again.stdout)["outcomes"][case.session_id])
     assert (1, True) == (unknown.exit_code, "unknown to the server  ses_gone" in unknown.stdout)
 
 
@@ -185,17 +185,17 @@ def test_an_unknown_id_is_exit_code_1(ask: Run, where: tuple[str, ...], command:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("touched", "coder"), "`coder` must read KIND:ID"),
-        (("touched", "tool:git/x"), "`tool:git/x` must read KIND:ID"),
-        (("touched", "agent:a", "agent:b"), "`agent` stands twice"),
-        (("touched", "agent:a", "--delegated"), "--delegated is only for"),
-        (("executed-by", "agent:a", "--since", "soon"), "`soon` is no time"),
+        (("touched", "coder"), "`coder` must be written KIND:ID"),
+        (("touched", "tool:git/x"), "`tool:git/x` must be written KIND:ID"),
+        (("touched", "agent:a", "agent:b"), "`agent` is given twice"),
+        (("touched", "agent:a", "--delegated"), "--delegated needs"),
+        (("executed-by", "agent:a", "--since", "soon"), "`soon` is not a time"),
         (("executed-by", "agent:a", "--since", "1h", "--until", "2h"), "--since must be before --until"),
         (("revoke-plan",), "name at least one"),
         (("revoke-plan", "agent:a", "--apply"), "--apply needs --reason"),
         (("revoke-plan", "agent:a", "--apply", "--reason", "x", "--json"), "--json needs --yes"),
         (("export", "--format", "parquet"), "needs --output"),
-        (("show", "dec_0", "--server", "--record", "x"), "--server does not go together"),
+        (("show", "dec_0", "--server", "--record", "x"), "--server cannot be combined"),
         (("show", "dec_0", "--record", "nowhere"), "there is no record in `nowhere`"),
     ],
 )
@@ -226,9 +226,7 @@ def test_people_read_tables(ask: Run, case: Case) -> None:
         assert expected in text, command
 
 
-def test_a_folder_that_cannot_be_written_is_read_all_the_same(
-    ask: Run, case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_written_is_still_read(ask: Run, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """An investigator with a read-only copy gets answers, and is told that the index is not kept."""
     monkeypatch.setattr("pdp.cli.audit.source._can_write", lambda _: False)
 
@@ -278,7 +276,7 @@ def test_following_a_server_survives_its_restart(
         wait_until(came)
 
     assert away == [[], []]
-    assert 1 == capsys.readouterr().err.count("the server is away")
+    assert 1 == capsys.readouterr().err.count("cannot reach the server; its records will follow later")
     assert len(seen) == len({one.mark for one in seen})
 
 

@@ -148,18 +148,18 @@ def test_going_back_to_an_earlier_version(ask: Run, server: Server) -> None:
     write_bundle(server.folder / "policies", policies={**POLICIES, "more": "// a comment makes a version\n"})
     reloaded = ask("bundle", "reload")
 
-    back = ask("bundle", "activate", first[7:15], "--reason", "the new one denies everybody")
+    back = ask("bundle", "activate", first[7:15], "--reason", "the new one denies every call")
     again = ask("bundle", "activate", first)
     listed = json.loads(ask("bundle", "list", "--json").stdout)
     table = ask("bundle", "list")
 
-    assert reloaded.stdout.startswith("now runs: bundle `test`, sha256:")
-    assert f"now runs: bundle `test`, {first}\n" == back.stdout
-    assert f"runs already: bundle `test`, {first}\n" == again.stdout
+    assert reloaded.stdout.startswith("now active: bundle `test`, sha256:")
+    assert f"now active: bundle `test`, {first}\n" == back.stdout
+    assert f"already active: bundle `test`, {first}\n" == again.stdout
     assert [(True, "author", True), (False, "author", False)] == [
         (one["active"], one["activated_by"], one["chosen"]) for one in listed
     ]
-    assert "the new one denies everybody" == listed[0]["reason"]
+    assert "the new one denies every call" == listed[0]["reason"]
     assert re.search(rf"^{first[7:19]} +active, chosen +\S+Z +author ", table.stdout, re.MULTILINE)
     assert table.stderr.startswith("the source holds ")
 

@@ -206,15 +206,15 @@ def test_an_old_token_lives_no_longer_than_it_would_have(run: Run) -> None:
     assert before == known(old)
 
 
-def test_whoever_rotates_says_when_the_next_one_ends(run: Run) -> None:
-    """That a token expires does not get lost by its replacement."""
+def test_the_new_token_needs_an_end_if_the_old_one_has_one(run: Run) -> None:
+    """A replacement never makes a token that expires into one that does not."""
     run("init")
     run("caller", "add", "guest", "--role", "auditor", "--expires-in", "1m")
 
     done = run("caller", "rotate", "guest")
 
     assert 2 == done.exit_code
-    assert "say with --expires-in when the new one does" in done.stderr
+    assert "expires: pass --expires-in for the new one" in done.stderr
 
 
 def test_a_caller_is_removed(run: Run) -> None:
@@ -244,10 +244,10 @@ def test_a_token_of_somebody_else_stays(run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("add", "pep", "--role", "pep"), "there is a caller `pep` already; `pdp caller rotate` gives a new token"),
-        (("add", "a b", "--role", "pep", "--to", "-"), "`a b` is no caller id"),
-        (("add", "a/b", "--role", "pep"), "`a/b` is no name of a file: say with --to where the token goes"),
-        (("add", "..", "--role", "pep"), "`..` is no name of a file: say with --to where the token goes"),
+        (("add", "pep", "--role", "pep"), "caller `pep` already exists; `pdp caller rotate` gives it a new token"),
+        (("add", "a b", "--role", "pep", "--to", "-"), "`a b` is not a caller id"),
+        (("add", "a/b", "--role", "pep"), "`a/b` cannot be the name of a file: name a file for the token with --to"),
+        (("add", "..", "--role", "pep"), "`..` cannot be the name of a file: name a file for the token with --to"),
         (("add", "x", "--role", "pep", "--role", "approver"), "an `approver` cannot be `pep` as well"),
         (("add", "x", "--role", "pep", "--role", "nobody"), "'nobody' is not one of 'pep'"),
         (("add", "x", "--role", "approver", "--spiffe-id", "spiffe://e/a"), "a SPIFFE id names a program"),
@@ -256,11 +256,14 @@ def test_a_token_of_somebody_else_stays(run: Run) -> None:
         (("add", "x", "--role", "pep", "--spiffe-id", "spiffe://e/a", "--jwt-subject", "s"), "exactly one of"),
         (("add", "x", "--role", "pep", "--token-file", "short"), "`short` holds no token: 32 or more printable"),
         (("add", "x", "--role", "pep", "--token-file", "none"), "cannot read `none`: no such file"),
-        (("add", "x", "--role", "pep", "--token-file", "short", "--to", "-"), "is not written anywhere"),
+        (
+            ("add", "x", "--role", "pep", "--token-file", "short", "--to", "-"),
+            "--to cannot be combined with --token-file",
+        ),
         (("add", "x", "--role", "pep", "--token-file", ".pdp/tokens/admin.token"), "`x` has the token of `admin`"),
-        (("add", "x", "--role", "pep", "--to", "short"), "`short` exists already"),
-        (("rotate", "nobody"), "no caller `nobody` in `.pdp/callers.yaml`: there are `pep`"),
-        (("remove", "nobody"), "no caller `nobody` in `.pdp/callers.yaml`: there are `pep`"),
+        (("add", "x", "--role", "pep", "--to", "short"), "`short` already exists"),
+        (("rotate", "nobody"), "no caller `nobody` in `.pdp/callers.yaml`; it has `pep`"),
+        (("remove", "nobody"), "no caller `nobody` in `.pdp/callers.yaml`; it has `pep`"),
     ],
 )
 def test_what_cannot_be_changed(run: Run, words: tuple[str, ...], problem: str) -> None:
@@ -286,10 +289,10 @@ def test_what_cannot_be_changed(run: Run, words: tuple[str, ...], problem: str) 
             "change it by hand",
         ),
         ("a: {jwt_subject: s, roles: [pep]}", ("remove", "a"), "`a` is the only caller"),
-        ("a: {jwt_subject: s, roles: [pep]}", ("rotate", "a"), "`a` has no token here: it is known by `jwt_subject`"),
+        ("a: {jwt_subject: s, roles: [pep]}", ("rotate", "a"), "`a` has no token: it is identified by `jwt_subject`"),
         ("a: text\nb: {jwt_subject: s, roles: [pep]}", ("rotate", "a"), "must be a mapping"),
         ("a: {jwt_subject: s, roles: [pop]}", ("list",), "unknown role: `pop`"),
-        ("", ("list",), "no callers in `.pdp/callers.yaml`; `pdp init` or `pdp caller add` makes some"),
+        ("", ("list",), "no callers in `.pdp/callers.yaml`; `pdp init` or `pdp caller add` creates some"),
     ],
 )
 def test_a_file_that_cannot_be_changed(run: Run, text: str, words: tuple[str, ...], problem: str) -> None:
@@ -370,7 +373,7 @@ def test_lost_tokens_are_named(run: Run) -> None:
     names = ", ".join(sorted(f"`{role.value}`" for role in Role))
     assert f"lacks the tokens of {names}: `pdp caller rotate ID`" in again.stdout
     assert "nothing to do" not in again.stdout
-    assert "does not exist; `pdp caller rotate approver` makes another, or pass --token-file" in listing.stderr
+    assert "does not exist; `pdp caller rotate approver` makes a new one, or pass --token-file" in listing.stderr
     assert "nothing to do: `.pdp` is complete\n" == run("init").stdout
 
 

@@ -18,7 +18,7 @@ DENIED = """\
 denied: no permit matched; the nearest is `files/write-when-granted` (files.cedar:5): \
 `context.session in Grant::"writing"` (files.cedar:6) does not hold
 
-a supposed session, alice with coder: deny default_deny
+an assumed session, alice with coder: deny default_deny
 ✗ permit files/write-when-granted  files.cedar:5
     ✓ action == Action::"files/write"        files.cedar:6:20
     ✗ context.session in Grant::"writing"    files.cedar:6:70
@@ -121,10 +121,10 @@ def test_a_gateway_is_not_answered(ask: Run, server: Server) -> None:
 
 # (words, what the error says)
 WRONG = [
-    (("--tool", "write", *SUPPOSED), "`--tool` must read `server/tool`: `write`"),
-    (("--tool", "files/write"), "say who calls: either --session, or --user and --agent"),
-    (("--tool", "files/write", "--user", "alice"), "say who calls: either --session, or --user and --agent"),
-    (("--tool", "files/write", "--session", "ses_a", *SUPPOSED), "say who calls: either --session"),
+    (("--tool", "write", *SUPPOSED), "`--tool` must be written `server/tool`: `write`"),
+    (("--tool", "files/write"), "pass either --session, or --user and --agent"),
+    (("--tool", "files/write", "--user", "alice"), "pass either --session, or --user and --agent"),
+    (("--tool", "files/write", "--session", "ses_a", *SUPPOSED), "pass either --session"),
     (("--tool", "files/write", "--session", "ses_a", "--policies", "."), "a folder has no sessions"),
     (("--tool", "files/write", *SUPPOSED, "--at", "noon"), "`--at` is not a time such as"),
     (("--tool", "files/write", "--user", "x", "--agent", "coder", "--policies", "policies"), "`x` is not in the"),

@@ -79,7 +79,7 @@ def test_data_folder_must_be_a_folder(run: Run) -> None:
 
     done = run("init", "--data-dir", "d")
 
-    assert (2, "error: `data_dir` must be a folder, and `d` is none\n") == (done.exit_code, done.stderr)
+    assert (2, "error: `data_dir` is not a folder: `d`\n") == (done.exit_code, done.stderr)
 
 
 def test_init_marks_callers_for_development_on_demand(run: Run) -> None:
@@ -194,8 +194,11 @@ def test_tools_list(run: Run, policies: Path) -> None:
         (("schema", "nope"), "error: nope: does not exist"),
         (("session", "list"), "error: no token: `.pdp/tokens/approver.token` does not exist; run `pdp init`"),
         (("authorize", "git"), "error: missing argument 'TOOL'"),
-        (("session", "request", "--duration", "soon"), "error: invalid value for '--duration': `soon` is no duration"),
-        (("session", "request", "--duration", "0"), "error: invalid value for '--duration': `0` is no duration"),
+        (
+            ("session", "request", "--duration", "soon"),
+            "error: invalid value for '--duration': `soon` is not a duration",
+        ),
+        (("session", "request", "--duration", "0"), "error: invalid value for '--duration': `0` is not a duration"),
     ],
 )
 def test_errors_take_one_line(run: Run, words: tuple[str, ...], expected: str) -> None:

@@ -79,7 +79,7 @@ def test_handle_file_is_never_overwritten(ask: Run) -> None:
 
     done = ask("session", "request", *WANTED, "--handle-file", "handle")
 
-    assert (2, "error: `handle` exists already; remove it, or name a new file\n") == (done.exit_code, done.stderr)
+    assert (2, "error: `handle` already exists; remove it, or name a new file\n") == (done.exit_code, done.stderr)
     assert "precious" == Path("handle").read_text(encoding="ascii")
     assert before == ask("session", "list", "--json").stdout
 
@@ -152,9 +152,9 @@ def test_the_beginning_of_an_id_is_enough(ask: Run, requested: str) -> None:
     ("words", "message"),
     [
         (("show", ""), "error: the session id is empty"),
-        (("show", "ses_a"), "error: `ses_a` is too short for the beginning of a session id"),
-        (("show", "0000"), "error: no one session of the newest 1000 begins with `ses_0000`: none does"),
-        (("approve", "0000"), "error: no one requested session of the newest 1000 begins with `ses_0000`: none does"),
+        (("show", "ses_a"), "error: `ses_a` is too short to select a session"),
+        (("show", "0000"), "error: none of the newest 1000 sessions begins with `ses_0000`"),
+        (("approve", "0000"), "error: none of the newest 1000 requested sessions begins with `ses_0000`"),
     ],
 )
 def test_a_beginning_that_names_no_session(ask: Run, words: tuple[str, ...], message: str) -> None:
@@ -185,7 +185,7 @@ def test_approved_session_is_not_approved_again(ask: Run, approved: str) -> None
     """A session that waits for nothing is not shown for approval."""
     done = ask("session", "approve", approved, "--yes")
 
-    assert (2, "error: the session is active and waits for no approval\n") == (done.exit_code, done.stderr)
+    assert (2, "error: the session is active and does not wait for approval\n") == (done.exit_code, done.stderr)
 
 
 def test_gateway_cannot_approve(ask: Run, server: Server, requested: str) -> None:

@@ -177,7 +177,7 @@ def test_a_store_in_memory_has_no_file(run: Run, command: tuple[str, ...]) -> No
     """With `sessions.store: memory` there is nothing to look after, and that is said."""
     done = run("store", *command, env={"PDP_SESSIONS__STORE": "memory"})
 
-    assert (2, "error: `sessions.store` is `memory`: there is no file of a session store\n") == (
+    assert (2, "error: `sessions.store` is `memory`: there is no session store file\n") == (
         done.exit_code,
         done.stderr,
     )

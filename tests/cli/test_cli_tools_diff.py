@@ -64,7 +64,7 @@ def test_each_difference_says_what_rests_on_it(run: Run, policies: Path) -> None
         "+ files/erase  (destructive)",
         "    no policy could match it",
         "    agents that may have it: coder",
-        "    no session has it: a tool that appears later is in no approved scope",
+        "    no session has it: a new tool is in no approved scope",
         "",
         "~ files/read  (read_only)",
         "    changed: parameter `all`: absent → Bool, optional",

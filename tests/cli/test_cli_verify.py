@@ -29,12 +29,12 @@ def record(tmp_path: Path) -> Path:
     return tmp_path / "record"
 
 
-def test_a_record_as_it_was_written(run: Run, record: Path) -> None:
+def test_an_intact_record(run: Run, record: Path) -> None:
     """Exit code 0, and how far each chain goes."""
     done = run("audit", "verify", "record", "--public-key", PUBLIC)
 
     assert done.exit_code == 0, done.output
-    assert done.output.endswith("the record is as it was written\n")
+    assert done.output.endswith("the record is intact\n")
     chain = next(record.glob("*.jsonl")).name.split("-")[1]
     assert f"chain {chain}: 6 records in 1 segments, up to record 6, closed" in done.output
 
@@ -95,7 +95,7 @@ def test_what_says_nothing_of_a_record(run: Run, record: Path) -> None:
     done = run("audit", "verify", "record", "--public-key", PUBLIC, "--known", "other.json")
 
     assert done.exit_code == 2
-    assert "`other.json` is not what `pdp audit verify --json` writes" in done.output
+    assert "`other.json` is not output of `pdp audit verify --json`" in done.output
 
 
 def _cut(record: Path) -> None:

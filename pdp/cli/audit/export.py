@@ -21,7 +21,7 @@ from pdp.cli.window import who as read_who
 @click.argument("who", nargs=-1, callback=read_who)
 @click.option("--format", "kind", type=click.Choice(list(WRITERS)), default="jsonl", show_default=True)
 @click.option("--outcome", type=click.Choice(["allow", "deny"]), help="Only decisions with this outcome.")
-@click.option("-o", "--output", metavar="FILE", help="Write to this new file, not to stdout.")
+@click.option("-o", "--output", metavar="FILE", help="Write to this new file instead of stdout.")
 @argument_option
 @window_options
 @with_source
@@ -35,10 +35,10 @@ def export(
     arguments: tuple[tuple[str, str], ...],
     window: Window,
 ) -> None:
-    """Write records in order of time for other tools: JSON lines as they are, CSV, or Parquet.
+    """Export records for other tools, oldest first: as JSON lines, CSV or Parquet.
 
-    WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; several must all hold. In CSV a text that a spreadsheet
-    would run as a formula gets an apostrophe before it. Parquet needs the extra `agent-pdp[parquet]`.
+    WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; a record must match all of them. In CSV, an apostrophe
+    precedes a text that a spreadsheet would run as a formula. Parquet needs the extra `agent-pdp[parquet]`.
     """
     if kind == "parquet" and output is None:
         raise click.UsageError("--format parquet needs --output FILE")

@@ -22,7 +22,7 @@ from pdp.record.verify import verify as verify_record
 
 @click.group(cls=Group)
 def audit() -> None:
-    """Ask the record what was decided, and whether it is as it was written."""
+    """Query the record of decisions, and verify that it is intact."""
 
 
 for command in (tail, show, session, who_approved, executed_by, touched, revoke_plan, export):
@@ -40,16 +40,16 @@ for command in (tail, show, session, who_approved, executed_by, touched, revoke_
     required=True,
     multiple=True,
     type=click.Path(path_type=Path),
-    help="The public half of the key that signs the record; once for each key that ever did.",
+    help="The public half of the key that signs the record; repeat the option for each earlier key.",
 )
-@click.option("--open-end", is_flag=True, help="Accept a chain that is not closed: a copy of a record in use.")
-@click.option("--missing-start", is_flag=True, help="Accept that the oldest segments have been taken away.")
+@click.option("--open-end", is_flag=True, help="Accept a chain that is not closed, as in a copy of a record in use.")
+@click.option("--missing-start", is_flag=True, help="Accept that the oldest segments are missing.")
 @click.option(
     "--known",
     metavar="PATH",
     multiple=True,
     type=click.Path(exists=True, path_type=Path),
-    help="What the record must still hold: a file that `--json` wrote earlier, or a copy of `record-heads`.",
+    help="A file of what the record must still hold: earlier `--json` output, or a copy of `record-heads`.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(
@@ -63,8 +63,8 @@ def verify(
 ) -> None:
     """Find what was changed, dropped, inserted, repeated or reordered in a record.
 
-    Nothing but the public key is needed. Prints a line `file:line: what` for each finding. Exit code 0: the record is
-    as it was written. 1: it is not. 2: it cannot be verified.
+    Needs only the public key. Prints a line `file:line: what` for each finding. Exit code 0: the record is intact.
+    1: it is not. 2: it cannot be verified.
     """
     heads = {path: Anchors(path).heads() if path.is_dir() else _heads(path) for path in known}
     keys = PublicKeys.load(public_keys)
@@ -82,7 +82,7 @@ def _heads(file: Path) -> dict[str, Head]:
         chains = json.loads(file.read_bytes())["chains"]
         return {str(one["chain"]): Head(int(one["seq"]), str(one["hash"])) for one in chains}
     except (ValueError, TypeError, KeyError):
-        raise click.UsageError(f"`{file}` is not what `pdp audit verify --json` writes") from None
+        raise click.UsageError(f"`{file}` is not output of `pdp audit verify --json`") from None
 
 
 def _print(report: Report) -> None:
@@ -95,13 +95,15 @@ def _print(report: Report) -> None:
             f"chain {chain.chain}: {chain.records} records in {chain.segments} segments, "
             f"up to record {chain.seq}, {_end(chain)}, {chain.hash}"
         )
-    click.echo("the record is not as it was written" if report.findings else "the record is as it was written")
+    click.echo("the record is not intact" if report.findings else "the record is intact")
 
 
 def _end(chain: ChainReport) -> str:
     if chain.closed:
         return "closed"
-    return ("being written, " if chain.live else "") + f"{chain.unsigned} unsigned since {chain.signed_at or 'ever'}"
+    return (
+        "being written, " if chain.live else ""
+    ) + f"{chain.unsigned} unsigned since {chain.signed_at or 'the start'}"
 
 
 def _as_json(report: Report) -> dict[str, object]:

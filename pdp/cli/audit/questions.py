@@ -33,17 +33,24 @@ _POLL_SECONDS = 0.25
 
 def _limited(function: C) -> C:
     return click.option(
-        "--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many."
+        "--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Show at most this many."
     )(function)
 
 
 @click.command(epilog="Example:  pdp audit tail -n 20 --outcome deny")
-@click.option("-n", "--lines", type=click.IntRange(min=0), default=10, show_default=True, help="Begin with so many.")
-@click.option("--no-follow", is_flag=True, help="Stop after the lines that are there.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Start with this many of the latest records.",
+)
+@click.option("--no-follow", is_flag=True, help="Stop after these instead of waiting for new records.")
 @click.option("--outcome", type=click.Choice(["allow", "deny"]), help="Only decisions with this outcome.")
 @click.argument("who", nargs=-1, callback=read_who)
 @argument_option
-@click.option("--json", "as_json", is_flag=True, help="Print the lines as they were written.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records as they were written, in JSON.")
 @with_source
 def tail(
     *,
@@ -55,9 +62,10 @@ def tail(
     who: dict[str, str],
     as_json: bool,
 ) -> None:
-    """Show records while they are written, of all workers, over rotations.
+    """Follow the records of all workers as they are written.
 
-    WHO is `session:ID`, `user:ID`, `agent:ID` or `pep:ID`; several must all hold. Ctrl-C ends it.
+    WHO is `session:ID`, `user:ID`, `agent:ID` or `pep:ID`; a record must match all of them. Follows rotated files.
+    Ctrl-C ends it.
     """
     fields = who | ({"outcome": outcome} if outcome else {})
 
@@ -87,9 +95,10 @@ def tail(
 @json_option
 @with_source
 def show(*, source: Source, decision_id: str, as_json: bool) -> None:
-    """Show the records of a decision in order of time. Exit code 1: there is none.
+    """Show the records of a decision, oldest first.
 
-    There are several where a gateway sent its request again and the outcome was the same.
+    A decision has several records if a gateway sent its request again and the outcome was the same. Exit code 1: there
+    is no record of it.
     """
     records = [one.record() for one in source.show(decision_id)]
     if as_json:
@@ -103,7 +112,7 @@ def show(*, source: Source, decision_id: str, as_json: bool) -> None:
 
 @click.command(epilog="Example:  pdp audit session ses_… --delegated")
 @click.argument("session_id", metavar="SESSION|DECISION")
-@click.option("--delegated", is_flag=True, help="With the sessions that were delegated from it.")
+@click.option("--delegated", is_flag=True, help="Include the sessions that were delegated from it.")
 @argument_option
 @window_options
 @_limited
@@ -119,9 +128,9 @@ def session(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Show the whole ledger of a session in order: request, approval, calls, end.
+    """Show the history of a session, oldest first: request, approval, calls, end.
 
-    A decision's id means its session. Exit code 1: there is no such session.
+    The id of a decision selects its session. Exit code 1: there is no session with this id.
     """
     approvals = source.approvals(session_id)
     which = Filter(session_id=approvals[0].session_id, delegated=delegated, window=window, arguments=arguments)
@@ -140,9 +149,9 @@ def session(
 @json_option
 @with_source
 def who_approved(*, source: Source, subject: str, as_json: bool) -> None:
-    """Say who approved a session, or the session of a decision, and every session above it.
+    """Show who approved a session, and every session above it.
 
-    Exit code 1: there is no such session or decision.
+    The id of a decision selects its session. Exit code 1: there is no session or decision with this id.
     """
     approvals = source.approvals(subject)
     if as_json:
@@ -171,7 +180,7 @@ def executed_by(
 ) -> None:
     """List the calls that an agent, a user, a gateway or a session was allowed to make.
 
-    WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; several must all hold.
+    WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; a call must match all of them.
     """
     wanted = "" if outcome == "all" else outcome
     which = Filter(kind="decision", outcome=wanted, arguments=arguments, window=window, **who)  # type: ignore[arg-type]  # by name
@@ -185,7 +194,7 @@ def executed_by(
 
 @click.command(epilog="Example:  pdp audit touched user:alice --since 2026-01-05")
 @click.argument("who", nargs=-1, callback=read_who)
-@click.option("--delegated", is_flag=True, help="With the sessions that were delegated from `session:ID`.")
+@click.option("--delegated", is_flag=True, help="Include the sessions that were delegated from `session:ID`.")
 @argument_option
 @window_options
 @json_option
@@ -199,12 +208,12 @@ def touched(
     window: Window,
     as_json: bool,
 ) -> None:
-    """List the tools, servers and resources that were reached, and apart from them those that were denied.
+    """List the tools, servers and resources that calls reached, and separately those that were denied.
 
-    WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; several must all hold, and without one all calls count.
+    WHO is `agent:ID`, `user:ID`, `pep:ID` or `session:ID`; a call must match all of them. Without WHO all calls count.
     """
     if delegated and "session_id" not in who:
-        raise click.UsageError("--delegated is only for `session:ID`")
+        raise click.UsageError("--delegated needs `session:ID`")
     found = list(source.touched(Filter(delegated=delegated, arguments=arguments, window=window, **who)))
     if as_json:
         print_json(touched_object(found))

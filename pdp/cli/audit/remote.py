@@ -84,7 +84,7 @@ class ServerSource:
             if not self._answered:
                 raise
             if not self._away:
-                click.echo(f"the server is away, what it records meanwhile will follow: {error}", err=True)
+                click.echo(f"cannot reach the server; its records will follow later: {error}", err=True)
             self._away = True
             return []
         self._answered, self._away = True, False

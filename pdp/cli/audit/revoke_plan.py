@@ -18,7 +18,7 @@ from pdp.client import NotFoundError, PDPClientError
 from pdp.model import Role
 
 REVOKED = "revoked"
-OVER = "over already"
+OVER = "already over"
 UNKNOWN = "unknown to the server"
 NOT_TRIED = "not tried"
 
@@ -29,8 +29,8 @@ NOT_TRIED = "not tried"
 @click.argument("selectors", metavar="[SELECTOR]...", nargs=-1)
 @click.option("--tried", is_flag=True, help="Count denied calls too.")
 @window_options
-@click.option("--apply", is_flag=True, help="Revoke them through the server, as the approver.")
-@click.option("--reason", default="", help="Why, for the record; needed with --apply.")
+@click.option("--apply", is_flag=True, help="Revoke these sessions through the server, as the approver.")
+@click.option("--reason", default="", help="The reason, for the record; required with --apply.")
 @click.option("--yes", is_flag=True, help="Apply without asking.")
 @json_option
 @with_source_and_reach
@@ -46,18 +46,18 @@ def revoke_plan(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Name exactly the live sessions to revoke, with those below them.
+    """List exactly the live sessions to revoke, including those below them.
 
     SELECTOR is KIND:VALUE with session, user, agent, pep, approver, tool (`server/tool`), server, resource or bundle
-    (a version). Several must all hold; tool, server, resource and bundle for one and the same allowed call. A window
-    bounds that call, or the approval, or else any record of the session.
+    (a version). A session must match all selectors, and one allowed call must match all of tool, server, resource and
+    bundle. The time window applies to that call, or to the approval, or else to any record of the session.
 
-    With --apply, exit code 1: not all of them are revoked.
+    Exit code 1 with --apply: some of the sessions were not revoked.
     """
     if apply and not reason:
         raise click.UsageError("--apply needs --reason")
     if apply and as_json and not yes:
-        raise click.UsageError("--json needs --yes: a question and JSON do not go together")
+        raise click.UsageError("--json needs --yes, because it asks no question")
     planned = list(source.plan(selector_of(selectors, window=window, tried=tried)))
     if not as_json:
         print_plan(planned)

@@ -75,7 +75,10 @@ class FolderSource:
         if index_file is None and not _can_write(folder):
             place = opened.enter_context(tempfile.TemporaryDirectory(prefix="pdp-"))
             index_file = Path(place) / FILE_NAME
-            click.echo("the record cannot be written beside: its index is built anew; --index FILE keeps it", err=True)
+            click.echo(
+                "the folder of the record takes no index, so a temporary one is built; --index FILE keeps it",
+                err=True,
+            )
         self._searchable = SearchableRecord(folder, index_file=index_file, on_progress=_say)
         self._follower = Follower(folder)
         opened.callback(self._searchable.close)
@@ -144,7 +147,7 @@ def with_source_and_reach(function: C) -> Callable[..., Any]:
     """Offer the options of `with_source`, and also pass `reach` for the server."""
 
     @click.option("--record", metavar="DIR", help="The folder of the record. [record.folder]")
-    @click.option("--index", "index_file", metavar="FILE", help="Where its index lies. [record.index_file]")
+    @click.option("--index", "index_file", metavar="FILE", help="The file of its index. [record.index_file]")
     @click.option("--server", "remote", is_flag=True, help="Ask the server instead of reading files.")
     @connection_options(Role.AUDITOR)
     @with_settings("data_dir")
@@ -159,7 +162,7 @@ def with_source_and_reach(function: C) -> Callable[..., Any]:
         **given: Any,  # noqa: ANN401 - the same
     ) -> Any:  # noqa: ANN401 - the same
         if remote and (record or index_file):
-            raise click.UsageError("--server does not go together with --record and --index")
+            raise click.UsageError("--server cannot be combined with --record or --index")
         reach = Reach(settings=settings, connection=connection)
         with ExitStack() as opened:
             source: Source

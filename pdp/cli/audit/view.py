@@ -149,7 +149,7 @@ def _approval_fields(one: Approval) -> Iterator[tuple[str, str]]:
     yield "agent", one.agent
     yield "requested", _deed(one.requested_at, one.requested_by)
     approved = _deed(one.approved_at, one.approved_by)
-    yield "approved", f"{approved}, by delegation and without a person" if one.delegated else approved
+    yield "approved", f"{approved}, by delegation, without a person" if one.delegated else approved
     yield "expires", moment_text(one.expires_at)
     yield "purpose", one.purpose
     yield "environment", one.environment

@@ -23,7 +23,7 @@ from pdp.workbench.checking import reading_rows, report_json, report_sarif, text
 @json_option
 @click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0, for code review.")
 @click.option(
-    "--reads", is_flag=True, help="Show for each tool what policies read of its calls, and how answers are remembered."
+    "--reads", is_flag=True, help="Show for each tool what policies read of its calls, and how decisions are cached."
 )
 @click.option("--deny", type=click.Choice(["warnings"]), help="Also exit with 1 for warnings.")
 @with_settings("policies.folder")
@@ -32,8 +32,8 @@ def check(
 ) -> None:
     """Check a policy folder.
 
-    Finds what keeps it from loading, and what loads and is probably a mistake. Prints each problem with its line, a
-    caret and what to do. Exits with 0 when there is no error, 1 when there is one, and 2 when nothing could be checked.
+    Finds errors that keep it from loading, and probable mistakes that do not. Prints each problem with its line, a
+    caret and advice. Exits with 0 when there is no error, 1 when there is one, and 2 when nothing could be checked.
     """
     if as_json and as_sarif:
         raise click.UsageError("pass `--json` or `--sarif`, not both")
@@ -63,7 +63,7 @@ def check(
 def schema(*, settings: Settings, folder: str | None) -> None:
     """Print the whole Cedar schema of a policy folder.
 
-    The author's part, and the actions that follow from the tools; for other Cedar tools.
+    Prints the author's part and the actions that follow from the tools, for use with other Cedar tools.
     """
     files = read_folder(Path(folder or settings.policies.folder), settings.limits)
     contents = read_contents(files, settings.limits)

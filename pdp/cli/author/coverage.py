@@ -55,10 +55,19 @@ class CoverageWish:
 def coverage_options(function: C) -> Callable[..., Any]:
     """Offer the options about coverage, and pass them as `coverage`."""
 
-    @click.option("--coverage", "shown", is_flag=True, help="List the policies and conditions that no test shows.")
-    @click.option("--coverage-html", "page", metavar="FILE", help="Write the coloured policies as a page of HTML.")
-    @click.option("--coverage-min", metavar="PERCENT", type=_PERCENT, help="Fail when fewer policies are covered.")
-    @click.option("--coverage-min-conditions", metavar="PERCENT", type=_PERCENT, help="The same for conditions.")
+    @click.option("--coverage", "shown", is_flag=True, help="List the policies and conditions that no test covers.")
+    @click.option(
+        "--coverage-html", "page", metavar="FILE", help="Write an HTML page of the policies, coloured by coverage."
+    )
+    @click.option(
+        "--coverage-min", metavar="PERCENT", type=_PERCENT, help="Fail if a smaller share of the policies is covered."
+    )
+    @click.option(
+        "--coverage-min-conditions",
+        metavar="PERCENT",
+        type=_PERCENT,
+        help="Fail if a smaller share of the conditions is covered.",
+    )
     @wraps(function)
     def command(
         *args: Any,  # noqa: ANN401 - a command's own parameters

@@ -41,16 +41,16 @@ UNDECIDED = 3
 
 
 @click.command(
-    short_help="Compare two bundles: policies, and decisions.",
+    short_help="Compare the policies and decisions of two bundles.",
     epilog="Example:  pdp diff HEAD policies  Example:  pdp diff v1.2:policies policies --allow-widening",
 )
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")
 @click.option("--tests", metavar="DIR", help="Replay the test cases of this bundle instead of those of OLD and NEW.")
-@click.option("--log", metavar="DIR", help="Also replay a decision log, as far as possible: it holds no arguments.")
+@click.option("--log", metavar="DIR", help="Also replay a decision log as far as possible; it holds no arguments.")
 @click.option("--allow-widening", is_flag=True, help="Do not fail when a call becomes newly allowed.")
 @click.option("--allow-undecided", is_flag=True, help="Do not fail for a change that no call shows.")
-@click.option("--all", "everything", is_flag=True, help=f"Show every call, not {_SHOWN} of a group.")
+@click.option("--all", "everything", is_flag=True, help=f"Show all calls, not only {_SHOWN} of each group.")
 @json_option
 @with_settings()
 def diff(
@@ -65,14 +65,15 @@ def diff(
     everything: bool,
     as_json: bool,
 ) -> int:
-    """Say what changes from the bundle OLD to the bundle NEW.
+    """Show what changes from the bundle OLD to the bundle NEW.
 
-    Each is a folder, a revision of git, or REVISION:FOLDER. Every call of the test cases is decided by both, whatever
-    the cases expect; one that has no decision counts as denied. For a changed policy that no case shows, calls are made
-    up from the cases, the tools and what the policy compares, and those that it decides otherwise are shown.
+    Each is a folder, a git revision, or REVISION:FOLDER. Both bundles decide every call of the test cases, whatever the
+    cases expect; a call without a decision counts as denied. For a changed policy that no case shows, calls are
+    generated from the cases, the tools and the values that the policy compares, and those whose decision changes are
+    shown.
 
-    Exit code 2 when a call is newly allowed, without --allow-widening; 1 when a call is newly erring; 3 when no call
-    shows what a change does, without --allow-undecided; else 0.
+    Exit code 2: a call is newly allowed, without --allow-widening. 1: a call is newly erring. 3: no call shows what a
+    change does, without --allow-undecided. 0: otherwise.
     """
     with ExitStack() as places:
         before, after = (
@@ -92,7 +93,7 @@ def diff(
         others = compare_files(old_files, new_files)
         with progress("deciding the calls of the test cases"):
             calls = compare_calls(old_bundle, new_bundle, suites, limits=settings.limits)
-        with progress("looking at what each change does"):
+        with progress("examining each change"):
             judged = (
                 *judge_policies(old_bundle, new_bundle, policies, suites, limits=settings.limits),
                 *judge_files(
@@ -111,7 +112,7 @@ def diff(
         found.append(("of the decision log", CallsDifference(compared=recorded.told, changes=recorded.changes)))
     searched = tuple(change for one in judged for change in one.by_search)
     if searched:
-        found.append(("that were made up", CallsDifference(compared=len(searched), changes=searched)))
+        found.append(("that were generated", CallsDifference(compared=len(searched), changes=searched)))
     undecided = [one.what for one in judged if one.undecided]
     if as_json:
         print_json({**_json(policies, others, calls, recorded), **_judged_json(judged)})

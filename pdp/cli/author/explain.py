@@ -20,21 +20,25 @@ from pdp.model import Role
     epilog="Example:  pdp explain --policies policies --user alice --agent coder --tool git/git_status "
     '--arguments \'{"repo_path": "/srv/app"}\''
 )
-@click.option("--tool", metavar="SERVER/TOOL", required=True, help="The tool that is called.")
-@click.option("--arguments", metavar="JSON|-", default="{}", help="Its arguments; `-` reads them from stdin.")
-@click.option("--session", "session_id", metavar="ID", default="", help="The session that calls it, by its public id.")
+@click.option("--tool", metavar="SERVER/TOOL", required=True, help="The tool to call.")
+@click.option("--arguments", metavar="JSON|-", default="{}", help="Its arguments, as JSON; `-` reads them from stdin.")
+@click.option(
+    "--session", "session_id", metavar="ID", default="", help="The public id of the session that makes the call."
+)
 @click.option("--user", default="", help="Without a session: the user whose authority is used.")
 @click.option("--agent", default="", help="Without a session: the agent that makes the call.")
 @click.option("--grant", "grants", metavar="NAME", multiple=True, help="Without a session: a grant to assume.")
 @click.option("--label", "labels", metavar="NAME", multiple=True, help="Without a session: a label to assume.")
 @click.option("--purpose", default="", help="Without a session: its purpose.")
-@click.option("--environment", default="", help="Without a session: such as `production`.")
+@click.option("--environment", default="", help="Without a session: its environment, such as `production`.")
 @click.option("--attributes", metavar="JSON", default="", help="Without a session: vouched attributes of the user.")
 @click.option("--facts", metavar="JSON", default="", help="Facts that the gateway vouches for.")
-@click.option("--caller", "caller_id", metavar="ID", default="", help="The gateway. [the session's, or `pep`]")
+@click.option(
+    "--caller", "caller_id", metavar="ID", default="", help="The gateway that sends the call. [the session's, or `pep`]"
+)
 @click.option("--definition-digest", metavar="DIGEST", default="", help="The tool's definition as the gateway sees it.")
-@click.option("--at", metavar="TIME", help="The moment of the call, such as `2026-01-05T10:00:00Z`. [now]")
-@click.option("--policies", "folder", metavar="DIR", help="Ask this policy folder instead of a server.")
+@click.option("--at", metavar="TIME", help="The time of the call, such as `2026-01-05T10:00:00Z`. [now]")
+@click.option("--policies", "folder", metavar="DIR", help="Use this policy folder instead of asking a server.")
 @json_option
 @connection_options(Role.AUTHOR)
 @with_settings("data_dir")
@@ -46,10 +50,10 @@ def explain(
     as_json: bool,
     **asked: Any,  # noqa: ANN401 - the options that say what is asked, whoever answers
 ) -> None:
-    """Say why a tool call is allowed or denied.
+    """Explain why a tool call is allowed or denied.
 
     Shows every policy that could match the tool, with the value of each of its conditions for this call.
-    Nothing is decided, and no decision is kept. For authors and auditors: gateways and agents may not ask a server.
+    Decides and records nothing. A server explains only to authors and auditors, not to gateways and agents.
     """
     question = _question(**asked)
     if folder is not None:
@@ -69,9 +73,9 @@ def _question(*, tool: str, arguments: str, at: str | None, attributes: str, fac
     """Return the arguments of the question for the client."""
     server, _, name = tool.partition("/")
     if not server or not name:
-        raise click.UsageError(f"`--tool` must read `server/tool`: `{tool}`")
+        raise click.UsageError(f"`--tool` must be written `server/tool`: `{tool}`")
     if bool(rest["session_id"]) == bool(rest["user"] and rest["agent"]):
-        raise click.UsageError("say who calls: either --session, or --user and --agent")
+        raise click.UsageError("pass either --session, or --user and --agent")
     text = sys.stdin.read() if arguments == "-" else arguments
     return {
         **rest,

@@ -66,14 +66,14 @@ def plain(answer: ExplainResponse) -> dict[str, Any]:
 
 
 def _print_session(session: SessionExplanation, *, asked: bool) -> None:
-    name = f"session {session.session_id}" if session.session_id else "a supposed session"
+    name = f"session {session.session_id}" if session.session_id else "an assumed session"
     said = f"{_outcome(session.outcome)} {_basis(session.basis)}"
     would = "" if asked else "the policies would say "
     click.echo(visible(f"{name}, {session.user} with {session.agent}: {would}{said}"))
     for policy in _sorted(session):
         _print_policy(policy)
     if session.policies_left_out:
-        click.echo(f"{session.policies_left_out} more policies were not looked at")
+        click.echo(f"{session.policies_left_out} more policies are not shown")
 
 
 def _sorted(session: SessionExplanation) -> list[PolicyExplanation]:

@@ -24,13 +24,15 @@ _FORMAT_SECONDS = 60.0
 
 @click.command(epilog="Example:  pdp fmt policies  |  pdp fmt policies --check")
 @click.argument("folder", metavar="[DIR]", required=False)
-@click.option("--check", is_flag=True, help="Change nothing; show what would change, and then exit with 1.")
+@click.option(
+    "--check", is_flag=True, help="Change nothing; show what would change, and exit with 1 if anything would."
+)
 @with_settings("policies.folder")
 def fmt(*, settings: Settings, folder: str | None, check: bool) -> None:
-    """Lay out the policies of a folder in one way.
+    """Format the policies of a folder.
 
-    That of Cedar's own formatter, with 120 columns; comments stay. What a policy says never changes. Exits with 2, and
-    changes nothing, when a policy cannot be read.
+    Uses Cedar's own formatter with 120 columns, and keeps comments. The meaning of a policy never changes. Exits with
+    2, and changes nothing, if a policy cannot be read.
     """
     path = Path(folder or settings.policies.folder)
     before = _read(path, settings.limits)

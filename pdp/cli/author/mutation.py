@@ -25,7 +25,7 @@ from pdp.workbench.selection import chosen, found
 _MAKE_SECONDS = 300.0
 _HEADINGS = {
     Verdict.SURVIVED: "no test notices",
-    Verdict.TIMED_OUT: "out of time, so unknown",
+    Verdict.TIMED_OUT: "timed out, so unknown",
     Verdict.EQUIVALENT: "counted as equivalent",
 }
 

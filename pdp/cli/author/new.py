@@ -13,18 +13,18 @@ from pdp.workbench.scaffold import EXAMPLE_SERVER, example_bundle, example_defin
 @click.command(epilog="Example:  pdp new my-policies --server git --tools git.tools.json")
 @click.argument("folder", metavar="DIR")
 @click.option("--server", metavar="NAME", help="The tool server that the policies cover. [an example server]")
-@click.option("--tools", metavar="FILE|-", help="Its answer to `tools/list`.")
+@click.option("--tools", metavar="FILE|-", help="The server's answer to `tools/list`.")
 @click.option("--example", is_flag=True, help="Write the example bundle of the guide: git, GitHub, files and time.")
 def new(*, folder: str, server: str | None, tools: str | None, example: bool) -> None:
-    """Begin a policy folder.
+    """Create a policy folder.
 
-    Writes a bundle that passes `pdp check` and `pdp test`: policies to begin with, a directory, the tools with a
-    proposed risk group each, and tests. DIR must be new or empty.
+    Writes a bundle that passes `pdp check` and `pdp test`: a first set of policies, a directory, the tools, each with a
+    proposed risk group, and tests. DIR must be new or empty.
     """
     if (server is None) != (tools is None):
         raise click.UsageError("pass --server and --tools together, or neither for an example server")
     if example and server is not None:
-        raise click.UsageError("--example has its own servers: leave out --server and --tools")
+        raise click.UsageError("--example cannot be combined with --server and --tools: it has its own servers")
     path = Path(folder)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise click.ClickException(f"`{folder}` exists and is not an empty folder")

@@ -56,15 +56,19 @@ class Choice:
     "  pdp test policies --junit report.xml  |  pdp test policies --coverage --coverage-html coverage.html"
 )
 @click.argument("paths", metavar="[DIR] [FILE.json]...", nargs=-1)
-@click.option("--filter", "filters", metavar="TEXT", multiple=True, help="Run only cases whose file or name has TEXT.")
+@click.option(
+    "--filter", "filters", metavar="TEXT", multiple=True, help="Run only cases whose file or name contains TEXT."
+)
 @click.option("--cedar", metavar="FILE", multiple=True, help="Also run a test file of `cedar run-tests`.")
 @click.option("--plain", is_flag=True, help="DIR is plain Cedar: run only the test files of `cedar run-tests`.")
 @click.option("--verbose", is_flag=True, help="Also list the cases that pass.")
 @click.option("--junit", "junit_file", metavar="FILE", help="Write the results as JUnit XML.")
-@click.option("--jobs", metavar="N", type=click.IntRange(1, 64), help="Run in N processes. [as many as help]")
+@click.option("--jobs", metavar="N", type=click.IntRange(1, 64), help="Run in N processes. [as many as are useful]")
 @coverage_options
 @click.option("--mutate", is_flag=True, help="Change one thing in one policy at a time, and list what no test notices.")
-@click.option("--mutate-policy", "mutated", metavar="TEXT", multiple=True, help="Only policies whose `@id` has TEXT.")
+@click.option(
+    "--mutate-policy", "mutated", metavar="TEXT", multiple=True, help="Change only policies whose `@id` contains TEXT."
+)
 @click.option("--print-schema", is_flag=True, help="Print the JSON schema of test files, for editors.")
 @json_option
 @with_settings("policies.folder")
@@ -86,9 +90,9 @@ def test(
 ) -> None:
     """Run the tests of a policy folder.
 
-    They stand in DIR/tests, in files named `*_test.yaml`. A FILE.json is a test file of `cedar run-tests`. `--filter`
-    may be given several times; with `*` or `?` it is a pattern. `--plain` takes any folder with `*.cedar` files and
-    perhaps one `*.cedarschema`. Exits with 0 when all cases pass, 1 when some fail, 2 when they cannot be run.
+    Reads the files `*_test.yaml` in DIR/tests. A FILE.json is a test file of `cedar run-tests`. You can pass `--filter`
+    several times; with `*` or `?` it is a pattern. `--plain` takes any folder with `*.cedar` files and at most one
+    `*.cedarschema`. Exits with 0 when all cases pass, 1 when some fail, 2 when they cannot be run.
     """
     if print_schema:
         click.echo(schema_text(), nl=False)
@@ -165,7 +169,7 @@ def _run_plain(folder: Path, choice: Choice, *, verbose: bool, as_json: bool) ->
     """Run Cedar's own tests on plain Cedar; exit with 1 when some fail."""
     cases = _cedar_cases(choice)
     if not cases:
-        raise click.UsageError("--plain runs the FILE.json of `cedar run-tests`: name one that holds a case")
+        raise click.UsageError("--plain needs a FILE.json of `cedar run-tests` that holds a case")
     with closing(PolicyChild(timeout=_EVALUATE_SECONDS)) as child:
         results = run_cedar_cases(read_plain(folder, choice.limits), cases, child.evaluate)
     failed = [one for one in results if not one.passed]

@@ -33,7 +33,7 @@ def build(*, settings: Settings, folder: str | None, output: str, as_json: bool)
     """Check a policy folder, and pack it into one file.
 
     The same content gives the same bytes, whatever the times, order and modes of the files. Prints the version. Exits
-    with 1, and writes nothing, when the bundle would not load.
+    with 1, and writes nothing, if the bundle does not load.
     """
     files = read_folder(Path(folder or settings.policies.folder), settings.limits)
     try:
@@ -55,9 +55,9 @@ def build(*, settings: Settings, folder: str | None, output: str, as_json: bool)
 @_OUTPUT
 @json_option
 def keygen(*, output: str, as_json: bool) -> None:
-    """Make an Ed25519 key pair to sign bundles with.
+    """Create an Ed25519 key pair for signing bundles.
 
-    Writes the private key to FILE, for its owner alone, and the public one to FILE.pub. Overwrites nothing.
+    Writes the private key to FILE, readable only by its owner, and the public key to FILE.pub. Never overwrites a file.
     """
     private, public = Path(output), Path(f"{output}.pub")
     if public.exists():
@@ -91,10 +91,10 @@ def keygen(*, output: str, as_json: bool) -> None:
 def sign(
     *, settings: Settings, file: str, key_file: str, number: int | None, output: str | None, as_json: bool
 ) -> None:
-    """Sign a packed bundle, and with it a number.
+    """Sign a packed bundle together with a number.
 
-    A server with `policies.never_older` takes by itself only higher numbers than were active. A signature that the
-    file has is replaced. Prints the version, the number and the id of the key.
+    A server with `policies.never_older` activates a bundle by itself only if its number is higher than any that was
+    active. Replaces a signature that the file already has. Prints the version, the number and the id of the key.
     """
     delivery = read_packed(Path(file), settings.limits)
     try:
@@ -111,7 +111,7 @@ def sign(
 @json_option
 @with_settings()
 def verify(*, settings: Settings, file: str, key_file: str, as_json: bool) -> None:
-    """Verify that a packed bundle is whole, and was signed by a trusted key.
+    """Verify that a packed bundle is intact, and was signed by a trusted key.
 
     Exits with 1 when it is not.
     """

@@ -22,9 +22,11 @@ _SHOWN_DIGITS = 12
 # These sign, or need the engine: asking a server needs neither.
 PACKING = {
     "build": Place("pdp.cli.bundle.packing", "Check a policy folder, and pack it into one file."),
-    "keygen": Place("pdp.cli.bundle.packing", "Make an Ed25519 key pair to sign bundles with."),
-    "sign": Place("pdp.cli.bundle.packing", "Sign a packed bundle, and with it a number."),
-    "verify": Place("pdp.cli.bundle.packing", "Verify that a packed bundle is whole, and was signed by a trusted key."),
+    "keygen": Place("pdp.cli.bundle.packing", "Create an Ed25519 key pair for signing bundles."),
+    "sign": Place("pdp.cli.bundle.packing", "Sign a packed bundle together with a number."),
+    "verify": Place(
+        "pdp.cli.bundle.packing", "Verify that a packed bundle is intact, and was signed by a trusted key."
+    ),
     "show": Place("pdp.cli.bundle.packing", "Show what a packed bundle holds."),
 }
 
@@ -38,28 +40,28 @@ def bundle() -> None:
 @json_option
 @with_client(Role.AUTHOR)
 def list_(*, client: Client, as_json: bool) -> None:
-    """List the bundles that can be activated again, newest activation first."""
+    """List the bundles that can be activated again, latest activation first."""
     bundles = client.list_bundles()
     if as_json:
         print_json([_shown(one) for one in bundles])
         return
     source_version = client.get_bundle().source_version
     if source_version and not any(one.active and one.version == source_version for one in bundles):
-        click.echo(f"the source holds {_short(source_version)}, which was not taken by itself", err=True)
+        click.echo(f"the source holds {_short(source_version)}, which the server did not activate by itself", err=True)
     columns = ("version", "", "activated", "by", "number", "signed by", "name", "label", "reason")
     print_table(columns, [_row(one) for one in bundles])
 
 
-@bundle.command(epilog="Example:  pdp bundle activate 3f2a91c0 --reason 'the new one denies everybody'")
+@bundle.command(epilog="Example:  pdp bundle activate 3f2a91c0 --reason 'the new one denies every call'")
 @click.argument("version")
-@click.option("--reason", default="", help="Why, for the record.")
+@click.option("--reason", default="", help="The reason, for the record.")
 @json_option
 @with_client(Role.AUTHOR)
 def activate(*, client: Client, version: str, reason: str, as_json: bool) -> None:
-    """Make a version the running one: one that is kept, or one that the source brought and was not taken.
+    """Activate a version that the server keeps, or that the source delivered and the server did not activate.
 
-    The first digits of the version are enough. It stays until content appears that was never active before, or
-    somebody activates or reloads.
+    The first digits of the version are enough. It stays active until the source delivers content that was never active
+    before, or a person activates or reloads a bundle.
     """
     with progress("activating the bundle in every worker"):
         done = client.activate_bundle(_whole(client, version), reason=reason)
@@ -70,7 +72,7 @@ def activate(*, client: Client, version: str, reason: str, as_json: bool) -> Non
 @json_option
 @with_client(Role.AUTHOR)
 def reload_(*, client: Client, as_json: bool) -> None:
-    """Have the server load what its source holds now: the folder, the packed file or the URL."""
+    """Make the server load what its source holds now: the folder, the packed file or the URL."""
     with progress("loading what the source holds"):
         done = client.reload_bundle()
     _say(done.bundle, changed=done.changed, as_json=as_json)
@@ -91,7 +93,7 @@ def _say(running: Bundle, *, changed: bool, as_json: bool) -> None:
     if as_json:
         print_json({"changed": changed, "bundle": _shown(running)})
         return
-    click.echo(f"{'now runs' if changed else 'runs already'}: bundle `{running.name}`, {running.version}")
+    click.echo(f"{'now active' if changed else 'already active'}: bundle `{running.name}`, {running.version}")
 
 
 def _short(version: str) -> str:

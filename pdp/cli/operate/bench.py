@@ -24,22 +24,33 @@ _BOUND = 0.2
 
 
 @click.command(epilog="Example:  pdp bench --short  |  pdp bench --json now.json --compare before.json --bound 0.1")
-@click.option("--short", is_flag=True, help="Three short rounds, one step of the ladder: half a minute.")
+@click.option("--short", is_flag=True, help="Measure three short rounds at one concurrency, in half a minute.")
 @click.option("--rounds", metavar="N", type=click.IntRange(1, 100), help="Measure everything N times. [5; short: 3]")
-@click.option("--seconds", metavar="S", type=click.FloatRange(0.01, 60), help="Of one measurement. [1; short: 0.3]")
-@click.option("--shape", "shapes", type=click.Choice(_SHAPES), multiple=True, help="Only this way of asking. [all]")
-@click.option("--outfit", "outfits", type=click.Choice(_OUTFITS), multiple=True, help="Only this server. [all]")
-@click.option("--concurrency", metavar="N,N…", help="Steps of the ladder: calls at a time. [1,4,16,64; short: 16]")
 @click.option(
-    "--rate", metavar="N", type=click.FloatRange(1, 1e6), default=RATE, help="Calls/s of the open loop. [2000]"
+    "--seconds",
+    metavar="S",
+    type=click.FloatRange(0.01, 60),
+    help="Duration of one measurement, in seconds. [1; short: 0.3]",
 )
-@click.option("--misses", metavar="SHARE,…", help="Shares of calls never asked before, from 0 to 1. [0,1]")
-@click.option("--workload", metavar="PATH", help="Calls to ask about: JSON lines, or the folder of a decision log.")
-@click.option("--policies", metavar="DIR", help="The policies for --workload. [all that is called is allowed]")
+@click.option(
+    "--shape", "shapes", type=click.Choice(_SHAPES), multiple=True, help="Measure only this kind of request. [all]"
+)
+@click.option("--outfit", "outfits", type=click.Choice(_OUTFITS), multiple=True, help="Measure only this server. [all]")
+@click.option("--concurrency", metavar="N,N…", help="Numbers of calls at a time. [1,4,16,64; short: 16]")
+@click.option(
+    "--rate", metavar="N", type=click.FloatRange(1, 1e6), default=RATE, help="Calls per second of the open loop. [2000]"
+)
+@click.option("--misses", metavar="SHARE,…", help="Shares of calls that the cache cannot know, from 0 to 1. [0,1]")
+@click.option("--workload", metavar="PATH", help="The calls to decide: JSON lines, or the folder of a decision log.")
+@click.option("--policies", metavar="DIR", help="The policies for --workload. [they allow every call]")
 @click.option("--json", "json_file", metavar="FILE", help="Write the result to FILE.")
-@click.option("--compare", "baseline", metavar="FILE", help="Say what changed since the result in FILE.")
-@click.option("--bound", type=click.FloatRange(0, 10), default=_BOUND, help="What counts as a regression. [0.2: 20 %]")
-@click.option("--judge", type=click.Choice([one.value for one in Judged]), multiple=True, help="Compare this. [cpu]")
+@click.option("--compare", "baseline", metavar="FILE", help="Compare with the earlier result in FILE.")
+@click.option(
+    "--bound", type=click.FloatRange(0, 10), default=_BOUND, help="The smallest regression to report. [0.2: 20 %]"
+)
+@click.option(
+    "--judge", type=click.Choice([one.value for one in Judged]), multiple=True, help="Compare this figure. [cpu]"
+)
 def bench(
     *,
     short: bool,
@@ -60,16 +71,18 @@ def bench(
 ) -> None:
     """Measure this server beside one that decides nothing.
 
-    Starts all servers itself, lets them take turns, checks every answer, and prints medians and ratios.
-    Compare ratios; absolute figures are those of this machine and this hour.
+    Starts all servers itself, measures them in turns, checks every answer, and prints medians and ratios. Compare the
+    ratios; absolute figures hold only for this machine at this time.
 
-    Exit code 0: measured. 1: an answer was wrong, or something became worse than in the baseline by more than the
-    bound. 2: nothing could be measured.
+    Exit code 0: measured. 1: an answer was wrong, or a figure is worse than in the baseline by more than the bound.
+    2: nothing could be measured.
     """
     if workload is None and policies is not None:
-        raise click.UsageError("`--policies` are for the calls of a `--workload`, and none is given")
+        raise click.UsageError("--policies needs --workload")
     if workload is not None and misses is not None:
-        raise click.UsageError("`--misses` is for the generated workload: recorded calls repeat as they did")
+        raise click.UsageError(
+            "--misses cannot be combined with --workload: recorded calls repeat as they were recorded"
+        )
     effort = SHORT if short else USUAL
     mixes: Sequence[float | None] = _shares(misses) or ((ALL_HITS,) if short else (ALL_HITS, ALL_MISSES))
     wish = Wish(
@@ -139,7 +152,7 @@ def _steps(text: str | None) -> tuple[int, ...]:
     steps = tuple(round(one) for one in _numbers(text, "--concurrency"))
     for step in steps:
         if step < 1:
-            raise click.UsageError(f"`--concurrency`: `{step}` calls at a time are none; write 1 or more")
+            raise click.UsageError(f"`--concurrency` must be 1 or more, not `{step}`")
     return tuple(sorted(steps))
 
 
@@ -147,7 +160,7 @@ def _shares(text: str | None) -> tuple[float, ...]:
     shares = tuple(_numbers(text, "--misses"))
     for share in shares:
         if not 0 <= share <= 1:
-            raise click.UsageError(f"`--misses`: `{share:g}` is no share; write a number from 0 to 1")
+            raise click.UsageError(f"`--misses` must be a number from 0 to 1, not `{share:g}`")
     return shares
 
 
@@ -156,4 +169,6 @@ def _numbers(text: str | None, option: str) -> Iterator[float]:
         try:
             yield float(one)
         except ValueError:
-            raise click.UsageError(f"`{option}`: `{one}` is no number; write numbers and commas") from None
+            raise click.UsageError(
+                f"`{option}` must be numbers separated by commas, and `{one}` is not a number"
+            ) from None

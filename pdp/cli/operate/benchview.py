@@ -31,7 +31,7 @@ def quietness(result: Result) -> Iterator[str]:
     """Yield the other work on the servers' core, where it is known."""
     if result.others.known:
         median, most = result.others.median, result.others.most
-        yield f"others used {median:.0%} of the servers' core, {most:.0%} at most" + (
+        yield f"other processes used {median:.0%} of the servers' core, {most:.0%} at most" + (
             ": throughput and latencies are those of a busy machine" if median > BUSY else ""
         )
 
@@ -42,7 +42,7 @@ def lateness(result: Result) -> Iterator[str]:
         for server in finding.rounds:
             late = finding.value(server, lambda one: one.late)
             if late.known and late.median > _LATE_MS:
-                yield f"{finding.title}, {server}: half of the calls were begun {late.median:.1f} ms late or more"
+                yield f"{finding.title}, {server}: half of the calls started at least {late.median:.1f} ms late"
 
 
 def finding_rows(result: Result) -> Iterator[tuple[str, ...]]:

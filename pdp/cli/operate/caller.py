@@ -40,7 +40,7 @@ _with_callers = with_settings("data_dir", "callers.file")
 
 @click.group(cls=Group)
 def caller() -> None:
-    """List callers; make, replace and remove their tokens."""
+    """List callers; create, replace and remove their tokens."""
 
 
 @caller.command("list", epilog="Example:  pdp caller list")
@@ -65,9 +65,9 @@ def _lifetime(text: str) -> float:
 def _token_options(function: C) -> C:
     """Offer the options for a token's source, destination and lifetime."""
     for name, kind, metavar, text in (
-        ("--expires-in", _lifetime, "DURATION", "How long the token counts, such as `720h`, or `never`."),
-        ("--token-file", _FILE, "FILE", "Take the token that stands in this file, and write none."),
-        ("--to", _FILE, "FILE", "Write the token to this file, not below `tokens` in the data folder; `-` prints it."),
+        ("--expires-in", _lifetime, "DURATION", "How long the token is valid, such as `720h`, or `never`."),
+        ("--token-file", _FILE, "FILE", "Use the token in this file, and write none."),
+        ("--to", _FILE, "FILE", "Write the token to this file instead of the `tokens` folder; `-` prints it."),
     ):
         function = click.option(name, type=kind, metavar=metavar, help=text)(function)
     return function
@@ -76,10 +76,10 @@ def _token_options(function: C) -> C:
 @caller.command(epilog="Example:  pdp caller add ci-gateway --role pep --expires-in 720h")
 @click.argument("caller_id", metavar="ID")
 @click.option("--role", "roles", type=click.Choice([role.value for role in Role]), multiple=True, required=True)
-@click.option("--tenant", default="default", show_default=True, help="The tenant.")
-@click.option("--spiffe-id", help="Know the caller by the SPIFFE id of its certificate, without a token.")
-@click.option("--jwt-subject", help="Know the caller by the subject of a JSON Web Token.")
-@click.option("--jwt-group", help="Let an entry stand for a group that JSON Web Tokens name.")
+@click.option("--tenant", default="default", show_default=True, help="The tenant of the caller.")
+@click.option("--spiffe-id", help="Identify the caller by the SPIFFE id of its certificate, without a token.")
+@click.option("--jwt-subject", help="Identify the caller by the subject of a JSON Web Token.")
+@click.option("--jwt-group", help="Apply the entry to a group that JSON Web Tokens name.")
 @_token_options
 @json_option
 @_with_callers
@@ -97,17 +97,17 @@ def add(
 ) -> None:
     """Add a caller.
 
-    Without another credential it gets a token of 256 random bits, in a file of mode 0600 that nobody else can read.
-    The file of callers holds the token's SHA-256 alone.
+    Unless you name another credential, the caller gets a token of 256 random bits, in a file that only its owner can
+    read (mode 0600). The file of callers holds only the token's SHA-256.
     """
     if not CALLER_ID.fullmatch(caller_id):
-        raise click.UsageError(f"`{caller_id}` is no caller id: {CALLER_ID.pattern}")
+        raise click.UsageError(f"`{caller_id}` is not a caller id: it must match {CALLER_ID.pattern}")
     named = {"spiffe_id": spiffe_id, "jwt_subject": jwt_subject, "jwt_group": jwt_group}
     other = {name: value for name, value in named.items() if value is not None}
     rest = {"roles": list(roles), **({"tenant": tenant} if tenant != "default" else {})}
     with editing(settings.callers_file) as file:
         if caller_id in file.entries:
-            raise ConfigurationError(f"there is a caller `{caller_id}` already; `pdp caller rotate` gives a new token")
+            raise ConfigurationError(f"caller `{caller_id}` already exists; `pdp caller rotate` gives it a new token")
         if other:
             if any(value is not None for value in token.values()):
                 raise click.UsageError("a caller with another credential has no token")
@@ -123,7 +123,7 @@ def add(
 
 @caller.command(epilog="Example:  pdp caller rotate pep --keep-old 10m --to new.token")
 @click.argument("caller_id", metavar="ID")
-@click.option("--keep-old", type=duration, metavar="DURATION", help="Let the token of before count for so long.")
+@click.option("--keep-old", type=duration, metavar="DURATION", help="Keep the old token valid for this long.")
 @_token_options
 @json_option
 @_with_callers
@@ -135,24 +135,24 @@ def rotate(
     as_json: bool,
     **token: Any,  # noqa: ANN401 - the options of a token
 ) -> None:
-    """Give a caller another token; the one of before counts no more.
+    """Give a caller a new token, and make the old one invalid.
 
-    Where the one of before expires, say when the new one does. With `--keep-old`, name another file with `--to`, and
-    give that one to the caller once the server has read the callers.
+    If the old token expires, pass --expires-in for the new one. With `--keep-old`, write the new token to another file
+    with `--to`, and give it to the caller once the server has read the callers.
     """
     with editing(settings.callers_file) as file:
         before = _entry(file, settings, caller_id)
         if "token_sha256" not in before:
-            raise ConfigurationError(f"`{caller_id}` has no token here: it is known by `{_by(before)}`")
+            raise ConfigurationError(f"`{caller_id}` has no token: it is identified by `{_by(before)}`")
         if "expires_at" in before and token["expires_in"] is None:
-            raise click.UsageError(f"the token of `{caller_id}` expires: say with --expires-in when the new one does")
+            raise click.UsageError(f"the token of `{caller_id}` expires: pass --expires-in for the new one")
         made = _Token(settings, caller_id, **token)
         kept = {name: value for name, value in before.items() if name not in _OF_THE_TOKEN}
         old = {} if keep_old is None else _kept(before, keep_old)
         entry = kept | {"token_sha256": digest_of(made.text)} | made.end | old
         file.replace(caller_id, entry)
         _write(file, made)
-    _tell(f"`{caller_id}` has another token", caller_id, entry, made, as_json=as_json)
+    _tell(f"`{caller_id}` has a new token", caller_id, entry, made, as_json=as_json)
 
 
 @caller.command(epilog="Example:  pdp caller remove ci-gateway")
@@ -162,7 +162,7 @@ def rotate(
 def remove(*, settings: Settings, caller_id: str, as_json: bool) -> None:
     """Remove a caller, and its token from the data folder.
 
-    Sessions that it has opened live on: `pdp session revoke` ends them.
+    Sessions that it opened stay live: `pdp session revoke` ends them.
     """
     with editing(settings.callers_file) as file:
         entry = _entry(file, settings, caller_id)
@@ -216,18 +216,18 @@ class _Token:
         self, settings: Settings, caller_id: str, *, token_file: Path | None, to: Path | None, expires_in: float | None
     ) -> None:
         if token_file is not None and to is not None:
-            raise click.UsageError("a token that is given with --token-file is not written anywhere: leave out --to")
+            raise click.UsageError("--to cannot be combined with --token-file, which writes no token")
         self.text = new_token() if token_file is None else read_token(token_file)
         self.end = {} if expires_in in (None, math.inf) else {"expires_at": _after(expires_in)}
         self.printed = to == _STDOUT
         self.file = None if token_file is not None or self.printed else to or _place(settings, caller_id)
         if token_file is None and self.file is None and not self.printed:
-            raise click.UsageError(f"`{caller_id}` is no name of a file: say with --to where the token goes")
+            raise click.UsageError(f"`{caller_id}` cannot be the name of a file: name a file for the token with --to")
 
     def require_free(self) -> None:
         """Raise `ConfigurationError` when the token would replace another one."""
         if self.file is not None and self.file.exists():
-            raise ConfigurationError(f"`{self.file}` exists already: remove it, or name another file with --to")
+            raise ConfigurationError(f"`{self.file}` already exists: remove it, or name another file with --to")
 
 
 def _place(settings: Settings, caller_id: str) -> Path | None:
@@ -241,7 +241,9 @@ def _place(settings: Settings, caller_id: str) -> Path | None:
 
 def _existing(file: CallersFile, settings: Settings) -> CallersFile:
     if not file.entries:
-        raise ConfigurationError(f"no callers in `{settings.callers_file}`; `pdp init` or `pdp caller add` makes some")
+        raise ConfigurationError(
+            f"no callers in `{settings.callers_file}`; `pdp init` or `pdp caller add` creates some"
+        )
     return file
 
 
@@ -249,9 +251,9 @@ def _entry(file: CallersFile, settings: Settings, caller_id: str) -> Entry:
     entry = _existing(file, settings).entries.get(caller_id)
     if entry is None:
         known = ", ".join(f"`{one}`" for one in file.entries)
-        raise ConfigurationError(f"no caller `{caller_id}` in `{settings.callers_file}`: there are {known}")
+        raise ConfigurationError(f"no caller `{caller_id}` in `{settings.callers_file}`; it has {known}")
     if not isinstance(entry, Mapping):
-        raise ConfigurationError(f"`{caller_id}` in `{settings.callers_file}` must be a mapping: change it by hand")
+        raise ConfigurationError(f"`{caller_id}` in `{settings.callers_file}` must be a mapping: edit it by hand")
     return entry
 
 

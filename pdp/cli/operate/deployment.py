@@ -10,28 +10,28 @@ from pdp.deployment import container_file, kubernetes_manifests, settings_file, 
 
 @click.group(cls=Group)
 def deployment() -> None:
-    """Print what runs the server elsewhere: container, systemd, Kubernetes."""
+    """Print files that deploy the server: container, systemd, Kubernetes."""
 
 
 @deployment.command("container", epilog="Example:  pdp deployment container > Containerfile")
 def print_container_file() -> None:
-    """Print the instructions that make a container image of a checkout."""
+    """Print a Containerfile that builds an image of a checkout."""
     click.echo(container_file(), nl=False)
 
 
 @deployment.command("systemd", epilog="Example:  pdp deployment systemd > /etc/systemd/system/pdp.service")
 def print_systemd_unit() -> None:
-    """Print the unit for systemd."""
+    """Print the systemd unit."""
     click.echo(systemd_unit(), nl=False)
 
 
 @deployment.command("kubernetes", epilog="Example:  pdp deployment kubernetes > pdp.yaml")
 def print_kubernetes_manifests() -> None:
-    """Print the manifests for Kubernetes."""
+    """Print the Kubernetes manifests."""
     click.echo(kubernetes_manifests(), nl=False)
 
 
 @deployment.command("settings", epilog="Example:  pdp deployment settings > /etc/pdp/pdp.yaml")
 def print_settings_file() -> None:
-    """Print the settings that container and unit are made for."""
+    """Print the settings that the container and the unit expect."""
     click.echo(settings_file(), nl=False)

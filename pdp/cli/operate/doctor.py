@@ -21,11 +21,11 @@ from pdp.errors import ConfigurationError
 @click.option("--deny", type=click.Choice(["warnings"]), help="Exit with 1 for warnings too.")
 @with_loader(*(row.name for row in describe()))
 def doctor(*, load_settings: Callable[[], Settings], as_json: bool, deny: str | None) -> None:
-    """Check a deployment, and say what to do.
+    """Check a deployment, and say what to fix.
 
-    Takes the settings of `pdp serve`; run it as the same user, beside it or before. Changes nothing, and sends an
-    empty request to receivers of telemetry. Exit code 0: a server can run. 1: something must be mended. 2: nothing
-    could be checked.
+    Takes the settings of `pdp serve`. Run it as the same user, before the server starts or while it runs. Changes
+    nothing; sends an empty request to receivers of telemetry. Exit code 0: a server can run. 1: something must be
+    fixed. 2: nothing could be checked.
     """
     findings = tuple(_examined(load_settings))
     worst = {one.level for one in findings}
@@ -43,7 +43,7 @@ def _examined(load_settings: Callable[[], Settings]) -> Iterable[Finding]:
         settings = load_settings()
     except ConfigurationError as error:
         # Without settings there is nothing else to check.
-        remedy = "mend the setting; README, Settings, lists them all"
+        remedy = "fix the setting; the README lists all under Settings"
         return [
             Finding(check="settings", level=Level.PROBLEM, found=line, remedy=remedy)
             for line in str(error).splitlines()

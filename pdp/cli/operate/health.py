@@ -19,17 +19,17 @@ from pdp.model import Role
     "--service",
     default="",
     metavar="NAME",
-    help="One service, `pdp.record` or `pdp.store`; without it the whole server.",
+    help="Check only this service, `pdp.record` or `pdp.store`, not the whole server.",
 )
 @click.option("--timeout", type=duration, default="5s", help="How long to wait, such as `5s`.")
 @json_option
 @connection_options(Role.PEP)
 @with_settings("data_dir", "server.address")
 def health(*, settings: Settings, connection: ConnectionOptions, service: str, timeout: float, as_json: bool) -> None:
-    """Say whether a server serves, for probes.
+    """Check whether a server serves, for probes.
 
-    It does with a bundle and a live store, until it is told to stop. No token is needed. Exit code 0: it serves. 1: it
-    does not. 2: nothing answers.
+    A server serves while it has a bundle and a live store, until it is told to stop. Needs no token. Exit code 0: it
+    serves. 1: it does not. 2: nothing answers.
     """
     with reaching(settings, connection) as server:
         serving = is_serving(Connection.to(server, **ways(settings, connection)), service, timeout=timeout)

@@ -20,14 +20,16 @@ from pdp.serving.localtls import write_local_certificate
 
 @click.command(epilog="Example:  pdp init --data-dir /var/lib/pdp")
 @click.option(
-    "--development", is_flag=True, help="Callers to try things out with; a server that others can reach refuses them."
+    "--development",
+    is_flag=True,
+    help="Create callers for trying things out; a server that others can reach refuses them.",
 )
 @json_option
 @with_settings("data_dir")
 def init(*, settings: Settings, development: bool, as_json: bool) -> None:
     """Write a token for each role, the keys of the record, and a certificate.
 
-    What is there already stays as it is.
+    Files that already exist stay as they are.
     """
     written = prepare(settings, development=development)
     if as_json:
@@ -37,7 +39,7 @@ def init(*, settings: Settings, development: bool, as_json: bool) -> None:
         click.echo(f"wrote {path}")
     if elsewhere := _callers_without_token(settings):
         names = ", ".join(f"`{one}`" for one in elsewhere)
-        click.echo(f"`{settings.tokens_folder}` lacks the tokens of {names}: `pdp caller rotate ID` replaces one")
+        click.echo(f"`{settings.tokens_folder}` lacks the tokens of {names}: `pdp caller rotate ID` makes a new one")
     elif not written:
         click.echo(f"nothing to do: `{settings.data_dir}` is complete")
 
@@ -58,7 +60,7 @@ def prepare(settings: Settings, *, development: bool = False) -> tuple[Path, ...
     """
     folder = Path(settings.data_dir)
     if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"`data_dir` must be a folder, and `{folder}` is none")
+        raise ConfigurationError(f"`data_dir` is not a folder: `{folder}`")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     require_own(folder, "anyone could put files of theirs there")
     written: list[Path] = []

@@ -34,8 +34,8 @@ _LOG = logging.getLogger("pdp.serve")
 def serve(*, settings: Settings) -> None:
     """Run the server.
 
-    It is one worker for each core, all on one port, and a parent that replaces those that end. A first start writes
-    tokens, keys and a certificate, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running calls finish;
+    Starts one worker for each core, all on one port, and replaces workers that end. The first start writes tokens, keys
+    and a certificate, as `pdp init` does. Logs go to stderr. SIGTERM and SIGINT let running calls finish;
     a second one ends everything at once. SIGHUP reads the callers again.
     """
     log_to_stderr(settings.log)

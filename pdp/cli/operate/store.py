@@ -33,10 +33,10 @@ def store() -> None:
 @json_option
 @with_settings("data_dir")
 def backup_(*, settings: Settings, file: Path, as_json: bool) -> None:
-    """Copy the session store, as it stands now, to a new file.
+    """Copy the session store, as it is now, to a new file.
 
-    A server may run meanwhile. The copy is verified before it appears, and only its owner can read it. It holds no
-    handles, but all that sessions are about, and policies: keep it like the store itself.
+    A server may run meanwhile. The copy is verified before the file appears, and only its owner can read it. It holds
+    no handles, but everything else about sessions, and policies: protect it like the store itself.
     """
     with progress(f"copying the session store to {file}"):
         report = backup(_stored(settings), file)
@@ -51,15 +51,16 @@ def backup_(*, settings: Settings, file: Path, as_json: bool) -> None:
 @click.option(
     "--keep-sessions",
     is_flag=True,
-    help="Leave sessions live that are live in the backup, although some may have been revoked since.",
+    help="Keep sessions live that are live in the backup, although some may have been revoked since.",
 )
 @json_option
 @with_settings("data_dir")
 def restore_(*, settings: Settings, file: Path, keep_sessions: bool, as_json: bool) -> None:
-    """Put a backup in the place of the session store, while no server runs.
+    """Replace the session store with a backup, while no server runs.
 
-    What was ended or revoked after the backup was made is not known to it. So all sessions that are live in it are
-    revoked, unless told otherwise. The store of before is kept beside the new one, and the decision log tells of all.
+    A backup does not know which sessions were ended or revoked after it was made. So all sessions that are live in it
+    are revoked, unless you pass --keep-sessions. The previous store is kept beside the new one, and the decision log
+    records the restore.
     """
     path, clock = _stored(settings), SystemClock()
     # Opened first: a restore that cannot be recorded is not done.
@@ -78,7 +79,7 @@ def restore_(*, settings: Settings, file: Path, keep_sessions: bool, as_json: bo
     else:
         _print_restored(path, done, keep_sessions=keep_sessions)
     if log.failures:
-        raise PDPError(f"the store is restored, and the decision log could not be told: {log.status().problem}")
+        raise PDPError(f"the store is restored, but the decision log could not be written: {log.status().problem}")
 
 
 @store.command(epilog="Example:  pdp store check")
@@ -86,10 +87,10 @@ def restore_(*, settings: Settings, file: Path, keep_sessions: bool, as_json: bo
 @json_option
 @with_settings("data_dir")
 def check(*, settings: Settings, file: Path | None, as_json: bool) -> None:
-    """Read the whole session store, or a backup, and say what is in it and whether it is sound.
+    """Check that the session store or a backup is sound, and show what it holds.
 
-    A server may run meanwhile; nothing is changed. Exit code 0: sound. 1: damaged, or newer than this program. 2: it
-    cannot be read.
+    Reads all of it and changes nothing; a server may run meanwhile. Exit code 0: sound. 1: damaged, or newer than this
+    program. 2: it cannot be read.
     """
     path = file or _stored(settings)
     with progress(f"reading {path}"):
@@ -105,7 +106,7 @@ def check(*, settings: Settings, file: Path | None, as_json: bool) -> None:
 def _print_restored(path: Path, done: Restored, *, keep_sessions: bool) -> None:
     click.echo(f"restored `{path}`: {_counted(done.backup)}, as of {_time(done.backup)}")
     if done.replaced:
-        click.echo(f"the store of before is `{done.replaced}`")
+        click.echo(f"the previous store is `{done.replaced}`")
     if keep_sessions:
         click.echo("sessions that were live stay live: revoke again what was revoked since", err=True)
     else:
@@ -116,9 +117,7 @@ def _print_restored(path: Path, done: Restored, *, keep_sessions: bool) -> None:
 
 def _stored(settings: Settings) -> Path:
     if settings.sessions.store != "sqlite":
-        raise ConfigurationError(
-            f"`sessions.store` is `{settings.sessions.store}`: there is no file of a session store"
-        )
+        raise ConfigurationError(f"`sessions.store` is `{settings.sessions.store}`: there is no session store file")
     return settings.sessions_file
 
 

@@ -16,7 +16,7 @@ def telemetry() -> None:
 
 @telemetry.command("dashboard", epilog="Example:  pdp telemetry dashboard > pdp-dashboard.json")
 def print_dashboard() -> None:
-    """Print the Grafana dashboard, to be imported."""
+    """Print the Grafana dashboard, ready to import."""
     click.echo(dashboard(), nl=False)
 
 

@@ -26,20 +26,26 @@ _FIRST_RECORDS = 100_000
 
 @click.command(epilog="Example:  pdp top --window 5m      pdp top --once --json")
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(exists=True, file_okay=False))
-@click.option("--window", type=duration, default="60s", show_default=True, help="How far back it looks.")
-@click.option("--interval", type=duration, default="1s", show_default=True, help="How often it looks again.")
-@click.option("--most", type=click.IntRange(1, 100), default=10, show_default=True, help="Tools and sessions to list.")
-@click.option("--once", is_flag=True, help="Print what goes on now, and end. So does a pipe.")
+@click.option("--window", type=duration, default="60s", show_default=True, help="The time that is shown, up to now.")
+@click.option("--interval", type=duration, default="1s", show_default=True, help="The time between two updates.")
+@click.option(
+    "--most",
+    type=click.IntRange(1, 100),
+    default=10,
+    show_default=True,
+    help="The number of tools and sessions to list.",
+)
+@click.option("--once", is_flag=True, help="Print the current activity once, as without a terminal.")
 @json_option
 @with_settings("record.folder")
 def top(
     *, settings: Settings, folder: str | None, window: float, interval: float, most: int, once: bool, as_json: bool
 ) -> None:
-    """Watch the decisions as they are made.
+    """Watch decisions as they are made.
 
-    Shows decisions per second, outcomes and what they rest on, the cache's hit rate, the slowest tools, and the
-    sessions that are denied. It reads the decision log in DIR, by default the one of the settings, and asks no server.
-    `q` ends it.
+    Shows decisions per second, outcomes and their bases, the cache's hit rate, the slowest tools, and the sessions
+    whose calls are denied. Reads the decision log in DIR, by default the one of the settings, and asks no server.
+    Press `q` to quit.
     """
     place = Path(folder) if folder else settings.record_folder
     if not segments_of(place):

@@ -54,7 +54,7 @@ def shown(activity: Activity, *, width: int) -> Group:
 
 
 def _headline(activity: Activity) -> str:
-    hits = "no look-ups" if activity.hit_rate is None else f"{activity.hit_rate:.1%} cache hits"
+    hits = "no cache look-ups" if activity.hit_rate is None else f"{activity.hit_rate:.1%} cache hits"
     times = f"median {_time(activity.median_us)}, longest {_time(activity.longest_us)}"
     return f"{activity.per_second:.1f} decisions/s over {activity.seconds:.0f} s  ·  {hits}  ·  {times}"
 

@@ -22,7 +22,7 @@ from pdp.model import Role
 @click.argument("tool")
 @click.argument("arguments", metavar="[ARGS_JSON|-]", default="{}")
 @handle_option
-@click.option("--definition-digest", metavar="DIGEST", default="", help="The tool's definition as it is now.")
+@click.option("--definition-digest", metavar="DIGEST", default="", help="The file of the tool's current definition.")
 @click.option("--facts", metavar="JSON", default="", help="Facts that the gateway vouches for.")
 @click.option("--tool-call-id", metavar="ID", default="", help="The model's id of this call, for traces.")
 @json_option

@@ -37,17 +37,21 @@ def session() -> None:
     epilog="Example:  pdp session request --user alice --agent coder --purpose 'fix the build' --tool 'git/*' "
     "--handle-file handle"
 )
-@click.option("--user", required=True, help="Whose authority is used.")
-@click.option("--agent", required=True, help="Who works.")
+@click.option("--user", required=True, help="The user whose authority is used.")
+@click.option("--agent", required=True, help="The agent that makes the calls.")
 @click.option("--purpose", required=True, help="The task, for the approver; it may have several lines.")
-@click.option("--tool", "patterns", metavar="PATTERN", required=True, multiple=True, help="Tools, such as `git/*`.")
-@click.option("--duration", "lifetime", type=duration, help="How long it lives, such as `30m`.")
-@click.option("--parent-handle-file", metavar="FILE", help="The secret handle of the session that delegates.")
-@click.option("--environment", default="", help="Such as `production`.")
+@click.option(
+    "--tool", "patterns", metavar="PATTERN", required=True, multiple=True, help="The tools to ask for, such as `git/*`."
+)
+@click.option("--duration", "lifetime", type=duration, help="How long the session lives, such as `30m`.")
+@click.option(
+    "--parent-handle-file", metavar="FILE", help="The file of the secret handle of the session that delegates."
+)
+@click.option("--environment", default="", help="The environment, such as `production`.")
 @click.option("--attributes", metavar="JSON", default="", help="Attributes of the user that you vouch for.")
 @click.option("--label", "labels", multiple=True, help="A label of the session, declared in `bundle.yaml`.")
-@click.option("--may-delegate", is_flag=True, help="Ask to delegate without a person.")
-@click.option("--handle-file", metavar="FILE", help="Write the secret handle to this new file, not to stdout.")
+@click.option("--may-delegate", is_flag=True, help="Ask for permission to delegate without a person.")
+@click.option("--handle-file", metavar="FILE", help="Write the secret handle to this new file instead of stdout.")
 @json_option
 @with_client(Role.PEP)
 def request(
@@ -100,22 +104,22 @@ def request(
 @click.argument("session_id")
 @click.option("--grant", "grants", metavar="GRANT", multiple=True, help="A grant to give.")
 @click.option("--yes", is_flag=True, help="Approve without asking.")
-@click.option("--request-digest", metavar="DIGEST", help="Approve only what was shown with this digest.")
+@click.option("--request-digest", metavar="DIGEST", help="Approve only the request that was shown with this digest.")
 @json_option
 @with_client(Role.APPROVER)
 def approve(
     *, client: Client, session_id: str, grants: tuple[str, ...], yes: bool, request_digest: str | None, as_json: bool
 ) -> None:
-    """Show what is asked for, and approve exactly that.
+    """Show a requested session, and approve exactly what was shown.
 
-    Asks first, and exits with 1 when the answer is no.
+    Asks before it approves, and exits with 1 if the answer is no.
     """
     if as_json and not yes:
-        raise click.UsageError("--json needs --yes: a question and JSON do not go together")
+        raise click.UsageError("--json needs --yes, because it asks no question")
     review = client.review_session(_whole_id(client, session_id, SessionState.REQUESTED), grants=grants)
     seen = review.session
     if state_name(seen) != SessionState.REQUESTED.value:
-        raise click.ClickException(f"the session is {state_name(seen)} and waits for no approval")
+        raise click.ClickException(f"the session is {state_name(seen)} and does not wait for approval")
     if request_digest is not None and request_digest != seen.request_digest:
         raise click.ClickException(f"the request is not the one that was shown: its digest is `{seen.request_digest}`")
     if not as_json:
@@ -132,11 +136,11 @@ def approve(
 
 @session.command(epilog='Example:  pdp session deny ses_… --reason "not this week"')
 @click.argument("session_id")
-@click.option("--reason", default="", help="Why, for the record.")
+@click.option("--reason", default="", help="The reason, for the record.")
 @json_option
 @with_client(Role.APPROVER)
 def deny(*, client: Client, session_id: str, reason: str, as_json: bool) -> None:
-    """Refuse a requested session."""
+    """Deny a requested session."""
     denied = client.deny_session(_whole_id(client, session_id, SessionState.REQUESTED), reason=reason)
     _print_done("denied", denied, as_json=as_json)
 
@@ -145,13 +149,13 @@ def deny(*, client: Client, session_id: str, reason: str, as_json: bool) -> None
 @click.option("--state", type=click.Choice([state.value for state in SessionState]), help="Only in this state.")
 @click.option("--user", default="", help="Only of this user.")
 @click.option("--agent", default="", help="Only of this agent.")
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Show at most this many.")
 @json_option
 @with_client(Role.APPROVER)
 def list_sessions(*, client: Client, state: str | None, user: str, agent: str, limit: int, as_json: bool) -> None:
     """List sessions, newest first.
 
-    `until` is when a session ends; of one that is requested, when it can be approved no more.
+    `until` is when a session ends, or for a requested one, until when it can be approved.
     """
     found = list(islice(client.list_sessions(state=state or "", user=user, agent=agent), limit))
     if as_json:
@@ -188,7 +192,7 @@ def end(*, client: Client, session_handle_file: str | None, as_json: bool) -> No
 @click.option("--user", default="", help="All sessions of this user.")
 @click.option("--agent", default="", help="All sessions of this agent.")
 @click.option("--tenant", default="", help="All sessions of this tenant.")
-@click.option("--reason", required=True, help="Why, for the record.")
+@click.option("--reason", required=True, help="The reason, for the record.")
 @json_option
 @with_client(Role.APPROVER)
 def revoke(*, client: Client, session_id: str, user: str, agent: str, tenant: str, reason: str, as_json: bool) -> None:
@@ -210,7 +214,9 @@ def revoke(*, client: Client, session_id: str, user: str, agent: str, tenant: st
 @click.argument("session_id")
 @click.option("--tool", "patterns", metavar="PATTERN", multiple=True, help="Keep only tools that match.")
 @click.option("--ends-in", type=duration, help="End it this long from now, such as `10m`.")
-@click.option("--label", "labels", multiple=True, help="A label to add, declared in `bundle.yaml`; none that widens.")
+@click.option(
+    "--label", "labels", multiple=True, help="A label to add, declared in `bundle.yaml`; not one that widens."
+)
 @json_option
 @with_client(Role.APPROVER)
 def narrow(
@@ -224,7 +230,7 @@ def narrow(
 ) -> None:
     """Narrow an active session.
 
-    Fewer tools, an earlier end, more labels; never the other way.
+    Leaves it fewer tools, an earlier end or more labels, never the reverse.
     """
     if not (patterns or ends_in or labels):
         raise click.UsageError("pass at least one of --tool, --ends-in and --label")
@@ -251,13 +257,17 @@ def _whole_id(client: Client, given: str, state: SessionState | None = None) -> 
         return given
     wanted = given if given.startswith("ses_") else f"ses_{given}"
     if len(wanted) < len("ses_") + _FEWEST_CHARACTERS:
-        raise click.UsageError(f"`{given}` is too short for the beginning of a session id")
+        raise click.UsageError(f"`{given}` is too short to select a session")
     newest = islice(client.list_sessions(state=state.value if state else "", page_size=_NEWEST), _NEWEST)
     found = [one.session_id for one in newest if one.session_id.startswith(wanted)]
     if len(found) != 1:
         which = f"{state.value} session" if state else "session"
-        number = f"{len(found)} of them do" if found else "none does"
-        raise click.ClickException(f"no one {which} of the newest {_NEWEST} begins with `{wanted}`: {number}")
+        problem = (
+            f"{len(found)} of the newest {_NEWEST} {which}s begin"
+            if found
+            else f"none of the newest {_NEWEST} {which}s begins"
+        )
+        raise click.ClickException(f"{problem} with `{wanted}`")
     return found[0]
 
 

@@ -31,7 +31,9 @@ _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 @click.argument("server")
 @tool_list_options
 @click.option("--policies", metavar="DIR", help="The policy folder. [policies.folder]")
-@click.option("--sessions", is_flag=True, help="Ask the PDP which active sessions hold a changed or vanished tool.")
+@click.option(
+    "--sessions", is_flag=True, help="Show the active sessions that hold a changed or removed tool; asks the server."
+)
 @connection_options(Role.AUDITOR)
 @json_option
 @with_settings("data_dir")
@@ -49,9 +51,9 @@ def diff(
     connection: ConnectionOptions,
     as_json: bool,
 ) -> int:
-    """Compare a server's tools with those of its approved catalogue, and say what rests on each difference.
+    """Compare a server's tools with those of its approved catalogue, and show what each difference affects.
 
-    Changes nothing. Exit code 0 when the tools are as approved, 1 when they are not.
+    Changes nothing. Exit code 0: the tools are as approved. 1: they are not.
     """
     definitions = read_tool_list(server, source, command, timeout, url=url, url_token_file=url_token_file)
     files = read_folder(Path(policies or settings.policies.folder), settings.limits)
@@ -105,14 +107,14 @@ def _lines(one: ToolDifference, holders: Sequence[Session] | None) -> Iterable[s
     if one.kind != "removed":
         yield f"agents that may have it: {', '.join(one.agents) or 'none'}"
     if one.kind == "added":
-        yield "no session has it: a tool that appears later is in no approved scope"
+        yield "no session has it: a new tool is in no approved scope"
     elif holders is not None:
         yield from (f"active session: {held.session_id} ({held.user}, {held.agent})" for held in holders)
-        yield f"{len(holders)} active sessions lose it with an import: {_basis(one)}"
+        yield f"{len(holders)} active sessions lose it after an import: {_basis(one)}"
 
 
 def _basis(one: ToolDifference) -> str:
-    return "their calls are denied as `unknown_tool`" if one.kind == "removed" else "denied as `tool_changed`"
+    return f"their calls are denied as `{'unknown_tool' if one.kind == 'removed' else 'tool_changed'}`"
 
 
 def _json(found: ToolsDifference, holders: Mapping[str, Sequence[Session]] | None) -> dict[str, Any]:

@@ -64,10 +64,10 @@ def import_tools(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write the catalogue of a tool server, and propose an overlay where there is none.
+    """Write the catalogue of a tool server, and propose an overlay if there is none.
 
-    Takes a `tools/list` answer from a file, from stdin (`-`), or from the MCP server itself: one that is run here, or
-    one that answers at a URL.
+    Takes a `tools/list` answer from a file, from stdin (`-`), or from the MCP server itself, which it starts or asks at
+    a URL.
     """
     definitions = read_tool_list(server, source, command, timeout, url=url, url_token_file=url_token_file)
     if policies is not None and not Path(policies).is_dir():

@@ -27,11 +27,11 @@ def tool_list_options(function: C) -> C:
     """
     for parameter in (
         click.option(
-            "--timeout", type=duration, default="30s", show_default=True, help="How long it may take to answer."
+            "--timeout", type=duration, default="30s", show_default=True, help="How long to wait for the answer."
         ),
-        click.option("--url-token-file", metavar="FILE", help="A bearer token for --url."),
-        click.option("--url", metavar="URL", help="Ask the MCP server that answers here, by streamable HTTP."),
-        click.option("--command", metavar="COMMAND", help="Run this MCP server and ask it."),
+        click.option("--url-token-file", metavar="FILE", help="The file of a bearer token for --url."),
+        click.option("--url", metavar="URL", help="Ask the MCP server at this URL, by streamable HTTP."),
+        click.option("--command", metavar="COMMAND", help="Start this MCP server and ask it."),
         click.argument("source", metavar="[FILE|-]", required=False),
     ):
         function = parameter(function)

@@ -277,7 +277,7 @@ class AsyncClient:
         )
 
     async def deny_session(self, session_id: str, *, reason: str = "") -> session_pb2.Session:
-        """Refuse a requested session."""
+        """Deny a requested session."""
         return await self._calls.manage(operations.deny_session(session_id, reason=reason))
 
     async def end_session(self, session_handle: str) -> session_pb2.Session:

@@ -272,7 +272,7 @@ class Client:
         return self._calls.manage(operations.approve_session(session_id, request_digest=request_digest, grants=grants))
 
     def deny_session(self, session_id: str, *, reason: str = "") -> session_pb2.Session:
-        """Refuse a requested session."""
+        """Deny a requested session."""
         return self._calls.manage(operations.deny_session(session_id, reason=reason))
 
     def end_session(self, session_handle: str) -> session_pb2.Session:
