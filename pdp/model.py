@@ -146,7 +146,7 @@ class Session:
     `deadline` is the end of the present state: of the request while REQUESTED, of the session afterwards.
     `duration` is seconds. `..._at` are unix seconds, 0.0 when it has not happened.
     `entities_json` holds the directory's data for user and agent when it was captured: Cedar's JSON array.
-    `attributes_json` holds attributes of the user that the requester vouched for: a JSON object.
+    `user_attributes_json` holds attributes of the user that the requester vouched for: a JSON object.
     `widening_labels` holds those of `labels` that widened under the bundle of the approval: only these can ever
     grant anything.
     `state` is as stored; `lifecycle.state_of` returns the present one.
@@ -174,7 +174,7 @@ class Session:
     labels: tuple[str, ...] = ()
     widening_labels: tuple[str, ...] = ()
     entities_json: str = field(default="[]", repr=False)
-    attributes_json: str = field(default="{}", repr=False)
+    user_attributes_json: str = field(default="{}", repr=False)
     approved_at: float = 0.0
     approved_by: str = ""
     ended_at: float = 0.0

@@ -189,7 +189,7 @@ def supposed_session(
         labels=supposed.labels,
         widening_labels=tuple(bundle.widening.intersection(supposed.labels)),
         entities_json=bundle.directory.capture(supposed.user, supposed.agent) or "[]",
-        attributes_json=_attributes(supposed, limits),
+        user_attributes_json=_attributes(supposed, limits),
     )
 
 

@@ -187,7 +187,7 @@ class Bundle:
         entities = {(one["uid"]["type"], one["uid"]["id"]): one for one in json.loads(content.entities_json)}
         if ("User", content.user) not in entities:
             raise ValueError("the session's user is not among its entities")
-        vouched = json.loads(content.attributes_json)
+        vouched = json.loads(content.user_attributes_json)
         entities["User", content.user]["attrs"] |= vouched
         attributes = {name: getattr(content, name) for name in SESSION_ATTRIBUTES}
         grants = [("Grant", grant) for grant in content.grants]

@@ -40,7 +40,7 @@ class SessionContent(NamedTuple):
     labels: tuple[str, ...]
     grants: tuple[str, ...]
     entities_json: str
-    attributes_json: str
+    user_attributes_json: str
     speaker: str
 
     @classmethod

@@ -77,7 +77,7 @@ def request_facts(session: Session) -> tuple[dict[str, str], dict[str, tuple[str
 
 def vouched(session: Session) -> Mapping[str, object]:
     """Return the user attributes that the requester vouched for, as shown to the approver."""
-    found: dict[str, object] = json.loads(session.attributes_json)
+    found: dict[str, object] = json.loads(session.user_attributes_json)
     return found
 
 

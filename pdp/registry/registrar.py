@@ -452,7 +452,7 @@ class Registrar:
             may_delegate=wanted.may_delegate,
             labels=tuple(sorted(labels)),
             entities_json=captured,
-            attributes_json=self._attributes(wanted),
+            user_attributes_json=self._attributes(wanted),
         ), handle
 
     def _attributes(self, wanted: SessionRequest) -> str:

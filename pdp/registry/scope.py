@@ -109,6 +109,6 @@ def request_digest_of(session: Session, scope: Scope, bundle: Bundle) -> str:
         "may_delegate": session.may_delegate,
         "labels": list(session.labels),
         "widening_labels": sorted(bundle.widening.intersection(session.labels)),
-        "attributes": session.attributes_json,
+        "attributes": session.user_attributes_json,
     }
     return digest(canonical(shown))

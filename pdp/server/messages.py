@@ -218,7 +218,7 @@ def session_message(view: SessionView) -> sessions.Session:
         epoch=session.epoch,
         reason=session.reason,
         ended_by=session.ended_by,
-        user_attributes_json=session.attributes_json.encode("utf-8"),
+        user_attributes_json=session.user_attributes_json.encode("utf-8"),
     )
 
 

@@ -18,8 +18,11 @@ _DEADLINE_FIELDS: Final = tuple(field.name for field in fields(Deadline))
 # Texts that many sessions share: each is one object for all sessions in memory.
 _COMMON: Final = (
     *("user", "agent", "purpose", "tenant", "environment", "opened_by", "parent_id", "entities_json"),
-    *("attributes_json", "approved_by", "ended_by", "reason"),
+    *("user_attributes_json", "approved_by", "ended_by", "reason"),
 )
+
+# The stored name of `user_attributes_json`, which never changes: servers of two versions may share a store.
+_STORED_ATTRIBUTES: Final = "attributes_json"
 
 
 def row_of(session: Session) -> dict[str, str | bytes | float | int]:
@@ -49,6 +52,8 @@ def session_of(text: str, scope_of: Callable[[str], Scope]) -> Session:
     """Return the session that a text holds. `StoreUnavailableError` when the text is damaged."""
     try:
         values: dict[str, Any] = json.loads(text)
+        if _STORED_ATTRIBUTES in values:
+            values["user_attributes_json"] = values.pop(_STORED_ATTRIBUTES)
         values["handle_digest"] = bytes.fromhex(values["handle_digest"])
         values["state"] = SessionState(values["state"])
         values["deadline"]["boot_id"] = intern(values["deadline"]["boot_id"])
@@ -80,6 +85,7 @@ def scope_from(scope_id: str, text: str) -> Scope:
 
 def _text_of(session: Session) -> str:
     values: dict[str, Any] = {name: getattr(session, name) for name in _FIELDS}
+    values[_STORED_ATTRIBUTES] = values.pop("user_attributes_json")
     values["handle_digest"] = session.handle_digest.hex()
     values["state"] = session.state.value
     values["deadline"] = {name: getattr(session.deadline, name) for name in _DEADLINE_FIELDS}
