@@ -40,7 +40,7 @@ from pdp.registry.registrar import SessionRequest
 from pdp.sessions import lifecycle
 from pdp.sessions.rows import row_of
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.sessions.store import SessionFilter
+from pdp.sessions.values import SessionFilter
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.inprocess import write_folder
 from pdp.v1 import authorization_pb2, decision_pb2

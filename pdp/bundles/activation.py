@@ -14,7 +14,8 @@ from pdp.clock import Clock, Instant, no_earlier
 from pdp.model import Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.sessions.lifecycle import recapture
-from pdp.sessions.store import ActiveBundle, BundleHistory
+from pdp.sessions.store import BundleHistory
+from pdp.sessions.values import ActiveBundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,8 @@ from pdp.limits import Limits
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle, CheckReport, Compile, inspect_bundle
 from pdp.policy.contents import titles_of
-from pdp.sessions.store import ActiveBundle, BundleHistory
+from pdp.sessions.store import BundleHistory
+from pdp.sessions.values import ActiveBundle
 
 _LOG = logging.getLogger("pdp")
 

@@ -18,7 +18,8 @@ from pdp.errors import BundleUnavailableError, PDPError, Problem, one_line
 from pdp.limits import Limits
 from pdp.policy.bundle import Bundle, Compile, assemble, load_bundle
 from pdp.policy.entities import EntityMemory
-from pdp.sessions.store import ActiveBundle, BundleHistory
+from pdp.sessions.store import BundleHistory
+from pdp.sessions.values import ActiveBundle
 
 _LOG = logging.getLogger("pdp")
 _CATCH_UP_PAUSE_SECONDS = 5.0

@@ -10,7 +10,8 @@ from pdp.errors import UnavailableError
 from pdp.foundation.ids import handle_digest
 from pdp.model import Caller, Session
 from pdp.policy.bundle import Bundle
-from pdp.sessions.store import ActiveBundle, SessionReader, StoreView
+from pdp.sessions.store import SessionReader
+from pdp.sessions.values import ActiveBundle, StoreView
 
 _TRIES = 3
 

@@ -45,7 +45,8 @@ from pdp.registry.scope import (
 )
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
-from pdp.sessions.store import Change, Cut, SessionFilter, Sessions
+from pdp.sessions.store import Sessions
+from pdp.sessions.values import Change, Cut, SessionFilter
 
 # The number of sessions that are read at a time for a list, and written at a time when many are revoked.
 _STEP, _AT_ONCE = 100, 500

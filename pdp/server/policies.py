@@ -15,7 +15,7 @@ from pdp.server.explaining import explain
 from pdp.server.fields import optional_text, require_digest, timestamp
 from pdp.server.messages import reading_message
 from pdp.serving.origin import Origin
-from pdp.sessions.store import ActiveBundle
+from pdp.sessions.values import ActiveBundle
 from pdp.v1 import explain_pb2 as explanations
 from pdp.v1 import policy_pb2 as policies
 from pdp.v1 import reading_pb2 as readings

@@ -13,8 +13,8 @@ from contextlib import closing
 from pdp.model import Session
 from pdp.sessions.database import Database
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import Captured, Change
 from pdp.sessions.succession import successor_of
+from pdp.sessions.values import Captured, Change
 from pdp.sessions.watcher import RowReader, Value
 
 # By id: the epoch that was read, and the changed session, or None when it stays as it is.

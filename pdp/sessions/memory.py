@@ -13,7 +13,6 @@ from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Session, SessionState
 from pdp.sessions.lifecycle import LIVE, over_at
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
@@ -22,6 +21,7 @@ from pdp.sessions.succession import (
     require_successor,
     successors_of,
 )
+from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
 
 T = TypeVar("T")
 

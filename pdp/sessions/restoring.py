@@ -22,7 +22,7 @@ from pdp.sessions.care import StoreReport, copy, inspect, require_sound
 from pdp.sessions.changesignal import forget_acknowledged, unused
 from pdp.sessions.database import signal_path
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.sessions.store import SessionFilter
+from pdp.sessions.values import SessionFilter
 
 # Recorded as the one that revoked what a backup would bring back.
 BY = "store-restore"

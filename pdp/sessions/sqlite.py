@@ -17,7 +17,6 @@ from pdp.sessions.foresight import Foreseen, Foresight
 from pdp.sessions.room import Room
 from pdp.sessions.rows import row_of, tools_text
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
@@ -27,6 +26,7 @@ from pdp.sessions.succession import (
     successor_of,
 )
 from pdp.sessions.turns import Turns
+from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
 from pdp.sessions.watcher import RowReader, Value, Watcher, activation_of, applied, cuts_on
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from typing import Final
 
 from pdp.errors import ConflictError
 from pdp.model import Session
-from pdp.sessions.store import ActiveBundle, Change
+from pdp.sessions.values import ActiveBundle, Change
 
 # Enough to roll back by a few activations; older content is in the authors' version control.
 BUNDLES_KEPT: Final = 10

@@ -24,7 +24,7 @@ from pdp.sessions.changesignal import ChangeSignal
 from pdp.sessions.database import ENGINE_ERRORS, Database, require_known_schema, unavailable
 from pdp.sessions.rows import scope_from, session_of
 from pdp.sessions.scopes import ScopePool
-from pdp.sessions.store import ActiveBundle, Cut, StoreView
+from pdp.sessions.values import ActiveBundle, Cut, StoreView
 
 # The memory for sessions, and what each one takes beyond its texts.
 MOST_SESSION_BYTES = 48 * 1024 * 1024

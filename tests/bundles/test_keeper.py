@@ -17,7 +17,8 @@ from pdp.bundles.packing import pack
 from pdp.bundles.peers import Seen, SourceView
 from pdp.errors import BundleError, BundleUnavailableError, EvaluatorUnavailableError, NotFoundError, Problem
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.sessions.store import ActiveBundle, SessionStore
+from pdp.sessions.store import SessionStore
+from pdp.sessions.values import ActiveBundle
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.stores.samples import unchanged

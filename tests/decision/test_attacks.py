@@ -42,7 +42,7 @@ from pdp.model import (
 from pdp.observer import Observers
 from pdp.registry.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
-from pdp.sessions.store import ActiveBundle, Captured, Change, SessionFilter
+from pdp.sessions.values import ActiveBundle, Captured, Change, SessionFilter
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.waiting import wait_until

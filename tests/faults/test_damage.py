@@ -17,7 +17,8 @@ from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import Session
 from pdp.sessions.restoring import restore
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.sessions.store import SessionFilter, SessionStore
+from pdp.sessions.store import SessionStore
+from pdp.sessions.values import SessionFilter
 from pdp.testing.stores.samples import make_bundle, make_scope, make_session, revoked, unchanged
 from tests.machinery.seeds import seeded
 

@@ -23,7 +23,6 @@ from pdp.sessions.lifecycle import (
     revoke,
     state_of,
 )
-from pdp.sessions.store import ActiveBundle
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
@@ -32,6 +31,7 @@ from pdp.sessions.succession import (
     require_successor,
     successors_of,
 )
+from pdp.sessions.values import ActiveBundle
 from pdp.testing.stores.samples import make_session
 
 NOW = Instant(wall_at=2000.0, boot_at=1000.0, boot_id="boot-1")

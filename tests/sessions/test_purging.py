@@ -14,7 +14,8 @@ from pdp.registry.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.sessions.store import SessionFilter, SessionStore
+from pdp.sessions.store import SessionStore
+from pdp.sessions.values import SessionFilter
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder

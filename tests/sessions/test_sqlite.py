@@ -23,7 +23,8 @@ from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.model import Scope, Session
 from pdp.sessions.database import SCHEMA_VERSION, require_sound_engine
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.sessions.store import SessionFilter, SessionStore
+from pdp.sessions.store import SessionStore
+from pdp.sessions.values import SessionFilter
 from pdp.testing.stores.contract import StoreContract
 from pdp.testing.stores.samples import (
     insert_family,

@@ -11,7 +11,8 @@ import pytest
 
 from pdp.errors import ConflictError, StoreUnavailableError
 from pdp.model import SessionState
-from pdp.sessions.store import Cut, SessionFilter, SessionStore
+from pdp.sessions.store import SessionStore
+from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.history import BundleHistoryContract
 from pdp.testing.stores.lists import SessionListsContract
 from pdp.testing.stores.mark import HighWaterMarkContract

@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 
 from pdp.model import SessionState
-from pdp.sessions.store import SessionFilter, Sessions
+from pdp.sessions.store import Sessions
+from pdp.sessions.values import SessionFilter
 from pdp.testing.stores.samples import insert_four, make_session, revoked
 from pdp.testing.stores.suite import StoreSuite
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pdp.sessions.store import SessionFilter, SessionStore
+from pdp.sessions.store import SessionStore
+from pdp.sessions.values import SessionFilter
 from pdp.testing.stores.samples import make_bundle, make_session, revoked, successor_of, unchanged
 from pdp.testing.stores.suite import StoreSuite
 

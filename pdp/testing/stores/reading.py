@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pdp.model import Scope, SessionState
-from pdp.sessions.store import SessionFilter, Sessions
+from pdp.sessions.store import Sessions
+from pdp.sessions.values import SessionFilter
 from pdp.testing.stores.samples import insert_family, make_scope, make_session, successor_of
 from pdp.testing.stores.suite import StoreSuite
 

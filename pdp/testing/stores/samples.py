@@ -8,7 +8,8 @@ from typing import Any
 
 from pdp.clock import Deadline
 from pdp.model import Scope, Session, SessionState
-from pdp.sessions.store import ActiveBundle, SessionWriter
+from pdp.sessions.store import SessionWriter
+from pdp.sessions.values import ActiveBundle
 
 
 def make_session(name: str, parent: Session | None = None, **changes: Any) -> Session:  # noqa: ANN401 - any field

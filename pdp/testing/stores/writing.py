@@ -15,7 +15,8 @@ from pdp.clock import Deadline, Instant
 from pdp.errors import ConflictError
 from pdp.model import Scope, Session, SessionState
 from pdp.sessions.lifecycle import revoke
-from pdp.sessions.store import Cut, SessionFilter, Sessions
+from pdp.sessions.store import Sessions
+from pdp.sessions.values import Cut, SessionFilter
 from pdp.testing.stores.samples import (
     insert_family,
     insert_four,

@@ -1,0 +1,106 @@
+"""What a session store takes and returns beside sessions, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pdp.clock import Instant
+from pdp.model import Session, SessionState
+from pdp.sessions.lifecycle import revoke
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveBundle:
+    """The bundle that all workers must decide by, and its origin. `activated_at` is unix seconds.
+
+    `reason` is the reason given for the activation. `chosen` says that a person chose the bundle by its version, rather
+    than that a source delivered it. `number` and `signed_by` (the id of a key) come with its signature; 0 and empty
+    without one.
+    """
+
+    version: str
+    activated_at: float
+    activated_by: str
+    reason: str = ""
+    chosen: bool = False
+    number: int = 0
+    signed_by: str = ""
+
+    def same_as(self, other: ActiveBundle | None) -> bool:
+        """Say whether another activation differs only in who made it, when and why."""
+        return other is not None and (self.version, self.chosen, self.number, self.signed_by) == (
+            other.version,
+            other.chosen,
+            other.number,
+            other.signed_by,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundlePast:
+    """What is known about earlier activations, whether or not content was kept.
+
+    `was_active` is about one version. `highest_number` is the highest of all bundles that were ever active.
+    """
+
+    was_active: bool
+    highest_number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreView:
+    """One consistent read of the store, for one decision.
+
+    `chain` holds the session and then its ancestors, nearest first; empty when no session has the handle.
+    `bundle` is None before the first activation. `high_water_at` is the latest wall time that was ever stored.
+    """
+
+    chain: tuple[Session, ...]
+    bundle: ActiveBundle | None
+    high_water_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFilter:
+    """Which sessions to list. Empty fields do not filter; `state` is compared as stored.
+
+    `ends_after` leaves out sessions whose deadline on the wall clock has come by then, `requested_until` those that
+    were requested later; 0.0 leaves out none.
+    """
+
+    tenant: str = ""
+    user: str = ""
+    agent: str = ""
+    opened_by: str = ""
+    states: frozenset[SessionState] = frozenset()
+    ends_after: float = 0.0
+    requested_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The revocation of all sessions that were requested until `at`: of a tenant, or of one user or agent in it.
+
+    `at` is unix seconds, `by` the caller that revoked them, and `reason` why.
+    """
+
+    tenant: str
+    user: str = ""
+    agent: str = ""
+    at: float
+    by: str
+    reason: str
+
+    def applied(self, session: Session) -> Session:
+        """Return the session after this revocation."""
+        named = self.user in ("", session.user) and self.agent in ("", session.agent)
+        if session.tenant != self.tenant or not named or session.requested_at > self.at:
+            return session
+        now = Instant(wall_at=self.at, boot_at=0.0, boot_id="")
+        return revoke(now, by=self.by, reason=self.reason)(session) or session
+
+
+Change = Callable[[Session], Session | None]
+# The directory's data for a user and an agent, as in `Session.entities_json`; None when either is unknown.
+Captured = Callable[[str, str], str | None]
