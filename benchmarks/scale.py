@@ -76,7 +76,9 @@ agents: {{bot: {{groups: [bots], ceiling: ["server0/*"]}}}}
 def validate(files: dict[str, bytes]) -> None:
     """Do the part that every check needs: parse the schema and validate all policies."""
     contents = read_contents(files, _LIMITS)
-    schema = full_schema(contents.schema, contents.caller_facts, tuple(contents.catalogue.tools.values()))
+    schema = full_schema(
+        contents.schema, contents.caller_facts, tuple(contents.catalogue.tools.values()), contents.groups
+    )
     text = "\n".join(contents.policies.values())
     if not cedarpy.validate_policies(text, cedarpy.Schema.from_str(schema)).validation_passed:
         raise AssertionError("the generated bundle is not valid")

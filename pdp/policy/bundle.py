@@ -51,13 +51,14 @@ class Bundle:
         self.request_seconds = contents.request_seconds
         self.caller_facts = contents.caller_facts
         self.labels = contents.labels
+        self.groups = contents.groups
         self.widening = frozenset(name for name, label in contents.labels.items() if label.widens)
         self.catalogue: Catalogue = contents.catalogue
         self.directory: Directory = contents.directory
         self.policies: Mapping[str, PolicySource] = {policy.id: policy for policy in policies}
         self.grants: Grants = grants_of(policies, contents.directory)
         self._author_schema = contents.schema
-        self._schema = contents.schema + "\n" + preamble(contents.caller_facts)
+        self._schema = contents.schema + "\n" + preamble(contents.caller_facts, contents.groups)
         # INVARIANT: a policy for any action, or for a group, is in the slice of each action that it can match.
         self._by_action = _by_action(policies)
         self._stack = stack
@@ -119,7 +120,7 @@ class Bundle:
 
     def schema_text(self) -> str:
         """Return the whole schema: the author's part, and every generated action."""
-        return full_schema(self._author_schema, self.caller_facts, tuple(self.catalogue.tools.values()))
+        return full_schema(self._author_schema, self.caller_facts, tuple(self.catalogue.tools.values()), self.groups)
 
     def slice(self, action: str) -> Slice:
         """Return the slice of an action: a tool of the catalogue, or an action of the PDP itself."""
@@ -132,7 +133,7 @@ class Bundle:
     def groups_of(self, action: str) -> tuple[str, ...]:
         """Return an action and its groups: a scope that names one of these can match it."""
         tool = self.catalogue.tools.get(action)
-        return (action, tool.risk) if tool else (action,)
+        return (action, *tool.action_groups) if tool else (action,)
 
     def judge(self, session: Session, facts: Facts, at: float) -> Ruling:
         """Return the policies' ruling on facts in a session; any doubt is a deny.

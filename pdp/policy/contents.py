@@ -13,6 +13,7 @@ from pdp.foundation.inside import open_inside, require_inside
 from pdp.foundation.jsontext import canonical, digest
 from pdp.foundation.yamltext import Section, load_section
 from pdp.limits import Limits
+from pdp.policy.declared import read_groups
 from pdp.policy.directory import Directory, load_directory
 from pdp.policy.labels import Label, read_labels
 from pdp.policy.tools.catalogue import Catalogue, load_catalogue
@@ -26,6 +27,8 @@ TESTS = "tests"
 # The longest name that fits into the header of a packed file.
 NAME_BYTES = 100
 
+_MANIFEST_KEYS = ("name", "label", "labels", "groups", "caller_facts", "session_seconds", "request_seconds")
+
 _FEWEST_FILES = 64
 _BYTES_FOR_A_FILE = 2048
 
@@ -34,7 +37,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """A bundle's parts. `policies` maps a file to its text, `labels` a name to its label; durations are in seconds."""
+    """A bundle's parts; durations are in seconds.
+
+    `policies` maps a file to its text, `labels` a name to its label, `groups` the name of a further group of actions to
+    its meaning.
+    """
 
     name: str
     label: str
@@ -42,6 +49,7 @@ class Contents:
     request_seconds: float
     caller_facts: RecordType
     labels: Mapping[str, Label]
+    groups: Mapping[str, str]
     schema: str
     policies: Mapping[str, str]
     catalogue: Catalogue
@@ -104,7 +112,8 @@ def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
     require_sizes(files, limits)
     problems: list[Problem] = []
     manifest = _collect(problems, Section(MANIFEST, 1), lambda: load_section(MANIFEST, files.get(MANIFEST, b"")))
-    problems += manifest.unknown_keys(("name", "label", "labels", "caller_facts", "session_seconds", "request_seconds"))
+    problems += manifest.unknown_keys(_MANIFEST_KEYS)
+    groups = read_groups(manifest, problems)
     contents = Contents(
         name=_text(manifest, "name", "bundle", problems),
         label=_text(manifest, "label", "", problems),
@@ -112,11 +121,12 @@ def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
         request_seconds=_seconds(manifest, "request_seconds", limits, problems),
         caller_facts=_collect(problems, facts_type({}), lambda: _facts(manifest)),
         labels=read_labels(manifest, problems),
+        groups=groups,
         schema=_decode(SCHEMA, files.get(SCHEMA, b""), problems),
         policies={
             name: _decode(name, content, problems) for name, content in sorted(files.items()) if name.endswith(".cedar")
         },
-        catalogue=_collect(problems, Catalogue(tools={}), lambda: load_catalogue(files)),
+        catalogue=_collect(problems, Catalogue(tools={}), lambda: load_catalogue(files, groups)),
         directory=_collect(problems, Directory(), lambda: load_directory(files)),
     )
     if SCHEMA not in files:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pdp.policy.tools.catalogue import RISKS, Tool
 from pdp.policy.tools.parameters import RecordType, cedar_string
 from pdp.policy.view import EVERYTHING, View
@@ -42,12 +44,15 @@ action "{action}" appliesTo {{ principal: [User], resource: [Session], context: 
 """
 
 
-def preamble(caller_facts: RecordType) -> str:
-    """Write the risk groups and the type of `context.caller`: its `id`, and the facts that the bundle declares."""
+def preamble(caller_facts: RecordType, groups: Iterable[str]) -> str:
+    """Write the groups of actions, and the type of `context.caller`: its `id` and the facts that the bundle declares.
+
+    `groups` are the further groups; the risk groups are always there.
+    """
     facts = caller_facts.cedar().strip()[1:-1].strip()
     fields = "id: String" + (f", {facts}" if facts else "")
-    groups = ", ".join(f'"{risk}"' for risk in RISKS)
-    return f"type PdpCaller = {{ {fields} }};\naction {groups};\n"
+    declared = ", ".join(map(cedar_string, (*RISKS, *groups)))
+    return f"type PdpCaller = {{ {fields} }};\naction {declared};\n"
 
 
 def session_action(action: str) -> str:
@@ -62,19 +67,20 @@ def action_schema(tool: Tool, view: View = EVERYTHING) -> str:
     """
     types = {**_CONTEXT_TYPES, "input": tool.input.only(view.inputs).cedar()}
     declared = "".join(f"    {name}: {kind},\n" for name, kind in types.items() if view.sees(name))
+    groups = ", ".join(f"Action::{cedar_string(group)}" for group in tool.action_groups)
     return (
-        f"action {cedar_string(tool.action)} in [Action::{cedar_string(tool.risk)}] appliesTo {{\n"
+        f"action {cedar_string(tool.action)} in [{groups}] appliesTo {{\n"
         f"  principal: [User], resource: [{tool.resource_type}], context: {{\n{declared}  }}\n"
         "};\n"
     )
 
 
-def full_schema(author: str, caller_facts: RecordType, tools: tuple[Tool, ...]) -> str:
-    """Write the author's schema with all generated declarations."""
+def full_schema(author: str, caller_facts: RecordType, tools: tuple[Tool, ...], groups: Iterable[str]) -> str:
+    """Write the author's schema with all generated declarations. `groups` are the further groups of actions."""
     return "\n".join(
         [
             author,
-            preamble(caller_facts),
+            preamble(caller_facts, groups),
             *(session_action(action) for action in SESSION_ACTIONS),
             *(_unseen(tool) + action_schema(tool) for tool in tools),
         ]

@@ -15,12 +15,13 @@ from pdp.policy.patterns import ToolPatterns, pattern_problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopedTool:
-    """One tool of a session's scope, with its risk group in the current catalogue (empty when it is gone)."""
+    """One tool of a session's scope, with its groups in the current catalogue (empty when it is gone)."""
 
     server: str
     tool: str
     definition_digest: str
     risk: str
+    groups: tuple[str, ...] = ()
 
 
 def expansion(session: Session, parents: tuple[Session, ...], bundle: Bundle) -> Scope:
@@ -48,14 +49,18 @@ def scope_of(tools: Mapping[str, str]) -> Scope:
 
 
 def scoped_tools(scope: Scope, bundle: Bundle) -> tuple[ScopedTool, ...]:
-    """Return the tools of a scope, sorted, with their risk groups in a bundle."""
+    """Return the tools of a scope, sorted, with their groups in a bundle."""
     tools = []
     for action in sorted(scope.tools):
         server, _, name = action.partition("/")
         known = bundle.catalogue.tools.get(action)
         tools.append(
             ScopedTool(
-                server=server, tool=name, definition_digest=scope.tools[action], risk=known.risk if known else ""
+                server=server,
+                tool=name,
+                definition_digest=scope.tools[action],
+                risk=known.risk if known else "",
+                groups=known.groups if known else (),
             )
         )
     return tuple(tools)
@@ -100,7 +105,9 @@ def request_digest_of(session: Session, scope: Scope, bundle: Bundle) -> str:
         "agent": session.agent,
         "purpose": session.purpose,
         "tool_patterns": list(session.tool_patterns),
-        "tools": [[one.server, one.tool, one.definition_digest, one.risk] for one in scoped_tools(scope, bundle)],
+        "tools": [
+            [one.server, one.tool, one.definition_digest, one.risk, *one.groups] for one in scoped_tools(scope, bundle)
+        ],
         "duration": session.duration,
         "tenant": session.tenant,
         "environment": session.environment,

@@ -242,7 +242,11 @@ def review_message(review: Review) -> sessions.ReviewSessionResponse:
 
 def _tool(tool: ScopedTool) -> sessions.ScopedTool:
     return sessions.ScopedTool(
-        server=tool.server, tool=tool.tool, definition_digest=tool.definition_digest, risk=tool.risk
+        server=tool.server,
+        tool=tool.tool,
+        definition_digest=tool.definition_digest,
+        risk=tool.risk,
+        groups=tool.groups,
     )
 
 

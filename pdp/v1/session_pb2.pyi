@@ -30,16 +30,18 @@ SESSION_STATE_EXPIRED: SessionState
 SESSION_STATE_REVOKED: SessionState
 
 class ScopedTool(_message.Message):
-    __slots__ = ("server", "tool", "definition_digest", "risk")
+    __slots__ = ("server", "tool", "definition_digest", "risk", "groups")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     TOOL_FIELD_NUMBER: _ClassVar[int]
     DEFINITION_DIGEST_FIELD_NUMBER: _ClassVar[int]
     RISK_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     server: str
     tool: str
     definition_digest: str
     risk: str
-    def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., definition_digest: _Optional[str] = ..., risk: _Optional[str] = ...) -> None: ...
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., definition_digest: _Optional[str] = ..., risk: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Session(_message.Message):
     __slots__ = ("session_id", "state", "user", "agent", "purpose", "tool_patterns", "tools", "request_digest", "duration", "request_time", "approve_time", "expire_time", "end_time", "parent_session_id", "depth", "may_delegate", "grants", "labels", "tenant", "environment", "opened_by", "approved_by", "epoch", "reason", "ended_by", "user_attributes_json")

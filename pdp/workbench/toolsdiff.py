@@ -25,8 +25,8 @@ class ToolDifference:
     """One tool that was added, changed or removed.
 
     `was` and `now` are definition digests, empty where there is no definition; `parts` names the changes.
-    `risk` is the group after an import, or before it for a removed tool. `named_by` holds the ids of policies that
-    name the tool, `covered_by` of the others that could match it, `agents` those that have it within the ceiling.
+    `risk` and `groups` are those after an import, or before it for a removed tool. `named_by` holds the ids of policies
+    that name the tool, `covered_by` of the others that could match it, `agents` those that have it within the ceiling.
     """
 
     tool: str
@@ -35,6 +35,7 @@ class ToolDifference:
     now: str
     parts: tuple[str, ...]
     risk: str
+    groups: tuple[str, ...]
     named_by: tuple[str, ...]
     covered_by: tuple[str, ...]
     agents: tuple[str, ...]
@@ -65,13 +66,13 @@ def compare_tools(
     name = f"tools/{server}.json"
     imported = {**files, name: catalogue_file(definitions)}
     old, new = _side(files.get(name), name), _side(imported[name], name)
-    risk = _risks(imported, bundle, new)
+    after = _after(imported, bundle, new)
     changed = [one for one in sorted(old.keys() | new.keys()) if _digest(old.get(one)) != _digest(new.get(one))]
     return ToolsDifference(
         server=server,
         approved=len(old),
         present=len(new),
-        tools=tuple(_difference(old.get(action), new.get(action), bundle, risk) for action in changed),
+        tools=tuple(_difference(old.get(action), new.get(action), bundle, after) for action in changed),
         problems=_problems(imported, limits, compile_files),
     )
 
@@ -96,14 +97,14 @@ def _digest(side: _Side | None) -> str:
     return side.tool.definition_digest if side else ""
 
 
-def _risks(imported: Mapping[str, bytes], bundle: Bundle, new: Mapping[str, _Side]) -> Callable[[str], str]:
-    """Return a function from a tool to its risk group after an import."""
+def _after(imported: Mapping[str, bytes], bundle: Bundle, new: Mapping[str, _Side]) -> Callable[[str], Tool]:
+    """Return a function from an action to its tool after an import, with its groups."""
     try:
         tools = load_catalogue(imported).tools
     except BundleError:
         # The overlay names removed tools. Until it is corrected, its entries for the others still hold.
         tools = {action: side.tool for action, side in new.items()} | dict(bundle.catalogue.tools)
-    return lambda action: (tools.get(action) or bundle.catalogue.tools[action]).risk
+    return lambda action: tools.get(action) or bundle.catalogue.tools[action]
 
 
 def _problems(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> tuple[Problem, ...]:
@@ -114,21 +115,22 @@ def _problems(files: Mapping[str, bytes], limits: Limits, compile_files: Compile
     return ()
 
 
-def _difference(old: _Side | None, new: _Side | None, bundle: Bundle, risk: Callable[[str], str]) -> ToolDifference:
+def _difference(old: _Side | None, new: _Side | None, bundle: Bundle, after: Callable[[str], Tool]) -> ToolDifference:
     one = new or old
     if one is None:
         raise AssertionError("a tool that neither side has is no difference")
-    action = one.tool.action
+    action, grouped = one.tool.action, after(one.tool.action)
     policies = bundle.policies.values()
     named = sorted(policy.id for policy in policies if policy.actions is not None and action in policy.actions)
-    covering = sorted(policy.id for policy in policies if policy.may_match((action, risk(action))))
+    covering = sorted(policy.id for policy in policies if policy.may_match((action, *grouped.action_groups)))
     return ToolDifference(
         tool=action,
         kind="changed" if old and new else "added" if new else "removed",
         was=_digest(old),
         now=_digest(new),
         parts=tuple(_parts(old, new)) if old and new else (),
-        risk=risk(action),
+        risk=grouped.risk,
+        groups=grouped.groups,
         named_by=tuple(named),
         covered_by=tuple(one for one in covering if one not in named),
         agents=tuple(sorted(agent for agent, ceiling in bundle.directory.ceilings.items() if ceiling.match(action))),

@@ -19,9 +19,11 @@ from google.protobuf.duration_pb2 import Duration
 from pdp.cli.sessions.review import print_review
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, ScopedTool, Session, SessionState
 
-def tool(name, risk, visibility, *opened_by):
+def tool(name, risk, visibility, *opened_by, groups=()):
     return ReviewedTool(
-        tool=ScopedTool(server="github", tool=name, risk=risk), visibility=visibility, opened_by=opened_by
+        tool=ScopedTool(server="github", tool=name, risk=risk, groups=groups),
+        visibility=visibility,
+        opened_by=opened_by,
     )
 
 print_review(
@@ -38,7 +40,7 @@ print_review(
         ),
         tools=[
             *(tool(f"read_{{n}}", "read_only", 3) for n in range({count})),
-            tool("write", "mutating", 2),
+            tool("write", "mutating", 2, groups=["critical", "leaves"]),
             tool("drop", "destructive", 2),
             tool("burn", "destructive", 1, "may-burn"),
         ],
@@ -76,13 +78,16 @@ def test_summary_comes_first_and_last(tmp_path: Path, columns: int, count: int) 
 
 
 def test_dangerous_tools_come_first(tmp_path: Path) -> None:
-    """Destructive tools that the policies allow stand first, then those that a grant would open; then the others."""
+    """Destructive tools that the policies allow stand first, then those that a grant would open; then the others.
+
+    A tool's further groups are beside its name.
+    """
     listed = [line for line in shown(tmp_path).splitlines() if "github/" in line and "asked for" not in line]
 
     assert [
         "destructive  depends github/drop",
         "destructive  never   github/burn  opened by may-burn",
-        "mutating     depends github/write",
+        "mutating     depends github/write  in critical, leaves",
         *(f"read_only    always  github/read_{n}" for n in range(3)),
     ] == listed
 

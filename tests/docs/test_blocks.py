@@ -15,6 +15,7 @@ from pdp.config import load
 from pdp.errors import Problem
 from pdp.foundation.yamltext import load_section
 from pdp.identity.callers import read_callers
+from pdp.policy.declared import read_groups
 from pdp.policy.labels import read_labels
 from pdp.policy.tools.catalogue import load_catalogue
 from pdp.workbench.equivalents import read_equivalents
@@ -63,6 +64,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml": "tests/example/test_example.py::test_the_guide_shows_what_is_there",
         "yaml overlay": f"{_HERE}test_overlays_are_read",
         "yaml labels": f"{_HERE}test_labels_are_read",
+        "yaml groups": f"{_HERE}test_groups_are_read",
         "yaml mutants": f"{_HERE}test_equivalent_mutants_are_read",
     },
 }
@@ -142,6 +144,16 @@ def test_labels_are_read(project_root: Path) -> None:
 
     assert [] == problems
     assert {"untrusted-input": False, "reviewed": True} == {name: one.widens for name, one in found.items()}
+
+
+def test_groups_are_read(project_root: Path) -> None:
+    """The groups that the guide declares are read as it says."""
+    (text,) = blocks(project_root / "policies" / "README.md", "yaml groups")
+    problems: list[Problem] = []
+    found = read_groups(load_section("bundle.yaml", text.encode("utf-8")), problems)
+
+    assert [] == problems
+    assert ["critical", "leaves"] == list(found)
 
 
 def test_equivalent_mutants_are_read(project_root: Path, tmp_path: Path) -> None:

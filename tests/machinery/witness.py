@@ -39,7 +39,9 @@ from tests.machinery.randomworld import (
 )
 
 _CONTENTS = read_contents(files([]), DEFAULT_LIMITS)
-_SCHEMA_TEXT = full_schema(_CONTENTS.schema, _CONTENTS.caller_facts, tuple(_CONTENTS.catalogue.tools.values()))
+_SCHEMA_TEXT = full_schema(
+    _CONTENTS.schema, _CONTENTS.caller_facts, tuple(_CONTENTS.catalogue.tools.values()), _CONTENTS.groups
+)
 _SCHEMA = cedarpy.Schema.from_str(_SCHEMA_TEXT)
 _DIRECTORY = load_directory({"directory.yaml": DIRECTORY.encode()})
 _REQUESTS, _ACTIONS = 12, 3

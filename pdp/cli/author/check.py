@@ -68,4 +68,4 @@ def schema(*, settings: Settings, folder: str | None) -> None:
     files = read_folder(Path(folder or settings.policies.folder), settings.limits)
     contents = read_contents(files, settings.limits)
     tools = tuple(contents.catalogue.tools.values())
-    click.echo(full_schema(contents.schema, contents.caller_facts, tools), nl=False)
+    click.echo(full_schema(contents.schema, contents.caller_facts, tools, contents.groups), nl=False)

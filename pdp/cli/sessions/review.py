@@ -34,7 +34,7 @@ def print_review(review: ReviewSessionResponse, *, grants: tuple[str, ...]) -> N
     if console.is_terminal:
         _print_lines(console, tools)
     elif tools:
-        print_table(("tool", "risk", "policies", "opened by a grant"), map(_row, tools))
+        print_table(("tool", "groups", "policies", "opened by a grant"), map(_row, tools))
     if not tools:
         click.echo("no tools")
     click.echo()
@@ -84,14 +84,18 @@ def _print_lines(console: Console, tools: Sequence[ReviewedTool]) -> None:
 
 
 def _line(one: ReviewedTool) -> Text:
-    name, risk, policies, grants = map(visible, _row(one))
+    name, _, policies, grants = map(visible, _row(one))
+    risk = one.tool.risk
     line = Text.assemble((f"{risk:<12}", STYLES.get(risk, "")), (f" {policies:<8}", STYLES.get(policies, "")), name)
+    if one.tool.groups:
+        line.append(f"  in {visible(', '.join(one.tool.groups))}", "bold")
     return line.append(f"  opened by {grants}", "dim") if grants else line
 
 
 def _row(one: ReviewedTool) -> tuple[str, str, str, str]:
     seen = Visibility.Name(one.visibility).removeprefix("VISIBILITY_").lower()
-    return f"{one.tool.server}/{one.tool.tool}", one.tool.risk, seen, " ".join(one.opened_by)
+    groups = ", ".join((one.tool.risk, *one.tool.groups))
+    return f"{one.tool.server}/{one.tool.tool}", groups, seen, " ".join(one.opened_by)
 
 
 def _order(one: ReviewedTool) -> tuple[int, int, str, str]:

@@ -36,7 +36,13 @@ def plain(session: Session) -> dict[str, Any]:
         "purpose": session.purpose,
         "tool_patterns": list(session.tool_patterns),
         "tools": [
-            {"server": one.server, "tool": one.tool, "risk": one.risk, "definition_digest": one.definition_digest}
+            {
+                "server": one.server,
+                "tool": one.tool,
+                "risk": one.risk,
+                "groups": list(one.groups),
+                "definition_digest": one.definition_digest,
+            }
             for one in session.tools
         ],
         "request_digest": session.request_digest,
@@ -63,7 +69,8 @@ def print_session(session: Session) -> None:
     print_fields_of(session)
     click.echo()
     if session.tools:
-        print_table(("tool", "risk"), [(f"{one.server}/{one.tool}", one.risk) for one in session.tools])
+        rows = [(f"{one.server}/{one.tool}", ", ".join((one.risk, *one.groups))) for one in session.tools]
+        print_table(("tool", "groups"), rows)
     else:
         click.echo("no tools")
 

@@ -87,7 +87,7 @@ def _print(found: ToolsDifference, holders: Mapping[str, Sequence[Session]] | No
     counts = ", ".join(f"{sum(one.kind == kind for one in found.tools)} {kind}" for kind in _SIGNS)
     click.echo(f"{found.server}: {found.approved} tools approved, {found.present} now: {counts}")
     for one in found.tools:
-        click.echo(f"\n{_SIGNS[one.kind]} {visible(one.tool)}  ({one.risk})")
+        click.echo(f"\n{_SIGNS[one.kind]} {visible(one.tool)}  ({', '.join((one.risk, *one.groups))})")
         for line in _lines(one, None if holders is None else holders[one.tool]):
             click.echo(f"    {visible(line)}")
     if found.problems:
@@ -127,6 +127,7 @@ def _json(found: ToolsDifference, holders: Mapping[str, Sequence[Session]] | Non
                 "tool": one.tool,
                 "kind": one.kind,
                 "risk": one.risk,
+                "groups": one.groups,
                 "was": one.was,
                 "now": one.now,
                 "changed": one.parts,

@@ -123,6 +123,7 @@ def list_tools(*, settings: Settings, policies: str | None, as_json: bool) -> No
                     "server": tool.server,
                     "tool": tool.name,
                     "risk": tool.risk,
+                    "groups": tool.groups,
                     "resource_type": tool.resource_type,
                     "digest_required": tool.digest_required,
                     "definition_digest": tool.definition_digest,
@@ -134,9 +135,10 @@ def list_tools(*, settings: Settings, policies: str | None, as_json: bool) -> No
         )
     else:
         rows = [
-            (tool.action, tool.risk, tool.resource_type, tool.definition_digest[:19], _unseen(tool)) for tool in listed
+            (tool.action, ", ".join(tool.action_groups), tool.resource_type, tool.definition_digest[:19], _unseen(tool))
+            for tool in listed
         ]
-        print_table(("tool", "risk", "resource", "definition", "policies cannot see"), rows)
+        print_table(("tool", "groups", "resource", "definition", "policies cannot see"), rows)
 
 
 def _known(server: str, path: Path) -> Catalogue:

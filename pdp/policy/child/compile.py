@@ -119,7 +119,9 @@ def _schema(contents: Contents, limits: Limits) -> cedarpy.Schema:
         scan_schema(contents.schema, limits)
     except UnsafePolicyError as error:
         raise BundleError((Problem(SCHEMA, error.line, str(error)),)) from None
-    text = full_schema(contents.schema, contents.caller_facts, tuple(contents.catalogue.tools.values()))
+    text = full_schema(
+        contents.schema, contents.caller_facts, tuple(contents.catalogue.tools.values()), contents.groups
+    )
     try:
         return cedarpy.Schema.from_str(text)
     except ValueError as error:

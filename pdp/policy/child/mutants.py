@@ -18,11 +18,11 @@ from pdp.errors import UnsafePolicyError
 from pdp.limits import Limits
 from pdp.policy.analysis import action_scope, findings
 from pdp.policy.child.compile import compile_bundle
-from pdp.policy.contents import read_contents
+from pdp.policy.contents import Contents, read_contents
 from pdp.policy.rendering import expression_text, policy_text, scope_text, uid_text
 from pdp.policy.safety import scan
 from pdp.policy.schema import full_schema
-from pdp.policy.tools.catalogue import RISKS, Catalogue, Tool
+from pdp.policy.tools.catalogue import RISKS, Tool
 
 Tree = Any
 
@@ -87,8 +87,8 @@ def mutate_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
         {path: text.encode("utf-8", "surrogateescape") for path, text in job["files"].items()}, limits
     )
     tools = tuple(contents.catalogue.tools.values())
-    schema = cedarpy.Schema.from_str(full_schema(contents.schema, contents.caller_facts, tools))
-    mutants = [mutant for policy in compiled["policies"] for mutant in _mutants(policy, contents.catalogue, limits)]
+    schema = cedarpy.Schema.from_str(full_schema(contents.schema, contents.caller_facts, tools, contents.groups))
+    mutants = [mutant for policy in compiled["policies"] for mutant in _mutants(policy, contents, limits)]
     refused = _refused([mutant["policy"]["text"] for mutant in mutants if mutant["policy"]], schema)
     kept = [mutant for mutant in mutants if not mutant["policy"] or mutant["policy"]["text"] not in refused]
     gone = Counter(mutant["of"] for mutant in mutants)
@@ -205,7 +205,7 @@ _FURTHER: Mapping[str, Callable[[Tree], Iterator[Tree]]] = {
 }
 
 
-def _mutants(compiled: Mapping[str, Any], catalogue: Catalogue, limits: Limits) -> Iterator[dict[str, Any]]:
+def _mutants(compiled: Mapping[str, Any], contents: Contents, limits: Limits) -> Iterator[dict[str, Any]]:
     (policy,) = json.loads(cedarpy.policies_to_json_str(compiled["text"]))["staticPolicies"].values()
     seen = {_meaning(policy)}
     for change in changes(policy):
@@ -225,7 +225,7 @@ def _mutants(compiled: Mapping[str, Any], catalogue: Catalogue, limits: Limits) 
         yield {
             "of": compiled["id"],
             "words": change.words,
-            "equivalent": _why_equivalent(policy, change.tree, catalogue),
+            "equivalent": _why_equivalent(policy, change.tree, contents),
             "policy": mutant,
         }
 
@@ -246,7 +246,7 @@ def _readable(text: str, tree: Tree, limits: Limits) -> bool:
     return True
 
 
-def _why_equivalent(old: Tree, new: Tree, catalogue: Catalogue) -> str:
+def _why_equivalent(old: Tree, new: Tree, contents: Contents) -> str:
     """Return why no call can distinguish the two, or an empty text.
 
     Only a constraint that certainly always holds is a reason.
@@ -258,10 +258,12 @@ def _why_equivalent(old: Tree, new: Tree, catalogue: Catalogue) -> str:
         return "every principal is a `User`"
     if {**old, "resource": None} != {**new, "resource": None}:
         return ""
-    named, known = action_scope(old), {*catalogue.tools, *RISKS}
+    named, known = action_scope(old), {*contents.catalogue.tools, *RISKS, *contents.groups}
     if named is None or not known.issuperset(named):
         return ""  # it can match actions of the PDP itself, whose resource is a session
-    tools = [tool for tool in catalogue.tools.values() if tool.action in named or tool.risk in named]
+    tools = [
+        tool for tool in contents.catalogue.tools.values() if {tool.action, *tool.action_groups}.intersection(named)
+    ]
     if all(_always_within(tool, old["resource"]) for tool in tools):
         return "every call of its actions has such a resource"
     return ""

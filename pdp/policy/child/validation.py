@@ -51,7 +51,7 @@ def _asks_for_actions(policy: LintPolicy) -> bool:
 def _valid_among(policies: Sequence[LintPolicy], contents: Contents, tools: Iterable[Tool]) -> bool:
     if not policies:
         return True
-    schema = full_schema(contents.schema, contents.caller_facts, tuple(tools))
+    schema = full_schema(contents.schema, contents.caller_facts, tuple(tools), contents.groups)
     return _valid(policies, cedarpy.Schema.from_str(schema))
 
 

@@ -20,7 +20,7 @@ Tree = Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What is known about every request of one action. `groups` holds the action itself and its risk group.
+    """What is known about every request of one action. `groups` holds the action itself and its groups.
 
     `tool` is None for actions of the PDP itself.
     """
@@ -166,7 +166,7 @@ def environments(catalogue: Catalogue) -> dict[str, Environment]:
         for action in SESSION_ACTIONS
     }
     for action, tool in catalogue.tools.items():
-        groups = frozenset({action, tool.risk})
+        groups = frozenset({action, *tool.action_groups})
         found[action] = Environment(action=action, groups=groups, resource_type=tool.resource_type, tool=tool)
     return found
 

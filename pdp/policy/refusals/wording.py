@@ -148,7 +148,8 @@ def plainly(text: str) -> str:
 
 def _unknown_action(policy: LintPolicy, text: str, known: Mapping[str, Environment]) -> _Told:
     name = next(iter(_ACTION.findall(text)), "")
-    hint = did_you_mean(name[len('Action::"') : -1], [*known, *RISKS])
+    named = {*RISKS, *(group for one in known.values() for group in one.groups)}
+    hint = did_you_mean(name[len('Action::"') : -1], sorted(named))
     return _plain(policy, text, "unknown-action", hint or "`pdp tools list` shows the tools that exist")
 
 
@@ -159,7 +160,9 @@ def _unknown_type(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -
 def _no_action(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -> _Told:
     if not policy.environments:
         message = f"policy `{policy.id}`: {text}: no tool is in its action group"
-        advice = "`pdp tools list` shows the group of each tool; set `risk` in an overlay, or remove the policy"
+        advice = (
+            "`pdp tools list` shows the groups of each tool; set `risk` or `groups` in an overlay, or remove the policy"
+        )
         return _Told(key=text, code="never-matches", message=message, help=advice)
     message = f"policy `{policy.id}`: {text}: its principal, action and resource exclude each other"
     advice = (

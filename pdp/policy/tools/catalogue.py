@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -44,7 +44,7 @@ _DEFINITION_LIMITS = Limits(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """One tool of one server: the form of its calls, and its risk.
+    """One tool of one server: the form of its calls, its risk, and its further groups.
 
     `action` is `server/name`. `definition_digest` covers the parts of the definition that a model acts on,
     `former_digest` the whole, as in earlier releases; with `digest_required` a call must state one of them. `mapping`
@@ -63,6 +63,7 @@ class Tool:
     input: RecordType
     mapping: ResourceMapping | None = None
     log: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     named: bool = True
     title: str = ""
     description: str = ""
@@ -73,6 +74,11 @@ class Tool:
     def is_known_as(self, digest: str) -> bool:
         """Return whether a digest is one of this definition."""
         return bool(digest) and digest in (self.definition_digest, self.former_digest)
+
+    @property
+    def action_groups(self) -> tuple[str, ...]:
+        """Return all groups of the tool's action: its risk group, then the others."""
+        return (self.risk, *self.groups)
 
     @property
     def resource_type(self) -> str:
@@ -97,10 +103,11 @@ class Catalogue:
         return tuple(sorted({tool.server for tool in self.tools.values()}))
 
 
-def load_catalogue(files: Mapping[str, bytes]) -> Catalogue:
+def load_catalogue(files: Mapping[str, bytes], groups: Collection[str] | None = None) -> Catalogue:
     """Read `tools/<server>.json`, the answers to `tools/list`, and `tools/<server>.yaml`, the overlays.
 
-    Takes all files of a bundle by name and reads only those below `tools/`.
+    Takes all files of a bundle by name and reads only those below `tools/`. `groups` are the further groups that the
+    bundle declares; None takes any group for declared.
     Raise `BundleError` with every problem found.
     """
     problems: list[Problem] = []
@@ -115,7 +122,7 @@ def load_catalogue(files: Mapping[str, bytes]) -> Catalogue:
             problems.append(Problem(str(path), 0, f"an overlay without a catalogue: `tools/{server}.json` is missing"))
     patterns = 0
     for server in sorted(servers):
-        reader = _ServerReader(server, _MOST_PATTERNS - patterns)
+        reader = _ServerReader(server, _MOST_PATTERNS - patterns, groups)
         found = reader.read(files)
         patterns += sum(tool.check.patterns for tool in found.values() if tool.check)
         tools |= found
@@ -173,8 +180,9 @@ def tool_name_problem(name: object) -> str | None:
 class _ServerReader:
     """Reads the two files of one server and collects their problems."""
 
-    def __init__(self, server: str, most_patterns: int) -> None:
+    def __init__(self, server: str, most_patterns: int, groups: Collection[str] | None) -> None:
         self._server = server
+        self._groups = groups
         self._patterns_left = most_patterns
         self._catalogue_file = f"tools/{server}.json"
         self._overlay_file = f"tools/{server}.yaml"
@@ -189,7 +197,8 @@ class _ServerReader:
         inputs = {
             name: input_type(definition.get("inputSchema")) or RecordType() for name, definition in definitions.items()
         }
-        overlays, problems = read_overlay(self._overlay(files.get(self._overlay_file, b"")), inputs)
+        overlay = self._overlay(files.get(self._overlay_file, b""))
+        overlays, problems = read_overlay(overlay, inputs, self._groups)
         self.problems += problems
         tools = [self._tool(name, definition, overlays[name]) for name, definition in definitions.items()]
         return {tool.action: tool for tool in tools}
@@ -238,6 +247,7 @@ class _ServerReader:
             input=overlay.input,
             mapping=overlay.mapping,
             log=overlay.log,
+            groups=overlay.groups,
             title=_text(definition, "title") or _text(annotations, "title"),
             description=_text(definition, "description"),
             check=check,

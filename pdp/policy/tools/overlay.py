@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
@@ -38,55 +38,83 @@ _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Sessio
 class ToolOverlay:
     """The overlay of one tool. `input` has the types that it sets; `risk` is None when it sets none.
 
-    `log` names the parameters whose values may be written to the record.
+    `groups` are the further groups of the tool, sorted. `log` names the parameters whose values may be written to the
+    record.
     """
 
     input: RecordType
     risk: Risk | None = None
+    groups: tuple[str, ...] = ()
     digest_required: bool = False
     mapping: ResourceMapping | None = None
     log: tuple[str, ...] = ()
 
 
-def read_overlay(top: Section, inputs: Mapping[str, RecordType]) -> tuple[dict[str, ToolOverlay], list[Problem]]:
+def read_overlay(
+    top: Section, inputs: Mapping[str, RecordType], groups: Collection[str] | None = None
+) -> tuple[dict[str, ToolOverlay], list[Problem]]:
     """Read the overlay of one server, given the parameters of each of its tools.
 
+    `groups` are the further groups that the bundle declares; None takes any group for declared.
     Returns an overlay for every tool, mentioned or not, and all problems with file and line.
     """
-    reader = _OverlayReader()
+    reader = _OverlayReader(groups)
     return reader.read(top, inputs), reader.problems
 
 
 class _OverlayReader:
     """Collects the problems of an overlay; its result is valid only without problems."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Collection[str] | None) -> None:
+        self._declared = groups
         self.problems: list[Problem] = []
 
     def read(self, top: Section, inputs: Mapping[str, RecordType]) -> dict[str, ToolOverlay]:
-        self.problems += top.unknown_keys(("digest", "risk", "tools"))
+        self.problems += top.unknown_keys(("digest", "groups", "risk", "tools"))
         tools = self._section(top, "tools")
         self.problems += tools.unknown_keys(inputs, "tool")
         risk = self._word(top, "risk", RISKS)
         digest = self._word(top, "digest", get_args(_DigestRule))
+        groups = self._groups(top)
         return {
-            name: self._tool(name, self._section(tools, name), parameters, risk, digest)
+            name: self._tool(name, self._section(tools, name), parameters, risk, digest, groups)
             for name, parameters in inputs.items()
         }
 
     def _tool(
-        self, tool: str, entry: Section, parameters: RecordType, risk: Risk | None, digest: _DigestRule | None
+        self,
+        tool: str,
+        entry: Section,
+        parameters: RecordType,
+        risk: Risk | None,
+        digest: _DigestRule | None,
+        groups: tuple[str, ...],
     ) -> ToolOverlay:
-        self.problems += entry.unknown_keys(("risk", "digest", "resource", "parameters", "log", "open"))
+        self.problems += entry.unknown_keys(("risk", "groups", "digest", "resource", "parameters", "log", "open"))
         typed = self._parameters(tool, self._section(entry, "parameters"), parameters)
         typed = replace(typed, open=self._open(tool, entry, parameters))
         return ToolOverlay(
             input=typed,
             risk=self._word(entry, "risk", RISKS) or risk,
+            groups=self._groups(entry) if "groups" in entry else groups,
             digest_required=(self._word(entry, "digest", get_args(_DigestRule)) or digest) == "required",
             mapping=self._mapping(tool, self._section(entry, "resource"), typed) if "resource" in entry else None,
             log=self._log(tool, entry, parameters),
         )
+
+    def _groups(self, section: Section) -> tuple[str, ...]:
+        names = section.get("groups", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self._add(section, "groups", "`groups` must be a list of groups that `bundle.yaml` declares")
+            return ()
+        for name in names:
+            if name in RISKS:
+                self._add(section, "groups", f"`{name}` is a risk group: write `risk: {name}`")
+            elif self._declared is not None and name not in self._declared:
+                declare = f"; declare it in `bundle.yaml`: `groups: {{{name}: {{meaning: …}}}}`"
+                message = unknown("group", name, self._declared)
+                self._add(section, "groups", message if "did you mean" in message else message + declare)
+        return tuple(sorted(set(names)))
 
     def _open(self, tool: str, entry: Section, parameters: RecordType) -> bool | None:
         said = entry.get("open")

@@ -86,6 +86,10 @@ when { context.opaque.contains("meta") || (context.input has tags && context.inp
 forbid (principal, action in [Action::"mutating", Action::"destructive"], resource)
 when { context.session.labels.contains("tainted") };
 
+@id("guard/critical")
+forbid (principal, action in Action::"critical", resource)
+when { context.session.labels.contains("tainted") };
+
 @id("guard/hours")
 forbid (principal, action == Action::"notes/add", resource)
 when { context.now.toTime() >= duration("40m") && context.now.toTime() < duration("90m") };
@@ -117,6 +121,10 @@ STRICTER = """
 @id("strict/amount")
 forbid (principal, action == Action::"bank/pay", resource)
 when { context.input.amount.greaterThan(decimal("7.0")) };
+
+@id("strict/leaves")
+forbid (principal, action, resource)
+when { action in Action::"leaves" && context.session.depth == 0 };
 
 @id("strict/depth")
 forbid (principal, action in Action::"mutating", resource) when { context.session.depth > 1 };
@@ -165,6 +173,7 @@ TOOLS = (
         required=("account",),
         resource=("Account", ("account",)),
         lower=True,
+        groups=("critical",),
     ),
     Tool(
         server="repo",
@@ -192,6 +201,7 @@ TOOLS = (
         parameters={"project": "string"},
         required=("project",),
         digest_required=True,
+        groups=("critical", "leaves"),
     ),
     Tool(server="notes", name="list", risk="read_only", digest=""),
     Tool(
@@ -206,6 +216,7 @@ TOOLS = (
 
 Tools = Sequence[tuple[Tool, str]]
 
+GROUPS = ("critical", "leaves")
 FACTS = {"workstation": "string", "shift": "integer"}
 
 
@@ -243,6 +254,7 @@ def defined(tool: Tool, description: str) -> Tool:
 def overlay(tool: Tool) -> dict[str, Any]:
     """Return what the overlay says about a tool."""
     said: dict[str, Any] = {"risk": tool.risk, "digest": "required" if tool.digest_required else "optional"}
+    said |= {"groups": list(tool.groups)} if tool.groups else {}
     said["parameters"] = {name: {"type": "decimal"} for name, kind in tool.parameters.items() if kind == "decimal"}
     if tool.resource:
         template = "/".join(f"{{{name}}}" for name in tool.resource[1])
@@ -282,6 +294,7 @@ def bundle_of(
         ceilings=more.get("ceilings", ceilings),
         request_seconds=900.0,
         widening=more.get("widening", frozenset()),
+        groups=GROUPS,
     )
     return known, files_of(known, texts, tools)
 
@@ -293,6 +306,7 @@ def files_of(bundle: Bundle, texts: tuple[str, ...], tools: Tools) -> dict[str, 
         "bundle.yaml": {
             "caller_facts": {"properties": facts},
             "labels": {name: {"meaning": "a mark", "widens": name in bundle.widening} for name in ("tainted", "seen")},
+            "groups": {name: {"meaning": "some tools"} for name in bundle.groups},
             "request_seconds": bundle.request_seconds,
         },
         "directory.yaml": directory(bundle),

@@ -33,8 +33,9 @@ action "pdp/{}_session" appliesTo {{ principal: User, resource: Session, context
   agent: Agent, user: User, caller: {{ id: String }}, grants: Set<Grant>, tools: Set<String>, risks: Set<String>,
   duration: Long, may_delegate: Bool, now: datetime
 }} }};"""
+_GROUPS = "action read_only, mutating, destructive{};"
 TOOL_ACTION = """
-action "{}" in [Action::"{}"] appliesTo {{ principal: User, resource: {}, context: {{
+action "{}" in [{}] appliesTo {{ principal: User, resource: {}, context: {{
   agent: Agent, session: Session, caller: Caller, now: datetime, opaque: Set<String>, input: {{ {} }}
 }} }};"""
 
@@ -55,6 +56,7 @@ class Tool:
     resource: tuple[str, tuple[str, ...]] | None = None
     lower: bool = False
     digest_required: bool = False
+    groups: Collection[str] = ()
     schema: JSON | bool = True
 
 
@@ -70,6 +72,7 @@ class Bundle:
     ceilings: Mapping[str, Sequence[str]]
     request_seconds: float
     widening: frozenset[str] = frozenset()
+    groups: Collection[str] = ()
 
     def knows(self, *uids: Uid) -> bool:
         """Say whether the directory knows all of these."""
@@ -133,13 +136,18 @@ class Judge:
 def full_schema(bundle: Bundle) -> str:
     """Write the schema of every action there is."""
     caller = ", ".join(["id: String", *(f'"{name}"?: {CEDAR[kind]}' for name, kind in bundle.facts.items())])
-    parts = [bundle.schema, f"type Caller = {{ {caller} }};", "action read_only, mutating, destructive;"]
+    parts = [
+        bundle.schema,
+        f"type Caller = {{ {caller} }};",
+        _GROUPS.format("".join(f', "{name}"' for name in bundle.groups)),
+    ]
     parts += [SESSION_ACTION.format(deed) for deed in ("request", "approve", "delegate")]
     for action, tool in bundle.tools.items():
         seen = {name: kind for name, kind in tool.parameters.items() if kind != "opaque"}
         always = [name for name, kind in seen.items() if name in tool.required and kind != "string?"]
         shown = ", ".join(f'"{name}"{"?" * (name not in always)}: {CEDAR[kind]}' for name, kind in seen.items())
-        parts.append(TOOL_ACTION.format(action, tool.risk, tool.resource[0] if tool.resource else "Server", shown))
+        above = ", ".join(f'Action::"{name}"' for name in (tool.risk, *tool.groups))
+        parts.append(TOOL_ACTION.format(action, above, tool.resource[0] if tool.resource else "Server", shown))
     return "\n".join(parts)
 
 

@@ -132,8 +132,9 @@ class Sessions:
         return before == (session.scope, session.end, session.labels) or self._written()
 
     def shown(self, session: Session) -> dict[str, str]:
-        """Return what an approver is shown: the tools with their digests and risks, and which labels widen."""
-        tools = {a: f"{digest} {self.bundle.tools[a].risk}" for a, digest in self.expansion(session).items()}
+        """Return what an approver is shown: the tools with their digests and groups, and which labels widen."""
+        known = self.bundle.tools
+        tools = {a: f"{one} {known[a].risk} {known[a].groups}" for a, one in self.expansion(session).items()}
         return tools | dict.fromkeys(session.labels & self.bundle.widening, "widens")
 
     def unapproved(self, session: Session) -> frozenset[str]:

@@ -41,8 +41,18 @@ KINDS: Mapping[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "broken": ({"$ref": "https://example.com/schema.json"}, None),
 }
 
-BUNDLE_KEYS = ("schema", "policies", "sessions", "tools", "directory", "caller_facts", "labels", "request_seconds")
-TOOL_KEYS = ("risk", "parameters", "resource", "canonical", "log", "digest", "description")
+BUNDLE_KEYS = (
+    "schema",
+    "policies",
+    "sessions",
+    "tools",
+    "directory",
+    "caller_facts",
+    "labels",
+    "groups",
+    "request_seconds",
+)
+TOOL_KEYS = ("risk", "groups", "parameters", "resource", "canonical", "log", "digest", "description")
 
 # What each step must say, what it may, and what may be stated of its result. The first key of a step is its verb.
 STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
@@ -215,7 +225,7 @@ def _joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 def files_of(bundle: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the files of a bundle."""
     manifest: dict[str, Any] = {"name": "cases", "request_seconds": bundle.get("request_seconds", 3600)}
-    manifest["labels"] = plain(bundle.get("labels", {}))
+    manifest |= {key: plain(bundle.get(key, {})) for key in ("labels", "groups")}
     if bundle.get("caller_facts"):
         manifest["caller_facts"] = {"properties": {name: {"type": of} for name, of in bundle["caller_facts"].items()}}
     return bundle_files(
@@ -250,7 +260,7 @@ def _overlay(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _tool_overlay(tool: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {parameter.removesuffix("?"): kind for parameter, kind in (tool.get("parameters") or {}).items()}
     overlay: dict[str, Any] = {"risk": tool["risk"]}
-    overlay |= {"digest": tool["digest"]} if "digest" in tool else {}
+    overlay |= {key: tool[key] for key in ("digest", "groups") if key in tool}
     overlay["parameters"] = {name: KINDS[kind][1] for name, kind in kinds.items() if KINDS[kind][1]}
     if "resource" in tool:
         entity_type, _, template = tool["resource"].partition(" ")

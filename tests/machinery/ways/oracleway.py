@@ -150,6 +150,7 @@ def oracle_bundle(bundle: Mapping[str, Any]) -> Bundle:
         entities=list(_entities(bundle["directory"])),
         ceilings={name: (said or {}).get("ceiling", ()) for name, said in bundle["directory"]["agents"].items()},
         request_seconds=float(bundle.get("request_seconds", 3600)),
+        groups=tuple(bundle.get("groups", {})),
         widening=frozenset(name for name, label in bundle.get("labels", {}).items() if label.get("widens")),
     )
 
@@ -167,6 +168,7 @@ def _tool(server: str, name: str, tool: Mapping[str, Any]) -> Tool:
         resource=_resource(tool["resource"]) if "resource" in tool else None,
         lower="lower" in (tool.get("canonical") or {}).values(),
         digest_required=tool.get("digest") == "required",
+        groups=tool.get("groups", ()),
         # No arguments fit a schema that leads elsewhere.
         schema=False if "broken" in said.values() else definition_of(name, tool)["inputSchema"],
     )

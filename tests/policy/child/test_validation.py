@@ -24,7 +24,7 @@ LONG_SEEDS = 5_000
 _WORLD = read_contents(files([]), DEFAULT_LIMITS)
 _KNOWN = environments(_WORLD.catalogue)
 _WHOLE = cedarpy.Schema.from_str(
-    full_schema(_WORLD.schema, _WORLD.caller_facts, tuple(_WORLD.catalogue.tools.values()))
+    full_schema(_WORLD.schema, _WORLD.caller_facts, tuple(_WORLD.catalogue.tools.values()), _WORLD.groups)
 )
 
 # What could be missing where only some tools are declared.

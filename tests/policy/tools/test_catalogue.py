@@ -38,7 +38,7 @@ def catalogue(tools: list[dict[str, Any]], overlay: str = "") -> Catalogue:
 def problems_of(files: dict[str, bytes]) -> list[str]:
     """Return every problem of files that do not load."""
     with pytest.raises(BundleError) as refusal:
-        load_catalogue(files)
+        load_catalogue(files, ("critical", "leaves"))
     return [str(problem) for problem in refusal.value.problems]
 
 
@@ -187,6 +187,21 @@ def test_awkward_names(name: str) -> None:
     assert allowed(found, schema, {name: "x", 'new\nline "x"': True})
 
 
+def test_further_groups() -> None:
+    """The overlay's groups hold for each tool that says nothing about groups; what a tool says replaces them."""
+    found = catalogue(
+        [tool("first"), tool("second"), tool("third")],
+        "risk: mutating\ngroups: [leaves, critical]\ntools: {second: {groups: [critical]}, third: {groups: []}}",
+    ).tools
+
+    assert ["mutating", "critical", "leaves"] == list(found["s/first"].action_groups)
+    assert ["mutating", "critical"] == list(found["s/second"].action_groups)
+    assert ["mutating"] == list(found["s/third"].action_groups)
+    assert action_schema(found["s/first"]).startswith(
+        'action "s/first" in [Action::"mutating", Action::"critical", Action::"leaves"] appliesTo {'
+    )
+
+
 def test_action_schema() -> None:
     """The declaration of an action, as authors see it."""
     found = catalogue(
@@ -333,6 +348,14 @@ BAD_OVERLAYS = [
     ("rissk: mutating", "1: unknown key: `rissk`; did you mean `risk`?"),
     ("risk: mutatin", "1: unknown risk: `mutatin`; did you mean `mutating`? (one of `read_only`, "),
     ("digest: yes", "1: unknown digest: `True` (one of `required`, `optional`)"),
+    ("groups: critical", "1: `groups` must be a list of groups that `bundle.yaml` declares"),
+    ("groups: [7]", "1: `groups` must be a list of groups that `bundle.yaml` declares"),
+    ("groups: [critcal]", "1: unknown group: `critcal`; did you mean `critical`?"),
+    ("groups: [mutating]", "1: `mutating` is a risk group: write `risk: mutating`"),
+    (
+        "tools:\n  pay:\n    groups: [critical, other]",
+        "3: unknown group: `other`; declare it in `bundle.yaml`: `groups: {other: {meaning: …}}`",
+    ),
     ("tools: [pay]", "1: `tools` must be a mapping"),
     (
         "tools: {pay: {parameters: {list: {members: [x]}}}}",
