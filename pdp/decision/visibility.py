@@ -72,8 +72,11 @@ def policy_visibility(
 ) -> Visibility:
     """Return the visibility of a tool by the policies of all sessions in a chain.
 
-    All must permit. `caller_id` is the gateway that would ask, `wall_at` the time in unix seconds. The gate is not
-    checked.
+    All must permit. `caller_id` is the gateway that would ask, `wall_at` the time in unix seconds.
+
+    The gate is not asked: it refuses every call of a session that still waits for the approver who asks this. So a tool
+    can be visible here that `tool_listing` calls NEVER: its definition changed, it is above the ceiling, or the
+    session has a label that was not approved.
     """
     if tool.unusable:
         return Visibility.NEVER

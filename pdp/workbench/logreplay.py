@@ -3,7 +3,8 @@
 A log holds no arguments. A call whose policies read them cannot be decided again and is counted as untold, never
 guessed; so is a call of a session whose approval the log does not hold. What a session was asked for (purpose, labels,
 environment, who opened it) is read from its approval, and labels from each narrowing too; in logs from before
-approvals held it, calls whose policies read them are untold.
+approvals held it, calls whose policies read them are untold. Which labels widened at the approval is known if one of
+the two bundles was active then; otherwise calls of a session with a label that widens are untold.
 Attributes of the user that a gateway vouched for are ignored: users are as the directories describe them.
 """
 
@@ -67,18 +68,24 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Approved:
-    """The approval of a session in the log; `asked` is None in a log from before that was recorded."""
+    """The approval of a session in the log; `asked` is None in a log from before that was recorded.
+
+    `labels` are those at the approval, and `bundle_version` is the bundle that was active then.
+    """
 
     user: str
     agent: str
     grants: tuple[str, ...]
+    labels: tuple[str, ...]
+    bundle_version: str
     asked: _Asked | None
 
 
 @dataclass(slots=True)
 class _Sessions:
-    """The sessions in the log so far, by id."""
+    """The sessions in the log so far, by id, and the two bundles by version."""
 
+    bundles: Mapping[str, Bundle]
     approved: dict[str, _Approved] = field(default_factory=dict)
 
     def learn(self, record: Record) -> None:
@@ -90,6 +97,8 @@ class _Sessions:
                 user=str(record.get("user", "")),
                 agent=str(record.get("agent", "")),
                 grants=listed(facts, "grants"),
+                labels=listed(facts, "labels"),
+                bundle_version=str(facts.get("bundle_version", "")),
                 asked=_asked(facts),
             )
         elif kind == EventKind.SESSION_NARROWED and (one := self.approved.get(session_id)) and one.asked:
@@ -114,7 +123,7 @@ def compare_records(old: Bundle, new: Bundle, records: Iterable[Record]) -> LogD
 
     The records must be in the order in which they were written. Decisions of a bundle's own are taken from the record.
     """
-    sessions = _Sessions()
+    sessions = _Sessions(bundles={bundle.version: bundle for bundle in (old, new)})
     untold: Counter[str] = Counter()
     changes: list[CallChange] = []
     decisions = 0
@@ -145,6 +154,8 @@ def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
     if "resource_id" not in record:
         raise _UntoldError("the resource is not in the log")
     chain = _chain(record, sessions, bundle)
+    if any(bundle.unapproved_labels(session) for session in chain):
+        return Answer(basis=Basis.LABEL_NOT_APPROVED.value)
     if _reads_unrecorded(bundle, action, chain, sessions):
         raise _UntoldError("policies read what is not in the log")
     if any(action not in bundle.within_ceiling(session.agent) for session in chain):
@@ -194,10 +205,21 @@ def _session(session_id: str, above: tuple[str, ...], record: Record, sessions: 
         environment=asked.environment,
         opened_by=asked.opened_by,
         labels=asked.labels,
+        widening_labels=_widening_labels(approved, bundle, sessions),
         ancestor_ids=above,
         grants=approved.grants,
         entities_json=bundle.directory.capture(approved.user, approved.agent) or "[]",
     )
+
+
+def _widening_labels(approved: _Approved, bundle: Bundle, sessions: _Sessions) -> tuple[str, ...]:
+    """Return the labels that widened when a session was approved, as far as `bundle` asks about them."""
+    then = sessions.bundles.get(approved.bundle_version)
+    if then is not None and approved.asked is not None:
+        return tuple(sorted(then.widening.intersection(approved.labels)))
+    if bundle.widening and (approved.asked is None or not bundle.widening.isdisjoint(approved.asked.labels)):
+        raise _UntoldError("what the session's approver saw is not in the log")
+    return ()
 
 
 def _visibility(bundle: Bundle, session: Session, record: Record) -> Visibility:

@@ -46,11 +46,12 @@ APPROVER = Caller(id="approver", kind="test", roles=frozenset({Role.APPROVER}), 
 
 FORBID = '@id("files/y") forbid (principal, action == Action::"files/read", resource)'
 READ = '@id("files/read") permit (principal, action == Action::"files/read", resource);'
+WIDENED = READ.replace(";", ' when { context.session.labels.contains("x") };')
 
 
-def files_of(policies: str, directory: str = DIRECTORY) -> dict[str, bytes]:
-    """Return a bundle's files."""
-    return bundle_files(
+def files_of(policies: str, directory: str = DIRECTORY, widening: str = "") -> dict[str, bytes]:
+    """Return a bundle's files; the label `widening` widens."""
+    files = bundle_files(
         policies={"files": policies},
         tools=TOOLS,
         directory=directory,
@@ -59,11 +60,14 @@ def files_of(policies: str, directory: str = DIRECTORY) -> dict[str, bytes]:
         sessions=SESSIONS,
         labels=("late", "x"),
     )
+    plain = f'{{"meaning": "{widening}"'.encode()
+    files["bundle.yaml"] = files["bundle.yaml"].replace(plain, plain + b', "widens": true')
+    return files
 
 
-def bundle_of(policies: str, directory: str = DIRECTORY) -> Bundle:
+def bundle_of(policies: str, directory: str = DIRECTORY, widening: str = "") -> Bundle:
     """Load a bundle."""
-    return load_bundle(files_of(policies, directory), DEFAULT_LIMITS, compile_here)
+    return load_bundle(files_of(policies, directory, widening), DEFAULT_LIMITS, compile_here)
 
 
 class Recorder:
@@ -75,7 +79,13 @@ class Recorder:
         self._ids: dict[str, str] = {}
 
     def session(
-        self, user: str = "ada", agent: str = "coder", *, parent: str = "", grants: tuple[str, ...] = ()
+        self,
+        user: str = "ada",
+        agent: str = "coder",
+        *,
+        parent: str = "",
+        grants: tuple[str, ...] = (),
+        labels: tuple[str, ...] = (),
     ) -> str:
         """Open a session and return its handle."""
         wanted = SessionRequest(
@@ -86,6 +96,7 @@ class Recorder:
             tool_patterns=("files/*",),
             parent_session_handle=parent,
             may_delegate=True,
+            labels=labels,
         )
         view, handle = self._pdp.registrar.request(wanted, GATEWAY)
         self._ids[handle] = view.session.id
@@ -118,10 +129,10 @@ class Recorder:
 
 
 @contextmanager
-def running(tmp_path: Path, policies: str) -> Iterator[Recorder]:
+def running(tmp_path: Path, policies: str, widening: str = "") -> Iterator[Recorder]:
     """Run a PDP on these policies."""
     folder = tmp_path / "policies"
-    for name, content in files_of(policies).items():
+    for name, content in files_of(policies, widening=widening).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     log = DecisionLog(tmp_path / "record", key=b"k" * 32, signer=SigningKey.generate())
@@ -220,6 +231,36 @@ def test_what_a_session_was_approved_with_is_read(tmp_path: Path, condition: str
 
     changed = {change.name.partition(" ")[0] for change in found.changes}
     assert ({}, expected) == (found.untold, [one["id"] in changed for one in pdp.decisions])
+
+
+def test_a_label_that_its_approver_did_not_see_as_widening_denies(tmp_path: Path) -> None:
+    """As at the gate: whether it came with the request or later, of a session above as well."""
+    with running(tmp_path, READ) as pdp:
+        asked, later, never = pdp.session(labels=("x",)), pdp.session(), pdp.session()
+        pdp.narrow(later, "x")
+        for handle in (asked, later, pdp.session(agent="helper", parent=later), never):
+            pdp.call(handle, "read")
+        found = compare_records(
+            bundle_of(READ), bundle_of(f"{READ} {WIDENED.replace('/read', '/x', 1)}", widening="x"), pdp.records
+        )
+
+    assert {"deny label_not_approved"} == {str(change.now) for change in found.changes}
+    assert [("files/read", Effect.NEWLY_DENIED)] * 3 == outcome(found)
+    assert 4 == found.told
+
+
+def test_a_label_that_its_approver_saw_as_widening_permits(tmp_path: Path) -> None:
+    """What the approval's bundle let widen is decided by the policies, if that bundle is one of the two."""
+    old = bundle_of(WIDENED, widening="x")
+    new = bundle_of(WIDENED + READ.replace("read", "drop"), widening="x")
+    third = bundle_of(WIDENED + READ.replace("read", "hide"), widening="x")
+    with running(tmp_path, WIDENED, widening="x") as pdp:
+        pdp.call(pdp.session(labels=("x",)), "read")
+        pdp.call(pdp.session(), "read")
+        records = pdp.records
+
+    assert ([], {}) == (outcome(compare_records(old, new, records)), compare_records(old, new, records).untold)
+    assert {"what the session's approver saw is not in the log": 1} == compare_records(third, new, records).untold
 
 
 @pytest.mark.parametrize(
