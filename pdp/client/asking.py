@@ -41,7 +41,7 @@ _PAUSE_SECONDS = 0.05  # When the server names no pause: enough for a restarted 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PreparedCall:
     """A question as it is sent, and the values that its answer must repeat."""
 
     call: ToolCall
@@ -53,7 +53,7 @@ class Asked:
         return _refused(self.call, self.request.request_id, error, reason)
 
 
-def prepare(call: ToolCall) -> Asked | Answer:
+def prepare(call: ToolCall) -> PreparedCall | Answer:
     """Return the question to send, or the deny for a call that cannot be encoded."""
     request_id = call.request_id or uuid4().hex
     try:
@@ -74,27 +74,27 @@ def prepare(call: ToolCall) -> Asked | Answer:
         return _refused(call, request_id, str(error))
     except Exception:  # noqa: BLE001 - fails closed: a call that cannot be written down, for whatever reason, is denied
         return _refused(call, request_id, "the call holds a value that cannot be sent")
-    return Asked(call=call, request=request, arguments_digest=jsontext.digest(arguments))
+    return PreparedCall(call=call, request=request, arguments_digest=jsontext.digest(arguments))
 
 
-def prepare_for_stream(call: ToolCall) -> Asked | Answer:
+def prepare_for_stream(call: ToolCall) -> PreparedCall | Answer:
     """Return the question to send on a stream, or the deny when it must not be sent there."""
-    asked = prepare(call)
-    if isinstance(asked, Asked) and asked.request.ByteSize() > _LARGEST_BYTES:
-        return asked.refused(f"a call on a stream may not be larger than {_LARGEST_BYTES} bytes")
-    return asked
+    prepared = prepare(call)
+    if isinstance(prepared, PreparedCall) and prepared.request.ByteSize() > _LARGEST_BYTES:
+        return prepared.refused(f"a call on a stream may not be larger than {_LARGEST_BYTES} bytes")
+    return prepared
 
 
-def judge(asked: Asked, decision: Decision, known_obligations: frozenset[str]) -> Answer:
+def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozenset[str]) -> Answer:
     """Return the answer for a decision; one that does not fit its question is a deny."""
-    error = _mismatch(asked, decision) or _flaw(decision, known_obligations)
+    error = _mismatch(prepared, decision) or _flaw(decision, known_obligations)
     allowed = not error and decision.outcome == decision_pb2.OUTCOME_ALLOW
     return Answer(
         outcome=Outcome.ALLOW if allowed else Outcome.DENY,
         basis=ERROR_BASIS if error else _BASES[decision.basis],
-        server=asked.call.server,
-        tool=asked.call.tool,
-        request_id=asked.request.request_id,
+        server=prepared.call.server,
+        tool=prepared.call.tool,
+        request_id=prepared.request.request_id,
         policies=tuple(decision.determining_policies),
         policies_left_out=decision.policies_left_out,
         decision_id=decision.decision_id,
@@ -115,30 +115,33 @@ def judge(asked: Asked, decision: Decision, known_obligations: frozenset[str]) -
 
 
 def judge_batch(
-    asked: Iterable[Asked | Answer], decisions: Iterable[Decision], known_obligations: frozenset[str]
+    prepared: Iterable[PreparedCall | Answer], decisions: Iterable[Decision], known_obligations: frozenset[str]
 ) -> tuple[Answer, ...]:
     """Return one answer for each call of a batch, in order; a wrong number of decisions denies them all."""
-    entries, pending = tuple(asked), list(decisions)
-    sent = sum(isinstance(entry, Asked) for entry in entries)
+    entries, pending = tuple(prepared), list(decisions)
+    sent = sum(isinstance(entry, PreparedCall) for entry in entries)
     if len(pending) != sent:
         return refuse_batch(entries, f"{len(pending)} decisions came for {sent} calls")
     pending.reverse()
     return tuple(
-        judge(entry, pending.pop(), known_obligations) if isinstance(entry, Asked) else entry for entry in entries
+        judge(entry, pending.pop(), known_obligations) if isinstance(entry, PreparedCall) else entry
+        for entry in entries
     )
 
 
-def refuse_batch(asked: Iterable[Asked | Answer], error: str, reason: str = "") -> tuple[Answer, ...]:
+def refuse_batch(prepared: Iterable[PreparedCall | Answer], error: str, reason: str = "") -> tuple[Answer, ...]:
     """Return the denies for a batch that got no decisions."""
-    return tuple(entry.refused(error, reason) if isinstance(entry, Asked) else entry for entry in asked)
+    return tuple(entry.refused(error, reason) if isinstance(entry, PreparedCall) else entry for entry in prepared)
 
 
-def judge_stream(asked: Asked, response: AuthorizeStreamResponse, known_obligations: frozenset[str]) -> Answer:
+def judge_stream(
+    prepared: PreparedCall, response: AuthorizeStreamResponse, known_obligations: frozenset[str]
+) -> Answer:
     """Return the answer for one message of a stream."""
     if response.HasField("error"):
         name = _STATUS_NAMES.get(response.error.code, "unknown status")
-        return asked.refused(one_line(f"{name}: {response.error.message}"), response.error.reason)
-    return judge(asked, response.decision, known_obligations)
+        return prepared.refused(one_line(f"{name}: {response.error.message}"), response.error.reason)
+    return judge(prepared, response.decision, known_obligations)
 
 
 def retry_pause(error: grpc.RpcError, remaining: float) -> float | None:
@@ -191,12 +194,12 @@ def _refused(call: ToolCall, request_id: str, error: str, reason: str = "") -> A
     )
 
 
-def _mismatch(asked: Asked, decision: Decision) -> str:
+def _mismatch(prepared: PreparedCall, decision: Decision) -> str:
     """Name the first way in which a decision is not about the call that was sent."""
-    call = asked.call
+    call = prepared.call
     if decision.server != call.server or decision.tool != call.tool:
         return "the decision is about another tool"
-    if decision.arguments_digest != asked.arguments_digest:
+    if decision.arguments_digest != prepared.arguments_digest:
         return "the decision is about other arguments"
     if call.session_id and decision.session_id != call.session_id:
         return "the decision is about another session"

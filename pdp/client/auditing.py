@@ -32,7 +32,7 @@ def list_approvals(
 ) -> Operation[audit_pb2.ListApprovalsResponse, tuple[audit_pb2.Approval, ...]]:
     """Say who approved the session, or that of the decision, and every session above it."""
     if bool(session_id) == bool(decision_id):
-        raise InvalidRequestError("exactly one of `session_id`, `decision_id` is needed")
+        raise InvalidRequestError("exactly one of `session_id` and `decision_id` is required")
     request = audit_pb2.ListApprovalsRequest()
     if session_id:
         request.session_id = session_id

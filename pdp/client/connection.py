@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import grpc
 
+from pdp.client.diagnosis import Diagnosis
 from pdp.client.errors import describe
-from pdp.client.unreached import Way
 from pdp.errors import ConfigurationError
 from pdp.foundation.loopback import is_loopback
 from pdp.foundation.ownership import read_own, require_own_socket
@@ -26,7 +26,7 @@ LOCAL_ROOTS = Path("tls") / "ca.pem"
 
 _HOST_AND_PORT = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^\[\]:/,]+)):(?P<port>[0-9]{1,5})")
 _UNIX = "unix:"
-_IMPOSTOR = "another process could pass for the server, and be sent tokens and handles"
+_IMPOSTOR = "another process could impersonate the server, and receive tokens and handles"
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
@@ -47,13 +47,13 @@ _OPTIONS = (
 class Connection:
     """An address with its credentials. Without `credentials` the connection is in plain text.
 
-    `token` is called for each call. `way` explains why a connection failed.
+    `token` is called for each call. `diagnosis` explains why a connection failed.
     """
 
     address: str
     token: Callable[[], str] = field(default=lambda: "", repr=False)
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
-    way: Way
+    diagnosis: Diagnosis
 
     @classmethod
     def to(
@@ -81,7 +81,7 @@ class Connection:
         known = Path(data_dir or os.environ.get("PDP_DATA_DIR") or DEFAULT_DATA_DIR) / LOCAL_ROOTS
         if tls is not False:
             credentials = _credentials(tls, tls_certificate, tls_key)
-            roots = "the system" if tls is True else f"`{tls}`"
+            roots = "the root certificates of the system" if tls is True else f"`{tls}`"
         elif plaintext or address.startswith(_UNIX):
             _require_this_machine(address)
             credentials, roots = None, ""
@@ -91,12 +91,12 @@ class Connection:
             address=address,
             token=_token(token, token_file),
             credentials=credentials,
-            way=Way(address=address, roots=roots, presents=tls_certificate is not None),
+            diagnosis=Diagnosis(address=address, roots=roots, presents_certificate=tls_certificate is not None),
         )
 
     def describe(self, error: BaseException) -> str:
         """Return one line about a failure of a call over this connection."""
-        return describe(error, self.way)
+        return describe(error, self.diagnosis)
 
     def at(self, address: str) -> Connection:
         """Return the connection to another address of the server, with its credentials.
@@ -105,12 +105,14 @@ class Connection:
         must check the owner of a socket.
         """
         if address.startswith(_UNIX):
-            return replace(self, address=address, credentials=None, way=replace(self.way, address=address, roots=""))
+            return replace(
+                self, address=address, credentials=None, diagnosis=replace(self.diagnosis, address=address, roots="")
+            )
         if self.address.startswith(_UNIX):
-            raise ConfigurationError(f"address `{address}` is no socket, as `{self.address}` is: {_IMPOSTOR}")
+            raise ConfigurationError(f"address `{address}` is not a socket, and `{self.address}` is one: {_IMPOSTOR}")
         if self.credentials is None:
             _require_this_machine(address)
-        return replace(self, address=address, way=replace(self.way, address=address))
+        return replace(self, address=address, diagnosis=replace(self.diagnosis, address=address))
 
     def open(self, transport: ModuleType) -> Any:  # noqa: ANN401 - gRPC has no types, and each transport a channel of its own
         """Return a new channel of `grpc` or of `grpc.aio`."""
@@ -152,7 +154,7 @@ def _require_this_machine(address: str) -> None:
     try:
         require_own_socket(path, _IMPOSTOR)
     except OSError as error:
-        raise ConfigurationError(f"cannot look at `{path}`: {(error.strerror or 'input failed').lower()}") from None
+        raise ConfigurationError(f"cannot check `{path}`: {(error.strerror or 'input failed').lower()}") from None
 
 
 def _local_credentials(address: str, roots: Path) -> grpc.ChannelCredentials:
@@ -162,15 +164,15 @@ def _local_credentials(address: str, roots: Path) -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(root_certificates=read_own(roots, _IMPOSTOR))
     except ConfigurationError as error:
         raise ConfigurationError(
-            f"{error}; a server on loopback is known by this file of its data folder, which `pdp init` makes: "
-            "name the folder (`data_dir=`, `--data-dir`), or a copy of the file (`tls=`, `--tls-roots`)"
+            f"{error}; the client verifies a server on loopback with this file, which `pdp init` writes into the data "
+            "folder: name the folder (`data_dir=`, `--data-dir`), or a copy of the file (`tls=`, `--tls-roots`)"
         ) from None
 
 
 def _elsewhere(address: str) -> ConfigurationError:
     return ConfigurationError(
         f"address `{address}` is not a loopback `host:port` or `unix:` address: "
-        "plain text does not leave this machine; use TLS (`tls=`, `--tls-roots`)"
+        "plain text must not leave this machine; use TLS (`tls=`, `--tls-roots`)"
     )
 
 
@@ -187,13 +189,13 @@ def _require_fitting(
     plaintext: bool,
 ) -> None:
     if (certificate is None) is not (key is None):
-        raise ConfigurationError("`tls_certificate` and `tls_key` need each other")
+        raise ConfigurationError("`tls_certificate` and `tls_key` must be set together")
     if certificate is not None and tls is False:
         raise ConfigurationError(
-            "`tls_certificate` needs `tls` (`--tls-roots`): the root certificates that the server is known by"
+            "`tls_certificate` needs `tls` (`--tls-roots`): the root certificates that verify the server"
         )
     if plaintext and tls is not False:
-        raise ConfigurationError("`plaintext` and `tls` (`--tls-roots`) exclude each other")
+        raise ConfigurationError("`plaintext` and `tls` (`--tls-roots`) cannot be combined")
 
 
 def _credentials(
@@ -210,7 +212,7 @@ def _credentials(
 
 def _token(token: str | None, token_file: str | Path | None) -> Callable[[], str]:
     if token is not None and token_file is not None:
-        raise ConfigurationError("`token` and `token_file` exclude each other")
+        raise ConfigurationError("`token` and `token_file` cannot be combined")
     if token_file is not None:
         return TokenFile(Path(token_file)).token
     fixed = "" if token is None else _checked_token(token)

@@ -51,7 +51,7 @@ def is_there(connection: Connection) -> bool:
     if not path.exists():
         return False
     try:
-        require_own_socket(path, "another process could pass for the server")
+        require_own_socket(path, "another process could impersonate the server")
     except ConfigurationError as error:
         _LOG.warning("the control address is not used: %s", error)
         return False

@@ -13,7 +13,7 @@ from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp import errors
-from pdp.client.unreached import Way
+from pdp.client.diagnosis import Diagnosis
 
 _DOMAIN = "pdp.v1"
 
@@ -89,13 +89,13 @@ _CLASSES: dict[grpc.StatusCode, type[PDPClientError]] = {
 }
 
 
-def from_status(error: grpc.RpcError, way: Way) -> PDPClientError:
+def from_status(error: grpc.RpcError, diagnosis: Diagnosis) -> PDPClientError:
     """Return the exception for a failed management call.
 
     A status without a class of its own gets the base class.
     """
     code = error.code()
-    return _CLASSES.get(code, PDPClientError)(describe(error, way), code, reason_of(error))
+    return _CLASSES.get(code, PDPClientError)(describe(error, diagnosis), code, reason_of(error))
 
 
 def reason_of(error: BaseException) -> str:
@@ -117,13 +117,13 @@ def details_of(error: grpc.RpcError) -> tuple[Any, ...]:
     return ()
 
 
-def describe(error: BaseException, way: Way) -> str:
+def describe(error: BaseException, diagnosis: Diagnosis) -> str:
     """Return one line about a failure: a gRPC status with details, or another message.
 
-    `way` is the connection that was tried.
+    `diagnosis` knows the connection that was tried.
     """
     if isinstance(error, grpc.RpcError):
-        return one_line(f"{error.code().name.lower()}: {way.explain(error.details() or '')}")
+        return one_line(f"{error.code().name.lower()}: {diagnosis.explain(error.details() or '')}")
     return one_line(f"the call could not be made: {error}")
 
 

@@ -30,11 +30,11 @@ class GuardedSignature:
         self._skip = frozenset(skip)
         parameters = self._signature.parameters
         if unknown := self._skip - parameters.keys():
-            raise TypeError(f"no such parameter to skip: `{min(unknown)}`")
+            raise TypeError(f"unknown parameter to skip: `{min(unknown)}`")
         self._catch_all = ""
         for name, parameter in parameters.items():
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL and name not in self._skip:
-                raise TypeError(f"a guarded function cannot take `*{name}`: its arguments have no names")
+                raise TypeError(f"a guarded function cannot take `*{name}`: these arguments have no names")
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 self._catch_all = name
 
@@ -71,5 +71,5 @@ def require_allowed(answer: Answer) -> None:
 
 def _add(arguments: dict[str, Any], more: Mapping[str, Any]) -> None:
     if twice := arguments.keys() & more.keys():
-        raise TypeError(f"an argument stands twice: `{min(twice)}`")
+        raise TypeError(f"an argument is given twice: `{min(twice)}`")
     arguments.update(more)

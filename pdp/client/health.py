@@ -20,5 +20,5 @@ def is_serving(connection: Connection, service: str = "", *, timeout: float) -> 
         try:
             answer = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=timeout)
         except grpc.RpcError as error:
-            raise from_status(error, connection.way) from None
+            raise from_status(error, connection.diagnosis) from None
     return bool(answer.status == HealthCheckResponse.SERVING)

@@ -77,7 +77,7 @@ class Operation(Generic[Reply, Result]):
             return partial(self.method.unary(channel), self.request)
         # A new iterator each time: gRPC reads it to its end.
         call, messages = self.method.upload(channel), self.request
-        return lambda **how: call(iter(messages), **how)
+        return lambda **options: call(iter(messages), **options)
 
     @property
     def repeatable(self) -> bool:
@@ -114,7 +114,7 @@ def list_tools(
 
     def read(reply: authorization_pb2.ListToolsResponse) -> tuple[ListedTool, ...]:
         if session_id and reply.session_id != session_id:
-            raise PDPClientError(f"the listing is about another session than `{session_id}`")
+            raise PDPClientError(f"the list of tools is for another session than `{session_id}`")
         return tuple(_listed(tool) for tool in reply.tools)
 
     return Operation(
@@ -196,7 +196,9 @@ def revoke_sessions(
     selectors = {"session_id": session_id, "user": user, "agent": agent, "tenant": tenant}
     given = {name: value for name, value in selectors.items() if value}
     if len(given) != 1:
-        raise InvalidRequestError(f"exactly one of `session_id`, `user`, `agent`, `tenant` is needed, not {len(given)}")
+        raise InvalidRequestError(
+            f"exactly one of `session_id`, `user`, `agent` and `tenant` is required, not {len(given)}"
+        )
     request = session_pb2.RevokeSessionsRequest(reason=reason)
     for name, value in given.items():
         setattr(request, name, value)
@@ -214,7 +216,7 @@ def review_session(
     return Operation(
         method=_session_method("ReviewSession", session_pb2.ReviewSessionResponse),
         request=session_pb2.ReviewSessionRequest(session_id=session_id, grants=grants),
-        read=_whole,
+        read=_unchanged,
     )
 
 
@@ -269,7 +271,7 @@ def get_bundle(version: str) -> Operation[policy_pb2.GetBundleResponse, policy_p
     return Operation(
         method=_policy_method("GetBundle", policy_pb2.GetBundleResponse),
         request=policy_pb2.GetBundleRequest(version=version),
-        read=_whole,
+        read=_unchanged,
     )
 
 
@@ -289,7 +291,7 @@ def activate_bundle(
     return Operation(
         method=_policy_method("ActivateBundle", policy_pb2.ActivateBundleResponse),
         request=policy_pb2.ActivateBundleRequest(version=version, reason=reason),
-        read=_whole,
+        read=_unchanged,
     )
 
 
@@ -298,7 +300,7 @@ def reload_bundle() -> Operation[policy_pb2.ReloadBundleResponse, policy_pb2.Rel
     return Operation(
         method=_policy_method("ReloadBundle", policy_pb2.ReloadBundleResponse),
         request=policy_pb2.ReloadBundleRequest(),
-        read=_whole,
+        read=_unchanged,
     )
 
 
@@ -309,7 +311,7 @@ def check_bundle(
     return Operation(
         method=_policy_method("CheckBundle", policy_pb2.CheckBundleResponse),
         request=bundle_upload(files or {}),
-        read=_whole,
+        read=_unchanged,
     )
 
 
@@ -339,7 +341,7 @@ def evaluate(
                 skip_request_validation=skip_request_validation,
             )
         ),
-        read=_whole,
+        read=_unchanged,
     )
 
 
@@ -372,9 +374,7 @@ def explain(
         user_attributes_json=json_object("user_attributes", user_attributes),
     )
     if bool(session_id) == bool(supposed.ByteSize()):
-        raise InvalidRequestError(
-            "either `session_id` is needed, or `user` and `agent` of a session that nobody opened"
-        )
+        raise InvalidRequestError("pass either `session_id`, or `user` and `agent` of a supposed session")
     request = explain_pb2.ExplainRequest(
         session_id=session_id or None,
         supposed=None if session_id else supposed,
@@ -391,7 +391,7 @@ def explain(
     return Operation(
         method=_policy_method("Explain", explain_pb2.ExplainResponse),
         request=request,
-        read=_whole,
+        read=_unchanged,
     )
 
 
@@ -422,7 +422,7 @@ def _opened(reply: session_pb2.RequestSessionResponse) -> session_pb2.RequestSes
     return reply
 
 
-def _whole(reply: Reply) -> Reply:
+def _unchanged(reply: Reply) -> Reply:
     return reply
 
 
@@ -449,7 +449,7 @@ def _listed(tool: authorization_pb2.ToolVisibility) -> ListedTool:
 def _strings(field: str, values: Sequence[str]) -> list[str]:
     # One string is a sequence of its characters: `tools="*"` or `"git/log"` would silently change its meaning.
     if isinstance(values, str):
-        raise InvalidRequestError(f"`{field}`: a list of texts is needed, not one text: `{values}`")
+        raise InvalidRequestError(f"`{field}` must be a list of texts, not one text: `{values}`")
     return list(values)
 
 

@@ -36,19 +36,19 @@ def closable(call: Callable[..., Any]) -> Callable[..., Any]:
 
 def reached(channel: Any, seconds: float) -> bool:  # noqa: ANN401 - gRPC has no types
     """Connect, and say whether a server answers within `seconds`."""
-    seen: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    found: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
-    def see(state: grpc.ChannelConnectivity) -> None:
+    def notice(state: grpc.ChannelConnectivity) -> None:
         if state not in UNDECIDED:
-            seen.put(state is grpc.ChannelConnectivity.READY)
+            found.put(state is grpc.ChannelConnectivity.READY)
 
-    channel.subscribe(see, try_to_connect=True)
+    channel.subscribe(notice, try_to_connect=True)
     try:
-        return seen.get(timeout=seconds)
+        return found.get(timeout=seconds)
     except queue.Empty:
         return False
     finally:
-        channel.unsubscribe(see)
+        channel.unsubscribe(notice)
 
 
 class Exchange:

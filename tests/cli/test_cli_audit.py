@@ -233,7 +233,7 @@ def test_a_folder_that_cannot_be_written_is_still_read(ask: Run, case: Case, mon
     done = ask("audit", "show", case.allowed, "--json")
 
     assert [case.allowed] == [one["id"] for one in json.loads(done.stdout)]
-    assert "--index FILE keeps it" in done.stderr
+    assert "--index FILE keeps one" in done.stderr
 
 
 @contextmanager

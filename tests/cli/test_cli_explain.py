@@ -18,7 +18,7 @@ DENIED = """\
 denied: no permit matched; the nearest is `files/write-when-granted` (files.cedar:5): \
 `context.session in Grant::"writing"` (files.cedar:6) does not hold
 
-an assumed session, alice with coder: deny default_deny
+a supposed session, alice with coder: deny default_deny
 ✗ permit files/write-when-granted  files.cedar:5
     ✓ action == Action::"files/write"        files.cedar:6:20
     ✗ context.session in Grant::"writing"    files.cedar:6:70

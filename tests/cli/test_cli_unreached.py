@@ -55,7 +55,7 @@ def test_another_server(run: Run, server: Server, words: tuple[str, ...]) -> Non
     done = run(*words, env={"PDP_SESSION_HANDLE": "x", "PDP_ADDRESS": server.address})
 
     assert 2 == done.exit_code
-    assert f"what answers at `{server.address}` is not the server that " in done.stderr
+    assert f"the certificate of `{server.address}` cannot be verified with " in done.stderr
     assert done.stderr.endswith(" (address from `PDP_ADDRESS`)\n")
 
 
@@ -70,7 +70,7 @@ def test_what_speaks_no_tls(run: Run) -> None:
         web.shutdown()
 
     assert 2 == done.exit_code
-    assert f"what answers at `{address}` speaks no TLS" in done.stderr
+    assert f"the server at `{address}` does not use TLS" in done.stderr
     assert done.stderr.endswith(" (address from pdp.yaml:1: `server.address`)\n")
 
 

@@ -69,7 +69,7 @@ def test_a_socket_in_a_private_folder_is_plain_text(prefix: str, tmp_path: Path)
 def test_plain_text_to_anywhere_else_is_refused(address: str) -> None:
     """A token in clear never leaves the machine, and an address in doubt counts as elsewhere."""
     for plaintext in (False, True):
-        with pytest.raises(ConfigurationError, match="plain text does not leave this machine"):
+        with pytest.raises(ConfigurationError, match="plain text must not leave this machine"):
             Client(address, token=TOKEN, plaintext=plaintext)
 
 
@@ -160,11 +160,11 @@ def test_a_client_certificate_is_presented(server: ScriptedServer, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"tls": True, "tls_certificate": "c.pem"}, "need each other"),
-        ({"tls": True, "tls_key": "k.pem"}, "need each other"),
+        ({"tls": True, "tls_certificate": "c.pem"}, "must be set together"),
+        ({"tls": True, "tls_key": "k.pem"}, "must be set together"),
         ({"tls_certificate": "c.pem", "tls_key": "k.pem"}, "`tls_certificate` needs `tls`"),
         ({"tls": True, "tls_certificate": "/absent.pem", "tls_key": "k.pem"}, r"cannot read"),
-        ({"tls": True, "plaintext": True}, "exclude each other"),
+        ({"tls": True, "plaintext": True}, "cannot be combined"),
     ],
 )
 def test_half_a_client_certificate_is_an_error(options: dict[str, Any], problem: str) -> None:
@@ -179,9 +179,9 @@ def test_a_token_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         Client(token_file=tmp_path / "absent")
 
 
-def test_a_token_and_a_token_file_exclude_each_other(tmp_path: Path) -> None:
+def test_a_token_and_a_token_file_cannot_be_combined(tmp_path: Path) -> None:
     """Which of the two would count is not guessed."""
-    with pytest.raises(ConfigurationError, match="exclude"):
+    with pytest.raises(ConfigurationError, match="cannot be combined"):
         Client(token=TOKEN, token_file=tmp_path)
 
 
@@ -237,9 +237,9 @@ def test_without_its_certificate_no_server_on_loopback_is_known(tmp_path: Path) 
         Client("127.0.0.1:1", data_dir=tmp_path)
 
     assert str(caught.value) == (
-        f"cannot read `{tmp_path}/tls/ca.pem`: no such file or directory; a server on loopback is known by this file "
-        "of its data folder, which `pdp init` makes: name the folder (`data_dir=`, `--data-dir`), or a copy of the "
-        "file (`tls=`, `--tls-roots`)"
+        f"cannot read `{tmp_path}/tls/ca.pem`: no such file or directory; the client verifies a server on loopback "
+        "with this file, which `pdp init` writes into the data folder: name the folder (`data_dir=`, `--data-dir`), or "
+        "a copy of the file (`tls=`, `--tls-roots`)"
     )
 
 
@@ -277,7 +277,9 @@ def test_a_socket_in_a_folder_where_everybody_may_put_one_is_sent_nothing(
     if there:
         server.start(f"unix:{folder}/pdp.sock")
 
-    with pytest.raises(ConfigurationError, match=r"others may put a socket into `.*/open`: another process could pass"):
+    with pytest.raises(
+        ConfigurationError, match=r"others may put a socket into `.*/open`: another process could impersonate"
+    ):
         Client(f"unix:{folder}/pdp.sock", token=TOKEN)
 
 

@@ -150,10 +150,10 @@ def test_answers_about_the_record_are_read_over_all_pages(server: ScriptedServer
         (lambda client: client.list_approvals(), "exactly one of"),
         (lambda client: client.list_approvals(session_id="ses_1", decision_id="dec_1"), "exactly one of"),
         (lambda client: client.list_sessions(state="living"), "unknown session state: `living`"),
-        (lambda client: client.narrow_session("ses_1", tools="files/read"), "a list of texts is needed"),
+        (lambda client: client.narrow_session("ses_1", tools="files/read"), "must be a list of texts"),
         (
             lambda client: client.request_session(user="a", agent="b", purpose="c", tools="files/*"),
-            "a list of texts is needed",
+            "must be a list of texts",
         ),
         (
             lambda client: client.request_session(

@@ -455,12 +455,12 @@ def test_a_call_that_does_not_fit_is_not_asked_about(server: ScriptedServer, add
     assert server.requests == []
 
 
-def test_an_argument_cannot_stand_twice(server: ScriptedServer, address: str) -> None:
+def test_an_argument_cannot_be_given_twice(server: ScriptedServer, address: str) -> None:
     """A free keyword that repeats a positional name is refused: only one of the two would be asked about."""
 
     def function(path: str, /, **rest: str) -> None: ...
 
-    with pytest.raises(TypeError, match="stands twice: `path`"):
+    with pytest.raises(TypeError, match="is given twice: `path`"):
         _guard_function(address, function, ("/a",), {"path": "/etc/shadow"})
 
     assert server.requests == []
@@ -469,8 +469,8 @@ def test_an_argument_cannot_stand_twice(server: ScriptedServer, address: str) ->
 @pytest.mark.parametrize(
     ("function", "skip", "text"),
     [
-        (lambda *paths: paths, (), "its arguments have no names"),
-        (lambda path: path, ("ctx",), "no such parameter to skip: `ctx`"),
+        (lambda *paths: paths, (), "these arguments have no names"),
+        (lambda path: path, ("ctx",), "unknown parameter to skip: `ctx`"),
     ],
 )
 def test_a_function_that_cannot_be_guarded_is_refused(address: str, function: Any, skip: Any, text: str) -> None:

@@ -158,7 +158,7 @@ def test_wrong_fields_are_named(server: RunningServer, who: dict[str, Any], fiel
 @pytest.mark.parametrize("who", [{}, {"session_id": "ses_a", "user": "ada", "agent": "worker"}])
 def test_exactly_one_caller_is_asked_about(server: RunningServer, who: dict[str, Any]) -> None:
     """Neither no session nor two: the client says so before it asks."""
-    with pytest.raises(InvalidRequestError, match="either `session_id` is needed"):
+    with pytest.raises(InvalidRequestError, match="pass either `session_id`"):
         explain(server, **who)
 
 

@@ -76,7 +76,7 @@ class FolderSource:
             place = opened.enter_context(tempfile.TemporaryDirectory(prefix="pdp-"))
             index_file = Path(place) / FILE_NAME
             click.echo(
-                "the folder of the record takes no index, so a temporary one is built; --index FILE keeps it",
+                "cannot write an index into the folder of the record; a temporary one is used, --index FILE keeps one",
                 err=True,
             )
         self._searchable = SearchableRecord(folder, index_file=index_file, on_progress=_say)

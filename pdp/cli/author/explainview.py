@@ -66,7 +66,7 @@ def plain(answer: ExplainResponse) -> dict[str, Any]:
 
 
 def _print_session(session: SessionExplanation, *, asked: bool) -> None:
-    name = f"session {session.session_id}" if session.session_id else "an assumed session"
+    name = f"session {session.session_id}" if session.session_id else "a supposed session"
     said = f"{_outcome(session.outcome)} {_basis(session.basis)}"
     would = "" if asked else "the policies would say "
     click.echo(visible(f"{name}, {session.user} with {session.agent}: {would}{said}"))

@@ -43,7 +43,7 @@ class AsyncClient:
     `tls` is True for the system's root certificates or the path of a PEM file; needed beyond loopback.
     Without it a server on loopback is verified with `tls/ca.pem` in `data_dir`; None means `PDP_DATA_DIR` or else
     `.pdp`.
-    `plaintext` is for a server on loopback that speaks no TLS: any user of the machine can pose as it.
+    `plaintext` is for a server on loopback that speaks no TLS: any user of the machine can impersonate it.
     `tls_certificate` and `tls_key` are PEM files for a server that authenticates callers by certificates; renewed
     ones need a new client.
     `timeout` bounds a question about calls, retry included, `management_timeout` every other call; in seconds.
@@ -140,14 +140,14 @@ class AsyncClient:
 
     async def ask(self, call: ToolCall, *, traceparent: str = "", tracestate: str = "") -> Answer:
         """Ask about one call, as `authorize` does."""
-        asked = prepare(call)
-        if isinstance(asked, Answer):
-            return asked
+        prepared = prepare(call)
+        if isinstance(prepared, Answer):
+            return prepared
         try:
-            reply = await self._calls.decide(self._calls.authorize, asked.request, traceparent, tracestate)
-            return judge(asked, reply.decision, self._known_obligations)
+            reply = await self._calls.decide(self._calls.authorize, prepared.request, traceparent, tracestate)
+            return judge(prepared, reply.decision, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
-            return asked.refused(self._connection.describe(error), reason_of(error))
+            return prepared.refused(self._connection.describe(error), reason_of(error))
 
     async def batch(
         self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = ""
@@ -156,16 +156,16 @@ class AsyncClient:
 
         The answers are in the order of the calls.
         """
-        asked = tuple(prepare(call) for call in calls)
-        requests = [entry.request for entry in asked if not isinstance(entry, Answer)]
+        prepared = tuple(prepare(call) for call in calls)
+        requests = [entry.request for entry in prepared if not isinstance(entry, Answer)]
         if not requests:
-            return refuse_batch(asked, "")
+            return refuse_batch(prepared, "")
         try:
             message = BatchAuthorizeRequest(requests=requests)
             reply = await self._calls.decide(self._calls.batch_authorize, message, traceparent, tracestate)
-            return judge_batch(asked, reply.decisions, self._known_obligations)
+            return judge_batch(prepared, reply.decisions, self._known_obligations)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, every answer is a deny
-            return refuse_batch(asked, self._connection.describe(error), reason_of(error))
+            return refuse_batch(prepared, self._connection.describe(error), reason_of(error))
 
     def stream(self, *, traceparent: str = "", tracestate: str = "") -> AsyncAuthorizationStream:
         """Return a stream for many calls one after the other; open it with `async with`."""

@@ -105,7 +105,7 @@ class Calls:
             except grpc.RpcError as error:
                 pause = repeat_pause(error, deadline - self._clock(), repeatable=operation.repeatable)
                 if pause is None or not left:
-                    raise from_status(error, self._connection.way) from error
+                    raise from_status(error, self._connection.diagnosis) from error
             self._sleep(pause)
         return reply
 
@@ -123,5 +123,5 @@ class Calls:
             except grpc.RpcError as error:
                 if control.may_be_asked_elsewhere(error, operation):
                     return None
-                raise from_status(error, self._control.way) from error
+                raise from_status(error, self._control.diagnosis) from error
         return reply

@@ -42,7 +42,7 @@ class AuthorizationStream:
 
     def __enter__(self) -> Self:
         if self._exchange is not None:
-            raise RuntimeError("a stream opens only once; ask the client for another one")
+            raise RuntimeError("a stream opens only once; get a new one from the client")
         try:
             self._exchange = self._start()
         except Exception as error:  # noqa: BLE001 - fails closed: without a stream every call on it is denied
@@ -88,24 +88,24 @@ class AuthorizationStream:
 
     def ask(self, call: ToolCall) -> Answer:
         """Ask about one call, as `authorize` does."""
-        asked = prepare_for_stream(call)
-        if isinstance(asked, Answer):
-            return asked
+        prepared = prepare_for_stream(call)
+        if isinstance(prepared, Answer):
+            return prepared
         if self._exchange is None:
-            return asked.refused(self._fault)
+            return prepared.refused(self._fault)
         with self._exchange.turn:
             if self._fault:
-                return asked.refused(self._fault)
+                return prepared.refused(self._fault)
             try:
-                response = self._exchange.ask(AuthorizeStreamRequest(request=asked.request))
+                response = self._exchange.ask(AuthorizeStreamRequest(request=prepared.request))
             except BaseException:
                 # The answer to the abandoned question can still come: the stream is out of step.
                 self._break(self._exchange, "the stream was cancelled")
                 raise
-            if not isinstance(response, str) and response.request_id == asked.request.request_id:
-                return judge_stream(asked, response, self._known_obligations)
-            self._break(self._exchange, response if isinstance(response, str) else "the answer is to another call")
-            return asked.refused(self._fault)
+            if not isinstance(response, str) and response.request_id == prepared.request.request_id:
+                return judge_stream(prepared, response, self._known_obligations)
+            self._break(self._exchange, response if isinstance(response, str) else "the answer is for another call")
+            return prepared.refused(self._fault)
 
     def _break(self, exchange: threads.Exchange, fault: str) -> None:
         self._fault = fault

@@ -52,7 +52,9 @@ def test_plain_text_to_tls(server: ScriptedServer, authority: Authority) -> None
     """A client that was told to speak plain text, and a server with TLS."""
     address = started(server, authority.server())
 
-    expected = f"unavailable: the server at `{address}` takes no plain text; leave out `--plaintext` (`plaintext=`)"
+    expected = (
+        f"unavailable: the server at `{address}` does not accept plain text; leave out `--plaintext` (`plaintext=`)"
+    )
     assert expected == said(address, plaintext=True)
 
 
@@ -61,8 +63,8 @@ def test_tls_to_plain_text(server: ScriptedServer, roots: Path) -> None:
     address = server.start()
 
     assert said(address, tls=roots) == (
-        f"unavailable: what answers at `{address}` speaks no TLS, so it was sent nothing; only where the settings of "
-        "the server say `server.plaintext`, pass `--plaintext` (`plaintext=True`)"
+        f"unavailable: the server at `{address}` does not use TLS, so it was sent nothing; only if the settings of the "
+        "server say `server.plaintext`, pass `--plaintext` (`plaintext=True`)"
     )
     assert [] == server.metadata
 
@@ -72,7 +74,7 @@ def test_a_certificate_of_the_caller_is_wanted(server: ScriptedServer, authority
     address = started(server, authority.server(), authority.roots)
 
     assert said(address, tls=roots) == (
-        f"unavailable: the server at `{address}` closed the connection; if it wants a certificate of the caller, pass "
+        f"unavailable: the server at `{address}` closed the connection; if it requires a client certificate, pass "
         "`--tls-certificate` and `--tls-key` (`tls_certificate=`, `tls_key=`)"
     )
 
@@ -86,7 +88,7 @@ def test_the_certificate_of_the_caller_is_refused(
 
     assert said(address, tls=roots, tls_certificate=certificate, tls_key=key) == (
         f"unavailable: the server at `{address}` closed the connection; is the certificate of `--tls-certificate` "
-        "(`tls_certificate=`) in force, and signed by an authority of its `server.tls_client_roots`?"
+        "(`tls_certificate=`) valid now, and signed by an authority of its `server.tls_client_roots`?"
     )
 
 
@@ -95,7 +97,7 @@ def test_another_name(server: ScriptedServer, authority: Authority, roots: Path)
     address = started(server, authority.server()).replace("localhost", "127.0.0.1")
 
     assert said(address, tls=roots) == (
-        f"unavailable: the certificate of `{address}` is for other names; take one of them as the address"
+        f"unavailable: the certificate of `{address}` is for other names; use one of them as the address"
     )
 
 
@@ -104,10 +106,10 @@ def test_an_unknown_authority(server: ScriptedServer, authority: Authority, loca
     address = started(server, authority.server())
 
     assert said(address) == (
-        f"unavailable: what answers at `{address}` is not the server that `{local_tls}/tls/ca.pem` knows; is it "
-        "another one, or must `--tls-roots` (`tls=`) name another authority?"
+        f"unavailable: the certificate of `{address}` cannot be verified with `{local_tls}/tls/ca.pem`; is it another "
+        "server, or must `--tls-roots` (`tls=`) name another authority?"
     )
-    assert "is not the server that the system knows" in said(address, tls=True)
+    assert "cannot be verified with the root certificates of the system" in said(address, tls=True)
 
 
 def test_an_expired_certificate(server: ScriptedServer, authority: Authority, roots: Path) -> None:
@@ -115,7 +117,7 @@ def test_an_expired_certificate(server: ScriptedServer, authority: Authority, ro
     address = started(server, authority.identity("localhost", dns=("localhost",), within=PASSED))
 
     assert said(address, tls=roots) == (
-        f"unavailable: the certificate of `{address}` has expired; renew it, or look at the clock here"
+        f"unavailable: the certificate of `{address}` has expired; renew it, or check the clock here"
     )
 
 
@@ -124,7 +126,7 @@ def test_a_certificate_whose_time_has_not_come(server: ScriptedServer, authority
     address = started(server, authority.identity("localhost", dns=("localhost",), within=COMING))
 
     assert said(address, tls=roots) == (
-        f"unavailable: the certificate of `{address}` is not valid yet; look at the clocks there and here"
+        f"unavailable: the certificate of `{address}` is not valid yet; check the clocks there and here"
     )
 
 
@@ -157,7 +159,7 @@ def test_a_question_about_a_call_says_it_too(server: ScriptedServer, authority: 
         is_serving(Connection.to(address), timeout=PATIENCE)
 
     lines = [*(answer.error for answer in answers), str(probed.value)]
-    assert [True] * 3 == ["is not the server that" in line for line in lines]
+    assert [True] * 3 == ["cannot be verified with" in line for line in lines]
     assert [False, False] == [answer.allowed for answer in answers]
 
 
@@ -172,4 +174,4 @@ def test_for_asyncio_as_well(server: ScriptedServer, authority: Authority) -> No
     """The client for asyncio says the same."""
     lines = asyncio.run(_asked(started(server, authority.server())))
 
-    assert [True, True] == ["is not the server that" in line for line in lines]
+    assert [True, True] == ["cannot be verified with" in line for line in lines]

@@ -10,15 +10,15 @@ _NO_CONNECTION = "failed to connect"
 _TOO_LARGE = re.compile(r"SERVER: Received message larger than max \(\d+ vs\. (\d+)\)")
 # The order matters: those before it contain the text about authorities.
 _REASONS = {
-    "Hostname Verification": "the certificate of `{address}` is for other names; take one of them as the address",
-    "certificate has expired": "the certificate of `{address}` has expired; renew it, or look at the clock here",
-    "not yet valid": "the certificate of `{address}` is not valid yet; look at the clocks there and here",
+    "Hostname Verification": "the certificate of `{address}` is for other names; use one of them as the address",
+    "certificate has expired": "the certificate of `{address}` has expired; renew it, or check the clock here",
+    "not yet valid": "the certificate of `{address}` is not valid yet; check the clocks there and here",
     "CERTIFICATE_VERIFY_FAILED": (
-        "what answers at `{address}` is not the server that {roots} knows; is it another one, or must `--tls-roots` "
+        "the certificate of `{address}` cannot be verified with {roots}; is it another server, or must `--tls-roots` "
         "(`tls=`) name another authority?"
     ),
     "WRONG_VERSION_NUMBER": (
-        "what answers at `{address}` speaks no TLS, so it was sent nothing; only where the settings of the server say "
+        "the server at `{address}` does not use TLS, so it was sent nothing; only if the settings of the server say "
         "`server.plaintext`, pass `--plaintext` (`plaintext=True`)"
     ),
 }
@@ -26,12 +26,12 @@ _CLOSED = ("Socket closed", "Connection reset", "Broken pipe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """The way to a server: `roots` names its trusted certificates, empty in plain text."""
+class Diagnosis:
+    """What is known of a connection: `roots` names the trusted certificates, empty in plain text."""
 
     address: str
     roots: str = ""
-    presents: bool = False
+    presents_certificate: bool = False
 
     def explain(self, details: str) -> str:
         """Return gRPC's texts in our words; other details unchanged."""
@@ -49,13 +49,13 @@ class Way:
     def _closed(self) -> str:
         """Say why the server closes a connection, which the server itself does not say."""
         if not self.roots:
-            return f"the server at `{self.address}` takes no plain text; leave out `--plaintext` (`plaintext=`)"
-        if not self.presents:
+            return f"the server at `{self.address}` does not accept plain text; leave out `--plaintext` (`plaintext=`)"
+        if not self.presents_certificate:
             return (
-                f"the server at `{self.address}` closed the connection; if it wants a certificate of the caller, pass "
+                f"the server at `{self.address}` closed the connection; if it requires a client certificate, pass "
                 "`--tls-certificate` and `--tls-key` (`tls_certificate=`, `tls_key=`)"
             )
         return (
             f"the server at `{self.address}` closed the connection; is the certificate of `--tls-certificate` "
-            "(`tls_certificate=`) in force, and signed by an authority of its `server.tls_client_roots`?"
+            "(`tls_certificate=`) valid now, and signed by an authority of its `server.tls_client_roots`?"
         )
