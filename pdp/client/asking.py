@@ -28,10 +28,11 @@ _CACHE_RESULTS = {
     number: name.removeprefix("CACHE_RESULT_").lower() for name, number in decision_pb2.CacheResult.items() if number
 }
 _STATUS_NAMES: dict[int, str] = {code.value[0]: code.name.lower() for code in grpc.StatusCode}
-# A server that stops cancels the calls that it has not started.
+# gRPC itself answers `CANCELLED`, without a pause: for calls that a server ends when it stops, and for those that wait
+# when too many do. A proxy that drains resets calls in the same way.
 _RETRYABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED})
 _NOT_BEGUN = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED})
-_REPEATABLE = _NOT_BEGUN | {grpc.StatusCode.UNAVAILABLE}
+_REPEATABLE = _NOT_BEGUN | {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 # A server ends the whole stream, with the calls of others on it, when a message is larger than its limit
 # `message_bytes`; this is the default limit, less a frame.
 _LARGEST_BYTES = 256 * 1024 - 16
@@ -160,10 +161,15 @@ def repeat_pause(error: grpc.RpcError, remaining: float, *, repeatable: bool) ->
     """Return the seconds to wait before a management call is repeated, or None.
 
     None means that it must not be repeated, or too late. An overloaded server answers before it begins. An unavailable
-    one may have begun; repeating a `repeatable` call changes nothing. Either server must state the pause.
+    one, and whatever cancels a call, may have begun; repeating a `repeatable` call changes nothing. A server must state
+    the pause, but what cancels a call never can.
     """
     codes = _REPEATABLE if repeatable else _NOT_BEGUN
-    pause = _stated_pause(error) if error.code() in codes else None
+    if error.code() not in codes:
+        return None
+    pause = _stated_pause(error)
+    if pause is None and error.code() is grpc.StatusCode.CANCELLED:
+        pause = _PAUSE_SECONDS
     return pause if pause is not None and pause < remaining else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -201,14 +202,17 @@ both_ways = pytest.mark.parametrize("manage", [_manage, _manage_async], ids=["sy
 
 @both_ways
 @pytest.mark.parametrize(
-    ("code", "details", "revoke", "sent"),
+    ("code", "details", "revoke", "expected"),
     [
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, _retry_info(0.1), False, 3),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, None, False, 1),
-        (grpc.StatusCode.UNAVAILABLE, _retry_info(0.1), True, 3),
-        (grpc.StatusCode.UNAVAILABLE, _retry_info(0.1), False, 1),
-        (grpc.StatusCode.UNAVAILABLE, None, True, 1),
-        (grpc.StatusCode.INTERNAL, _retry_info(0.1), True, 1),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, _retry_info(0.1), False, [0.1, 0.1]),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, None, False, []),
+        (grpc.StatusCode.UNAVAILABLE, _retry_info(0.1), True, [0.1, 0.1]),
+        (grpc.StatusCode.UNAVAILABLE, _retry_info(0.1), False, []),
+        (grpc.StatusCode.UNAVAILABLE, None, True, []),
+        (grpc.StatusCode.CANCELLED, None, True, [0.05, 0.05]),
+        (grpc.StatusCode.CANCELLED, _retry_info(0.1), True, [0.1, 0.1]),
+        (grpc.StatusCode.CANCELLED, _retry_info(0.1), False, []),
+        (grpc.StatusCode.INTERNAL, _retry_info(0.1), True, []),
     ],
 )
 def test_a_management_call_is_repeated_where_nothing_can_happen_twice(
@@ -219,9 +223,9 @@ def test_a_management_call_is_repeated_where_nothing_can_happen_twice(
     details: bytes | None,
     *,
     revoke: bool,
-    sent: int,
+    expected: list[float],
 ) -> None:
-    """What a busy server did not begin is sent again when it says; what it may have begun, only where twice is once."""
+    """A call that was not begun is sent again after the stated pause; one that may have begun, only if that is safe."""
     name, pauses = "RevokeSessions" if revoke else "DenySession", list[float]()
     calls = iter(range(2))
 
@@ -237,7 +241,36 @@ def test_a_management_call_is_repeated_where_nothing_can_happen_twice(
     with suppress(PDPClientError):
         manage(address, pauses, revoke=revoke)
 
-    assert (sent, [0.1] * (sent - 1)) == (len(server.sent(name)), pauses)
+    assert (expected, len(expected) + 1) == (pauses, len(server.sent(name)))
+
+
+def test_closing_the_client_ends_a_management_call(server: ScriptedServer, address: str) -> None:
+    """The call that `close` cancels is not sent again on the closed channel."""
+    begun, answered = Event(), Event()
+
+    def hang(_: Any, __: Any) -> RevokeSessionsResponse:
+        begun.set()
+        answered.wait(10)
+        return RevokeSessionsResponse()
+
+    server.scripts["RevokeSessions"] = hang
+    client, failures = Client(address), list[BaseException]()
+
+    def revoke() -> None:
+        try:
+            client.revoke_sessions(session_id="ses_1", reason="enough")
+        except PDPClientError as error:
+            failures.append(error)
+
+    thread = Thread(target=revoke)
+    thread.start()
+    begun.wait(10)
+    client.close()
+    thread.join(10)
+    answered.set()
+
+    assert [PDPClientError] == [type(error) for error in failures]
+    assert 1 == len(server.sent("RevokeSessions"))
 
 
 @both_ways

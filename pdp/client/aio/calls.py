@@ -37,6 +37,7 @@ class AsyncCalls:
         self._traceparent = traceparent
         self._clock = clock
         self._sleep = sleep
+        self._closed = False
         self._channel = connection.open(grpc.aio)
         self.authorize = tasks.closable(AUTHORIZE.unary(self._channel))
         self.batch_authorize = tasks.closable(BATCH_AUTHORIZE.unary(self._channel))
@@ -44,6 +45,7 @@ class AsyncCalls:
 
     async def close(self) -> None:
         """Close the connection."""
+        self._closed = True
         await self._channel.close()
 
     async def decide(
@@ -104,7 +106,8 @@ class AsyncCalls:
                 break
             except grpc.RpcError as error:
                 pause = repeat_pause(error, deadline - self._clock(), repeatable=operation.repeatable)
-                if pause is None or not left:
+                # Closing cancels the calls in progress, and a closed channel takes no more.
+                if pause is None or not left or self._closed:
                     raise from_status(error, self._connection.diagnosis) from error
             await self._sleep(pause)
         return reply

@@ -39,6 +39,7 @@ class Calls:
         self._traceparent = traceparent
         self._clock = clock
         self._sleep = sleep
+        self._closed = False
         self._channel = connection.open(grpc)
         self.authorize = threads.closable(AUTHORIZE.unary(self._channel))
         self.batch_authorize = threads.closable(BATCH_AUTHORIZE.unary(self._channel))
@@ -46,6 +47,7 @@ class Calls:
 
     def close(self) -> None:
         """Close the connection."""
+        self._closed = True
         self._channel.close()
 
     def decide(self, method: Callable[..., Any], request: Message, traceparent: str, tracestate: str) -> Any:  # noqa: ANN401 - gRPC has no types
@@ -104,7 +106,8 @@ class Calls:
                 break
             except grpc.RpcError as error:
                 pause = repeat_pause(error, deadline - self._clock(), repeatable=operation.repeatable)
-                if pause is None or not left:
+                # Closing cancels the calls in progress, and a closed channel takes no more.
+                if pause is None or not left or self._closed:
                     raise from_status(error, self._connection.diagnosis) from error
             self._sleep(pause)
         return reply
