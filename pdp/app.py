@@ -22,6 +22,7 @@ from pdp.clock import Clock, SystemClock
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache
 from pdp.decision.explainer import Explainer
+from pdp.decision.ledger import Ledger
 from pdp.decision.snapshot import Snapshots
 from pdp.errors import ConfigurationError, PDPError, reason_of
 from pdp.foundation.ownership import require_own
@@ -114,6 +115,7 @@ def open_embedded(
     snapshots = Snapshots(sessions=store, bundle_for=keeper.bundle_for, current=keeper.current, clock=time)
     authorizer = Authorizer(
         snapshots=snapshots,
+        ledger=Ledger(store),
         observer=watcher,
         place=place,
         cache=cache,

@@ -45,6 +45,7 @@ class Basis(_Word):
     BUDGET_EXHAUSTED = "budget_exhausted"
     RECORD_UNAVAILABLE = "record_unavailable"
     LABEL_NOT_APPROVED = "label_not_approved"
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
 
 
 class CacheResult(_Word):
@@ -147,8 +148,9 @@ class Session:
     `duration` is seconds. `..._at` are unix seconds, 0.0 when it has not happened.
     `entities_json` holds the directory's data for user and agent when it was captured: Cedar's JSON array.
     `user_attributes_json` holds attributes of the user that the requester vouched for: a JSON object.
-    `widening_labels` holds those of `labels` that widened under the bundle of the approval: only these can ever
-    grant anything.
+    `label_origins` maps each label that an allowed call added to the id of the decision.
+    `widening_labels` holds the labels that widened under the bundle of the approval, and that the session had then or
+    its tools could add: no other label can ever grant anything.
     `state` is as stored; `lifecycle.state_of` returns the present one.
     """
 
@@ -173,6 +175,7 @@ class Session:
     grants: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     widening_labels: tuple[str, ...] = ()
+    label_origins: Mapping[str, str] = field(default_factory=dict)
     entities_json: str = field(default="[]", repr=False)
     user_attributes_json: str = field(default="{}", repr=False)
     approved_at: float = 0.0
@@ -221,8 +224,9 @@ class Decision:
     """The whole answer about one call. Session fields are empty for an unknown handle.
 
     `definition_digest` is of the tool's definition as the PEP stated it, `catalogue_digest` as the bundle holds it;
-    empty when it was not stated, or the tool is unknown. `phases` holds (name, microseconds) in order. `decided_at` is
-    unix seconds, `duration_us` microseconds.
+    empty when it was not stated, or the tool is unknown. `labels_added` holds the labels that this decision added to
+    the session or to one above it, sorted. `phases` holds (name, microseconds) in order. `decided_at` is unix seconds,
+    `duration_us` microseconds.
     """
 
     id: str
@@ -245,6 +249,7 @@ class Decision:
     cache_result: CacheResult
     decided_at: float
     duration_us: float
+    labels_added: tuple[str, ...] = ()
     phases: tuple[tuple[str, float], ...] = ()
     request_id: str = ""
     tool_call_id: str = ""

@@ -110,6 +110,7 @@ def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozens
         duration_us=decision.duration_us,
         trace_id=decision.trace_id,
         span_id=decision.span_id,
+        labels_added=tuple(decision.labels_added),
         obligations=_obligations(decision) if allowed else (),
         advice=tuple(decision.advice),
     )

@@ -48,7 +48,8 @@ class Answer:
     `basis` is a name of `pdp.model.Basis` such as `permit` or `out_of_scope`, or `error` when there is no reliable
     decision: then `error` says why in one line, and `reason`, for programs, is the server's own such as
     `STORE_UNAVAILABLE`, if it gave one. `advice` tells the agent what to do about a deny.
-    The other fields are the server's, and empty where it stated nothing. `duration_us` is its own time.
+    The other fields are the server's, and empty where it stated nothing. `duration_us` is its own time, `labels_added`
+    are the labels that the call added to its session or to one above it.
     `obligations` must be met before the call goes ahead; all of them are in `known_obligations`.
     """
 
@@ -72,6 +73,7 @@ class Answer:
     duration_us: float = 0.0
     trace_id: str = ""
     span_id: str = ""
+    labels_added: tuple[str, ...] = ()
     obligations: tuple[Obligation, ...] = ()
     advice: tuple[str, ...] = ()
 

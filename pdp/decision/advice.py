@@ -36,6 +36,7 @@ ADVICE: Mapping[Basis, str] = MappingProxyType(
         Basis.APPROVAL_REQUIRED: "this very call needs an approval: ask for it, and call again when it is given",
         Basis.BUDGET_EXHAUSTED: "the session's budget is used up: do not retry it; tell the user",
         Basis.RECORD_UNAVAILABLE: "the decision cannot be recorded now: retry it later",
+        Basis.LEDGER_UNAVAILABLE: "what this call changes in its session cannot be written now: retry it later",
         Basis.LABEL_NOT_APPROVED: (
             "the session has a label that may open more since the rules changed, and was not approved for that: do not "
             "retry it; ask for a new session"

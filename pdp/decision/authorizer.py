@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 from pdp.clock import Instant
 from pdp.decision.cache import DecisionCache, RequestMemory, call_key, read_key
 from pdp.decision.gate import gate
+from pdp.decision.ledger import Ledger, Settled, unsettled
 from pdp.decision.ruling import call_facts, caller_facts, deny, judge_chain, of_this_call
 from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.decision.visibility import ToolListing, tool_listing
-from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
+from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError, UnavailableError
 from pdp.foundation.ids import decision_ids
 from pdp.foundation.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
@@ -21,6 +22,9 @@ from pdp.observer import Observer, Place
 from pdp.sessions.lifecycle import earliest_end
 
 NO_PARENT = TraceParent()
+
+# How often a call is decided again because its session changed before the ledger was written.
+_TRIES_AGAIN = 3
 
 
 class Authorizer:
@@ -33,12 +37,14 @@ class Authorizer:
         self,
         *,
         snapshots: Snapshots,
+        ledger: Ledger,
         observer: Observer,
         place: Place | None = None,
         cache: DecisionCache | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._snapshots = snapshots
+        self._ledger = ledger
         self._observer = observer
         self._place = place or _nowhere
         self._cache = cache if cache is not None else DecisionCache()
@@ -56,12 +62,16 @@ class Authorizer:
         started = perf_counter_ns()
         snapshot = self._snapshots.of_handle(request.call.session_handle, caller)
         facts = caller_facts(snapshot.bundle, request.call, self._limits)
-        return self._decide(snapshot, request, facts, caller, parent, started)
+        decision, _ = self._decide(snapshot, request, facts, caller, parent, started)
+        return decision
 
     def batch(
         self, requests: Sequence[CallRequest], caller: Caller, *, parent: TraceParent = NO_PARENT
     ) -> tuple[Decision, ...]:
-        """Decide about several calls on one snapshot, in order. Raises what `authorize` raises."""
+        """Decide about several calls on one snapshot, in order. Raises what `authorize` raises.
+
+        Each call sees what the calls before it changed.
+        """
         started = perf_counter_ns()
         snapshots = self._snapshots.of_handles({request.call.session_handle for request in requests}, caller)
         facts = []
@@ -74,7 +84,11 @@ class Authorizer:
         decisions = []
         for request, stated in zip(requests, facts, strict=True):
             snapshot = snapshots[request.call.session_handle]
-            decisions.append(self._decide(snapshot, request, stated, caller, parent, started))
+            decision, after = self._decide(snapshot, request, stated, caller, parent, started)
+            decisions.append(decision)
+            if after is not snapshot:
+                # Other sessions of the batch can have the same ancestors.
+                snapshots = {handle: one.after(after) for handle, one in snapshots.items()}
             started = perf_counter_ns()
         return tuple(decisions)
 
@@ -86,7 +100,7 @@ class Authorizer:
         snapshot = self._snapshots.of_handle(session_handle, caller)
         return tool_listing(snapshot, caller.id, with_readings=with_readings)
 
-    # The path of a decision: snapshot, gate, look up, judge, remember, record.
+    # The path of a decision: snapshot, gate, look up, judge, remember, settle, record.
 
     def _decide(
         self,
@@ -96,7 +110,29 @@ class Authorizer:
         caller: Caller,
         parent: TraceParent,
         started: int,
-    ) -> Decision:
+    ) -> tuple[Decision, Snapshot]:
+        """Return the decision, and the snapshot with what the call changed."""
+        for _ in range(1 + _TRIES_AGAIN):
+            judged = self._judged(snapshot, request, facts, caller)
+            settled = self._ledger.settle(snapshot, request.call, judged.ruling, judged.decision_id)
+            if settled is not None:
+                break
+            try:
+                snapshot = self._snapshots.of_handle(request.call.session_handle, caller)
+            except UnavailableError as error:
+                settled = unsettled(snapshot, str(error))
+                break
+            facts = caller_facts(snapshot.bundle, request.call, self._limits)
+        else:
+            settled = unsettled(snapshot, "the session changes too fast")
+        trace = self._place(parent, caller)
+        decision = _decision(judged, settled, snapshot, request, caller, started, trace)
+        answered = self._observer.decision(decision, parent)
+        if answered.ruling is not judged.ruling and request.request_id:
+            self._retries.part(caller.id, request.request_id)
+        return answered, settled.snapshot
+
+    def _judged(self, snapshot: Snapshot, request: CallRequest, facts: Mapping[str, Any], caller: Caller) -> _Judged:
         refused = gate(snapshot, request.call)
         gated = perf_counter_ns()
         if refused is None:
@@ -105,13 +141,7 @@ class Authorizer:
             ruling, looked_up = refused.ruling, CacheResult.NONE
         # A deny by the gate has an id of its own: a retry that passes later is another decision.
         decision_id = self._decision_id(request, caller, snapshot.now, None if refused else ruling.outcome)
-        times = (started, gated, perf_counter_ns())
-        trace = self._place(parent, caller)
-        decision = _decision(decision_id, ruling, looked_up, snapshot, request, caller, times, trace)
-        answered = self._observer.decision(decision, parent)
-        if answered.ruling is not ruling and request.request_id:
-            self._retries.part(caller.id, request.request_id)
-        return answered
+        return _Judged(decision_id, ruling, looked_up, gated, perf_counter_ns())
 
     def _ruling(
         self, snapshot: Snapshot, call: Call, caller: Caller, facts: Mapping[str, Any]
@@ -154,23 +184,36 @@ class Authorizer:
         return self._retries.claim(caller.id, request.request_id, request.call, fresh, outcome, now)
 
 
+class _Judged(NamedTuple):
+    """The ruling of gate and policies before it is settled, and when each of the two was done (nanoseconds)."""
+
+    decision_id: str
+    ruling: Ruling
+    looked_up: CacheResult
+    gated: int
+    ruled: int
+
+
 def _decision(
-    decision_id: str,
-    ruling: Ruling,
-    looked_up: CacheResult,
+    judged: _Judged,
+    settled: Settled,
     snapshot: Snapshot,
     request: CallRequest,
     caller: Caller,
-    times: tuple[int, int, int],
+    started: int,
     trace: tuple[str, str],
 ) -> Decision:
     own = snapshot.chain[0] if snapshot.chain else None
     call = request.call
     tool = snapshot.bundle.catalogue.tools.get(call.action)
-    started, gated, ended = times
+    phases = [("gate", judged.gated - started), ("policy", judged.ruled - judged.gated)]
+    ended = judged.ruled
+    if settled.labels_added or settled.ruling is not judged.ruling:
+        ended = perf_counter_ns()
+        phases.append(("ledger", ended - judged.ruled))
     return Decision(
-        id=decision_id,
-        ruling=ruling,
+        id=judged.decision_id,
+        ruling=settled.ruling,
         session_id=own.id if own else "",
         session_epoch=own.epoch if own else 0,
         ancestor_ids=own.ancestor_ids if own else (),
@@ -187,11 +230,12 @@ def _decision(
         definition_digest=call.definition_digest,
         catalogue_digest=tool.definition_digest if tool and tool.server == call.server else "",
         bundle_version=snapshot.bundle.version,
-        cache_result=looked_up,
+        cache_result=judged.looked_up,
         decided_at=snapshot.wall_at,
         # From the clock's nanoseconds, since a sum of the phases would show spurious digits.
         duration_us=(ended - started) / 1000,
-        phases=(("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000)),
+        labels_added=settled.labels_added,
+        phases=tuple([(name, nanoseconds / 1000) for name, nanoseconds in phases]),
         request_id=request.request_id,
         tool_call_id=request.tool_call_id,
         trace_id=trace[0],

@@ -11,6 +11,7 @@ from pdp.foundation.ids import handle_digest
 from pdp.model import Caller, Session
 from pdp.policy.bundle import Bundle
 from pdp.sessions.store import SessionReader
+from pdp.sessions.succession import chain_with
 from pdp.sessions.values import ActiveBundle, StoreView
 
 _TRIES = 3
@@ -28,6 +29,10 @@ class Snapshot:
     chain: tuple[Session, ...]
     now: Instant
     wall_at: float
+
+    def after(self, other: Snapshot) -> Snapshot:
+        """Return the snapshot with the sessions of another one that is later, where it holds them too."""
+        return replace(self, chain=chain_with(self.chain, other.chain))
 
     def moved_to(self, at: float) -> Snapshot:
         """Return the snapshot at another time in unix seconds, later or earlier."""

@@ -83,6 +83,14 @@ class Bundle:
             return self.widening
         return self.widening.intersection(session.labels).difference(session.widening_labels)
 
+    def widening_labels(self, labels: Iterable[str], actions: Iterable[str]) -> frozenset[str]:
+        """Return the widening labels that a session with some labels has, or that calls of its tools can add."""
+        if not self.widening:
+            return self.widening
+        known = (self.catalogue.tools.get(action) for action in actions)
+        added = {label for tool in known if tool is not None for label in tool.adds_labels}
+        return self.widening.intersection((*labels, *added))
+
     def with_directory(self, directory: Directory) -> Bundle:
         """Return the bundle with another directory and the same version, for tests of policies."""
         other = self._variant()

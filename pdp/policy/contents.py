@@ -17,6 +17,7 @@ from pdp.policy.declared import read_groups
 from pdp.policy.directory import Directory, load_directory
 from pdp.policy.labels import Label, read_labels
 from pdp.policy.tools.catalogue import Catalogue, load_catalogue
+from pdp.policy.tools.overlay import Declared
 from pdp.policy.tools.parameters import RecordType
 from pdp.policy.tools.typing import facts_type
 
@@ -113,20 +114,21 @@ def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
     problems: list[Problem] = []
     manifest = _collect(problems, Section(MANIFEST, 1), lambda: load_section(MANIFEST, files.get(MANIFEST, b"")))
     problems += manifest.unknown_keys(_MANIFEST_KEYS)
-    groups = read_groups(manifest, problems)
+    labels, groups = read_labels(manifest, problems), read_groups(manifest, problems)
+    declared = Declared(labels=labels, groups=groups)
     contents = Contents(
         name=_text(manifest, "name", "bundle", problems),
         label=_text(manifest, "label", "", problems),
         session_seconds=_seconds(manifest, "session_seconds", limits, problems),
         request_seconds=_seconds(manifest, "request_seconds", limits, problems),
         caller_facts=_collect(problems, facts_type({}), lambda: _facts(manifest)),
-        labels=read_labels(manifest, problems),
+        labels=labels,
         groups=groups,
         schema=_decode(SCHEMA, files.get(SCHEMA, b""), problems),
         policies={
             name: _decode(name, content, problems) for name, content in sorted(files.items()) if name.endswith(".cedar")
         },
-        catalogue=_collect(problems, Catalogue(tools={}), lambda: load_catalogue(files, groups)),
+        catalogue=_collect(problems, Catalogue(tools={}), lambda: load_catalogue(files, declared)),
         directory=_collect(problems, Directory(), lambda: load_directory(files)),
     )
     if SCHEMA not in files:

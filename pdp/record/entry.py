@@ -112,7 +112,7 @@ class Entries:
 
     def _form(self, decision: Decision) -> _Form:
         ruling = decision.ruling
-        if decision.cache_result is not CacheResult.HIT:
+        if decision.cache_result is not CacheResult.HIT or decision.labels_added:
             return _form_of(decision, self._key)
         key = (id(ruling), id(decision.caller), _IN_COMMON(decision))
         form = self._forms.get(key)
@@ -161,7 +161,7 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
         ),
         to_id=f',"environment":{_text(decision.environment)},{_bounded("errors", ruling.errors)},"id":',
         to_request_id=(
-            f',"kind":"decision","obligations":[],"opened_by":{_text(decision.opened_by)},'
+            f',"kind":"decision",{_labels(decision.labels_added)}"obligations":[],"opened_by":{_text(decision.opened_by)},'
             f'"outcome":"{ruling.outcome.value}",{_bounded("policies", ruling.policies)},"request_id":'
         ),
         to_span_id=(
@@ -179,6 +179,10 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
 def _arguments(logged: tuple[tuple[str, str], ...]) -> str:
     # The values are JSON already, of printable ASCII.
     return f'"arguments":{{{",".join(f"{_text(name)}:{text}" for name, text in logged)}}},' if logged else ""
+
+
+def _labels(added: tuple[str, ...]) -> str:
+    return f'"labels_added":{_texts(added)},' if added else ""
 
 
 def _bounded(name: str, ids: tuple[str, ...]) -> str:

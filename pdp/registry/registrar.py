@@ -165,7 +165,7 @@ class Registrar:
                 now,
                 scope=scope,
                 grants=(),
-                widening=bundle.widening,
+                widening=bundle.widening_labels(draft.labels, scope.tools),
                 by=parents[0].id,
                 no_later_than=earliest_end(parents, now),
             )
@@ -234,7 +234,7 @@ class Registrar:
             now,
             scope=scope,
             grants=grants,
-            widening=bundle.widening,
+            widening=bundle.widening_labels(session.labels, scope.tools),
             by=caller.id,
             no_later_than=bound,
         )
@@ -452,6 +452,7 @@ class Registrar:
             ancestor_ids=tuple(parent.id for parent in parents),
             may_delegate=wanted.may_delegate,
             labels=tuple(sorted(labels)),
+            label_origins={label: by for parent in reversed(parents) for label, by in parent.label_origins.items()},
             entities_json=captured,
             user_attributes_json=self._attributes(wanted),
         ), handle

@@ -15,13 +15,17 @@ from pdp.policy.patterns import ToolPatterns, pattern_problem
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopedTool:
-    """One tool of a session's scope, with its groups in the current catalogue (empty when it is gone)."""
+    """One tool of a session's scope, with its groups and the labels that its calls add in the current catalogue.
+
+    Both are empty when the tool is gone.
+    """
 
     server: str
     tool: str
     definition_digest: str
     risk: str
     groups: tuple[str, ...] = ()
+    adds_labels: tuple[str, ...] = ()
 
 
 def expansion(session: Session, parents: tuple[Session, ...], bundle: Bundle) -> Scope:
@@ -61,6 +65,7 @@ def scoped_tools(scope: Scope, bundle: Bundle) -> tuple[ScopedTool, ...]:
                 definition_digest=scope.tools[action],
                 risk=known.risk if known else "",
                 groups=known.groups if known else (),
+                adds_labels=known.adds_labels if known else (),
             )
         )
     return tuple(tools)
@@ -115,7 +120,7 @@ def request_digest_of(session: Session, scope: Scope, bundle: Bundle) -> str:
         "parent_id": session.parent_id,
         "may_delegate": session.may_delegate,
         "labels": list(session.labels),
-        "widening_labels": sorted(bundle.widening.intersection(session.labels)),
+        "widening_labels": sorted(bundle.widening_labels(session.labels, scope.tools)),
         "attributes": session.user_attributes_json,
     }
     return digest(canonical(shown))

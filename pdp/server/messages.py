@@ -105,6 +105,8 @@ def write_decision(decision: Decision, message: decisions.Decision) -> None:
     message.span_id = decision.span_id
     message.tenant = decision.tenant
     message.duration_us = decision.duration_us
+    if decision.labels_added:
+        message.labels_added.extend(decision.labels_added)
     if not ruling.allowed:
         message.advice.extend(advice(ruling))
     if ruling.ancestor_id:
@@ -211,6 +213,9 @@ def session_message(view: SessionView) -> sessions.Session:
         may_delegate=session.may_delegate,
         grants=session.grants,
         labels=session.labels,
+        label_origins=[
+            sessions.LabelOrigin(label=label, decision_id=by) for label, by in sorted(session.label_origins.items())
+        ],
         tenant=session.tenant,
         environment=session.environment,
         opened_by=session.opened_by,
@@ -247,6 +252,7 @@ def _tool(tool: ScopedTool) -> sessions.ScopedTool:
         definition_digest=tool.definition_digest,
         risk=tool.risk,
         groups=tool.groups,
+        adds_labels=tool.adds_labels,
     )
 
 

@@ -120,6 +120,8 @@ _UPGRADES: Final = (
     UPDATE sessions SET session_json = json_set(session_json, '$.widening_labels', session_json -> '$.labels')
     WHERE json_valid(session_json) AND epoch <= 2 AND parent_id = '';
     """,
+    # Nothing to change, but earlier programs cannot read the sessions of this one: they hold the origins of labels.
+    "",
 )
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 

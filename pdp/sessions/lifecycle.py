@@ -45,8 +45,8 @@ def approve(
 ) -> Session:
     """Return the approved session: its time starts; its tools and its widening labels are fixed.
 
-    `widening` are the labels that widen by the present bundle. `no_later_than` limits its end, for a session below
-    another. Raise `WrongStateError` unless REQUESTED.
+    `widening` are the widening labels that it has, or that its tools can add. `no_later_than` limits its end, for a
+    session below another. Raise `WrongStateError` unless REQUESTED.
     """
     _require(session, now, SessionState.REQUESTED)
     deadline = Deadline.after(now, session.duration)
@@ -56,7 +56,7 @@ def approve(
         epoch=session.epoch + 1,
         scope=scope,
         grants=tuple(sorted(set(grants))),
-        widening_labels=tuple(sorted(widening.intersection(session.labels))),
+        widening_labels=tuple(sorted(widening)),
         deadline=deadline.earliest(no_later_than) if no_later_than else deadline,
         approved_at=now.wall_at,
         approved_by=by,
@@ -98,6 +98,23 @@ def narrow(
         labels=tuple(sorted({*session.labels, *labels})),
     )
     return None if replace(narrowed, epoch=session.epoch) == session else narrowed
+
+
+def labelled(labels: frozenset[str], *, by: str) -> Callable[[Session], Session | None]:
+    """Return the change that adds labels; `by` is the id of the decision that adds them."""
+
+    def change(session: Session) -> Session | None:
+        fresh = labels.difference(session.labels)
+        if not fresh:
+            return None
+        return replace(
+            session,
+            epoch=session.epoch + 1,
+            labels=tuple(sorted({*session.labels, *fresh})),
+            label_origins={**session.label_origins, **dict.fromkeys(sorted(fresh), by)},
+        )
+
+    return change
 
 
 def recapture(session: Session, now: Instant, entities_json: str | None, *, by: str) -> Session | None:

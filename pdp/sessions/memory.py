@@ -16,9 +16,11 @@ from pdp.sessions.scopes import ScopePool
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
+    chain_with,
     require_expected,
     require_new,
     require_successor,
+    require_unchanged,
     successors_of,
 )
 from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
@@ -128,6 +130,12 @@ class MemorySessionStore:
         with self._open():
             known = [session_id] if session_id in self._sessions else []
             return self._write(successors_of(self._families(known), change), wall_at)
+
+    def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
+        """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards."""
+        with self._open():
+            require_unchanged(chain, self._chain(chain[0].id))
+            return chain_with(chain, self._write(successors_of(chain, change), wall_at))
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
         """Remove sessions that were over before `over_before`; return how many."""

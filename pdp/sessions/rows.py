@@ -90,4 +90,5 @@ def _text_of(session: Session) -> str:
     values["state"] = session.state.value
     values["deadline"] = {name: getattr(session.deadline, name) for name in _DEADLINE_FIELDS}
     values["scope"] = None if session.scope is None else session.scope.id
+    values["label_origins"] = dict(session.label_origins)
     return json.dumps(values, separators=(",", ":"))

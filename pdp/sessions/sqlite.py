@@ -20,10 +20,13 @@ from pdp.sessions.scopes import ScopePool
 from pdp.sessions.succession import (
     BUNDLES_KEPT,
     VERSIONS_REMEMBERED,
+    chain_with,
     require_expected,
     require_new,
     require_successor,
+    require_unchanged,
     successor_of,
+    successors_of,
 )
 from pdp.sessions.turns import Turns
 from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
@@ -163,6 +166,17 @@ class SQLiteSessionStore:
         """Apply `change` to one session and all its descendants in one transaction."""
         families = _FAMILIES.format("id = ?")
         return self._ending(lambda: self._change(families, (session_id,), change, wall_at, {}))
+
+    def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
+        """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards."""
+        with self._transaction(opens=True):
+            revision = self._advance(wall_at)
+            found = [stored for session in chain if (stored := self._reader.by_id(session.id)) is not None]
+            require_unchanged(chain, applied(cuts_on(self._connection), found))
+            written = [self._scopes.adopt(session) for session in successors_of(chain, change)]
+            self._replace(written)
+            self._note(revision, [("session", session.id) for session in written])
+            return chain_with(chain, written)
 
     def purge(self, *, over_before: float, limit: int, wall_at: float) -> int:
         """Remove sessions that were over before `over_before`, and unused scopes. Return how many sessions."""

@@ -143,6 +143,22 @@ class SessionWriter(Protocol):
         ...
 
 
+class SessionLedger(Protocol):
+    """What allowed calls change in their sessions, before they are answered.
+
+    A change is one transaction, and not lost once it is acknowledged. It takes nothing of what a store keeps for ending
+    authority: with too little room it raises `StoreUnavailableError`.
+    """
+
+    def settle(self, chain: Sequence[Session], change: Change, *, wall_at: float) -> tuple[Session, ...]:
+        """Apply `change` to a session and its ancestors; return the whole chain as it is afterwards.
+
+        `chain` is as in a view, nearest first, and `change` as in `change_where`. Raise `ConflictError`, and write
+        nothing, when one of them is no longer as `chain` holds it: the call must be decided again.
+        """
+        ...
+
+
 class BundleHistory(HighWaterMark, Protocol):
     """The active bundle, the earlier ones, and their content.
 
@@ -186,7 +202,7 @@ class BundleHistory(HighWaterMark, Protocol):
         ...
 
 
-class Sessions(SessionReader, SessionLists, SessionWriter, Protocol):
+class Sessions(SessionReader, SessionLists, SessionWriter, SessionLedger, Protocol):
     """All capabilities for sessions, and none for bundles."""
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pdp.errors import ConflictError
-from pdp.model import Session
+from pdp.model import Session, SessionState
 from pdp.sessions.values import ActiveBundle, Change
 
 # Enough to roll back by a few activations; older content is in the authors' version control.
@@ -39,6 +39,12 @@ def require_successor(stored: Session | None, successor: Session) -> None:
         raise ConflictError(f"the id, handle and ancestors of a session never change: `{stored.id}`")
 
 
+def require_unchanged(seen: Sequence[Session], stored: Sequence[Session]) -> None:
+    """Raise `ConflictError` unless the stored sessions, with cuts applied, are those that a view has shown."""
+    if [_moment(session) for session in seen] != [_moment(session) for session in stored]:
+        raise ConflictError("a session was changed while a call in it was decided")
+
+
 def require_expected(active: ActiveBundle | None, expected: str | None) -> None:
     """Raise `ConflictError` unless the active bundle is the one that the activation expects."""
     if expected is not None and expected != (active.version if active else ""):
@@ -57,6 +63,17 @@ def successors_of(stored: Iterable[Session], change: Change) -> list[Session]:
     """Return the results of `change` for sessions, without those that it leaves as they are."""
     changed = (successor_of(session, change) for session in stored)
     return [successor for successor in changed if successor is not None]
+
+
+def chain_with(chain: Iterable[Session], written: Iterable[Session]) -> tuple[Session, ...]:
+    """Return a chain with the sessions that were written in place of the earlier ones."""
+    by_id = {session.id: session for session in written}
+    return tuple(by_id.get(session.id, session) for session in chain)
+
+
+def _moment(session: Session) -> tuple[str, int, SessionState]:
+    # A cut changes the state and not the epoch.
+    return session.id, session.epoch, session.state
 
 
 def _identity(session: Session) -> tuple[str, bytes, str, tuple[str, ...]]:

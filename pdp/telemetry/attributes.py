@@ -98,6 +98,7 @@ def call_part(decision: Decision, digest_key: bytes) -> Attributes:
             names.RESOURCE_DIGEST: keyed_digest(digest_key, ruling.resource_id) if hidden and digest_key else "",
             names.TOOL_CALL_ID: bounded(decision.tool_call_id),
             names.REQUEST_ID: bounded(decision.request_id),
+            names.LABELS_ADDED: decision.labels_added,
         }
     )
     for phase, microseconds in decision.phases:

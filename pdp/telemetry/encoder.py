@@ -253,6 +253,8 @@ class _Parts:
             self._text(names.TOOL_CALL_ID, bounded(decision.tool_call_id) if decision.tool_call_id else ""),
             self._text(names.REQUEST_ID, bounded(decision.request_id) if decision.request_id else ""),
         ]
+        if decision.labels_added:
+            parts.append(wire.attributes(self._tag, {names.LABELS_ADDED: decision.labels_added}))
         for phase, microseconds in decision.phases:
             head = self._number_heads.get(phase)
             if head is None:

@@ -50,6 +50,7 @@ ENVIRONMENT = "pdp.environment"
 CALLER_ID = "pdp.caller.id"
 CACHE = "pdp.cache"
 REQUEST_ID = "pdp.request.id"
+LABELS_ADDED = "pdp.labels_added"
 REQUEST_FIELD = "pdp.request.field"
 SESSION_ACTION = "pdp.session.action"
 PHASE_PREFIX = "pdp.phase."
@@ -116,8 +117,10 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(RESOURCE_DIGEST, _BOTH, "its keyed digest, where not"),
     Attribute(TOOL_CALL_ID, _BOTH, "the agent's id of the call"),
     Attribute(REQUEST_ID, _BOTH, "the caller's id of the request"),
+    Attribute(LABELS_ADDED, _BOTH, "labels that the call added to its session or to one above it"),
     Attribute(f"{PHASE_PREFIX}gate{PHASE_SUFFIX}", _BOTH, "microseconds that snapshot and live checks took"),
     Attribute(f"{PHASE_PREFIX}policy{PHASE_SUFFIX}", _BOTH, "microseconds that look-up and policies took"),
+    Attribute(f"{PHASE_PREFIX}ledger{PHASE_SUFFIX}", _BOTH, "microseconds that a change of its session took, if any"),
     Attribute(OPENED_BY, (LOGGED,), "the caller who requested the session"),
     Attribute(DEFINITION_DIGEST, (LOGGED,), "digest of the tool's definition, as the caller saw it"),
     Attribute(DETAIL, (LOGGED,), "one line in our words"),

@@ -70,6 +70,9 @@ class AuthorizationServiceServicer:
 
     def BatchAuthorize(self, request, context):
         """Decides about up to 100 calls on one snapshot of bundle and store; answers come in the order of the calls.
+
+        Each call sees what the calls before it changed, such as a label. A call that changes its session while somebody
+        else does is decided again on a new snapshot.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

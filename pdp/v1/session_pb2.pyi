@@ -30,21 +30,23 @@ SESSION_STATE_EXPIRED: SessionState
 SESSION_STATE_REVOKED: SessionState
 
 class ScopedTool(_message.Message):
-    __slots__ = ("server", "tool", "definition_digest", "risk", "groups")
+    __slots__ = ("server", "tool", "definition_digest", "risk", "groups", "adds_labels")
     SERVER_FIELD_NUMBER: _ClassVar[int]
     TOOL_FIELD_NUMBER: _ClassVar[int]
     DEFINITION_DIGEST_FIELD_NUMBER: _ClassVar[int]
     RISK_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
+    ADDS_LABELS_FIELD_NUMBER: _ClassVar[int]
     server: str
     tool: str
     definition_digest: str
     risk: str
     groups: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., definition_digest: _Optional[str] = ..., risk: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ...) -> None: ...
+    adds_labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., definition_digest: _Optional[str] = ..., risk: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., adds_labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("session_id", "state", "user", "agent", "purpose", "tool_patterns", "tools", "request_digest", "duration", "request_time", "approve_time", "expire_time", "end_time", "parent_session_id", "depth", "may_delegate", "grants", "labels", "tenant", "environment", "opened_by", "approved_by", "epoch", "reason", "ended_by", "user_attributes_json")
+    __slots__ = ("session_id", "state", "user", "agent", "purpose", "tool_patterns", "tools", "request_digest", "duration", "request_time", "approve_time", "expire_time", "end_time", "parent_session_id", "depth", "may_delegate", "grants", "labels", "tenant", "environment", "opened_by", "approved_by", "epoch", "reason", "ended_by", "user_attributes_json", "label_origins")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +73,7 @@ class Session(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     ENDED_BY_FIELD_NUMBER: _ClassVar[int]
     USER_ATTRIBUTES_JSON_FIELD_NUMBER: _ClassVar[int]
+    LABEL_ORIGINS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     state: SessionState
     user: str
@@ -97,7 +100,16 @@ class Session(_message.Message):
     reason: str
     ended_by: str
     user_attributes_json: bytes
-    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[_Union[SessionState, str]] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[ScopedTool, _Mapping]]] = ..., request_digest: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., depth: _Optional[int] = ..., may_delegate: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., opened_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., ended_by: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ...) -> None: ...
+    label_origins: _containers.RepeatedCompositeFieldContainer[LabelOrigin]
+    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[_Union[SessionState, str]] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[ScopedTool, _Mapping]]] = ..., request_digest: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., depth: _Optional[int] = ..., may_delegate: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., opened_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., ended_by: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., label_origins: _Optional[_Iterable[_Union[LabelOrigin, _Mapping]]] = ...) -> None: ...
+
+class LabelOrigin(_message.Message):
+    __slots__ = ("label", "decision_id")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    decision_id: str
+    def __init__(self, label: _Optional[str] = ..., decision_id: _Optional[str] = ...) -> None: ...
 
 class RequestSessionRequest(_message.Message):
     __slots__ = ("user", "agent", "purpose", "tool_patterns", "duration", "parent_session_handle", "environment", "user_attributes_json", "labels", "may_delegate")

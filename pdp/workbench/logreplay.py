@@ -2,9 +2,9 @@
 
 A log holds no arguments. A call whose policies read them cannot be decided again and is counted as untold, never
 guessed; so is a call of a session whose approval the log does not hold. What a session was asked for (purpose, labels,
-environment, who opened it) is read from its approval, and labels from each narrowing too; in logs from before
-approvals held it, calls whose policies read them are untold. Which labels widened at the approval is known if one of
-the two bundles was active then; otherwise calls of a session with a label that widens are untold.
+environment, who opened it) is read from its approval, and labels from each narrowing and each call that added some; in
+logs from before approvals held it, calls whose policies read them are untold. Which labels widened at the approval is
+known if one of the two bundles was active then; otherwise calls of a session with a label that widens are untold.
 Attributes of the user that a gateway vouched for are ignored: users are as the directories describe them.
 """
 
@@ -70,13 +70,14 @@ class _Asked:
 class _Approved:
     """The approval of a session in the log; `asked` is None in a log from before that was recorded.
 
-    `labels` are those at the approval, and `bundle_version` is the bundle that was active then.
+    `labels` and `tools` are those at the approval, and `bundle_version` is the bundle that was active then.
     """
 
     user: str
     agent: str
     grants: tuple[str, ...]
     labels: tuple[str, ...]
+    tools: tuple[str, ...]
     bundle_version: str
     asked: _Asked | None
 
@@ -98,12 +99,21 @@ class _Sessions:
                 agent=str(record.get("agent", "")),
                 grants=listed(facts, "grants"),
                 labels=listed(facts, "labels"),
+                tools=listed(facts, "tools"),
                 bundle_version=str(facts.get("bundle_version", "")),
                 asked=_asked(facts),
             )
         elif kind == EventKind.SESSION_NARROWED and (one := self.approved.get(session_id)) and one.asked:
             asked = replace(one.asked, labels=listed(facts, "labels"))
             self.approved[session_id] = replace(one, asked=asked)
+
+    def learn_labels(self, decision: Record) -> None:
+        """Add the labels that a call added, to its session and to each above it."""
+        added = tuple(map(str, decision.get("labels_added", ())))
+        for session_id in (decision.get("session_id", ""), *decision.get("ancestors", ())) if added else ():
+            if (one := self.approved.get(str(session_id))) and one.asked:
+                asked = replace(one.asked, labels=tuple(sorted({*one.asked.labels, *added})))
+                self.approved[str(session_id)] = replace(one, asked=asked)
 
 
 def _asked(facts: Mapping[str, Any]) -> _Asked | None:
@@ -137,6 +147,8 @@ def compare_records(old: Bundle, new: Bundle, records: Iterable[Record]) -> LogD
         except _UntoldError as untellable:
             untold[str(untellable)] += 1
             continue
+        finally:
+            sessions.learn_labels(record)
         if (effect := effect_of(was, now)) is not None:
             changes.append(CallChange(name=_name(record), what=_action(record), effect=effect, was=was, now=now))
     return LogDifference(decisions=decisions, untold=dict(untold), changes=tuple(changes))
@@ -216,7 +228,7 @@ def _widening_labels(approved: _Approved, bundle: Bundle, sessions: _Sessions) -
     """Return the labels that widened when a session was approved, as far as `bundle` asks about them."""
     then = sessions.bundles.get(approved.bundle_version)
     if then is not None and approved.asked is not None:
-        return tuple(sorted(then.widening.intersection(approved.labels)))
+        return tuple(sorted(then.widening_labels(approved.labels, approved.tools)))
     if bundle.widening and (approved.asked is None or not bundle.widening.isdisjoint(approved.asked.labels)):
         raise _UntoldError("what the session's approver saw is not in the log")
     return ()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pdp.clock import Instant
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache
+from pdp.decision.ledger import Ledger
 from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.errors import PDPError, PermissionDeniedError
 from pdp.foundation.yamltext import unknown
@@ -96,6 +97,7 @@ class Stage:
         )
         self._authorizer = Authorizer(
             snapshots=self._snapshots,
+            ledger=Ledger(self._store),
             observer=Observers(),
             # Without a cache: every case asks the policies.
             cache=DecisionCache(size=0),

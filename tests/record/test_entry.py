@@ -37,6 +37,19 @@ def test_arguments_that_a_bundle_lists_are_written() -> None:
     assert "arguments" not in record_of()
 
 
+def test_labels_that_a_call_added_are_written() -> None:
+    """Those of a remembered ruling too, in which the other record of the same ruling has none."""
+    entries = Entries(KEY)
+    ruling, caller = a_decision().ruling, a_decision().caller
+    bare, added = (
+        replace(a_decision(), ruling=ruling, caller=caller, cache_result=CacheResult.HIT, labels_added=labels)
+        for labels in ((), ("seen", "untrusted"))
+    )
+
+    found = [json.loads(entries.decision(one) + b"}").get("labels_added") for one in (bare, added, bare)]
+    assert [None, ["seen", "untrusted"], None] == found
+
+
 @pytest.mark.parametrize(
     ("resource_id", "shown", "expected"),
     [

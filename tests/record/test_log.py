@@ -198,6 +198,7 @@ _DECISIONS = st.builds(
     decided_at=st.floats(0, 253_402_300_799),
     duration_us=st.floats(0, 1e12),
     phases=st.just(()),
+    labels_added=st.just(()) | st.lists(st.text(), max_size=3).map(tuple),
 )
 
 

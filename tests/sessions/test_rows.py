@@ -36,13 +36,14 @@ def test_a_row_keeps_its_names() -> None:
     """Servers of two versions may share a store, and one can go back after an upgrade."""
     written = json.loads(str(row_of(session_of(OLD_TEXT, no_scope))["session_json"]))
 
-    assert json.loads(OLD_TEXT) | {"widening_labels": []} == written
+    assert json.loads(OLD_TEXT) | {"widening_labels": [], "label_origins": {}} == written
 
 
 @pytest.mark.parametrize("attributes", ["{}", '{"level": 3}'])
 def test_nothing_is_lost_in_a_row(attributes: str) -> None:
     """What is read equals what was written."""
     scope = make_scope("files/read")
-    session = replace(make_session("a"), scope=scope, user_attributes_json=attributes)
+    origins = {"untrusted": "dec_1"}
+    session = replace(make_session("a"), scope=scope, user_attributes_json=attributes, label_origins=origins)
 
     assert session == session_of(str(row_of(session)["session_json"]), lambda _: scope)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import fields, replace
@@ -372,6 +372,7 @@ def sessions() -> st.SearchStrategy[Session]:
     special: dict[Any, st.SearchStrategy[Any]] = {
         float: finite,
         Deadline: st.builds(Deadline, wall_at=finite, boot_at=finite),
+        Mapping[str, str]: st.dictionaries(st.text(), st.text()),
         Scope | None: st.none() | st.lists(st.text()).map(lambda tools: make_scope(*tools)),
     }
     types = get_type_hints(Session)

@@ -129,6 +129,7 @@ decisions = st.builds(
     decided_at=st.floats(1_000, 4e9),
     duration_us=st.floats(0, 1e7),
     phases=st.just(()) | st.tuples(*(st.tuples(st.just(one), st.floats(0, 1e7)) for one in ("gate", "policy"))),
+    labels_added=st.just(()) | st.lists(words, max_size=3).map(tuple),
     request_id=wild,
     tool_call_id=wild,
     trace_id=trace_ids,

@@ -69,6 +69,7 @@ DECISIONS = (
     ),
     a_decision(outcome=Outcome.DENY, basis=Basis.POLICY_ERROR, errors=("guardrails/broken",)),
     a_decision(policies=_MANY, errors=_MANY),
+    a_decision(labels_added=("untrusted",), phases=(("gate", 4.5), ("policy", 80.0), ("ledger", 900.0))),
 )
 
 

@@ -34,7 +34,7 @@ entities: [{type: Thing, id: mine, attributes: {owner: {type: User, id: ada}}}]
 """
 OVERLAY = """
 tools:
-  read: {risk: read_only}
+  read: {risk: read_only, adds_labels: [read]}
   drop: {risk: destructive, resource: {type: Thing, id: "{path}"}}
   hide: {risk: mutating, resource: {type: Thing, id: "{path}", log: digest}}
 """
@@ -58,7 +58,7 @@ def files_of(policies: str, directory: str = DIRECTORY, widening: str = "") -> d
         overlays={"files": OVERLAY},
         schema=SCHEMA,
         sessions=SESSIONS,
-        labels=("late", "x"),
+        labels=("late", "read", "x"),
     )
     plain = f'{{"meaning": "{widening}"'.encode()
     files["bundle.yaml"] = files["bundle.yaml"].replace(plain, plain + b', "widens": true')
@@ -231,6 +231,32 @@ def test_what_a_session_was_approved_with_is_read(tmp_path: Path, condition: str
 
     changed = {change.name.partition(" ")[0] for change in found.changes}
     assert ({}, expected) == (found.untold, [one["id"] in changed for one in pdp.decisions])
+
+
+def test_a_label_that_a_call_added_is_read(tmp_path: Path) -> None:
+    """From the next call on, in the session and in those above it."""
+    reading = f'{READ} {FORBID} when {{ context.session.labels.contains("read") }};'
+    with running(tmp_path, READ) as pdp:
+        parent = pdp.session()
+        for handle in (pdp.session(agent="helper", parent=parent), parent, parent, pdp.session()):
+            pdp.call(handle, "read")
+        found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
+
+    changed = {change.name.partition(" ")[0] for change in found.changes}
+    assert ({}, [False, True, True, False]) == (found.untold, [one["id"] in changed for one in pdp.decisions])
+
+
+def test_a_label_that_a_call_adds_widens_as_its_approver_saw_it(tmp_path: Path) -> None:
+    """An approver sees which labels the tools of a session add."""
+    widened = READ.replace(";", ' when { context.session.labels.contains("read") };').replace("/read", "/again", 1)
+    old = bundle_of(READ, widening="read")
+    with running(tmp_path, READ, widening="read") as pdp:
+        handle = pdp.session()
+        for _ in range(2):
+            pdp.call(handle, "read")
+        found = compare_records(old, bundle_of(widened, widening="read"), pdp.records)
+
+    assert ([("files/read", Effect.NEWLY_DENIED)], {}) == (outcome(found), found.untold)
 
 
 def test_a_label_that_its_approver_did_not_see_as_widening_denies(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def _print(answer: Answer) -> None:
             ("session", answer.session_id),
             ("ancestor", f"{answer.ancestor_session_id} {answer.ancestor_basis}".strip()),
             ("bundle", answer.bundle_version),
+            ("labels added", " ".join(answer.labels_added)),
             ("cache", answer.cache_result),
             ("trace", answer.trace_id),
             ("advice", "; ".join(answer.advice)),
@@ -103,6 +104,7 @@ def _plain(answer: Answer) -> dict[str, object]:
         "duration_us": answer.duration_us,
         "trace_id": answer.trace_id,
         "span_id": answer.span_id,
+        "labels_added": list(answer.labels_added),
         "obligations": [{"id": one.id, "parameters": json.loads(one.parameters_json)} for one in answer.obligations],
         "advice": list(answer.advice),
     }

@@ -41,6 +41,7 @@ def plain(session: Session) -> dict[str, Any]:
                 "tool": one.tool,
                 "risk": one.risk,
                 "groups": list(one.groups),
+                "adds_labels": list(one.adds_labels),
                 "definition_digest": one.definition_digest,
             }
             for one in session.tools
@@ -53,6 +54,7 @@ def plain(session: Session) -> dict[str, Any]:
         "may_delegate": session.may_delegate,
         "grants": list(session.grants),
         "labels": list(session.labels),
+        "label_origins": {one.label: one.decision_id for one in session.label_origins},
         "user_attributes": _attributes(session),
         "tenant": session.tenant,
         "environment": session.environment,
@@ -69,8 +71,11 @@ def print_session(session: Session) -> None:
     print_fields_of(session)
     click.echo()
     if session.tools:
-        rows = [(f"{one.server}/{one.tool}", ", ".join((one.risk, *one.groups))) for one in session.tools]
-        print_table(("tool", "groups"), rows)
+        rows = [
+            (f"{one.server}/{one.tool}", ", ".join((one.risk, *one.groups)), ", ".join(one.adds_labels))
+            for one in session.tools
+        ]
+        print_table(("tool", "groups", "adds labels"), rows)
     else:
         click.echo("no tools")
 
@@ -101,7 +106,8 @@ def _fields(session: Session, grants: tuple[str, ...], known_grants: tuple[str, 
     yield "duration", duration_text(seconds_of(session))
     yield "grants", " ".join(grants)
     yield "grants known", " ".join(known_grants)
-    yield "labels", " ".join(session.labels)
+    origins = {one.label: f" ({one.decision_id})" for one in session.label_origins}
+    yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)
     yield "delegation", "may delegate without a person" if session.may_delegate else ""
     yield "parent", session.parent_session_id
     yield "tenant", session.tenant

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,7 +15,7 @@ from pdp.foundation.yamltext import Section, load_section
 from pdp.limits import Limits
 from pdp.policy.tools.argumentcheck import ArgumentCheck, UncheckableSchemaError
 from pdp.policy.tools.mapping import ResourceMapping
-from pdp.policy.tools.overlay import RISKS, Risk, ToolOverlay, read_overlay
+from pdp.policy.tools.overlay import ANYTHING, RISKS, Declared, Risk, ToolOverlay, read_overlay
 from pdp.policy.tools.parameters import RecordType
 from pdp.policy.tools.typing import input_type
 
@@ -51,7 +51,8 @@ class Tool:
     is None when the server is the resource of every call. `log` names the parameters whose values may be recorded; for
     all others only a keyed digest is. `named` says whether an overlay sets the risk group; otherwise the tool is
     destructive, whatever its server says. `check` checks arguments against the whole schema, None when none is
-    declared. `unusable` says why every call is denied, and is empty for a tool that can be called.
+    declared. `adds_labels` names the labels that an allowed call adds to its session. `unusable` says why every call is
+    denied, and is empty for a tool that can be called.
     """
 
     action: str
@@ -64,6 +65,7 @@ class Tool:
     mapping: ResourceMapping | None = None
     log: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    adds_labels: tuple[str, ...] = ()
     named: bool = True
     title: str = ""
     description: str = ""
@@ -103,11 +105,10 @@ class Catalogue:
         return tuple(sorted({tool.server for tool in self.tools.values()}))
 
 
-def load_catalogue(files: Mapping[str, bytes], groups: Collection[str] | None = None) -> Catalogue:
+def load_catalogue(files: Mapping[str, bytes], declared: Declared = ANYTHING) -> Catalogue:
     """Read `tools/<server>.json`, the answers to `tools/list`, and `tools/<server>.yaml`, the overlays.
 
-    Takes all files of a bundle by name and reads only those below `tools/`. `groups` are the further groups that the
-    bundle declares; None takes any group for declared.
+    Takes all files of a bundle by name and reads only those below `tools/`.
     Raise `BundleError` with every problem found.
     """
     problems: list[Problem] = []
@@ -122,7 +123,7 @@ def load_catalogue(files: Mapping[str, bytes], groups: Collection[str] | None = 
             problems.append(Problem(str(path), 0, f"an overlay without a catalogue: `tools/{server}.json` is missing"))
     patterns = 0
     for server in sorted(servers):
-        reader = _ServerReader(server, _MOST_PATTERNS - patterns, groups)
+        reader = _ServerReader(server, _MOST_PATTERNS - patterns, declared)
         found = reader.read(files)
         patterns += sum(tool.check.patterns for tool in found.values() if tool.check)
         tools |= found
@@ -180,9 +181,9 @@ def tool_name_problem(name: object) -> str | None:
 class _ServerReader:
     """Reads the two files of one server and collects their problems."""
 
-    def __init__(self, server: str, most_patterns: int, groups: Collection[str] | None) -> None:
+    def __init__(self, server: str, most_patterns: int, declared: Declared) -> None:
         self._server = server
-        self._groups = groups
+        self._declared = declared
         self._patterns_left = most_patterns
         self._catalogue_file = f"tools/{server}.json"
         self._overlay_file = f"tools/{server}.yaml"
@@ -198,7 +199,7 @@ class _ServerReader:
             name: input_type(definition.get("inputSchema")) or RecordType() for name, definition in definitions.items()
         }
         overlay = self._overlay(files.get(self._overlay_file, b""))
-        overlays, problems = read_overlay(overlay, inputs, self._groups)
+        overlays, problems = read_overlay(overlay, inputs, self._declared)
         self.problems += problems
         tools = [self._tool(name, definition, overlays[name]) for name, definition in definitions.items()]
         return {tool.action: tool for tool in tools}
@@ -248,6 +249,7 @@ class _ServerReader:
             mapping=overlay.mapping,
             log=overlay.log,
             groups=overlay.groups,
+            adds_labels=overlay.adds_labels,
             title=_text(definition, "title") or _text(annotations, "title"),
             description=_text(definition, "description"),
             check=check,

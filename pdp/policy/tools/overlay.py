@@ -29,6 +29,7 @@ _Word = TypeVar("_Word", bound=str)
 _DigestRule = Literal["required", "optional"]
 _ResourceLog = Literal["plain", "digest"]
 
+_TOOL_KEYS = ("adds_labels", "digest", "groups", "log", "open", "parameters", "resource", "risk")
 _ENTITY_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*\Z")
 # The PDP makes entities of these types, or they are people: no tool argument may name one.
 _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Session", "Grant", "Server", "Action"})
@@ -39,7 +40,7 @@ class ToolOverlay:
     """The overlay of one tool. `input` has the types that it sets; `risk` is None when it sets none.
 
     `groups` are the further groups of the tool, sorted. `log` names the parameters whose values may be written to the
-    record.
+    record, `adds_labels` the labels that an allowed call adds to its session.
     """
 
     input: RecordType
@@ -48,59 +49,81 @@ class ToolOverlay:
     digest_required: bool = False
     mapping: ResourceMapping | None = None
     log: tuple[str, ...] = ()
+    adds_labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """The names that a bundle declares and its overlays use; None takes any name for declared."""
+
+    groups: Collection[str] | None = None
+    labels: Collection[str] | None = None
+
+
+ANYTHING = Declared()
 
 
 def read_overlay(
-    top: Section, inputs: Mapping[str, RecordType], groups: Collection[str] | None = None
+    top: Section, inputs: Mapping[str, RecordType], declared: Declared = ANYTHING
 ) -> tuple[dict[str, ToolOverlay], list[Problem]]:
     """Read the overlay of one server, given the parameters of each of its tools.
 
-    `groups` are the further groups that the bundle declares; None takes any group for declared.
     Returns an overlay for every tool, mentioned or not, and all problems with file and line.
     """
-    reader = _OverlayReader(groups)
+    reader = _OverlayReader(declared)
     return reader.read(top, inputs), reader.problems
 
 
 class _OverlayReader:
     """Collects the problems of an overlay; its result is valid only without problems."""
 
-    def __init__(self, groups: Collection[str] | None) -> None:
-        self._declared = groups
+    def __init__(self, declared: Declared) -> None:
+        self._declared = declared
         self.problems: list[Problem] = []
 
     def read(self, top: Section, inputs: Mapping[str, RecordType]) -> dict[str, ToolOverlay]:
-        self.problems += top.unknown_keys(("digest", "groups", "risk", "tools"))
+        self.problems += top.unknown_keys(("adds_labels", "digest", "groups", "risk", "tools"))
         tools = self._section(top, "tools")
         self.problems += tools.unknown_keys(inputs, "tool")
         risk = self._word(top, "risk", RISKS)
         digest = self._word(top, "digest", get_args(_DigestRule))
-        groups = self._groups(top)
+        shared = ToolOverlay(
+            input=RecordType(),
+            risk=risk,
+            groups=self._groups(top),
+            digest_required=digest == "required",
+            adds_labels=self._labels(top),
+        )
         return {
-            name: self._tool(name, self._section(tools, name), parameters, risk, digest, groups)
+            name: self._tool(name, self._section(tools, name), parameters, shared)
             for name, parameters in inputs.items()
         }
 
-    def _tool(
-        self,
-        tool: str,
-        entry: Section,
-        parameters: RecordType,
-        risk: Risk | None,
-        digest: _DigestRule | None,
-        groups: tuple[str, ...],
-    ) -> ToolOverlay:
-        self.problems += entry.unknown_keys(("risk", "groups", "digest", "resource", "parameters", "log", "open"))
+    def _tool(self, tool: str, entry: Section, parameters: RecordType, shared: ToolOverlay) -> ToolOverlay:
+        """Return the overlay of one tool; what it does not say is as `shared` by all tools of the server."""
+        self.problems += entry.unknown_keys(_TOOL_KEYS)
         typed = self._parameters(tool, self._section(entry, "parameters"), parameters)
         typed = replace(typed, open=self._open(tool, entry, parameters))
+        digest = self._word(entry, "digest", get_args(_DigestRule))
         return ToolOverlay(
             input=typed,
-            risk=self._word(entry, "risk", RISKS) or risk,
-            groups=self._groups(entry) if "groups" in entry else groups,
-            digest_required=(self._word(entry, "digest", get_args(_DigestRule)) or digest) == "required",
+            risk=self._word(entry, "risk", RISKS) or shared.risk,
+            groups=self._groups(entry) if "groups" in entry else shared.groups,
+            digest_required=digest == "required" if digest else shared.digest_required,
             mapping=self._mapping(tool, self._section(entry, "resource"), typed) if "resource" in entry else None,
             log=self._log(tool, entry, parameters),
+            adds_labels=self._labels(entry) if "adds_labels" in entry else shared.adds_labels,
         )
+
+    def _labels(self, section: Section) -> tuple[str, ...]:
+        names, declared = section.get("adds_labels", []), self._declared.labels
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self._add(section, "adds_labels", "`adds_labels` must be a list of labels that `bundle.yaml` declares")
+            return ()
+        for name in names:
+            if declared is not None and name not in declared:
+                self._add(section, "adds_labels", unknown("label", name, declared))
+        return tuple(sorted(set(names)))
 
     def _groups(self, section: Section) -> tuple[str, ...]:
         names = section.get("groups", [])
@@ -110,9 +133,9 @@ class _OverlayReader:
         for name in names:
             if name in RISKS:
                 self._add(section, "groups", f"`{name}` is a risk group: write `risk: {name}`")
-            elif self._declared is not None and name not in self._declared:
+            elif self._declared.groups is not None and name not in self._declared.groups:
                 declare = f"; declare it in `bundle.yaml`: `groups: {{{name}: {{meaning: …}}}}`"
-                message = unknown("group", name, self._declared)
+                message = unknown("group", name, self._declared.groups)
                 self._add(section, "groups", message if "did you mean" in message else message + declare)
         return tuple(sorted(set(names)))
 

@@ -18,11 +18,17 @@ from pdp.testing.stores.lists import SessionListsContract
 from pdp.testing.stores.mark import HighWaterMarkContract
 from pdp.testing.stores.reading import SessionReaderContract
 from pdp.testing.stores.samples import insert_four, make_bundle, make_session, revoked, successor_of, unchanged
+from pdp.testing.stores.settling import SessionLedgerContract
 from pdp.testing.stores.writing import SessionWriterContract
 
 
 class StoreContract(
-    SessionReaderContract, SessionListsContract, SessionWriterContract, BundleHistoryContract, HighWaterMarkContract
+    SessionReaderContract,
+    SessionListsContract,
+    SessionWriterContract,
+    SessionLedgerContract,
+    BundleHistoryContract,
+    HighWaterMarkContract,
 ):
     """The tests that every whole store must pass: those of each capability, and of several together."""
 
@@ -137,6 +143,7 @@ class StoreContract(
             pytest.param(lambda store: store.select(SessionFilter(), limit=1), id="select"),
             pytest.param(lambda store: store.change_where(SessionFilter(), unchanged, wall_at=1.0), id="change_where"),
             pytest.param(lambda store: store.change_tree("ses_a", unchanged, wall_at=1.0), id="change_tree"),
+            pytest.param(lambda store: store.settle((make_session("a"),), unchanged, wall_at=1.0), id="settle"),
             pytest.param(lambda store: store.purge(over_before=1.0, limit=1, wall_at=1.0), id="purge"),
             pytest.param(lambda store: store.activate_bundle(make_bundle("v"), b"", unchanged), id="activate_bundle"),
             pytest.param(lambda store: store.bundle_content("v"), id="bundle_content"),

@@ -58,6 +58,7 @@ class Tool:
     digest_required: bool = False
     groups: Collection[str] = ()
     schema: JSON | bool = True
+    labels: Collection[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ class Answer(NamedTuple):
     resource: Uid = ("", "")
     ancestor: str = ""
     ancestor_basis: str = ""
+    labels: tuple[str, ...] = ()
 
 
 class Judge:

@@ -53,6 +53,8 @@ class Oracle(Sessions):
             answers = [(one, self.about(one, action, one.user, resource, context)) for one in chain]
             denied = [(one, answer) for one, answer in answers if answer.basis != "permit"] or answers
         first, answer = denied[0]
+        if known and answer.basis == "permit":
+            answer = answer._replace(labels=self.label(chain, known.labels))
         if first is not own:
             answer = answer._replace(basis="ancestor_denied", ancestor=first.name, ancestor_basis=answer.basis)
         return answer

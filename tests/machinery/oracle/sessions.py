@@ -135,11 +135,25 @@ class Sessions:
         """Return what an approver is shown: the tools with their digests and groups, and which labels widen."""
         known = self.bundle.tools
         tools = {a: f"{one} {known[a].risk} {known[a].groups}" for a, one in self.expansion(session).items()}
-        return tools | dict.fromkeys(session.labels & self.bundle.widening, "widens")
+        return tools | dict.fromkeys(self.may_widen(session, tools), "widens")
 
     def unapproved(self, session: Session) -> frozenset[str]:
         """Return the labels that may open something now and that no approver saw as such."""
         return session.labels & self.bundle.widening - session.widening
+
+    def label(self, chain: Sequence[Session], labels: Collection[str]) -> tuple[str, ...]:
+        """Add the labels of a call to its session and all above it; return those that were new to one of them."""
+        added = sorted({label for session in chain for label in labels if label not in session.labels})
+        for session in chain:
+            session.labels |= frozenset(labels)
+        if added:
+            self._written()
+        return tuple(added)
+
+    def may_widen(self, session: Session, scope: Iterable[str]) -> frozenset[str]:
+        """Return the widening labels that a session has, or that calls of its tools can add."""
+        added = frozenset(label for action in scope for label in self.bundle.tools[action].labels)
+        return (session.labels | added) & self.bundle.widening
 
     def expansion(self, session: Session) -> dict[str, str]:
         """Return the tools that a session would be given now, with their digests."""
@@ -183,7 +197,7 @@ class Sessions:
 
     def _begin(self, session: Session, scope: dict[str, str], grants: Sequence[str]) -> None:
         session.state, session.scope, session.grants = "active", scope, frozenset(grants)
-        session.widening = session.labels & self.bundle.widening
+        session.widening = self.may_widen(session, scope)
         session.end = reduce(_first, (parent.end for parent in session.parents), self._after(session.duration))
 
     def _with_all_below(self, sessions: Sequence[Session]) -> list[Session]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pdp.app import Embedded, open_embedded
 from pdp.decision.cache import DecisionCache
+from pdp.decision.explanation import Explanation
 from pdp.errors import PDPError
 from pdp.model import Call, Caller, CallRequest, Decision
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
@@ -82,6 +83,8 @@ class EmbeddedWay:
             definition_digest=stated_digest(self._bundle, step),
             facts_json=step.facts,
         )
+        # Explained first: the call can change its session.
+        explanation = None if self.remembers else self._explanation(step, call)
         try:
             decision = self._pdp.authorizer.authorize(
                 CallRequest(call=call, request_id=request_id, tool_call_id=request_id), CALLERS[step.caller]
@@ -89,9 +92,18 @@ class EmbeddedWay:
         except PDPError as error:
             raise RefusedError(kinds_of(error), str(error)) from error
         if decision.session_id and not self.remembers:
-            caller = CALLERS[step.caller]
-            assert_explains(self._pdp.explainer.explain(decision.session_id, call, caller, made_by=caller.id), decision)
+            assert explanation is not None
+            assert_explains(explanation, decision)
         return self._seen(decision)
+
+    def _explanation(self, step: Step, call: Call) -> Explanation | None:
+        """Return the explanation of a call; None where the call itself has no decision in a session."""
+        caller = CALLERS[step.caller]
+        session_id = self._sessions.ids.get(step.given["session"], "")
+        try:
+            return self._pdp.explainer.explain(session_id, call, caller, made_by=caller.id)
+        except PDPError:
+            return None
 
     def _request(self, step: Step, caller: Caller) -> Mapping[str, Any]:
         given = step.given
@@ -164,6 +176,7 @@ class EmbeddedWay:
             session=self._sessions.named(decision.session_id),
             ancestor=self._sessions.named(ruling.ancestor_id),
             ancestor_basis=ruling.ancestor_basis.value if ruling.ancestor_basis else "",
+            labels_added=decision.labels_added,
             cache=decision.cache_result.value,
             user=decision.user,
             agent=decision.agent,

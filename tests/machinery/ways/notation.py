@@ -52,7 +52,7 @@ BUNDLE_KEYS = (
     "groups",
     "request_seconds",
 )
-TOOL_KEYS = ("risk", "groups", "parameters", "resource", "canonical", "log", "digest", "description")
+TOOL_KEYS = ("risk", "groups", "parameters", "resource", "canonical", "log", "digest", "description", "adds_labels")
 
 # What each step must say, what it may, and what may be stated of its result. The first key of a step is its verb.
 STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
@@ -76,7 +76,7 @@ STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "call": (
         ("session",),
         ("arguments", "digest", "facts"),
-        ("allow", "deny", "policies", "cache", "ancestor", "ancestor_basis", "span"),
+        ("allow", "deny", "policies", "cache", "ancestor", "ancestor_basis", "adds", "span"),
     ),
     "reload": ((), (), ("changed",)),
     "advance": ((), (), ()),
@@ -260,7 +260,7 @@ def _overlay(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _tool_overlay(tool: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {parameter.removesuffix("?"): kind for parameter, kind in (tool.get("parameters") or {}).items()}
     overlay: dict[str, Any] = {"risk": tool["risk"]}
-    overlay |= {key: tool[key] for key in ("digest", "groups") if key in tool}
+    overlay |= {key: tool[key] for key in ("digest", "groups", "adds_labels") if key in tool}
     overlay["parameters"] = {name: KINDS[kind][1] for name, kind in kinds.items() if KINDS[kind][1]}
     if "resource" in tool:
         entity_type, _, template = tool["resource"].partition(" ")

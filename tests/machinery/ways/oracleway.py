@@ -127,6 +127,7 @@ class OracleWay:
             session=step.given["session"] if known else "",
             ancestor=answer.ancestor,
             ancestor_basis=answer.ancestor_basis,
+            labels_added=answer.labels,
             partly={
                 "pdp.errors": answer.errors or None,
                 "pdp.resource.type": answer.resource[0] or None,
@@ -170,6 +171,7 @@ def _tool(server: str, name: str, tool: Mapping[str, Any]) -> Tool:
         digest_required=tool.get("digest") == "required",
         groups=tool.get("groups", ()),
         # No arguments fit a schema that leads elsewhere.
+        labels=tool.get("adds_labels", ()),
         schema=False if "broken" in said.values() else definition_of(name, tool)["inputSchema"],
     )
 

@@ -117,6 +117,7 @@ def _check_answer(step: Step, seen: Seen, *, expected_cache: str | None) -> None
         session=_expected_session(step),
         ancestor=given.get("ancestor", ""),
         ancestor_basis=given.get("ancestor_basis", ""),
+        labels_added=tuple(given.get("adds", ())),
         cache=expected_cache,
         # Checked against the request that opened the session, in span and record.
         user=seen.user,
@@ -151,6 +152,7 @@ def _check_span(step: Step, seen: Seen, way: ProductWay, told: Told) -> None:
         names.ANCESTORS: (told.ancestors(seen.session) or None) if request else None,
         names.ANCESTOR_ID: seen.ancestor or None,
         names.ANCESTOR_BASIS: seen.ancestor_basis or None,
+        names.LABELS_ADDED: seen.labels_added or None,
     }
     assert expected == {name: named.get(name) for name in expected}, step.place
     assert (seen.user or "", seen.agent or "") == (span.get(names.USER, ""), span.get(names.AGENT, "")), step.place
@@ -164,6 +166,7 @@ def expected_names(expected: Mapping[str, Any], stated: Mapping[str, Any], seen:
     """Return exactly the attributes that a span must have."""
     found = set(_ALWAYS) | (_OF_A_SESSION if seen.session else set())
     found |= {name for name, value in expected.items() if value is not None}
+    found |= {"pdp.phase.ledger_us"} if seen.labels_added else set()
     if seen.basis in ASKED or seen.ancestor_basis in ASKED:
         found |= {names.RESOURCE_TYPE, names.RESOURCE_ID}
     found |= {name for name, value in stated.items() if value is not None}
@@ -196,6 +199,7 @@ def _check_record(step: Step, seen: Seen, way: ProductWay) -> None:
         "request_id": span[names.REQUEST_ID],
     }
     assert expected == {name: record[name] for name in expected}, step.place
+    assert tuple(record.get("labels_added", ())) == seen.labels_added, step.place
     assert record.get("resource_id", "") == span.get(names.RESOURCE_ID, ""), step.place
     assert record.get("resource_digest", "") == span.get(names.RESOURCE_DIGEST, ""), step.place
 

@@ -152,6 +152,7 @@ class ServiceWay:
             session=self._sessions.named(answer.session_id),
             ancestor=self._sessions.named(answer.ancestor_session_id),
             ancestor_basis=answer.ancestor_basis,
+            labels_added=answer.labels_added,
             cache=answer.cache_result,
             user=answer.user,
             agent=answer.agent,

@@ -57,6 +57,7 @@ class Seen:
     session: str
     ancestor: str
     ancestor_basis: str
+    labels_added: tuple[str, ...] = ()
     cache: str | None = None
     user: str | None = None
     agent: str | None = None

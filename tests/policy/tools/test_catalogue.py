@@ -19,6 +19,7 @@ from pdp.foundation.jsontext import definition_digest, parse_object
 from pdp.policy.schema import action_schema
 from pdp.policy.tools.catalogue import Catalogue, Tool, annotated_risk, load_catalogue
 from pdp.policy.tools.mapping import map_resource
+from pdp.policy.tools.overlay import Declared
 
 AUTHOR_SCHEMA = """
 entity User; entity Agent; entity Session; entity Server; entity Repository in [Server];
@@ -38,7 +39,7 @@ def catalogue(tools: list[dict[str, Any]], overlay: str = "") -> Catalogue:
 def problems_of(files: dict[str, bytes]) -> list[str]:
     """Return every problem of files that do not load."""
     with pytest.raises(BundleError) as refusal:
-        load_catalogue(files, ("critical", "leaves"))
+        load_catalogue(files, Declared(groups=("critical", "leaves")))
     return [str(problem) for problem in refusal.value.problems]
 
 
@@ -307,6 +308,44 @@ tools:
         ("note",),
     )
     assert allowed(first, cedarpy.Schema.from_str(AUTHOR_SCHEMA + action_schema(first)), arguments)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        ("", ((), ())),
+        ("tools: {a: {adds_labels: [y, x, y]}}", (("x", "y"), ())),
+        ("adds_labels: [x]", (("x",), ("x",))),
+        ("adds_labels: [x]\ntools: {a: {adds_labels: []}, b: {adds_labels: [y]}}", ((), ("y",))),
+    ],
+)
+def test_added_labels(overlay: str, expected: tuple[tuple[str, ...], ...]) -> None:
+    """Sorted, each once; what a tool says replaces what its server says."""
+    files = {"tools/s.json": json.dumps([tool("a"), tool("b")]).encode(), "tools/s.yaml": overlay.encode()}
+    found = load_catalogue(files, Declared(labels=("x", "y"))).tools
+
+    assert expected == (found["s/a"].adds_labels, found["s/b"].adds_labels)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "problem"),
+    [
+        ("tools: {a: {adds_labels: [untrused]}}", "unknown label: `untrused`; did you mean `untrusted`?"),
+        ("adds_labels: [nothing]", "unknown label: `nothing`"),
+        ("tools:\n  a:\n    adds_labels: untrusted", "must be a list of labels"),
+        ("tools: {a: {adds_labels: [1]}}", "must be a list of labels"),
+        ("tools: {a: {add_labels: [untrusted]}}", "did you mean `adds_labels`?"),
+    ],
+)
+def test_a_label_that_is_not_declared_is_refused(overlay: str, problem: str) -> None:
+    """With file and line."""
+    files = {"tools/s.json": json.dumps([tool("a")]).encode(), "tools/s.yaml": overlay.encode()}
+
+    with pytest.raises(BundleError) as caught:
+        load_catalogue(files, Declared(labels=("untrusted",)))
+    (found,) = caught.value.problems
+    assert problem in found.message
+    assert (found.file, found.line) == ("tools/s.yaml", overlay.count("\n") + 1)
 
 
 @pytest.mark.parametrize("declared", [{"type": "number"}, {"type": "integer"}, {"type": ["number", "null"]}], ids=str)
