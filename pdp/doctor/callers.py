@@ -31,12 +31,12 @@ def callers(deployment: Deployment) -> Iterator[Finding]:
     if not settings.callers.file and not Path(settings.data_dir).is_dir():
         return
     if not settings.callers.file and not file.exists():
-        yield warning(_CHECK, f"`{file}` does not exist", "`pdp init` or the next `pdp serve` makes callers anew")
+        yield warning(_CHECK, f"`{file}` does not exist", "`pdp init` or the next `pdp serve` creates new callers")
         return
     try:
         known = KnownCallers(file, development=settings.only_this_machine).current
     except ConfigurationError as error:
-        yield problem(_CHECK, str(error), "mend the file: without it the server does not start")
+        yield problem(_CHECK, str(error), "fix the file: without it the server does not start")
         return
     found = [*_stray(deployment, known), *_unprovable(deployment, known), *_ending(known, deployment)]
     yield from found or [fine(_CHECK, f"`{file}` can be used")]
@@ -59,7 +59,9 @@ def approvers(deployment: Deployment, bundle: Bundle) -> Iterator[Finding]:
     if comparing and strangers:
         names = ", ".join(f"`{one}`" for one in strangers)
         found = f"no user of the directory has the id of these approvers: {names}; `{comparing[0]}` compares the two"
-        remedy = "give caller and user the same id, or the rule never holds for them: they may approve for themselves"
+        remedy = (
+            "give caller and user the same id: otherwise the rule never applies, and they may approve for themselves"
+        )
         yield warning("policies", found, remedy)
 
 

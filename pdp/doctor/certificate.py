@@ -23,8 +23,10 @@ def certificate(deployment: Deployment) -> Iterator[Finding]:
     """Check certificate and key of the listener, and that it does not speak plain text."""
     server = deployment.settings.server
     if server.plaintext:
-        remedy = "unset `server.plaintext`, unless nobody else runs anything here"
-        yield warning(_CHECK, "plain text: while the server is down, any user of this machine can pass for it", remedy)
+        remedy = "unset `server.plaintext`, unless no other user runs programs on this machine"
+        yield warning(
+            _CHECK, "plain text: while the server is down, any user of this machine can impersonate it", remedy
+        )
     if deployment.settings.makes_certificate:
         yield from _made_findings(Path(deployment.settings.data_dir))
     if not server.tls_certificate:
@@ -35,14 +37,14 @@ def certificate(deployment: Deployment) -> Iterator[Finding]:
         yield problem(_CHECK, f"`{server.tls_certificate}`: {reason_of(error)}", "set `server.tls_certificate`")
         return
     except ValueError:
-        remedy = "put the server's certificate there, then those that lead to a root"
+        remedy = "put the server's certificate there, followed by those that lead to a root"
         yield problem(_CHECK, f"`{server.tls_certificate}` holds no certificate in PEM", remedy)
         return
     now = deployment.clock.now().wall_at
     found = [*_key_findings(Path(server.tls_key), chain[0]), *_findings(chain, now)]
     found += _root_findings(Path(server.tls_client_roots), now) if server.tls_client_roots else ()
     names = ", ".join(f"`{name}`" for name in _names(chain[0]))
-    yield from found or [fine(_CHECK, f"in force until {_day(_last(chain))}, for {names}")]
+    yield from found or [fine(_CHECK, f"valid until {_day(_last(chain))}, for {names}")]
 
 
 def _made_findings(data_dir: Path) -> Iterator[Finding]:
@@ -56,10 +58,12 @@ def _made_findings(data_dir: Path) -> Iterator[Finding]:
     try:
         chain = x509.load_pem_x509_certificates(path.read_bytes())
     except FileNotFoundError:
-        remedy = "`pdp init` or the next start makes it; clients need `tls/ca.pem`"
+        remedy = "`pdp init` or the next start creates it; clients need `tls/ca.pem`"
         yield warning(_CHECK, f"there is no certificate: `{path}`", remedy)
     except (OSError, ValueError):
-        yield problem(_CHECK, f"`{path}` cannot be read as a certificate", "remove it: the next start makes another")
+        yield problem(
+            _CHECK, f"`{path}` cannot be read as a certificate", "remove it: the next start creates a new one"
+        )
     else:
         yield fine(_CHECK, f"clients know the server by `{authority}`; its certificate ends {_day(_last(chain))}")
 
@@ -72,7 +76,9 @@ def _key_findings(path: Path, leaf: x509.Certificate) -> Iterator[Finding]:
             _CHECK, f"`{path}`: {reason_of(error)}", "set `server.tls_key`, and let the server's user read it"
         )
     except TypeError:
-        yield problem(_CHECK, f"the key `{path}` needs a password", "write it without one, readable by its owner alone")
+        yield problem(
+            _CHECK, f"the key `{path}` needs a password", "write it without a password, readable only by its owner"
+        )
     except (ValueError, UnsupportedAlgorithm):
         yield problem(_CHECK, f"`{path}` holds no private key in PEM", "put the key of the certificate there")
     else:
@@ -91,7 +97,7 @@ def _findings(chain: list[x509.Certificate], now: float) -> Iterator[Finding]:
             "renew it; new connections use the new one without a restart",
         )
     elif now < first:
-        yield problem(_CHECK, f"the certificate is not in force before {_day(first)}", "wait, or look at the clock")
+        yield problem(_CHECK, f"the certificate is not valid before {_day(first)}", "wait, or check the clock")
     elif last - now < _SOON_SECONDS:
         yield warning(
             _CHECK,
@@ -99,7 +105,7 @@ def _findings(chain: list[x509.Certificate], now: float) -> Iterator[Finding]:
             "renew it; new connections use the new one without a restart",
         )
     if not _names(chain[0]):
-        remedy = "name the server's hosts as subject alternative names: clients look at nothing else"
+        remedy = "name the server's hosts as subject alternative names: clients check nothing else"
         yield problem(_CHECK, "the certificate names no host", remedy)
 
 
@@ -114,7 +120,7 @@ def _root_findings(path: Path, now: float) -> Iterator[Finding]:
         return
     for root in roots:
         if not root.not_valid_before_utc.timestamp() <= now < root.not_valid_after_utc.timestamp():
-            whose = f"an authority in `{path}` is not in force: `{root.subject.rfc4514_string()}`"
+            whose = f"an authority in `{path}` is not valid now: `{root.subject.rfc4514_string()}`"
             yield warning(_CHECK, whose, "put its successor there; callers with its certificates are refused")
 
 

@@ -25,7 +25,7 @@ def token_issuer(deployment: Deployment) -> Iterator[Finding]:
         try:
             keys.load()
         except ConfigurationError as error:
-            remedy = "mend the way there: until the keys are read no JSON Web Token is accepted"
+            remedy = "fix the connection: until the keys are read no JSON Web Token is accepted"
             yield problem("token issuer", f"`jwt.keys_url`: {error}", remedy)
             return
     yield fine("token issuer", f"the keys of `{jwt.issuer}` can be used")

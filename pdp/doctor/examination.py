@@ -9,6 +9,7 @@ from typing import Final
 from pdp.doctor.callers import callers
 from pdp.doctor.certificate import certificate
 from pdp.doctor.credentials import deny_list, token_issuer
+from pdp.doctor.diskspace import disk_space
 from pdp.doctor.files import data_folder, keys, secrets
 from pdp.doctor.finding import Deployment, Finding, Level, problem
 from pdp.doctor.listening import address, serves_here
@@ -16,7 +17,6 @@ from pdp.doctor.machine import boot_clock, engine, libraries, threads
 from pdp.doctor.policies import policies
 from pdp.doctor.receivers import receivers
 from pdp.doctor.recordcheck import record, record_ends
-from pdp.doctor.room import room
 from pdp.doctor.storecheck import store
 from pdp.starting import ADDRESS, unmet
 
@@ -37,7 +37,7 @@ _CHECKS: Final[Mapping[str, Check]] = {
     "policies": policies,
     "store": store,
     "record": record,
-    "room": room,
+    "disk space": disk_space,
     "record ends": record_ends,
     "telemetry": receivers,
     ADDRESS: address,
@@ -47,23 +47,23 @@ _CHECKS: Final[Mapping[str, Check]] = {
 def _with_needs(name: str, check: Check) -> Check:
     """Return the check with the unmet needs of a start: the two agree on refusals."""
 
-    def look(deployment: Deployment) -> Iterator[Finding]:
+    def check_with_needs(deployment: Deployment) -> Iterator[Finding]:
         found = list(check(deployment))
         lacking = list(unmet(deployment.settings, check=name, port_held=serves_here(deployment)))
         if not lacking:
             yield from found
         elif any(one.level is Level.PROBLEM for one in found):
             settings = ", ".join(one.settings for one in lacking)
-            yield from (_naming(one, settings) for one in found)
+            yield from (_with_setting_names(one, settings) for one in found)
         else:
             yield from (one for one in found if one.level is not Level.OK)
             yield from (problem(name, one.problem, one.need.remedy) for one in lacking)
 
-    return look
+    return check_with_needs
 
 
-def _naming(one: Finding, settings: str) -> Finding:
-    """Return a finding that names its settings, if it is a problem."""
+def _with_setting_names(one: Finding, settings: str) -> Finding:
+    """Return the finding; a problem names its settings."""
     if one.level is not Level.PROBLEM or settings in one.found + one.remedy:
         return one
     return replace(one, remedy=f"{one.remedy} ({settings})")

@@ -24,13 +24,13 @@ def data_folder(deployment: Deployment) -> Iterator[Finding]:
     try:
         status = folder.stat()
     except FileNotFoundError:
-        yield warning(check, f"`{folder}` does not exist", "`pdp init` or the first `pdp serve` makes it")
+        yield warning(check, f"`{folder}` does not exist", "`pdp init` or the first `pdp serve` creates it")
         return
     except OSError as error:
-        yield problem(check, f"`{folder}`: {reason_of(error)}", "examine as the user of the server")
+        yield problem(check, f"`{folder}`: {reason_of(error)}", "run `pdp doctor` as the user of the server")
         return
     if not stat.S_ISDIR(status.st_mode):
-        yield problem(check, f"`{folder}` is no folder", "name a folder in `data_dir`")
+        yield problem(check, f"`{folder}` is not a folder", "set `data_dir` to a folder")
         return
     found = list(_data_folder_findings(check, folder, status, deployment.user_id))
     yield from found or [fine(check, f"`{folder}`, mode {_mode(status)}, of {user_name(status.st_uid)}")]
@@ -44,25 +44,25 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
     check, owner = "secrets", _owner(deployment)
     if owner is None:
         return
-    looked_at, found = 0, []
+    checked, found = 0, []
     for path in _secret_files(deployment):
         try:
             status = path.stat()
         except FileNotFoundError:
             continue
         except OSError as error:
-            found.append(problem(check, f"`{path}`: {reason_of(error)}", "examine as the user of the server"))
+            found.append(problem(check, f"`{path}`: {reason_of(error)}", "run `pdp doctor` as the user of the server"))
             continue
-        looked_at += 1
+        checked += 1
         if is_exposed(status):
-            remedy = f"chmod go= {path}; if anybody may have read it, replace it"
+            remedy = f"chmod go= {path}; if others may have read it, replace it"
             found.append(problem(check, f"others can read or change `{path}`, mode {_mode(status)}", remedy))
     for path, written in _owned_files(deployment):
         status = path.stat()
         if status.st_uid != owner and (written or status.st_uid != _ROOT):
             whose = f"`{path}` belongs to {user_name(status.st_uid)}, and the data folder to {user_name(owner)}"
             found.append(problem(check, whose, f"chown {user_name(owner)} {path}"))
-    yield from found or [fine(check, f"{looked_at} files of tokens, keys and sessions are their owner's alone")]
+    yield from found or [fine(check, f"only their owner can read the {checked} files of tokens, keys and sessions")]
 
 
 def keys(deployment: Deployment) -> Iterator[Finding]:
@@ -73,13 +73,13 @@ def keys(deployment: Deployment) -> Iterator[Finding]:
     digest_key, signing_key = folder / DIGEST_KEY_FILE, settings.record_signing_key
     found = list(_digest_key_findings(check, digest_key))
     if not signing_key.exists() and not settings.record.signing_key:
-        remedy = "the next start makes a new one; what the old one signed is verified with its public half alone"
+        remedy = "the next start creates a new one; only the public half of the old one verifies what it signed"
         found.append(warning(check, f"there is no signing key: `{signing_key}`", remedy))
     else:
         try:
             signer = SigningKey.load(signing_key)
         except ConfigurationError as error:
-            remedy = "put the key back, or move it away and run `pdp init`, which makes a new one"
+            remedy = "put the key back, or move it away and run `pdp init`, which creates a new one"
             found.append(problem(check, str(error), remedy))
         else:
             found += _public_half_findings(check, folder / PUBLIC_KEY_FILE, signer, settings.record.signing_key)
@@ -110,9 +110,7 @@ def _data_folder_findings(check: str, folder: Path, status: os.stat_result, user
         whose = f"`{folder}` belongs to {user_name(status.st_uid)}, and you are {user_name(user_id)}"
         yield problem(check, whose, f"run as {user_name(status.st_uid)}, or chown -R {user_name(user_id)} {folder}")
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        yield problem(
-            check, f"the file system of `{folder}` is read-only", "mount it for writing: the store lives there"
-        )
+        yield problem(check, f"the file system of `{folder}` is read-only", "mount it writable: the store is there")
 
 
 def _digest_key_findings(check: str, path: Path) -> Iterator[Finding]:
@@ -121,11 +119,11 @@ def _digest_key_findings(check: str, path: Path) -> Iterator[Finding]:
     except FileNotFoundError:
         yield warning(
             check,
-            f"there is no key of digests: `{path}`",
-            "the next start makes a new one; digests before and after can no longer be compared",
+            f"there is no digest key: `{path}`",
+            "the next start creates a new one; digests before and after can no longer be compared",
         )
     except OSError as error:
-        yield problem(check, f"`{path}`: {reason_of(error)}", "examine as the user of the server")
+        yield problem(check, f"`{path}`: {reason_of(error)}", "run `pdp doctor` as the user of the server")
     else:
         if length < DIGEST_KEY_BYTES:
             yield problem(check, f"`{path}` is shorter than {DIGEST_KEY_BYTES} bytes", "put the right file back")
@@ -142,7 +140,7 @@ def _public_half_findings(check: str, path: Path, signer: SigningKey, elsewhere:
         yield warning(
             check,
             f"`{path}` is not the public half of the signing key",
-            "keep it for what its own key signed, move it away, and run `pdp init`",
+            "move it away, but keep it for what its own key signed, and run `pdp init`",
         )
 
 
@@ -166,9 +164,9 @@ def _owned_files(deployment: Deployment) -> Iterator[tuple[Path, bool]]:
     for path in (*given, *token_files(deployment)):
         if path.exists():
             yield path, False
-    for place, pattern in ((folder, f"{settings.sessions_file.name}*"), (settings.record_folder, "*")):
-        if place.is_dir() and os.access(place, os.R_OK | os.X_OK):
-            yield from ((path, True) for path in sorted(place.glob(pattern)) if path.is_file())
+    for written, pattern in ((folder, f"{settings.sessions_file.name}*"), (settings.record_folder, "*")):
+        if written.is_dir() and os.access(written, os.R_OK | os.X_OK):
+            yield from ((path, True) for path in sorted(written.glob(pattern)) if path.is_file())
 
 
 def _owner(deployment: Deployment) -> int | None:

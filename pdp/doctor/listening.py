@@ -16,7 +16,9 @@ def address(deployment: Deployment) -> Iterator[Finding]:
     The needs of a start cover that the address is free.
     """
     where, running = deployment.settings.server.address, serves_here(deployment)
-    yield fine("address", f"a server runs, on `{where}` by these settings" if running else f"`{where}` is free")
+    yield fine(
+        "address", f"a server runs, on `{where}` according to these settings" if running else f"`{where}` is free"
+    )
 
 
 def serves_here(deployment: Deployment) -> bool:

@@ -89,7 +89,7 @@ def boot_clock(deployment: Deployment) -> Iterator[Finding]:
     """Check that a clock runs during sleep, and that this boot has an id."""
     now = deployment.clock.now()
     if not hasattr(time, "CLOCK_BOOTTIME") or now.boot_id.startswith("boot-"):
-        found = "this system does not tell boots apart for sure, or has no clock that counts sleep"
+        found = "this system cannot reliably tell boots apart, or has no clock that counts sleep"
         yield warning("clock", found, "run the server on Linux, with /proc mounted")
     else:
         yield fine("clock", "the boot clock counts sleep, and this boot has an id")

@@ -32,13 +32,13 @@ def policies(deployment: Deployment) -> Iterator[Finding]:
         found = check_bundle(delivery.files, settings.limits, compile_once())
     except BundleError as error:
         for one in error.problems[:_SHOWN_PROBLEMS]:
-            yield problem(_CHECK, f"{sourcing.place}: {one}", "mend it; `pdp check` shows the place")
+            yield problem(_CHECK, f"{sourcing.place}: {one}", "fix it; `pdp check` shows where")
         return
     except BundleUnavailableError as error:
         yield problem(_CHECK, str(error), _without_source(sourcing))
         return
     except PDPError as error:
-        yield problem(_CHECK, f"{sourcing.place}: {error}", "mend it; `pdp check` shows the place")
+        yield problem(_CHECK, f"{sourcing.place}: {error}", "fix it; `pdp check` shows where")
         return
     signed = f"signed by `{signer}`" if signer else "not signed"
     yield fine(_CHECK, f"{sourcing.place}: {len(found)} policies, {delivery.version[:_SHOWN_VERSION]}…, {signed}")
@@ -50,12 +50,12 @@ def _signature_findings(settings: Settings) -> Iterator[Finding]:
     if settings.policies.url and not settings.policies.require_signature:
         yield warning(
             _CHECK,
-            "bundles from `policies.url` are taken without a signature: whoever holds that server decides",
+            "bundles from `policies.url` are accepted without a signature: that server decides what is allowed",
             "sign them (`pdp bundle sign`), and set `policies.require_signature` and `policies.public_keys`",
         )
 
 
 def _without_source(sourcing: Sourcing) -> str:
     if sourcing.source.last_good() is not None:
-        return "mend the way there; meanwhile a server starts on the good bundle that was kept"
-    return "mend the way there: a server that has no bundle yet does not start"
+        return "fix the connection; until then a server starts with the last good bundle"
+    return "fix the connection: a server that has no bundle yet does not start"

@@ -24,18 +24,18 @@ def receivers(deployment: Deployment) -> Iterator[Finding]:
         for endpoint in wanted.endpoints.values():
             yield _asked(endpoint)
     except ConfigurationError as error:
-        yield broken(_CHECK, str(error), "mend the variable: with it the server does not start")
+        yield broken(_CHECK, str(error), "fix the variable: with this value the server does not start")
         return
     if not wanted.endpoints:
-        yield fine(_CHECK, "nothing is sent; `OTEL_EXPORTER_OTLP_ENDPOINT` says where to")
+        yield fine(_CHECK, "nothing is sent; `OTEL_EXPORTER_OTLP_ENDPOINT` names a receiver")
 
 
 def _asked(endpoint: Endpoint) -> Finding:
     with closing(open_attempt(endpoint)) as way:
         answer = way.attempt(b"", min(endpoint.timeout, _SECONDS))
-    place = f"`{endpoint.target}`"
+    target = f"`{endpoint.target}`"
     if answer.problem:
         # Decisions do not wait for telemetry: a server works without it.
         remedy = "is the receiver running, and are the `OTEL_EXPORTER_OTLP_*` variables right?"
-        return warning(_CHECK, f"{place} does not take {endpoint.signal}: {answer.problem}", remedy)
-    return fine(_CHECK, f"{place} takes {endpoint.signal}")
+        return warning(_CHECK, f"{target} does not accept {endpoint.signal}: {answer.problem}", remedy)
+    return fine(_CHECK, f"{target} accepts {endpoint.signal}")

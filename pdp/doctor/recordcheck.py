@@ -17,7 +17,7 @@ _CHECK: Final = "record"
 def record(deployment: Deployment) -> Iterator[Finding]:
     """Check that the folder of the record can be written."""
     folder = deployment.settings.record_folder.absolute()
-    yield fine(_CHECK, f"`{folder}` can be written" if folder.exists() else f"`{folder}` can be made")
+    yield fine(_CHECK, f"`{folder}` can be written" if folder.exists() else f"`{folder}` can be created")
 
 
 def record_ends(deployment: Deployment) -> Iterator[Finding]:
@@ -33,12 +33,15 @@ def record_ends(deployment: Deployment) -> Iterator[Finding]:
     except ConfigurationError:
         return  # the check of keys reports it
     except OSError as error:
-        yield problem(_CHECK, f"`{error.filename}`: {reason_of(error)}", "examine as the user of the server")
+        yield problem(_CHECK, f"`{error.filename}`: {reason_of(error)}", "run `pdp doctor` as the user of the server")
         return
     wrong = {one.chain: one.problem for one in ends if one.problem}
-    wrong = dict.fromkeys(lost, "it does not hold the record that was signed last for sure: cut, or gone") | wrong
+    wrong = (
+        dict.fromkeys(lost, "the last record that was certainly signed is missing: the chain was cut, or is gone")
+        | wrong
+    )
     signed = max((one.signed_at for one in ends), default="")
     for chain, what in wrong.items():
-        yield problem(_CHECK, f"chain {chain}: {what}", "find out who changed it; `pdp audit verify` reads the whole")
+        yield problem(_CHECK, f"chain {chain}: {what}", "find out who changed it; `pdp audit verify` reads all of it")
     if not wrong:
         yield fine(_CHECK, f"{len(ends)} chains, last signed at {signed}" if signed else "nothing is signed yet")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from pdp.clock import utc_text
+from pdp.doctor.diskspace import store_trouble
 from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.doctor.listening import serves_here
-from pdp.doctor.room import store_trouble
 from pdp.errors import StoreUnavailableError
 from pdp.sessions.care import StoreReport, inspect
 from pdp.sessions.database import SCHEMA_VERSION
@@ -16,7 +16,7 @@ from pdp.sessions.database import SCHEMA_VERSION
 _CHECK: Final = "store"
 # Clocks are often set by small steps.
 _STEP_SECONDS: Final = 5.0
-_ROOM: Final = "make room on its disk"
+_ROOM: Final = "free space on its disk"
 # Three heartbeats of the server.
 _SILENT_SECONDS: Final = 30.0
 
@@ -28,19 +28,19 @@ def store(deployment: Deployment) -> Iterator[Finding]:
         yield warning(
             _CHECK,
             f"`sessions.store` is `{settings.sessions.store}`: sessions and revocations end with the process",
-            "set it to `sqlite`, unless that is meant",
+            "set it to `sqlite`, unless this is intended",
         )
         return
     path = settings.sessions_file
     if not path.exists():
-        yield fine(_CHECK, f"`{path}` does not exist; the first start makes it")
+        yield fine(_CHECK, f"`{path}` does not exist; the first start creates it")
         return
     try:
         report = inspect(path)
     except StoreUnavailableError as error:
-        # Even reading needs some room: for the shared memory of the log.
+        # Even reading needs some space: for the shared memory of the log.
         trouble = store_trouble(settings)
-        remedy = "look at the file and its folder; `pdp store restore` puts a backup there"
+        remedy = "check the file and its folder; `pdp store restore` restores a backup"
         yield problem(_CHECK, f"{error}: {trouble}" if trouble else str(error), _ROOM if trouble else remedy)
         return
     now = deployment.clock.now().wall_at
@@ -52,12 +52,12 @@ def store(deployment: Deployment) -> Iterator[Finding]:
 def _findings(report: StoreReport) -> Iterator[Finding]:
     if report.newer:
         found = f"the store has schema {report.schema_version}, and this program knows {SCHEMA_VERSION}"
-        yield problem(_CHECK, found, "upgrade the program, or restore a backup of before")
+        yield problem(_CHECK, found, "upgrade the program, or restore an earlier backup")
     elif report.damage:
         for one in report.damage:
             yield problem(_CHECK, one, "stop the server, and restore a backup: `pdp store restore`")
     elif report.older:
-        found = f"the store has schema {report.schema_version}; the next start makes it {SCHEMA_VERSION}"
+        found = f"the store has schema {report.schema_version}; the next start upgrades it to {SCHEMA_VERSION}"
         yield warning(_CHECK, found, "back it up first: `pdp store backup`")
     else:
         found = f"sound to read, schema {report.schema_version}, {sum(report.sessions.values())} sessions"
@@ -80,5 +80,5 @@ def _clock_findings(report: StoreReport, now: float) -> Iterator[Finding]:
         found = (
             f"the clock is {ahead:.0f} seconds behind the last write of the store, at {utc_text(report.high_water_at)}"
         )
-        remedy = "set the clock right; until it has caught up, sessions stand still at that time"
+        remedy = "correct the clock; until it catches up, time stands still for sessions"
         yield problem("clock", found, remedy)

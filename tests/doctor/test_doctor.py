@@ -84,7 +84,7 @@ def test_a_sound_deployment_has_no_findings(place: Path) -> None:
     assert [] == ills(iter(found))
     assert {
         *("libraries", "sqlite", "threads", "clock", "data folder", "secrets", "callers", "keys"),
-        *("tls", "policies", "store", "record", "room", "telemetry", "address"),
+        *("tls", "policies", "store", "record", "disk space", "telemetry", "address"),
     } == {one.check for one in found}
 
 
@@ -276,7 +276,11 @@ OWN_SESSION = r"no user .* these approvers: `alice@corp`; `sessions/not-own` com
 ROWS = (
     Row("no data folder", "data folder", WARNING, r"`.*\.pdp` does not exist", remove(".pdp")),
     Row(
-        "a file", "data folder", PROBLEM, r"`.*x` is no folder", lambda p: write("x", b"")(p) or {"data_dir": f"{p}/x"}
+        "a file",
+        "data folder",
+        PROBLEM,
+        r"`.*x` is not a folder",
+        lambda p: write("x", b"")(p) or {"data_dir": f"{p}/x"},
     ),
     Row("open folder", "data folder", PROBLEM, r"others can enter `.*\.pdp`, mode 0755", mode(".pdp", 0o755)),
     Row("open token", "secrets", PROBLEM, r"others .* `.*pep.token`, mode 0644", mode(".pdp/tokens/pep.token", 0o644)),
@@ -290,13 +294,19 @@ ROWS = (
     Row(
         "strange token", "callers", WARNING, r"`.*old.token` holds no token", write(".pdp/tokens/old.token", b"pdpt_x")
     ),
-    Row("no digest key", "keys", WARNING, r"no key of digests: `.*record.key`", remove(".pdp/record.key")),
+    Row("no digest key", "keys", WARNING, r"no digest key: `.*record.key`", remove(".pdp/record.key")),
     Row("short digest key", "keys", PROBLEM, r"is shorter than 32 bytes", write(".pdp/record.key", b"x")),
     Row("no signing key", "keys", WARNING, r"no signing key: `.*pem`", remove(".pdp/record-signing.pem")),
     Row("bad signing key", "keys", PROBLEM, r"is no PEM file", write(".pdp/record-signing.pem", b"x")),
     Row("no such key", "keys", PROBLEM, r"cannot read the signing key `/no/key`", flags(record__signing_key="/no/key")),
     Row("wrong public half", "keys", WARNING, r"is not the public half", write(".pdp/record-signing.pub.pem", b"x")),
-    Row("plain text", "tls", WARNING, r"any user of this machine can pass", lambda _: {"server.plaintext": "true"}),
+    Row(
+        "plain text",
+        "tls",
+        WARNING,
+        r"any user of this machine can impersonate",
+        lambda _: {"server.plaintext": "true"},
+    ),
     Row("no certificate of its own", "tls", WARNING, r"no certificate: `.*server.pem`", remove(".pdp/tls/server.pem")),
     Row("no certificate", "tls", PROBLEM, r"`.*tls.crt`: no such file", tls_spoiled("server.tls_certificate", None)),
     Row("bad certificate", "tls", PROBLEM, r"holds no certificate", tls_spoiled("server.tls_certificate", b"x")),
@@ -306,10 +316,10 @@ ROWS = (
     Row("another's TLS key", "tls", PROBLEM, r"is not the key of the first certificate", tls_of_another),
     Row("expired", "tls", PROBLEM, r"the certificate expired on", tls(begins_in_days=-9, ends_in_days=-1)),
     Row("expires soon", "tls", WARNING, r"the certificate expires on", tls(ends_in_days=3)),
-    Row("not yet in force", "tls", PROBLEM, r"is not in force before", tls(begins_in_days=2)),
+    Row("not yet valid", "tls", PROBLEM, r"is not valid before", tls(begins_in_days=2)),
     Row("no names", "tls", PROBLEM, r"names no host", tls(names=())),
     Row("bad authorities", "tls", PROBLEM, r"`.*roots/tls.crt` holds no certificate", tls_roots(b"x")),
-    Row("old authority", "tls", WARNING, r"an authority .* is not in force: `CN=pdp`", tls_roots(ends_in_days=-0.5)),
+    Row("old authority", "tls", WARNING, r"an authority .* is not valid now: `CN=pdp`", tls_roots(ends_in_days=-0.5)),
     Row("unprovable caller", "callers", WARNING, r"SPIFFE id, such as `mesh`, cannot call", caller_by_certificate),
     Row("no issuer", "callers", WARNING, r"subject, such as `me`, cannot call", caller(f"me: {{{BY_SUBJECT}}}\n")),
     Row("no groups", "callers", WARNING, r"a group, such as `us`, cannot call", caller(f"us: {{{BY_GROUP}}}\n")),
@@ -327,12 +337,18 @@ ROWS = (
     Row("no store's file", "store", PROBLEM, r"not a session store", write(".pdp/sessions.sqlite", b"noise" * 99)),
     Row("damaged store", "store", PROBLEM, r".*sessions_by_age|page", noise_in_the_index),
     Row("newer store", "store", PROBLEM, r"has schema 99, and this", sql("UPDATE meta SET schema_version = 99")),
-    Row("older store", "store", WARNING, r"has schema 1; the next start makes it", first_schema),
+    Row("older store", "store", WARNING, r"has schema 1; the next start upgrades it", first_schema),
     Row(
         "record is a file", "record", PROBLEM, r"is no folder", lambda p: {"record.folder": f"{p}/policies/bundle.yaml"}
     ),
-    Row("no room", "room", PROBLEM, r"free for .*, and one segment", flags(record__segment_bytes=str(10**17))),
-    Row("cut record", "record ends", PROBLEM, r"was signed last for sure: cut, or gone", remove(".pdp/record")),
+    Row("full disk", "disk space", PROBLEM, r"free for .*, and one segment", flags(record__segment_bytes=str(10**17))),
+    Row(
+        "cut record",
+        "record ends",
+        PROBLEM,
+        r"that was certainly signed is missing: the chain was cut, or is gone",
+        remove(".pdp/record"),
+    ),
     Row(
         "changed record",
         "record ends",
@@ -407,26 +423,41 @@ def fill(file: Path, *, but: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "settings", "store", "room"),
+    ("left", "settings", "store", "space"),
     [
-        (0, {}, "0 B are left, and the last 8 MiB are for ending sessions", "takes no more: no space left on device"),
-        (4 << 20, {}, "MiB are left, and the last 8 MiB are for ending", "3.* MiB free for .*, and one segment"),
-        (65536, {"sessions.reserve_bytes": "0"}, "no space left on device", "takes no more: no space left on device"),
+        (
+            0,
+            {},
+            "0 B are left, and the last 8 MiB are reserved for ending sessions",
+            "cannot write to .*: no space left on device",
+        ),
+        (
+            4 << 20,
+            {},
+            "MiB are left, and the last 8 MiB are reserved for ending",
+            "3.* MiB free for .*, and one segment",
+        ),
+        (
+            65536,
+            {"sessions.reserve_bytes": "0"},
+            "no space left on device",
+            "cannot write to .*: no space left on device",
+        ),
     ],
 )
 def test_a_full_disk(
-    place: Path, tmp_path: Path, left: int, settings: dict[str, str], store: str, room: str
+    place: Path, tmp_path: Path, left: int, settings: dict[str, str], store: str, space: str
 ) -> None:  # fmt: skip
-    """A store that is sound and has no room is not called well, and the room says which disk it is."""
+    """A sound store on a full disk is not called sound, and the finding about disk space names the disk."""
     with disk_of(64, tmp_path / "disk") as disk:
         shutil.copytree(place / ".pdp", disk / ".pdp")
         fill(disk / "others", but=left)
         full = deployment(place, {"data_dir": str(disk / ".pdp"), **settings})
-        found = [*ills(CHECKS["store"](full)), *ills(CHECKS["room"](full))]
+        found = [*ills(CHECKS["store"](full)), *ills(CHECKS["disk space"](full))]
 
-    assert [("store", PROBLEM), ("room", PROBLEM)] == [one[:2] for one in found]
+    assert [("store", PROBLEM), ("disk space", PROBLEM)] == [one[:2] for one in found]
     assert store in found[0][2]
-    assert re.search(room, found[1][2])
+    assert re.search(space, found[1][2])
 
 
 def test_a_server_that_cannot_write(place: Path) -> None:
@@ -588,14 +619,14 @@ def test_receivers_that_answer(place: Path) -> None:
 @pytest.mark.parametrize(
     ("environ", "level", "text"),
     [
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1"}, WARNING, "does not take traces: UNAVAILABLE"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:1"}, WARNING, "does not accept traces: UNAVAILABLE"),
         (
             {
                 "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://127.0.0.1:1/v1/logs",
                 "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             },
             WARNING,
-            "does not take logs: unreachable",
+            "does not accept logs: unreachable",
         ),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://x"}, PROBLEM, "must begin with `http://`"),
     ],

@@ -13,33 +13,37 @@ from pdp.doctor.finding import Deployment, Finding, fine, problem, warning
 from pdp.errors import reason_of
 from pdp.foundation.diskroom import free_bytes
 
-_CHECK: Final = "room"
-_SEGMENTS_OF_COMFORT: Final = 8
-# The room for a few sessions.
-_TRIED_BYTES: Final = 256 * 1024
+_CHECK: Final = "disk space"
+_COMFORTABLE_SEGMENTS: Final = 8
+# The space for a few sessions.
+_TEST_BYTES: Final = 256 * 1024
 # From file systems that have no unnamed files, or cannot allocate.
-_CANNOT_TRY: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS)
+_UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS)
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP: Final = 1024
 
 
-def room(deployment: Deployment) -> Iterator[Finding]:
-    """Check the room for the record, and for the sessions if they are elsewhere."""
+def disk_space(deployment: Deployment) -> Iterator[Finding]:
+    """Check the disk space for the record, and for the sessions if they are elsewhere."""
     settings = deployment.settings
-    places = {nearest(folder) for folder in (settings.record_folder, Path(settings.data_dir))}
+    folders = {nearest(one) for one in (settings.record_folder, Path(settings.data_dir))}
     # One finding for each file system.
-    for place in {one.stat().st_dev: one for one in sorted(places)}.values():
-        free, segment = free_bytes(place), settings.record.segment_bytes
-        found = f"{_size(free)} free for `{place}`, and one segment of the record takes {_size(segment)}"
-        if trouble := _write_trouble(place):
-            yield problem(_CHECK, f"`{place}` takes no more: {trouble}", "make room: only what ends authority is done")
+    for folder in {one.stat().st_dev: one for one in sorted(folders)}.values():
+        free, segment = free_bytes(folder), settings.record.segment_bytes
+        found = f"{_size(free)} free for `{folder}`, and one segment of the record takes {_size(segment)}"
+        if trouble := _write_trouble(folder):
+            yield problem(
+                _CHECK, f"cannot write to `{folder}`: {trouble}", "free space: only what ends authority is done"
+            )
         elif free < segment:
-            remedy = "make room: on a full disk calls are denied, and sessions can be ended alone"
+            remedy = "free space: on a full disk calls are denied, and sessions can only be ended"
             yield problem(_CHECK, found, remedy)
-        elif free < segment * _SEGMENTS_OF_COMFORT:
-            yield warning(_CHECK, found, "make room, or move old segments away; `pdp audit verify --missing-start`")
+        elif free < segment * _COMFORTABLE_SEGMENTS:
+            yield warning(
+                _CHECK, found, "free space, or move old segments away; then use `pdp audit verify --missing-start`"
+            )
         else:
-            yield fine(_CHECK, f"{_size(free)} free for `{place}`")
+            yield fine(_CHECK, f"{_size(free)} free for `{folder}`")
 
 
 def store_trouble(settings: Settings) -> str:
@@ -47,7 +51,7 @@ def store_trouble(settings: Settings) -> str:
     folder, reserve = nearest(Path(settings.data_dir)), settings.sessions.reserve_bytes
     free = free_bytes(folder)
     if free < reserve:
-        return f"{_size(free)} are left, and the last {_size(reserve)} are for ending sessions"
+        return f"{_size(free)} are left, and the last {_size(reserve)} are reserved for ending sessions"
     return _write_trouble(folder)
 
 
@@ -65,11 +69,11 @@ def _write_trouble(folder: Path) -> str:
     try:
         file = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(file, 0, _TRIED_BYTES)
+            os.posix_fallocate(file, 0, _TEST_BYTES)
         finally:
             os.close(file)
     except OSError as error:
-        return "" if error.errno in _CANNOT_TRY else reason_of(error)
+        return "" if error.errno in _UNSUPPORTED else reason_of(error)
     return ""
 
 
