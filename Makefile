@@ -42,8 +42,9 @@ lint: $(VENV)/ready  ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-proto: $(VENV)/ready  ## generate pdp/v1 from proto/
+proto: $(VENV)/ready  ## generate pdp/v1 from proto/, and the lists of bases
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/pdp/v1/*.proto
+	$(BIN)/python -m tests.docs.bases
 
 client: $(VENV)/ready  ## generate the client for threads from the one for asyncio
 	$(BIN)/python -m tests.client.generate

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from pdp.decision.advice import ADVICE, advice
 from pdp.model import Basis, Outcome, Ruling
 
 
-def test_every_basis_has_its_advice(project_root: Path) -> None:
-    """Each deny says what to do, in one line, and the page of the API lists the same words."""
-    page = (project_root / "proto" / "README.md").read_text(encoding="utf-8").partition("## Denies")[2]
-    listed = dict(re.findall(r"^\| `([A-Z_]+)` \| (\w[^|]+) \|$", page, re.MULTILINE))
-
+def test_every_basis_has_its_advice() -> None:
+    """Each deny says what to do, in one line."""
     assert set(Basis) == ADVICE.keys()
-    assert {basis.name: text for basis, text in ADVICE.items() if text} == listed
     assert [basis for basis, text in ADVICE.items() if not text.isprintable() or not text] == [Basis.PERMIT]
 
 

@@ -13,7 +13,6 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from pdp.errors import BundleError
-from pdp.model import Basis
 from pdp.workbench.reading import read_suite, schema_text
 from tests.workbench.material import FILE
 
@@ -167,14 +166,3 @@ def test_many_changed_documents_are_judged_alike(seed: int) -> None:
     different, _ = compare(seed, 200)
 
     assert [] == different
-
-
-def test_every_basis_can_be_expected() -> None:
-    """The words of the schema are those of the model: a basis that it lacks could not be expected in an editor."""
-    words = json.loads(schema_text())["$defs"]
-    bases = [basis.value for basis in Basis]
-
-    assert bases == words["basis"]["enum"]
-    assert ["allow", "deny", "allow permit", *(f"deny {basis}" for basis in bases if basis != "permit")] == (
-        words["expectation"]["anyOf"][0]["enum"]
-    )
