@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pdp.cli.tools.toollist import read_tool_list
+from pdp.cli.tools.toollist import ToolListOptions, read_tool_list
 from pdp.workbench.scaffold import EXAMPLE_SERVER, example_bundle, example_definitions, scaffold
 
 
@@ -33,7 +33,7 @@ def new(*, folder: str, server: str | None, tools: str | None, example: bool) ->
     elif server is None:
         files = scaffold(EXAMPLE_SERVER, example_definitions())
     else:
-        files = scaffold(server, read_tool_list(server, tools))
+        files = scaffold(server, read_tool_list(server, ToolListOptions(source=tools)))
     for name, content in sorted(files.items()):
         file = path / name
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from pdp.app import compile_once
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json
 from pdp.cli.root import NO, YES
-from pdp.cli.tools.toollist import read_tool_list, tool_list_options
+from pdp.cli.tools.toollist import ToolListOptions, policies_option, read_tool_list, tool_list_options
 from pdp.config import Settings
 from pdp.foundation.printable import visible
 from pdp.model import Role
@@ -30,7 +30,7 @@ _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 )
 @click.argument("server")
 @tool_list_options
-@click.option("--policies", metavar="DIR", help="The policy folder. [policies.folder]")
+@policies_option
 @click.option(
     "--sessions", is_flag=True, help="Show the active sessions that hold a changed or removed tool; asks the server."
 )
@@ -41,11 +41,7 @@ def diff(
     *,
     settings: Settings,
     server: str,
-    source: str | None,
-    command: str | None,
-    url: str | None,
-    url_token_file: str | None,
-    timeout: float,
+    tool_list: ToolListOptions,
     policies: str | None,
     sessions: bool,
     connection: ConnectionOptions,
@@ -55,7 +51,7 @@ def diff(
 
     Changes nothing. Exit code 0: the tools are as approved. 1: they are not.
     """
-    definitions = read_tool_list(server, source, command, timeout, url=url, url_token_file=url_token_file)
+    definitions = read_tool_list(server, tool_list)
     files = read_folder(Path(policies or settings.policies.folder), settings.limits)
     found = compare_tools(server, definitions, files, settings.limits, compile_once())
     holders: Mapping[str, Sequence[Session]] | None = None

@@ -6,6 +6,8 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -19,12 +21,35 @@ from pdp.policy.tools.catalogue import server_name_problem, tool_definitions
 
 C = TypeVar("C", bound=Callable[..., Any])
 
+policies_option = click.option("--policies", metavar="DIR", help="The policy folder. [policies.folder]")
 
-def tool_list_options(function: C) -> C:
-    """Offer `[FILE|-]`, --command, --url, --url-token-file and --timeout.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolListOptions:
+    """The options for the source of a `tools/list` answer: exactly one of `source`, `command` and `url` is set.
+
+    `source` is a file, or `-` for stdin. `timeout` is seconds.
+    """
+
+    source: str | None = None
+    command: str | None = None
+    url: str | None = None
+    url_token_file: str | None = None
+    timeout: float = 0.0
+
+
+def tool_list_options(function: C) -> Callable[..., Any]:
+    """Offer `[FILE|-]`, --command, --url, --url-token-file and --timeout, and pass them as `tool_list`.
 
     `read_tool_list` takes them.
     """
+
+    @wraps(function)
+    def command(*args: Any, **given: Any) -> Any:  # noqa: ANN401 - a command's own parameters
+        options = {field.name: given.pop(field.name) for field in fields(ToolListOptions)}
+        return function(*args, tool_list=ToolListOptions(**options), **given)
+
+    decorated: Callable[..., Any] = command
     for parameter in (
         click.option(
             "--timeout", type=duration, default="30s", show_default=True, help="How long to wait for the answer."
@@ -34,32 +59,26 @@ def tool_list_options(function: C) -> C:
         click.option("--command", metavar="COMMAND", help="Start this MCP server and ask it."),
         click.argument("source", metavar="[FILE|-]", required=False),
     ):
-        function = parameter(function)
-    return function
+        decorated = parameter(decorated)
+    return decorated
 
 
-def read_tool_list(
-    server: str,
-    source: str | None,
-    command: str | None = None,
-    timeout: float = 0.0,
-    *,
-    url: str | None = None,
-    url_token_file: str | None = None,
-) -> Sequence[Mapping[str, Any]]:
+def read_tool_list(server: str, options: ToolListOptions) -> Sequence[Mapping[str, Any]]:
     """Return the entries of a server's `tools/list` answer.
 
     Raise `click.ClickException` when there is none.
     """
     if (problem := server_name_problem(server)) is not None:
         raise click.UsageError(problem)
-    if [source, command, url].count(None) != 2:  # noqa: PLR2004 - all but one
+    if [options.source, options.command, options.url].count(None) != 2:  # noqa: PLR2004 - all but one
         raise click.UsageError("pass either a file (`-` for stdin), --command or --url")
-    if url_token_file is not None and url is None:
+    if options.url_token_file is not None and options.url is None:
         raise click.UsageError("--url-token-file needs --url")
-    if url is not None:
-        return _fetch(url, url_token_file, timeout)
-    return _ask(command, timeout) if command is not None else _read(str(source))
+    if options.url is not None:
+        return _fetch(options.url, options.url_token_file, options.timeout)
+    if options.command is not None:
+        return _ask(options.command, options.timeout)
+    return _read(str(options.source))
 
 
 def _fetch(url: str, token_file: str | None, seconds: float) -> Sequence[Mapping[str, Any]]:
