@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo serve test proofs long fuzz lint proto client dist bench bench-check mutation lock upgrade audit clean help
 
-help:  ## say what there is
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
 
 # Nothing is installed but what `requirements.lock` names by its hash; the project itself is built without fetching.
@@ -15,29 +15,29 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(VENV)/ready  ## a real agent task, decided call by call
+demo: $(VENV)/ready  ## run a real agent task, decided call by call
 	@$(BIN)/python -m pdp.cli.demo
 
 serve: $(VENV)/ready  ## run the server on its embedded defaults
 	$(BIN)/pdp serve
 
-# On all cores; whoever has nothing left takes of the others' share.
+# On all cores; a process that has nothing left takes tests from the others.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
-test: $(VENV)/ready  ## all tests but the proofs
+test: $(VENV)/ready  ## run all tests except the proofs
 	$(PYTEST) -m "not long and not proof"
 
-proofs: $(VENV)/ready  ## what takes minutes: the oracle, others' corpora, kills, pages and the package
+proofs: $(VENV)/ready  ## run the proofs, in minutes: the oracle, others' corpora, kills, pages and the package
 	$(PYTEST) -m "proof and not long"
 
-long: $(VENV)/ready  ## the long proofs
+long: $(VENV)/ready  ## run the long proofs
 	$(BIN)/python -m pytest -m long --timeout 0
 
 # SECONDS=600 TARGETS=bundle: for how long, and what.
 SECONDS ?= 60
-fuzz: $(VENV)/ready  ## any bytes at every reader, for a minute
+fuzz: $(VENV)/ready  ## send random bytes to every reader, for a minute
 	$(BIN)/python -m tests.proofs.fuzz --seconds $(SECONDS) $(TARGETS)
 
-lint: $(VENV)/ready  ## style, format and types
+lint: $(VENV)/ready  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -46,7 +46,7 @@ proto: $(VENV)/ready  ## generate pdp/v1 from proto/, and the lists of bases
 	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=. --pyi_out=. --grpc_python_out=. proto/pdp/v1/*.proto
 	$(BIN)/python -m tests.docs.bases
 
-client: $(VENV)/ready  ## generate the client for threads from the one for asyncio
+client: $(VENV)/ready  ## generate the client for threads from the client for asyncio
 	$(BIN)/python -m tests.client.generate
 
 # Where `make dist` writes. The wheel is built of the sdist, so what is missing there is missing here too.
@@ -61,11 +61,11 @@ bench: $(VENV)/ready  ## measure beside the control and Cerbos, and write the fi
 	$(BIN)/python -m benchmarks.beside --json benchmarks/latest.json
 	$(BIN)/python -m benchmarks.page benchmarks/latest.json
 
-bench-check: $(VENV)/ready  ## measure for a moment; fail when a ratio to the control became much worse
+bench-check: $(VENV)/ready  ## measure briefly; fail if a ratio to the control is much worse
 	$(BIN)/pdp bench --short --rounds 5 --seconds 0.2 --shape unary --shape batch \
 	  --outfit "tracing off" --outfit "everything on" --compare benchmarks/latest.json --bound 0.5
 
-mutation: $(VENV)/ready  ## small mistakes in what decides: which ones does no test notice?
+mutation: $(VENV)/ready  ## make small mistakes in what decides, and list those that no test notices
 	$(BIN)/python -m pytest tests/mutation -m long --timeout 0
 
 # Tools that look at the lock from outside; they are no part of what is tested.
@@ -83,10 +83,10 @@ lock: $(TOOLS)/ready  ## lock what pyproject.toml asks for, for every Python and
 	$(COMPILE) --constraint requirements.lock --extra server --output-file pdp/deployment/requirements.lock pyproject.toml
 
 upgrade: UPGRADE := --upgrade
-upgrade: lock  ## choose all versions anew, and lock them
+upgrade: lock  ## upgrade all versions, and lock them
 
 audit: $(TOOLS)/ready  ## ask a vulnerability service about every locked version; needs the network
 	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement requirements.lock
 
-clean:  ## remove what was set up, and nothing else
+clean:  ## remove what these targets have created
 	rm -rf $(VENV) $(TOOLS) $(DIST) build *.egg-info

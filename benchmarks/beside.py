@@ -14,7 +14,7 @@ from pdp.bench.running import Progress
 from pdp.cli.operate.bench import bench
 from pdp.cli.root import Bounded
 
-_CERBOS = click.Option(["--cerbos"], metavar="PATH", help="The program of Cerbos. [found on the PATH]")
+_CERBOS = click.Option(["--cerbos"], metavar="PATH", help="The Cerbos program. [found on the PATH]")
 
 
 @click.command(cls=Bounded, params=[*bench.params, _CERBOS])
@@ -32,7 +32,7 @@ def run_beside(wish: Wish, progress: Progress, *, program: Path | None, translat
     """
     version: dict[str, str] = {}
     if program is None:
-        remark = "Cerbos was not measured: its program is not there; npm has it as `@cerbos/cerbos-linux-x64`"
+        remark = "Cerbos was not measured: its program was not found; npm has it as `@cerbos/cerbos-linux-x64`"
     elif not translated:
         remark = "Cerbos was not measured: it has no policies that say the same as this workload's"
     else:

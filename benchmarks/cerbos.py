@@ -91,7 +91,7 @@ class CerbosDialect:
         try:
             results = self._response.FromString(answer).results
         except DecodeError:
-            raise WrongAnswerError("the answer is no message of Cerbos") from None
+            raise WrongAnswerError("the answer is not a message of Cerbos") from None
         if len(results) != len(questions):
             raise WrongAnswerError(f"{len(questions)} answers were due and {len(results)} came")
         for result, question in zip(results, questions, strict=True):
@@ -114,7 +114,7 @@ def find_cerbos(named: str | None) -> Path | None:
         if found := shutil.which(name):
             return Path(found)
     if named:
-        raise UnavailableError(f"`{named}` is no program that runs")
+        raise UnavailableError(f"`{named}` is not a program that runs")
     return None
 
 

@@ -133,7 +133,7 @@ def main() -> int:
     """Run the soak, print the readings, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1200.0, help="how long the load goes on")
-    parser.add_argument("--rate", type=float, default=0.0, help="calls a second; half of the peak when it is not given")
+    parser.add_argument("--rate", type=float, default=0.0, help="calls per second; by default half of the peak")
     parser.add_argument("--live", type=int, default=500, help="how many sessions are live at any time")
     parser.add_argument("--pace", type=float, default=10.0, help="sessions that are opened and closed in a second")
     parser.add_argument("--reload", type=float, default=30.0, help="seconds between two reloads")

@@ -42,7 +42,7 @@ def main() -> int:
     workload = generated_workload()
     first, last = cores()
     if first is None or last is None or first == last:
-        raise SystemExit("this takes two cores, and a system that keeps processes on them")
+        raise SystemExit("this needs two cores, and a system that pins processes to them")
     print("| at a time for each worker | CPU µs, 1 worker | 2 workers | ratio, median | least | most |")
     print("|---" * 6 + "|")
     with tempfile.TemporaryDirectory(prefix="pdp-bench-") as name, ExitStack() as running:

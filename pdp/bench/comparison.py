@@ -57,7 +57,7 @@ def compare(before: Result, after: Result, judged: Sequence[Judged]) -> Sequence
     if before.yardstick != after.yardstick:
         raise ConfigurationError(
             f"the baseline was measured beside another control (`{before.yardstick[:15]}…`, now "
-            f"`{after.yardstick[:15]}…`), and ratios to different controls say nothing; measure the baseline again"
+            f"`{after.yardstick[:15]}…`), so their ratios cannot be compared; measure the baseline again"
         )
     changes = [
         change

@@ -112,7 +112,7 @@ class ControlDialect(PDPDialect):
     def compare(self, decision: decisions.Decision, question: Question) -> None:  # noqa: ARG002 - one answer for all
         """Raise `WrongAnswerError` unless it is the constant."""
         if decision.outcome != decisions.OUTCOME_ALLOW:
-            raise WrongAnswerError("the empty handler gave another answer than its only one")
+            raise WrongAnswerError("the empty handler gave an unexpected answer")
 
 
 def _decisions(shape: Shape, answer: bytes) -> Sequence[decisions.Decision]:
@@ -123,7 +123,7 @@ def _decisions(shape: Shape, answer: bytes) -> Sequence[decisions.Decision]:
             return (calls.AuthorizeResponse.FromString(answer).decision,)
         message = calls.AuthorizeStreamResponse.FromString(answer)
     except DecodeError:
-        raise WrongAnswerError("the answer is no message of the API") from None
+        raise WrongAnswerError("the answer is not a message of the API") from None
     if message.HasField("error"):
         raise WrongAnswerError(f"the stream answered with an error: {message.error.message}")
     return (message.decision,)

@@ -157,4 +157,4 @@ def _answered(asked: Asked, remembered: int) -> Answered:
 def _unanswered(error: Exception) -> WrongAnswerError:
     if isinstance(error, grpc.aio.AioRpcError):
         return WrongAnswerError(f"no answer: {error.code().name}, {error.details()}")
-    return WrongAnswerError("no answer: the stream is over")
+    return WrongAnswerError("no answer: the stream has ended")

@@ -115,7 +115,7 @@ def read_result(file: Path) -> Result:
             ],
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigurationError(f"`{file}` holds no result of `pdp bench --json`") from None
+        raise ConfigurationError(f"`{file}` is not a result of `pdp bench --json`") from None
 
 
 def _plain(figures: Figures) -> dict[str, Any]:

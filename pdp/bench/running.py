@@ -184,7 +184,7 @@ async def measured(target: Target, measurement: Measurement, workload: Workload,
         cpu, taken = cpu_seconds(target.pid) - before, core_seconds(target.core) - taken_before
     share, meant = sample.remembered / sample.decisions, 1 - sample.fresh / sample.decisions
     if target.dialect.cached and measurement.misses is not None and abs(share - meant) > _MIX_TOLERANCE:
-        raise WrongAnswerError(f"{meant:.0%} of the answers were to be remembered ones, and {share:.0%} were")
+        raise WrongAnswerError(f"{meant:.0%} of the answers should have been remembered ones, and {share:.0%} were")
     return Figures(
         cpu=cpu / sample.decisions * 1e6,
         rate=sample.decisions / sample.elapsed,
@@ -205,7 +205,11 @@ async def _load(ask: Ask, measurement: Measurement, seconds: float) -> Sample:
         found: BaseException = group
         while isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]
-        hint = "; where the machine cannot do so many a second now, say fewer with `--rate`" if measurement.rate else ""
+        hint = (
+            "; if the machine cannot answer this many calls per second now, pass a lower `--rate`"
+            if measurement.rate
+            else ""
+        )
         raise WrongAnswerError(f"{found}{hint}") from None
 
 
@@ -219,7 +223,7 @@ def _named(server: str, measurement: Measurement) -> Iterator[None]:
 
 def _placement(place: _Place) -> str:
     if place.server_core is None:
-        return "processes cannot be kept on cores here: server and load may disturb each other"
+        return "processes cannot be pinned to cores here: server and load may disturb each other"
     if place.server_core == place.load_core:
-        return "there is one core: server and load share it, and latencies hold both"
+        return "there is one core: server and load share it, and latencies include both"
     return f"servers on core {place.server_core}, load and receiver of telemetry on core {place.load_core}"

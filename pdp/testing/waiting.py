@@ -13,5 +13,5 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() >= deadline:
-            raise AssertionError(f"this did not come about within {seconds:g} seconds")
+            raise AssertionError(f"the condition was not met within {seconds:g} seconds")
         time.sleep(_PAUSE_SECONDS)

@@ -71,7 +71,7 @@ def _summary(coverage: Coverage) -> str:
 
 
 def _table(coverage: Coverage) -> Iterator[str]:
-    yield "<table>\n<tr><th>policy</th><th>file and line</th><th>what no test shows</th></tr>"
+    yield "<table>\n<tr><th>policy</th><th>file and line</th><th>what no test covers</th></tr>"
     for one in coverage.policies:
         missed = [f"{_shown(str(each.condition))}: {each.missing}" for each in one.conditions if each.missing]
         said = "<br>".join(filter(None, (_shown(one.missing), *missed))) or "&nbsp;"

@@ -22,11 +22,15 @@ DENIED = b"\x12\x0f\x12\x0d\n\tread_item\x10\x02"
 
 def test_a_program_that_is_not_there_is_named() -> None:
     """Who names a program and mistypes it learns so, instead of a run without it."""
-    with pytest.raises(UnavailableError, match="`/nowhere/cerbos` is no program that runs"):
+    with pytest.raises(UnavailableError, match="`/nowhere/cerbos` is not a program that runs"):
         find_cerbos("/nowhere/cerbos")
 
     done = CliRunner().invoke(main, ["--short", "--cerbos", "/nowhere/cerbos"])
-    assert (2, "", "error: `/nowhere/cerbos` is no program that runs\n") == (done.exit_code, done.stdout, done.stderr)
+    assert (2, "", "error: `/nowhere/cerbos` is not a program that runs\n") == (
+        done.exit_code,
+        done.stdout,
+        done.stderr,
+    )
 
 
 def test_without_the_program_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +52,7 @@ def test_a_run_without_it_says_so() -> None:
     result = run_beside(wish, lambda *_: None, program=None)
 
     assert [[CONTROL]] == [list(one.rounds) for one in result.findings]
-    assert "Cerbos was not measured: its program is not there" in result.remarks[1]
+    assert "Cerbos was not measured: its program was not found" in result.remarks[1]
 
 
 def test_a_question_is_asked_in_its_own_words() -> None:

@@ -107,7 +107,7 @@ def test_another_mix_than_was_meant_ends_the_run(server: Target) -> None:
     right = generated_workload()
     again = right.repeated[0]
 
-    with pytest.raises(WrongAnswerError, match="0% of the answers were to be remembered ones, and 100% were"):
+    with pytest.raises(WrongAnswerError, match="0% of the answers should have been remembered ones, and 100% were"):
         measure(server, Shape.UNARY, replace(right, fresh=lambda: again), misses=ALL_MISSES)
 
 

@@ -287,7 +287,7 @@ def test_plain_cedar_by_command(tmp_path: Path) -> None:
 
     lines = [f"failed: {file}: wrong", "  expected `allow`, got `deny`", "1 of 2 cases passed"]
     assert (1, lines) == (done.exit_code, done.stdout.splitlines())
-    assert (2, True) == (nothing.exit_code, "name one that holds a case" in nothing.stderr)
+    assert (2, True) == (nothing.exit_code, "needs a FILE.json" in nothing.stderr)
 
 
 @pytest.mark.parametrize(
