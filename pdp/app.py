@@ -439,6 +439,7 @@ def open_record(
         checkpoint_seconds=settings.record.checkpoint_seconds,
         anchors=settings.record_anchors,
         attributes=frozenset(settings.record.attributes),
+        terms=frozenset(settings.record.terms),
         on_failure=on_failure,
     )
 

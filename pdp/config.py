@@ -221,6 +221,9 @@ class RecordSettings:
     attributes: tuple[str, ...] = _setting(
         (), "attributes that a gateway vouched for, to be logged with their values; of any other there is a digest"
     )
+    terms: tuple[str, ...] = _setting(
+        (), "terms of sessions, to be logged with their values; of any other there is a digest"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -625,7 +628,8 @@ def _limits_problems(limits: Limits) -> Iterable[str]:
     if largest > RECORD_LINE_BYTES:
         yield (
             f"a session can take {largest} bytes of the record, and a line holds {RECORD_LINE_BYTES}: lower"
-            " `limits.session_tools`, `limits.tool_patterns`, `limits.text_characters` or `limits.attributes_bytes`"
+            " `limits.session_tools`, `limits.tool_patterns`, `limits.text_characters`, `limits.attributes_bytes` or"
+            " `limits.terms_bytes`"
         )
 
 

@@ -34,6 +34,7 @@ class Limits:
     tool_patterns: int = _limit(64, "tool patterns of one session")
     session_tools: int = _limit(2048, "tools that the patterns of one session may mean")
     attributes_bytes: int = _limit(16 * 1024, "bytes of the attributes of a user that a gateway vouches for")
+    terms_bytes: int = _limit(16 * 1024, "bytes of the terms of a session")
     session_seconds: float = _limit(8 * 3600.0, "seconds that a session may live")
     delegation_depth: int = _limit(3, "sessions above a delegated one")
     live_sessions: int = _limit(10_000, "sessions of one gateway that wait for approval or are active")
@@ -55,6 +56,8 @@ RECORD_LINE_BYTES = 4 * 1024 * 1024
 
 # Labels of a session, given and inherited: each narrowing can add some, and every decision reads all of them.
 MOST_LABELS = 256
+# Attributes of `SessionTerms` in a schema, those of its records included.
+MOST_TERMS = 64
 # Policy ids that an answer, its span and its record name; beyond this they say how many are left out.
 MOST_POLICIES = 64
 # Labels in one request, and grants of one approval.
@@ -64,6 +67,8 @@ MOST_AT_ONCE = 64
 _ID, _SERVER, _TOOL = 128, 64, 128
 # What a character can take in the record, which escapes all but printable ASCII, and what a byte of JSON can.
 _ESCAPED, _ESCAPED_BYTE = 12, 6
+# The digest of a term, with the quotes and the comma. Its name is within the bytes of the terms.
+_DIGEST = len('"":"hmac-sha256:",') + 64
 # Names of fields, ids, times and digests.
 _REST = 16 * 1024
 
@@ -74,4 +79,5 @@ def largest_session_bytes(limits: Limits) -> int:
     ids = (2 * MOST_LABELS + MOST_AT_ONCE) * (len('"",') + _ID)
     # The purpose and the reason.
     texts = 2 * limits.text_characters * _ESCAPED
-    return tools + ids + texts + limits.attributes_bytes * _ESCAPED_BYTE + _REST
+    values = (limits.attributes_bytes + limits.terms_bytes) * _ESCAPED_BYTE + MOST_TERMS * _DIGEST
+    return tools + ids + texts + values + _REST

@@ -1,4 +1,4 @@
-"""The terms of the PDP as frozen values: callers, calls, sessions, decisions."""
+"""The words of the PDP as frozen values: callers, calls, sessions, decisions."""
 
 from __future__ import annotations
 
@@ -80,6 +80,8 @@ class Role(_Word):
 
 # A caller that asks for tool calls, or runs the server, does not decide about sessions: no policy lifts this.
 NEVER_APPROVERS = (Role.PEP, Role.ADMIN)
+# Of a session without terms.
+NO_TERMS = "{}"
 # Later than any call.
 AT_EACH_CALL = inf
 
@@ -148,6 +150,8 @@ class Session:
     `duration` is seconds. `..._at` are unix seconds, 0.0 when it has not happened.
     `entities_json` holds the directory's data for user and agent when it was captured: Cedar's JSON array.
     `user_attributes_json` holds attributes of the user that the requester vouched for: a JSON object.
+    `terms_json` holds the session's terms as canonical JSON, those taken over from its parent included. They never
+    change.
     `label_origins` maps each label that an allowed call added to the id of the decision.
     `widening_labels` holds the labels that widened under the bundle of the approval, and that the session had then or
     its tools could add: no other label can ever grant anything.
@@ -178,6 +182,7 @@ class Session:
     label_origins: Mapping[str, str] = field(default_factory=dict)
     entities_json: str = field(default="[]", repr=False)
     user_attributes_json: str = field(default="{}", repr=False)
+    terms_json: str = field(default=NO_TERMS, repr=False)
     approved_at: float = 0.0
     approved_by: str = ""
     ended_at: float = 0.0

@@ -58,8 +58,8 @@ class Event:
     The fact `traceparent` of an event with a span is its position in a gateway's trace; that of any other caller is
     `tracelink`.
     `facts` holds ids, our own words, and a session's purpose and reason, `lists` ids and the patterns of tools: never
-    arguments, handles, tokens. `attributes` are those that a gateway vouched for: JSON values by name, which only the
-    record reads.
+    arguments, handles, tokens. `attributes` are those that a gateway vouched for, and `terms` those of the session:
+    JSON values by name, which only the record reads.
     """
 
     kind: EventKind
@@ -72,6 +72,7 @@ class Event:
     facts: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     attributes: Mapping[str, object] = field(default_factory=dict, repr=False)
+    terms: Mapping[str, object] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of_session(cls, kind: EventKind, session: Session, *, at: float, **more: Any) -> Event:  # noqa: ANN401 - other fields

@@ -154,6 +154,8 @@ class Search:
             tools=listed(told, "tools"),
             attributes=_object(bound, "attributes"),
             attribute_digests=_object(bound, "attribute_digests"),
+            terms=_object(bound, "terms"),
+            term_digests=_object(bound, "term_digests"),
         )
 
     def _found(self, rest: str, where: Where) -> list[Found]:

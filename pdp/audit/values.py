@@ -111,7 +111,8 @@ class Approval:
     """How one session was approved. `approved_by` is a person, or the parent session's id when it was `delegated`.
 
     What was requested and approved is as recorded; `tools` are those that the patterns meant, empty before that.
-    `attributes` and `attribute_digests` are the user's, by name, as the requester vouched for them.
+    `attributes` and `attribute_digests` are the user's, by name, as the requester vouched for them; `terms` and
+    `term_digests` are those of the session.
     """
 
     session_id: str
@@ -133,6 +134,8 @@ class Approval:
     tools: tuple[str, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     attribute_digests: Mapping[str, str] = field(default_factory=dict)
+    terms: Mapping[str, Any] = field(default_factory=dict)
+    term_digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

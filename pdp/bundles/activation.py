@@ -86,8 +86,7 @@ class Activations:
         # lock: two workers that activate at the same time would each wait for the other.
         active = self._history.active_bundle()
         if self._peers is not None and (active is None or active.version != loaded.bundle.version):
-            policies = tuple(loaded.bundle.policies.values())
-            self._peers.tell(Compiled(delivery=loaded.verified.delivery, policies=policies).written())
+            self._peers.tell(Compiled(delivery=loaded.verified.delivery, parts=loaded.bundle.parts).written())
 
     def _tell(
         self, active: ActiveBundle, before: ActiveBundle | None, changed: tuple[Session, ...], now: Instant

@@ -79,7 +79,7 @@ class LoadedBundles:
     def take(self, compiled: Compiled) -> None:
         """Hold a bundle that another worker has compiled. Raise `BundleError` when it may not run here."""
         verified = self._trust.verify(compiled.delivery)
-        bundle = assemble(compiled.delivery.files, compiled.policies, self._limits, self._memory)
+        bundle = assemble(compiled.delivery.files, compiled.parts, self._limits, self._memory)
         self.keep(Loaded(verified=verified, bundle=bundle))
 
     def keep(self, loaded: Loaded) -> None:

@@ -12,8 +12,7 @@ from pdp.bundles.delivery import Delivery, Signature
 from pdp.bundles.packing import pack, unpack
 from pdp.errors import Problem
 from pdp.limits import Limits
-from pdp.policy.bundle import policy_json, policy_source
-from pdp.policy.engine import PolicySource
+from pdp.policy.bundle import CompiledParts, policy_json, policy_source
 
 _BUNDLE, _SOURCE = "bundle", "source"
 
@@ -42,13 +41,14 @@ class Compiled:
     """A bundle that one worker has compiled, so that the others need not."""
 
     delivery: Delivery
-    policies: tuple[PolicySource, ...]
+    parts: CompiledParts
 
     def written(self) -> bytes:
         """Return it as bytes, for `read_news`."""
         content = pack(self.delivery.files, self.delivery.signature)
-        policies = (json.dumps(policy_json(policy)).encode() for policy in self.policies)
-        return b"\n".join((_head(_BUNDLE, {"bytes": len(content)}), content, *policies))
+        policies = (json.dumps(policy_json(policy)).encode() for policy in self.parts.policies)
+        head = _head(_BUNDLE, {"bytes": len(content), "terms": self.parts.terms})
+        return b"\n".join((head, content, *policies))
 
     @classmethod
     def read(cls, head: Mapping[str, Any], body: bytes, limits: Limits) -> Self:
@@ -56,7 +56,7 @@ class Compiled:
         delivery = unpack(body[: head["bytes"]], limits)
         # One by one, so that the interpreter's lock is never held for long.
         policies = [policy_source(json.loads(line)) for line in body[head["bytes"] + 1 :].splitlines()]
-        return cls(delivery=delivery, policies=tuple(policies))
+        return cls(delivery=delivery, parts=CompiledParts(policies=tuple(policies), terms=head["terms"]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

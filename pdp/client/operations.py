@@ -136,6 +136,7 @@ def request_session(
     user_attributes: Mapping[str, Any] | bytes | None,
     labels: Sequence[str],
     may_delegate: bool,
+    terms: Mapping[str, Any] | bytes | None,
 ) -> Operation[session_pb2.RequestSessionResponse, session_pb2.RequestSessionResponse]:
     """Ask for a session."""
     request = session_pb2.RequestSessionRequest(
@@ -148,6 +149,7 @@ def request_session(
         user_attributes_json=json_object("user_attributes", user_attributes),
         labels=_strings("labels", labels),
         may_delegate=may_delegate,
+        terms_json=json_object("terms", terms),
     )
     if duration is not None:
         request.duration.CopyFrom(_duration(duration))
@@ -358,6 +360,7 @@ def explain(
     purpose: str,
     environment: str,
     user_attributes: Mapping[str, Any] | bytes | None,
+    terms: Mapping[str, Any] | bytes | None,
     definition_digest: str,
     facts: Mapping[str, Any] | bytes | None,
     caller_id: str,
@@ -372,6 +375,7 @@ def explain(
         purpose=purpose,
         environment=environment,
         user_attributes_json=json_object("user_attributes", user_attributes),
+        terms_json=json_object("terms", terms),
     )
     if bool(session_id) == bool(supposed.ByteSize()):
         raise InvalidRequestError("pass either `session_id`, or `user` and `agent` of a supposed session")

@@ -22,6 +22,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import PolicyResult, Probes
 from pdp.policy.engine import PolicySource
 from pdp.policy.question import Facts
+from pdp.policy.terms import canonical_terms
 
 # Splitting a policy takes a third of a millisecond of processor time, which decisions need too.
 _MOST_POLICIES = 1000
@@ -38,6 +39,7 @@ class SupposedSession:
     purpose: str = ""
     environment: str = ""
     user_attributes_json: bytes = field(default=b"", repr=False)
+    terms_json: bytes = field(default=b"", repr=False)
 
 
 class CallExplainer:
@@ -190,6 +192,7 @@ def supposed_session(
         widening_labels=tuple(bundle.widening.intersection(supposed.labels)),
         entities_json=bundle.directory.capture(supposed.user, supposed.agent) or "[]",
         user_attributes_json=_attributes(supposed, limits),
+        terms_json=_terms(supposed, bundle, limits),
     )
 
 
@@ -200,6 +203,13 @@ def _attributes(supposed: SupposedSession, limits: Limits) -> str:
         raise InvalidRequestError("supposed.user_attributes_json", str(error)) from None
     except TypeError:
         raise InvalidRequestError("supposed.user_attributes_json", "numbers must be integers") from None
+
+
+def _terms(supposed: SupposedSession, bundle: Bundle, limits: Limits) -> str:
+    try:
+        return canonical_terms(bundle.terms, parse_object(supposed.terms_json, limits))
+    except (InvalidJSONError, InvalidArgumentsError) as error:
+        raise InvalidRequestError("supposed.terms_json", str(error)) from None
 
 
 def _chosen(policies: tuple[PolicySource, ...], ruling: Ruling) -> tuple[PolicySource, ...]:

@@ -41,7 +41,9 @@ def policies(deployment: Deployment) -> Iterator[Finding]:
         yield problem(_CHECK, f"{sourcing.place}: {error}", "fix it; `pdp check` shows where")
         return
     signed = f"signed by `{signer}`" if signer else "not signed"
-    yield fine(_CHECK, f"{sourcing.place}: {len(found)} policies, {delivery.version[:_SHOWN_VERSION]}…, {signed}")
+    yield fine(
+        _CHECK, f"{sourcing.place}: {len(found.policies)} policies, {delivery.version[:_SHOWN_VERSION]}…, {signed}"
+    )
     yield from _signature_findings(settings)
     yield from approvers(deployment, assemble(delivery.files, found, settings.limits))
 

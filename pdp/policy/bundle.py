@@ -6,14 +6,14 @@ import copy
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cedarpy
 
-from pdp.errors import BundleError, Problem
+from pdp.errors import BundleError, InvalidArgumentsError, Problem
 from pdp.limits import Limits
-from pdp.model import Basis, Outcome, Ruling, Session, Visibility
+from pdp.model import NO_TERMS, Basis, Outcome, Ruling, Session, Visibility
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.directory import Directory, Entity, entity, references
 from pdp.policy.engine import KeptParts, PolicySource, ProbeAnswer, Slice, StackCheck
@@ -21,13 +21,32 @@ from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, S
 from pdp.policy.grants import Grants, grants_of
 from pdp.policy.question import Facts, question_of
 from pdp.policy.schema import SESSION_ACTIONS, SESSION_ATTRIBUTES, action_schema, full_schema, preamble, session_action
+from pdp.policy.terms import ATTRIBUTE, cedar_terms
 from pdp.policy.tools.catalogue import Catalogue, Tool
+from pdp.policy.tools.parameters import RecordType
+from pdp.policy.tools.typing import terms_type
 from pdp.policy.view import EVERYTHING, View
 
 Compile = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 # The ruling when the policies cannot be asked about a session.
 MISFIT = Ruling(outcome=Outcome.DENY, basis=Basis.POLICY_ERROR, detail="the session's entities do not fit the schema")
+MISFIT_TERMS = replace(MISFIT, detail="the session's terms do not fit the schema")
+
+
+class _TermsError(ValueError):
+    """The terms of a session are not those that the schema declares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledParts:
+    """What a child process found in the files of a bundle.
+
+    `terms` is the declaration of `SessionTerms` for `terms_type`, None without one.
+    """
+
+    policies: tuple[PolicySource, ...]
+    terms: Mapping[str, Any] | None = None
 
 
 class Bundle:
@@ -40,7 +59,7 @@ class Bundle:
         self,
         version: str,
         contents: Contents,
-        policies: Sequence[PolicySource],
+        parts: CompiledParts,
         stack: StackCheck,
         memory: EntityMemory | None = None,
     ) -> None:
@@ -55,12 +74,14 @@ class Bundle:
         self.widening = frozenset(name for name, label in contents.labels.items() if label.widens)
         self.catalogue: Catalogue = contents.catalogue
         self.directory: Directory = contents.directory
-        self.policies: Mapping[str, PolicySource] = {policy.id: policy for policy in policies}
-        self.grants: Grants = grants_of(policies, contents.directory)
+        self.policies: Mapping[str, PolicySource] = {policy.id: policy for policy in parts.policies}
+        self.grants: Grants = grants_of(parts.policies, contents.directory)
+        self.terms: RecordType | None = None if parts.terms is None else terms_type(parts.terms)
+        self._declared_terms = parts.terms
         self._author_schema = contents.schema
         self._schema = contents.schema + "\n" + preamble(contents.caller_facts, contents.groups)
         # INVARIANT: a policy for any action, or for a group, is in the slice of each action that it can match.
-        self._by_action = _by_action(policies)
+        self._by_action = _by_action(parts.policies)
         self._stack = stack
         self._session_schema = cedarpy.Schema.from_str(self._schema)
         self._within: dict[str, frozenset[str]] = {}
@@ -71,6 +92,11 @@ class Bundle:
         self._mark = object()
         self._lock = threading.Lock()
         self._origin: Bundle | None = None
+
+    @property
+    def parts(self) -> CompiledParts:
+        """Return what was found in its files, for a process that need not compile them again."""
+        return CompiledParts(policies=tuple(self.policies.values()), terms=self._declared_terms)
 
     def unapproved_labels(self, session: Session) -> frozenset[str]:
         """Return the labels of a session that widen now, but did not when the session was approved.
@@ -149,13 +175,21 @@ class Bundle:
         `at` is unix seconds. Every question to the policies goes through this method. For a chain, it is called for
         each session.
         """
-        beside = self._beside(session, facts)
-        return self.slice(facts.action).ask(question_of(session, facts, at), beside) if beside else MISFIT
+        try:
+            beside = self._beside(session, facts)
+        except _TermsError:
+            return MISFIT_TERMS
+        except ValueError:
+            return MISFIT
+        return self.slice(facts.action).ask(question_of(session, facts, at), beside)
 
     def probe(self, session: Session, facts: Facts, at: float, probes: cedarpy.PolicySet) -> ProbeAnswer | None:
         """Return which permits match for the question of `judge`; None when it does not fit the schema."""
-        beside = self._beside(session, facts)
-        return self.slice(facts.action).probe(question_of(session, facts, at), beside, probes) if beside else None
+        try:
+            beside = self._beside(session, facts)
+        except ValueError:
+            return None
+        return self.slice(facts.action).probe(question_of(session, facts, at), beside, probes)
 
     def visibility(self, session: Session, facts: Facts, at: float, *, mapped: bool) -> Visibility:
         """Return whether `judge` could permit calls whose arguments are not known.
@@ -176,17 +210,14 @@ class Bundle:
         """
         return self._known(SessionContent.of(session, speaker))
 
-    def _beside(self, session: Session, facts: Facts) -> SliceEntities | None:
-        """Return the entities for a question; None when they do not fit the schema."""
+    def _beside(self, session: Session, facts: Facts) -> SliceEntities:
+        """Return the entities for a question. Raise `ValueError` when they do not fit the schema."""
         content, asked, memory = SessionContent.of(session, facts.speaker), self.slice(facts.action), self._memory
-        try:
-            if facts.speaker:
-                # A step of a session is asked about once: to remember it would push out what calls need.
-                return asked.beside(self._parsed(content))
-            key = (self._mark, facts.action, content)
-            return memory.of_actions.get(key) or memory.of_actions.keep(key, asked.beside(self._known(content)))
-        except ValueError:
-            return None
+        if facts.speaker:
+            # A step of a session is asked about once: to remember it would push out what calls need.
+            return asked.beside(self._parsed(content))
+        key = (self._mark, facts.action, content)
+        return memory.of_actions.get(key) or memory.of_actions.keep(key, asked.beside(self._known(content)))
 
     def _known(self, content: SessionContent) -> SessionEntities:
         memory, key = self._memory.of_sessions, (self._mark, content)
@@ -198,7 +229,7 @@ class Bundle:
             raise ValueError("the session's user is not among its entities")
         vouched = json.loads(content.user_attributes_json)
         entities["User", content.user]["attrs"] |= vouched
-        attributes = {name: getattr(content, name) for name in SESSION_ATTRIBUTES}
+        attributes = {name: getattr(content, name) for name in SESSION_ATTRIBUTES} | self._terms(content.terms_json)
         grants = [("Grant", grant) for grant in content.grants]
         made = [entity(("Session", content.id), attributes, grants), *(entity(g, {}, ()) for g in grants)]
         made += self.directory.closure(references(vouched)).values()
@@ -209,6 +240,18 @@ class Bundle:
             entities.setdefault(one.uid, dict(one.json))
         self._stack.require()
         return SessionEntities.parsed(entities, self._session_schema)
+
+    def _terms(self, text: str) -> dict[str, Any]:
+        """Return the attribute of a session that holds its terms, if the schema declares it."""
+        if self.terms is None:
+            if text == NO_TERMS:
+                return {}
+            # The approval bound terms, and no policy of this bundle can hold the session to them.
+            raise _TermsError
+        try:
+            return {ATTRIBUTE: cedar_terms(self.terms, text)}
+        except InvalidArgumentsError:
+            raise _TermsError from None
 
     def _variant(self) -> Bundle:
         other = copy.copy(self)
@@ -266,14 +309,14 @@ def load_bundle(
 
 
 def assemble(
-    files: Mapping[str, bytes], policies: Sequence[PolicySource], limits: Limits, memory: EntityMemory | None = None
+    files: Mapping[str, bytes], parts: CompiledParts, limits: Limits, memory: EntityMemory | None = None
 ) -> Bundle:
-    """Return the bundle of some files and the policies compiled from the same files."""
-    return Bundle(version_of(files), read_contents(files, limits), policies, StackCheck(limits), memory)
+    """Return the bundle of some files and of what was compiled from the same files."""
+    return Bundle(version_of(files), read_contents(files, limits), parts, StackCheck(limits), memory)
 
 
-def check_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> list[PolicySource]:
-    """Return the policies of a bundle that could be loaded. Raises what `load_bundle` raises.
+def check_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Compile) -> CompiledParts:
+    """Return what was compiled of a bundle that could be loaded. Raises what `load_bundle` raises.
 
     This checks the sizes of the files; only `compile_files` reads them, since an unchecked file may take long.
     """
@@ -281,7 +324,7 @@ def check_bundle(files: Mapping[str, bytes], limits: Limits, compile_files: Comp
     result = compile_files(compile_job(files, limits))
     if "problems" in result:
         raise BundleError(tuple(Problem(**problem) for problem in result["problems"]))
-    return [policy_source(policy) for policy in result["policies"]]
+    return CompiledParts(policies=tuple(map(policy_source, result["policies"])), terms=result.get("terms"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

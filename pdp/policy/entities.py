@@ -41,6 +41,7 @@ class SessionContent(NamedTuple):
     grants: tuple[str, ...]
     entities_json: str
     user_attributes_json: str
+    terms_json: str
     speaker: str
 
     @classmethod

@@ -1,7 +1,8 @@
 """Write a decision or an event as the fields of a record (`envelope.py` defines the form).
 
 Only the fields named here are written: of the arguments those that the bundle allows, of the attributes that a gateway
-vouched for those that the settings name, and no handles.
+vouched for and of the terms of a session those that the settings name, and no handles. Terms are treated as attributes
+are, since they name people too: the targets of a session are addresses and accounts.
 """
 
 from __future__ import annotations
@@ -61,14 +62,17 @@ class _Form(NamedTuple):
 class Entries:
     """Writes bodies of records. Digests of values that must not be guessed are keyed with `key`. Safe for threads.
 
-    `attributes` names those whose values are shown; for any other a digest is written.
+    `attributes` and `terms` name those whose values are shown; for any other a digest is written.
     Every decision waits for its record. The common parts of equal calls are written once and kept: a remembered ruling
     is the same object each time.
     """
 
-    def __init__(self, key: bytes, attributes: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, key: bytes, attributes: frozenset[str] = frozenset(), terms: frozenset[str] = frozenset()
+    ) -> None:
         self._key = key
         self._attributes = attributes
+        self._terms = terms
         self._forms: dict[tuple[object, ...], _Form] = {}
         self._form_bytes = 0
         self._second = (0, "1970-01-01T00:00:00")
@@ -95,20 +99,22 @@ class Entries:
                 "user": event.user,
                 "agent": event.agent,
                 "tenant": event.tenant,
-                "facts": {**event.facts, **event.lists, **self._vouched(event.attributes)},
+                "facts": {
+                    **event.facts,
+                    **event.lists,
+                    **self._values("attribute", event.attributes, self._attributes),
+                    **self._values("term", event.terms, self._terms),
+                },
             }
         )
 
-    def _vouched(self, attributes: Mapping[str, object]) -> dict[str, object]:
-        """Return attributes as facts: values that may be shown, and keyed digests of the others."""
-        shown = {name: value for name, value in attributes.items() if name in self._attributes}
-        hidden = {
-            name: keyed_digest(self._key, json_text(value))
-            for name, value in attributes.items()
-            if name not in self._attributes
+    def _values(self, what: str, values: Mapping[str, object], shown: frozenset[str]) -> dict[str, object]:
+        """Return named values as facts: those that may be shown, and keyed digests of the others."""
+        digests = {
+            name: keyed_digest(self._key, json_text(value)) for name, value in values.items() if name not in shown
         }
-        found = {"attributes": shown, "attribute_digests": hidden}
-        return {name: values for name, values in found.items() if values}
+        found = {f"{what}s": {name: values[name] for name in values if name in shown}, f"{what}_digests": digests}
+        return {name: those for name, those in found.items() if those}
 
     def _form(self, decision: Decision) -> _Form:
         ruling = decision.ruling

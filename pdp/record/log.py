@@ -75,10 +75,10 @@ class DecisionLog:
 
     `key` (at least 32 bytes) makes digests that cannot be guessed; `signer` signs checkpoints. After `start`, the
     record is signed and synced every `checkpoint_seconds`. `anchors` is a folder elsewhere that keeps the latest safe
-    record of each chain. `attributes` names the attributes of users whose values are written; for any other a digest is
-    written. The last `reserve_bytes` of the disk, and as many allocated in advance, are for what ends authority.
-    `on_failure` is called for each record that is late or lost. Raise `ConfigurationError` when the folder cannot be
-    written.
+    record of each chain. `attributes` and `terms` name the attributes of users and the terms of sessions whose values
+    are written; for any other a digest is written. The last `reserve_bytes` of the disk, and as many allocated in
+    advance, are for what ends authority. `on_failure` is called for each record that is late or lost. Raise
+    `ConfigurationError` when the folder cannot be written.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class DecisionLog:
         disk: Disk | None = None,
         on_failure: Callable[[], None] | None = None,
         attributes: frozenset[str] = frozenset(),
+        terms: frozenset[str] = frozenset(),
     ) -> None:
         if len(key) < DIGEST_KEY_BYTES:
             raise ConfigurationError(f"the key of the decision log is shorter than {DIGEST_KEY_BYTES} bytes")
@@ -103,7 +104,7 @@ class DecisionLog:
         self._clock, self._disk = clock or SystemClock(), disk or Disk()
         self._on_failure = on_failure or (lambda: None)
         self._anchors = Anchors(anchors) if anchors else None
-        self._entries = Entries(key, attributes)
+        self._entries = Entries(key, attributes, terms)
         self._acknowledged: Callable[[], int] = lambda: 0
         # Guards all fields below.
         self._changed = threading.Condition(threading.Lock())

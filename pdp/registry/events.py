@@ -29,6 +29,7 @@ def opened_event(kind: EventKind, session: Session, caller: Caller, at: float, *
         facts={**facts, **event.facts, **more},
         lists={**lists, **_filled({"grants": session.grants})},
         attributes=vouched(session),
+        terms=terms(session),
     )
 
 
@@ -62,7 +63,7 @@ def closed_event(kind: EventKind, session: Session, caller: Caller, at: float) -
 def request_facts(session: Session) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """Return what a session was asked for as facts and lists of an event, without empty ones.
 
-    `duration` is in seconds. Attributes are separate: see `vouched`.
+    `duration` is in seconds. Attributes and terms are separate: see `vouched` and `terms`.
     """
     facts = {
         "purpose": session.purpose,
@@ -78,6 +79,12 @@ def request_facts(session: Session) -> tuple[dict[str, str], dict[str, tuple[str
 def vouched(session: Session) -> Mapping[str, object]:
     """Return the user attributes that the requester vouched for, as shown to the approver."""
     found: dict[str, object] = json.loads(session.user_attributes_json)
+    return found
+
+
+def terms(session: Session) -> Mapping[str, object]:
+    """Return the terms of a session by name; a decimal is a text, so that it keeps its digits."""
+    found: dict[str, object] = json.loads(session.terms_json, parse_float=str)
     return found
 
 

@@ -15,7 +15,7 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import MISFIT, Bundle
 from pdp.policy.question import Facts, reference
 from pdp.policy.schema import REQUEST_SESSION
-from pdp.registry.events import presence, request_facts, vouched
+from pdp.registry.events import presence, request_facts, terms, vouched
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +97,7 @@ class SessionPolicies:
             facts={**facts, **said, **more, **asked.trace},
             lists={**listed, **{name: values for name, values in lists.items() if values}},
             attributes=vouched(session),
+            terms=terms(session),
         )
         return event if known else replace(event, session_id="")
 

@@ -43,6 +43,7 @@ from pdp.registry.scope import (
     scope_of,
     scoped_tools,
 )
+from pdp.registry.terms import session_terms
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import Sessions
@@ -70,6 +71,7 @@ class SessionRequest:
     user_attributes_json: bytes = field(default=b"", repr=False)
     labels: tuple[str, ...] = ()
     may_delegate: bool = False
+    terms_json: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -455,6 +457,7 @@ class Registrar:
             label_origins={label: by for parent in reversed(parents) for label, by in parent.label_origins.items()},
             entities_json=captured,
             user_attributes_json=self._attributes(wanted),
+            terms_json=session_terms(wanted.terms_json, parents, bundle, self._limits),
         ), handle
 
     def _attributes(self, wanted: SessionRequest) -> str:

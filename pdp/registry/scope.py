@@ -122,5 +122,6 @@ def request_digest_of(session: Session, scope: Scope, bundle: Bundle) -> str:
         "labels": list(session.labels),
         "widening_labels": sorted(bundle.widening_labels(session.labels, scope.tools)),
         "attributes": session.user_attributes_json,
+        "terms": session.terms_json,
     }
     return digest(canonical(shown))

@@ -202,6 +202,8 @@ def _approval_message(found: Approval) -> audit.Approval:
         tools=found.tools,
         attributes_json=json.dumps(found.attributes).encode("ascii"),
         attribute_digests_json=json.dumps(found.attribute_digests).encode("ascii"),
+        terms_json=json.dumps(found.terms).encode("ascii"),
+        term_digests_json=json.dumps(found.term_digests).encode("ascii"),
     )
 
 

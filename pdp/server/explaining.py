@@ -91,6 +91,7 @@ def _supposed(message: explanations.SupposedSession, limits: Limits) -> Supposed
         user_attributes_json=require_size(
             "supposed.user_attributes_json", message.user_attributes_json, limits.arguments_bytes, "arguments_bytes"
         ),
+        terms_json=require_size("supposed.terms_json", message.terms_json, limits.terms_bytes, "terms_bytes"),
     )
 
 

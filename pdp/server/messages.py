@@ -147,6 +147,7 @@ def session_request(request: sessions.RequestSessionRequest, limits: Limits) -> 
         ),
         labels=labels(request.labels),
         may_delegate=request.may_delegate,
+        terms_json=require_size("terms_json", request.terms_json, limits.terms_bytes, "terms_bytes"),
     )
 
 
@@ -224,6 +225,7 @@ def session_message(view: SessionView) -> sessions.Session:
         reason=session.reason,
         ended_by=session.ended_by,
         user_attributes_json=session.user_attributes_json.encode("utf-8"),
+        terms_json=session.terms_json.encode("utf-8"),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pdp.clock import Deadline
 from pdp.errors import StoreUnavailableError
-from pdp.model import Scope, Session, SessionState
+from pdp.model import NO_TERMS, Scope, Session, SessionState
 
 # By reflection, so that a new field of `Session` cannot be forgotten here.
 _FIELDS: Final = tuple(field.name for field in fields(Session))
@@ -18,7 +18,7 @@ _DEADLINE_FIELDS: Final = tuple(field.name for field in fields(Deadline))
 # Texts that many sessions share: each is one object for all sessions in memory.
 _COMMON: Final = (
     *("user", "agent", "purpose", "tenant", "environment", "opened_by", "parent_id", "entities_json"),
-    *("user_attributes_json", "approved_by", "ended_by", "reason"),
+    *("user_attributes_json", "terms_json", "approved_by", "ended_by", "reason"),
 )
 
 # The stored name of `user_attributes_json`, which never changes: servers of two versions may share a store.
@@ -86,6 +86,9 @@ def scope_from(scope_id: str, text: str) -> Scope:
 def _text_of(session: Session) -> str:
     values: dict[str, Any] = {name: getattr(session, name) for name in _FIELDS}
     values[_STORED_ATTRIBUTES] = values.pop("user_attributes_json")
+    if session.terms_json == NO_TERMS:
+        # A server of an older version can read the session.
+        del values["terms_json"]
     values["handle_digest"] = session.handle_digest.hex()
     values["state"] = session.state.value
     values["deadline"] = {name: getattr(session.deadline, name) for name in _DEADLINE_FIELDS}

@@ -30,6 +30,12 @@ permit (principal, action in [
 """
 
 
+def with_terms(declared: str, schema: str = SCHEMA) -> str:
+    """Return a schema that declares terms of sessions, such as `ticket: String, max_sum?: decimal`."""
+    labels = "labels: Set<String>"
+    return schema.replace(labels, f"{labels}, terms: SessionTerms") + f"type SessionTerms = {{ {declared} }};\n"
+
+
 def tool(
     name: str, properties: Mapping[str, Any] | None = None, required: Sequence[str] = (), **more: object
 ) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class ListApprovalsRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., decision_id: _Optional[str] = ...) -> None: ...
 
 class Approval(_message.Message):
-    __slots__ = ("session_id", "user", "agent", "state", "parent_session_id", "requested_by", "request_time", "approved_by", "approve_time", "delegated", "grants", "expire_time", "purpose", "environment", "labels", "tool_patterns", "tools", "attributes_json", "attribute_digests_json")
+    __slots__ = ("session_id", "user", "agent", "state", "parent_session_id", "requested_by", "request_time", "approved_by", "approve_time", "delegated", "grants", "expire_time", "purpose", "environment", "labels", "tool_patterns", "tools", "attributes_json", "attribute_digests_json", "terms_json", "term_digests_json")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +125,8 @@ class Approval(_message.Message):
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_JSON_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTE_DIGESTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    TERMS_JSON_FIELD_NUMBER: _ClassVar[int]
+    TERM_DIGESTS_JSON_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user: str
     agent: str
@@ -144,7 +146,9 @@ class Approval(_message.Message):
     tools: _containers.RepeatedScalarFieldContainer[str]
     attributes_json: bytes
     attribute_digests_json: bytes
-    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., state: _Optional[_Union[RecordedState, str]] = ..., parent_session_id: _Optional[str] = ..., requested_by: _Optional[str] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approved_by: _Optional[str] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delegated: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purpose: _Optional[str] = ..., environment: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[str]] = ..., attributes_json: _Optional[bytes] = ..., attribute_digests_json: _Optional[bytes] = ...) -> None: ...
+    terms_json: bytes
+    term_digests_json: bytes
+    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., state: _Optional[_Union[RecordedState, str]] = ..., parent_session_id: _Optional[str] = ..., requested_by: _Optional[str] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approved_by: _Optional[str] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delegated: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., purpose: _Optional[str] = ..., environment: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[str]] = ..., attributes_json: _Optional[bytes] = ..., attribute_digests_json: _Optional[bytes] = ..., terms_json: _Optional[bytes] = ..., term_digests_json: _Optional[bytes] = ...) -> None: ...
 
 class ListApprovalsResponse(_message.Message):
     __slots__ = ("approvals",)

@@ -25,7 +25,7 @@ CONDITION_VALUE_ERROR: ConditionValue
 CONDITION_VALUE_NOT_REACHED: ConditionValue
 
 class SupposedSession(_message.Message):
-    __slots__ = ("user", "agent", "grants", "labels", "purpose", "environment", "user_attributes_json")
+    __slots__ = ("user", "agent", "grants", "labels", "purpose", "environment", "user_attributes_json", "terms_json")
     USER_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     GRANTS_FIELD_NUMBER: _ClassVar[int]
@@ -33,6 +33,7 @@ class SupposedSession(_message.Message):
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     USER_ATTRIBUTES_JSON_FIELD_NUMBER: _ClassVar[int]
+    TERMS_JSON_FIELD_NUMBER: _ClassVar[int]
     user: str
     agent: str
     grants: _containers.RepeatedScalarFieldContainer[str]
@@ -40,7 +41,8 @@ class SupposedSession(_message.Message):
     purpose: str
     environment: str
     user_attributes_json: bytes
-    def __init__(self, user: _Optional[str] = ..., agent: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., environment: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ...) -> None: ...
+    terms_json: bytes
+    def __init__(self, user: _Optional[str] = ..., agent: _Optional[str] = ..., grants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., purpose: _Optional[str] = ..., environment: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., terms_json: _Optional[bytes] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("session_id", "supposed", "server", "tool", "arguments_json", "definition_digest", "facts_json", "caller_id", "time")

@@ -46,7 +46,7 @@ class ScopedTool(_message.Message):
     def __init__(self, server: _Optional[str] = ..., tool: _Optional[str] = ..., definition_digest: _Optional[str] = ..., risk: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., adds_labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("session_id", "state", "user", "agent", "purpose", "tool_patterns", "tools", "request_digest", "duration", "request_time", "approve_time", "expire_time", "end_time", "parent_session_id", "depth", "may_delegate", "grants", "labels", "tenant", "environment", "opened_by", "approved_by", "epoch", "reason", "ended_by", "user_attributes_json", "label_origins")
+    __slots__ = ("session_id", "state", "user", "agent", "purpose", "tool_patterns", "tools", "request_digest", "duration", "request_time", "approve_time", "expire_time", "end_time", "parent_session_id", "depth", "may_delegate", "grants", "labels", "tenant", "environment", "opened_by", "approved_by", "epoch", "reason", "ended_by", "user_attributes_json", "label_origins", "terms_json")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,7 @@ class Session(_message.Message):
     ENDED_BY_FIELD_NUMBER: _ClassVar[int]
     USER_ATTRIBUTES_JSON_FIELD_NUMBER: _ClassVar[int]
     LABEL_ORIGINS_FIELD_NUMBER: _ClassVar[int]
+    TERMS_JSON_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     state: SessionState
     user: str
@@ -101,7 +102,8 @@ class Session(_message.Message):
     ended_by: str
     user_attributes_json: bytes
     label_origins: _containers.RepeatedCompositeFieldContainer[LabelOrigin]
-    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[_Union[SessionState, str]] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[ScopedTool, _Mapping]]] = ..., request_digest: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., depth: _Optional[int] = ..., may_delegate: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., opened_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., ended_by: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., label_origins: _Optional[_Iterable[_Union[LabelOrigin, _Mapping]]] = ...) -> None: ...
+    terms_json: bytes
+    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[_Union[SessionState, str]] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., tools: _Optional[_Iterable[_Union[ScopedTool, _Mapping]]] = ..., request_digest: _Optional[str] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., request_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., approve_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., depth: _Optional[int] = ..., may_delegate: _Optional[bool] = ..., grants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., opened_by: _Optional[str] = ..., approved_by: _Optional[str] = ..., epoch: _Optional[int] = ..., reason: _Optional[str] = ..., ended_by: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., label_origins: _Optional[_Iterable[_Union[LabelOrigin, _Mapping]]] = ..., terms_json: _Optional[bytes] = ...) -> None: ...
 
 class LabelOrigin(_message.Message):
     __slots__ = ("label", "decision_id")
@@ -112,7 +114,7 @@ class LabelOrigin(_message.Message):
     def __init__(self, label: _Optional[str] = ..., decision_id: _Optional[str] = ...) -> None: ...
 
 class RequestSessionRequest(_message.Message):
-    __slots__ = ("user", "agent", "purpose", "tool_patterns", "duration", "parent_session_handle", "environment", "user_attributes_json", "labels", "may_delegate")
+    __slots__ = ("user", "agent", "purpose", "tool_patterns", "duration", "parent_session_handle", "environment", "user_attributes_json", "labels", "may_delegate", "terms_json")
     USER_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -123,6 +125,7 @@ class RequestSessionRequest(_message.Message):
     USER_ATTRIBUTES_JSON_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     MAY_DELEGATE_FIELD_NUMBER: _ClassVar[int]
+    TERMS_JSON_FIELD_NUMBER: _ClassVar[int]
     user: str
     agent: str
     purpose: str
@@ -133,7 +136,8 @@ class RequestSessionRequest(_message.Message):
     user_attributes_json: bytes
     labels: _containers.RepeatedScalarFieldContainer[str]
     may_delegate: bool
-    def __init__(self, user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., parent_session_handle: _Optional[str] = ..., environment: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., may_delegate: _Optional[bool] = ...) -> None: ...
+    terms_json: bytes
+    def __init__(self, user: _Optional[str] = ..., agent: _Optional[str] = ..., purpose: _Optional[str] = ..., tool_patterns: _Optional[_Iterable[str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., parent_session_handle: _Optional[str] = ..., environment: _Optional[str] = ..., user_attributes_json: _Optional[bytes] = ..., labels: _Optional[_Iterable[str]] = ..., may_delegate: _Optional[bool] = ..., terms_json: _Optional[bytes] = ...) -> None: ...
 
 class RequestSessionResponse(_message.Message):
     __slots__ = ("session", "session_handle")

@@ -5,11 +5,14 @@ guessed; so is a call of a session whose approval the log does not hold. What a 
 environment, who opened it) is read from its approval, and labels from each narrowing and each call that added some; in
 logs from before approvals held it, calls whose policies read them are untold. Which labels widened at the approval is
 known if one of the two bundles was active then; otherwise calls of a session with a label that widens are untold.
+Of its terms only the names are used, as the values of most are not in the log: a call whose policies read `terms` is
+untold, too.
 Attributes of the user that a gateway vouched for are ignored: users are as the directories describe them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -24,6 +27,7 @@ from pdp.decision.visibility import facts_without_arguments
 from pdp.model import Basis, Session, SessionState, Visibility
 from pdp.observer import EventKind
 from pdp.policy.bundle import Bundle
+from pdp.policy.terms import sample_terms
 from pdp.workbench.bundlediff import Answer, CallChange, effect_of
 
 Record = Mapping[str, Any]
@@ -33,6 +37,7 @@ _JUDGED = frozenset({Basis.PERMIT.value, Basis.FORBID.value, Basis.DEFAULT_DENY.
 _UNRECORDED: Final = re.compile(r"\b(?:purpose|labels)\b")
 # For a session above, the record of a call holds only its id.
 _UNRECORDED_ABOVE: Final = re.compile(r"\b(?:purpose|labels|environment|opened_by)\b")
+_TERMS: Final = re.compile(r"\bterms\b")
 # A log from before lists were recorded cuts a longer fact, so a text of this length can lack its end.
 FACT_CHARACTERS = 512
 _NEVER = Deadline(wall_at=0.0, boot_at=0.0, boot_id="")
@@ -58,12 +63,13 @@ class _UntoldError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """What a session was asked for, with its current labels."""
+    """What a session was asked for, with its current labels; `terms` holds the names of its terms."""
 
     purpose: str
     environment: str
     opened_by: str
     labels: tuple[str, ...]
+    terms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +131,7 @@ def _asked(facts: Mapping[str, Any]) -> _Asked | None:
         environment=str(facts.get("environment", "")),
         opened_by=str(facts.get("opened_by", "")),
         labels=listed(facts, "labels"),
+        terms=tuple(sorted({**facts.get("terms", {}), **facts.get("term_digests", {})})),
     )
 
 
@@ -176,10 +183,22 @@ def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
 
 
 def _reads_unrecorded(bundle: Bundle, action: str, chain: list[Session], sessions: _Sessions) -> bool:
-    if all(sessions.approved[session.id].asked for session in chain):
+    asked = [sessions.approved[session.id].asked for session in chain]
+    if any(one and one.terms for one in asked) and _any_reads(_TERMS, bundle, action):
+        return True
+    if all(asked):
         return False
-    unrecorded = _UNRECORDED_ABOVE if len(chain) > 1 else _UNRECORDED
-    return any(unrecorded.search(policy.text) for policy in bundle.slice(action).policies)
+    return _any_reads(_UNRECORDED_ABOVE if len(chain) > 1 else _UNRECORDED, bundle, action)
+
+
+def _any_reads(words: re.Pattern[str], bundle: Bundle, action: str) -> bool:
+    return any(words.search(policy.text) for policy in bundle.slice(action).policies)
+
+
+def _terms_json(names: Iterable[str], bundle: Bundle) -> str:
+    """Return terms that fit the schema of a bundle if those with these names can fit it."""
+    sample = sample_terms(bundle.terms) if bundle.terms else {}
+    return json.dumps({name: sample.get(name, 0) for name in names})
 
 
 def _chain(record: Record, sessions: _Sessions, bundle: Bundle) -> list[Session]:
@@ -221,6 +240,7 @@ def _session(session_id: str, above: tuple[str, ...], record: Record, sessions: 
         ancestor_ids=above,
         grants=approved.grants,
         entities_json=bundle.directory.capture(approved.user, approved.agent) or "[]",
+        terms_json=_terms_json(asked.terms, bundle),
     )
 
 

@@ -12,9 +12,9 @@ from time import perf_counter
 
 from pdp.errors import EvaluatorUnavailableError
 from pdp.limits import Limits
-from pdp.policy.bundle import Bundle
+from pdp.policy.bundle import Bundle, CompiledParts
 from pdp.policy.contents import read_contents
-from pdp.policy.engine import PolicySource, StackCheck
+from pdp.policy.engine import StackCheck
 from pdp.workbench.runner import CaseResult, Report, run
 from pdp.workbench.suite import Suite
 
@@ -29,7 +29,7 @@ class _Source:
 
     version: str
     files: Mapping[str, bytes]
-    policies: Sequence[PolicySource]
+    parts: CompiledParts
     limits: Limits
 
 
@@ -54,7 +54,7 @@ def run_parallel(
     before its work is done.
     """
     started = perf_counter()
-    source = _Source(version=bundle.version, files=files, policies=tuple(bundle.policies.values()), limits=limits)
+    source = _Source(version=bundle.version, files=files, parts=bundle.parts, limits=limits)
     size = max(1, sum(len(suite.cases) for suite in suites) // (jobs * _CHUNKS_PER_PROCESS))
     chunks = list(_chunks(suites, size))
     results: list[CaseResult] = []
@@ -90,7 +90,7 @@ _BUNDLES: list[tuple[Bundle, Limits]] = []
 
 def _prepare(source: _Source) -> None:
     contents = read_contents(source.files, source.limits)
-    bundle = Bundle(source.version, contents, source.policies, StackCheck(source.limits))
+    bundle = Bundle(source.version, contents, source.parts, StackCheck(source.limits))
     _BUNDLES[:] = [(bundle, source.limits)]
 
 

@@ -30,7 +30,7 @@ FILE_KEYS = (
 )  # fmt: skip
 SESSION_KEYS = (
     "user", "agent", "tools", "purpose", "state", "parent", "grants", "labels", "environment", "attributes",
-    "duration", "may_delegate", "approver", "gateway", "authenticated_ago",
+    "terms", "duration", "may_delegate", "approver", "gateway", "authenticated_ago",
 )  # fmt: skip
 CALL_KEYS = ("tool", "arguments", "caller", "definition_digest")
 
@@ -147,6 +147,7 @@ class _SuiteReader:
             labels=fields.texts(entry, "labels"),
             environment=fields.text(entry, "environment", ""),
             attributes=fields.section(entry, "attributes"),
+            terms_json=fields.json(entry, "terms"),
             duration=fields.seconds(entry, "duration"),
             may_delegate=fields.flag(entry, "may_delegate"),
             approver=fields.text(entry, "approver", self._approver),

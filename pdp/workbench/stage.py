@@ -192,6 +192,7 @@ class Stage:
             user_attributes_json=json.dumps(session.attributes).encode() if session.attributes else b"",
             labels=session.labels,
             may_delegate=session.may_delegate,
+            terms_json=session.terms_json,
         )
         try:
             view, handle = self._registrar.request(wanted, _gateway(session.gateway))

@@ -39,6 +39,7 @@ class NamedSession:
     labels: tuple[str, ...] = ()
     environment: str = ""
     attributes: Mapping[str, object] = field(default_factory=dict)
+    terms_json: bytes = field(default=b"", repr=False)
     duration: float | None = None
     may_delegate: bool = False
     approver: str = "approver"

@@ -142,11 +142,11 @@ def test_a_compiled_bundle_reads_as_it_was_written(project_root: Path) -> None:
     bundle = load_bundle(files, DEFAULT_LIMITS, compile_here)
     delivery = Delivery(files=files, signature=Signature(key_id="key", number=7, value=bytes(64)))
 
-    told = read_news(Compiled(delivery=delivery, policies=tuple(bundle.policies.values())).written(), DEFAULT_LIMITS)
+    told = read_news(Compiled(delivery=delivery, parts=bundle.parts).written(), DEFAULT_LIMITS)
 
     assert isinstance(told, Compiled)
     assert delivery == told.delivery
-    assert tuple(bundle.policies.values()) == told.policies
+    assert bundle.parts == told.parts
 
 
 @pytest.mark.parametrize("signature", [None, Signature(key_id="key", number=7, value=bytes(range(64)))])

@@ -20,7 +20,7 @@ from pdp.policy.contents import Contents
 from pdp.policy.moments import Moments
 from pdp.policy.question import Question
 from pdp.sessions.succession import require_successor
-from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.bundles import bundle_files, tool, with_terms
 from tests.machinery.oracle.opened import GATEWAY, Opened, opened
 
 DIRECTLY = "in every key"
@@ -59,6 +59,8 @@ SESSION = {
     "widening_labels": LIVE,
     "entities_json": EPOCH,
     "user_attributes_json": EPOCH,
+    "terms_json": EPOCH,
+    "label_origins": UNSEEN,
     "tool_patterns": UNSEEN,
     "duration": UNSEEN,
     "requested_at": UNSEEN,
@@ -76,6 +78,7 @@ CONTENTS = {
     "catalogue": VERSION,
     "directory": VERSION,
     "caller_facts": VERSION,
+    "groups": VERSION,
     "name": UNSEEN,
     "label": UNSEEN,
     # What a session has of them is in its epoch; which of them widen, the gate asks.
@@ -97,6 +100,8 @@ BUNDLE = {
     "_slices": VERSION,
     "_kept": VERSION,
     "_memory": "entities by the bundle itself and all that they are made of",
+    "terms": VERSION,
+    "_declared_terms": VERSION,
     "_mark": UNSEEN,
     "_origin": UNSEEN,
     "_stack": UNSEEN,
@@ -142,6 +147,8 @@ POLICIES = """
 when { context.caller has shift && context.caller.shift == 9 };
 @id("shop/tag") forbid (principal, action, resource is Thing)
 when { context.input has tags && context.input.tags.contains("a") };
+@id("shop/term") forbid (principal, action, resource is Thing)
+when { context.session.terms has ticket && context.session.terms.ticket == "bad" };
 @id("shop/risk") forbid (principal, action in Action::"destructive", resource);
 @id("shop/owner") forbid (principal, action, resource is Thing) when { resource has secret && resource.secret };
 """
@@ -162,6 +169,7 @@ FILES = bundle_files(
     directory=DIRECTORY,
     manifest="caller_facts: {properties: {shift: {type: integer}}}\n",
     labels=("bad",),
+    schema=with_terms("ticket?: String"),
 )
 
 
@@ -326,6 +334,7 @@ def test_no_session_changes_within_an_epoch(world: World, name: str) -> None:
         ({"labels": ("bad",)}, "shop/label"),
         ({"grants": ("bad",)}, "shop/grant"),
         ({"user_attributes_json": '{"level": 9}'}, "shop/level"),
+        ({"terms_json": '{"ticket":"bad"}'}, "shop/term"),
         ({"entities_json": "barred"}, "shop/group"),
         ({"tenant": "other"}, ""),
     ],

@@ -15,9 +15,13 @@ from pdp.config import load
 from pdp.errors import Problem
 from pdp.foundation.yamltext import load_section
 from pdp.identity.callers import read_callers
+from pdp.limits import DEFAULT_LIMITS
+from pdp.policy.bundle import load_bundle
+from pdp.policy.contents import read_folder
 from pdp.policy.declared import read_groups
 from pdp.policy.labels import read_labels
 from pdp.policy.tools.catalogue import load_catalogue
+from pdp.testing.bundles import compile_here
 from pdp.workbench.equivalents import read_equivalents
 from tests.machinery.pages import all_blocks, blocks
 
@@ -64,6 +68,8 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml": "tests/example/test_example.py::test_the_guide_shows_what_is_there",
         "yaml overlay": f"{_HERE}test_overlays_are_read",
         "yaml labels": f"{_HERE}test_labels_are_read",
+        "cedar schema": f"{_HERE}test_terms_are_declared_and_read_as_shown",
+        "cedar terms": f"{_HERE}test_terms_are_declared_and_read_as_shown",
         "yaml groups": f"{_HERE}test_groups_are_read",
         "yaml mutants": f"{_HERE}test_equivalent_mutants_are_read",
     },
@@ -144,6 +150,23 @@ def test_labels_are_read(project_root: Path) -> None:
 
     assert [] == problems
     assert {"untrusted-input": False, "reviewed": True} == {name: one.widens for name, one in found.items()}
+
+
+def test_terms_are_declared_and_read_as_shown(project_root: Path) -> None:
+    """The guide's type and policies load in the example bundle, once its sessions have the attribute."""
+    files = read_folder(project_root / "policies", DEFAULT_LIMITS)
+    page = project_root / "policies" / "README.md"
+    (declared,), (policies,) = blocks(page, "cedar schema"), blocks(page, "cedar terms")
+    labels = b"labels: Set<String>,"
+    schema = files["schema.cedarschema"].replace(labels, labels + b" terms: SessionTerms,") + declared.encode()
+
+    bundle = load_bundle(
+        {**files, "schema.cedarschema": schema, "terms.cedar": policies.encode()}, DEFAULT_LIMITS, compile_here
+    )
+
+    assert {"terms/branches", "terms/tickets"} <= bundle.policies.keys()
+    assert bundle.terms is not None
+    assert '{ "branches"?: Set<String>, "max_sum"?: decimal, "ticket": String }' == bundle.terms.cedar()
 
 
 def test_groups_are_read(project_root: Path) -> None:

@@ -27,7 +27,7 @@ from pdp.policy.contents import version_of
 from pdp.server.rpcs import HEALTH, OLD_REFLECTION, REFLECTION, RPCS
 from pdp.serving.rpc import RPC, Shape
 from pdp.sessions.sqlite import SQLiteSessionStore
-from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.bundles import bundle_files, tool, with_terms
 from pdp.testing.inprocess import write_folder
 from pdp.testing.otlp import OTLPReceiver
 from pdp.v1 import authorization_pb2 as calls
@@ -54,6 +54,7 @@ when { context.input has count && context.input.count * 4 > 4000000000000000000 
     directory="users: {ada: {}}\nagents: {coder: {ceiling: [git/*]}}",
     manifest="name: canaries\nlabels: {harmless: {meaning: none}}\n"
     "caller_facts: {properties: {team: {type: string}, count: {type: integer}}}\n",
+    schema=with_terms("team?: String, count?: Long"),
 )
 
 

@@ -151,6 +151,8 @@ def _approval(found: audit_pb2.Approval) -> Approval:
         tools=tuple(found.tools),
         attributes=json.loads(found.attributes_json or b"{}"),
         attribute_digests=json.loads(found.attribute_digests_json or b"{}"),
+        terms=json.loads(found.terms_json or b"{}"),
+        term_digests=json.loads(found.term_digests_json or b"{}"),
     )
 
 

@@ -65,6 +65,8 @@ def approval_object(one: Approval) -> dict[str, Any]:
         "tools": list(one.tools),
         "attributes": dict(one.attributes),
         "attribute_digests": dict(one.attribute_digests),
+        "terms": dict(one.terms),
+        "term_digests": dict(one.term_digests),
     }
 
 
@@ -157,12 +159,12 @@ def _approval_fields(one: Approval) -> Iterator[tuple[str, str]]:
     yield "asked for", " ".join(one.tool_patterns)
     yield "tools", named(one.tools)
     yield "grants", " ".join(one.grants)
-    yield "attributes", " ".join(_attributes(one))
+    yield "attributes", _values({**one.attributes, **one.attribute_digests})
+    yield "terms", _values({**one.terms, **one.term_digests})
 
 
-def _attributes(one: Approval) -> Iterator[str]:
-    for name, value in sorted({**one.attributes, **one.attribute_digests}.items()):
-        yield f"{name}={fact_text(name, value)}"
+def _values(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={fact_text(name, value)}" for name, value in sorted(values.items()))
 
 
 def _deed(at: float, by: str) -> str:

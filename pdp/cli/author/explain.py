@@ -32,6 +32,7 @@ from pdp.model import Role
 @click.option("--purpose", default="", help="Without a session: its purpose.")
 @click.option("--environment", default="", help="Without a session: its environment, such as `production`.")
 @click.option("--attributes", metavar="JSON", default="", help="Without a session: vouched attributes of the user.")
+@click.option("--terms", metavar="JSON", default="", help="Without a session: its terms.")
 @click.option("--facts", metavar="JSON", default="", help="Facts that the gateway vouches for.")
 @click.option(
     "--caller", "caller_id", metavar="ID", default="", help="The gateway that sends the call. [the session's, or `pep`]"
@@ -69,7 +70,16 @@ def explain(
         print_explanation(answer)
 
 
-def _question(*, tool: str, arguments: str, at: str | None, attributes: str, facts: str, **rest: Any) -> dict[str, Any]:  # noqa: ANN401 - see `explain`
+def _question(
+    *,
+    tool: str,
+    arguments: str,
+    at: str | None,
+    attributes: str,
+    terms: str,
+    facts: str,
+    **rest: Any,  # noqa: ANN401 - see `explain`
+) -> dict[str, Any]:
     """Return the arguments of the question for the client."""
     server, _, name = tool.partition("/")
     if not server or not name:
@@ -83,6 +93,7 @@ def _question(*, tool: str, arguments: str, at: str | None, attributes: str, fac
         "tool": name,
         "arguments": text.encode(),
         "user_attributes": attributes.encode(),
+        "terms": terms.encode(),
         "facts": facts.encode(),
         "at": None if at is None else _moment(at),
     }

@@ -32,6 +32,7 @@ def ask_folder(
     caller_id: str,
     at: float | None,
     user_attributes: bytes,
+    terms: bytes,
     **supposed: Any,  # noqa: ANN401 - see `explain`
 ) -> ExplainResponse:
     """Return the explanation that a server with this folder gives.
@@ -48,7 +49,7 @@ def ask_folder(
         definition_digest=definition_digest,
         facts_json=facts,
     )
-    session = SupposedSession(**supposed, user_attributes_json=user_attributes)
+    session = SupposedSession(**supposed, user_attributes_json=user_attributes, terms_json=terms)
     with closing(open_embedded(folder, limits=settings.limits)) as pdp:
         suppose = in_fields("Explain", pdp.explainer.suppose)
         explanation = suppose(session, call, _AUTHOR, made_by=caller_id or GATEWAY, at=at)

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.text import Text
 
 from pdp.cli.output import STYLES, paragraphs, print_table
-from pdp.cli.sessions.view import duration_text, print_fields_of, seconds_of
+from pdp.cli.sessions.view import duration_text, print_fields_of, seconds_of, terms_of
 from pdp.foundation.printable import visible
 from pdp.v1.authorization_pb2 import Visibility
 from pdp.v1.session_pb2 import ReviewedTool, ReviewSessionResponse, Session
 
 _RISKS = ("destructive", "mutating", "read_only")
-# The lines besides the tools: the summary twice, the fields, and the question.
+# The lines besides the tools and the terms: the summary twice, the fields, and the question.
 _LINES_ASIDE = 24
 _PURPOSE_LINES = 4
 
@@ -32,7 +32,7 @@ def print_review(review: ReviewSessionResponse, *, grants: tuple[str, ...]) -> N
     tools = sorted(review.tools, key=_order)
     console = Console(highlight=False)
     if console.is_terminal:
-        _print_lines(console, tools)
+        _print_lines(console, tools, console.height - _LINES_ASIDE - len(terms_of(review.session)))
     elif tools:
         print_table(("tool", "groups", "policies", "opened by a grant"), map(_row, tools))
     if not tools:
@@ -69,12 +69,11 @@ def _counts(tools: Sequence[ReviewedTool]) -> Text:
     return shown
 
 
-def _print_lines(console: Console, tools: Sequence[ReviewedTool]) -> None:
+def _print_lines(console: Console, tools: Sequence[ReviewedTool], room: int) -> None:
     """Print a line for each tool.
 
-    If the terminal has no room for all, only the dangerous ones are printed, and the pager shows the others.
+    If there are more than `room` lines, only the dangerous ones are printed, and the pager shows the others.
     """
-    room = console.height - _LINES_ASIDE
     kept = tools if len(tools) <= room else [one for one in tools if one.tool.risk == _RISKS[0]]
     if rest := [one for one in tools if one not in kept]:
         click.echo_via_pager(f"{_line(one).plain}\n" for one in rest)

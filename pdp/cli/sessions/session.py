@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ def session() -> None:
 @click.option("--environment", default="", help="The environment, such as `production`.")
 @click.option("--attributes", metavar="JSON", default="", help="Attributes of the user that you vouch for.")
 @click.option("--label", "labels", multiple=True, help="A label of the session, declared in `bundle.yaml`.")
+@click.option("--terms", metavar="JSON", default="", help="The terms of the session, declared in the policies' schema.")
+@click.option("--term", "single_terms", metavar="NAME=VALUE", multiple=True, help="One term; JSON, or else a text.")
 @click.option("--may-delegate", is_flag=True, help="Ask for permission to delegate without a person.")
 @click.option("--handle-file", metavar="FILE", help="Write the secret handle to this new file instead of stdout.")
 @json_option
@@ -66,6 +69,8 @@ def request(
     environment: str,
     attributes: str,
     labels: tuple[str, ...],
+    terms: str,
+    single_terms: tuple[str, ...],
     may_delegate: bool,
     handle_file: str | None,
     as_json: bool,
@@ -74,6 +79,7 @@ def request(
 
     With --handle-file the handle goes to that file, and the session's public id is printed instead.
     """
+    wanted_terms = os.fsencode(_terms_text(terms, single_terms))
     # Before the session is requested: a handle that cannot be written would be lost.
     with new_file(handle_file) if handle_file is not None else nullcontext() as file:
         opened = client.request_session(
@@ -87,6 +93,7 @@ def request(
             user_attributes=os.fsencode(attributes) or None,
             labels=labels,
             may_delegate=may_delegate,
+            terms=wanted_terms or None,
         )
         if file is not None:
             file.write(f"{opened.session_handle}\n".encode("ascii"))
@@ -269,6 +276,29 @@ def _whole_id(client: Client, given: str, state: SessionState | None = None) -> 
         )
         raise click.ClickException(f"{problem} with `{wanted}`")
     return found[0]
+
+
+def _terms_text(whole: str, single: Sequence[str]) -> str:
+    """Return the JSON object of the terms; a value that is JSON stays as it is written, with all digits."""
+    if not single:
+        return whole
+    if whole:
+        raise click.UsageError("pass either --terms or --term")
+    members = []
+    for one in single:
+        name, equals, value = one.partition("=")
+        if not (name and equals):
+            raise click.UsageError(f"`--term` must read `name=value`: `{one}`")
+        members.append(f"{json.dumps(name)}:{value if _is_json(value) else json.dumps(value)}")
+    return "{" + ",".join(members) + "}"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _agreed() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -56,6 +57,8 @@ def plain(session: Session) -> dict[str, Any]:
         "labels": list(session.labels),
         "label_origins": {one.label: one.decision_id for one in session.label_origins},
         "user_attributes": _attributes(session),
+        # A decimal is a text here, so that it keeps its digits.
+        "terms": json.loads(session.terms_json or b"{}", parse_float=str),
         "tenant": session.tenant,
         "environment": session.environment,
         "opened_by": session.opened_by,
@@ -108,6 +111,7 @@ def _fields(session: Session, grants: tuple[str, ...], known_grants: tuple[str, 
     yield "grants known", " ".join(known_grants)
     origins = {one.label: f" ({one.decision_id})" for one in session.label_origins}
     yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)
+    yield from ((f"term {name}", _term_text(value)) for name, value in terms_of(session).items())
     yield "delegation", "may delegate without a person" if session.may_delegate else ""
     yield "parent", session.parent_session_id
     yield "tenant", session.tenant
@@ -129,6 +133,16 @@ def _deed(session: Session, field: str, by: str) -> str:
 def seconds_of(session: Session) -> float:
     """Return how long the session lives from its approval, in seconds."""
     return session.duration.seconds + session.duration.nanos / 1e9
+
+
+def terms_of(session: Session) -> Mapping[str, Any]:
+    """Return the session's terms by name, decimals as `Decimal`."""
+    found: Mapping[str, Any] = json.loads(session.terms_json or b"{}", parse_float=Decimal)
+    return found
+
+
+def _term_text(value: object) -> str:
+    return str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _attributes(session: Session) -> Mapping[str, Any]:

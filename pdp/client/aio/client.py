@@ -197,6 +197,7 @@ class AsyncClient:
         user_attributes: Mapping[str, Any] | bytes | None = None,
         labels: Sequence[str] = (),
         may_delegate: bool = False,
+        terms: Mapping[str, Any] | bytes | None = None,
     ) -> AsyncIterator[AsyncClientSession]:
         """Hold a session: ask for it, wait for its approval, and end it in any case.
 
@@ -215,6 +216,7 @@ class AsyncClient:
             user_attributes=user_attributes,
             labels=labels,
             may_delegate=may_delegate,
+            terms=terms,
         )
         try:
             await self._await_approval(opened.session, wait, poll, announce)
@@ -248,10 +250,12 @@ class AsyncClient:
         user_attributes: Mapping[str, Any] | bytes | None = None,
         labels: Sequence[str] = (),
         may_delegate: bool = False,
+        terms: Mapping[str, Any] | bytes | None = None,
     ) -> session_pb2.RequestSessionResponse:
         """Ask for a session; the reply has its secret handle, shown only here.
 
-        `duration` is seconds.
+        `duration` is seconds. `terms` are those that the bundle declares; write them as bytes to keep the digits of a
+        decimal.
         """
         return await self._calls.manage(
             operations.request_session(
@@ -265,6 +269,7 @@ class AsyncClient:
                 user_attributes=user_attributes,
                 labels=labels,
                 may_delegate=may_delegate,
+                terms=terms,
             )
         )
 
@@ -428,6 +433,7 @@ class AsyncClient:
         purpose: str = "",
         environment: str = "",
         user_attributes: Mapping[str, Any] | bytes | None = None,
+        terms: Mapping[str, Any] | bytes | None = None,
         definition_digest: str = "",
         facts: Mapping[str, Any] | bytes | None = None,
         caller_id: str = "",
@@ -451,6 +457,7 @@ class AsyncClient:
                 purpose=purpose,
                 environment=environment,
                 user_attributes=user_attributes,
+                terms=terms,
                 definition_digest=definition_digest,
                 facts=facts,
                 caller_id=caller_id,

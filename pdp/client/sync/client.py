@@ -196,6 +196,7 @@ class Client:
         user_attributes: Mapping[str, Any] | bytes | None = None,
         labels: Sequence[str] = (),
         may_delegate: bool = False,
+        terms: Mapping[str, Any] | bytes | None = None,
     ) -> Iterator[ClientSession]:
         """Hold a session: ask for it, wait for its approval, and end it in any case.
 
@@ -214,6 +215,7 @@ class Client:
             user_attributes=user_attributes,
             labels=labels,
             may_delegate=may_delegate,
+            terms=terms,
         )
         try:
             self._await_approval(opened.session, wait, poll, announce)
@@ -245,10 +247,12 @@ class Client:
         user_attributes: Mapping[str, Any] | bytes | None = None,
         labels: Sequence[str] = (),
         may_delegate: bool = False,
+        terms: Mapping[str, Any] | bytes | None = None,
     ) -> session_pb2.RequestSessionResponse:
         """Ask for a session; the reply has its secret handle, shown only here.
 
-        `duration` is seconds.
+        `duration` is seconds. `terms` are those that the bundle declares; write them as bytes to keep the digits of a
+        decimal.
         """
         return self._calls.manage(
             operations.request_session(
@@ -262,6 +266,7 @@ class Client:
                 user_attributes=user_attributes,
                 labels=labels,
                 may_delegate=may_delegate,
+                terms=terms,
             )
         )
 
@@ -423,6 +428,7 @@ class Client:
         purpose: str = "",
         environment: str = "",
         user_attributes: Mapping[str, Any] | bytes | None = None,
+        terms: Mapping[str, Any] | bytes | None = None,
         definition_digest: str = "",
         facts: Mapping[str, Any] | bytes | None = None,
         caller_id: str = "",
@@ -446,6 +452,7 @@ class Client:
                 purpose=purpose,
                 environment=environment,
                 user_attributes=user_attributes,
+                terms=terms,
                 definition_digest=definition_digest,
                 facts=facts,
                 caller_id=caller_id,

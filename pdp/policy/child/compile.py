@@ -13,6 +13,7 @@ import cedarpy
 from pdp.errors import BundleError, Problem, UnsafePolicyError, one_line
 from pdp.limits import Limits
 from pdp.policy.analysis import action_scope, findings
+from pdp.policy.child.terms import declared_terms
 from pdp.policy.child.validation import all_valid
 from pdp.policy.contents import MANIFEST, SCHEMA, Contents, read_contents
 from pdp.policy.directory import FILE as DIRECTORY
@@ -24,7 +25,9 @@ from pdp.policy.lint.table import problem_of, run_lints, with_impossible
 from pdp.policy.locate import in_line
 from pdp.policy.refusals.wording import HELP, by_policy, plainly, refusals, syntax_help
 from pdp.policy.safety import PolicyText, scan, scan_schema
-from pdp.policy.schema import SESSION_ATTRIBUTES, SESSION_DECLARATION, full_schema
+from pdp.policy.schema import SESSION_ATTRIBUTES, SESSION_DECLARATION, full_schema, preamble
+from pdp.policy.terms import ATTRIBUTE, cedar_terms, sample_terms
+from pdp.policy.tools.typing import terms_type
 
 _ID = re.compile(r"[a-z0-9._/-]{1,128}\Z")
 _QUOTED = re.compile(r"`([^`]+)`")
@@ -39,14 +42,15 @@ def compile_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
 
     `job` holds `files` (path to text), `limits` (fields of `Limits`) and, when lints are wanted, `lint`. Return either
     `{"problems": […]}` with the fields of `Problem`, or `{"policies": […]}` with `id`, `effect`, `file`, `line`,
-    `column`, `text` and the result of `analysis.findings` for each policy, in the order of their files, and `tools`,
-    the number of tools. With `lint` both also hold `warnings`: problems that do not prevent the bundle from loading.
+    `column`, `text` and the result of `analysis.findings` for each policy, in the order of their files, `tools`, the
+    number of tools, and `terms`, those that the schema declares for sessions (`declared_terms`). With `lint` both also
+    hold `warnings`: problems that do not prevent the bundle from loading.
     """
     compilation = _Compilation(Limits(**job["limits"]), lint=bool(job.get("lint")))
     files: Mapping[str, str] = job["files"]
     try:
         policies = compilation.run({path: text.encode("utf-8", "surrogateescape") for path, text in files.items()})
-        result: dict[str, Any] = {"policies": policies, "tools": compilation.tools}
+        result: dict[str, Any] = {"policies": policies, "tools": compilation.tools, "terms": compilation.terms}
     except BundleError as error:
         result = {"problems": _placed(error.problems, files)}
     if job.get("lint"):
@@ -62,12 +66,15 @@ class _Compilation:
         self._lint = lint
         self.warnings: list[Problem] = []
         self.tools = 0
+        self.terms: dict[str, Any] | None = None
 
     def run(self, files: Mapping[str, bytes]) -> list[Policy]:
         contents = read_contents(files, self._limits)
         self.tools = len(contents.catalogue.tools)
         schema = _schema(contents, self._limits)
-        _check_entities(contents, schema)
+        own = _parsed(contents, contents.schema + "\n" + preamble(contents.caller_facts, contents.groups))
+        self.terms = declared_terms(contents.schema, own)
+        _check_entities(contents, schema, self.terms)
         parsed = parsed_policies(contents.policies, self._limits)
         _check_ids(parsed)
         known = environments(contents.catalogue)
@@ -119,9 +126,12 @@ def _schema(contents: Contents, limits: Limits) -> cedarpy.Schema:
         scan_schema(contents.schema, limits)
     except UnsafePolicyError as error:
         raise BundleError((Problem(SCHEMA, error.line, str(error)),)) from None
-    text = full_schema(
-        contents.schema, contents.caller_facts, tuple(contents.catalogue.tools.values()), contents.groups
-    )
+    tools = tuple(contents.catalogue.tools.values())
+    return _parsed(contents, full_schema(contents.schema, contents.caller_facts, tools, contents.groups))
+
+
+def _parsed(contents: Contents, text: str) -> cedarpy.Schema:
+    """Return a schema that contains the author's part; a problem is shown in the author's part."""
     try:
         return cedarpy.Schema.from_str(text)
     except ValueError as error:
@@ -132,10 +142,15 @@ def _schema(contents: Contents, limits: Limits) -> cedarpy.Schema:
         raise BundleError((Problem(SCHEMA, _line_of(contents.schema, message, 1), message + hint),)) from None
 
 
-def _check_entities(contents: Contents, schema: cedarpy.Schema) -> None:
+def _check_entities(contents: Contents, schema: cedarpy.Schema, terms: Mapping[str, Any] | None) -> None:
+    attributes = {name: _sample(kind) for name, kind in SESSION_ATTRIBUTES.items()}
+    if terms is not None:
+        # Every declared term, so that the engine confirms how its types were read.
+        declared = terms_type(terms)
+        attributes[ATTRIBUTE] = cedar_terms(declared, json.dumps(sample_terms(declared)))
     sample = {
         "uid": {"type": "Session", "id": "sample"},
-        "attrs": {name: _sample(kind) for name, kind in SESSION_ATTRIBUTES.items()},
+        "attrs": attributes,
         "parents": [{"type": "Grant", "id": "sample"}],
     }
     if not _fits([sample], schema):

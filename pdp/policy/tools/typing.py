@@ -28,7 +28,7 @@ from pdp.policy.tools.parameters import (
     StringType,
 )
 
-__all__ = ["RecordType", "facts_type", "input_type"]
+__all__ = ["RecordType", "facts_type", "input_type", "terms_type"]
 
 _Schema = dict[str, Any]
 # The references that led to a schema: a repeated one closes a circle.
@@ -79,6 +79,11 @@ def facts_type(declared: Mapping[str, Any]) -> RecordType:
     for label, reason in facts.opaque_labels().items():
         raise ValueError(f"`{label}` must have a type that Cedar can express; it is {reason}")
     return facts
+
+
+def terms_type(declared: Mapping[str, Any]) -> RecordType:
+    """Return the type of a session's terms, from what `pdp.policy.child.terms` has read of the schema."""
+    return _SchemaReader(dict(declared), decimals=True).read() or RecordType()
 
 
 class _TooWideError(Exception):

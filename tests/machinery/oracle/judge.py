@@ -74,6 +74,8 @@ class Bundle:
     request_seconds: float
     widening: frozenset[str] = frozenset()
     groups: Collection[str] = ()
+    # The kind of each term of a session, a `?` behind the names of those that may be missing; None without any.
+    terms: Mapping[str, str] | None = None
 
     def knows(self, *uids: Uid) -> bool:
         """Say whether the directory knows all of these."""
@@ -170,6 +172,33 @@ def parsed(text: bytes) -> JSON:
     if type(value) is not dict or _depth(value) > 32:
         raise ValueError("no object, or too deep")
     return value
+
+
+def terms_of(bundle: Bundle, found: JSON) -> JSON:
+    """Return what policies see of a session's terms; `ValueError` for what does not fit."""
+    declared = bundle.terms or {}
+    kinds = {name.removesuffix("?"): kind for name, kind in declared.items()}
+    return typed(kinds, [name for name in declared if not name.endswith("?")], found)[0]
+
+
+def limits(name: str) -> bool:
+    """Say whether a term is a number that a child can only lower."""
+    return re.fullmatch("max_(calls|calls_per_minute|calls_of_.+|sum)", name) is not None
+
+
+def narrows(own: JSON, above: JSON) -> bool:
+    """Say whether the terms of a session are no wider than those above it. Both are plain JSON that fits."""
+    for name in own.keys() | above.keys():
+        mine, theirs = own.get(name), above.get(name)
+        if name == "targets":
+            fine = mine is not None and set(mine) <= set(theirs or [])
+        elif limits(name):
+            fine = mine is not None and (theirs is None or mine <= theirs)
+        else:
+            fine = (set(mine) == set(theirs)) if isinstance(mine, list) and isinstance(theirs, list) else mine == theirs
+        if not fine:
+            return False
+    return True
 
 
 def typed(kinds: Mapping[str, str], required: Collection[str], found: JSON) -> tuple[JSON, list[str]]:

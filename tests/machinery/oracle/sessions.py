@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import reduce
 
-from tests.machinery.oracle.judge import JSON, Answer, Bundle, Judge, Uid, entity, reference
+from tests.machinery.oracle.judge import JSON, Answer, Bundle, Judge, Uid, entity, limits, narrows, reference, terms_of
 
 # Unix seconds, seconds since boot, and which boot.
 Time = tuple[float, float, str]
@@ -35,6 +35,8 @@ class Session:
     # Those that widened when it was approved.
     widening: frozenset[str] = frozenset()
     attributes: JSON = field(default_factory=dict)
+    # Those of the request, then with those that it takes over from its parent.
+    terms: JSON = field(default_factory=dict)
     may_delegate: bool = False
     grants: frozenset[str] = frozenset()
     state: str = "requested"
@@ -79,6 +81,7 @@ class Sessions:
             and len(session.parents) <= 3
             and 0 < session.duration <= 28800
             and not unseen
+            and self._binds(session, above)
             and all(self.state(one) == "active" and not self.unapproved(one) for one in session.parents)
             and self._permits("request", session, session.user, caller, ())
         ):
@@ -187,6 +190,11 @@ class Sessions:
         """Ask the policies about one action in one session."""
         facts: JSON = {"purpose": "p", "tenant": session.tenant, "environment": "", "opened_by": session.opened_by}
         facts |= {"depth": len(session.parents), "labels": list(session.labels)}
+        try:
+            terms = terms_of(self.bundle, session.terms)
+        except ValueError:
+            return Answer("policy_error", resource=resource)
+        facts |= {} if self.bundle.terms is None else {"terms": terms}
         grants = [("Grant", grant) for grant in session.grants]
         (user,) = (one for one in self.bundle.entities if one["uid"] == {"type": "User", "id": session.user})
         user = {**user, "attrs": {**user["attrs"], **session.attributes}}
@@ -194,6 +202,18 @@ class Sessions:
         context = {**context, "agent": reference("Agent", session.agent)}
         context |= {} if action.startswith("pdp/") else {"session": reference("Session", session.name)}
         return self._judge.ask(action, who, resource, context, made, self._clock()[0])
+
+    def _binds(self, session: Session, above: Session | None) -> bool:
+        """Give a session its terms and those of its parent; say whether they fit and are none wider."""
+        inherited = above.terms if above else {}
+        session.terms = {**inherited, **session.terms}
+        try:
+            terms_of(self.bundle, inherited if above else session.terms)
+            terms_of(self.bundle, session.terms)
+        except ValueError:
+            return False
+        numbers = (value for name, value in session.terms.items() if limits(name))
+        return all(value >= 0 for value in numbers) and (above is None or narrows(session.terms, inherited))
 
     def _begin(self, session: Session, scope: dict[str, str], grants: Sequence[str]) -> None:
         session.state, session.scope, session.grants = "active", scope, frozenset(grants)

@@ -192,6 +192,8 @@ POLICIES: Mapping[str, Row] = {
                     ("purpose", "a\r"),
                     ("environment", "a b"),
                     ("user_attributes_json", b" " * (128 * 1024 + 1)),
+                    ("terms_json", b" " * (16 * 1024 + 1)),
+                    ("terms_json", b'{"ticket": "OPS-1"}'),
                 )
             ),
             (

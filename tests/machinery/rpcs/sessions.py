@@ -83,6 +83,9 @@ SESSIONS: Mapping[str, Row] = {
             (wanted(user_attributes_json=b" " * (128 * 1024 + 1)), "user_attributes_json"),
             (wanted(user_attributes_json=b"{"), "user_attributes_json"),
             (wanted(user_attributes_json=b'{"admin": true}'), "user_attributes_json"),
+            (wanted(terms_json=b" " * (16 * 1024 + 1)), "terms_json"),
+            (wanted(terms_json=b'{"ticket":'), "terms_json"),
+            (wanted(terms_json=b'{"ticket": "OPS-1"}'), "terms_json"),
             (wanted(labels=["a b"]), "labels[0]"),
             (wanted(labels=["a"] * 65), "labels"),
         ),
@@ -98,6 +101,7 @@ SESSIONS: Mapping[str, Row] = {
                 user_attributes={"team": "a"},
                 labels=["l"],
                 may_delegate=True,
+                terms={"ticket": "OPS-1"},
             ),
             RequestSessionRequest(
                 user="alice",
@@ -110,6 +114,7 @@ SESSIONS: Mapping[str, Row] = {
                 user_attributes_json=b'{"team":"a"}',
                 labels=["l"],
                 may_delegate=True,
+                terms_json=b'{"ticket":"OPS-1"}',
             ),
             RequestSessionResponse(session=_SESSION, session_handle="pdps_1"),
             RequestSessionResponse(session=_SESSION, session_handle="pdps_1"),
@@ -125,6 +130,8 @@ SESSIONS: Mapping[str, Row] = {
             # Only the name of an attribute goes back, never the value; values that may be vouched for stand in the
             # session, and in the record as digests.
             "user_attributes_json": {ERROR, STORE},
+            # So are terms.
+            "terms_json": {ERROR, STORE},
         },
     ),
     "ApproveSession": Row(

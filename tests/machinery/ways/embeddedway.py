@@ -118,6 +118,7 @@ class EmbeddedWay:
             user_attributes_json=written(given.get("attributes")),
             labels=tuple(given.get("labels", ())),
             may_delegate=given.get("may_delegate", False),
+            terms_json=written(given.get("terms")),
         )
         view, handle = self._pdp.registrar.request(wanted, caller)
         self._sessions.add(step.subject, view.session.id, handle, view.request_digest)

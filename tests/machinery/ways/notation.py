@@ -12,7 +12,7 @@ import yaml
 
 from pdp.errors import BundleError
 from pdp.foundation.yamltext import Section, load_section
-from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA, bundle_files
+from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA, bundle_files, with_terms
 
 HERE = Path(__file__).parents[2] / "decision"
 
@@ -50,20 +50,23 @@ BUNDLE_KEYS = (
     "caller_facts",
     "labels",
     "groups",
+    "terms",
     "request_seconds",
 )
+# The kinds of the terms of a session.
+_CEDAR = {"string": "String", "integer": "Long", "boolean": "Bool", "decimal": "decimal", "strings": "Set<String>"}
 TOOL_KEYS = ("risk", "groups", "parameters", "resource", "canonical", "log", "digest", "description", "adds_labels")
 
 # What each step must say, what it may, and what may be stated of its result. The first key of a step is its verb.
 STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "request": (
         ("user", "agent", "tools"),
-        ("duration", "labels", "environment", "attributes", "may_delegate"),
+        ("duration", "labels", "environment", "attributes", "terms", "may_delegate"),
         ("becomes",),
     ),
     "delegate": (
         ("parent", "user", "agent", "tools"),
-        ("duration", "labels", "environment", "attributes", "may_delegate"),
+        ("duration", "labels", "environment", "attributes", "terms", "may_delegate"),
         ("becomes",),
     ),
     "approve": ((), ("grants", "shown"), ()),
@@ -233,10 +236,22 @@ def files_of(bundle: Mapping[str, Any]) -> dict[str, bytes]:
         tools={server: list(map(definition_of, tools, tools.values())) for server, tools in bundle["tools"].items()},
         directory=yaml.safe_dump(plain(bundle["directory"])),
         overlays={server: yaml.safe_dump(_overlay(tools)) for server, tools in bundle["tools"].items()},
-        schema=bundle.get("schema", SCHEMA),
+        schema=schema_of(bundle),
         manifest=yaml.safe_dump(manifest),
         sessions=bundle.get("sessions", OPEN_SESSIONS),
     )
+
+
+def schema_of(bundle: Mapping[str, Any]) -> str:
+    """Return the author's schema of a bundle, with the terms of sessions that it declares."""
+    schema: str = bundle.get("schema", SCHEMA)
+    if "terms" not in bundle:
+        return schema
+    declared = ", ".join(
+        f'"{name.removesuffix("?")}"{"?" * name.endswith("?")}: {_CEDAR[kind]}'
+        for name, kind in bundle["terms"].items()
+    )
+    return with_terms(declared, schema)
 
 
 def definition_of(name: str, tool: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pdp.foundation.jsontext import definition_digest
-from pdp.testing.bundles import OPEN_SESSIONS, SCHEMA
+from pdp.testing.bundles import OPEN_SESSIONS
 from pdp.testing.clock import FakeClock
-from tests.machinery.oracle.judge import Answer, Bundle, Tool, Uid, entity
+from tests.machinery.oracle.judge import Answer, Bundle, Tool, Uid, entity, parsed
 from tests.machinery.oracle.model import Oracle, Session, Time
-from tests.machinery.ways.notation import Case, Step, changed, definition_of, plain
+from tests.machinery.ways.notation import Case, Step, changed, definition_of, plain, schema_of, written
 from tests.machinery.ways.ways import CALLERS, RefusedError, Seen, ends_at, move_time, stated_digest
 
 # The oracle knows what it cannot express by one word.
@@ -63,6 +63,7 @@ class OracleWay:
             duration=float(given.get("duration", 3600)),
             labels=frozenset(given.get("labels", ())),
             attributes=plain(given.get("attributes", {})),
+            terms=_terms(step),
             may_delegate=given.get("may_delegate", False),
         )
         _require(step, happened=self._oracle.request(session, caller.id, given.get("parent", "")))
@@ -144,7 +145,7 @@ def oracle_bundle(bundle: Mapping[str, Any]) -> Bundle:
     """Return a bundle of the notation as the oracle has it."""
     tools = [_tool(server, name, tool) for server, named in bundle["tools"].items() for name, tool in named.items()]
     return Bundle(
-        schema=bundle.get("schema", SCHEMA),
+        schema=schema_of(bundle),
         policies="\n".join([*bundle["policies"].values(), bundle.get("sessions", OPEN_SESSIONS)]),
         tools={f"{tool.server}/{tool.name}": tool for tool in tools},
         facts=bundle.get("caller_facts", {}),
@@ -152,6 +153,7 @@ def oracle_bundle(bundle: Mapping[str, Any]) -> Bundle:
         ceilings={name: (said or {}).get("ceiling", ()) for name, said in bundle["directory"]["agents"].items()},
         request_seconds=float(bundle.get("request_seconds", 3600)),
         groups=tuple(bundle.get("groups", {})),
+        terms=bundle.get("terms"),
         widening=frozenset(name for name, label in bundle.get("labels", {}).items() if label.get("widens")),
     )
 
@@ -196,6 +198,14 @@ def _entities(directory: Mapping[str, Any]) -> list[dict[str, Any]]:
         above = [(parent["type"], parent["id"]) for parent in one.get("parents", ())]
         found.append(entity((one["type"], one["id"]), plain(one.get("attributes", {})), above))
     return found
+
+
+def _terms(step: Step) -> dict[str, Any]:
+    try:
+        return parsed(written(step.given.get("terms")))
+    except ValueError:
+        # No bundle declares such a term.
+        return {"": ""}
 
 
 def _require(step: Step, *, happened: bool) -> None:

@@ -97,6 +97,7 @@ class ServiceWay:
             user_attributes=written(given.get("attributes")),
             labels=given.get("labels", ()),
             may_delegate=given.get("may_delegate", False),
+            terms=written(given.get("terms")),
         )
         session = opened.session
         self._sessions.add(step.subject, session.session_id, opened.session_handle, session.request_digest)
