@@ -60,6 +60,10 @@ MOST_LABELS = 256
 MOST_TERMS = 64
 # Policy ids that an answer, its span and its record name; beyond this they say how many are left out.
 MOST_POLICIES = 64
+# Obligations of one policy, and of one decision: a ruling with more is a deny.
+MOST_OBLIGATIONS = 16
+# Lines of advice from policies in one answer.
+MOST_ADVICE = 8
 # Labels in one request, and grants of one approval.
 MOST_AT_ONCE = 64
 

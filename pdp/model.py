@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
+from typing import NamedTuple
 
 from pdp.clock import Deadline
 
@@ -195,12 +196,21 @@ class Session:
         return len(self.ancestor_ids)
 
 
+class Obligation(NamedTuple):
+    """An action that the gateway must take for an allowed call, with its parameters as a JSON object."""
+
+    id: str
+    parameters_json: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
     """The result for a call: the part of a decision that can be remembered.
 
     `resource_type` and `resource_id` name the resource of the call; empty when it was not mapped.
     `logged_arguments` holds the arguments that the bundle allows to be recorded, each as name and JSON text.
+    `obligations` are those of the permits that an allow rests on, for a session below others also of the permits of
+    these; sorted, each once. `advice` are the lines of the forbids that a deny rests on.
     `errors` holds ids of policies that could not be evaluated. Policies and errors are sorted and complete; answers and
     records name at most `limits.MOST_POLICIES` of them.
     `detail` is one line in our words, without any value of the arguments; for logs, never for agents.
@@ -216,6 +226,8 @@ class Ruling:
     logged_arguments: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     ancestor_id: str = ""
     ancestor_basis: Basis | None = None
+    obligations: tuple[Obligation, ...] = ()
+    advice: tuple[str, ...] = ()
     detail: str = ""
 
     @property

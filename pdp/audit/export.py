@@ -128,7 +128,7 @@ def row_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
     row |= {name: value if isinstance(value := record.get(name), str) else "" for name in TEXTS}
     for name in LISTS:
         value = record.get(name)
-        row[name] = [str(one) for one in value] if isinstance(value, list) else []
+        row[name] = [str(_id_of(one)) for one in value] if isinstance(value, list) else []
     row["session_epoch"] = _number(record.get("session_epoch"), int)
     row["seq"] = _number(record.get("seq"), int)
     row["duration_us"] = _number(record.get("duration_us"), (int, float))
@@ -136,6 +136,11 @@ def row_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
         value = record.get(name)
         row[name] = json.dumps(value, sort_keys=True) if isinstance(value, dict) else ""
     return row
+
+
+def _id_of(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the id of an object such as an obligation; any other value is itself."""
+    return value.get("id", "") if isinstance(value, dict) else value
 
 
 def _number(value: Any, kinds: Any) -> Any:  # noqa: ANN401 - a number, or nothing

@@ -1,6 +1,7 @@
 """What a deny advises the agent and its gateway to do. One table, by the basis of the deny.
 
-It names no policy, no other session and no value, since an agent reads it.
+It names no policy, no other session and no value, since an agent reads it. What the author of a forbid says in
+`@advice` comes after it.
 """
 
 from __future__ import annotations
@@ -46,10 +47,13 @@ ADVICE: Mapping[Basis, str] = MappingProxyType(
 
 
 def advice(ruling: Ruling) -> tuple[str, ...]:
-    """Return what to do about a deny, and which arguments do not fit; empty for an allow."""
+    """Return what to do about a deny: our own line, then which arguments do not fit, or what the forbids say.
+
+    It is empty for an allow.
+    """
     if ruling.allowed:
         return ()
     if ruling.basis is Basis.INVALID_ARGUMENTS and ruling.detail:
         # It names paths and rules of the tool's own definition, and never a value.
         return ADVICE[ruling.basis], ruling.detail
-    return (ADVICE[ruling.basis],)
+    return ADVICE[ruling.basis], *ruling.advice

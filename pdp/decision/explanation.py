@@ -60,6 +60,8 @@ class Explanation:
             if one.session.id == self.ruling.ancestor_id:
                 return f"denied: session `{one.session.id}` above is {because(one.ruling, one.policies, self.action)}"
         own = self.sessions[0]
+        if own.ruling.allowed and not self.ruling.allowed:
+            return f"denied: {self.ruling.detail}"
         return because(own.ruling, own.policies, self.action)
 
     def _otherwise(self) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
 from pdp.foundation.jsontext import parse_object
-from pdp.limits import Limits
+from pdp.limits import MOST_OBLIGATIONS, Limits
 from pdp.model import Basis, Call, Outcome, Ruling, Session
 from pdp.policy.bundle import Bundle
+from pdp.policy.engine import TOO_MANY_OBLIGATIONS
 from pdp.policy.question import Facts
 from pdp.policy.tools.catalogue import Tool
 from pdp.policy.tools.mapping import map_resource
@@ -66,15 +67,27 @@ def judge_chain(bundle: Bundle, chain: Sequence[Session], facts: Facts, at: floa
 
 
 def of_chain(chain: Sequence[Session], rulings: Iterable[Ruling]) -> Ruling:
-    """Return the ruling of a chain: all its sessions must permit, and the first deny decides."""
+    """Return the ruling of a chain: all its sessions must permit, and the first deny decides.
+
+    An allow has the obligations of all of them.
+    """
     own: Ruling | None = None
     for session, ruling in zip(chain, rulings, strict=True):
         if not ruling.allowed:
             return ruling if own is None else ancestor_deny(session, ruling)
-        own = own or ruling
+        own = ruling if own is None else _with_obligations(own, ruling)
     if own is None:
         raise AssertionError("the gate lets no call without a session through")
+    if len(own.obligations) > MOST_OBLIGATIONS:
+        return deny(Basis.POLICY_ERROR, TOO_MANY_OBLIGATIONS)
     return own
+
+
+def _with_obligations(own: Ruling, above: Ruling) -> Ruling:
+    """Return an allow that also has the obligations of an allow in a session above."""
+    if own.obligations == above.obligations:
+        return own
+    return replace(own, obligations=tuple(sorted({*own.obligations, *above.obligations})))
 
 
 def of_this_call(ruling: Ruling, tool: Tool, facts: Facts) -> Ruling:
@@ -102,5 +115,6 @@ def ancestor_deny(ancestor: Session, ruling: Ruling) -> Ruling:
         errors=ruling.errors,
         ancestor_id=ancestor.id,
         ancestor_basis=ruling.basis,
+        advice=ruling.advice,
         detail=ruling.detail,
     )

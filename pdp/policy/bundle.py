@@ -13,7 +13,7 @@ import cedarpy
 
 from pdp.errors import BundleError, InvalidArgumentsError, Problem
 from pdp.limits import Limits
-from pdp.model import NO_TERMS, Basis, Outcome, Ruling, Session, Visibility
+from pdp.model import NO_TERMS, Basis, Obligation, Outcome, Ruling, Session, Visibility
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.directory import Directory, Entity, entity, references
 from pdp.policy.engine import KeptParts, PolicySource, ProbeAnswer, Slice, StackCheck
@@ -378,6 +378,8 @@ def policy_source(policy: Mapping[str, Any]) -> PolicySource:
         entities=frozenset((uid[0], uid[1]) for uid in policy["entities"]),
         resource_type=policy["resource_type"],
         moments=None if policy["moments"] is None else tuple((m[0], m[1], m[2]) for m in policy["moments"]),
+        obligations=tuple(Obligation(*one) for one in policy["obligations"]),
+        advice=policy["advice"],
     )
 
 

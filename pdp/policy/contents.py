@@ -13,7 +13,7 @@ from pdp.foundation.inside import open_inside, require_inside
 from pdp.foundation.jsontext import canonical, digest
 from pdp.foundation.yamltext import Section, load_section
 from pdp.limits import Limits
-from pdp.policy.declared import read_groups
+from pdp.policy.declared import read_groups, read_obligations
 from pdp.policy.directory import Directory, load_directory
 from pdp.policy.labels import Label, read_labels
 from pdp.policy.tools.catalogue import Catalogue, load_catalogue
@@ -28,7 +28,16 @@ TESTS = "tests"
 # The longest name that fits into the header of a packed file.
 NAME_BYTES = 100
 
-_MANIFEST_KEYS = ("name", "label", "labels", "groups", "caller_facts", "session_seconds", "request_seconds")
+_MANIFEST_KEYS = (
+    "name",
+    "label",
+    "labels",
+    "groups",
+    "obligations",
+    "caller_facts",
+    "session_seconds",
+    "request_seconds",
+)
 
 _FEWEST_FILES = 64
 _BYTES_FOR_A_FILE = 2048
@@ -41,7 +50,7 @@ class Contents:
     """A bundle's parts; durations are in seconds.
 
     `policies` maps a file to its text, `labels` a name to its label, `groups` the name of a further group of actions to
-    its meaning.
+    its meaning, and `obligations` the same for those that only gateways know.
     """
 
     name: str
@@ -51,6 +60,7 @@ class Contents:
     caller_facts: RecordType
     labels: Mapping[str, Label]
     groups: Mapping[str, str]
+    obligations: Mapping[str, str]
     schema: str
     policies: Mapping[str, str]
     catalogue: Catalogue
@@ -124,6 +134,7 @@ def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
         caller_facts=_collect(problems, facts_type({}), lambda: _facts(manifest)),
         labels=labels,
         groups=groups,
+        obligations=read_obligations(manifest, problems),
         schema=_decode(SCHEMA, files.get(SCHEMA, b""), problems),
         policies={
             name: _decode(name, content, problems) for name, content in sorted(files.items()) if name.endswith(".cedar")

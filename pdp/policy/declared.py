@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pdp.errors import Problem
+from pdp.foundation.obligations import KNOWN
 from pdp.foundation.yamltext import Section
 from pdp.policy.tools.overlay import RISKS
 
@@ -55,6 +56,16 @@ def read_groups(manifest: Section, problems: list[Problem]) -> Mapping[str, str]
             problems.append(
                 declared.problem(f"`{name}`: the name of a group must not hold `/`, as a tool's does", name)
             )
+    return {name: str(said.get("meaning")) for name, said in found.items()}
+
+
+def read_obligations(manifest: Section, problems: list[Problem]) -> Mapping[str, str]:
+    """Read `obligations: {NAME: {meaning: …}}`, which gateways know and the product does not, as meanings by name."""
+    found = declarations(manifest, "obligations", "an obligation", problems)
+    for name in found:
+        if name in KNOWN:
+            declared: Section = manifest["obligations"]
+            problems.append(declared.problem(f"`{name}` is known already; choose another name", name))
     return {name: str(said.get("meaning")) for name, said in found.items()}
 
 

@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import cedarpy
@@ -15,8 +16,8 @@ import cedarpy
 from pdp.errors import UnavailableError
 from pdp.foundation.quickcaches import GenerationCache
 from pdp.foundation.threads import on_large_stack
-from pdp.limits import Limits
-from pdp.model import Basis, Outcome, Ruling, Visibility
+from pdp.limits import MOST_ADVICE, MOST_OBLIGATIONS, Limits
+from pdp.model import Basis, Obligation, Outcome, Ruling, Visibility
 from pdp.policy.analysis import BELOW
 from pdp.policy.directory import Directory, Uid, entity, uid_json
 from pdp.policy.entities import SessionEntities, SliceEntities
@@ -28,6 +29,9 @@ from pdp.policy.view import HAS, View
 # A parsed policy takes about 5 KB, and parsing it again about 25 µs. With 10,000 policies for 500 tools, a tenth of
 # them for a whole risk group, the slices of all actions would hold 176,000 policies and take 900 MB.
 MOST_PARSED = 40_000
+
+# The detail of a deny because a gateway would have to do more than an answer can hold.
+TOO_MANY_OBLIGATIONS = f"the permits ask for more than {MOST_OBLIGATIONS} obligations"
 
 _ERRING_POLICY = re.compile(r"error while evaluating policy `policy(\d+)`")
 # The engine's messages quote values, so only the kind of error may be shown. The first matching pattern names it.
@@ -49,7 +53,8 @@ class PolicySource:
     `actions` holds the ids that its action scope names, None for any. `resource_type` is the only type of resource that
     its resource scope can match, None for any. `reads` holds what it can read apart from principal and action, in the
     words of `analysis.reads`, None for everything. `entities` holds the uids that it names. `moments` holds what it
-    compares the time with, None when it reads the time in another way.
+    compares the time with, None when it reads the time in another way. `obligations` are those of a permit, `advice`
+    that of a forbid.
     """
 
     id: str
@@ -63,6 +68,8 @@ class PolicySource:
     column: int = 1
     resource_type: str | None = None
     moments: tuple[Moment, ...] | None = None
+    obligations: tuple[Obligation, ...] = ()
+    advice: str = ""
 
     def may_match(self, groups: Iterable[str]) -> bool:
         """Return whether its action scope can match an action; `groups` are its id and groups."""
@@ -329,12 +336,19 @@ def _ruling(result: cedarpy.AuthzResult, policies: Sequence[PolicySource]) -> Ru
     if diagnostics.errors:
         places = (int(m.group(1)) for error in diagnostics.errors if (m := _ERRING_POLICY.match(error)))
         return _error((policies[place].id for place in places), "a policy could not be evaluated")
-    ids = tuple(sorted(policies[int(reason.removeprefix("policy"))].id for reason in diagnostics.reasons))
+    decisive = [policies[int(reason.removeprefix("policy"))] for reason in diagnostics.reasons]
+    decisive.sort(key=attrgetter("id"))
+    ids = tuple([policy.id for policy in decisive])
     match result.decision:
         case cedarpy.Decision.Allow:
-            return Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT, policies=ids)
+            obligations = tuple(sorted({one for policy in decisive for one in policy.obligations}))
+            if len(obligations) > MOST_OBLIGATIONS:
+                return _error((), TOO_MANY_OBLIGATIONS)
+            return Ruling(outcome=Outcome.ALLOW, basis=Basis.PERMIT, policies=ids, obligations=obligations)
         case cedarpy.Decision.Deny:
-            return Ruling(outcome=Outcome.DENY, basis=Basis.FORBID if ids else Basis.DEFAULT_DENY, policies=ids)
+            advice = tuple(dict.fromkeys(policy.advice for policy in decisive if policy.advice))[:MOST_ADVICE]
+            basis = Basis.FORBID if ids else Basis.DEFAULT_DENY
+            return Ruling(outcome=Outcome.DENY, basis=basis, policies=ids, advice=advice)
         case _:
             return _error((), "the request does not fit the schema")
 

@@ -7,15 +7,16 @@ are, since they name people too: the targets of a session are addresses and acco
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as _text
 from operator import attrgetter
 from typing import NamedTuple
 
 from pdp.clock import utc_text
-from pdp.foundation.jsontext import keyed_digest
+from pdp.foundation.jsontext import digest, keyed_digest
 from pdp.limits import MOST_POLICIES
-from pdp.model import CacheResult, Caller, Decision, Ruling
+from pdp.model import CacheResult, Caller, Decision, Obligation, Ruling
 from pdp.observer import Event
 from pdp.record.envelope import VERSION, body, json_text
 
@@ -167,7 +168,8 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
         ),
         to_id=f',"environment":{_text(decision.environment)},{_bounded("errors", ruling.errors)},"id":',
         to_request_id=(
-            f',"kind":"decision",{_labels(decision.labels_added)}"obligations":[],"opened_by":{_text(decision.opened_by)},'
+            f',"kind":"decision",{_labels(decision.labels_added)}"obligations":{_obligations(ruling.obligations)},'
+            f'"opened_by":{_text(decision.opened_by)},'
             f'"outcome":"{ruling.outcome.value}",{_bounded("policies", ruling.policies)},"request_id":'
         ),
         to_span_id=(
@@ -189,6 +191,17 @@ def _arguments(logged: tuple[tuple[str, str], ...]) -> str:
 
 def _labels(added: tuple[str, ...]) -> str:
     return f'"labels_added":{_texts(added)},' if added else ""
+
+
+def _obligations(asked: tuple[Obligation, ...]) -> str:
+    return "[" + ",".join(map(_obligation, asked)) + "]" if asked else "[]"
+
+
+def _obligation(one: Obligation) -> str:
+    # What an author wrote; a long text is in the bundle, which the record names.
+    if len(one.parameters_json) > _TEXT_CHARACTERS:
+        return f'{{"id":{_text(one.id)},"parameters_digest":"{digest(one.parameters_json.encode("utf-8"))}"}}'
+    return f'{{"id":{_text(one.id)},"parameters":{json_text(json.loads(one.parameters_json))}}}'
 
 
 def _bounded(name: str, ids: tuple[str, ...]) -> str:

@@ -474,6 +474,7 @@ def withheld(decision: Decision) -> Decision:
         outcome=Outcome.DENY,
         basis=Basis.RECORD_UNAVAILABLE,
         policies=(),
+        obligations=(),
         detail="the record cannot be kept, and without a record there is no allow",
     )
     return replace(decision, ruling=ruling)

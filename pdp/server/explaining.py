@@ -23,6 +23,7 @@ from pdp.server.fields import (
     require_text,
     timestamp,
 )
+from pdp.server.messages import obligation_message
 from pdp.serving.origin import Origin
 from pdp.v1 import decision_pb2 as decisions
 from pdp.v1 import explain_pb2 as explanations
@@ -77,6 +78,8 @@ def explanation_message(explanation: Explanation) -> explanations.ExplainRespons
         resource_id=explanation.resource[1],
         bundle_version=explanation.bundle_version,
         explain_time=timestamp(explanation.explained_at),
+        obligations=map(obligation_message, ruling.obligations),
+        advice=ruling.advice,
     )
 
 

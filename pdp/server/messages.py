@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pdp.decision.advice import advice
 from pdp.errors import InvalidRequestError
 from pdp.limits import MOST_AT_ONCE, MOST_POLICIES, Limits
-from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Outcome, SessionState, Visibility
+from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Obligation, Outcome, SessionState, Visibility
 from pdp.policy.reading import CacheClass, Reading
 from pdp.registry.registrar import Review, Selector, SessionRequest, SessionView
 from pdp.registry.scope import ScopedTool
@@ -107,12 +107,19 @@ def write_decision(decision: Decision, message: decisions.Decision) -> None:
     message.duration_us = decision.duration_us
     if decision.labels_added:
         message.labels_added.extend(decision.labels_added)
-    if not ruling.allowed:
+    if ruling.allowed:
+        message.obligations.extend(map(obligation_message, ruling.obligations))
+    else:
         message.advice.extend(advice(ruling))
     if ruling.ancestor_id:
         message.ancestor_session_id = ruling.ancestor_id
     if ruling.ancestor_basis is not None:
         message.ancestor_basis = _BASES[ruling.ancestor_basis]
+
+
+def obligation_message(obligation: Obligation) -> decisions.Obligation:
+    """Return an obligation as a message of the API."""
+    return decisions.Obligation(id=obligation.id, parameters_json=obligation.parameters_json.encode("utf-8"))
 
 
 def visibility_number(seen: Visibility) -> calls.Visibility:

@@ -77,6 +77,7 @@ def ruling_part(decision: Decision) -> Attributes:
             names.BASIS: ruling.basis.value,
             names.POLICIES: ruling.policies[:MOST_POLICIES],
             names.POLICIES_LEFT_OUT: len(ruling.policies[MOST_POLICIES:]),
+            names.OBLIGATIONS: tuple(dict.fromkeys(one.id for one in ruling.obligations)),
             names.ERRORS: ruling.errors[:MOST_POLICIES],
             names.ERRORS_LEFT_OUT: len(ruling.errors[MOST_POLICIES:]),
             names.RESOURCE_TYPE: ruling.resource_type,

@@ -34,6 +34,7 @@ OUTCOME = "pdp.outcome"
 BASIS = "pdp.basis"
 POLICIES = "pdp.policies"
 POLICIES_LEFT_OUT = "pdp.policies_left_out"
+OBLIGATIONS = "pdp.obligations"
 ERRORS = "pdp.errors"
 ERRORS_LEFT_OUT = "pdp.errors_left_out"
 SERVER = "pdp.server"
@@ -106,6 +107,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(BASIS, _EACH, "what the outcome rests on"),
     Attribute(POLICIES, _EACH, "ids of the policies that produced the outcome, at most 64"),
     Attribute(POLICIES_LEFT_OUT, _EACH, "how many more of them there are"),
+    Attribute(OBLIGATIONS, _BOTH, "ids of the obligations of an allow, each once"),
     Attribute(ERRORS, _EACH, "ids of the policies that could not be evaluated, at most 64"),
     Attribute(ERRORS_LEFT_OUT, _EACH, "how many more of them there are"),
     Attribute(RESOURCE_TYPE, _BOTH, "type of the resource that the call was mapped to"),

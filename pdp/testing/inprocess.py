@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,7 +57,7 @@ class RunningServer:
         self.policies = policies
         self._tokens = tokens
         self._opened = opened
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[tuple[str, frozenset[str]], Client] = {}
 
     @property
     def address(self) -> str:
@@ -68,12 +68,19 @@ class RunningServer:
         """Return the bearer token of a caller."""
         return self._tokens[caller_id]
 
-    def client(self, caller_id: str) -> Client:
-        """Return the client of a caller; it is closed with the server."""
-        if caller_id not in self._clients:
-            client = Client(self.address, token=self.token(caller_id), timeout=_CLIENT_SECONDS, plaintext=True)
-            self._clients[caller_id] = self._opened.enter_context(client)
-        return self._clients[caller_id]
+    def client(self, caller_id: str, known_obligations: Iterable[str] = ()) -> Client:
+        """Return the client of a caller that knows some obligations; it is closed with the server."""
+        key = (caller_id, frozenset(known_obligations))
+        if key not in self._clients:
+            client = Client(
+                self.address,
+                token=self.token(caller_id),
+                timeout=_CLIENT_SECONDS,
+                plaintext=True,
+                known_obligations=key[1],
+            )
+            self._clients[key] = self._opened.enter_context(client)
+        return self._clients[key]
 
     def write_policies(self, files: Mapping[str, bytes]) -> None:
         """Replace the policy folder; the server uses it only after a reload."""

@@ -131,7 +131,7 @@ class SessionExplanation(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., policies: _Optional[_Iterable[_Union[PolicyExplanation, _Mapping]]] = ..., nearest_permits: _Optional[_Iterable[str]] = ..., policies_left_out: _Optional[int] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("summary", "outcome", "basis", "refusal", "problem", "sessions", "resource_type", "resource_id", "bundle_version", "explain_time", "opaque")
+    __slots__ = ("summary", "outcome", "basis", "refusal", "problem", "sessions", "resource_type", "resource_id", "bundle_version", "explain_time", "opaque", "obligations", "advice")
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     BASIS_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +143,8 @@ class ExplainResponse(_message.Message):
     BUNDLE_VERSION_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_TIME_FIELD_NUMBER: _ClassVar[int]
     OPAQUE_FIELD_NUMBER: _ClassVar[int]
+    OBLIGATIONS_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
     summary: str
     outcome: _decision_pb2.Outcome
     basis: _decision_pb2.Basis
@@ -154,4 +156,6 @@ class ExplainResponse(_message.Message):
     bundle_version: str
     explain_time: _timestamp_pb2.Timestamp
     opaque: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, summary: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., refusal: _Optional[str] = ..., problem: _Optional[str] = ..., sessions: _Optional[_Iterable[_Union[SessionExplanation, _Mapping]]] = ..., resource_type: _Optional[str] = ..., resource_id: _Optional[str] = ..., bundle_version: _Optional[str] = ..., explain_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., opaque: _Optional[_Iterable[str]] = ...) -> None: ...
+    obligations: _containers.RepeatedCompositeFieldContainer[_decision_pb2.Obligation]
+    advice: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, summary: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., refusal: _Optional[str] = ..., problem: _Optional[str] = ..., sessions: _Optional[_Iterable[_Union[SessionExplanation, _Mapping]]] = ..., resource_type: _Optional[str] = ..., resource_id: _Optional[str] = ..., bundle_version: _Optional[str] = ..., explain_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., opaque: _Optional[_Iterable[str]] = ..., obligations: _Optional[_Iterable[_Union[_decision_pb2.Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ...) -> None: ...

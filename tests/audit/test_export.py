@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.audit.export import COLUMNS, LISTS, TEXTS, write_csv, write_jsonl, write_parquet
+from pdp.audit.export import COLUMNS, LISTS, TEXTS, row_of_record, write_csv, write_jsonl, write_parquet
 from pdp.audit.values import Filter, Found, Mark
 from pdp.foundation.printable import visible
 from tests.audit.conftest import Investigated
@@ -55,6 +55,13 @@ def test_a_table_has_a_row_for_every_record(incident: Investigated) -> None:
         assert [str(one.get(name, "")) for one in expected] == [row[name] for row in rows]
     for name in LISTS:
         assert [" ".join(one.get(name, [])) for one in expected] == [row[name] for row in rows]
+
+
+def test_obligations_are_exported_by_their_ids() -> None:
+    """A list of a table holds words; the parameters are in the lines of the record."""
+    record = {"time": "t", "obligations": [{"id": "notice", "parameters": {"text": "x"}}, {"id": "ask"}]}
+
+    assert ["notice", "ask"] == row_of_record(record)["obligations"]
 
 
 @pytest.mark.parametrize(

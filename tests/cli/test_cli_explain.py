@@ -86,6 +86,41 @@ def test_what_policies_cannot_see_of_the_call_is_said(run: Run, tmp_path: Path) 
     assert ["ratio"] == json.loads(as_json.stdout)["opaque"]
 
 
+OBLIGING = """
+@id("files/alice")
+@obligation("redact_result: {fields: ['[].email']}, notice: {text: Customer data.}")
+permit (principal == User::"alice", action == Action::"files/read", resource);
+
+@id("files/no-secrets")
+@advice("Read the summary.")
+forbid (principal, action == Action::"files/read", resource)
+when { context.input.path == "/secret" };
+"""
+
+
+def test_obligations_and_advice_are_shown(run: Run, tmp_path: Path) -> None:
+    """What an allow would ask of the gateway, and what a deny would tell the agent."""
+    read = tool("read", {"path": {"type": "string"}}, ["path"])
+    write_bundle(tmp_path / "p", policies={"files": OBLIGING}, tools={"files": [read]}, overlays={})
+    words = ("explain", "--tool", "files/read", *SUPPOSED, "--policies", "p", "--arguments")
+
+    allowed, denied = run(*words, '{"path": "/"}'), run(*words, '{"path": "/secret"}')
+    as_json = json.loads(run(*words, '{"path": "/"}', "--json").stdout)
+
+    assert [
+        'obligation notice {"text":"Customer data."}',
+        'obligation redact_result {"fields":["[].email"]}',
+    ] == allowed.stdout.splitlines()[1:3]
+    assert "advice Read the summary." == denied.stdout.splitlines()[1]
+    assert "obligation" not in denied.stdout
+    assert [
+        {"id": "notice", "parameters": {"text": "Customer data."}},
+        {"id": "redact_result", "parameters": {"fields": ["[].email"]}},
+    ] == as_json["obligations"]
+    assert [] == as_json["advice"]
+    assert ["Read the summary."] == json.loads(run(*words, '{"path": "/secret"}', "--json").stdout)["advice"]
+
+
 def test_grants_are_supposed(run: Run, policies: Path) -> None:
     """`--grant` supposes what an approver would give, and JSON says which policy decided."""
     done = run(*WRITE, *SUPPOSED, "--grant", "writing", "--policies", str(policies), "--json")

@@ -41,3 +41,10 @@ def test_arguments_that_do_not_fit_are_named() -> None:
     ruling = Ruling(outcome=Outcome.DENY, basis=Basis.INVALID_ARGUMENTS, detail="`$.a`: is required")
 
     assert advice(ruling) == (ADVICE[Basis.INVALID_ARGUMENTS], "`$.a`: is required")
+
+
+def test_what_the_forbids_say_comes_after_our_own_line() -> None:
+    """An author knows what else the agent can do."""
+    ruling = Ruling(outcome=Outcome.DENY, basis=Basis.FORBID, advice=("Ask the owner.", "Or read it."))
+
+    assert advice(ruling) == (ADVICE[Basis.FORBID], "Ask the owner.", "Or read it.")

@@ -83,6 +83,7 @@ CONTENTS = {
     "label": UNSEEN,
     # What a session has of them is in its epoch; which of them widen, the gate asks.
     "labels": LIVE,
+    "obligations": VERSION,
     "session_seconds": UNSEEN,
     "request_seconds": UNSEEN,
 }
@@ -107,7 +108,7 @@ BUNDLE = {
     "_stack": UNSEEN,
     "_lock": UNSEEN,
 }
-del BUNDLE["schema"]
+del BUNDLE["schema"], BUNDLE["obligations"]
 QUESTION = {
     "user": "a fact of the session",
     "agent": "a fact of the session",

@@ -11,7 +11,7 @@ import pytest
 from pdp.decision.ruling import ancestor_deny, call_facts, caller_facts, deny, judge_chain, of_chain, of_this_call
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import Basis, Call, Outcome, Ruling, Session
+from pdp.model import Basis, Call, Obligation, Outcome, Ruling, Session
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.question import Facts, Question, question_of
 from pdp.testing.bundles import bundle_files, compile_here, tool
@@ -205,6 +205,38 @@ def test_each_session_of_a_chain_is_asked_about(bundle: Bundle) -> None:
 
     assert (Basis.PERMIT, ("shop/all",)) == (found.basis, found.policies)
     assert Basis.ANCESTOR_DENIED is judge_chain(bundle, (own, make_session("lost")), facts, 1000.0).basis
+
+
+def test_a_chain_has_the_obligations_of_all_its_sessions() -> None:
+    """All must be fulfilled: sorted, each once; the rest is the session's own ruling."""
+    chain = tuple(make_session(name) for name in ("own", "parent", "top"))
+    notice, most, ask = Obligation("notice", "{}"), Obligation("max_result_bytes", "{}"), Obligation("ask", "{}")
+    above = replace(ALLOW, policies=("q",))
+    rulings = [replace(ALLOW, obligations=(notice,)), above, replace(above, obligations=(ask, most, notice))]
+
+    assert replace(ALLOW, obligations=(ask, most, notice)) == of_chain(chain, rulings)
+    assert ALLOW == of_chain(chain, [ALLOW, above, above])
+
+
+def test_a_chain_with_too_many_obligations_is_a_deny() -> None:
+    """An answer holds sixteen."""
+    chain = tuple(make_session(name) for name in ("own", "parent"))
+    asked = tuple(Obligation(f"a{number:02}", "{}") for number in range(17))
+    own, rest = replace(ALLOW, obligations=asked[:8]), replace(ALLOW, obligations=asked[7:16])
+
+    assert asked[:16] == of_chain(chain, [own, rest]).obligations
+    found = of_chain(chain, [own, replace(ALLOW, obligations=asked[8:])])
+    assert (Basis.POLICY_ERROR, ()) == (found.basis, found.obligations)
+    assert "more than 16 obligations" in found.detail
+
+
+def test_a_deny_in_a_chain_has_the_advice_of_its_forbids_alone() -> None:
+    """And no obligation of the sessions that would allow the call."""
+    chain = tuple(make_session(name) for name in ("own", "parent"))
+    forbidden = Ruling(outcome=Outcome.DENY, basis=Basis.FORBID, policies=("f",), advice=("Do it otherwise.",))
+    found = of_chain(chain, [replace(ALLOW, obligations=(Obligation("notice", "{}"),)), forbidden])
+
+    assert (("Do it otherwise.",), ()) == (found.advice, found.obligations)
 
 
 def test_a_call_without_a_session_is_never_ruled() -> None:

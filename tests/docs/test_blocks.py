@@ -70,6 +70,8 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml labels": f"{_HERE}test_labels_are_read",
         "cedar schema": f"{_HERE}test_terms_are_declared_and_read_as_shown",
         "cedar terms": f"{_HERE}test_terms_are_declared_and_read_as_shown",
+        "yaml obligations": f"{_HERE}test_obligations_are_read",
+        "cedar obliging": f"{_HERE}test_obligations_are_read",
         "yaml groups": f"{_HERE}test_groups_are_read",
         "yaml mutants": f"{_HERE}test_equivalent_mutants_are_read",
     },
@@ -177,6 +179,19 @@ def test_groups_are_read(project_root: Path) -> None:
 
     assert [] == problems
     assert ["critical", "leaves"] == list(found)
+
+
+def test_obligations_are_read(project_root: Path) -> None:
+    """The rules that the guide shows load with the example's bundle, and so does the declaration."""
+    folder = project_root / "policies"
+    (rules,) = blocks(folder / "README.md", "cedar obliging")
+    (declared,) = blocks(folder / "README.md", "yaml obligations")
+    files = read_folder(folder, DEFAULT_LIMITS)
+    files |= {"git.cedar": rules.encode("utf-8"), "bundle.yaml": files["bundle.yaml"] + declared.encode("utf-8")}
+    found = load_bundle(files, DEFAULT_LIMITS, compile_here).policies
+
+    assert ["notice", "redact_result"] == [one.id for one in found["git/log-without-addresses"].obligations]
+    assert "Revert the commit instead of a reset." == found["git/no-resets"].advice
 
 
 def test_equivalent_mutants_are_read(project_root: Path, tmp_path: Path) -> None:

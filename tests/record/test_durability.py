@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from pdp.model import Basis, Outcome, TraceParent
+from pdp.model import Basis, Obligation, Outcome, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.record import DecisionLog, Rotation, SigningKey, read_records
 from pdp.record.disk import Disk
 from pdp.record.keys import PublicKeys
-from pdp.record.log import QUEUE_RECORDS, Durability
+from pdp.record.log import QUEUE_RECORDS, Durability, withheld
 from pdp.record.segments import segments_by_chain
 from pdp.record.verify import verify
 from pdp.testing.clock import FakeClock
@@ -101,6 +101,13 @@ def test_written_does_not_wait_for_the_disk(written: Subject) -> None:
     written.ask("a")
 
     assert written.faults.calls == ["write"]
+
+
+def test_an_allow_that_is_turned_around_asks_for_nothing() -> None:
+    """A deny has no obligations."""
+    asked = a_decision(obligations=(Obligation("notice", "{}"),))
+
+    assert () == withheld(asked).ruling.obligations
 
 
 @pytest.mark.parametrize("fault", [FULL, READ_ONLY, BROKEN])

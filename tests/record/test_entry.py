@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pdp.clock import utc_text
-from pdp.foundation.jsontext import keyed_digest
-from pdp.model import CacheResult, Decision
+from pdp.foundation.jsontext import digest, keyed_digest
+from pdp.model import CacheResult, Decision, Obligation
 from pdp.observer import Event, EventKind
 from pdp.record.entry import Entries
 from pdp.record.envelope import NOTHING_BEFORE, Place, body, canonical, hash_of, own_body, parse_line, place_of, placed
@@ -48,6 +48,19 @@ def test_labels_that_a_call_added_are_written() -> None:
 
     found = [json.loads(entries.decision(one) + b"}").get("labels_added") for one in (bare, added, bare)]
     assert [None, ["seen", "untrusted"], None] == found
+
+
+def test_obligations_are_written_with_what_their_author_wrote() -> None:
+    """Each with its parameters, a long text as its digest."""
+    short, long = '{"text":"Zo\u00eb"}', '{"text":"' + "x" * 512 + '"}'
+    asked = (Obligation("notice", short), Obligation("notice", long), Obligation("redact_result", '{"fields":["a"]}'))
+
+    assert [
+        {"id": "notice", "parameters": {"text": "Zo\u00eb"}},
+        {"id": "notice", "parameters_digest": digest(long.encode())},
+        {"id": "redact_result", "parameters": {"fields": ["a"]}},
+    ] == record_of(obligations=asked)["obligations"]
+    assert [] == record_of()["obligations"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pdp.foundation.jsontext import keyed_digest
-from pdp.model import Basis
+from pdp.model import Basis, Obligation
 from pdp.observer import Event, EventKind
 from pdp.telemetry import names
 from pdp.telemetry.attributes import (
@@ -70,6 +70,13 @@ def test_an_ancestor_and_errors_are_shown() -> None:
     expected = {names.ANCESTOR_ID: "ses_c", names.ANCESTOR_BASIS: "forbid", names.ERRORS: ("e",)}
 
     assert SPAN | expected == decision_attributes(a_decision(**changes), KEY)
+
+
+def test_obligations_are_shown_by_their_ids() -> None:
+    """Each id once; what an author wrote beside it is in the record."""
+    asked = (Obligation("notice", '{"text":"a"}'), Obligation("notice", '{"text":"b"}'), Obligation("x", "{}"))
+
+    assert SPAN | {names.OBLIGATIONS: ("notice", "x")} == decision_attributes(a_decision(obligations=asked), KEY)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from pdp import __version__
-from pdp.model import Basis, Outcome, SessionState, TraceParent
+from pdp.model import Basis, Obligation, Outcome, SessionState, TraceParent
 from pdp.observer import Event, EventKind
 from pdp.telemetry import TelemetrySettings, build_telemetry, names
 from pdp.testing.decisions import a_decision
@@ -57,7 +57,7 @@ EVENTS = (
 )
 _MANY = tuple(f"guardrails/{number:02}" for number in range(65))
 DECISIONS = (
-    a_decision(),
+    a_decision(obligations=(Obligation("notice", '{"text":"x"}'),)),
     a_decision(
         outcome=Outcome.DENY,
         basis=Basis.ANCESTOR_DENIED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import UTC
 from typing import Any
@@ -41,6 +42,10 @@ def print_explanation(answer: ExplainResponse) -> None:
     click.echo(visible(answer.summary))
     if answer.opaque:
         click.echo(visible(f"policies cannot see {', '.join(f'`{label}`' for label in answer.opaque)}"))
+    for one in answer.obligations:
+        click.echo(visible(f"obligation {one.id} {one.parameters_json.decode('utf-8')}"))
+    for line in answer.advice:
+        click.echo(visible(f"advice {line}"))
     for session in answer.sessions:
         click.echo()
         _print_session(session, asked=not answer.refusal)
@@ -57,6 +62,8 @@ def plain(answer: ExplainResponse) -> dict[str, Any]:
         "refusal": answer.refusal,
         "problem": answer.problem,
         "opaque": list(answer.opaque),
+        "obligations": [{"id": one.id, "parameters": json.loads(one.parameters_json)} for one in answer.obligations],
+        "advice": list(answer.advice),
         "resource_type": answer.resource_type,
         "resource_id": answer.resource_id,
         "bundle_version": answer.bundle_version,

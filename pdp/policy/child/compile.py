@@ -19,6 +19,7 @@ from pdp.policy.contents import MANIFEST, SCHEMA, Contents, read_contents
 from pdp.policy.directory import FILE as DIRECTORY
 from pdp.policy.directory import Entity
 from pdp.policy.labels import Label
+from pdp.policy.lint.annotations import annotated
 from pdp.policy.lint.facts import Environment, LintBundle, LintPolicy, environments, matching
 from pdp.policy.lint.labels import label_finding
 from pdp.policy.lint.table import problem_of, run_lints, with_impossible
@@ -42,9 +43,9 @@ def compile_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
 
     `job` holds `files` (path to text), `limits` (fields of `Limits`) and, when lints are wanted, `lint`. Return either
     `{"problems": […]}` with the fields of `Problem`, or `{"policies": […]}` with `id`, `effect`, `file`, `line`,
-    `column`, `text` and the result of `analysis.findings` for each policy, in the order of their files, `tools`, the
-    number of tools, and `terms`, those that the schema declares for sessions (`declared_terms`). With `lint` both also
-    hold `warnings`: problems that do not prevent the bundle from loading.
+    `column`, `text`, `obligations`, `advice` and the result of `analysis.findings` for each policy, in the order of
+    their files, `tools`, the number of tools, and `terms`, those that the schema declares for sessions
+    (`declared_terms`). With `lint` both also hold `warnings`: problems that do not prevent the bundle from loading.
     """
     compilation = _Compilation(Limits(**job["limits"]), lint=bool(job.get("lint")))
     files: Mapping[str, str] = job["files"]
@@ -81,13 +82,15 @@ class _Compilation:
         policies = [one.linted(known) for one in parsed]
         refused = {} if all_valid(policies, contents, schema) else _refusals(policies, schema, known)
         refused |= _widened([one for one in policies if one.id not in refused], contents.labels)
+        asked, misasked = _asked(policies, contents)
+        refused |= {name: [*refused.get(name, ()), *found] for name, found in misasked.items()}
         if self._lint:
             sound = tuple(one for one in policies if one.id not in refused)
             self.warnings = run_lints(with_impossible(LintBundle(contents=contents, policies=sound), schema))
         if refused:
             problems = [problem for found in refused.values() for problem in found]
             raise BundleError(tuple(sorted(problems, key=lambda one: (one.file, one.line))))
-        return [one.result() for one in parsed]
+        return [{**one.result(), **asked[one.id]} for one in parsed]
 
 
 def _placed(problems: Iterable[Problem], files: Mapping[str, str]) -> list[dict[str, str | int]]:
@@ -318,6 +321,18 @@ def _widened(policies: Iterable[LintPolicy], labels: Mapping[str, Label]) -> dic
     """Return, by policy, the problems of those that may permit more for a label that does not widen."""
     found = ((one, label_finding(one, labels)) for one in policies)
     return {one.id: [problem_of(one, "label-widens", said, "error")] for one, said in found if said}
+
+
+def _asked(
+    policies: Iterable[LintPolicy], contents: Contents
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[Problem]]]:
+    """Return, by policy, what it asks of a gateway, and the problems of its annotations."""
+    asked, refused = {}, {}
+    for one in policies:
+        asked[one.id], found = annotated(one, contents.obligations)
+        if found:
+            refused[one.id] = [problem_of(one, "annotation", said, "error") for said in found]
+    return asked, refused
 
 
 def _line_of(text: str, message: str, default: int) -> int:

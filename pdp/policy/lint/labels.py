@@ -1,4 +1,4 @@
-"""Prove that no policy permits more because of a label, so that adding one can only narrow a session.
+"""Prove that no policy permits more, or obliges less, because of a label: adding one can only narrow a session.
 
 INVARIANT: the proof is sound and incomplete. A policy that it accepts never turns a deny into an allow when a label
 that does not widen is added; `tests/policy/lint/test_labels.py` checks it against the engine. A policy that it
@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pdp.policy.labels import Label
 from pdp.policy.lint.facts import Finding, LintPolicy, Tree, nodes, path
 from pdp.policy.lint.truth import cannot_fail
+from pdp.policy.obligations import OBLIGATION
 
 # The change of an expression when labels are added: none, only to true, only to false, or unknown.
 Trend = Literal["still", "rises", "falls", "unknown"]
@@ -31,10 +32,20 @@ def label_finding(policy: LintPolicy, labels: Mapping[str, Label]) -> Finding | 
         return None
     proof = _Proof(policy=policy, labels=labels)
     trend = proof.of(reduce(_conjunction, policy.conditions))
-    if trend in ("still", "falls" if policy.effect == "permit" else "rises"):
+    obliges = OBLIGATION in policy.annotations
+    # A permit that no longer matches takes its obligations with it, and another permit may still allow the call.
+    if trend == "still" or (trend == ("falls" if policy.effect == "permit" else "rises") and not obliges):
         return None
     names = [name for name in sorted(set(labels_named(policy))) if not (name in labels and labels[name].widens)]
     shown = ", ".join(f"`{name}`" for name in names) or "a label"
+    if obliges and trend == "falls":
+        return Finding(
+            message=f"{policy.effect} `{policy.id}` may lose its obligations once the session has {shown}, and a "
+            "gateway can add labels to its own session after the approval",
+            help="put the obligations on a permit that tests for no label, and forbid by the label instead: "
+            f'`forbid … when {{ context.session.labels.contains("{names[0] if names else "NAME"}") }}`',
+            at=[("context", "session", _LABELS), ("resource", _LABELS)],
+        )
     return Finding(
         message=f"{policy.effect} `{policy.id}` may permit more once the session has {shown}, and a gateway can add "
         "labels to its own session after the approval",

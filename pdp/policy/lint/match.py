@@ -9,6 +9,7 @@ from itertools import islice
 from pdp.policy.lint.facts import Finding, LintBundle, LintPolicy
 from pdp.policy.lint.permits import is_open
 from pdp.policy.lint.truth import cannot_fail, depends_on_call, refuted
+from pdp.policy.obligations import ADVICE, OBLIGATION
 
 # The most policies that are compared with one; only an unusual bundle has more candidates.
 _CANDIDATES = 500
@@ -83,6 +84,8 @@ def _covers(above: LintPolicy, policy: LintPolicy) -> bool:
         return False
     if not set(above.keys) <= set(policy.keys) or not policy.actions <= above.actions:
         return False
+    if above.effect == policy.effect and _says_more(policy, above):
+        return False
     # A policy that can fail denies every call for which it fails. So it matters, unless the other denies all these
     # calls: an unconditional forbid, or a policy that fails for the same calls.
     if above.effect == "forbid" and not above.conditions and set(above.keys) <= set(policy.keys[: policy.scope_length]):
@@ -90,6 +93,12 @@ def _covers(above: LintPolicy, policy: LintPolicy) -> bool:
     if above.effect == policy.effect and above.keys == policy.keys and above.actions == policy.actions:
         return True
     return cannot_fail(policy.conjuncts)
+
+
+def _says_more(policy: LintPolicy, above: LintPolicy) -> bool:
+    """Return whether a policy has obligations or advice that the other has not: then it changes the answer."""
+    names = policy.annotations.keys() & {OBLIGATION, ADVICE}
+    return any(policy.annotations[name] != above.annotations.get(name) for name in names)
 
 
 def _same(first: LintPolicy, second: LintPolicy) -> bool:

@@ -33,6 +33,7 @@ ERRORS = {
     "unknown-action": "an action that is not a tool",
     "unknown-type": "an entity type that is not declared",
     "type-mismatch": "values of different types that are compared",
+    "annotation": "an `@obligation` or `@advice` that cannot be read, or that no answer can carry",
     "label-widens": "a rule that may permit more for a label that a gateway can add",
     "validation": "anything else that the validator refuses",
     "policy": "anything else about a policy file",

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import cedarpy
 import jsonschema
+import yaml
 
 JSON = dict[str, Any]
 Uid = tuple[str, str]
@@ -92,6 +93,8 @@ class Answer(NamedTuple):
     ancestor: str = ""
     ancestor_basis: str = ""
     labels: tuple[str, ...] = ()
+    obligations: tuple[tuple[str, str], ...] = ()
+    advice: tuple[str, ...] = ()
 
 
 class Judge:
@@ -102,6 +105,12 @@ class Judge:
         self._schema = cedarpy.Schema.from_str(full_schema(bundle))
         self._policies = cedarpy.PolicySet.from_str(bundle.policies)
         self._ids = re.findall(r'@id\("([^"]+)"\)', bundle.policies)
+        # An id stands before the other annotations of its policy.
+        told = re.split(r'@id\("[^"]+"\)', bundle.policies)[1:]
+        self._told = {
+            name: dict(re.findall(r'@(obligation|advice)\("([^"]*)"\)', text))
+            for name, text in zip(self._ids, told, strict=True)
+        }
 
     def ask(self, action: str, who: str, resource: Uid, context: JSON, made: Iterable[JSON], wall_at: float) -> Answer:
         """Answer about one action; `made` holds entities beside the directory's, or instead of them."""
@@ -131,10 +140,25 @@ class Judge:
             return Answer("policy_error", errors=self._names(found), resource=resource)
         policies = self._names(result.diagnostics.reasons)
         basis = "permit" if decision == "Allow" else "forbid" if policies else "default_deny"
-        return Answer(basis, policies, resource=resource)
+        asked = {one for name in policies for one in obligations(self._told[name].get("obligation", ""))}
+        if basis != "permit":
+            lines = [line for name in policies if (line := self._told[name].get("advice"))]
+            return Answer(basis, policies, resource=resource, advice=tuple(dict.fromkeys(lines))[:8])
+        if len(asked) > 16:
+            return Answer("policy_error", resource=resource)
+        return Answer(basis, policies, resource=resource, obligations=tuple(sorted(asked)))
 
     def _names(self, positions: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted({self._ids[int(one.removeprefix("policy"))] for one in positions}))
+
+
+def obligations(text: str) -> list[tuple[str, str]]:
+    """Read what an annotation asks of a gateway: names with their parameters."""
+    said: JSON = yaml.safe_load("{" + text + "}")
+    return [
+        (name, json.dumps(found or {}, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+        for name, found in said.items()
+    ]
 
 
 def full_schema(bundle: Bundle) -> str:

@@ -51,7 +51,7 @@ class Oracle(Sessions):
                 return Answer("invalid_arguments")
             context = {"input": shown, "opaque": hidden, "caller": {**facts, "id": caller}}
             answers = [(one, self.about(one, action, one.user, resource, context)) for one in chain]
-            denied = [(one, answer) for one, answer in answers if answer.basis != "permit"] or answers
+            denied = [(one, answer) for one, answer in answers if answer.basis != "permit"] or [_all_of(answers)]
         first, answer = denied[0]
         if known and answer.basis == "permit":
             answer = answer._replace(labels=self.label(chain, known.labels))
@@ -69,3 +69,12 @@ class Oracle(Sessions):
         if action not in session.scope or not self.within_ceiling(session.agent, action):
             return "out_of_scope"
         return "" if session.scope[action] == tool.digest else "tool_changed"
+
+
+def _all_of(answers: list[tuple[Session, Answer]]) -> tuple[Session, Answer]:
+    """Return the first of several allows, with what all of them ask of the gateway."""
+    own, answer = answers[0]
+    asked = {one for _, each in answers for one in each.obligations}
+    if len(asked) > 16:
+        return own, Answer("policy_error", resource=answer.resource)
+    return own, answer._replace(obligations=tuple(sorted(asked)))

@@ -396,4 +396,6 @@ def spoken(decision: Decision, product: Product) -> Answer:
         (ruling.resource_type, ruling.resource_id),
         names.get(ruling.ancestor_id, ""),
         ruling.ancestor_basis.value if ruling.ancestor_basis else "",
+        obligations=tuple((one.id, one.parameters_json) for one in ruling.obligations),
+        advice=ruling.advice,
     )

@@ -178,6 +178,8 @@ class EmbeddedWay:
             ancestor=self._sessions.named(ruling.ancestor_id),
             ancestor_basis=ruling.ancestor_basis.value if ruling.ancestor_basis else "",
             labels_added=decision.labels_added,
+            obligations=tuple((one.id, one.parameters_json) for one in ruling.obligations),
+            advice=ruling.advice,
             cache=decision.cache_result.value,
             user=decision.user,
             agent=decision.agent,

@@ -51,6 +51,7 @@ BUNDLE_KEYS = (
     "labels",
     "groups",
     "terms",
+    "obligations",
     "request_seconds",
 )
 # The kinds of the terms of a session.
@@ -79,7 +80,7 @@ STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "call": (
         ("session",),
         ("arguments", "digest", "facts"),
-        ("allow", "deny", "policies", "cache", "ancestor", "ancestor_basis", "adds", "span"),
+        ("allow", "deny", "policies", "cache", "ancestor", "ancestor_basis", "adds", "obligations", "advice", "span"),
     ),
     "reload": ((), (), ("changed",)),
     "advance": ((), (), ()),
@@ -228,7 +229,7 @@ def _joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 def files_of(bundle: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the files of a bundle."""
     manifest: dict[str, Any] = {"name": "cases", "request_seconds": bundle.get("request_seconds", 3600)}
-    manifest |= {key: plain(bundle.get(key, {})) for key in ("labels", "groups")}
+    manifest |= {key: plain(bundle.get(key, {})) for key in ("labels", "groups", "obligations")}
     if bundle.get("caller_facts"):
         manifest["caller_facts"] = {"properties": {name: {"type": of} for name, of in bundle["caller_facts"].items()}}
     return bundle_files(

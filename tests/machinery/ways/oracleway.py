@@ -129,7 +129,10 @@ class OracleWay:
             ancestor=answer.ancestor,
             ancestor_basis=answer.ancestor_basis,
             labels_added=answer.labels,
+            obligations=answer.obligations,
+            advice=answer.advice,
             partly={
+                "pdp.obligations": tuple(dict.fromkeys(name for name, _ in answer.obligations)) or None,
                 "pdp.errors": answer.errors or None,
                 "pdp.resource.type": answer.resource[0] or None,
                 "pdp.resource.id": answer.resource[1] or None,

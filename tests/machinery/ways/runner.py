@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from pdp.telemetry import names
-from tests.machinery.ways.notation import Case, Step
+from tests.machinery.ways.notation import Case, Step, plain
 from tests.machinery.ways.ways import CALLERS, ProductWay, RefusedError, Seen, Way
 
 # The policies were asked, so the call was mapped to a resource.
@@ -118,6 +119,8 @@ def _check_answer(step: Step, seen: Seen, *, expected_cache: str | None) -> None
         ancestor=given.get("ancestor", ""),
         ancestor_basis=given.get("ancestor_basis", ""),
         labels_added=tuple(given.get("adds", ())),
+        obligations=tuple(sorted(_obligation(one) for one in given.get("obligations", ()))),
+        advice=tuple(given.get("advice", ())),
         cache=expected_cache,
         # Checked against the request that opened the session, in span and record.
         user=seen.user,
@@ -139,6 +142,7 @@ def _check_span(step: Step, seen: Seen, way: ProductWay, told: Told) -> None:
         names.OUTCOME: "allow" if seen.allowed else "deny",
         names.BASIS: seen.basis,
         names.POLICIES: seen.policies or None,
+        names.OBLIGATIONS: tuple(dict.fromkeys(name for name, _ in seen.obligations)) or None,
         names.CACHE: seen.cache,
         names.SERVER: step.subject.partition("/")[0],
         names.TOOL: step.subject.partition("/")[2],
@@ -200,8 +204,15 @@ def _check_record(step: Step, seen: Seen, way: ProductWay) -> None:
     }
     assert expected == {name: record[name] for name in expected}, step.place
     assert tuple(record.get("labels_added", ())) == seen.labels_added, step.place
+    asked = [{"id": name, "parameters": json.loads(parameters)} for name, parameters in seen.obligations]
+    assert asked == record["obligations"], step.place
     assert record.get("resource_id", "") == span.get(names.RESOURCE_ID, ""), step.place
     assert record.get("resource_digest", "") == span.get(names.RESOURCE_DIGEST, ""), step.place
+
+
+def _obligation(said: Mapping[str, Any]) -> tuple[str, str]:
+    ((name, parameters),) = said.items()
+    return name, json.dumps(plain(parameters), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 
 
 def _expected_session(step: Step) -> str:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from pdp.client import Answer, AuthorizationStream, Client, PDPClientError, ToolCall
+from pdp.foundation.obligations import KNOWN
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1.session_pb2 import Session, SessionState
 from tests.machinery.ways.notation import Case, Step, changed, files_of, written
@@ -75,7 +76,7 @@ class ServiceWay:
         return self._seen(answer)
 
     def _ask(self, call: ToolCall, caller: str) -> Answer:
-        client = self._server.client(caller)
+        client = self._server.client(caller, [*KNOWN, *self._bundle.get("obligations", ())])
         if self._calls == "batch":
             return client.batch([call])[0]
         if self._calls == "stream":
@@ -154,6 +155,9 @@ class ServiceWay:
             ancestor=self._sessions.named(answer.ancestor_session_id),
             ancestor_basis=answer.ancestor_basis,
             labels_added=answer.labels_added,
+            obligations=tuple((one.id, one.parameters_json.decode("utf-8")) for one in answer.obligations),
+            # Our own line comes first.
+            advice=answer.advice[1:] if answer.policies else (),
             cache=answer.cache_result,
             user=answer.user,
             agent=answer.agent,

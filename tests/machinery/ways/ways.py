@@ -48,6 +48,7 @@ class RefusedError(Exception):
 class Seen:
     """What is said about a call; sessions by the name that the case gives them. `cache` None: nothing is said of it.
 
+    `obligations` are ids with their parameters as JSON, `advice` only what policies say.
     `partly` holds attributes of the span as far as a way without spans knows them.
     """
 
@@ -58,6 +59,8 @@ class Seen:
     ancestor: str
     ancestor_basis: str
     labels_added: tuple[str, ...] = ()
+    obligations: tuple[tuple[str, str], ...] = ()
+    advice: tuple[str, ...] = ()
     cache: str | None = None
     user: str | None = None
     agent: str | None = None
