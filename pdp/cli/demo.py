@@ -43,8 +43,8 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """The folder of the demonstration, which is removed at the end."""
+class Folders:
+    """The folders of the demonstration, which are removed at the end."""
 
     policies: Path
     data: Path
@@ -60,26 +60,26 @@ def main() -> int:
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
     with tempfile.TemporaryDirectory(prefix="pdp-demo-") as folder, OTLPReceiver() as receiver:
-        place = _prepare(Path(folder))
-        with _server(place, receiver.endpoint) as address:
+        folders = _prepare(Path(folder))
+        with _server(folders, receiver.endpoint) as address:
             console.print(f"[bold]1[/] the PDP listens on {address}, with its embedded defaults")
-            answers = asyncio.run(_task(console, place, address))
+            answers = asyncio.run(_task(console, folders, address))
         # The server has ended and sent its trace.
         _show_trace(console, receiver, answers)
     console.print(f"[bold]8[/] all {len(answers)} calls were decided as expected; next: `By hand` in README.md")
     return 0
 
 
-async def _task(console: Console, place: Place, address: str) -> list[Answer]:
+async def _task(console: Console, folders: Folders, address: str) -> list[Answer]:
     async with AsyncExitStack() as opened:
         tools = {name: await opened.enter_async_context(_mcp_server(module)) for name, module in SERVERS.items()}
         pep, approver, author = [
             await opened.enter_async_context(
-                AsyncClient(address, token_file=place.data / "tokens" / f"{name}.token", data_dir=place.data)
+                AsyncClient(address, token_file=folders.data / "tokens" / f"{name}.token", data_dir=folders.data)
             )
             for name in ("pep", "approver", "author")
         ]
-        digests = await _import_tools(console, place, author, tools)
+        digests = await _import_tools(console, folders, author, tools)
         opened_session = await pep.request_session(
             user="alice", agent="coder", purpose="Tidy the notes and commit them", tools=SCOPE
         )
@@ -96,14 +96,14 @@ async def _task(console: Console, place: Place, address: str) -> list[Answer]:
         console.print("[bold]5[/] the approver looks at it and approves exactly what was shown")
         held = pep.attach(opened_session.session_handle, session_id=session.session_id, definitions=digests)
         rows = []
-        for step in _steps(place):
+        for step in _steps(folders):
             answer = await held.authorize(step.server, step.tool, step.arguments)
             rows.append((step, answer, await _execute(tools, step) if answer else "not executed"))
         revoked = asyncio.create_task(approver.revoke_sessions(session_id=session.session_id, reason="demonstration"))
         # The agent goes on working; the first call after the acknowledged revocation is denied.
         await revoked
         last = Step(
-            server="git", tool="git_status", arguments={"repo_path": str(place.repository)}, note="after revoking"
+            server="git", tool="git_status", arguments={"repo_path": str(folders.repository)}, note="after revoking"
         )
         answer = await held.authorize(last.server, last.tool, last.arguments)
         rows.append((last, answer, await _execute(tools, last) if answer else "not executed"))
@@ -113,8 +113,8 @@ async def _task(console: Console, place: Place, address: str) -> list[Answer]:
         return [row[1] for row in rows]
 
 
-def _steps(place: Place) -> list[Step]:
-    repository = {"repo_path": str(place.repository)}
+def _steps(folders: Folders) -> list[Step]:
+    repository = {"repo_path": str(folders.repository)}
     return [
         Step(server="git", tool="git_status", arguments=repository, note="read"),
         Step(server="git", tool="git_status", arguments=repository, note="the same read"),
@@ -155,22 +155,22 @@ def _require_expected(answers: list[Answer]) -> None:
         raise SystemExit(f"the demonstration did not go as expected: {found}")
 
 
-def _prepare(folder: Path) -> Place:
-    place = Place(policies=folder / "policies", data=folder / "data", repository=folder / "notes")
-    shutil.copytree(Path("policies"), place.policies)
-    place.repository.mkdir()
-    (place.repository / "notes.txt").write_text("first\n", encoding="utf-8")
+def _prepare(folder: Path) -> Folders:
+    folders = Folders(policies=folder / "policies", data=folder / "data", repository=folder / "notes")
+    shutil.copytree(Path("policies"), folders.policies)
+    folders.repository.mkdir()
+    (folders.repository / "notes.txt").write_text("first\n", encoding="utf-8")
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "First"]):
         identity = ["-c", "user.name=Alice", "-c", "user.email=alice@example.com"]
-        subprocess.run(["git", *identity, *command], cwd=place.repository, check=True)  # noqa: S603, S607 - fixed words
-    (place.repository / "notes.txt").write_text("first\nsecond\n", encoding="utf-8")
-    return place
+        subprocess.run(["git", *identity, *command], cwd=folders.repository, check=True)  # noqa: S603, S607 - fixed words
+    (folders.repository / "notes.txt").write_text("first\nsecond\n", encoding="utf-8")
+    return folders
 
 
 @contextmanager
-def _server(place: Place, telemetry: str) -> Iterator[str]:
+def _server(folders: Folders, telemetry: str) -> Iterator[str]:
     command = [sys.executable, "-m", "pdp.cli", "serve", "--server-address", "127.0.0.1:0", "--server-workers", "1"]
-    command += ["--data-dir", str(place.data), "--policies-folder", str(place.policies)]
+    command += ["--data-dir", str(folders.data), "--policies-folder", str(folders.policies)]
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": telemetry, "OTEL_BSP_SCHEDULE_DELAY": "200"}
     # The server's log is not part of the demonstration, unless it does not start.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
@@ -202,7 +202,7 @@ async def _mcp_server(module: str) -> AsyncIterator[ClientSession]:
 
 
 async def _import_tools(
-    console: Console, place: Place, author: AsyncClient, tools: Mapping[str, ClientSession]
+    console: Console, folders: Folders, author: AsyncClient, tools: Mapping[str, ClientSession]
 ) -> DefinitionDigests:
     """Import the tools of the live servers as `pdp tools import` does, and reload."""
     digests: dict[tuple[str, str], str] = {}
@@ -210,7 +210,7 @@ async def _import_tools(
         listed = await session.list_tools()
         digests |= definition_digests(name, listed)
         answer = listed.model_dump_json(by_alias=True, exclude_none=True)
-        command = [sys.executable, "-m", "pdp.cli", "tools", "import", name, "-", "--policies", str(place.policies)]
+        command = [sys.executable, "-m", "pdp.cli", "tools", "import", name, "-", "--policies", str(folders.policies)]
         process = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
         )

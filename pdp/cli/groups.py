@@ -14,7 +14,7 @@ from pdp.foundation.nearest import hint
 _LINE = 200
 
 
-class Place(NamedTuple):
+class CommandEntry(NamedTuple):
     """The module of a command, and its description in one line."""
 
     module: str
@@ -38,24 +38,24 @@ class Group(click.Group):
 class CommandTable(Group):
     """A group with commands that are imported when they are used, by their names in their modules."""
 
-    def __init__(self, *args: Any, places: Mapping[str, Place], **extra: Any) -> None:  # noqa: ANN401 - click's own parameters
+    def __init__(self, *args: Any, entries: Mapping[str, CommandEntry], **extra: Any) -> None:  # noqa: ANN401 - click's own parameters
         super().__init__(*args, **extra)
-        self._places = places
+        self._entries = entries
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands: the table's, then the group's own."""
-        return [*self._places, *super().list_commands(ctx)]
+        return [*self._entries, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command, or return None when there is none with this name."""
-        if cmd_name not in self._places:
+        if cmd_name not in self._entries:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(self._places[cmd_name].module), cmd_name)
+        command: click.Command = getattr(import_module(self._entries[cmd_name].module), cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands without importing them."""
         own = {name: command.get_short_help_str(_LINE) for name, command in self.commands.items()}
-        rows = {name: place.summary for name, place in self._places.items()} | own
+        rows = {name: entry.summary for name, entry in self._entries.items()} | own
         with formatter.section("Commands"):
             formatter.write_dl([(name, rows[name]) for name in self.list_commands(ctx)])

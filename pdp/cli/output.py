@@ -85,7 +85,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, width: int) 
     terminal has room for that, and a column of short words is not broken to make room for a long one. When there is not
     even room for the words, each row is a paragraph.
     """
-    cells = [[columns[place], *(row[place] for row in rows)] for place in range(len(columns))]
+    cells = [[columns[index], *(row[index] for row in rows)] for index in range(len(columns))]
     if sum(map(_narrowest, cells)) + _GAP * (len(columns) - 1) > width:
         return Group(*(_paragraph(columns, row) for row in rows))
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -156,6 +156,6 @@ def progress(doing: str) -> Iterator[None]:
 
 
 def _print_columns(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

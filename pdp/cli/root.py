@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from pdp import __version__
-from pdp.cli.groups import CommandTable, Place
+from pdp.cli.groups import CommandEntry, CommandTable
 from pdp.errors import BundleError, PDPError, reason_of
 from pdp.foundation.extras import missing
 
@@ -19,32 +19,36 @@ YES, NO, ERROR = 0, 1, 2
 
 
 # Modules are imported when their command is used: `pdp --help` needs neither the engine nor gRPC.
-COMMANDS: Mapping[str, Place] = {
-    "init": Place("pdp.cli.operate.init", "Write a token for each role, the keys of the record, and a certificate."),
-    "caller": Place("pdp.cli.operate.caller", "List callers; create, replace and remove their tokens."),
-    "serve": Place("pdp.cli.operate.serve", "Run the server."),
-    "authorize": Place("pdp.cli.sessions.authorize", "Ask whether a tool call may go ahead."),
-    "session": Place("pdp.cli.sessions.session", "Request, approve, show and end sessions."),
-    "tools": Place("pdp.cli.tools.group", "Import, list and compare the tools that policies are about."),
-    "new": Place("pdp.cli.author.new", "Create a policy folder."),
-    "test": Place("pdp.cli.author.test", "Run the tests of a policy folder."),
-    "check": Place("pdp.cli.author.check", "Check a policy folder."),
-    "fmt": Place("pdp.cli.author.fmt", "Format the policies of a folder."),
-    "diff": Place("pdp.cli.author.diff", "Compare the policies and decisions of two bundles."),
-    "explain": Place("pdp.cli.author.explain", "Explain why a tool call is allowed or denied."),
-    "bundle": Place("pdp.cli.bundle.versions", "Pack, sign and verify bundles; list and activate versions."),
-    "schema": Place("pdp.cli.author.check", "Print the whole Cedar schema of a policy folder."),
-    "audit": Place("pdp.cli.audit.group", "Query the record of decisions, and verify that it is intact."),
-    "top": Place("pdp.cli.operate.top", "Watch decisions as they are made."),
-    "telemetry": Place("pdp.cli.operate.telemetry", "Print the dashboard, the alert rules and the names of telemetry."),
-    "health": Place("pdp.cli.operate.health", "Check whether a server serves, for probes."),
-    "doctor": Place("pdp.cli.operate.doctor", "Check a deployment, and say what to fix."),
-    "bench": Place("pdp.cli.operate.bench", "Measure this server beside one that decides nothing."),
-    "store": Place("pdp.cli.operate.store", "Back up, restore and check the session store."),
-    "deployment": Place(
+COMMANDS: Mapping[str, CommandEntry] = {
+    "init": CommandEntry(
+        "pdp.cli.operate.init", "Write a token for each role, the keys of the record, and a certificate."
+    ),
+    "caller": CommandEntry("pdp.cli.operate.caller", "List callers; create, replace and remove their tokens."),
+    "serve": CommandEntry("pdp.cli.operate.serve", "Run the server."),
+    "authorize": CommandEntry("pdp.cli.sessions.authorize", "Ask whether a tool call may go ahead."),
+    "session": CommandEntry("pdp.cli.sessions.session", "Request, approve, show and end sessions."),
+    "tools": CommandEntry("pdp.cli.tools.group", "Import, list and compare the tools that policies are about."),
+    "new": CommandEntry("pdp.cli.author.new", "Create a policy folder."),
+    "test": CommandEntry("pdp.cli.author.test", "Run the tests of a policy folder."),
+    "check": CommandEntry("pdp.cli.author.check", "Check a policy folder."),
+    "fmt": CommandEntry("pdp.cli.author.fmt", "Format the policies of a folder."),
+    "diff": CommandEntry("pdp.cli.author.diff", "Compare the policies and decisions of two bundles."),
+    "explain": CommandEntry("pdp.cli.author.explain", "Explain why a tool call is allowed or denied."),
+    "bundle": CommandEntry("pdp.cli.bundle.versions", "Pack, sign and verify bundles; list and activate versions."),
+    "schema": CommandEntry("pdp.cli.author.check", "Print the whole Cedar schema of a policy folder."),
+    "audit": CommandEntry("pdp.cli.audit.group", "Query the record of decisions, and verify that it is intact."),
+    "top": CommandEntry("pdp.cli.operate.top", "Watch decisions as they are made."),
+    "telemetry": CommandEntry(
+        "pdp.cli.operate.telemetry", "Print the dashboard, the alert rules and the names of telemetry."
+    ),
+    "health": CommandEntry("pdp.cli.operate.health", "Check whether a server serves, for probes."),
+    "doctor": CommandEntry("pdp.cli.operate.doctor", "Check a deployment, and say what to fix."),
+    "bench": CommandEntry("pdp.cli.operate.bench", "Measure this server beside one that decides nothing."),
+    "store": CommandEntry("pdp.cli.operate.store", "Back up, restore and check the session store."),
+    "deployment": CommandEntry(
         "pdp.cli.operate.deployment", "Print files that deploy the server: container, systemd, Kubernetes."
     ),
-    "version": Place("pdp.cli.operate.version", "Print the version."),
+    "version": CommandEntry("pdp.cli.operate.version", "Print the version."),
 }
 
 
@@ -105,7 +109,7 @@ def _line(error: Exception) -> str:
 
 @click.group(
     cls=Root,
-    places=COMMANDS,
+    entries=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="`pdp COMMAND --help` shows an example of each. `PDP_DEBUG=1` shows where an error comes from.",
 )

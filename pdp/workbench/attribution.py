@@ -15,7 +15,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.schema import SESSION_ACTIONS
 from pdp.workbench.bundlediff import CallChange, PolicyChange, compare_calls
 from pdp.workbench.suite import Suite
-from pdp.workbench.witnesses import made_up
+from pdp.workbench.witnesses import generated_suites
 
 # A comparison of unrelated bundles stops early and says so.
 _MOST_SEARCHED = 200
@@ -48,8 +48,8 @@ def judge_policies(
 ) -> tuple[Judged, ...]:
     """Return the effects of each changed policy."""
     return tuple(
-        _judge(old, new, change.id, suites, limits, search=place < _MOST_SEARCHED)
-        for place, change in enumerate(changes)
+        _judge(old, new, change.id, suites, limits, search=index < _MOST_SEARCHED)
+        for index, change in enumerate(changes)
     )
 
 
@@ -82,7 +82,7 @@ def _judge(old: Bundle, new: Bundle, policy: str, suites: Sequence[Suite], limit
         shown = compare_calls(undone, new, cases, limits=limits).changes
         if shown or not search:
             return Judged(what=policy, by_cases=shown)
-        tried = made_up(new, versions, suites, limits)
+        tried = generated_suites(new, versions, suites, limits)
         return Judged(what=policy, by_search=compare_calls(undone, new, tried, limits=limits).changes)
     except ValueError:
         return Judged(what=policy)  # the old policy names something that the new bundle does not have

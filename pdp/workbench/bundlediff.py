@@ -93,11 +93,11 @@ def compare_policies(old: Bundle, new: Bundle) -> tuple[PolicyChange, ...]:
         before, after = old.policies.get(name), new.policies.get(name)
         if before is not None and after is not None and _say_the_same(before.text, after.text):
             continue
-        place = after or before
-        if place is not None:
+        policy = after or before
+        if policy is not None:
             kind: Literal["added", "removed", "changed"]
             kind = "changed" if before and after else "added" if after else "removed"
-            changes.append(PolicyChange(id=name, kind=kind, effect=place.effect, file=place.file, line=place.line))
+            changes.append(PolicyChange(id=name, kind=kind, effect=policy.effect, file=policy.file, line=policy.line))
     return tuple(changes)
 
 

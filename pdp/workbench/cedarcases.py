@@ -120,7 +120,7 @@ def _result(one: CedarCase, answer: Mapping[str, Any], ids: tuple[str, ...]) -> 
 
 def _ruling(said: Mapping[str, Any], ids: tuple[str, ...]) -> Ruling:
     policies, errors = (
-        tuple(sorted(ids[int(place.removeprefix("policy"))] for place in said[key]))
+        tuple(sorted(ids[int(policy.removeprefix("policy"))] for policy in said[key]))
         for key in ("reasons", "erroring_policies")
     )
     if said["decision"] == "Allow":

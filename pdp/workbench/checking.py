@@ -66,8 +66,8 @@ def reading_rows(bundle: Bundle) -> Iterator[tuple[str, str, str, str]]:
     for action in sorted(bundle.catalogue.tools):
         reading = bundle.slice(action).reading
         kind = reading.kind.value if reading.cacheable else f"{reading.kind.value}, never remembered"
-        for place, (name, policies) in enumerate(reading.readers.items() or [("", ())]):
-            yield (action, kind, name, ", ".join(policies)) if place == 0 else ("", "", name, ", ".join(policies))
+        for index, (name, policies) in enumerate(reading.readers.items() or [("", ())]):
+            yield (action, kind, name, ", ".join(policies)) if index == 0 else ("", "", name, ", ".join(policies))
 
 
 def _readings_json(bundle: Bundle) -> Iterator[dict[str, Any]]:
@@ -110,9 +110,9 @@ def summaries() -> dict[str, str]:
 
 
 def _problem_lines(problem: Problem, folder: Path, lines: list[str]) -> Iterator[str]:
-    place = str(folder / problem.file) if problem.file else str(folder)
+    path = str(folder / problem.file) if problem.file else str(folder)
     where = "".join(f":{number}" for number in (problem.line, problem.column) if number)
-    yield f"{place}{where}: {problem.severity}[{problem.code}]: {problem.message}"
+    yield f"{path}{where}: {problem.severity}[{problem.code}]: {problem.message}"
     number = str(problem.line)
     if 0 < problem.line <= len(lines):
         source = lines[problem.line - 1].rstrip("\r")

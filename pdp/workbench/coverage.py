@@ -147,7 +147,7 @@ class CoverageCounter:
             self._looked_at.add(name)
             if result.value is Value.FALSE:
                 self._unmatched.add(name)
-            self._seen.update((name, place, one.value) for place, one in enumerate(result.conditions))
+            self._seen.update((name, index, one.value) for index, one in enumerate(result.conditions))
 
     def _policy(self, parts: PolicyParts) -> PolicyCoverage:
         name = parts.policy.id
@@ -160,10 +160,10 @@ class CoverageCounter:
             conditions=tuple(
                 ConditionCoverage(
                     condition=condition,
-                    seen_true=(name, place, Value.TRUE) in self._seen,
-                    seen_false=(name, place, Value.FALSE) in self._seen,
+                    seen_true=(name, index, Value.TRUE) in self._seen,
+                    seen_false=(name, index, Value.FALSE) in self._seen,
                 )
-                for place, condition in enumerate(parts.conditions)
+                for index, condition in enumerate(parts.conditions)
             ),
         )
 
@@ -179,10 +179,10 @@ def coverage_lines(coverage: Coverage, *, folder: str) -> Iterator[str]:
         missed = [condition for condition in one.conditions if not condition.covered]
         if one.covered and not missed:
             continue
-        place = f"{prefix}{one.policy.file}"
-        yield f"{place}:{one.policy.line}: {one.policy.id}{': ' if one.missing else ''}{one.missing}"
+        path = f"{prefix}{one.policy.file}"
+        yield f"{path}:{one.policy.line}: {one.policy.id}{': ' if one.missing else ''}{one.missing}"
         yield from (
-            f"  {place}:{each.condition.line}:{each.condition.column}: `{each.condition}`: {each.missing}"
+            f"  {path}:{each.condition.line}:{each.condition.column}: `{each.condition}`: {each.missing}"
             for each in missed
         )
 

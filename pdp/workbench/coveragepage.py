@@ -110,15 +110,15 @@ def _mark(marks: dict[int, list[_Mark]], one: ConditionCoverage) -> None:
 
 
 def _line(number: int, text: str, marks: Sequence[_Mark], owner: PolicyCoverage | None) -> str:
-    shown, place = [], 0
+    shown, position = [], 0
     for mark in sorted(marks, key=lambda one: one.start):
         # Where a condition continues from the line above, its indentation is not part of it.
         start = max(mark.start, len(text) - len(text.lstrip()))
         end = min(mark.end, len(text))
-        shown.append(_shown(text[place:start]))
+        shown.append(_shown(text[position:start]))
         shown.append(f'<span class={mark.colour} title="{_shown(mark.title)}">{_shown(text[start:end])}</span>')
-        place = end
-    shown.append(_shown(text[place:]))
+        position = end
+    shown.append(_shown(text[position:]))
     opens = f' id="{_shown(owner.policy.id)}"' if owner and owner.policy.line == number else ""
     colour = f" {_policy_colour(owner)}" if owner else ""
     title = f' title="{_shown(owner.missing or "covered")}"' if owner else ""

@@ -10,7 +10,7 @@ from pdp.policy.bundle import Bundle
 from pdp.workbench.suite import Expectation
 
 # A test that gets these by accident tests nothing: a mistake in it looks like a deny of the policies.
-SLIPS = {
+LIKELY_MISTAKES = {
     Basis.UNKNOWN_TOOL: "the tool is not in the catalogue",
     Basis.INVALID_ARGUMENTS: "the arguments do not fit the tool",
     Basis.POLICY_ERROR: "a policy could not be evaluated",
@@ -33,9 +33,9 @@ def _differences(expect: Expectation, ruling: Ruling, bundle: Bundle) -> Iterabl
     if expect.basis is not None:
         if expect.basis is not ruling.basis:
             yield f"expected basis `{expect.basis.value}`, got `{ruling.basis.value}`{_in_brackets(ruling.detail)}"
-    elif ruling.basis in SLIPS and not unexpected_error:
+    elif ruling.basis in LIKELY_MISTAKES and not unexpected_error:
         yield (
-            f"the basis of the deny is `{ruling.basis.value}`: {ruling.detail or SLIPS[ruling.basis]}; "
+            f"the basis of the deny is `{ruling.basis.value}`: {ruling.detail or LIKELY_MISTAKES[ruling.basis]}; "
             f"write `deny {ruling.basis.value}` if you mean that"
         )
     yield from _ids("policies", expect.policies, ruling.policies, bundle)

@@ -1,12 +1,12 @@
 """Replay the calls of a decision log through two bundles, as far as the log allows.
 
-A log holds no arguments. A call whose policies read them cannot be decided again and is counted as untold, never
+A log holds no arguments. A call whose policies read them cannot be decided again and is counted as undecided, never
 guessed; so is a call of a session whose approval the log does not hold. What a session was asked for (purpose, labels,
 environment, who opened it) is read from its approval, and labels from each narrowing and each call that added some; in
-logs from before approvals held it, calls whose policies read them are untold. Which labels widened at the approval is
-known if one of the two bundles was active then; otherwise calls of a session with a label that widens are untold.
+logs from before approvals held it, calls whose policies read them are undecided. Which labels widened at the approval
+is known if one of the two bundles was active then; otherwise calls of a session with a label that widens are undecided.
 Of its terms only the names are used, as the values of most are not in the log: a call whose policies read `terms` is
-untold, too.
+undecided, too.
 Attributes of the user that a gateway vouched for are ignored: users are as the directories describe them.
 """
 
@@ -45,19 +45,19 @@ _NEVER = Deadline(wall_at=0.0, boot_at=0.0, boot_id="")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogDifference:
-    """The difference for the recorded calls: how many were read, and how many are untold for each reason."""
+    """The difference for the recorded calls: how many were read, and how many are undecided for each reason."""
 
     decisions: int
-    untold: Mapping[str, int]
+    undecided: Mapping[str, int]
     changes: tuple[CallChange, ...]
 
     @property
-    def told(self) -> int:
+    def decided(self) -> int:
         """Return how many calls could be decided again."""
-        return self.decisions - sum(self.untold.values())
+        return self.decisions - sum(self.undecided.values())
 
 
-class _UntoldError(Exception):
+class _UndecidableError(Exception):
     """The log lacks a value that a bundle decides a call by; the message names it."""
 
 
@@ -141,7 +141,7 @@ def compare_records(old: Bundle, new: Bundle, records: Iterable[Record]) -> LogD
     The records must be in the order in which they were written. Decisions of a bundle's own are taken from the record.
     """
     sessions = _Sessions(bundles={bundle.version: bundle for bundle in (old, new)})
-    untold: Counter[str] = Counter()
+    undecided: Counter[str] = Counter()
     changes: list[CallChange] = []
     decisions = 0
     for record in records:
@@ -151,19 +151,19 @@ def compare_records(old: Bundle, new: Bundle, records: Iterable[Record]) -> LogD
         decisions += 1
         try:
             was, now = (_answer(bundle, record, sessions) for bundle in (old, new))
-        except _UntoldError as untellable:
-            untold[str(untellable)] += 1
+        except _UndecidableError as undecidable:
+            undecided[str(undecidable)] += 1
             continue
         finally:
             sessions.learn_labels(record)
         if (effect := effect_of(was, now)) is not None:
             changes.append(CallChange(name=_name(record), what=_action(record), effect=effect, was=was, now=now))
-    return LogDifference(decisions=decisions, untold=dict(untold), changes=tuple(changes))
+    return LogDifference(decisions=decisions, undecided=dict(undecided), changes=tuple(changes))
 
 
 def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
     if record.get("basis") not in _JUDGED:
-        raise _UntoldError("not decided by the policies")
+        raise _UndecidableError("not decided by the policies")
     if record.get("bundle_version") == bundle.version:
         policies = tuple(map(str, record.get("policies", ())))
         return Answer(allowed=record.get("outcome") == "allow", basis=str(record["basis"]), policies=policies)
@@ -171,12 +171,12 @@ def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
     if action not in bundle.catalogue.tools:
         return Answer(problem="the tool is not in the catalogue")
     if "resource_id" not in record:
-        raise _UntoldError("the resource is not in the log")
+        raise _UndecidableError("the resource is not in the log")
     chain = _chain(record, sessions, bundle)
     if any(bundle.unapproved_labels(session) for session in chain):
         return Answer(basis=Basis.LABEL_NOT_APPROVED.value)
     if _reads_unrecorded(bundle, action, chain, sessions):
-        raise _UntoldError("policies read what is not in the log")
+        raise _UndecidableError("policies read what is not in the log")
     if any(action not in bundle.within_ceiling(session.agent) for session in chain):
         return Answer(problem="above the agent's ceiling")
     return _judgement({_visibility(bundle, session, record) for session in chain})
@@ -208,12 +208,12 @@ def _chain(record: Record, sessions: _Sessions, bundle: Bundle) -> list[Session]
     """
     above = tuple(map(str, record.get("ancestors", ())))
     ids = (str(record.get("session_id", "")), *above)
-    return [_session(session_id, above[place:], record, sessions, bundle) for place, session_id in enumerate(ids)]
+    return [_session(session_id, above[index:], record, sessions, bundle) for index, session_id in enumerate(ids)]
 
 
 def _session(session_id: str, above: tuple[str, ...], record: Record, sessions: _Sessions, bundle: Bundle) -> Session:
     if session_id not in sessions.approved:
-        raise _UntoldError("the session's approval is not in the log")
+        raise _UndecidableError("the session's approval is not in the log")
     approved = sessions.approved[session_id]
     asked = approved.asked or _Asked(
         purpose="",
@@ -250,7 +250,7 @@ def _widening_labels(approved: _Approved, bundle: Bundle, sessions: _Sessions) -
     if then is not None and approved.asked is not None:
         return tuple(sorted(then.widening_labels(approved.labels, approved.tools)))
     if bundle.widening and (approved.asked is None or not bundle.widening.isdisjoint(approved.asked.labels)):
-        raise _UntoldError("what the session's approver saw is not in the log")
+        raise _UndecidableError("what the session's approver saw is not in the log")
     return ()
 
 
@@ -265,7 +265,7 @@ def _judgement(seen: AbstractSet[Visibility]) -> Answer:
     if Visibility.NEVER in seen:
         return Answer(basis="by the policies")
     if Visibility.DEPENDS in seen:
-        raise _UntoldError("policies read what is not in the log")
+        raise _UndecidableError("policies read what is not in the log")
     return Answer(allowed=True, basis="by the policies")
 
 

@@ -15,8 +15,8 @@ from pdp.policy.contents import TESTS, require_sizes
 from pdp.policy.engine import PolicySource
 from pdp.workbench.equivalents import FILE, Equivalent, Equivalents
 from pdp.workbench.runner import CaseResult, run
-from pdp.workbench.standing import Standing
 from pdp.workbench.suite import Suite
+from pdp.workbench.unchanged import UnchangedResults
 
 
 class Verdict(Enum):
@@ -75,8 +75,8 @@ class MutationReport:
     @property
     def score(self) -> float:
         """Return the noticed part of the distinguishable mutants, from 0 to 1."""
-        told = len(self.results) - len(self.having(Verdict.EQUIVALENT))
-        return len(self.having(Verdict.KILLED)) / told if told else 1.0
+        counted = len(self.results) - len(self.having(Verdict.EQUIVALENT))
+        return len(self.having(Verdict.KILLED)) / counted if counted else 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +179,8 @@ class _Trial:
         try:
             changed = self._bundle.with_policies(self._policies(mutant))
             in_time = _deadline(self._seconds)
-            telling = self._telling(mutant, Standing(changed), in_time)
-            failed = run(changed, telling, limits=self._limits, stop_at_failure=True, done=in_time).failed
+            noticing = self._noticing(mutant, UnchangedResults(changed), in_time)
+            failed = run(changed, noticing, limits=self._limits, stop_at_failure=True, done=in_time).failed
         except _OutOfTimeError:
             return MutantResult(mutant=mutant, verdict=Verdict.TIMED_OUT)
         if failed:
@@ -192,7 +192,9 @@ class _Trial:
         policies = [mutant.changed if policy.id == mutant.of else policy for policy in self._bundle.policies.values()]
         return [policy for policy in policies if policy is not None]
 
-    def _telling(self, mutant: Mutant, standing: Standing, in_time: Callable[[CaseResult], None]) -> Iterator[Suite]:
+    def _noticing(
+        self, mutant: Mutant, unchanged: UnchangedResults, in_time: Callable[[CaseResult], None]
+    ) -> Iterator[Suite]:
         """Yield the cases whose policies answer differently after the change, each alone."""
         either = [policy for policy in (self._bundle.policies[mutant.of], mutant.changed) if policy is not None]
         touched = {
@@ -207,7 +209,7 @@ class _Trial:
         for suite, case in sorted(cases, key=lambda one: mutant.of not in self._rested[one[1].id]):
             before = self._as_is[case.id]
             in_time(before)
-            if not standing.holds(before):
+            if not unchanged.contains(before):
                 yield replace(suite, cases=(case,))
 
 

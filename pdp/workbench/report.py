@@ -55,8 +55,8 @@ class TextReport:
         return f"{said} ({report.seconds:.2f} s)"
 
     def _title(self, case: Case) -> str:
-        place = f"{self._prefix}{case.file}" if case.session else case.file
-        return f"{place}:{case.line}: {case.name}" if case.line else f"{place}: {case.name}"
+        path = f"{self._prefix}{case.file}" if case.session else case.file
+        return f"{path}:{case.line}: {case.name}" if case.line else f"{path}: {case.name}"
 
     def _subject(self, case: Case) -> str:
         suite = self._suites.get(case.file)

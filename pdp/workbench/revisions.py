@@ -25,12 +25,12 @@ def opened(source: str, *, folder: str) -> Iterator[Path]:
     if Path(source).is_dir():
         yield Path(source)
         return
-    with tempfile.TemporaryDirectory(prefix="pdp-revision-") as place:
-        _check_out(source, folder, Path(place))
-        yield Path(place)
+    with tempfile.TemporaryDirectory(prefix="pdp-revision-") as target:
+        _check_out(source, folder, Path(target))
+        yield Path(target)
 
 
-def _check_out(source: str, folder: str, place: Path) -> None:
+def _check_out(source: str, folder: str, target: Path) -> None:
     """Write the files of a tree as they were committed.
 
     `git archive` is not used, because it can leave out or change files.
@@ -44,9 +44,9 @@ def _check_out(source: str, folder: str, place: Path) -> None:
     for details, name in (entry for entry in entries if len(entry) == 2):  # noqa: PLR2004 - the last one is empty
         mode, _, blob = details.split()[:3]
         if mode in _FILE_MODES:
-            target = place / os.fsdecode(name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(_git(["cat-file", "blob", blob.decode("ascii")], source))
+            file = target / os.fsdecode(name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(_git(["cat-file", "blob", blob.decode("ascii")], source))
 
 
 def _git(words: Sequence[str], source: str) -> bytes:

@@ -57,7 +57,7 @@ def _sample_of_type(schema: Mapping[str, Any], root: Any, depth: int) -> Any:  #
 
 
 def _at(reference: str, root: Any) -> object:  # noqa: ANN401 - any JSON value
-    place = root
+    node = root
     for step in reference.split("/")[1:]:
-        place = place.get(step) if isinstance(place, dict) else None
-    return place
+        node = node.get(step) if isinstance(node, dict) else None
+    return node

@@ -17,7 +17,7 @@ Kind = Literal["added", "changed", "removed"]
 Definition = Mapping[str, Any]
 
 # Parts of a definition's digest, except its name and those compared by the types that policies see.
-_TOLD = ("annotations", "description", "outputSchema")
+_DESCRIPTIVE = ("annotations", "description", "outputSchema")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ def _difference(old: _Side | None, new: _Side | None, bundle: Bundle, after: Cal
 def _parts(old: _Side, new: _Side) -> Iterator[str]:
     """Name the changes of a definition, first those that policies see."""
     yield from _parameters(old.tool.input, new.tool.input, "")
-    for field in _TOLD:
+    for field in _DESCRIPTIVE:
         if old.definition.get(field) != new.definition.get(field):
             yield field
     if old.definition.get("inputSchema") != new.definition.get("inputSchema") and old.tool.input == new.tool.input:

@@ -33,7 +33,7 @@ from pdp.workbench.samples import sample_arguments
 from pdp.workbench.suite import Case, Expectation, NamedCall, NamedSession, Step, Suite
 from pdp.workbench.values import moment
 
-MADE_UP = "made up"
+GENERATED = "generated"
 
 # The bounds of the search: a second or two for each policy that no case shows.
 _MOST_SUITES = 4
@@ -70,7 +70,7 @@ class _Clues:
         return tuple(sorted(name for one, name in self.named if one == kind))
 
 
-def made_up(
+def generated_suites(
     bundle: Bundle, versions: Sequence[PolicySource], suites: Sequence[Suite], limits: Limits = DEFAULT_LIMITS
 ) -> tuple[Suite, ...]:
     """Return cases that two versions of a policy could decide differently.
@@ -106,7 +106,7 @@ def _grounds(bundle: Bundle, suites: Sequence[Suite]) -> Iterator[Suite]:
         for user, agent in islice(product(users, agents), _MOST_SESSIONS)
     ]
     sessions = {one.name: one for one in pairs}
-    yield Suite(file=MADE_UP, name=MADE_UP, directory=Directory(), sessions=sessions, calls={}, cases=())
+    yield Suite(file=GENERATED, name=GENERATED, directory=Directory(), sessions=sessions, calls={}, cases=())
 
 
 def _suite(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, most: int) -> Suite:
@@ -128,7 +128,7 @@ def _suite(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, most: i
                 opening, calls[what.name] = replace(session, name=f"{session.name} {action}", tools=(action,)), what
             opened[opening.name] = opening
             cases.append(_case(opening, what, now))
-    return replace(ground, file=MADE_UP, name=MADE_UP, sessions=opened, calls=calls, cases=tuple(cases))
+    return replace(ground, file=GENERATED, name=GENERATED, sessions=opened, calls=calls, cases=tuple(cases))
 
 
 def _case(session: NamedSession, what: NamedCall | Step, now: float) -> Case:
@@ -136,7 +136,7 @@ def _case(session: NamedSession, what: NamedCall | Step, now: float) -> Case:
     words = what.value if isinstance(what, Step) else what.name
     name = f"{words}; {session.agent} for {session.user} in `{session.name}`, at {utc_text(now)}"
     return Case(
-        file=MADE_UP, line=0, name=name, now=now, session=session.name, call=call, step=step, expect=Expectation()
+        file=GENERATED, line=0, name=name, now=now, session=session.name, call=call, step=step, expect=Expectation()
     )
 
 
@@ -187,8 +187,8 @@ def _calls(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, action:
     seen: set[str] = set()
     for arguments, facts in _ground(bundle, tool, ground, limits):
         for changed, stated in product(_changed(arguments, choices), _changed(facts, clues.of(_CALLER))):
-            written, told = json.dumps(changed), json.dumps(stated) if stated else ""
-            name = f"{action} {written}" + f" {told}" * bool(told)
+            written, stated_text = json.dumps(changed), json.dumps(stated) if stated else ""
+            name = f"{action} {written}" + f" {stated_text}" * bool(stated_text)
             if name not in seen:
                 seen.add(name)
                 yield NamedCall(
@@ -197,7 +197,7 @@ def _calls(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, action:
                     server=tool.server,
                     tool=tool.name,
                     arguments_json=written.encode(),
-                    facts_json=told.encode(),
+                    facts_json=stated_text.encode(),
                 )
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from click.testing import Result
 
-from pdp.cli.audit.ledger import tail_line
+from pdp.cli.audit.entries import tail_line
 from pdp.cli.audit.remote import ServerSource
 from pdp.client import Client, UnavailableError
 from pdp.testing.waiting import wait_until
@@ -70,7 +70,7 @@ def test_show(ask: Run, case: Case, where: tuple[str, ...]) -> None:
 
 @both
 def test_session(ask: Run, case: Case, where: tuple[str, ...]) -> None:
-    """The ledger is request, approval, calls and end, in order."""
+    """The history is request, approval, calls and end, in order."""
     ask("session", "end", "--session-handle-file", case.handle_file)
 
     shown = answer(ask("audit", "session", case.session_id, "--json", *where))

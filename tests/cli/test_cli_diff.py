@@ -219,7 +219,7 @@ def test_an_operator_that_is_changed_is_found_out(run: Run) -> None:
 
     assert (2, 0) == (wider.exit_code, narrower.exit_code)
     told = json.loads(narrower.stdout)
-    assert {("files/tag-both", "newly_denied")} == {(one["change"], one["effect"]) for one in told["made_up"]}
+    assert {("files/tag-both", "newly_denied")} == {(one["change"], one["effect"]) for one in told["generated"]}
     assert [] == told["undecided"]
 
 

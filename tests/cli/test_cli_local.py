@@ -15,7 +15,7 @@ import pytest
 from pdp import __version__
 from pdp.app import compile_once
 from pdp.cli.bundle.versions import PACKING, bundle
-from pdp.cli.groups import CommandTable, Place
+from pdp.cli.groups import CommandEntry, CommandTable
 from pdp.cli.root import COMMANDS, root
 from pdp.config import describe, section_titles
 from pdp.limits import DEFAULT_LIMITS
@@ -249,13 +249,13 @@ def test_every_command_explains_itself(run: Run, words: tuple[str, ...], command
         assert f"Example: pdp {' '.join(words)}" in " ".join(done.stdout.split())
 
 
-@pytest.mark.parametrize(("table", "places"), [(root, COMMANDS), (bundle, PACKING)], ids=["pdp", "pdp bundle"])
-def test_table_of_commands_is_true(table: CommandTable, places: Mapping[str, Place]) -> None:
+@pytest.mark.parametrize(("table", "entries"), [(root, COMMANDS), (bundle, PACKING)], ids=["pdp", "pdp bundle"])
+def test_table_of_commands_is_true(table: CommandTable, entries: Mapping[str, CommandEntry]) -> None:
     """What the help of a table says about a command is how the command's own help begins."""
     context = click.Context(table)
-    known = {name: table.get_command(context, name) for name in places}
+    known = {name: table.get_command(context, name) for name in entries}
 
-    assert {name: place.summary for name, place in places.items()} == {
+    assert {name: entry.summary for name, entry in entries.items()} == {
         name: command.get_short_help_str(200) for name, command in known.items() if command
     }
 

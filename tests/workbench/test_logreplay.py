@@ -188,7 +188,7 @@ def test_recorded_calls_are_decided_again(tmp_path: Path, changed: str, expected
         pdp.call(handle, "drop")
         found = compare_records(bundle_of(READ), bundle_of(changed), pdp.records)
 
-    assert (expected, {}, 2) == (outcome(found), found.untold, found.told)
+    assert (expected, {}, 2) == (outcome(found), found.undecided, found.decided)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +199,14 @@ def test_recorded_calls_are_decided_again(tmp_path: Path, changed: str, expected
         'when { context.caller.id == "x" }',
     ],
 )
-def test_what_the_record_does_not_hold_is_untold(tmp_path: Path, condition: str) -> None:
+def test_what_the_record_does_not_hold_is_undecided(tmp_path: Path, condition: str) -> None:
     """Arguments and facts of the gateway: such a call is counted and never guessed."""
     reading = f'@id("files/y") permit (principal, action == Action::"files/read", resource) {condition};'
     with running(tmp_path, READ) as pdp:
         pdp.call(pdp.session(), "read")
         found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
 
-    assert ([], {"policies read what is not in the log": 1}, 0) == (outcome(found), found.untold, found.told)
+    assert ([], {"policies read what is not in the log": 1}, 0) == (outcome(found), found.undecided, found.decided)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_what_a_session_was_approved_with_is_read(tmp_path: Path, condition: str
         found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
 
     changed = {change.name.partition(" ")[0] for change in found.changes}
-    assert ({}, expected) == (found.untold, [one["id"] in changed for one in pdp.decisions])
+    assert ({}, expected) == (found.undecided, [one["id"] in changed for one in pdp.decisions])
 
 
 def test_a_label_that_a_call_added_is_read(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_label_that_a_call_added_is_read(tmp_path: Path) -> None:
         found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
 
     changed = {change.name.partition(" ")[0] for change in found.changes}
-    assert ({}, [False, True, True, False]) == (found.untold, [one["id"] in changed for one in pdp.decisions])
+    assert ({}, [False, True, True, False]) == (found.undecided, [one["id"] in changed for one in pdp.decisions])
 
 
 def test_a_label_that_a_call_adds_widens_as_its_approver_saw_it(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_label_that_a_call_adds_widens_as_its_approver_saw_it(tmp_path: Path) 
             pdp.call(handle, "read")
         found = compare_records(old, bundle_of(widened, widening="read"), pdp.records)
 
-    assert ([("files/read", Effect.NEWLY_DENIED)], {}) == (outcome(found), found.untold)
+    assert ([("files/read", Effect.NEWLY_DENIED)], {}) == (outcome(found), found.undecided)
 
 
 def test_a_label_that_its_approver_did_not_see_as_widening_denies(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_label_that_its_approver_did_not_see_as_widening_denies(tmp_path: Path
 
     assert {"deny label_not_approved"} == {str(change.now) for change in found.changes}
     assert [("files/read", Effect.NEWLY_DENIED)] * 3 == outcome(found)
-    assert 4 == found.told
+    assert 4 == found.decided
 
 
 def test_a_label_that_its_approver_saw_as_widening_permits(tmp_path: Path) -> None:
@@ -285,15 +285,15 @@ def test_a_label_that_its_approver_saw_as_widening_permits(tmp_path: Path) -> No
         pdp.call(pdp.session(), "read")
         records = pdp.records
 
-    assert ([], {}) == (outcome(compare_records(old, new, records)), compare_records(old, new, records).untold)
-    assert {"what the session's approver saw is not in the log": 1} == compare_records(third, new, records).untold
+    assert ([], {}) == (outcome(compare_records(old, new, records)), compare_records(old, new, records).undecided)
+    assert {"what the session's approver saw is not in the log": 1} == compare_records(third, new, records).undecided
 
 
 @pytest.mark.parametrize(
     ("condition", "expected"),
     [('purpose == "x"', 2), ('labels.contains("x")', 2), ('environment == "x"', 1), ('opened_by == "x"', 1)],
 )
-def test_an_approval_from_an_old_log_leaves_calls_untold(tmp_path: Path, condition: str, expected: int) -> None:
+def test_an_approval_from_an_old_log_leaves_calls_undecided(tmp_path: Path, condition: str, expected: int) -> None:
     """An old log does not hold what was asked for; of the session itself each call says two."""
     reading = f"{READ} {FORBID} when {{ context.session.{condition} }};"
     with running(tmp_path, READ) as pdp:
@@ -303,17 +303,17 @@ def test_an_approval_from_an_old_log_leaves_calls_untold(tmp_path: Path, conditi
         old = [one | {"facts": {}} if one["kind"] == "session.approved" else one for one in pdp.records]
     found = compare_records(bundle_of(READ), bundle_of(reading), old)
 
-    assert ([], {"policies read what is not in the log": expected}) == (outcome(found), found.untold)
+    assert ([], {"policies read what is not in the log": expected}) == (outcome(found), found.undecided)
 
 
-def test_a_resource_that_is_not_logged_is_untold(tmp_path: Path) -> None:
+def test_a_resource_that_is_not_logged_is_undecided(tmp_path: Path) -> None:
     """A digest cannot be decided about."""
     wider = READ + '@id("files/x") permit (principal, action, resource is Thing);'
     with running(tmp_path, READ) as pdp:
         pdp.call(pdp.session(), "hide")
         found = compare_records(bundle_of(READ), bundle_of(wider), pdp.records)
 
-    assert ([], {"the resource is not in the log": 1}) == (outcome(found), found.untold)
+    assert ([], {"the resource is not in the log": 1}) == (outcome(found), found.undecided)
 
 
 def test_all_sessions_of_a_chain_must_be_permitted(tmp_path: Path) -> None:
@@ -343,16 +343,16 @@ def test_a_directory_that_lacks_what_it_had_denies(tmp_path: Path, directory: st
     assert [("files/read", Effect.NEWLY_DENIED)] == outcome(found)
 
 
-def test_what_the_gate_denied_is_untold(tmp_path: Path) -> None:
+def test_what_the_gate_denied_is_undecided(tmp_path: Path) -> None:
     """No policy was asked, so no policy could change it."""
     with running(tmp_path, READ) as pdp:
         pdp.call("pdps_unknown", "read")
         found = compare_records(bundle_of(READ), bundle_of(READ), pdp.records)
 
-    assert {"not decided by the policies": 1} == found.untold
+    assert {"not decided by the policies": 1} == found.undecided
 
 
-def test_a_call_without_its_approval_is_untold(tmp_path: Path) -> None:
+def test_a_call_without_its_approval_is_undecided(tmp_path: Path) -> None:
     """Where the record begins after the approval, or its list of grants was cut, nobody knows the grants."""
     other = READ.replace('files/read")', 'files/other")')
     with running(tmp_path, READ) as pdp:
@@ -367,4 +367,4 @@ def test_a_call_without_its_approval_is_untold(tmp_path: Path) -> None:
     for kept in (late, cut):
         assert {"the session's approval is not in the log": 1} == compare_records(
             bundle_of(READ), bundle_of(other), kept
-        ).untold
+        ).undecided

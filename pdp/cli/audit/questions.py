@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from pdp.audit.values import Filter, Found, Window, logged_values
-from pdp.cli.audit.ledger import print_entries, tail_line
+from pdp.cli.audit.entries import print_entries, tail_line
 from pdp.cli.audit.source import Source, first, with_source
 from pdp.cli.audit.view import (
     OWN_KINDS,
@@ -104,8 +104,8 @@ def show(*, source: Source, decision_id: str, as_json: bool) -> None:
     if as_json:
         print_json(records)
         return
-    for place, record in enumerate(records):
-        if place:
+    for index, record in enumerate(records):
+        if index:
             click.echo()
         print_record(record)
 

@@ -73,8 +73,8 @@ class FolderSource:
         if not folder.is_dir():
             raise click.UsageError(f"there is no record in `{folder}`; pass --record DIR, or --server")
         if index_file is None and not _can_write(folder):
-            place = opened.enter_context(tempfile.TemporaryDirectory(prefix="pdp-"))
-            index_file = Path(place) / FILE_NAME
+            temporary = opened.enter_context(tempfile.TemporaryDirectory(prefix="pdp-"))
+            index_file = Path(temporary) / FILE_NAME
             click.echo(
                 "cannot write an index into the folder of the record; a temporary one is used, --index FILE keeps one",
                 err=True,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pdp.audit.values import Approval, PlannedSession, Touch
-from pdp.cli.audit.ledger import fact_text, named
+from pdp.cli.audit.entries import fact_text, named
 from pdp.cli.output import print_fields, print_table
 from pdp.clock import utc_text
 
@@ -37,8 +37,8 @@ def print_record(record: Record) -> None:
 
 def print_approvals(approvals: Sequence[Approval]) -> None:
     """Print the approvals of a session, then those above it."""
-    for place, one in enumerate(approvals):
-        if place:
+    for index, one in enumerate(approvals):
+        if index:
             click.echo()
         print_fields(_approval_fields(one))
 

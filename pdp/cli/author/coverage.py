@@ -23,7 +23,7 @@ _PERCENT = click.FloatRange(0, 100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CoverageWish:
+class CoverageOptions:
     """The wanted report, and the least coverage in percent."""
 
     wanted: bool
@@ -77,12 +77,12 @@ def coverage_options(function: C) -> Callable[..., Any]:
         coverage_min_conditions: float | None,
         **given: Any,  # noqa: ANN401 - the same
     ) -> Any:  # noqa: ANN401 - the same
-        wish = CoverageWish(
+        options = CoverageOptions(
             wanted=shown or any(one is not None for one in (page, coverage_min, coverage_min_conditions)),
             page=page,
             least_policies=coverage_min,
             least_conditions=coverage_min_conditions,
         )
-        return function(*args, coverage=wish, **given)
+        return function(*args, coverage=options, **given)
 
     return command

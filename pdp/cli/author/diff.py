@@ -75,12 +75,12 @@ def diff(
     Exit code 2: a call is newly allowed, without --allow-widening. 1: a call is newly erring. 3: no call shows what a
     change does, without --allow-undecided. 0: otherwise.
     """
-    with ExitStack() as places:
+    with ExitStack() as stack:
         before, after = (
-            places.enter_context(opened(source, folder=_folder(other, settings)))
+            stack.enter_context(opened(source, folder=_folder(other, settings)))
             for source, other in ((old, new), (new, old))
         )
-        old_files, new_files = (read_folder(place, settings.limits) for place in (before, after))
+        old_files, new_files = (read_folder(folder, settings.limits) for folder in (before, after))
         old_bundle, new_bundle = (
             load_bundle(files, settings.limits, compile_once()) for files in (old_files, new_files)
         )
@@ -109,7 +109,7 @@ def diff(
         recorded = _recorded(old_bundle, new_bundle, log) if log else None
     found = [("of the test cases", calls)]
     if recorded is not None:
-        found.append(("of the decision log", CallsDifference(compared=recorded.told, changes=recorded.changes)))
+        found.append(("of the decision log", CallsDifference(compared=recorded.decided, changes=recorded.changes)))
     searched = tuple(change for one in judged for change in one.by_search)
     if searched:
         found.append(("that were generated", CallsDifference(compared=len(searched), changes=searched)))
@@ -118,9 +118,9 @@ def diff(
         print_json({**_json(policies, others, calls, recorded), **_judged_json(judged)})
     else:
         _print_bundle(policies, others)
-        for whence, difference in found:
-            _print_calls(whence, difference, everything=everything)
-        for reason, count in sorted(recorded.untold.items()) if recorded else ():
+        for origin, difference in found:
+            _print_calls(origin, difference, everything=everything)
+        for reason, count in sorted(recorded.undecided.items()) if recorded else ():
             click.echo(f"{count} calls of the log cannot be decided: {reason}")
         for what in undecided:
             click.echo(f"undecided: no call shows what the change of `{visible(what)}` does; write a test case for it")
@@ -156,12 +156,12 @@ def _print_bundle(policies: Iterable[PolicyChange], others: Iterable[str]) -> No
         click.echo(f"~ {visible(name)}")
 
 
-def _print_calls(whence: str, calls: CallsDifference, *, everything: bool) -> None:
+def _print_calls(origin: str, calls: CallsDifference, *, everything: bool) -> None:
     if not calls.compared:
-        click.echo(f"no calls {whence} to compare")
+        click.echo(f"no calls {origin} to compare")
         return
     counts = ", ".join(f"{len(calls.having(effect))} {effect.value}" for effect in Effect)
-    click.echo(f"{calls.compared} calls {whence} compared: {counts}")
+    click.echo(f"{calls.compared} calls {origin} compared: {counts}")
     for effect in Effect:
         for (was, now), group in by_policy(calls.having(effect)).items():
             click.echo(f"\n{effect.value}: {len(group)}")
@@ -177,26 +177,26 @@ def _print_calls(whence: str, calls: CallsDifference, *, everything: bool) -> No
 def _json(
     policies: Iterable[PolicyChange], others: Iterable[str], calls: CallsDifference, recorded: LogDifference | None
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "policies": [asdict(change) for change in policies],
         "files": list(others),
         "compared": calls.compared,
         "changes": [_call_json(change) for change in calls.changes],
     }
     if recorded is not None:
-        told["log"] = {
+        result["log"] = {
             "decisions": recorded.decisions,
-            "compared": recorded.told,
-            "untold": dict(recorded.untold),
+            "compared": recorded.decided,
+            "undecided": dict(recorded.undecided),
             "changes": [_call_json(change) for change in recorded.changes],
         }
-    return told
+    return result
 
 
 def _judged_json(judged: Iterable[Judged]) -> dict[str, Any]:
     known = tuple(judged)
     return {
-        "made_up": [{"change": one.what, **_call_json(change)} for one in known for change in one.by_search],
+        "generated": [{"change": one.what, **_call_json(change)} for one in known for change in one.by_search],
         "undecided": [one.what for one in known if one.undecided],
     }
 

@@ -86,14 +86,14 @@ def _print_session(session: SessionExplanation, *, asked: bool) -> None:
 def _sorted(session: SessionExplanation) -> list[PolicyExplanation]:
     """Return the policies by importance: those that decided, came near, and the rest."""
     near = list(session.nearest_permits)
-    places = {name: place for place, name in enumerate(near)}
-    return sorted(session.policies, key=lambda one: (not one.determining, places.get(one.policy_id, len(near))))
+    ranks = {name: rank for rank, name in enumerate(near)}
+    return sorted(session.policies, key=lambda one: (not one.determining, ranks.get(one.policy_id, len(near))))
 
 
 def _print_policy(policy: PolicyExplanation) -> None:
     decides = "   decides" if policy.determining else ""
-    place = f"{policy.file}:{policy.line}"
-    click.echo(visible(f"{_MARKS.get(policy.value, '?')} {policy.effect} {policy.policy_id}  {place}{decides}"))
+    position = f"{policy.file}:{policy.line}"
+    click.echo(visible(f"{_MARKS.get(policy.value, '?')} {policy.effect} {policy.policy_id}  {position}{decides}"))
     shown = [(one, text) for condition in policy.conditions for one, text in _texts(condition)]
     width = min(max((len(text) for _, text in shown), default=0), 72)
     for one, text in shown:
@@ -105,8 +105,8 @@ def _texts(one: ConditionExplanation) -> Iterable[tuple[ConditionExplanation, st
     """Yield a condition and then its parts, each with its text."""
     word = "and" if one.kind == "unless" else "or"
     yield one, (f"unless {one.text}" if one.kind == "unless" else one.text)
-    for place, part in enumerate(one.within):
-        yield part, f"    {f'{word} ' * bool(place)}{part.text}"
+    for index, part in enumerate(one.within):
+        yield part, f"    {f'{word} ' * bool(index)}{part.text}"
 
 
 def _note(one: ConditionExplanation) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from pdp.app import compile_once
-from pdp.cli.author.coverage import CoverageWish, coverage_options
+from pdp.cli.author.coverage import CoverageOptions, coverage_options
 from pdp.cli.author.mutation import mutation
 from pdp.cli.options import json_option, with_settings
 from pdp.cli.output import print_json, progress
@@ -82,7 +82,7 @@ def test(
     verbose: bool,
     junit_file: str | None,
     jobs: int | None,
-    coverage: CoverageWish,
+    coverage: CoverageOptions,
     mutate: bool,
     mutated: tuple[str, ...],
     print_schema: bool,
@@ -195,9 +195,9 @@ def _load(folder: str, choice: Choice) -> tuple[Mapping[str, bytes], Bundle, tup
         return files, bundle, chosen(read_suites(path, choice.limits), choice.filters)
     except BundleError as error:
         for problem in error.problems:
-            place = path / problem.file if problem.file and path.is_dir() else Path(problem.file)
+            location = path / problem.file if problem.file and path.is_dir() else Path(problem.file)
             at = f":{problem.line}" if problem.line else ""
-            click.echo(visible(f"error: {place}{at}: {problem.message}"), err=True)
+            click.echo(visible(f"error: {location}{at}: {problem.message}"), err=True)
         click.echo(f"error: nothing was run: fix {'the tests' if _in_tests(error) else 'the bundle'} first", err=True)
         raise click.exceptions.Exit(ERROR) from None
 

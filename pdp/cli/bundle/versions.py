@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from pdp.cli.connection import with_client
-from pdp.cli.groups import CommandTable, Place
+from pdp.cli.groups import CommandEntry, CommandTable
 from pdp.cli.options import json_option
 from pdp.cli.output import print_json, print_table, progress
 from pdp.client import Client
@@ -21,17 +21,17 @@ _SHOWN_DIGITS = 12
 
 # These sign, or need the engine: asking a server needs neither.
 PACKING = {
-    "build": Place("pdp.cli.bundle.packing", "Check a policy folder, and pack it into one file."),
-    "keygen": Place("pdp.cli.bundle.packing", "Create an Ed25519 key pair for signing bundles."),
-    "sign": Place("pdp.cli.bundle.packing", "Sign a packed bundle together with a number."),
-    "verify": Place(
+    "build": CommandEntry("pdp.cli.bundle.packing", "Check a policy folder, and pack it into one file."),
+    "keygen": CommandEntry("pdp.cli.bundle.packing", "Create an Ed25519 key pair for signing bundles."),
+    "sign": CommandEntry("pdp.cli.bundle.packing", "Sign a packed bundle together with a number."),
+    "verify": CommandEntry(
         "pdp.cli.bundle.packing", "Verify that a packed bundle is intact, and was signed by a trusted key."
     ),
-    "show": Place("pdp.cli.bundle.packing", "Show what a packed bundle holds."),
+    "show": CommandEntry("pdp.cli.bundle.packing", "Show what a packed bundle holds."),
 }
 
 
-@click.group(cls=CommandTable, places=PACKING)
+@click.group(cls=CommandTable, entries=PACKING)
 def bundle() -> None:
     """Pack, sign and verify bundles; list and activate versions."""
 
@@ -64,7 +64,7 @@ def activate(*, client: Client, version: str, reason: str, as_json: bool) -> Non
     before, or a person activates or reloads a bundle.
     """
     with progress("activating the bundle in every worker"):
-        done = client.activate_bundle(_whole(client, version), reason=reason)
+        done = client.activate_bundle(_full_version(client, version), reason=reason)
     _say(done.bundle, changed=done.changed, as_json=as_json)
 
 
@@ -78,7 +78,7 @@ def reload_(*, client: Client, as_json: bool) -> None:
     _say(done.bundle, changed=done.changed, as_json=as_json)
 
 
-def _whole(client: Client, prefix: str) -> str:
+def _full_version(client: Client, prefix: str) -> str:
     """Return the one version that begins with the given text."""
     wanted = prefix if prefix.startswith(_SCHEME) else _SCHEME + prefix
     known = {one.version for one in client.list_bundles()} | {client.get_bundle().source_version}

@@ -168,9 +168,9 @@ def remove(*, settings: Settings, caller_id: str, as_json: bool) -> None:
         entry = _entry(file, settings, caller_id)
         file.remove(caller_id)
         file.write()
-        place = _place(settings, caller_id)
+        path = _token_path(settings, caller_id)
         known = (entry.get("token_sha256"), entry.get("previous_token_sha256"))
-        removed = place if place is not None and digest_in(place) in known else None
+        removed = path if path is not None and digest_in(path) in known else None
         if removed is not None:
             removed.unlink()
     if as_json:
@@ -220,7 +220,7 @@ class _Token:
         self.text = new_token() if token_file is None else read_token(token_file)
         self.end = {} if expires_in in (None, math.inf) else {"expires_at": _after(expires_in)}
         self.printed = to == _STDOUT
-        self.file = None if token_file is not None or self.printed else to or _place(settings, caller_id)
+        self.file = None if token_file is not None or self.printed else to or _token_path(settings, caller_id)
         if token_file is None and self.file is None and not self.printed:
             raise click.UsageError(f"`{caller_id}` cannot be the name of a file: name a file for the token with --to")
 
@@ -230,7 +230,7 @@ class _Token:
             raise ConfigurationError(f"`{self.file}` already exists: remove it, or name another file with --to")
 
 
-def _place(settings: Settings, caller_id: str) -> Path | None:
+def _token_path(settings: Settings, caller_id: str) -> Path | None:
     """Return the path of a caller's token in the data folder.
 
     None for an id that cannot be the name of a file.

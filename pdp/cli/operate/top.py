@@ -47,10 +47,10 @@ def top(
     whose calls are denied. Reads the decision log in DIR, by default the one of the settings, and asks no server.
     Press `q` to quit.
     """
-    place = Path(folder) if folder else settings.record_folder
-    if not segments_of(place):
-        raise click.UsageError(f"there is no record in `{place}`; name its folder: pdp top DIR")
-    follower = Follower(place)
+    record_folder = Path(folder) if folder else settings.record_folder
+    if not segments_of(record_folder):
+        raise click.UsageError(f"there is no record in `{record_folder}`; name its folder: pdp top DIR")
+    follower = Follower(record_folder)
     seen = ActivityWindow(window)
     seen.add(follower.start()[-_FIRST_RECORDS:])
     console = Console()

@@ -123,7 +123,7 @@ def approve(
     """
     if as_json and not yes:
         raise click.UsageError("--json needs --yes, because it asks no question")
-    review = client.review_session(_whole_id(client, session_id, SessionState.REQUESTED), grants=grants)
+    review = client.review_session(_full_id(client, session_id, SessionState.REQUESTED), grants=grants)
     seen = review.session
     if state_name(seen) != SessionState.REQUESTED.value:
         raise click.ClickException(f"the session is {state_name(seen)} and does not wait for approval")
@@ -131,7 +131,7 @@ def approve(
         raise click.ClickException(f"the request is not the one that was shown: its digest is `{seen.request_digest}`")
     if not as_json:
         print_review(review, grants=grants)
-    if not yes and not _agreed():
+    if not yes and not _confirmed():
         raise click.exceptions.Exit(NO)
     # INVARIANT: the digest is of what was printed; if the session has changed since, the server refuses.
     approved = client.approve_session(seen.session_id, request_digest=seen.request_digest, grants=grants)
@@ -148,7 +148,7 @@ def approve(
 @with_client(Role.APPROVER)
 def deny(*, client: Client, session_id: str, reason: str, as_json: bool) -> None:
     """Deny a requested session."""
-    denied = client.deny_session(_whole_id(client, session_id, SessionState.REQUESTED), reason=reason)
+    denied = client.deny_session(_full_id(client, session_id, SessionState.REQUESTED), reason=reason)
     _print_done("denied", denied, as_json=as_json)
 
 
@@ -177,7 +177,7 @@ def list_sessions(*, client: Client, state: str | None, user: str, agent: str, l
 @with_client(Role.APPROVER)
 def show(*, client: Client, session_id: str, as_json: bool) -> None:
     """Show one session."""
-    found = client.get_session(_whole_id(client, session_id))
+    found = client.get_session(_full_id(client, session_id))
     if as_json:
         print_json(plain(found))
     else:
@@ -206,7 +206,7 @@ def revoke(*, client: Client, session_id: str, user: str, agent: str, tenant: st
     """Revoke sessions and all below them, by one selector."""
     if sum(map(bool, (session_id, user, agent, tenant))) != 1:
         raise click.UsageError("pass exactly one of SESSION_ID, --user, --agent and --tenant")
-    whole = _whole_id(client, session_id) if session_id else ""
+    whole = _full_id(client, session_id) if session_id else ""
     revoked = client.revoke_sessions(reason=reason, session_id=whole, user=user, agent=agent, tenant=tenant)
     if as_json:
         print_json({"revoked": list(revoked)})
@@ -242,9 +242,7 @@ def narrow(
     if not (patterns or ends_in or labels):
         raise click.UsageError("pass at least one of --tool, --ends-in and --label")
     expires_at = time.time() + ends_in if ends_in else None
-    narrowed = client.narrow_session(
-        _whole_id(client, session_id), tools=patterns, expires_at=expires_at, labels=labels
-    )
+    narrowed = client.narrow_session(_full_id(client, session_id), tools=patterns, expires_at=expires_at, labels=labels)
     if as_json:
         print_json(plain(narrowed))
     else:
@@ -253,7 +251,7 @@ def narrow(
         click.echo(f"narrowed {narrowed.session_id}: {tools} until {time_text(narrowed, 'expire_time')}")
 
 
-def _whole_id(client: Client, given: str, state: SessionState | None = None) -> str:
+def _full_id(client: Client, given: str, state: SessionState | None = None) -> str:
     """Return the one session id that begins with the given text.
 
     A text that is long enough to be an id is not looked up.
@@ -288,7 +286,7 @@ def _terms_text(whole: str, single: Sequence[str]) -> str:
     for one in single:
         name, equals, value = one.partition("=")
         if not (name and equals):
-            raise click.UsageError(f"`--term` must read `name=value`: `{one}`")
+            raise click.UsageError(f"`--term` must be written `name=value`: `{one}`")
         members.append(f"{json.dumps(name)}:{value if _is_json(value) else json.dumps(value)}")
     return "{" + ",".join(members) + "}"
 
@@ -301,7 +299,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _agreed() -> bool:
+def _confirmed() -> bool:
     try:
         return click.confirm("approve?")
     except click.Abort:

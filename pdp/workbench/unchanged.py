@@ -9,7 +9,7 @@ from pdp.workbench.runner import CaseResult, Facts
 from pdp.workbench.watching import Asked
 
 
-class Standing:
+class UnchangedResults:
     """Compares answers with those of another run, of the same suites, whose results hold their facts.
 
     The result of a case depends only on its file and on the policies' answers. Where each answer is the same, the next
@@ -22,7 +22,7 @@ class Standing:
         self._beside: dict[int, Bundle] = {}
         self._same: dict[int, bool] = {}
 
-    def holds(self, before: CaseResult) -> bool:
+    def contains(self, before: CaseResult) -> bool:
         """Say whether a case that passed then must pass now; False if only a run can tell."""
         if not before.passed or before.facts is None:
             return False

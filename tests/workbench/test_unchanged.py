@@ -16,8 +16,8 @@ from pdp.testing.bundles import compile_here
 from pdp.workbench.mutation import Mutant, mutants_of
 from pdp.workbench.reading import read_suites
 from pdp.workbench.runner import run
-from pdp.workbench.standing import Standing
 from pdp.workbench.suite import Suite
+from pdp.workbench.unchanged import UnchangedResults
 from tests.workbench.material import HEAD, bundle, material_files, suite
 
 CASES = """  - case: calls
@@ -39,38 +39,38 @@ def mutants(files: Mapping[str, bytes]) -> tuple[Mutant, ...]:
 
 
 def compare(whole: Bundle, suites: Iterable[Suite], changes: Iterable[Mutant]) -> tuple[list[str], int, int]:
-    """Return what stands and does not come to the same in a run, and how many stand and do not."""
+    """Return the results wrongly called unchanged, and the numbers of those called unchanged and of the others."""
     known = tuple(suites)
     as_is = run(whole, known)
     wrong: list[str] = []
-    standing, others = 0, 0
+    unchanged, others = 0, 0
     for mutant in changes:
         policies = [mutant.changed if one.id == mutant.of else one for one in whole.policies.values()]
         changed = whole.with_policies([one for one in policies if one is not None])
-        stands = Standing(changed)
+        results = UnchangedResults(changed)
         for before, after in zip(as_is.results, run(changed, known).results, strict=True):
-            if not stands.holds(before):
+            if not results.contains(before):
                 others += 1
                 continue
-            standing += 1
+            unchanged += 1
             if not after.passed or before.ruling != after.ruling:
                 wrong.append(f"{mutant.of} {mutant.words}: {before.case.id}")
-    return wrong, standing, others
+    return wrong, unchanged, others
 
 
-def test_what_stands_is_what_a_run_finds() -> None:
+def test_an_unchanged_result_is_what_a_run_finds() -> None:
     """For each mutant of a bundle, each case that is not run again would have come to the same."""
-    wrong, standing, others = compare(bundle(), [suite(CASES)], mutants(material_files()))
+    wrong, unchanged, others = compare(bundle(), [suite(CASES)], mutants(material_files()))
 
     assert [] == wrong
-    assert standing > others > 30
+    assert unchanged > others > 30
 
 
 def test_case_that_failed_does_not_stand() -> None:
     """What did not pass, and what came from another process, only a run can tell."""
     (failed,) = run(bundle(), [suite("  - {case: one, session: work, call: read, expect: deny}\n")]).results
 
-    assert not Standing(bundle()).holds(failed)
+    assert not UnchangedResults(bundle()).contains(failed)
 
 
 def test_own_directory_of_a_file_counts() -> None:
@@ -79,8 +79,8 @@ def test_own_directory_of_a_file_counts() -> None:
     (before,) = run(bundle(), [suite("  - {case: one, session: work, call: read, expect: allow}\n", head)]).results
     fewer = [policy for policy in bundle().policies.values() if policy.id != "files/staff-read"]
 
-    assert Standing(bundle()).holds(before)
-    assert not Standing(bundle().with_policies(fewer)).holds(before)
+    assert UnchangedResults(bundle()).contains(before)
+    assert not UnchangedResults(bundle().with_policies(fewer)).contains(before)
 
 
 @pytest.mark.long
@@ -89,7 +89,7 @@ def test_what_stands_on_the_shipped_policies_is_what_a_run_finds(project_root: P
     files = read_folder(project_root / "policies", DEFAULT_LIMITS)
     shipped = load_bundle(files, DEFAULT_LIMITS, compile_here)
 
-    wrong, standing, others = compare(shipped, read_suites(project_root / "policies"), mutants(files)[::5])
+    wrong, unchanged, others = compare(shipped, read_suites(project_root / "policies"), mutants(files)[::5])
 
     assert [] == wrong
-    assert standing > others > 100
+    assert unchanged > others > 100

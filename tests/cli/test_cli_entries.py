@@ -1,4 +1,4 @@
-"""How a session's ledger looks: few lines an entry, at any width, whatever others wrote."""
+"""How the entries of a session look: few lines an entry, at any width, whatever others wrote."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pdp.audit.values import Found, Mark
-from pdp.cli.audit.ledger import fact_text, named, print_entries, tail_line
+from pdp.cli.audit.entries import fact_text, named, print_entries, tail_line
 from tests.machinery.terminal import on_terminal
 
 SESSION = "ses_" + "b" * 26
@@ -65,8 +65,8 @@ def found() -> list[Found]:
 
 
 PROGRAM = """
-from tests.cli.test_cli_ledger import found
-from pdp.cli.audit.ledger import print_entries
+from tests.cli.test_cli_entries import found
+from pdp.cli.audit.entries import print_entries
 print_entries(found())
 """
 

@@ -27,7 +27,7 @@ _INDENT = 4
 # Of a list, and of a text: the length that a person sees at a glance.
 _FEW, _SHORT_CHARACTERS, _DIGEST_CHARACTERS = 3, 120, 20
 # Digests and ids that mean nothing to a person, and positions in traces.
-_UNTOLD = frozenset(
+_HIDDEN = frozenset(
     {"scope_id", "scope_before", "request_digest", "decision_id", "traceparent", "tracelink", "bundle_version"}
 )
 # The answer of the policies; the entry that follows has the question.
@@ -71,8 +71,8 @@ def reason(record: Record) -> str:
         said = {name: value for name, value in facts.items() if name in _DECIDED}
         return " ".join([str(facts.get("outcome", "")), *map(_pair, sorted(said.items()))])
     caller = text_of(record, "caller_id")
-    told = {name: value for name, value in facts.items() if value and name not in _UNTOLD and value != caller}
-    return " ".join(map(_pair, sorted(told.items())))
+    shown = {name: value for name, value in facts.items() if value and name not in _HIDDEN and value != caller}
+    return " ".join(map(_pair, sorted(shown.items())))
 
 
 def tail_line(record: Record) -> str:
