@@ -30,8 +30,9 @@ from pdp.bench.bundle import AGENT, SERVER, TOOL, USER, generated_files
 from pdp.bench.questions import Asker, arguments
 from pdp.bench.receiver import receiving
 from pdp.decision.cache import DecisionCache
+from pdp.decision.observers import Observers
 from pdp.model import Call, CallRequest, Decision, TraceParent
-from pdp.observer import Event, Observer, Observers, Place
+from pdp.observer import Event, Observer, Place
 from pdp.record import DecisionLog, SigningKey
 from pdp.telemetry import TelemetrySettings, build_telemetry
 from pdp.telemetry.attributes import decision_attributes

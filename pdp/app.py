@@ -21,17 +21,18 @@ from pdp.bundles.signing import Trust
 from pdp.clock import Clock, SystemClock
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache
+from pdp.decision.expirynotices import ExpiryNotices
 from pdp.decision.explainer import Explainer
 from pdp.decision.ledger import Ledger
+from pdp.decision.observers import Observers
 from pdp.decision.snapshot import Snapshots
 from pdp.errors import ConfigurationError, PDPError, reason_of
 from pdp.foundation.ownership import require_own
 from pdp.foundation.repeating import Repeater
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.observer import Event, Observer, Observers, Place
+from pdp.observer import Event, Observer, Place
 from pdp.policy.bundle import Compile
 from pdp.policy.child.process import PolicyChild, run_once
-from pdp.registry.expiry import ExpiryNotices
 from pdp.registry.registrar import Registrar
 from pdp.sessions.heartbeat import Heartbeat
 from pdp.sessions.memory import MemorySessionStore

@@ -15,7 +15,7 @@ PACKAGE = TESTS.parent / "pdp"
 
 # A house imports itself and what is on the floors below; houses on one floor do not know each other.
 FLOORS = (
-    # Words: frozen values, errors, time, limits, and who is told what happens.
+    # Words: frozen values, errors, time, limits, and what observers are told.
     ("v1", "__version__", "errors", "model", "clock", "limits", "observer"),
     ("foundation",),
     ("policy.tools", "sessions", "record", "telemetry", "deployment", "identity"),

@@ -13,10 +13,10 @@ from pathlib import Path
 from pdp.app import open_embedded
 from pdp.clock import SystemClock
 from pdp.decision.cache import DecisionCache
+from pdp.decision.observers import Observers
 from pdp.identity.authentication import TokenAuthenticator
 from pdp.identity.callers import KnownCallers
 from pdp.identity.callersfile import init_callers
-from pdp.observer import Observers
 from pdp.policy.child.process import PolicyChild
 from pdp.server.service import PDPServer
 from pdp.serving.listener import Listener

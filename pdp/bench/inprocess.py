@@ -28,8 +28,9 @@ from pdp.bench.processes import module_process
 from pdp.bench.questions import Question, Workload
 from pdp.bench.workloads import open_workload
 from pdp.decision.cache import DecisionCache
+from pdp.decision.observers import Observers
 from pdp.model import Call, CallRequest
-from pdp.observer import Observer, Observers, Place
+from pdp.observer import Observer, Place
 from pdp.record import DecisionLog, SigningKey
 from pdp.telemetry import TelemetrySettings, build_telemetry
 

@@ -1,1 +1,1 @@
-"""How sessions begin, change and end: requests, approvals, narrowing, expiry, and the events for the record."""
+"""How sessions begin, change and end: requests, approvals, narrowing, and the events for the record."""

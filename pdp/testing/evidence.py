@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pdp.decision.observers import Observers
 from pdp.model import Decision, TraceParent
-from pdp.observer import Event, Observers
+from pdp.observer import Event
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.record.envelope import CHECKPOINT, OPENED
 from pdp.telemetry import Telemetry

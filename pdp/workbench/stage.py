@@ -10,12 +10,12 @@ from pdp.clock import Instant
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache
 from pdp.decision.ledger import Ledger
+from pdp.decision.observers import Observers
 from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.errors import PDPError, PermissionDeniedError
 from pdp.foundation.yamltext import unknown
 from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, Decision, Role, SessionState
-from pdp.observer import Observers
 from pdp.policy.bundle import Bundle
 from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
 from pdp.sessions.memory import MemorySessionStore

@@ -25,14 +25,15 @@ from pdp.cli.operate.init import prepare
 from pdp.clock import Deadline, Instant
 from pdp.config import PolicySettings, ServerSettings, Settings
 from pdp.decision.cache import DecisionCache, RequestMemory
+from pdp.decision.expirynotices import ExpiryNotices
+from pdp.decision.observers import Observers
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, TraceParent
-from pdp.observer import Event, EventKind, Observers
+from pdp.observer import Event, EventKind
 from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
 from pdp.record import DecisionLog, SigningKey
 from pdp.record.disk import Disk
 from pdp.record.entry import Entries
-from pdp.registry.expiry import ExpiryNotices
 from pdp.serving.refusals import MOST_KINDS, RefusalSums
 from pdp.sessions.rows import row_of, session_of
 from pdp.sessions.watcher import RecentSessions

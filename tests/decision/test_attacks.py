@@ -16,6 +16,7 @@ import pytest
 from pdp.app import Embedded, open_embedded
 from pdp.bundles.keeper import BundleKeeper
 from pdp.bundles.localsources import FolderSource
+from pdp.decision.observers import Observers
 from pdp.errors import (
     BundleError,
     BundleUnavailableError,
@@ -39,7 +40,6 @@ from pdp.model import (
     SessionState,
     Visibility,
 )
-from pdp.observer import Observers
 from pdp.registry.registrar import SessionRequest
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.values import ActiveBundle, Captured, Change, SessionFilter
