@@ -63,7 +63,7 @@ bench: $(VENV)/ready  ## measure beside the control and Cerbos, and write the fi
 
 bench-check: $(VENV)/ready  ## measure briefly; fail if a ratio to the control is much worse
 	$(BIN)/pdp bench --short --rounds 5 --seconds 0.2 --shape unary --shape batch \
-	  --outfit "tracing off" --outfit "everything on" --compare benchmarks/latest.json --bound 0.5
+	  --setup "tracing off" --setup "everything on" --compare benchmarks/latest.json --bound 0.5
 
 mutation: $(VENV)/ready  ## make small mistakes in what decides, and list those that no test notices
 	$(BIN)/python -m pytest tests/mutation -m long --timeout 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from benchmarks.cerbos import cerbos_server, find_cerbos, version_of
-from pdp.bench import Result, Wish, run
+from pdp.bench import Plan, Result, run
 from pdp.bench.running import Progress
 from pdp.cli.operate.bench import bench
 from pdp.cli.root import Bounded
@@ -25,7 +25,7 @@ def main(context: click.Context, /, *, cerbos: str | None, policies: str | None,
     context.invoke(bench, policies=policies, measuring=measuring, **chosen)
 
 
-def run_beside(wish: Wish, progress: Progress, *, program: Path | None, translated: bool = True) -> Result:
+def run_beside(plan: Plan, progress: Progress, *, program: Path | None, translated: bool = True) -> Result:
     """Measure as `pdp.bench.run` does, and also Cerbos if its program is found.
 
     `translated` says that the workload's policies exist in Cerbos's language.
@@ -38,8 +38,8 @@ def run_beside(wish: Wish, progress: Progress, *, program: Path | None, translat
     else:
         remark = "Cerbos was measured on policies that say the same, without audit log and traces"
         version = {"cerbos": version_of(program)}
-        wish = replace(wish, others=[partial(cerbos_server, program, wish.workload)])
-    result = run(wish, progress)
+        plan = replace(plan, others=[partial(cerbos_server, program, plan.workload)])
+    result = run(plan, progress)
     return replace(result, machine={**result.machine, **version}, remarks=[*result.remarks, remark])
 
 

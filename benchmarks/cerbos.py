@@ -77,11 +77,11 @@ class CerbosDialect:
                     "actions": [one.tool],
                     "resource": {
                         "kind": one.server,
-                        "id": f"{one.server}-{place}",
+                        "id": f"{one.server}-{index}",
                         "attr": self._entries(json.loads(one.arguments_json)),
                     },
                 }
-                for place, one in enumerate(questions)
+                for index, one in enumerate(questions)
             ],
         )
         return bytes(request.SerializeToString())
@@ -126,12 +126,12 @@ def version_of(program: Path) -> str:
 
 
 @contextmanager
-def cerbos_server(program: Path, workload: Workload, place: Path, core: int | None) -> Iterator[Target]:
+def cerbos_server(program: Path, workload: Workload, parent: Path, core: int | None) -> Iterator[Target]:
     """Run Cerbos on equivalent policies, as one process on a core.
 
     Audit log, traces and telemetry are off.
     """
-    folder = place / "cerbos"
+    folder = parent / "cerbos"
     folder.mkdir()
     for name, content in policy_files(workload).items():
         (folder / name).write_bytes(content)
@@ -143,7 +143,7 @@ def cerbos_server(program: Path, workload: Workload, place: Path, core: int | No
         "audit": {"enabled": False},
     }
     # JSON is YAML.
-    configuration = place / "cerbos.yaml"
+    configuration = parent / "cerbos.yaml"
     configuration.write_text(json.dumps(settings), encoding="utf-8")
     command = [str(program), "server", "--log-level=ERROR", f"--config={configuration}"]
     with running(command, core=core, environment={"OTEL_SDK_DISABLED": "true"}) as process:

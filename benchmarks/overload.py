@@ -97,7 +97,7 @@ async def _ask(channel: grpc.aio.Channel, target: Target, supply: Iterator[Asked
 
 
 def _print_row(bound: str, rounds: list[tuple[Found, Found]], seconds: float) -> None:
-    peak, over = (statistics.median(one[place].good for one in rounds) / seconds for place in (0, 1))
+    peak, over = (statistics.median(one[index].good for one in rounds) / seconds for index in (0, 1))
     ratios = [over.good / peak.good for peak, over in rounds]
     refused, wrong = (sum(getattr(found, what) for one in rounds for found in one) for what in ("refused", "wrong"))
     print(

@@ -37,18 +37,18 @@ _SETTINGS: dict[RcKeyType, object] = {
 }
 
 
-class _Look(NamedTuple):
+class _Style(NamedTuple):
     colour: str
     mark: str
     line: str
 
 
-_LOOKS: Mapping[str, _Look] = {
-    CONTROL: _Look("#7f7f7f", "o", ":"),
-    BARE: _Look("#009e73", "^", "-"),
-    RECORDED: _Look("#56b4e9", "s", "-"),
-    FULL: _Look("#0072b2", "D", "-"),
-    CERBOS: _Look("#d55e00", "v", "--"),
+_STYLES: Mapping[str, _Style] = {
+    CONTROL: _Style("#7f7f7f", "o", ":"),
+    BARE: _Style("#009e73", "^", "-"),
+    RECORDED: _Style("#56b4e9", "s", "-"),
+    FULL: _Style("#0072b2", "D", "-"),
+    CERBOS: _Style("#d55e00", "v", "--"),
 }
 
 
@@ -106,23 +106,23 @@ def _latencies(result: Result, drawn: Figure) -> bool:
     axes = drawn.subplots(1, len(chosen), sharey=True, squeeze=False)[0]
     for axis, finding in zip(axes, chosen, strict=True):
         for server in finding.rounds:
-            look = _LOOKS[server]
-            spreads = [_latency(finding, server, place) for place in range(len(PERCENTILES))]
+            style = _STYLES[server]
+            spreads = [_latency(finding, server, index) for index in range(len(PERCENTILES))]
             places = range(len(PERCENTILES))
             axis.fill_between(
                 places,
                 [one.least for one in spreads],
                 [one.most for one in spreads],
-                color=look.colour,
+                color=style.colour,
                 alpha=0.12,
                 lw=0,
             )
             axis.plot(
                 places,
                 [one.median for one in spreads],
-                color=look.colour,
-                marker=look.mark,
-                linestyle=look.line,
+                color=style.colour,
+                marker=style.mark,
+                linestyle=style.line,
                 markersize=5,
                 label=server,
             )
@@ -150,7 +150,7 @@ def _throughput(result: Result, drawn: Figure) -> bool:
     axis = drawn.subplots()
     steps = sorted(ladder)
     for server in ladder[steps[0]].rounds:
-        look = _LOOKS[server]
+        style = _STYLES[server]
         values = [ladder[step].value(server, rate) for step in steps]
         below = [one.median - one.least for one in values]
         above = [one.most - one.median for one in values]
@@ -158,9 +158,9 @@ def _throughput(result: Result, drawn: Figure) -> bool:
             steps,
             [one.median for one in values],
             yerr=[below, above],
-            color=look.colour,
-            marker=look.mark,
-            linestyle=look.line,
+            color=style.colour,
+            marker=style.mark,
+            linestyle=style.line,
             markersize=5,
             capsize=3,
             elinewidth=1,
@@ -186,13 +186,13 @@ def _parts(result: Result, drawn: Figure) -> bool:
     drawn.set_size_inches(9.2, 1.7 + 0.42 * len(rows))
     drawn.suptitle("Where the server's CPU goes, for one decision", fontsize=12)
     axis = drawn.subplots()
-    for place, (finding, server) in enumerate(rows):
+    for index, (finding, server) in enumerate(rows):
         total = finding.value(server, cpu).median
         left = 0.0
         for name, width, colour, hatch in _stack(finding, server):
-            axis.barh(place, width, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.68, label=name)
+            axis.barh(index, width, left=left, color=colour, hatch=hatch, edgecolor="white", height=0.68, label=name)
             left += width
-        axis.text(max(left, total), place, f"  {total:.0f} µs", va="center", fontsize=9)
+        axis.text(max(left, total), index, f"  {total:.0f} µs", va="center", fontsize=9)
     axis.set_yticks(range(len(rows)), [one.title if server == FULL else f"the same, {CERBOS}" for one, server in rows])
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
@@ -221,7 +221,7 @@ def _is_bar(finding: Finding) -> bool:
 
 def _stack(finding: Finding, server: str) -> Iterator[tuple[str, float, str, str]]:
     if server == CERBOS:
-        yield f"{CERBOS}, the whole", finding.value(CERBOS, cpu).median, _LOOKS[CERBOS].colour, "\\\\\\"
+        yield f"{CERBOS}, the whole", finding.value(CERBOS, cpu).median, _STYLES[CERBOS].colour, "\\\\\\"
         return
     for part in _PARTS:
         lacking = finding.rounds[part.lacks] if part.lacks else None
@@ -231,8 +231,8 @@ def _stack(finding: Finding, server: str) -> Iterator[tuple[str, float, str, str
         yield part.name, max(0.0, spread(more).median), part.colour, part.hatch
 
 
-def _latency(finding: Finding, server: str, place: int) -> Spread:
-    return finding.value(server, lambda figures: figures.latencies[place])
+def _latency(finding: Finding, server: str, index: int) -> Spread:
+    return finding.value(server, lambda figures: figures.latencies[index])
 
 
 def _has_latencies(finding: Finding) -> bool:

@@ -199,17 +199,17 @@ class Load:
             await channel.close()
 
     async def _ask(self, number: int, due: float, found: Window) -> None:
-        place = number % len(self._requests)
+        index = number % len(self._requests)
         try:
             answer = await self._asks[number % _CONNECTIONS](
-                self._requests[place], metadata=self._metadata, timeout=30.0
+                self._requests[index], metadata=self._metadata, timeout=30.0
             )
         except grpc.aio.AioRpcError:
             found.failed += 1
             return
         found.milliseconds.append((time.perf_counter() - due) * 1000)
         outcome = authorization_pb2.AuthorizeResponse.FromString(answer).decision.outcome
-        found.failed += outcome != self._expected[place]
+        found.failed += outcome != self._expected[index]
 
 
 @contextmanager
@@ -223,8 +223,8 @@ def _server(folder: Path, workers: int) -> Iterator[str]:
 
 def _print_row(workload: Workload, workers: int, rounds: list[tuple[Window, Window]]) -> None:
     cells = [
-        f"{statistics.median(_share(one[place].milliseconds, share) for one in rounds):.1f}"
-        for place in (0, 1)
+        f"{statistics.median(_share(one[index].milliseconds, share) for one in rounds):.1f}"
+        for index in (0, 1)
         for share in (0.5, 0.99, 1.0)
     ]
     calls, failed = (sum(f(window) for one in rounds for window in one) for f in (_calls, lambda window: window.failed))

@@ -164,7 +164,7 @@ def _print_memory(one: Deployment) -> None:
     """Read every session once, print the memory of each; repeat with `tracemalloc`."""
     digests = [handle_digest(handle) for handle in one.handles]
 
-    def look() -> SQLiteSessionStore:
+    def open_and_view() -> SQLiteSessionStore:
         store = SQLiteSessionStore(one.store, sessions_kept=len(digests))
         for digest in digests:
             store.view(digest)
@@ -173,10 +173,10 @@ def _print_memory(one: Deployment) -> None:
 
     gc.collect()
     before = _resident_bytes()
-    with closing(look()):
+    with closing(open_and_view()):
         resident = _resident_bytes() - before
     tracemalloc.start()
-    with closing(look()):
+    with closing(open_and_view()):
         traced = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     print(f"\n| a session that was read once | bytes |\n|---|---|\n| resident | {resident / len(digests):.0f} |")
@@ -254,7 +254,7 @@ def _print_pairs(
     print(f"\n| {title} | {few.name} | {many.name} | ratio |\n|---|---|---|---|")
     for what in whats:
         pairs = list(zip(found[few.name, what], found[many.name, what], strict=True))
-        small, large = (statistics.median(pair[place] for pair in pairs) for place in (0, 1))
+        small, large = (statistics.median(pair[index] for pair in pairs) for index in (0, 1))
         ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
         print(f"| {what} | {small:.1f} | {large:.1f} | {ratio:.2f} |")
 
@@ -290,13 +290,13 @@ def _print_changes(one: Deployment) -> None:
                 started = time.perf_counter()
                 change()
                 took = time.perf_counter() - started
-            print(f"| {what} | {took:.2f} | {waited['look'] * 1e3:.0f} | {waited['write']:.2f} |")
+            print(f"| {what} | {took:.2f} | {waited['read'] * 1e3:.0f} | {waited['write']:.2f} |")
 
 
 @contextmanager
 def _waiting(store: SQLiteSessionStore, digest: bytes, wall_at: float) -> Iterator[dict[str, float]]:
     """Read and write repeatedly in other threads; yield each one's longest time in seconds."""
-    waited, stopped = {"look": 0.0, "write": 0.0}, threading.Event()
+    waited, stopped = {"read": 0.0, "write": 0.0}, threading.Event()
 
     def repeat(what: str, work: Callable[[], object]) -> None:
         while not stopped.wait(0.01):
@@ -304,7 +304,7 @@ def _waiting(store: SQLiteSessionStore, digest: bytes, wall_at: float) -> Iterat
             work()
             waited[what] = max(waited[what], time.perf_counter() - started)
 
-    works = {"look": lambda: store.view(digest), "write": lambda: store.touch(wall_at=wall_at)}
+    works = {"read": lambda: store.view(digest), "write": lambda: store.touch(wall_at=wall_at)}
     threads = [threading.Thread(target=repeat, args=work) for work in works.items()]
     for thread in threads:
         thread.start()

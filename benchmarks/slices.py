@@ -16,8 +16,8 @@ from itertools import count, islice, repeat
 from pathlib import Path
 
 from pdp.app import open_embedded
-from pdp.bench.asking import PEP, open_sessions
 from pdp.bench.questions import Asker
+from pdp.bench.sessions import PEP, open_sessions
 from pdp.model import Call, CallRequest
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder

@@ -25,10 +25,10 @@ from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from pdp.app import open_embedded
-from pdp.bench.asking import PEP, open_sessions
 from pdp.bench.bundle import AGENT, SERVER, TOOL, USER, generated_files
 from pdp.bench.questions import Asker, arguments
 from pdp.bench.receiver import receiving
+from pdp.bench.sessions import PEP, open_sessions
 from pdp.decision.cache import DecisionCache
 from pdp.decision.observers import Observers
 from pdp.model import Call, CallRequest, Decision, TraceParent
@@ -100,8 +100,8 @@ def measure_all(rounds: int, decisions: int) -> dict[str, list[float]]:
         write_folder(Path(folder) / "policies", generated_files())
         for turn in range(rounds + 1):
             for name, make in _PARTS.items():
-                place = Path(folder) / f"{name.replace(' ', '-')}-{turn}"
-                cost = _measure(Path(folder) / "policies", make(place), decisions)
+                scratch = Path(folder) / f"{name.replace(' ', '-')}-{turn}"
+                cost = _measure(Path(folder) / "policies", make(scratch), decisions)
                 # The first round warms up.
                 if turn:
                     found[name].append(cost)

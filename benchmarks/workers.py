@@ -107,7 +107,7 @@ def _processes(parent: int) -> list[int]:
 
 def _print_row(many: int, rounds: list[list[float]]) -> None:
     ratios = [two / one for one, two in rounds]
-    one, two = (statistics.median(found[place] for found in rounds) for place in (0, 1))
+    one, two = (statistics.median(found[index] for found in rounds) for index in (0, 1))
     print(
         f"| {many} | {one:.0f} | {two:.0f} | {statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f} |",
         flush=True,

@@ -7,7 +7,7 @@ from pdp.bench.comparison import Change, Judged, compare
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.plan import Effort, Measurement, Shape, planned
 from pdp.bench.results import Finding, Result, read_result, written
-from pdp.bench.running import Wish, run
+from pdp.bench.running import Plan, run
 
 __all__ = [
     "Change",
@@ -15,9 +15,9 @@ __all__ = [
     "Finding",
     "Judged",
     "Measurement",
+    "Plan",
     "Result",
     "Shape",
-    "Wish",
     "WrongAnswerError",
     "compare",
     "planned",

@@ -83,7 +83,7 @@ def supplied(
     """
     repeated = workload.repeated
     turns = range(len(repeated) if size == 1 else -(-len(repeated) // size))
-    groups = [[repeated[(turn * size + place) % len(repeated)] for place in range(size)] for turn in turns]
+    groups = [[repeated[(turn * size + index) % len(repeated)] for index in range(size)] for turn in turns]
     fresh = workload.fresh
     if not misses or fresh is None:
         yield from cycle([Asked(encode(group), group, 0) for group in groups])
@@ -91,11 +91,11 @@ def supplied(
     due = 0.0
     for group in cycle(groups):
         questions, asked_first = list(group), 0
-        for place in range(size):
+        for index in range(size):
             due += misses
             if due >= 1.0:
                 due -= 1.0
-                questions[place] = fresh()
+                questions[index] = fresh()
                 asked_first += 1
         yield Asked(encode(questions), questions, asked_first)
 

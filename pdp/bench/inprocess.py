@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from pdp.app import Embedded, compile_once, open_embedded
-from pdp.bench.asking import PEP, open_sessions
 from pdp.bench.failure import WrongAnswerError
 from pdp.bench.plan import BARE, LOOP
 from pdp.bench.processes import module_process
 from pdp.bench.questions import Question, Workload
+from pdp.bench.sessions import PEP, open_sessions
 from pdp.bench.workloads import open_workload
 from pdp.decision.cache import DecisionCache
 from pdp.decision.observers import Observers
@@ -77,7 +77,7 @@ def deciding(workload: Workload, policies: Path, scratch: Path, endpoint: str, c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Outfit:
+class _Setup:
     observer: Observer
     place: Place | None
     end: Callable[[], None]
@@ -98,11 +98,11 @@ class _Decider:
         questions = self._questions(order)
         if order.way == LOOP:
             return _cost(lambda: _parse_and_digest(questions), order.decisions)
-        outfit = self._outfit(order.way)
+        setup = self._set_up(order.way)
         pdp = open_embedded(
             self._policies,
-            observer=outfit.observer,
-            place=outfit.place,
+            observer=setup.observer,
+            place=setup.place,
             cache=DecisionCache(),
             compile_files=self._compile,
         )
@@ -110,7 +110,7 @@ class _Decider:
 
         def decide() -> None:
             _decide(pdp, asked)
-            outfit.end()
+            setup.end()
 
         _decide(pdp, _calls(self._workload.repeated, handles))
         asked = _calls(questions, handles)
@@ -133,9 +133,9 @@ class _Decider:
                 listed[number * order.decisions // fresh] = self._workload.fresh()
         return listed
 
-    def _outfit(self, way: str) -> _Outfit:
+    def _set_up(self, way: str) -> _Setup:
         if way == BARE:
-            return _Outfit(observer=Observers(), place=None, end=lambda: None)
+            return _Setup(observer=Observers(), place=None, end=lambda: None)
         self._turn += 1
         log = DecisionLog(self._scratch / f"record-{self._turn}", key=_KEY, signer=SigningKey.generate())
         log.start()
@@ -147,7 +147,7 @@ class _Decider:
             if not telemetry.shutdown(_SENDING_SECONDS):
                 raise WrongAnswerError("not everything was sent to the receiver of telemetry")
 
-        return _Outfit(observer=Observers(log, telemetry), place=telemetry.place, end=end)
+        return _Setup(observer=Observers(log, telemetry), place=telemetry.place, end=end)
 
 
 def _calls(questions: Sequence[Question], handles: Sequence[str]) -> list[tuple[CallRequest, bool]]:

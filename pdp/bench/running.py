@@ -40,31 +40,31 @@ Starting = Callable[[Path, int | None], AbstractContextManager[Target]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """The request for a run.
+class Plan:
+    """The plan of a run.
 
-    `outfits` names the servers besides the control. `others` run further ones, each in a folder and on a core.
+    `setups` names the servers besides the control. `others` run further ones, each in a folder and on a core.
     """
 
     measurements: Sequence[Measurement]
     effort: Effort
     workload: Workload
-    outfits: Sequence[str] = (BARE, RECORDED, FULL)
+    setups: Sequence[str] = (BARE, RECORDED, FULL)
     others: Sequence[Starting] = ()
 
 
-Measuring = Callable[[Wish, Progress], Result]
+Measuring = Callable[[Plan, Progress], Result]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class _Resources:
     folder: Path
     endpoint: str
     server_core: int | None
     load_core: int | None
 
 
-def run(wish: Wish, progress: Progress) -> Result:
+def run(plan: Plan, progress: Progress) -> Result:
     """Measure everything, and return the result.
 
     `progress` is called with the last measurement's name, how many are over and how many there are. Raise
@@ -73,22 +73,22 @@ def run(wish: Wish, progress: Progress) -> Result:
     server_core, load_core = cores()
     with TemporaryDirectory(prefix="pdp-bench-") as folder, ExitStack() as opened:
         opened.enter_context(on_core(load_core))
-        write_folder(Path(folder) / "policies", wish.workload.files)
-        place = _Place(
+        write_folder(Path(folder) / "policies", plan.workload.files)
+        resources = _Resources(
             folder=Path(folder),
             endpoint=opened.enter_context(receiving("take")),
             server_core=server_core,
             load_core=load_core,
         )
-        bench = _Bench(wish, place, opened)
+        bench = _Bench(plan, resources, opened)
         findings = bench.measure(progress)
     return Result(
         at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         yardstick=control_digest(),
         machine=machine(),
-        effort=f"{wish.effort.rounds} rounds, {wish.effort.seconds:g} s for each measurement",
-        workload=wish.workload.name,
-        remarks=[_placement(place)],
+        effort=f"{plan.effort.rounds} rounds, {plan.effort.seconds:g} s for each measurement",
+        workload=plan.workload.name,
+        remarks=[_placement(resources)],
         findings=findings,
     )
 
@@ -96,23 +96,25 @@ def run(wish: Wish, progress: Progress) -> Result:
 class _Bench:
     """All servers and processes of a run."""
 
-    def __init__(self, wish: Wish, place: _Place, opened: ExitStack) -> None:
-        self._wish = wish
-        shapes = {one.shape for one in wish.measurements}
+    def __init__(self, plan: Plan, resources: _Resources, opened: ExitStack) -> None:
+        self._plan = plan
+        shapes = {one.shape for one in plan.measurements}
         self._targets: list[Target] = []
         if shapes - {Shape.IN_PROCESS}:
-            self._targets += [opened.enter_context(one) for one in _servers(wish, place)]
+            self._targets += [opened.enter_context(one) for one in _servers(plan, resources)]
         self._inside: InProcess | None = None
         if Shape.IN_PROCESS in shapes:
-            scratch = place.folder / "in-process"
+            scratch = resources.folder / "in-process"
             scratch.mkdir()
             self._inside = opened.enter_context(
-                deciding(wish.workload, place.folder / "policies", scratch, place.endpoint, place.server_core)
+                deciding(
+                    plan.workload, resources.folder / "policies", scratch, resources.endpoint, resources.server_core
+                )
             )
 
     def measure(self, progress: Progress) -> list[Finding]:
         """Make all measurements in each round, after a warm-up round that does not count."""
-        effort, listed = self._wish.effort, self._wish.measurements
+        effort, listed = self._plan.effort, self._plan.measurements
         rounds: list[dict[str, list[Figures]]] = [{} for _ in listed]
         total = len(listed) * (effort.rounds + 1)
         for turn in range(effort.rounds + 1):
@@ -143,7 +145,7 @@ class _Bench:
         for target in (*self._targets[first:], *self._targets[:first]):
             if target.dialect.path(measurement.shape) is not None:
                 with _named(target.name, measurement):
-                    yield target.name, asyncio.run(measured(target, measurement, self._wish.workload, seconds))
+                    yield target.name, asyncio.run(measured(target, measurement, self._plan.workload, seconds))
 
     def _decide(self, measurement: Measurement, seconds: float) -> Iterator[tuple[str, Figures]]:
         if self._inside is None:
@@ -157,16 +159,16 @@ class _Bench:
             yield way, Figures(cpu=cost)
 
 
-def _servers(wish: Wish, place: _Place) -> Iterator[AbstractContextManager[Target]]:
-    workload, core = wish.workload, place.server_core
+def _servers(plan: Plan, resources: _Resources) -> Iterator[AbstractContextManager[Target]]:
+    workload, core = plan.workload, resources.server_core
     yield empty_handler(workload, core)
-    if BARE in wish.outfits:
-        yield bare_server(workload, place.folder, core)
-    if RECORDED in wish.outfits:
-        yield pdp_server(RECORDED, workload, place.folder, core, {"OTEL_SDK_DISABLED": "true"})
-    if FULL in wish.outfits:
-        yield pdp_server(FULL, workload, place.folder, core, {"OTEL_EXPORTER_OTLP_ENDPOINT": place.endpoint})
-    yield from (start(place.folder, core) for start in wish.others)
+    if BARE in plan.setups:
+        yield bare_server(workload, resources.folder, core)
+    if RECORDED in plan.setups:
+        yield pdp_server(RECORDED, workload, resources.folder, core, {"OTEL_SDK_DISABLED": "true"})
+    if FULL in plan.setups:
+        yield pdp_server(FULL, workload, resources.folder, core, {"OTEL_EXPORTER_OTLP_ENDPOINT": resources.endpoint})
+    yield from (start(resources.folder, core) for start in plan.others)
 
 
 async def measured(target: Target, measurement: Measurement, workload: Workload, seconds: float) -> Figures:
@@ -221,9 +223,9 @@ def _named(server: str, measurement: Measurement) -> Iterator[None]:
         raise WrongAnswerError(f"{server}, {measurement.title}: {error}") from None
 
 
-def _placement(place: _Place) -> str:
-    if place.server_core is None:
+def _placement(resources: _Resources) -> str:
+    if resources.server_core is None:
         return "processes cannot be pinned to cores here: server and load may disturb each other"
-    if place.server_core == place.load_core:
+    if resources.server_core == resources.load_core:
         return "there is one core: server and load share it, and latencies include both"
-    return f"servers on core {place.server_core}, load and receiver of telemetry on core {place.load_core}"
+    return f"servers on core {resources.server_core}, load and receiver of telemetry on core {resources.load_core}"

@@ -1,4 +1,4 @@
-"""The servers under measurement, each in its own process: the empty handler, and this one in several outfits."""
+"""The servers under measurement, each in its own process: the empty handler, and this one in several setups."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def empty_handler(workload: Workload, core: int | None) -> Iterator[Target]:
 
 @contextmanager
 def pdp_server(
-    name: str, workload: Workload, place: Path, core: int | None, environment: Mapping[str, str], workers: int = 1
+    name: str, workload: Workload, folder: Path, core: int | None, environment: Mapping[str, str], workers: int = 1
 ) -> Iterator[Target]:
-    """Run `pdp serve` on the policies in `place/policies`; open a workload's sessions.
+    """Run `pdp serve` on the policies in `folder/policies`; open a workload's sessions.
 
     By default it is one process. It speaks plain text, like the control and all others here: the comparison is about
     the work for a call.
     """
-    data, flags = place / name.replace(" ", "-"), (f"--server-workers={workers}", "--policies-watch=false")
-    with serving(data, place / "policies", *flags, core=core, environment=environment) as (address, pid):
+    data, flags = folder / name.replace(" ", "-"), (f"--server-workers={workers}", "--policies-watch=false")
+    with serving(data, folder / "policies", *flags, core=core, environment=environment) as (address, pid):
         yield _opened(name, address, pid, core, workload, data)
 
 
@@ -63,10 +63,10 @@ def serving(
 
 
 @contextmanager
-def bare_server(workload: Workload, place: Path, core: int | None) -> Iterator[Target]:
+def bare_server(workload: Workload, folder: Path, core: int | None) -> Iterator[Target]:
     """Run this server without telemetry and record."""
-    data = place / "bare"
-    with module_process("pdp.bench.bareserver", [str(place / "policies"), str(data)], core=core) as process:
+    data = folder / "bare"
+    with module_process("pdp.bench.bareserver", [str(folder / "policies"), str(data)], core=core) as process:
         yield _opened(BARE, listening(process, BARE), process.pid, core, workload, data)
 
 

@@ -66,10 +66,10 @@ def _policies(server: str, tools: Iterable[Definition]) -> Iterable[str]:
     for number in range(SESSION_RULES):
         head = f'@id("{server}/session-{number}") forbid ({everywhere})'
         yield f'{head} when {{ context.session.purpose == "{NEVER}-{number}" }};'
-    for place, one in enumerate(tools):
+    for number, one in enumerate(tools):
         if parameter := first_text(one):
             action = json.dumps(f"{server}/{one['name']}")
-            head = f'@id("{server}/argument-{place}") forbid (principal, action == Action::{action}, resource)'
+            head = f'@id("{server}/argument-{number}") forbid (principal, action == Action::{action}, resource)'
             yield f'{head} when {{ context.input[{json.dumps(parameter)}] == "{NEVER}" }};'
 
 

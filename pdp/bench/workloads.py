@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pdp.app import open_embedded
-from pdp.bench.asking import PEP, open_sessions
 from pdp.bench.questions import Asker, Workload, generated_workload, question
 from pdp.bench.recorded import RecordedCall, arguments_of, read_calls
+from pdp.bench.sessions import PEP, open_sessions
 from pdp.bench.shaped import shaped_files
 from pdp.decision.cache import DecisionCache
 from pdp.errors import ConfigurationError
@@ -33,9 +33,9 @@ def open_workload(file: str, policies: str = "") -> Workload:
         return generated_workload()
     calls = read_calls(Path(file))
     files = read_folder(Path(policies), DEFAULT_LIMITS) if policies else shaped_files(calls)
-    askers, places = _askers(calls)
+    askers, asker_numbers = _askers(calls)
     patterns = tuple(f"{server}/*" for server in dict.fromkeys(call.server for call in calls))
-    allowed = _answers(files, calls, askers, places, patterns)
+    allowed = _answers(files, calls, askers, asker_numbers, patterns)
     return Workload(
         name=f"{len(calls)} calls of {file}, in {len(askers)} sessions",
         file=file,
@@ -43,8 +43,8 @@ def open_workload(file: str, policies: str = "") -> Workload:
         askers=askers,
         tool_patterns=patterns,
         repeated=tuple(
-            question(call.server, call.tool, arguments_of(call), allowed=one, asker=place)
-            for call, one, place in zip(calls, allowed, places, strict=True)
+            question(call.server, call.tool, arguments_of(call), allowed=one, asker=number)
+            for call, one, number in zip(calls, allowed, asker_numbers, strict=True)
         ),
         fresh=None,
     )
@@ -54,18 +54,18 @@ def _askers(calls: Sequence[RecordedCall]) -> tuple[list[Asker], list[int]]:
     """Return the askers, and for each call the index of its asker."""
     sessions: dict[tuple[str, str, str], int] = {}
     askers: dict[tuple[str, str, int], int] = {}
-    places = []
+    asker_numbers = []
     for call in calls:
         number = sessions.setdefault((call.session, call.user, call.agent), len(sessions))
-        places.append(askers.setdefault((call.user, call.agent, number % MOST_SESSIONS), len(askers)))
-    return [Asker(user=user, agent=agent, name=f"session-{number}") for user, agent, number in askers], places
+        asker_numbers.append(askers.setdefault((call.user, call.agent, number % MOST_SESSIONS), len(askers)))
+    return [Asker(user=user, agent=agent, name=f"session-{number}") for user, agent, number in askers], asker_numbers
 
 
 def _answers(
     files: Mapping[str, bytes],
     calls: Sequence[RecordedCall],
     askers: Sequence[Asker],
-    places: Sequence[int],
+    asker_numbers: Sequence[int],
     patterns: Sequence[str],
 ) -> list[bool]:
     """Return the policies' answer to each call, asked in this process without a cache."""
@@ -74,9 +74,9 @@ def _answers(
         with closing(open_embedded(Path(folder), cache=DecisionCache(size=0))) as pdp:
             handles = open_sessions(pdp, askers, patterns)
             answers, problems = [], []
-            for call, place in zip(calls, places, strict=True):
+            for call, number in zip(calls, asker_numbers, strict=True):
                 asked = Call(
-                    session_handle=handles[place],
+                    session_handle=handles[number],
                     server=call.server,
                     tool=call.tool,
                     arguments_json=arguments_of(call),

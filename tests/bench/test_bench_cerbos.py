@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from benchmarks.beside import main, run_beside
 from benchmarks.cerbos import CERBOS, CerbosDialect, cerbos_server, find_cerbos
-from pdp.bench import Effort, Measurement, Shape, Wish, WrongAnswerError, planned
+from pdp.bench import Effort, Measurement, Plan, Shape, WrongAnswerError, planned
 from pdp.bench.plan import CONTROL
 from pdp.bench.questions import generated_workload
 from pdp.bench.running import measured
@@ -42,14 +42,14 @@ def test_without_the_program_there_is_none(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_run_without_it_says_so() -> None:
     """A table in which it is missing tells why."""
-    wish = Wish(
+    plan = Plan(
         measurements=planned([Shape.UNARY], ladder=(1,), rate=None, mixes=(0.0,)),
         effort=Effort(rounds=1, seconds=0.01),
         workload=generated_workload(),
-        outfits=(),
+        setups=(),
     )
 
-    result = run_beside(wish, lambda *_: None, program=None)
+    result = run_beside(plan, lambda *_: None, program=None)
 
     assert [[CONTROL]] == [list(one.rounds) for one in result.findings]
     assert "Cerbos was not measured: its program was not found" in result.remarks[1]

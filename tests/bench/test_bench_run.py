@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pdp.bench import Effort, Measurement, Shape, Wish, WrongAnswerError, planned, run
+from pdp.bench import Effort, Measurement, Plan, Shape, WrongAnswerError, planned, run
 from pdp.bench.dialects import PDPDialect
 from pdp.bench.figures import Figures
 from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, CONTROL, FULL, LOOP, OBSERVED, RECORDED
@@ -48,7 +48,7 @@ def test_every_server_is_measured_in_every_shape() -> None:
     told: list[tuple[int, int]] = []
 
     result = run(
-        Wish(
+        Plan(
             measurements=planned(list(Shape), ladder=(2,), rate=200.0, mixes=(ALL_HITS, 0.5)),
             effort=Effort(rounds=1, seconds=0.01),
             workload=generated_workload(),
@@ -123,7 +123,7 @@ def test_a_server_that_errs_ends_the_run(server: Target, shape: Shape) -> None:
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command with tiny measurements of unary calls."""
-    tiny = ["--rounds", "1", "--seconds", "0.01", "--shape", "unary", "--outfit", RECORDED, "--concurrency", "16"]
+    tiny = ["--rounds", "1", "--seconds", "0.01", "--shape", "unary", "--setup", RECORDED, "--concurrency", "16"]
     command = [sys.executable, "-m", "pdp.cli", "bench", "--short", *tiny, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
 
@@ -150,7 +150,7 @@ def test_the_command_exits_with_1_on_a_wrong_answer(monkeypatch: pytest.MonkeyPa
     wrong = replace(right, repeated=[replace(one, allowed=True) for one in right.repeated])
     monkeypatch.setattr("pdp.cli.operate.bench.open_workload", lambda *_: wrong)
 
-    done = CliRunner().invoke(root, ["bench", "--short", "--shape", "batch", "--outfit", RECORDED])
+    done = CliRunner().invoke(root, ["bench", "--short", "--shape", "batch", "--setup", RECORDED])
 
     assert (1, "") == (done.exit_code, done.stdout)
     assert done.stderr.startswith(
@@ -170,7 +170,7 @@ def test_the_command_exits_with_1_on_a_wrong_answer(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_what_cannot_be_measured_is_said_at_once(arguments: list[str], expected: str) -> None:
-    """A wish that makes no sense ends with 2 and one line, before anything is measured."""
+    """A request that makes no sense ends with 2 and one line, before anything is measured."""
     done = CliRunner().invoke(root, ["bench", "--short", *arguments])
 
     assert (2, "", f"error: {expected}\n") == (done.exit_code, done.stdout, done.stderr)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import shapes
-from pdp.bench import Effort, Shape, Wish, planned, run
+from pdp.bench import Effort, Plan, Shape, planned, run
 from pdp.bench.bundle import AGENT, USER, generated_files
 from pdp.bench.questions import arguments
 from pdp.bench.recorded import read_calls
@@ -185,7 +185,7 @@ def test_recorded_calls_are_measured_in_process_too(tmp_path: Path) -> None:
     measurements = planned([Shape.IN_PROCESS], ladder=(1,), rate=None, mixes=(None,))
 
     result = run(
-        Wish(measurements=measurements, effort=Effort(rounds=1, seconds=0.01), workload=workload), lambda *_: None
+        Plan(measurements=measurements, effort=Effort(rounds=1, seconds=0.01), workload=workload), lambda *_: None
     )
 
     assert ["in process"] == [one.title for one in result.findings]

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pdp.bench import Judged, Result, Shape, Wish, WrongAnswerError, compare, planned, read_result, run, written
+from pdp.bench import Judged, Plan, Result, Shape, WrongAnswerError, compare, planned, read_result, run, written
 from pdp.bench.plan import ALL_HITS, ALL_MISSES, BARE, FULL, LADDER, RATE, RECORDED, SHORT, SHORT_LADDER, USUAL, Effort
 from pdp.bench.running import Measuring
 from pdp.bench.workloads import open_workload
@@ -19,7 +19,7 @@ from pdp.cli.output import print_table, replace_file
 from pdp.cli.root import NO
 
 _SHAPES = [shape.value for shape in Shape]
-_OUTFITS = (BARE, RECORDED, FULL)
+_SETUPS = (BARE, RECORDED, FULL)
 _BOUND = 0.2
 
 
@@ -35,7 +35,9 @@ _BOUND = 0.2
 @click.option(
     "--shape", "shapes", type=click.Choice(_SHAPES), multiple=True, help="Measure only this kind of request. [all]"
 )
-@click.option("--outfit", "outfits", type=click.Choice(_OUTFITS), multiple=True, help="Measure only this server. [all]")
+@click.option(
+    "--setup", "setups", type=click.Choice(_SETUPS), multiple=True, help="Measure only this setup of the server. [all]"
+)
 @click.option("--concurrency", metavar="N,N…", help="Numbers of calls at a time. [1,4,16,64; short: 16]")
 @click.option(
     "--rate", metavar="N", type=click.FloatRange(1, 1e6), default=RATE, help="Calls per second of the open loop. [2000]"
@@ -57,7 +59,7 @@ def bench(
     rounds: int | None,
     seconds: float | None,
     shapes: tuple[str, ...],
-    outfits: tuple[str, ...],
+    setups: tuple[str, ...],
     concurrency: str | None,
     rate: float,
     misses: str | None,
@@ -85,7 +87,7 @@ def bench(
         )
     effort = SHORT if short else USUAL
     mixes: Sequence[float | None] = _shares(misses) or ((ALL_HITS,) if short else (ALL_HITS, ALL_MISSES))
-    wish = Wish(
+    plan = Plan(
         measurements=planned(
             [Shape(one) for one in shapes or _SHAPES],
             ladder=_steps(concurrency) or (SHORT_LADDER if short else LADDER),
@@ -94,13 +96,13 @@ def bench(
         ),
         effort=Effort(rounds=rounds or effort.rounds, seconds=seconds or effort.seconds),
         workload=open_workload(workload or "", policies or ""),
-        outfits=outfits or _OUTFITS,
+        setups=setups or _SETUPS,
     )
     # Report an unreadable baseline before minutes of measuring.
     before = read_result(Path(baseline)) if baseline else None
     try:
         with _progress() as progress:
-            result = measuring(wish, progress)
+            result = measuring(plan, progress)
     except WrongAnswerError as error:
         click.echo(f"wrong: {error}", err=True)
         raise click.exceptions.Exit(NO) from None

@@ -40,8 +40,8 @@ def main() -> None:
     """Do the job from stdin, report to the descriptor, and serve until stopped."""
     report = int(sys.argv[1])
     _make_ready()
-    with os.fdopen(0, "rb", buffering=0, closefd=False) as told:
-        line = told.readline()
+    with os.fdopen(0, "rb", buffering=0, closefd=False) as stdin:
+        line = stdin.readline()
     if not line:
         sys.exit(ERROR)  # the supervisor ended before this worker could begin
     job = Job.read(line)
@@ -64,7 +64,7 @@ def main() -> None:
         app.start()
     except Exception as error:  # noqa: BLE001 - the supervisor tells whatever went wrong, once for all workers
         if os.environ.get("PDP_DEBUG") == "1":
-            _LOG.exception("it cannot start")
+            _LOG.exception("the worker cannot start")
         say(Report(problems=tuple(error_lines(error))))
         sys.exit(ERROR)
     say(Report())
@@ -95,8 +95,8 @@ def _listen(sender: int, peers: SupervisedPeers) -> None:
     After a second one this worker ends at once.
     """
     stopping = False
-    with os.fdopen(0, "rb", closefd=False) as told:
-        for word in map(read, told):
+    with os.fdopen(0, "rb", closefd=False) as stdin:
+        for word in map(read, stdin):
             if isinstance(word, Told):
                 stopping = stopping or word.signal in STOPPING
                 os.write(sender, bytes([word.signal]))

@@ -37,8 +37,8 @@ class BundleHistoryContract(StoreSuite):
 
     def test_kept_bundles_are_listed_by_their_latest_activation(self, store: BundleHistory) -> None:
         """The active one is first; one that was activated twice is listed once, at its latest activation."""
-        for place, version in enumerate(("v1", "v2", "v3", "v1")):
-            store.activate_bundle(make_bundle(version, activated_at=2000.0 - place), b"content", unchanged)
+        for index, version in enumerate(("v1", "v2", "v3", "v1")):
+            store.activate_bundle(make_bundle(version, activated_at=2000.0 - index), b"content", unchanged)
 
         listed = [(bundle.version, bundle.activated_at) for bundle in store.kept_bundles()]
         assert listed == [("v1", 1997.0), ("v3", 1998.0), ("v2", 1999.0)]

@@ -51,7 +51,7 @@ class SessionReaderContract(StoreSuite):
 
         assert store.view(grandchild.handle_digest).chain == (grandchild, child, later)
 
-    def test_a_look_sees_every_write_that_was_acknowledged_before_it(self, store: Sessions) -> None:
+    def test_a_read_sees_every_write_that_was_acknowledged_before_it(self, store: Sessions) -> None:
         """While one thread writes, readers never see less than what was acknowledged before."""
         session = make_session("a")
         store.insert(session, wall_at=1000.0)
@@ -64,7 +64,7 @@ class SessionReaderContract(StoreSuite):
                 store.update([later], wall_at=1000.0)
                 acknowledged[0] = later.epoch
 
-        def look() -> bool:
+        def read() -> bool:
             fresh = True
             while acknowledged[0] < 101:
                 expected = acknowledged[0]
@@ -72,10 +72,10 @@ class SessionReaderContract(StoreSuite):
             return fresh
 
         with ThreadPoolExecutor(4) as pool:
-            looks = [pool.submit(look) for _ in range(3)]
+            reads = [pool.submit(read) for _ in range(3)]
             write()
 
-        assert [each.result() for each in looks] == [True, True, True]
+        assert [each.result() for each in reads] == [True, True, True]
 
     def test_equal_scopes_are_one_object(self, store: Sessions) -> None:
         """Sessions share a scope, however they are read and it was written."""

@@ -282,7 +282,7 @@ class SessionWriterContract(StoreSuite):
             store.insert(session, wall_at=1000.0)
             store.view(session.handle_digest)
         store.cut(cut)
-        looks = [
+        reads = [
             [store.view(session.handle_digest).chain[0] for session in four],
             [store.get(session.id)[0] for session in four],
             list(reversed(store.select(SessionFilter(), limit=9))),
@@ -290,9 +290,9 @@ class SessionWriterContract(StoreSuite):
         store.lift(cut)
 
         expected = [f"ses_{name}" for name in revoked]
-        for look in looks:
-            assert [one.id for one in look if one.state is SessionState.REVOKED] == expected
-            ended = [(one.ended_at, one.ended_by, one.reason) for one in look if one.id in expected]
+        for read in reads:
+            assert [one.id for one in read if one.state is SessionState.REVOKED] == expected
+            ended = [(one.ended_at, one.ended_by, one.reason) for one in read if one.id in expected]
             assert ended == [(cut.at, "admin", "enough")] * len(expected)
         assert [store.get(session.id)[0] for session in four] == four
 
