@@ -33,11 +33,13 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, Observer, Place
 from pdp.policy.bundle import Compile
 from pdp.policy.child.process import PolicyChild, run_once
+from pdp.registry.outcomes import REPORT_SECONDS, Outcomes
 from pdp.registry.registrar import Registrar
 from pdp.sessions.heartbeat import Heartbeat
+from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
-from pdp.sessions.store import SessionStore
+from pdp.sessions.store import SessionHistory, SessionStore
 
 if TYPE_CHECKING:
     from pdp.config import Settings
@@ -64,24 +66,29 @@ _WORKER = (sys.executable, "-P", "-m", "pdp.cli.operate.worker")
 class Embedded:
     """The PDP without a server.
 
-    Ask `authorizer`, open sessions with `registrar`, reload with `keeper`, explain with `explainer`.
+    Ask `authorizer`, report with `outcomes`, open sessions with `registrar`, reload with `keeper`, explain with
+    `explainer`.
     """
 
     authorizer: Authorizer
     registrar: Registrar
     keeper: BundleKeeper
     explainer: Explainer
+    outcomes: Outcomes
     sessions: SessionStore
+    history: SessionHistory
 
     def close(self) -> None:
-        """Release the store."""
+        """Release the stores."""
         self.sessions.close()
+        self.history.close()
 
 
 def open_embedded(
     policies: Path | str | BundleSource,
     *,
     sessions: SessionStore | None = None,
+    history: SessionHistory | None = None,
     clock: Clock | None = None,
     observer: Observer | None = None,
     place: Place | None = None,
@@ -96,10 +103,11 @@ def open_embedded(
 ) -> Embedded:
     """Open a PDP in this process on a policy folder or a packed file.
 
-    Without `sessions` it keeps them in memory. Raise `BundleError` when it holds no valid bundle. Threads that decide
-    need a stack of 2 MiB or more.
+    Without `sessions` and `history` it keeps both in memory. Raise `BundleError` when it holds no valid bundle. Threads
+    that decide need a stack of 2 MiB or more.
     """
     store = sessions if sessions is not None else MemorySessionStore()
+    past = history if history is not None else MemorySessionHistory()
     time = clock or SystemClock()
     watcher = ExpiryNotices(observer or Observers())
     keeper = BundleKeeper(
@@ -131,12 +139,21 @@ def open_embedded(
         trusted_attributes=trusted_attributes,
         record_permits=record_permits,
     )
+    outcomes = Outcomes(sessions=store, history=past, bundle=keeper.current, clock=time, observer=watcher)
     explainer = Explainer(snapshots=snapshots, observer=watcher, limits=limits)
     if peers is not None:
         # Before the start: other workers that start wait for this one too.
         peers.begin(keeper.hear)
     keeper.start(by="start")
-    return Embedded(authorizer=authorizer, registrar=registrar, keeper=keeper, explainer=explainer, sessions=store)
+    return Embedded(
+        authorizer=authorizer,
+        registrar=registrar,
+        keeper=keeper,
+        explainer=explainer,
+        outcomes=outcomes,
+        sessions=store,
+        history=past,
+    )
 
 
 def compile_once() -> Compile:
@@ -186,11 +203,14 @@ class App:
             watchers = Observers(log, telemetry, *([observer] if observer else []))
             sessions = _open_store(settings, log)
             self._opened.callback(sessions.close)
+            history = _open_history(settings)
+            self._opened.callback(history.close)
             telemetry.watch_sessions(sessions.count_by_state)
             self._sourcing = sourcing = sourcing_of(settings)
             self.embedded = open_embedded(
                 sourcing.source,
                 sessions=sessions,
+                history=history,
                 clock=time,
                 observer=watchers,
                 place=telemetry.place,
@@ -222,6 +242,7 @@ class App:
                 PDPServer,
                 authorizer=self.embedded.authorizer,
                 registrar=self.embedded.registrar,
+                outcomes=self.embedded.outcomes,
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,
@@ -244,7 +265,15 @@ class App:
             if settings.makes_certificate and worker <= 1:
                 self._renew_certificate(Path(settings.data_dir))
             if not control:
-                self._purge(Purge(sessions, time, keep_ended_seconds=settings.sessions.keep_ended_seconds))
+                self._purge(
+                    Purge(
+                        sessions,
+                        history,
+                        time,
+                        keep_ended_seconds=settings.sessions.keep_ended_seconds,
+                        keep_reports_seconds=REPORT_SECONDS,
+                    )
+                )
         except BaseException:
             self._opened.close()
             raise
@@ -442,6 +471,16 @@ def open_record(
         attributes=frozenset(settings.record.attributes),
         terms=frozenset(settings.record.terms),
         on_failure=on_failure,
+    )
+
+
+def _open_history(settings: Settings) -> SessionHistory:
+    if settings.sessions.store == "memory":
+        return MemorySessionHistory()
+    from pdp.sessions.sqlitehistory import SQLiteSessionHistory  # noqa: PLC0415 - embedded use may have no need of it
+
+    return SQLiteSessionHistory(
+        settings.history_file, busy_seconds=_BUSY_SECONDS, reserve_bytes=settings.sessions.reserve_bytes
     )
 
 

@@ -268,6 +268,11 @@ class Settings:
         return Path(self.data_dir) / "sessions.sqlite"
 
     @property
+    def history_file(self) -> Path:
+        """Return the file of what calls left behind."""
+        return Path(self.data_dir) / "history.sqlite"
+
+    @property
     def callers_file(self) -> Path:
         """Return the file of callers."""
         return Path(self.callers.file) if self.callers.file else Path(self.data_dir) / CALLERS_FILE

@@ -56,6 +56,10 @@ class RequestIdConflictError(PDPError):
     """The request id was used for another call: use a new id."""
 
 
+class AlreadyReportedError(PDPError):
+    """Another report about this decision was accepted: keep to the first."""
+
+
 class OverloadedError(PDPError):
     """There are too many requests at once: retry after a pause."""
 

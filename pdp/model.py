@@ -49,6 +49,13 @@ class Basis(_Word):
     LEDGER_UNAVAILABLE = "ledger_unavailable"
 
 
+class CallStatus(_Word):
+    """What came of an allowed call, as its gateway reports it."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
 class CacheResult(_Word):
     """What the decision cache did for one decision."""
 
@@ -241,9 +248,10 @@ class Decision:
     """The whole answer about one call. Session fields are empty for an unknown handle.
 
     `definition_digest` is of the tool's definition as the PEP stated it, `catalogue_digest` as the bundle holds it;
-    empty when it was not stated, or the tool is unknown. `labels_added` holds the labels that this decision added to
-    the session or to one above it, sorted. `phases` holds (name, microseconds) in order. `decided_at` is unix seconds,
-    `duration_us` microseconds.
+    empty when it was not stated, or the tool is unknown. `reportable` says whether the gateway can report what came of
+    the call: it was allowed, and the bundle can make use of it. `labels_added` holds the labels that this decision
+    added to the session or to one above it, sorted. `phases` holds (name, microseconds) in order. `decided_at` is unix
+    seconds, `duration_us` microseconds.
     """
 
     id: str
@@ -266,6 +274,7 @@ class Decision:
     cache_result: CacheResult
     decided_at: float
     duration_us: float
+    reportable: bool = False
     labels_added: tuple[str, ...] = ()
     phases: tuple[tuple[str, float], ...] = ()
     request_id: str = ""

@@ -28,6 +28,7 @@ class EventKind(StrEnum):
     SESSION_EXPIRED = "session.expired"  # a session was read after its end
     BUNDLE_ACTIVATED = "bundle.activated"  # a bundle became active
     BUNDLE_REFUSED = "bundle.refused"  # a bundle could not be loaded
+    CALL_REPORTED = "call.reported"  # a gateway said what came of an allowed call
     CALL_EXPLAINED = "call.explained"  # an author or auditor asked why
     REQUEST_REFUSED = "request.refused"  # a request got a status instead of an answer
     REQUESTS_REFUSED = "requests.refused"  # the sum of many similar refusals

@@ -44,6 +44,7 @@ def main() -> None:
             Listener(address="127.0.0.1:0", plaintext=True),
             authorizer=embedded.authorizer,
             registrar=embedded.registrar,
+            outcomes=embedded.outcomes,
             keeper=embedded.keeper,
             evaluator=opened.enter_context(closing(PolicyChild(timeout=_EVALUATE_SECONDS))),
             explainer=embedded.explainer,

@@ -14,6 +14,7 @@ from pdp.client.aio.stream import AsyncAuthorizationStream
 from pdp.client.connection import DEFAULT_ADDRESS
 from pdp.client.definitions import DefinitionDigests, definition_digest, definition_digests
 from pdp.client.errors import (
+    AlreadyReportedError,
     ConflictError,
     InvalidRequestError,
     NotFoundError,
@@ -34,6 +35,7 @@ from pdp.errors import ConfigurationError, PDPError
 
 __all__ = [
     "DEFAULT_ADDRESS",
+    "AlreadyReportedError",
     "Answer",
     "AsyncAuthorizationStream",
     "AsyncClient",

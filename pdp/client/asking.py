@@ -111,6 +111,7 @@ def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozens
         trace_id=decision.trace_id,
         span_id=decision.span_id,
         labels_added=tuple(decision.labels_added),
+        outcome_token=decision.outcome_token if allowed else "",
         obligations=_obligations(decision) if allowed else (),
         advice=tuple(decision.advice),
     )

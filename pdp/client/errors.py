@@ -63,6 +63,10 @@ class RequestIdConflictError(PDPClientError, errors.RequestIdConflictError):
     """The request id was used for another request: use a fresh id."""
 
 
+class AlreadyReportedError(PDPClientError, errors.AlreadyReportedError):
+    """The call was reported already, and otherwise: keep to the first report."""
+
+
 class OverloadedError(PDPClientError, errors.OverloadedError):
     """The server is overloaded: retry after a pause."""
 
@@ -89,13 +93,18 @@ _CLASSES: dict[grpc.StatusCode, type[PDPClientError]] = {
 }
 
 
+# Where a status has several meanings, the server's reason tells them apart.
+_CLASSES_BY_REASON: dict[str, type[PDPClientError]] = {"ALREADY_REPORTED": AlreadyReportedError}
+
+
 def from_status(error: grpc.RpcError, diagnosis: Diagnosis) -> PDPClientError:
     """Return the exception for a failed management call.
 
     A status without a class of its own gets the base class.
     """
-    code = error.code()
-    return _CLASSES.get(code, PDPClientError)(describe(error, diagnosis), code, reason_of(error))
+    code, reason = error.code(), reason_of(error)
+    kind = _CLASSES_BY_REASON.get(reason) or _CLASSES.get(code, PDPClientError)
+    return kind(describe(error, diagnosis), code, reason)
 
 
 def reason_of(error: BaseException) -> str:

@@ -15,12 +15,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pdp.client.asking import json_object
 from pdp.client.errors import InvalidRequestError, PDPClientError, SessionNotApprovedError
 from pdp.client.uploads import bundle_upload, evaluation_upload
-from pdp.client.values import ListedTool
+from pdp.client.values import Answer, ListedTool
 from pdp.model import Visibility
 from pdp.v1 import authorization_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
-_REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "RevokeSessions", "NarrowSession")
+_REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "RevokeSessions", "NarrowSession")
 
 _ENDING = ("RevokeSessions", "DenySession", "NarrowSession", "EndSession", "ActivateBundle", "ReloadBundle")
 
@@ -121,6 +121,24 @@ def list_tools(
         method=Method(path="/pdp.v1.AuthorizationService/ListTools", reply=authorization_pb2.ListToolsResponse),
         request=authorization_pb2.ListToolsRequest(session_handle=session_handle),
         read=read,
+    )
+
+
+def report_outcome(
+    answer: Answer, *, succeeded: bool, labels: Sequence[str]
+) -> Operation[authorization_pb2.ReportOutcomeResponse, None]:
+    """Report what came of the call that an answer allowed. Raise `PDPClientError` when it cannot be reported."""
+    if not answer.outcome_token:
+        why = "the active bundle declares no labels" if answer.allowed else "it was denied"
+        raise PDPClientError(f"what came of `{answer.server}/{answer.tool}` cannot be reported: {why}")
+    return Operation(
+        method=Method(path="/pdp.v1.AuthorizationService/ReportOutcome", reply=authorization_pb2.ReportOutcomeResponse),
+        request=authorization_pb2.ReportOutcomeRequest(
+            outcome_token=answer.outcome_token,
+            status=authorization_pb2.CALL_STATUS_SUCCEEDED if succeeded else authorization_pb2.CALL_STATUS_FAILED,
+            labels=_strings("labels", labels),
+        ),
+        read=lambda _: None,
     )
 
 

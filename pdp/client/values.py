@@ -49,7 +49,8 @@ class Answer:
     decision: then `error` says why in one line, and `reason`, for programs, is the server's own such as
     `STORE_UNAVAILABLE`, if it gave one. `advice` tells the agent what to do about a deny.
     The other fields are the server's, and empty where it stated nothing. `duration_us` is its own time, `labels_added`
-    are the labels that the call added to its session or to one above it.
+    are the labels that the call added to its session or to one above it. With an `outcome_token`, the server wants to
+    know what came of the call: `Client.report_outcome`.
     `obligations` must be met before the call goes ahead; all of them are in `known_obligations`.
     """
 
@@ -74,6 +75,7 @@ class Answer:
     trace_id: str = ""
     span_id: str = ""
     labels_added: tuple[str, ...] = ()
+    outcome_token: str = field(default="", repr=False)
     obligations: tuple[Obligation, ...] = ()
     advice: tuple[str, ...] = ()
 

@@ -234,6 +234,7 @@ def _decision(
         decided_at=snapshot.wall_at,
         # From the clock's nanoseconds, since a sum of the phases would show spurious digits.
         duration_us=(ended - started) / 1000,
+        reportable=settled.ruling.allowed and snapshot.bundle.takes_reports,
         labels_added=settled.labels_added,
         phases=tuple([(name, nanoseconds / 1000) for name, nanoseconds in phases]),
         request_id=request.request_id,

@@ -149,8 +149,8 @@ def _secret_files(deployment: Deployment) -> Iterator[Path]:
     yield folder / DIGEST_KEY_FILE
     yield settings.record_signing_key
     yield from token_files(deployment)
-    for suffix in ("", "-wal", "-shm"):
-        yield settings.sessions_file.with_name(settings.sessions_file.name + suffix)
+    for store in (settings.sessions_file, settings.history_file):
+        yield from (store.with_name(store.name + suffix) for suffix in ("", "-wal", "-shm"))
     yield from sorted((folder / TLS_FOLDER).glob("*.key"))
     for named in (settings.server.tls_key, settings.policies.url_token_file):
         if named:
@@ -164,7 +164,11 @@ def _owned_files(deployment: Deployment) -> Iterator[tuple[Path, bool]]:
     for path in (*given, *token_files(deployment)):
         if path.exists():
             yield path, False
-    for written, pattern in ((folder, f"{settings.sessions_file.name}*"), (settings.record_folder, "*")):
+    for written, pattern in (
+        (folder, f"{settings.sessions_file.name}*"),
+        (folder, f"{settings.history_file.name}*"),
+        (settings.record_folder, "*"),
+    ):
         if written.is_dir() and os.access(written, os.R_OK | os.X_OK):
             yield from ((path, True) for path in sorted(written.glob(pattern)) if path.is_file())
 

@@ -72,6 +72,8 @@ class Bundle:
         self.labels = contents.labels
         self.groups = contents.groups
         self.widening = frozenset(name for name, label in contents.labels.items() if label.widens)
+        # Only labels can be reported.
+        self.takes_reports = bool(contents.labels)
         self.catalogue: Catalogue = contents.catalogue
         self.directory: Directory = contents.directory
         self.policies: Mapping[str, PolicySource] = {policy.id: policy for policy in parts.policies}

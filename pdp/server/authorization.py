@@ -7,24 +7,34 @@ from google.protobuf.message import DecodeError
 from pdp.decision.authorizer import Authorizer
 from pdp.limits import Limits
 from pdp.model import Decision
+from pdp.registry.outcomes import Outcomes
 from pdp.server.fields import require_id
-from pdp.server.messages import call_request, call_requests, reading_message, visibility_number, write_decision
+from pdp.server.messages import (
+    call_request,
+    call_requests,
+    outcome_report,
+    reading_message,
+    visibility_number,
+    write_decision,
+)
 from pdp.serving.origin import Origin
 from pdp.serving.status import Refusal, duration
 from pdp.v1 import authorization_pb2 as calls
+from pdp.v1 import decision_pb2 as decisions
 
 
 class AuthorizationHandlers:
     """One method for each RPC; each takes the message and its origin."""
 
-    def __init__(self, authorizer: Authorizer, limits: Limits) -> None:
+    def __init__(self, authorizer: Authorizer, outcomes: Outcomes, limits: Limits) -> None:
         self._authorizer = authorizer
+        self._outcomes = outcomes
         self._limits = limits
 
     def authorize(self, request: calls.AuthorizeRequest, origin: Origin) -> calls.AuthorizeResponse:
         """Decide about one call."""
         answer = calls.AuthorizeResponse()
-        write_decision(self._decide(request, origin), answer.decision)
+        self._write(self._decide(request, origin), answer.decision)
         return answer
 
     def batch_authorize(self, request: calls.BatchAuthorizeRequest, origin: Origin) -> calls.BatchAuthorizeResponse:
@@ -33,14 +43,19 @@ class AuthorizationHandlers:
         decided = self._authorizer.batch(asked, origin.caller, parent=origin.parent)
         answer = calls.BatchAuthorizeResponse()
         for decision in decided:
-            write_decision(decision, answer.decisions.add())
+            self._write(decision, answer.decisions.add())
         return answer
 
     def authorize_stream(self, request: calls.AuthorizeStreamRequest, origin: Origin) -> calls.AuthorizeStreamResponse:
         """Decide about one call of a stream."""
         answer = calls.AuthorizeStreamResponse(request_id=request.request.request_id)
-        write_decision(self._decide(request.request, origin), answer.decision)
+        self._write(self._decide(request.request, origin), answer.decision)
         return answer
+
+    def report_outcome(self, request: calls.ReportOutcomeRequest, origin: Origin) -> calls.ReportOutcomeResponse:
+        """Take a report of what came of an allowed call."""
+        reported = self._outcomes.report(outcome_report(request), origin.caller)
+        return calls.ReportOutcomeResponse(decision_id=reported.decision_id)
 
     def list_tools(self, request: calls.ListToolsRequest, origin: Origin) -> calls.ListToolsResponse:
         """List the tools that a session could call."""
@@ -60,6 +75,11 @@ class AuthorizationHandlers:
             bundle_version=listing.bundle_version,
             session_id=listing.session_id,
         )
+
+    def _write(self, decision: Decision, message: decisions.Decision) -> None:
+        write_decision(decision, message)
+        if decision.reportable:
+            message.outcome_token = self._outcomes.token(decision)
 
     def _decide(self, request: calls.AuthorizeRequest, origin: Origin) -> Decision:
         return self._authorizer.authorize(call_request(request, self._limits), origin.caller, parent=origin.parent)

@@ -30,6 +30,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 _ID = re.compile(r"[A-Za-z0-9._:@/-]{1,128}")
 _SERVER = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OUTCOME_TOKEN = re.compile(r"pdpo_[A-Za-z0-9_=-]{1,2048}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # The last second of the year 9999, the latest that a protobuf timestamp can hold.
 _LAST_SECOND = 253402300799
@@ -71,6 +72,13 @@ def require_ids(field: str, values: Iterable[str], most: int) -> tuple[str, ...]
     if len(ids) > most:
         raise InvalidRequestError(field, f"more than {most}")
     return tuple(require_id(f"{field}[{place}]", value) for place, value in enumerate(ids))
+
+
+def require_outcome_token(field: str, value: str) -> str:
+    """Return the token of a report, as a decision carries it; whether it is one of ours is checked later."""
+    if not _OUTCOME_TOKEN.fullmatch(value):
+        raise InvalidRequestError(field, "is not the `outcome_token` of a decision" if value else "is required")
+    return value
 
 
 def require_server(field: str, value: str) -> str:

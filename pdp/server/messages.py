@@ -11,8 +11,20 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pdp.decision.advice import advice
 from pdp.errors import InvalidRequestError
 from pdp.limits import MOST_AT_ONCE, MOST_POLICIES, Limits
-from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Obligation, Outcome, SessionState, Visibility
+from pdp.model import (
+    Basis,
+    CacheResult,
+    Call,
+    CallRequest,
+    CallStatus,
+    Decision,
+    Obligation,
+    Outcome,
+    SessionState,
+    Visibility,
+)
 from pdp.policy.reading import CacheClass, Reading
+from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.registrar import Review, Selector, SessionRequest, SessionView
 from pdp.registry.scope import ScopedTool
 from pdp.server.fields import (
@@ -21,6 +33,7 @@ from pdp.server.fields import (
     optional_text,
     require_id,
     require_ids,
+    require_outcome_token,
     require_purpose,
     require_server,
     require_size,
@@ -48,6 +61,8 @@ _CACHE_RESULTS = _numbers(CacheResult, decisions.CacheResult, "CACHE_RESULT_")
 _VISIBILITIES = _numbers(Visibility, calls.Visibility, "VISIBILITY_")
 _CACHE_CLASSES = _numbers(CacheClass, readings.CacheClass, "CACHE_CLASS_")
 _STATES = _numbers(SessionState, sessions.SessionState, "SESSION_STATE_")
+_CALL_STATUSES = _numbers(CallStatus, calls.CallStatus, "CALL_STATUS_")
+_CALL_STATUSES_BY_NUMBER = {number: status for status, number in _CALL_STATUSES.items()}
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
 
@@ -80,6 +95,19 @@ def call_requests(request: calls.BatchAuthorizeRequest, limits: Limits) -> tuple
     if len(request.requests) > limits.batch_size:
         raise InvalidRequestError("requests", f"more than {limits.batch_size} (limit `batch_size`)")
     return tuple(call_request(one, limits, f"requests[{place}].") for place, one in enumerate(request.requests))
+
+
+def outcome_report(request: calls.ReportOutcomeRequest) -> OutcomeReport:
+    """Return what a PEP says came of a call. Whether the token was given to it is checked later."""
+    status = _CALL_STATUSES_BY_NUMBER.get(request.status)
+    if status is None:
+        unstated = request.status == calls.CALL_STATUS_UNSPECIFIED
+        raise InvalidRequestError("status", "is required" if unstated else f"`{request.status}` is unknown")
+    return OutcomeReport(
+        outcome_token=require_outcome_token("outcome_token", request.outcome_token),
+        status=status,
+        labels=labels(request.labels),
+    )
 
 
 def write_decision(decision: Decision, message: decisions.Decision) -> None:

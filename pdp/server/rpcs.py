@@ -52,6 +52,7 @@ def _authorization() -> tuple[RPC, ...]:
         _row(of, "Authorize", calls.AuthorizeRequest, pep, Lane.CALLS),
         _row(of, "BatchAuthorize", calls.BatchAuthorizeRequest, pep, Lane.CALLS),
         _row(of, "AuthorizeStream", calls.AuthorizeStreamRequest, pep, Lane.STREAMS, shape=Shape.EXCHANGE),
+        _row(of, "ReportOutcome", calls.ReportOutcomeRequest, pep, Lane.REPORTS),
         _row(of, "ListTools", calls.ListToolsRequest, pep, Lane.CALLS),
     )
 

@@ -22,6 +22,7 @@ from pdp.foundation.repeating import Repeater
 from pdp.identity.authentication import Authenticator
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, EventKind, Observer
+from pdp.registry.outcomes import Outcomes
 from pdp.registry.registrar import Registrar
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers, stream_error
@@ -82,6 +83,7 @@ class PDPServer:
         *,
         authorizer: Authorizer,
         registrar: Registrar,
+        outcomes: Outcomes,
         keeper: BundleKeeper,
         evaluator: Evaluator,
         explainer: Explainer,
@@ -106,7 +108,7 @@ class PDPServer:
             healthy, every=look_seconds, record_healthy=record_healthy, store_healthy=store_healthy
         )
         services: dict[str, object] = {
-            AUTHORIZATION: AuthorizationHandlers(authorizer, limits),
+            AUTHORIZATION: AuthorizationHandlers(authorizer, outcomes, limits),
             SESSIONS: SessionHandlers(registrar, limits),
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
             AUDIT: AuditHandlers(searchable, clock=clock, limits=limits),
@@ -227,6 +229,7 @@ def rooms(limits: Limits, *, call_threads: int) -> Mapping[Lane, Room]:
     return {
         Lane.CALLS: Room(threads=call_threads, bound=calls, share=_half(calls), patience=_PATIENCE_SECONDS),
         Lane.STREAMS: Room(threads=streams, bound=streams, share=_half(streams)),
+        Lane.REPORTS: Room(threads=2, bound=calls, share=_half(calls), patience=_PATIENCE_SECONDS),
         Lane.ENDING: Room(threads=4, bound=64, share=16, turns=2),
         Lane.GATEWAY_ENDING: Room(threads=4, bound=128, share=32, turns=2),
         Lane.ACTIVATION: Room(threads=2, bound=16, share=4, turns=1),

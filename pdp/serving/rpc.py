@@ -29,6 +29,8 @@ class Lane(Enum):
 
     CALLS = "calls"
     STREAMS = "streams"
+    # Each report is a write, and can wait for the store.
+    REPORTS = "reports"
     # What ends authority never waits for a gateway's calls: gateways have a separate lane for it.
     ENDING = "ending"
     GATEWAY_ENDING = "ending by gateways"

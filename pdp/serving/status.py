@@ -96,6 +96,7 @@ STATUSES: Mapping[type[errors.PDPError], Rule] = MappingProxyType(
         # The caller must read again before it retries: no delay makes the same bytes valid.
         errors.ConflictError: Rule(kind="CONFLICT", code=StatusCode.ABORTED),
         errors.RequestIdConflictError: Rule(kind="REQUEST_ID_CONFLICT", code=StatusCode.ALREADY_EXISTS),
+        errors.AlreadyReportedError: Rule(kind="ALREADY_REPORTED", code=StatusCode.ALREADY_EXISTS),
         errors.OverloadedError: Rule(
             kind="OVERLOADED", code=StatusCode.RESOURCE_EXHAUSTED, retry_seconds=_OVERLOAD_SECONDS
         ),

@@ -1,4 +1,4 @@
-"""Remove sessions that have been over for a long time, so that a store does not grow for ever.
+"""Remove sessions that have been over for a long time, and old reports, so that a store does not grow for ever.
 
 Nothing depends on it: a session that is over stays over whether or not it is stored, and a handle that is no longer
 stored gets the same answer as one that never existed. What sessions did is in the record.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pdp.clock import Clock
-from pdp.sessions.store import SessionWriter
+from pdp.sessions.store import SessionHistory, SessionWriter
 
 # A step locks the store for some milliseconds; calls and other writers run between two steps.
 _SESSIONS_OF_A_STEP: Final = 200
@@ -18,19 +18,30 @@ _PAUSE_SECONDS: Final = 0.2
 
 
 class Purge:
-    """Removes sessions that have been over for `keep_ended_seconds`."""
+    """Removes sessions that have been over for `keep_ended_seconds`, and reports older than `keep_reports_seconds`."""
 
-    def __init__(self, sessions: SessionWriter, clock: Clock, *, keep_ended_seconds: float) -> None:
+    def __init__(
+        self,
+        sessions: SessionWriter,
+        history: SessionHistory,
+        clock: Clock,
+        *,
+        keep_ended_seconds: float,
+        keep_reports_seconds: float,
+    ) -> None:
         self._sessions = sessions
+        self._history = history
         self._clock = clock
         self._keep_ended_seconds = keep_ended_seconds
+        self._keep_reports_seconds = keep_reports_seconds
 
     def run(self, pause: Callable[[float], bool]) -> int:
-        """Remove all sessions that are due, in small steps; return how many were removed.
+        """Remove all that is due, sessions in small steps; return how many sessions were removed.
 
         `pause` waits the given seconds between two steps, and says whether to stop early. Raise `StoreUnavailableError`
-        when the store cannot be written.
+        when one of the two cannot be written.
         """
+        self._history.forget_reports(reported_before=self._clock.now().wall_at - self._keep_reports_seconds)
         total = 0
         while True:
             wall_at = self._clock.now().wall_at

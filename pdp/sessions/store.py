@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pdp.model import Session, SessionState
-from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Cut, SessionFilter, StoreView
+from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Cut, Report, SessionFilter, StoreView
 
 
 class HighWaterMark(Protocol):
@@ -156,6 +156,33 @@ class SessionLedger(Protocol):
         `chain` is as in a view, nearest first, and `change` as in `change_where`. Raise `ConflictError`, and write
         nothing, when one of them is no longer as `chain` holds it: the call must be decided again.
         """
+        ...
+
+
+class SessionHistory(Protocol):
+    """What calls have left behind, apart from the sessions that they were made in.
+
+    What is kept is visible to every process on the same data before its method returns. It survives the sudden end of
+    the process, and perhaps not that of the machine. Methods raise `StoreUnavailableError` when they cannot answer.
+    """
+
+    def key(self) -> bytes:
+        """Return the random secret of 32 bytes that all processes on the same data share; it never changes."""
+        ...
+
+    def keep_report(self, report: Report) -> None:
+        """Keep a report, one for each decision. The same again changes nothing.
+
+        Raise `AlreadyReportedError` when another one is kept.
+        """
+        ...
+
+    def forget_reports(self, *, reported_before: float) -> int:
+        """Remove the reports from before a time in unix seconds; return how many."""
+        ...
+
+    def close(self) -> None:
+        """Release what the history holds. Calling it twice is harmless."""
         ...
 
 

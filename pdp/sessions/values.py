@@ -101,6 +101,18 @@ class Cut:
         return revoke(now, by=self.by, reason=self.reason)(session) or session
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A report of what came of a call: of which decision, and the digest of all that it says.
+
+    `reported_at` is unix seconds.
+    """
+
+    decision_id: str
+    digest: bytes
+    reported_at: float
+
+
 Change = Callable[[Session], Session | None]
 # The directory's data for a user and an agent, as in `Session.entities_json`; None when either is unknown.
 Captured = Callable[[str, str], str | None]

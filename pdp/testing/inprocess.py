@@ -134,6 +134,7 @@ def running_server(
             Listener(address="127.0.0.1:0", plaintext=True),
             authorizer=embedded.authorizer,
             registrar=embedded.registrar,
+            outcomes=embedded.outcomes,
             keeper=embedded.keeper,
             evaluator=evaluator,
             explainer=embedded.explainer,

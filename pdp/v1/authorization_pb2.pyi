@@ -12,12 +12,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class CallStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CALL_STATUS_UNSPECIFIED: _ClassVar[CallStatus]
+    CALL_STATUS_SUCCEEDED: _ClassVar[CallStatus]
+    CALL_STATUS_FAILED: _ClassVar[CallStatus]
+
 class Visibility(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     VISIBILITY_UNSPECIFIED: _ClassVar[Visibility]
     VISIBILITY_NEVER: _ClassVar[Visibility]
     VISIBILITY_DEPENDS: _ClassVar[Visibility]
     VISIBILITY_ALWAYS: _ClassVar[Visibility]
+CALL_STATUS_UNSPECIFIED: CallStatus
+CALL_STATUS_SUCCEEDED: CallStatus
+CALL_STATUS_FAILED: CallStatus
 VISIBILITY_UNSPECIFIED: Visibility
 VISIBILITY_NEVER: Visibility
 VISIBILITY_DEPENDS: Visibility
@@ -78,6 +87,22 @@ class AuthorizeStreamResponse(_message.Message):
     decision: _decision_pb2.Decision
     error: StreamError
     def __init__(self, request_id: _Optional[str] = ..., decision: _Optional[_Union[_decision_pb2.Decision, _Mapping]] = ..., error: _Optional[_Union[StreamError, _Mapping]] = ...) -> None: ...
+
+class ReportOutcomeRequest(_message.Message):
+    __slots__ = ("outcome_token", "status", "labels")
+    OUTCOME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    outcome_token: str
+    status: CallStatus
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, outcome_token: _Optional[str] = ..., status: _Optional[_Union[CallStatus, str]] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ReportOutcomeResponse(_message.Message):
+    __slots__ = ("decision_id",)
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    decision_id: str
+    def __init__(self, decision_id: _Optional[str] = ...) -> None: ...
 
 class ListToolsRequest(_message.Message):
     __slots__ = ("session_handle", "with_readings")

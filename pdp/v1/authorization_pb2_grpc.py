@@ -50,6 +50,11 @@ class AuthorizationServiceStub:
                 request_serializer=pdp_dot_v1_dot_authorization__pb2.AuthorizeStreamRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_authorization__pb2.AuthorizeStreamResponse.FromString,
                 _registered_method=True)
+        self.ReportOutcome = channel.unary_unary(
+                '/pdp.v1.AuthorizationService/ReportOutcome',
+                request_serializer=pdp_dot_v1_dot_authorization__pb2.ReportOutcomeRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_authorization__pb2.ReportOutcomeResponse.FromString,
+                _registered_method=True)
         self.ListTools = channel.unary_unary(
                 '/pdp.v1.AuthorizationService/ListTools',
                 request_serializer=pdp_dot_v1_dot_authorization__pb2.ListToolsRequest.SerializeToString,
@@ -85,6 +90,16 @@ class AuthorizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportOutcome(self, request, context):
+        """Says what came of an allowed call, before its result is handed to the agent.
+
+        The same report again changes nothing. Another one about the same call is ALREADY_EXISTS. A gateway hands a result on
+        only when its report was answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListTools(self, request, context):
         """Says for each tool of the catalogue whether a session could be allowed to call it. Gives no authority.
         """
@@ -109,6 +124,11 @@ def add_AuthorizationServiceServicer_to_server(servicer, server):
                     servicer.AuthorizeStream,
                     request_deserializer=pdp_dot_v1_dot_authorization__pb2.AuthorizeStreamRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_authorization__pb2.AuthorizeStreamResponse.SerializeToString,
+            ),
+            'ReportOutcome': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportOutcome,
+                    request_deserializer=pdp_dot_v1_dot_authorization__pb2.ReportOutcomeRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_authorization__pb2.ReportOutcomeResponse.SerializeToString,
             ),
             'ListTools': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTools,
@@ -198,6 +218,33 @@ class AuthorizationService:
             '/pdp.v1.AuthorizationService/AuthorizeStream',
             pdp_dot_v1_dot_authorization__pb2.AuthorizeStreamRequest.SerializeToString,
             pdp_dot_v1_dot_authorization__pb2.AuthorizeStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportOutcome(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.AuthorizationService/ReportOutcome',
+            pdp_dot_v1_dot_authorization__pb2.ReportOutcomeRequest.SerializeToString,
+            pdp_dot_v1_dot_authorization__pb2.ReportOutcomeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -108,7 +108,7 @@ class AccessRequest(_message.Message):
     def __init__(self, id: _Optional[str] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "outcome", "basis", "determining_policies", "session_id", "user", "agent", "server", "tool", "arguments_digest", "bundle_version", "session_epoch", "cache_result", "ancestor_session_id", "ancestor_basis", "decide_time", "trace_id", "span_id", "obligations", "advice", "access_request", "expire_time", "tenant", "duration_us", "policies_left_out", "labels_added")
+    __slots__ = ("decision_id", "outcome", "basis", "determining_policies", "session_id", "user", "agent", "server", "tool", "arguments_digest", "bundle_version", "session_epoch", "cache_result", "ancestor_session_id", "ancestor_basis", "decide_time", "trace_id", "span_id", "obligations", "advice", "access_request", "expire_time", "tenant", "duration_us", "policies_left_out", "labels_added", "outcome_token")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     BASIS_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +135,7 @@ class Decision(_message.Message):
     DURATION_US_FIELD_NUMBER: _ClassVar[int]
     POLICIES_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     LABELS_ADDED_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     outcome: Outcome
     basis: Basis
@@ -161,4 +162,5 @@ class Decision(_message.Message):
     duration_us: float
     policies_left_out: int
     labels_added: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, decision_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., basis: _Optional[_Union[Basis, str]] = ..., determining_policies: _Optional[_Iterable[str]] = ..., session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., server: _Optional[str] = ..., tool: _Optional[str] = ..., arguments_digest: _Optional[str] = ..., bundle_version: _Optional[str] = ..., session_epoch: _Optional[int] = ..., cache_result: _Optional[_Union[CacheResult, str]] = ..., ancestor_session_id: _Optional[str] = ..., ancestor_basis: _Optional[_Union[Basis, str]] = ..., decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace_id: _Optional[str] = ..., span_id: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ..., access_request: _Optional[_Union[AccessRequest, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., duration_us: _Optional[float] = ..., policies_left_out: _Optional[int] = ..., labels_added: _Optional[_Iterable[str]] = ...) -> None: ...
+    outcome_token: str
+    def __init__(self, decision_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., basis: _Optional[_Union[Basis, str]] = ..., determining_policies: _Optional[_Iterable[str]] = ..., session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., server: _Optional[str] = ..., tool: _Optional[str] = ..., arguments_digest: _Optional[str] = ..., bundle_version: _Optional[str] = ..., session_epoch: _Optional[int] = ..., cache_result: _Optional[_Union[CacheResult, str]] = ..., ancestor_session_id: _Optional[str] = ..., ancestor_basis: _Optional[_Union[Basis, str]] = ..., decide_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace_id: _Optional[str] = ..., span_id: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ..., access_request: _Optional[_Union[AccessRequest, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., tenant: _Optional[str] = ..., duration_us: _Optional[float] = ..., policies_left_out: _Optional[int] = ..., labels_added: _Optional[_Iterable[str]] = ..., outcome_token: _Optional[str] = ...) -> None: ...

@@ -52,7 +52,7 @@ when { context.input has count && context.input.count * 4 > 4000000000000000000 
     },
     overlays={"git": "tools: {log: {risk: mutating}}"},
     directory="users: {ada: {}}\nagents: {coder: {ceiling: [git/*]}}",
-    manifest="name: canaries\nlabels: {harmless: {meaning: none}}\n"
+    manifest="name: canaries\nlabels: {harmless: {meaning: none}, untrusted-input: {meaning: none}}\n"
     "caller_facts: {properties: {team: {type: string}, count: {type: integer}}}\n",
     schema=with_terms("team?: String, count?: Long"),
 )
@@ -66,6 +66,7 @@ class Opened:
     handle: str
     digest: str
     decision_id: str = "dec_" + "a" * 26
+    outcome_token: str = "pdpo_" + "a" * 200
     bundle_version: str = version_of(FILES)
 
 
@@ -108,15 +109,18 @@ class _Speaker:
     def open(self, *, approved: bool) -> Opened:
         """Return a new session."""
         opened = self._pep.request_session(user="ada", agent="coder", purpose="notes", tools=("git/*",))
+        if approved:
+            self._approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
         answer = self._pep.authorize(opened.session_handle, "git", "log", {"repo": "web"})
         one = Opened(
             id=opened.session.session_id,
             handle=opened.session_handle,
             digest=opened.session.request_digest,
             decision_id=answer.decision_id,
+            outcome_token=answer.outcome_token or LOST.outcome_token,
         )
-        if approved:
-            self._approver.approve_session(one.id, request_digest=one.digest)
+        if answer.outcome_token:
+            self._found.secrets[f"outcome token of {one.id}"] = answer.outcome_token
         self._found.secrets[f"handle of {one.id}"] = one.handle
         return one
 

@@ -97,6 +97,7 @@ def test_tls_serves_who_trusts_the_certificate(
         Listener(address="127.0.0.1:0", tls=files),
         authorizer=embedded.authorizer,
         registrar=embedded.registrar,
+        outcomes=embedded.outcomes,
         keeper=embedded.keeper,
         evaluator=child,
         explainer=embedded.explainer,

@@ -29,6 +29,7 @@ SENT = [
     (errors.WrongStateError("over"), Code.FAILED_PRECONDITION, False),
     (errors.ConflictError("lost"), Code.ABORTED, False),
     (errors.RequestIdConflictError("used"), Code.ALREADY_EXISTS, False),
+    (errors.AlreadyReportedError("reported"), Code.ALREADY_EXISTS, False),
     (errors.OverloadedError("much"), Code.RESOURCE_EXHAUSTED, True),
     (errors.UnavailableError("away"), Code.UNAVAILABLE, True),
     (errors.StoreUnavailableError("store away"), Code.UNAVAILABLE, True),

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from pdp.app import open_embedded
+from pdp.errors import AlreadyReportedError
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role
 from pdp.registry.registrar import SessionRequest
+from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
-from pdp.sessions.values import SessionFilter
+from pdp.sessions.values import Report, SessionFilter
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
@@ -40,6 +42,24 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> SessionStore:
     return MemorySessionStore() if request.param == "memory" else SQLiteSessionStore(tmp_path / "sessions.db")
 
 
+def purge_of(store: SessionStore, clock: FakeClock, keep_ended_seconds: float) -> Purge:
+    """Return what removes sessions."""
+    history = MemorySessionHistory()
+    return Purge(store, history, clock, keep_ended_seconds=keep_ended_seconds, keep_reports_seconds=900.0)
+
+
+def test_reports_go_when_they_are_old() -> None:
+    """Sessions or not; a report can then be made anew, but its token is as old as it."""
+    clock, history = FakeClock(wall_at=10_000.0), MemorySessionHistory()
+    for age, name in ((901.0, "old"), (899.0, "fresh")):
+        history.keep_report(Report(decision_id=name, digest=b"1", reported_at=10_000.0 - age))
+    Purge(MemorySessionStore(), history, clock, keep_ended_seconds=60.0, keep_reports_seconds=900.0).run(lambda _: True)
+
+    history.keep_report(Report(decision_id="old", digest=b"2", reported_at=10_000.0))
+    with pytest.raises(AlreadyReportedError):
+        history.keep_report(Report(decision_id="fresh", digest=b"2", reported_at=10_000.0))
+
+
 def test_all_goes_that_has_been_over_for_long_enough(store: SessionStore) -> None:
     """Step follows step until nothing is left, with a pause after each; families go from the youngest up."""
     clock = FakeClock(wall_at=2000.0 + DAY)
@@ -53,7 +73,7 @@ def test_all_goes_that_has_been_over_for_long_enough(store: SessionStore) -> Non
         pauses.append(seconds)
         return False
 
-    assert Purge(store, clock, keep_ended_seconds=DAY - 1).run(pause) == 451
+    assert purge_of(store, clock, DAY - 1).run(pause) == 451
     assert [session.id for session in store.select(SessionFilter(), limit=9)] == ["ses_late"]
     assert len(pauses) == 4
     store.close()
@@ -64,7 +84,7 @@ def test_who_stops_need_not_wait_for_the_rest(store: SessionStore) -> None:
     for number in range(300):
         insert_over(store, f"s{number}")
 
-    assert Purge(store, FakeClock(wall_at=9000.0), keep_ended_seconds=60.0).run(lambda _: True) == 200
+    assert purge_of(store, FakeClock(wall_at=9000.0), 60.0).run(lambda _: True) == 200
     store.close()
 
 
@@ -86,7 +106,7 @@ def test_a_removed_handle_is_answered_as_one_that_never_was(store: SessionStore,
     clock.advance(view.session.duration + 1)
     expired = ask(handle)
     clock.advance(31 * DAY)
-    Purge(store, clock, keep_ended_seconds=30 * DAY).run(lambda _: False)
+    purge_of(store, clock, 30 * DAY).run(lambda _: False)
     removed, unknown = ask(handle), ask("x" * len(handle))
 
     assert [one.ruling.basis.value for one in (allowed, expired)] == ["permit", "session_expired"]

@@ -174,6 +174,14 @@ class Client:
             describe=self._connection.describe,
         )
 
+    def report_outcome(self, answer: Answer, *, succeeded: bool = True, labels: Sequence[str] = ()) -> None:
+        """Report what came of an allowed call whose answer has an `outcome_token`, before its result is used.
+
+        `labels` are added to the session and to all above it. Use the result only when this returns. Raise
+        `AlreadyReportedError` when the call was reported otherwise, and `WrongStateError` when the session is over.
+        """
+        self._calls.manage(operations.report_outcome(answer, succeeded=succeeded, labels=labels))
+
     def list_tools(self, session_handle: str, *, session_id: str = "") -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as a session sees it. Being listed gives no authority."""
         return self._calls.manage(operations.list_tools(session_handle, session_id))

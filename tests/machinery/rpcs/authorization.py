@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from pdp.client import ListedTool
-from pdp.model import Visibility
+from pdp.client import Answer, ListedTool
+from pdp.model import Outcome, Visibility
 from pdp.v1.authorization_pb2 import (
+    CALL_STATUS_FAILED,
+    CALL_STATUS_SUCCEEDED,
     VISIBILITY_ALWAYS,
     VISIBILITY_DEPENDS,
     VISIBILITY_NEVER,
@@ -15,12 +18,25 @@ from pdp.v1.authorization_pb2 import (
     BatchAuthorizeRequest,
     ListToolsRequest,
     ListToolsResponse,
+    ReportOutcomeRequest,
+    ReportOutcomeResponse,
     ToolVisibility,
 )
 from pdp.v1.decision_pb2 import Call
 from tests.machinery.rpcs.asking import BIDI, DIGEST, LONG_ID, a_call, asked, basis_of, calling
-from tests.machinery.rpcs.row import CALL, LOGS, RECORD, TRACES, Row, Wrapped, tenant
+from tests.machinery.rpcs.row import CALL, ERROR, LOGS, RECORD, TRACES, Row, Wrapped, opener, tenant
 from tests.machinery.rpcs.states import CALLED, in_states
+
+_FROM_A_DECISION = "pdpo_1"
+_ALLOWED = Answer(
+    outcome=Outcome.ALLOW, basis="permit", server="files", tool="read", request_id="r", outcome_token=_FROM_A_DECISION
+)
+
+
+def _failed(token: str = _FROM_A_DECISION, **more: Any) -> ReportOutcomeRequest:
+    """Report that a call failed."""
+    return ReportOutcomeRequest(**{"outcome_token": token, "status": CALL_STATUS_FAILED, **more})
+
 
 _CALL_FIELDS = {
     "call.server": {RECORD, TRACES, LOGS},
@@ -85,6 +101,38 @@ AUTHORIZATION: Mapping[str, Row] = {
         states=CALLED,
         wrong=((AuthorizeStreamRequest(request=a_call("h", request_id="a b")), "request_id"),),
         seen_again={f"request.{field}": places for field, places in _CALL_FIELDS.items()},
+    ),
+    "ReportOutcome": Row(
+        ask=lambda session: ReportOutcomeRequest(
+            outcome_token=session.outcome_token, status=CALL_STATUS_SUCCEEDED, labels=["untrusted-input"]
+        ),
+        # Only the gateway that was allowed the call has its token.
+        roles={"pep": opener("OK", hidden="INVALID_ARGUMENT")},
+        states=in_states(
+            live="OK",
+            over="FAILED_PRECONDITION",
+            requested="FAILED_PRECONDITION",
+            unknown="NOT_FOUND",
+            of_another_tenant="NOT_FOUND",
+            of_another_gateway="OK",
+        ),
+        wrong=(
+            (ReportOutcomeRequest(outcome_token=_FROM_A_DECISION), "status"),
+            (_failed(status=77), "status"),
+            (_failed(""), "outcome_token"),
+            (_failed("dec_1"), "outcome_token"),
+            (_failed("pdpo_" + "a" * 64), "outcome_token"),
+            (_failed("pdpo_" + "a" * 2049), "outcome_token"),
+            (_failed(labels=["a b"]), "labels[0]"),
+            (_failed(labels=["a"] * 65), "labels"),
+        ),
+        wrapped=Wrapped(
+            lambda client: client.report_outcome(_ALLOWED, succeeded=False, labels=["untrusted"]),
+            _failed(labels=["untrusted"]),
+            ReportOutcomeResponse(decision_id="dec_1"),
+            None,
+        ),
+        seen_again={"labels": {ERROR}},
     ),
     "ListTools": Row(
         ask=lambda session: ListToolsRequest(session_handle=session.handle),

@@ -40,6 +40,11 @@ class Named(Protocol):
         ...
 
     @property
+    def outcome_token(self) -> str:
+        """Return the token of an allowed call in the session, as the usual caller of reports got it."""
+        ...
+
+    @property
     def bundle_version(self) -> str:
         """Return the version of the bundle that is active."""
         ...

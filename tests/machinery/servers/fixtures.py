@@ -125,6 +125,7 @@ def serve(
                 Listener(address=address, tls=tls, plaintext=tls is None),
                 authorizer=authorizer or embedded.authorizer,
                 registrar=registrar or embedded.registrar,
+                outcomes=embedded.outcomes,
                 keeper=embedded.keeper,
                 evaluator=child,
                 explainer=embedded.explainer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import grpc
@@ -15,6 +16,7 @@ from google.protobuf.message_factory import GetMessageClass
 from pdp.policy.contents import version_of
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionStore
+from pdp.testing.decisions import a_decision
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import AuthorizeStreamResponse
@@ -143,6 +145,13 @@ class Opened:
         if not self._decision_id:
             self._decision_id = self._service.send("Authorize", a_call(self.handle)).decision.decision_id
         return self._decision_id
+
+    @property
+    def outcome_token(self) -> str:
+        """Return a token as the gateway would get it with an allow of a call in the session, whatever its state is."""
+        server = self._service.server
+        allowed = a_decision(session_id=self.id, decided_at=server.clock.now().wall_at, caller=CALLERS["gateway"])
+        return server.embedded.outcomes.token(replace(allowed, id=f"dec_{self.id}", reportable=True))
 
     def approved(self) -> Opened:
         """Have the session approved."""

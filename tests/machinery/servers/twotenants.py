@@ -67,6 +67,7 @@ class Subject:
     id: str = UNKNOWN_ID
     digest: str = "sha256:" + "0" * 64
     decision_id: str = "dec_" + "u" * 26
+    outcome_token: str = "pdpo_" + "u" * 200
     bundle_version: str = ""
 
 
@@ -134,7 +135,8 @@ class World:
         approval = ApproveSessionRequest(session_id=subject.id, request_digest=subject.digest)
         self.actor(tenant, Role.APPROVER.value).must("/pdp.v1.SessionService/ApproveSession", approval)
         asked = self.actor(tenant, by).must("/pdp.v1.AuthorizationService/Authorize", a_call(subject.handle))
-        return replace(subject, decision_id=asked.decision.decision_id)
+        made = asked.decision
+        return replace(subject, decision_id=made.decision_id, outcome_token=made.outcome_token)
 
 
 @contextmanager

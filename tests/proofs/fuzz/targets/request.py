@@ -169,7 +169,7 @@ def _service() -> _Service:
     clock = FakeClock()
     embedded = open_embedded(policies, clock=clock, compile_files=compile_here)
     handlers: dict[str, object] = {
-        "pdp.v1.AuthorizationService": AuthorizationHandlers(embedded.authorizer, DEFAULT_LIMITS),
+        "pdp.v1.AuthorizationService": AuthorizationHandlers(embedded.authorizer, embedded.outcomes, DEFAULT_LIMITS),
         "pdp.v1.SessionService": SessionHandlers(embedded.registrar, DEFAULT_LIMITS),
         "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
         "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, clock=clock, limits=DEFAULT_LIMITS),

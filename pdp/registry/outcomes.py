@@ -1,0 +1,176 @@
+"""Takes the reports of what came of allowed calls, and gives out the tokens that they need."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pdp.clock import Clock, Instant, no_earlier
+from pdp.errors import ConflictError, InvalidRequestError, NotFoundError, WrongStateError
+from pdp.foundation.jsontext import canonical
+from pdp.limits import MOST_LABELS
+from pdp.model import Caller, CallStatus, Decision, Session, SessionState
+from pdp.observer import Event, EventKind, Observer
+from pdp.policy.bundle import Bundle
+from pdp.registry.labels import require_labels
+from pdp.sessions.lifecycle import labelled, state_of
+from pdp.sessions.store import SessionHistory, Sessions
+from pdp.sessions.values import Report
+
+# How long after its decision a call can be reported.
+REPORT_SECONDS = 900.0
+
+_PREFIX, _MAC_BYTES = "pdpo_", 16
+_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeReport:
+    """What a gateway says came of an allowed call. `outcome_token` came with the decision."""
+
+    outcome_token: str = field(repr=False)
+    status: CallStatus
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """What a report has changed: the labels that were new to the session or to one above it, sorted."""
+
+    session: Session
+    decision_id: str
+    labels_added: tuple[str, ...]
+
+
+class _Allowed(NamedTuple):
+    """What a token says of its decision. `decided_at` is unix milliseconds, as text."""
+
+    decision_id: str
+    session_id: str
+    action: str
+    arguments_digest: str
+    decided_at: str
+
+    @property
+    def ends_at(self) -> float:
+        """Return until when the call can be reported, in unix seconds."""
+        return int(self.decided_at) / 1000 + REPORT_SECONDS
+
+
+class Outcomes:
+    """Takes reports about calls in sessions. Safe for threads.
+
+    A token is an HMAC under a key that all processes share, and names the caller that asked. Every method raises
+    `UnavailableError` when it cannot answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        history: SessionHistory,
+        bundle: Callable[[], Bundle],
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._sessions = sessions
+        self._history = history
+        self._bundle = bundle
+        self._clock = clock
+        self._observer = observer
+        self._key = history.key()
+
+    def token(self, decision: Decision) -> str:
+        """Return what a report about a decision must bring; empty when it cannot be reported."""
+        # The record can have turned an allow into a deny.
+        if not (decision.reportable and decision.allowed):
+            return ""
+        action = f"{decision.server}/{decision.tool}"
+        said = _Allowed(
+            decision.id, decision.session_id, action, decision.arguments_digest, str(int(decision.decided_at * 1000))
+        )
+        text = "\n".join(said).encode()
+        return _PREFIX + urlsafe_b64encode(self._mac(decision.caller, text) + text).decode("ascii")
+
+    def report(self, report: OutcomeReport, caller: Caller) -> Reported:
+        """Take a report. The same again is the same answer.
+
+        Raise `InvalidRequestError` naming the attribute, also for a token that this caller did not get;
+        `AlreadyReportedError` when the call was reported otherwise; `WrongStateError` when the session is over, or the
+        call too old; `ConflictError` when the session changes too fast.
+        """
+        allowed, bundle, now = self._read(report.outcome_token, caller), self._bundle(), self._now()
+        if now.wall_at >= allowed.ends_at:
+            raise WrongStateError(f"the call was allowed more than {REPORT_SECONDS:.0f} s ago")
+        chain = self._live(allowed, caller, now)
+        require_labels(report.labels, bundle.labels, present=chain[0].labels)
+        digest = hashlib.sha256(canonical([report.status.value, sorted(set(report.labels))])).digest()
+        self._history.keep_report(Report(decision_id=allowed.decision_id, digest=digest, reported_at=now.wall_at))
+        session, added = self._label(allowed, frozenset(report.labels), chain, caller, now)
+        self._observer.event(_event(allowed, report, session, added, caller, now.wall_at))
+        return Reported(session=session, decision_id=allowed.decision_id, labels_added=added)
+
+    def _label(
+        self, allowed: _Allowed, labels: frozenset[str], chain: tuple[Session, ...], caller: Caller, now: Instant
+    ) -> tuple[Session, tuple[str, ...]]:
+        """Add labels to a session and all above it; return the session, and the labels that were new."""
+        for _ in range(_TRIES):
+            fresh = sorted({label for session in chain for label in labels.difference(session.labels)})
+            if not fresh:
+                return chain[0], ()
+            if any(len(labels.union(session.labels)) > MOST_LABELS for session in chain):
+                raise InvalidRequestError("labels", f"more than {MOST_LABELS} together")
+            try:
+                written = self._sessions.settle(chain, labelled(labels, by=allowed.decision_id), wall_at=now.wall_at)
+            except ConflictError:
+                chain = self._live(allowed, caller, now)
+            else:
+                return written[0], tuple(fresh)
+        raise ConflictError("the session changes too fast; try again")
+
+    def _live(self, allowed: _Allowed, caller: Caller, now: Instant) -> tuple[Session, ...]:
+        chain = self._sessions.get(allowed.session_id)
+        if not chain or chain[0].tenant != caller.tenant:
+            raise NotFoundError("no such session")
+        for session in chain:
+            state = state_of(session, now)
+            if state is not SessionState.ACTIVE:
+                raise WrongStateError(f"the session is {state.value}, not active")
+        return chain
+
+    def _read(self, token: str, caller: Caller) -> _Allowed:
+        try:
+            content = urlsafe_b64decode(token.removeprefix(_PREFIX)) if token.startswith(_PREFIX) else b""
+        except (Base64Error, ValueError):
+            content = b""
+        mac, text = content[:_MAC_BYTES], content[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(caller, text)):
+            raise InvalidRequestError("outcome_token", "was not given to this caller")
+        return _Allowed(*text.decode().split("\n"))
+
+    def _mac(self, caller: Caller, text: bytes) -> bytes:
+        # No id holds a line break.
+        return hmac.digest(self._key, f"{caller.tenant}\n{caller.id}\n".encode() + text, "sha256")[:_MAC_BYTES]
+
+    def _now(self) -> Instant:
+        return no_earlier(self._clock.now(), self._sessions.high_water_at())
+
+
+def _event(
+    allowed: _Allowed, report: OutcomeReport, session: Session, added: tuple[str, ...], caller: Caller, at: float
+) -> Event:
+    facts = {"decision_id": allowed.decision_id, "action": allowed.action, "status": report.status.value}
+    lists = {"labels_added": added, "ancestors": session.ancestor_ids}
+    return Event.of_session(
+        EventKind.CALL_REPORTED,
+        session,
+        at=at,
+        caller_id=caller.id,
+        facts=facts,
+        lists={name: values for name, values in lists.items() if values},
+    )
