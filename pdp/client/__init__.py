@@ -27,14 +27,16 @@ from pdp.client.errors import (
     UnavailableError,
     WrongStateError,
 )
+from pdp.client.fulfilling import FULFILLED, fulfil
 from pdp.client.sync.client import Client
 from pdp.client.sync.session import ClientSession
 from pdp.client.sync.stream import AuthorizationStream
-from pdp.client.values import Answer, ListedTool, Obligation, ToolCall, ToolCallDenied
+from pdp.client.values import Answer, ListedTool, Obligation, ToolCall, ToolCallDenied, ToolResultWithheld
 from pdp.errors import ConfigurationError, PDPError
 
 __all__ = [
     "DEFAULT_ADDRESS",
+    "FULFILLED",
     "AlreadyReportedError",
     "Answer",
     "AsyncAuthorizationStream",
@@ -58,9 +60,11 @@ __all__ = [
     "SessionNotApprovedError",
     "ToolCall",
     "ToolCallDenied",
+    "ToolResultWithheld",
     "UnauthenticatedError",
     "UnavailableError",
     "WrongStateError",
     "definition_digest",
     "definition_digests",
+    "fulfil",
 ]

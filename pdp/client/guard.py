@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from pdp.client.values import ERROR_BASIS, Answer, ToolCallDenied
-from pdp.model import Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,17 +52,6 @@ class GuardedSignature:
             elif value is not None or name in given:
                 _add(arguments, {name: value})
         return BoundCall(positional=bound.args, named=bound.kwargs, arguments=arguments)
-
-
-def require_allowed(answer: Answer) -> None:
-    """Raise `ToolCallDenied` unless the call is allowed without obligations."""
-    if answer.allowed and answer.obligations:
-        # A decorator cannot carry out an obligation, and an obligation that is not carried out is a deny.
-        answer = dataclasses.replace(
-            answer, outcome=Outcome.DENY, basis=ERROR_BASIS, error="a guarded function cannot meet obligations"
-        )
-    if not answer.allowed:
-        raise ToolCallDenied(answer)
 
 
 def _add(arguments: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -9,13 +9,15 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Collection
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import grpc
 
 from pdp.client.control import UNDECIDED
 from pdp.client.errors import PDPClientError
-from pdp.client.guard import GuardedSignature, require_allowed
+from pdp.client.fulfilling import guarded_obligations, start
+from pdp.client.guard import GuardedSignature
+from pdp.client.values import ToolCall
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
 if TYPE_CHECKING:  # A session imports its guard from this module, so a real import would be circular.
@@ -94,8 +96,9 @@ def guard(
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
     """Make a decorator that asks before each call of an async function.
 
-    It raises `ToolCallDenied` on a deny. The question has the arguments by the names of the parameters, defaults
-    included, without those in `skip`.
+    It raises `ToolCallDenied` on a deny, and `ToolResultWithheld` for a result that must not be handed on. The question
+    has the arguments by the names of the parameters, defaults included, without those in `skip`. Obligations about the
+    result are fulfilled, and notices are shown by the client's `on_notice`; any other obligation is a deny.
     """
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
@@ -106,8 +109,11 @@ def guard(
         @wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(args, kwargs)
-            require_allowed(await session.authorize(server, tool, bound.arguments))
-            return await function(*bound.positional, **bound.named)
+            call = ToolCall(server=server, tool=tool, arguments=bound.arguments)
+            known = guarded_obligations(session.on_notice)
+            with start(await session.ask(call, known_obligations=known), session.on_notice) as run:
+                run.result = await function(*bound.positional, **bound.named)
+            return cast("R", run.handed_on())
 
         return guarded
 

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 import grpc
 
 from pdp.client.control import UNDECIDED
-from pdp.client.guard import BoundCall, GuardedSignature, require_allowed
+from pdp.client.fulfilling import Run, guarded_obligations, start
+from pdp.client.guard import BoundCall, GuardedSignature
+from pdp.client.values import ToolCall
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
 if TYPE_CHECKING:  # A session imports its guard from this module, so a real import would be circular.
@@ -108,28 +110,33 @@ def guard(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a decorator that asks before each call of a function.
 
-    It raises `ToolCallDenied` on a deny. The question has the arguments by the names of the parameters, defaults
-    included, without those in `skip`. The question for an `async def` function is asked on another thread, so that its
-    event loop goes on.
+    It raises `ToolCallDenied` on a deny, and `ToolResultWithheld` for a result that must not be handed on. The question
+    has the arguments by the names of the parameters, defaults included, without those in `skip`. Obligations about the
+    result are fulfilled, and notices are shown by the client's `on_notice`; any other obligation is a deny. The
+    question for an `async def` function is asked on another thread, so that its event loop goes on.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = GuardedSignature(function, skip)
 
-        def check(bound: BoundCall) -> None:
-            require_allowed(session.authorize(server, tool, bound.arguments))
+        def begin(bound: BoundCall) -> Run:
+            call = ToolCall(server=server, tool=tool, arguments=bound.arguments)
+            known = guarded_obligations(session.on_notice)
+            return start(session.ask(call, known_obligations=known), session.on_notice)
 
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(args, kwargs)
-            check(bound)
-            return function(*bound.positional, **bound.named)
+            with begin(bound) as run:
+                run.result = function(*bound.positional, **bound.named)
+            return cast("R", run.handed_on())
 
         @wraps(function)
         async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - what the function gives
             bound = signature.bind(args, kwargs)
-            await asyncio.to_thread(check, bound)
-            return await cast("Callable[..., Awaitable[Any]]", function)(*bound.positional, **bound.named)
+            with await asyncio.to_thread(begin, bound) as run:
+                run.result = await cast("Callable[..., Awaitable[Any]]", function)(*bound.positional, **bound.named)
+            return run.handed_on()
 
         return cast("Callable[P, R]", guarded_async) if inspect.iscoroutinefunction(function) else guarded
 

@@ -51,7 +51,8 @@ class Answer:
     The other fields are the server's, and empty where it stated nothing. `duration_us` is its own time, `labels_added`
     are the labels that the call added to its session or to one above it. With an `outcome_token`, the server wants to
     know what came of the call: `Client.report_outcome`.
-    `obligations` must be met before the call goes ahead; all of them are in `known_obligations`.
+    `obligations` must all be met, by the guard of a session or by the gateway (`fulfil`). An answer with one that is
+    not in `known_obligations` is a deny, so that a caller that does not look at them allows nothing.
     """
 
     outcome: Outcome
@@ -97,6 +98,14 @@ class ListedTool:
     tool: str
     visibility: Visibility
     definition_digest: str
+
+
+class ToolResultWithheld(Exception):  # noqa: N818 - the call was made; only what it returned must not be handed on
+    """A call was allowed and made, and its result must not be handed on: show the agent why. `answer` allowed it."""
+
+    def __init__(self, answer: Answer, why: str) -> None:
+        super().__init__(f"the call of `{answer.server}/{answer.tool}` was made, and its result is withheld: {why}")
+        self.answer = answer
 
 
 class ToolCallDenied(Exception):  # noqa: N818 - a deny is an answer and no error; only a guard has to raise it

@@ -10,7 +10,6 @@ import grpc
 import pytest
 
 from pdp.client import (
-    Answer,
     AsyncClient,
     Client,
     NotFoundError,
@@ -488,23 +487,3 @@ def test_an_async_session_guards_only_async_functions(address: str) -> None:
 
     with pytest.raises(TypeError, match="`async def` functions only"):
         asyncio.run(run())
-
-
-def test_obligations_are_more_than_a_guard_can_do(server: ScriptedServer, address: str) -> None:
-    """An allow with an obligation does not run the function, though the client knows the obligation."""
-
-    def decide(request: Any, _: Any) -> Decision:
-        decision = server.honest(request)
-        decision.obligations.add(id="notify")
-        return decision
-
-    server.decide = decide
-    ran: list[Answer] = []
-
-    with Client(address, known_obligations=["notify"]) as client:
-        session = client.attach("pdps_secret")
-        assert session.authorize("files", "read").allowed
-        with pytest.raises(ToolCallDenied, match="cannot meet obligations"):
-            session.guard(server="files", tool="read")(lambda: ran.append(session.authorize("files", "read")))()
-
-    assert ran == []

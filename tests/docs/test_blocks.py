@@ -58,6 +58,10 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml settings": f"{_HERE}test_settings_are_read",
     },
     "pdp/telemetry/README.md": {"sh": f"{_PAGES}test_telemetry_commands_run"},
+    "pdp/client/README.md": {
+        "python guard": "tests/client/test_client_obligations.py::test_the_page_does_what_it_says",
+        "python fulfil": "tests/client/test_client_obligations.py::test_the_page_does_what_it_says",
+    },
     "policies/README.md": {
         "sh": f"{_PAGES}test_policies_commands_run",
         "sh served": f"{_PAGES}test_policies_commands_run_beside_a_server",

@@ -12,7 +12,7 @@ from pdp.cli.connection import with_client
 from pdp.cli.options import handle_option, json_option, read_handle
 from pdp.cli.output import print_fields, print_json
 from pdp.cli.root import NO
-from pdp.client import Answer, Client, PDPClientError
+from pdp.client import Answer, Client, PDPClientError, ToolCall
 from pdp.client.values import ERROR_BASIS
 from pdp.model import Role
 
@@ -24,6 +24,9 @@ from pdp.model import Role
 @handle_option
 @click.option("--definition-digest", metavar="DIGEST", default="", help="The file of the tool's current definition.")
 @click.option("--facts", metavar="JSON", default="", help="Facts that the gateway vouches for.")
+@click.option(
+    "--known-obligation", "known", metavar="ID", multiple=True, help="An obligation that you meet. Any other is a deny."
+)
 @click.option("--tool-call-id", metavar="ID", default="", help="The model's id of this call, for traces.")
 @json_option
 @with_client(Role.PEP)
@@ -36,24 +39,26 @@ def authorize(
     session_handle_file: str | None,
     definition_digest: str,
     facts: str,
+    known: tuple[str, ...],
     tool_call_id: str,
     as_json: bool,
 ) -> None:
-    """Ask whether a tool call may go ahead.
+    """Ask whether a tool call may go ahead, and with which obligations.
 
     Exits with 0 for allow, 1 for deny, 2 when there is no answer.
     """
     # Bytes that are no text go to the server unchanged: it judges and records an agent's arguments.
     text = sys.stdin.buffer.read() if arguments == "-" else os.fsencode(arguments)
-    answer = client.authorize(
-        read_handle(session_handle_file),
-        server,
-        tool,
-        text,
+    call = ToolCall(
+        session_handle=read_handle(session_handle_file),
+        server=server,
+        tool=tool,
+        arguments=text,
         definition_digest=definition_digest,
         facts=os.fsencode(facts),
         tool_call_id=tool_call_id,
     )
+    answer = client.ask(call, known_obligations=known)
     if as_json:
         print_json(_plain(answer))
     if answer.basis == ERROR_BASIS:
@@ -77,6 +82,7 @@ def _print(answer: Answer) -> None:
             ("labels added", " ".join(answer.labels_added)),
             ("cache", answer.cache_result),
             ("trace", answer.trace_id),
+            ("obligations", "; ".join(f"{one.id} {one.parameters_json.decode('utf-8')}" for one in answer.obligations)),
             ("advice", "; ".join(answer.advice)),
         )
     )

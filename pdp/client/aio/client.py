@@ -25,6 +25,7 @@ from pdp.client.errors import (
     WrongStateError,
     reason_of,
 )
+from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
 from pdp.v1 import audit_pb2, explain_pb2, policy_pb2, session_pb2
@@ -48,6 +49,8 @@ class AsyncClient:
     ones need a new client.
     `timeout` bounds a question about calls, retry included, `management_timeout` every other call; in seconds.
     `known_obligations` are the obligations that the caller meets; an answer with any other is a deny.
+    `on_notice` shows a notice to a person before a guarded function runs: it gets the text and the answer, and must not
+    block. Without it a call with a notice is denied.
     `traceparent` returns the W3C header of the current trace, for calls that do not state one.
     Raise `ConfigurationError` when the address, the token or the certificates are wrong.
     """
@@ -67,6 +70,7 @@ class AsyncClient:
         timeout: float = 2.0,
         management_timeout: float = 30.0,
         known_obligations: Iterable[str] = (),
+        on_notice: OnNotice | None = None,
         traceparent: Callable[[], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = tasks.sleep,
@@ -91,6 +95,7 @@ class AsyncClient:
             sleep=sleep,
         )
         self._known_obligations = frozenset(known_obligations)
+        self.on_notice = on_notice
         self._clock = clock
         self._sleep = sleep
 
@@ -138,14 +143,25 @@ class AsyncClient:
         )
         return await self.ask(call, traceparent=traceparent, tracestate=tracestate)
 
-    async def ask(self, call: ToolCall, *, traceparent: str = "", tracestate: str = "") -> Answer:
-        """Ask about one call, as `authorize` does."""
+    async def ask(
+        self,
+        call: ToolCall,
+        *,
+        known_obligations: Iterable[str] | None = None,
+        traceparent: str = "",
+        tracestate: str = "",
+    ) -> Answer:
+        """Ask about one call, as `authorize` does.
+
+        `known_obligations` are those that the caller meets for this call, None for those of the client.
+        """
+        known = self._known_obligations if known_obligations is None else frozenset(known_obligations)
         prepared = prepare(call)
         if isinstance(prepared, Answer):
             return prepared
         try:
             reply = await self._calls.decide(self._calls.authorize, prepared.request, traceparent, tracestate)
-            return judge(prepared, reply.decision, self._known_obligations)
+            return judge(prepared, reply.decision, known)
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
             return prepared.refused(self._connection.describe(error), reason_of(error))
 

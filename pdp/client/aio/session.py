@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pdp.client import tasks
+from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
 
@@ -24,6 +25,11 @@ class AsyncClientSession:
     def id(self) -> str:
         """Return the public id (`ses_…`)."""
         return self._held.id
+
+    @property
+    def on_notice(self) -> OnNotice | None:
+        """Return what shows notices, from the client."""
+        return self._client.on_notice
 
     @property
     def handle(self) -> str:
@@ -57,6 +63,22 @@ class AsyncClientSession:
             tool_call_id=tool_call_id,
         )
         return await self._client.ask(self._held.completed(call), traceparent=traceparent, tracestate=tracestate)
+
+    async def ask(
+        self,
+        call: ToolCall,
+        *,
+        known_obligations: Iterable[str] | None = None,
+        traceparent: str = "",
+        tracestate: str = "",
+    ) -> Answer:
+        """Ask about one call of this session, as `AsyncClient.ask` does."""
+        return await self._client.ask(
+            self._held.completed(call),
+            known_obligations=known_obligations,
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
 
     async def batch(
         self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = ""

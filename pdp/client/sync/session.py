@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pdp.client import threads
+from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
 
@@ -26,6 +27,11 @@ class ClientSession:
     def id(self) -> str:
         """Return the public id (`ses_…`)."""
         return self._held.id
+
+    @property
+    def on_notice(self) -> OnNotice | None:
+        """Return what shows notices, from the client."""
+        return self._client.on_notice
 
     @property
     def handle(self) -> str:
@@ -59,6 +65,22 @@ class ClientSession:
             tool_call_id=tool_call_id,
         )
         return self._client.ask(self._held.completed(call), traceparent=traceparent, tracestate=tracestate)
+
+    def ask(
+        self,
+        call: ToolCall,
+        *,
+        known_obligations: Iterable[str] | None = None,
+        traceparent: str = "",
+        tracestate: str = "",
+    ) -> Answer:
+        """Ask about one call of this session, as `Client.ask` does."""
+        return self._client.ask(
+            self._held.completed(call),
+            known_obligations=known_obligations,
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
 
     def batch(self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = "") -> tuple[Answer, ...]:
         """Ask about several calls of this session, as `Client.batch` does."""

@@ -1,0 +1,163 @@
+"""Fulfil the obligations of an answer: show notices before the call, then redact or withhold its result."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pdp.client.redaction import UnredactableError, redacted
+from pdp.client.values import ERROR_BASIS, Answer, Obligation, ToolCallDenied, ToolResultWithheld
+from pdp.foundation.fieldpaths import FieldPath, field_path
+from pdp.foundation.obligations import KNOWN, MAX_RESULT_BYTES, NOTICE, REDACT_RESULT, parameter_problem
+from pdp.model import Outcome
+
+# Shows a notice to a person. The answer says about which call; what it raises denies the call.
+OnNotice = Callable[[str, Answer], object]
+
+# What `fulfil` does with a result.
+FULFILLED: Final = frozenset({REDACT_RESULT, MAX_RESULT_BYTES})
+
+
+def fulfil(answer: Answer, result: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
+    """Return the result of an allowed call as the obligations of its answer say; for gateways without a guard.
+
+    Notices are for the gateway to show before the call. Raise `ToolResultWithheld` when the result must not be handed
+    on, and `ToolCallDenied` when the answer is a deny or has another obligation: then the call should not have run.
+    """
+    return duties_of(answer, knows=FULFILLED | {NOTICE}).on_result(result)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duties:
+    """What is left to do about one allowed call."""
+
+    answer: Answer
+    notices: tuple[str, ...] = ()
+    redact: tuple[FieldPath, ...] = ()
+    most_bytes: int | None = None
+
+    def show_notices(self, on_notice: OnNotice | None) -> None:
+        """Show each notice. Raise `ToolCallDenied` when one cannot be shown."""
+        for text in self.notices:
+            try:
+                if on_notice is None:
+                    raise _denied(self.answer, "a notice cannot be shown")
+                shown = on_notice(text, self.answer)
+                if inspect.iscoroutine(shown):
+                    shown.close()
+                    raise TypeError("a notice is shown by a function that is not `async`")
+            except ToolCallDenied:
+                raise
+            except Exception:  # noqa: BLE001 - fails closed: a notice that may not have been shown is a deny
+                raise _denied(self.answer, "a notice could not be shown") from None
+
+    def on_result(self, result: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
+        """Return the result, redacted. Raise `ToolResultWithheld` when it must not be handed on."""
+        if self.redact:
+            try:
+                result = redacted(result, self.redact)
+            except UnredactableError as error:
+                raise ToolResultWithheld(self.answer, f"a part must be redacted, and {error}") from None
+        if self.most_bytes is not None:
+            size = _size(result)
+            if size is None:
+                raise ToolResultWithheld(self.answer, "its size must be bounded, and it is not a JSON value")
+            if size > self.most_bytes:
+                why = f"it has {size} bytes, and at most {self.most_bytes} may be handed on: ask for less"
+                raise ToolResultWithheld(self.answer, why)
+        return result
+
+
+class Run:
+    """The run of one allowed call: set `result` within `with`, then take what may be handed on.
+
+    An error of the tool could say what must be redacted, so it is then replaced, without a trace of it.
+    """
+
+    def __init__(self, duties: Duties) -> None:
+        self._duties = duties
+        self._failed = False
+        self.result: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        ours = isinstance(error, ToolCallDenied | ToolResultWithheld)
+        self._failed = isinstance(error, Exception) and not ours and bool(self._duties.redact)
+        return self._failed
+
+    def handed_on(self) -> Any:  # noqa: ANN401 - whatever the tool returns
+        """Return the result as the obligations say. Raise `ToolResultWithheld` when it must not be handed on."""
+        if self._failed:
+            raise ToolResultWithheld(self._duties.answer, "the call failed, and its error may hold what is redacted")
+        return self._duties.on_result(self.result)
+
+
+def duties_of(answer: Answer, *, knows: Iterable[str]) -> Duties:
+    """Return what to do about an allowed call.
+
+    Raise `ToolCallDenied` for a deny, and for an obligation that is not one of `knows` or cannot be read: the call must
+    not run.
+    """
+    if not answer.allowed:
+        raise ToolCallDenied(answer)
+    known = frozenset(knows) & KNOWN.keys()
+    duties = Duties(answer=answer)
+    for obligation in answer.obligations:
+        if obligation.id not in known:
+            raise _denied(answer, f"unknown obligation: `{obligation.id}`")
+        duties = _with(duties, obligation)
+    return duties
+
+
+def guarded_obligations(on_notice: OnNotice | None) -> frozenset[str]:
+    """Return the obligations that a guard fulfils; notices only where there is a way to show them."""
+    return FULFILLED | {NOTICE} if on_notice is not None else FULFILLED
+
+
+def start(answer: Answer, on_notice: OnNotice | None) -> Run:
+    """Return the run of an allowed call after its notices are shown. Raise `ToolCallDenied` when it must not run."""
+    duties = duties_of(answer, knows=guarded_obligations(on_notice))
+    duties.show_notices(on_notice)
+    return Run(duties)
+
+
+def _with(duties: Duties, obligation: Obligation) -> Duties:
+    try:
+        parameters = json.loads(obligation.parameters_json)
+        problem = parameter_problem(obligation.id, parameters) if isinstance(parameters, dict) else "not an object"
+    except (ValueError, RecursionError):
+        problem = "not JSON"
+    if problem:
+        raise _denied(duties.answer, f"the obligation `{obligation.id}` cannot be read: {problem}")
+    if obligation.id == NOTICE:
+        return dataclasses.replace(duties, notices=(*duties.notices, parameters["text"]))
+    if obligation.id == REDACT_RESULT:
+        return dataclasses.replace(duties, redact=(*duties.redact, *map(field_path, parameters["fields"])))
+    most = parameters["bytes"] if duties.most_bytes is None else min(duties.most_bytes, parameters["bytes"])
+    return dataclasses.replace(duties, most_bytes=most)
+
+
+def _size(result: object) -> int | None:
+    """Return how many bytes a result has as JSON, a text as it is; None for what is no JSON value."""
+    if isinstance(result, bytes):
+        return len(result)
+    try:
+        text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+        return len(text.encode("utf-8", "surrogatepass"))
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _denied(answer: Answer, error: str) -> ToolCallDenied:
+    return ToolCallDenied(
+        dataclasses.replace(answer, outcome=Outcome.DENY, basis=ERROR_BASIS, error=error, obligations=())
+    )

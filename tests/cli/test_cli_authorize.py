@@ -1,0 +1,52 @@
+"""`pdp authorize` and obligations: what is not met is a deny, what is met is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pdp.model import Role
+from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.inprocess import running_server
+from tests.cli.conftest import Run
+
+POLICY = """
+@id("files/read")
+@obligation("redact_result: {fields: ['[].email']}, notice: {text: Customer data.}")
+permit (principal == User::"alice", action == Action::"files/read", resource);
+"""
+FILES = bundle_files(
+    policies={"files": POLICY},
+    tools={"files": [tool("read")]},
+    directory="users: {alice: {}}\nagents: {coder: {ceiling: ['files/*']}}\n",
+    overlays={"files": "risk: read_only"},
+)
+
+
+def test_obligations_are_a_deny_until_they_are_known(run: Run, tmp_path: Path) -> None:
+    """A script that only looks at the exit code overlooks none; with `--known-obligation` they are shown."""
+    with running_server(FILES) as server:
+        (tmp_path / "token").write_text(server.token(Role.PEP.value), encoding="ascii")
+        (tmp_path / "token").chmod(0o600)
+        opened = server.client(Role.PEP.value).request_session(
+            user="alice", agent="coder", purpose="see", tools=["files/*"]
+        )
+        server.client(Role.APPROVER.value).approve_session(
+            opened.session.session_id, request_digest=opened.session.request_digest
+        )
+        words = ("authorize", "files", "read", "--address", server.address, "--plaintext", "--token-file", "token")
+        env = {"PDP_SESSION_HANDLE": opened.session_handle}
+        met = ("--known-obligation", "notice", "--known-obligation", "redact_result")
+
+        overlooked, half = run(*words, env=env), run(*words, *met[:2], env=env)
+        allowed, as_json = run(*words, *met, env=env), run(*words, *met, "--json", env=env)
+
+    assert [2, 2, 0, 0] == [one.exit_code for one in (overlooked, half, allowed, as_json)]
+    assert "unknown obligation: `notice`" in overlooked.stderr
+    assert "unknown obligation: `redact_result`" in half.stderr
+    assert "allow  permit  files/read" == allowed.stdout.splitlines()[0]
+    assert 'notice {"text":"Customer data."}; redact_result {"fields":["[].email"]}' in allowed.stdout
+    assert [
+        {"id": "notice", "parameters": {"text": "Customer data."}},
+        {"id": "redact_result", "parameters": {"fields": ["[].email"]}},
+    ] == json.loads(as_json.stdout)["obligations"]
