@@ -34,6 +34,16 @@ class Group(click.Group):
             near = hint(args[0], self.list_commands(ctx))
             raise click.UsageError(f"no such command: `{args[0]}`{near}", ctx) from error
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands, each with its whole first sentence."""
+        rows = self.summaries()
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, rows[name]) for name in self.list_commands(ctx)])
+
+    def summaries(self) -> dict[str, str]:
+        """Return the first sentence of each command's help, by name."""
+        return {name: command.get_short_help_str(_LINE) for name, command in self.commands.items()}
+
 
 class CommandTable(Group):
     """A group with commands that are imported when they are used, by their names in their modules."""
@@ -53,9 +63,6 @@ class CommandTable(Group):
         command: click.Command = getattr(import_module(self._entries[cmd_name].module), cmd_name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of commands without importing them."""
-        own = {name: command.get_short_help_str(_LINE) for name, command in self.commands.items()}
-        rows = {name: entry.summary for name, entry in self._entries.items()} | own
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, rows[name]) for name in self.list_commands(ctx)])
+    def summaries(self) -> dict[str, str]:
+        """Return the summaries of the table without importing its commands, and those of the group's own."""
+        return {name: entry.summary for name, entry in self._entries.items()} | super().summaries()

@@ -42,7 +42,7 @@ UNDECIDED = 3
 
 @click.command(
     short_help="Compare the policies and decisions of two bundles.",
-    epilog="Example:  pdp diff HEAD policies  Example:  pdp diff v1.2:policies policies --allow-widening",
+    epilog="Example:  pdp diff HEAD policies  |  pdp diff v1.2:policies policies --allow-widening",
 )
 @click.argument("old", metavar="OLD")
 @click.argument("new", metavar="NEW")

@@ -37,7 +37,12 @@ from pdp.model import Role
 @click.option(
     "--caller", "caller_id", metavar="ID", default="", help="The gateway that sends the call. [the session's, or `pep`]"
 )
-@click.option("--definition-digest", metavar="DIGEST", default="", help="The tool's definition as the gateway sees it.")
+@click.option(
+    "--definition-digest",
+    metavar="DIGEST",
+    default="",
+    help="The digest of the tool's definition as the gateway sees it.",
+)
 @click.option("--at", metavar="TIME", help="The time of the call, such as `2026-01-05T10:00:00Z`. [now]")
 @click.option("--policies", "folder", metavar="DIR", help="Use this policy folder instead of asking a server.")
 @json_option

@@ -47,7 +47,7 @@ def caller() -> None:
 @json_option
 @_with_callers
 def list_(*, settings: Settings, as_json: bool) -> None:
-    """List who may call, by which credential, in which roles and until when."""
+    """List callers with their credentials, roles and expiry."""
     entries = _existing(CallersFile(settings.callers_file), settings).entries
     read_callers(settings.callers_file, development=True)
     if as_json:
@@ -75,7 +75,14 @@ def _token_options(function: C) -> C:
 
 @caller.command(epilog="Example:  pdp caller add ci-gateway --role pep --expires-in 720h")
 @click.argument("caller_id", metavar="ID")
-@click.option("--role", "roles", type=click.Choice([role.value for role in Role]), multiple=True, required=True)
+@click.option(
+    "--role",
+    "roles",
+    type=click.Choice([role.value for role in Role]),
+    multiple=True,
+    required=True,
+    help="A role of the caller; repeat the option for several.",
+)
 @click.option("--tenant", default="default", show_default=True, help="The tenant of the caller.")
 @click.option("--spiffe-id", help="Identify the caller by the SPIFFE id of its certificate, without a token.")
 @click.option("--jwt-subject", help="Identify the caller by the subject of a JSON Web Token.")

@@ -35,7 +35,7 @@ _FIRST_RECORDS = 100_000
     show_default=True,
     help="The number of tools and sessions to list.",
 )
-@click.option("--once", is_flag=True, help="Print the current activity once, as without a terminal.")
+@click.option("--once", is_flag=True, help="Print the current activity and exit, as without a terminal.")
 @json_option
 @with_settings("record.folder")
 def top(

@@ -22,7 +22,7 @@ from pdp.model import Role
 @click.argument("tool")
 @click.argument("arguments", metavar="[ARGS_JSON|-]", default="{}")
 @handle_option
-@click.option("--definition-digest", metavar="DIGEST", default="", help="The file of the tool's current definition.")
+@click.option("--definition-digest", metavar="DIGEST", default="", help="The digest of the tool's current definition.")
 @click.option("--facts", metavar="JSON", default="", help="Facts that the gateway vouches for.")
 @click.option(
     "--known-obligation", "known", metavar="ID", multiple=True, help="An obligation that you meet. Any other is a deny."

@@ -153,9 +153,11 @@ def deny(*, client: Client, session_id: str, reason: str, as_json: bool) -> None
 
 
 @session.command("list", epilog="Example:  pdp session list --state requested")
-@click.option("--state", type=click.Choice([state.value for state in SessionState]), help="Only in this state.")
-@click.option("--user", default="", help="Only of this user.")
-@click.option("--agent", default="", help="Only of this agent.")
+@click.option(
+    "--state", type=click.Choice([state.value for state in SessionState]), help="List only sessions in this state."
+)
+@click.option("--user", default="", help="List only sessions of this user.")
+@click.option("--agent", default="", help="List only sessions of this agent.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Show at most this many.")
 @json_option
 @with_client(Role.APPROVER)
@@ -196,14 +198,14 @@ def end(*, client: Client, session_handle_file: str | None, as_json: bool) -> No
 
 @session.command(epilog='Example:  pdp session revoke --agent coder --reason "acts strangely"')
 @click.argument("session_id", required=False, default="")
-@click.option("--user", default="", help="All sessions of this user.")
-@click.option("--agent", default="", help="All sessions of this agent.")
-@click.option("--tenant", default="", help="All sessions of this tenant.")
+@click.option("--user", default="", help="Revoke all sessions of this user.")
+@click.option("--agent", default="", help="Revoke all sessions of this agent.")
+@click.option("--tenant", default="", help="Revoke all sessions of this tenant.")
 @click.option("--reason", required=True, help="The reason, for the record.")
 @json_option
 @with_client(Role.APPROVER)
 def revoke(*, client: Client, session_id: str, user: str, agent: str, tenant: str, reason: str, as_json: bool) -> None:
-    """Revoke sessions and all below them, by one selector."""
+    """Revoke one session, or all of a user, agent or tenant, with all below them."""
     if sum(map(bool, (session_id, user, agent, tenant))) != 1:
         raise click.UsageError("pass exactly one of SESSION_ID, --user, --agent and --tenant")
     whole = _full_id(client, session_id) if session_id else ""
