@@ -34,7 +34,7 @@ def test_a_program_that_is_not_there_is_named() -> None:
 
 
 def test_without_the_program_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody named one and the PATH holds none, the run goes on without."""
+    """Without a named program or one on the PATH, the run goes on without Cerbos."""
     monkeypatch.setenv("PATH", "/nowhere")
 
     assert find_cerbos(None) is None

@@ -10,7 +10,7 @@ from pdp.bench.load import Answered, closed_loop, open_loop
 
 
 class Clock:
-    """A clock that goes on when somebody waits, or when the server makes it."""
+    """A clock that advances when the load waits, or when the server makes it."""
 
     def __init__(self) -> None:
         self.at = 100.0
@@ -50,7 +50,7 @@ def test_open_loop_counts_the_time_that_calls_wait() -> None:
 
 
 def test_open_loop_says_how_late_calls_were_begun() -> None:
-    """What the load itself was late is told apart, and is part of the time."""
+    """The delay of the load itself is a figure of its own, and is part of the time."""
     clock = Clock()
 
     sample = asyncio.run(open_loop(Stalling(clock).ask, rate=10, seconds=0.3, now=clock.now, pause=clock.pause))

@@ -18,7 +18,7 @@ def committed(project_root: Path) -> Path:
 
 
 def test_page_shows_the_committed_result(latest: Path) -> None:
-    """Tables of another run than the one in the file would be a claim that nobody can compare with."""
+    """Tables of another run than the one in the file would be a claim that cannot be checked."""
     shown = page.PAGE.read_text(encoding="utf-8").partition(page.BEGIN)[2].partition(page.END)[0]
 
     assert page.rendered(read_result(latest)) == shown

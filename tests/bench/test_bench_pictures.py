@@ -70,7 +70,7 @@ def test_a_whole_run_gives_every_picture_in_both_forms(tmp_path: Path) -> None:
 
 
 def test_every_server_stands_in_the_legend(two_steps: Path) -> None:
-    """A line that nobody can name says nothing."""
+    """A line without a name says nothing."""
     shown = {name: (two_steps / f"{name}.svg").read_text(encoding="utf-8") for name in ("latency", "throughput")}
     assert {name: [True] * len(SERVERS) for name in shown} == {
         name: [f">{server}</text>" in text for server in SERVERS] for name, text in shown.items()
@@ -78,7 +78,7 @@ def test_every_server_stands_in_the_legend(two_steps: Path) -> None:
 
 
 def test_a_picture_of_a_busy_machine_says_so(tmp_path: Path, two_steps: Path) -> None:
-    """A picture travels without its page, so the warning stands in it."""
+    """A picture travels without its page, so it holds the warning itself."""
     draw(result(*ladder(1, 16), others=0.5), tmp_path)
 
     assert [True, False] == [

@@ -48,7 +48,7 @@ def written(folder: Path, *rows: object) -> Path:
     ],
 )
 def test_a_line_that_is_no_call_is_named(tmp_path: Path, row: object, expected: str) -> None:
-    """A mistake is told with its file and line, and what to write instead."""
+    """A mistake is reported with its file and line, and with what to write instead."""
     file = written(tmp_path, call(), b"", row)
 
     with pytest.raises(ConfigurationError) as raised:
@@ -58,7 +58,7 @@ def test_a_line_that_is_no_call_is_named(tmp_path: Path, row: object, expected: 
 
 
 def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
-    """Whoever mends a file learns of every line at once."""
+    """The author of a file learns of every wrong line at once."""
     file = written(tmp_path, [], call(), {"server": "desk"})
 
     with pytest.raises(ConfigurationError) as raised:
@@ -111,7 +111,7 @@ def test_policies_say_what_must_come_of_a_call(tmp_path: Path) -> None:
 
 
 def test_another_expectation_than_the_policies_is_named(tmp_path: Path) -> None:
-    """Where a file says deny and the policies say allow, nobody measures: the line is named."""
+    """If a file says deny and the policies say allow, nothing is measured, and the line is named."""
     file = written(tmp_path, call(expect="allow"), call(expect="deny"))
 
     with pytest.raises(ConfigurationError) as raised:

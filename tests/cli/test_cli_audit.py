@@ -108,7 +108,7 @@ def test_executed_by(ask: Run, case: Case, where: tuple[str, ...]) -> None:
 
 @both
 def test_touched(ask: Run, case: Case, where: tuple[str, ...]) -> None:
-    """What was reached stands apart from what was denied."""
+    """What was reached is listed apart from what was denied."""
     shown = answer(ask("audit", "touched", f"session:{case.session_id}", "--json", *where))
 
     assert (["files/read"], ["files/write"]) == (shown["allowed"]["tools"], shown["denied"]["tools"])
@@ -139,7 +139,7 @@ def test_a_denied_call_is_planned_for_when_asked(ask: Run, case: Case) -> None:
 
 
 def test_apply_reports_each_session(ask: Run, case: Case, server: Server, tmp_path: Path) -> None:
-    """A session that the server does not know is told, and makes the exit code 1; the others are revoked."""
+    """A session that the server does not know is reported, and the exit code is 1; the others are revoked."""
     copy = tmp_path / "copy"
     copy.mkdir()
     for path in (server.folder / ".pdp" / "record").glob("record-*.jsonl"):
@@ -227,7 +227,7 @@ def test_people_read_tables(ask: Run, case: Case) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_still_read(ask: Run, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An investigator with a read-only copy gets answers, and is told that the index is not kept."""
+    """An investigator with a read-only copy gets answers, and a line says that the index is not kept."""
     monkeypatch.setattr("pdp.cli.audit.source._can_write", lambda _: False)
 
     done = ask("audit", "show", case.allowed, "--json")

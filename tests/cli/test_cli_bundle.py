@@ -41,7 +41,7 @@ def test_building_twice_gives_the_same_bytes(run: Run, packed: Path, policies: P
 
 
 def test_bad_folder_is_not_packed(run: Run, policies: Path) -> None:
-    """What would not load is told like `pdp check` tells it, and nothing is written."""
+    """A bundle that does not load is reported as by `pdp check`, and nothing is written."""
     (policies / "files.cedar").write_text("permit (", encoding="utf-8")
 
     done = run("bundle", "build", str(policies), "-o", "bad.bundle")
@@ -116,7 +116,7 @@ def test_keys_are_for_their_owner_and_never_overwritten(run: Run, key: str) -> N
     ],
 )
 def test_mistakes_are_told(run: Run, packed: Path, key: str, words: tuple[str, ...], problem: str) -> None:
-    """Exit code 2, and one line that says what to mend."""
+    """Exit code 2, and one line that says what to fix."""
     done = run("bundle", *words)
 
     assert packed.exists()

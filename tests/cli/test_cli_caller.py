@@ -74,7 +74,7 @@ def test_a_caller_is_added(run: Run) -> None:
 
 
 def test_a_token_is_printed_when_asked(run: Run) -> None:
-    """With `--to -` the token is all of stdout, and stands in no file."""
+    """With `--to -` stdout is the token alone, and no file holds it."""
     run("init")
 
     done = run("caller", "add", "team/gateway", "--role", "pep", "--to", "-")
@@ -106,7 +106,7 @@ def test_scripts_read_what_became_of_a_caller(run: Run) -> None:
 
 
 def test_a_given_token_is_hashed(run: Run) -> None:
-    """A token that somebody else has made is taken by its digest, and no file is written."""
+    """A token that was made elsewhere is added by its digest, and no file is written."""
     run("init")
     Path("given").write_text("a-token-that-the-vault-made-0123456789\n")
     files = set(Path(".pdp/tokens").iterdir())
@@ -231,7 +231,7 @@ def test_a_caller_is_removed(run: Run) -> None:
     assert not Path(".pdp/tokens/gateway.token").exists()
 
 
-def test_a_token_of_somebody_else_stays(run: Run) -> None:
+def test_a_token_of_another_caller_stays(run: Run) -> None:
     """A file that holds another token than that of the caller is not removed."""
     run("init")
     Path(".pdp/tokens/pep.token").write_text(Path(".pdp/tokens/admin.token").read_text())

@@ -34,7 +34,7 @@ def written(folder: Path, more: str = "", cases: str = CASES) -> Path:
 
 
 def git(*words: str) -> None:
-    """Run git in the present folder, as somebody."""
+    """Run git in the current folder, with a name and an address."""
     who = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"]
     subprocess.run(["git", *who, *words], check=True, capture_output=True)
 
@@ -72,7 +72,7 @@ def test_what_is_newly_allowed_fails(run: Run) -> None:
 
 
 def test_what_is_newly_denied_does_not_fail(run: Run) -> None:
-    """The other way round is told, and is no failure."""
+    """The opposite change is reported, and is not a failure."""
     old, new = written(Path("old"), WIDER), written(Path("new"))
 
     done = run("diff", str(old), str(new), "--json")
@@ -158,7 +158,7 @@ def test_what_is_no_bundle_is_refused(run: Run, source: str) -> None:
 
 
 def test_a_log_is_replayed_too(run: Run) -> None:
-    """An empty log changes nothing and is told; a folder that is not there is refused."""
+    """An empty log changes nothing and is reported; a folder that does not exist is refused."""
     old, new = written(Path("old")), written(Path("new"))
     Path("record").mkdir()
 
@@ -256,7 +256,7 @@ def test_what_says_the_same_is_no_change(run: Run) -> None:
 
 
 def test_other_files_are_judged_as_well(run: Run) -> None:
-    """A user who can newly do something is shown by a case, or nobody knows what the change of the file does."""
+    """A case shows what a user can newly do; without one the effect of the changed file is undecided."""
     old, new = written(Path("old")), written(Path("new"))
     file = new / "directory.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace("bob: {}", "bob: {}, carol: {}"), encoding="utf-8")

@@ -73,7 +73,7 @@ print_entries(found())
 
 @pytest.mark.parametrize(("columns", "most"), [(80, 7), (120, 5)])
 def test_an_entry_takes_few_lines(tmp_path: Path, columns: int, most: int) -> None:
-    """On a terminal nothing is wider than it, an entry begins where the time stands, and long lists are shortened."""
+    """No line is wider than the terminal, each entry begins with its time, and long lists are shortened."""
     shown = on_terminal(PROGRAM, tmp_path, columns=columns, environ={"NO_COLOR": "1", "PYTHONPATH": _root()})
 
     lines = shown.splitlines()

@@ -72,7 +72,7 @@ def test_every_kind_of_value_is_shown(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_policies_cannot_see_of_the_call_is_said(run: Run, tmp_path: Path) -> None:
-    """Below the answer stand the arguments of this call that are opaque; of a call without them nothing is said."""
+    """Below the answer are the opaque arguments of this call; a call without them has no such line."""
     read = tool("read", {"path": {"type": "string"}, "n": {"type": "integer"}, "ratio": {"type": "number"}}, ["path"])
     write_bundle(tmp_path / "p", policies={"files": OVERFLOW}, tools={"files": [read]}, overlays={})
     words = ("explain", "--tool", "files/read", *SUPPOSED, "--policies", "p", "--arguments")
@@ -170,7 +170,7 @@ WRONG = [
 @pytest.mark.parametrize(("words", "expected"), WRONG)
 @pytest.mark.usefixtures("policies")
 def test_what_cannot_be_asked_is_one_line(run: Run, words: tuple[str, ...], expected: str) -> None:
-    """A question that nobody can answer ends with 2 and a line that says what to mend."""
+    """A question without an answer ends with 2 and a line that says what to fix."""
     done = run("explain", *words)
 
     assert 2 == done.exit_code

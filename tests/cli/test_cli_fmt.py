@@ -58,7 +58,7 @@ def test_check_changes_nothing_and_shows_what_would(run: Run, loose: Path) -> No
 
 
 def test_a_policy_that_cannot_be_read_keeps_all_as_it_is(run: Run, loose: Path, policies: Path) -> None:
-    """One file with a slip: exit code 2, the line, and no file is written."""
+    """One file with a mistake: exit code 2, its line, and no file is written."""
     (policies / "slip.cedar").write_text("\npermit (principal, action, resorce);\n", encoding="utf-8")
 
     done = run("fmt", "policies")

@@ -1,4 +1,4 @@
-"""`pdp health`: what probes are told."""
+"""`pdp health`: what probes learn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.machinery.servers.commandline import Server, start_server, stop_serve
 
 
 def test_a_server_that_serves(ask: Run, server: Server) -> None:
-    """A server with bundle and store serves, and its record is kept; nobody needs a token to hear that."""
+    """A server with bundle and store serves, and its record is kept; a probe needs no token."""
     known = {"PDP_DATA_DIR": "nowhere", "PDP_TLS_ROOTS": str(server.folder / ".pdp" / "tls" / "ca.pem")}
     whole = ask("health", env=known)
     record = ask("health", "--service", "pdp.record", env=known)

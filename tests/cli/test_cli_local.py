@@ -40,7 +40,7 @@ def commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[
 
 
 def test_init_writes_secrets_for_their_owner_alone(run: Run) -> None:
-    """Tokens and key are there after `pdp init`, and nobody else may read them."""
+    """`pdp init` writes tokens and key, and only their owner can read them."""
     done = run("init", "--data-dir", "d")
 
     assert (0, "") == (done.exit_code, done.stderr)
@@ -164,7 +164,7 @@ def test_schema_is_the_whole_schema(run: Run, policies: Path) -> None:
 
 
 def test_tools_list(run: Run, policies: Path) -> None:
-    """Every tool is listed with its risk group; plain columns when nobody watches."""
+    """Every tool is listed with its risk group; in plain columns without a terminal."""
     done = run("tools", "list")
     as_json = run("tools", "list", "--policies", str(policies), "--json")
 
@@ -221,7 +221,7 @@ def test_every_wrong_setting_has_its_line(run: Run) -> None:
 
 
 def test_debugging_shows_where_an_error_comes_from(run: Run) -> None:
-    """With `PDP_DEBUG=1` the traceback stands before the line."""
+    """With `PDP_DEBUG=1` the traceback comes before the line."""
     done = run("tools", "list", "--policies", "nope", env={"PDP_DEBUG": "1"})
 
     assert 2 == done.exit_code
@@ -294,7 +294,7 @@ def test_module_is_the_program() -> None:
 
 
 def test_callers_that_stand_elsewhere_are_not_made_up(run: Run) -> None:
-    """With a file of callers that somebody else writes, `pdp init` makes no tokens, only the keys."""
+    """With a file of callers that is kept elsewhere, `pdp init` writes no tokens, only the keys."""
     Path("elsewhere").mkdir()
 
     done = run("init", env={"PDP_CALLERS__FILE": "elsewhere/callers.yaml"})

@@ -71,7 +71,7 @@ def test_text_says_when_in_utc(worker: int, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_json_is_one_object_a_line() -> None:
-    """What happened, when, where and how bad it is stand apart; a traceback does not break the line."""
+    """Message, time, source and severity are separate fields; a traceback does not break the line."""
     line = JSONFormatter(2).format(failed())
 
     assert "\n" not in line

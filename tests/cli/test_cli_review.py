@@ -64,7 +64,7 @@ def shown(folder: Path, *, columns: int = 80, purpose: str = "Read the history",
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("count", [3, 150])
 def test_summary_comes_first_and_last(tmp_path: Path, columns: int, count: int) -> None:
-    """Who, why, how long and how many of each risk stand above the question, however many tools there are."""
+    """Who, why, how long and how many tools of each risk appear above the question, however many tools there are."""
     lines = shown(tmp_path, columns=columns, count=count).splitlines()
 
     summary = [
@@ -78,7 +78,7 @@ def test_summary_comes_first_and_last(tmp_path: Path, columns: int, count: int) 
 
 
 def test_dangerous_tools_come_first(tmp_path: Path) -> None:
-    """Destructive tools that the policies allow stand first, then those that a grant would open; then the others.
+    """Destructive tools that the policies allow come first, then those that a grant would open, then the others.
 
     A tool's further groups are beside its name.
     """

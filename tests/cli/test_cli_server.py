@@ -133,7 +133,7 @@ def test_no_answer_is_no_approval(ask: Run, requested: str, answer: str, code: i
 
 
 def test_approval_without_a_terminal_says_what_to_do(ask: Run, requested: str) -> None:
-    """Where nobody can answer, the last line names the option that needs no answer."""
+    """If the question cannot be answered, the last line names the option that needs no answer."""
     done = ask("session", "approve", requested, stdin="")
 
     last = "error: no answer, so nothing is approved; `--yes` approves without asking"
@@ -443,7 +443,7 @@ def test_sessions_outlive_the_server(own_server: Server, run: Run) -> None:
     ],
 )
 def test_server_that_cannot_start_says_why(tmp_path: Path, flags: tuple[str, ...], expected: list[str]) -> None:
-    """What keeps the server from starting is told in a line each, with exit code 2."""
+    """Each thing that keeps the server from starting has one line, and the exit code is 2."""
     write_bundle(tmp_path / "bad", policies={"files": "permit (principal, action, resource"})
 
     done = subprocess.run(
@@ -463,7 +463,7 @@ def test_server_that_cannot_start_says_why(tmp_path: Path, flags: tuple[str, ...
 
 
 def test_bad_folder_is_told_at_the_start_and_after(own_server: Server) -> None:
-    """A server that starts on a bad folder says so and serves the last good bundle; when it is mended, it says that."""
+    """A server that starts with a bad folder reports it and serves the last good bundle; it reports the fix as well."""
     stop_server(own_server)
     policy = own_server.folder / "policies" / "files.cedar"
     good = policy.read_text(encoding="utf-8")
@@ -480,7 +480,7 @@ def test_bad_folder_is_told_at_the_start_and_after(own_server: Server) -> None:
 
 
 def test_new_bundle_is_told(own_server: Server) -> None:
-    """A changed folder that loads is told with what runs from then on."""
+    """A changed folder that loads is reported, with the bundle that is active from then on."""
     lines_until(own_server, "runs: 3 policies, 2 tools, sha256:")
     write_bundle(
         own_server.folder / "policies",

@@ -60,7 +60,7 @@ def test_a_restored_store_brings_no_session_back(run: Run, policies: Path) -> No
 
 
 def test_sessions_are_kept_when_asked(run: Run, policies: Path) -> None:
-    """With the flag a live session goes on after the restore, and the operator is told what that means."""
+    """With the flag a live session goes on after the restore, and a line says what that means."""
     server = start_server(policies.parent)
     request(run, server, "handle")
     run("store", "backup", "saved.sqlite")

@@ -51,7 +51,7 @@ def test_nothing_changed(run: Run, policies: Path) -> None:
 
 
 def test_each_difference_says_what_rests_on_it(run: Run, policies: Path) -> None:
-    """An added, a changed and a vanished tool are told with their policies and agents, and what an import breaks."""
+    """An added, a changed and a removed tool are listed with their policies, agents and what an import breaks."""
     longer = {"path": {"type": "integer"}, "all": {"type": "boolean"}}
     now = answer(tool("read", longer, ["path"]) | {"description": "Reads."}, tool("erase"))
 
@@ -167,7 +167,7 @@ def test_sessions_that_hold_a_changed_tool_are_named(ask: Run, server: Server) -
 
 
 def test_a_bundle_that_does_not_load_is_said_first(run: Run, policies: Path) -> None:
-    """What rests on a tool can only be told of a bundle that is whole."""
+    """What a tool affects is known only for a bundle that loads."""
     (policies / "files.cedar").write_text("permit (", encoding="utf-8")
 
     done = run("tools", "diff", "files", "-", "--policies", str(policies), stdin=answer(tool("read")))

@@ -70,7 +70,7 @@ def test_an_empty_log(run: Run, log: DecisionLog, words: tuple[str, ...]) -> Non
 
 @pytest.mark.parametrize("words", [("--once",), ("--json",), ()])
 def test_a_folder_without_a_record(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
-    """Where nobody writes a record, no zeros are shown as if nothing went on."""
+    """Without a record no zeros are shown, because they would look like a quiet server."""
     named = run("top", str(tmp_path), *words)
     by_default = run("top", *words)
 
@@ -148,9 +148,9 @@ def _read_until(terminal: int, wanted: bytes) -> None:
 
 
 def _drain(terminal: int) -> None:
-    """Read to the end, so that whoever writes can finish."""
+    """Read to the end, so that the writer can finish."""
     try:
         while os.read(terminal, 65536):
             pass
     except OSError:
-        return  # how a terminal says that nobody writes any more
+        return  # how a terminal says that its writer has ended

@@ -49,7 +49,7 @@ def test_no_server(
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_another_server(run: Run, server: Server, words: tuple[str, ...]) -> None:
-    """A server with a certificate that the data folder does not know is told with its address, too."""
+    """The line about a certificate that the data folder does not verify names the address, too."""
     run("init")
 
     done = run(*words, env={"PDP_SESSION_HANDLE": "x", "PDP_ADDRESS": server.address})
@@ -60,7 +60,7 @@ def test_another_server(run: Run, server: Server, words: tuple[str, ...]) -> Non
 
 
 def test_what_speaks_no_tls(run: Run) -> None:
-    """A server that answers in plain text is told with its address, too."""
+    """The line about a server that answers in plain text names the address, too."""
     run("init")
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
@@ -76,7 +76,7 @@ def test_what_speaks_no_tls(run: Run) -> None:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_an_address_beyond_this_machine(run: Run, words: tuple[str, ...]) -> None:
-    """An address that is not even tried is told in the same way."""
+    """The line about an address that is not even tried names it in the same way."""
     run("init")
 
     done = run(*words, env={"PDP_SESSION_HANDLE": "x", "PDP_ADDRESS": "pdp.example.com:50151"})

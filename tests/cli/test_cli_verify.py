@@ -20,7 +20,7 @@ PUBLIC = "record-signing.pub.pem"
 
 @pytest.fixture
 def record(tmp_path: Path) -> Path:
-    """Write a record of three events and its keys; return its folder, which stands beside the public key."""
+    """Write a record of three events and its keys; return its folder, which is beside the public key."""
     write_keys(tmp_path)
     log = DecisionLog(tmp_path / "record", key=b"k" * 32, signer=SigningKey.load(tmp_path / "record-signing.pem"))
     for number in range(3):

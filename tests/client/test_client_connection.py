@@ -89,7 +89,7 @@ def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("token", ["", " ", "two words", "line\nend", "t\u00f6ken"], ids=repr)
 def test_a_malformed_token_is_refused(token: str) -> None:
-    """A token that could not stand in a header is an error before anything is sent, and is not quoted."""
+    """A token that a header cannot hold is an error before anything is sent, and is not quoted."""
     with pytest.raises(ConfigurationError, match="visible ASCII"):
         Client(token=token)
 
@@ -186,7 +186,7 @@ def test_a_token_and_a_token_file_cannot_be_combined(tmp_path: Path) -> None:
 
 
 def test_nothing_shows_the_token() -> None:
-    """The token stands in no text that could be logged."""
+    """No text that could be logged holds the token."""
     assert TOKEN not in repr(Connection.to(None, token=TOKEN))
 
 
@@ -284,7 +284,7 @@ def test_a_socket_in_a_folder_where_everybody_may_put_one_is_sent_nothing(
 
 
 def test_a_socket_without_a_file_is_refused() -> None:
-    """A name in the abstract belongs to whoever comes first, and has no mode."""
+    """An abstract name belongs to the first process that takes it, and has no mode."""
     with pytest.raises(ConfigurationError, match="has no file"):
         Client("unix:@pdp", token=TOKEN)
 

@@ -67,7 +67,7 @@ def test_without_a_socket_the_main_address_is_asked(service: Served, asked: Revo
 def test_a_silent_socket_does_not_hold_up(
     service: Served, asked: Revoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where somebody listens and says nothing, as a stopped process does, the main address is asked after a while."""
+    """If a process listens and does not answer, as a stopped one does, the main address is asked after a while."""
     monkeypatch.setattr(way, "REACH_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent.sock"))
@@ -88,7 +88,7 @@ def test_a_dead_socket_does_not_hold_up(service: Served, asked: Revoke, tmp_path
 def test_a_socket_where_others_can_put_one_is_not_used(
     service: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A token goes to no socket that another user of the machine may have made."""
+    """No token is sent to a socket that another user of the machine may have created."""
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o777)

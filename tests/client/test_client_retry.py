@@ -277,7 +277,7 @@ def test_closing_the_client_ends_a_management_call(server: ScriptedServer, addre
 def test_a_management_call_is_not_repeated_for_ever(
     server: ScriptedServer, address: str, manage: Callable[..., object]
 ) -> None:
-    """Four tries are all; then the caller is told."""
+    """There are four tries at most; then the caller gets the error."""
     pauses: list[float] = []
 
     def busy(_: Any, context: Any) -> Any:

@@ -26,7 +26,7 @@ from pdp.v1.session_pb2 import Session
 if TYPE_CHECKING:
     from tests.client.conftest import ScriptedServer
 
-WANTED: dict[str, Any] = {"user": "alice", "agent": "coder", "purpose": "mend", "tools": ["files/*"]}
+WANTED: dict[str, Any] = {"user": "alice", "agent": "coder", "purpose": "fix", "tools": ["files/*"]}
 
 
 class Life:

@@ -102,7 +102,7 @@ def test_another_name(server: ScriptedServer, authority: Authority, roots: Path)
 
 
 def test_an_unknown_authority(server: ScriptedServer, authority: Authority, local_tls: Path) -> None:
-    """A certificate that nobody has signed who is trusted: the file that says who is trusted is named."""
+    """A certificate of an untrusted authority: the message names the file of the trusted ones."""
     address = started(server, authority.server())
 
     assert said(address) == (

@@ -126,7 +126,7 @@ def mode(name: str, bits: int) -> Spoil:
 
 
 def flags(**given: str) -> Spoil:
-    """Change settings; `__` stands for the dot."""
+    """Change settings; `__` means a dot."""
     return lambda _: {name.replace("__", "."): value for name, value in given.items()}
 
 
@@ -388,7 +388,7 @@ def test_an_approver_that_policies_know(place: Path, caller_id: str, condition: 
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Make a folder that nobody can write while the `with` block runs, not even root."""
+    """Make a folder read-only while the `with` block runs, even for root."""
     if os.geteuid() != 0:
         folder.chmod(0o500)
         yield
@@ -488,7 +488,7 @@ def test_a_record_that_cannot_be_written(place: Path) -> None:
 
 
 def test_a_foreign_data_folder(place: Path) -> None:
-    """Whoever examines as somebody else than the owner is told whose the folder is."""
+    """Another user than the owner learns whose folder it is."""
     settings = deployment(place, {}).settings
     other = Deployment(settings=settings, environ={}, clock=SystemClock(), user_id=os.geteuid() + 1)
 
@@ -500,7 +500,7 @@ def test_a_foreign_data_folder(place: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_foreign_file(place: Path) -> None:
-    """A file that the server writes and that belongs to somebody else is a problem of its own."""
+    """A file that the server writes and that belongs to another user is a problem of its own."""
     os.chown(place / ".pdp" / "sessions.sqlite", NOBODY, NOBODY)
 
     found = ills(CHECKS["secrets"](deployment(place, {})))
@@ -544,7 +544,7 @@ class NamelessBoot:
 
 
 def test_a_machine_without_boot_id(place: Path) -> None:
-    """Where boots are not told apart for sure, that is a warning."""
+    """A system that cannot reliably tell boots apart gets a warning."""
     settings = deployment(place, {}).settings
     nameless = Deployment(settings=settings, environ={}, clock=NamelessBoot(), user_id=os.geteuid())
 

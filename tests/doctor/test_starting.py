@@ -134,7 +134,7 @@ ROWS = (
 
 
 def problems(done: Done) -> list[str]:
-    """Return what `pdp doctor` says must be mended."""
+    """Return what `pdp doctor` says must be fixed."""
     found = json.loads(done.stdout)["findings"]
     return [f"{one['found']} -> {one['remedy']}" for one in found if one["level"] == "problem"]
 
@@ -178,7 +178,7 @@ def taken() -> Iterator[str]:
     ],
 )
 def test_both_name_a_port_that_is_in_use(place: Path, setting: str, workers: str) -> None:
-    """A port that somebody else listens on is named with its setting, for one worker and for several."""
+    """A port that is in use is named with its setting, for one worker and for several."""
     with taken() as address:
         given = {"PDP_" + setting.replace(".", "__").upper(): address, "PDP_SERVER__WORKERS": workers}
         doctor = run(place, "doctor", "--json", **given)

@@ -228,7 +228,7 @@ def test_what_changes_is_what_brute_force_finds() -> None:
 
 
 def test_policies_are_compared_by_id_and_text() -> None:
-    """Added, removed and changed policies are told; one that only moved is not."""
+    """Added, removed and changed policies are listed; one that only moved is not."""
     same = '@id("files/same") permit (principal, action in Action::"read_only", resource);'
     old = {
         "files/gone": '@id("files/gone") forbid (principal, action in Action::"destructive", resource);',
@@ -280,7 +280,7 @@ UNDECIDED = Answer(problem="the session cannot be opened")
     ],
 )
 def test_effect(was: Answer, now: Answer, effect: Effect | None) -> None:
-    """No decision counts as a deny, and an error is told even where the call was denied before."""
+    """No decision counts as a deny, and an error is shown even if the call was denied before."""
     assert effect is effect_of(was, now)
 
 
@@ -292,7 +292,7 @@ def test_an_ancestor_that_errs_is_an_error() -> None:
 
 
 def test_groups_say_what_decided() -> None:
-    """Calls that the same policies decide before and after stand together, the largest group first."""
+    """Calls that the same policies decide before and after are grouped, the largest group first."""
     policies = {"files/read": '@id("files/read") permit (principal, action in Action::"read_only", resource);'}
     wider = {"files/all": '@id("files/all") permit (principal, action, resource is Server);'}
     suite = random_suite(thrown(7), 60)

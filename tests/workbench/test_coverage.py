@@ -181,7 +181,7 @@ def test_page_shows_sources_and_interprets_nothing() -> None:
 
 
 def test_page_holds_sources_as_they_are(project_root: Path) -> None:
-    """Whatever is marked, each line of the shipped policies reads as it stands in its file."""
+    """Whatever is marked, each line of the shipped policies reads as in its file."""
     files = read_folder(project_root / "policies", DEFAULT_LIMITS)
     shipped = load_bundle(files, DEFAULT_LIMITS, compile_here)
 
@@ -193,7 +193,7 @@ def test_page_holds_sources_as_they_are(project_root: Path) -> None:
 
 
 def pres(text: str) -> list[str]:
-    """Return what stands in the page's blocks of source."""
+    """Return the text of the page's blocks of source."""
     return re.findall(r"<pre>(.*?)</pre>", text, re.DOTALL)
 
 

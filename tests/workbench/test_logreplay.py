@@ -353,7 +353,7 @@ def test_what_the_gate_denied_is_undecided(tmp_path: Path) -> None:
 
 
 def test_a_call_without_its_approval_is_undecided(tmp_path: Path) -> None:
-    """Where the record begins after the approval, or its list of grants was cut, nobody knows the grants."""
+    """If the record begins after the approval, or its list of grants was cut, the grants are unknown."""
     other = READ.replace('files/read")', 'files/other")')
     with running(tmp_path, READ) as pdp:
         pdp.call(pdp.session(), "read")

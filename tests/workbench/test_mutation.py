@@ -1,4 +1,4 @@
-"""Mutants tried against tests: seeded gaps are found, and what cannot be told apart is counted apart."""
+"""Mutants tried against tests: seeded gaps are found, and equivalent mutants are counted apart."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_seeded_gaps_are_found(cases: str, expected: set[str]) -> None:
 
 
 def test_a_killed_mutant_names_the_case_that_noticed() -> None:
-    """An author sees which case stands for which rule."""
+    """An author sees which case covers which rule."""
     by = {one.mutant.words: one.by for one in tried(WHOLE).having(Verdict.KILLED)}
 
     assert "tests/files_test.yaml: beyond" == by["10 → 11"]

@@ -34,7 +34,7 @@ def test_case_is_read_as_it_stands() -> None:
 
 
 def test_table_expands_to_each_session_with_each_call() -> None:
-    """Each cell is a case with its own name, line and expectation; one value stands for a whole row."""
+    """Each cell is a case with its own name, line and expectation; one value can fill a whole row."""
     cases = suite("""  - case: matrix
     sessions: [work, gone]
     calls: [read, write]
@@ -68,7 +68,7 @@ def test_one_axis_needs_one_level() -> None:
 
 
 def test_case_may_have_its_own_time() -> None:
-    """`now` of a case stands over that of the file."""
+    """`now` of a case overrides that of the file."""
     (case,) = suite("  - {case: late, now: 2026-01-05T22:30+01:00, session: work, call: read, expect: deny}\n").cases
 
     assert 1767648600.0 == case.now
@@ -151,12 +151,12 @@ def test_slip_in_case_is_named(case: str, expected: str) -> None:
 
 
 def test_case_names_stand_once() -> None:
-    """Two cases of one name could not be told apart."""
+    """Two cases may not have the same name."""
     assert [f"{FILE}:15: case `one` appears twice; first at line 14"] == problems(f"{HEAD}cases:\n{CASE}{CASE}")
 
 
 def test_all_files_of_a_folder_are_read(tmp_path: Path) -> None:
-    """Tests stand in `tests/` at any depth, and are read in the order of their names."""
+    """Tests are in `tests/` at any depth, and are read in the order of their names."""
     for name in ("tests/b_test.yaml", "tests/a/a_test.yaml", "tests/notes.md", "other_test.yaml"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -180,7 +180,7 @@ def test_session_that_cannot_be_opened_fails_its_cases(more: str, said: str) -> 
 
 
 def test_delegated_session_has_no_grants() -> None:
-    """A delegation needs no approver, so a test that wants grants of it is told so."""
+    """A delegation needs no approver, so a test that gives it grants is an error."""
     head = HEAD.replace('tools: ["files/read"]}', 'tools: ["files/read"], grants: [writing]}')
 
     result = only("  - {case: one, session: child, call: read, expect: allow}\n", head)

@@ -98,7 +98,7 @@ def test_junit_is_written(pdp: Run) -> None:
 
 
 def test_junit_holds_no_character_that_xml_cannot(pdp: Run, tmp_path: Path) -> None:
-    """Arguments may hold any character, and the file can be read all the same."""
+    """Arguments may hold any character, and the file can still be read."""
     text = f'{HEAD}  odd: {{tool: files/read, arguments: {{path: "\\u0001\\uFFFE"}}}}\ncases:\n'
     write_bundle(tmp_path / "odd", {"a_test.yaml": text + "  - {case: a, session: work, call: odd, expect: deny}\n"})
 
@@ -165,7 +165,7 @@ def test_bundle_that_does_not_load_is_named(pdp: Run) -> None:
 
 
 def test_folder_without_tests_says_how_to_begin(pdp: Run, tmp_path: Path) -> None:
-    """A bundle without tests is told where they would stand."""
+    """The message about a bundle without tests says where to write them."""
     write_bundle(tmp_path / "bare", {})
 
     done = pdp("test", "bare")

@@ -18,7 +18,7 @@ from tests.workbench.material import FILE
 
 VALIDATOR = Draft202012Validator(json.loads(schema_text()))
 
-# What no JSON schema can say: names that stand elsewhere in the file, and names that stand twice.
+# What no JSON schema can say: names that are defined elsewhere in the file, and names that appear twice.
 BETWEEN_PLACES = re.compile(
     r"unknown (session|call): |no expectation for |case `.*` appears twice|is its own parent|"
     r"`.*::.*` appears twice"

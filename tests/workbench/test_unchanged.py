@@ -1,4 +1,4 @@
-"""Results that are said to stand under other policies are those that a run finds."""
+"""Results that are called unchanged under other policies are those that a run finds."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_case_that_failed_does_not_stand() -> None:
 
 
 def test_own_directory_of_a_file_counts() -> None:
-    """A file's own users stand over those of the bundle when its questions are asked again, too."""
+    """A file's own users override those of the bundle when its questions are asked again, too."""
     head = HEAD.replace("work: {user: ada", "work: {user: zoe") + "users: {zoe: {groups: [staff]}}\n"
     (before,) = run(bundle(), [suite("  - {case: one, session: work, call: read, expect: allow}\n", head)]).results
     fewer = [policy for policy in bundle().policies.values() if policy.id != "files/staff-read"]
