@@ -12,6 +12,9 @@ from pdp.testing.bundles import tool
 
 JSON = dict[str, Any]
 
+# The suites with ground truth and attacks.
+SUITES = ("workspace", "banking")
+
 _KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
 
@@ -21,6 +24,30 @@ def rows(path: Path) -> Iterator[JSON]:
     text = gzip.decompress(content) if path.suffix == ".gz" else content
     for line in text.splitlines():
         yield json.loads(line)
+
+
+def user_tasks(material: Path) -> dict[str, list[JSON]]:
+    """Return the ground-truth calls of each user task."""
+    tasks: dict[str, list[JSON]] = {}
+    for row in rows(material / "calls.jsonl.gz"):
+        if row["kind"] == "user":
+            tasks.setdefault(f"{row['suite']}/{row['task']}", []).append(row)
+    return tasks
+
+
+def attack_traces(material: Path) -> dict[str, list[JSON]]:
+    """Return the calls of each attack trace that injects any."""
+    traces = {row["id"]: row["calls"] for row in rows(material / "attack_traces.jsonl.gz")}
+    return {name: calls for name, calls in traces.items() if any(call["origin"] == "injection" for call in calls)}
+
+
+def suite_tools(material: Path) -> dict[str, list[JSON]]:
+    """Return the definitions of the tools of each suite, as a server lists them."""
+    tools: dict[str, list[JSON]] = {}
+    for row in rows(material / "tools.jsonl.gz"):
+        if row["suite"] in SUITES:
+            tools.setdefault(row["suite"], []).append({key: row[key] for key in ("name", "description", "inputSchema")})
+    return tools
 
 
 def definitions_of(calls: Iterable[JSON]) -> list[JSON]:

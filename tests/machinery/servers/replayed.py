@@ -60,10 +60,10 @@ def tracing() -> Iterator[OTLPReceiver]:
         yield receiver
 
 
-def decision_records(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of all decisions in the logs of a service that `serving` ran in a folder."""
+def decision_records(folder: Path, kind: str = "decision") -> list[dict[str, Any]]:
+    """Return the records of all decisions, or of another kind, of a service that `serving` ran in a folder."""
     located = read_records(folder / "data" / "record")
-    return [record for _, _, record in located if record["kind"] == "decision"]
+    return [record for _, _, record in located if record["kind"] == kind]
 
 
 def decision_spans(receiver: OTLPReceiver) -> list[dict[str, Value]]:

@@ -12,10 +12,9 @@ import pytest
 from pdp.client import Answer, Client
 from pdp.testing.bundles import bundle_files
 from pdp.testing.otlp import Value
-from tests.machinery.agentruns import JSON, rows
+from tests.machinery.agentruns import JSON, attack_traces, suite_tools, user_tasks
 from tests.machinery.servers.replayed import decision_records, decision_spans, open_session, serving, tracing
 
-SUITES = ("workspace", "banking")
 USER_CALLS = 117
 ATTACK_CALLS = 1393
 
@@ -61,13 +60,9 @@ def replay(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Replay:
 
 def allow_lists(material: Path) -> dict[str, bytes]:
     """Return one bundle for both suites: the tools as they are, and for each suite a permit that names its tools."""
-    listed = {suite: [row for row in rows(material / "tools.jsonl.gz") if row["suite"] == suite] for suite in SUITES}
-    tools = {
-        suite: [{key: row[key] for key in ("name", "description", "inputSchema")} for row in found]
-        for suite, found in listed.items()
-    }
+    tools = suite_tools(material)
     return bundle_files(
-        policies={suite: allow_list(suite, [row["name"] for row in found]) for suite, found in listed.items()},
+        policies={suite: allow_list(suite, [one["name"] for one in found]) for suite, found in tools.items()},
         tools=tools,
         directory=DIRECTORY,
     )
@@ -77,21 +72,6 @@ def allow_list(suite: str, tools: Iterable[str]) -> str:
     """Return a permit for tools by name."""
     actions = ", ".join(f'Action::"{suite}/{tool}"' for tool in tools)
     return f'@id("{suite}/allow-list")\npermit (principal, action in [{actions}], resource == Server::"{suite}");\n'
-
-
-def user_tasks(material: Path) -> dict[str, list[JSON]]:
-    """Return the ground-truth calls of each user task."""
-    tasks: dict[str, list[JSON]] = {}
-    for row in rows(material / "calls.jsonl.gz"):
-        if row["kind"] == "user":
-            tasks.setdefault(f"{row['suite']}/{row['task']}", []).append(row)
-    return tasks
-
-
-def attack_traces(material: Path) -> dict[str, list[JSON]]:
-    """Return the calls of each attack trace that injects any."""
-    traces = {row["id"]: row["calls"] for row in rows(material / "attack_traces.jsonl.gz")}
-    return {name: calls for name, calls in traces.items() if any(call["origin"] == "injection" for call in calls)}
 
 
 def run(pep: Client, approver: Client, name: str, calls: list[JSON], sessions: dict[str, str]) -> tuple[Answer, ...]:
