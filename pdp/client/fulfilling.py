@@ -97,7 +97,7 @@ class Run:
     def handed_on(self) -> Any:  # noqa: ANN401 - whatever the tool returns
         """Return the result as the obligations say. Raise `ToolResultWithheld` when it must not be handed on."""
         if self._failed:
-            raise ToolResultWithheld(self._duties.answer, "the call failed, and its error may hold what is redacted")
+            raise ToolResultWithheld(self._duties.answer, "the call failed, and its error may hold redacted values")
         return self._duties.on_result(self.result)
 
 

@@ -73,7 +73,7 @@ class _Redaction:
             for path in self._paths:
                 reached = self._at(value, path)
                 if reached == 0 and _mentions(value, last_name(path)):
-                    raise UnredactableError(f"it holds `{last_name(path)}` elsewhere than the rule says")
+                    raise UnredactableError(f"it holds `{last_name(path)}` in another field than the rule names")
         return _Blanking(self._texts).all([self._without(value, self._paths) for value in values])
 
     def _at(self, value: Value, path: FieldPath) -> int:
@@ -113,7 +113,7 @@ def _ends(value: Value, path: FieldPath) -> Iterator[Value]:
         if step in value:
             yield from _ends(value[step], rest)
     else:
-        raise UnredactableError("it has another shape than the rule says")
+        raise UnredactableError("it does not have the shape that the rule expects")
 
 
 def _replaced(value: Value, path: FieldPath) -> Value:
@@ -141,10 +141,10 @@ class _Blanking:
         leaves = [leaf for value in values for leaf in _leaves(value) if leaf.casefold() not in self._texts]
         whole = "\n".join(leaves).casefold()
         if len(whole) * len(self._texts) > _MOST_WORK:
-            raise UnredactableError("it is too large to be searched for what is redacted")
+            raise UnredactableError("it is too large to be searched for redacted values")
         self._found = sorted((text for text in self._texts if text in whole), key=len, reverse=True)
         if len(self._found) > _MOST_FOUND:
-            raise UnredactableError("it repeats too much of what is redacted")
+            raise UnredactableError("it repeats too many redacted values")
         if self._found:
             self._pattern = re.compile("|".join(map(re.escape, self._found)), re.IGNORECASE)
         return [self._blanked(value) for value in values]
@@ -152,7 +152,7 @@ class _Blanking:
     def _blanked(self, value: Value) -> Value:
         if type(value) is dict:
             if any(self._hides(name) for name in value):
-                raise UnredactableError("a name in it is what is redacted")
+                raise UnredactableError("a field name in it is a redacted value")
             return {name: self._blanked(one) for name, one in value.items()}
         if type(value) is list:
             return [self._blanked(one) for one in value]
@@ -170,7 +170,7 @@ class _Blanking:
         blanked = self._pattern.sub(REDACTED, text)
         if self._hides(blanked.replace(REDACTED, "\n")):
             # Letters that are the same only in another sense of "without case".
-            raise UnredactableError("it repeats what is redacted")
+            raise UnredactableError("it repeats a redacted value")
         return blanked
 
     def _hides(self, text: str) -> bool:
@@ -189,7 +189,7 @@ def _is_message(result: dict[str, Value]) -> bool:
 def _text_of(block: dict[str, Value]) -> str:
     if block["type"] == "text" and type(block.get("text")) is str:
         return str(block["text"])
-    raise UnredactableError(f"a part of it is no text but `{str(block['type'])[:32]!a}`")
+    raise UnredactableError(f"a part of it is `{str(block['type'])[:32]!a}`, not text")
 
 
 def _parsed(text: str | bytes) -> Value:

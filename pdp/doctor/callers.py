@@ -55,9 +55,9 @@ def approvers(deployment: Deployment, bundle: Bundle) -> Iterator[Finding]:
         return  # the check of callers reports it
     people = [*(one.caller for one in known.by_token.values()), *known.by_jwt_subject.values()]
     ids = {one.id for one in people if Role.APPROVER in one.roles and one.authenticated_at != AT_EACH_CALL}
-    strangers = sorted(one for one in ids if ("User", one) not in bundle.directory.entities)
-    if comparing and strangers:
-        names = ", ".join(f"`{one}`" for one in strangers)
+    unknown = sorted(one for one in ids if ("User", one) not in bundle.directory.entities)
+    if comparing and unknown:
+        names = ", ".join(f"`{one}`" for one in unknown)
         found = f"no user of the directory has the id of these approvers: {names}; `{comparing[0]}` compares the two"
         remedy = (
             "give caller and user the same id: otherwise the rule never applies, and they may approve for themselves"

@@ -120,8 +120,8 @@ def _root_findings(path: Path, now: float) -> Iterator[Finding]:
         return
     for root in roots:
         if not root.not_valid_before_utc.timestamp() <= now < root.not_valid_after_utc.timestamp():
-            whose = f"an authority in `{path}` is not valid now: `{root.subject.rfc4514_string()}`"
-            yield warning(_CHECK, whose, "put its successor there; callers with its certificates are refused")
+            message = f"an authority in `{path}` is not valid now: `{root.subject.rfc4514_string()}`"
+            yield warning(_CHECK, message, "put its successor there; callers with its certificates are refused")
 
 
 def _last(chain: list[x509.Certificate]) -> float:

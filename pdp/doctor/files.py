@@ -60,8 +60,8 @@ def secrets(deployment: Deployment) -> Iterator[Finding]:
     for path, written in _owned_files(deployment):
         status = path.stat()
         if status.st_uid != owner and (written or status.st_uid != _ROOT):
-            whose = f"`{path}` belongs to {user_name(status.st_uid)}, and the data folder to {user_name(owner)}"
-            found.append(problem(check, whose, f"chown {user_name(owner)} {path}"))
+            message = f"`{path}` belongs to {user_name(status.st_uid)}, and the data folder to {user_name(owner)}"
+            found.append(problem(check, message, f"chown {user_name(owner)} {path}"))
     yield from found or [fine(check, f"only their owner can read the {checked} files of tokens, keys and sessions")]
 
 
@@ -107,8 +107,8 @@ def _data_folder_findings(check: str, folder: Path, status: os.stat_result, user
     if status.st_mode & (_GROUP | _OTHERS):
         yield problem(check, f"others can enter `{folder}`, mode {_mode(status)}", f"chmod 700 {folder}")
     if user_id not in (status.st_uid, _ROOT):
-        whose = f"`{folder}` belongs to {user_name(status.st_uid)}, and you are {user_name(user_id)}"
-        yield problem(check, whose, f"run as {user_name(status.st_uid)}, or chown -R {user_name(user_id)} {folder}")
+        message = f"`{folder}` belongs to {user_name(status.st_uid)}, and you are {user_name(user_id)}"
+        yield problem(check, message, f"run as {user_name(status.st_uid)}, or chown -R {user_name(user_id)} {folder}")
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
         yield problem(check, f"the file system of `{folder}` is read-only", "mount it writable: the store is there")
 

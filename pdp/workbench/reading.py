@@ -181,7 +181,7 @@ class _SuiteReader:
         fields.require(entry, "tool")
         server, slash, tool = fields.text(entry, "tool", "-/-").partition("/")
         if not (server and slash and tool):
-            fields.problems.append(entry.problem("`tool` must read `server/tool`", "tool"))
+            fields.problems.append(entry.problem("`tool` must be written `server/tool`", "tool"))
         return NamedCall(
             name=name,
             line=entry.line,

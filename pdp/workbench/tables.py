@@ -110,10 +110,10 @@ class CaseReader:
         names = self._fields.texts(entry, many) if key == many else (self._fields.text(entry, one, ""),)
         if key == many and (not names or len(set(names)) != len(names)):
             self._fields.problem(entry.problem(f"`{many}` must hold names, each once", many))
-        strangers = [name for name in names if name and name not in known]
-        for name in strangers:
+        unknown_names = [name for name in names if name and name not in known]
+        for name in unknown_names:
             self._fields.problem(entry.problem(unknown(one, name, known), key))
-        return [] if strangers else [name for name in names if name]
+        return [] if unknown_names else [name for name in names if name]
 
     def _cells(self, entry: Section, sessions: list[str], calls: list[str]) -> Iterator[tuple[str, str, _Said]]:
         """Yield each session with each call, and the expectation of the two."""

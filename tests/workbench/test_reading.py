@@ -105,7 +105,7 @@ def test_child_session_has_its_parents_user_and_agent() -> None:
         ("now: 0001-01-01T00:00Z\ncases: []", f"{FILE}:1: `now` must be a time"),
         ("now: 2026-02-30T00:00Z\ncases: []", f"{FILE}:1: `now` must be a time"),
         ('approver: "\\ud800"\ncases: []', f"{FILE}:1: `approver` must be a text"),
-        ("calls:\n  c: {tool: git}", f"{FILE}:2: `tool` must read `server/tool`"),
+        ("calls:\n  c: {tool: git}", f"{FILE}:2: `tool` must be written `server/tool`"),
         ("calls:\n  c: {tool: a/b, arguments: 3}", f"{FILE}:2: `arguments` must be a mapping"),
         ("users:\n  ada: {group: [x]}", f"{FILE}:2: unknown key: `group`; did you mean `groups`?"),
     ],
