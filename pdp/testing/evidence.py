@@ -22,9 +22,13 @@ KEY = b"a key that only tests ever use. "
 class Evidence:
     """The observer of a PDP under test: real telemetry into memory, and a real decision log below `folder`."""
 
-    def __init__(self, folder: Path, *, attributes: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, folder: Path, *, attributes: frozenset[str] = frozenset(), terms: frozenset[str] = frozenset()
+    ) -> None:
         self._items: list[Item] = []
-        self._log = DecisionLog(folder / "record", key=KEY, signer=SigningKey.generate(), attributes=attributes)
+        self._log = DecisionLog(
+            folder / "record", key=KEY, signer=SigningKey.generate(), attributes=attributes, terms=terms
+        )
         telemetry = Telemetry(spans=self._items.append)
         self.place = telemetry.place
         self._observers = Observers(self._log, telemetry)

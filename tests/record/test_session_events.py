@@ -16,7 +16,7 @@ from pdp.foundation.jsontext import keyed_digest
 from pdp.limits import DEFAULT_LIMITS, RECORD_LINE_BYTES, Limits, largest_session_bytes
 from pdp.model import Caller, Role
 from pdp.registry.registrar import SessionRequest
-from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool
+from pdp.testing.bundles import OPEN_SESSIONS, bundle_files, compile_here, tool, with_terms
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import KEY, Evidence
 from pdp.testing.inprocess import write_folder
@@ -32,6 +32,7 @@ WANTED = SessionRequest(
     user_attributes_json=b'{"level": 3, "team": "blue"}',
     labels=("b", "a"),
     may_delegate=True,
+    terms_json=b'{"ticket": "OPS-1", "max_sum": 20.50}',
 )
 ASKED = {
     "purpose": "Work on it",
@@ -43,10 +44,14 @@ ASKED = {
     "tool_patterns": ["files/r*", "files/write"],
     "attributes": {"team": "blue"},
     "attribute_digests": {"level": keyed_digest(KEY, "3")},
+    "terms": {"ticket": "OPS-1"},
+    "term_digests": {"max_sum": keyed_digest(KEY, '"20.5"')},
 }
 TOOLS = ["files/read", "files/rename", "files/write"]
 POLICIES = '@id("files/all") permit (principal, action, resource is Server) when { context.session in Grant::"g" };'
 DIRECTORY = "users: {alice: {}}\nagents: {worker: {ceiling: ['files/*']}}\n"
+
+SCHEMA = with_terms(", ".join(["ticket?: String", "max_sum?: decimal", *(f"t{n:02d}?: Bool" for n in range(62))]))
 
 KINDS = ("session.approved", "session.narrowed")
 
@@ -65,7 +70,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def evidence(tmp_path: Path) -> Iterator[Evidence]:
     """Yield what keeps a record, which may hold the value of one attribute."""
-    evidence = Evidence(tmp_path, attributes=frozenset({"team"}))
+    evidence = Evidence(tmp_path, attributes=frozenset({"team"}), terms=frozenset({"ticket"}))
     yield evidence
     evidence.close()
 
@@ -82,6 +87,7 @@ def opened(tmp_path: Path, clock: FakeClock, evidence: Evidence) -> Open:
             directory=DIRECTORY,
             sessions=OPEN_SESSIONS,
             labels=LABELS,
+            schema=SCHEMA,
         )
         write_folder(tmp_path / "policies", files)
         return open_embedded(
@@ -224,6 +230,8 @@ def test_the_largest_session_fits_into_a_line(opened: Open, evidence: Evidence, 
     names = tuple(f"{n:04d}".ljust(128, "\U0001f600") for n in range(most))
     pdp = opened(names=names)
     padding = limits.attributes_bytes - len('{"level": 3, "team": ""}')
+    flags = "".join(f',"t{n:02d}":true' for n in range(62))
+    ticket = "\x7f" * (limits.terms_bytes - len('{"ticket":""}' + flags))
     wanted = replace(
         WANTED,
         purpose="\U0001f600" * limits.text_characters,
@@ -231,6 +239,7 @@ def test_the_largest_session_fits_into_a_line(opened: Open, evidence: Evidence, 
         tool_patterns=(*(f"files/{name}" for name in names[: limits.tool_patterns - 1]), "files/*"),
         user_attributes_json=b'{"level": 3, "team": "' + b"\x7f" * padding + b'"}',
         labels=tuple(f"{n:0128d}" for n in range(64)),
+        terms_json=f'{{"ticket":"{ticket}"{flags}}}'.encode(),
     )
     view, _ = pdp.registrar.request(wanted, PEP)
     pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=("g",), caller=approver(clock))
@@ -285,6 +294,7 @@ def test_a_request_that_the_policies_refuse_is_told_with_what_was_asked_for(
         directory=DIRECTORY,
         sessions="",
         labels=LABELS,
+        schema=SCHEMA,
     )
     write_folder(tmp_path / "strict", files)
     trusted = frozenset({"team", "level"})

@@ -39,11 +39,22 @@ def test_a_row_keeps_its_names() -> None:
     assert json.loads(OLD_TEXT) | {"widening_labels": [], "label_origins": {}} == written
 
 
+def test_a_row_without_terms_has_none() -> None:
+    """A row from before there were terms, and one of a session without any, which an older server can read."""
+    session = session_of(OLD_TEXT, no_scope)
+
+    assert "{}" == session.terms_json
+    assert "terms_json" not in json.loads(str(row_of(session)["session_json"]))
+
+
+@pytest.mark.parametrize("terms", ["{}", '{"max_sum":20.5}'])
 @pytest.mark.parametrize("attributes", ["{}", '{"level": 3}'])
-def test_nothing_is_lost_in_a_row(attributes: str) -> None:
+def test_nothing_is_lost_in_a_row(attributes: str, terms: str) -> None:
     """What is read equals what was written."""
     scope = make_scope("files/read")
     origins = {"untrusted": "dec_1"}
-    session = replace(make_session("a"), scope=scope, user_attributes_json=attributes, label_origins=origins)
+    session = replace(
+        make_session("a"), scope=scope, user_attributes_json=attributes, terms_json=terms, label_origins=origins
+    )
 
     assert session == session_of(str(row_of(session)["session_json"]), lambda _: scope)
