@@ -132,6 +132,16 @@ def test_grants_are_supposed(run: Run, policies: Path) -> None:
     assert ["action", "when"] == [one["kind"] for one in policy["conditions"]]
 
 
+def test_terms_are_supposed(run: Run, policies: Path) -> None:
+    """Of a hypothetical session, as of one that is requested."""
+    fine = run(*WRITE, *SUPPOSED, "--terms", '{"ticket": "OPS-1"}', "--policies", str(policies))
+    wrong = run(*WRITE, *SUPPOSED, "--terms", '{"tickt": "OPS-1"}', "--policies", str(policies))
+
+    assert 0 == fine.exit_code
+    assert 2 == wrong.exit_code
+    assert "`supposed.terms_json`: `$`: unknown term: `tickt`; did you mean `ticket`?" in wrong.stderr
+
+
 def test_a_server_is_asked_about_a_session(ask: Run) -> None:
     """By the public id of a session, with the author's token; what the gate refuses says why."""
     requested = ask(

@@ -46,7 +46,14 @@ def test_json_hides_nothing(capsys: pytest.CaptureFixture[str], character: str) 
 
 def test_approver_is_not_deceived(capsys: pytest.CaptureFixture[str]) -> None:
     """No word of the requester can forge a line or clear the screen before an approval."""
-    print_session(Session(purpose="x\nuser  root", labels=["\x1b[2J"], user_attributes_json='{"a": "\u202e"}'.encode()))
+    print_session(
+        Session(
+            purpose="x\nuser  root",
+            labels=["\x1b[2J"],
+            user_attributes_json='{"a": "\u202e"}'.encode(),
+            terms_json='{"\u202e": 1, "ticket": "x\\nuser  root\u202e"}'.encode(),
+        )
+    )
 
     out = capsys.readouterr().out
     assert "\x1b" not in out

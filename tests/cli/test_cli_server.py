@@ -103,6 +103,68 @@ def test_request_as_json_holds_the_handle_once(ask: Run) -> None:
     assert ("requested", 3600.0) == (to_file["state"], to_file["duration"])
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (
+            ("--terms", '{"ticket": "OPS-1", "max_sum": 922337203685477.5807, "targets": ["b", "a"]}'),
+            {"ticket": "OPS-1", "max_sum": "922337203685477.5807", "targets": ["a", "b"]},
+        ),
+        (
+            ("--term", "ticket=OPS-1", "--term", "max_sum=20.50", "--term", 'targets=["a=b"]', "--term", "urgent=true"),
+            {"ticket": "OPS-1", "max_sum": "20.5", "targets": ["a=b"], "urgent": True},
+        ),
+        (("--term", "ticket=", "--term", 'targets=["7"]'), {"ticket": "", "targets": ["7"]}),
+        (("--term", 'ticket="7"'), {"ticket": "7"}),
+        ((), {}),
+    ],
+)
+def test_terms_are_asked_for_and_shown(ask: Run, words: tuple[str, ...], expected: dict[str, object]) -> None:
+    """As JSON, or one by one: a value that is JSON is taken so, and any other as a text."""
+    done = ask("session", "request", *WANTED, *words, "--handle-file", "handle")
+    assert 0 == done.exit_code, done.output
+
+    assert expected == shown(ask, done.stdout.strip())["terms"]
+
+
+def test_the_approver_sees_the_terms(ask: Run) -> None:
+    """Each on a line of its own, before the question, and in what `show` prints."""
+    words = ("--term", "ticket=OPS-1", "--term", "max_sum=20.50", "--term", 'targets=["b","a"]')
+    session_id = ask("session", "request", *WANTED, *words, "--handle-file", "handle").stdout.strip()
+
+    asked = ask("session", "approve", session_id, stdin="n\n").stdout
+    printed = ask("session", "show", session_id).stdout
+
+    for text in (asked, printed):
+        lines = [" ".join(line.split()) for line in text.splitlines()]
+        at = lines.index("term max_sum 20.5")
+        assert ['term targets ["a", "b"]', 'term ticket "OPS-1"'] == lines[at + 1 : at + 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--term", "ticket"), "error: `--term` must be written `name=value`: `ticket`\n"),
+        (("--term", "=x"), "error: `--term` must be written `name=value`: `=x`\n"),
+        (("--terms", "{}", "--term", "ticket=x"), "error: pass either --terms or --term\n"),
+    ],
+)
+def test_terms_that_cannot_be_sent(ask: Run, words: tuple[str, ...], said: str) -> None:
+    """What is wrong with the words is said before the server is asked."""
+    done = ask("session", "request", *WANTED, *words)
+
+    assert 2 == done.exit_code
+    assert done.stderr.endswith(said)
+
+
+def test_refused_terms_are_named(ask: Run) -> None:
+    """The server says which term, and what the nearest one is."""
+    done = ask("session", "request", *WANTED, "--term", "tickt=OPS-1")
+
+    assert 2 == done.exit_code
+    assert "`terms_json`: `$`: unknown term: `tickt`; did you mean `ticket`?" in done.stderr
+
+
 def test_approval_shows_what_is_approved(ask: Run, requested: str) -> None:
     """Before it asks, the command shows user, agent, purpose, tools with risk, duration and grants."""
     done = ask("session", "approve", requested, "--grant", "writing", stdin="y\n")

@@ -103,6 +103,17 @@ def test_a_session_is_asked_for_used_and_ended(server: ScriptedServer, address: 
 
 
 @both
+def test_a_held_session_has_terms(server: ScriptedServer, address: str, hold: Hold) -> None:
+    """They go with the request; bytes go as they are, so that a decimal keeps its digits."""
+    hold(address, Life(server), lambda _: None, terms={"ticket": "OPS-1"})
+    hold(address, Life(server), lambda _: None, terms=b'{"max_sum": 922337203685477.5807}')
+
+    assert [b'{"ticket":"OPS-1"}', b'{"max_sum": 922337203685477.5807}'] == [
+        request.terms_json for request in server.sent("RequestSession")
+    ]
+
+
+@both
 def test_a_session_waits_for_its_approval(server: ScriptedServer, address: str, hold: Hold) -> None:
     """The session is announced once and looked at after each pause, until it lives."""
     life = Life(server, REQUESTED, REQUESTED, REQUESTED, ACTIVE)

@@ -6,7 +6,7 @@ from functools import cache
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import Bundle, load_bundle
-from pdp.testing.bundles import bundle_files, compile_here, tool
+from pdp.testing.bundles import bundle_files, compile_here, tool, with_terms
 from pdp.workbench.reading import read_suite
 from pdp.workbench.runner import CaseResult, Report, run
 from pdp.workbench.suite import Suite
@@ -24,6 +24,10 @@ when { context.session in Grant::"writing" && context.input.size + 1 > 0 };
 @id("guardrails/no-secrets")
 forbid (principal, action, resource is Server)
 when { context has input && context.input has path && context.input.path like "*secret*" };
+
+@id("guardrails/no-secret-tickets")
+forbid (principal, action, resource is Server)
+when { context has session && context.session.terms has ticket && context.session.terms.ticket == "secret" };
 """,
 }
 SESSIONS = """
@@ -68,7 +72,12 @@ FILE = "tests/files_test.yaml"
 def material_files() -> dict[str, bytes]:
     """Return the files of the bundle that the tests of this folder are about."""
     return bundle_files(
-        policies=POLICIES, tools=TOOLS, directory=DIRECTORY, overlays={"files": OVERLAY}, sessions=SESSIONS
+        policies=POLICIES,
+        tools=TOOLS,
+        directory=DIRECTORY,
+        overlays={"files": OVERLAY},
+        sessions=SESSIONS,
+        schema=with_terms("ticket?: String, max_sum?: decimal"),
     )
 
 

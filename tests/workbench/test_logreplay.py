@@ -15,7 +15,7 @@ from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.registry.registrar import SessionRequest
-from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
+from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool, with_terms
 from pdp.workbench.bundlediff import Effect
 from pdp.workbench.logreplay import FACT_CHARACTERS, LogDifference, compare_records
 
@@ -49,14 +49,16 @@ READ = '@id("files/read") permit (principal, action == Action::"files/read", res
 WIDENED = READ.replace(";", ' when { context.session.labels.contains("x") };')
 
 
-def files_of(policies: str, directory: str = DIRECTORY, widening: str = "") -> dict[str, bytes]:
+def files_of(
+    policies: str, directory: str = DIRECTORY, widening: str = "", terms: str = "ticket?: String"
+) -> dict[str, bytes]:
     """Return a bundle's files; the label `widening` widens."""
     files = bundle_files(
         policies={"files": policies},
         tools=TOOLS,
         directory=directory,
         overlays={"files": OVERLAY},
-        schema=SCHEMA,
+        schema=with_terms(terms) if terms else SCHEMA,
         sessions=SESSIONS,
         labels=("late", "read", "x"),
     )
@@ -65,9 +67,9 @@ def files_of(policies: str, directory: str = DIRECTORY, widening: str = "") -> d
     return files
 
 
-def bundle_of(policies: str, directory: str = DIRECTORY, widening: str = "") -> Bundle:
+def bundle_of(policies: str, directory: str = DIRECTORY, widening: str = "", **more: str) -> Bundle:
     """Load a bundle."""
-    return load_bundle(files_of(policies, directory, widening), DEFAULT_LIMITS, compile_here)
+    return load_bundle(files_of(policies, directory, widening, **more), DEFAULT_LIMITS, compile_here)
 
 
 class Recorder:
@@ -86,6 +88,7 @@ class Recorder:
         parent: str = "",
         grants: tuple[str, ...] = (),
         labels: tuple[str, ...] = (),
+        terms: bytes = b"",
     ) -> str:
         """Open a session and return its handle."""
         wanted = SessionRequest(
@@ -97,6 +100,7 @@ class Recorder:
             parent_session_handle=parent,
             may_delegate=True,
             labels=labels,
+            terms_json=terms,
         )
         view, handle = self._pdp.registrar.request(wanted, GATEWAY)
         self._ids[handle] = view.session.id
@@ -231,6 +235,30 @@ def test_what_a_session_was_approved_with_is_read(tmp_path: Path, condition: str
 
     changed = {change.name.partition(" ")[0] for change in found.changes}
     assert ({}, expected) == (found.undecided, [one["id"] in changed for one in pdp.decisions])
+
+
+def test_what_reads_terms_is_untold(tmp_path: Path) -> None:
+    """The values of most terms are not in the log; a session without terms is told."""
+    reading = f'{READ} {FORBID} when {{ context.session.terms has ticket && context.session.terms.ticket == "x" }};'
+    with running(tmp_path, READ) as pdp:
+        for terms in (b"", b'{"ticket": "x"}'):
+            pdp.call(pdp.session(terms=terms), "read")
+        found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
+
+    assert ([], {"policies read what is not in the log": 1}, 1) == (outcome(found), found.untold, found.told)
+
+
+@pytest.mark.parametrize(
+    ("terms", "fits"),
+    [("ticket?: String", True), ("ticket: Bool, more?: Long", True), ("more?: Long", False), ("", False)],
+)
+def test_a_schema_without_a_term_of_a_session_denies(tmp_path: Path, terms: str, *, fits: bool) -> None:
+    """The names of terms are in the log, and with them whether the schema can take them."""
+    with running(tmp_path, READ) as pdp:
+        pdp.call(pdp.session(terms=b'{"ticket": "x"}'), "read")
+        found = compare_records(bundle_of(READ), bundle_of(READ + "// changed", terms=terms), pdp.records)
+
+    assert ({}, [] if fits else [("files/read", Effect.NEWLY_DENIED)]) == (found.untold, outcome(found))
 
 
 def test_a_label_that_a_call_added_is_read(tmp_path: Path) -> None:

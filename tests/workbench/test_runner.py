@@ -266,6 +266,10 @@ def test_own_users_must_fit_the_bundle(users: str, said: str) -> None:
         "attributes: {level: .inf}",
         "attributes: {level: {__entity: {type: User, id: ada}}}",
         "attributes: {level: 99999999999999999999}",
+        "terms: {ticket: 7}",
+        "terms: {tickt: x}",
+        "terms: {max_sum: .inf}",
+        'terms: {ticket: "\\ud800"}',
         "duration: 1.0e+300",
         "state: expired, duration: 1.0e+300",
         "grants: ['']",
@@ -284,6 +288,27 @@ def test_odd_session_ends_no_run(more: str) -> None:
     odd, even = report(cases, head).results
 
     assert (False, True) == (odd.passed, even.passed)
+
+
+def test_a_session_has_terms() -> None:
+    """As the schema declares them; a child takes over its parent's."""
+    head = HEAD.replace(
+        "calls:\n",
+        """  bound: {user: ada, agent: coder, tools: ["files/*"], terms: {ticket: secret}, may_delegate: true}
+  below: {parent: bound, tools: ["files/read"]}
+calls:
+""",
+    )
+    cases = """  - case: terms
+    sessions: [bound, below, work]
+    call: read
+    expect:
+      bound: {outcome: deny, policies: [guardrails/no-secret-tickets]}
+      below: {outcome: deny, policies: [guardrails/no-secret-tickets]}
+      work: allow
+"""
+
+    assert [] == [result.problems for result in report(cases, head).results if not result.passed]
 
 
 def test_facts_answer_again() -> None:

@@ -43,6 +43,7 @@ WHOLE: dict[str, Any] = {
             "labels": ["l"],
             "environment": "e",
             "attributes": {"level": 1},
+            "terms": {"ticket": "OPS-1", "max_sum": 20.5},
             "duration": 1.5,
             "may_delegate": True,
             "approver": "x",

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pdp.cli.output import print_fields, print_table
+from pdp.foundation.printable import visible
 from pdp.v1.session_pb2 import Session, SessionState
 
 
@@ -111,7 +112,7 @@ def _fields(session: Session, grants: tuple[str, ...], known_grants: tuple[str, 
     yield "grants known", " ".join(known_grants)
     origins = {one.label: f" ({one.decision_id})" for one in session.label_origins}
     yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)
-    yield from ((f"term {name}", _term_text(value)) for name, value in terms_of(session).items())
+    yield from ((visible(f"term {name}"), _term_text(value)) for name, value in terms_of(session).items())
     yield "delegation", "may delegate without a person" if session.may_delegate else ""
     yield "parent", session.parent_session_id
     yield "tenant", session.tenant

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.bundles import bundle_files, tool, with_terms
 
 DEADLINE_SECONDS = 60.0
 
@@ -52,6 +52,7 @@ def write_bundle(folder: Path, **changed: object) -> Path:
         "overlays": {"files": OVERLAY},
         "directory": DIRECTORY,
         "labels": ("tainted",),
+        "schema": with_terms("ticket?: String, max_sum?: decimal, targets?: Set<String>, urgent?: Bool"),
     }
     for name, content in bundle_files(**(parts | changed)).items():  # type: ignore[arg-type] # parts by name
         path = folder / name
