@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.machinery.oracle import judge, model, sessions
-from tests.machinery.oracle.choices import ATTRIBUTES, BAD, CALLS, GRANTS, LABELS, PATTERNS, on_thing
+from tests.machinery.oracle.choices import ATTRIBUTES, BAD, CALLS, GRANTS, LABELS, PATTERNS, TERMS, on_thing
 from tests.machinery.oracle.world import ToolCall, World
 
 COUNTS: Counter[str] = Counter()
@@ -53,7 +53,15 @@ class Machine(RuleBasedStateMachine):
         self.recent = [*self.recent[-5:], (name, wanted)]
 
     def _open(self, grants: tuple[str, ...]) -> None:
-        name = self.world.request(user="alice", agent="coder", patterns=PATTERNS[0], duration=3600.0, may_delegate=True)
+        name = self.world.request(
+            user="alice",
+            agent="coder",
+            patterns=PATTERNS[0],
+            duration=3600.0,
+            # By turns with terms that fit most bundles, and without.
+            terms=TERMS[self.turn % 5] if self.world.bundle_number < 4 else b"",
+            may_delegate=True,
+        )
         self.world.approve(name, grants)
         self._call(name, CALLS[0])
         self.world.request(
@@ -114,6 +122,7 @@ class Machine(RuleBasedStateMachine):
         duration=st.sampled_from((60.0, 900.0, 3600.0, 28800.0, 28801.0)),
         labels=st.sampled_from(LABELS),
         attributes=st.sampled_from(ATTRIBUTES),
+        terms=st.sampled_from(TERMS),
         may_delegate=st.booleans(),
         caller=st.sampled_from(("gateway-1", "gateway-1", "gateway-2", "gateway-x")),
         approved=st.booleans(),
@@ -133,6 +142,8 @@ class Machine(RuleBasedStateMachine):
         patterns=st.sampled_from(PATTERNS),
         duration=st.sampled_from((60.0, 900.0, 3600.0)),
         labels=st.sampled_from(LABELS),
+        # Mostly none: a child with its own terms is often refused.
+        terms=st.sampled_from((*[b""] * 10, *TERMS)),
         approved=st.booleans(),
         grants=st.sampled_from(GRANTS),
     )
@@ -143,6 +154,7 @@ class Machine(RuleBasedStateMachine):
         patterns: tuple[str, ...],
         duration: float,
         labels: tuple[str, ...],
+        terms: bytes,
         grants: tuple[str, ...],
         *,
         same: bool,
@@ -159,6 +171,7 @@ class Machine(RuleBasedStateMachine):
             patterns=patterns,
             duration=duration,
             labels=labels,
+            terms=terms,
             may_delegate=True,
         )
         if name:
@@ -294,6 +307,7 @@ EXPECTED = (
     *("basis:session_revoked", "basis:session_ended"),
     *("policy:guard/destructive", "policy:guard/contractors", "policy:guard/interns", "policy:guard/owner"),
     *("policy:guard/amount", "policy:guard/hidden", "policy:guard/overflow", "policy:guard/caller"),
+    *("policy:guard/sum", "policy:guard/targets"),
 )
 
 

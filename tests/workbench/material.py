@@ -24,10 +24,6 @@ when { context.session in Grant::"writing" && context.input.size + 1 > 0 };
 @id("guardrails/no-secrets")
 forbid (principal, action, resource is Server)
 when { context has input && context.input has path && context.input.path like "*secret*" };
-
-@id("guardrails/no-secret-tickets")
-forbid (principal, action, resource is Server)
-when { context has session && context.session.terms has ticket && context.session.terms.ticket == "secret" };
 """,
 }
 SESSIONS = """

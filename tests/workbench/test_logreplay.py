@@ -237,15 +237,15 @@ def test_what_a_session_was_approved_with_is_read(tmp_path: Path, condition: str
     assert ({}, expected) == (found.undecided, [one["id"] in changed for one in pdp.decisions])
 
 
-def test_what_reads_terms_is_untold(tmp_path: Path) -> None:
-    """The values of most terms are not in the log; a session without terms is told."""
+def test_what_reads_terms_is_undecided(tmp_path: Path) -> None:
+    """The values of most terms are not in the log; a call of a session without terms is decided."""
     reading = f'{READ} {FORBID} when {{ context.session.terms has ticket && context.session.terms.ticket == "x" }};'
     with running(tmp_path, READ) as pdp:
         for terms in (b"", b'{"ticket": "x"}'):
             pdp.call(pdp.session(terms=terms), "read")
         found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
 
-    assert ([], {"policies read what is not in the log": 1}, 1) == (outcome(found), found.untold, found.told)
+    assert ([], {"policies read what is not in the log": 1}, 1) == (outcome(found), found.undecided, found.decided)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_schema_without_a_term_of_a_session_denies(tmp_path: Path, terms: str,
         pdp.call(pdp.session(terms=b'{"ticket": "x"}'), "read")
         found = compare_records(bundle_of(READ), bundle_of(READ + "// changed", terms=terms), pdp.records)
 
-    assert ({}, [] if fits else [("files/read", Effect.NEWLY_DENIED)]) == (found.untold, outcome(found))
+    assert ({}, [] if fits else [("files/read", Effect.NEWLY_DENIED)]) == (found.undecided, outcome(found))
 
 
 def test_a_label_that_a_call_added_is_read(tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Outcome, SessionState
+from pdp.policy.bundle import load_bundle
+from pdp.testing.bundles import compile_here
 from pdp.workbench.runner import run
-from tests.workbench.material import HEAD, bundle, only, report, suite
+from tests.workbench.material import HEAD, bundle, material_files, only, report, suite
 
 SESSION = "  {name}: {{user: ada, agent: coder, tools: ['files/*'], {more}}}\n"
 
@@ -303,12 +306,18 @@ calls:
     sessions: [bound, below, work]
     call: read
     expect:
-      bound: {outcome: deny, policies: [guardrails/no-secret-tickets]}
-      below: {outcome: deny, policies: [guardrails/no-secret-tickets]}
+      bound: {outcome: deny, policies: [tickets/no-secrets]}
+      below: {outcome: deny, policies: [tickets/no-secrets]}
       work: allow
 """
+    policy = """
+@id("tickets/no-secrets")
+forbid (principal, action == Action::"files/read", resource)
+when { context.session.terms has ticket && context.session.terms.ticket == "secret" };
+"""
+    found = load_bundle({**material_files(), "tickets.cedar": policy.encode()}, DEFAULT_LIMITS, compile_here)
 
-    assert [] == [result.problems for result in report(cases, head).results if not result.passed]
+    assert [] == [result.problems for result in run(found, [suite(cases, head)]).results if not result.passed]
 
 
 def test_facts_answer_again() -> None:

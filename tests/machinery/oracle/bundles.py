@@ -18,7 +18,9 @@ entity Agent in [AgentGroup] = { vendor?: String };
 entity Grant;
 entity Session in [Grant] = {
   purpose: String, tenant: String, environment: String, opened_by: String, depth: Long, labels: Set<String>,
+  terms: SessionTerms,
 };
+type SessionTerms = { ticket?: String, max_sum?: decimal, targets?: Set<String>, max_calls?: Long };
 entity Server;
 entity Account in [Server] = { owner?: User };
 entity Thing in [Server] = { owner?: User, secret?: Bool };
@@ -93,6 +95,23 @@ when { context.session.labels.contains("tainted") };
 @id("guard/hours")
 forbid (principal, action == Action::"notes/add", resource)
 when { context.now.toTime() >= duration("40m") && context.now.toTime() < duration("90m") };
+
+@id("guard/sum")
+forbid (principal, action == Action::"bank/pay", resource)
+when {
+  context.session.terms has max_sum && context.input.amount.greaterThan(context.session.terms.max_sum)
+};
+
+@id("guard/targets")
+forbid (principal, action == Action::"bank/pay", resource)
+when {
+  context.session.terms has targets && context.input has memo &&
+  !context.session.terms.targets.contains(context.input.memo)
+};
+
+@id("guard/ticket")
+forbid (principal, action == Action::"pdp/delegate_session", resource)
+when { resource.terms has ticket && resource.terms.ticket == "T-2" };
 
 @id("guard/overflow")
 forbid (principal, action == Action::"repo/write", resource)
@@ -214,6 +233,8 @@ TOOLS = (
     Tool(server="a", name="b/c", risk="read_only", digest=""),
 )
 
+TERMS = {"ticket?": "string", "max_sum?": "decimal", "targets?": "strings", "max_calls?": "integer"}
+
 Tools = Sequence[tuple[Tool, str]]
 
 GROUPS = ("critical", "leaves")
@@ -295,6 +316,7 @@ def bundle_of(
         request_seconds=900.0,
         widening=more.get("widening", frozenset()),
         groups=GROUPS,
+        terms=more.get("terms", TERMS),
     )
     return known, files_of(known, texts, tools)
 
@@ -363,7 +385,16 @@ def all_bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
     )
     owned = [thing("Account", "main", "bob"), thing("Account", "other", "carol")]
     owned += [thing("Thing", "acme/plan", "bob", secret=True), thing("Thing", "acme/secret", "carol")]
-    third = bundle_of(PERMITS, FORBIDS, tools=tools, people_and_things=moved + owned)
+    # Sessions with another term do not fit.
+    fewer_terms = {name: kind for name, kind in TERMS.items() if name != "max_calls?"}
+    third = bundle_of(
+        PERMITS,
+        FORBIDS,
+        tools=tools,
+        people_and_things=moved + owned,
+        schema=SCHEMA.replace(", max_calls?: Long", ""),
+        terms=fewer_terms,
+    )
 
     # A user and an agent are gone; a ceiling is lower; a tool is gone and another is more dangerous.
     fewer = people({"alice": "engineers", "carol": "staff"}, {"coder": "workers"})
@@ -379,8 +410,12 @@ def all_bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
     )
 
     # Without forbids; a label widens that did not; users have no level any more, so that one who was vouched for does
-    # not fit.
-    schema = SCHEMA.replace(", level?: Long", "")
+    # not fit, and sessions have no terms.
+    schema = (
+        SCHEMA.replace(", level?: Long", "")
+        .replace("terms: SessionTerms,", "")
+        .replace("type SessionTerms", "type Old")
+    )
     fifth = bundle_of(
         PERMITS,
         SEEN,
@@ -388,5 +423,6 @@ def all_bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
         people_and_things=first_people + owned[:1] + things[2:],
         schema=schema,
         widening=frozenset({"seen"}),
+        terms=None,
     )
     return [first, second, third, fourth, fifth]

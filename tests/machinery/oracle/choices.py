@@ -24,6 +24,20 @@ LABELS: tuple[tuple[str, ...], ...] = ((), (), (), ("tainted",), ("seen",))
 ATTRIBUTES: tuple[dict[str, int], ...] = ({}, {}, {"level": 3}, {"level": 1})
 
 
+TERMS: tuple[bytes, ...] = (
+    b"",
+    b"",
+    b'{"max_sum":10}',
+    b'{"max_sum":499.50,"targets":["a","m"]}',
+    b'{"targets":["a","a"]}',
+    b'{"ticket":"T-1","max_sum":9.0}',
+    b'{"ticket":"T-2","max_calls":3}',
+    b'{"ticket":7}',
+    b'{"max_calls":-1}',
+    b'{"tikcet":"T-1"}',
+)
+
+
 def pay(amount: str, account: str = '"main"', memo: str = '"m"', more: str = "") -> bytes:
     """Write the arguments of a payment."""
     return f'{{"account":{account},"amount":{amount},"memo":{memo}{more}}}'.encode()

@@ -30,7 +30,7 @@ from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 from tests.machinery.oracle.bundles import all_bundles
-from tests.machinery.oracle.judge import Answer, Bundle
+from tests.machinery.oracle.judge import Answer, Bundle, parsed
 from tests.machinery.oracle.model import Oracle, Session, Time
 from tests.machinery.ways.explained import assert_explains
 
@@ -142,12 +142,23 @@ class World:
     # Deeds.
 
     def request(
-        self, *, parent: str = "", caller: str = "gateway-1", labels: tuple[str, ...] = (), **wanted: Any
+        self,
+        *,
+        parent: str = "",
+        caller: str = "gateway-1",
+        labels: tuple[str, ...] = (),
+        terms: bytes = b"",
+        **wanted: Any,
     ) -> str:
         """Ask for a session; return its name, empty when it is refused."""
         name = f"session-{len(self.names)}"
         session = Session(
-            name=name, tenant=CALLERS[caller].tenant, opened_by=caller, labels=frozenset(labels), **wanted
+            name=name,
+            tenant=CALLERS[caller].tenant,
+            opened_by=caller,
+            labels=frozenset(labels),
+            terms=parsed(terms),
+            **wanted,
         )
         happens = self.oracle.request(session, caller, parent)
 
@@ -162,6 +173,7 @@ class World:
                 user_attributes_json=json.dumps(session.attributes).encode("ascii"),
                 labels=labels,
                 may_delegate=session.may_delegate,
+                terms_json=terms,
             )
             view, handle = product.embedded.registrar.request(wish, CALLERS[caller])
             product.ids[name], product.handles[name] = view.session.id, handle
