@@ -100,10 +100,10 @@ def sample_terms(declared: RecordType) -> dict[str, Any]:
 
 def _breaks(name: str, own: Any, above: Any) -> str:  # noqa: ANN401 - any JSON value; None for no value
     if name == TARGETS:
-        return "" if set(own) <= set(above or ()) else "must hold only targets of the session above"
+        return "" if set(own) <= set(above or ()) else "must hold only targets of the parent session"
     if _lowers(name):
-        return "" if above is None or own <= above else "must not be more than in the session above"
-    return "" if own == above else "must be as in the session above"
+        return "" if above is None or own <= above else "must not be more than in the parent session"
+    return "" if own == above else "must be as in the parent session"
 
 
 def _lowers(name: str) -> bool:

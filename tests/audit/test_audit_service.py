@@ -14,9 +14,11 @@ from pdp.audit.searchable import SearchableRecord
 from pdp.audit.values import Filter, Selector
 from pdp.client import Client, NotFoundError
 from pdp.errors import UnavailableError
+from pdp.foundation.jsontext import keyed_digest
 from pdp.model import AT_EACH_CALL, Caller, Role
-from pdp.testing.bundles import bundle_files, tool
+from pdp.testing.bundles import bundle_files, tool, with_terms
 from pdp.testing.clock import FakeClock
+from pdp.testing.evidence import KEY
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1 import decision_pb2
 from pdp.v1.audit_pb2 import PlanRevocationRequest, RecordFilter
@@ -176,6 +178,7 @@ def tenants(clock: FakeClock) -> Iterator[RunningServer]:
         tools={"files": [tool("read", {"path": {"type": "string"}})]},
         overlays={"files": "tools: {read: {log: [path]}}"},
         directory="users: {alice: {}}\nagents: {coder: {ceiling: ['files/*']}}\n",
+        schema=with_terms("ticket?: String, max_sum?: decimal"),
     )
     callers = [
         Caller(
@@ -243,6 +246,19 @@ def test_what_the_policies_said_is_found_by_its_id(tenants: RunningServer) -> No
     assert (decided["session_id"], "p", ["files/*"]) == (
         approval.session_id, approval.purpose, list(approval.tool_patterns)
     )  # fmt: skip
+
+
+def test_the_terms_of_a_session_are_told(tenants: RunningServer) -> None:
+    """By their digests, as the settings show no value."""
+    opened = tenants.client("pep-a").request_session(
+        user="alice", agent="coder", purpose="p", tools=["files/*"], terms={"ticket": "OPS-1", "max_sum": 20.5}
+    )
+    auditor = tenants.client("auditor-a")
+
+    (approval,) = auditor.list_approvals(session_id=opened.session.session_id)
+
+    digests = {"ticket": keyed_digest(KEY, '"OPS-1"'), "max_sum": keyed_digest(KEY, '"20.5"')}
+    assert (b"{}", digests) == (approval.terms_json, json.loads(approval.term_digests_json))
 
 
 def test_a_retry_with_another_outcome_is_another_decision(tenants: RunningServer, clock: FakeClock) -> None:

@@ -160,7 +160,7 @@ def test_only_reserved_names_can_be_narrowed(own: str, wider: str) -> None:
 
 def test_targets_where_there_are_none_above_are_wider() -> None:
     """What nobody named for the parent, the child cannot name."""
-    assert ("targets", "must hold only targets of the session above") == wider_term({"targets": ["a"]}, {})
+    assert ("targets", "must hold only targets of the parent session") == wider_term({"targets": ["a"]}, {})
     assert wider_term({"targets": []}, {}) is None
 
 

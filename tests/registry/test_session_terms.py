@@ -108,9 +108,9 @@ def test_a_child_is_told_which_term_is_wider(pdp: Opened) -> None:
     _, handle = pdp.session("files/*", terms_json=TERMS)
 
     for terms, said in (
-        (b'{"ticket": "OPS-2"}', "`terms_json`: `$.ticket`: must be as in the session above"),
-        (b'{"max_sum": 20.6}', "`terms_json`: `$.max_sum`: must not be more than in the session above"),
-        (b'{"targets": ["c"]}', "`terms_json`: `$.targets`: must hold only targets of the session above"),
+        (b'{"ticket": "OPS-2"}', "`terms_json`: `$.ticket`: must be as in the parent session"),
+        (b'{"max_sum": 20.6}', "`terms_json`: `$.max_sum`: must not be more than in the parent session"),
+        (b'{"targets": ["c"]}', "`terms_json`: `$.targets`: must hold only targets of the parent session"),
     ):
         with pytest.raises(InvalidRequestError) as refused:
             pdp.request("files/*", parent_session_handle=handle, terms_json=terms)

@@ -27,7 +27,7 @@ from pdp.policy.locate import in_line
 from pdp.policy.refusals.wording import HELP, by_policy, plainly, refusals, syntax_help
 from pdp.policy.safety import PolicyText, scan, scan_schema
 from pdp.policy.schema import SESSION_ATTRIBUTES, SESSION_DECLARATION, full_schema, preamble
-from pdp.policy.terms import ATTRIBUTE, cedar_terms, sample_terms
+from pdp.policy.terms import ATTRIBUTE, TYPE, cedar_terms, sample_terms
 from pdp.policy.tools.typing import terms_type
 
 _ID = re.compile(r"[a-z0-9._/-]{1,128}\Z")
@@ -157,7 +157,8 @@ def _check_entities(contents: Contents, schema: cedarpy.Schema, terms: Mapping[s
         "parents": [{"type": "Grant", "id": "sample"}],
     }
     if not _fits([sample], schema):
-        message = f"a session must have exactly these required attributes in the schema: {SESSION_DECLARATION}"
+        own = SESSION_DECLARATION if terms is None else SESSION_DECLARATION.replace(" };", f", {ATTRIBUTE}: {TYPE} }};")
+        message = f"a session must have exactly these required attributes in the schema: {own}"
         raise BundleError((Problem(SCHEMA, _line_of(contents.schema, "`Session`", 1), message),))
     _check_resources(contents, schema)
     _check_directory(contents, schema)

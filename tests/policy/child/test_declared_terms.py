@@ -174,6 +174,13 @@ def test_a_schema_that_the_engine_cannot_write_is_refused(text: str) -> None:
         declared_terms("", Schema())  # type: ignore[arg-type]
 
 
+def test_the_other_attributes_of_a_session_are_needed_too() -> None:
+    """The message shows the whole entity."""
+    schema = with_terms("ticket: String").replace("purpose: String,", "")
+    with pytest.raises(BundleError, match=r"these required attributes .* labels: Set<String>, terms: SessionTerms \};"):
+        load_bundle(bundle_files(policies={}, tools={}, directory="", schema=schema), DEFAULT_LIMITS, compile_here)
+
+
 def test_a_bundle_knows_its_terms() -> None:
     """They come with what the child process found, and go to another process in the same form."""
     files = bundle_files(policies={}, tools={}, directory="", schema=with_terms("ticket: String, max_sum?: decimal"))
