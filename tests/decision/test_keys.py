@@ -92,6 +92,7 @@ BUNDLE = {
     **CONTENTS,
     "grants": VERSION,
     "widening": LIVE,
+    "takes_reports": LIVE,
     "version": DIRECTLY,
     "_schema": VERSION,
     "_author_schema": VERSION,

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import cedarpy
 
-from pdp.errors import BundleError, Problem
+from pdp.errors import BundleError, Problem, UnsafePolicyError
 from pdp.foundation.jsontext import MINTING_KEYS
 from pdp.limits import MOST_TERMS
 from pdp.policy.contents import SCHEMA
@@ -55,7 +55,7 @@ def declared_terms(author: str, schema: cedarpy.Schema) -> JSON | None:
     """
     try:
         declarations = _Reader(str(schema)).read()
-    except IndexError:
+    except (IndexError, UnsafePolicyError):
         message = "the engine cannot write the schema, so it is unknown which terms it declares"
         raise BundleError((Problem(SCHEMA, 0, message),)) from None
     attribute = declarations.session.get(ATTRIBUTE)

@@ -161,7 +161,7 @@ def test_as_many_terms_as_the_limit_says() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["<unrenderable Schema: something>", "entity Session = { terms: ", "type SessionTerms"]
+    "text", ["<unrenderable Schema: something>", "entity Session = { terms: ", "type SessionTerms", 'entity "']
 )
 def test_a_schema_that_the_engine_cannot_write_is_refused(text: str) -> None:
     """Nothing is guessed: whether terms are declared is unknown."""
