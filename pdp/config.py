@@ -590,7 +590,7 @@ def _contradictions(settings: Settings) -> Iterable[str]:
 def _address_problems(name: str, address: str, server: ServerSettings) -> Iterable[str]:
     if address.startswith("unix:@"):
         yield (
-            f"`{name}` {_quoted(address)} is an abstract socket: it has no file, so everybody on this "
+            f"`{name}` {_quoted(address)} is an abstract socket: it has no file, so any user of this "
             "machine could connect; write `unix:PATH`"
         )
         return

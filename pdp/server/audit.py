@@ -120,9 +120,9 @@ class AuditHandlers:
 
     def _filter(self, given: audit.RecordFilter, origin: Origin) -> Filter:
         if given.outcome not in _OUTCOMES:
-            raise InvalidRequestError("filter.outcome", f"`{given.outcome}` is no outcome")
+            raise InvalidRequestError("filter.outcome", f"`{given.outcome}` is not an outcome")
         if given.delegated and not given.session_id:
-            raise InvalidRequestError("filter.delegated", "is only for a `session_id`")
+            raise InvalidRequestError("filter.delegated", "needs a `session_id`")
         return Filter(
             session_id=optional_id("filter.session_id", given.session_id),
             user=optional_id("filter.user", given.user),
@@ -139,7 +139,7 @@ class AuditHandlers:
     def _arguments(self, given: audit.RecordFilter) -> tuple[tuple[str, str], ...]:
         if len(given.arguments) > _MOST_ARGUMENTS:
             raise InvalidRequestError("filter.arguments", f"more than {_MOST_ARGUMENTS}")
-        return tuple(argument_of(f"filter.arguments[{place}]", text) for place, text in enumerate(given.arguments))
+        return tuple(argument_of(f"filter.arguments[{index}]", text) for index, text in enumerate(given.arguments))
 
     def _selector(self, request: audit.PlanRevocationRequest, origin: Origin) -> Selector:
         given = {kind: getattr(request, _SELECTORS.get(kind, kind)) for kind in SELECTOR_KINDS}
@@ -155,13 +155,13 @@ class AuditHandlers:
             raise InvalidRequestError("resource", f"longer than {self._limits.resource_id_characters} characters")
         selector = Selector(window=_window("", request), tried=request.tried, tenant=origin.caller.tenant, **given)
         if selector.empty:
-            raise InvalidRequestError("request", "names nothing, and so would mean every session")
+            raise InvalidRequestError("request", "is empty, and would select every session")
         return selector
 
 
-def _window(place: str, given: Any) -> Window:  # noqa: ANN401 - two messages with the same two fields
+def _window(prefix: str, given: Any) -> Window:  # noqa: ANN401 - two messages with the same two fields
     since, until = (
-        moment_of(place + field, getattr(given, field)) if given.HasField(field) else None
+        moment_of(prefix + field, getattr(given, field)) if given.HasField(field) else None
         for field in ("since_time", "until_time")
     )
     return Window(since_at=since, until_at=until)

@@ -59,7 +59,7 @@ def explain(
             supposed = _supposed(request.supposed, limits)
             explanation = explainer.suppose(supposed, call, origin.caller, made_by=made_by or GATEWAY, at=at)
         case _:
-            raise InvalidRequestError("who", "one of `session_id`, `supposed` is required")
+            raise InvalidRequestError("who", "one of `session_id` and `supposed` is required")
     return explanation_message(explanation)
 
 

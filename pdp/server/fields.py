@@ -71,7 +71,7 @@ def require_ids(field: str, values: Iterable[str], most: int) -> tuple[str, ...]
     ids = tuple(values)
     if len(ids) > most:
         raise InvalidRequestError(field, f"more than {most}")
-    return tuple(require_id(f"{field}[{place}]", value) for place, value in enumerate(ids))
+    return tuple(require_id(f"{field}[{index}]", value) for index, value in enumerate(ids))
 
 
 def require_outcome_token(field: str, value: str) -> str:
@@ -128,7 +128,7 @@ def _shown(field: str, value: str, characters: int, limit: str, *, lines: bool) 
     if len(value) > characters:
         raise InvalidRequestError(field, f"longer than {characters} characters (limit `{limit}`)")
     if forges(value, lines=lines):
-        raise InvalidRequestError(field, "holds a control character or one that turns the direction of text")
+        raise InvalidRequestError(field, "holds a control character, or one that changes the direction of text")
     return value
 
 
@@ -142,14 +142,14 @@ def require_size(field: str, value: bytes, size: int, limit: str) -> bytes:
 def seconds_of(field: str, value: Duration) -> float:
     """Return a duration in seconds; its length is checked elsewhere."""
     if value.seconds < 0 or not 0 <= value.nanos < _NANOS:
-        raise InvalidRequestError(field, "is no positive duration")
+        raise InvalidRequestError(field, "must be a duration of 0 seconds or more")
     return value.seconds + value.nanos / _NANOS
 
 
 def moment_of(field: str, value: Timestamp) -> float:
     """Return a timestamp in unix seconds."""
     if not 0 <= value.seconds <= _LAST_SECOND or not 0 <= value.nanos < _NANOS:
-        raise InvalidRequestError(field, "is no time between 1970 and 9999")
+        raise InvalidRequestError(field, "must be a time between 1970 and 9999")
     return value.seconds + value.nanos / _NANOS
 
 

@@ -66,25 +66,25 @@ _CALL_STATUSES_BY_NUMBER = {number: status for status, number in _CALL_STATUSES.
 _STATES_BY_NUMBER = {number: state for state, number in _STATES.items()}
 
 
-def call_request(request: calls.AuthorizeRequest, limits: Limits, place: str = "") -> CallRequest:
+def call_request(request: calls.AuthorizeRequest, limits: Limits, prefix: str = "") -> CallRequest:
     """Return the call that a PEP asks about. The agent's tool name and arguments are checked later."""
     if not request.HasField("call"):
-        raise InvalidRequestError(f"{place}call", "is required")
+        raise InvalidRequestError(f"{prefix}call", "is required")
     call = request.call
     return CallRequest(
         call=Call(
-            session_handle=require_id(f"{place}call.session_handle", call.session_handle),
-            server=require_server(f"{place}call.server", call.server),
+            session_handle=require_id(f"{prefix}call.session_handle", call.session_handle),
+            server=require_server(f"{prefix}call.server", call.server),
             tool=call.tool,
             arguments_json=call.arguments_json,
-            definition_digest=optional_digest(f"{place}call.definition_digest", call.definition_digest),
+            definition_digest=optional_digest(f"{prefix}call.definition_digest", call.definition_digest),
             facts_json=require_size(
-                f"{place}call.facts_json", call.facts_json, limits.arguments_bytes, "arguments_bytes"
+                f"{prefix}call.facts_json", call.facts_json, limits.arguments_bytes, "arguments_bytes"
             ),
         ),
-        request_id=optional_id(f"{place}request_id", request.request_id),
+        request_id=optional_id(f"{prefix}request_id", request.request_id),
         # The model made this up, so it is text and not one of our ids.
-        tool_call_id=optional_text(f"{place}tool_call_id", request.tool_call_id, limits.text_characters),
+        tool_call_id=optional_text(f"{prefix}tool_call_id", request.tool_call_id, limits.text_characters),
     )
 
 
@@ -94,7 +94,7 @@ def call_requests(request: calls.BatchAuthorizeRequest, limits: Limits) -> tuple
         raise InvalidRequestError("requests", "is required")
     if len(request.requests) > limits.batch_size:
         raise InvalidRequestError("requests", f"more than {limits.batch_size} (limit `batch_size`)")
-    return tuple(call_request(one, limits, f"requests[{place}].") for place, one in enumerate(request.requests))
+    return tuple(call_request(one, limits, f"requests[{index}].") for index, one in enumerate(request.requests))
 
 
 def outcome_report(request: calls.ReportOutcomeRequest) -> OutcomeReport:
@@ -189,8 +189,8 @@ def session_request(request: sessions.RequestSessionRequest, limits: Limits) -> 
 def tool_patterns(patterns: Iterable[str], limits: Limits) -> tuple[str, ...]:
     """Return tool patterns; their content is checked later."""
     return tuple(
-        require_text(f"tool_patterns[{place}]", pattern, limits.text_characters)
-        for place, pattern in enumerate(patterns)
+        require_text(f"tool_patterns[{index}]", pattern, limits.text_characters)
+        for index, pattern in enumerate(patterns)
     )
 
 
@@ -223,7 +223,7 @@ def wanted_state(number: int) -> SessionState | None:
     if number == sessions.SESSION_STATE_UNSPECIFIED:
         return None
     if number not in _STATES_BY_NUMBER:
-        raise InvalidRequestError("state", f"`{number}` is no state")
+        raise InvalidRequestError("state", f"`{number}` is not a state")
     return _STATES_BY_NUMBER[number]
 
 

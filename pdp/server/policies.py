@@ -88,7 +88,7 @@ class PolicyHandlers:
     def _now_running(self) -> policies.Bundle:
         bundle = _running_message(self._keeper.status())
         if bundle is None:
-            raise BundleUnavailableError("another worker made another bundle active; try again")
+            raise BundleUnavailableError("another worker has activated another bundle; try again")
         return bundle
 
     def check_bundle(self, requests: Sequence[policies.CheckBundleRequest], _: Origin) -> policies.CheckBundleResponse:
@@ -113,7 +113,7 @@ class PolicyHandlers:
         if any(one.running_bundle for one in requests):
             for field in ("policies", "schema", "schema_json"):
                 if job[field]:
-                    raise InvalidRequestError(field, "not together with `running_bundle`")
+                    raise InvalidRequestError(field, "must be empty with `running_bundle`")
             bundle = self._keeper.current()
             names = tuple(bundle.policies)
             job["policies"] = "\n".join(policy.text for policy in bundle.policies.values())
@@ -173,13 +173,13 @@ def _kept_message(kept: KeptBundle, status: BundleStatus) -> policies.Bundle:
 def _files(requests: Sequence[policies.CheckBundleRequest]) -> dict[str, bytes]:
     """Return the files of an upload. A message's first file can continue the last one of the message before."""
     pieces: dict[str, list[bytes]] = {}
-    last, place = None, 0
+    last, index = None, 0
     for request in requests:
         for number, file in enumerate(request.files):
             if file.path in pieces and (number or file.path != last):
-                raise InvalidRequestError(f"files[{place}].path", "appears twice")
+                raise InvalidRequestError(f"files[{index}].path", "appears twice")
             pieces.setdefault(file.path, []).append(file.content)
-            last, place = file.path, place + 1
+            last, index = file.path, index + 1
     return {path: b"".join(contents) for path, contents in pieces.items()}
 
 

@@ -58,7 +58,7 @@ _CONNECTION_GRACE_MS = 60 * 1000
 _PING_MS = 60 * 1000
 _PING_ANSWER_MS = 20 * 1000
 _PING_INTERVAL_MS = 10 * 1000
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 # Calls and probes take milliseconds. One that takes this long is waiting for a locked store, and others must not wait
 # for it.
 _PATIENCE_SECONDS = 0.5
@@ -73,7 +73,7 @@ class PDPServer:
     `record_healthy` says whether the record is healthy, and `store_healthy` whether the store can be written.
     `observer` is notified of refusals on gRPC's own thread, where it must not wait. Without a `searchable` record,
     `AuditService` answers that it is unavailable. With `control` it serves what ends authority, and health, and
-    nothing else. `share_port` lets several worker processes listen on one port. `look_seconds` is the interval of
+    nothing else. `share_port` lets several worker processes listen on one port. `check_seconds` is the interval of
     the checks for health watchers and idle streams. Raise `ConfigurationError` when it cannot listen.
     """
 
@@ -99,13 +99,13 @@ class PDPServer:
         call_threads: int = CALL_THREADS,
         share_port: bool = False,
         control: bool = False,
-        look_seconds: float = _LOOK_SECONDS,
+        check_seconds: float = _CHECK_SECONDS,
     ) -> None:
         self._listener, self._control = listener, control
         self._observer = observer
         self._clock = clock
         self._health = HealthHandlers(
-            healthy, every=look_seconds, record_healthy=record_healthy, store_healthy=store_healthy
+            healthy, every=check_seconds, record_healthy=record_healthy, store_healthy=store_healthy
         )
         services: dict[str, object] = {
             AUTHORIZATION: AuthorizationHandlers(authorizer, outcomes, limits),
@@ -129,7 +129,7 @@ class PDPServer:
             clock,
             limit=limits.message_seconds,
             most=max(1, _AWAITED_BYTES // limits.message_bytes),
-            what="messages are on their way",
+            what="calls wait for their message",
         )
         self._boundary = Boundary(
             _routes(services, limits, control=control),
@@ -145,7 +145,7 @@ class PDPServer:
             idle.sweep()
             awaited.sweep()
 
-        self._sweeper = Repeater("sweep", sweep, every=look_seconds)
+        self._sweeper = Repeater("sweep", sweep, every=check_seconds)
         # Every call is counted in its lane, and none reaches the executor that gRPC requires.
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=1),
@@ -177,7 +177,7 @@ class PDPServer:
         self._sweeper.start()
         self._server.start()
         if self._control:
-            _LOG.info("authority ends at `%s` too", self.address)
+            _LOG.info("requests that end authority are also served at `%s`", self.address)
         self._tell(EventKind.SERVER_STARTED)
 
     def takes_calls(self) -> bool:

@@ -54,11 +54,11 @@ class HealthHandlers:
 
     def watch(self, request: HealthCheckRequest, over: threading.Event) -> Iterator[HealthCheckResponse]:
         """Yield whether a service is served, now and on every change, until `over`."""
-        told: HealthCheckResponse | None = None
+        last: HealthCheckResponse | None = None
         while not over.is_set():
             answer = self._answer(request.service)
-            if answer != told:
-                told = answer
+            if answer != last:
+                last = answer
                 yield answer
             over.wait(self._every)
 

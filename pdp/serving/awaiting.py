@@ -67,7 +67,7 @@ class Awaited:
         with self._lock:
             late = [call for mine in self._calls.values() for call, began_at in mine.items() if began_at <= since]
         for call in late:
-            self._end(call, MessageLateError("the message did not come in time (limit `message_seconds`)"))
+            self._end(call, MessageLateError("the message did not arrive in time (limit `message_seconds`)"))
 
     def _end(self, call: Awaiting, error: PDPError) -> None:
         if self.take(call):

@@ -29,7 +29,7 @@ from pdp.serving.decoding import read
 from pdp.serving.idle import IdleWatch
 from pdp.serving.incoming import Incoming, entered_by
 from pdp.serving.lanes import BoundedPool
-from pdp.serving.origin import NOBODY, Origin, trace_id_of, trace_parent
+from pdp.serving.origin import ANONYMOUS, Origin, trace_id_of, trace_parent
 from pdp.serving.refusedcredentials import RefusedCredentials, peer_address
 from pdp.serving.rpc import PUBLIC, RPC, Lane, Shape
 from pdp.serving.status import (
@@ -124,7 +124,7 @@ class Boundary:
         rpc, metadata = route.rpc, incoming.metadata
         caller = self._attempt(rpc, metadata, self._identify, route, metadata, incoming.peer)
         if isinstance(caller, Refusal):
-            self._refuse(rpc, NOBODY, incoming, caller)
+            self._refuse(rpc, ANONYMOUS, incoming, caller)
             return
         lane = self._lanes[rpc.lane_for(caller)]
         public = rpc.roles == PUBLIC
@@ -166,11 +166,9 @@ class Boundary:
 
     def _identify(self, route: Route, metadata: Metadata, peer: Callable[[], Peer]) -> Caller:
         if route.elsewhere:
-            raise NotHereError(
-                f"`{route.rpc.name}` is not served at this address, where authority ends: ask the main one"
-            )
+            raise NotHereError(f"`{route.rpc.name}` is not served at the control address: use the main address")
         if route.rpc.roles == PUBLIC:
-            return NOBODY
+            return ANONYMOUS
         if self._authenticator.needs_peer(metadata):
             return self._authenticator.authenticate(metadata, peer())
         return self._authenticator.authenticate(metadata)
@@ -180,7 +178,7 @@ class Boundary:
         rpc = route.rpc
         caller = self._attempt(rpc, metadata, self._identify, route, metadata, context.auth_context)
         if isinstance(caller, Refusal):
-            self._end(rpc, NOBODY, metadata, caller, context)
+            self._end(rpc, ANONYMOUS, metadata, caller, context)
         barred = self._attempt(rpc, metadata, _require_role, rpc, caller)
         if barred is not None:
             self._end(rpc, caller, metadata, barred, context)
@@ -238,13 +236,13 @@ class Boundary:
         rpc, metadata = call.route.rpc, call.incoming.metadata
         answers = self._attempt(rpc, metadata, _open_feed, call.route, wire, feed.over)
         if isinstance(answers, Refusal):
-            self._end(rpc, NOBODY, metadata, answers, context)
+            self._end(rpc, ANONYMOUS, metadata, answers, context)
         while (answer := self._attempt(rpc, metadata, _next_of_feed, answers)) is not None:
             if isinstance(answer, Refusal):
-                self._end(rpc, NOBODY, metadata, answer, context)
+                self._end(rpc, ANONYMOUS, metadata, answer, context)
             yield answer
         if feed.error is not None:
-            self._end(rpc, NOBODY, metadata, _refusal(rpc, metadata, feed.error), context)
+            self._end(rpc, ANONYMOUS, metadata, _refusal(rpc, metadata, feed.error), context)
 
     def _attempt(
         self, rpc: RPC, metadata: Metadata, work: Callable[P, T], *args: P.args, **more: P.kwargs

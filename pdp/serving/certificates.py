@@ -71,10 +71,10 @@ class ServerCertificates:
                 # Log this once, not for each connection.
                 if (found or str(error)) != self._refused:
                     self._refused = found or str(error)
-                    _LOG.error("the certificates were not read again, the last good ones stay: %s", error)
+                    _LOG.error("the certificates could not be read again, so the last good ones stay in use: %s", error)
                 return None
             self._taken, self._refused = found, None
-            _LOG.info("new connections use the certificates of `%s` as they are now", self._files.certificate)
+            _LOG.info("the certificates in `%s` were read again; new connections use them", self._files.certificate)
             return configuration
 
 
@@ -94,7 +94,7 @@ def _checked(files: TLSFiles, material: _Material) -> _Material:
     first = _certificates(files.certificate, material.certificate)[0].public_key()
     encoded = [each.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for each in (key, first)]
     if encoded[0] != encoded[1]:
-        raise ConfigurationError(f"the key in `{files.key}` is not that of the certificate in `{files.certificate}`")
+        raise ConfigurationError(f"the key in `{files.key}` does not match the certificate in `{files.certificate}`")
     if files.client_roots is not None and material.client_roots is not None:
         _certificates(files.client_roots, material.client_roots)
     return material

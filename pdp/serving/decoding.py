@@ -23,14 +23,14 @@ def read(kind: type[M], wire: bytes) -> M:
     try:
         message = kind.FromString(wire)
     except DecodeError:
-        raise InvalidRequestError("request", f"these bytes are no `{kind.DESCRIPTOR.full_name}`") from None
+        raise InvalidRequestError("request", f"the bytes are not a valid `{kind.DESCRIPTOR.full_name}`") from None
     # Merging always shortens, so only bytes whose length differs from what we would write need the full check.
     if message.ByteSize() != len(wire):
         _refuse_twice(kind.DESCRIPTOR, wire, "")
     return message
 
 
-def _refuse_twice(kind: Any, wire: bytes, place: str) -> None:  # noqa: ANN401 - a descriptor, of which there are two types
+def _refuse_twice(kind: Any, wire: bytes, prefix: str) -> None:  # noqa: ANN401 - a descriptor, of which there are two types
     seen: dict[str, int] = {}
     entries: Any = UnknownFieldSet(Empty.FromString(wire))  # every field is unknown to an empty message
     for entry in entries:
@@ -40,7 +40,7 @@ def _refuse_twice(kind: Any, wire: bytes, place: str) -> None:  # noqa: ANN401 -
         name = field.containing_oneof.name if field.containing_oneof else field.name
         count = seen[name] = seen.get(name, 0) + 1
         if count > 1 and not field.is_repeated:
-            raise InvalidRequestError(place + name, "appears twice")
+            raise InvalidRequestError(prefix + name, "appears twice")
         if field.message_type is not None and entry.wire_type == _LENGTH_DELIMITED:
             index = f"[{count - 1}]" if field.is_repeated else ""
-            _refuse_twice(field.message_type, entry.data, f"{place}{name}{index}.")
+            _refuse_twice(field.message_type, entry.data, f"{prefix}{name}{index}.")

@@ -47,7 +47,7 @@ def require_known_grpc() -> None:
     """Raise `ConfigurationError` when the internals of this gRPC are not the ones used here."""
     for function, parameters in _KNOWN.items():
         if tuple(inspect.signature(function).parameters) != parameters:
-            raise ConfigurationError(f"this server does not know gRPC `{grpc.__version__}`: install an earlier one")
+            raise ConfigurationError(f"gRPC `{grpc.__version__}` is not supported: install an earlier version")
 
 
 class Incoming:
@@ -138,7 +138,7 @@ def _guarded(work: Callable[[T], None], what: T) -> None:
     try:
         work(what)
     except Exception:  # noqa: BLE001 - gRPC's own thread would end, and with it the server
-        _LOG.exception("a call could not be taken")
+        _LOG.exception("a call could not be accepted")
 
 
 def entered_by(handler: Callable[[Behavior], Any], take: Callable[[Incoming], None]) -> Any:  # noqa: ANN401 - gRPC has no types

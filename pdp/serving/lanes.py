@@ -62,22 +62,21 @@ class BoundedPool:
         self._since: list[float] = []
         self._stuck: set[int] = set()
         self._workers: list[threading.Thread] = []
-        for place in range(room.threads):
-            self._start(place)
-        self._looking = Repeater(f"{name}-look", self._look, every=room.patience, at_once=False)
+        for index in range(room.threads):
+            self._start(index)
+        self._checker = Repeater(f"{name}-check", self._check, every=room.patience, at_once=False)
         if room.patience < math.inf:
-            self._looking.start()
+            self._checker.start()
 
     def enter(self, owner: str) -> None:
         """Count a task that will be put here. Raise `OverloadedError` when there is no room."""
         with self._counting:
             mine = self._open.get(owner, 0)
             if self._total >= self.room.bound:
-                raise OverloadedError(f"{self.room.bound} calls are open, and that is all ({self._limit}); try again")
+                raise OverloadedError(f"{self.room.bound} calls are open, the most allowed ({self._limit}); try again")
             if owner and mine >= self.room.share:
                 raise OverloadedError(
-                    f"`{owner}` has {mine} calls open, and that is its share of {self.room.bound} ({self._limit}); "
-                    "try again"
+                    f"`{owner}` has {mine} calls open, its full share of {self.room.bound} ({self._limit}); try again"
                 )
             self._open[owner] = mine + 1
             self._total += 1
@@ -101,7 +100,7 @@ class BoundedPool:
     def shutdown(self) -> None:
         """Let the threads finish what was put here before, and wait until they end."""
         # First stop the thread that could be starting another worker now.
-        self._looking.stop()
+        self._checker.stop()
         for _ in self._workers:
             self._tasks.put(None)
         for worker in self._workers:
@@ -133,32 +132,32 @@ class BoundedPool:
             else:
                 del self._turns[owner]
 
-    def _start(self, place: int) -> None:
+    def _start(self, index: int) -> None:
         """Start a thread in a new position, or in that of a thread that has ended."""
-        worker = threading.Thread(target=self._work, args=(place,), name=f"pdp-{self._name}_{place}", daemon=True)
-        if place == len(self._workers):
+        worker = threading.Thread(target=self._work, args=(index,), name=f"pdp-{self._name}_{index}", daemon=True)
+        if index == len(self._workers):
             self._since.append(math.inf)
             self._workers.append(worker)
         else:
-            self._stuck.discard(place)
-            self._workers[place] = worker
+            self._stuck.discard(index)
+            self._workers[index] = worker
         start_on_large_stack(worker)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._replace_stuck(time.monotonic())
 
     def _replace_stuck(self, now: float) -> None:
-        late = {place for place, since in enumerate(self._since) if now - since > self.room.patience} - self._stuck
-        for place in late:
+        late = {index for index, since in enumerate(self._since) if now - since > self.room.patience} - self._stuck
+        for index in late:
             ended = next((one for one in self._stuck if not self._workers[one].is_alive()), len(self._workers))
             if ended < MOST_THREADS:
-                self._stuck.add(place)
+                self._stuck.add(index)
                 self._start(ended)
 
-    def _work(self, place: int) -> None:
-        while place not in self._stuck and (task := self._tasks.get()) is not None:
+    def _work(self, index: int) -> None:
+        while index not in self._stuck and (task := self._tasks.get()) is not None:
             owner, work = task
-            self._since[place] = time.monotonic()
+            self._since[index] = time.monotonic()
             try:
                 work()
             except Exception:  # noqa: BLE001 - a thread that ends here would be missed by all later calls
@@ -166,7 +165,7 @@ class BoundedPool:
             finally:
                 self.leave(owner)
                 self._pass_turn(owner)
-                self._since[place] = math.inf
+                self._since[index] = math.inf
             # What a call has held must not stay alive until the next one arrives.
             del task, work
 

@@ -29,17 +29,19 @@ class Listener:
     def __post_init__(self) -> None:
         if self.address.startswith(f"{_UNIX}@"):
             raise ConfigurationError(
-                f"`{self.address}` is an abstract socket: it has no file, so everybody on this machine could connect; "
+                f"`{self.address}` is an abstract socket: it has no file, so any user of this machine could connect; "
                 "write `unix:PATH`"
             )
         if self.socket is None and host_and_port(self.address) is None:
-            raise ConfigurationError(f"`{self.address}` is no address; write `host:port` or `unix:PATH`")
+            raise ConfigurationError(f"`{self.address}` is not an address; write `host:port` or `unix:PATH`")
         if self.tls is not None or self.socket is not None:
             return
         if not is_loopback_address(self.address):
-            raise ConfigurationError(f"others can reach `{self.address}`: it needs TLS; set key and certificate")
+            raise ConfigurationError(f"others can reach `{self.address}`: it needs TLS; set a key and a certificate")
         if not self.plaintext:
-            raise ConfigurationError(f"others can pass for a server on `{self.address}`: it needs TLS, or `plaintext`")
+            raise ConfigurationError(
+                f"others can pass for the server on `{self.address}`: it needs TLS, or `plaintext`"
+            )
 
     @property
     def socket(self) -> Path | None:

@@ -53,17 +53,17 @@ def write_local_certificate(folder: Path, *, now: float) -> tuple[Path, ...]:
     A certificate with less than a third of its life left is replaced, with the same key: what clients have pinned stays
     valid. `now` is unix seconds. Raise `ConfigurationError` when a file cannot be written, or a key cannot be read.
     """
-    place, today = folder / TLS_FOLDER, dt.datetime.fromtimestamp(now, dt.UTC)
+    tls_folder, today = folder / TLS_FOLDER, dt.datetime.fromtimestamp(now, dt.UTC)
     written: list[Path] = []
     try:
-        place.mkdir(mode=0o700, exist_ok=True)
-        authority_key = _key(place / AUTHORITY_KEY_FILE, written)
-        server_key = _key(place / KEY_FILE, written)
+        tls_folder.mkdir(mode=0o700, exist_ok=True)
+        authority_key = _key(tls_folder / AUTHORITY_KEY_FILE, written)
+        server_key = _key(tls_folder / KEY_FILE, written)
         authority = _current(
-            place / AUTHORITY_FILE, today, lambda: _authority(authority_key, today), authority_key, written
+            tls_folder / AUTHORITY_FILE, today, lambda: _authority(authority_key, today), authority_key, written
         )
         _current(
-            place / CERTIFICATE_FILE,
+            tls_folder / CERTIFICATE_FILE,
             today,
             lambda: _server(server_key, authority_key, authority, today),
             server_key,
@@ -71,7 +71,7 @@ def write_local_certificate(folder: Path, *, now: float) -> tuple[Path, ...]:
             authority,
         )
     except OSError as error:
-        raise ConfigurationError(f"cannot write `{error.filename or place}`: {reason_of(error)}") from None
+        raise ConfigurationError(f"cannot write `{error.filename or tls_folder}`: {reason_of(error)}") from None
     return tuple(written)
 
 
@@ -83,7 +83,7 @@ def _key(path: Path, written: list[Path]) -> ec.EllipticCurvePrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigurationError(f"`{path}` is no PEM file of a key as `pdp init` makes it; remove it for a new one")
+        raise ConfigurationError(f"`{path}` is not a key that `pdp init` wrote; remove it to get a new one")
     return key
 
 

@@ -35,7 +35,7 @@ class Notices:
         if self._waiting.qsize() < _MOST_WAITING:
             self._waiting.put(event)
         else:
-            _LOG.error("`%s` is not recorded: the record does not take what waits for it", event.kind)
+            _LOG.error("`%s` is not recorded: too many events wait for the record", event.kind)
 
     def close(self) -> None:
         """Pass on the waiting events, and end."""

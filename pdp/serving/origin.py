@@ -14,7 +14,7 @@ _TRACE_ID = re.compile(r"[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-
 _PARENT_IDS = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=-|\Z)")
 
 # The caller of a public RPC, or one that has not been identified yet. It has no role.
-NOBODY = Caller(id="", kind="public", roles=frozenset(), tenant="")
+ANONYMOUS = Caller(id="", kind="public", roles=frozenset(), tenant="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

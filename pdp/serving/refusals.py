@@ -61,7 +61,7 @@ class RefusalSums:
             sums, self._sums = self._sums, {}
         for kind, found in sums.items():
             if found is not None:
-                self._observer.event(_told(kind, found))
+                self._observer.event(_event(kind, found))
 
     def _first(self, event: Event) -> bool:
         kind = (event.facts.get("rpc", ""), event.facts.get("status", ""), event.caller_id)
@@ -76,7 +76,7 @@ class RefusalSums:
             return False
 
 
-def _told(kind: _Kind, found: _Sum) -> Event:
+def _event(kind: _Kind, found: _Sum) -> Event:
     latest = found.latest
     times = {"first_at": utc_text(found.first_at), "last_at": utc_text(latest.at)}
     if kind is _OTHERS:

@@ -28,21 +28,21 @@ class RefusedCredentials:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._told: dict[str, _Told] = {}
+        self._allowances: dict[str, _Allowance] = {}
 
     def tell(self, rpc: str, refusal: Refusal, peer: str) -> None:
         """Log a refusal when a credential was refused and the kind has a line left."""
         if not refusal.credential:
             return
         with self._lock:
-            told = self._told.setdefault(refusal.credential, _Told())
-            left_out = told.another(self._clock.now().boot_at)
+            allowance = self._allowances.setdefault(refusal.credential, _Allowance())
+            left_out = allowance.another(self._clock.now().boot_at)
         if left_out is not None:
-            more = f"; {left_out} more were refused since the line before" if left_out else ""
+            more = f"; {left_out} more were refused since the previous line" if left_out else ""
             _LOG.warning("%s was refused: %s (%s, from %s)%s", refusal.credential, refusal.reason, rpc, peer, more)
 
 
-class _Told:
+class _Allowance:
     """The lines of this minute, and how many refusals came since the last one."""
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ def receive(kind: type[M], first: bytes, incoming: Incoming, *, most: int) -> tu
         message = read(kind, wire)
         size += len(wire) + _MESSAGE_BYTES + _ENTRY_BYTES * _entries(message)
         if size > most:
-            raise MessageTooLargeError(f"the messages are larger than {most} bytes together (limit `bundle_bytes`)")
+            raise MessageTooLargeError(f"the messages together are larger than {most} bytes (limit `bundle_bytes`)")
         messages.append(message)
     return tuple(messages)
 
@@ -48,7 +48,7 @@ def _wires(first: bytes, incoming: Incoming) -> Iterator[bytes]:
         try:
             wire = received.get(timeout=max(0.0, latest - time.monotonic()))
         except Empty:
-            raise MessageLateError(f"the messages did not come within {MOST_SECONDS:g} s") from None
+            raise MessageLateError(f"the messages did not arrive within {MOST_SECONDS:g} s") from None
 
 
 def _entries(message: Message) -> int:

@@ -563,7 +563,7 @@ def lines_until(server: Server, wanted: str) -> list[str]:
     watchdog.start()
     lines: list[str] = []
     for line in server.process.stderr:
-        if "first start" not in line and "authority ends at" not in line:
+        if "first start" not in line and "requests that end authority" not in line:
             lines.append(line)
         if wanted in line:
             break

@@ -287,7 +287,7 @@ def test_all_problems_are_reported_together() -> None:
         (
             {"server.address": "unix:@pdp"},
             (
-                "`server.address` `unix:@pdp` is an abstract socket: it has no file, so everybody on this machine "
+                "`server.address` `unix:@pdp` is an abstract socket: it has no file, so any user of this machine "
                 "could connect; write `unix:PATH`"
             ),
         ),

@@ -45,7 +45,7 @@ def test_nothing_else_is_served(control: Running) -> None:
 
     assert {call.code() for call in refused} == {grpc.StatusCode.UNIMPLEMENTED}
     assert {call.details() for call in refused} == {
-        "`pdp.v1.AuthorizationService/Authorize` is not served at this address, where authority ends: ask the main one"
+        "`pdp.v1.AuthorizationService/Authorize` is not served at the control address: use the main address"
     }
     assert control.notes.decisions == []
 

@@ -100,7 +100,7 @@ def test_many_calls_on_one_stream(running: Running, open_stream: Open) -> None:
 @pytest.mark.parametrize(
     ("wire", "request_id", "code", "message"),
     [
-        (b"\xff", "", 3, "`request`: these bytes are no `pdp.v1.AuthorizeStreamRequest`"),
+        (b"\xff", "", 3, "`request`: the bytes are not a valid `pdp.v1.AuthorizeStreamRequest`"),
         (asked("a") + asked("a"), "a", 3, "`request`: appears twice"),
         (b"", "", 3, "`call`: is required"),
         (asked("a", server="git/x"), "a", 3, "`call.server`: must match [A-Za-z0-9._-]{1,64}"),

@@ -165,7 +165,7 @@ def test_overload_is_refused_with_advice(serve: Serve, embedded: Embedded) -> No
         refused = running.refused(AUTHORIZE, a_call().SerializeToString())
 
         assert refused.code() is Code.RESOURCE_EXHAUSTED
-        expected = "`pep` has 4 calls open, and that is its share of 8 (limit `concurrent_calls`); try again"
+        expected = "`pep` has 4 calls open, its full share of 8 (limit `concurrent_calls`); try again"
         assert expected == refused.details()
         assert retry_info(refused) is not None
         assert running.notes.refusal().facts["status"] == "RESOURCE_EXHAUSTED"

@@ -102,7 +102,7 @@ def test_they_hold_no_thread_and_end(serve: Serve, begin: Begin) -> None:
     assert during != b""
     assert revoked == b""
     assert threads == before
-    assert ends == {(Code.DEADLINE_EXCEEDED, "the message did not come in time (limit `message_seconds`)")}
+    assert ends == {(Code.DEADLINE_EXCEEDED, "the message did not arrive in time (limit `message_seconds`)")}
     assert running.notes.refusal().facts["status"] == "DEADLINE_EXCEEDED"
     wait_until(lambda: open_calls(running) == 0)
 
@@ -119,7 +119,7 @@ def test_one_more_ends_the_oldest_of_its_caller(serve: Serve, begin: Begin) -> N
     assert all(whole)
     assert not others[0].done()
     assert {(call.code(), call.details()) for call in begun if call.done()} == {
-        (Code.RESOURCE_EXHAUSTED, "more than 4 messages are on their way; try again")
+        (Code.RESOURCE_EXHAUSTED, "more than 4 calls wait for their message; try again")
     }
     assert open_calls(running) <= 5
 
@@ -133,9 +133,7 @@ def test_they_take_no_more_than_a_share(serve: Serve, begin: Begin) -> None:
     refused = running.refused(AUTHORIZE, a_call().SerializeToString())
 
     assert refused.code() is Code.RESOURCE_EXHAUSTED
-    assert refused.details() == (
-        "`pep` has 20 calls open, and that is its share of 40 (limit `concurrent_calls`); try again"
-    )
+    assert refused.details() == ("`pep` has 20 calls open, its full share of 40 (limit `concurrent_calls`); try again")
     assert retry_info(refused) is not None
     assert running.unary("/pdp.v1.SessionService/ListSessions", b"", "approver") == b""
 
@@ -212,5 +210,5 @@ def test_another_grpc_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     require_known_grpc()
     monkeypatch.setattr(incoming, "_KNOWN", {wait_until: ("event",)})
 
-    with pytest.raises(ConfigurationError, match=r"^this server does not know gRPC `.*`: install an earlier one$"):
+    with pytest.raises(ConfigurationError, match=r"^gRPC `.*` is not supported: install an earlier version$"):
         require_known_grpc()

@@ -57,7 +57,7 @@ def test_others_need_tls(address: str, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_other_forms_are_refused(address: str) -> None:
     """GRPC knows more forms of addresses; what we cannot judge is refused."""
-    with pytest.raises(ConfigurationError, match="is no address"):
+    with pytest.raises(ConfigurationError, match="is not an address"):
         Listener(address=address)
 
 

@@ -125,7 +125,7 @@ def test_a_key_that_is_none_is_named(data: Path) -> None:
     """A key is not thrown away: a file that holds none stops the start."""
     (data / "tls" / "ca.key").write_text("no key")
 
-    with pytest.raises(ConfigurationError, match=r"`.*ca\.key` is no PEM file of a key"):
+    with pytest.raises(ConfigurationError, match=r"`.*ca\.key` is not a key that `pdp init` wrote"):
         write_local_certificate(data, now=NOW)
 
 

@@ -75,7 +75,7 @@ def test_a_flood_has_ten_lines_a_minute(caplog: pytest.LogCaptureFixture) -> Non
     assert ["a bearer token was refused: no (Authorize, from ::1)"] * 10 == lines[:10]
     assert [
         "a certificate was refused: no (Authorize, from ::1)",
-        "a bearer token was refused: no (Authorize, from ::1); 990 more were refused since the line before",
+        "a bearer token was refused: no (Authorize, from ::1); 990 more were refused since the previous line",
     ] == lines[10:]
 
 

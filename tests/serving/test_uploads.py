@@ -127,7 +127,7 @@ def test_an_evaluation_in_many_messages_is_the_same(running: Running) -> None:
     assert max(one.ByteSize() for one in cut) <= PIECE_BYTES + 1024 < min(whole.ByteSize(), 256 * 1024)
     assert answer == EvaluateResponse.FromString(upload(running, EVALUATE, [whole]))
     assert len(answer.evaluations) == 500
-    assert flagged == (Code.INVALID_ARGUMENT, "`policies`: not together with `running_bundle`")
+    assert flagged == (Code.INVALID_ARGUMENT, "`policies`: must be empty with `running_bundle`")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_an_upload_is_bounded(serve: Serve, messages: list[Message | bytes]) -> 
 
     assert refused(running, CHECK, messages) == (
         Code.RESOURCE_EXHAUSTED,
-        "the messages are larger than 8000 bytes together (limit `bundle_bytes`)",
+        "the messages together are larger than 8000 bytes (limit `bundle_bytes`)",
     )
     assert running.notes.refusal().facts["status"] == "RESOURCE_EXHAUSTED"
 
@@ -173,7 +173,7 @@ def test_an_upload_that_does_not_go_on_ends(serve: Serve, unfinished: Any, monke
 
     assert (late.call.code(), late.call.details()) == (
         Code.DEADLINE_EXCEEDED,
-        "the messages did not come within 0.5 s",
+        "the messages did not arrive within 0.5 s",
     )
     assert upload(running, CHECK, [b""]) != b""
 

@@ -284,7 +284,7 @@ def world(folder: Path, way: Way) -> Iterator[World]:
 
 def control_of(server: ServerProcess) -> str:
     """Return the control address of a server, as its log has it."""
-    found: list[str] = re.findall(r"authority ends at `(.*)` too", server.log.read_text())
+    found: list[str] = re.findall(r"requests that end authority are also served at `(.*)`", server.log.read_text())
     return found[-1]
 
 

@@ -74,7 +74,7 @@ def _evaluate(job: Mapping[str, Any]) -> JSON:
 
 def _schema(text: str, json_text: str) -> cedarpy.Schema | None:
     if text and json_text:
-        raise InvalidRequestError("schema_json", "not together with `schema`")
+        raise InvalidRequestError("schema_json", "must be empty with `schema`")
     try:
         if text:
             scan_schema(text, DEFAULT_LIMITS)

@@ -137,7 +137,7 @@ def serve(
                 limits=limits,
                 reflection=reflection,
                 control=control,
-                look_seconds=0.01,
+                check_seconds=0.01,
             )
             stack.enter_context(server)
             running = Running(server, tokens, notes, clock)

@@ -163,7 +163,7 @@ def test_entities_that_do_not_fit_are_named(entities: list[Any], field: str, pro
         ({"policies": "a " + "|| a" * 300}, "policies", "line 1: more than 200 operators"),
         ({"schema": "entity"}, "schema", "unexpected end of input"),
         ({"schema": "entity U { a: " + "{a: " * 40}, "schema", "line 1: deeper than 32 levels"),
-        ({"schema": SCHEMA, "schema_json": SCHEMA_JSON}, "schema_json", "not together with `schema`"),
+        ({"schema": SCHEMA, "schema_json": SCHEMA_JSON}, "schema_json", "must be empty with `schema`"),
         ({"schema_json": "{}x"}, "schema_json", "trailing characters"),
         ({"schema_json": DEEP}, "schema_json", "deeper than 128 levels"),
         ({"entities_json": "{}"}, "entities_json", "must be a list of entities"),
