@@ -32,7 +32,7 @@ class Limits:
     policy_depth: int = _limit(32, "levels of brackets and attributes in a policy")
     policy_terms: int = _limit(200, "operators of one policy")
     tool_patterns: int = _limit(64, "tool patterns of one session")
-    session_tools: int = _limit(2048, "tools that the patterns of one session may mean")
+    session_tools: int = _limit(2048, "tools that the patterns of one session may match")
     attributes_bytes: int = _limit(16 * 1024, "bytes of the attributes of a user that a gateway vouches for")
     terms_bytes: int = _limit(16 * 1024, "bytes of the terms of a session")
     session_seconds: float = _limit(8 * 3600.0, "seconds that a session may live")

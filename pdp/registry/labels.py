@@ -17,12 +17,12 @@ def require_labels(
     `present` holds the labels that it already has; they stay even if they are no longer declared. `widening` says
     whether labels that widen are permitted: only in a request that an approver sees.
     """
-    for place, name in enumerate(asked):
+    for index, name in enumerate(asked):
         if name in present:
             continue
         if name not in declared:
-            raise InvalidRequestError(f"labels[{place}]", unknown("label", name, declared))
+            raise InvalidRequestError(f"labels[{index}]", unknown("label", name, declared))
         if declared[name].widens and not widening:
             raise InvalidRequestError(
-                f"labels[{place}]", f"`{name}` widens: only the request of a session without a parent can ask for it"
+                f"labels[{index}]", f"`{name}` widens: only the request of a session without a parent can ask for it"
             )

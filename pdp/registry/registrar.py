@@ -212,11 +212,13 @@ class Registrar:
         if has_too_many(scope, self._limits):
             # The catalogue grew, or the limit shrank, since the request: the approval itself is valid.
             raise WrongStateError(
-                f"the session's tool patterns mean {len(scope.tools)} tools now, "
+                f"the session's tool patterns now match {len(scope.tools)} tools, "
                 f"more than {self._limits.session_tools} (limit `session_tools`)"
             )
         if request_digest != request_digest_of(session, scope, bundle):
-            raise WrongStateError("what was shown is not what would be approved now; look at the session again")
+            raise WrongStateError(
+                "the request digest does not match what would be approved now; read the session again"
+            )
         require_known(grants, bundle.grants)
         _require_presence(caller, scope, bundle, now)
         asked = SessionQuestion(
@@ -383,7 +385,7 @@ class Registrar:
         """
         require_patterns(tool_patterns, self._limits)
         if expires_at is not None and not isfinite(expires_at):
-            raise InvalidRequestError("expires_at", "must be a moment")
+            raise InvalidRequestError("expires_at", "must be a time")
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         session = chain[0]
@@ -391,7 +393,7 @@ class Registrar:
         if session.scope is None:
             raise WrongStateError(f"the session is {state_of(session, now).value}, not active")
         if len({*session.labels, *labels}) > max(MOST_LABELS, len(session.labels)):
-            raise InvalidRequestError("labels", f"more than {MOST_LABELS} together")
+            raise InvalidRequestError("labels", f"more than {MOST_LABELS} in total")
         keep = ToolPatterns(tool_patterns)
         tools = {a: d for a, d in session.scope.tools.items() if not tool_patterns or keep.match(a)}
         end = session.deadline if expires_at is None else Deadline.after(now, expires_at - now.wall_at)
@@ -434,7 +436,7 @@ class Registrar:
         # A child carries its parent's labels.
         labels = {*wanted.labels, *marked}
         if len(labels) > MOST_LABELS:
-            raise InvalidRequestError("labels", f"more than {MOST_LABELS} together")
+            raise InvalidRequestError("labels", f"more than {MOST_LABELS} in total")
         handle = new_handle()
         return Session(
             id=new_session_id(),
@@ -493,12 +495,14 @@ class Registrar:
 
     def _require_record(self) -> None:
         if not self._record_permits():
-            raise UnavailableError("the record cannot take more; sessions can be ended and narrowed, and not opened")
+            raise UnavailableError(
+                "the record accepts no more entries; sessions can be ended and narrowed, but not opened"
+            )
 
     def _require_few(self, caller: Caller, now: Instant) -> None:
         most = self._limits.live_sessions
         if self._sessions.count_live(caller.id, wall_at=now.wall_at) >= most:
-            raise OverloadedError(f"`{caller.id}` has {most} live sessions, and that is all (limit `live_sessions`)")
+            raise OverloadedError(f"`{caller.id}` has {most} live sessions, the most allowed (limit `live_sessions`)")
 
     def _may_delegate(
         self, asked: SessionQuestion, parents: tuple[Session, ...], bundle: Bundle
@@ -525,7 +529,7 @@ class Registrar:
     def _require_live(self, session: Session, now: Instant) -> None:
         state = state_of(session, now)
         if state not in LIVE:
-            raise WrongStateError(f"the session is {state.value} already")
+            raise WrongStateError(f"the session is already {state.value}")
 
     def _view(self, chain: tuple[Session, ...], bundle: Bundle, now: Instant) -> SessionView:
         session = chain[0]
@@ -553,7 +557,7 @@ def _expiry(session: Session, now: Instant) -> Event:
 
 def _require_approver(caller: Caller) -> None:
     if Role.APPROVER not in caller.roles or not caller.roles.isdisjoint(NEVER_APPROVERS):
-        raise PermissionDeniedError("only an approver that is no gateway and no admin may decide about a session")
+        raise PermissionDeniedError("only an approver who is neither a gateway nor an admin may decide about a session")
 
 
 def _require_presence(caller: Caller, scope: Scope, bundle: Bundle, now: Instant) -> None:
@@ -575,7 +579,7 @@ def _require_active(chain: Iterable[Session], bundle: Bundle, now: Instant) -> N
             raise WrongStateError(f"the parent session is {state.value}, not active")
         if unapproved := sorted(bundle.unapproved_labels(session)):
             raise WrongStateError(
-                f"the parent session has the label `{unapproved[0]}`, which widens now and did not when it was approved"
+                f"the parent session has the label `{unapproved[0]}`, which widens now but did not at its approval"
             )
 
 

@@ -75,9 +75,9 @@ def require_patterns(patterns: tuple[str, ...], limits: Limits) -> None:
     """Raise `InvalidRequestError` naming the first invalid pattern, or when there are too many."""
     if len(patterns) > limits.tool_patterns:
         raise InvalidRequestError("tool_patterns", f"more than {limits.tool_patterns} (limit `tool_patterns`)")
-    for place, pattern in enumerate(patterns):
+    for index, pattern in enumerate(patterns):
         if problem := pattern_problem(pattern):
-            raise InvalidRequestError(f"tool_patterns[{place}]", problem)
+            raise InvalidRequestError(f"tool_patterns[{index}]", problem)
 
 
 def require_tools(patterns: tuple[str, ...], scope: Scope, limits: Limits) -> None:
@@ -89,12 +89,12 @@ def require_tools(patterns: tuple[str, ...], scope: Scope, limits: Limits) -> No
         raise InvalidRequestError("tool_patterns", "at least one is needed")
     if has_too_many(scope, limits):
         raise InvalidRequestError(
-            "tool_patterns", f"mean {len(scope.tools)} tools, more than {limits.session_tools} (limit `session_tools`)"
+            "tool_patterns", f"match {len(scope.tools)} tools, more than {limits.session_tools} (limit `session_tools`)"
         )
-    for place, pattern in enumerate(patterns):
+    for index, pattern in enumerate(patterns):
         one = ToolPatterns((pattern,))
         if not any(one.match(action) for action in scope.tools):
-            raise InvalidRequestError(f"tool_patterns[{place}]", "matches no tool that the agent may have")
+            raise InvalidRequestError(f"tool_patterns[{index}]", "matches no tool that the agent may use")
 
 
 def has_too_many(scope: Scope, limits: Limits) -> bool:

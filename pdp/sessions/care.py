@@ -63,7 +63,7 @@ def inspect(path: Path) -> StoreReport:
         try:
             damage = tuple(islice(_damage(connection), _MOST_DAMAGE))
         except apsw.CorruptError:
-            damage = ("the file is damaged so much that it cannot be read through",)
+            damage = ("the file is too damaged to be read",)
         if damage:
             return StoreReport(schema_version=version, damage=damage)
         revision, high_water_at, bundle_version = connection.execute(_META).get
@@ -85,7 +85,7 @@ def backup(path: Path, target: Path) -> StoreReport:
     `FileExistsError` or another `OSError` when the copy cannot be written.
     """
     if target.exists() or target.is_symlink():
-        raise FileExistsError(None, "the file exists, and a backup overwrites nothing", str(target))
+        raise FileExistsError(None, "the file exists, and a backup never overwrites a file", str(target))
     with draft_of(target) as draft:
         copy(path, draft)
         report = inspect(draft)
@@ -166,7 +166,7 @@ def _unreadable_sessions(connection: apsw.Connection) -> Iterator[str]:
         # An older program can have written the text, with fewer fields and columns.
         written = [value for name, value in row_of(session).items() if name not in _LATER]
         if written != [session_id, *columns]:
-            yield f"session `{session_id}`: its columns are not what it says itself"
+            yield f"session `{session_id}`: its columns differ from its content"
         missing = sorted(set(session.ancestor_ids) - known)
         if missing:
             yield f"session `{session_id}`: its ancestor `{missing[0]}` is missing"

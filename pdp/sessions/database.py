@@ -166,10 +166,8 @@ class Database:
         if missing > 0:
             raise StoreUnavailableError(
                 f"the session store lacks the last {missing} changes that it acknowledged: `{self._path}`; its log is "
-                "damaged, or an old file was put in its place: bring a backup back with `pdp store restore`, or take "
-                "this one as a backup, `pdp store restore PATH`: what is live in it is revoked".replace(
-                    "PATH", str(self._path)
-                )
+                "damaged, or an older file has replaced it: restore a backup with `pdp store restore`, or keep this "
+                "file with `pdp store restore PATH`, which revokes what is live in it".replace("PATH", str(self._path))
             )
 
     def require_same_file(self) -> None:
@@ -192,7 +190,9 @@ class Database:
         require_known_schema(version)
         # Files that we created are in this mode already; a file restored from a dump may not be.
         if connection.execute("PRAGMA journal_mode=WAL").get != "wal":
-            raise StoreUnavailableError(f"the session store's file system has no shared memory: `{self._path}`")
+            raise StoreUnavailableError(
+                f"the file system of the session store does not support shared memory: `{self._path}`"
+            )
         connection.execute("PRAGMA synchronous=FULL")
         # The file grows in steps, and each step is allocated before it is written.
         step = array("i", [_STEP_BYTES])
@@ -237,7 +237,8 @@ def require_known_schema(version: int) -> None:
     """Raise `StoreUnavailableError` when a newer program has written the store."""
     if version > SCHEMA_VERSION:
         raise StoreUnavailableError(
-            f"the session store has schema `{version}`, and this program knows `{SCHEMA_VERSION}`: upgrade the program"
+            f"the session store has schema `{version}`, but this program knows only `{SCHEMA_VERSION}`: "
+            "upgrade the program"
         )
 
 
@@ -271,7 +272,7 @@ def answering() -> Iterator[None]:
 def unavailable(error: Exception) -> StoreUnavailableError:
     """Return the error to raise for an engine error, without its message, which can hold values."""
     if isinstance(error, UnicodeError):
-        return StoreUnavailableError("the session store does not answer: it holds text that is none")
+        return StoreUnavailableError("the session store does not answer: it holds text that is not UTF-8")
     # Errors of the binding itself, such as the use of a closed connection, have no SQLite code.
     code = apsw.mapping_result_codes.get(getattr(error, "result", -1), "closed")
     return StoreUnavailableError(f"the session store does not answer: `{code}`")

@@ -110,11 +110,11 @@ class MemorySessionStore:
 
     def lift(self, cut: Cut) -> None:
         """Remove a cut."""
-        place = cut.tenant, cut.user, cut.agent
+        key = cut.tenant, cut.user, cut.agent
         with self._open():
             # A later cut of the same sessions can have replaced it.
-            if self._cuts.get(place) == cut:
-                del self._cuts[place]
+            if self._cuts.get(key) == cut:
+                del self._cuts[key]
 
     def change_where(
         self, which: SessionFilter, change: Change, *, wall_at: float, limit: int | None = None

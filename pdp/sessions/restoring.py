@@ -83,7 +83,7 @@ def _prepare(
     # Opening the store upgrades it.
     with closing(SQLiteSessionStore(draft)) as store:
         store.touch(wall_at=now.wall_at)
-        reason = f"restored from a backup of {utc_text(report.high_water_at)}: what was revoked since is not known"
+        reason = f"restored from a backup of {utc_text(report.high_water_at)}: what was revoked after it is not known"
         change = lifecycle.revoke(now, by=BY, reason=reason)
         revoked = () if keep_sessions else store.change_where(SessionFilter(), change, wall_at=now.wall_at)
     with closing(apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:

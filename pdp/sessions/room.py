@@ -30,7 +30,7 @@ class Room:
         """Raise `StoreUnavailableError` when the free space is reserved for ending authority."""
         if self._reserve and self.short():
             raise StoreUnavailableError(
-                "the disk of the session store is nearly full: sessions can be ended and narrowed, and not opened"
+                "the disk of the session store is nearly full: sessions can be ended and narrowed, but not opened"
             )
 
     def short(self) -> bool:

@@ -32,7 +32,7 @@ class ScopePool:
                 shared = Scope(id=scope.id, tools=MappingProxyType(dict(scope.tools)))
                 self._scopes[scope.id] = shared
         if shared.tools != scope.tools:
-            raise ConflictError(f"scope `{scope.id}` has other tools than are known by this id")
+            raise ConflictError(f"scope `{scope.id}` is stored with other tools")
         return shared
 
     def adopt(self, session: Session) -> Session:

@@ -387,7 +387,7 @@ class SQLiteSessionStore:
         text = tools_text(scope)
         self._connection.execute("INSERT INTO scopes VALUES (?, ?) ON CONFLICT DO NOTHING", (scope.id, text))
         if self._connection.execute("SELECT tools_json FROM scopes WHERE id = ?", (scope.id,)).get != text:
-            raise ConflictError(f"scope `{scope.id}` has other tools than are known by this id")
+            raise ConflictError(f"scope `{scope.id}` is stored with other tools")
 
     def _note(self, revision: int, changes: Sequence[tuple[str, str]]) -> None:
         if len(changes) > self._changes_kept:

@@ -32,8 +32,7 @@ def require_successor(stored: Session | None, successor: Session) -> None:
         raise ConflictError(f"no session is stored as `{successor.id}`")
     if successor.epoch != stored.epoch + 1:
         raise ConflictError(
-            f"session `{stored.id}` was changed by somebody else: epoch `{successor.epoch}` does not follow "
-            f"`{stored.epoch}`"
+            f"session `{stored.id}` was changed meanwhile: epoch `{successor.epoch}` does not follow `{stored.epoch}`"
         )
     if _identity(successor) != _identity(stored):
         raise ConflictError(f"the id, handle and ancestors of a session never change: `{stored.id}`")
@@ -48,7 +47,7 @@ def require_unchanged(seen: Sequence[Session], stored: Sequence[Session]) -> Non
 def require_expected(active: ActiveBundle | None, expected: str | None) -> None:
     """Raise `ConflictError` unless the active bundle is the one that the activation expects."""
     if expected is not None and expected != (active.version if active else ""):
-        raise ConflictError("another bundle was made active meanwhile")
+        raise ConflictError("another bundle was activated meanwhile")
 
 
 def successor_of(session: Session, change: Change) -> Session | None:

@@ -166,24 +166,24 @@ class Watcher:
     def view(self, handle_digest: bytes) -> StoreView:
         """Return the session with this handle digest, its ancestors and the active bundle."""
         with self._lock:
-            chain = self._look(handle_digest, self._recent.chain_by_handle, BY_HANDLE)
+            chain = self._read(handle_digest, self._recent.chain_by_handle, BY_HANDLE)
             return StoreView(chain=chain, bundle=self._bundle, high_water_at=self._high_water_at)
 
     def get(self, session_id: str) -> Chain:
         """Return a session by public id and its ancestors, nearest first; empty when there is none."""
         with self._lock:
-            return self._look(session_id, self._recent.chain_by_id, BY_ID)
+            return self._read(session_id, self._recent.chain_by_id, BY_ID)
 
     def active_bundle(self) -> ActiveBundle | None:
         """Return the active bundle, or None before the first activation."""
         with self._lock:
-            self._look("", _no_session, BY_ID)
+            self._read("", _no_session, BY_ID)
             return self._bundle
 
     def high_water_at(self) -> float:
         """Return the latest wall time that was ever stored."""
         with self._lock:
-            self._look("", _no_session, BY_ID)
+            self._read("", _no_session, BY_ID)
             return self._high_water_at
 
     def close(self) -> None:
@@ -192,19 +192,19 @@ class Watcher:
             self._recent.clear()
             self._connection.close()
 
-    def _look(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
+    def _read(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
         # INVARIANT: the announcement is read before the data, so that the next read notices a later write.
-        announced, looked_at = self._signal.read(), self._monotonic()
-        if announced == self._announced and looked_at < self._trusted_until:
+        announced, read_at = self._signal.read(), self._monotonic()
+        if announced == self._announced and read_at < self._trusted_until:
             chain = remembered(key)
             if chain is not None:
                 return chain
-        chain = self._look_into_database(key, remembered, sql)
+        chain = self._read_database(key, remembered, sql)
         self._announced = announced
-        self._trusted_until = looked_at + self._trust_seconds if self._signal.shared() else 0.0
+        self._trusted_until = read_at + self._trust_seconds if self._signal.shared() else 0.0
         return chain
 
-    def _look_into_database(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
+    def _read_database(self, key: Key, remembered: Callable[[Key], Chain | None], sql: str) -> Chain:
         try:
             self._database.require_same_file()
             # `get` reads to the end: an open statement would hold an old snapshot.

@@ -126,7 +126,7 @@ def test_a_backup_is_for_its_owner_and_overwrites_nothing(run: Run, policies: Pa
     done = run("store", "backup", "saved.sqlite")
 
     assert 0o600 == stat.S_IMODE(Path("saved.sqlite").stat().st_mode)
-    assert (2, "error: `saved.sqlite`: the file exists, and a backup overwrites nothing\n") == (
+    assert (2, "error: `saved.sqlite`: the file exists, and a backup never overwrites a file\n") == (
         done.exit_code,
         done.stderr,
     )

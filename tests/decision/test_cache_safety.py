@@ -398,7 +398,7 @@ def outcome(method: Method, pdp: Opened, session_id: str, handle: str) -> object
         (_list_tools, len(TOOLS), (WrongStateError, "the session is expired, not active")),
         (_get, "active", "expired"),
         (_list, "active", "expired"),
-        (_end, "ended", (WrongStateError, "the session is expired already")),
+        (_end, "ended", (WrongStateError, "the session is already expired")),
         (_narrow, "active", (WrongStateError, "the session is expired, not active")),
         (_delegate, "active", (WrongStateError, "the parent session is expired, not active")),
     ],
@@ -431,7 +431,7 @@ def test_every_method_at_the_end_of_a_session(
         (_list, "requested", "expired"),
         (_approve, "active", (WrongStateError, "the session is expired, not requested")),
         (_deny, "denied", (WrongStateError, "the session is expired, not requested")),
-        (_end, "ended", (WrongStateError, "the session is expired already")),
+        (_end, "ended", (WrongStateError, "the session is already expired")),
     ],
 )
 def test_every_method_at_the_end_of_a_request(

@@ -272,13 +272,13 @@ def test_what_exceeds_a_bound_is_refused(opened: Open) -> None:
     for wanted, said in (
         (
             replace(few, tool_patterns=("files/*",)),
-            r"`tool_patterns`: mean 4 tools, more than 2 \(limit `session_tools`\)",
+            r"`tool_patterns`: match 4 tools, more than 2 \(limit `session_tools`\)",
         ),
         (
             replace(few, user_attributes_json=WANTED.user_attributes_json),
             r"larger than 27 bytes \(limit `attributes_bytes`\)",
         ),
-        (replace(few, labels=LABELS[-257:]), "`labels`: more than 256 together"),
+        (replace(few, labels=LABELS[-257:]), "`labels`: more than 256 in total"),
     ):
         with pytest.raises(InvalidRequestError, match=said):
             registrar.request(wanted, PEP)

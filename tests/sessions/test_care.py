@@ -90,7 +90,7 @@ def test_inspect_changes_nothing(path: Path) -> None:
         (lambda path: overwrite(path, "sessions"), ""),
         (
             lambda path: change(path, "UPDATE sessions SET state = 'ended' WHERE id = 'ses_scoped'"),
-            "session `ses_scoped`: its columns are not what it says itself",
+            "session `ses_scoped`: its columns differ from its content",
         ),
         (
             lambda path: change(path, "UPDATE sessions SET session_json = '{}' WHERE id = 'ses_scoped'"),

@@ -75,7 +75,8 @@ def test_revocations_say_why(path: Path, saved: Path) -> None:
         session = store.get(LIVE.id)[0]
     assert ("store-restore", 3000.0, LIVE.epoch + 1) == (session.ended_by, session.ended_at, session.epoch)
     assert (
-        "restored from a backup of 1970-01-01T00:33:20.000000Z: what was revoked since is not known" == session.reason
+        "restored from a backup of 1970-01-01T00:33:20.000000Z: what was revoked after it is not known"
+        == session.reason
     )
 
 
