@@ -308,7 +308,7 @@ class App:
         try:
             count = self._identity.reload_callers()
         except ConfigurationError as error:
-            _LOG.error("the callers were not read again, and stay as they were: %s", error)
+            _LOG.error("the callers could not be read again and stay as they were: %s", error)
         else:
             _LOG.info("the file of callers was read again; callers: %d", count)
 

@@ -82,7 +82,7 @@ class WebTokenAuthenticator:
             known.token.require_time(self._clock.now().wall_at)
         except TokenRefusedError as error:
             memory.tokens.pop(digest, None)
-            if isinstance(error, UnknownKeyError) and self._trusted.look_again():
+            if isinstance(error, UnknownKeyError) and self._trusted.read_again():
                 raise UnavailableError("the keys of the token issuer are being read again; try again") from None
             raise _web_token_refused(str(error)) from None
         if digest not in memory.tokens:
@@ -146,7 +146,7 @@ class TokenAuthenticator:
         """Return the caller of the token in the one `authorization: Bearer …` header."""
         values = [value for key, value in metadata if key == "authorization"]
         if len(values) != 1:
-            reason = f"`authorization` appears {len(values)} times" if values else "the call has none"
+            reason = f"`authorization` appears {len(values)} times" if values else "the call has no token"
             raise _token_refused(reason, "`authorization: Bearer …` is needed exactly once")
         match = _BEARER.fullmatch(str(values[0]))
         token = match[1] if match else ""
@@ -155,11 +155,13 @@ class TokenAuthenticator:
         known = self._known.current.by_token.get(digest)
         if known is not None:
             if known.ends_at != math.inf and known.ends_at <= self._clock.now().wall_at:
-                raise _token_refused(f"that of `{known.caller.id}` has expired")
+                raise _token_refused(f"the token of `{known.caller.id}` has expired")
             return self._denied.require(known.caller, digests=(digest,))
         if self._web_tokens is not None and "." in token:
             return self._web_tokens.authenticate(digest, token)
-        raise _token_refused("no caller has it" if match else "`authorization` is not of the form `Bearer TOKEN`")
+        raise _token_refused(
+            "no caller has this token" if match else "`authorization` is not of the form `Bearer TOKEN`"
+        )
 
     def reload(self) -> None:
         """Read the callers again. Raise `ConfigurationError` and go on as before when the file is wrong."""
@@ -183,19 +185,19 @@ class CertificateAuthenticator:
         """Return the caller of a connection. Raise `UnauthenticatedError` without an accepted certificate."""
         certificates, ids = peer.get("x509_pem_cert", ()), peer.get("peer_spiffe_id", ())
         if len(certificates) != 1:
-            raise _refused("the connection has none")
+            raise _refused("the connection has no certificate")
         certificate = self._seen.read(certificates[0])
         # gRPC and the PDP each parse the certificate, and must agree.
         if not certificate.spiffe_id or [certificate.spiffe_id.encode("ascii")] != list(ids):
-            raise _refused("it holds no SPIFFE id, or more than one URI")
+            raise _refused("it contains no SPIFFE id, or more than one URI")
         if certificate.signs_others:
-            raise _refused(f"it is that of an authority: `{certificate.spiffe_id}`")
+            raise _refused(f"it belongs to an authority: `{certificate.spiffe_id}`")
         # TLS checked the times only once, when the connection was opened.
         if not certificate.begins_at <= self._clock.now().wall_at < certificate.ends_at:
             raise _refused(f"it is expired or not yet valid: `{certificate.spiffe_id}`")
         caller = self._known.current.by_spiffe_id.get(certificate.spiffe_id)
         if caller is None:
-            raise _refused(f"no caller has its SPIFFE id: `{certificate.spiffe_id}`")
+            raise _refused(f"no caller has this SPIFFE id: `{certificate.spiffe_id}`")
         return self._denied.require(caller)
 
 

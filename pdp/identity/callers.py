@@ -40,7 +40,7 @@ CREDENTIALS: Mapping[str, _Credential] = {
     "token_sha256": _Credential("token", DIGEST, "64 hex digits in lower case, in quotes", "token"),
     "spiffe_id": _Credential("spiffe", SPIFFE_ID, "a SPIFFE id such as `spiffe://example.org/gateway`", "SPIFFE id"),
     "jwt_subject": _Credential("jwt", SUBJECT, "the `sub` of a token: up to 255 printable characters", "subject"),
-    "jwt_group": _Credential("jwt", SUBJECT, "a group as tokens name it: up to 255 printable characters", "group"),
+    "jwt_group": _Credential("jwt", SUBJECT, "the name of a group in tokens: up to 255 printable characters", "group"),
 }
 # The keys of an entry other than its credential and its roles.
 _MORE = ("tenant", "development", "expires_at", "previous_token_sha256", "previous_expires_at")
@@ -111,7 +111,7 @@ class KnownCallers:
             count = self.reload()
         except ConfigurationError as error:
             self._refused = found
-            _LOG.error("the callers were not read again, and stay as they were: %s", error)
+            _LOG.error("the callers could not be read again and stay as they were: %s", error)
         else:
             _LOG.info("`%s` has changed and was read again; callers: %d", self._file, count)
 
@@ -190,13 +190,13 @@ def time_at(text: object) -> float:
     """Return unix seconds for a time with a zone, such as `2027-01-31T12:00:00Z`. Raise `ValueError`."""
     moment = datetime.fromisoformat(text) if isinstance(text, str) else None
     if moment is None or moment.tzinfo is None:
-        raise ValueError("a time needs a zone")
+        raise ValueError("a time must have a zone")
     return moment.timestamp()
 
 
 def _caller_problems(section: Section, caller_id: str, entry: object) -> list[Problem]:
     if not CALLER_ID.fullmatch(caller_id):
-        return [section.problem(f"`{caller_id}` is no caller id: {CALLER_ID.pattern}", caller_id)]
+        return [section.problem(f"`{caller_id}` is not a caller id: it must match {CALLER_ID.pattern}", caller_id)]
     if not isinstance(entry, Section):
         return [section.problem(f"`{caller_id}` must be a mapping", caller_id)]
     problems = entry.unknown_keys((*CREDENTIALS, "roles", *_MORE))
@@ -216,13 +216,13 @@ def _token_problems(entry: Section) -> list[Problem]:
         if name in entry and "token_sha256" not in entry:
             problems.append(entry.problem(f"`{name}` needs `token_sha256`", name))
         if name.endswith("_at") and name in entry and not _is_time(entry[name]):
-            form = "must be a time with its zone, such as `2027-01-31T12:00:00Z`"
+            form = "must be a time with a zone, such as `2027-01-31T12:00:00Z`"
             problems.append(entry.problem(f"`{name}` {form}", name))
     if "previous_token_sha256" in entry and not _matches(DIGEST, entry["previous_token_sha256"]):
         form = CREDENTIALS["token_sha256"].form
         problems.append(entry.problem(f"`previous_token_sha256` must be {form}", "previous_token_sha256"))
     if ("previous_token_sha256" in entry) != ("previous_expires_at" in entry):
-        problems.append(entry.problem("`previous_token_sha256` and `previous_expires_at` need each other"))
+        problems.append(entry.problem("`previous_token_sha256` and `previous_expires_at` must be given together"))
     return problems
 
 
@@ -243,9 +243,9 @@ def _role_problems(entry: Section) -> list[Problem]:
     problems = [entry.problem(unknown("role", str(role), known), "roles") for role in wrong]
     if Role.APPROVER.value in roles:
         if "spiffe_id" in entry:
-            problems.append(entry.problem("a SPIFFE id names a program, and an `approver` is a person", "roles"))
+            problems.append(entry.problem("a SPIFFE id names a program, but an `approver` is a person", "roles"))
         beside = [role.value for role in NEVER_APPROVERS if role.value in roles]
-        problems += [entry.problem(f"an `approver` cannot be `{role}` as well", "roles") for role in beside]
+        problems += [entry.problem(f"an `approver` cannot also be `{role}`", "roles") for role in beside]
     return problems
 
 

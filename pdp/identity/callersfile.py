@@ -19,11 +19,11 @@ from pdp.model import Role
 
 TOKENS_FOLDER = "tokens"
 
-_HEADER = "# Who may call, by the SHA-256 of a bearer token. The tokens stand in `tokens/`."
+_HEADER = "# Who may call, by the SHA-256 of a bearer token. The tokens are in `tokens/`."
 _DEVELOPMENT = "# For development on this machine alone: a server that others can reach refuses these."
 # Shorter tokens can be guessed, and longer ones do not fit into the metadata of a call.
 _GIVEN_TOKEN = re.compile(r"[\x21-\x7e]{32,8192}")
-_BY_HAND = "its form is none that this command can change: change it by hand"
+_BY_HAND = "this command cannot change a file of this form: change it by hand"
 
 Entry = Mapping[str, object]
 
@@ -73,7 +73,7 @@ def read_token(path: Path) -> str:
     except OSError as error:
         raise ConfigurationError(f"cannot read `{path}`: {reason_of(error)}") from None
     if not _GIVEN_TOKEN.fullmatch(token):
-        raise ConfigurationError(f"`{path}` holds no token: 32 or more printable characters without blanks")
+        raise ConfigurationError(f"`{path}` holds no token: 32 or more printable characters without spaces")
     return token
 
 
@@ -176,14 +176,18 @@ def _changed(lines: list[str], first: int, before: Section, caller_id: str, entr
     """
     if set(before.lines.values()) & {first + 1} or len(set(before.lines.values())) < len(before.lines):
         return _block(caller_id, entry)
-    places = {name: line - 1 - first for name, line in before.lines.items()}
-    indent = " " * (len(lines[places["roles"]]) - len(lines[places["roles"]].lstrip())) if "roles" in places else "  "
+    positions = {name: line - 1 - first for name, line in before.lines.items()}
+    indent = (
+        " " * (len(lines[positions["roles"]]) - len(lines[positions["roles"]].lstrip()))
+        if "roles" in positions
+        else "  "
+    )
     kept: list[str | None] = list(lines)
     for name in set(before) | set(entry):
         if name in before and name not in entry:
-            kept[places[name]] = None
-        elif name in places and before[name] != entry[name]:
-            kept[places[name]] = f"{indent}{name}: {_scalar(entry[name])}"
+            kept[positions[name]] = None
+        elif name in positions and before[name] != entry[name]:
+            kept[positions[name]] = f"{indent}{name}: {_scalar(entry[name])}"
     added = [f"{indent}{name}: {_scalar(value)}" for name, value in entry.items() if name not in before]
     return [line for line in kept if line is not None] + added
 

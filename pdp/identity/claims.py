@@ -42,13 +42,13 @@ def sign_of_program(claims: Claims) -> str:
     subject = claims["sub"]
     signs = (
         (subject in [claims.get(name) for name in _CLIENT_CLAIMS], "its subject is the client itself"),
-        ("act" in claims, "somebody else acts for its subject (`act`)"),
-        (claims.get("idtyp", "user") != "user", "it is of an application (`idtyp`)"),
+        ("act" in claims, "another party acts for its subject (`act`)"),
+        (claims.get("idtyp", "user") != "user", "it belongs to an application (`idtyp`)"),
         ("gty" in claims, "it was granted to a client (`gty`)"),
         (subject.endswith("@clients"), "its subject is a client (`@clients`)"),
         (
             str(claims.get("preferred_username")).startswith("service-account-"),
-            "it is of a service account (`preferred_username`)",
+            "it belongs to a service account (`preferred_username`)",
         ),
     )
     return next((text for shown, text in signs if shown), "")

@@ -41,7 +41,7 @@ class DenyList:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._told = ""
+        self._reported = ""
         self.current = Denied() if path is None else _read(path)
 
     def require(self, caller: Caller, *, digests: Iterable[bytes] = (), jwt_id: str = "") -> Caller:
@@ -51,15 +51,15 @@ class DenyList:
         """
         denied = self.current
         if caller.id in denied.callers:
-            problem = "the caller"
+            what = f"the caller `{caller.id}`"
         elif denied.tokens and not denied.tokens.isdisjoint(digests):
-            problem = "the token"
+            what = f"the token of `{caller.id}`"
         elif jwt_id and jwt_id in denied.jwt_ids:
-            problem = "the token, by its `jti`"
+            what = f"the `jti` of the token of `{caller.id}`"
         else:
             return caller
-        reason = f"of `{caller.id}`, {problem} is on the deny-list"
-        raise UnauthenticatedError("the credential is not accepted any more", what="a credential", reason=reason)
+        reason = f"{what} is on the deny-list"
+        raise UnauthenticatedError("the credential is no longer accepted", what="a credential", reason=reason)
 
     def refresh(self) -> None:
         """Read the file again; when it is invalid, keep the former list and log that once. Never raises."""
@@ -70,9 +70,9 @@ class DenyList:
             self.current = _read(self._path)
         except ConfigurationError as error:
             problem = str(error)
-        if problem and problem != self._told:
-            _LOG.error("the deny-list was not read again, the last good one stays: %s", problem)
-        self._told = problem
+        if problem and problem != self._reported:
+            _LOG.error("the deny-list could not be read again, so the last good one stays in force: %s", problem)
+        self._reported = problem
 
 
 def web_token_digests(token: str, algorithm: str, signature: bytes) -> frozenset[bytes]:
@@ -101,7 +101,7 @@ def _read(path: Path) -> Denied:
             problems.append(section.problem(f"`{name}` must be a list", name))
             continue
         wrong = [value for value in values if not isinstance(value, str) or not pattern.fullmatch(value)]
-        problems += [section.problem(f"`{name}` holds something that is none", name)] if wrong else []
+        problems += [section.problem(f"`{name}` contains an invalid entry", name)] if wrong else []
     if problems:
         raise ConfigurationError("; ".join(str(problem) for problem in problems))
     return Denied(

@@ -70,7 +70,7 @@ class TrustedKeys:
         self._keys: KeySet | None = None
         self._confirmed_at = 0.0
         self._asked_at: float | None = None
-        self._told = ""
+        self._reported = ""
         self.wake: Callable[[], None] = lambda: None
 
     def load(self) -> None:
@@ -89,10 +89,10 @@ class TrustedKeys:
             problem = f"`{self._name}` {error}"
         except ConfigurationError as error:
             problem = str(error)
-        if problem and problem != self._told:
-            left = "the last good ones stay" if self._keys is not None else "so no JSON Web Token is accepted"
-            _LOG.error("the keys of the token issuer were not read, %s: %s", left, problem)
-        self._told = problem
+        if problem and problem != self._reported:
+            left = "so the last good ones stay in use" if self._keys is not None else "so no JSON Web Token is accepted"
+            _LOG.error("the keys of the token issuer could not be read, %s: %s", left, problem)
+        self._reported = problem
 
     def current(self) -> KeySet:
         """Return the keys by their ids, the same object until they change.
@@ -101,10 +101,10 @@ class TrustedKeys:
         """
         keys = self._keys
         if keys is None or self._clock.now().boot_at - self._confirmed_at > self._longest_seconds:
-            raise UnavailableError("the keys of the token issuer are not there; try again")
+            raise UnavailableError("the keys of the token issuer are not available; try again")
         return keys
 
-    def look_again(self) -> bool:
+    def read_again(self) -> bool:
         """Start reading the keys again for an unknown key. Return False when that was done a moment ago."""
         now = self._clock.now().boot_at
         if self._asked_at is not None and now - self._asked_at < self._pause_seconds:
@@ -130,23 +130,25 @@ def read_keys(name: str, text: bytes) -> KeySet:
     try:
         entries = parse_object(text).get("keys") if text.strip() else None
     except InvalidJSONError as error:
-        raise ConfigurationError(f"`{name}` is no JWKS: {error}") from None
+        raise ConfigurationError(f"`{name}` is not a JWKS: {error}") from None
     if not isinstance(entries, list) or len(entries) > _MOST_KEYS:
-        raise ConfigurationError(f"`{name}` is no JWKS: an object with a list `keys` of at most {_MOST_KEYS}")
+        raise ConfigurationError(
+            f"`{name}` is not a JWKS: it must be an object with a list `keys` of at most {_MOST_KEYS}"
+        )
     found: dict[str, VerifyingKey] = {}
-    for place, entry in enumerate(entries, start=1):
+    for number, entry in enumerate(entries, start=1):
         problem = _problem(entry)
         if problem:
-            raise ConfigurationError(f"`{name}`: key {place} {problem}")
+            raise ConfigurationError(f"`{name}`: key {number} {problem}")
         algorithms = _algorithms(entry)
         if not algorithms:
             continue
         key_id = entry.get("kid")
         if not isinstance(key_id, str) or not key_id.isprintable() or not key_id:
-            raise ConfigurationError(f"`{name}`: key {place} has no `kid`")
+            raise ConfigurationError(f"`{name}`: key {number} has no `kid`")
         if key_id in found:
             raise ConfigurationError(f"`{name}`: two keys have the `kid` `{key_id}`")
-        found[key_id] = VerifyingKey(public=_public(name, place, entry), algorithms=algorithms)
+        found[key_id] = VerifyingKey(public=_public(name, number, entry), algorithms=algorithms)
     if not found:
         raise ConfigurationError(f"`{name}` holds no public key that could verify a token")
     return MappingProxyType(found)
@@ -154,9 +156,9 @@ def read_keys(name: str, text: bytes) -> KeySet:
 
 def _problem(entry: object) -> str:
     if not isinstance(entry, dict):
-        return "is no object"
+        return "is not an object"
     if "d" in entry or "k" in entry:
-        return "is a secret one: publish public keys only"
+        return "is a private key: publish only public keys"
     return ""
 
 
@@ -172,7 +174,7 @@ def _algorithms(entry: dict[str, Any]) -> frozenset[str]:
     return able & {entry["alg"]} if isinstance(entry.get("alg"), str) else able
 
 
-def _public(name: str, place: int, entry: dict[str, Any]) -> PublicKey:
+def _public(name: str, number: int, entry: dict[str, Any]) -> PublicKey:
     wanted: dict[str, Any] = {part: entry[part] for part in ("kty", "crv", "n", "e", "x", "y") if part in entry}
     kinds: Mapping[str, type[PublicKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
     try:
@@ -180,7 +182,9 @@ def _public(name: str, place: int, entry: dict[str, Any]) -> PublicKey:
         public = key.public_key
         bits = public.key_size if isinstance(public, RSAPublicKey) else _FEWEST_RSA_BITS
     except (JoseError, ValueError, TypeError):
-        raise ConfigurationError(f"`{name}`: key {place} is broken") from None
+        raise ConfigurationError(f"`{name}`: key {number} is broken") from None
     if not _FEWEST_RSA_BITS <= bits <= _MOST_RSA_BITS:
-        raise ConfigurationError(f"`{name}`: key {place} has `{bits}` bits, not {_FEWEST_RSA_BITS} to {_MOST_RSA_BITS}")
+        raise ConfigurationError(
+            f"`{name}`: key {number} has `{bits}` bits, not {_FEWEST_RSA_BITS} to {_MOST_RSA_BITS}"
+        )
     return key

@@ -25,7 +25,7 @@ def caller_of(token: VerifiedToken, callers: Callers) -> Caller:
     caller = callers.by_jwt_subject.get(token.subject) or _by_groups(token, callers)
     lost = token.no_person or _beside_approver(caller)
     if Role.APPROVER in caller.roles and lost:
-        _LOG.warning("`%s` does not approve with this token: %s", caller.id, lost)
+        _LOG.warning("`%s` cannot approve with this token: %s", caller.id, lost)
         caller = replace(caller, roles=caller.roles - {Role.APPROVER})
     return replace(caller, authenticated_at=token.authenticated_at)
 
@@ -36,9 +36,9 @@ def _by_groups(token: VerifiedToken, callers: Callers) -> Caller:
         raise NoCallerError("no caller has its subject" + (" or one of its groups" if callers.by_jwt_group else ""))
     names = ", ".join(f"`{entry.id}`" for entry in entries)
     if len({entry.tenant for entry in entries}) > 1:
-        raise NoCallerError(f"its groups are of several tenants: {names}")
+        raise NoCallerError(f"its groups belong to several tenants: {names}")
     if not CALLER_ID.fullmatch(token.name):
-        raise NoCallerError(f"what `jwt.id_claim` names is no caller id; its groups are {names}")
+        raise NoCallerError(f"the claim that `jwt.id_claim` names is not a caller id; its groups are {names}")
     if token.name in callers.ids:
         raise NoCallerError(f"`{token.name}` is the id of another caller; its groups are {names}")
     roles = frozenset[Role]().union(*(entry.roles for entry in entries))
@@ -48,4 +48,4 @@ def _by_groups(token: VerifiedToken, callers: Callers) -> Caller:
 def _beside_approver(caller: Caller) -> str:
     """Return why a caller's other roles forbid approving. The groups of a token can add up to them."""
     beside = ", ".join(f"`{role.value}`" for role in NEVER_APPROVERS if role in caller.roles)
-    return f"its groups make it {beside} as well" if beside else ""
+    return f"its groups also make it {beside}" if beside else ""

@@ -141,7 +141,7 @@ def _key_of(header: dict[str, Any], keys: KeySet, rules: TokenRules) -> tuple[st
         raise TokenRefusedError(f"its algorithm is not allowed: {_shown(name)}")
     kind = header.get("typ")
     if not isinstance(kind, str) or kind.lower() not in rules.types:
-        raise TokenRefusedError(f"it is no access token by its `typ`: {_shown(kind)}")
+        raise TokenRefusedError(f"it is not an access token by its `typ`: {_shown(kind)}")
     key_id = header.get("kid")
     if not isinstance(key_id, str):
         raise TokenRefusedError("it names no key (`kid`)")
@@ -156,12 +156,12 @@ def _key_of(header: dict[str, Any], keys: KeySet, rules: TokenRules) -> tuple[st
 def _require_kind(claims: dict[str, Any]) -> None:
     for name in _FOREIGN_CLAIMS:
         if name in claims:
-            raise TokenRefusedError(f"it is no access token: it has `{name}`")
+            raise TokenRefusedError(f"it is not an access token: it has `{name}`")
     for name, right in _KIND_CLAIMS.items():
         if claims.get(name, right) != right:
-            raise TokenRefusedError(f"it is no access token by its `{name}`: {_shown(claims[name])}")
+            raise TokenRefusedError(f"it is not an access token by its `{name}`: {_shown(claims[name])}")
     if "cnf" in claims:
-        raise TokenRefusedError("it is bound to a key of its holder (`cnf`), which nobody proves here")
+        raise TokenRefusedError("it is bound to a key of its holder (`cnf`), which this server does not support")
 
 
 def _require_parties(claims: dict[str, Any], rules: TokenRules) -> None:
@@ -184,11 +184,11 @@ def _read(claims: dict[str, Any], rules: TokenRules, digests: frozenset[bytes]) 
     if authenticated_at > issued_at + rules.leeway_seconds:
         raise TokenRefusedError("its `auth_time` is later than its `iat`")
     if "act" in claims and not isinstance(claims["act"], dict):
-        raise TokenRefusedError("its `act` is no object")
+        raise TokenRefusedError("its `act` is not an object")
     subject, name = _text(claims, "sub"), claim_at(claims, rules.id_claim)
     groups = texts_at(claims, rules.groups_claim) if rules.groups_claim else ()
     if groups is None:
-        raise TokenRefusedError(f"its `{rules.groups_claim}` is no list of texts")
+        raise TokenRefusedError(f"its `{rules.groups_claim}` is not a list of strings")
     return VerifiedToken(
         subject=subject,
         name=name if isinstance(name, str) else "",
@@ -207,20 +207,20 @@ def _no_person(claims: dict[str, Any], authenticated_at: float, person_claim: st
     # Some issuers write a time of 0 for a holder that never authenticated.
     if authenticated_at > 0 or (person_claim and is_sign(claims, person_claim)):
         return sign_of_program(claims)
-    return sign_of_program(claims) or "nothing shows that it is a person's (`auth_time`, `jwt.person_claim`)"
+    return sign_of_program(claims) or "nothing shows that it belongs to a person (`auth_time`, `jwt.person_claim`)"
 
 
 def _time(claims: dict[str, Any], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= _LATEST:
-        raise TokenRefusedError(f"its `{name}` is missing or no time")
+        raise TokenRefusedError(f"its `{name}` is missing or not a time")
     return float(value)
 
 
 def _text(claims: dict[str, Any], name: str) -> str:
     value = claims.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= _ID_CHARACTERS or not value.isprintable():
-        raise TokenRefusedError(f"its `{name}` is missing or no id")
+        raise TokenRefusedError(f"its `{name}` is missing or not an id")
     return value
 
 

@@ -248,7 +248,7 @@ def test_a_token_of_another_caller_stays(run: Run) -> None:
         (("add", "a b", "--role", "pep", "--to", "-"), "`a b` is not a caller id"),
         (("add", "a/b", "--role", "pep"), "`a/b` cannot be the name of a file: name a file for the token with --to"),
         (("add", "..", "--role", "pep"), "`..` cannot be the name of a file: name a file for the token with --to"),
-        (("add", "x", "--role", "pep", "--role", "approver"), "an `approver` cannot be `pep` as well"),
+        (("add", "x", "--role", "pep", "--role", "approver"), "an `approver` cannot also be `pep`"),
         (("add", "x", "--role", "pep", "--role", "nobody"), "'nobody' is not one of 'pep'"),
         (("add", "x", "--role", "approver", "--spiffe-id", "spiffe://e/a"), "a SPIFFE id names a program"),
         (("add", "x", "--role", "pep", "--spiffe-id", "spiffe://e/a", "--to", "-"), "has no token"),

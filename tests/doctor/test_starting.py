@@ -206,7 +206,7 @@ def test_an_issuer_that_does_not_answer(place: Path) -> None:
     told = next(line for line in server.process.stderr if "token issuer" in line)
     stop_server(server)
 
-    assert f"the keys of the token issuer were not read, so no JSON Web Token is accepted: `{url}`" in told
+    assert f"the keys of the token issuer could not be read, so no JSON Web Token is accepted: `{url}`" in told
     assert (1, 1) == (doctor.returncode, len(problems(doctor)))
     assert problems(doctor)[0].startswith(f"`jwt.keys_url`: `{url}` cannot be reached")
 

@@ -134,7 +134,7 @@ def test_reload_forgets_a_caller(tmp_path: Path) -> None:
     [
         ("", "no callers"),
         ("[]", "must be a mapping"),
-        ("'a b': {token_sha256: '%s', roles: [pep]}", "`a b` is no caller id"),
+        ("'a b': {token_sha256: '%s', roles: [pep]}", "`a b` is not a caller id"),
         ("a: text", "`a` must be a mapping"),
         ("a: {token_sha256: '%s'}", "`roles` must be a list of roles"),
         ("a: {token_sha256: '%s', roles: []}", "`roles` must be a list of roles"),
@@ -155,8 +155,8 @@ def test_reload_forgets_a_caller(tmp_path: Path) -> None:
             "a: {spiffe_id: 'spiffe://e/a', roles: [pep]}\nb: {spiffe_id: 'spiffe://e/a', roles: [admin]}",
             "`b` has the SPIFFE id of `a`",
         ),
-        ("a: {token_sha256: '%s', roles: [approver, pep]}", "an `approver` cannot be `pep` as well"),
-        ("a: {jwt_subject: 'a', roles: [approver, auditor, admin]}", "an `approver` cannot be `admin` as well"),
+        ("a: {token_sha256: '%s', roles: [approver, pep]}", "an `approver` cannot also be `pep`"),
+        ("a: {jwt_subject: 'a', roles: [approver, auditor, admin]}", "an `approver` cannot also be `admin`"),
         ("a: {token_sha256: '%s', roles: [pep], development: 'yes'}", "`development` must be `true` or `false`"),
         ("a: {token_sha256: '%s', roles: [pep], development: true}", "`a` is for development"),
         ("a: {token_sha256: '%s', roles: [pep], tenant: ''}", "`tenant` must match"),
@@ -251,7 +251,7 @@ def test_a_token_expires(tmp_path: Path, time: str) -> None:
         authenticator.authenticate(bearer("a-token"))
 
     assert ("gateway", "the token is not known") == (before, str(caught.value))
-    assert "that of `gateway` has expired" == caught.value.reason
+    assert "the token of `gateway` has expired" == caught.value.reason
 
 
 def test_a_token_that_was_replaced_may_live_on_for_a_while(tmp_path: Path) -> None:
@@ -273,12 +273,12 @@ def test_a_token_that_was_replaced_may_live_on_for_a_while(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ("  expires_at: '2030-01-01'\n", "`expires_at` must be a time with its zone"),
-        ("  expires_at: tomorrow\n", "`expires_at` must be a time with its zone"),
-        ("  expires_at: 1900000000\n", "`expires_at` must be a time with its zone"),
+        ("  expires_at: '2030-01-01'\n", "`expires_at` must be a time with a zone"),
+        ("  expires_at: tomorrow\n", "`expires_at` must be a time with a zone"),
+        ("  expires_at: 1900000000\n", "`expires_at` must be a time with a zone"),
         ("  previous_token_sha256: 'ab'\n", "`previous_token_sha256` must be 64 hex digits"),
-        (f"  previous_token_sha256: '{DIGEST}'\n", "need each other"),
-        ("  previous_expires_at: '2030-01-01T00:00:00Z'\n", "need each other"),
+        (f"  previous_token_sha256: '{DIGEST}'\n", "must be given together"),
+        ("  previous_expires_at: '2030-01-01T00:00:00Z'\n", "must be given together"),
     ],
 )
 def test_the_end_of_a_token_is_checked(tmp_path: Path, more: str, problem: str) -> None:

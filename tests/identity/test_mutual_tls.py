@@ -136,13 +136,13 @@ STRANGERS: Mapping[str, tuple[Callable[[Authority], Identity], str]] = {
     "forged common name": (lambda a: a.identity(GATEWAY), "no SPIFFE id"),
     "forged common name beside an id": (
         lambda a: a.identity(GATEWAY, uris=["spiffe://example.org/nobody"]),
-        "no caller has its SPIFFE id",
+        "no caller has this SPIFFE id",
     ),
     "forged host name": (lambda a: a.identity("x", dns=["example.org"]), "no SPIFFE id"),
-    "unknown id": (lambda a: a.caller("spiffe://example.org/gateway2"), "no caller has its SPIFFE id"),
-    "a path below": (lambda a: a.caller(f"{GATEWAY}/x"), "no caller has its SPIFFE id"),
-    "another trust domain": (lambda a: a.caller("spiffe://example.com/gateway"), "no caller has its SPIFFE id"),
-    "another case of the path": (lambda a: a.caller("spiffe://example.org/Gateway"), "no caller has its SPIFFE id"),
+    "unknown id": (lambda a: a.caller("spiffe://example.org/gateway2"), "no caller has this SPIFFE id"),
+    "a path below": (lambda a: a.caller(f"{GATEWAY}/x"), "no caller has this SPIFFE id"),
+    "another trust domain": (lambda a: a.caller("spiffe://example.com/gateway"), "no caller has this SPIFFE id"),
+    "another case of the path": (lambda a: a.caller("spiffe://example.org/Gateway"), "no caller has this SPIFFE id"),
     "another case of the domain": (lambda a: a.caller("spiffe://Example.org/gateway"), "no SPIFFE id"),
     "another case of the scheme": (lambda a: a.caller("SPIFFE://example.org/gateway"), "no SPIFFE id"),
     "a slash at the end": (lambda a: a.caller(f"{GATEWAY}/"), "no SPIFFE id"),
@@ -151,7 +151,7 @@ STRANGERS: Mapping[str, tuple[Callable[[Authority], Identity], str]] = {
     "an encoded letter": (lambda a: a.caller("spiffe://example.org/gatewa%79"), "no SPIFFE id"),
     "a port": (lambda a: a.caller("spiffe://example.org:1/gateway"), "no SPIFFE id"),
     "no path": (lambda a: a.caller("spiffe://example.org"), "no SPIFFE id"),
-    "an authority": (lambda a: a.identity("x", uris=[GATEWAY], authority=True), "that of an authority"),
+    "an authority": (lambda a: a.identity("x", uris=[GATEWAY], authority=True), "it belongs to an authority"),
 }
 
 

@@ -143,7 +143,7 @@ def test_a_person_approves(desk: Desk, claims: Claims, person_claim: str) -> Non
 BY_PROGRAM = (
     pytest.param(KEYCLOAK_PROGRAM, "", "service account", id="Keycloak"),
     pytest.param(KEYCLOAK_PROGRAM | {"auth_time": 0}, "", "service account", id="Keycloak before 25"),
-    pytest.param(ENTRA_PROGRAM, "tid=fa15d692-e9c7-4460", "of an application", id="Entra ID"),
+    pytest.param(ENTRA_PROGRAM, "tid=fa15d692-e9c7-4460", "to an application", id="Entra ID"),
     pytest.param(AUTH0_PROGRAM, PERSON, "`gty`", id="Auth0"),
     pytest.param(OKTA_PROGRAM, "", "the client itself", id="Okta"),
     pytest.param(COGNITO_PROGRAM, "", "the client itself", id="Cognito"),
@@ -175,7 +175,7 @@ def test_a_program_never_approves(
 
     assert {Role.AUDITOR} == caller.roles
     (record,) = caplog.records
-    assert record.getMessage().startswith("`subject` does not approve with this token: ")
+    assert record.getMessage().startswith("`subject` cannot approve with this token: ")
     assert reason in record.getMessage()
 
 
@@ -260,11 +260,15 @@ def test_the_id_can_be_another_claim(desk: Desk) -> None:
         pytest.param({"groups": ["boss"]}, {"groups_claim": "roles"}, "no caller has its subject", id="other claim"),
         pytest.param({"groups": ["Boss"]}, {}, "no caller has its subject", id="other letters"),
         pytest.param({"groups": ["boss/"]}, {}, "no caller has its subject", id="longer"),
-        pytest.param({"groups": ["boss", 1]}, {}, "its `groups` is no list of texts", id="a number"),
-        pytest.param({"groups": {"boss": True}}, {}, "its `groups` is no list of texts", id="an object"),
-        pytest.param({"groups": ["boss", "elsewhere"]}, {}, "its groups are of several tenants", id="tenants"),
-        pytest.param({"groups": ["boss"]}, {"id_claim": "nick"}, "what `jwt.id_claim` names is no", id="no name"),
-        pytest.param({"groups": ["boss"], "sub": "a b"}, {}, "what `jwt.id_claim` names is no caller id", id="blank"),
+        pytest.param({"groups": ["boss", 1]}, {}, "its `groups` is not a list of strings", id="a number"),
+        pytest.param({"groups": {"boss": True}}, {}, "its `groups` is not a list of strings", id="an object"),
+        pytest.param({"groups": ["boss", "elsewhere"]}, {}, "its groups belong to several tenants", id="tenants"),
+        pytest.param(
+            {"groups": ["boss"]}, {"id_claim": "nick"}, "the claim that `jwt.id_claim` names is not a", id="no name"
+        ),
+        pytest.param(
+            {"groups": ["boss"], "sub": "a b"}, {}, "the claim that `jwt.id_claim` names is not a caller id", id="blank"
+        ),
         pytest.param({"groups": ["boss"]}, {"id_claim": "kind"}, "`gateways` is the id of another", id="stolen name"),
     ],
 )
@@ -281,10 +285,10 @@ def test_a_group_is_matched_exactly(desk: Desk, claims: Claims, rules: dict[str,
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: {jwt_group: g, roles: [approver, admin]}", "an `approver` cannot be `admin` as well"),
+        ("a: {jwt_group: g, roles: [approver, admin]}", "an `approver` cannot also be `admin`"),
         ("a: {jwt_group: g, roles: [pep]}\nb: {jwt_group: g, roles: [author]}", "`b` has the group of `a`"),
         ("a: {jwt_group: g, jwt_subject: s, roles: [pep]}", "exactly one of"),
-        ("a: {jwt_group: '', roles: [pep]}", "`jwt_group` must be a group as tokens name it"),
+        ("a: {jwt_group: '', roles: [pep]}", "`jwt_group` must be the name of a group in tokens"),
         ("a: {jwt_group: g, roles: [pep], expires_at: '2030-01-01T00:00:00Z'}", "`expires_at` needs `token_sha256`"),
     ],
 )

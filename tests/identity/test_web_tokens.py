@@ -130,7 +130,7 @@ def test_a_wrong_token_is_refused(scene: Scene, issuer: Issuer, name: str) -> No
     """Every token of the corpus is refused for its own reason, which is for the log and not for the caller."""
     make, reason = CORPUS[name]
     token = make(issuer)
-    scene.keys.look_again()  # so that an unknown key is not worth another look
+    scene.keys.read_again()  # so that an unknown key causes no other read
 
     with pytest.raises(UnauthenticatedError) as caught:
         scene.authenticate(token)
@@ -255,9 +255,9 @@ def test_the_deny_list_is_for_other_tokens_too(scene: Scene) -> None:
     ("text", "problem"),
     [
         ("callers: alice", "`callers` must be a list"),
-        ("callers: ['a b']", "`callers` holds something that is none"),
-        ("token_sha256: [abc]", "`token_sha256` holds something that is none"),
-        ("jwt_ids: [1]", "`jwt_ids` holds something that is none"),
+        ("callers: ['a b']", "`callers` contains an invalid entry"),
+        ("token_sha256: [abc]", "`token_sha256` contains an invalid entry"),
+        ("jwt_ids: [1]", "`jwt_ids` contains an invalid entry"),
         ("jwt_id: [x]", "unknown key: `jwt_id`; did you mean `jwt_ids`?"),
         ("- alice", "must be a mapping"),
     ],
@@ -272,7 +272,7 @@ def test_a_broken_deny_list_changes_nothing(
     scene.denied.refresh()
 
     assert scene.refuses(issuer.token())
-    assert 1 == caplog.text.count("the deny-list was not read again")
+    assert 1 == caplog.text.count("the deny-list could not be read again")
     assert problem in caplog.text
     with pytest.raises(ConfigurationError):
         DenyList(scene.deny_file)
@@ -332,7 +332,7 @@ def test_keys_rotate(scene: Scene, issuer: Issuer) -> None:
     for names in (("ES256",), ("ES256", "Ed25519"), ("Ed25519",)):
         scene.jwks = issuer.jwks(*names)
         scene.keys.refresh()
-        scene.keys.look_again()
+        scene.keys.read_again()
         found.append((scene.refuses(old), scene.refuses(new)))
 
     assert [(False, True), (False, False), (True, False)] == found
@@ -376,7 +376,7 @@ def test_keys_that_cannot_be_read_stay_for_a_while(scene: Scene, issuer: Issuer)
     at_first = scene.refuses(token)
 
     scene.clock.advance(3301.0)
-    with pytest.raises(UnavailableError, match="are not there"):
+    with pytest.raises(UnavailableError, match="are not available"):
         scene.authenticate(token)
     scene.jwks = None  # the source says that nothing has changed
     scene.keys.refresh()
@@ -396,12 +396,12 @@ BROKEN: dict[str, tuple[Callable[[Issuer], bytes], str]] = {
     "no key": (lambda _: b'{"keys": []}', "no public key that could verify"),
     "keys twice": (lambda issuer: issuer.jwks()[:-1] + b', "keys": []}', "a key appears twice"),
     "too many": (lambda _: b'{"keys": [' + b"{}," * 100 + b"{}]}", "at most 100"),
-    "a key that is a text": (lambda _: b'{"keys": ["x"]}', "key 1 is no object"),
+    "a key that is a text": (lambda _: b'{"keys": ["x"]}', "key 1 is not an object"),
     "a private key": (
         lambda issuer: json.dumps({"keys": [dict(issuer.keys["ES256"].as_dict(private=True))]}).encode(),
-        "key 1 is a secret one",
+        "key 1 is a private key",
     ),
-    "a shared secret": (lambda _: b'{"keys": [{"kty": "oct", "k": "AAAA", "kid": "x"}]}', "key 1 is a secret one"),
+    "a shared secret": (lambda _: b'{"keys": [{"kty": "oct", "k": "AAAA", "kid": "x"}]}', "key 1 is a private key"),
     "no id": (_with(kid=None), "key 1 has no `kid`"),
     "an empty id": (_with(kid=""), "key 1 has no `kid`"),
     "an id with a line end": (_with(kid="a\nb"), "key 1 has no `kid`"),

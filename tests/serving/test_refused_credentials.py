@@ -19,10 +19,10 @@ AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ((), "the call has none"),
+        ((), "the call has no token"),
         (("Bearer a", "Bearer b"), "`authorization` appears 2 times"),
         (("Basic secret-word",), "`authorization` is not of the form `Bearer TOKEN`"),
-        (("Bearer pdpt_secret-word",), "no caller has it"),
+        (("Bearer pdpt_secret-word",), "no caller has this token"),
     ],
 )
 def test_the_log_says_why_and_from_where(
