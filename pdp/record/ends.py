@@ -62,9 +62,9 @@ def _end(chain: str, segments: tuple[Segment, ...], keys: PublicKeys) -> ChainEn
     for unsigned, line in enumerate(_backwards(segments)):
         place = place_of(line)
         if place is None or place.chain != chain:
-            return ChainEnd(chain=chain, unsigned=unsigned, problem="a line is no record of this chain")
+            return ChainEnd(chain=chain, unsigned=unsigned, problem="a line is not a record of this chain")
         if following is not None and (following.seq, following.prev) != (place.seq + 1, hash_of(line)):
-            problem = f"record {following.seq} does not follow the one before it"
+            problem = f"record {following.seq} does not follow the record before it"
             return ChainEnd(chain=chain, unsigned=unsigned, problem=problem)
         record = parse_line(line) if _MARK in line else None
         if record and record.get("kind") == CHECKPOINT:

@@ -116,4 +116,4 @@ def _public_key(path: Path) -> PublicKey:
     except OSError as error:
         raise ConfigurationError(f"cannot read the public key `{path}`: {reason_of(error)}") from None
     except ValueError:
-        raise ConfigurationError(f"`{path}` is no PEM file of an Ed25519 public key") from None
+        raise ConfigurationError(f"`{path}` is not a PEM file of an Ed25519 public key") from None

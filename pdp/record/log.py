@@ -368,7 +368,7 @@ class DecisionLog:
         if removed:
             told_late, told_lost = self._untold
             self._lost, self._untold = self._lost + removed, (told_late, told_lost + removed)
-            self._failed(_WRITING, FileNotFoundError(errno.ENOENT, "its segment was taken away"))
+            self._failed(_WRITING, FileNotFoundError(errno.ENOENT, "its segment was removed"))
         return removed
 
     def _anchor(self, head: Head) -> None:
@@ -379,7 +379,7 @@ class DecisionLog:
             self._anchored = head
         except OSError as error:
             # The record itself is well: its health and its promises do not depend on this.
-            _LOG.warning("cannot note how far the decision log has come: %s", reason_of(error))
+            _LOG.warning("cannot save the position of the decision log: %s", reason_of(error))
 
     def _await_sync(self) -> None:
         # When two threads sync a file, only one is notified of a failure; so no other thread may sync meanwhile.
@@ -475,6 +475,6 @@ def withheld(decision: Decision) -> Decision:
         basis=Basis.RECORD_UNAVAILABLE,
         policies=(),
         obligations=(),
-        detail="the record cannot be kept, and without a record there is no allow",
+        detail="the decision cannot be recorded, and without a record nothing is allowed",
     )
     return replace(decision, ruling=ruling)

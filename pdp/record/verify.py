@@ -97,7 +97,7 @@ def verify(
     if not missing_start:
         for chain in sorted(named.keys() - chains.keys()):
             by = next(iter(named[chain].values()))
-            findings.add(by.file, by.line, f"chain `{chain}`, which is named here, is missing")
+            findings.add(by.file, by.line, f"chain `{chain}` is named here, but is missing")
     return Report(chains=tuple(reports), findings=tuple(findings.kept), more_findings=findings.more)
 
 
@@ -250,7 +250,9 @@ class _ChainReader:
         for chain, head in sorted(lost.items()) if isinstance(lost, dict) else ():
             if not self._missing_start or chain == self._chain:
                 seq = str(head).partition(":")[0]
-                self._add(f"chain `{chain}` had come to record {seq} for sure and did not hold it when this began: cut")
+                self._add(
+                    f"chain `{chain}` had safely reached record {seq} and lost it before this segment began: it was cut"
+                )
 
     def _checkpoint(self, line: bytes, record: dict[str, Any]) -> None:
         problem = checkpoint_problem(line, record, self._keys)
@@ -264,7 +266,7 @@ class _ChainReader:
         at = self._at
         # Checked again, because a record in use can have continued since the folder was listed.
         if at.followed and not open_end and not _following(last).exists():
-            self._add(f"segment {last.number + 1} is missing: this one says that another one follows")
+            self._add(f"segment {last.number + 1} is missing: this segment says that another one follows")
         if at.unsigned > UNSIGNED_RECORDS or not (at.final or growing):
             since = f"since the checkpoint of {at.signed_at}" if at.signed_at else "since the beginning"
             self._add(
@@ -273,7 +275,7 @@ class _ChainReader:
             )
         for seq, head in sorted(at.named.items()):
             if seq > at.seq:
-                self._add(f"the chain ends at record {at.seq}, and `{head.file.name}` names record {seq}")
+                self._add(f"the chain ends at record {at.seq}, but `{head.file.name}` names record {seq}")
 
     def _add(self, problem: str) -> None:
         self._findings.add(self._file, self._line, problem)
@@ -284,7 +286,7 @@ def checkpoint_problem(line: bytes, record: dict[str, Any], keys: PublicKeys) ->
     key_id, signature = str(record.get("key")), str(record.get("signature", ""))
     signed = {name: value for name, value in record.items() if name != "signature"}
     if key_id not in keys:
-        return f"a checkpoint signed by the key `{key_id[:_SHOWN]}`, which was not given"
+        return f"a checkpoint signed by the key `{key_id[:_SHOWN]}`, which is not among the given keys"
     if not keys.signed(key_id, canonical(signed), signature):
         return "the signature of a checkpoint is wrong"
     if canonical({**signed, "signature": signature}) != line:
@@ -298,9 +300,9 @@ def _following(segment: Segment) -> Path:
 
 def _break(expected: int, found: int) -> str:
     if found == expected:
-        return "the record before this one is not the one that was followed: it was changed or replaced"
+        return "the record before this one is not the one that this record follows: it was changed or replaced"
     if found < expected:
-        return f"record {found} stands here after record {expected - 1}: repeated, inserted or out of order"
+        return f"record {found} follows record {expected - 1}: repeated, inserted or out of order"
     missing = f"record {expected} is" if found == expected + 1 else f"records {expected} to {found - 1} are"
     return f"{missing} missing before this one"
 

@@ -47,7 +47,9 @@ def test_a_changed_record(run: Run, record: Path) -> None:
     done = run("audit", "verify", "record", "--public-key", PUBLIC)
 
     assert done.exit_code == 1
-    assert done.output.startswith(f"record/{file.name}:5: the record before this one is not the one that was followed")
+    assert done.output.startswith(
+        f"record/{file.name}:5: the record before this one is not the one that this record follows"
+    )
 
 
 def test_json(run: Run, record: Path) -> None:

@@ -290,14 +290,14 @@ ROWS = (
     Row("open TLS key", "secrets", PROBLEM, r"others .* `.*tls.key`, mode 0644", tls_key_for_all),
     Row("no callers", "callers", WARNING, r"callers.yaml` does not exist", remove(".pdp/callers.yaml")),
     Row("bad callers", "callers", PROBLEM, r"callers.yaml:1: unknown key", write(".pdp/callers.yaml", b"a: {b: 1}")),
-    Row("writable callers", "callers", PROBLEM, r"others may write to", mode(".pdp/callers.yaml", 0o622)),
+    Row("writable callers", "callers", PROBLEM, r"others can write to", mode(".pdp/callers.yaml", 0o622)),
     Row(
         "strange token", "callers", WARNING, r"`.*old.token` holds no token", write(".pdp/tokens/old.token", b"pdpt_x")
     ),
     Row("no digest key", "keys", WARNING, r"no digest key: `.*record.key`", remove(".pdp/record.key")),
     Row("short digest key", "keys", PROBLEM, r"is shorter than 32 bytes", write(".pdp/record.key", b"x")),
     Row("no signing key", "keys", WARNING, r"no signing key: `.*pem`", remove(".pdp/record-signing.pem")),
-    Row("bad signing key", "keys", PROBLEM, r"is no PEM file", write(".pdp/record-signing.pem", b"x")),
+    Row("bad signing key", "keys", PROBLEM, r"is not a PEM file", write(".pdp/record-signing.pem", b"x")),
     Row("no such key", "keys", PROBLEM, r"cannot read the signing key `/no/key`", flags(record__signing_key="/no/key")),
     Row("wrong public half", "keys", WARNING, r"is not the public half", write(".pdp/record-signing.pub.pem", b"x")),
     Row(
@@ -356,7 +356,13 @@ ROWS = (
         r"the signature of a checkpoint is wrong",
         lambda p: last_lines(p, lambda lines: [*lines[:-1], lines[-1].replace(b'"signature":"', b'"signature":"00')]),
     ),
-    Row("another signer", "record ends", PROBLEM, r"signed by the key `.*`, which was not given", other_signing_key),
+    Row(
+        "another signer",
+        "record ends",
+        PROBLEM,
+        r"signed by the key `.*`, which is not among the given keys",
+        other_signing_key,
+    ),
 )
 
 

@@ -35,7 +35,7 @@ SHAPES = {
     "a policy": '@id("%s") permit (principal, action, resource) when { %s };',
     "a schema": "entity User { x: %s };",
 }
-LEAVES = "is a link that leads out of the folder, or to something hidden in it"
+LEAVES = "is a link to something outside the folder, or hidden in it"
 
 
 @pytest.fixture(scope="module")

@@ -183,7 +183,7 @@ def test_a_changed_record_is_named_where_it_no_longer_fits(small: Path) -> None:
     file.write_bytes(b"".join(lines))
 
     assert problems(small) == [
-        "1:6: the record before this one is not the one that was followed: it was changed or replaced"
+        "1:6: the record before this one is not the one that this record follows: it was changed or replaced"
     ]
 
 
@@ -204,7 +204,7 @@ def test_a_forged_record_is_found(small: Path) -> None:
     forged = placed(own_body("decision", 1.0), Place(last["chain"], 6, hash_of(lines[4][:-1])))
     file.write_bytes(b"".join([*lines[:5], forged + b"\n", *lines[5:]]))
 
-    assert problems(small) == ["1:7: record 6 stands here after record 6: repeated, inserted or out of order"]
+    assert problems(small) == ["1:7: record 6 follows record 6: repeated, inserted or out of order"]
 
 
 def test_a_chain_made_anew_without_the_key_is_found(small: Path) -> None:
@@ -223,7 +223,9 @@ def test_another_key_is_named(small: Path) -> None:
     """A checkpoint by a key that was not given is a finding, and the key is named."""
     report = verify(small, PublicKeys.of(SigningKey.generate()))
 
-    assert report.findings[0].problem == f"a checkpoint signed by the key `{SIGNER.id}`, which was not given"
+    assert (
+        report.findings[0].problem == f"a checkpoint signed by the key `{SIGNER.id}`, which is not among the given keys"
+    )
 
 
 def test_keys_can_be_replaced(tmp_path: Path) -> None:
@@ -291,7 +293,7 @@ def test_dropped_last_segments_are_found(tmp_path: Path, kept: int) -> None:
 
     assert names
     assert [finding.partition(": ")[2] for finding in problems(tmp_path)] == [
-        f"segment {kept + 1} is missing: this one says that another one follows"
+        f"segment {kept + 1} is missing: this segment says that another one follows"
     ]
 
 
@@ -317,7 +319,7 @@ def test_what_was_noted_elsewhere_must_still_be_there(tmp_path: Path) -> None:
 
     found = [one.problem for one in verify(tmp_path / "record", PUBLIC, known=noted).findings]
     assert whole == ()
-    assert found == ["the chain ends at record 8, and `noted` names record 16"]
+    assert found == ["the chain ends at record 8, but `noted` names record 16"]
 
 
 def test_a_chain_that_was_noted_elsewhere_must_still_be_there(tmp_path: Path) -> None:
@@ -326,7 +328,7 @@ def test_a_chain_that_was_noted_elsewhere_must_still_be_there(tmp_path: Path) ->
     noted = {tmp_path / "noted": {"0123456789ab": Head(7, "0" * 64)}}
 
     found = [str(one) for one in verify(tmp_path, PUBLIC, known=noted).findings]
-    assert found == [f"{tmp_path / 'noted'}: chain `0123456789ab`, which is named here, is missing"]
+    assert found == [f"{tmp_path / 'noted'}: chain `0123456789ab` is named here, but is missing"]
 
 
 def files_by_number(folder: Path) -> dict[int, Path]:
@@ -344,7 +346,7 @@ def test_a_dropped_last_segment_is_found_by_another_chain(tmp_path: Path) -> Non
     os.truncate(first.path, len(b"".join(lines_of(first.path)[:3])))
 
     found = [one.problem for one in verify(tmp_path, PUBLIC, open_end=True).findings]
-    assert found == [f"the chain ends at record 3, and `{second.path.name}` names record 7"]
+    assert found == [f"the chain ends at record 3, but `{second.path.name}` names record 7"]
 
 
 def test_a_dropped_chain_is_found(tmp_path: Path) -> None:
@@ -356,7 +358,7 @@ def test_a_dropped_chain_is_found(tmp_path: Path) -> None:
     first.path.unlink()
 
     found = [one.problem for one in verify(tmp_path, PUBLIC).findings]
-    assert found == [f"chain `{first.path.name.split('-')[1]}`, which is named here, is missing"]
+    assert found == [f"chain `{first.path.name.split('-')[1]}` is named here, but is missing"]
 
 
 def test_a_record_in_use_is_as_it_was_written(tmp_path: Path) -> None:
@@ -432,7 +434,7 @@ def test_a_tail_cut_between_two_runs_is_found(tmp_path: Path) -> None:
 
     chain = log.path.name.split("-")[1]
     assert problems(tmp_path / "record") == [
-        f"2:1: chain `{chain}` had come to record 9 for sure and did not hold it when this began: cut"
+        f"2:1: chain `{chain}` had safely reached record 9 and lost it before this segment began: it was cut"
     ]
 
 
@@ -448,7 +450,9 @@ def test_a_tail_replaced_between_two_runs_is_found(tmp_path: Path) -> None:
     log.path.write_bytes(b"".join(lines))
     anchored(tmp_path / "record", tmp_path / "anchors").close()
 
-    assert [one.endswith("did not hold it when this began: cut") for one in problems(tmp_path / "record")] == [True]
+    assert [one.endswith("lost it before this segment began: it was cut") for one in problems(tmp_path / "record")] == [
+        True
+    ]
 
 
 def test_a_chain_that_vanished_between_two_runs_is_found(tmp_path: Path) -> None:
@@ -601,8 +605,8 @@ def test_an_interval_ends_signed(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (None, r"cannot read the public key `.*`: no such file"),
-        (b"nothing", r"is no PEM file of an Ed25519 public key"),
-        (SIGNER.private_pem, r"is no PEM file of an Ed25519 public key"),
+        (b"nothing", r"is not a PEM file of an Ed25519 public key"),
+        (SIGNER.private_pem, r"is not a PEM file of an Ed25519 public key"),
     ],
 )
 def test_a_wrong_public_key_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
