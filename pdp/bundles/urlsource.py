@@ -48,7 +48,7 @@ class URLSource:
     def read(self) -> Delivery:
         """Return the bundle at the URL; the previous read when the server reports no change."""
         if not self._reading.acquire(timeout=_PATIENCE_SECONDS):
-            raise self._silent("is being asked already; try again")
+            raise self._silent("is already being fetched; try again")
         try:
             try:
                 found = self._file.fetch(self._entity_tag if self._latest is not None else "")
@@ -63,7 +63,7 @@ class URLSource:
                 self._latest = self._unpacked(packed)
                 self._entity_tag = tag
             if self._latest is None:
-                raise self._silent("says that nothing has changed, and nothing was read before")
+                raise self._silent("says that nothing has changed, but nothing was read before")
             return self._latest
         finally:
             self._reading.release()

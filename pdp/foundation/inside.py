@@ -27,10 +27,10 @@ def open_inside(folder: Path, path: Path) -> BinaryIO:
             finally:
                 os.close(above)
     except FileNotFoundError:
-        raise _problem(folder, path, "is no file that can be read") from None
+        raise _problem(folder, path, "is not a file that can be read") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _problem(folder, path, "is no file that can be read")
+        raise _problem(folder, path, "is not a file that can be read")
     return os.fdopen(descriptor, "rb")
 
 
@@ -44,7 +44,7 @@ def require_inside(folder: Path, path: Path) -> Path:
         parts = real.relative_to(root).parts
         if not any(part.startswith(".") and not part.startswith("..") for part in parts):
             return real
-    raise _problem(folder, path, "is a link that leads out of the folder, or to something hidden in it")
+    raise _problem(folder, path, "is a link to something outside the folder, or hidden in it")
 
 
 def _problem(folder: Path, path: Path, message: str) -> BundleError:

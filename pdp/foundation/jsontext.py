@@ -45,7 +45,7 @@ def parse(text: bytes, limits: Limits = DEFAULT_LIMITS, *, minting: bool = False
     except (RecursionError, ValueError, InvalidOperation):
         # ValueError: an integer with more digits than the interpreter converts. InvalidOperation: an exponent too large
         # for a `Decimal`.
-        raise InvalidJSONError("a number is too long, or the text is too deep") from None
+        raise InvalidJSONError("a number is too long, or the nesting is too deep") from None
     _check_values(value, limits)
     return value
 

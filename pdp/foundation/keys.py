@@ -31,7 +31,7 @@ class PublicKey:
         except UnsupportedAlgorithm as error:
             raise ValueError(str(error)) from None
         if not isinstance(key, Ed25519PublicKey):
-            raise ValueError("no Ed25519 key")  # noqa: TRY004 - a wrong text, not a wrong type
+            raise ValueError("not an Ed25519 key")  # noqa: TRY004 - a wrong text, not a wrong type
         return cls(key)
 
     @property
@@ -65,13 +65,13 @@ class PrivateKey:
 
     @classmethod
     def read(cls, pem: bytes) -> Self:
-        """Read a key from PEM without a password. Raise `ValueError` with the message `no Ed25519 key`."""
+        """Read a key from PEM without a password. Raise `ValueError` with the message `not an Ed25519 key`."""
         try:
             key = load_pem_private_key(pem, password=None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            raise ValueError("no PEM file of a private key") from None
+            raise ValueError("not a PEM file of a private key without a password") from None
         if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError("no Ed25519 key")  # noqa: TRY004 - a wrong text, not a wrong type
+            raise ValueError("not an Ed25519 key")  # noqa: TRY004 - a wrong text, not a wrong type
         return cls(key)
 
     @property

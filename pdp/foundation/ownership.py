@@ -46,7 +46,7 @@ def require_own_socket(path: Path, danger: str) -> None:
     step = _Step(folder, folder.lstat())
     if _others_may_write(step):
         raise ConfigurationError(
-            f"others may put a socket into `{folder}`: {danger}; take a folder that is yours alone"
+            f"others can put a socket into `{folder}`: {danger}; use a folder to which only you can write"
         )
 
 
@@ -104,7 +104,7 @@ def _problem(step: _Step) -> str:
     # Reading a device, such as `/dev/null`, does not return what was written to it.
     if stat.S_ISLNK(mode) or stat.S_ISCHR(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
         return ""
-    return f"others may write to `{step.place}`" if _others_may_write(step) else ""
+    return f"others can write to `{step.place}`" if _others_may_write(step) else ""
 
 
 def _others_may_write(step: _Step) -> bool:
@@ -117,7 +117,7 @@ def _remedy(step: _Step) -> str:
         return "`chmod go-w` it"
     if os.geteuid() == _ROOT:
         return f"run as {user_name(step.status.st_uid)}, or give it to root"
-    return f"it must be root's or {user_name(os.geteuid())}'s"
+    return f"it must belong to root or {user_name(os.geteuid())}"
 
 
 def _is_alone(step: _Step) -> bool:

@@ -43,7 +43,7 @@ def page_start_of(token: str, *kinds: type) -> Any:  # noqa: ANN401 - a tuple of
         return None
     values = _values(token)
     if [type(value) for value in values] != list(kinds) or not all(map(_is_sound, values)):
-        raise InvalidRequestError("page_token", "is not one that this service gave")
+        raise InvalidRequestError("page_token", "is not one that this service issued")
     return tuple(values)
 
 

@@ -77,7 +77,7 @@ class WebFile:
         Raise `WebFileError`.
         """
         if self._closed:
-            raise WebFileError("is not asked any more")
+            raise WebFileError("is no longer fetched")
         try:
             return self._ask(known_tag)
         except (OSError, http.client.HTTPException) as error:
@@ -116,9 +116,9 @@ class WebFile:
                 require_own(Path(self._place.ca_file), "anyone could pass for the server")
             trusted = ssl.create_default_context(cafile=self._place.ca_file or None)
         except ConfigurationError as error:
-            raise WebFileError(f"is not asked: {error}") from None
+            raise WebFileError(f"is not fetched: {error}") from None
         except OSError:
-            raise WebFileError(f"is not asked: `{self._place.ca_file}` holds no certificates") from None
+            raise WebFileError(f"is not fetched: `{self._place.ca_file}` holds no certificates") from None
         return http.client.HTTPSConnection(host, parts.port, timeout=self._step_seconds, context=trusted)
 
     def _target(self) -> str:
@@ -129,13 +129,13 @@ class WebFile:
         if response.status == _NOT_MODIFIED and asked_for_changes:
             return None
         if response.status == _NOT_MODIFIED:
-            raise WebFileError(f"answers `{_NOT_MODIFIED}`, and nothing was read before")
+            raise WebFileError(f"answers `{_NOT_MODIFIED}`, but nothing was read before")
         if response.status in _REDIRECTS:
-            raise WebFileError(f"answers `{response.status}`, and redirects are not followed")
+            raise WebFileError(f"answers `{response.status}`, but redirects are not followed")
         if response.status != _OK:
             raise WebFileError(f"answers `{response.status}`")
         if response.getheader("Content-Encoding", "identity") != "identity":
-            raise WebFileError("answers with an encoding that nobody asked for")
+            raise WebFileError("answers with an encoding that was not requested")
         body, tag = self._body(response), response.getheader("ETag", "")
         return body, tag if _ENTITY_TAG.fullmatch(tag) else ""
 
@@ -157,11 +157,11 @@ class WebFile:
             require_own(Path(self._place.token_file), "anyone could choose what is presented")
             token = Path(self._place.token_file).read_text(encoding="ascii").strip()
         except ConfigurationError as error:
-            raise WebFileError(f"is not asked: {error}") from None
+            raise WebFileError(f"is not fetched: {error}") from None
         except (OSError, UnicodeDecodeError):
             token = ""
         if not _TOKEN.fullmatch(token):
-            raise WebFileError(f"is not asked: `{self._place.token_file}` holds no token")
+            raise WebFileError(f"is not fetched: `{self._place.token_file}` holds no token")
         return token
 
 
@@ -214,4 +214,4 @@ def _in_words(error: OSError | http.client.HTTPException) -> str:
         return "has a host that cannot be found"
     if isinstance(error, OSError):
         return f"cannot be reached: {(error.strerror or 'connection lost').lower()}"
-    return "did not answer as HTTP has it"
+    return "did not answer in valid HTTP"

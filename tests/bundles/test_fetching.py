@@ -85,12 +85,12 @@ def test_bad_bundle_is_fetched_again(web: WebServer, open_source: Open) -> None:
     ("way", "problem"),
     [
         ("half", r"stopped after \d+ of \d+ bytes"),
-        ("half_in_chunks", "did not answer as HTTP has it"),
-        ("elsewhere", "answers `302`, and redirects are not followed"),
+        ("half_in_chunks", "did not answer in valid HTTP"),
+        ("elsewhere", "answers `302`, but redirects are not followed"),
         ("broken", "answers `503`"),
         ("unchanged", "answers `304`"),
-        ("compressed", "answers with an encoding that nobody asked for"),
-        ("no_http", "did not answer as HTTP has it"),
+        ("compressed", "answers with an encoding that was not requested"),
+        ("no_http", "did not answer in valid HTTP"),
     ],
 )
 def test_server_that_misbehaves_is_silent(web: WebServer, open_source: Open, way: str, problem: str) -> None:
@@ -151,7 +151,7 @@ def test_closing_ends_a_fetch(web: WebServer, open_source: Open, way: str) -> No
     reading.join(30)
 
     assert 1 == len(failed)
-    with pytest.raises(BundleUnavailableError, match="is not asked any more"):
+    with pytest.raises(BundleUnavailableError, match="is no longer fetched"):
         source.read()
 
 

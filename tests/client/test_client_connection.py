@@ -248,7 +248,7 @@ def test_a_certificate_that_others_could_have_put_there_is_not_believed(local_tl
     shutil.copytree(local_tls, tmp_path / "data")
     (tmp_path / "data" / "tls").chmod(0o777)
 
-    with pytest.raises(ConfigurationError, match=r"others may write to `.*/data/tls`, on the way to `.*ca\.pem`"):
+    with pytest.raises(ConfigurationError, match=r"others can write to `.*/data/tls`, on the way to `.*ca\.pem`"):
         Client("127.0.0.1:1", data_dir=tmp_path / "data")
 
 
@@ -262,7 +262,7 @@ def test_a_socket_that_others_could_have_put_there_is_sent_nothing(
     (tmp_path / "open").chmod(0o777)
     server.start(f"unix:{tmp_path}/open/pdp.sock")
 
-    with pytest.raises(ConfigurationError, match=r"others may write to `.*/open`, on the way to"):
+    with pytest.raises(ConfigurationError, match=r"others can write to `.*/open`, on the way to"):
         Client(f"unix:{tmp_path}/open/{name}", token=TOKEN)
 
 
@@ -278,7 +278,7 @@ def test_a_socket_in_a_folder_where_everybody_may_put_one_is_sent_nothing(
         server.start(f"unix:{folder}/pdp.sock")
 
     with pytest.raises(
-        ConfigurationError, match=r"others may put a socket into `.*/open`: another process could impersonate"
+        ConfigurationError, match=r"others can put a socket into `.*/open`: another process could impersonate"
     ):
         Client(f"unix:{folder}/pdp.sock", token=TOKEN)
 

@@ -100,7 +100,7 @@ def test_a_socket_where_others_can_put_one_is_not_used(
         assert revoke(service, f"unix:{shared}/control.sock", service.active.id) == (service.active.id,)
         with pytest.raises(TimeoutError):
             foreign.accept()
-    assert "the control address is not used: others may write to" in caplog.text
+    assert "the control address is not used: others can write to" in caplog.text
 
 
 def test_calls_go_to_the_main_address(service: Served) -> None:

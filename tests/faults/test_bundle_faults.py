@@ -73,7 +73,7 @@ def test_a_start_with_broken_policies(tmp_path: Path, break_it: Callable[[Path],
     first.sessions_file.unlink()
 
     assert seen == ROWS[fault].seen
-    with pytest.raises(BundleError, match=r"does not exist|no file that can be read"):
+    with pytest.raises(BundleError, match=r"does not exist|not a file that can be read"):
         build(first)
 
 

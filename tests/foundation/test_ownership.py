@@ -103,7 +103,7 @@ def test_where_a_link_leads_counts_too(file: Path) -> None:
 
     _writable(file.parents[1])
 
-    with pytest.raises(ConfigurationError, match=r"others may write to `.*/upper`, on the way to `.*/link/file`"):
+    with pytest.raises(ConfigurationError, match=r"others can write to `.*/upper`, on the way to `.*/link/file`"):
         read_own(link / "file", "harm")
 
 
@@ -162,7 +162,7 @@ def test_a_volume_with_the_group_of_the_pod_is_believed(mount: Path) -> None:
         require_own(mount / "data", "harm")
 
     os.chown(mount, 0, NOBODY)
-    with _as_server(), pytest.raises(ConfigurationError, match="others may write to"):
+    with _as_server(), pytest.raises(ConfigurationError, match="others can write to"):
         require_own(mount / "data", "harm")
 
 
@@ -180,7 +180,7 @@ def test_a_group_of_the_user_s_own_may_write_but_for_an_access_list(mount: Path)
     except OSError:
         pytest.skip("this file system keeps no access lists")
 
-    with pytest.raises(ConfigurationError, match="others may write to"):
+    with pytest.raises(ConfigurationError, match="others can write to"):
         read_own(mount / "file", "harm")
 
 
@@ -200,7 +200,7 @@ def test_a_group_that_another_user_begins_with_is_not_alone(mount: Path, monkeyp
 
     monkeypatch.setattr(pwd, "getpwall", lambda: [root, sync, guest])
 
-    with pytest.raises(ConfigurationError, match="others may write to"):
+    with pytest.raises(ConfigurationError, match="others can write to"):
         read_own(path, "harm")
 
 
@@ -309,7 +309,7 @@ def test_what_a_fetch_believes_is_its_own(tmp_path: Path, setting: str) -> None:
     _owned(path)
     place = WebPlace(**{"url": "https://127.0.0.1:1/bundle", setting: str(path)})
 
-    with pytest.raises(WebFileError, match=r"is not asked: `.*given` belongs to nobody"):
+    with pytest.raises(WebFileError, match=r"is not fetched: `.*given` belongs to nobody"):
         WebFile(place, 100).fetch()
 
 
@@ -325,6 +325,6 @@ def test_settings_of_a_folder_that_others_write_to_are_refused(tmp_path: Path, m
         load(environ={})
 
     assert str(caught.value) == (
-        f"the configuration file: others may write to `{tmp_path}/open`, on the way to `pdp.yaml`: anyone could choose "
+        f"the configuration file: others can write to `{tmp_path}/open`, on the way to `pdp.yaml`: anyone could choose "
         "the server that tokens go to; `chmod go-w` it"
     )

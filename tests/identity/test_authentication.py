@@ -210,7 +210,7 @@ def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
     path = init_callers(tmp_path)
     path.chmod(0o622)
 
-    with pytest.raises(ConfigurationError, match="others may write"):
+    with pytest.raises(ConfigurationError, match="others can write"):
         TokenAuthenticator(path)
 
 

@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_not_overlooked(tmp_path: Path, name: str, kind: 
     if (name, kind) == ("tools", "folder"):
         assert list(read_folder(tmp_path, DEFAULT_LIMITS)) == ["directory.yaml"]
     else:
-        with pytest.raises(BundleError, match=r"no file that can be read|cannot be read"):
+        with pytest.raises(BundleError, match=r"not a file that can be read|cannot be read"):
             read_folder(tmp_path, DEFAULT_LIMITS)
 
 
