@@ -166,7 +166,7 @@ class AuditIndex:
             raise UnavailableError(f"the index of the record is written by another process: `{self.file}`") from None
         except (apsw.CorruptError, apsw.NotADBError):
             self._damaged = True
-            raise UnavailableError(f"the index of the record is damaged and is built anew: `{self.file}`") from None
+            raise UnavailableError(f"the index of the record is damaged and is being rebuilt: `{self.file}`") from None
         except (apsw.Error, OSError) as error:
             problem = getattr(error, "strerror", None) or str(error) or "input or output failed"
             raise UnavailableError(
@@ -210,8 +210,8 @@ class AuditIndex:
         # The rows of one transaction take less room than their lines in the log, even while they are written twice.
         if self._keep and free_bytes(self.file.parent) < self._keep + _CHUNK_BYTES:
             raise UnavailableError(
-                f"the disk of the index of the record is nearly full, and what is left is not for it: `{self.file}`; "
-                "make room, or put it elsewhere (`record.index_file`)"
+                f"the disk of the index of the record is nearly full, and the rest is reserved: `{self.file}`; "
+                "make room, or move the index (`record.index_file`)"
             )
 
     def _trusted(self, name: str, path: Path, stat: os.stat_result) -> _Segment:

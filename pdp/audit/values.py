@@ -196,7 +196,7 @@ def argument_of(field: str, text: str) -> tuple[str, str]:
     """Read the name and the value of an argument, `NAME=VALUE`. Raise `InvalidRequestError` naming `field`."""
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise InvalidRequestError(field, "an argument must read `NAME=VALUE`")
+        raise InvalidRequestError(field, "an argument must have the form `NAME=VALUE`")
     return name, value
 
 
@@ -224,14 +224,17 @@ def selector_of(texts: tuple[str, ...], *, window: Window, tried: bool = False, 
     for text in texts:
         kind, colon, value = text.partition(":")
         if kind not in SELECTOR_KINDS or not colon or not value:
-            raise InvalidRequestError("selector", f"`{text}` must read `KIND:VALUE`, with {', '.join(SELECTOR_KINDS)}")
+            raise InvalidRequestError(
+                "selector",
+                f"`{text}` must have the form `KIND:VALUE`, where the kind is one of {', '.join(SELECTOR_KINDS)}",
+            )
         if kind == "tool" and "/" not in value:
-            raise InvalidRequestError("selector", f"`{text}` must read `tool:SERVER/TOOL`")
+            raise InvalidRequestError("selector", f"`{text}` must have the form `tool:SERVER/TOOL`")
         if kind == "argument":
             argument_of("selector", value)
         if named.setdefault(kind, value) != value:
-            raise InvalidRequestError("selector", f"`{kind}` appears twice, and no session has both")
+            raise InvalidRequestError("selector", f"`{kind}` appears twice, but no session has both")
     selector = Selector(window=window, tried=tried, tenant=tenant, **named)
     if selector.empty:
-        raise InvalidRequestError("selector", "name at least one, or a window; otherwise every session is meant")
+        raise InvalidRequestError("selector", "name at least one, or a window; otherwise every session is selected")
     return selector

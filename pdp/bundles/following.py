@@ -54,8 +54,8 @@ class BundleFollower:
         held = status.source_version if status.source_version != bundle.version else ""
         if held and held != self._held:
             _LOG.warning(
-                "%s holds %s, which was active before and stays out: `pdp bundle activate` or `pdp bundle reload` "
-                "brings it back",
+                "%s holds %s, which was active before and is not activated again: `pdp bundle activate` or "
+                "`pdp bundle reload` brings it back",
                 self._place,
                 held,
             )
@@ -64,5 +64,5 @@ class BundleFollower:
     def _say_refused(self, problem: str) -> None:
         # The keeper has already reported it to the observers.
         if problem != self._refused:
-            _LOG.error("%s was not loaded; the server keeps the bundle that it has: %s", self._place, problem)
+            _LOG.error("%s was not loaded; the server keeps its active bundle: %s", self._place, problem)
         self._refused = problem

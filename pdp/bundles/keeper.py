@@ -236,7 +236,7 @@ class BundleKeeper:
             else:
                 self._bundles.take(told)
         except (PDPError, ValueError) as error:
-            _LOG.warning("what another worker tells cannot be used: %s", error)
+            _LOG.warning("a message from another worker cannot be used: %s", error)
 
     def catch_up(self) -> None:
         """Load what became active since the start, if it may run here."""
@@ -322,7 +322,7 @@ class BundleKeeper:
             chosen = active is not None and same and active.chosen
             with suppress(ConflictError):
                 return self._activate(loaded, by, chosen=chosen, expected=active.version if active else "")
-        raise BundleUnavailableError("other workers go on activating bundles; try again")
+        raise BundleUnavailableError("other workers keep activating bundles; try again")
 
     def _may_take(self, active: ActiveBundle | None, version: str, came_from: str) -> bool:
         if active is None or not self._history.bundle_past(version).was_active:
@@ -340,8 +340,8 @@ class BundleKeeper:
         if number <= highest:
             self._held = delivery
             problem = (
-                f"the bundle has number `{number}`, and `{highest}` was active already; only newer ones are taken, "
-                f"unless somebody activates `{delivery.version}`"
+                f"the bundle has number `{number}`, but `{highest}` was already active; only newer ones are taken, "
+                f"unless `{delivery.version}` is activated by its version"
             )
             raise BundleError((Problem("", 0, problem),))
 

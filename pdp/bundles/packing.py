@@ -59,7 +59,7 @@ def unpack(packed: bytes, limits: Limits) -> Delivery:
     signature = None if text is None else _signature(text)
     for name in members:
         if not belongs(name) or PurePosixPath(name).as_posix() != name or not name.isprintable():
-            raise _refusal(f"`{ascii(name)[1:-1]}` is no file of a bundle")
+            raise _refusal(f"`{ascii(name)[1:-1]}` is not a file of a bundle")
     if not members:
         raise _refusal("holds no bundle")
     require_sizes(members, limits)
@@ -116,7 +116,7 @@ def _members(packed: bytes) -> Iterator[tuple[str, bytes]]:
     while packed[place : place + _BLOCK] != bytes(_BLOCK):
         header = packed[place : place + _BLOCK]
         if len(header) < _BLOCK:
-            raise _refusal("ends in the middle" if place else "is no packed bundle; `pdp bundle build` makes one")
+            raise _refusal("ends in the middle" if place else "is not a packed bundle; `pdp bundle build` makes one")
         name, size = _read_header(header, place)
         begin = place + _BLOCK
         place = begin + size + -size % _BLOCK
@@ -124,7 +124,7 @@ def _members(packed: bytes) -> Iterator[tuple[str, bytes]]:
             raise _refusal(f"ends within `{name}`")
         yield name, packed[begin : begin + size]
     if packed[place:] != _END:
-        raise _refusal("does not end where its content ends")
+        raise _refusal("does not end directly after its content")
 
 
 def _read_header(header: bytes, place: int) -> tuple[str, int]:
@@ -136,9 +136,9 @@ def _read_header(header: bytes, place: int) -> tuple[str, int]:
         sound = False
     if not sound:
         raise _refusal(
-            f"the header at byte {place} is none that `pdp bundle build` writes"
+            f"the header at byte {place} is not one that `pdp bundle build` writes"
             if place
-            else "is no packed bundle; `pdp bundle build` makes one"
+            else "is not a packed bundle; `pdp bundle build` makes one"
         )
     return name, size
 

@@ -133,7 +133,7 @@ def read_news(news: bytes, limits: Limits) -> Compiled | SourceView:
     head = json.loads(line)
     # Another release may interpret the findings about a policy in another way.
     if not isinstance(head, dict) or head.get("program") != __version__:
-        raise ValueError(f"it runs another version than this one, `{__version__}`")
+        raise ValueError(f"it runs another release than this worker, which runs `{__version__}`")
     return Compiled.read(head, body, limits) if head["kind"] == _BUNDLE else SourceView.read(head)
 
 

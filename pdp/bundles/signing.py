@@ -52,12 +52,12 @@ class Trust:
         signature = delivery.signature
         if signature is None:
             if self.required:
-                raise _refusal("the bundle is not signed, and only signed ones are taken; see `pdp bundle sign`")
+                raise _refusal("the bundle is not signed, but only signed ones are taken; see `pdp bundle sign`")
             return Verified(delivery=delivery, signed_by="")
         key = self.keys.get(signature.key_id)
         if key is None:
             if self.required or self.keys:
-                raise _refusal(f"the bundle is signed by `{signature.key_id}`, which is none of the trusted keys")
+                raise _refusal(f"the bundle is signed by `{signature.key_id}`, which is not among the trusted keys")
             return Verified(delivery=delivery, signed_by="")
         if not key.signed(_signed_text(delivery.version, signature.number), signature.value):
             raise _refusal(
@@ -84,7 +84,7 @@ def sign(delivery: Delivery, private_key: bytes, number: int) -> Delivery:
     try:
         key = PrivateKey.read(private_key)
     except ValueError:
-        problem = "this is no Ed25519 private key in PEM, without password; see `pdp bundle keygen`"
+        problem = "this is not an Ed25519 private key in PEM without a password; see `pdp bundle keygen`"
         raise ConfigurationError(problem) from None
     value = key.sign(_signed_text(delivery.version, number))
     signature = Signature(key_id=_key_id(key.public), number=number, value=value)
@@ -98,7 +98,7 @@ def read_public_keys(pem: bytes) -> dict[str, PublicKey]:
     try:
         keys = [PublicKey.read(text) for text in _PUBLIC_KEY.findall(pem)]
     except ValueError:
-        raise ConfigurationError("holds a key that is no Ed25519 public key") from None
+        raise ConfigurationError("holds a key that is not an Ed25519 public key") from None
     if not keys:
         raise ConfigurationError("holds no public key in PEM")
     return {_key_id(key): key for key in keys}

@@ -77,7 +77,7 @@ class URLSource:
             with replacing(self._kept_at, mode=USUAL) as file:
                 file.write(pack(delivery.files, delivery.signature))
         except OSError as error:
-            _LOG.warning("the last good bundle was not kept in `%s`: %s", self._kept_at, error.strerror)
+            _LOG.warning("the last good bundle could not be kept in `%s`: %s", self._kept_at, error.strerror)
             return
         self._kept = delivery
 

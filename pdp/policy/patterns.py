@@ -13,7 +13,7 @@ def pattern_problem(pattern: str) -> str | None:
     """Return what is wrong with a tool pattern, or None. The server part is literal: `*` alone is refused."""
     server, slash, tool = pattern.partition("/")
     if not slash or not tool:
-        return "must read `server/tool`; `*` may stand in the tool part only"
+        return "must have the form `server/tool`; only the tool part may contain `*`"
     if not _SERVER.match(server):
         return "the server part must be a literal name"
     if len(tool) > 128 or not tool.isprintable():  # noqa: PLR2004 - the longest tool name that the catalogue takes

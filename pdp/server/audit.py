@@ -148,7 +148,7 @@ class AuditHandlers:
         for kind in ("tool", "server"):
             optional_text(kind, given[kind], 2 * _NAME_CHARACTERS + 1)
         if given["tool"] and "/" not in given["tool"]:
-            raise InvalidRequestError("tool", "must read `server/tool`")
+            raise InvalidRequestError("tool", "must have the form `server/tool`")
         if given["argument"]:
             argument_of("argument", given["argument"])
         if len(given["resource"]) > self._limits.resource_id_characters:

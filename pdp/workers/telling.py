@@ -50,9 +50,9 @@ class SupervisedPeers:
                 self._write(news)
                 self._say(told)
                 if not self._closed and not heard.wait(self._patience):
-                    _LOG.warning("not all workers have dealt with a change within %g s; it is made now", self._patience)
+                    _LOG.warning("not all workers have confirmed a change within %g s; it is made now", self._patience)
             except OSError as error:
-                _LOG.warning("the other workers cannot be told of a change before it is made: %s", error.strerror)
+                _LOG.warning("the other workers cannot be informed of a change before it is made: %s", error.strerror)
             finally:
                 del self._open[told.id]
                 self._file.unlink(missing_ok=True)
@@ -81,6 +81,6 @@ class SupervisedPeers:
             try:
                 hear(Path(told.file).read_bytes())
             except OSError as error:
-                _LOG.warning("what another worker tells cannot be read: %s", error.strerror)
+                _LOG.warning("a message from another worker cannot be read: %s", error.strerror)
             finally:
                 self._say(Heard(id=told.id))

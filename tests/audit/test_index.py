@@ -176,7 +176,7 @@ def test_an_index_that_is_damaged_in_use_is_built_anew(index: AuditIndex) -> Non
         file.write(b"\xff" * (size - 100))
     index.rows("PRAGMA shrink_memory")
 
-    with pytest.raises(UnavailableError, match="damaged and is built anew"):
+    with pytest.raises(UnavailableError, match="damaged and is being rebuilt"):
         found(index)
 
     assert ["dec_1", "dec_2"] == found(index)

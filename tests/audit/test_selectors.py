@@ -35,10 +35,10 @@ def test_lists_of_old_records_are_read(value: object, expected: tuple[str, ...])
 @pytest.mark.parametrize(
     ("texts", "problem"),
     [
-        (("coder",), "`coder` must read `KIND:VALUE`"),
-        (("agent:",), "`agent:` must read"),
-        (("purpose:x",), "`purpose:x` must read"),
-        (("tool:git",), "`tool:git` must read `tool:SERVER/TOOL`"),
+        (("coder",), "`coder` must have the form `KIND:VALUE`"),
+        (("agent:",), "`agent:` must have the form"),
+        (("purpose:x",), "`purpose:x` must have the form"),
+        (("tool:git",), "`tool:git` must have the form `tool:SERVER/TOOL`"),
         (("agent:a", "agent:b"), "`agent` appears twice"),
         ((), "name at least one"),
     ],

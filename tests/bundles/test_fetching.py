@@ -73,7 +73,7 @@ def test_bad_bundle_is_fetched_again(web: WebServer, open_source: Open) -> None:
     source = open_source()
     web.body = b"<html>not found</html>" * 100
     for _ in range(2):
-        with pytest.raises(BundleError, match=r"https://127\.0\.0\.1:\d+/b\.bundle: is no packed bundle"):
+        with pytest.raises(BundleError, match=r"https://127\.0\.0\.1:\d+/b\.bundle: is not a packed bundle"):
             source.read()
     web.body = pack(FILES)
 
@@ -234,5 +234,5 @@ def test_disk_that_is_full_stops_nothing(open_source: Open, tmp_path: Path, capl
 
     source.loaded(source.read())
 
-    assert "the last good bundle was not kept" in caplog.text
+    assert "the last good bundle could not be kept" in caplog.text
     assert source.last_good() is None

@@ -183,33 +183,33 @@ def member(name: str, content: bytes = b"x", **fields: object) -> tuple[tarfile.
 @pytest.mark.parametrize(
     ("packed", "problem"),
     [
-        pytest.param(b"", "no packed bundle", id="empty"),
-        pytest.param(b"PK\3\4" + bytes(2000), "no packed bundle", id="zip"),
-        pytest.param(gzip.compress(pack(SMALL)), "no packed bundle", id="compressed"),
+        pytest.param(b"", "not a packed bundle", id="empty"),
+        pytest.param(b"PK\3\4" + bytes(2000), "not a packed bundle", id="zip"),
+        pytest.param(gzip.compress(pack(SMALL)), "not a packed bundle", id="compressed"),
         pytest.param(bytes(1024), "holds no bundle", id="nothing"),
         pytest.param(
-            tar(member("bundle.yaml", type=tarfile.SYMTYPE, linkname="/etc/passwd", size=0)), "no packed", id="link"
+            tar(member("bundle.yaml", type=tarfile.SYMTYPE, linkname="/etc/passwd", size=0)), "not a packed", id="link"
         ),
         pytest.param(
-            tar(member("bundle.yaml", type=tarfile.LNKTYPE, linkname="a", size=0)), "no packed", id="hard link"
+            tar(member("bundle.yaml", type=tarfile.LNKTYPE, linkname="a", size=0)), "not a packed", id="hard link"
         ),
-        pytest.param(tar(member("tools", b"", type=tarfile.DIRTYPE)), "no packed bundle", id="folder"),
-        pytest.param(tar(member("bundle.yaml", mtime=1)), "no packed bundle", id="time"),
-        pytest.param(tar(member("bundle.yaml", mode=0o755)), "no packed bundle", id="mode"),
-        pytest.param(tar(member("bundle.yaml", uid=1000)), "no packed bundle", id="owner"),
-        pytest.param(tar(member("a" * 120 + ".cedar"), form=tarfile.GNU_FORMAT), "no packed bundle", id="long name"),
-        pytest.param(tar(member("ä.cedar"), form=tarfile.PAX_FORMAT), "no packed bundle", id="pax"),
-        pytest.param(pack({"../bundle.yaml": b""}), "`../bundle.yaml` is no file of a bundle", id="outside"),
-        pytest.param(pack({"/etc/a.cedar": b""}), "`/etc/a.cedar` is no file of a bundle", id="absolute"),
-        pytest.param(pack({"./bundle.yaml": b""}), "`./bundle.yaml` is no file of a bundle", id="dot"),
-        pytest.param(pack({"tools//git.json": b""}), "`tools//git.json` is no file of a bundle", id="two slashes"),
-        pytest.param(pack({"tools/../bundle.yaml": b""}), "is no file of a bundle", id="up"),
-        pytest.param(pack({"tools/a/git.json": b""}), "is no file of a bundle", id="deeper"),
-        pytest.param(pack({"README.md": b""}), "`README.md` is no file of a bundle", id="notes"),
-        pytest.param(pack({"a\nb.cedar": b""}), r"`a\\nb.cedar` is no file of a bundle", id="newline"),
+        pytest.param(tar(member("tools", b"", type=tarfile.DIRTYPE)), "not a packed bundle", id="folder"),
+        pytest.param(tar(member("bundle.yaml", mtime=1)), "not a packed bundle", id="time"),
+        pytest.param(tar(member("bundle.yaml", mode=0o755)), "not a packed bundle", id="mode"),
+        pytest.param(tar(member("bundle.yaml", uid=1000)), "not a packed bundle", id="owner"),
+        pytest.param(tar(member("a" * 120 + ".cedar"), form=tarfile.GNU_FORMAT), "not a packed bundle", id="long name"),
+        pytest.param(tar(member("ä.cedar"), form=tarfile.PAX_FORMAT), "not a packed bundle", id="pax"),
+        pytest.param(pack({"../bundle.yaml": b""}), "`../bundle.yaml` is not a file of a bundle", id="outside"),
+        pytest.param(pack({"/etc/a.cedar": b""}), "`/etc/a.cedar` is not a file of a bundle", id="absolute"),
+        pytest.param(pack({"./bundle.yaml": b""}), "`./bundle.yaml` is not a file of a bundle", id="dot"),
+        pytest.param(pack({"tools//git.json": b""}), "`tools//git.json` is not a file of a bundle", id="two slashes"),
+        pytest.param(pack({"tools/../bundle.yaml": b""}), "is not a file of a bundle", id="up"),
+        pytest.param(pack({"tools/a/git.json": b""}), "is not a file of a bundle", id="deeper"),
+        pytest.param(pack({"README.md": b""}), "`README.md` is not a file of a bundle", id="notes"),
+        pytest.param(pack({"a\nb.cedar": b""}), r"`a\\nb.cedar` is not a file of a bundle", id="newline"),
         pytest.param(pack({"a": b""})[:512] * 2 + bytes(1024), "`a` appears twice", id="twice"),
         pytest.param(pack({"b.cedar": b""})[:512] + pack({"a.cedar": b""}), "not in the form .*: order", id="order"),
-        pytest.param(pack({"a.cedar": b"x"})[:-1024] + bytes(10240), "does not end where", id="padding"),
+        pytest.param(pack({"a.cedar": b"x"})[:-1024] + bytes(10240), "does not end directly after", id="padding"),
         pytest.param(pack({SIGNATURE_FILE: b"{}", **SMALL}), "holds no signature", id="empty signature"),
         pytest.param(
             pack({SIGNATURE_FILE: b'{"key":"a","number":1.5,"value":"' + b"A" * 86 + b'=="}', **SMALL}),
@@ -245,7 +245,7 @@ def test_sizes_are_limited_before_anything_is_read(tmp_path: Path) -> None:
 
     with pytest.raises(BundleError, match=rf"large.bundle: larger than {packed_bytes(limits)} bytes"):
         read_packed(large, limits)
-    with pytest.raises(BundleError, match="no packed bundle"):
+    with pytest.raises(BundleError, match="not a packed bundle"):
         unpack(bytes(claim), limits)
     with pytest.raises(BundleError, match=r"a.cedar: larger than 1000 bytes"):
         unpack(pack({"a.cedar": bytes(1001)}), limits)
@@ -287,7 +287,7 @@ def test_name_that_does_not_fit_is_refused_in_a_folder_too() -> None:
 
 def test_unsigned_is_refused_where_a_signature_is_asked_for(trust: Trust) -> None:
     """The message says how to mend it."""
-    with pytest.raises(BundleError, match=r"not signed, and only signed ones are taken; see `pdp bundle sign`"):
+    with pytest.raises(BundleError, match=r"not signed, but only signed ones are taken; see `pdp bundle sign`"):
         trust.verify(Delivery(files=SMALL))
 
 
@@ -296,7 +296,7 @@ def test_signature_of_somebody_else_is_refused(trust: Trust) -> None:
     stranger = sign(Delivery(files=SMALL), generate_key()[0], 1)
     assert stranger.signature is not None
 
-    with pytest.raises(BundleError, match=rf"`{stranger.signature.key_id}`, which is none of the trusted keys"):
+    with pytest.raises(BundleError, match=rf"`{stranger.signature.key_id}`, which is not among the trusted keys"):
         trust.verify(stranger)
 
 
@@ -353,5 +353,5 @@ def test_other_public_keys_are_refused(pem: bytes) -> None:
 
 def test_public_key_does_not_sign(keys: tuple[bytes, bytes]) -> None:
     """Who mixes up the two files is told so."""
-    with pytest.raises(ConfigurationError, match="no Ed25519 private key"):
+    with pytest.raises(ConfigurationError, match="not an Ed25519 private key"):
         sign(Delivery(files=SMALL), keys[1], 1)

@@ -182,4 +182,4 @@ def test_news_that_cannot_be_used_are_left(
     second.hear(news)
 
     assert before == second.status()
-    assert ["what another worker tells cannot be used"] == [text.partition(":")[0] for text in caplog.messages]
+    assert ["a message from another worker cannot be used"] == [text.partition(":")[0] for text in caplog.messages]

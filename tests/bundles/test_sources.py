@@ -163,11 +163,11 @@ def test_half_a_file_changes_nothing(serve: Serve, file: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (packed("two"), "the bundle is not signed, and only signed ones are taken; see `pdp bundle sign`"),
-        (packed("two", 9, key=generate_key()[0]), "which is none of the trusted keys"),
+        (packed("two"), "the bundle is not signed, but only signed ones are taken; see `pdp bundle sign`"),
+        (packed("two", 9, key=generate_key()[0]), "which is not among the trusted keys"),
         (packed("two", 9).replace(b"files/two", b"files/six"), "is wrong: the bundle is not what was signed"),
-        (packed("two", 6), "the bundle has number `6`, and `7` was active already; only newer ones are taken"),
-        (packed("two", 7), "the bundle has number `7`, and `7` was active already; only newer ones are taken"),
+        (packed("two", 6), "the bundle has number `6`, but `7` was already active; only newer ones are taken"),
+        (packed("two", 7), "the bundle has number `7`, but `7` was already active; only newer ones are taken"),
     ],
     ids=["unsigned", "stranger", "changed", "older", "same number"],
 )
@@ -208,7 +208,7 @@ def test_older_bundle_runs_when_somebody_activates_it(serve: Serve, file: Path, 
     server.author.activate_bundle(version("one"))
     back = server.policy
     replace_file(file, packed("three", 3))
-    server.complains("the bundle has number `3`, and `8` was active already")
+    server.complains("the bundle has number `3`, but `8` was already active")
     server.author.activate_bundle(version("three"))
 
     assert ["one", "three"] == [back, server.policy]
@@ -223,7 +223,7 @@ def test_number_is_remembered_by_the_next_process(serve: Serve, file: Path, only
     server = serve(**only_signed)
 
     assert "one" == server.policy
-    assert "`7` was active already" in server.author.get_bundle().load_errors[0]
+    assert "`7` was already active" in server.author.get_bundle().load_errors[0]
 
 
 def test_unsigned_bundle_that_was_active_does_not_run_once_signatures_are_required(
@@ -323,7 +323,7 @@ def test_rollback_is_not_undone_by_the_folder_or_a_restart(
     again.runs("three")
 
     assert ("one", "one") == (touched, restarted)
-    assert f"holds {version('two')}, which was active before and stays out" in caplog.text
+    assert f"holds {version('two')}, which was active before and is not activated again" in caplog.text
 
 
 class Counted:

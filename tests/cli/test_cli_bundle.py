@@ -75,7 +75,7 @@ def test_what_was_not_signed_is_not_verified(run: Run, packed: Path, key: str) -
     """Exit code 1, and why."""
     done = run("bundle", "verify", str(packed), "--key", f"{key}.pub")
 
-    assert (1, "the bundle is not signed, and only signed ones are taken; see `pdp bundle sign`\n") == (
+    assert (1, "the bundle is not signed, but only signed ones are taken; see `pdp bundle sign`\n") == (
         done.exit_code,
         done.stdout,
     )
@@ -106,10 +106,10 @@ def test_keys_are_for_their_owner_and_never_overwritten(run: Run, key: str) -> N
     ("words", "problem"),
     [
         (("show", "nothing.bundle"), "error: nothing.bundle: cannot be read: no such file or directory"),
-        (("show", "release.key"), "error: release.key: is no packed bundle; `pdp bundle build` makes one"),
+        (("show", "release.key"), "error: release.key: is not a packed bundle; `pdp bundle build` makes one"),
         (
             ("sign", "one.bundle", "--key", "release.key.pub"),
-            "error: `release.key.pub`: this is no Ed25519 private key",
+            "error: `release.key.pub`: this is not an Ed25519 private key",
         ),
         (("verify", "one.bundle", "--key", "one.bundle"), "error: `one.bundle` holds no public key in PEM"),
         (("sign", "one.bundle", "--key", "release.key", "--number", "0"), "error: invalid value for '--number'"),

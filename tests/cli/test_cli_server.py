@@ -532,7 +532,7 @@ def test_bad_folder_is_told_at_the_start_and_after(own_server: Server) -> None:
     policy.write_text("permit (principal, action, resource", encoding="utf-8")
 
     again = start_server(own_server.folder)
-    lines = lines_until(again, "the server keeps the bundle that it has: files.cedar:1: ")
+    lines = lines_until(again, "the server keeps its active bundle: files.cedar:1: ")
     policy.write_text(good, encoding="utf-8")
     lines += lines_until(again, "runs: 3 policies, 2 tools, sha256:")
     _, _, rest = stop_server(again)

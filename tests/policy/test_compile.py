@@ -103,7 +103,7 @@ OTHER_PROBLEMS = [
     ),
     (
         {"directory": DIRECTORY.replace("files/*", "*")},
-        "directory.yaml:4: ceiling `*`: must read `server/tool`",
+        "directory.yaml:4: ceiling `*`: must have the form `server/tool`",
     ),
     ({"directory": DIRECTORY + "entities:\n- {type: Grant, id: x}"}, "directory.yaml:6: entities of type `Grant` are"),
     ({"manifest": "nme: x"}, "bundle.yaml:1: unknown key: `nme`; did you mean `name`?"),

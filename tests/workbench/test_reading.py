@@ -99,7 +99,7 @@ def test_child_session_has_its_parents_user_and_agent() -> None:
         ("sessions: {basis: {parent: basis, tools: []}}", f"{FILE}:1: `basis` is a keyword of expectations"),
         ("sessions: {s: {parent: t, tools: []}}", f"{FILE}:1: unknown session: `t`"),
         ("sessions: {s: {parent: s, tools: []}}", f"{FILE}:1: `s` is its own parent"),
-        ("sessions:\n  s: {user: u, agent: a, tools: ['*']}", f"{FILE}:2: `*`: must read `server/tool`"),
+        ("sessions:\n  s: {user: u, agent: a, tools: ['*']}", f"{FILE}:2: `*`: must have the form `server/tool`"),
         ("sessions:\n  s: {user: u, agent: a, tools: [x/y], state: revokd}", f"{FILE}:2: unknown state: `revokd`; did"),
         ("sessions:\n  s: {user: u, agent: a, tools: [x/y], duration: 0}", f"{FILE}:2: `duration` must be a number"),
         ("now: 0001-01-01T00:00Z\ncases: []", f"{FILE}:1: `now` must be a time"),

@@ -41,7 +41,7 @@ def test_nobody_is_waited_for_without_end(tmp_path: Path, caplog: pytest.LogCapt
     (word,) = said
     assert isinstance(word, News)
     peers.receive(Heard(id=word.id))
-    assert ["not all workers have dealt with a change within 0 s; it is made now"] == caplog.messages
+    assert ["not all workers have confirmed a change within 0 s; it is made now"] == caplog.messages
     assert [] == list(tmp_path.iterdir())
 
 
@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_stop(tmp_path: Path, ca
     SupervisedPeers(said.append, tmp_path / "none" / "worker-1.news").tell(b"news")
 
     assert [] == said
-    assert ["the other workers cannot be told of a change before it is made: No such file or directory"] == (
+    assert ["the other workers cannot be informed of a change before it is made: No such file or directory"] == (
         caplog.messages
     )
 
@@ -85,4 +85,4 @@ def test_what_others_tell_is_heard_in_turn(tmp_path: Path, caplog: pytest.LogCap
 
     assert [Heard(id=name) for name in ("2-1", "3-1", "2-2")] == [said.get(timeout=30.0) for _ in range(3)]
     assert [b"news", b"news"] == heard
-    wait_until(lambda: ["what another worker tells cannot be read: No such file or directory"] == caplog.messages)
+    wait_until(lambda: ["a message from another worker cannot be read: No such file or directory"] == caplog.messages)

@@ -220,4 +220,4 @@ def test_a_worker_that_stands_still_holds_nobody_up(server: ServerProcess, folde
             lambda: all(admin.get_bundle().bundle.version == version_of(notes_bundle("one")) for admin in admins)
         )
     assert True in done
-    assert "not all workers have dealt with a change within 10 s" in server.log.read_text()
+    assert "not all workers have confirmed a change within 10 s" in server.log.read_text()
