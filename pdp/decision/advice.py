@@ -17,30 +17,31 @@ ADVICE: Mapping[Basis, str] = MappingProxyType(
         Basis.FORBID: "a rule forbids this call: do not retry it; find another way, or tell the user",
         Basis.DEFAULT_DENY: "no rule permits this call: do not retry it; find another way, or tell the user",
         Basis.POLICY_ERROR: "the rules could not be evaluated for this call: do not retry it; report the decision's id",
-        Basis.INVALID_ARGUMENTS: "the arguments are not what the tool takes: mend what is named, and call again",
+        Basis.INVALID_ARGUMENTS: "the arguments do not fit the tool: correct what is named, and call again",
         Basis.UNKNOWN_TOOL: "there is no such tool: do not retry it; call one that is listed",
         Basis.TOOL_CHANGED: (
-            "the tool is not as it was approved: do not retry it; have its definition imported and reviewed, and ask "
+            "the tool's definition is not the approved one: do not retry it; have it imported and reviewed, and ask "
             "for a new session"
         ),
         Basis.OUT_OF_SCOPE: (
-            "the session does not reach this tool: do not retry it; ask for approval of a session that names it"
+            "this tool is outside the session's scope: do not retry it; ask for approval of a session that includes it"
         ),
         Basis.SESSION_NOT_FOUND: "there is no session with this handle: do not retry it; ask for a new session",
         Basis.SESSION_NOT_APPROVED: "the session is not approved: wait for its approval; if it was refused, stop",
-        Basis.SESSION_EXPIRED: "the session's time is over: do not retry it; ask for a new session",
+        Basis.SESSION_EXPIRED: "the session has expired: do not retry it; ask for a new session",
         Basis.SESSION_REVOKED: "the session was revoked: stop, and tell the user",
         Basis.SESSION_ENDED: "the session has ended: do not retry it; ask for a new session if there is more to do",
         Basis.ANCESTOR_DENIED: (
-            "a session above this one may not make this call: do not retry it; hand the task back to who delegated it"
+            "a session above this one may not make this call: do not retry it; hand the task back to the agent that "
+            "delegated it"
         ),
-        Basis.APPROVAL_REQUIRED: "this very call needs an approval: ask for it, and call again when it is given",
+        Basis.APPROVAL_REQUIRED: "this exact call needs an approval: ask for one, and call again when it is given",
         Basis.BUDGET_EXHAUSTED: "the session's budget is used up: do not retry it; tell the user",
         Basis.RECORD_UNAVAILABLE: "the decision cannot be recorded now: retry it later",
         Basis.LEDGER_UNAVAILABLE: "what this call changes in its session cannot be written now: retry it later",
         Basis.LABEL_NOT_APPROVED: (
-            "the session has a label that may open more since the rules changed, and was not approved for that: do not "
-            "retry it; ask for a new session"
+            "the session has a label that may permit more since the rules changed, and was not approved for that: do "
+            "not retry it; ask for a new session"
         ),
     }
 )

@@ -136,7 +136,7 @@ class Explainer:
         """
         snapshot = self._snapshots.of_session(session_id, caller)
         if not snapshot.chain:
-            raise NotFoundError(f"no session `{session_id}`")
+            raise NotFoundError(f"no such session: `{session_id}`")
         return self._explained(snapshot, call, caller, made_by or snapshot.chain[0].opened_by, at)
 
     def suppose(

@@ -55,7 +55,7 @@ class Explanation:
         if self.refusal:
             return f"denied: {self.refusal}{self._otherwise()}"
         if self.problem:
-            return f"denied: the arguments are not what the tool takes: {self.problem}"
+            return f"denied: the arguments do not fit the tool: {self.problem}"
         for one in self.sessions:
             if one.session.id == self.ruling.ancestor_id:
                 return f"denied: session `{one.session.id}` above is {because(one.ruling, one.policies, self.action)}"
@@ -108,7 +108,7 @@ def _otherwise(policies: Sequence[PolicyResult]) -> str:
 def _nearest(policies: Sequence[PolicyResult], action: str) -> str:
     nearest = nearest_permits(policies)
     if not nearest:
-        return f"; none speaks of `{action}`"
+        return f"; none covers `{action}`"
     first = nearest[0]
     return f"; the nearest is {_place(first)}: {_missing(first)}"
 

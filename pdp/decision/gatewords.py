@@ -68,7 +68,7 @@ def _closed(how: str) -> Callable[[Refusal], str]:
 
 def _unapproved_labels(at: Refusal) -> str:
     labels = _list(sorted(at.snapshot.bundle.unapproved_labels(at.session)))
-    return f"{at.who} has {labels}: declared as widening now, and not when it was approved"
+    return f"{at.who} has {labels}: declared as widening now, but not when it was approved"
 
 
 def _unknown_tool(at: Refusal) -> str:
@@ -112,7 +112,8 @@ NO_SESSION = Row(Basis.SESSION_NOT_FOUND, lambda _: "no session of this tenant h
 # Of the session and of each above it.
 OF_STATE = {
     SessionState.REQUESTED: Row(
-        Basis.SESSION_NOT_APPROVED, lambda at: f"{at.who} waits for approval since {moment(at.session.requested_at)}"
+        Basis.SESSION_NOT_APPROVED,
+        lambda at: f"{at.who} has waited for approval since {moment(at.session.requested_at)}",
     ),
     SessionState.DENIED: Row(Basis.SESSION_NOT_APPROVED, _closed("refused")),
     SessionState.ENDED: Row(Basis.SESSION_ENDED, _closed("ended")),
@@ -124,11 +125,11 @@ UNAPPROVED_LABELS = Row(Basis.LABEL_NOT_APPROVED, _unapproved_labels)
 UNKNOWN_TOOL = Row(Basis.UNKNOWN_TOOL, _unknown_tool)
 UNSTATED = Row(
     Basis.TOOL_CHANGED,
-    lambda at: f"a call of `{at.call.action}` must state the digest of its definition, and this one does not",
+    lambda at: f"a call of `{at.call.action}` must state the digest of its definition, but this one does not",
 )
 MISSTATED = Row(
     Basis.TOOL_CHANGED,
-    lambda at: f"the gateway sees another definition of `{at.call.action}` than the catalogue holds",
+    lambda at: f"the gateway sees a different definition of `{at.call.action}` from the one in the catalogue",
 )
 # Of the session and of each above it.
 OUT_OF_SCOPE = Row(Basis.OUT_OF_SCOPE, _out_of_scope)

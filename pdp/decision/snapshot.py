@@ -76,7 +76,7 @@ class Snapshots:
             if len({view.bundle for view in views.values()}) <= 1:
                 now = self._clock.now()
                 return {handle: self._of_view(view, now, caller) for handle, view in views.items()}
-        raise UnavailableError("the active bundle changes too fast; try again")
+        raise UnavailableError("the active bundle is changing too often; try again")
 
     def of_session(self, session_id: str, caller: Caller) -> Snapshot:
         """Return the current snapshot of the session with a public id; without a session for an empty id."""

@@ -152,7 +152,7 @@ def test_a_server_is_asked_about_a_session(ask: Run) -> None:
 
     assert (0, "") == (done.exit_code, done.stderr)
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"denied: session `{requested}` waits for approval since ")
+    assert lines[0].startswith(f"denied: session `{requested}` has waited for approval since ")
     assert f"session {requested}, alice with coder: the policies would say allow permit" == lines[2]
 
 

@@ -192,7 +192,7 @@ ANSWERS = [
         "ada",
         "files/read",
         '{"path": 7}',
-        "denied: the arguments are not what the tool takes: `$.path`: must be a string",
+        "denied: the arguments do not fit the tool: `$.path`: must be a string",
     ),
     (
         "ada",
@@ -214,11 +214,11 @@ def test_every_answer_has_its_reason(world: World, user: str, name: str, argumen
 
 
 def test_a_policy_of_nobody_is_named_so(world: World) -> None:
-    """When no permit speaks of a tool, the answer says that instead of naming a nearest one."""
+    """When no permit covers a tool, the answer says that instead of naming a nearest one."""
     session = world.open(agent="reader")
     digest = world.pdp.keeper.current().catalogue.tools["files/peek"].definition_digest
 
-    assert "denied: no permit matched; none speaks of `files/peek`" == world.why_not(
+    assert "denied: no permit matched; none covers `files/peek`" == world.why_not(
         session, "files/peek", definition_digest=digest
     )
 
@@ -228,7 +228,7 @@ def test_an_unapproved_session_is_explained(world: World) -> None:
     session = world.open(approve=False)
 
     assert (
-        "denied: session `SESSION` waits for approval since 2026-01-01T00:00:00Z; "
+        "denied: session `SESSION` has waited for approval since 2026-01-01T00:00:00Z; "
         "the policies were not asked, and would permit it"
     ) == world.why_not(session, "files/read", '{"path": "/x"}')
 
@@ -284,7 +284,9 @@ def test_changed_definitions_are_explained(world: World) -> None:
 
     since = world.why_not(session, "files/read").partition(";")[0]
 
-    assert other.startswith("denied: the gateway sees another definition of `files/read` than the catalogue holds")
+    assert other.startswith(
+        "denied: the gateway sees a different definition of `files/read` from the one in the catalogue"
+    )
     assert missing.startswith("denied: a call of `files/peek` must state the digest of its definition")
     assert (
         "denied: the definition of `files/read` has changed since session `SESSION` was approved at "
@@ -381,7 +383,7 @@ def test_sessions_of_other_tenants_look_unknown(world: World) -> None:
     stranger = Caller(id="author", kind="token", roles=frozenset({Role.AUTHOR}), tenant="other")
 
     for unknown in (session, "ses_none"):
-        with pytest.raises(NotFoundError, match=f"no session `{unknown}`"):
+        with pytest.raises(NotFoundError, match=f"no such session: `{unknown}`"):
             world.pdp.explainer.explain(unknown, call("files/read"), stranger)
 
 

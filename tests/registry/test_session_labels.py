@@ -139,5 +139,5 @@ def test_a_label_that_widens_from_now_on_opens_nothing_that_nobody_approved(pdp:
 
     assert "label_not_approved" == decision.ruling.basis.value
     assert "ask for a new session" in " ".join(advice(decision.ruling))
-    assert "has `untrusted`: declared as widening now, and not when it was approved" in explained.refusal
+    assert "has `untrusted`: declared as widening now, but not when it was approved" in explained.refusal
     assert "permit" == basis(pdp, approved(pdp, "untrusted")[1])

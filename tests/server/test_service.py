@@ -199,7 +199,7 @@ def test_a_deny_says_what_to_do(running: Running) -> None:
     allowed = ask(running, "authorization", "Authorize", a_call(handle), "pep").decision
 
     assert [
-        "the arguments are not what the tool takes: mend what is named, and call again",
+        "the arguments do not fit the tool: correct what is named, and call again",
         "`$.max_count`: must be an integer, without fraction and exponent",
     ] == list(denied.advice)
     assert ["there is no such tool: do not retry it; call one that is listed"] == list(unknown.advice)
