@@ -353,7 +353,7 @@ class App:
             try:
                 write_local_certificate(folder, now=clock.now().wall_at)
             except ConfigurationError as error:
-                _LOG.error("the certificate was not renewed: %s", error)
+                _LOG.error("the certificate could not be renewed: %s", error)
 
         self._opened.enter_context(Repeater("certificate", renew, every=_RENEW_SECONDS))
 
@@ -362,7 +362,7 @@ class App:
             try:
                 removed = purge.run(sweeper.pause)
             except PDPError as error:
-                _LOG.error("sessions that are over were not removed: %s", error)
+                _LOG.error("sessions that are over could not be removed: %s", error)
             else:
                 if removed:
                     _LOG.info("removed %d sessions that have been over for long", removed)

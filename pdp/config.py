@@ -31,12 +31,14 @@ CONTROL_SOCKET = "control.sock"
 OTHER_VARIABLES: Mapping[str, str] = {
     "PDP_CONFIG": "the configuration file; without it `pdp.yaml`, if there is one",
     "PDP_ADDRESS": "the server that commands speak to; without it `server.address`",
-    "PDP_CONTROL_ADDRESS": "where commands first try to end authority; without it and `PDP_ADDRESS`, the server's own",
+    "PDP_CONTROL_ADDRESS": (
+        "the address at which commands first try to end authority; without it and `PDP_ADDRESS`, the server's own one"
+    ),
     "PDP_TOKEN_FILE": "the file of the token that commands present",
     "PDP_TLS_ROOTS": "PEM file of the root certificates that commands trust, or `system`",
     "PDP_TLS_CERTIFICATE": "PEM file of the certificate that commands present",
     "PDP_TLS_KEY": "PEM file of the certificate's private key",
-    "PDP_PLAINTEXT": "`true` makes commands speak plain text, on loopback alone",
+    "PDP_PLAINTEXT": "`true` makes commands speak plain text, only on loopback",
     "PDP_SESSION_HANDLE": "the secret handle of the session that commands ask about",
     "PDP_DEBUG": "`1` shows where an error comes from",
     "PDP_TEST_DATA": "the folder of test material",
@@ -69,16 +71,18 @@ class ServerSettings:
     """Where the server listens and how."""
 
     address: str = _setting(
-        "127.0.0.1:50151", "where to listen: `host:port`, beyond loopback with `tls_certificate`, or `unix:PATH`"
+        "127.0.0.1:50151", "where to listen: `unix:PATH`, or `host:port`, which beyond loopback needs `tls_certificate`"
     )
     control_address: str = _setting(
         "",
-        "where what ends authority is served on its own; empty means the socket `control.sock` in `data_dir`, and with "
-        "`tls_certificate` the port after that of `address`",
+        "a separate address for requests that end authority; empty means the socket `control.sock` in `data_dir`, or "
+        "with `tls_certificate` the port after that of `address`",
     )
     reflection: bool = _setting(default=False, text="offer the gRPC reflection service")
     workers: int = _setting(
-        0, "processes that share the port; 0: one for each core, and one alone with a store in memory or a Unix socket"
+        0,
+        "processes that share the port; 0 means one for each core, or a single one with a store in memory or a "
+        "Unix socket",
     )
     threads: int = _setting(4, "threads of each worker that answer calls", minimum=1)
     tls_certificate: str = _setting(
@@ -86,7 +90,7 @@ class ServerSettings:
     )
     tls_key: str = _setting("", "PEM file of the certificate's private key")
     tls_client_roots: str = _setting(
-        "", "PEM file of the authorities of callers' certificates; with it every connection needs one"
+        "", "PEM file of the authorities that sign callers' certificates; if set, every connection needs a certificate"
     )
     plaintext: bool = _setting(
         default=False, text="no TLS on loopback: while the server is down, any user of the machine can pass for it"
@@ -97,7 +101,7 @@ class ServerSettings:
 class CallerSettings:
     """Who may call."""
 
-    file: str = _setting("", "the file of who may call; empty means `callers.yaml` in `data_dir`")
+    file: str = _setting("", "the file of callers; empty means `callers.yaml` in `data_dir`")
     denied_file: str = _setting("", "YAML file of callers and tokens that are refused at once; read again every second")
 
 
@@ -106,29 +110,29 @@ class JWTSettings:
     """Which JSON Web Tokens are believed; none without an issuer."""
 
     issuer: str = _setting("", "the `iss` of the JSON Web Tokens to accept; empty means none")
-    audience: str = _setting("", "the name of this server, which must stand in the `aud` of a token")
+    audience: str = _setting("", "the name of this server, which the `aud` of a token must contain")
     algorithms: tuple[str, ...] = _setting(
         ("ES256", "Ed25519", "EdDSA", "PS256", "RS256"), "the signature algorithms to accept"
     )
     token_type: Literal["at+jwt", "JWT"] = _setting(
-        "at+jwt", "the `typ` of access tokens; `JWT` for an issuer that does not mark them, such as `at+jwt` does"
+        "at+jwt", "the `typ` of access tokens; `JWT` is for an issuer that does not mark them as `at+jwt`"
     )
     keys_file: str = _setting("", "JWKS file of the issuer's public keys; read again every second")
     keys_url: str = _setting("", "https URL of the issuer's JWKS; http on loopback only")
     keys_ca_file: str = _setting("", "PEM file of the root certificates to trust at the URL; empty means the system's")
-    keys_poll_seconds: float = _setting(300.0, "seconds between two looks at the URL", minimum=1)
+    keys_poll_seconds: float = _setting(300.0, "seconds between two reads of the URL", minimum=1)
     keys_longest_seconds: float = _setting(
-        86400.0, "seconds for which keys count while they cannot be read again", minimum=1
+        86400.0, "seconds for which keys stay valid while they cannot be read again", minimum=1
     )
     leeway_seconds: float = _setting(30.0, "seconds that the issuer's clock may be ahead")
     longest_seconds: float = _setting(86400.0, "seconds that a token may live, from `iat` to `exp`", minimum=1)
     person_claim: str = _setting(
-        "", "the claim that shows a person, beside `auth_time`: `NAME` that is true, or `NAME=TEXT`"
+        "", "the claim that marks a person's token, beside `auth_time`: `NAME`, which must be true, or `NAME=TEXT`"
     )
     groups_claim: str = _setting(
-        "", "the claim that lists groups, such as `groups` or `realm_access.roles`; empty means that none count"
+        "", "the claim that lists groups, such as `groups` or `realm_access.roles`; empty means that groups are ignored"
     )
-    id_claim: str = _setting("sub", "the claim that is the id of a caller who is known by a group")
+    id_claim: str = _setting("sub", "the claim that holds the id of a caller who is known by a group")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +144,13 @@ class PolicySettings:
     url: str = _setting("", "the https URL of a packed bundle to serve instead of a folder; http on loopback only")
     url_token_file: str = _setting("", "file of the bearer token to present to the URL")
     url_ca_file: str = _setting("", "PEM file of the root certificates to trust at the URL; empty means the system's")
-    poll_seconds: float = _setting(30.0, "seconds between two looks at the URL", minimum=0.1)
-    watch: bool = _setting(default=True, text="load the folder or file when it changes, and look at the URL again")
-    kept: int = _setting(10, "bundles that are kept to be activated again", minimum=1)
+    poll_seconds: float = _setting(30.0, "seconds between two reads of the URL", minimum=0.1)
+    watch: bool = _setting(default=True, text="load the folder or file when it changes, and poll the URL")
+    kept: int = _setting(10, "how many bundles are kept, so that they can be activated again", minimum=1)
     require_signature: bool = _setting(default=False, text="take only bundles that one of the public keys has signed")
-    public_keys: str = _setting("", "PEM file of the Ed25519 public keys that may sign; several may stand in it")
+    public_keys: str = _setting("", "PEM file of one or more Ed25519 public keys that may sign")
     never_older: bool = _setting(
-        default=False, text="take by itself only bundles with a higher signed number than any that was active"
+        default=False, text="load automatically only bundles with a higher signed number than any that was active"
     )
 
 
@@ -154,7 +158,7 @@ class PolicySettings:
 class CacheSettings:
     """How decisions are remembered."""
 
-    size: int = _setting(65536, "decisions to remember at most, in no more than 64 MiB; 0 remembers none")
+    size: int = _setting(65536, "how many decisions are remembered at most, in no more than 64 MiB; 0 means none")
     max_ttl: float = _setting(300.0, "seconds for which a decision is remembered at most")
 
 
@@ -162,16 +166,19 @@ class CacheSettings:
 class SessionSettings:
     """Where sessions live and what is believed about their users."""
 
-    store: Literal["sqlite", "memory"] = _setting("sqlite", "`sqlite` keeps sessions; `memory` loses them at the end")
+    store: Literal["sqlite", "memory"] = _setting(
+        "sqlite", "`sqlite` keeps sessions on disk; `memory` loses them when the server stops"
+    )
     trusted_attributes: tuple[str, ...] = _setting((), "attributes of users that a gateway may vouch for")
     keep_ended_seconds: float = _setting(
         2592000.0,
-        "seconds after which a session that is over leaves the store; the record keeps what it did",
+        "seconds after which a session that is over is removed from the store; the record keeps what it did",
         minimum=60,
     )
     reserve_bytes: int = _setting(
         8 * 1024 * 1024,
-        "bytes of the store's disk, and as many in its log and in a file beside it, that are kept for ending authority",
+        "bytes of the store's disk that are reserved for ending authority, and as many in its log and in a file "
+        "beside it",
     )
 
 
@@ -183,7 +190,7 @@ class TelemetrySettings:
         "auto", "where traces, metrics and logs go; `auto` follows the standard `OTEL_*` variables"
     )
     prometheus_address: str = _setting(
-        "", "where Prometheus finds `/metrics`, such as `127.0.0.1:9464`; each further worker has the next port"
+        "", "where Prometheus finds `/metrics`, such as `127.0.0.1:9464`; each further worker uses the next port"
     )
 
     @property
@@ -196,8 +203,8 @@ class TelemetrySettings:
 class LogSettings:
     """What the server says of itself on stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = _setting("info", "the least level that is logged to stderr")
-    format: Literal["text", "json"] = _setting("text", "lines of `text`, or a `json` object in each")
+    level: Literal["debug", "info", "warning", "error"] = _setting("info", "the lowest level that is logged to stderr")
+    format: Literal["text", "json"] = _setting("text", "lines of `text`, or one `json` object per line")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,23 +213,29 @@ class RecordSettings:
 
     folder: str = _setting("", "the folder of the decision log; empty means `record` in `data_dir`")
     durability: Literal["written", "durable", "async"] = _setting(
-        "written", "before the answer the record is `written` to the system, `durable` on disk, or queued (`async`)"
+        "written",
+        "before the answer, the record is `written` to the operating system, `durable` on disk, or only queued "
+        "(`async`)",
     )
-    signing_key: str = _setting("", "PEM file of the key that signs the log; empty means the one of `pdp init`")
+    signing_key: str = _setting("", "PEM file of the key that signs the log; empty means the one that `pdp init` makes")
     checkpoint_seconds: float = _setting(
-        10.0, "seconds after which what is new in the log is signed and synced", minimum=0.1
+        10.0, "seconds after which new entries of the log are signed and synced", minimum=0.1
     )
-    segment_bytes: int = _setting(64 * 1024 * 1024, "bytes after which the log goes on in a new file", minimum=65536)
-    segment_seconds: float = _setting(86400.0, "seconds after which the log goes on in a new file", minimum=1)
+    segment_bytes: int = _setting(64 * 1024 * 1024, "bytes after which the log continues in a new file", minimum=65536)
+    segment_seconds: float = _setting(86400.0, "seconds after which the log continues in a new file", minimum=1)
     reserve_bytes: int = _setting(
-        4 * 1024 * 1024, "bytes of the log's disk, and as many kept beforehand, for the records of what ends authority"
+        4 * 1024 * 1024,
+        "bytes of the log's disk that are reserved for records of what ends authority, and as many allocated in "
+        "advance",
     )
-    index_file: str = _setting("", "the index for questions about the log; empty means one beside the log")
+    index_file: str = _setting("", "the file of the index for questions about the log; empty means one beside the log")
     attributes: tuple[str, ...] = _setting(
-        (), "attributes that a gateway vouched for, to be logged with their values; of any other there is a digest"
+        (),
+        "attributes that a gateway vouched for and that are logged with their values; all others are logged as a "
+        "digest",
     )
     terms: tuple[str, ...] = _setting(
-        (), "terms of sessions, to be logged with their values; of any other there is a digest"
+        (), "terms of sessions that are logged with their values; all others are logged as a digest"
     )
 
 
@@ -476,7 +489,9 @@ class _Reader:
                     self.problems.append(str(section.problem(f"`{key}` must hold settings, not {_quoted(value)}", key)))
             elif not prefix and "." in key and key in self._known:
                 parent, _, child = key.partition(".")
-                self.problems.append(str(section.problem(f"`{key}` must stand as `{child}` below `{parent}`", key)))
+                self.problems.append(
+                    str(section.problem(f"`{key}` must be written as `{child}` below `{parent}`", key))
+                )
             elif name in self._known:
                 self._take(name, value, str(section.problem(f"`{name}`", key)))
             else:
@@ -503,7 +518,7 @@ def _build(values: T, prefix: str, chosen: Mapping[str, Any]) -> T:
 
 
 def _unknown_setting(name: str, known: Iterable[str], renamed: Mapping[str, str] = _RENAMED) -> str:
-    return f"`{name}` is called `{renamed[name]}` now" if name in renamed else unknown("setting", name, known)
+    return f"`{name}` is now called `{renamed[name]}`" if name in renamed else unknown("setting", name, known)
 
 
 def _is_other(variable: str) -> bool:
@@ -617,7 +632,7 @@ def _control_problems(server: ServerSettings) -> Iterable[str]:
         return
     yield from _address_problems("server.control_address", server.control_address, server)
     if server.control_address == server.address and not server.address.endswith(":0"):
-        yield "`server.control_address` must be another one than `server.address`"
+        yield "`server.control_address` must differ from `server.address`"
 
 
 def _workers_problems(settings: Settings) -> Iterable[str]:
@@ -625,14 +640,14 @@ def _workers_problems(settings: Settings) -> Iterable[str]:
     if workers > 1 and settings.sessions.store == "memory":
         yield f"`server.workers` must be `1` with `sessions.store: memory`, not `{workers}`: workers share no memory"
     if workers > 1 and settings.server.address.startswith("unix:"):
-        yield f"`server.workers` must be `1` on a Unix socket, not `{workers}`: workers can share a port alone"
+        yield f"`server.workers` must be `1` on a Unix socket, not `{workers}`: workers can share only a port"
 
 
 def _limits_problems(limits: Limits) -> Iterable[str]:
     largest = largest_session_bytes(limits)
     if largest > RECORD_LINE_BYTES:
         yield (
-            f"a session can take {largest} bytes of the record, and a line holds {RECORD_LINE_BYTES}: lower"
+            f"a session can take {largest} bytes of the record, but a line holds {RECORD_LINE_BYTES}: lower"
             " `limits.session_tools`, `limits.tool_patterns`, `limits.text_characters`, `limits.attributes_bytes` or"
             " `limits.terms_bytes`"
         )
@@ -645,7 +660,7 @@ def _scraping_problems(telemetry: TelemetrySettings) -> Iterable[str]:
     if telemetry.scraped is None or not telemetry.scraped[1]:
         yield f"{name} must be `host:port`, not {_quoted(address)}"
     elif not is_loopback(telemetry.scraped[0]):
-        yield f"{name} {_quoted(address)} can be reached by others, and metrics are shown on this machine alone"
+        yield f"{name} {_quoted(address)} can be reached by others, but metrics are shown only on this machine"
 
 
 def _policies_problems(policies: PolicySettings) -> Iterable[str]:
@@ -687,7 +702,9 @@ def _jwt_problems(jwt: JWTSettings) -> Iterable[str]:
     for name in jwt.algorithms:
         if name not in _ALGORITHMS:
             problem = unknown("algorithm", name, _ALGORITHMS)
-            yield f"`jwt.algorithms`: {problem}" + ("; a shared secret is no key" if name.startswith("HS") else "")
+            yield f"`jwt.algorithms`: {problem}" + (
+                "; a shared secret is not a public key" if name.startswith("HS") else ""
+            )
 
 
 def _claim_problems(jwt: JWTSettings) -> Iterable[str]:

@@ -18,7 +18,7 @@ class Limits:
     """Bounds on what callers and policy files may send; the texts say of what, and in which unit."""
 
     message_bytes: int = _limit(256 * 1024, "bytes of one message")
-    metadata_bytes: int = _limit(8 * 1024, "bytes of the metadata of one call; more is refused by gRPC itself")
+    metadata_bytes: int = _limit(8 * 1024, "bytes of the metadata of one call; gRPC itself refuses more")
     arguments_bytes: int = _limit(128 * 1024, "bytes of the arguments of one call, and of the facts")
     arguments_depth: int = _limit(32, "levels of objects and lists in arguments")
     arguments_nodes: int = _limit(4096, "values in arguments")
@@ -40,12 +40,14 @@ class Limits:
     live_sessions: int = _limit(10_000, "sessions of one gateway that wait for approval or are active")
     streams: int = _limit(32, "open streams")
     stream_idle_seconds: float = _limit(300.0, "seconds without a message after which a stream is closed")
-    concurrent_calls: int = _limit(512, "calls that are answered or wait at one time")
-    wait_seconds: float = _limit(2.0, "seconds that a call may wait for its turn; later it is refused undecided")
-    message_seconds: float = _limit(5.0, "seconds in which the message of a begun call must have come")
-    connection_calls: int = _limit(100, "calls and streams that are open on one connection; more wait at the caller")
-    connections: int = _limit(1000, "open connections; more are closed by gRPC itself")
-    connection_age_seconds: float = _limit(300.0, "seconds after which a connection must be made anew")
+    concurrent_calls: int = _limit(512, "calls that are being answered or are waiting at one time")
+    wait_seconds: float = _limit(
+        2.0, "seconds that a call may wait for its turn; after that it is refused without a decision"
+    )
+    message_seconds: float = _limit(5.0, "seconds from the beginning of a call within which its message must arrive")
+    connection_calls: int = _limit(100, "calls and streams that are open on one connection; more wait in the client")
+    connections: int = _limit(1000, "open connections; gRPC itself closes more")
+    connection_age_seconds: float = _limit(300.0, "seconds after which a connection is closed and must be opened again")
     connection_idle_seconds: float = _limit(120.0, "seconds without a call after which a connection is closed")
 
 

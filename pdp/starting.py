@@ -30,12 +30,12 @@ _LONGEST_SOCKET = 107
 class Need:
     """One need of a server: the `pdp doctor` check that reports it, its settings, and how to check it.
 
-    `look` changes nothing and raises `ConfigurationError` for what keeps a server from starting.
+    `require` changes nothing and raises `ConfigurationError` for what keeps a server from starting.
     """
 
     check: str
     settings: tuple[str, ...]
-    look: Callable[[Settings], object]
+    require: Callable[[Settings], object]
     remedy: str
 
 
@@ -57,7 +57,7 @@ def unmet(settings: Settings, *, check: str = "", port_held: bool = False) -> It
         if (check and need.check != check) or (port_held and need.check == ADDRESS):
             continue
         try:
-            need.look(settings)
+            need.require(settings)
         except ConfigurationError as error:
             names, problem = _guilty(need, settings, str(error)), str(error)
             yield Unmet(need=need, settings=names, problem=problem if names in problem else f"{names}: {problem}")
@@ -73,11 +73,11 @@ def require(settings: Settings, *, port_held: bool = False) -> None:
 def require_record_folder(settings: Settings) -> None:
     """Raise `ConfigurationError` unless the folder of the record can be written or created."""
     folder = settings.record_folder.absolute()
-    place = next(one for one in (folder, *folder.parents) if one.exists())
-    if not place.is_dir():
-        raise ConfigurationError(f"`{place}` is no folder")
-    if os.statvfs(place).f_flag & os.ST_RDONLY or not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"`{place}` cannot be written")
+    path = next(one for one in (folder, *folder.parents) if one.exists())
+    if not path.is_dir():
+        raise ConfigurationError(f"`{path}` is not a folder")
+    if os.statvfs(path).f_flag & os.ST_RDONLY or not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"`{path}` cannot be written")
 
 
 def _guilty(need: Need, settings: Settings, problem: str) -> str:
@@ -135,7 +135,7 @@ def _require_control_address(settings: Settings) -> None:
     path = address.removeprefix(_UNIX).removeprefix("//")
     # The start can create the folder.
     if len(os.fsencode(path)) > _LONGEST_SOCKET:
-        raise ConfigurationError(f"`{path}` is longer than the {_LONGEST_SOCKET} bytes of a socket's path")
+        raise ConfigurationError(f"`{path}` is longer than {_LONGEST_SOCKET} bytes, the most for the path of a socket")
 
 
 def _require_free(address: str) -> None:
@@ -144,7 +144,7 @@ def _require_free(address: str) -> None:
         return
     folder = Path(address.removeprefix(_UNIX).removeprefix("//")).absolute().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"cannot listen on `{address}`: `{folder}` is no folder that can be written")
+        raise ConfigurationError(f"cannot listen on `{address}`: `{folder}` is not a folder that can be written")
 
 
 def _require_metrics_address(settings: Settings) -> None:
@@ -154,68 +154,71 @@ def _require_metrics_address(settings: Settings) -> None:
 
 ADDRESS = "address"
 NEEDS: tuple[Need, ...] = (
-    Need(check="keys", settings=("data_dir",), look=_require_digest_key, remedy="put the right file back"),
+    Need(check="keys", settings=("data_dir",), require=_require_digest_key, remedy="put the right file back"),
     Need(
         check="keys",
         settings=("record.signing_key",),
-        look=_require_signing_key,
+        require=_require_signing_key,
         remedy="put the key back, or move it away and run `pdp init`, which makes a new one",
     ),
     Need(
         check="callers",
         settings=("callers.file",),
-        look=_require_callers,
-        remedy="mend the file: without it the server does not start",
+        require=_require_callers,
+        remedy="fix the file: without it the server does not start",
     ),
     Need(
         check="deny-list",
         settings=("callers.denied_file",),
-        look=denied_of,
-        remedy="put the file there, empty for nobody, and let its owner alone write to it",
+        require=denied_of,
+        remedy="put the file there, empty if nothing is denied, and let only its owner write to it",
     ),
     Need(
         check="token issuer",
         settings=("jwt.keys_file",),
-        look=lambda settings: keys_of_file(settings.jwt, SystemClock()) if settings.jwt.keys_file else None,
-        remedy="put the issuer's public keys there, as a JWKS that its owner alone may write",
+        require=lambda settings: keys_of_file(settings.jwt, SystemClock()) if settings.jwt.keys_file else None,
+        remedy="put the issuer's public keys there, as a JWKS to which only its owner can write",
     ),
     Need(
         check="tls",
         settings=("server.tls_certificate", "server.tls_key", "server.tls_client_roots"),
-        look=_require_certificate,
-        remedy="put certificate, key and authorities there, in PEM, and let the server's user read them",
+        require=_require_certificate,
+        remedy="put the certificate, key and authorities there, in PEM, and let the server's user read them",
     ),
     Need(
-        check="policies", settings=("policies.public_keys",), look=trust_of, remedy="put the public keys there, in PEM"
+        check="policies",
+        settings=("policies.public_keys",),
+        require=trust_of,
+        remedy="put the public keys there, in PEM",
     ),
     Need(
         check="record",
         settings=("record.folder",),
-        look=require_record_folder,
-        remedy="let the server's user write there, or name another folder",
+        require=require_record_folder,
+        remedy="let the server's user write there, or set another folder",
     ),
     Need(
         check="telemetry",
         settings=("telemetry.exporter",),
-        look=_require_receivers,
-        remedy="mend the variable, or set `telemetry.exporter`",
+        require=_require_receivers,
+        remedy="fix the variable, or set `telemetry.exporter`",
     ),
     Need(
         check=ADDRESS,
         settings=("server.address",),
-        look=_require_address,
-        remedy="end what listens there (`ss -ltnp`), or set another address",
+        require=_require_address,
+        remedy="stop what listens there (`ss -ltnp`), or set another address",
     ),
     Need(
         check=ADDRESS,
         settings=("server.control_address",),
-        look=_require_control_address,
-        remedy="end what listens there (`ss -ltnp`), or set another address",
+        require=_require_control_address,
+        remedy="stop what listens there (`ss -ltnp`), or set another address",
     ),
     Need(
         check=ADDRESS,
         settings=("telemetry.prometheus_address",),
-        look=_require_metrics_address,
-        remedy="end what listens there (`ss -ltnp`), or set another address",
+        require=_require_metrics_address,
+        remedy="stop what listens there (`ss -ltnp`), or set another address",
     ),
 )

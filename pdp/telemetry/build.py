@@ -30,7 +30,7 @@ def build_telemetry(
 
     `digest_key` keys the digests of values that must not be guessed; without a key they are left out. `worker`
     identifies one of several processes. `scraped` is the host and port where Prometheus finds the metrics of the first
-    worker; each further worker has the next port. Raise `ConfigurationError` for certificates that cannot be used, for
+    worker; each further worker uses the next port. Raise `ConfigurationError` for certificates that cannot be used, for
     a port that is taken, and where metrics that are not totals would be scraped.
     """
     parts = _Parts(settings, digest_key, worker, scraped)

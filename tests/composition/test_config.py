@@ -185,12 +185,12 @@ def test_every_setting_says_what_it_is_for() -> None:
         ({"PDP_QQQQQQQQQQ": "x"}, {}, "", "unknown setting: `PDP_QQQQQQQQQQ`"),
         ({}, {"cache.ttl": "3"}, "", "unknown setting: `cache.ttl`; did you mean `cache.max_ttl`?"),
         ({}, {}, "cache:\n  ttl: 3", "pdp.yaml:2: unknown setting: `cache.ttl`; did you mean `cache.max_ttl`?"),
-        ({"PDP_SERVER__CALLERS": "x"}, {}, "", "`PDP_SERVER__CALLERS` is called `PDP_CALLERS__FILE` now"),
-        ({}, {"server.callers": "x"}, "", "`server.callers` is called `callers.file` now"),
-        ({}, {}, "server:\n  callers: x", "pdp.yaml:2: `server.callers` is called `callers.file` now"),
+        ({"PDP_SERVER__CALLERS": "x"}, {}, "", "`PDP_SERVER__CALLERS` is now called `PDP_CALLERS__FILE`"),
+        ({}, {"server.callers": "x"}, "", "`server.callers` is now called `callers.file`"),
+        ({}, {}, "server:\n  callers: x", "pdp.yaml:2: `server.callers` is now called `callers.file`"),
         ({}, {}, "data_dri: x", "pdp.yaml:1: unknown setting: `data_dri`; did you mean `data_dir`?"),
         ({}, {}, "cahce: {size: 1}", "pdp.yaml:1: unknown setting: `cahce`; did you mean `cache`?"),
-        ({}, {}, "cache.max_ttl: 1", "pdp.yaml:1: `cache.max_ttl` must stand as `max_ttl` below `cache`"),
+        ({}, {}, "cache.max_ttl: 1", "pdp.yaml:1: `cache.max_ttl` must be written as `max_ttl` below `cache`"),
     ],
 )
 def test_unknown_names_are_refused(environ: dict[str, str], flags: dict[str, str], text: str, expected: str) -> None:
@@ -297,7 +297,7 @@ def test_all_problems_are_reported_together() -> None:
         ),
         (
             {"server.address": "localhost:1", "server.control_address": "localhost:1"},
-            "`server.control_address` must be another one than `server.address`",
+            "`server.control_address` must differ from `server.address`",
         ),
         ({"data_dir": ""}, "`data_dir` must not be empty"),
         ({"policies.folder": ""}, "`policies.folder` must not be empty"),
@@ -323,7 +323,7 @@ def test_all_problems_are_reported_together() -> None:
         ),
         (
             {"jwt.issuer": "i", "jwt.audience": "a", "jwt.keys_file": "k", "jwt.algorithms": "HS256"},
-            "`jwt.algorithms`: unknown algorithm: `HS256`; did you mean `RS256`?; a shared secret is no key",
+            "`jwt.algorithms`: unknown algorithm: `HS256`; did you mean `RS256`?; a shared secret is not a public key",
         ),
         ({"policies.url": "ftp://h/b"}, "`policies.url` must begin with `https://`, not `ftp://h/b`"),
         (
@@ -362,7 +362,7 @@ def test_a_session_must_fit_into_a_line_of_the_record(flags: dict[str, str]) -> 
     """Limits that admit more are refused at the start, and not when a session is approved."""
     (found,) = problems(flags=flags)
 
-    assert "bytes of the record, and a line holds 4194304: lower" in found
+    assert "bytes of the record, but a line holds 4194304: lower" in found
 
 
 @pytest.mark.parametrize("url", ["https://policies.example/b?v=1", "http://127.0.0.1:8000/b", "http://[::1]/b"])
@@ -446,7 +446,7 @@ def test_folders_follow_from_the_data_folder() -> None:
     ("flags", "expected"),
     [
         ({"sessions.store": "memory"}, "`sessions.store: memory`, not `3`: workers share no memory"),
-        ({"server.address": "unix:a"}, "on a Unix socket, not `3`: workers can share a port alone"),
+        ({"server.address": "unix:a"}, "on a Unix socket, not `3`: workers can share only a port"),
     ],
 )
 def test_several_workers_need_what_they_can_share(flags: dict[str, str], expected: str) -> None:

@@ -339,7 +339,11 @@ ROWS = (
     Row("newer store", "store", PROBLEM, r"has schema 99, and this", sql("UPDATE meta SET schema_version = 99")),
     Row("older store", "store", WARNING, r"has schema 1; the next start upgrades it", first_schema),
     Row(
-        "record is a file", "record", PROBLEM, r"is no folder", lambda p: {"record.folder": f"{p}/policies/bundle.yaml"}
+        "record is a file",
+        "record",
+        PROBLEM,
+        r"is not a folder",
+        lambda p: {"record.folder": f"{p}/policies/bundle.yaml"},
     ),
     Row("full disk", "disk space", PROBLEM, r"free for .*, and one segment", flags(record__segment_bytes=str(10**17))),
     Row(

@@ -159,7 +159,7 @@ def test_what_is_done_once_is_done_once(server: ServerProcess, callers: Callers)
         ),
         (
             {"server_address": "unix:socket"},
-            r"error: `server\.workers` must be `1` on a Unix socket, not `2`: workers can share a port alone",
+            r"error: `server\.workers` must be `1` on a Unix socket, not `2`: workers can share only a port",
         ),
     ],
     ids=["bad bundle", "no bundle", "port", "memory", "socket"],
