@@ -41,9 +41,9 @@ class SharedPort:
     def _hold(self) -> None:
         host, missing = self._host.strip("[]"), OSError(errno.EADDRNOTAVAIL, "no address")
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, place in dict.fromkeys((family, place) for family, _, _, _, place in found):
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
             try:
-                self._held.append(_bound(family, (place[0], self._port, *place[2:])))
+                self._held.append(_bound(family, (address[0], self._port, *address[2:])))
             except OSError as error:
                 if error.errno not in _ABSENT:
                     raise
@@ -54,21 +54,21 @@ class SharedPort:
             raise missing
 
 
-def _bound(family: int, place: tuple[object, ...]) -> socket.socket:
+def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
     try:
-        return _tried(family, place, reuse=False)
+        return _tried(family, address, reuse=False)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
         # Closing connections of a previous server are no reason to wait for a minute.
-        return _tried(family, place, reuse=True)
+        return _tried(family, address, reuse=True)
 
 
-def _tried(family: int, place: tuple[object, ...], *, reuse: bool) -> socket.socket:
+def _tried(family: int, address: tuple[object, ...], *, reuse: bool) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
-        made.bind(place)
+        made.bind(address)
         # INVARIANT: shared only after it was bound exclusively, so that it never joins a port that others share.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     except BaseException:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Self, cast
 
 from pdp.config import Settings, dump, restore
-from pdp.workers.words import Told, Word, read, written
+from pdp.workers.words import Signal, Word, read, written
 
 _CHUNK = 65536
 # The positions of these in `/proc/PID/stat`, counted after the name.
@@ -99,7 +99,7 @@ class WorkerProcess:
         """Send a word to the worker, unless it has ended. SIGTERM before `begin` kills the worker."""
         if self._begun:
             self._write(written(word))
-        elif isinstance(word, Told) and word.signal == signal.SIGTERM:
+        elif isinstance(word, Signal) and word.signal == signal.SIGTERM:
             self.kill()
 
     def hear(self) -> tuple[Word, ...] | None:

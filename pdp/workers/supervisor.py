@@ -19,11 +19,11 @@ from pdp.errors import ConfigurationError, PDPError
 from pdp.workers.exchange import Exchange
 from pdp.workers.port import SharedPort
 from pdp.workers.process import WorkerProcess
-from pdp.workers.words import Alive, Report, Told, Word
+from pdp.workers.words import Alive, Report, Signal, Word
 
 _LOG = logging.getLogger("pdp")
 
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 # An idle worker uses less core time than this in some seconds; one that is short of core time uses more.
 _NOTHING_SECONDS = 0.02
 
@@ -57,7 +57,7 @@ class Patience:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Place:
+class _Slot:
     """The slot of one worker: its process, since when it serves, and its early ends."""
 
     number: int
@@ -94,12 +94,12 @@ class Supervisor:
         self._port = port
         self._patience = patience or Patience()
         self._monotonic = monotonic
-        self._places = [_Place(number=number, name=f"worker {number}") for number in range(1, count + 1)]
+        self._slots = [_Slot(number=number, name=f"worker {number}") for number in range(1, count + 1)]
         if control:
-            self._places.append(_Place(number=count + 1, name="the control process"))
+            self._slots.append(_Slot(number=count + 1, name="the control process"))
         self._exchange = Exchange()
         self._selector = selectors.DefaultSelector()
-        self._looked_at = monotonic()
+        self._checked_at = monotonic()
 
     @property
     def address(self) -> str:
@@ -115,9 +115,9 @@ class Supervisor:
         """
         try:
             with self._watched(until):
-                for place in self._places:
-                    self._fill(place)
-                return self._start(self._places[:1], until) and self._start(self._places[1:], until)
+                for slot in self._slots:
+                    self._fill(slot)
+                return self._start(self._slots[:1], until) and self._start(self._slots[1:], until)
         except BaseException:
             self.stop(0.0)
             raise
@@ -127,14 +127,14 @@ class Supervisor:
         with self._watched(until):
             over = False
             while not over:
-                ended, over = self._wait(min(self._until_next(), _LOOK_SECONDS), until)
-                for place in ended:
-                    self._mourn(place)
+                ended, over = self._wait(min(self._until_next(), _CHECK_SECONDS), until)
+                for slot in ended:
+                    self._mourn(slot)
                 now = self._monotonic()
-                for place in self._places:
-                    if place.worker is None and place.next_at <= now and not over:
-                        self._fill(place)
-                        self._begin(place)
+                for slot in self._slots:
+                    if slot.worker is None and slot.next_at <= now and not over:
+                        self._fill(slot)
+                        self._begin(slot)
                 self._end_silent(now)
 
     def reload_callers(self) -> None:
@@ -147,109 +147,109 @@ class Supervisor:
         end = self._monotonic() + grace + self._patience.closing
         while self._selector.get_map() and (left := end - self._monotonic()) > 0:
             self._wait(left)
-        for place in self._places:
-            if place.worker is not None:
-                _LOG.error("%s does not end in time and is killed", place.name)
-                place.worker.kill()
-                self._bury(place, place.worker)
+        for slot in self._slots:
+            if slot.worker is not None:
+                _LOG.error("%s does not end in time: it is killed", slot.name)
+                slot.worker.kill()
+                self._bury(slot, slot.worker)
         self._selector.close()
         self._port.close()
 
-    def _start(self, places: list[_Place], until: int) -> bool:
-        for place in places:
-            self._begin(place)
+    def _start(self, slots: list[_Slot], until: int) -> bool:
+        for slot in slots:
+            self._begin(slot)
         over = False
-        while not over and any(place.serves_since is None for place in places):
+        while not over and any(slot.serves_since is None for slot in slots):
             ended, over = self._wait(None, until)
-            for place in ended:
-                raise ConfigurationError(place.problem)
+            for slot in ended:
+                raise ConfigurationError(slot.problem)
         return not over
 
-    def _fill(self, place: _Place) -> None:
-        place.worker, place.problem = self._spawn(place.number), ""
-        self._selector.register(place.worker, selectors.EVENT_READ, place)
+    def _fill(self, slot: _Slot) -> None:
+        slot.worker, slot.problem = self._spawn(slot.number), ""
+        self._selector.register(slot.worker, selectors.EVENT_READ, slot)
 
-    def _begin(self, place: _Place) -> None:
-        worker = cast("WorkerProcess", place.worker)
+    def _begin(self, slot: _Slot) -> None:
+        worker = cast("WorkerProcess", slot.worker)
         worker.begin()
         self._exchange.join(worker)
 
-    def _wait(self, seconds: float | None, until: int | None = None) -> tuple[list[_Place], bool]:
+    def _wait(self, seconds: float | None, until: int | None = None) -> tuple[list[_Slot], bool]:
         """Wait for the next event. Return the slots whose workers ended, and whether `until` is readable."""
         happened = [key for key, _ in self._selector.select(seconds)]
         heard = [(key.data, cast("WorkerProcess", key.fileobj)) for key in happened if key.fd != until]
-        ended = [place for place, worker in heard if self._hear(place, worker)]
+        ended = [slot for slot, worker in heard if self._hear(slot, worker)]
         return ended, any(key.fd == until for key in happened)
 
     def _until_next(self) -> float:
-        moments = [place.next_at for place in self._places if place.worker is None]
-        return max(0.0, min(moments, default=math.inf) - self._monotonic())
+        starts = [slot.next_at for slot in self._slots if slot.worker is None]
+        return max(0.0, min(starts, default=math.inf) - self._monotonic())
 
     def _end_silent(self, now: float) -> None:
         """Kill serving workers that have been silent for too long. Their ends are noticed like any other."""
         # Words that came while this process was stopped or got no core time have not been read yet.
-        late, self._looked_at = now - self._looked_at > _LOOK_SECONDS + self._patience.silent / 2, now
-        for place in self._places:
-            if place.worker is None or place.serves_since is None:
+        late, self._checked_at = now - self._checked_at > _CHECK_SECONDS + self._patience.silent / 2, now
+        for slot in self._slots:
+            if slot.worker is None or slot.serves_since is None:
                 continue
             if late:
-                self._heard(place, place.worker)
-            elif self._hangs(place, place.worker, now - place.heard_at):
-                _LOG.error("%s has said nothing for %d s and is killed", place.name, now - place.heard_at)
-                place.worker.kill()
-                self._heard(place, place.worker)
+                self._heard(slot, slot.worker)
+            elif self._hangs(slot, slot.worker, now - slot.heard_at):
+                _LOG.error("%s has been silent for %d s: it is killed", slot.name, now - slot.heard_at)
+                slot.worker.kill()
+                self._heard(slot, slot.worker)
 
-    def _hangs(self, place: _Place, worker: WorkerProcess, silent: float) -> bool:
+    def _hangs(self, slot: _Slot, worker: WorkerProcess, silent: float) -> bool:
         if silent < self._patience.silent:
             return False
         # Where the system does not report core time, the comparison is false.
-        return silent >= self._patience.busy or worker.cpu_seconds() - place.used < _NOTHING_SECONDS
+        return silent >= self._patience.busy or worker.cpu_seconds() - slot.used < _NOTHING_SECONDS
 
-    def _heard(self, place: _Place, worker: WorkerProcess) -> None:
-        place.heard_at, place.used = self._monotonic(), worker.cpu_seconds()
+    def _heard(self, slot: _Slot, worker: WorkerProcess) -> None:
+        slot.heard_at, slot.used = self._monotonic(), worker.cpu_seconds()
 
-    def _hear(self, place: _Place, worker: WorkerProcess) -> bool:
+    def _hear(self, slot: _Slot, worker: WorkerProcess) -> bool:
         """Handle the words of a worker; say whether it has ended."""
         words = worker.hear()
-        self._heard(place, worker)
+        self._heard(slot, worker)
         for word in words or ():
-            self._take(place, worker, word)
+            self._take(slot, worker, word)
         if words is None:
-            self._bury(place, worker)
+            self._bury(slot, worker)
         return words is None
 
-    def _take(self, place: _Place, worker: WorkerProcess, word: Word) -> None:
-        if isinstance(word, Told | Alive):
-            return  # `Told` is never sent here, and the worker's life is already noted
+    def _take(self, slot: _Slot, worker: WorkerProcess, word: Word) -> None:
+        if isinstance(word, Signal | Alive):
+            return  # `Signal` is never sent here, and the worker's life is already noted
         if not isinstance(word, Report):
             self._exchange.take(worker, word)
             return
-        place.problem = "\n".join(word.problems)
-        if not place.problem:
-            place.serves_since = self._monotonic()
-            _LOG.info("%s (process %d) serves", place.name, worker.pid)
+        slot.problem = "\n".join(word.problems)
+        if not slot.problem:
+            slot.serves_since = self._monotonic()
+            _LOG.info("%s (process %d) serves", slot.name, worker.pid)
 
-    def _bury(self, place: _Place, worker: WorkerProcess) -> None:
+    def _bury(self, slot: _Slot, worker: WorkerProcess) -> None:
         self._selector.unregister(worker)
         self._exchange.leave(worker)
-        place.worker, how = None, worker.bury()
-        place.problem = place.problem or f"{place.name} ended with {how}"
+        slot.worker, how = None, worker.bury()
+        slot.problem = slot.problem or f"{slot.name} ended with {how}"
 
-    def _mourn(self, place: _Place) -> None:
+    def _mourn(self, slot: _Slot) -> None:
         """Decide when another worker starts in this slot."""
-        now, since = self._monotonic(), place.serves_since
+        now, since = self._monotonic(), slot.serves_since
         early = since is None or now - since < self._patience.steady
-        place.serves_since, place.deaths = None, place.deaths + 1 if early else 0
-        if place.deaths >= self._patience.deaths:
-            raise WorkersFailedError(f"{place.name} ended {place.deaths} times soon after its start\n{place.problem}")
-        pause = self._patience.pause(place.deaths)
-        place.next_at = now + pause
-        _LOG.error("%s; another one starts in %g s", place.problem.replace("\n", "; "), pause)
+        slot.serves_since, slot.deaths = None, slot.deaths + 1 if early else 0
+        if slot.deaths >= self._patience.deaths:
+            raise WorkersFailedError(f"{slot.name} ended {slot.deaths} times soon after its start\n{slot.problem}")
+        pause = self._patience.pause(slot.deaths)
+        slot.next_at = now + pause
+        _LOG.error("%s; a new one starts in %g s", slot.problem.replace("\n", "; "), pause)
 
     def _signal(self, number: signal.Signals) -> None:
-        for place in self._places:
-            if place.worker is not None:
-                place.worker.tell(Told(signal=number))
+        for slot in self._slots:
+            if slot.worker is not None:
+                slot.worker.tell(Signal(signal=number))
 
     @contextmanager
     def _watched(self, until: int) -> Iterator[None]:

@@ -29,7 +29,7 @@ class SupervisedPeers:
         self._file = file
         self._patience = patience
         self._turn = threading.Lock()
-        self._told = 0
+        self._count = 0
         self._open: dict[str, threading.Event] = {}
         self._closed = False
         self._incoming: queue.SimpleQueue[News] = queue.SimpleQueue()
@@ -42,19 +42,19 @@ class SupervisedPeers:
         """Notify all others, and return when each of them has handled the news, or after the patience."""
         # One at a time, because there is one file.
         with self._turn:
-            self._told += 1
+            self._count += 1
             # Not an id of this worker's predecessor, whose news others may still be handling.
-            told = News(id=f"{os.getpid()}-{self._told}", file=str(self._file))
-            self._open[told.id] = heard = threading.Event()
+            word = News(id=f"{os.getpid()}-{self._count}", file=str(self._file))
+            self._open[word.id] = heard = threading.Event()
             try:
                 self._write(news)
-                self._say(told)
+                self._say(word)
                 if not self._closed and not heard.wait(self._patience):
                     _LOG.warning("not all workers have confirmed a change within %g s; it is made now", self._patience)
             except OSError as error:
                 _LOG.warning("the other workers cannot be informed of a change before it is made: %s", error.strerror)
             finally:
-                del self._open[told.id]
+                del self._open[word.id]
                 self._file.unlink(missing_ok=True)
 
     def receive(self, word: News | Heard) -> None:
@@ -77,10 +77,10 @@ class SupervisedPeers:
 
     def _listen(self, hear: Callable[[bytes], None]) -> None:
         while True:
-            told = self._incoming.get()
+            word = self._incoming.get()
             try:
-                hear(Path(told.file).read_bytes())
+                hear(Path(word.file).read_bytes())
             except OSError as error:
                 _LOG.warning("a message from another worker cannot be read: %s", error.strerror)
             finally:
-                self._say(Heard(id=told.id))
+                self._say(Heard(id=word.id))

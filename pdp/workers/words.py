@@ -16,7 +16,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class Signal:
     """A signal for a worker, by its number."""
 
     signal: int
@@ -42,9 +42,9 @@ class Alive:
     """A worker takes calls; sent every second."""
 
 
-Word = Report | Told | News | Heard | Alive
+Word = Report | Signal | News | Heard | Alive
 
-_KINDS: dict[str, Callable[..., Word]] = {kind.__name__: kind for kind in (Report, Told, News, Heard, Alive)}
+_KINDS: dict[str, Callable[..., Word]] = {kind.__name__: kind for kind in (Report, Signal, News, Heard, Alive)}
 
 
 def written(word: Word) -> bytes:

@@ -205,9 +205,9 @@ def test_what_was_not_heard_because_nobody_listened_counts_anew(supervise: Super
     """A supervisor that was itself stopped ends no worker for its silence meanwhile."""
     supervisor = supervise("serve()\ntime.sleep(2)\nend_test()\ntold()", count=1, patience=Patience(silent=10.0))
     supervisor.start(until=end)
-    supervisor._looked_at -= 100
-    for place in supervisor._places:
-        place.heard_at -= 100
+    supervisor._checked_at -= 100
+    for slot in supervisor._slots:
+        slot.heard_at -= 100
 
     supervisor.tend(until=end)
 

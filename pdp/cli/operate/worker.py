@@ -22,7 +22,7 @@ from pdp.foundation.repeating import Repeater
 from pdp.workers.cores import pin
 from pdp.workers.process import Job
 from pdp.workers.telling import SupervisedPeers
-from pdp.workers.words import Alive, Heard, News, Report, Told, Word, read, written
+from pdp.workers.words import Alive, Heard, News, Report, Signal, Word, read, written
 
 _WANTED = (
     "pdp.app",
@@ -97,7 +97,7 @@ def _listen(sender: int, peers: SupervisedPeers) -> None:
     stopping = False
     with os.fdopen(0, "rb", closefd=False) as stdin:
         for word in map(read, stdin):
-            if isinstance(word, Told):
+            if isinstance(word, Signal):
                 stopping = stopping or word.signal in STOPPING
                 os.write(sender, bytes([word.signal]))
             elif isinstance(word, News | Heard):
