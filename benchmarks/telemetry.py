@@ -32,7 +32,7 @@ from pdp.bench.sessions import PEP, open_sessions
 from pdp.decision.cache import DecisionCache
 from pdp.decision.observers import Observers
 from pdp.model import Call, CallRequest, Decision, TraceParent
-from pdp.observer import Event, Observer, Place
+from pdp.observer import Event, Observer, TraceIds
 from pdp.record import DecisionLog, SigningKey
 from pdp.telemetry import TelemetrySettings, build_telemetry
 from pdp.telemetry.attributes import decision_attributes
@@ -49,7 +49,7 @@ class Part:
     """The observer of one measurement's decisions, and the function that ends it."""
 
     observer: Observer
-    place: Place | None
+    trace_ids: TraceIds | None
     end: Callable[[], object]
 
 
@@ -117,7 +117,7 @@ def more_than_nothing(found: dict[str, list[float]], name: str) -> list[float]:
 
 def _measure(policies: Path, part: Part, decisions: int) -> float:
     """Return the µs of CPU for each decision, all sending and writing included."""
-    pdp = open_embedded(policies, observer=part.observer, place=part.place, cache=DecisionCache())
+    pdp = open_embedded(policies, observer=part.observer, trace_ids=part.trace_ids, cache=DecisionCache())
     (handle,) = open_sessions(pdp, [Asker(user=USER, agent=AGENT)], (f"{SERVER}/*",))
     call = Call(session_handle=handle, server=SERVER, tool=TOOL, arguments_json=arguments("same"))
     pdp.authorizer.authorize(CallRequest(call=call), PEP, parent=_PARENT)
@@ -134,18 +134,18 @@ def _measure(policies: Path, part: Part, decisions: int) -> float:
 
 
 def _nothing(_: Path) -> Part:
-    return Part(observer=Observers(), place=None, end=lambda: None)
+    return Part(observer=Observers(), trace_ids=None, end=lambda: None)
 
 
 def _sdk(_: Path) -> Part:
     way = SDKWay()
-    return Part(observer=way, place=None, end=way.end)
+    return Part(observer=way, trace_ids=None, end=way.end)
 
 
 def _record(folder: Path) -> Part:
     log = DecisionLog(folder, key=_KEY, signer=SigningKey.generate())
     log.start()
-    return Part(observer=log, place=None, end=log.close)
+    return Part(observer=log, trace_ids=None, end=log.close)
 
 
 def _telemetry(*signals: str) -> Callable[[Path], Part]:
@@ -157,7 +157,7 @@ def _telemetry(*signals: str) -> Callable[[Path], Part]:
             if not telemetry.shutdown(60.0):
                 raise SystemExit("not everything was sent")
 
-        return Part(observer=telemetry, place=telemetry.place, end=end)
+        return Part(observer=telemetry, trace_ids=telemetry.trace_ids, end=end)
 
     return make
 
@@ -170,8 +170,8 @@ def _together(*makes: Callable[[Path], Part]) -> Callable[[Path], Part]:
             for part in parts:
                 part.end()
 
-        place = next((part.place for part in parts if part.place), None)
-        return Part(observer=Observers(*(part.observer for part in parts)), place=place, end=end)
+        trace_ids = next((part.trace_ids for part in parts if part.trace_ids), None)
+        return Part(observer=Observers(*(part.observer for part in parts)), trace_ids=trace_ids, end=end)
 
     return make
 

@@ -30,7 +30,7 @@ from pdp.errors import ConfigurationError, PDPError, reason_of
 from pdp.foundation.ownership import require_own
 from pdp.foundation.repeating import Repeater
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.observer import Event, Observer, Place
+from pdp.observer import Event, Observer, TraceIds
 from pdp.policy.bundle import Compile
 from pdp.policy.child.process import PolicyChild, run_once
 from pdp.registry.outcomes import REPORT_SECONDS, Outcomes
@@ -91,7 +91,7 @@ def open_embedded(
     history: SessionHistory | None = None,
     clock: Clock | None = None,
     observer: Observer | None = None,
-    place: Place | None = None,
+    trace_ids: TraceIds | None = None,
     cache: DecisionCache | None = None,
     limits: Limits = DEFAULT_LIMITS,
     trusted_attributes: frozenset[str] = frozenset(),
@@ -126,7 +126,7 @@ def open_embedded(
         snapshots=snapshots,
         ledger=Ledger(store),
         observer=watcher,
-        place=place,
+        trace_ids=trace_ids,
         cache=cache,
         limits=limits,
     )
@@ -213,7 +213,7 @@ class App:
                 history=history,
                 clock=time,
                 observer=watchers,
-                place=telemetry.place,
+                trace_ids=telemetry.trace_ids,
                 cache=DecisionCache(size=settings.cache.size, max_ttl=settings.cache.max_ttl),
                 limits=settings.limits,
                 trusted_attributes=frozenset(settings.sessions.trusted_attributes),

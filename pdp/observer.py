@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from pdp.model import Caller, Decision, Session, TraceParent
 
-# Returns the position in the trace of a decision before it is made: trace and span ids, empty without a trace.
-Place = Callable[[TraceParent, Caller], tuple[str, str]]
+# Returns the trace and span ids of a decision before it is made; both empty without a trace.
+TraceIds = Callable[[TraceParent, Caller], tuple[str, str]]
 
 
 class EventKind(StrEnum):

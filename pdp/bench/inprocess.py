@@ -30,7 +30,7 @@ from pdp.bench.workloads import open_workload
 from pdp.decision.cache import DecisionCache
 from pdp.decision.observers import Observers
 from pdp.model import Call, CallRequest
-from pdp.observer import Observer, Place
+from pdp.observer import Observer, TraceIds
 from pdp.record import DecisionLog, SigningKey
 from pdp.telemetry import TelemetrySettings, build_telemetry
 
@@ -79,7 +79,7 @@ def deciding(workload: Workload, policies: Path, scratch: Path, endpoint: str, c
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Setup:
     observer: Observer
-    place: Place | None
+    trace_ids: TraceIds | None
     end: Callable[[], None]
 
 
@@ -102,7 +102,7 @@ class _Decider:
         pdp = open_embedded(
             self._policies,
             observer=setup.observer,
-            place=setup.place,
+            trace_ids=setup.trace_ids,
             cache=DecisionCache(),
             compile_files=self._compile,
         )
@@ -135,7 +135,7 @@ class _Decider:
 
     def _set_up(self, way: str) -> _Setup:
         if way == BARE:
-            return _Setup(observer=Observers(), place=None, end=lambda: None)
+            return _Setup(observer=Observers(), trace_ids=None, end=lambda: None)
         self._turn += 1
         log = DecisionLog(self._scratch / f"record-{self._turn}", key=_KEY, signer=SigningKey.generate())
         log.start()
@@ -147,7 +147,7 @@ class _Decider:
             if not telemetry.shutdown(_SENDING_SECONDS):
                 raise WrongAnswerError("not everything was sent to the receiver of telemetry")
 
-        return _Setup(observer=Observers(log, telemetry), place=telemetry.place, end=end)
+        return _Setup(observer=Observers(log, telemetry), trace_ids=telemetry.trace_ids, end=end)
 
 
 def _calls(questions: Sequence[Question], handles: Sequence[str]) -> list[tuple[CallRequest, bool]]:

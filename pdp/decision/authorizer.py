@@ -18,7 +18,7 @@ from pdp.foundation.ids import decision_ids
 from pdp.foundation.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, Outcome, Ruling, TraceParent
-from pdp.observer import Observer, Place
+from pdp.observer import Observer, TraceIds
 from pdp.sessions.lifecycle import earliest_end
 
 NO_PARENT = TraceParent()
@@ -30,7 +30,7 @@ _TRIES_AGAIN = 3
 class Authorizer:
     """Decides about tool calls. Safe for threads.
 
-    `place` gives each decision the ids of its trace and span, so that all observers see them.
+    `trace_ids` gives each decision the ids of its trace and span, so that all observers see them.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class Authorizer:
         snapshots: Snapshots,
         ledger: Ledger,
         observer: Observer,
-        place: Place | None = None,
+        trace_ids: TraceIds | None = None,
         cache: DecisionCache | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._snapshots = snapshots
         self._ledger = ledger
         self._observer = observer
-        self._place = place or _nowhere
+        self._trace_ids = trace_ids or _no_trace
         self._cache = cache if cache is not None else DecisionCache()
         self._retries = RequestMemory()
         self._limits = limits
@@ -75,12 +75,12 @@ class Authorizer:
         started = perf_counter_ns()
         snapshots = self._snapshots.of_handles({request.call.session_handle for request in requests}, caller)
         facts = []
-        for place, request in enumerate(requests):
+        for index, request in enumerate(requests):
             # A mistake of the PEP in any call is refused before any call is decided.
             try:
                 facts.append(caller_facts(snapshots[request.call.session_handle].bundle, request.call, self._limits))
             except InvalidRequestError as error:
-                raise InvalidRequestError(f"requests[{place}].{error.attribute}", error.problem) from None
+                raise InvalidRequestError(f"requests[{index}].{error.attribute}", error.problem) from None
         decisions = []
         for request, stated in zip(requests, facts, strict=True):
             snapshot = snapshots[request.call.session_handle]
@@ -125,7 +125,7 @@ class Authorizer:
             facts = caller_facts(snapshot.bundle, request.call, self._limits)
         else:
             settled = unsettled(snapshot, "the session changes too fast")
-        trace = self._place(parent, caller)
+        trace = self._trace_ids(parent, caller)
         decision = _decision(judged, settled, snapshot, request, caller, started, trace)
         answered = self._observer.decision(decision, parent)
         if answered.ruling is not judged.ruling and request.request_id:
@@ -244,5 +244,5 @@ def _decision(
     )
 
 
-def _nowhere(_: TraceParent, __: Caller) -> tuple[str, str]:
+def _no_trace(_: TraceParent, __: Caller) -> tuple[str, str]:
     return "", ""

@@ -60,7 +60,7 @@ class Telemetry:
         """Return telemetry that makes nothing and only passes on the caller's trace id."""
         return cls()
 
-    def place(self, parent: TraceParent, caller: Caller) -> tuple[str, str]:
+    def trace_ids(self, parent: TraceParent, caller: Caller) -> tuple[str, str]:
         """Return the ids of trace and span for a decision that is about to be made.
 
         Without spans of our own, a decision still states its caller's trace.
@@ -76,7 +76,7 @@ class Telemetry:
         Ids that it has already stay.
         """
         if not decision.trace_id or (self._spans is not None and not decision.span_id):
-            trace_id, span_id = self.place(parent, decision.caller)
+            trace_id, span_id = self.trace_ids(parent, decision.caller)
             if trace_id:
                 decision = replace(decision, trace_id=trace_id, span_id=span_id)
         shown = _cut(decision) if _is_long(decision) else decision

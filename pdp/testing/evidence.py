@@ -30,7 +30,7 @@ class Evidence:
             folder / "record", key=KEY, signer=SigningKey.generate(), attributes=attributes, terms=terms
         )
         telemetry = Telemetry(spans=self._items.append)
-        self.place = telemetry.place
+        self.trace_ids = telemetry.trace_ids
         self._observers = Observers(self._log, telemetry)
 
     def decision(self, decision: Decision, parent: TraceParent) -> Decision:

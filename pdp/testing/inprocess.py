@@ -116,7 +116,7 @@ def running_server(
             sessions=store,
             clock=time,
             observer=evidence,
-            place=evidence.place,
+            trace_ids=evidence.trace_ids,
             cache=DecisionCache(size=cache_size),
             limits=limits,
             trusted_attributes=trusted_attributes,

@@ -308,7 +308,7 @@ def test_the_decision_gets_the_ids_and_nothing_else() -> None:
 def test_a_decision_that_knows_its_place_keeps_it() -> None:
     """Ids that were given before the decision was made are those of its span."""
     traced = Traced()
-    trace_id, span_id = traced.telemetry.place(NO_PARENT, a_decision().caller)
+    trace_id, span_id = traced.telemetry.trace_ids(NO_PARENT, a_decision().caller)
 
     span = traced.span(a_decision(trace_id=trace_id, span_id=span_id))
 

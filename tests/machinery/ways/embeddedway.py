@@ -51,7 +51,7 @@ class EmbeddedWay:
             self._folder,
             clock=self._clock,
             observer=self.evidence,
-            place=self.evidence.place,
+            trace_ids=self.evidence.trace_ids,
             cache=DecisionCache() if remembers else DecisionCache(size=0),
             trusted_attributes=frozenset(case.trusts),
             compile_files=compile_here,
