@@ -310,11 +310,11 @@ def _refusals(
     if result.validation_passed:
         return {}
     refused: dict[str, list[Problem]] = {}
-    for place, messages in by_policy((error.policy_id, error.error) for error in result.errors):
-        if place is None:
+    for index, messages in by_policy((error.policy_id, error.error) for error in result.errors):
+        if index is None:
             refused[""] = [Problem("", 0, message, code="validation") for message in messages]
         else:
-            refused[policies[place].id] = refusals(policies[place], messages, known)
+            refused[policies[index].id] = refusals(policies[index], messages, known)
     return refused
 
 

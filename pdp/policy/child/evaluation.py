@@ -50,8 +50,8 @@ def policy_ids(text: str) -> tuple[str, ...]:
         found: JSON = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
     except (UnsafePolicyError, ValueError) as error:
         _refuse("policies", error)
-    places = (f"policy{place}" for place in range(len(found)))
-    return tuple(found[place].get("annotations", {}).get("id") or place for place in places)
+    names = (f"policy{index}" for index in range(len(found)))
+    return tuple(found[name].get("annotations", {}).get("id") or name for name in names)
 
 
 def _evaluate(job: Mapping[str, Any]) -> JSON:
@@ -117,8 +117,8 @@ def _entities(text: str, schema: cedarpy.Schema | None) -> cedarpy.Entities:
     except UnicodeError as error:
         _refuse("entities_json", error)
     except ValueError:
-        place, problem = entities_problem(text, schema)
-        raise InvalidRequestError(f"entities_json{place}", " ".join(problem.split())) from None
+        path, problem = entities_problem(text, schema)
+        raise InvalidRequestError(f"entities_json{path}", " ".join(problem.split())) from None
 
 
 def _validate(text: str, schema: cedarpy.Schema | None) -> list[str]:
@@ -185,5 +185,5 @@ def _answer(
 def _refuse(field: str, error: Exception) -> NoReturn:
     if isinstance(error, UnicodeError):
         raise InvalidRequestError(field, "a string holds a lone surrogate") from None
-    place = f"line {error.line}: " if isinstance(error, UnsafePolicyError) else ""
-    raise InvalidRequestError(field, place + " ".join(str(error).split())) from None
+    prefix = f"line {error.line}: " if isinstance(error, UnsafePolicyError) else ""
+    raise InvalidRequestError(field, prefix + " ".join(str(error).split())) from None

@@ -36,13 +36,13 @@ def entities_problem(text: str, schema: cedarpy.Schema | None) -> tuple[str, str
     if not isinstance(entities, list):
         return "", "must be a list of entities"
     seen: dict[str, int] = {}
-    for place, entity in enumerate(entities):
+    for index, entity in enumerate(entities):
         for below, problem in _problems(entity, schema):
-            return f"[{place}]{below}", problem
+            return f"[{index}]{below}", problem
         name = _name(entity)
         if name in seen:
-            return f"[{place}].uid", f"`{name}` is also in [{seen[name]}]"
-        seen[name] = place
+            return f"[{index}].uid", f"`{name}` is also in [{seen[name]}]"
+        seen[name] = index
     return "", "the entities contradict each other: one is its own ancestor"
 
 
@@ -66,12 +66,12 @@ def _causes(entity: dict[str, Any], schema: cedarpy.Schema | None) -> Iterator[t
     for attribute in attributes:
         rest = {key: value for key, value in attributes.items() if key != attribute}
         if _fits({**entity, "attrs": rest}, schema):
-            yield f".attrs.{attribute}", f"`{name}` may not have this attribute, or not with this value"
+            yield f".attrs.{attribute}", f"`{name}` cannot have this attribute, or this value of it"
         if any(_fits({**entity, "attrs": {**rest, attribute: other}}, schema) for other in _OTHERS):
             yield f".attrs.{attribute}", f"`{name}` needs a value of another type here"
-    for place in range(len(parents)):
-        if _fits({**entity, "parents": parents[:place] + parents[place + 1 :]}, schema):
-            yield f".parents[{place}]", f"`{name}` may not have this parent"
+    for index in range(len(parents)):
+        if _fits({**entity, "parents": parents[:index] + parents[index + 1 :]}, schema):
+            yield f".parents[{index}]", f"`{name}` cannot have this parent"
     yield "", f"`{name}` does not fit the schema: an attribute is missing, or several things are wrong"
 
 

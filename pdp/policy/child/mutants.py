@@ -105,19 +105,19 @@ def changes(policy: Tree) -> Iterator[Change]:
         for scope, without in _wider_scopes(policy[name]):
             words = f"{scope_text(name, policy[name])} {without or '→ ' + scope_text(name, scope)}"
             yield Change(tree={**policy, name: scope}, words=words)
-    for place, clause in enumerate(policy["conditions"]):
-        rest = [*policy["conditions"][:place], *policy["conditions"][place + 1 :]]
+    for index, clause in enumerate(policy["conditions"]):
+        rest = [*policy["conditions"][:index], *policy["conditions"][index + 1 :]]
         body, kind = expression_text(clause["body"]), clause["kind"]
         yield Change(tree={**policy, "conditions": rest}, words=f"{kind} {{ {body} }} dropped")
         flipped = "unless" if kind == "when" else "when"
-        yield _with_clause(policy, place, {**clause, "kind": flipped}, f"{kind} → {flipped} {{ {body} }}")
+        yield _with_clause(policy, index, {**clause, "kind": flipped}, f"{kind} → {flipped} {{ {body} }}")
         for node, before, after in _expressions(clause["body"]):
             words = f"{expression_text(before)} → {expression_text(after)}"
-            yield _with_clause(policy, place, {**clause, "body": node}, words)
+            yield _with_clause(policy, index, {**clause, "body": node}, words)
 
 
-def _with_clause(policy: Tree, place: int, clause: Tree, words: str) -> Change:
-    clauses = [*policy["conditions"][:place], clause, *policy["conditions"][place + 1 :]]
+def _with_clause(policy: Tree, index: int, clause: Tree, words: str) -> Change:
+    clauses = [*policy["conditions"][:index], clause, *policy["conditions"][index + 1 :]]
     return Change(tree={**policy, "conditions": clauses}, words=words)
 
 
@@ -129,11 +129,11 @@ def _wider_scopes(scope: Tree) -> Iterator[tuple[Tree, str]]:
     if scope["op"] == "is" and "in" in scope:
         yield {key: value for key, value in scope.items() if key != "in"}, ""
     entities = scope.get("entities", ())
-    for place in range(len(entities)) if len(entities) > 1 else ():
-        left = [*entities[:place], *entities[place + 1 :]]
+    for index in range(len(entities)) if len(entities) > 1 else ():
+        left = [*entities[:index], *entities[index + 1 :]]
         # The engine reads a list of one as a single entity.
         whole = {"op": "in", "entities": left} if len(left) > 1 else {"op": "in", "entity": left[0]}
-        yield whole, f"without {uid_text(entities[place])}"
+        yield whole, f"without {uid_text(entities[index])}"
 
 
 def _expressions(node: Tree) -> Iterator[tuple[Tree, Tree, Tree]]:
@@ -141,9 +141,9 @@ def _expressions(node: Tree) -> Iterator[tuple[Tree, Tree, Tree]]:
     for after in _changed(node):
         yield after, node, after
     ((kind, inside),) = node.items()
-    for place, child in _children(inside):
+    for key, child in _children(inside):
         for changed, before, after in _expressions(child):
-            yield {kind: _replaced(inside, place, changed)}, before, after
+            yield {kind: _replaced(inside, key, changed)}, before, after
 
 
 def _children(inside: Tree) -> list[tuple[Any, Tree]]:
@@ -152,9 +152,9 @@ def _children(inside: Tree) -> list[tuple[Any, Tree]]:
     return list(enumerate(inside)) if isinstance(inside, list) else []
 
 
-def _replaced(inside: Tree, place: Any, child: Tree) -> Tree:  # noqa: ANN401 - a name or a number
+def _replaced(inside: Tree, key: Any, child: Tree) -> Tree:  # noqa: ANN401 - a name or a number
     changed = dict(inside) if isinstance(inside, dict) else list(inside)
-    changed[place] = child
+    changed[key] = child
     return changed
 
 
@@ -191,8 +191,8 @@ def _values(inside: Tree) -> Iterator[Tree]:
 
 
 def _subsets(inside: Tree) -> Iterator[Tree]:
-    for place in range(len(inside)) if len(inside) > 1 else ():
-        yield {"Set": [*inside[:place], *inside[place + 1 :]]}
+    for index in range(len(inside)) if len(inside) > 1 else ():
+        yield {"Set": [*inside[:index], *inside[index + 1 :]]}
 
 
 _FURTHER: Mapping[str, Callable[[Tree], Iterator[Tree]]] = {

@@ -27,7 +27,7 @@ class PolicyChild:
 
     def __init__(self, *, timeout: float, waiting: int = 16) -> None:
         self._timeout = timeout
-        self._places = threading.BoundedSemaphore(waiting + 1)
+        self._slots = threading.BoundedSemaphore(waiting + 1)
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -38,7 +38,7 @@ class PolicyChild:
         Raise `OverloadedError` when too many callers wait or the wait is too long, and `EvaluatorUnavailableError` when
         the job ends the child or takes longer than `timeout`; the next job gets a new child.
         """
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             raise OverloadedError("too many jobs wait for the policy evaluator")
         try:
             if not self._turn.acquire(timeout=self._timeout):
@@ -48,7 +48,7 @@ class PolicyChild:
             finally:
                 self._turn.release()
         finally:
-            self._places.release()
+            self._slots.release()
 
     def evaluate(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """Run `pdp.policy.child.evaluation.evaluate` in the child; raises as `call` does."""

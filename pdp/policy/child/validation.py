@@ -33,11 +33,11 @@ def all_valid(
     parts = [tools[start : start + tools_of_a_part] for start in range(0, len(tools), tools_of_a_part)]
     shelves: list[list[LintPolicy]] = [[] for _ in parts]
     rest: list[LintPolicy] = []
-    place_of = {tool.action: place for place, part in enumerate(parts) for tool in part}
+    part_of = {tool.action: number for number, part in enumerate(parts) for tool in part}
     for policy in policies:
-        places = {place_of[action] for action in policy.actions if action not in SESSION_ACTIONS}
-        fits = len(places) == 1 and not _asks_for_actions(policy)
-        (shelves[places.pop()] if fits else rest).append(policy)
+        numbers = {part_of[action] for action in policy.actions if action not in SESSION_ACTIONS}
+        fits = len(numbers) == 1 and not _asks_for_actions(policy)
+        (shelves[numbers.pop()] if fits else rest).append(policy)
     return _valid(rest, whole) and all(
         _valid_among(shelf, contents, part) for shelf, part in zip(shelves, parts, strict=True)
     )

@@ -130,14 +130,14 @@ ANN = {"type": "Person", "id": "ann"}
         (
             [{"uid": ANN, "attrs": {"age": 1, "height": 2}}],
             "[0].attrs.height",
-            "may not have this attribute, or not with this",
+            "cannot have this attribute, or this value",
         ),
         (
             [{"uid": ANN, "attrs": {"age": 1, "team": {"name": 3}}}],
             "[0].attrs.team",
-            "may not have this attribute, or not with",
+            "cannot have this attribute, or this",
         ),
-        ([{"uid": ANN, "attrs": {"age": 1}, "parents": [ANN]}], "[0].parents[0]", "may not have this parent"),
+        ([{"uid": ANN, "attrs": {"age": 1}, "parents": [ANN]}], "[0].parents[0]", "cannot have this parent"),
         ([{"uid": ANN}], "[0]", "does not fit the schema: an attribute is missing"),
         ([{"uid": ANN, "attrs": {"age": 1}}] * 2, "[1].uid", '`Person::"ann"` is also in [0]'),
         (
