@@ -223,7 +223,7 @@ class App:
                 peers=peers,
             )
             telemetry.watch_bundle(self.embedded.keeper.running_version)
-            follower = BundleFollower(self.embedded.keeper, sourcing.place)
+            follower = BundleFollower(self.embedded.keeper, sourcing.name)
             follower.began()
             self._identity = Identity(settings, time)
             self._opened.callback(self._identity.close)

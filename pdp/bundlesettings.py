@@ -15,7 +15,7 @@ from pdp.bundles.watching import FolderWatch, PollWatch
 from pdp.errors import ConfigurationError, reason_of
 from pdp.foundation.ownership import require_own
 from pdp.foundation.repeating import Repeater
-from pdp.foundation.webfile import WebPlace
+from pdp.foundation.webfile import WebEndpoint
 
 if TYPE_CHECKING:
     from pdp.config import Settings
@@ -31,7 +31,7 @@ class Sourcing:
     """
 
     source: BundleSource
-    place: str
+    name: str
     watch: Callable[[Callable[[], bool]], Repeater]
     close: Callable[[], None] = lambda: None
 
@@ -40,24 +40,24 @@ def sourcing_of(settings: Settings) -> Sourcing:
     """Return the source that the settings name: a URL, else a packed file, else a folder."""
     policies, limits = settings.policies, settings.limits
     if policies.url:
-        place = WebPlace(url=policies.url, ca_file=policies.url_ca_file, token_file=policies.url_token_file)
-        fetched = URLSource(place, limits, kept_at=Path(settings.data_dir) / _LAST_GOOD_FILE)
+        endpoint = WebEndpoint(url=policies.url, ca_file=policies.url_ca_file, token_file=policies.url_token_file)
+        fetched = URLSource(endpoint, limits, kept_at=Path(settings.data_dir) / _LAST_GOOD_FILE)
 
         def poll(follow: Callable[[], bool]) -> Repeater:
             return PollWatch(follow, policies.poll_seconds, abort=fetched.close)
 
-        return Sourcing(source=fetched, place=f"policy URL `{place.shown}`", watch=poll, close=fetched.close)
+        return Sourcing(source=fetched, name=f"policy URL `{endpoint.shown}`", watch=poll, close=fetched.close)
     if policies.file:
         file = Path(policies.file)
         return Sourcing(
             source=PackedFileSource(file, limits),
-            place=f"policy file `{file}`",
+            name=f"policy file `{file}`",
             watch=lambda follow: FolderWatch(file, follow),
         )
     folder = Path(policies.folder)
     return Sourcing(
         source=FolderSource(folder, limits),
-        place=f"policy folder `{folder}`",
+        name=f"policy folder `{folder}`",
         watch=lambda follow: FolderWatch(folder, follow),
     )
 

@@ -12,7 +12,7 @@ from pdp.config import JWTSettings, Settings
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_own
 from pdp.foundation.repeating import Repeater
-from pdp.foundation.webfile import WebFile, WebPlace
+from pdp.foundation.webfile import WebEndpoint, WebFile
 from pdp.identity.authentication import (
     CallerAuthenticator,
     CertificateAuthenticator,
@@ -132,14 +132,14 @@ def keys_of_file(jwt: JWTSettings, clock: Clock) -> TrustedKeys:
 
 def keys_of_url(jwt: JWTSettings, clock: Clock) -> tuple[TrustedKeys, Callable[[], None]]:
     """Return the issuer's keys, not yet read from their URL, and a function that ends a reading."""
-    place = WebPlace(url=jwt.keys_url, ca_file=jwt.keys_ca_file)
-    file = WebFile(place, JWKS_BYTES, accept="application/jwk-set+json, application/json")
+    endpoint = WebEndpoint(url=jwt.keys_url, ca_file=jwt.keys_ca_file)
+    file = WebFile(endpoint, JWKS_BYTES, accept="application/jwk-set+json, application/json")
 
     def read() -> bytes | None:
         found = file.fetch()
         return found[0] if found is not None else None
 
-    keys = TrustedKeys(read, name=place.shown, clock=clock, longest_seconds=jwt.keys_longest_seconds)
+    keys = TrustedKeys(read, name=endpoint.shown, clock=clock, longest_seconds=jwt.keys_longest_seconds)
     return keys, file.close
 
 

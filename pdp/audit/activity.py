@@ -97,8 +97,8 @@ class ActivityWindow:
             seen.popleft()
         decisions = [one for one in seen if one.kind == DECISION]
         # A window that began a moment ago must not make the rate look low.
-        looked = min(self._seconds, now - seen[0].at / _MICROSECONDS) if seen else self._seconds
-        seconds = max(looked, _LEAST_SECONDS)
+        observed = min(self._seconds, now - seen[0].at / _MICROSECONDS) if seen else self._seconds
+        seconds = max(observed, _LEAST_SECONDS)
         asked = [one.cache for one in decisions if one.cache != "none"]
         durations = sorted(one.duration_us for one in decisions)
         return Activity(

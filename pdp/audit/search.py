@@ -132,8 +132,8 @@ class Search:
         by_kind = {str(one["kind"]): one for one in (found.record() for found in self._found(where.clause, where))}
         requested = by_kind.get(EventKind.SESSION_REQUESTED, {})
         approved = by_kind.get(EventKind.SESSION_APPROVED, {})
-        asked, told = requested.get("facts", {}), approved.get("facts", {})
-        bound = {**asked, **told}
+        asked, granted = requested.get("facts", {}), approved.get("facts", {})
+        bound = {**asked, **granted}
         return Approval(
             session_id=facts.session_id,
             user=facts.user,
@@ -142,16 +142,16 @@ class Search:
             parent_id=facts.parent_id,
             requested_by=str(requested.get("caller_id", "")),
             requested_at=facts.requested_at,
-            approved_by=str(told.get("by", approved.get("caller_id", ""))),
+            approved_by=str(granted.get("by", approved.get("caller_id", ""))),
             approved_at=facts.approved_at,
             delegated=facts.delegated,
-            grants=listed(told, "grants"),
+            grants=listed(granted, "grants"),
             expires_at=facts.expires_at,
             purpose=str(bound.get("purpose", "")),
             environment=str(bound.get("environment", "")),
             labels=listed(bound, "labels"),
             tool_patterns=listed(bound, "tool_patterns"),
-            tools=listed(told, "tools"),
+            tools=listed(granted, "tools"),
             attributes=_object(bound, "attributes"),
             attribute_digests=_object(bound, "attribute_digests"),
             terms=_object(bound, "terms"),

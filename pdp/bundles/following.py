@@ -13,12 +13,12 @@ _LOG = logging.getLogger("pdp")
 class BundleFollower:
     """Takes each change of a source, and logs each result once. One thread at a time.
 
-    `place` describes the source: "policy folder", and its path.
+    `source_name` describes the source: "policy folder", and its path.
     """
 
-    def __init__(self, keeper: BundleKeeper, place: str) -> None:
+    def __init__(self, keeper: BundleKeeper, source_name: str) -> None:
         self._keeper = keeper
-        self._place = place
+        self._source_name = source_name
         self._running = ""
         self._refused = ""
         self._held = ""
@@ -56,7 +56,7 @@ class BundleFollower:
             _LOG.warning(
                 "%s holds %s, which was active before and is not activated again: `pdp bundle activate` or "
                 "`pdp bundle reload` brings it back",
-                self._place,
+                self._source_name,
                 held,
             )
         self._held = held
@@ -64,5 +64,5 @@ class BundleFollower:
     def _say_refused(self, problem: str) -> None:
         # The keeper has already reported it to the observers.
         if problem != self._refused:
-            _LOG.error("%s was not loaded; the server keeps its active bundle: %s", self._place, problem)
+            _LOG.error("%s was not loaded; the server keeps its active bundle: %s", self._source_name, problem)
         self._refused = problem

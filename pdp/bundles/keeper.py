@@ -37,7 +37,7 @@ _LOG = logging.getLogger("pdp")
 
 _TRIES = 10
 # The length of the reasons for a refusal in the record; the rest is in the answer and in the server's log.
-_TOLD_CHARACTERS = 2000
+_REPORTED_CHARACTERS = 2000
 # A reload waits while another one loads a bundle, but not while another one reads a source that stalls.
 _PATIENCE_SECONDS = 2.0
 _PATIENCES = 10
@@ -108,7 +108,7 @@ class BundleKeeper:
         )
         self._peers = peers
         # What the source held when it was last read, by this worker or by another one.
-        self._view = self._told = SourceView()
+        self._view = self._sent = SourceView()
         # News from another worker must not be lost between reading the view and replacing it.
         self._viewing = threading.Lock()
         # Why this worker could not load the active bundle.
@@ -177,7 +177,7 @@ class BundleKeeper:
                 if last_good is None:
                     raise
                 self._begin(last_good, by)
-                self._look(lambda view: replace(view, good=Seen.of(last_good)))
+                self._update_view(lambda view: replace(view, good=Seen.of(last_good)))
 
     def follow(self) -> None:
         """Take what the source holds now, if the rule permits it without an explicit activation.
@@ -189,7 +189,7 @@ class BundleKeeper:
             seen, view = Seen.of(delivery), self._view
             if seen == view.bad:
                 # Already reported; but the source may have been silent meanwhile.
-                self._look(lambda view: replace(view, load_errors=view.bad_problems))
+                self._update_view(lambda view: replace(view, load_errors=view.bad_problems))
                 return
             if seen != view.good:
                 try:
@@ -229,12 +229,12 @@ class BundleKeeper:
     def hear(self, news: bytes) -> None:
         """Take the news of another worker; after unusable news, catch up from the store later."""
         try:
-            told = read_news(news, self._limits)
-            if isinstance(told, SourceView):
+            taken = read_news(news, self._limits)
+            if isinstance(taken, SourceView):
                 with self._viewing:
-                    self._view = self._told = told
+                    self._view = self._sent = taken
             else:
-                self._bundles.take(told)
+                self._bundles.take(taken)
         except (PDPError, ValueError) as error:
             _LOG.warning("a message from another worker cannot be used: %s", error)
 
@@ -254,7 +254,7 @@ class BundleKeeper:
         delivery = self._bundles.kept_in_store(version) if activation else None
         if activation is None or delivery is None:
             raise _not_kept(version)
-        return self._bundles.look_at(delivery), activation
+        return self._bundles.bundle_of(delivery), activation
 
     def check(self, files: Mapping[str, bytes] | None) -> CheckReport:
         """Return what is wrong with a bundle (None: what the source holds), lints included."""
@@ -377,14 +377,14 @@ class BundleKeeper:
         return delivery
 
     def _settle(self, seen: Seen) -> None:
-        self._look(lambda _: SourceView(good=seen))
+        self._update_view(lambda _: SourceView(good=seen))
 
-    def _look(self, change: Callable[[SourceView], SourceView]) -> None:
+    def _update_view(self, change: Callable[[SourceView], SourceView]) -> None:
         """Change what is known of the source, and send it to the other workers."""
         with self._viewing:
             view = self._view = change(self._view)
-            told, self._told = self._told, view if self._peers is not None else self._told
-        if self._peers is not None and view != told:
+            sent, self._sent = self._sent, view if self._peers is not None else self._sent
+        if self._peers is not None and view != sent:
             self._peers.tell(view.written())
 
     @contextmanager
@@ -395,7 +395,7 @@ class BundleKeeper:
             problems = error.problems if isinstance(error, BundleError) else (Problem("", 0, str(error)),)
             if not only_news or problems != self._view.load_errors:
                 self._refused(problems)
-            self._look(lambda view: replace(view, load_errors=problems))
+            self._update_view(lambda view: replace(view, load_errors=problems))
             raise
 
     def _fell_behind(self, problems: tuple[Problem, ...]) -> None:
@@ -403,7 +403,7 @@ class BundleKeeper:
         self._refused(problems)
 
     def _refused(self, problems: tuple[Problem, ...]) -> None:
-        facts = {"problems": "; ".join(str(problem) for problem in problems[:20])[:_TOLD_CHARACTERS]}
+        facts = {"problems": "; ".join(str(problem) for problem in problems[:20])[:_REPORTED_CHARACTERS]}
         self._observer.event(Event(kind=EventKind.BUNDLE_REFUSED, at=self._clock.now().wall_at, facts=facts))
 
 

@@ -69,9 +69,9 @@ class LoadedBundles:
 
     def load(self, verified: Verified) -> Loaded:
         """Return a bundle that may run. Raises what `load_bundle` raises."""
-        return Loaded(verified=verified, bundle=self.look_at(verified.delivery))
+        return Loaded(verified=verified, bundle=self.bundle_of(verified.delivery))
 
-    def look_at(self, delivery: Delivery) -> Bundle:
+    def bundle_of(self, delivery: Delivery) -> Bundle:
         """Return a bundle that need not run here; compile it unless in memory. Raises what `load_bundle` raises."""
         found = self._bundles.get(delivery.version)
         return found or load_bundle(delivery.files, self._limits, self._compile, self._memory)
@@ -86,7 +86,7 @@ class LoadedBundles:
         """Hold a bundle, and log which of its tools cannot be called."""
         bundle = loaded.bundle
         if bundle.version not in self._bundles:
-            _tell_unusable(bundle)
+            _log_unusable(bundle)
         with self._keeping:
             # The active one always stays, and so does the previous one, for decisions that began with it.
             active = self._history.active_bundle()
@@ -133,7 +133,7 @@ class LoadedBundles:
             self._catching_up.release()
 
 
-def _tell_unusable(bundle: Bundle) -> None:
+def _log_unusable(bundle: Bundle) -> None:
     unusable = [tool for tool in bundle.catalogue.tools.values() if tool.unusable]
     for tool in unusable[:_MOST_NAMED]:
         _LOG.warning("every call of `%s` is denied: %s", one_line(tool.action), one_line(tool.unusable))

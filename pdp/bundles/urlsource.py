@@ -10,7 +10,7 @@ from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import pack, packed_bytes, read_packed, unpack
 from pdp.errors import BundleError, BundleUnavailableError, Problem
 from pdp.foundation.files import USUAL, replacing
-from pdp.foundation.webfile import STEP_SECONDS, WHOLE_SECONDS, WebFile, WebFileError, WebFileTooLargeError, WebPlace
+from pdp.foundation.webfile import STEP_SECONDS, WHOLE_SECONDS, WebEndpoint, WebFile, WebFileError, WebFileTooLargeError
 from pdp.limits import Limits
 
 _LOG = logging.getLogger("pdp")
@@ -29,17 +29,17 @@ class URLSource:
 
     def __init__(
         self,
-        place: WebPlace,
+        endpoint: WebEndpoint,
         limits: Limits,
         *,
         kept_at: Path,
         step_seconds: float = STEP_SECONDS,
         whole_seconds: float = WHOLE_SECONDS,
     ) -> None:
-        self._place = place
+        self._endpoint = endpoint
         self._limits = limits
         self._kept_at = kept_at
-        self._file = WebFile(place, packed_bytes(limits), step_seconds=step_seconds, whole_seconds=whole_seconds)
+        self._file = WebFile(endpoint, packed_bytes(limits), step_seconds=step_seconds, whole_seconds=whole_seconds)
         self._reading = threading.Lock()
         self._latest: Delivery | None = None
         self._entity_tag = ""
@@ -54,7 +54,7 @@ class URLSource:
                 found = self._file.fetch(self._entity_tag if self._latest is not None else "")
             except WebFileTooLargeError as error:
                 problem = f"{str(error).removeprefix('is ')} (limit `bundle_bytes`)"
-                raise BundleError((Problem(self._place.shown, 0, problem),)) from None
+                raise BundleError((Problem(self._endpoint.shown, 0, problem),)) from None
             except WebFileError as error:
                 raise self._silent(str(error)) from None
             if found is not None:
@@ -97,8 +97,8 @@ class URLSource:
             return unpack(packed, self._limits)
         except BundleError as error:
             raise BundleError(
-                tuple(p if p.file else Problem(self._place.shown, 0, p.message) for p in error.problems)
+                tuple(p if p.file else Problem(self._endpoint.shown, 0, p.message) for p in error.problems)
             ) from None
 
     def _silent(self, problem: str) -> BundleUnavailableError:
-        return BundleUnavailableError(f"`{self._place.shown}` {problem}")
+        return BundleUnavailableError(f"`{self._endpoint.shown}` {problem}")

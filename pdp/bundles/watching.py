@@ -14,13 +14,13 @@ Signature = tuple[tuple[str, int, int], ...]
 SETTLE_SECONDS = 0.5
 
 
-def signature(place: Path) -> Signature:
+def signature(root: Path) -> Signature:
     """Return names, sizes and times, which identify a state of a folder or packed file. Never raises."""
     found = []
     try:
-        for path in [place] if place.is_file() else sorted(place.rglob("*")):
-            name = path.relative_to(place).as_posix()
-            if belongs(name) or path == place:
+        for path in [root] if root.is_file() else sorted(root.rglob("*")):
+            name = path.relative_to(root).as_posix()
+            if belongs(name) or path == root:
                 status = path.stat()
                 found.append((name, status.st_size, status.st_mtime_ns))
     except OSError:

@@ -217,6 +217,6 @@ def _chosen(policies: tuple[PolicySource, ...], ruling: Ruling) -> tuple[PolicyS
     if len(policies) <= _MOST_POLICIES:
         return policies
     rests_on = {*ruling.policies, *ruling.errors}
-    places = range(len(policies))
-    first = sorted(places, key=lambda at: (policies[at].id not in rests_on, policies[at].effect != "permit", at))
+    indexes = range(len(policies))
+    first = sorted(indexes, key=lambda at: (policies[at].id not in rests_on, policies[at].effect != "permit", at))
     return tuple(policies[at] for at in sorted(first[:_MOST_POLICIES]))

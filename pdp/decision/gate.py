@@ -14,17 +14,17 @@ def gate(snapshot: Snapshot, call: Call) -> Refusal | None:
     """Return the first check that fails, or None when the policies may be asked."""
     if not snapshot.chain:
         return Refusal(rows.NO_SESSION, snapshot, call)
-    for place, session in enumerate(snapshot.chain):
+    for above, session in enumerate(snapshot.chain):
         if (row := _of_state(snapshot, session)) is not None:
-            return Refusal(row, snapshot, call, place)
+            return Refusal(row, snapshot, call, above)
     tool = snapshot.bundle.catalogue.tools.get(call.action)
     if tool is None or tool.server != call.server:
         return Refusal(rows.UNKNOWN_TOOL, snapshot, call)
     if (row := _of_call(call, tool)) is not None:
         return Refusal(row, snapshot, call)
-    for place, session in enumerate(snapshot.chain):
+    for above, session in enumerate(snapshot.chain):
         if (row := _of_reach(snapshot, session, tool)) is not None:
-            return Refusal(row, snapshot, call, place)
+            return Refusal(row, snapshot, call, above)
     return None
 
 

@@ -23,18 +23,18 @@ class Row(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """The first check that failed; `place` is the index in the chain of the checked session."""
+    """The first check that failed; `above` counts the levels from the session of the call up to the checked one."""
 
     row: Row
     snapshot: Snapshot
     call: Call
-    place: int = 0
+    above: int = 0
 
     @property
     def ruling(self) -> Ruling:
         """Return the deny."""
         denied = deny(self.row.basis)
-        return ancestor_deny(self.session, denied) if self.place else denied
+        return ancestor_deny(self.session, denied) if self.above else denied
 
     @property
     def words(self) -> str:
@@ -44,12 +44,12 @@ class Refusal(NamedTuple):
     @property
     def session(self) -> Session:
         """Return the checked session."""
-        return self.snapshot.chain[self.place]
+        return self.snapshot.chain[self.above]
 
     @property
     def who(self) -> str:
         """Return a name of that session, for messages."""
-        return f"session `{self.session.id}`" + (" above" if self.place else "")
+        return f"session `{self.session.id}`" + (" above" if self.above else "")
 
 
 def _expired(at: Refusal) -> str:

@@ -32,17 +32,17 @@ def policies(deployment: Deployment) -> Iterator[Finding]:
         found = check_bundle(delivery.files, settings.limits, compile_once())
     except BundleError as error:
         for one in error.problems[:_SHOWN_PROBLEMS]:
-            yield problem(_CHECK, f"{sourcing.place}: {one}", "fix it; `pdp check` shows where")
+            yield problem(_CHECK, f"{sourcing.name}: {one}", "fix it; `pdp check` shows where")
         return
     except BundleUnavailableError as error:
         yield problem(_CHECK, str(error), _without_source(sourcing))
         return
     except PDPError as error:
-        yield problem(_CHECK, f"{sourcing.place}: {error}", "fix it; `pdp check` shows where")
+        yield problem(_CHECK, f"{sourcing.name}: {error}", "fix it; `pdp check` shows where")
         return
     signed = f"signed by `{signer}`" if signer else "not signed"
     yield fine(
-        _CHECK, f"{sourcing.place}: {len(found.policies)} policies, {delivery.version[:_SHOWN_VERSION]}…, {signed}"
+        _CHECK, f"{sourcing.name}: {len(found.policies)} policies, {delivery.version[:_SHOWN_VERSION]}…, {signed}"
     )
     yield from _signature_findings(settings)
     yield from approvers(deployment, assemble(delivery.files, found, settings.limits))

@@ -27,7 +27,7 @@ def allocate(file: int, start: int, length: int) -> bool:
     raise OSError(code, os.strerror(code))
 
 
-def free_bytes(place: int | Path) -> int:
+def free_bytes(file: int | Path) -> int:
     """Return the free bytes for this user on the disk of an open file or a path. Raise `OSError`."""
-    found = os.statvfs(place)
+    found = os.statvfs(file)
     return found.f_bavail * found.f_frsize

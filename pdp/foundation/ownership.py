@@ -31,7 +31,7 @@ def require_own(path: Path, danger: str) -> None:
     """
     for step in _way_to(path):
         if problem := _problem(step):
-            where = "" if step.place == path else f", on the way to `{path}`"
+            where = "" if step.path == path else f", on the way to `{path}`"
             raise ConfigurationError(f"{problem}{where}: {danger}; {_remedy(step)}")
 
 
@@ -71,19 +71,19 @@ def user_name(user_id: int) -> str:
 class _Step(NamedTuple):
     """One step to a path: a folder, a link or, at the end, the target."""
 
-    place: Path
+    path: Path
     status: os.stat_result
 
 
 def _way_to(path: Path) -> Iterator[_Step]:
     """Yield the steps to a path, from the root on, in the order in which the system resolves it."""
     ahead = [*reversed(path.absolute().parts)]
-    place, links = Path(ahead.pop()), 0
-    yield _Step(place, place.lstat())
+    reached, links = Path(ahead.pop()), 0
+    yield _Step(reached, reached.lstat())
     while ahead:
         part = ahead.pop()
-        # INVARIANT: `place` holds no links, so `..` is the folder above.
-        here = place.parent if part == ".." else place / part
+        # INVARIANT: `reached` holds no links, so `..` is the folder above.
+        here = reached.parent if part == ".." else reached / part
         status = here.lstat()
         if stat.S_ISLNK(status.st_mode):
             links += 1
@@ -92,19 +92,19 @@ def _way_to(path: Path) -> Iterator[_Step]:
             ahead += reversed(here.readlink().parts)
             yield _Step(here, status)
         else:
-            place = here
+            reached = here
             # The file itself keeps the name that the caller gave.
-            yield _Step(place if ahead or links else path, status)
+            yield _Step(reached if ahead or links else path, status)
 
 
 def _problem(step: _Step) -> str:
     owner, mode = step.status.st_uid, step.status.st_mode
     if owner not in (_ROOT, os.geteuid()):
-        return f"`{step.place}` belongs to {user_name(owner)}"
+        return f"`{step.path}` belongs to {user_name(owner)}"
     # Reading a device, such as `/dev/null`, does not return what was written to it.
     if stat.S_ISLNK(mode) or stat.S_ISCHR(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
         return ""
-    return f"others can write to `{step.place}`" if _others_may_write(step) else ""
+    return f"others can write to `{step.path}`" if _others_may_write(step) else ""
 
 
 def _others_may_write(step: _Step) -> bool:
@@ -126,7 +126,7 @@ def _is_alone(step: _Step) -> bool:
     Most systems give each user a group of the same name. In a container neither may have a name; then the group must be
     that of this process.
     """
-    if _has_access_list(step.place):
+    if _has_access_list(step.path):
         # Then the group bits are only an upper limit for the users in the list.
         return False
     user, root, number = user_name(os.geteuid()), user_name(_ROOT), step.status.st_gid
@@ -141,9 +141,9 @@ def _is_alone(step: _Step) -> bool:
     return group.gr_name in (user, root) and members.union(group.gr_mem) <= {user, root}
 
 
-def _has_access_list(place: Path) -> bool:
+def _has_access_list(path: Path) -> bool:
     try:
-        return _ACCESS_LIST in os.listxattr(place)
+        return _ACCESS_LIST in os.listxattr(path)
     except OSError as error:
         # A file system without access lists has none; after any other error, there may be one.
         return error.errno != errno.ENOTSUP

@@ -33,7 +33,7 @@ class WebFileTooLargeError(WebFileError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebPlace:
+class WebEndpoint:
     """The URL, the trusted authorities, and the token. Empty files: the system's roots, and no token."""
 
     url: str
@@ -56,14 +56,14 @@ class WebFile:
 
     def __init__(
         self,
-        place: WebPlace,
+        endpoint: WebEndpoint,
         most: int,
         *,
         accept: str = "application/octet-stream",
         step_seconds: float = STEP_SECONDS,
         whole_seconds: float = WHOLE_SECONDS,
     ) -> None:
-        self._place = place
+        self._endpoint = endpoint
         self._most = most
         self._accept = accept
         self._step_seconds = step_seconds
@@ -93,7 +93,7 @@ class WebFile:
     def _ask(self, tag: str) -> tuple[bytes, str] | None:
         headers = {"Accept": self._accept, "Accept-Encoding": "identity"}
         headers |= {"If-None-Match": tag} if tag else {}
-        headers |= {"Authorization": f"Bearer {self._token()}"} if self._place.token_file else {}
+        headers |= {"Authorization": f"Bearer {self._token()}"} if self._endpoint.token_file else {}
         fetch = self._fetch = _Fetch(self._connection(), self._whole_seconds)
         try:
             return self._answer(fetch.begin(self._target(), headers), asked_for_changes=bool(tag))
@@ -106,23 +106,23 @@ class WebFile:
             fetch.end()
 
     def _connection(self) -> http.client.HTTPConnection:
-        parts = urlsplit(self._place.url)
+        parts = urlsplit(self._endpoint.url)
         host = parts.hostname or ""
         if parts.scheme != "https":
             return http.client.HTTPConnection(host, parts.port, timeout=self._step_seconds)
         try:
             # Created for each fetch, because the roots can change.
-            if self._place.ca_file:
-                require_own(Path(self._place.ca_file), "anyone could pass for the server")
-            trusted = ssl.create_default_context(cafile=self._place.ca_file or None)
+            if self._endpoint.ca_file:
+                require_own(Path(self._endpoint.ca_file), "anyone could pass for the server")
+            trusted = ssl.create_default_context(cafile=self._endpoint.ca_file or None)
         except ConfigurationError as error:
             raise WebFileError(f"is not fetched: {error}") from None
         except OSError:
-            raise WebFileError(f"is not fetched: `{self._place.ca_file}` holds no certificates") from None
+            raise WebFileError(f"is not fetched: `{self._endpoint.ca_file}` holds no certificates") from None
         return http.client.HTTPSConnection(host, parts.port, timeout=self._step_seconds, context=trusted)
 
     def _target(self) -> str:
-        parts = urlsplit(self._place.url)
+        parts = urlsplit(self._endpoint.url)
         return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
     def _answer(self, response: http.client.HTTPResponse, *, asked_for_changes: bool) -> tuple[bytes, str] | None:
@@ -154,14 +154,14 @@ class WebFile:
 
     def _token(self) -> str:
         try:
-            require_own(Path(self._place.token_file), "anyone could choose what is presented")
-            token = Path(self._place.token_file).read_text(encoding="ascii").strip()
+            require_own(Path(self._endpoint.token_file), "anyone could choose what is presented")
+            token = Path(self._endpoint.token_file).read_text(encoding="ascii").strip()
         except ConfigurationError as error:
             raise WebFileError(f"is not fetched: {error}") from None
         except (OSError, UnicodeDecodeError):
             token = ""
         if not _TOKEN.fullmatch(token):
-            raise WebFileError(f"is not fetched: `{self._place.token_file}` holds no token")
+            raise WebFileError(f"is not fetched: `{self._endpoint.token_file}` holds no token")
         return token
 
 

@@ -114,7 +114,7 @@ class DecisionLog:
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._problems: dict[str, str] = {}
-        self._late, self._lost, self._untold = 0, 0, (0, 0)
+        self._late, self._lost, self._unreported = 0, 0, (0, 0)
         self._syncing, self._closed = False, False
         # Used only in `tick` and `close`.
         self._anchored: Head | None = None
@@ -281,10 +281,10 @@ class DecisionLog:
             for _ in range(min(most, len(waiting))):
                 chain.append(waiting[0])
                 self._waiting_bytes -= len(waiting.popleft())
-            if any(self._untold):
-                late, lost = self._untold
+            if any(self._unreported):
+                late, lost = self._unreported
                 chain.append(own_body("record.gap", self._clock.now().wall_at, late=late, lost=lost))
-                self._untold = (0, 0)
+                self._unreported = (0, 0)
             if body is not None:
                 chain.append(body)
         except OSError as error:
@@ -296,15 +296,15 @@ class DecisionLog:
 
     def _queue(self, body: bytes, *, late: bool) -> bool:
         """Keep a record for later; say whether there was room."""
-        told_late, told_lost = self._untold
+        unreported_late, unreported_lost = self._unreported
         full = len(self._waiting) >= QUEUE_RECORDS or self._waiting_bytes + len(body) > QUEUE_BYTES
         if self._closed or full:
-            self._lost, self._untold = self._lost + 1, (told_late, told_lost + 1)
+            self._lost, self._unreported = self._lost + 1, (unreported_late, unreported_lost + 1)
             return False
         self._waiting.append(body)
         self._waiting_bytes += len(body)
         if late:
-            self._late, self._untold = self._late + 1, (told_late + 1, told_lost)
+            self._late, self._unreported = self._late + 1, (unreported_late + 1, unreported_lost)
         return True
 
     # How a record reaches the disk: one thread syncs for all that wait.
@@ -366,8 +366,8 @@ class DecisionLog:
         """Notice that the present segment was removed; return how many records are lost."""
         removed = self._chain.removed()
         if removed:
-            told_late, told_lost = self._untold
-            self._lost, self._untold = self._lost + removed, (told_late, told_lost + removed)
+            unreported_late, unreported_lost = self._unreported
+            self._lost, self._unreported = self._lost + removed, (unreported_late, unreported_lost + removed)
             self._failed(_WRITING, FileNotFoundError(errno.ENOENT, "its segment was removed"))
         return removed
 

@@ -13,7 +13,7 @@ from pdp.bundles.delivery import Delivery
 from pdp.bundles.packing import pack
 from pdp.bundles.urlsource import URLSource
 from pdp.errors import BundleError, BundleUnavailableError
-from pdp.foundation.webfile import WebPlace
+from pdp.foundation.webfile import WebEndpoint
 from pdp.limits import DEFAULT_LIMITS
 from tests.machinery.webserver import WebServer, web_server
 
@@ -37,13 +37,13 @@ def open_source(web: WebServer, tmp_path: Path) -> Open:
     def opened(
         *, url: str = "", ca_file: str = str(tmp_path / "roots.pem"), token_file: str = "", **more: object
     ) -> URLSource:
-        place = WebPlace(
+        endpoint = WebEndpoint(
             url=url or f"https://127.0.0.1:{web.server_port}/b.bundle?key=canary",
             ca_file=ca_file,
             token_file=token_file,
         )
         options: dict[str, object] = {"limits": DEFAULT_LIMITS, "kept_at": tmp_path / "last.bundle", **more}
-        return URLSource(place, **options)  # type: ignore[arg-type]  # options by name
+        return URLSource(endpoint, **options)  # type: ignore[arg-type]  # options by name
 
     return opened
 

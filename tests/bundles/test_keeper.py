@@ -332,7 +332,7 @@ def test_what_another_worker_tells_is_not_lost_in_a_change(following: Followed) 
         hearing.join(0.2)
         return view
 
-    kept._look(change)
+    kept._update_view(change)
     hearing.join()
 
     assert version("three") == kept.status().source_version

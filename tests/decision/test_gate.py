@@ -195,12 +195,12 @@ def test_every_row_has_words(bundle: Bundle, row: Row) -> None:
     snapshot = Snapshot(bundle=bundle, chain=chain, now=NOW, wall_at=NOW.wall_at)
     call = Call(session_handle="", server="a", tool="b")
 
-    for place, session in enumerate(chain):
-        said = Refusal(row, snapshot, call, place).words
+    for above, session in enumerate(chain):
+        said = Refusal(row, snapshot, call, above).words
 
         assert said.isprintable()
         if f"session `{session.id}`" in said:
-            assert (f"`{session.id}` above" in said) is bool(place)
+            assert (f"`{session.id}` above" in said) is bool(above)
 
 
 def test_a_deny_says_why() -> None:

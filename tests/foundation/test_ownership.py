@@ -21,7 +21,7 @@ from pdp.cli.operate.init import prepare
 from pdp.config import JWTSettings, PolicySettings, Settings, load
 from pdp.errors import ConfigurationError
 from pdp.foundation.ownership import read_own, require_own
-from pdp.foundation.webfile import WebFile, WebFileError, WebPlace
+from pdp.foundation.webfile import WebEndpoint, WebFile, WebFileError
 from pdp.identity.callers import KnownCallers
 from pdp.identity.denied import DenyList
 from pdp.record.keys import SigningKey
@@ -307,7 +307,7 @@ def test_what_a_fetch_believes_is_its_own(tmp_path: Path, setting: str) -> None:
     path = tmp_path / "given"
     path.write_text("a-token")
     _owned(path)
-    place = WebPlace(**{"url": "https://127.0.0.1:1/bundle", setting: str(path)})
+    place = WebEndpoint(**{"url": "https://127.0.0.1:1/bundle", setting: str(path)})
 
     with pytest.raises(WebFileError, match=r"is not fetched: `.*given` belongs to nobody"):
         WebFile(place, 100).fetch()
