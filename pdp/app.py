@@ -365,7 +365,7 @@ class App:
                 _LOG.error("sessions that are over could not be removed: %s", error)
             else:
                 if removed:
-                    _LOG.info("removed %d sessions that have been over for long", removed)
+                    _LOG.info("removed %d sessions that have been over for a long time", removed)
 
         sweeper = Repeater("purge", sweep, every=_PURGE_SECONDS)
         self._opened.enter_context(sweeper)

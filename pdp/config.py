@@ -31,9 +31,7 @@ CONTROL_SOCKET = "control.sock"
 OTHER_VARIABLES: Mapping[str, str] = {
     "PDP_CONFIG": "the configuration file; without it `pdp.yaml`, if there is one",
     "PDP_ADDRESS": "the server that commands speak to; without it `server.address`",
-    "PDP_CONTROL_ADDRESS": (
-        "the address at which commands first try to end authority; without it and `PDP_ADDRESS`, the server's own one"
-    ),
+    "PDP_CONTROL_ADDRESS": "where commands first try to end authority; without it and `PDP_ADDRESS`, the server's own",
     "PDP_TOKEN_FILE": "the file of the token that commands present",
     "PDP_TLS_ROOTS": "PEM file of the root certificates that commands trust, or `system`",
     "PDP_TLS_CERTIFICATE": "PEM file of the certificate that commands present",

@@ -426,7 +426,8 @@ class Registrar:
         duration = bundle.session_seconds if wanted.duration is None else wanted.duration
         if not 0 < duration <= self._limits.session_seconds:
             raise InvalidRequestError(
-                "duration", f"must be more than 0 and at most {self._limits.session_seconds:g} s (`session_seconds`)"
+                "duration",
+                f"must be more than 0 and at most {self._limits.session_seconds:g} s (limit `session_seconds`)",
             )
         captured = bundle.directory.capture(wanted.user, wanted.agent)
         if captured is None:
