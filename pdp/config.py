@@ -91,7 +91,7 @@ class ServerSettings:
         "", "PEM file of the authorities that sign callers' certificates; if set, every connection needs a certificate"
     )
     plaintext: bool = _setting(
-        default=False, text="no TLS on loopback: while the server is down, any user of the machine can pass for it"
+        default=False, text="no TLS on loopback: while the server is down, any user of the machine can impersonate it"
     )
 
 

@@ -113,7 +113,7 @@ class WebFile:
         try:
             # Created for each fetch, because the roots can change.
             if self._endpoint.ca_file:
-                require_own(Path(self._endpoint.ca_file), "anyone could pass for the server")
+                require_own(Path(self._endpoint.ca_file), "anyone could impersonate the server")
             trusted = ssl.create_default_context(cafile=self._endpoint.ca_file or None)
         except ConfigurationError as error:
             raise WebFileError(f"is not fetched: {error}") from None

@@ -18,7 +18,7 @@ from pdp.foundation.ownership import read_own
 
 _LOG = logging.getLogger("pdp.server")
 
-_IMPOSTOR = "anyone could pass for the server"
+_IMPOSTOR = "anyone could impersonate the server"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,7 @@ class Listener:
             raise ConfigurationError(f"others can reach `{self.address}`: it needs TLS; set a key and a certificate")
         if not self.plaintext:
             raise ConfigurationError(
-                f"others can pass for the server on `{self.address}`: it needs TLS, or `plaintext`"
+                f"others can impersonate the server on `{self.address}`: it needs TLS, or `plaintext`"
             )
 
     @property
