@@ -16,7 +16,7 @@ from pdp.limits import Limits
 from pdp.model import NO_TERMS, Basis, Obligation, Outcome, Ruling, Session, Visibility
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
 from pdp.policy.directory import Directory, Entity, entity, references
-from pdp.policy.engine import KeptParts, PolicySource, ProbeAnswer, Slice, StackCheck
+from pdp.policy.engine import Foreseen, KeptParts, PolicySource, ProbeAnswer, Slice, StackCheck
 from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
 from pdp.policy.grants import Grants, grants_of
 from pdp.policy.question import Facts, question_of
@@ -198,11 +198,15 @@ class Bundle:
 
         `mapped` is True when the resource also depends on the arguments.
         """
+        return self.foresee(session, facts, at, mapped=mapped).visibility
+
+    def foresee(self, session: Session, facts: Facts, at: float, *, mapped: bool) -> Foreseen:
+        """Return the same with the obligations of calls that are always permitted."""
         try:
             known = self.session_entities(session)
         except ValueError:
-            return Visibility.NEVER
-        return self.slice(facts.action).visibility(question_of(session, facts, at), known, mapped=mapped)
+            return Foreseen(Visibility.NEVER)
+        return self.slice(facts.action).foresee(question_of(session, facts, at), known, mapped=mapped)
 
     def session_entities(self, session: Session, *, speaker: str = "") -> SessionEntities:
         """Parse the entities of a session: its user, agent, groups and grants, and itself with its attributes.

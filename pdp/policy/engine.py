@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import cedarpy
 
@@ -85,6 +85,13 @@ class ProbeAnswer:
 
     matched: frozenset[int]
     errors: Mapping[int, str]
+
+
+class Foreseen(NamedTuple):
+    """Whether calls with unknown arguments could be permitted, and the obligations of those that always are."""
+
+    visibility: Visibility
+    obligations: tuple[Obligation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +243,7 @@ class Slice:
             return None
         return None if result.decision is cedarpy.Decision.NoDecision else _probe_answer(result)
 
-    def visibility(self, question: Question, known: SessionEntities, *, mapped: bool) -> Visibility:
+    def foresee(self, question: Question, known: SessionEntities, *, mapped: bool) -> Foreseen:
         """Return whether calls of this action could be allowed, without knowing their arguments.
 
         `mapped` is True when the resource depends on the arguments. Policies that read what is not yet known are set
@@ -248,16 +255,16 @@ class Slice:
         try:
             entities = self._listed(question.resource, known)
         except ValueError:
-            return Visibility.NEVER
+            return Foreseen(Visibility.NEVER)
         # Without the schema: the context has no input yet, and the policies of this part do not read it.
         ruling = _ruling(cedarpy.is_authorized(self._request(question), part.set, entities), part.policies)
         if ruling.basis in (Basis.FORBID, Basis.POLICY_ERROR):
-            return Visibility.NEVER
+            return Foreseen(Visibility.NEVER)
         if ruling.basis is Basis.PERMIT and not part.effects_aside:
-            return Visibility.ALWAYS
+            return Foreseen(Visibility.ALWAYS, ruling.obligations)
         if ruling.basis is Basis.DEFAULT_DENY and "permit" not in part.effects_aside:
-            return Visibility.NEVER
-        return Visibility.DEPENDS
+            return Foreseen(Visibility.NEVER)
+        return Foreseen(Visibility.DEPENDS)
 
     def _listed(self, resource: Uid, known: SessionEntities) -> cedarpy.Entities:
         """Return the entities of `beside` and `_entities` without parsing the schema of this action.

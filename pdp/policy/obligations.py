@@ -87,9 +87,14 @@ def _declare(name: str) -> str:
     return f"; if the gateway knows it, declare it in `bundle.yaml`: `obligations: {{{name}: {{meaning: …}}}}`"
 
 
+def parameters_json(parameters: Mapping[str, Any]) -> str:
+    """Write parameters in the one form that obligations have. Raise `ValueError` for what is no JSON."""
+    return json.dumps(parameters, separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
 def _json(name: str, parameters: Mapping[str, Any]) -> str:
     try:
-        text = json.dumps(parameters, separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text = parameters_json(parameters)
         size = len(text.encode("utf-8"))
     except ValueError:
         raise AnnotationError(f"`{name}`: its parameters must be JSON values; numbers must be finite") from None

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii as _text
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pdp.clock import utc_text
 from pdp.foundation.jsontext import digest, keyed_digest
@@ -194,14 +194,14 @@ def _labels(added: tuple[str, ...]) -> str:
 
 
 def _obligations(asked: tuple[Obligation, ...]) -> str:
-    return "[" + ",".join(map(_obligation, asked)) + "]" if asked else "[]"
+    return "[" + ",".join(json_text(obligation_fields(one)) for one in asked) + "]" if asked else "[]"
 
 
-def _obligation(one: Obligation) -> str:
-    # What an author wrote; a long text is in the bundle, which the record names.
+def obligation_fields(one: Obligation) -> dict[str, Any]:
+    """Return an obligation as a record holds it: of long parameters, which the bundle holds, a digest."""
     if len(one.parameters_json) > _TEXT_CHARACTERS:
-        return f'{{"id":{_text(one.id)},"parameters_digest":"{digest(one.parameters_json.encode("utf-8"))}"}}'
-    return f'{{"id":{_text(one.id)},"parameters":{json_text(json.loads(one.parameters_json))}}}'
+        return {"id": one.id, "parameters_digest": digest(one.parameters_json.encode("utf-8"))}
+    return {"id": one.id, "parameters": json.loads(one.parameters_json)}
 
 
 def _bounded(name: str, ids: tuple[str, ...]) -> str:

@@ -17,6 +17,7 @@ from pdp.foundation.yamltext import load_section
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Ruling
 from pdp.policy.bundle import Bundle
+from pdp.policy.engine import PolicySource
 from pdp.policy.grants import Grants
 from pdp.policy.hints import meaning
 from pdp.policy.safety import tokens
@@ -25,11 +26,16 @@ from pdp.workbench.suite import Suite
 
 
 class Effect(Enum):
-    """The effect of a bundle's change on a call, the most dangerous first."""
+    """The effect of a bundle's change on a call.
+
+    An allow without an obligation that it had before, or with other parameters, is an allow of more.
+    """
 
     NEWLY_ALLOWED = "newly allowed"
     NEWLY_DENIED = "newly denied"
     NEWLY_ERRING = "newly erring"
+    LESS_OBLIGED = "allowed with fewer obligations"
+    MORE_OBLIGED = "allowed with more obligations"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +56,7 @@ class Answer:
     allowed: bool = False
     basis: str = ""
     policies: tuple[str, ...] = ()
+    obligations: tuple[str, ...] = ()
     erring: bool = False
     problem: str = ""
 
@@ -57,7 +64,8 @@ class Answer:
         if self.problem:
             return f"no decision ({self.problem})"
         words = f"{'allow' if self.allowed else 'deny'} {self.basis}"
-        return f"{words} by {', '.join(self.policies)}" if self.policies else words
+        words += f" by {', '.join(self.policies)}" if self.policies else ""
+        return f"{words} with {', '.join(self.obligations)}" if self.obligations else words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +94,12 @@ class CallsDifference:
 def compare_policies(old: Bundle, new: Bundle) -> tuple[PolicyChange, ...]:
     """Return the policies that were added, removed or changed, by id.
 
-    A different position or layout, and different comments or annotations, are no change.
+    A different position or layout, and different comments or annotations, are no change; other obligations are.
     """
     changes = []
     for name in sorted(old.policies.keys() | new.policies.keys()):
         before, after = old.policies.get(name), new.policies.get(name)
-        if before is not None and after is not None and _say_the_same(before.text, after.text):
+        if before is not None and after is not None and _say_the_same(before, after):
             continue
         policy = after or before
         if policy is not None:
@@ -110,8 +118,10 @@ def compare_files(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> tuple[s
     return tuple(name for name in names if _content(name, old) != _content(name, new))
 
 
-def _say_the_same(before: str, after: str) -> bool:
-    return before == after or meaning(before) == meaning(after)
+def _say_the_same(before: PolicySource, after: PolicySource) -> bool:
+    if before.text == after.text:
+        return True
+    return before.obligations == after.obligations and meaning(before.text) == meaning(after.text)
 
 
 def _content(name: str, files: Mapping[str, bytes]) -> object:
@@ -174,10 +184,12 @@ def by_policy(changes: Sequence[CallChange]) -> dict[tuple[str, str], list[CallC
 def effect_of(was: Answer, now: Answer) -> Effect | None:
     """Return the effect on a call, or None.
 
-    A deny for another reason is no change, unless it is now an error.
+    A deny for another reason is no change, unless it is now an error; an allow with other obligations is one.
     """
     if now.erring and not was.erring:
         return Effect.NEWLY_ERRING
+    if was.allowed and now.allowed and was.obligations != now.obligations:
+        return Effect.MORE_OBLIGED if set(was.obligations) <= set(now.obligations) else Effect.LESS_OBLIGED
     if was.allowed == now.allowed:
         return None
     return Effect.NEWLY_ALLOWED if now.allowed else Effect.NEWLY_DENIED
@@ -189,6 +201,7 @@ def answer_of(ruling: Ruling) -> Answer:
         allowed=ruling.allowed,
         basis=ruling.basis.value,
         policies=ruling.policies,
+        obligations=tuple(f"{one.id} {one.parameters_json}" for one in ruling.obligations),
         erring=Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis),
     )
 

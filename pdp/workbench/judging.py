@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pdp.foundation.yamltext import unknown
-from pdp.model import Basis, Ruling
+from pdp.model import Basis, Obligation, Ruling
 from pdp.policy.bundle import Bundle
-from pdp.workbench.suite import Expectation
+from pdp.workbench.suite import Expectation, ExpectedObligation
 
 # A test that gets these by accident tests nothing: a mistake in it looks like a deny of the policies.
 LIKELY_MISTAKES = {
@@ -41,6 +41,7 @@ def _differences(expect: Expectation, ruling: Ruling, bundle: Bundle) -> Iterabl
     yield from _ids("policies", expect.policies, ruling.policies, bundle)
     if not unexpected_error:
         yield from _ids("errors", expect.errors, ruling.errors, bundle)
+    yield from _obligations(expect.obligations, ruling.obligations)
 
 
 def _ids(what: str, expected: tuple[str, ...] | None, actual: tuple[str, ...], bundle: Bundle) -> Iterable[str]:
@@ -54,6 +55,17 @@ def _ids(what: str, expected: tuple[str, ...] | None, actual: tuple[str, ...], b
     for name in actual:
         if name not in expected:
             yield f"{what}: `{name}` was not expected"
+
+
+def _obligations(expected: tuple[ExpectedObligation, ...] | None, actual: tuple[Obligation, ...]) -> Iterable[str]:
+    if expected is None:
+        return
+    for one in expected:
+        if not any(one.fits(each) for each in actual):
+            yield f"obligations: `{one}` is missing"
+    for each in actual:
+        if not any(one.fits(each) for one in expected):
+            yield f"obligations: `{each.id} {each.parameters_json}` was not expected"
 
 
 def _in_brackets(detail: str) -> str:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -24,10 +23,14 @@ from typing import Any, Final
 from pdp.audit.values import listed
 from pdp.clock import Deadline
 from pdp.decision.visibility import facts_without_arguments
+from pdp.limits import MOST_OBLIGATIONS
 from pdp.model import Basis, Session, SessionState, Visibility
 from pdp.observer import EventKind
 from pdp.policy.bundle import Bundle
+from pdp.policy.engine import Foreseen
+from pdp.policy.obligations import parameters_json
 from pdp.policy.terms import sample_terms
+from pdp.record.entry import obligation_fields
 from pdp.workbench.bundlediff import Answer, CallChange, effect_of
 
 Record = Mapping[str, Any]
@@ -166,7 +169,12 @@ def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
         raise _UndecidableError("not decided by the policies")
     if record.get("bundle_version") == bundle.version:
         policies = tuple(map(str, record.get("policies", ())))
-        return Answer(allowed=record.get("outcome") == "allow", basis=str(record["basis"]), policies=policies)
+        return Answer(
+            allowed=record.get("outcome") == "allow",
+            basis=str(record["basis"]),
+            policies=policies,
+            obligations=_obligations(record.get("obligations", ())),
+        )
     action = _action(record)
     if action not in bundle.catalogue.tools:
         return Answer(problem="the tool is not in the catalogue")
@@ -179,7 +187,7 @@ def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
         raise _UndecidableError("policies read what is not in the log")
     if any(action not in bundle.within_ceiling(session.agent) for session in chain):
         return Answer(problem="above the agent's ceiling")
-    return _judgement({_visibility(bundle, session, record) for session in chain})
+    return _judgement([_foreseen(bundle, session, record) for session in chain])
 
 
 def _reads_unrecorded(bundle: Bundle, action: str, chain: list[Session], sessions: _Sessions) -> bool:
@@ -254,19 +262,34 @@ def _widening_labels(approved: _Approved, bundle: Bundle, sessions: _Sessions) -
     return ()
 
 
-def _visibility(bundle: Bundle, session: Session, record: Record) -> Visibility:
+def _foreseen(bundle: Bundle, session: Session, record: Record) -> Foreseen:
     resource = (str(record.get("resource_type", "")), str(record["resource_id"]))
     facts = facts_without_arguments(_action(record), resource, str(record.get("caller_id", "")))
-    return bundle.visibility(session, facts, datetime.fromisoformat(str(record["time"])).timestamp(), mapped=False)
+    return bundle.foresee(session, facts, datetime.fromisoformat(str(record["time"])).timestamp(), mapped=False)
 
 
-def _judgement(seen: AbstractSet[Visibility]) -> Answer:
+def _judgement(foreseen: Sequence[Foreseen]) -> Answer:
     """Return the answer when all sessions of a chain must be permitted."""
+    seen = {one.visibility for one in foreseen}
     if Visibility.NEVER in seen:
         return Answer(basis="by the policies")
     if Visibility.DEPENDS in seen:
         raise _UndecidableError("policies read what is not in the log")
-    return Answer(allowed=True, basis="by the policies")
+    asked = {obligation for one in foreseen for obligation in one.obligations}
+    if len(asked) > MOST_OBLIGATIONS:
+        return Answer(basis="by the policies", erring=True)
+    return Answer(
+        allowed=True, basis="by the policies", obligations=_obligations(obligation_fields(one) for one in asked)
+    )
+
+
+def _obligations(fields: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return obligations, as records hold them, as texts."""
+    texts = (
+        f"{one['id']} {parameters_json(one['parameters']) if 'parameters' in one else one['parameters_digest']}"
+        for one in fields
+    )
+    return tuple(sorted(texts))
 
 
 def _action(record: Record) -> str:

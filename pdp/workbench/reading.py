@@ -18,7 +18,7 @@ from pdp.policy.directory import Directory, read_overlay
 from pdp.policy.patterns import pattern_problem
 from pdp.workbench.equivalents import FILE as EQUIVALENTS
 from pdp.workbench.suite import NamedCall, NamedSession, Suite
-from pdp.workbench.tables import CaseReader
+from pdp.workbench.tables import EXPECTATION_KEYS, CaseReader
 from pdp.workbench.values import FieldReader, moment
 
 T = TypeVar("T")
@@ -194,6 +194,6 @@ class _SuiteReader:
 
 
 def _name_problem(name: str) -> str:
-    if name in ("outcome", "basis", "policies", "errors"):
+    if name in EXPECTATION_KEYS:
         return f"`{name}` is a keyword of expectations and cannot be a name"
     return "" if name.isprintable() and name else "a name must be printable"

@@ -10,7 +10,7 @@ from pdp.model import Ruling
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import PolicySource
 from pdp.workbench.runner import CaseResult, Report
-from pdp.workbench.suite import Case, Expectation, Suite
+from pdp.workbench.suite import Case, Expectation, ExpectedObligation, Suite
 
 # Explains a failed case, line by line: the permits that came nearest and the condition that failed.
 Why = Callable[[CaseResult], Sequence[str]]
@@ -114,6 +114,7 @@ def _expected_json(expect: Expectation) -> dict[str, Any]:
         "basis": expect.basis.value if expect.basis else None,
         "policies": None if expect.policies is None else list(expect.policies),
         "errors": None if expect.errors is None else list(expect.errors),
+        "obligations": None if expect.obligations is None else list(map(str, expect.obligations)),
     }
     return {key: value for key, value in said.items() if value is not None}
 
@@ -124,13 +125,18 @@ def _actual_json(ruling: Ruling) -> dict[str, Any]:
         "basis": ruling.basis.value,
         "policies": list(ruling.policies),
         "errors": list(ruling.errors),
+        "obligations": [f"{one.id} {one.parameters_json}" for one in ruling.obligations],
     }
 
 
 def _actual(ruling: Ruling) -> str:
     # In the words of an expectation, so that the two lines can be compared.
     said = Expectation(
-        outcome=ruling.outcome, basis=ruling.basis, policies=ruling.policies or None, errors=ruling.errors or None
+        outcome=ruling.outcome,
+        basis=ruling.basis,
+        policies=ruling.policies or None,
+        errors=ruling.errors or None,
+        obligations=tuple(ExpectedObligation(*one) for one in ruling.obligations) or None,
     )
     return str(said)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from pdp.model import Basis, Outcome, SessionState
+from pdp.model import Basis, Obligation, Outcome, SessionState
 from pdp.policy.directory import Directory
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
 
@@ -65,14 +65,33 @@ class NamedCall:
         return f"{self.server}/{self.tool}"
 
 
+@dataclass(frozen=True, slots=True)
+class ExpectedObligation:
+    """An obligation that a case expects; without `parameters_json` any parameters fit."""
+
+    id: str
+    parameters_json: str = ""
+
+    def fits(self, obligation: Obligation) -> bool:
+        """Return whether an obligation is the expected one."""
+        return self.id == obligation.id and self.parameters_json in ("", obligation.parameters_json)
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.parameters_json}".strip()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """The expected decision of a case; None is not checked. Policies and errors are sorted ids."""
+    """The expected decision of a case; None is not checked. Policies and errors are sorted ids.
+
+    `obligations` are all that an allow must have: an id for any parameters, or with its parameters as JSON.
+    """
 
     outcome: Outcome | None = None
     basis: Basis | None = None
     policies: tuple[str, ...] | None = None
     errors: tuple[str, ...] | None = None
+    obligations: tuple[ExpectedObligation, ...] | None = None
 
     def __str__(self) -> str:
         words = [one.value for one in (self.outcome, self.basis) if one]
@@ -80,7 +99,8 @@ class Expectation:
         return " ".join(words)
 
     def _lists(self) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
-        return ("policies", self.policies), ("errors", self.errors)
+        obligations = None if self.obligations is None else tuple(map(str, self.obligations))
+        return ("policies", self.policies), ("errors", self.errors), ("obligations", obligations)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

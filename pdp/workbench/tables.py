@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from pdp.errors import Problem
 from pdp.foundation.yamltext import Section, unknown
 from pdp.model import Basis, Outcome
-from pdp.workbench.suite import Case, Expectation, NamedCall, NamedSession, Step
+from pdp.policy.obligations import parameters_json
+from pdp.workbench.suite import Case, Expectation, ExpectedObligation, NamedCall, NamedSession, Step
 from pdp.workbench.values import FieldReader
 
 CASE_KEYS = ("case", "now", "session", "sessions", "call", "calls", "step", "expect")
-EXPECTATION_KEYS = ("outcome", "basis", "policies", "errors")
+EXPECTATION_KEYS = ("outcome", "basis", "policies", "errors", "obligations")
 STEPS = {step.name.lower(): step for step in Step}
 
 _BASES = {basis.value: basis for basis in Basis}
@@ -152,9 +153,18 @@ class CaseReader:
             basis=self._fields.choice(said, "basis", Basis, Basis.FORBID) if "basis" in said else None,
             policies=tuple(sorted(self._fields.texts(said, "policies"))) if "policies" in said else None,
             errors=tuple(sorted(self._fields.texts(said, "errors"))) if "errors" in said else None,
+            obligations=self._obligations(said) if "obligations" in said else None,
         )
         self._fit(expected, file, said.lines.get("basis", line))
         return expected
+
+    def _obligations(self, said: Section) -> tuple[ExpectedObligation, ...]:
+        listed = said["obligations"]
+        found = [_obligation(one) for one in listed] if isinstance(listed, list) else [None]
+        if None in found:
+            message = "`obligations` must be a list of names, or of names with parameters: `[ID, ID: {…}]`"
+            self._fields.problem(said.problem(message, "obligations"))
+        return tuple(one for one in found if one is not None)
 
     def _short(self, said: str, file: str, line: int) -> Expectation:
         outcome, _, basis = said.partition(" ")
@@ -173,6 +183,20 @@ class CaseReader:
             self._fields.problem(
                 Problem(file, line, f"no decision is `{expected}`: `permit` is the basis of every allow and of no deny")
             )
+
+
+def _obligation(said: object) -> ExpectedObligation | None:
+    if isinstance(said, str) and said:
+        return ExpectedObligation(said)
+    if not isinstance(said, Section) or len(said) != 1:
+        return None
+    ((name, parameters),) = said.items()
+    if not isinstance(parameters, Section | None):
+        return None
+    try:
+        return ExpectedObligation(name, parameters_json(parameters or {}))
+    except ValueError:
+        return None
 
 
 def _or_deny(word: str) -> str:

@@ -52,6 +52,24 @@ def test_equal_bundles(run: Run) -> None:
     )
 
 
+def test_an_allow_that_loses_an_obligation_fails(run: Run) -> None:
+    """The call is allowed as before, but the gateway need not redact any more; the other way round is fine."""
+    permit = '\n@id("files/obliged"){} permit (principal, action == Action::"files/read", resource);\n'
+    bare, obliged = permit.format(""), permit.format(' @obligation("redact_result: {fields: [email]}")')
+    old, new = written(Path("old"), obliged), written(Path("new"), bare)
+
+    less, more = run("diff", str(old), str(new)), run("diff", str(new), str(old))
+    meant = run("diff", str(old), str(new), "--allow-widening")
+    as_json = json.loads(run("diff", str(old), str(new), "--json").stdout)
+
+    assert (2, 0, 0) == (less.exit_code, more.exit_code, meant.exit_code)
+    assert "0 newly erring, 1 allowed with fewer obligations\n" in less.stdout
+    assert 'with redact_result {"fields":["email"]}' in less.stdout
+    assert "~ permit files/obliged" in less.stdout
+    assert "1 allowed with more obligations\n" in more.stdout
+    assert ["less_obliged"] == [one["effect"] for one in as_json["changes"]]
+
+
 def test_what_is_newly_allowed_fails(run: Run) -> None:
     """The call is named with what decided before and now; exit code 2, unless it was meant."""
     old, new = written(Path("old")), written(Path("new"), WIDER)

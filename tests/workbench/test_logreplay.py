@@ -72,6 +72,11 @@ def bundle_of(policies: str, directory: str = DIRECTORY, widening: str = "", **m
     return load_bundle(files_of(policies, directory, widening, **more), DEFAULT_LIMITS, compile_here)
 
 
+OBLIGED = READ.replace(" permit", ' @obligation("redact_result: {fields: [email]}") permit', 1)
+LONG_FIELDS = f"[{'a' * 250}, {'b' * 250}, c]"
+LONG = READ.replace(" permit", f' @obligation("redact_result: {{fields: {LONG_FIELDS}}}") permit', 1)
+
+
 class Recorder:
     """A PDP that runs on a bundle and keeps a record."""
 
@@ -193,6 +198,30 @@ def test_recorded_calls_are_decided_again(tmp_path: Path, changed: str, expected
         found = compare_records(bundle_of(READ), bundle_of(changed), pdp.records)
 
     assert (expected, {}, 2) == (outcome(found), found.undecided, found.decided)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "old", "new", "effect"),
+    [
+        (OBLIGED, OBLIGED, OBLIGED, None),
+        (LONG, LONG, LONG, None),
+        (LONG, LONG, LONG + "// changed", None),
+        (OBLIGED, OBLIGED, OBLIGED + "// changed", None),
+        (OBLIGED, OBLIGED, READ, Effect.LESS_OBLIGED),
+        (LONG, LONG, LONG.replace("c]", "d]"), Effect.LESS_OBLIGED),
+        (READ, READ, OBLIGED, Effect.MORE_OBLIGED),
+        (READ, OBLIGED, READ, Effect.LESS_OBLIGED),
+    ],
+)
+def test_recorded_obligations_are_compared(
+    tmp_path: Path, recorded: str, old: str, new: str, effect: Effect | None
+) -> None:
+    """With those of the same call under another bundle; of long parameters by the digest that the record holds."""
+    with running(tmp_path, recorded) as pdp:
+        pdp.call(pdp.session(), "read")
+        found = compare_records(bundle_of(old), bundle_of(new), pdp.records)
+
+    assert ([("files/read", effect)] if effect else [], {}) == (outcome(found), found.undecided)
 
 
 @pytest.mark.parametrize(

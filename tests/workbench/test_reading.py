@@ -97,6 +97,7 @@ def test_child_session_has_its_parents_user_and_agent() -> None:
         ("now: 2026-01-05\n" + HEAD[1:].partition("\n")[2] + "cases:\n" + CASE, f"{FILE}:1: `now` must be a time"),
         ("sessions: {s: {user: u}}\ncases: []", f"{FILE}:1: `agent` is missing"),
         ("sessions: {basis: {parent: basis, tools: []}}", f"{FILE}:1: `basis` is a keyword of expectations"),
+        ("calls: {obligations: {tool: a/b}}", f"{FILE}:1: `obligations` is a keyword of expectations"),
         ("sessions: {s: {parent: t, tools: []}}", f"{FILE}:1: unknown session: `t`"),
         ("sessions: {s: {parent: s, tools: []}}", f"{FILE}:1: `s` is its own parent"),
         ("sessions:\n  s: {user: u, agent: a, tools: ['*']}", f"{FILE}:2: `*`: must have the form `server/tool`"),
@@ -136,6 +137,13 @@ def test_slip_in_file_is_named(text: str, expected: str) -> None:
         ("{case: a, session: work, call: read, expect: {outcom: allow}}", "unknown key: `outcom`; did you mean"),
         ("{case: a, session: work, call: read, expect: {}}", "an expectation is a text such as `deny forbid`"),
         ("{case: a, sessions: [work], call: read, expect: {wrk: allow}}", "unknown session: `wrk`"),
+        *(
+            (
+                f"{{case: a, session: work, call: read, expect: {{obligations: {said}}}}}",
+                "`obligations` must be a list of",
+            )
+            for said in ("x", "[7]", "[{a: 1}]", "[{a: {}, b: {}}]", "[{}]", "['']", "{a: {}}", "[{a: {b: .inf}}]")
+        ),
         (
             "{case: a, sessions: [work, gone], call: read, expect: {work: allow}}",
             "no expectation for session `gone`",

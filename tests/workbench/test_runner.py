@@ -2,16 +2,64 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Outcome, SessionState
-from pdp.policy.bundle import load_bundle
+from pdp.policy.bundle import Bundle, load_bundle
 from pdp.testing.bundles import compile_here
 from pdp.workbench.runner import run
 from tests.workbench.material import HEAD, bundle, material_files, only, report, suite
 
 SESSION = "  {name}: {{user: ada, agent: coder, tools: ['files/*'], {more}}}\n"
+
+
+OBLIGING = """
+@id("files/obliged")
+@obligation("redact_result: {fields: [a, b]}, notice: {text: x}")
+permit (principal in UserGroup::"staff", action in Action::"read_only", resource);
+"""
+
+
+@cache
+def obliging() -> Bundle:
+    """Return a bundle whose reads have two obligations."""
+    files = {**material_files(), "files.cedar": OBLIGING.encode()}
+    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+
+@pytest.mark.parametrize(
+    ("expected", "problems"),
+    [
+        ("[notice, redact_result]", []),
+        ("[redact_result: {fields: [a, b]}, notice: {text: x}]", []),
+        ("[redact_result, notice: {text: x}]", []),
+        ("[notice]", ['obligations: `redact_result {"fields":["a","b"]}` was not expected']),
+        (
+            "[]",
+            [
+                'obligations: `notice {"text":"x"}` was not expected',
+                'obligations: `redact_result {"fields":["a","b"]}` was not expected',
+            ],
+        ),
+        ("[notice, redact_result, log]", ["obligations: `log` is missing"]),
+        (
+            "[notice, redact_result: {fields: [a]}]",
+            [
+                'obligations: `redact_result {"fields":["a"]}` is missing',
+                'obligations: `redact_result {"fields":["a","b"]}` was not expected',
+            ],
+        ),
+    ],
+)
+def test_obligations_are_compared(expected: str, problems: list[str]) -> None:
+    """By name, and with their parameters where the case states them; all must be stated."""
+    cases = f"  - {{case: one, session: work, call: read, expect: {{outcome: allow, obligations: {expected}}}}}\n"
+    (result,) = run(obliging(), [suite(cases)]).results
+
+    assert tuple(problems) == result.problems
 
 
 def with_sessions(**more: str) -> str:
@@ -29,6 +77,7 @@ def with_sessions(**more: str) -> str:
         "{basis: permit}",
         "{outcome: allow, basis: permit, policies: [files/staff-read]}",
         "{errors: []}",
+        "{obligations: []}",
     ],
 )
 def test_right_expectation_passes(expect: str) -> None:

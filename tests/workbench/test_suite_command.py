@@ -81,7 +81,7 @@ def test_json_says_all(pdp: Run) -> None:
         "passed": False,
         "problems": ["expected `allow`, got `deny`"],
         "expected": {"outcome": "allow"},
-        "actual": {"outcome": "deny", "basis": "default_deny", "policies": [], "errors": []},
+        "actual": {"outcome": "deny", "basis": "default_deny", "policies": [], "errors": [], "obligations": []},
     } == {key: value for key, value in last.items() if key != "explanation"}
 
 

@@ -62,7 +62,13 @@ WHOLE: dict[str, Any] = {
             "case": "three",
             "sessions": ["work", "child"],
             "calls": ["read", "raw"],
-            "expect": {"work": {"read": "allow", "raw": {"policies": ["p"], "errors": []}}, "child": "deny"},
+            "expect": {
+                "work": {
+                    "read": "allow",
+                    "raw": {"policies": ["p"], "errors": [], "obligations": ["n", {"r": {"a": [1]}}, {"x": None}]},
+                },
+                "child": "deny",
+            },
         },
         {"case": "four", "session": "work", "calls": ["read"], "expect": {"read": "allow"}},
         {"case": "five", "sessions": ["work"], "step": "request", "expect": {"basis": "default_deny"}},

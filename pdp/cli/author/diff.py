@@ -72,8 +72,8 @@ def diff(
     generated from the cases, the tools and the values that the policy compares, and those whose decision changes are
     shown.
 
-    Exit code 2: a call is newly allowed, without --allow-widening. 1: a call is newly erring. 3: no call shows what a
-    change does, without --allow-undecided. 0: otherwise.
+    Exit code 2: a call is newly allowed, or allowed with fewer obligations, without --allow-widening. 1: a call is
+    newly erring. 3: no call shows what a change does, without --allow-undecided. 0: otherwise.
     """
     with ExitStack() as stack:
         before, after = (
@@ -124,7 +124,8 @@ def diff(
             click.echo(f"{count} calls of the log cannot be decided: {reason}")
         for what in undecided:
             click.echo(f"undecided: no call shows what the change of `{visible(what)}` does; write a test case for it")
-    if any(one.having(Effect.NEWLY_ALLOWED) for _, one in found) and not allow_widening:
+    wider = (Effect.NEWLY_ALLOWED, Effect.LESS_OBLIGED)
+    if any(one.having(effect) for _, one in found for effect in wider) and not allow_widening:
         return ERROR
     if any(one.having(Effect.NEWLY_ERRING) for _, one in found):
         return NO
@@ -160,7 +161,12 @@ def _print_calls(origin: str, calls: CallsDifference, *, everything: bool) -> No
     if not calls.compared:
         click.echo(f"no calls {origin} to compare")
         return
-    counts = ", ".join(f"{len(calls.having(effect))} {effect.value}" for effect in Effect)
+    counts = ", ".join(
+        f"{count} {effect.value}"
+        for effect in Effect
+        if (count := len(calls.having(effect)))
+        or effect in (Effect.NEWLY_ALLOWED, Effect.NEWLY_DENIED, Effect.NEWLY_ERRING)
+    )
     click.echo(f"{calls.compared} calls {origin} compared: {counts}")
     for effect in Effect:
         for (was, now), group in by_policy(calls.having(effect)).items():
