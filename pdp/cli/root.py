@@ -25,7 +25,9 @@ COMMANDS: Mapping[str, CommandEntry] = {
     ),
     "caller": CommandEntry("pdp.cli.operate.caller", "List callers; create, replace and remove their tokens."),
     "serve": CommandEntry("pdp.cli.operate.serve", "Run the server."),
-    "authorize": CommandEntry("pdp.cli.sessions.authorize", "Ask whether a tool call may go ahead."),
+    "authorize": CommandEntry(
+        "pdp.cli.sessions.authorize", "Ask whether a tool call may go ahead, and with which obligations."
+    ),
     "session": CommandEntry("pdp.cli.sessions.session", "Request, approve, show and end sessions."),
     "tools": CommandEntry("pdp.cli.tools.group", "Import, list and compare the tools that policies are about."),
     "new": CommandEntry("pdp.cli.author.new", "Create a policy folder."),

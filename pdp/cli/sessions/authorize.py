@@ -113,4 +113,5 @@ def _plain(answer: Answer) -> dict[str, object]:
         "labels_added": list(answer.labels_added),
         "obligations": [{"id": one.id, "parameters": json.loads(one.parameters_json)} for one in answer.obligations],
         "advice": list(answer.advice),
+        "outcome_token": answer.outcome_token,
     }
