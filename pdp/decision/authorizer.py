@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 from pdp.clock import Instant
 from pdp.decision.cache import DecisionCache, RequestMemory, call_key, read_key
@@ -13,7 +13,7 @@ from pdp.decision.ledger import Ledger, Settled, unsettled
 from pdp.decision.ruling import call_facts, caller_facts, deny, judge_chain, of_this_call
 from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.decision.visibility import ToolListing, tool_listing
-from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError, UnavailableError
+from pdp.errors import ConflictError, InvalidArgumentsError, InvalidJSONError, InvalidRequestError, UnavailableError
 from pdp.foundation.ids import decision_ids
 from pdp.foundation.jsontext import digest
 from pdp.limits import DEFAULT_LIMITS, Limits
@@ -110,29 +110,9 @@ class Authorizer:
         caller: Caller,
         parent: TraceParent,
         started: int,
+        tries_left: int = _TRIES_AGAIN,
     ) -> tuple[Decision, Snapshot]:
         """Return the decision, and the snapshot with what the call changed."""
-        for _ in range(1 + _TRIES_AGAIN):
-            judged = self._judged(snapshot, request, facts, caller)
-            settled = self._ledger.settle(snapshot, request.call, judged.ruling, judged.decision_id)
-            if settled is not None:
-                break
-            try:
-                snapshot = self._snapshots.of_handle(request.call.session_handle, caller)
-            except UnavailableError as error:
-                settled = unsettled(snapshot, str(error))
-                break
-            facts = caller_facts(snapshot.bundle, request.call, self._limits)
-        else:
-            settled = unsettled(snapshot, "the session changes too fast")
-        trace = self._trace_ids(parent, caller)
-        decision = _decision(judged, settled, snapshot, request, caller, started, trace)
-        answered = self._observer.decision(decision, parent)
-        if answered.ruling is not judged.ruling and request.request_id:
-            self._retries.part(caller.id, request.request_id)
-        return answered, settled.snapshot
-
-    def _judged(self, snapshot: Snapshot, request: CallRequest, facts: Mapping[str, Any], caller: Caller) -> _Judged:
         refused = gate(snapshot, request.call)
         gated = perf_counter_ns()
         if refused is None:
@@ -141,7 +121,25 @@ class Authorizer:
             ruling, looked_up = refused.ruling, CacheResult.NONE
         # A deny by the gate has an id of its own: a retry that passes later is another decision.
         decision_id = self._decision_id(request, caller, snapshot.now, None if refused else ruling.outcome)
-        return _Judged(decision_id, ruling, looked_up, gated, perf_counter_ns())
+        times = (started, gated, perf_counter_ns())
+        try:
+            settled = self._ledger.settle(snapshot, request.call, ruling, decision_id)
+        except ConflictError:
+            try:
+                anew = self._snapshots.of_handle(request.call.session_handle, caller)
+            except UnavailableError as error:
+                settled = unsettled(snapshot, str(error))
+            else:
+                if tries_left:
+                    facts = caller_facts(anew.bundle, request.call, self._limits)
+                    return self._decide(anew, request, facts, caller, parent, started, tries_left - 1)
+                settled = unsettled(snapshot, "the session changes too fast")
+        trace = self._trace_ids(parent, caller)
+        decision = _decision(decision_id, ruling, settled, looked_up, snapshot, request, caller, times, trace=trace)
+        answered = self._observer.decision(decision, parent)
+        if answered.ruling is not ruling and request.request_id:
+            self._retries.part(caller.id, request.request_id)
+        return answered, settled.snapshot if settled else snapshot
 
     def _ruling(
         self, snapshot: Snapshot, call: Call, caller: Caller, facts: Mapping[str, Any]
@@ -184,36 +182,29 @@ class Authorizer:
         return self._retries.claim(caller.id, request.request_id, request.call, fresh, outcome, now)
 
 
-class _Judged(NamedTuple):
-    """The ruling of gate and policies before it is settled, and when each of the two was done (nanoseconds)."""
-
-    decision_id: str
-    ruling: Ruling
-    looked_up: CacheResult
-    gated: int
-    ruled: int
-
-
 def _decision(
-    judged: _Judged,
-    settled: Settled,
+    decision_id: str,
+    ruling: Ruling,
+    settled: Settled | None,
+    looked_up: CacheResult,
     snapshot: Snapshot,
     request: CallRequest,
     caller: Caller,
-    started: int,
+    times: tuple[int, int, int],
+    *,
     trace: tuple[str, str],
 ) -> Decision:
     own = snapshot.chain[0] if snapshot.chain else None
     call = request.call
     tool = snapshot.bundle.catalogue.tools.get(call.action)
-    phases = [("gate", judged.gated - started), ("policy", judged.ruled - judged.gated)]
-    ended = judged.ruled
-    if settled.labels_added or settled.ruling is not judged.ruling:
-        ended = perf_counter_ns()
-        phases.append(("ledger", ended - judged.ruled))
+    started, gated, ended = times
+    phases: tuple[tuple[str, float], ...] = (("gate", (gated - started) / 1000), ("policy", (ended - gated) / 1000))
+    if settled is not None:
+        ruled, ended = ended, perf_counter_ns()
+        ruling, phases = settled.ruling, (*phases, ("ledger", (ended - ruled) / 1000))
     return Decision(
-        id=judged.decision_id,
-        ruling=settled.ruling,
+        id=decision_id,
+        ruling=ruling,
         session_id=own.id if own else "",
         session_epoch=own.epoch if own else 0,
         ancestor_ids=own.ancestor_ids if own else (),
@@ -230,13 +221,13 @@ def _decision(
         definition_digest=call.definition_digest,
         catalogue_digest=tool.definition_digest if tool and tool.server == call.server else "",
         bundle_version=snapshot.bundle.version,
-        cache_result=judged.looked_up,
+        cache_result=looked_up,
         decided_at=snapshot.wall_at,
         # From the clock's nanoseconds, since a sum of the phases would show spurious digits.
         duration_us=(ended - started) / 1000,
-        reportable=settled.ruling.allowed and snapshot.bundle.takes_reports,
-        labels_added=settled.labels_added,
-        phases=tuple([(name, nanoseconds / 1000) for name, nanoseconds in phases]),
+        reportable=ruling.outcome is Outcome.ALLOW and snapshot.bundle.takes_reports,
+        labels_added=settled.labels_added if settled is not None else (),
+        phases=phases,
         request_id=request.request_id,
         tool_call_id=request.tool_call_id,
         trace_id=trace[0],

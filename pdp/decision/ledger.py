@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pdp.decision.ruling import deny
 from pdp.decision.snapshot import Snapshot
-from pdp.errors import ConflictError, OverloadedError, UnavailableError
+from pdp.errors import OverloadedError, UnavailableError
 from pdp.limits import MOST_LABELS
 from pdp.model import Basis, Call, Outcome, Ruling
 from pdp.sessions.lifecycle import labelled
@@ -31,19 +31,21 @@ class Ledger:
         self._sessions = sessions
 
     def settle(self, snapshot: Snapshot, call: Call, ruling: Ruling, decision_id: str) -> Settled | None:
-        """Write what the call changes when it is allowed; None when a session has changed since the snapshot.
+        """Write what the call changes when it is allowed; None when that is nothing.
 
-        Then nothing is written, and the call must be decided again. Any failure turns the allow into a deny.
+        Any failure turns the allow into a deny. Raise `ConflictError` when a session has changed since the snapshot:
+        then nothing is written, and the call must be decided again.
         """
-        fresh = _fresh_labels(snapshot, call) if ruling.outcome is Outcome.ALLOW else _NOTHING
+        # A shortcut, since this runs for each call and most bundles add none.
+        if not snapshot.bundle.added_labels or ruling.outcome is not Outcome.ALLOW:
+            return None
+        fresh = _fresh_labels(snapshot, call)
         if not fresh:
-            return Settled(ruling, snapshot)
+            return None
         if any(len(fresh.union(session.labels)) > MOST_LABELS for session in snapshot.chain):
             return unsettled(snapshot, f"a session would have more than {MOST_LABELS} labels")
         try:
             chain = self._sessions.settle(snapshot.chain, labelled(fresh, by=decision_id), wall_at=snapshot.now.wall_at)
-        except ConflictError:
-            return None
         except (UnavailableError, OverloadedError) as error:
             return unsettled(snapshot, str(error))
         return Settled(ruling, replace(snapshot, chain=chain), tuple(sorted(fresh)))
@@ -56,7 +58,7 @@ def unsettled(snapshot: Snapshot, detail: str) -> Settled:
 
 def _fresh_labels(snapshot: Snapshot, call: Call) -> frozenset[str]:
     """Return the labels that the call adds to its session or to one above it."""
-    added = snapshot.bundle.catalogue.tools[call.action].adds_labels
-    if not added:
+    added = snapshot.bundle.added_labels.get(call.action)
+    if added is None:
         return _NOTHING
-    return frozenset(label for session in snapshot.chain for label in set(added).difference(session.labels))
+    return frozenset(label for session in snapshot.chain for label in added.difference(session.labels))

@@ -72,6 +72,10 @@ class Bundle:
         self.labels = contents.labels
         self.groups = contents.groups
         self.widening = frozenset(name for name, label in contents.labels.items() if label.widens)
+        # By action; only the tools whose calls add any.
+        self.added_labels: Mapping[str, frozenset[str]] = {
+            action: frozenset(tool.adds_labels) for action, tool in contents.catalogue.tools.items() if tool.adds_labels
+        }
         # Only labels can be reported.
         self.takes_reports = bool(contents.labels)
         self.catalogue: Catalogue = contents.catalogue
@@ -115,8 +119,7 @@ class Bundle:
         """Return the widening labels that a session with some labels has, or that calls of its tools can add."""
         if not self.widening:
             return self.widening
-        known = (self.catalogue.tools.get(action) for action in actions)
-        added = {label for tool in known if tool is not None for label in tool.adds_labels}
+        added = (label for action in actions for label in self.added_labels.get(action, ()))
         return self.widening.intersection((*labels, *added))
 
     def with_directory(self, directory: Directory) -> Bundle:

@@ -92,6 +92,7 @@ BUNDLE = {
     **CONTENTS,
     "grants": VERSION,
     "widening": LIVE,
+    "added_labels": LIVE,
     "takes_reports": LIVE,
     "version": DIRECTLY,
     "_schema": VERSION,
