@@ -135,9 +135,9 @@ def write_decision(decision: Decision, message: decisions.Decision) -> None:
     message.duration_us = decision.duration_us
     if decision.labels_added:
         message.labels_added.extend(decision.labels_added)
-    if ruling.allowed:
+    if ruling.obligations:
         message.obligations.extend(map(obligation_message, ruling.obligations))
-    else:
+    if not ruling.allowed:
         message.advice.extend(advice(ruling))
     if ruling.ancestor_id:
         message.ancestor_session_id = ruling.ancestor_id

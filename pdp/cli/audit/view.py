@@ -193,5 +193,5 @@ def _reach(touched: Sequence[Touch]) -> dict[str, list[str]]:
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - any JSON value
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        return " ".join(map(_shown, value))
     return json.dumps(value) if isinstance(value, dict) else str(value)

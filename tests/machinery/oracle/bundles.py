@@ -28,6 +28,7 @@ entity Thing in [Server] = { owner?: User, secret?: Bool };
 
 PERMITS = """
 @id("base/readers")
+@obligation("notice: {text: Read with care.}")
 permit (principal, action in Action::"read_only", resource);
 
 @id("base/engineers")
@@ -35,10 +36,12 @@ permit (principal in UserGroup::"engineers", action in Action::"mutating", resou
 when { context.agent in AgentGroup::"workers" };
 
 @id("base/granted")
+@obligation("max_result_bytes: {bytes: 100}, notice: {text: Read with care.}")
 permit (principal in UserGroup::"staff", action, resource)
 when { context has session && context.session in Grant::"all" };
 
 @id("base/payers")
+@obligation("redact_result: {fields: [iban]}")
 permit (principal, action == Action::"bank/pay", resource)
 when { resource has owner && resource.owner == principal };
 
@@ -58,6 +61,7 @@ unless { principal in UserGroup::"approvers" };
 
 FORBIDS = """
 @id("guard/destructive")
+@advice("Ask for a grant.")
 forbid (principal, action in Action::"destructive", resource)
 unless { context.session in Grant::"money" || context.session in Grant::"all" };
 
@@ -69,6 +73,7 @@ forbid (principal, action in [Action::"mutating", Action::"destructive"], resour
 when { context.agent in AgentGroup::"interns" };
 
 @id("guard/owner")
+@advice("Ask the owner.")
 forbid (principal, action, resource is Account)
 when { resource has owner && resource.owner != principal && !(resource.owner in UserGroup::"shared") };
 
@@ -138,6 +143,7 @@ when { context == {
 
 STRICTER = """
 @id("strict/amount")
+@advice("Pay less.")
 forbid (principal, action == Action::"bank/pay", resource)
 when { context.input.amount.greaterThan(decimal("7.0")) };
 
