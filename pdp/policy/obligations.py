@@ -20,6 +20,8 @@ OBLIGATION, ADVICE = "obligation", "advice"
 
 _PARAMETER_BYTES = 4096
 _ADVICE_CHARACTERS = 512
+# Reading YAML takes long; this is room for all parameters, names and blanks.
+_MOST_CHARACTERS = 2 * MOST_OBLIGATIONS * _PARAMETER_BYTES
 # A key that is as near to one of ours is a slip: Cedar takes any annotation, so nothing else would tell.
 _ALIKE = 0.75
 
@@ -63,6 +65,8 @@ def slips(annotations: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
 
 
 def _mapping(text: str) -> Section:
+    if len(text) > _MOST_CHARACTERS:
+        raise AnnotationError(f"`@obligation` is longer than {_MOST_CHARACTERS} characters")
     try:
         # The bracket is on a line of its own, so that no comment hides it.
         return load_section("", f"{{{text}\n}}".encode())

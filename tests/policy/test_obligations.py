@@ -108,6 +108,7 @@ def test_what_is_read(annotation: str, expected: list[tuple[str, object]]) -> No
         ("max_result_bytes: {bytes: true}", "`max_result_bytes`: `bytes` must be a whole number from 1 to"),
         ("max_result_bytes: {bytes: 1.5}", "`max_result_bytes`: `bytes` must be a whole number from 1 to"),
         (", ".join(f"a{n}" for n in range(17)), "`@obligation` names more than 16 obligations"),
+        (" " * 131073, "`@obligation` is longer than 131072 characters"),
     ],
 )
 def test_what_cannot_be_read_keeps_the_bundle_from_loading(annotation: str, problem: str) -> None:

@@ -19,6 +19,7 @@ from pdp.limits import Limits
 from pdp.policy.analysis import action_scope, findings
 from pdp.policy.child.compile import compile_bundle
 from pdp.policy.contents import Contents, read_contents
+from pdp.policy.obligations import OBLIGATION
 from pdp.policy.rendering import expression_text, policy_text, scope_text, uid_text
 from pdp.policy.safety import scan
 from pdp.policy.schema import full_schema
@@ -97,10 +98,13 @@ def mutate_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(policy: Tree) -> Iterator[Change]:
-    """Yield every change of one policy: to its effect, scope and clauses, and within each expression."""
+    """Yield every change of one policy: to its effect, obligations, scope and clauses, and within each expression."""
     yield Change(tree=None, words="policy dropped")
     other = "forbid" if policy["effect"] == "permit" else "permit"
     yield Change(tree={**policy, "effect": other}, words=f"{policy['effect']} → {other}")
+    if OBLIGATION in policy.get("annotations", {}):
+        kept = {name: value for name, value in policy["annotations"].items() if name != OBLIGATION}
+        yield Change(tree={**policy, "annotations": kept}, words=f"@{OBLIGATION} dropped")
     for name in ("principal", "action", "resource"):
         for scope, without in _wider_scopes(policy[name]):
             words = f"{scope_text(name, policy[name])} {without or '→ ' + scope_text(name, scope)}"
@@ -219,6 +223,7 @@ def _mutants(compiled: Mapping[str, Any], contents: Contents, limits: Limits) ->
         mutant = {
             **compiled,
             "effect": change.tree["effect"],
+            "obligations": compiled["obligations"] if OBLIGATION in change.tree.get("annotations", {}) else [],
             "text": text,
             **findings(change.tree),
         }

@@ -153,3 +153,17 @@ def test_mutants_keep_to_the_limits() -> None:
 def test_problems_of_the_bundle_come_first() -> None:
     """A bundle that does not load has no mutants but its problems."""
     assert "files.cedar" == mutated("permit (")["problems"][0]["file"]
+
+
+def test_an_obligation_can_be_dropped() -> None:
+    """A test that does not expect it would not notice."""
+    obliged = '@id("files/x") @obligation("notice: {text: x}")'
+    scope = '(principal, action == Action::"files/read", resource == Server::"files")'
+    found = mutated(f'{obliged} permit {scope} when {{ context.agent == Agent::"coder" }};')["mutants"]
+
+    (dropped,) = [one["policy"] for one in found if one["words"] == "@obligation dropped"]
+    assert ([], "permit") == (list(dropped["obligations"]), dropped["effect"])
+    assert "@obligation" not in dropped["text"]
+    others = [one["policy"] for one in found if one["policy"] and one["policy"] != dropped]
+    assert others
+    assert all([("notice", '{"text":"x"}')] == [tuple(each) for each in one["obligations"]] for one in others)
