@@ -74,6 +74,8 @@ CASES: dict[str, dict[str, bytes]] = {
     "mixed-script": files(policy(FORBID, 'unless { context.session in Grant::"approvеd" }')),  # noqa: RUF001 - the point
     "unknown-reference": files("", directory=DIRECTORY.replace("id: ann}", "id: anna}")),
     "unneeded-allow": files(policy(FORBID, note='@allow("overflow: cents are few")')),
+    "annotation": files(policy(PERMIT, AGENT, note="@obligation(\"redact_resul: {fields: ['[].email']}\")")),
+    "annotation-advice": files(policy(PERMIT, AGENT, note='@advice("Ask the owner.")')),
     "unknown-attribute": files(policy(FORBID, "when { context.input.cent > 5 }")),
     "unknown-attribute-of-user": files(policy(FORBID, "when {\n  principal has level &&\n  principal.shoe == 3\n}")),
     "unknown-action": files(policy('permit (principal, action == Action::"bank/transfr", resource)', AGENT)),
