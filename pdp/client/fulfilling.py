@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+from pdp.client.errors import PDPClientError
 from pdp.client.redaction import UnredactableError, redacted
 from pdp.client.values import ERROR_BASIS, Answer, Obligation, ToolCallDenied, ToolResultWithheld
 from pdp.foundation.fieldpaths import FieldPath, field_path
@@ -94,11 +95,21 @@ class Run:
         self._failed = isinstance(error, Exception) and not ours and bool(self._duties.redact)
         return self._failed
 
+    @property
+    def succeeded(self) -> bool:
+        """Say whether the tool returned something."""
+        return not self._failed
+
     def handed_on(self) -> Any:  # noqa: ANN401 - whatever the tool returns
         """Return the result as the obligations say. Raise `ToolResultWithheld` when it must not be handed on."""
         if self._failed:
             raise ToolResultWithheld(self._duties.answer, "the call failed, and its error may hold redacted values")
         return self._duties.on_result(self.result)
+
+
+def unreported(answer: Answer, error: PDPClientError) -> ToolResultWithheld:
+    """Return what to raise when what came of a call could not be reported: its result must not be used."""
+    return ToolResultWithheld(answer, f"what came of the call could not be reported: {error}")
 
 
 def duties_of(answer: Answer, *, knows: Iterable[str]) -> Duties:

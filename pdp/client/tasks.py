@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -15,9 +16,9 @@ import grpc
 
 from pdp.client.control import UNDECIDED
 from pdp.client.errors import PDPClientError
-from pdp.client.fulfilling import guarded_obligations, start
+from pdp.client.fulfilling import Run, guarded_obligations, start, unreported
 from pdp.client.guard import GuardedSignature
-from pdp.client.values import ToolCall
+from pdp.client.values import Answer, ToolCall
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
 if TYPE_CHECKING:  # A session imports its guard from this module, so a real import would be circular.
@@ -92,14 +93,23 @@ class Exchange:
 
 
 def guard(
-    session: AsyncClientSession, *, server: str, tool: str, skip: Collection[str] = ()
+    session: AsyncClientSession,
+    *,
+    server: str,
+    tool: str,
+    skip: Collection[str] = (),
+    labels: Callable[[Any], Iterable[str]] | None = None,
+    report: bool = True,
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
     """Make a decorator that asks before each call of an async function.
 
     It raises `ToolCallDenied` on a deny, and `ToolResultWithheld` for a result that must not be handed on. The question
     has the arguments by the names of the parameters, defaults included, without those in `skip`. Obligations about the
     result are fulfilled, and notices are shown by the client's `on_notice`; any other obligation is a deny.
+    What came of the call is reported before its result is handed on, if the server wants to know, with the labels that
+    `labels` finds for the result; a result that cannot be reported is withheld. `report` False reports nothing.
     """
+    reports = _Reports(session, labels, report=report)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         if not inspect.iscoroutinefunction(function):
@@ -110,14 +120,47 @@ def guard(
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(args, kwargs)
             call = ToolCall(server=server, tool=tool, arguments=bound.arguments)
-            known = guarded_obligations(session.on_notice)
-            with start(await session.ask(call, known_obligations=known), session.on_notice) as run:
-                run.result = await function(*bound.positional, **bound.named)
+            answer = await session.ask(call, known_obligations=guarded_obligations(session.on_notice))
+            run = start(answer, session.on_notice)
+            try:
+                with run:
+                    run.result = await function(*bound.positional, **bound.named)
+            except Exception:
+                await reports.raised(answer)
+                raise
+            await reports.returned(answer, run)
             return cast("R", run.handed_on())
 
         return guarded
 
     return decorate
+
+
+class _Reports:
+    """Reports what came of guarded calls. `labels` returns the labels for a result; None finds none."""
+
+    def __init__(
+        self, session: AsyncClientSession, labels: Callable[[Any], Iterable[str]] | None, *, report: bool
+    ) -> None:
+        self._session = session
+        self._labels = labels
+        self._report = report
+
+    async def returned(self, answer: Answer, run: Run) -> None:
+        """Report a call that is over. Raise `ToolResultWithheld` when that fails."""
+        found = tuple(self._labels(run.result)) if self._labels and run.succeeded else ()
+        if not self._report or not (answer.outcome_token or found):
+            return
+        try:
+            await self._session.report_outcome(answer, succeeded=run.succeeded, labels=found)
+        except PDPClientError as error:
+            raise unreported(answer, error) from None
+
+    async def raised(self, answer: Answer) -> None:
+        """Report a call whose tool raised an error, which goes on whether or not that is known."""
+        if self._report and answer.outcome_token:
+            with suppress(PDPClientError):
+                await self._session.report_outcome(answer, succeeded=False)
 
 
 def _cancelled_by_caller() -> bool:

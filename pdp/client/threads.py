@@ -10,16 +10,18 @@ import inspect
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import grpc
 
 from pdp.client.control import UNDECIDED
-from pdp.client.fulfilling import Run, guarded_obligations, start
+from pdp.client.errors import PDPClientError
+from pdp.client.fulfilling import Run, guarded_obligations, start, unreported
 from pdp.client.guard import BoundCall, GuardedSignature
-from pdp.client.values import ToolCall
+from pdp.client.values import Answer, ToolCall
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
 if TYPE_CHECKING:  # A session imports its guard from this module, so a real import would be circular.
@@ -106,38 +108,84 @@ class Exchange:
 
 
 def guard(
-    session: ClientSession, *, server: str, tool: str, skip: Collection[str] = ()
+    session: ClientSession,
+    *,
+    server: str,
+    tool: str,
+    skip: Collection[str] = (),
+    labels: Callable[[Any], Iterable[str]] | None = None,
+    report: bool = True,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a decorator that asks before each call of a function.
 
     It raises `ToolCallDenied` on a deny, and `ToolResultWithheld` for a result that must not be handed on. The question
     has the arguments by the names of the parameters, defaults included, without those in `skip`. Obligations about the
-    result are fulfilled, and notices are shown by the client's `on_notice`; any other obligation is a deny. The
+    result are fulfilled, and notices are shown by the client's `on_notice`; any other obligation is a deny.
+    What came of the call is reported before its result is handed on, if the server wants to know, with the labels that
+    `labels` finds for the result; a result that cannot be reported is withheld. `report` False reports nothing. The
     question for an `async def` function is asked on another thread, so that its event loop goes on.
     """
+    reports = _Reports(session, labels, report=report)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = GuardedSignature(function, skip)
 
-        def begin(bound: BoundCall) -> Run:
+        def begin(bound: BoundCall) -> tuple[Answer, Run]:
             call = ToolCall(server=server, tool=tool, arguments=bound.arguments)
-            known = guarded_obligations(session.on_notice)
-            return start(session.ask(call, known_obligations=known), session.on_notice)
+            answer = session.ask(call, known_obligations=guarded_obligations(session.on_notice))
+            return answer, start(answer, session.on_notice)
 
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(args, kwargs)
-            with begin(bound) as run:
-                run.result = function(*bound.positional, **bound.named)
+            answer, run = begin(bound)
+            try:
+                with run:
+                    run.result = function(*bound.positional, **bound.named)
+            except Exception:
+                reports.raised(answer)
+                raise
+            reports.returned(answer, run)
             return cast("R", run.handed_on())
 
         @wraps(function)
         async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - what the function gives
             bound = signature.bind(args, kwargs)
-            with await asyncio.to_thread(begin, bound) as run:
-                run.result = await cast("Callable[..., Awaitable[Any]]", function)(*bound.positional, **bound.named)
+            answer, run = await asyncio.to_thread(begin, bound)
+            try:
+                with run:
+                    run.result = await cast("Callable[..., Awaitable[Any]]", function)(*bound.positional, **bound.named)
+            except Exception:
+                await asyncio.to_thread(reports.raised, answer)
+                raise
+            await asyncio.to_thread(reports.returned, answer, run)
             return run.handed_on()
 
         return cast("Callable[P, R]", guarded_async) if inspect.iscoroutinefunction(function) else guarded
 
     return decorate
+
+
+class _Reports:
+    """Reports what came of guarded calls. `labels` returns the labels for a result; None finds none."""
+
+    def __init__(self, session: ClientSession, labels: Callable[[Any], Iterable[str]] | None, *, report: bool) -> None:
+        self._session = session
+        self._labels = labels
+        self._report = report
+
+    def returned(self, answer: Answer, run: Run) -> None:
+        """Report a call that is over. Raise `ToolResultWithheld` when that fails."""
+        found = tuple(self._labels(run.result)) if self._labels and run.succeeded else ()
+        if not self._report or not (answer.outcome_token or found):
+            return
+        try:
+            self._session.report_outcome(answer, succeeded=run.succeeded, labels=found)
+        except PDPClientError as error:
+            raise unreported(answer, error) from None
+
+    def raised(self, answer: Answer) -> None:
+        """Report a call whose tool raised an error, which goes on whether or not that is known."""
+        if self._report and answer.outcome_token:
+            with suppress(PDPClientError):
+                self._session.report_outcome(answer, succeeded=False)
