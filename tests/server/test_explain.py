@@ -164,7 +164,7 @@ def test_exactly_one_caller_is_asked_about(server: RunningServer, who: dict[str,
 
 def test_unknown_sessions_are_not_found(server: RunningServer) -> None:
     """A session that does not exist is an error and no deny: its id was mistyped."""
-    with pytest.raises(NotFoundError, match="no session `ses_none`"):
+    with pytest.raises(NotFoundError, match="no such session: `ses_none`"):
         explain(server, session_id="ses_none")
 
 
