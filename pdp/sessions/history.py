@@ -12,9 +12,13 @@ KEY_BYTES = 32
 
 
 class MemorySessionHistory:
-    """A `SessionHistory` that lives as long as its process. Safe for threads."""
+    """A `SessionHistory` that lives as long as its process. Safe for threads.
 
-    def __init__(self) -> None:
+    It keeps the last `most` reports, some hundred bytes each.
+    """
+
+    def __init__(self, *, most: int = 20_000) -> None:
+        self._most = most
         self._lock = Lock()
         self._key = secrets.token_bytes(KEY_BYTES)
         self._reports: dict[str, Report] = {}
@@ -30,6 +34,8 @@ class MemorySessionHistory:
         with self._lock:
             self._require_open()
             require_same(self._reports.setdefault(report.decision_id, report).digest, report)
+            if len(self._reports) > self._most:
+                del self._reports[next(iter(self._reports))]
 
     def forget_reports(self, *, reported_before: float) -> int:
         """Remove the reports from before a time; return how many."""

@@ -28,6 +28,15 @@ class TestMemorySessionHistory(SessionHistoryContract):
         return MemorySessionHistory()
 
 
+def test_memory_keeps_the_last_reports() -> None:
+    """Nobody may be there to remove old ones."""
+    history = MemorySessionHistory(most=3)
+    for number in range(4):
+        history.keep_report(Report(decision_id=f"dec_{number}", digest=b"1", reported_at=1000.0))
+
+    assert 3 == history.forget_reports(reported_before=2000.0)
+
+
 class TestSQLiteSessionHistory(SessionHistoryContract):
     """The history in a file."""
 
