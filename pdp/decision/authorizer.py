@@ -130,10 +130,10 @@ class Authorizer:
             except UnavailableError as error:
                 settled = unsettled(snapshot, str(error))
             else:
-                if tries_left:
-                    facts = caller_facts(anew.bundle, request.call, self._limits)
+                # The facts were typed by this bundle, and a batch is decided by one.
+                if tries_left and anew.bundle.version == snapshot.bundle.version:
                     return self._decide(anew, request, facts, caller, parent, started, tries_left - 1)
-                settled = unsettled(snapshot, "the session changes too fast")
+                settled = unsettled(snapshot, "the session or the active bundle changes too fast")
         trace = self._trace_ids(parent, caller)
         decision = _decision(decision_id, ruling, settled, looked_up, snapshot, request, caller, times, trace=trace)
         answered = self._observer.decision(decision, parent)
