@@ -222,6 +222,7 @@ def test_a_remembered_ruling_is_recorded_like_a_new_one(field: str) -> None:
     entries, first = Entries(KEY), a_decision(cache_result=CacheResult.HIT)
     other: dict[type, Any] = {
         str: "other",
+        bool: True,
         int: 7,
         float: 7.0,
         tuple: ("other",),
