@@ -22,7 +22,14 @@ from pdp.serving.listener import Listener
 from pdp.serving.status import STATUSES, DeadlinePassedError, MessageLateError, MessageTooLargeError, NotHereError
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.clock import FakeClock
-from pdp.v1.authorization_pb2 import AuthorizeRequest, AuthorizeStreamRequest, BatchAuthorizeRequest
+from pdp.v1.authorization_pb2 import (
+    CALL_STATUS_FAILED,
+    CALL_STATUS_SUCCEEDED,
+    AuthorizeRequest,
+    AuthorizeStreamRequest,
+    BatchAuthorizeRequest,
+    ReportOutcomeRequest,
+)
 from pdp.v1.policy_pb2 import BundleFile, CheckBundleRequest, EvaluateRequest, GetBundleRequest, ReloadBundleRequest
 from pdp.v1.session_pb2 import (
     ApproveSessionRequest,
@@ -86,6 +93,13 @@ def a_foreign_tenant_is_revoked(service: Service) -> grpc.RpcError:
 def an_unknown_id(service: Service) -> grpc.RpcError:
     """Look at a session that nobody opened."""
     return service.refused("GetSession", GetSessionRequest(session_id=UNKNOWN_ID))
+
+
+def reported_otherwise(service: Service) -> grpc.RpcError:
+    """Report a call that was reported in another way."""
+    token = service.open().approved().outcome_token
+    service.send("ReportOutcome", ReportOutcomeRequest(outcome_token=token, status=CALL_STATUS_FAILED))
+    return service.refused("ReportOutcome", ReportOutcomeRequest(outcome_token=token, status=CALL_STATUS_SUCCEEDED))
 
 
 def approved_twice(service: Service) -> grpc.RpcError:
@@ -221,6 +235,7 @@ TABLE = (
     Row(error=errors.ConflictError, status="ABORTED", deed=another_was_first_to_narrow),
     Row(error=errors.RequestIdConflictError, status="ALREADY_EXISTS", deed=a_request_id_for_two_calls),
     Row(error=errors.RequestIdConflictError, status="ALREADY_EXISTS", deed=a_request_id_for_two_calls_of_a_batch),
+    Row(error=errors.AlreadyReportedError, status="ALREADY_EXISTS", deed=reported_otherwise),
     Row(
         error=errors.OverloadedError,
         status="RESOURCE_EXHAUSTED",

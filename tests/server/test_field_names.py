@@ -18,6 +18,7 @@ from pdp.decision.authorizer import Authorizer
 from pdp.decision.explainer import Explainer
 from pdp.model import CallRequest
 from pdp.policy.child import evaluation
+from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.registrar import Registrar, SessionRequest
 from pdp.server.fields import FIELDS
 from pdp.server.rpcs import RPCS
@@ -47,6 +48,7 @@ ASKED: dict[str, set[str]] = {
     "Authorize": {*attributes_of(CallRequest)},
     "AuthorizeStream": {*attributes_of(CallRequest)},
     "BatchAuthorize": {*attributes_of(Authorizer.batch)},
+    "ReportOutcome": {*attributes_of(OutcomeReport)},
     "RequestSession": {*attributes_of(SessionRequest)},
     "ApproveSession": {*attributes_of(Registrar.approve)},
     "ReviewSession": {*attributes_of(Registrar.review)},
