@@ -210,12 +210,27 @@ class Obligation(NamedTuple):
     parameters_json: str
 
 
+class Targets(NamedTuple):
+    """Where the names of a call's targets come from, as one session sees it, and those of the links in its texts.
+
+    Both hold words of `pdp.policy.provenance`, sorted, each once.
+    """
+
+    provenance: tuple[str, ...]
+    links: tuple[str, ...]
+
+    def cedar(self) -> dict[str, list[str]]:
+        """Return `context.targets` in Cedar's JSON."""
+        return {"provenance": list(self.provenance), "links": list(self.links)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
     """The result for a call: the part of a decision that can be remembered.
 
     `resource_type` and `resource_id` name the resource of the call; empty when it was not mapped.
     `logged_arguments` holds the arguments that the bundle allows to be recorded, each as name and JSON text.
+    `targets` is what the session sees of the call's targets, None where no policy can see them.
     `obligations` are those of the permits that an allow rests on, for a session below others also of the permits of
     these; sorted, each once. `advice` are the lines of the forbids that a deny rests on.
     `errors` holds ids of policies that could not be evaluated. Policies and errors are sorted and complete; answers and
@@ -231,6 +246,7 @@ class Ruling:
     resource_id: str = field(default="", repr=False)
     log_resource: bool = True
     logged_arguments: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    targets: Targets | None = None
     ancestor_id: str = ""
     ancestor_basis: Basis | None = None
     obligations: tuple[Obligation, ...] = ()

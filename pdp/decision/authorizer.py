@@ -10,7 +10,7 @@ from pdp.clock import Instant
 from pdp.decision.cache import DecisionCache, RequestMemory, call_key, read_key
 from pdp.decision.gate import gate
 from pdp.decision.ledger import Ledger, Settled, unsettled
-from pdp.decision.ruling import call_facts, caller_facts, deny, judge_chain, of_this_call
+from pdp.decision.ruling import call_facts, caller_facts, deny, judge_chain, of_this_call, seen_targets
 from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.decision.visibility import ToolListing, tool_listing
 from pdp.errors import ConflictError, InvalidArgumentsError, InvalidJSONError, InvalidRequestError, UnavailableError
@@ -146,25 +146,29 @@ class Authorizer:
     ) -> tuple[Ruling, CacheResult]:
         """Ask the cache, then the policies. INVARIANT: the gate has passed the call on the same snapshot.
 
-        The cache is asked for a call with the same bytes, then for one in which the policies can read the same.
+        The cache is asked for a call with the same bytes, then for one in which the policies can read the same. Where
+        policies see the targets of calls, it is asked only for the latter, which holds where their names come from.
         """
         bundle, chain, now, at = snapshot.bundle, snapshot.chain, snapshot.now, snapshot.wall_at
         action = call.action
-        tool, reading = bundle.catalogue.tools[action], bundle.slice(action).reading
+        tool, policies = bundle.catalogue.tools[action], bundle.slice(action)
+        reading = policies.reading
         place = reading.place_in_time(at)
-        by_call = call_key(bundle.version, chain, call, caller, place)
-        if reading.cacheable and (found := self._cache.get(by_call, now)) is not None:
+        by_call = None if policies.sees_targets else call_key(bundle.version, chain, call, caller, place)
+        if by_call and reading.cacheable and (found := self._cache.get(by_call, now)) is not None:
             return found.ruling, CacheResult.HIT
         try:
-            seen = call_facts(tool, call, caller.id, facts, self._limits)
+            seen = call_facts(tool, call, caller.id, facts, self._limits, seen_targets(bundle, chain, tool))
         except (InvalidJSONError, InvalidArgumentsError) as error:
             return deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE
         if not reading.cacheable:
             return of_this_call(judge_chain(bundle, chain, seen, at), tool, seen), CacheResult.BYPASS
-        by_reading = read_key(bundle.version, chain, call, reading.part(seen.resource, seen.context), place)
+        read = reading.part(seen.resource, seen.context, seen.targets)
+        by_reading = read_key(bundle.version, chain, call, read, place)
         if (found := self._cache.get(by_reading, now)) is not None:
             ruling = of_this_call(found.ruling, tool, seen)
-            self._cache.put(by_call, ruling, found.end, now)
+            if by_call:
+                self._cache.put(by_call, ruling, found.end, now)
             return ruling, CacheResult.HIT
         general = judge_chain(bundle, chain, seen, at)
         ruling = of_this_call(general, tool, seen)
@@ -172,7 +176,8 @@ class Authorizer:
             return ruling, CacheResult.BYPASS
         end = earliest_end(chain, now)
         self._cache.put(by_reading, general, end, now)
-        self._cache.put(by_call, ruling, end, now)
+        if by_call:
+            self._cache.put(by_call, ruling, end, now)
         return ruling, CacheResult.MISS
 
     def _decision_id(self, request: CallRequest, caller: Caller, now: Instant, outcome: Outcome | None) -> str:

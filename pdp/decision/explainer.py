@@ -10,7 +10,7 @@ from math import inf
 from pdp.clock import Deadline
 from pdp.decision.explanation import Explanation, SessionExplanation
 from pdp.decision.gate import gate
-from pdp.decision.ruling import call_facts, caller_facts, deny, of_chain, of_this_call
+from pdp.decision.ruling import call_facts, caller_facts, deny, of_chain, of_this_call, seen_targets
 from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError, NotFoundError
 from pdp.foundation.jsontext import parse_object
@@ -71,13 +71,15 @@ class CallExplainer:
         if tool is None:
             return explained(ruling=refused.ruling if refused else deny(Basis.UNKNOWN_TOOL), sessions=())
         try:
-            seen = call_facts(tool, call, caller_id, facts, self._limits)
+            seen = call_facts(
+                tool, call, caller_id, facts, self._limits, seen_targets(snapshot.bundle, snapshot.chain, tool)
+            )
         except (InvalidJSONError, InvalidArgumentsError) as error:
             problem = str(error)
             ruling = refused.ruling if refused else deny(Basis.INVALID_ARGUMENTS, problem)
             return explained(ruling=ruling, sessions=(), problem=problem)
         bundle, chain, at = snapshot.bundle, snapshot.chain, snapshot.wall_at
-        sides = tuple(self._side(bundle, session, seen, at) for session in chain)
+        sides = tuple(self._side(bundle, session, seen.seen_in(place), at) for place, session in enumerate(chain))
         would = of_chain(chain, [side.ruling for side in sides])
         ruling = refused.ruling if refused else of_this_call(would, tool, seen)
         opaque = tuple(seen.context["opaque"])

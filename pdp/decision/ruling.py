@@ -6,14 +6,15 @@ Both the authorizer and the explainer use it, so that they cannot differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
 from pdp.foundation.jsontext import parse_object
 from pdp.limits import MOST_OBLIGATIONS, Limits
-from pdp.model import Basis, Call, Outcome, Ruling, Session
+from pdp.model import Basis, Call, Outcome, Ruling, Session, Targets
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import TOO_MANY_OBLIGATIONS
 from pdp.policy.question import Facts
@@ -35,10 +36,29 @@ def caller_facts(bundle: Bundle, call: Call, limits: Limits) -> Mapping[str, Any
     return facts
 
 
-def call_facts(tool: Tool, call: Call, caller_id: str, facts: Mapping[str, Any], limits: Limits) -> Facts:
+def _no_targets(_: Mapping[str, Any]) -> tuple[Targets, ...]:
+    return ()
+
+
+def seen_targets(
+    bundle: Bundle, chain: Sequence[Session], tool: Tool
+) -> Callable[[Mapping[str, Any]], tuple[Targets, ...]]:
+    """Return what `call_facts` needs to find the targets of a call; nothing is done where no policy can see them."""
+    return partial(bundle.provenances.of, chain, tool) if bundle.slice(tool.action).sees_targets else _no_targets
+
+
+def call_facts(
+    tool: Tool,
+    call: Call,
+    caller_id: str,
+    facts: Mapping[str, Any],
+    limits: Limits,
+    targets: Callable[[Mapping[str, Any]], tuple[Targets, ...]] = _no_targets,
+) -> Facts:
     """Type the arguments, check them against the tool's schema, and map the call to its resource.
 
-    Raise `InvalidJSONError` or `InvalidArgumentsError` for a mistake of the agent, and for an unusable tool.
+    `targets` returns what each session of the chain sees as `context.targets`, from the raw arguments. Raise
+    `InvalidJSONError` or `InvalidArgumentsError` for a mistake of the agent, and for an unusable tool.
     """
     if tool.unusable:
         raise InvalidArgumentsError(f"the tool cannot be called: {tool.unusable}")
@@ -52,6 +72,7 @@ def call_facts(tool: Tool, call: Call, caller_id: str, facts: Mapping[str, Any],
         resource=resource,
         context={"input": shown, "opaque": list(opaque), "caller": {**facts, "id": caller_id}},
         logged=tuple((name, _logged(arguments[name])) for name in tool.log if name in arguments),
+        targets=targets(arguments),
     )
 
 
@@ -63,7 +84,7 @@ def _logged(value: Any) -> str:  # noqa: ANN401 - any JSON value
 
 def judge_chain(bundle: Bundle, chain: Sequence[Session], facts: Facts, at: float) -> Ruling:
     """Ask the policies about facts in a session, then in each above it, up to the first deny."""
-    return of_chain(chain, (bundle.judge(session, facts, at) for session in chain))
+    return of_chain(chain, (bundle.judge(session, facts.seen_in(place), at) for place, session in enumerate(chain)))
 
 
 def of_chain(chain: Sequence[Session], rulings: Iterable[Ruling]) -> Ruling:
@@ -98,6 +119,7 @@ def of_this_call(ruling: Ruling, tool: Tool, facts: Facts) -> Ruling:
         resource_id=facts.resource[1],
         log_resource=tool.log_resource,
         logged_arguments=facts.logged,
+        targets=facts.targets[0] if facts.targets else None,
     )
 
 

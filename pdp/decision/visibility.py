@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pdp.decision.gate import gate
 from pdp.decision.snapshot import Snapshot
 from pdp.errors import NotFoundError, WrongStateError
-from pdp.model import Call, Session, SessionState, Visibility
+from pdp.model import Call, Session, SessionState, Targets, Visibility
 from pdp.policy.bundle import Bundle
 from pdp.policy.question import Facts
 from pdp.policy.reading import Reading
@@ -91,4 +91,5 @@ def policy_visibility(
 
 def facts_without_arguments(action: str, resource: tuple[str, str], caller_id: str) -> Facts:
     """Return the facts of a call with unknown arguments, for `Bundle.visibility`."""
-    return Facts(action=action, resource=resource, context={"input": {}, "opaque": [], "caller": {"id": caller_id}})
+    context = {"input": {}, "opaque": [], "caller": {"id": caller_id}, "targets": Targets((), ()).cedar()}
+    return Facts(action=action, resource=resource, context=context)

@@ -19,6 +19,7 @@ from pdp.policy.directory import Directory, Entity, entity, references
 from pdp.policy.engine import Foreseen, KeptParts, PolicySource, ProbeAnswer, Slice, StackCheck
 from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
 from pdp.policy.grants import Grants, grants_of
+from pdp.policy.provenance import Provenances
 from pdp.policy.question import Facts, question_of
 from pdp.policy.schema import SESSION_ACTIONS, SESSION_ATTRIBUTES, action_schema, full_schema, preamble, session_action
 from pdp.policy.terms import ATTRIBUTE, cedar_terms
@@ -80,6 +81,7 @@ class Bundle:
         self.takes_reports = bool(contents.labels)
         self.catalogue: Catalogue = contents.catalogue
         self.directory: Directory = contents.directory
+        self.provenances = Provenances(contents.known, contents.directory)
         self.policies: Mapping[str, PolicySource] = {policy.id: policy for policy in parts.policies}
         self.grants: Grants = grants_of(parts.policies, contents.directory)
         self.terms: RecordType | None = None if parts.terms is None else terms_type(parts.terms)
@@ -126,6 +128,7 @@ class Bundle:
         """Return the bundle with another directory and the same version, for tests of policies."""
         other = self._variant()
         other.directory = directory
+        other.provenances = self.provenances.with_directory(directory)
         other.grants = {**grants_of((), directory), **self.grants}
         return other
 

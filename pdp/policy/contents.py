@@ -16,6 +16,7 @@ from pdp.limits import Limits
 from pdp.policy.declared import read_groups, read_obligations
 from pdp.policy.directory import Directory, load_directory
 from pdp.policy.labels import Label, read_labels
+from pdp.policy.provenance import read_known
 from pdp.policy.tools.catalogue import Catalogue, load_catalogue
 from pdp.policy.tools.overlay import Declared
 from pdp.policy.tools.parameters import RecordType
@@ -34,6 +35,7 @@ _MANIFEST_KEYS = (
     "labels",
     "groups",
     "obligations",
+    "known",
     "caller_facts",
     "session_seconds",
     "request_seconds",
@@ -50,7 +52,8 @@ class Contents:
     """A bundle's parts; durations are in seconds.
 
     `policies` maps a file to its text, `labels` a name to its label, `groups` the name of a further group of actions to
-    its meaning, and `obligations` the same for those that only gateways know.
+    its meaning, and `obligations` the same for those that only gateways know. `known` names the attributes of users
+    that hold whom and what they know.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Contents:
     labels: Mapping[str, Label]
     groups: Mapping[str, str]
     obligations: Mapping[str, str]
+    known: tuple[str, ...]
     schema: str
     policies: Mapping[str, str]
     catalogue: Catalogue
@@ -126,6 +130,7 @@ def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
     problems += manifest.unknown_keys(_MANIFEST_KEYS)
     labels, groups = read_labels(manifest, problems), read_groups(manifest, problems)
     declared = Declared(labels=labels, groups=groups)
+    directory = _collect(problems, Directory(), lambda: load_directory(files))
     contents = Contents(
         name=_text(manifest, "name", "bundle", problems),
         label=_text(manifest, "label", "", problems),
@@ -135,12 +140,13 @@ def read_contents(files: Mapping[str, bytes], limits: Limits) -> Contents:
         labels=labels,
         groups=groups,
         obligations=read_obligations(manifest, problems),
+        known=read_known(manifest, directory, problems),
         schema=_decode(SCHEMA, files.get(SCHEMA, b""), problems),
         policies={
             name: _decode(name, content, problems) for name, content in sorted(files.items()) if name.endswith(".cedar")
         },
         catalogue=_collect(problems, Catalogue(tools={}), lambda: load_catalogue(files, declared)),
-        directory=_collect(problems, Directory(), lambda: load_directory(files)),
+        directory=directory,
     )
     if SCHEMA not in files:
         problems.append(Problem(SCHEMA, 0, "is missing: it declares `User`, `Agent`, `Session`, `Grant` and `Server`"))

@@ -151,6 +151,7 @@ class Slice:
         self.policies = policies
         self._schema_text = schema
         self._view = view
+        self.sees_targets = view.sees("targets")
         self._resource_type = resource_type
         self._mapped = resource_type not in ("Server", "Session")
         self._server: Uid = ("Server", action.partition("/")[0])
@@ -292,7 +293,13 @@ class Slice:
         # The key is the slice itself: with another directory, the known part may differ.
         found = self._kept.known.get(self)
         if found is None:
-            unknown = ("context.input", "context.opaque", "context.caller", *(("resource",) if mapped else ()))
+            unknown = (
+                "context.input",
+                "context.opaque",
+                "context.caller",
+                "context.targets",
+                *(("resource",) if mapped else ()),
+            )
             reads = {policy.id: self._reads(policy) for policy in self.policies}
             aside = {name for name, read in reads.items() if read is None or any(r.startswith(unknown) for r in read)}
             policies = tuple(policy for policy in self.policies if policy.id not in aside)

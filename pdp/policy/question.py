@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pdp.model import Session
+from pdp.model import Session, Targets
 from pdp.policy.directory import Uid
 
 
@@ -18,7 +18,8 @@ class Facts:
     `context` is in Cedar's JSON. For a call, `resource` is what it is mapped to, and the principal is the session's
     user. For a step of the session itself, the principal is `speaker`, the user who asks for it, and the resource is
     the session. `logged` is not part of the question: it holds the arguments that the bundle allows to be recorded,
-    each as name and JSON text.
+    each as name and JSON text. `targets` holds `context.targets` for each session of the chain, which may differ; it is
+    empty where no policy of the action can see it.
     """
 
     action: str
@@ -26,6 +27,13 @@ class Facts:
     resource: Uid = field(default=("", ""), repr=False)
     speaker: str = ""
     logged: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    targets: tuple[Targets, ...] = ()
+
+    def seen_in(self, place: int) -> Facts:
+        """Return the facts that the policies see for the session at a place of the chain."""
+        if not self.targets:
+            return self
+        return replace(self, context={**self.context, "targets": self.targets[place].cedar()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from pdp.model import Targets
 from pdp.policy.directory import Uid
 from pdp.policy.moments import Moment, Moments, milliseconds
 
@@ -33,7 +34,8 @@ class Reading:
     """What policies can read of a call.
 
     `readers` maps what is read to the ids of the policies that read it: `context.input.NAME`, `context.input`,
-    `context.opaque`, `context.caller`, `context.now`, `resource`, or `context` for the whole context.
+    `context.opaque`, `context.caller`, `context.targets`, `context.now`, `resource`, or `context` for the whole
+    context.
     `inputs` names the arguments that can be read, None for all. `moments` is None when no answer may be remembered.
     """
 
@@ -78,11 +80,12 @@ class Reading:
         """Return all that `cacheable` policies can see of a time in unix seconds."""
         return self.moments.place(milliseconds(wall_at)) if self.timed and self.moments is not None else ()
 
-    def part(self, resource: Uid, context: Mapping[str, Any]) -> bytes:
+    def part(self, resource: Uid, context: Mapping[str, Any], targets: Sequence[Targets] = ()) -> bytes:
         """Return all that the policies can see of a call except the time, as canonical JSON.
 
         Equal parts have equal answers. `context` holds `input` with typed values, `opaque` and `caller`, as passed to
-        the engine. Values of different types never have the same text.
+        the engine; `targets` is what each session of the chain sees as `context.targets`, if policies can see it.
+        Values of different types never have the same text.
         """
         shown = context["input"]
         seen = shown if self.inputs is None else {name: shown[name] for name in self.inputs if name in shown}
@@ -92,6 +95,8 @@ class Reading:
             context["caller"] if self.caller else None,
             resource if self.resource else None,
         ]
+        if targets:
+            part.append(targets)
         return json.dumps(part, sort_keys=True, separators=(",", ":")).encode()
 
 

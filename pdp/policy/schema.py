@@ -34,7 +34,11 @@ _CONTEXT_TYPES = {
     "caller": "PdpCaller",
     "now": "datetime",
     "opaque": "Set<String>",
+    "targets": "PdpTargets",
 }
+
+# Where the names of a call's targets come from, and those of the links in its texts.
+_TARGETS_TYPE = "type PdpTargets = { provenance: Set<String>, links: Set<String> };"
 
 _SESSION_ACTION = """\
 action "{action}" appliesTo {{ principal: [User], resource: [Session], context: {{
@@ -45,14 +49,15 @@ action "{action}" appliesTo {{ principal: [User], resource: [Session], context: 
 
 
 def preamble(caller_facts: RecordType, groups: Iterable[str]) -> str:
-    """Write the groups of actions, and the type of `context.caller`: its `id` and the facts that the bundle declares.
+    """Write the groups of actions, and the types of `context.caller` and `context.targets`.
 
-    `groups` are the further groups; the risk groups are always there.
+    `context.caller` has its `id` and the facts that the bundle declares. `groups` are the further groups; the risk
+    groups are always there.
     """
     facts = caller_facts.cedar().strip()[1:-1].strip()
     fields = "id: String" + (f", {facts}" if facts else "")
     declared = ", ".join(map(cedar_string, (*RISKS, *groups)))
-    return f"type PdpCaller = {{ {fields} }};\naction {declared};\n"
+    return f"type PdpCaller = {{ {fields} }};\n{_TARGETS_TYPE}\naction {declared};\n"
 
 
 def session_action(action: str) -> str:
@@ -63,7 +68,8 @@ def session_action(action: str) -> str:
 def action_schema(tool: Tool, view: View = EVERYTHING) -> str:
     """Write the Cedar declaration of a tool's action, with what `view` shows of the context.
 
-    The groups, `PdpCaller` and the built-in entity types are declared elsewhere, the resource's type by the author.
+    The groups, `PdpCaller`, `PdpTargets` and the built-in entity types are declared elsewhere, the resource's type by
+    the author.
     """
     types = {**_CONTEXT_TYPES, "input": tool.input.only(view.inputs).cedar()}
     declared = "".join(f"    {name}: {kind},\n" for name, kind in types.items() if view.sees(name))

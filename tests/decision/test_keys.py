@@ -28,6 +28,7 @@ READ = "in the key of the call as it came; in the other one what policies can re
 EPOCH = "in the key by the session's epoch, which every change of the session moves on"
 VERSION = "in the key by the bundle's version, the digest of all its files"
 LIVE = "checked by the gate, or before it, on each call"
+FIXED = "the same for as long as calls pass the gate"
 UNSEEN = "neither policies nor the gate see it"
 
 CALL = {
@@ -64,10 +65,10 @@ SESSION = {
     "tool_patterns": UNSEEN,
     "duration": UNSEEN,
     "requested_at": UNSEEN,
-    "parent_id": UNSEEN,
+    "parent_id": FIXED,
     "may_delegate": UNSEEN,
     "approved_at": UNSEEN,
-    "approved_by": UNSEEN,
+    "approved_by": FIXED,
     "ended_at": UNSEEN,
     "ended_by": UNSEEN,
     "reason": UNSEEN,
@@ -84,6 +85,7 @@ CONTENTS = {
     # What a session has of them is in its epoch; which of them widen, the gate asks.
     "labels": LIVE,
     "obligations": VERSION,
+    "known": VERSION,
     "session_seconds": UNSEEN,
     "request_seconds": UNSEEN,
 }
@@ -91,6 +93,7 @@ CONTENTS = {
 BUNDLE = {
     **CONTENTS,
     "grants": VERSION,
+    "provenances": "by the version of the bundle and the session; what they find in a call is in the key, see CONTEXT",
     "widening": LIVE,
     "added_labels": LIVE,
     "takes_reports": LIVE,
@@ -110,7 +113,7 @@ BUNDLE = {
     "_stack": UNSEEN,
     "_lock": UNSEEN,
 }
-del BUNDLE["schema"], BUNDLE["obligations"]
+del BUNDLE["schema"], BUNDLE["obligations"], BUNDLE["known"]
 QUESTION = {
     "user": "a fact of the session",
     "agent": "a fact of the session",
@@ -125,6 +128,7 @@ CONTEXT = {
     "now": "where it stands among what policies compare it with; a policy that reads it otherwise goes past the cache",
     "opaque": "a function of server, tool, arguments and bundle; by itself where policies can read it",
     "input": "a function of server, tool, arguments and bundle; each argument by itself where policies can read it",
+    "targets": "by itself, for each session of the chain, where policies can see it; then no key holds only the call",
 }
 SNAPSHOT = {
     "bundle": VERSION,

@@ -21,7 +21,7 @@ from pdp.policy.contents import read_folder
 from pdp.policy.declared import read_groups
 from pdp.policy.labels import read_labels
 from pdp.policy.tools.catalogue import load_catalogue
-from pdp.testing.bundles import compile_here
+from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 from pdp.workbench.equivalents import read_equivalents
 from tests.machinery.pages import all_blocks, blocks
 
@@ -77,6 +77,9 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml obligations": f"{_HERE}test_obligations_are_read",
         "cedar obliging": f"{_HERE}test_obligations_are_read",
         "yaml groups": f"{_HERE}test_groups_are_read",
+        "yaml targets": f"{_HERE}test_targets_are_read",
+        "yaml known": f"{_HERE}test_targets_are_read",
+        "cedar targets": f"{_HERE}test_targets_are_read",
         "yaml mutants": f"{_HERE}test_equivalent_mutants_are_read",
     },
 }
@@ -183,6 +186,32 @@ def test_groups_are_read(project_root: Path) -> None:
 
     assert [] == problems
     assert ["critical", "leaves"] == list(found)
+
+
+def test_targets_are_read(project_root: Path) -> None:
+    """The overlay, the attributes and the rule that the guide shows load together."""
+    page = project_root / "policies" / "README.md"
+    (overlay,), (known,), (rule,) = (blocks(page, kind) for kind in ("yaml targets", "yaml known", "cedar targets"))
+    texts: dict[str, object] = {"type": "array", "items": {"type": "string"}}
+    payment = {"type": "object", "properties": {"iban": {"type": "string"}}}
+    mail = {"recipients": texts, "cc": texts, "subject": {"type": "string"}, "body": {"type": "string"}}
+    payments = {"payments": {"type": "array", "items": payment}, "reference": {"type": "string"}}
+    held = "contacts?: Set<String>, payees?: Set<String>"
+    files = bundle_files(
+        policies={"targets": rule, "mail": '@id("mail/all") permit (principal, action, resource);'},
+        tools={"mail": [tool("send_email", mail), tool("pay", payments), tool("archive")]},
+        overlays={"mail": overlay},
+        directory="users: {ada: {attributes: {contacts: [a@x.com], payees: []}}}",
+        schema=SCHEMA.replace("team?: String", held),
+        manifest=known,
+        labels=("untrusted-input",),
+    )
+    found = load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+    assert {"pay": 2, "send_email": 2, "archive": 0} == {
+        one.name: len(one.targets or ()) for one in found.catalogue.tools.values()
+    }
+    assert found.slice("mail/pay").reading.readers.keys() == {"context.targets"}
 
 
 def test_obligations_are_read(project_root: Path) -> None:

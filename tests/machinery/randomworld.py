@@ -158,6 +158,7 @@ def random_request(random: Random, actions: Sequence[str]) -> Request:
         server = action.partition("/")[0]
         resource = ("Thing", arguments["id"]) if "id" in arguments else ("Server", server)
         context |= {"session": session, "opaque": random.choice([[], ["amount"]]), "input": arguments}
+        context["targets"] = {"provenance": [random.choice(["named", "unseen"])], "links": []}
         if random.random() < 0.5:
             context["caller"]["desk"] = random.choice(["d1", "d2"])
     else:
@@ -185,7 +186,7 @@ def random_twin(random: Random, request: Request) -> Request:
     """Return a call of the same session and tool that differs here and there."""
     other = random_request(random, [request.action])
     context, resource = {**request.context, "input": {**request.context["input"]}}, request.resource
-    for name in ("now", "caller", "opaque"):
+    for name in ("now", "caller", "opaque", "targets"):
         if random.random() < 0.3:
             context[name] = other.context[name]
     for name in sorted(request.context["input"].keys() | other.context["input"].keys()):

@@ -17,7 +17,7 @@ import cedarpy
 
 from pdp.clock import Deadline
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import Basis, Ruling, Session, SessionState
+from pdp.model import Basis, Ruling, Session, SessionState, Targets
 from pdp.policy.bundle import Bundle, compile_job, load_bundle
 from pdp.policy.child.compile import compile_bundle
 from pdp.policy.contents import Contents, read_contents
@@ -114,7 +114,8 @@ def contradictions(seed: int, counts: Counter[str]) -> list[str]:
 def _part(reading: Reading, request: Request) -> tuple[object, ...]:
     """Return what a remembered answer to a call is found by, beside its session and tool."""
     now = datetime.fromisoformat(request.context["now"]["__extn"]["arg"]).timestamp()
-    return reading.part(request.resource, request.context), reading.place_in_time(now)
+    targets = Targets(**{name: tuple(words) for name, words in request.context["targets"].items()})
+    return reading.part(request.resource, request.context, (targets,)), reading.place_in_time(now)
 
 
 def checked(policies: Sequence[str]) -> Claims:

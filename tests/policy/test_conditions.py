@@ -354,6 +354,7 @@ def context(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
         "input": {"path": "/x", **arguments},
         "opaque": [],
+        "targets": {"provenance": [], "links": []},
         "caller": {"id": "gateway"},
         "agent": {"__entity": {"type": "Agent", "id": "worker"}},
         "session": {"__entity": {"type": "Session", "id": "ses_a"}},

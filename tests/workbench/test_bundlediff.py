@@ -189,6 +189,7 @@ def judged(policies: dict[str, str], case: Case, suite: Suite) -> judge.Answer:
         "session": judge.reference("Session", "s"),
         "caller": {"id": "gateway"},
         "opaque": [],
+        "targets": {"provenance": [], "links": []},
         "input": json.loads(call.arguments_json),
     }
     made = [session, *(judge.entity(("Grant", grant)) for grant in grants)]

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from pdp.cli.root import root
 from pdp.errors import BundleError
 from pdp.limits import DEFAULT_LIMITS
+from pdp.model import Targets
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.policy.child.evaluation import evaluate
 from pdp.policy.child.process import PolicyChild
@@ -50,13 +51,15 @@ def cedar_test(facts: Facts, asked: Asked, name: str) -> dict[str, Any]:
         if resource != server:
             found = known.get(resource) or entity(resource, {}, ()).json
             known[resource] = {**found, "parents": [*found["parents"], uid_json(server)]}
+    # A call whose policies do not see its targets is asked about without them.
+    unseen = {} if resource[0] == "Session" else {"targets": Targets((), ()).cedar()}
     return {
         "name": name,
         "request": {
             "principal": surface(uid_json(("User", question.user))),
             "action": surface(uid_json(("Action", asked.action))),
             "resource": surface(uid_json(resource)),
-            "context": question.context,
+            "context": {**unseen, **question.context},
         },
         "entities": list(known.values()),
         "decision": asked.ruling.outcome.value,

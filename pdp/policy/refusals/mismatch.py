@@ -35,6 +35,8 @@ _CONTEXT: Mapping[tuple[str, ...], str] = {
     ("context", "user"): "User",
     ("context", "now"): "datetime",
     ("context", "opaque"): "Set<String>",
+    ("context", "targets", "provenance"): "Set<String>",
+    ("context", "targets", "links"): "Set<String>",
     ("context", "tools"): "Set<String>",
     ("context", "risks"): "Set<String>",
     ("context", "grants"): "Set<Grant>",

@@ -17,6 +17,7 @@ from pdp.policy.tools.argumentcheck import ArgumentCheck, UncheckableSchemaError
 from pdp.policy.tools.mapping import ResourceMapping
 from pdp.policy.tools.overlay import ANYTHING, RISKS, Declared, Risk, ToolOverlay, read_overlay
 from pdp.policy.tools.parameters import RecordType
+from pdp.policy.tools.targetpaths import TargetPath, known_paths
 from pdp.policy.tools.typing import input_type
 
 __all__ = [
@@ -51,8 +52,9 @@ class Tool:
     is None when the server is the resource of every call. `log` names the parameters whose values may be recorded; for
     all others only a keyed digest is. `named` says whether an overlay sets the risk group; otherwise the tool is
     destructive, whatever its server says. `check` checks arguments against the whole schema, None when none is
-    declared. `adds_labels` names the labels that an allowed call adds to its session. `unusable` says why every call is
-    denied, and is empty for a tool that can be called.
+    declared. `adds_labels` names the labels that an allowed call adds to its session. `targets` are the paths to what
+    calls name outside, `text` those to texts with links; None where the overlay says nothing. `unusable` says why every
+    call is denied, and is empty for a tool that can be called.
     """
 
     action: str
@@ -66,6 +68,8 @@ class Tool:
     log: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     adds_labels: tuple[str, ...] = ()
+    targets: tuple[TargetPath, ...] | None = None
+    text: tuple[TargetPath, ...] | None = None
     named: bool = True
     title: str = ""
     description: str = ""
@@ -199,7 +203,9 @@ class _ServerReader:
             name: input_type(definition.get("inputSchema")) or RecordType() for name, definition in definitions.items()
         }
         overlay = self._overlay(files.get(self._overlay_file, b""))
-        overlays, problems = read_overlay(overlay, inputs, self._declared)
+        overlays, problems = read_overlay(
+            overlay, inputs, self._declared, lambda name: known_paths(definitions[name].get("inputSchema"))
+        )
         self.problems += problems
         tools = [self._tool(name, definition, overlays[name]) for name, definition in definitions.items()]
         return {tool.action: tool for tool in tools}
@@ -250,6 +256,8 @@ class _ServerReader:
             log=overlay.log,
             groups=overlay.groups,
             adds_labels=overlay.adds_labels,
+            targets=overlay.targets,
+            text=overlay.text,
             title=_text(definition, "title") or _text(annotations, "title"),
             description=_text(definition, "description"),
             check=check,

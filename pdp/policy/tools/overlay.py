@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
@@ -21,6 +21,8 @@ from pdp.policy.tools.parameters import (
     RecordType,
     StringType,
 )
+from pdp.policy.tools.targetpaths import KnownPaths, TargetPath, path_of
+from pdp.policy.tools.targets import KINDS
 
 Risk = Literal["read_only", "mutating", "destructive"]
 RISKS: tuple[Risk, ...] = get_args(Risk)
@@ -29,7 +31,7 @@ _Word = TypeVar("_Word", bound=str)
 _DigestRule = Literal["required", "optional"]
 _ResourceLog = Literal["plain", "digest"]
 
-_TOOL_KEYS = ("adds_labels", "digest", "groups", "log", "open", "parameters", "resource", "risk")
+_TOOL_KEYS = ("adds_labels", "digest", "groups", "log", "open", "parameters", "resource", "risk", "targets", "text")
 _ENTITY_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*\Z")
 # The PDP makes entities of these types, or they are people: no tool argument may name one.
 _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Session", "Grant", "Server", "Action"})
@@ -40,7 +42,8 @@ class ToolOverlay:
     """The overlay of one tool. `input` has the types that it sets; `risk` is None when it sets none.
 
     `groups` are the further groups of the tool, sorted. `log` names the parameters whose values may be written to the
-    record, `adds_labels` the labels that an allowed call adds to its session.
+    record, `adds_labels` the labels that an allowed call adds to its session. `targets` are the paths to what calls
+    name outside, `text` those to texts with links; None where the overlay says nothing.
     """
 
     input: RecordType
@@ -50,6 +53,8 @@ class ToolOverlay:
     mapping: ResourceMapping | None = None
     log: tuple[str, ...] = ()
     adds_labels: tuple[str, ...] = ()
+    targets: tuple[TargetPath, ...] | None = None
+    text: tuple[TargetPath, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,22 +68,31 @@ class Declared:
 ANYTHING = Declared()
 
 
+def _no_paths(_: str) -> KnownPaths:
+    return KnownPaths(known=(), free=())
+
+
 def read_overlay(
-    top: Section, inputs: Mapping[str, RecordType], declared: Declared = ANYTHING
+    top: Section,
+    inputs: Mapping[str, RecordType],
+    declared: Declared = ANYTHING,
+    paths: Callable[[str], KnownPaths] = _no_paths,
 ) -> tuple[dict[str, ToolOverlay], list[Problem]]:
     """Read the overlay of one server, given the parameters of each of its tools.
 
-    Returns an overlay for every tool, mentioned or not, and all problems with file and line.
+    `paths` returns the paths that the schema of a tool declares. Returns an overlay for every tool, mentioned or not,
+    and all problems with file and line.
     """
-    reader = _OverlayReader(declared)
+    reader = _OverlayReader(declared, paths)
     return reader.read(top, inputs), reader.problems
 
 
 class _OverlayReader:
     """Collects the problems of an overlay; its result is valid only without problems."""
 
-    def __init__(self, declared: Declared) -> None:
+    def __init__(self, declared: Declared, paths: Callable[[str], KnownPaths]) -> None:
         self._declared = declared
+        self._paths = paths
         self.problems: list[Problem] = []
 
     def read(self, top: Section, inputs: Mapping[str, RecordType]) -> dict[str, ToolOverlay]:
@@ -113,7 +127,41 @@ class _OverlayReader:
             mapping=self._mapping(tool, self._section(entry, "resource"), typed) if "resource" in entry else None,
             log=self._log(tool, entry, parameters),
             adds_labels=self._labels(entry) if "adds_labels" in entry else shared.adds_labels,
+            targets=self._targets(tool, entry, typed) if "targets" in entry else None,
+            text=self._text(tool, entry, typed) if "text" in entry else None,
         )
+
+    def _targets(self, tool: str, entry: Section, parameters: RecordType) -> tuple[TargetPath, ...]:
+        said, kinds = entry["targets"], ", ".join(f"`{kind}`" for kind in KINDS)
+        if isinstance(said, Section):
+            for path, kind in said.items():
+                if kind not in KINDS:
+                    self.problems.append(
+                        said.problem(unknown("kind of target", str(kind), KINDS) + f" (one of {kinds})", path)
+                    )
+            return self._path_list(tool, said, {path: (path, str(kind)) for path, kind in said.items()}, parameters)
+        if isinstance(said, list) and all(isinstance(path, str) for path in said):
+            return self._path_list(tool, entry, dict.fromkeys(said, ("targets", None)), parameters)
+        message = "`targets` must be a list of parameters, or a mapping of parameters to kinds, one of"
+        self._add(entry, "targets", f"`{tool}`: {message} {kinds}")
+        return ()
+
+    def _text(self, tool: str, entry: Section, parameters: RecordType) -> tuple[TargetPath, ...]:
+        said = entry["text"]
+        if isinstance(said, list) and all(isinstance(path, str) for path in said):
+            return self._path_list(tool, entry, dict.fromkeys(said, ("text", None)), parameters)
+        self._add(entry, "text", f"`{tool}`: `text` must be a list of parameters that can hold links")
+        return ()
+
+    def _path_list(
+        self, tool: str, section: Section, said: Mapping[str, tuple[str, str | None]], parameters: RecordType
+    ) -> tuple[TargetPath, ...]:
+        """Read paths; `said` has for each the key of `section` with its line, and its kind."""
+        declared, names = self._paths(tool), {one.name: one for one in parameters.parameters}
+        for path, (key, _) in said.items():
+            if path not in names and not declared.declares(path):
+                self._add(section, key, unknown(f"parameter of `{tool}`", path, declared.known))
+        return tuple(path_of(path, names, kind) for path, (_, kind) in said.items())
 
     def _labels(self, section: Section) -> tuple[str, ...]:
         names, declared = section.get("adds_labels", []), self._declared.labels

@@ -137,7 +137,7 @@ WHOLE_CONTEXT = """
 forbid (principal, action == Action::"repo/read", resource)
 when { context == {
   agent: context.agent, session: context.session, caller: context.caller, now: context.now, opaque: context.opaque,
-  input: { project: "acme", item: "plan" }
+  targets: context.targets, input: { project: "acme", item: "plan" }
 } };
 """
 

@@ -37,7 +37,8 @@ action "pdp/{}_session" appliesTo {{ principal: User, resource: Session, context
 _GROUPS = "action read_only, mutating, destructive{};"
 TOOL_ACTION = """
 action "{}" in [{}] appliesTo {{ principal: User, resource: {}, context: {{
-  agent: Agent, session: Session, caller: Caller, now: datetime, opaque: Set<String>, input: {{ {} }}
+  agent: Agent, session: Session, caller: Caller, now: datetime, opaque: Set<String>, targets: Targets,
+  input: {{ {} }}
 }} }};"""
 
 
@@ -60,6 +61,9 @@ class Tool:
     groups: Collection[str] = ()
     schema: JSON | bool = True
     labels: Collection[str] = ()
+    # Paths to what calls name outside, each with its kind or nothing, and to texts with links.
+    targets: Sequence[tuple[str, str]] | None = None
+    texts: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,8 @@ class Bundle:
     groups: Collection[str] = ()
     # The kind of each term of a session, a `?` behind the names of those that may be missing; None without any.
     terms: Mapping[str, str] | None = None
+    # The attributes of users that hold what they know.
+    known: Collection[str] = ()
 
     def knows(self, *uids: Uid) -> bool:
         """Say whether the directory knows all of these."""
@@ -167,6 +173,7 @@ def full_schema(bundle: Bundle) -> str:
     parts = [
         bundle.schema,
         f"type Caller = {{ {caller} }};",
+        "type Targets = { provenance: Set<String>, links: Set<String> };",
         _GROUPS.format("".join(f', "{name}"' for name in bundle.groups)),
     ]
     parts += [SESSION_ACTION.format(deed) for deed in ("request", "approve", "delegate")]

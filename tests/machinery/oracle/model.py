@@ -50,7 +50,15 @@ class Oracle(Sessions):
             except ValueError:
                 return Answer("invalid_arguments")
             context = {"input": shown, "opaque": hidden, "caller": {**facts, "id": caller}}
-            answers = [(one, self.about(one, action, one.user, resource, context)) for one in chain]
+            answers = [
+                (
+                    one,
+                    self.about(
+                        one, action, one.user, resource, context | {"targets": self.targets(one, known, values)}
+                    ),
+                )
+                for one in chain
+            ]
             denied = [(one, answer) for one, answer in answers if answer.basis != "permit"] or [_all_of(answers)]
         first, answer = denied[0]
         if known and answer.basis == "permit":

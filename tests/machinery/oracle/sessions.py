@@ -10,7 +10,20 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import reduce
 
-from tests.machinery.oracle.judge import JSON, Answer, Bundle, Judge, Uid, entity, limits, narrows, reference, terms_of
+from tests.machinery.oracle.judge import (
+    JSON,
+    Answer,
+    Bundle,
+    Judge,
+    Tool,
+    Uid,
+    entity,
+    limits,
+    narrows,
+    reference,
+    terms_of,
+)
+from tests.machinery.oracle.outside import seen
 
 # Unix seconds, seconds since boot, and which boot.
 Time = tuple[float, float, str]
@@ -29,6 +42,9 @@ class Session:
     agent: str
     patterns: Sequence[str]
     duration: float
+    purpose: str = "p"
+    # Nobody was asked: it became active because its parent may delegate.
+    delegated: bool = False
     end: Time = (0.0, 0.0, "")
     parents: tuple[Session, ...] = ()
     labels: frozenset[str] = frozenset()
@@ -88,6 +104,7 @@ class Sessions:
             return False
         delegated = above is not None and above.may_delegate and above.user == session.user
         if delegated and self._permits("delegate", session, session.user, caller, ()):
+            session.delegated = True
             self._begin(session, scope, ())
         self.sessions[session.name] = session
         return self._written()
@@ -188,7 +205,12 @@ class Sessions:
 
     def about(self, session: Session, action: str, who: str, resource: Uid, context: JSON) -> Answer:
         """Ask the policies about one action in one session."""
-        facts: JSON = {"purpose": "p", "tenant": session.tenant, "environment": "", "opened_by": session.opened_by}
+        facts: JSON = {
+            "purpose": session.purpose,
+            "tenant": session.tenant,
+            "environment": "",
+            "opened_by": session.opened_by,
+        }
         facts |= {"depth": len(session.parents), "labels": list(session.labels)}
         try:
             terms = terms_of(self.bundle, session.terms)
@@ -202,6 +224,14 @@ class Sessions:
         context = {**context, "agent": reference("Agent", session.agent)}
         context |= {} if action.startswith("pdp/") else {"session": reference("Session", session.name)}
         return self._judge.ask(action, who, resource, context, made, self._clock()[0])
+
+    def targets(self, session: Session, tool: Tool, arguments: JSON) -> JSON:
+        """Return what a session sees of where the names in a call come from."""
+        asked = next(one for one in (session, *session.parents) if not one.delegated)
+        (user,) = (one for one in self.bundle.entities if one["uid"] == {"type": "User", "id": session.user})
+        held = [one for name in self.bundle.known for one in user["attrs"].get(name, [])]
+        known = [one if isinstance(one, str) else one.get("__entity", one)["id"] for one in held]
+        return seen(tool.targets, tool.texts, arguments, asked.terms.get("targets", []), asked.purpose, known)
 
     def _binds(self, session: Session, above: Session | None) -> bool:
         """Give a session its terms and those of its parent; say whether they fit and are none wider."""

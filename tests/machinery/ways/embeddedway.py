@@ -110,7 +110,7 @@ class EmbeddedWay:
         wanted = SessionRequest(
             user=given["user"],
             agent=given["agent"],
-            purpose="to show a rule",
+            purpose=step.given.get("purpose", "to show a rule"),
             tool_patterns=tuple(given["tools"]),
             duration=given.get("duration"),
             parent_session_handle=self._sessions.handles[given.get("parent", "")],

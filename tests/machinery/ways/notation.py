@@ -52,22 +52,35 @@ BUNDLE_KEYS = (
     "groups",
     "terms",
     "obligations",
+    "known",
     "request_seconds",
 )
 # The kinds of the terms of a session.
 _CEDAR = {"string": "String", "integer": "Long", "boolean": "Bool", "decimal": "decimal", "strings": "Set<String>"}
-TOOL_KEYS = ("risk", "groups", "parameters", "resource", "canonical", "log", "digest", "description", "adds_labels")
+TOOL_KEYS = (
+    "risk",
+    "groups",
+    "parameters",
+    "resource",
+    "canonical",
+    "log",
+    "digest",
+    "description",
+    "adds_labels",
+    "targets",
+    "text",
+)
 
 # What each step must say, what it may, and what may be stated of its result. The first key of a step is its verb.
 STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "request": (
         ("user", "agent", "tools"),
-        ("duration", "labels", "environment", "attributes", "terms", "may_delegate"),
+        ("duration", "labels", "environment", "attributes", "terms", "may_delegate", "purpose"),
         ("becomes",),
     ),
     "delegate": (
         ("parent", "user", "agent", "tools"),
-        ("duration", "labels", "environment", "attributes", "terms", "may_delegate"),
+        ("duration", "labels", "environment", "attributes", "terms", "may_delegate", "purpose"),
         ("becomes",),
     ),
     "approve": ((), ("grants", "shown"), ()),
@@ -230,6 +243,7 @@ def files_of(bundle: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the files of a bundle."""
     manifest: dict[str, Any] = {"name": "cases", "request_seconds": bundle.get("request_seconds", 3600)}
     manifest |= {key: plain(bundle.get(key, {})) for key in ("labels", "groups", "obligations")}
+    manifest["known"] = list(bundle.get("known", ()))
     if bundle.get("caller_facts"):
         manifest["caller_facts"] = {"properties": {name: {"type": of} for name, of in bundle["caller_facts"].items()}}
     return bundle_files(
@@ -276,7 +290,7 @@ def _overlay(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _tool_overlay(tool: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {parameter.removesuffix("?"): kind for parameter, kind in (tool.get("parameters") or {}).items()}
     overlay: dict[str, Any] = {"risk": tool["risk"]}
-    overlay |= {key: tool[key] for key in ("digest", "groups", "adds_labels") if key in tool}
+    overlay |= {key: plain(tool[key]) for key in ("digest", "groups", "adds_labels", "targets", "text") if key in tool}
     overlay["parameters"] = {name: KINDS[kind][1] for name, kind in kinds.items() if KINDS[kind][1]}
     if "resource" in tool:
         entity_type, _, template = tool["resource"].partition(" ")

@@ -61,6 +61,7 @@ class OracleWay:
             agent=given["agent"],
             patterns=given["tools"],
             duration=float(given.get("duration", 3600)),
+            purpose=given.get("purpose", "to show a rule"),
             labels=frozenset(given.get("labels", ())),
             attributes=plain(given.get("attributes", {})),
             terms=_terms(step),
@@ -157,6 +158,7 @@ def oracle_bundle(bundle: Mapping[str, Any]) -> Bundle:
         request_seconds=float(bundle.get("request_seconds", 3600)),
         groups=tuple(bundle.get("groups", {})),
         terms=bundle.get("terms"),
+        known=bundle.get("known", ()),
         widening=frozenset(name for name, label in bundle.get("labels", {}).items() if label.get("widens")),
     )
 
@@ -177,8 +179,16 @@ def _tool(server: str, name: str, tool: Mapping[str, Any]) -> Tool:
         groups=tool.get("groups", ()),
         # No arguments fit a schema that leads elsewhere.
         labels=tool.get("adds_labels", ()),
+        targets=_targets(tool.get("targets")),
+        texts=tool.get("text"),
         schema=False if "broken" in said.values() else definition_of(name, tool)["inputSchema"],
     )
+
+
+def _targets(said: Any) -> list[tuple[str, str]] | None:
+    if said is None:
+        return None
+    return list(said.items()) if isinstance(said, dict) else [(path, "") for path in said]
 
 
 def _resource(said: str) -> tuple[str, tuple[str, ...]]:

@@ -90,7 +90,7 @@ class ServiceWay:
         opened = client.request_session(
             user=given["user"],
             agent=given["agent"],
-            purpose="to show a rule",
+            purpose=step.given.get("purpose", "to show a rule"),
             tools=given["tools"],
             duration=given.get("duration"),
             parent_session_handle=self._sessions.handles[given.get("parent", "")],

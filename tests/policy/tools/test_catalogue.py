@@ -25,6 +25,7 @@ AUTHOR_SCHEMA = """
 entity User; entity Agent; entity Session; entity Server; entity Repository in [Server];
 namespace Shop { entity Order; }
 type PdpCaller = { id: String };
+type PdpTargets = { provenance: Set<String>, links: Set<String> };
 action read_only, mutating, destructive;
 """
 PERMIT_ALL = "permit (principal, action, resource);"
@@ -62,6 +63,7 @@ def allowed(found: Tool, schema: cedarpy.Schema, arguments: dict[str, Any]) -> b
             "caller": {"id": "pep"},
             "now": {"__extn": {"fn": "datetime", "arg": "2026-01-01T00:00:00Z"}},
             "opaque": list(opaque),
+            "targets": {"provenance": [], "links": []},
             "input": shown,
         },
     }
@@ -218,6 +220,7 @@ def test_action_schema() -> None:
         "    caller: PdpCaller,\n"
         "    now: datetime,\n"
         "    opaque: Set<String>,\n"
+        "    targets: PdpTargets,\n"
         '    input: { "owner": String, "repo": String },\n'
         "  }\n"
         "};\n"

@@ -1,0 +1,228 @@
+"""Where the names of a call's targets come from, as each session of its chain sees it.
+
+- `named`: its terms hold the target, or its purpose names it;
+- `known`: an attribute of its user in the directory, one that the bundle names, holds it;
+- `unseen`: neither;
+- `none`: the overlay declares targets, and the call has none;
+- `undeclared`: the overlay does not say which parameters are targets.
+
+Terms and purpose count only where a person approved them: a session that was delegated without an approver names what
+the nearest one above that a person approved names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from pdp.errors import Problem
+from pdp.foundation.lrucache import LRUCache
+from pdp.foundation.yamltext import Section, unknown
+from pdp.model import NO_TERMS, Session, Targets
+from pdp.policy.directory import Directory
+from pdp.policy.terms import TARGETS, read_terms
+from pdp.policy.tools.catalogue import Tool
+from pdp.policy.tools.targets import Name, Purpose, links, name_of
+
+NAMED, KNOWN, UNSEEN, NONE, UNDECLARED = "named", "known", "unseen", "none", "undeclared"
+
+# Of a call that names more, the others are `unseen`: each is looked for in the purposes of a whole chain.
+MOST_TARGETS = 256
+# Bounds of the memory: for the names of sessions and for what users know, in entries and in bytes.
+_MOST_KEPT, _MOST_NAMING_BYTES, _MOST_KNOWN_BYTES = 1024, 8 * 1024 * 1024, 32 * 1024 * 1024
+# Approximate bytes of an entry, of one name, and for each byte of text; a text is kept in one form for each kind.
+_ENTRY_BYTES, _NAME_BYTES, _BYTES_PER_BYTE = 1024, 320, 32
+
+
+class Target(NamedTuple):
+    """One target of a call or one link in its texts: the path of its parameter, and where its name comes from."""
+
+    path: str
+    provenance: str
+
+
+class _Found(NamedTuple):
+    """What a parameter names, None when that equals nothing."""
+
+    path: str
+    name: Name | None
+
+
+class Provenances:
+    """Finds where names come from, for one bundle. Safe for threads.
+
+    `known` names the attributes of users in the directory that hold what they know.
+    """
+
+    def __init__(self, known: Sequence[str], directory: Directory) -> None:
+        self._attributes = tuple(known)
+        self._directory = directory
+        weigh = attrgetter("weight")
+        self._naming: LRUCache[_Naming] = LRUCache(_MOST_KEPT, most_bytes=_MOST_NAMING_BYTES, weigh=weigh)
+        self._known: LRUCache[_Known] = LRUCache(_MOST_KEPT, most_bytes=_MOST_KNOWN_BYTES, weigh=weigh)
+
+    def with_directory(self, directory: Directory) -> Provenances:
+        """Return the same for another directory."""
+        return Provenances(self._attributes, directory)
+
+    def of(self, chain: Sequence[Session], tool: Tool, arguments: Mapping[str, Any]) -> tuple[Targets, ...]:
+        """Return what each session of a chain sees of a call with some raw JSON arguments."""
+        targets, linked = tuple(_targets(tool, arguments)), tuple(_links(tool, arguments))
+        names, link_names = _distinct(targets), _distinct(linked)
+        found = []
+        for place, session in enumerate(chain):
+            naming = self._naming_of(chain[place:])
+            words = {self._provenance(naming, session.user, name) for name in names}
+            of_links = {self._provenance(naming, session.user, name) for name in link_names}
+            found.append(Targets(_declared(tool, words), _declared_links(tool, of_links)))
+        return tuple(found)
+
+    def each(self, chain: Sequence[Session], tool: Tool, arguments: Mapping[str, Any]) -> tuple[Target, ...]:
+        """Return each target and link of a call, as the first session of a chain sees it."""
+        naming, user = self._naming_of(chain), chain[0].user
+        found = []
+        for listed in (tuple(_targets(tool, arguments)), tuple(_links(tool, arguments))):
+            compared = set(_distinct(listed))
+            for path, name in listed:
+                found.append(Target(path, self._provenance(naming, user, name if name in compared else None)))
+        return tuple(dict.fromkeys(found))
+
+    def _provenance(self, naming: _Naming, user: str, name: Name | None) -> str:
+        if name is None:
+            return UNSEEN
+        if naming.names(name):
+            return NAMED
+        return KNOWN if self._attributes and name in self._known_to(user, name.kind).names else UNSEEN
+
+    def _naming_of(self, chain: Sequence[Session]) -> _Naming:
+        approved = next((one for one in chain if _approved_by_a_person(one)), None)
+        key = ("", NO_TERMS) if approved is None else (approved.purpose, approved.terms_json)
+        return self._naming.get(key) or self._naming.keep(key, _Naming(*key))
+
+    def _known_to(self, user: str, kind: str) -> _Known:
+        key = (user, kind)
+        found = self._known.get(key)
+        if found is None:
+            one = self._directory.entities.get(("User", user))
+            attributes = one.json["attrs"] if one else {}
+            texts = (text for name in self._attributes for text in known_texts(attributes.get(name, [])) or ())
+            found = self._known.keep(key, _Known(texts, kind))
+        return found
+
+
+class _Naming:
+    """What the purpose and the terms of a session name."""
+
+    def __init__(self, purpose: str, terms_json: str) -> None:
+        self._purpose = Purpose(purpose)
+        self._terms: tuple[str, ...] = tuple(read_terms(terms_json).get(TARGETS, ()))
+        self._by_kind: dict[str, frozenset[Name | None]] = {}
+        self.weight = _ENTRY_BYTES + _BYTES_PER_BYTE * (len(purpose) + len(terms_json))
+
+    def names(self, name: Name) -> bool:
+        return name in self._in_terms(name.kind) or self._purpose.names(name)
+
+    def _in_terms(self, kind: str) -> frozenset[Name | None]:
+        found = self._by_kind.get(kind)
+        if found is None:
+            found = self._by_kind[kind] = frozenset(name_of(text, kind) for text in self._terms)
+        return found
+
+
+class _Known:
+    """What one user knows, in the canonical form of one kind."""
+
+    def __init__(self, texts: Iterable[str], kind: str) -> None:
+        self.names = frozenset(name_of(text, kind) for text in texts)
+        self.weight = _ENTRY_BYTES + sum(_NAME_BYTES + len(name.text) for name in self.names if name)
+
+
+def read_known(manifest: Section, directory: Directory, problems: list[Problem]) -> tuple[str, ...]:
+    """Read `known: [ATTRIBUTE, …]` of a manifest: attributes of users; append problems to `problems`.
+
+    A user of the directory must have each, and it must hold texts or entities.
+    """
+    said = manifest.get("known", [])
+    if not isinstance(said, list) or not all(isinstance(name, str) for name in said):
+        problems.append(manifest.problem("`known` must be a list of attributes of users", "known"))
+        return ()
+    users = [one for uid, one in directory.entities.items() if uid[0] == "User"]
+    held = sorted({name for one in users for name in one.json["attrs"]})
+    missing = [name for name in said if users and name not in held]
+    problems += [manifest.problem(unknown("attribute of users", name, held), "known") for name in missing]
+    for one in users:
+        for name in said:
+            if known_texts(one.json["attrs"].get(name, [])) is None:
+                what = f"`{name}` of user `{one.uid[1]}` must hold texts or entities, since `known` names it"
+                problems.append(Problem("directory.yaml", one.line, what))
+    return tuple(dict.fromkeys(said))
+
+
+def known_texts(value: object) -> tuple[str, ...] | None:
+    """Return the texts of an attribute, of an entity its id; None for an attribute that holds something else."""
+    found: list[str] = []
+    for one in value if isinstance(value, list) else [value]:
+        uid = one.get("__entity", one) if isinstance(one, dict) else one
+        text = uid.get("id") if isinstance(uid, dict) and set(uid) == {"type", "id"} else uid
+        if not isinstance(text, str):
+            return None
+        found.append(text)
+    return tuple(found)
+
+
+def _approved_by_a_person(session: Session) -> bool:
+    # Of a session that was delegated without an approver, the approval names the session above.
+    return not session.parent_id or session.approved_by != session.parent_id
+
+
+def _targets(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[_Found]:
+    for path in tool.targets or ():
+        for place, value in path.found(arguments):
+            yield _Found(place, _name(value, path.kind))
+
+
+def _name(value: object, kind: str | None) -> Name | None:
+    if type(value) is int:
+        return name_of(str(value), kind or "id")
+    return name_of(value, kind) if isinstance(value, str) else None
+
+
+def _links(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[_Found]:
+    for path in tool.text or ():
+        for place, value in path.found(arguments):
+            for text in _texts(value):
+                yield from (_Found(place, name) for name in links(text))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield all texts in a JSON value."""
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping):
+            pending += [*one.keys(), *one.values()]
+        elif isinstance(one, list):
+            pending += one
+
+
+def _distinct(found: Sequence[_Found]) -> tuple[Name | None, ...]:
+    """Return the names to compare, each once; None stands for those beyond the most."""
+    names = dict.fromkeys(one.name for one in found)
+    return tuple(names) if len(names) <= MOST_TARGETS else (*islice(names, MOST_TARGETS), None)
+
+
+def _declared(tool: Tool, words: set[str]) -> tuple[str, ...]:
+    if tool.targets is None:
+        return (UNDECLARED,)
+    return tuple(sorted(words)) or (NONE,)
+
+
+def _declared_links(tool: Tool, words: set[str]) -> tuple[str, ...]:
+    # Whoever says what a tool's targets are has seen whether it takes texts.
+    if tool.targets is None and tool.text is None:
+        return (UNDECLARED,)
+    return tuple(sorted(words))
