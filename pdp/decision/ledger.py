@@ -58,7 +58,5 @@ def unsettled(snapshot: Snapshot, detail: str) -> Settled:
 
 def _fresh_labels(snapshot: Snapshot, call: Call) -> frozenset[str]:
     """Return the labels that the call adds to its session or to one above it."""
-    added = snapshot.bundle.added_labels.get(call.action)
-    if added is None:
-        return _NOTHING
+    added = snapshot.bundle.added_labels.get(call.action, _NOTHING)
     return frozenset(label for session in snapshot.chain for label in added.difference(session.labels))

@@ -16,7 +16,7 @@ from pdp.observer import Event
 from pdp.registry.registrar import Selector
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.memory import MemorySessionStore
-from pdp.sessions.values import Change
+from pdp.sessions.values import Change, SessionFilter
 from pdp.testing.bundles import bundle_files, tool
 from tests.machinery.oracle.opened import APPROVER, GATEWAY, Opened, opened
 
@@ -241,15 +241,33 @@ def test_a_call_that_changes_nothing_writes_nothing(pdp: Opened, store: Store) -
     assert before == store.tries
 
 
-def test_a_session_takes_no_more_labels_than_it_may_have(pdp: Opened, store: Store) -> None:
-    """One more would be a deny, since every decision reads all of them."""
-    session_id, handle = pdp.session("mail/*")
-    full = labelled(frozenset(f"label-{number}" for number in range(MOST_LABELS - 1)), by="test")
-    store.change_tree(session_id, full, wall_at=pdp.clock.now().wall_at)
-    read, listed = pdp.ask(handle, "mail/read"), pdp.ask(handle, "mail/list")
+@pytest.mark.parametrize("full", ["session", "parent"])
+def test_a_session_takes_no_more_labels_than_it_may_have(pdp: Opened, store: Store, full: str) -> None:
+    """One more would be a deny, since every decision reads all of them; whichever session of the chain is full."""
+    parent_id, parent = pdp.session("mail/*", may_delegate=True)
+    child_id, child = pdp.request("mail/*", parent_session_handle=parent)
+    filled = {"session": child_id, "parent": parent_id}[full]
+    now = pdp.clock.now().wall_at
+    (label,) = [labelled(frozenset(f"label-{number}" for number in range(MOST_LABELS - 1)), by="test")]
+    store.change_where(SessionFilter(), lambda one: label(one) if one.id == filled else None, wall_at=now)
+    read, listed = pdp.ask(child, "mail/read"), pdp.ask(child, "mail/list")
 
     assert (Basis.LEDGER_UNAVAILABLE, Basis.PERMIT) == (read.ruling.basis, listed.ruling.basis)
-    assert MOST_LABELS == len(pdp.stored(session_id).labels)
+    assert "a session would have more than 256 labels" == read.ruling.detail
+    assert MOST_LABELS == len(pdp.stored(filled).labels)
+
+
+def test_added_labels_are_sorted(tmp_path: Path) -> None:
+    """In the answer and in the session."""
+    names = [f"label-{number}" for number in range(9)]
+    overlay = f"tools: {{read: {{adds_labels: [{', '.join(reversed(names))}]}}}}\n"
+    manifest = "labels: {" + ", ".join(f"{name}: {{meaning: none}}" for name in names) + "}"
+    policies = b'@id("mail/all") permit (principal, action, resource);'
+    files = {**FILES, "tools/mail.yaml": overlay.encode(), "bundle.yaml": manifest.encode(), "mail.cedar": policies}
+    with opened(tmp_path, files) as pdp:
+        session_id, handle = pdp.session("mail/*")
+
+        assert tuple(names) == pdp.ask(handle, "mail/read").labels_added == pdp.stored(session_id).labels
 
 
 def test_a_label_stays_when_the_decision_cannot_be_recorded(tmp_path: Path, store: Store) -> None:

@@ -6,6 +6,7 @@ MODULES = (
     "pdp.decision.gate",
     "pdp.foundation.lrucache",
     "pdp.decision.cache",
+    "pdp.decision.ledger",
     "pdp.decision.ruling",
     "pdp.sessions.lifecycle",
     "pdp.sessions.succession",
@@ -22,6 +23,7 @@ LEAST_KILLED = 0.95
 # Each module is looked at by itself here, so that a rule does not depend on what goes through the whole server.
 TESTS = (
     "tests/decision/test_gate.py",
+    "tests/decision/test_ledger.py",
     "tests/decision/test_cache.py",
     "tests/decision/test_ruling.py",
     "tests/sessions/test_lifecycle.py",

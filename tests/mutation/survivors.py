@@ -15,6 +15,12 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
             "_of_reach: approved == tool.definition_digest or tool.is_known_as(approved) => tool.is_known_as(approved)"
         ): _SLOWER,
     },
+    "pdp.decision.ledger": {
+        (
+            "Ledger.settle: not snapshot.bundle.added_labels or ruling.outcome is not Outcome.… => "
+            "ruling.outcome is not Outcome.…"
+        ): _SLOWER,
+    },
     "pdp.decision.cache": {
         "module: (object, ...) => (...,)": _TYPE,
         "module: (object, ...) => (object,)": _TYPE,
