@@ -83,7 +83,8 @@ class CallExplainer:
         would = of_chain(chain, [side.ruling for side in sides])
         ruling = refused.ruling if refused else of_this_call(would, tool, seen)
         opaque = tuple(seen.context["opaque"])
-        return explained(ruling=ruling, sessions=sides, resource=seen.resource, opaque=opaque)
+        targets = bundle.provenances.each(chain, tool, parse_object(call.arguments_json, self._limits))
+        return explained(ruling=ruling, sessions=sides, resource=seen.resource, opaque=opaque, targets=targets)
 
     def results(
         self, bundle: Bundle, session: Session, facts: Facts, at: float, policies: tuple[PolicySource, ...] = ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pdp.model import Basis, Ruling, Session
 from pdp.policy.conditions import ConditionResult, PolicyResult, Value
+from pdp.policy.provenance import Target
 
 # A permit with another principal or resource is further from matching than one that needs another fact.
 _SCOPE_WEIGHT = 10
@@ -34,8 +35,9 @@ class Explanation:
 
     `ruling` is the answer that the call would get, `resource` the type and id of its resource. `refusal` says in plain
     words which check of the gate failed, `problem` what is wrong with the arguments; both are empty otherwise. `opaque`
-    names the arguments that policies cannot see. `sessions` holds the session and then each above it; it is empty for
-    an unknown tool and for invalid arguments. When the gate refuses, a decision does not ask the policies; `sessions`
+    names the arguments that policies cannot see. `targets` says where the name of each target and of each link comes
+    from, as the session sees it. `sessions` holds the session and then each above it; it is empty for an unknown tool
+    and for invalid arguments. When the gate refuses, a decision does not ask the policies; `sessions`
     then holds what they would have answered.
     """
 
@@ -48,6 +50,7 @@ class Explanation:
     refusal: str = ""
     problem: str = ""
     opaque: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
 
     @property
     def summary(self) -> str:

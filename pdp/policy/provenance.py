@@ -80,14 +80,14 @@ class Provenances:
         return tuple(found)
 
     def each(self, chain: Sequence[Session], tool: Tool, arguments: Mapping[str, Any]) -> tuple[Target, ...]:
-        """Return each target and link of a call, as the first session of a chain sees it."""
+        """Return targets and links of a call, as the first session of a chain sees them, at most 256."""
         naming, user = self._naming_of(chain), chain[0].user
         found = []
         for listed in (tuple(_targets(tool, arguments)), tuple(_links(tool, arguments))):
             compared = set(_distinct(listed))
             for path, name in listed:
                 found.append(Target(path, self._provenance(naming, user, name if name in compared else None)))
-        return tuple(dict.fromkeys(found))
+        return tuple(islice(dict.fromkeys(found), MOST_TARGETS))
 
     def _provenance(self, naming: _Naming, user: str, name: Name | None) -> str:
         if name is None:

@@ -153,6 +153,10 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
     else:
         resource = f'"resource_digest":{_text(keyed_digest(key, ruling.resource_id))}'
     ancestor_basis = ruling.ancestor_basis.value if ruling.ancestor_basis else ""
+    targets = links = ""
+    if ruling.targets is not None:
+        targets = f'"targets":{_texts(ruling.targets.provenance)},'
+        links = f'"links":{_texts(ruling.targets.links)},' if ruling.targets.links else ""
     return _Form(
         ruling=ruling,
         caller=caller,
@@ -168,7 +172,7 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
         ),
         to_id=f',"environment":{_text(decision.environment)},{_bounded("errors", ruling.errors)},"id":',
         to_request_id=(
-            f',"kind":"decision",{_labels(decision.labels_added)}"obligations":{_obligations(ruling.obligations)},'
+            f',"kind":"decision",{_labels(decision.labels_added)}{links}"obligations":{_obligations(ruling.obligations)},'
             f'"opened_by":{_text(decision.opened_by)},'
             f'"outcome":"{ruling.outcome.value}",{_bounded("policies", ruling.policies)},"request_id":'
         ),
@@ -177,7 +181,7 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
             f'"server":{_text(decision.server[:_TEXT_CHARACTERS])},"session_epoch":{decision.session_epoch},'
             f'"session_id":{_text(decision.session_id)},"span_id":'
         ),
-        to_time=f',"tenant":{_text(decision.tenant)},"time":"',
+        to_time=f',{targets}"tenant":{_text(decision.tenant)},"time":"',
         to_tool_call_id=f'","tool":{_text(decision.tool[:_TEXT_CHARACTERS])},"tool_call_id":',
         to_trace_id=',"trace_id":',
         to_end=f',"user":{_text(decision.user)},"v":{VERSION}',

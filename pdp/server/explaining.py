@@ -73,6 +73,9 @@ def explanation_message(explanation: Explanation) -> explanations.ExplainRespons
         refusal=explanation.refusal,
         problem=explanation.problem,
         opaque=explanation.opaque,
+        targets=[
+            explanations.TargetExplanation(path=one.path, provenance=one.provenance) for one in explanation.targets
+        ],
         sessions=[_session(one) for one in explanation.sessions],
         resource_type=explanation.resource[0],
         resource_id=explanation.resource[1],

@@ -130,8 +130,16 @@ class SessionExplanation(_message.Message):
     policies_left_out: int
     def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., policies: _Optional[_Iterable[_Union[PolicyExplanation, _Mapping]]] = ..., nearest_permits: _Optional[_Iterable[str]] = ..., policies_left_out: _Optional[int] = ...) -> None: ...
 
+class TargetExplanation(_message.Message):
+    __slots__ = ("path", "provenance")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    provenance: str
+    def __init__(self, path: _Optional[str] = ..., provenance: _Optional[str] = ...) -> None: ...
+
 class ExplainResponse(_message.Message):
-    __slots__ = ("summary", "outcome", "basis", "refusal", "problem", "sessions", "resource_type", "resource_id", "bundle_version", "explain_time", "opaque", "obligations", "advice")
+    __slots__ = ("summary", "outcome", "basis", "refusal", "problem", "sessions", "resource_type", "resource_id", "bundle_version", "explain_time", "opaque", "obligations", "advice", "targets")
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     BASIS_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +153,7 @@ class ExplainResponse(_message.Message):
     OPAQUE_FIELD_NUMBER: _ClassVar[int]
     OBLIGATIONS_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
     summary: str
     outcome: _decision_pb2.Outcome
     basis: _decision_pb2.Basis
@@ -158,4 +167,5 @@ class ExplainResponse(_message.Message):
     opaque: _containers.RepeatedScalarFieldContainer[str]
     obligations: _containers.RepeatedCompositeFieldContainer[_decision_pb2.Obligation]
     advice: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, summary: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., refusal: _Optional[str] = ..., problem: _Optional[str] = ..., sessions: _Optional[_Iterable[_Union[SessionExplanation, _Mapping]]] = ..., resource_type: _Optional[str] = ..., resource_id: _Optional[str] = ..., bundle_version: _Optional[str] = ..., explain_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., opaque: _Optional[_Iterable[str]] = ..., obligations: _Optional[_Iterable[_Union[_decision_pb2.Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ...) -> None: ...
+    targets: _containers.RepeatedCompositeFieldContainer[TargetExplanation]
+    def __init__(self, summary: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., refusal: _Optional[str] = ..., problem: _Optional[str] = ..., sessions: _Optional[_Iterable[_Union[SessionExplanation, _Mapping]]] = ..., resource_type: _Optional[str] = ..., resource_id: _Optional[str] = ..., bundle_version: _Optional[str] = ..., explain_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., opaque: _Optional[_Iterable[str]] = ..., obligations: _Optional[_Iterable[_Union[_decision_pb2.Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ..., targets: _Optional[_Iterable[_Union[TargetExplanation, _Mapping]]] = ...) -> None: ...

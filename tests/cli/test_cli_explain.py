@@ -86,6 +86,23 @@ def test_what_policies_cannot_see_of_the_call_is_said(run: Run, tmp_path: Path) 
     assert ["ratio"] == json.loads(as_json.stdout)["opaque"]
 
 
+def test_each_target_is_shown_with_its_source(run: Run, tmp_path: Path) -> None:
+    """Below the answer are the paths of targets and links, and where their names come from; never a value."""
+    read = tool("read", {"path": {"type": "string"}, "to": {"type": "array"}}, ["path"])
+    overlays = {"files": "{tools: {read: {targets: [to], text: [path]}}}"}
+    write_bundle(tmp_path / "p", policies={"files": OVERFLOW}, tools={"files": [read]}, overlays=overlays)
+    words = ("explain", "--tool", "files/read", *SUPPOSED, "--purpose", "write to bob@x.com", "--policies", "p")
+    arguments = '{"path": "see www.evil.com", "to": ["bob@x.com", "eve@x.com"]}'
+
+    shown = run(*words, "--arguments", arguments)
+    as_json = run(*words, "--arguments", arguments, "--json")
+
+    expected = [("to[0]", "named"), ("to[1]", "unseen"), ("path", "unseen")]
+    assert [f"target `{path}` is {word}" for path, word in expected] == shown.stdout.splitlines()[2:5]
+    assert [{"path": path, "provenance": word} for path, word in expected] == json.loads(as_json.stdout)["targets"]
+    assert "eve@" not in shown.stdout + as_json.stdout
+
+
 OBLIGING = """
 @id("files/alice")
 @obligation("redact_result: {fields: ['[].email']}, notice: {text: Customer data.}")

@@ -11,7 +11,7 @@ import pytest
 
 from pdp.clock import utc_text
 from pdp.foundation.jsontext import digest, keyed_digest
-from pdp.model import CacheResult, Decision, Obligation
+from pdp.model import CacheResult, Decision, Obligation, Targets
 from pdp.observer import Event, EventKind
 from pdp.record.entry import Entries
 from pdp.record.envelope import NOTHING_BEFORE, Place, body, canonical, hash_of, own_body, parse_line, place_of, placed
@@ -48,6 +48,20 @@ def test_labels_that_a_call_added_are_written() -> None:
 
     found = [json.loads(entries.decision(one) + b"}").get("labels_added") for one in (bare, added, bare)]
     assert [None, ["seen", "untrusted"], None] == found
+
+
+def test_where_names_come_from_is_written() -> None:
+    """The words for targets and links; nothing where no policy could see them, and no links where there are none."""
+    entries = Entries(KEY)
+    seen = (None, Targets(("none",), ()), Targets(("known", "unseen"), ("named",)))
+
+    found = [
+        json.loads(entries.decision(replace(a_decision(), ruling=replace(a_decision().ruling, targets=one))) + b"}")
+        for one in seen
+    ]
+    assert [(None, None), (["none"], None), (["known", "unseen"], ["named"])] == [
+        (one.get("targets"), one.get("links")) for one in found
+    ]
 
 
 def test_obligations_are_written_with_what_their_author_wrote() -> None:

@@ -42,6 +42,8 @@ def print_explanation(answer: ExplainResponse) -> None:
     click.echo(visible(answer.summary))
     if answer.opaque:
         click.echo(visible(f"policies cannot see {', '.join(f'`{label}`' for label in answer.opaque)}"))
+    for target in answer.targets:
+        click.echo(visible(f"target `{target.path}` is {target.provenance}"))
     for one in answer.obligations:
         click.echo(visible(f"obligation {one.id} {one.parameters_json.decode('utf-8')}"))
     for line in answer.advice:
@@ -62,6 +64,7 @@ def plain(answer: ExplainResponse) -> dict[str, Any]:
         "refusal": answer.refusal,
         "problem": answer.problem,
         "opaque": list(answer.opaque),
+        "targets": [{"path": one.path, "provenance": one.provenance} for one in answer.targets],
         "obligations": [{"id": one.id, "parameters": json.loads(one.parameters_json)} for one in answer.obligations],
         "advice": list(answer.advice),
         "resource_type": answer.resource_type,
