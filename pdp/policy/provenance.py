@@ -6,8 +6,8 @@
 - `none`: the overlay declares targets, and the call has none;
 - `undeclared`: the overlay does not say which parameters are targets.
 
-Terms and purpose count only where a person approved them: a session that was delegated without an approver names what
-the nearest one above that a person approved names.
+A session that was delegated without an approver names nothing by itself. Its purpose does not count, but that of the
+nearest session above that a person approved. Its targets are some of those of the sessions above: so many count.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class Provenances:
 
     def _naming_of(self, chain: Sequence[Session]) -> _Naming:
         approved = next((one for one in chain if _approved_by_a_person(one)), None)
-        key = ("", NO_TERMS) if approved is None else (approved.purpose, approved.terms_json)
+        # INVARIANT: the targets of a session are among those of each above it, so a person has approved them.
+        key = ("", NO_TERMS) if approved is None else (approved.purpose, chain[0].terms_json)
         return self._naming.get(key) or self._naming.keep(key, _Naming(*key))
 
     def _known_to(self, user: str, kind: str) -> _Known:

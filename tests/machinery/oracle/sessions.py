@@ -231,7 +231,7 @@ class Sessions:
         (user,) = (one for one in self.bundle.entities if one["uid"] == {"type": "User", "id": session.user})
         held = [one for name in self.bundle.known for one in user["attrs"].get(name, [])]
         known = [one if isinstance(one, str) else one.get("__entity", one)["id"] for one in held]
-        return seen(tool.targets, tool.texts, arguments, asked.terms.get("targets", []), asked.purpose, known)
+        return seen(tool.targets, tool.texts, arguments, session.terms.get("targets", []), asked.purpose, known)
 
     def _binds(self, session: Session, above: Session | None) -> bool:
         """Give a session its terms and those of its parent; say whether they fit and are none wider."""
