@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from pdp.errors import Problem
 from pdp.foundation.nearest import nearest
 from pdp.policy.contents import MANIFEST
 from pdp.policy.directory import FILE, Uid
-from pdp.policy.lint.facts import Finding, LintBundle, LintPolicy, nodes, path
+from pdp.policy.lint.facts import Finding, LintBundle, LintPolicy, Tree, nodes, path
 from pdp.policy.lint.labels import labels_named
 from pdp.policy.locate import entity_anchor
+from pdp.policy.provenance import KNOWN, NAMED, NONE, UNDECLARED, UNSEEN
 from pdp.policy.tools.parameters import FURTHER, ListingType, RecordType, cedar_string
 
 _WORDS = {"User": "user", "UserGroup": "group", "Agent": "agent", "AgentGroup": "agent group", "Server": "server"}
+# The words that each attribute can hold.
+_TARGETS: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("context", "targets", "provenance"): (NAMED, KNOWN, UNSEEN, NONE, UNDECLARED),
+    ("context", "targets", "links"): (NAMED, KNOWN, UNSEEN, UNDECLARED),
+}
 _NEAR = 0.8
 # Shorter names that differ in one letter are intended.
 _SHORTEST = 6
@@ -68,6 +74,36 @@ def unknown_opaque(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
                         else f"test for the argument itself: `context.input has {name}`",
                         at=[cedar_string(name)],
                     )
+
+
+def unknown_provenances(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
+    """Find words that are compared with `context.targets` and never are in it."""
+    for node in nodes(policy.conditions):
+        match node:
+            case {"contains": sides} | {"containsAll": sides} | {"containsAny": sides}:
+                attributes = {path(sides["left"]), path(sides["right"])} & _TARGETS.keys()
+                words = _constants(sides["left"]) + _constants(sides["right"])
+                for attribute in attributes:
+                    yield from (_never(policy, attribute, word) for word in words if word not in _TARGETS[attribute])
+
+
+def _never(policy: LintPolicy, attribute: tuple[str, ...], word: str) -> Finding:
+    name, near = ".".join(attribute), nearest(word, _TARGETS[attribute])
+    return Finding(
+        message=f"policy `{policy.id}` compares `{name}` with `{word}`, which it never holds",
+        help=f"did you mean `{near}`?" if near else f"it holds some of {_listed(_TARGETS[attribute])}",
+        at=[cedar_string(word)],
+    )
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _constants(tree: Tree) -> list[str]:
+    members = tree.get("Set", [tree]) if isinstance(tree, dict) else []
+    found = [one.get("Value") for one in members if isinstance(one, dict)]
+    return [value for value in found if isinstance(value, str)]
 
 
 def mixed_scripts(bundle: LintBundle) -> Iterator[tuple[LintPolicy, Finding]]:

@@ -58,6 +58,7 @@ LINTS = (
     Lint("shadowed", "a policy that never changes an outcome", match.shadowed),
     Lint("unknown-name", "a user, agent, group, server or grant that looks like a mistake", names.unknown_names),
     Lint("unknown-label", "a label that `bundle.yaml` does not declare", _each(names.unknown_labels)),
+    Lint("unknown-provenance", "a word that `context.targets` never holds", _each(names.unknown_provenances)),
     Lint("never-opaque", "a test whether a parameter is opaque that never is", _each(names.unknown_opaque)),
     Lint("mixed-script", "a name that mixes letters of scripts that look alike", names.mixed_scripts),
 )

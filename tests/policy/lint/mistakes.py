@@ -186,6 +186,12 @@ MISTAKES = {
         "unknown-label",
         'when { context.session.labels.contains("untrusted") }',
     ),
+    'a misspelt word in `targets.provenance.contains("unsen")`': forbid(
+        'action == Action::"bank/pay"',
+        'when { context.targets.provenance.contains("unsen") || ["none"].containsAll(context.targets.links) }',
+        "unknown-provenance",
+        'when { context.targets.provenance.contains("unseen") || ["named"].containsAll(context.targets.links) }',
+    ),
     "`opaque.contains(…) == false` of an argument that is not opaque": permit(
         'action == Action::"mail/send"',
         'when { context.agent == Agent::"clerk" && context.opaque.contains("to") == false }',
