@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from threading import Lock
+from typing import NamedTuple
 
 from pdp.errors import AlreadyReportedError, StoreUnavailableError
-from pdp.sessions.values import Report
+from pdp.sessions.store import RETRY_SECONDS
+from pdp.sessions.values import Charge, Charged, Debit, Report, Used
 
 KEY_BYTES = 32
+
+
+class _Receipt(NamedTuple):
+    """When a call was charged, and how many tries of it count on that."""
+
+    charged_at: float
+    tries: int
 
 
 class MemorySessionHistory:
     """A `SessionHistory` that lives as long as its process. Safe for threads.
 
-    It keeps the last `most` reports, some hundred bytes each.
+    It keeps the last `most` reports, and what tells retries of the last `most` charges, some hundred bytes each.
     """
 
     def __init__(self, *, most: int = 20_000) -> None:
@@ -22,6 +32,8 @@ class MemorySessionHistory:
         self._lock = Lock()
         self._key = secrets.token_bytes(KEY_BYTES)
         self._reports: dict[str, Report] = {}
+        self._used: dict[tuple[str, str], tuple[Used, float]] = {}
+        self._receipts: dict[bytes, _Receipt] = {}
         self._closed = False
 
     def key(self) -> bytes:
@@ -46,11 +58,83 @@ class MemorySessionHistory:
                 del self._reports[decision_id]
             return len(old)
 
+    def charge(self, charge: Charge) -> Charged:
+        """Take all debits of a charge, or none."""
+        with self._lock:
+            self._require_open()
+            receipt = self._receipts.get(charge.retry_digest)
+            if receipt and receipt.charged_at > charge.at - RETRY_SECONDS:
+                self._receipts[charge.retry_digest] = receipt._replace(tries=receipt.tries + 1)
+                return Charged(charged_at=receipt.charged_at)
+            after = [self._after(debit) for debit in charge.debits]
+            for debit, used in zip(charge.debits, after, strict=True):
+                if used.used > debit.most:
+                    return Charged(exhausted=debit)
+            for debit, used in zip(charge.debits, after, strict=True):
+                self._used[debit.session_id, debit.budget] = used, debit.ends_at
+            if charge.retry_digest:
+                # To the end of the table: what is at its front is oldest.
+                self._receipts.pop(charge.retry_digest, None)
+                self._receipts[charge.retry_digest] = _Receipt(charge.at, 1)
+                if len(self._receipts) > self._most:
+                    # A retry of that call is then charged once more.
+                    del self._receipts[next(iter(self._receipts))]
+            return Charged(used=tuple(one.used for one in after), charged_at=charge.at)
+
+    def take_back(self, charge: Charge, charged_at: float) -> None:
+        """Take back a charge, unless another try of the same call counts on it."""
+        with self._lock:
+            self._require_open()
+            if charge.retry_digest and not self._leave(charge.retry_digest, charged_at):
+                return
+            for debit in charge.debits:
+                used, ends_at = self._used.get((debit.session_id, debit.budget), (None, 0.0))
+                if used is not None and used.window == debit.window:
+                    less = used._replace(used=used.used - debit.amount)
+                    self._used[debit.session_id, debit.budget] = less, ends_at
+
+    def used(self, session_id: str) -> Mapping[str, Used]:
+        """Return what is used up of the budgets of a session."""
+        with self._lock:
+            self._require_open()
+            return {name: used for (owner, name), (used, _) in self._used.items() if owner == session_id}
+
+    def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
+        """Remove what is used up in sessions that were over before a time, and what tells retries of old charges."""
+        with self._lock:
+            self._require_open()
+            for digest in [key for key, one in self._receipts.items() if one.charged_at < charged_before]:
+                del self._receipts[digest]
+            over = [key for key, (_, ends_at) in self._used.items() if ends_at < ended_before]
+            for budget in over:
+                del self._used[budget]
+            return len(over)
+
     def close(self) -> None:
         """Forget everything; afterwards the history does not answer."""
         with self._lock:
             self._closed = True
             self._reports.clear()
+            self._used.clear()
+            self._receipts.clear()
+
+    def _after(self, debit: Debit) -> Used:
+        before, _ = self._used.get((debit.session_id, debit.budget), (Used(0, debit.window), 0.0))
+        if before.window < debit.window:
+            return Used(debit.amount, debit.window)
+        return Used(before.used + debit.amount, before.window)
+
+    def _leave(self, digest: bytes, charged_at: float) -> bool:
+        """Let one try less count on a charge; say whether it was the last one."""
+        receipt = self._receipts.get(digest)
+        # Another charge can have replaced one that is old.
+        if receipt is None or receipt.charged_at != charged_at:
+            return False
+        if receipt.tries > 1:
+            self._receipts[digest] = receipt._replace(tries=receipt.tries - 1)
+            return False
+        del self._receipts[digest]
+        return True
 
     def _require_open(self) -> None:
         if self._closed:

@@ -1,4 +1,4 @@
-"""Remove sessions that have been over for a long time, and old reports, so that a store does not grow for ever.
+"""Remove sessions that have been over for a long time, and what their calls left, so that no store grows for ever.
 
 Nothing depends on it: a session that is over stays over whether or not it is stored, and a handle that is no longer
 stored gets the same answer as one that never existed. What sessions did is in the record.
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pdp.clock import Clock
-from pdp.sessions.store import SessionHistory, SessionWriter
+from pdp.sessions.store import RETRY_SECONDS, SessionHistory, SessionWriter
 
 # A step locks the store for some milliseconds; calls and other writers run between two steps.
 _SESSIONS_OF_A_STEP: Final = 200
@@ -52,4 +52,9 @@ class Purge:
             )
             total += removed
             if not removed or pause(_PAUSE_SECONDS):
-                return total
+                break
+        # The sessions were removed as of `wall_at`, so none of them can come back to life with a budget that is new.
+        self._history.forget_charges(
+            ended_before=wall_at - self._keep_ended_seconds, charged_before=wall_at - RETRY_SECONDS
+        )
+        return total

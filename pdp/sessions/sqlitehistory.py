@@ -7,7 +7,7 @@ need not wait for the disk.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
@@ -20,9 +20,18 @@ from pdp.foundation.diskroom import free_bytes
 from pdp.foundation.files import make_file, make_folder, sync_folder
 from pdp.sessions.database import ENGINE_ERRORS, require_sound_engine, unavailable
 from pdp.sessions.history import KEY_BYTES, require_same
-from pdp.sessions.values import Report
+from pdp.sessions.store import RETRY_SECONDS
+from pdp.sessions.values import Charge, Charged, Debit, Report, Used
 
 _VERSION: Final = 1
+
+
+class _ExhaustedError(Exception):
+    """Too little is left for a debit: nothing of its charge is written."""
+
+    def __init__(self, debit: Debit) -> None:
+        super().__init__(debit.budget)
+        self.debit = debit
 
 
 class SQLiteSessionHistory:
@@ -68,10 +77,59 @@ class SQLiteSessionHistory:
             removed: int = self._connection.changes()
         return removed
 
+    def charge(self, charge: Charge) -> Charged:
+        """Take all debits of a charge, or none."""
+        try:
+            with self._writing():
+                before = (charge.retry_digest, charge.at - RETRY_SECONDS)
+                charged_at = self._connection.execute(_JOIN, before).get if charge.retry_digest else None
+                if charged_at is not None:
+                    return Charged(charged_at=float(charged_at))
+                used = tuple([self._take(debit) for debit in charge.debits])
+                if charge.retry_digest:
+                    self._connection.execute(_SIGN, (charge.retry_digest, charge.at))
+        except _ExhaustedError as error:
+            return Charged(exhausted=error.debit)
+        return Charged(used=used, charged_at=charge.at)
+
+    def take_back(self, charge: Charge, charged_at: float) -> None:
+        """Take back a charge, unless another try of the same call counts on it."""
+        with self._answering(), self._connection:
+            if charge.retry_digest:
+                tries = self._connection.execute(_LEAVE, (charge.retry_digest, charged_at)).get
+                # Another charge can have replaced one that is old.
+                if tries is None or tries > 0:
+                    return
+                self._connection.execute(_TEAR, (charge.retry_digest,))
+            self._connection.executemany(
+                _GIVE_BACK, [(one.amount, one.session_id, one.budget, one.window) for one in charge.debits]
+            )
+
+    def used(self, session_id: str) -> Mapping[str, Used]:
+        """Return what is used up of the budgets of a session."""
+        with self._answering():
+            rows: list[tuple[Any, ...]] = self._connection.execute(_USED, (session_id,)).fetchall()
+        return {budget: Used(used, window) for budget, used, window in rows}
+
+    def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
+        """Remove what is used up in sessions that were over before a time, and what tells retries of old charges."""
+        with self._answering(), self._connection:
+            self._connection.execute("DELETE FROM receipts WHERE charged_at < ?", (charged_before,))
+            self._connection.execute("DELETE FROM budgets WHERE ends_at < ?", (ended_before,))
+            removed: int = self._connection.changes()
+        return removed
+
     def close(self) -> None:
         """Close the file; afterwards the history does not answer."""
         with self._lock:
             self._connection.close()
+
+    def _take(self, debit: Debit) -> int:
+        values = (debit.session_id, debit.budget, debit.amount, debit.window, debit.ends_at)
+        used: int | None = self._connection.execute(_TAKE, (*values, debit.amount, debit.most, debit.most)).get
+        if used is None:
+            raise _ExhaustedError(debit)
+        return used
 
     def _prepare(self) -> None:
         try:
@@ -125,7 +183,37 @@ CREATE TABLE IF NOT EXISTS reports (
   reported_at REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS reports_by_age ON reports (reported_at);
+CREATE TABLE IF NOT EXISTS budgets (
+  session_id TEXT NOT NULL,
+  budget TEXT NOT NULL,
+  used INTEGER NOT NULL,
+  window INTEGER NOT NULL,
+  ends_at REAL NOT NULL,
+  PRIMARY KEY (session_id, budget)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS budgets_by_end ON budgets (ends_at);
+CREATE TABLE IF NOT EXISTS receipts (
+  retry_digest BLOB PRIMARY KEY,
+  charged_at REAL NOT NULL,
+  tries INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS receipts_by_age ON receipts (charged_at);
 """
 _FIRST: Final = "INSERT INTO history VALUES (1, ?, ?) ON CONFLICT DO NOTHING"
 _KEEP: Final = "INSERT INTO reports VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 _KEPT: Final = "SELECT digest FROM reports WHERE decision_id = ?"
+# Written without a sum of two numbers of 64 bits.
+_TAKE: Final = """
+INSERT INTO budgets AS known SELECT ?, ?, ?, ?, ? WHERE ? <= ?
+ON CONFLICT DO UPDATE SET
+  used = iif(known.window < excluded.window, 0, known.used) + excluded.used,
+  window = max(known.window, excluded.window)
+WHERE known.window < excluded.window OR known.used <= ? - excluded.used
+RETURNING used
+"""
+_GIVE_BACK: Final = "UPDATE budgets SET used = used - ? WHERE session_id = ? AND budget = ? AND window = ?"
+_USED: Final = "SELECT budget, used, window FROM budgets WHERE session_id = ?"
+_JOIN: Final = "UPDATE receipts SET tries = tries + 1 WHERE retry_digest = ? AND charged_at > ? RETURNING charged_at"
+_SIGN: Final = "INSERT OR REPLACE INTO receipts VALUES (?, ?, 1)"
+_LEAVE: Final = "UPDATE receipts SET tries = tries - 1 WHERE retry_digest = ? AND charged_at = ? RETURNING tries"
+_TEAR: Final = "DELETE FROM receipts WHERE retry_digest = ?"

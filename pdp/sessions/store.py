@@ -13,11 +13,26 @@ any number of threads and processes on the same data:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 from pdp.model import Session, SessionState
-from pdp.sessions.values import ActiveBundle, BundlePast, Captured, Change, Cut, Report, SessionFilter, StoreView
+from pdp.sessions.values import (
+    ActiveBundle,
+    BundlePast,
+    Captured,
+    Change,
+    Charge,
+    Charged,
+    Cut,
+    Report,
+    SessionFilter,
+    StoreView,
+    Used,
+)
+
+# How long after a charge a retry of the same call takes nothing.
+RETRY_SECONDS: Final = 60.0
 
 
 class HighWaterMark(Protocol):
@@ -179,6 +194,33 @@ class SessionHistory(Protocol):
 
     def forget_reports(self, *, reported_before: float) -> int:
         """Remove the reports from before a time in unix seconds; return how many."""
+        ...
+
+    def charge(self, charge: Charge) -> Charged:
+        """Take all debits of a charge, or none when too little is left for one of them.
+
+        A charge with the `retry_digest` of one from less than `RETRY_SECONDS` before takes nothing, and is never
+        refused. Raise `OverloadedError` when others write for too long; then nothing is taken.
+        """
+        ...
+
+    def take_back(self, charge: Charge, charged_at: float) -> None:
+        """Take back a charge, so that it was never made; `charged_at` is what `charge` returned.
+
+        While another try of the same call counts on it, and for a budget that has begun anew since, nothing changes.
+        Raise `OverloadedError` when others write for too long; then nothing is taken back.
+        """
+        ...
+
+    def used(self, session_id: str) -> Mapping[str, Used]:
+        """Return what is used up of the budgets of a session, by their names; only those of which something is."""
+        ...
+
+    def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
+        """Remove what is used up in sessions that were over at the latest before a time; return of how many budgets.
+
+        Retries of charges from before `charged_before` become charges of their own. Both are unix seconds.
+        """
         ...
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pdp.clock import Instant
 from pdp.model import Session, SessionState
@@ -111,6 +112,53 @@ class Report:
     decision_id: str
     digest: bytes
     reported_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Debit:
+    """What a call takes of one budget of a session: `amount`, if no more than `most` is used up afterwards.
+
+    `window` is higher for later times, and the budget begins anew with a higher one. `ends_at` is when the session is
+    over at the latest, unix seconds.
+    """
+
+    session_id: str
+    budget: str
+    amount: int
+    most: int
+    window: int
+    ends_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """All that one call takes of budgets, at a time in unix seconds.
+
+    `retry_digest` is the same for each retry of the call, and for no other call; empty when it cannot be retried.
+    """
+
+    debits: tuple[Debit, ...]
+    retry_digest: bytes
+    at: float
+
+
+class Charged(NamedTuple):
+    """What came of a charge: `used` of each budget afterwards, in the order of the debits.
+
+    It is empty when nothing was taken: `exhausted` is the first debit for which too little is left, and without one the
+    call is a retry. `charged_at` is the time of the charge that counts, for `take_back`.
+    """
+
+    used: tuple[int, ...] = ()
+    exhausted: Debit | None = None
+    charged_at: float = 0.0
+
+
+class Used(NamedTuple):
+    """What is used up of a budget in a window."""
+
+    used: int
+    window: int
 
 
 Change = Callable[[Session], Session | None]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -14,9 +16,10 @@ from pdp.errors import AlreadyReportedError, OverloadedError, StoreUnavailableEr
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.store import SessionHistory
-from pdp.sessions.values import Report
+from pdp.sessions.values import Charge, Debit, Report
 from pdp.testing.stores.past import SessionHistoryContract
 
+CHARGING = Path(__file__).parent / "charging_process.py"
 REPORT = Report(decision_id="dec_1", digest=b"1", reported_at=1000.0)
 
 
@@ -118,3 +121,36 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(StoreUnavailableError, match="version `2`, and this program knows `1`"):
         SQLiteSessionHistory(path)
+
+
+@pytest.mark.parametrize(("most", "processes"), [(300, 3), pytest.param(20_000, 24, marks=pytest.mark.long)])
+def test_killed_processes_overshoot_no_budget(tmp_path: Path, most: int, processes: int) -> None:
+    """What was acknowledged is in the file, each number once; a kill costs at most one call, and grants none."""
+    path = tmp_path / "history.db"
+    SQLiteSessionHistory(path).close()
+    command = [sys.executable, str(CHARGING), str(path), str(most)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    doomed, lines = running[: processes // 2 + 1], []
+    for place, one in enumerate(doomed):
+        assert one.stdout is not None
+        lines += [one.stdout.readline() for _ in range(3 + 7 * place)]
+        one.kill()
+    for one in running:
+        lines += [line for line in one.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
+    with closing(SQLiteSessionHistory(path)) as after:
+        used = [after.used(name)["max_calls"].used for name in ("ses_child", "ses_parent")]
+
+    said = [tuple(map(int, line.split())) for line in lines if line]
+    assert all(child == parent for child, parent in said)
+    assert len(set(said)) == len(said)
+    assert [most, most] == used
+    assert most - len(doomed) <= len(said) <= most
+
+
+def test_memory_keeps_what_tells_retries_of_the_last_charges() -> None:
+    """An older call that is tried again is charged again, and never more than the budget holds."""
+    history = MemorySessionHistory(most=2)
+    debit = Debit(session_id="ses_a", budget="max_calls", amount=1, most=9, window=0, ends_at=5000.0)
+    charges = [Charge(debits=(debit,), retry_digest=name, at=1000.0) for name in (b"a", b"b", b"c", b"c", b"b", b"a")]
+
+    assert [(1,), (2,), (3,), (), (), (4,)] == [history.charge(one).used for one in charges]

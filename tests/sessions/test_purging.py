@@ -17,7 +17,7 @@ from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
-from pdp.sessions.values import Report, SessionFilter
+from pdp.sessions.values import Charge, Debit, Report, SessionFilter
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
@@ -58,6 +58,22 @@ def test_reports_go_when_they_are_old() -> None:
     history.keep_report(Report(decision_id="old", digest=b"2", reported_at=10_000.0))
     with pytest.raises(AlreadyReportedError):
         history.keep_report(Report(decision_id="fresh", digest=b"2", reported_at=10_000.0))
+
+
+def test_budgets_go_with_their_sessions() -> None:
+    """When a session has been over for long enough at the latest; and what tells retries, when it is too old."""
+    clock, history = FakeClock(wall_at=10_000.0), MemorySessionHistory()
+    ends = {"old": 9_939.0, "fresh": 9_941.0, "live": 20_000.0}
+    debits = {
+        name: Debit(session_id=name, budget="max_calls", amount=1, most=9, window=0, ends_at=ends_at)
+        for name, ends_at in ends.items()
+    }
+    for name, debit in debits.items():
+        history.charge(Charge(debits=(debit,), retry_digest=name.encode(), at=9_939.0))
+    Purge(MemorySessionStore(), history, clock, keep_ended_seconds=60.0, keep_reports_seconds=900.0).run(lambda _: True)
+
+    assert {"old": False, "fresh": True, "live": True} == {name: bool(history.used(name)) for name in ends}
+    assert (2,) == history.charge(Charge(debits=(debits["live"],), retry_digest=b"live", at=9_950.0)).used
 
 
 def test_all_goes_that_has_been_over_for_long_enough(store: SessionStore) -> None:

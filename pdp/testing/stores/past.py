@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 
 import pytest
 
 from pdp.errors import AlreadyReportedError, StoreUnavailableError
-from pdp.sessions.store import SessionHistory
-from pdp.sessions.values import Report
+from pdp.sessions.store import RETRY_SECONDS, SessionHistory
+from pdp.sessions.values import Charge, Charged, Debit, Report, Used
 from pdp.testing.stores.suite import StoreSuite
 
 
@@ -20,8 +21,19 @@ def _report(decision_id: str = "dec_1", digest: bytes = b"1", reported_at: float
     return Report(decision_id=decision_id, digest=digest, reported_at=reported_at)
 
 
+def _debit(session_id: str = "ses_a", budget: str = "max_calls", *, amount: int = 1, most: int = 3) -> Debit:
+    return Debit(session_id=session_id, budget=budget, amount=amount, most=most, window=0, ends_at=5000.0)
+
+
+def _charge(*debits: Debit, retry: bytes = b"", at: float = 1000.0) -> Charge:
+    return Charge(debits=debits, retry_digest=retry, at=at)
+
+
+_MOST = 2**63 - 1
+
+
 class SessionHistoryContract(StoreSuite):
-    """A decision is reported once, and the secret stays the same."""
+    """A decision is reported once, no budget is overshot, and the secret stays the same."""
 
     def test_the_secret_stays_the_same(self, store: SessionHistory) -> None:
         """It is long and random, and the same each time."""
@@ -78,10 +90,125 @@ class SessionHistoryContract(StoreSuite):
         with ThreadPoolExecutor(max_workers=4) as threads:
             assert sum(threads.map(report, range(4))) == 1
 
+    def test_a_charge_takes_all_of_its_debits(self, store: SessionHistory) -> None:
+        """It says what is used up of each, and each session has its own budgets."""
+        both = _charge(_debit(), _debit(budget="max_sum", amount=20, most=50), _debit("ses_b"))
+
+        assert store.charge(both) == Charged(used=(1, 20, 1), charged_at=1000.0)
+        assert store.charge(both) == Charged(used=(2, 40, 2), charged_at=1000.0)
+        assert store.used("ses_a") == {"max_calls": Used(2, 0), "max_sum": Used(40, 0)}
+        assert store.used("ses_b") == {"max_calls": Used(2, 0)}
+        assert store.used("ses_c") == {}
+
+    def test_a_charge_takes_all_or_nothing(self, store: SessionHistory) -> None:
+        """The first debit for which too little is left is named, and those before it are not taken either."""
+        short, other = _debit("ses_b", amount=4), _debit("ses_c", amount=4)
+
+        assert store.charge(_charge(_debit(), short, other)) == Charged(exhausted=short)
+        assert [store.used(name) for name in ("ses_a", "ses_b", "ses_c")] == [{}, {}, {}]
+
+    @pytest.mark.parametrize("most", [0, 1, 3, _MOST])
+    def test_all_of_a_budget_can_be_used_and_no_more(self, store: SessionHistory, most: int) -> None:
+        """Also the largest there is."""
+        whole, one = _debit(amount=most, most=most), _debit(most=most)
+
+        assert store.charge(_charge(whole)).used == (most,)
+        assert store.charge(_charge(one)).exhausted == one
+        assert store.charge(_charge(_debit(amount=0, most=most))).used == (most,)
+
+    def test_a_budget_begins_anew_with_a_later_window(self, store: SessionHistory) -> None:
+        """A process whose clock is behind counts in the later one."""
+        windows = [replace(_debit(most=2), window=number) for number in (7, 7, 7, 8, 7, 7, 9)]
+        taken = [store.charge(_charge(debit)) for debit in windows]
+
+        assert [one.used for one in taken] == [(1,), (2,), (), (1,), (2,), (), (1,)]
+        assert store.used("ses_a") == {"max_calls": Used(1, 9)}
+
+    def test_a_retry_takes_nothing(self, store: SessionHistory) -> None:
+        """Also when nothing is left, until its charge is too old; then it is a charge of its own."""
+        first = _charge(_debit(most=2), retry=b"call")
+        late = replace(first, at=1000.0 + RETRY_SECONDS)
+
+        assert store.charge(first) == Charged(used=(1,), charged_at=1000.0)
+        assert store.charge(_charge(_debit(most=2), retry=b"other")).used == (2,)
+        assert store.charge(replace(first, at=999.0 + RETRY_SECONDS)) == Charged(charged_at=1000.0)
+        assert store.charge(late).exhausted == first.debits[0]
+        assert store.used("ses_a") == {"max_calls": Used(2, 0)}
+
+    def test_what_was_refused_can_be_charged_later(self, store: SessionHistory) -> None:
+        """A retry of a call that was denied is no retry of a charge."""
+        refused = _charge(_debit(amount=4), retry=b"call")
+        store.charge(refused)
+
+        assert store.charge(replace(refused, debits=(_debit(),))).used == (1,)
+
+    def test_a_charge_can_be_taken_back(self, store: SessionHistory) -> None:
+        """All of it, and then it was never made: a retry is charged."""
+        charge = _charge(_debit(), _debit("ses_b", amount=2), retry=b"call")
+        store.charge(_charge(_debit()))
+        store.take_back(charge, store.charge(charge).charged_at)
+
+        assert (store.used("ses_a")["max_calls"].used, store.used("ses_b")["max_calls"].used) == (1, 0)
+        assert store.charge(charge).used == (2, 2)
+
+    def test_a_charge_on_which_another_try_counts_stays(self, store: SessionHistory) -> None:
+        """The other one was allowed for it; when that one takes it back too, it is gone."""
+        charge = _charge(_debit(), retry=b"call")
+        first, second = store.charge(charge), store.charge(charge)
+        store.take_back(charge, first.charged_at)
+        after_one = store.used("ses_a")["max_calls"].used
+        store.take_back(charge, second.charged_at)
+
+        assert (after_one, store.used("ses_a")["max_calls"].used) == (1, 0)
+
+    def test_an_old_charge_takes_back_no_other(self, store: SessionHistory) -> None:
+        """A later charge of the same call has replaced it."""
+        charge = _charge(_debit(), retry=b"call")
+        first = store.charge(charge)
+        store.charge(replace(charge, at=2000.0))
+        store.take_back(charge, first.charged_at)
+
+        assert store.used("ses_a")["max_calls"].used == 2
+
+    def test_what_has_begun_anew_is_not_taken_back(self, store: SessionHistory) -> None:
+        """The budget of a later window never held the charge."""
+        early, late = (_charge(replace(_debit(), window=number)) for number in (7, 8))
+        first = store.charge(early)
+        store.charge(late)
+        store.take_back(early, first.charged_at)
+
+        assert store.used("ses_a") == {"max_calls": Used(1, 8)}
+
+    def test_charges_of_sessions_that_are_over_are_forgotten(self, store: SessionHistory) -> None:
+        """Those that ended before a time; and what tells retries, by the age of the charge."""
+        store.charge(_charge(_debit(), replace(_debit("ses_b"), ends_at=4999.0), retry=b"call"))
+
+        assert store.forget_charges(ended_before=5000.0, charged_before=1000.0) == 1
+        assert (set(store.used("ses_a")), set(store.used("ses_b"))) == ({"max_calls"}, set())
+        assert store.charge(_charge(_debit(), retry=b"call")).used == ()
+        assert store.forget_charges(ended_before=5000.0, charged_before=1000.5) == 0
+        assert store.charge(_charge(_debit(), retry=b"call")).used == (2,)
+
+    def test_many_at_once_overshoot_nothing(self, store: SessionHistory) -> None:
+        """Threads that take until nothing is left take exactly what there is."""
+        barrier = Barrier(4)
+
+        def take(_: int) -> int:
+            barrier.wait()
+            return sum(bool(store.charge(_charge(_debit(most=50), _debit("ses_b", most=60))).used) for _ in range(30))
+
+        with ThreadPoolExecutor(max_workers=4) as threads:
+            assert sum(threads.map(take, range(4))) == 50
+        assert (store.used("ses_a")["max_calls"].used, store.used("ses_b")["max_calls"].used) == (50, 50)
+
     @pytest.mark.parametrize(
         "call",
         [
             pytest.param(lambda store: store.key(), id="key"),
+            pytest.param(lambda store: store.charge(_charge(_debit())), id="charge"),
+            pytest.param(lambda store: store.take_back(_charge(_debit()), 1.0), id="take_back"),
+            pytest.param(lambda store: store.used("ses_a"), id="used"),
+            pytest.param(lambda store: store.forget_charges(ended_before=1.0, charged_before=1.0), id="forget_charges"),
             pytest.param(lambda store: store.keep_report(_report()), id="keep_report"),
             pytest.param(lambda store: store.forget_reports(reported_before=1.0), id="forget_reports"),
         ],
