@@ -124,7 +124,7 @@ def open_embedded(
     snapshots = Snapshots(sessions=store, bundle_for=keeper.bundle_for, current=keeper.current, clock=time)
     authorizer = Authorizer(
         snapshots=snapshots,
-        ledger=Ledger(store),
+        ledger=Ledger(store, past, limits),
         observer=watcher,
         trace_ids=trace_ids,
         cache=cache,
@@ -132,6 +132,7 @@ def open_embedded(
     )
     registrar = Registrar(
         sessions=store,
+        history=past,
         bundle=keeper.current,
         clock=time,
         observer=watcher,
@@ -140,7 +141,7 @@ def open_embedded(
         record_permits=record_permits,
     )
     outcomes = Outcomes(sessions=store, history=past, bundle=keeper.current, clock=time, observer=watcher)
-    explainer = Explainer(snapshots=snapshots, observer=watcher, limits=limits)
+    explainer = Explainer(snapshots=snapshots, history=past, observer=watcher, limits=limits)
     if peers is not None:
         # Before the start: other workers that start wait for this one too.
         peers.begin(keeper.hear)

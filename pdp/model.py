@@ -93,6 +93,9 @@ NO_TERMS = "{}"
 # Later than any call.
 AT_EACH_CALL = inf
 
+# What a call took of budgets: names, and what is used up of each afterwards; sums are texts.
+Debited = tuple[tuple[str, int | str], ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
@@ -266,8 +269,8 @@ class Decision:
     `definition_digest` is of the tool's definition as the PEP stated it, `catalogue_digest` as the bundle holds it;
     empty when it was not stated, or the tool is unknown. `reportable` says whether the gateway can report what came of
     the call: it was allowed, and the bundle can make use of it. `labels_added` holds the labels that this decision
-    added to the session or to one above it, sorted. `phases` holds (name, microseconds) in order. `decided_at` is unix
-    seconds, `duration_us` microseconds.
+    added to the session or to one above it, sorted; `debits` is what it took of budgets of the session. `phases` holds
+    (name, microseconds) in order. `decided_at` is unix seconds, `duration_us` microseconds.
     """
 
     id: str
@@ -292,6 +295,7 @@ class Decision:
     duration_us: float
     reportable: bool = False
     labels_added: tuple[str, ...] = ()
+    debits: Debited = ()
     phases: tuple[tuple[str, float], ...] = ()
     request_id: str = ""
     tool_call_id: str = ""

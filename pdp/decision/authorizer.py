@@ -123,7 +123,7 @@ class Authorizer:
         decision_id = self._decision_id(request, caller, snapshot.now, None if refused else ruling.outcome)
         times = (started, gated, perf_counter_ns())
         try:
-            settled = self._ledger.settle(snapshot, request.call, ruling, decision_id)
+            settled = self._ledger.settle(snapshot, request, caller, ruling, decision_id)
         except ConflictError:
             try:
                 anew = self._snapshots.of_handle(request.call.session_handle, caller)
@@ -232,6 +232,7 @@ def _decision(
         duration_us=(ended - started) / 1000,
         reportable=ruling.outcome is Outcome.ALLOW and snapshot.bundle.takes_reports,
         labels_added=settled.labels_added if settled is not None else (),
+        debits=settled.debits if settled is not None else (),
         phases=phases,
         request_id=request.request_id,
         tool_call_id=request.tool_call_id,

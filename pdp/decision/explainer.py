@@ -8,6 +8,7 @@ from functools import partial
 from math import inf
 
 from pdp.clock import Deadline
+from pdp.decision.budgets import foreseen
 from pdp.decision.explanation import Explanation, SessionExplanation
 from pdp.decision.gate import gate
 from pdp.decision.ruling import call_facts, caller_facts, deny, of_chain, of_this_call, seen_targets
@@ -16,13 +17,14 @@ from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestEr
 from pdp.foundation.jsontext import parse_object
 from pdp.foundation.lrucache import LRUCache
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.model import Basis, Call, Caller, Ruling, Scope, Session, SessionState
+from pdp.model import Basis, Call, Caller, CallRequest, Ruling, Scope, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import PolicyResult, Probes
 from pdp.policy.engine import PolicySource
 from pdp.policy.question import Facts
 from pdp.policy.terms import canonical_terms
+from pdp.sessions.store import SessionHistory
 
 # Splitting a policy takes a third of a millisecond of processor time, which decisions need too.
 _MOST_POLICIES = 1000
@@ -121,10 +123,12 @@ class Explainer:
         self,
         *,
         snapshots: Snapshots,
+        history: SessionHistory,
         observer: Observer,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self._snapshots = snapshots
+        self._history = history
         self._observer = observer
         self._limits = limits
         self._calls = CallExplainer(limits)
@@ -155,6 +159,10 @@ class Explainer:
 
     def _explained(self, snapshot: Snapshot, call: Call, caller: Caller, made_by: str, at: float | None) -> Explanation:
         explanation = self._calls.explain(snapshot if at is None else snapshot.moved_to(at), call, made_by)
+        if explanation.ruling.allowed and at is None:
+            # What was left of a budget at another time is not known.
+            refused = foreseen(snapshot, CallRequest(call=call), self._limits, self._history)
+            explanation = replace(explanation, ruling=refused) if refused else explanation
         facts = {
             "action": explanation.action,
             "basis": explanation.ruling.basis.value,

@@ -59,6 +59,8 @@ class Explanation:
             return f"denied: {self.refusal}{self._otherwise()}"
         if self.problem:
             return f"denied: the arguments do not fit the tool: {self.problem}"
+        if Basis.BUDGET_EXHAUSTED in (self.ruling.basis, self.ruling.ancestor_basis):
+            return f"denied: {self.ruling.detail}"
         for one in self.sessions:
             if one.session.id == self.ruling.ancestor_id:
                 return f"denied: session `{one.session.id}` above is {because(one.ruling, one.policies, self.action)}"

@@ -3,42 +3,101 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from pdp.decision.budgets import Owed, charge_of, exhausted, owed_by, uncountable
 from pdp.decision.ruling import deny
 from pdp.decision.snapshot import Snapshot
-from pdp.errors import OverloadedError, UnavailableError
-from pdp.limits import MOST_LABELS
-from pdp.model import Basis, Call, Outcome, Ruling
+from pdp.errors import ConflictError, OverloadedError, UnavailableError
+from pdp.limits import DEFAULT_LIMITS, MOST_LABELS, Limits
+from pdp.model import Basis, Call, Caller, CallRequest, Debited, Outcome, Ruling, Session, SessionState
 from pdp.sessions.lifecycle import labelled
-from pdp.sessions.store import SessionLedger
+from pdp.sessions.store import SessionHistory, SessionLedger, SessionReader
+from pdp.sessions.values import Charge, Charged
 
 _NOTHING = frozenset[str]()
 
 
+class LedgerSessions(SessionReader, SessionLedger, Protocol):
+    """The sessions as the ledger needs them."""
+
+
 class Settled(NamedTuple):
-    """The ruling that counts, the snapshot with what the call changed, and the labels that it added, sorted."""
+    """The ruling that counts, and the snapshot with what the call changed.
+
+    `labels_added` holds the labels that it added, sorted, and `debits` what it took of the budgets of its own session.
+    """
 
     ruling: Ruling
     snapshot: Snapshot
     labels_added: tuple[str, ...] = ()
+    debits: Debited = ()
 
 
 class Ledger:
     """Settles rulings: a call that changes nothing writes nothing. Safe for threads."""
 
-    def __init__(self, sessions: SessionLedger) -> None:
+    def __init__(self, sessions: LedgerSessions, history: SessionHistory, limits: Limits = DEFAULT_LIMITS) -> None:
         self._sessions = sessions
+        self._history = history
+        self._limits = limits
 
-    def settle(self, snapshot: Snapshot, call: Call, ruling: Ruling, decision_id: str) -> Settled | None:
+    def settle(
+        self, snapshot: Snapshot, request: CallRequest, caller: Caller, ruling: Ruling, decision_id: str
+    ) -> Settled | None:
         """Write what the call changes when it is allowed; None when that is nothing.
 
         Any failure turns the allow into a deny. Raise `ConflictError` when a session has changed since the snapshot:
-        then nothing is written, and the call must be decided again.
+        then nothing is changed, and the call must be decided again.
         """
-        # A shortcut, since this runs for each call and most bundles add none.
-        if not snapshot.bundle.added_labels or ruling.outcome is not Outcome.ALLOW:
+        bundle = snapshot.bundle
+        # A shortcut, since this runs for each call and most bundles have neither.
+        if not (bundle.added_labels or bundle.has_budgets) or ruling.outcome is not Outcome.ALLOW:
             return None
+        owed = owed_by(snapshot, request, self._limits) if bundle.has_budgets else ()
+        if not owed:
+            return self._label(snapshot, request.call, ruling, decision_id)
+        if (refused := uncountable(owed, snapshot)) is not None:
+            return Settled(refused, snapshot)
+        return self._charge(owed, charge_of(owed, snapshot, request, caller), snapshot, request, ruling, decision_id)
+
+    def _charge(
+        self,
+        owed: tuple[Owed, ...],
+        charge: Charge,
+        snapshot: Snapshot,
+        request: CallRequest,
+        ruling: Ruling,
+        decision_id: str,
+    ) -> Settled:
+        try:
+            charged = self._history.charge(charge)
+        except (UnavailableError, OverloadedError) as error:
+            return unsettled(snapshot, str(error))
+        if charged.exhausted is not None:
+            return Settled(exhausted(owed, charged.exhausted, snapshot), snapshot)
+        try:
+            # INVARIANT: at a moment after the charge, the sessions are as the policies saw them.
+            settled = self._label(snapshot, request.call, ruling, decision_id) or self._unchanged(snapshot, ruling)
+        except ConflictError:
+            if (denied := self._take_back(charge, charged, snapshot)) is not None:
+                return denied
+            raise
+        if settled.ruling.allowed:
+            return settled._replace(debits=_own(owed, charged))
+        return self._take_back(charge, charged, snapshot) or settled
+
+    def _take_back(self, charge: Charge, charged: Charged, snapshot: Snapshot) -> Settled | None:
+        """Take back a charge; return the deny when that fails."""
+        try:
+            self._history.take_back(charge, charged.charged_at)
+        except (UnavailableError, OverloadedError) as error:
+            # What was taken stays taken: that costs a call, and grants none.
+            return unsettled(snapshot, str(error))
+        return None
+
+    def _label(self, snapshot: Snapshot, call: Call, ruling: Ruling, decision_id: str) -> Settled | None:
+        """Add the labels of the call; None when it adds none. Raise `ConflictError` as `settle` does."""
         fresh = _fresh_labels(snapshot, call)
         if not fresh:
             return None
@@ -50,10 +109,36 @@ class Ledger:
             return unsettled(snapshot, str(error))
         return Settled(ruling, replace(snapshot, chain=chain), tuple(sorted(fresh)))
 
+    def _unchanged(self, snapshot: Snapshot, ruling: Ruling) -> Settled:
+        """Return a ruling as it is. Raise `ConflictError` when a session has changed since the snapshot."""
+        try:
+            present = self._sessions.view(snapshot.chain[0].handle_digest).chain
+        except (UnavailableError, OverloadedError) as error:
+            return unsettled(snapshot, str(error))
+        if _versions(present) != _versions(snapshot.chain):
+            raise ConflictError("a session has changed")
+        return Settled(ruling, snapshot)
+
 
 def unsettled(snapshot: Snapshot, detail: str) -> Settled:
     """Return the deny of a call whose changes could not be written."""
     return Settled(deny(Basis.LEDGER_UNAVAILABLE, detail), snapshot)
+
+
+def _versions(chain: tuple[Session, ...]) -> list[tuple[str, int, SessionState]]:
+    # A revocation of many changes the state before it changes the epochs.
+    return [(one.id, one.epoch, one.state) for one in chain]
+
+
+def _own(owed: tuple[Owed, ...], charged: Charged) -> Debited:
+    """Return what is used up of the budgets of the call's own session; nothing for a retry."""
+    if not charged.used:
+        return ()
+    return tuple(
+        (one.budget.name, one.budget.value(used))
+        for one, used in zip(owed, charged.used, strict=True)
+        if one.place == 0
+    )
 
 
 def _fresh_labels(snapshot: Snapshot, call: Call) -> frozenset[str]:

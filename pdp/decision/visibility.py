@@ -9,6 +9,7 @@ from pdp.decision.gate import gate
 from pdp.decision.snapshot import Snapshot
 from pdp.errors import NotFoundError, WrongStateError
 from pdp.model import Call, Session, SessionState, Targets, Visibility
+from pdp.policy.budgets import budgets_of
 from pdp.policy.bundle import Bundle
 from pdp.policy.question import Facts
 from pdp.policy.reading import Reading
@@ -64,7 +65,13 @@ def _seen(snapshot: Snapshot, tool: Tool, caller_id: str) -> Visibility:
     call = Call(session_handle="", server=tool.server, tool=tool.name, definition_digest=tool.definition_digest)
     if gate(snapshot, call) is not None:
         return Visibility.NEVER
-    return policy_visibility(snapshot.bundle, snapshot.chain, tool, caller_id=caller_id, wall_at=snapshot.wall_at)
+    seen = policy_visibility(snapshot.bundle, snapshot.chain, tool, caller_id=caller_id, wall_at=snapshot.wall_at)
+    return Visibility.DEPENDS if seen is Visibility.ALWAYS and _limited(snapshot, tool) else seen
+
+
+def _limited(snapshot: Snapshot, tool: Tool) -> bool:
+    """Say whether calls of a tool take of a budget; how much of it is left is not looked at."""
+    return any(budget.counts(tool) for session in snapshot.chain for budget in budgets_of(session.terms_json))
 
 
 def policy_visibility(

@@ -29,7 +29,8 @@ from pdp.policy.tools.parameters import (
 TYPE, ATTRIBUTE = "SessionTerms", "terms"
 
 TARGETS = "targets"
-_MOST_OF = "max_calls_of_"
+# What a name begins with that ends in a group of actions.
+MOST_OF = "max_calls_of_"
 _LONG: tuple[type[ParameterType], ...] = (LongType,)
 # The names of numbers that a child can only lower, and the types that they can have.
 RESERVED: Mapping[str, tuple[type[ParameterType], ...]] = {
@@ -46,7 +47,7 @@ def reserved_problem(name: str, kind: ParameterType) -> str:
     if name == TARGETS:
         fits = isinstance(kind, SetType) and isinstance(kind.element, StringType)
         return "" if fits else "must be a `Set<String>`"
-    if not _lowers(name) or isinstance(kind, _types_of(name)):
+    if not is_budget(name) or isinstance(kind, _types_of(name)):
         return ""
     return "must be a `Long` or a `decimal`" if DecimalType in _types_of(name) else "must be a `Long`"
 
@@ -65,7 +66,7 @@ def canonical_terms(declared: RecordType | None, given: Mapping[str, Any]) -> st
     converted, _ = declared.convert(dict(given))
     for name, value in converted.items():
         # A decimal is an object here; its text shows its sign too.
-        if _lowers(name) and _written(value).startswith("-"):
+        if is_budget(name) and _written(value).startswith("-"):
             raise InvalidArgumentsError(f"`$.{name}`: must not be negative")
     return _written(converted)
 
@@ -93,6 +94,11 @@ def wider_term(own: Terms, above: Terms) -> tuple[str, str] | None:
     return None
 
 
+def is_budget(name: str) -> bool:
+    """Say whether a term of this name limits calls."""
+    return name in RESERVED or (name.startswith(MOST_OF) and name != MOST_OF)
+
+
 def sample_terms(declared: RecordType) -> dict[str, Any]:
     """Return terms that fit a declaration, with every optional term, and an element in every set."""
     return {one.name: _sample(one.type) for one in declared.parameters}
@@ -101,13 +107,9 @@ def sample_terms(declared: RecordType) -> dict[str, Any]:
 def _breaks(name: str, own: Any, above: Any) -> str:  # noqa: ANN401 - any JSON value; None for no value
     if name == TARGETS:
         return "" if set(own) <= set(above or ()) else "must hold only targets of the parent session"
-    if _lowers(name):
+    if is_budget(name):
         return "" if above is None or own <= above else "must not be more than in the parent session"
     return "" if own == above else "must be as in the parent session"
-
-
-def _lowers(name: str) -> bool:
-    return name in RESERVED or (name.startswith(_MOST_OF) and name != _MOST_OF)
 
 
 def _types_of(name: str) -> tuple[type[ParameterType], ...]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from pdp.clock import utc_text
 from pdp.foundation.jsontext import digest, keyed_digest
 from pdp.limits import MOST_POLICIES
-from pdp.model import CacheResult, Caller, Decision, Obligation, Ruling
+from pdp.model import CacheResult, Caller, Debited, Decision, Obligation, Ruling
 from pdp.observer import Event
 from pdp.record.envelope import VERSION, body, json_text
 
@@ -119,7 +119,7 @@ class Entries:
 
     def _form(self, decision: Decision) -> _Form:
         ruling = decision.ruling
-        if decision.cache_result is not CacheResult.HIT or decision.labels_added:
+        if decision.cache_result is not CacheResult.HIT or decision.labels_added or decision.debits:
             return _form_of(decision, self._key)
         key = (id(ruling), id(decision.caller), _IN_COMMON(decision))
         form = self._forms.get(key)
@@ -167,7 +167,7 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
             f'"arguments_digest":{_text(keyed_digest(key, decision.arguments_digest))},"basis":"{ruling.basis.value}",'
             f'"bundle_version":{_text(decision.bundle_version)},"cache":"{decision.cache_result.value}",'
             f'"caller_id":{_text(caller.id)},"caller_kind":{_text(caller.kind)},'
-            f'"catalogue_digest":{_text(decision.catalogue_digest)},'
+            f'"catalogue_digest":{_text(decision.catalogue_digest)},{_debits(decision.debits)}'
             f'"definition_digest":{_text(decision.definition_digest)},"detail":{_text(ruling.detail)},"duration_us":'
         ),
         to_id=f',"environment":{_text(decision.environment)},{_bounded("errors", ruling.errors)},"id":',
@@ -195,6 +195,10 @@ def _arguments(logged: tuple[tuple[str, str], ...]) -> str:
 
 def _labels(added: tuple[str, ...]) -> str:
     return f'"labels_added":{_texts(added)},' if added else ""
+
+
+def _debits(taken: Debited) -> str:
+    return f'"debits":{json_text(dict(taken))},' if taken else ""
 
 
 def _obligations(asked: tuple[Obligation, ...]) -> str:

@@ -29,6 +29,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.grants import Grants, require_known
 from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
+from pdp.registry.budgets import BudgetState, budget_states
 from pdp.registry.events import closed_event, narrowed_event, opened_event, presence
 from pdp.registry.labels import require_labels
 from pdp.registry.policies import SessionPolicies, SessionQuestion
@@ -46,7 +47,7 @@ from pdp.registry.scope import (
 from pdp.registry.terms import session_terms
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
-from pdp.sessions.store import Sessions
+from pdp.sessions.store import SessionHistory, Sessions
 from pdp.sessions.values import Change, Cut, SessionFilter
 
 # The number of sessions that are read at a time for a list, and written at a time when many are revoked.
@@ -76,12 +77,16 @@ class SessionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionView:
-    """A session as people and PEPs see it: with its current state, and what an approval would approve."""
+    """A session as people and PEPs see it: with its current state, and what an approval would approve.
+
+    `budgets` is filled only by `Registrar.get`, and only while the session waits or is active.
+    """
 
     session: Session
     state: SessionState
     tools: tuple[ScopedTool, ...]
     request_digest: str
+    budgets: tuple[BudgetState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +122,7 @@ class Registrar:
         self,
         *,
         sessions: Sessions,
+        history: SessionHistory,
         bundle: Callable[[], Bundle],
         clock: Clock,
         observer: Observer,
@@ -125,6 +131,7 @@ class Registrar:
         record_permits: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sessions = sessions
+        self._history = history
         self._bundle = bundle
         self._clock = clock
         self._observer = observer
@@ -302,7 +309,9 @@ class Registrar:
 
     def get(self, session_id: str, *, caller: Caller) -> SessionView:
         """Return one session. Raise `NotFoundError` for an unknown id, and for one that the caller may not see."""
-        return self._view(self._chain(session_id, caller), self._bundle(), self._now())
+        now = self._now()
+        view = self._view(self._chain(session_id, caller), self._bundle(), now)
+        return replace(view, budgets=budget_states(view.session, self._history, now)) if view.state in LIVE else view
 
     def review(self, session_id: str, *, grants: tuple[str, ...], caller: Caller) -> Review:
         """Return a waiting session as an approval with these grants would make it, or an active one.

@@ -261,6 +261,7 @@ def session_message(view: SessionView) -> sessions.Session:
         ended_by=session.ended_by,
         user_attributes_json=session.user_attributes_json.encode("utf-8"),
         terms_json=session.terms_json.encode("utf-8"),
+        budgets=[sessions.Budget(name=one.name, most=one.most, left=one.left) for one in view.budgets],
     )
 
 

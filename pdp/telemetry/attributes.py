@@ -100,6 +100,7 @@ def call_part(decision: Decision, digest_key: bytes) -> Attributes:
             names.TOOL_CALL_ID: bounded(decision.tool_call_id),
             names.REQUEST_ID: bounded(decision.request_id),
             names.LABELS_ADDED: decision.labels_added,
+            names.DEBITS: tuple([name for name, _ in decision.debits]),
         }
     )
     for phase, microseconds in decision.phases:

@@ -255,6 +255,9 @@ class _Parts:
         ]
         if decision.labels_added:
             parts.append(wire.attributes(self._tag, {names.LABELS_ADDED: decision.labels_added}))
+        if decision.debits:
+            taken = tuple([name for name, _ in decision.debits])
+            parts.append(wire.attributes(self._tag, {names.DEBITS: taken}))
         for phase, microseconds in decision.phases:
             head = self._number_heads.get(phase)
             if head is None:

@@ -52,6 +52,7 @@ CALLER_ID = "pdp.caller.id"
 CACHE = "pdp.cache"
 REQUEST_ID = "pdp.request.id"
 LABELS_ADDED = "pdp.labels_added"
+DEBITS = "pdp.debits"
 REQUEST_FIELD = "pdp.request.field"
 SESSION_ACTION = "pdp.session.action"
 PHASE_PREFIX = "pdp.phase."
@@ -120,6 +121,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(TOOL_CALL_ID, _BOTH, "the agent's id of the call"),
     Attribute(REQUEST_ID, _BOTH, "the caller's id of the request"),
     Attribute(LABELS_ADDED, _BOTH, "labels that the call added to its session or to one above it"),
+    Attribute(DEBITS, _BOTH, "names of the budgets of the session that the call took of"),
     Attribute(f"{PHASE_PREFIX}gate{PHASE_SUFFIX}", _BOTH, "microseconds that snapshot and live checks took"),
     Attribute(f"{PHASE_PREFIX}policy{PHASE_SUFFIX}", _BOTH, "microseconds that look-up and policies took"),
     Attribute(f"{PHASE_PREFIX}ledger{PHASE_SUFFIX}", _BOTH, "microseconds that a change of its session took, if any"),

@@ -18,6 +18,7 @@ from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, Decision, Role, SessionState
 from pdp.policy.bundle import Bundle
 from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
+from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.workbench.suite import NamedSession, Step, Suite
 from pdp.workbench.watching import Asked, watched
@@ -82,10 +83,12 @@ class Stage:
         expired = [one for one in self._line if one.state is SessionState.EXPIRED]
         self._clock = FixedClock(now - max((self._life(one) for one in expired), default=0.0))
         self._store = MemorySessionStore()
+        history = MemorySessionHistory()
         self._seen: list[Asked] = []
         seen_by_all = watched(bundle, self._seen)
         self._registrar = Registrar(
             sessions=self._store,
+            history=history,
             bundle=lambda: seen_by_all,
             clock=self._clock,
             observer=Observers(),
@@ -97,7 +100,7 @@ class Stage:
         )
         self._authorizer = Authorizer(
             snapshots=self._snapshots,
-            ledger=Ledger(self._store),
+            ledger=Ledger(self._store, history, limits),
             observer=Observers(),
             # Without a cache: every case asks the policies.
             cache=DecisionCache(size=0),

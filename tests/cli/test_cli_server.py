@@ -141,6 +141,16 @@ def test_the_approver_sees_the_terms(ask: Run) -> None:
         assert ['term targets ["a", "b"]', 'term ticket "OPS-1"'] == lines[at + 1 : at + 3]
 
 
+def test_show_says_what_is_left_of_budgets(ask: Run) -> None:
+    """For people and for scripts."""
+    words = ("--term", "ticket=a", "--term", "max_sum=20.5", "--handle-file", "handle")
+    session_id = ask("session", "request", *WANTED, *words).stdout.strip()
+    printed = [" ".join(line.split()) for line in ask("session", "show", session_id).stdout.splitlines()]
+
+    assert "left of max_sum 20.5000 of 20.5000" in printed
+    assert {"max_sum": {"most": "20.5000", "left": "20.5000"}} == shown(ask, session_id)["budgets"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -107,6 +107,7 @@ BUNDLE = {
     "_kept": VERSION,
     "_memory": "entities by the bundle itself and all that they are made of",
     "terms": VERSION,
+    "has_budgets": LIVE,
     "_declared_terms": VERSION,
     "_mark": UNSEEN,
     "_origin": UNSEEN,

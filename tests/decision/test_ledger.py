@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pdp.decision.ledger import Ledger
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError, UnavailableError
 from pdp.limits import MOST_LABELS
 from pdp.model import Basis, CacheResult, Call, CallRequest, Decision, Session, TraceParent
@@ -296,13 +295,3 @@ def test_a_child_knows_where_its_labels_came_from(pdp: Opened) -> None:
     child_id, _ = pdp.request("mail/read", parent_session_handle=parent)
 
     assert {"seen": read.id, "untrusted": read.id} == pdp.stored(child_id).label_origins
-
-
-def test_a_ledger_needs_only_what_settles() -> None:
-    """Its store is the smallest protocol."""
-
-    class Nothing:
-        def settle(self, chain: Sequence[Session], _: Change, *, wall_at: float) -> tuple[Session, ...]:  # noqa: ARG002 - a protocol
-            return tuple(chain)
-
-    assert Ledger(Nothing())

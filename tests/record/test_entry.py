@@ -64,6 +64,19 @@ def test_where_names_come_from_is_written() -> None:
     ]
 
 
+def test_what_a_call_took_of_budgets_is_written() -> None:
+    """What is used up since, by name; nothing for the other record of the same ruling."""
+    entries = Entries(KEY)
+    ruling, caller = a_decision().ruling, a_decision().caller
+    bare, charged = (
+        replace(a_decision(), ruling=ruling, caller=caller, cache_result=CacheResult.HIT, debits=debits)
+        for debits in ((), (("max_calls", 3), ("max_sum", "12.5000")))
+    )
+
+    found = [json.loads(entries.decision(one) + b"}").get("debits") for one in (bare, charged, bare)]
+    assert [None, {"max_calls": 3, "max_sum": "12.5000"}, None] == found
+
+
 def test_obligations_are_written_with_what_their_author_wrote() -> None:
     """Each with its parameters, a long text as its digest."""
     short, long = '{"text":"Zo\u00eb"}', '{"text":"' + "x" * 512 + '"}'

@@ -130,6 +130,7 @@ decisions = st.builds(
     duration_us=st.floats(0, 1e7),
     phases=st.just(()) | st.tuples(*(st.tuples(st.just(one), st.floats(0, 1e7)) for one in ("gate", "policy"))),
     labels_added=st.just(()) | st.lists(words, max_size=3).map(tuple),
+    debits=st.just(()) | st.lists(st.tuples(words, st.integers(0, 9)), max_size=3).map(tuple),
     request_id=wild,
     tool_call_id=wild,
     trace_id=trace_ids,

@@ -69,7 +69,11 @@ DECISIONS = (
     ),
     a_decision(outcome=Outcome.DENY, basis=Basis.POLICY_ERROR, errors=("guardrails/broken",)),
     a_decision(policies=_MANY, errors=_MANY),
-    a_decision(labels_added=("untrusted",), phases=(("gate", 4.5), ("policy", 80.0), ("ledger", 900.0))),
+    a_decision(
+        labels_added=("untrusted",),
+        debits=(("max_calls", 3),),
+        phases=(("gate", 4.5), ("policy", 80.0), ("ledger", 900.0)),
+    ),
 )
 
 

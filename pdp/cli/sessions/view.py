@@ -60,6 +60,7 @@ def plain(session: Session) -> dict[str, Any]:
         "user_attributes": _attributes(session),
         # A decimal is a text here, so that it keeps its digits.
         "terms": json.loads(session.terms_json or b"{}", parse_float=str),
+        "budgets": {one.name: {"most": one.most, "left": one.left} for one in session.budgets},
         "tenant": session.tenant,
         "environment": session.environment,
         "opened_by": session.opened_by,
@@ -113,6 +114,7 @@ def _fields(session: Session, grants: tuple[str, ...], known_grants: tuple[str, 
     origins = {one.label: f" ({one.decision_id})" for one in session.label_origins}
     yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)
     yield from ((visible(f"term {name}"), _term_text(value)) for name, value in terms_of(session).items())
+    yield from ((visible(f"left of {one.name}"), f"{one.left} of {one.most}") for one in session.budgets)
     yield "delegation", "may delegate without a person" if session.may_delegate else ""
     yield "parent", session.parent_session_id
     yield "tenant", session.tenant

@@ -74,7 +74,7 @@ class _Compilation:
         self.tools = len(contents.catalogue.tools)
         schema = _schema(contents, self._limits)
         own = _parsed(contents, contents.schema + "\n" + preamble(contents.caller_facts, contents.groups))
-        self.terms = declared_terms(contents.schema, own)
+        self.terms = declared_terms(contents.schema, own, contents.groups)
         _check_entities(contents, schema, self.terms)
         parsed = parsed_policies(contents.policies, self._limits)
         _check_ids(parsed)

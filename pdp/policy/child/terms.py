@@ -6,7 +6,7 @@ read here, token by token. The engine has no other way to say what a type is mad
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -14,10 +14,12 @@ import cedarpy
 
 from pdp.errors import BundleError, Problem, UnsafePolicyError
 from pdp.foundation.jsontext import MINTING_KEYS
+from pdp.foundation.yamltext import unknown
 from pdp.limits import MOST_TERMS
 from pdp.policy.contents import SCHEMA
 from pdp.policy.safety import Token, tokens
-from pdp.policy.terms import ATTRIBUTE, TYPE, reserved_problem
+from pdp.policy.terms import ATTRIBUTE, MOST_OF, TYPE, reserved_problem
+from pdp.policy.tools.overlay import RISKS
 from pdp.policy.tools.typing import terms_type
 
 JSON = dict[str, Any]
@@ -48,10 +50,11 @@ class _Attribute:
     required: bool
 
 
-def declared_terms(author: str, schema: cedarpy.Schema) -> JSON | None:
+def declared_terms(author: str, schema: cedarpy.Schema, groups: Collection[str] = ()) -> JSON | None:
     """Return the terms that a schema declares, for `terms_type`; None when it declares none.
 
-    `author` is the author's part of the schema, for the lines of problems. Raise `BundleError`.
+    `author` is the author's part of the schema, for the lines of problems; `groups` are the further groups of actions.
+    Raise `BundleError`.
     """
     try:
         declarations = _Reader(str(schema)).read()
@@ -67,7 +70,7 @@ def declared_terms(author: str, schema: cedarpy.Schema) -> JSON | None:
     if attribute is None or attribute.type != TYPE or not attribute.required:
         message = f"`type {TYPE}` is declared, so `entity Session` must declare `{ATTRIBUTE}: {TYPE}`"
         raise _problem(author, ("Session", ATTRIBUTE) if attribute else ("type", TYPE), message)
-    return _Terms(author, declarations).read()
+    return _Terms(author, declarations, (*RISKS, *groups)).read()
 
 
 @dataclass(slots=True)
@@ -82,8 +85,9 @@ class _Declarations:
 class _Terms:
     """Turns the declared type into JSON."""
 
-    def __init__(self, author: str, declarations: _Declarations) -> None:
+    def __init__(self, author: str, declarations: _Declarations, groups: Collection[str]) -> None:
         self._author = author
+        self._groups = groups
         self._declarations = declarations
         self._count = 0
 
@@ -95,6 +99,9 @@ class _Terms:
         for one in terms_type(record).parameters:
             if problem := reserved_problem(one.name, one.type):
                 raise self._refusal((one.name,), f"{problem}, since the name is reserved")
+            group = one.name.removeprefix(MOST_OF)
+            if group not in (one.name, "") and group not in self._groups:
+                raise self._refusal((one.name,), f"names no group of actions: {unknown('group', group, self._groups)}")
         return record
 
     def _record(self, attributes: Mapping[str, _Attribute], path: tuple[str, ...]) -> JSON:

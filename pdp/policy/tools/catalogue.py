@@ -52,9 +52,10 @@ class Tool:
     is None when the server is the resource of every call. `log` names the parameters whose values may be recorded; for
     all others only a keyed digest is. `named` says whether an overlay sets the risk group; otherwise the tool is
     destructive, whatever its server says. `check` checks arguments against the whole schema, None when none is
-    declared. `adds_labels` names the labels that an allowed call adds to its session. `targets` are the paths to what
-    calls name outside, `text` those to texts with links; None where the overlay says nothing. `unusable` says why every
-    call is denied, and is empty for a tool that can be called.
+    declared. `adds_labels` names the labels that an allowed call adds to its session, and `sums` the parameter whose
+    values the budget `max_sum` adds up; empty for none. `targets` are the paths to what calls name outside, `text`
+    those to texts with links; None where the overlay says nothing. `unusable` says why every call is denied, and is
+    empty for a tool that can be called.
     """
 
     action: str
@@ -70,6 +71,7 @@ class Tool:
     adds_labels: tuple[str, ...] = ()
     targets: tuple[TargetPath, ...] | None = None
     text: tuple[TargetPath, ...] | None = None
+    sums: str = ""
     named: bool = True
     title: str = ""
     description: str = ""
@@ -258,6 +260,7 @@ class _ServerReader:
             adds_labels=overlay.adds_labels,
             targets=overlay.targets,
             text=overlay.text,
+            sums=overlay.sums,
             title=_text(definition, "title") or _text(annotations, "title"),
             description=_text(definition, "description"),
             check=check,

@@ -31,7 +31,10 @@ _Word = TypeVar("_Word", bound=str)
 _DigestRule = Literal["required", "optional"]
 _ResourceLog = Literal["plain", "digest"]
 
-_TOOL_KEYS = ("adds_labels", "digest", "groups", "log", "open", "parameters", "resource", "risk", "targets", "text")
+_TOOL_KEYS = (
+    *("adds_labels", "digest", "groups", "log", "open", "parameters", "resource", "risk"),
+    *("sums", "targets", "text"),
+)
 _ENTITY_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*\Z")
 # The PDP makes entities of these types, or they are people: no tool argument may name one.
 _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Session", "Grant", "Server", "Action"})
@@ -42,8 +45,9 @@ class ToolOverlay:
     """The overlay of one tool. `input` has the types that it sets; `risk` is None when it sets none.
 
     `groups` are the further groups of the tool, sorted. `log` names the parameters whose values may be written to the
-    record, `adds_labels` the labels that an allowed call adds to its session. `targets` are the paths to what calls
-    name outside, `text` those to texts with links; None where the overlay says nothing.
+    record, `adds_labels` the labels that an allowed call adds to its session, `sums` the parameter whose values are
+    added up. `targets` are the paths to what calls name outside, `text` those to texts with links; None where the
+    overlay says nothing.
     """
 
     input: RecordType
@@ -55,6 +59,7 @@ class ToolOverlay:
     adds_labels: tuple[str, ...] = ()
     targets: tuple[TargetPath, ...] | None = None
     text: tuple[TargetPath, ...] | None = None
+    sums: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +134,7 @@ class _OverlayReader:
             adds_labels=self._labels(entry) if "adds_labels" in entry else shared.adds_labels,
             targets=self._targets(tool, entry, typed) if "targets" in entry else None,
             text=self._text(tool, entry, typed) if "text" in entry else None,
+            sums=self._sums(tool, entry, typed),
         )
 
     def _targets(self, tool: str, entry: Section, parameters: RecordType) -> tuple[TargetPath, ...]:
@@ -162,6 +168,17 @@ class _OverlayReader:
             if path not in names and not declared.declares(path):
                 self._add(section, key, unknown(f"parameter of `{tool}`", path, declared.known))
         return tuple(path_of(path, names, kind) for path, (_, kind) in said.items())
+
+    def _sums(self, tool: str, entry: Section, parameters: RecordType) -> str:
+        name = entry.get("sums", "")
+        found = parameters.parameter(name) if isinstance(name, str) else None
+        if "sums" in entry and found is None:
+            names = [one.name for one in parameters.parameters]
+            self._add(entry, "sums", unknown(f"parameter of `{tool}`", str(name), names))
+        elif found and (not found.required or found.nullable or not isinstance(found.type, LongType | DecimalType)):
+            said = f"`{tool}`: `{name}` must be a required integer, or a required number with `type: decimal`"
+            self._add(entry, "sums", f"{said}, to be added up")
+        return str(name)
 
     def _labels(self, section: Section) -> tuple[str, ...]:
         names, declared = section.get("adds_labels", []), self._declared.labels

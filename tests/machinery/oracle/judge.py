@@ -64,6 +64,8 @@ class Tool:
     # Paths to what calls name outside, each with its kind or nothing, and to texts with links.
     targets: Sequence[tuple[str, str]] | None = None
     texts: Sequence[str] | None = None
+    # The parameter whose values are added up.
+    sums: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ class Answer(NamedTuple):
     labels: tuple[str, ...] = ()
     obligations: tuple[tuple[str, str], ...] = ()
     advice: tuple[str, ...] = ()
+    debits: tuple[tuple[str, int | str], ...] = ()
 
 
 class Judge:

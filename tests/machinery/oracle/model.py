@@ -62,7 +62,11 @@ class Oracle(Sessions):
             denied = [(one, answer) for one, answer in answers if answer.basis != "permit"] or [_all_of(answers)]
         first, answer = denied[0]
         if known and answer.basis == "permit":
-            answer = answer._replace(labels=self.label(chain, known.labels))
+            short, debits = self.spend(chain, known, values)
+            if short is not None:
+                first, answer = short, Answer("budget_exhausted")
+            else:
+                answer = answer._replace(labels=self.label(chain, known.labels), debits=tuple(debits.items()))
         if first is not own:
             answer = answer._replace(basis="ancestor_denied", ancestor=first.name, ancestor_basis=answer.basis)
         return answer

@@ -5,10 +5,11 @@ It speaks in strings and imports nothing of the product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import reduce
+from typing import Any
 
 from tests.machinery.oracle.judge import (
     JSON,
@@ -57,6 +58,8 @@ class Session:
     grants: frozenset[str] = frozenset()
     state: str = "requested"
     scope: Mapping[str, str] = field(default_factory=dict)
+    # What is used up, by the name of a budget and the minute in which it counts.
+    spent: dict[tuple[str, int], Any] = field(default_factory=dict)
 
 
 class Sessions:
@@ -170,6 +173,38 @@ class Sessions:
             self._written()
         return tuple(added)
 
+    def spend(self, chain: Sequence[Session], tool: Tool, values: JSON) -> tuple[Session | None, dict[str, int | str]]:
+        """Take what a call costs its session and all above it, or nothing when one of them has too little.
+
+        Return that one, and what its own session has used up of each budget.
+        """
+        due = [(s, *one) for s in chain for name in s.terms for one in self._due(s, name, tool, values)]
+        for session, _, cost, after, most in due:
+            if cost < 0 or after > most or after * 10_000 >= 2**63:
+                return session, {}
+        for session, place, _, after, _ in due:
+            session.spent[place] = after
+        own = {place[0]: after for session, place, _, after, _ in due if session is chain[0]}
+        return None, {name: _amount(name, own[name]) for name in sorted(own)}
+
+    def left(self, session: Session) -> dict[str, str]:
+        """Return what is left of each budget of a session that waits or is active."""
+        names = [name for name in session.terms if limits(name) and self.state(session) in LIVE]
+        used = {name: session.spent.get((name, self._minute(name)), 0) for name in names}
+        return {name: str(_amount(name, session.terms[name] - used[name])) for name in names}
+
+    def _due(self, session: Session, name: str, tool: Tool, values: JSON) -> Iterator[tuple[Any, ...]]:
+        group = name.removeprefix("max_calls_of_")
+        counted = name in ("max_calls", "max_calls_per_minute") or (
+            name != group and group in (tool.risk, *tool.groups)
+        )
+        if counted or (name == "max_sum" and tool.sums):
+            cost, place = 1 if counted else values[tool.sums], (name, self._minute(name))
+            yield place, cost, session.spent.get(place, 0) + cost, session.terms[name]
+
+    def _minute(self, name: str) -> int:
+        return int(self._now()[0]) // 60 if name == "max_calls_per_minute" else 0
+
     def may_widen(self, session: Session, scope: Iterable[str]) -> frozenset[str]:
         """Return the widening labels that a session has, or that calls of its tools can add."""
         added = frozenset(label for action in scope for label in self.bundle.tools[action].labels)
@@ -279,3 +314,7 @@ class Sessions:
 def _first(present: Time, other: Time) -> Time:
     """Return what passes when either does; `present` is of this boot, and the clock of another boot tells nothing."""
     return min(present[0], other[0]), min(present[1], other[1]) if present[2] == other[2] else present[1], present[2]
+
+
+def _amount(name: str, value: Any) -> int | str:
+    return f"{value:.4f}" if name == "max_sum" else int(value)

@@ -156,7 +156,8 @@ class EmbeddedWay:
         return _about(view)
 
     def _look(self, step: Step, caller: Caller) -> Mapping[str, Any]:
-        return _about(self._pdp.registrar.get(self._sessions.ids[step.subject], caller=caller))
+        view = self._pdp.registrar.get(self._sessions.ids[step.subject], caller=caller)
+        return {**_about(view), "left": {one.name: one.left for one in view.budgets}}
 
     def _list(self, step: Step, caller: Caller) -> Mapping[str, Any]:
         return listed(self._pdp.authorizer.list_tools(self._sessions.handles[step.subject], caller).tools)
@@ -181,6 +182,7 @@ class EmbeddedWay:
             obligations=tuple((one.id, one.parameters_json) for one in ruling.obligations),
             advice=ruling.advice,
             cache=decision.cache_result.value,
+            debits=dict(decision.debits),
             user=decision.user,
             agent=decision.agent,
         )

@@ -69,6 +69,7 @@ TOOL_KEYS = (
     "adds_labels",
     "targets",
     "text",
+    "sums",
 )
 
 # What each step must say, what it may, and what may be stated of its result. The first key of a step is its verb.
@@ -88,12 +89,15 @@ STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "end": ((), (), ()),
     "revoke": ((), (), ("revokes",)),
     "narrow": ((), ("tools", "ends_in", "labels"), ()),
-    "look": ((), (), ("state", "tools")),
+    "look": ((), (), ("state", "tools", "left")),
     "list": ((), (), ("always", "depends", "never")),
     "call": (
         ("session",),
         ("arguments", "digest", "facts"),
-        ("allow", "deny", "policies", "cache", "ancestor", "ancestor_basis", "adds", "obligations", "advice", "span"),
+        (
+            *("allow", "deny", "policies", "cache", "ancestor", "ancestor_basis"),
+            *("adds", "debits", "obligations", "advice", "span"),
+        ),
     ),
     "reload": ((), (), ("changed",)),
     "advance": ((), (), ()),
@@ -290,7 +294,8 @@ def _overlay(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _tool_overlay(tool: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {parameter.removesuffix("?"): kind for parameter, kind in (tool.get("parameters") or {}).items()}
     overlay: dict[str, Any] = {"risk": tool["risk"]}
-    overlay |= {key: plain(tool[key]) for key in ("digest", "groups", "adds_labels", "targets", "text") if key in tool}
+    known = ("digest", "groups", "adds_labels", "sums", "targets", "text")
+    overlay |= {key: plain(tool[key]) for key in known if key in tool}
     overlay["parameters"] = {name: KINDS[kind][1] for name, kind in kinds.items() if KINDS[kind][1]}
     if "resource" in tool:
         entity_type, _, template = tool["resource"].partition(" ")

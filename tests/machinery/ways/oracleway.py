@@ -108,7 +108,7 @@ class OracleWay:
         session = self._oracle.sessions[step.subject]
         state = self._oracle.state(session)
         scope = self._oracle.expansion(session) if state == "requested" else session.scope
-        return {"state": state, "tools": sorted(scope)}
+        return {"state": state, "tools": sorted(scope), "left": self._oracle.left(session)}
 
     def _reload(self, step: Step) -> Mapping[str, Any]:
         bundle = changed(self._bundle, step.subject or {})
@@ -132,8 +132,10 @@ class OracleWay:
             labels_added=answer.labels,
             obligations=answer.obligations,
             advice=answer.advice,
+            debits=dict(answer.debits),
             partly={
                 "pdp.obligations": tuple(dict.fromkeys(name for name, _ in answer.obligations)) or None,
+                "pdp.debits": tuple(name for name, _ in answer.debits) or None,
                 "pdp.errors": answer.errors or None,
                 "pdp.resource.type": answer.resource[0] or None,
                 "pdp.resource.id": answer.resource[1] or None,
@@ -181,6 +183,7 @@ def _tool(server: str, name: str, tool: Mapping[str, Any]) -> Tool:
         labels=tool.get("adds_labels", ()),
         targets=_targets(tool.get("targets")),
         texts=tool.get("text"),
+        sums=tool.get("sums", ""),
         schema=False if "broken" in said.values() else definition_of(name, tool)["inputSchema"],
     )
 

@@ -122,6 +122,7 @@ def _check_answer(step: Step, seen: Seen, *, expected_cache: str | None) -> None
         obligations=tuple(sorted(_obligation(one) for one in given.get("obligations", ()))),
         advice=tuple(given.get("advice", ())),
         cache=expected_cache,
+        debits=None if seen.debits is None else given.get("debits", {}),
         # Checked against the request that opened the session, in span and record.
         user=seen.user,
         agent=seen.agent,
@@ -157,6 +158,7 @@ def _check_span(step: Step, seen: Seen, way: ProductWay, told: Told) -> None:
         names.ANCESTOR_ID: seen.ancestor or None,
         names.ANCESTOR_BASIS: seen.ancestor_basis or None,
         names.LABELS_ADDED: seen.labels_added or None,
+        names.DEBITS: tuple(step.given.get("debits", ())) or None,
     }
     assert expected == {name: named.get(name) for name in expected}, step.place
     assert (seen.user or "", seen.agent or "") == (span.get(names.USER, ""), span.get(names.AGENT, "")), step.place
@@ -168,9 +170,10 @@ def _check_span(step: Step, seen: Seen, way: ProductWay, told: Told) -> None:
 
 def expected_names(expected: Mapping[str, Any], stated: Mapping[str, Any], seen: Seen) -> set[str]:
     """Return exactly the attributes that a span must have."""
+    charged = expected.get(names.DEBITS) or "budget_exhausted" in (seen.basis, seen.ancestor_basis)
     found = set(_ALWAYS) | (_OF_A_SESSION if seen.session else set())
     found |= {name for name, value in expected.items() if value is not None}
-    found |= {"pdp.phase.ledger_us"} if seen.labels_added else set()
+    found |= {"pdp.phase.ledger_us"} if seen.labels_added or charged else set()
     if seen.basis in ASKED or seen.ancestor_basis in ASKED:
         found |= {names.RESOURCE_TYPE, names.RESOURCE_ID}
     found |= {name for name, value in stated.items() if value is not None}
@@ -204,6 +207,7 @@ def _check_record(step: Step, seen: Seen, way: ProductWay) -> None:
     }
     assert expected == {name: record[name] for name in expected}, step.place
     assert tuple(record.get("labels_added", ())) == seen.labels_added, step.place
+    assert record.get("debits", {}) == step.given.get("debits", {}), step.place
     asked = [{"id": name, "parameters": json.loads(parameters)} for name, parameters in seen.obligations]
     assert asked == record["obligations"], step.place
     assert record.get("resource_id", "") == span.get(names.RESOURCE_ID, ""), step.place

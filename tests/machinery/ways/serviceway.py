@@ -134,7 +134,8 @@ class ServiceWay:
         return _shown(narrowed)
 
     def _look(self, step: Step, client: Client) -> Mapping[str, Any]:
-        return _shown(client.get_session(self._sessions.ids[step.subject]))
+        session = client.get_session(self._sessions.ids[step.subject])
+        return {**_shown(session), "left": {one.name: one.left for one in session.budgets}}
 
     def _list(self, step: Step, client: Client) -> Mapping[str, Any]:
         return listed(client.list_tools(self._sessions.handles[step.subject]))

@@ -46,8 +46,9 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What is said about a call; sessions by the name that the case gives them. `cache` None: nothing is said of it.
+    """What is said about a call; sessions by the name that the case gives them.
 
+    `cache` or `debits` None: nothing is said of it.
     `obligations` are ids with their parameters as JSON, `advice` only what policies say.
     `partly` holds attributes of the span as far as a way without spans knows them.
     """
@@ -62,6 +63,7 @@ class Seen:
     obligations: tuple[tuple[str, str], ...] = ()
     advice: tuple[str, ...] = ()
     cache: str | None = None
+    debits: Mapping[str, int | str] | None = None
     user: str | None = None
     agent: str | None = None
     partly: Mapping[str, Any] = field(default_factory=dict)

@@ -189,3 +189,32 @@ def test_a_bundle_knows_its_terms() -> None:
 
     assert bundle.terms == terms_type(bundle.parts.terms or {})
     assert '{ "max_sum"?: decimal, "ticket": String }' == bundle.terms.cedar()
+
+
+@pytest.mark.parametrize("group", ["read_only", "mutating", "destructive", "leaves"])
+def test_calls_of_a_declared_group_can_be_limited(group: str) -> None:
+    """The risk groups, and those that the bundle declares."""
+    schema = f"type SessionTerms = {{ max_calls_of_{group}: Long }}; {SESSION}"
+
+    assert declared_terms(schema, cedarpy.Schema.from_str(schema), ["leaves"]) is not None
+
+
+def test_calls_of_an_unknown_group_cannot_be_limited() -> None:
+    """Nothing would count them; the nearest group is named, and the line."""
+    schema = f"type SessionTerms = {{\n  max_calls_of_leave: Long,\n}};\n{SESSION}"
+    with pytest.raises(BundleError) as refusal:
+        declared_terms(schema, cedarpy.Schema.from_str(schema), ["leaves"])
+
+    (problem,) = refusal.value.problems
+    assert ("schema.cedarschema", 2) == (problem.file, problem.line)
+    assert "`max_calls_of_leave` names no group of actions: unknown group: `leave`; did you mean `leaves`?" in str(
+        problem
+    )
+
+
+def test_a_bundle_limits_calls_of_its_own_groups() -> None:
+    """Those of its manifest."""
+    schema, manifest = with_terms("max_calls_of_leaves?: Long"), "groups: {leaves: {meaning: sends something}}"
+    files = bundle_files(policies={}, tools={}, directory="", schema=schema, manifest=manifest)
+
+    assert load_bundle(files, DEFAULT_LIMITS, compile_here).terms is not None

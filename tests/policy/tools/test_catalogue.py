@@ -652,3 +652,40 @@ def test_patterns_are_bounded_in_all_tools_together() -> None:
     checks = [found[f"s/{name}"].check for name in "abcd"]
     assert [400, 400, 224, 0] == [check.patterns for check in checks if check]
     assert [0, 0, 176, 400] == [len(check.unchecked) for check in checks if check]
+
+
+def test_the_parameter_whose_values_are_added_up() -> None:
+    """A required integer, or a number that the overlay types; a tool that names none has none."""
+    tools = [tool("pay", amount={"type": "number"}), tool("buy", count={"type": "integer"}), tool("look")]
+    overlay = "tools: {pay: {sums: amount, parameters: {amount: {type: decimal}}}, buy: {sums: count}}"
+    found = catalogue(tools, overlay).tools
+
+    assert ["amount", "count", ""] == [found[f"s/{name}"].sums for name in ("pay", "buy", "look")]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("amont", "unknown parameter of `pay`: `amont`; did you mean `amount`?"),
+        ("[amount]", "unknown parameter of `pay`: `['amount']`"),
+        ("''", "unknown parameter of `pay`: ``"),
+        ("amount", "`pay`: `amount` must be a required integer, or a required number with `type: decimal`"),
+        ("title", "`pay`: `title` must be a required integer"),
+        ("more", "`pay`: `more` must be a required integer"),
+        ("nothing", "`pay`: `nothing` must be a required integer"),
+    ],
+)
+def test_what_cannot_be_added_up_is_refused(said: str, message: str) -> None:
+    """A number without a type, a text, and what a call can leave out or have empty."""
+    pay = tool(
+        amount={"type": "number"},
+        title={"type": "string"},
+        nothing={"type": ["integer", "null"]},
+        more={"type": "integer"},
+    )
+    pay["inputSchema"]["required"].remove("more")
+    overlay = f"tools:\n  pay:\n    sums: {said}"
+    (problem,) = problems_of({"tools/s.json": json.dumps([pay]).encode(), "tools/s.yaml": overlay.encode()})
+
+    assert problem.startswith("tools/s.yaml:3: ")
+    assert message in problem

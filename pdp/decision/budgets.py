@@ -1,0 +1,110 @@
+"""What a call takes of the budgets of its session and of all above it, and the deny when too little is left."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pdp.decision.ruling import ancestor_deny, deny
+from pdp.decision.snapshot import Snapshot
+from pdp.foundation.jsontext import parse_object
+from pdp.limits import Limits
+from pdp.model import Basis, Caller, CallRequest, Ruling
+from pdp.policy.budgets import MOST, Budget, budgets_of, units
+from pdp.sessions.store import SessionHistory
+from pdp.sessions.values import Charge, Debit, Used
+
+_NEVER_USED = Used(0, 0)
+
+
+class Owed(NamedTuple):
+    """What a call takes of a budget; `place` is the index of its session in the chain."""
+
+    place: int
+    budget: Budget
+    debit: Debit
+
+
+def owed_by(snapshot: Snapshot, request: CallRequest, limits: Limits) -> tuple[Owed, ...]:
+    """Return what an allowed call takes: first of the budgets of its session, then of those above it."""
+    return tuple(_owed(snapshot, request, limits))
+
+
+def _owed(snapshot: Snapshot, request: CallRequest, limits: Limits) -> Iterator[Owed]:
+    tool = snapshot.bundle.catalogue.tools[request.call.action]
+    summed: int | None = None
+    for place, session in enumerate(snapshot.chain):
+        for budget in budgets_of(session.terms_json):
+            if not budget.counts(tool):
+                continue
+            if budget.summed and summed is None:
+                # The arguments were checked when the call was allowed.
+                summed = units(parse_object(request.call.arguments_json, limits)[tool.sums])
+            debit = Debit(
+                session_id=session.id,
+                budget=budget.name,
+                amount=summed if budget.summed and summed is not None else 1,
+                most=budget.most,
+                window=budget.window(snapshot.now.wall_at),
+                ends_at=session.deadline.wall_at,
+            )
+            yield Owed(place, budget, debit)
+
+
+def charge_of(owed: tuple[Owed, ...], snapshot: Snapshot, request: CallRequest, caller: Caller) -> Charge:
+    """Return the charge for what a call takes."""
+    return Charge(
+        debits=tuple([one.debit for one in owed]),
+        retry_digest=_retry_digest(request, caller) if request.request_id else b"",
+        at=snapshot.now.wall_at,
+    )
+
+
+def uncountable(owed: tuple[Owed, ...], snapshot: Snapshot) -> Ruling | None:
+    """Return the deny of a call whose amount cannot be added up; None for any other."""
+    for one in owed:
+        if not 0 <= one.debit.amount <= MOST:
+            return _deny(one, snapshot, f"the amount of the call cannot be counted for the budget `{one.budget.name}`")
+    return None
+
+
+def exhausted(owed: tuple[Owed, ...], debit: Debit, snapshot: Snapshot) -> Ruling:
+    """Return the deny of a call for which too little is left."""
+    one = next(one for one in owed if one.debit is debit)
+    return _deny(one, snapshot, f"too little is left of the budget `{one.budget.name}`")
+
+
+def foreseen(snapshot: Snapshot, request: CallRequest, limits: Limits, history: SessionHistory) -> Ruling | None:
+    """Return the deny that an allowed call would get now for its budgets; None when enough is left of each."""
+    owed = owed_by(snapshot, request, limits)
+    if not owed or (refused := uncountable(owed, snapshot)):
+        return refused if owed else None
+    known = {session.id: history.used(session.id) for session in snapshot.chain}
+    for _, budget, debit in owed:
+        if debit.amount > left(budget, known[debit.session_id].get(budget.name, _NEVER_USED), snapshot.now.wall_at):
+            return exhausted(owed, debit, snapshot)
+    return None
+
+
+def left(budget: Budget, used: Used, wall_at: float) -> int:
+    """Return what is left of a budget at a time in unix seconds."""
+    return budget.most if used.window < budget.window(wall_at) else budget.most - used.used
+
+
+def _deny(one: Owed, snapshot: Snapshot, detail: str) -> Ruling:
+    session = snapshot.chain[one.place]
+    denied = deny(Basis.BUDGET_EXHAUSTED, f"{detail} of session `{session.id}`{' above' if one.place else ''}")
+    return ancestor_deny(session, denied) if one.place else denied
+
+
+def _retry_digest(request: CallRequest, caller: Caller) -> bytes:
+    call = request.call
+    texts = (
+        *(caller.tenant, caller.kind, caller.id, request.request_id),
+        *(call.session_handle, call.server, call.tool, call.definition_digest),
+    )
+    parts = [*(text.encode("utf-8", "surrogatepass") for text in texts), call.arguments_json, call.facts_json]
+    # The lengths separate the parts.
+    lengths = " ".join(str(len(part)) for part in parts).encode()
+    return hashlib.sha256(b"\n".join((lengths, *parts))).digest()
