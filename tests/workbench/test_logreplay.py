@@ -277,6 +277,16 @@ def test_what_reads_terms_is_undecided(tmp_path: Path) -> None:
     assert ([], {"policies read what is not in the log": 1}, 1) == (outcome(found), found.undecided, found.decided)
 
 
+def test_what_reads_targets_is_undecided(tmp_path: Path) -> None:
+    """The log holds no arguments, so it is unknown what a call names."""
+    reading = f'{READ} {FORBID} when {{ context.targets.provenance.contains("unseen") }};'
+    with running(tmp_path, READ) as pdp:
+        pdp.call(pdp.session(), "read")
+        found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
+
+    assert ([], {"policies read what is not in the log": 1}) == (outcome(found), found.undecided)
+
+
 @pytest.mark.parametrize(
     ("terms", "fits"),
     [("ticket?: String", True), ("ticket: Bool, more?: Long", True), ("more?: Long", False), ("", False)],

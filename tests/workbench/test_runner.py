@@ -30,6 +30,54 @@ def obliging() -> Bundle:
     return load_bundle(files, DEFAULT_LIMITS, compile_here)
 
 
+TARGETS = """
+@id("files/sources")
+permit (principal, action == Action::"files/read", resource)
+when { ["named", "known"].containsAll(context.targets.provenance) };
+"""
+
+
+@cache
+def sourced() -> Bundle:
+    """Return a bundle that permits to read what the session names, or its user knows."""
+    files = {
+        **material_files(),
+        "files.cedar": TARGETS.encode(),
+        "tools/files.yaml": b"tools: {read: {risk: read_only, targets: [path]}, write: {risk: mutating}}",
+        "bundle.yaml": b"known: [team]",
+        "directory.yaml": material_files()["directory.yaml"].replace(
+            b"[staff]}", b"[staff], attributes: {team: reds}}", 1
+        ),
+    }
+    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+
+@pytest.mark.parametrize(
+    ("more", "path", "outcome"),
+    [
+        ("", "reds", "allow"),
+        ("", "blues", "deny"),
+        ("purpose: ask the blues", "blues", "allow"),
+        ("", "greens", "deny"),
+        ("user: zoe", "greens", "allow"),
+        ("user: zoe", "reds", "deny"),
+    ],
+)
+def test_targets_are_seen_as_in_a_call(more: str, path: str, outcome: str) -> None:
+    """The purpose of the session, and the directory with the users that the file adds."""
+    head = (
+        "users: {zoe: {groups: [staff], attributes: {team: greens}}}\n"
+        f"sessions: {{work: {{{more or 'user: ada'}, {'user: ada, ' * more.startswith('purpose')}"
+        "agent: coder, tools: ['files/*']}}\n"
+        f"calls: {{read: {{tool: files/read, arguments: {{path: {path}}}}}}}\n"
+    )
+    cases = f"  - {{case: one, session: work, call: read, expect: {{outcome: {outcome}}}}}\n"
+
+    (result,) = run(sourced(), [suite(cases, head)]).results
+
+    assert () == result.problems
+
+
 @pytest.mark.parametrize(
     ("expected", "problems"),
     [
