@@ -72,7 +72,7 @@ class SQLiteSessionHistory:
 
     def forget_reports(self, *, reported_before: float) -> int:
         """Remove the reports from before a time; return how many."""
-        with self._answering(), self._connection:
+        with self._answering(), self._transaction():
             self._connection.execute("DELETE FROM reports WHERE reported_at < ?", (reported_before,))
             removed: int = self._connection.changes()
         return removed
@@ -94,7 +94,7 @@ class SQLiteSessionHistory:
 
     def take_back(self, charge: Charge, charged_at: float) -> None:
         """Take back a charge, unless another try of the same call counts on it."""
-        with self._answering(), self._connection:
+        with self._answering(), self._transaction():
             if charge.retry_digest:
                 tries = self._connection.execute(_LEAVE, (charge.retry_digest, charged_at)).get
                 # Another charge can have replaced one that is old.
@@ -113,7 +113,7 @@ class SQLiteSessionHistory:
 
     def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
         """Remove what is used up in sessions that were over before a time, and what tells retries of old charges."""
-        with self._answering(), self._connection:
+        with self._answering(), self._transaction():
             self._connection.execute("DELETE FROM receipts WHERE charged_at < ?", (charged_before,))
             self._connection.execute("DELETE FROM budgets WHERE ends_at < ?", (ended_before,))
             removed: int = self._connection.changes()
@@ -137,8 +137,7 @@ class SQLiteSessionHistory:
             # A commit is in the file of the system before it returns, and on the disk after a while.
             self._connection.execute("PRAGMA synchronous=NORMAL")
             # Processes that start together wait for each other here.
-            self._connection.transaction_mode = "IMMEDIATE"
-            with self._connection:
+            with self._transaction():
                 self._connection.execute(_SCHEMA)
                 self._connection.execute(_FIRST, (_VERSION, secrets.token_bytes(KEY_BYTES)))
                 version: int = self._connection.execute("SELECT version FROM history").get
@@ -167,8 +166,22 @@ class SQLiteSessionHistory:
             with suppress(OSError):
                 if self._reserve and free_bytes(self._path.parent) < self._reserve:
                     raise StoreUnavailableError("the disk of the session history is nearly full")
-            with self._connection:
+            with self._transaction():
                 yield
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # Not as `with self._connection`: that waits for other writers while no other thread of this process can run, so
+        # a writer among them could not go on.
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # After some failures the engine has already rolled back.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
 
 
 _SCHEMA: Final = """

@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 import apsw
 import pytest
@@ -99,6 +100,28 @@ def test_a_locked_file_is_busy(tmp_path: Path) -> None:
             with pytest.raises(OverloadedError, match="nothing was written"):
                 opened.keep_report(REPORT)
         opened.keep_report(REPORT)
+
+
+def test_a_writer_in_the_same_process_can_go_on(tmp_path: Path) -> None:
+    """Who waits for it does not keep the interpreter from running it."""
+    path, waiting = tmp_path / "history.db", Event()
+
+    def report(waits: SQLiteSessionHistory) -> None:
+        waiting.set()
+        waits.keep_report(REPORT)
+
+    with (
+        closing(SQLiteSessionHistory(path, busy_seconds=2.0)) as history,
+        closing(apsw.Connection(str(path))) as other,
+        ThreadPoolExecutor(max_workers=1) as thread,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        done = thread.submit(report, history)
+        waiting.wait()
+        other.execute("COMMIT")
+        done.result()
+
+        assert 1 == history.forget_reports(reported_before=REPORT.reported_at + 1)
 
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough to be taken for one" * 40, b"\0" * 4096])
