@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pdp.client.values import Answer, ToolResultWithheld
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,24 @@ class GuardedSignature:
             elif value is not None or name in given:
                 _add(arguments, {name: value})
         return BoundCall(positional=bound.args, named=bound.kwargs, arguments=arguments)
+
+
+def labels_of(answer: Answer, find: Callable[[Any], Iterable[str]] | None, result: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever the tool returns
+    """Return the labels that `find` finds for the result of an allowed call; None finds none.
+
+    Raise `ToolResultWithheld` when it fails. Its error, which can quote the result, is not kept.
+    """
+    found: Any = ()
+    if find is not None:
+        try:
+            found = find(result)
+            found = None if isinstance(found, str) else tuple(found)
+        except Exception:  # noqa: BLE001 - fails closed: what a result is marked with cannot be told
+            found = None
+    # Outside of `except`, so that nothing leads to the error.
+    if found is None or not all(isinstance(label, str) for label in found):
+        raise ToolResultWithheld(answer, "the labels for it could not be found: `labels` must return a list of texts")
+    return tuple(found)
 
 
 def _add(arguments: dict[str, Any], more: Mapping[str, Any]) -> None:

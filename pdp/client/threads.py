@@ -20,7 +20,7 @@ import grpc
 from pdp.client.control import UNDECIDED
 from pdp.client.errors import PDPClientError
 from pdp.client.fulfilling import Run, guarded_obligations, start, unreported
-from pdp.client.guard import BoundCall, GuardedSignature
+from pdp.client.guard import BoundCall, GuardedSignature, labels_of
 from pdp.client.values import Answer, ToolCall
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
@@ -176,8 +176,10 @@ class _Reports:
 
     def returned(self, answer: Answer, run: Run) -> None:
         """Report a call that is over. Raise `ToolResultWithheld` when that fails."""
-        found = tuple(self._labels(run.result)) if self._labels and run.succeeded else ()
-        if not self._report or not (answer.outcome_token or found):
+        if not self._report:
+            return
+        found = labels_of(answer, self._labels, run.result) if run.succeeded else ()
+        if not (answer.outcome_token or found):
             return
         try:
             self._session.report_outcome(answer, succeeded=run.succeeded, labels=found)

@@ -115,14 +115,21 @@ class _Sessions:
         elif kind == EventKind.SESSION_NARROWED and (one := self.approved.get(session_id)) and one.asked:
             asked = replace(one.asked, labels=listed(facts, "labels"))
             self.approved[session_id] = replace(one, asked=asked)
+        elif kind == EventKind.CALL_REPORTED:
+            self.learn_labels(session_id, listed(facts, "ancestors"), listed(facts, "labels_added"))
 
-    def learn_labels(self, decision: Record) -> None:
-        """Add the labels that a call added, to its session and to each above it."""
-        added = tuple(map(str, decision.get("labels_added", ())))
-        for session_id in (decision.get("session_id", ""), *decision.get("ancestors", ())) if added else ():
-            if (one := self.approved.get(str(session_id))) and one.asked:
+    def learn_labels(self, session_id: str, ancestors: Iterable[str], added: tuple[str, ...]) -> None:
+        """Add the labels that came with a call or its outcome, to the session and to each above it."""
+        for one_id in (session_id, *ancestors) if added else ():
+            if (one := self.approved.get(one_id)) and one.asked:
                 asked = replace(one.asked, labels=tuple(sorted({*one.asked.labels, *added})))
-                self.approved[str(session_id)] = replace(one, asked=asked)
+                self.approved[one_id] = replace(one, asked=asked)
+
+
+def _labelled(decision: Record) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Return the session of a decision, those above it, and the labels that it added to them."""
+    ancestors, added = (tuple(map(str, decision.get(name, ()))) for name in ("ancestors", "labels_added"))
+    return str(decision.get("session_id", "")), ancestors, added
 
 
 def _asked(facts: Mapping[str, Any]) -> _Asked | None:
@@ -158,7 +165,7 @@ def compare_records(old: Bundle, new: Bundle, records: Iterable[Record]) -> LogD
             undecided[str(undecidable)] += 1
             continue
         finally:
-            sessions.learn_labels(record)
+            sessions.learn_labels(*_labelled(record))
         if (effect := effect_of(was, now)) is not None:
             changes.append(CallChange(name=_name(record), what=_action(record), effect=effect, was=was, now=now))
     return LogDifference(decisions=decisions, undecided=dict(undecided), changes=tuple(changes))

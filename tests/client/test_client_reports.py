@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from pdp.v1.decision_pb2 import OUTCOME_DENY, Decision
 from tests.client.conftest import ScriptedServer
 
 GIVEN = "pdpo_1"
+CANARY = "canary@example.com"
 Run = Callable[[str, Callable[[], Any], dict[str, Any]], Any]
 
 
@@ -139,6 +141,30 @@ def test_reports_can_be_switched_off(
     with pytest.raises(LookupError):
         guarded(address, broken, options)
 
+    assert [] == reports(reporting)
+
+
+@every_guard
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda result: {}[result],
+        lambda _: "untrusted",
+        lambda _: [7],
+        lambda _: None,
+        lambda result: (one for one in [1 / 0, result]),
+    ],
+    ids=["raises", "a text", "no texts", "nothing", "raises too"],
+)
+def test_labels_that_cannot_be_found_withhold_the_result(
+    reporting: ScriptedServer, address: str, guarded: Run, find: Any
+) -> None:
+    """An error of the finder could quote the result, so nothing of it is told."""
+    with pytest.raises(ToolResultWithheld, match="the labels for it could not be found") as caught:
+        guarded(address, lambda: CANARY, {"labels": find})
+
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None
     assert [] == reports(reporting)
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from pdp.app import Embedded, open_embedded
 from pdp.limits import DEFAULT_LIMITS
-from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Role
+from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, CallStatus, Decision, Role
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.record import DecisionLog, SigningKey, read_records
+from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.registrar import SessionRequest
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool, with_terms
 from pdp.workbench.bundlediff import Effect
@@ -120,11 +121,18 @@ class Recorder:
         session_id = self._ids[handle]
         self._pdp.registrar.narrow(session_id, tool_patterns=(), expires_at=None, labels=(label,), caller=APPROVER)
 
-    def call(self, handle: str, name: str, path: str = "mine") -> None:
+    def report(self, decision: Decision, *labels: str) -> None:
+        """Report what came of a call."""
+        token = self._pdp.outcomes.token(decision)
+        self._pdp.outcomes.report(
+            OutcomeReport(outcome_token=token, status=CallStatus.SUCCEEDED, labels=labels), GATEWAY
+        )
+
+    def call(self, handle: str, name: str, path: str = "mine") -> Decision:
         """Make a call."""
         arguments = f'{{"path": "{path}"}}'.encode()
         call = Call(session_handle=handle, server="files", tool=name, arguments_json=arguments)
-        self._pdp.authorizer.authorize(CallRequest(call=call), GATEWAY)
+        return self._pdp.authorizer.authorize(CallRequest(call=call), GATEWAY)
 
     @property
     def decisions(self) -> list[dict[str, Any]]:
@@ -311,6 +319,21 @@ def test_a_label_that_a_call_added_is_read(tmp_path: Path) -> None:
 
     changed = {change.name.partition(" ")[0] for change in found.changes}
     assert ({}, [False, True, True, False]) == (found.undecided, [one["id"] in changed for one in pdp.decisions])
+
+
+def test_a_label_that_came_with_an_outcome_is_read(tmp_path: Path) -> None:
+    """From the report on, in the session and in those above it."""
+    reading = f'{READ} {FORBID} when {{ context.session.labels.contains("late") }};'
+    with running(tmp_path, READ) as pdp:
+        parent = pdp.session()
+        child = pdp.session(agent="helper", parent=parent)
+        pdp.report(pdp.call(child, "read"), "late")
+        for handle in (child, parent, pdp.session()):
+            pdp.call(handle, "read")
+        found = compare_records(bundle_of(READ), bundle_of(reading), pdp.records)
+
+    changed = {change.name.partition(" ")[0] for change in found.changes}
+    assert [False, True, True, False] == [one["id"] in changed for one in pdp.decisions]
 
 
 def test_a_label_that_a_call_adds_widens_as_its_approver_saw_it(tmp_path: Path) -> None:

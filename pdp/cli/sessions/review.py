@@ -34,7 +34,7 @@ def print_review(review: ReviewSessionResponse, *, grants: tuple[str, ...]) -> N
     if console.is_terminal:
         _print_lines(console, tools, console.height - _LINES_ASIDE - len(terms_of(review.session)))
     elif tools:
-        print_table(("tool", "groups", "policies", "opened by a grant"), map(_row, tools))
+        print_table(("tool", "groups", "policies", "adds labels", "opened by a grant"), map(_row, tools))
     if not tools:
         click.echo("no tools")
     click.echo()
@@ -83,18 +83,21 @@ def _print_lines(console: Console, tools: Sequence[ReviewedTool], room: int) -> 
 
 
 def _line(one: ReviewedTool) -> Text:
-    name, _, policies, grants = map(visible, _row(one))
+    name, _, policies, labels, grants = map(visible, _row(one))
     risk = one.tool.risk
     line = Text.assemble((f"{risk:<12}", STYLES.get(risk, "")), (f" {policies:<8}", STYLES.get(policies, "")), name)
     if one.tool.groups:
         line.append(f"  in {visible(', '.join(one.tool.groups))}", "bold")
+    if labels:
+        line.append(f"  adds {labels}", "bold")
     return line.append(f"  opened by {grants}", "dim") if grants else line
 
 
-def _row(one: ReviewedTool) -> tuple[str, str, str, str]:
+def _row(one: ReviewedTool) -> tuple[str, str, str, str, str]:
     seen = Visibility.Name(one.visibility).removeprefix("VISIBILITY_").lower()
     groups = ", ".join((one.tool.risk, *one.tool.groups))
-    return f"{one.tool.server}/{one.tool.tool}", groups, seen, " ".join(one.opened_by)
+    labels = ", ".join(one.tool.adds_labels)
+    return f"{one.tool.server}/{one.tool.tool}", groups, seen, labels, " ".join(one.opened_by)
 
 
 def _order(one: ReviewedTool) -> tuple[int, int, str, str]:
