@@ -41,6 +41,12 @@ def attack_traces(material: Path) -> dict[str, list[JSON]]:
     return {name: calls for name, calls in traces.items() if any(call["origin"] == "injection" for call in calls)}
 
 
+def task_texts(material: Path) -> dict[str, str]:
+    """Return what the user asked for in each user task."""
+    tasks = (row for row in rows(material / "tasks.jsonl.gz") if row["kind"] == "user")
+    return {f"{row['suite']}/{row['task']}": row["text"] for row in tasks}
+
+
 def suite_tools(material: Path) -> dict[str, list[JSON]]:
     """Return the definitions of the tools of each suite, as a server lists them."""
     tools: dict[str, list[JSON]] = {}

@@ -43,10 +43,17 @@ def serving(folder: Path, files: Mapping[str, bytes]) -> Iterator[tuple[Client, 
 
 
 def open_session(
-    pep: Client, approver: Client, *, user: str, agent: str, tools: tuple[str, ...], purpose: str = "replay"
+    pep: Client,
+    approver: Client,
+    *,
+    user: str,
+    agent: str,
+    tools: tuple[str, ...],
+    purpose: str = "replay",
+    terms: Mapping[str, Any] | None = None,
 ) -> ClientSession:
     """Have a session requested by the gateway and approved by the approver."""
-    opened = pep.request_session(user=user, agent=agent, purpose=purpose, tools=tools)
+    opened = pep.request_session(user=user, agent=agent, purpose=purpose, tools=tools, terms=terms)
     shown = opened.session
     approver.approve_session(shown.session_id, request_digest=shown.request_digest)
     return pep.attach(opened.session_handle, session_id=shown.session_id)

@@ -1,15 +1,16 @@
-"""AgentDojo with rules that remember what a session has read: labels come by reports of outcomes, as published."""
+"""AgentDojo with rules that remember what a session has read: labels by reports, targets by terms, as published."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
 from pdp.client import Answer, Client
-from pdp.testing.bundles import bundle_files
-from tests.machinery.agentruns import JSON, attack_traces, suite_tools, user_tasks
+from pdp.testing.bundles import bundle_files, with_terms
+from tests.machinery.agentruns import JSON, attack_traces, suite_tools, task_texts, user_tasks
 from tests.machinery.servers.replayed import decision_records, open_session, serving
 
 # As the material lists them.
@@ -18,6 +19,13 @@ WRITES = frozenset(
         *("send_email", "delete_email", "create_calendar_event", "cancel_calendar_event", "reschedule_calendar_event"),
         *("add_calendar_event_participants", "append_to_file", "create_file", "delete_file", "share_file"),
         *("send_money", "schedule_transaction", "update_scheduled_transaction", "update_password", "update_user_info"),
+    }
+)
+# The parameters that name somebody or something outside, as the material lists them.
+TARGETS = frozenset(
+    {
+        *("recipient", "recipients", "participants", "user", "user_email", "url", "file_id", "email", "email_id"),
+        *("event_id", "channel", "password", "id"),
     }
 )
 DIRECTORY = """
@@ -30,27 +38,60 @@ NO_WRITE_AFTER_READING = """
 forbid (principal, action in Action::"mutating", resource)
 when { context.session.labels.contains("untrusted") };
 """
+NAMED_WRITES_AFTER_READING = """
+@id("rules/named-writes-after-reading")
+forbid (principal, action in Action::"mutating", resource)
+when { context.session.labels.contains("untrusted") }
+unless { ["named", "none"].containsAll(context.targets.provenance) };
+"""
 
 
 def bundle_of(material: Path, rules: str) -> dict[str, bytes]:
     """Return a bundle for both suites: what writes is mutating, and the only label is `untrusted`."""
     tools = suite_tools(material)
     overlays = {
-        suite: "tools:\n"
-        + "".join(
-            f"  {one['name']}: {{risk: {'mutating' if one['name'] in WRITES else 'read_only'}}}\n" for one in found
-        )
-        for suite, found in tools.items()
+        suite: json.dumps({"tools": {one["name"]: overlay_of(one) for one in found}}) for suite, found in tools.items()
     }
     return bundle_files(
-        policies={"rules": rules}, tools=tools, directory=DIRECTORY, overlays=overlays, labels=("untrusted",)
+        policies={"rules": rules},
+        tools=tools,
+        directory=DIRECTORY,
+        overlays=overlays,
+        labels=("untrusted",),
+        schema=with_terms("targets: Set<String>"),
     )
 
 
-def run(pep: Client, approver: Client, name: str, calls: list[JSON]) -> list[tuple[JSON, Answer]]:
+def overlay_of(tool: JSON) -> JSON:
+    """Return the overlay of a tool: whether it writes, and which of its parameters are targets."""
+    named = sorted(TARGETS.intersection(tool["inputSchema"]["properties"]))
+    return {"risk": "mutating" if tool["name"] in WRITES else "read_only", "targets": dict.fromkeys(named, "text")}
+
+
+def named_targets(text: str, calls: Iterable[JSON]) -> list[str]:
+    """Return the targets of calls that a user's text names: by letters and digits alone, as the figures were found."""
+    values = [call["args"].get(name) for call in calls for name in TARGETS]
+    flat = [one for value in values for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
+    return sorted({one for one in flat if plain(one) and plain(one) in plain(text)})
+
+
+def plain(text: str) -> str:
+    """Return the letters and digits of a text, in lower case."""
+    return "".join(filter(str.isalnum, text.lower()))
+
+
+def run(pep: Client, approver: Client, name: str, calls: list[JSON], text: str) -> list[tuple[JSON, Answer]]:
     """Ask about the calls of a task in a session of its own, and report what each allowed one has shown."""
     suite = name.partition("/")[0]
-    session = open_session(pep, approver, user="emma", agent="assistant", purpose=name, tools=(f"{suite}/*",))
+    session = open_session(
+        pep,
+        approver,
+        user="emma",
+        agent="assistant",
+        purpose="replay",
+        tools=(f"{suite}/*",),
+        terms={"targets": named_targets(text, calls)},
+    )
     answered = []
     for call, after in zip(calls, [*calls[1:], {}], strict=True):
         answer = session.authorize(suite, call["tool"], call["args"])
@@ -65,20 +106,23 @@ def run(pep: Client, approver: Client, name: str, calls: list[JSON]) -> list[tup
 @pytest.mark.parametrize(
     ("rules", "allowed", "stopped"),
     [
-        (ALLOW_LIST, {"workspace": 40, "banking": 16}, 0),
-        (ALLOW_LIST + NO_WRITE_AFTER_READING, {"workspace": 18, "banking": 4}, 384),
+        (ALLOW_LIST, {"workspace": 40, "banking": 16}, {"workspace": 0, "banking": 0}),
+        (ALLOW_LIST + NO_WRITE_AFTER_READING, {"workspace": 18, "banking": 4}, {"workspace": 240, "banking": 144}),
+        (ALLOW_LIST + NAMED_WRITES_AFTER_READING, {"workspace": 26, "banking": 11}, {"workspace": 237, "banking": 144}),
     ],
-    ids=["allow-list", "no write after an untrusted read"],
+    ids=["allow-list", "no write after an untrusted read", "then only writes to what the user named"],
 )
 def test_the_published_figures(
-    test_data: Path, tmp_path: Path, rules: str, allowed: Mapping[str, int], stopped: int
+    test_data: Path, tmp_path: Path, rules: str, allowed: Mapping[str, int], stopped: Mapping[str, int]
 ) -> None:
     """User tasks that are wholly allowed, and attacks of which an injected call is denied."""
     material = test_data / "agentdojo"
-    tasks, attacks = user_tasks(material), attack_traces(material)
+    tasks, attacks, texts = user_tasks(material), attack_traces(material), task_texts(material)
     with serving(tmp_path, bundle_of(material, rules)) as (pep, approver):
-        done = {name: run(pep, approver, name, calls) for name, calls in tasks.items()}
-        tried = {name: run(pep, approver, name, calls) for name, calls in attacks.items()}
+        done = {name: run(pep, approver, name, calls, texts[name]) for name, calls in tasks.items()}
+        tried = {
+            name: run(pep, approver, name, calls, texts[name.rpartition("/")[0]]) for name, calls in attacks.items()
+        }
     whole = [name for name, answered in done.items() if all(answer for _, answer in answered)]
     denied = [
         name
@@ -87,6 +131,7 @@ def test_the_published_figures(
     ]
 
     assert allowed == {suite: sum(name.startswith(suite) for name in whole) for suite in allowed}
-    assert (56, 384, stopped) == (len(done), len(tried), len(denied))
+    assert stopped == {suite: sum(name.startswith(suite) for name in denied) for suite in stopped}
+    assert (56, 384) == (len(done), len(tried))
     answers = [answer for answered in (*done.values(), *tried.values()) for _, answer in answered]
     assert sum(map(bool, answers)) == len(decision_records(tmp_path, kind="call.reported"))
