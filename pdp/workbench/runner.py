@@ -107,7 +107,10 @@ def run(
 
 
 class _SuiteRun:
-    """One suite against one bundle. A stage is kept for each session and moment, since calls change nothing."""
+    """One suite against one bundle.
+
+    Cases share a stage for each session and moment, except those whose call can change the session.
+    """
 
     def __init__(self, bundle: Bundle, suite: Suite, limits: Limits) -> None:
         self._suite = suite
@@ -140,7 +143,7 @@ class _SuiteRun:
             opening = tuple(one for one in stage.opening if one is not asked)
             return asked.ruling, Facts(bundle=self._bundle, asked=(asked,), opening=opening)
         named = self._suite.calls[case.call]
-        stage = self._stage(case)
+        stage = self._stage(case, named.action)
         call = self._call(case, named)
         decision, snapshot, answers = stage.call(call, stage.gateway)
         return decision.ruling, Facts(
@@ -172,19 +175,29 @@ class _SuiteRun:
             facts_json=named.facts_json,
         )
 
-    def _stage(self, case: Case) -> Stage:
+    def _stage(self, case: Case, action: str) -> Stage:
+        shared, tool = self._shared(case), self._bundle.catalogue.tools.get(action)
+        if tool is None or not shared.changed_by(tool):
+            return shared
+        # INVARIANT: no case finds a session as another case has left it.
+        return self._opened(case)
+
+    def _shared(self, case: Case) -> Stage:
         key = (case.session, case.now)
         if key not in self._stages:
-            stage = Stage(self._bundle, self._suite, case.session, case.now, self._limits)
             try:
-                stage.open()
-                self._stages[key] = stage
+                self._stages[key] = self._opened(case)
             except CannotOpenError as error:
                 self._stages[key] = error
         found = self._stages[key]
         if isinstance(found, CannotOpenError):
             raise found
         return found
+
+    def _opened(self, case: Case) -> Stage:
+        stage = Stage(self._bundle, self._suite, case.session, case.now, self._limits)
+        stage.open()
+        return stage
 
 
 class UnknownNameError(CaseError):

@@ -16,7 +16,9 @@ from pdp.errors import PDPError, PermissionDeniedError
 from pdp.foundation.yamltext import unknown
 from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, Decision, Role, SessionState
+from pdp.policy.budgets import budgets_of
 from pdp.policy.bundle import Bundle
+from pdp.policy.tools.catalogue import Tool
 from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
@@ -106,7 +108,7 @@ class Stage:
             cache=DecisionCache(size=0),
             limits=limits,
         )
-        self._handle = ""
+        self._opened: tuple[_Opened, ...] = ()
         self.opening: tuple[Asked, ...] = ()
 
     def open(self) -> None:
@@ -122,7 +124,7 @@ class Stage:
         self._clock.advance(self._now - self._clock.now().wall_at)
         for one in opened:
             self._require_state(one)
-        self._handle = opened[-1].handle
+        self._opened = tuple(opened)
         self.opening = tuple(self._seen)
 
     def take(self, step: Step) -> Asked:
@@ -156,12 +158,18 @@ class Stage:
 
         Raises what `authorize` raises.
         """
-        caller = _gateway(gateway)
+        caller, handle = _gateway(gateway), self._opened[-1].handle
         before = len(self._seen)
-        request = CallRequest(call=replace(call, session_handle=self._handle))
+        # Before the call, which can change the session.
+        snapshot = replace(self._snapshots.of_handle(handle, caller), bundle=self._bundle)
+        request = CallRequest(call=replace(call, session_handle=handle))
         decision = self._authorizer.authorize(request, caller)
-        snapshot = replace(self._snapshots.of_handle(self._handle, caller), bundle=self._bundle)
         return decision, snapshot, tuple(self._seen[before:])
+
+    def changed_by(self, tool: Tool) -> bool:
+        """Say whether an allowed call of a tool can change the opened session, or one above it."""
+        budgets = (budget for one in self._opened for budget in budgets_of(one.view.session.terms_json))
+        return bool(tool.adds_labels) or any(budget.counts(tool) for budget in budgets)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import pytest
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Outcome, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
-from pdp.testing.bundles import compile_here
+from pdp.testing.bundles import compile_here, with_terms
 from pdp.workbench.runner import run
 from tests.workbench.material import HEAD, bundle, material_files, only, report, suite
 
@@ -108,6 +108,60 @@ def test_obligations_are_compared(expected: str, problems: list[str]) -> None:
     (result,) = run(obliging(), [suite(cases)]).results
 
     assert tuple(problems) == result.problems
+
+
+CHANGING = """
+@id("files/all")
+permit (principal, action in [Action::"files/read", Action::"files/write"], resource);
+
+@id("files/no-write-after-read")
+forbid (principal, action == Action::"files/write", resource)
+when { context.session.labels.contains("seen") };
+"""
+
+
+@cache
+def changing() -> Bundle:
+    """Return a bundle whose reads add a label to their session, and whose calls sessions can limit."""
+    files = {
+        **material_files(),
+        "files.cedar": CHANGING.encode(),
+        "schema.cedarschema": with_terms("max_calls?: Long").encode(),
+        "tools/files.yaml": b"tools: {read: {risk: read_only, adds_labels: [seen]}, write: {risk: mutating}}",
+        "bundle.yaml": b"labels: {seen: {meaning: It has read what others wrote.}}",
+    }
+    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+
+@pytest.mark.parametrize("calls", [["read", "write"], ["read", "read", "write", "write"]])
+@pytest.mark.parametrize("more", ["grants: []", "terms: {max_calls: 1}"])
+def test_no_case_changes_the_session_of_another(calls: list[str], more: str) -> None:
+    """Labels that a call adds, and what it takes of a budget, end with its case."""
+    cases = "".join(
+        f"  - {{case: c{number}, session: work, call: {call}, expect: allow}}\n" for number, call in enumerate(calls)
+    )
+    head = HEAD.replace("work: {", f"work: {{{more}, ", 1)
+    results = run(changing(), [suite(cases, head)]).results
+
+    assert [()] * len(calls) == [result.problems for result in results]
+
+
+def test_a_call_that_changes_nothing_shares_its_session() -> None:
+    """Only the cases whose calls can change a session open one of their own."""
+    cases = "".join(f"  - {{case: w{n}, session: work, call: write, expect: allow}}\n" for n in range(3))
+    results = run(changing(), [suite(cases)]).results
+
+    ids = {result.facts.snapshot.chain[0].id for result in results if result.facts and result.facts.snapshot}
+    assert 1 == len(ids)
+
+
+def test_the_facts_of_a_case_are_those_before_its_call() -> None:
+    """What the call itself adds to the session is not what it was decided by."""
+    result = run(changing(), [suite("  - {case: one, session: work, call: read, expect: allow}\n")]).results[0]
+
+    assert result.facts
+    assert result.facts.snapshot
+    assert () == result.facts.snapshot.chain[0].labels
 
 
 def with_sessions(**more: str) -> str:
