@@ -30,6 +30,7 @@ def list_tools(*, settings: Settings, policies: str | None, as_json: bool) -> No
                     "tool": tool.name,
                     "risk": tool.risk,
                     "groups": tool.groups,
+                    "adds_labels": tool.adds_labels,
                     "resource_type": tool.resource_type,
                     "digest_required": tool.digest_required,
                     "definition_digest": tool.definition_digest,
@@ -40,11 +41,14 @@ def list_tools(*, settings: Settings, policies: str | None, as_json: bool) -> No
             ]
         )
     else:
-        rows = [
-            (tool.action, ", ".join(tool.action_groups), tool.resource_type, tool.definition_digest[:19], _unseen(tool))
-            for tool in listed
-        ]
-        print_table(("tool", "groups", "resource", "definition", "policies cannot see"), rows)
+        print_table(
+            ("tool", "groups", "adds labels", "resource", "definition", "policies cannot see"), map(_row, listed)
+        )
+
+
+def _row(tool: Tool) -> tuple[str, ...]:
+    groups, labels = ", ".join(tool.action_groups), ", ".join(tool.adds_labels)
+    return tool.action, groups, labels, tool.resource_type, tool.definition_digest[:19], _unseen(tool)
 
 
 def _unseen(tool: Tool) -> str:
