@@ -113,6 +113,22 @@ def test_what_the_policies_said_is_short() -> None:
     assert "purpose=" not in line
 
 
+def test_labels_that_a_call_added_are_shown() -> None:
+    """Beside what was logged of its arguments; a call that added none says nothing of labels."""
+    record = found()[2].record()
+
+    assert "labels=a b labels_added=untrusted-input" in tail_line(record | {"labels_added": ["untrusted-input"]})
+    assert "labels_added" not in tail_line(record)
+
+
+def test_a_report_names_its_call() -> None:
+    """By the id of its decision, which its own entry shows too."""
+    facts = {"decision_id": "dec_1", "action": "a/b", "status": "failed", "labels_added": ["x"]}
+    record = {"kind": "call.reported", "time": "2026-01-05T10:00:00.000000Z", "caller_id": "gateway", "facts": facts}
+
+    assert "action=a/b decision_id=dec_1 labels_added=x status=failed" in tail_line(record)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [

@@ -27,9 +27,7 @@ _INDENT = 4
 # Of a list, and of a text: the length that a person sees at a glance.
 _FEW, _SHORT_CHARACTERS, _DIGEST_CHARACTERS = 3, 120, 20
 # Digests and ids that mean nothing to a person, and positions in traces.
-_HIDDEN = frozenset(
-    {"scope_id", "scope_before", "request_digest", "decision_id", "traceparent", "tracelink", "bundle_version"}
-)
+_HIDDEN = frozenset({"scope_id", "scope_before", "request_digest", "traceparent", "tracelink", "bundle_version"})
 # The answer of the policies; the entry that follows has the question.
 _DECIDED = frozenset({"action", "basis", "policies", "errors", "principal", "grants"})
 
@@ -62,10 +60,9 @@ def reason(record: Record) -> str:
     if record["kind"] == DECISION:
         named_ones = [*_list(record, "policies"), *_list(record, "errors")]
         detail = text_of(record, "detail")
-        logged = _facts(record, "arguments")
-        return " ".join(
-            [text_of(record, "basis"), *named_ones, *([f"({detail})"] if detail else []), *map(_pair, logged.items())]
-        )
+        labels = {"labels_added": added} if (added := _list(record, "labels_added")) else {}
+        pairs = map(_pair, [*_facts(record, "arguments").items(), *labels.items()])
+        return " ".join([text_of(record, "basis"), *named_ones, *([f"({detail})"] if detail else []), *pairs])
     facts = _facts(record, "facts")
     if record["kind"] == EventKind.SESSION_DECIDED:
         said = {name: value for name, value in facts.items() if name in _DECIDED}
