@@ -88,7 +88,9 @@ def prepare_for_stream(call: ToolCall) -> PreparedCall | Answer:
 
 def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozenset[str]) -> Answer:
     """Return the answer for a decision; one that does not fit its question is a deny."""
-    error = _mismatch(prepared, decision) or _flaw(decision, known_obligations)
+    error = _mismatch(prepared, decision) or _flaw(decision)
+    unmet = () if error else _unmet(decision, known_obligations)
+    error = error or _unknown(unmet)
     allowed = not error and decision.outcome == decision_pb2.OUTCOME_ALLOW
     return Answer(
         outcome=Outcome.ALLOW if allowed else Outcome.DENY,
@@ -113,6 +115,7 @@ def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozens
         labels_added=tuple(decision.labels_added),
         outcome_token=decision.outcome_token if allowed else "",
         obligations=_obligations(decision) if allowed else (),
+        unmet_obligations=unmet,
         advice=tuple(decision.advice),
     )
 
@@ -216,7 +219,7 @@ def _mismatch(prepared: PreparedCall, decision: Decision) -> str:
     return ""
 
 
-def _flaw(decision: Decision, known_obligations: frozenset[str]) -> str:
+def _flaw(decision: Decision) -> str:
     """Name the first reason not to rely on a decision."""
     if decision.outcome not in (decision_pb2.OUTCOME_ALLOW, decision_pb2.OUTCOME_DENY):
         return f"the decision states no known outcome: `{decision.outcome}`"
@@ -226,17 +229,22 @@ def _flaw(decision: Decision, known_obligations: frozenset[str]) -> str:
         return f"outcome and basis contradict each other: basis `{_BASES[decision.basis]}`"
     if not decision.decision_id:
         return "the decision has no id"
-    return _unmet(decision, known_obligations) if decision.outcome == decision_pb2.OUTCOME_ALLOW else ""
-
-
-def _unmet(decision: Decision, known_obligations: frozenset[str]) -> str:
-    """Name the first requirement that an allow does not meet."""
-    if not decision.session_id:
+    if decision.outcome == decision_pb2.OUTCOME_ALLOW and not decision.session_id:
         return "the decision allows without a session"
-    for obligation in decision.obligations:
-        if obligation.id not in known_obligations:
-            return one_line(f"unknown obligation: `{obligation.id}`")
     return ""
+
+
+def _unmet(decision: Decision, known_obligations: frozenset[str]) -> tuple[Obligation, ...]:
+    """Return the obligations of an allow that are not known."""
+    if decision.outcome != decision_pb2.OUTCOME_ALLOW:
+        return ()
+    return tuple(one for one in _obligations(decision) if one.id not in known_obligations)
+
+
+def _unknown(unmet: tuple[Obligation, ...]) -> str:
+    ids = tuple(dict.fromkeys(one.id for one in unmet))
+    what = "unknown obligation" if len(ids) == 1 else "unknown obligations"
+    return one_line(f"{what}: {', '.join(f'`{name}`' for name in ids)}") if ids else ""
 
 
 def _obligations(decision: Decision) -> tuple[Obligation, ...]:

@@ -52,7 +52,8 @@ class Answer:
     are the labels that the call added to its session or to one above it. With an `outcome_token`, the server wants to
     know what came of the call: `Client.report_outcome`.
     `obligations` must all be met, by the guard of a session or by the gateway (`fulfil`). An answer with one that is
-    not in `known_obligations` is a deny, so that a caller that does not look at them allows nothing.
+    not in `known_obligations` is a deny, so that a caller that does not look at them allows nothing; then
+    `obligations` is empty, and `unmet_obligations` holds those that are not known.
     """
 
     outcome: Outcome
@@ -78,6 +79,7 @@ class Answer:
     labels_added: tuple[str, ...] = ()
     outcome_token: str = field(default="", repr=False)
     obligations: tuple[Obligation, ...] = ()
+    unmet_obligations: tuple[Obligation, ...] = ()
     advice: tuple[str, ...] = ()
 
     @property

@@ -23,8 +23,14 @@ FILES = bundle_files(
 )
 
 
+LISTED = [
+    {"id": "notice", "parameters": {"text": "Customer data."}},
+    {"id": "redact_result", "parameters": {"fields": ["[].email"]}},
+]
+
+
 def test_obligations_are_a_deny_until_they_are_known(run: Run, tmp_path: Path) -> None:
-    """A script that only looks at the exit code overlooks none; with `--known-obligation` they are shown."""
+    """A script that only looks at the exit code overlooks none; it sees all that it does not know."""
     with running_server(FILES) as server:
         (tmp_path / "token").write_text(server.token(Role.PEP.value), encoding="ascii")
         (tmp_path / "token").chmod(0o600)
@@ -39,14 +45,16 @@ def test_obligations_are_a_deny_until_they_are_known(run: Run, tmp_path: Path) -
         met = ("--known-obligation", "notice", "--known-obligation", "redact_result")
 
         overlooked, half = run(*words, env=env), run(*words, *met[:2], env=env)
+        unmet = run(*words, "--json", env=env)
         allowed, as_json = run(*words, *met, env=env), run(*words, *met, "--json", env=env)
 
-    assert [2, 2, 0, 0] == [one.exit_code for one in (overlooked, half, allowed, as_json)]
-    assert "unknown obligation: `notice`" in overlooked.stderr
-    assert "unknown obligation: `redact_result`" in half.stderr
+    assert [1, 1, 1, 0, 0] == [one.exit_code for one in (overlooked, unmet, half, allowed, as_json)]
+    assert "deny  error  files/read" == overlooked.stdout.splitlines()[0]
+    assert "unknown obligations: `notice`, `redact_result`\n" in overlooked.stdout
+    assert 'notice {"text":"Customer data."}; redact_result {"fields":["[].email"]}' in overlooked.stdout
+    assert "unknown obligation: `redact_result`\n" in half.stdout
+    assert ([], LISTED) == tuple(json.loads(unmet.stdout)[name] for name in ("obligations", "unmet_obligations"))
     assert "allow  permit  files/read" == allowed.stdout.splitlines()[0]
     assert 'notice {"text":"Customer data."}; redact_result {"fields":["[].email"]}' in allowed.stdout
-    assert [
-        {"id": "notice", "parameters": {"text": "Customer data."}},
-        {"id": "redact_result", "parameters": {"fields": ["[].email"]}},
-    ] == json.loads(as_json.stdout)["obligations"]
+    assert LISTED == json.loads(as_json.stdout)["obligations"]
+    assert [] == json.loads(as_json.stdout)["unmet_obligations"]

@@ -199,6 +199,21 @@ def test_a_spoilt_decision_is_a_deny(
     assert answer.error
 
 
+def test_every_unknown_obligation_is_named(server: ScriptedServer, address: str, way: Way) -> None:
+    """All at once, each once, with its parameters."""
+    asked = [
+        decision_pb2.Obligation(id=name, parameters_json=b"{}") for name in ("redact", "notify", "pause", "redact")
+    ]
+    _spoil(server, _with(obligations=asked))
+
+    answer = way(address, CALL, known_obligations=["notify"])
+
+    assert "unknown obligations: `redact`, `pause`" == answer.error
+    assert [("redact", b"{}"), ("pause", b"{}"), ("redact", b"{}")] == [
+        (one.id, one.parameters_json) for one in answer.unmet_obligations
+    ]
+
+
 def test_an_allow_without_a_session_is_a_deny(server: ScriptedServer, address: str, way: Way) -> None:
     """Also a caller that does not know the public id is allowed nothing outside a session."""
     _spoil(server, _with(session_id=""))

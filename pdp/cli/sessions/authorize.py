@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 
 import click
 
@@ -12,7 +13,7 @@ from pdp.cli.connection import with_client
 from pdp.cli.options import handle_option, json_option, read_handle
 from pdp.cli.output import print_fields, print_json
 from pdp.cli.root import NO
-from pdp.client import Answer, Client, PDPClientError, ToolCall
+from pdp.client import Answer, Client, Obligation, PDPClientError, ToolCall
 from pdp.client.values import ERROR_BASIS
 from pdp.model import Role
 
@@ -45,7 +46,8 @@ def authorize(
 ) -> None:
     """Ask whether a tool call may go ahead, and with which obligations.
 
-    Exits with 0 for allow, 1 for deny, 2 when there is no answer.
+    Exits with 0 for allow, 1 for deny, 2 when there is no answer. Name with --known-obligation each obligation that
+    you meet; the answer lists the others.
     """
     # Bytes that are no text go to the server unchanged: it judges and records an agent's arguments.
     text = sys.stdin.buffer.read() if arguments == "-" else os.fsencode(arguments)
@@ -61,7 +63,7 @@ def authorize(
     answer = client.ask(call, known_obligations=known)
     if as_json:
         print_json(_plain(answer))
-    if answer.basis == ERROR_BASIS:
+    if answer.basis == ERROR_BASIS and not answer.unmet_obligations:
         raise PDPClientError(answer.error)
     if not as_json:
         _print(answer)
@@ -75,6 +77,7 @@ def _print(answer: Answer) -> None:
     click.echo(f"{answer.outcome.value}  {answer.basis}  {policies}".rstrip())
     print_fields(
         (
+            ("error", answer.error),
             ("decision", answer.decision_id),
             ("session", answer.session_id),
             ("ancestor", f"{answer.ancestor_session_id} {answer.ancestor_basis}".strip()),
@@ -82,10 +85,19 @@ def _print(answer: Answer) -> None:
             ("labels added", " ".join(answer.labels_added)),
             ("cache", answer.cache_result),
             ("trace", answer.trace_id),
-            ("obligations", "; ".join(f"{one.id} {one.parameters_json.decode('utf-8')}" for one in answer.obligations)),
+            ("obligations", _listed(answer.obligations)),
+            ("not known", _listed(answer.unmet_obligations)),
             ("advice", "; ".join(answer.advice)),
         )
     )
+
+
+def _listed(obligations: Iterable[Obligation]) -> str:
+    return "; ".join(f"{one.id} {one.parameters_json.decode('utf-8')}" for one in obligations)
+
+
+def _fields(one: Obligation) -> dict[str, object]:
+    return {"id": one.id, "parameters": json.loads(one.parameters_json)}
 
 
 def _plain(answer: Answer) -> dict[str, object]:
@@ -111,7 +123,8 @@ def _plain(answer: Answer) -> dict[str, object]:
         "trace_id": answer.trace_id,
         "span_id": answer.span_id,
         "labels_added": list(answer.labels_added),
-        "obligations": [{"id": one.id, "parameters": json.loads(one.parameters_json)} for one in answer.obligations],
+        "obligations": [_fields(one) for one in answer.obligations],
+        "unmet_obligations": [_fields(one) for one in answer.unmet_obligations],
         "advice": list(answer.advice),
         "outcome_token": answer.outcome_token,
     }
