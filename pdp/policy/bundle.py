@@ -72,6 +72,8 @@ class Bundle:
         self.caller_facts = contents.caller_facts
         self.labels = contents.labels
         self.groups = contents.groups
+        # Those that only gateways know.
+        self.declared_obligations = contents.obligations
         self.widening = frozenset(name for name, label in contents.labels.items() if label.widens)
         # By action; only the tools whose calls add any.
         self.added_labels: Mapping[str, frozenset[str]] = {

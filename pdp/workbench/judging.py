@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pdp.foundation.obligations import KNOWN
 from pdp.foundation.yamltext import unknown
 from pdp.model import Basis, Obligation, Ruling
 from pdp.policy.bundle import Bundle
@@ -41,7 +42,7 @@ def _differences(expect: Expectation, ruling: Ruling, bundle: Bundle) -> Iterabl
     yield from _ids("policies", expect.policies, ruling.policies, bundle)
     if not unexpected_error:
         yield from _ids("errors", expect.errors, ruling.errors, bundle)
-    yield from _obligations(expect.obligations, ruling.obligations)
+    yield from _obligations(expect.obligations, ruling.obligations, bundle)
 
 
 def _ids(what: str, expected: tuple[str, ...] | None, actual: tuple[str, ...], bundle: Bundle) -> Iterable[str]:
@@ -57,15 +58,24 @@ def _ids(what: str, expected: tuple[str, ...] | None, actual: tuple[str, ...], b
             yield f"{what}: `{name}` was not expected"
 
 
-def _obligations(expected: tuple[ExpectedObligation, ...] | None, actual: tuple[Obligation, ...]) -> Iterable[str]:
+def _obligations(
+    expected: tuple[ExpectedObligation, ...] | None, actual: tuple[Obligation, ...], bundle: Bundle
+) -> Iterable[str]:
     if expected is None:
         return
-    for one in expected:
-        if not any(one.fits(each) for each in actual):
+    known = (*KNOWN, *bundle.declared_obligations)
+    left = list(actual)
+    # Those with parameters first: the others fit any of the same name.
+    for one in sorted(expected, key=lambda each: not each.parameters_json):
+        found = next((each for each in left if one.fits(each)), None)
+        if found is not None:
+            left.remove(found)
+        elif one.id not in known:
+            yield unknown("obligation", one.id, known)
+        else:
             yield f"obligations: `{one}` is missing"
-    for each in actual:
-        if not any(one.fits(each) for one in expected):
-            yield f"obligations: `{each.id} {each.parameters_json}` was not expected"
+    for each in left:
+        yield f"obligations: `{each.id} {each.parameters_json}` was not expected"
 
 
 def _in_brackets(detail: str) -> str:

@@ -25,8 +25,9 @@ permit (principal in UserGroup::"staff", action in Action::"read_only", resource
 
 @cache
 def obliging() -> Bundle:
-    """Return a bundle whose reads have two obligations."""
-    files = {**material_files(), "files.cedar": OBLIGING.encode()}
+    """Return a bundle whose reads have two obligations; it declares a third."""
+    manifest = b"obligations: {log_access: {meaning: Tell the owner.}}"
+    files = {**material_files(), "files.cedar": OBLIGING.encode(), "bundle.yaml": manifest}
     return load_bundle(files, DEFAULT_LIMITS, compile_here)
 
 
@@ -92,7 +93,20 @@ def test_targets_are_seen_as_in_a_call(more: str, path: str, outcome: str) -> No
                 'obligations: `redact_result {"fields":["a","b"]}` was not expected',
             ],
         ),
-        ("[notice, redact_result, log]", ["obligations: `log` is missing"]),
+        ("[notice, redact_result, log_access]", ["obligations: `log_access` is missing"]),
+        ("[notice, redact_result, notice]", ["obligations: `notice` is missing"]),
+        ("[notice, redact_result, notice: {text: x}]", ["obligations: `notice` is missing"]),
+        (
+            "[notice, redact_result, log_acces]",
+            ["unknown obligation: `log_acces`; did you mean `log_access`?"],
+        ),
+        (
+            "[notise, redact_result]",
+            [
+                "unknown obligation: `notise`; did you mean `notice`?",
+                'obligations: `notice {"text":"x"}` was not expected',
+            ],
+        ),
         (
             "[notice, redact_result: {fields: [a]}]",
             [
@@ -103,7 +117,7 @@ def test_targets_are_seen_as_in_a_call(more: str, path: str, outcome: str) -> No
     ],
 )
 def test_obligations_are_compared(expected: str, problems: list[str]) -> None:
-    """By name, and with their parameters where the case states them; all must be stated."""
+    """By name, and with their parameters where the case states them; each must be stated as often as it is there."""
     cases = f"  - {{case: one, session: work, call: read, expect: {{outcome: allow, obligations: {expected}}}}}\n"
     (result,) = run(obliging(), [suite(cases)]).results
 
@@ -162,6 +176,22 @@ def test_the_facts_of_a_case_are_those_before_its_call() -> None:
     assert result.facts
     assert result.facts.snapshot
     assert () == result.facts.snapshot.chain[0].labels
+
+
+def test_each_of_two_obligations_of_a_name_is_stated() -> None:
+    """One name without parameters is one obligation, not all of that name."""
+    again = OBLIGING.replace("files/obliged", "files/again").replace("text: x", "text: y")
+    files = {**material_files(), "files.cedar": (OBLIGING + again).encode()}
+    expected = ("[redact_result, notice, notice: {text: y}]", "[redact_result, notice]")
+    cases = "".join(
+        f"  - {{case: c{place}, session: work, call: read, expect: {{outcome: allow, obligations: {listed}}}}}\n"
+        for place, listed in enumerate(expected)
+    )
+
+    both, one = run(load_bundle(files, DEFAULT_LIMITS, compile_here), [suite(cases)]).results
+
+    assert () == both.problems
+    assert ('obligations: `notice {"text":"y"}` was not expected',) == one.problems
 
 
 def with_sessions(**more: str) -> str:
