@@ -156,7 +156,7 @@ def test_terms_are_supposed(run: Run, policies: Path) -> None:
 
     assert 0 == fine.exit_code
     assert 2 == wrong.exit_code
-    assert "`supposed.terms_json`: `$`: unknown term: `tickt`; did you mean `ticket`?" in wrong.stderr
+    assert "error: `--terms`: `$`: unknown term: `tickt`; did you mean `ticket`?" in wrong.stderr
 
 
 def test_a_server_is_asked_about_a_session(ask: Run) -> None:

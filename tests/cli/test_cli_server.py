@@ -116,6 +116,8 @@ def test_request_as_json_holds_the_handle_once(ask: Run) -> None:
         ),
         (("--term", "ticket=", "--term", 'targets=["7"]'), {"ticket": "", "targets": ["7"]}),
         (("--term", 'ticket="7"'), {"ticket": "7"}),
+        (("--term", "ticket=NaN"), {"ticket": "NaN"}),
+        (("--term", "ticket=-Infinity"), {"ticket": "-Infinity"}),
         ((), {}),
     ],
 )
@@ -167,12 +169,24 @@ def test_terms_that_cannot_be_sent(ask: Run, words: tuple[str, ...], said: str) 
     assert done.stderr.endswith(said)
 
 
-def test_refused_terms_are_named(ask: Run) -> None:
-    """The server says which term, and what the nearest one is."""
-    done = ask("session", "request", *WANTED, "--term", "tickt=OPS-1")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--term", "tickt=OPS-1"), "`--term`: `$`: unknown term: `tickt`; did you mean `ticket`?\n"),
+        (("--terms", '{"tickt": "OPS-1"}'), "`--terms`: `$`: unknown term: `tickt`; did you mean `ticket`?\n"),
+        (("--terms", '{"ticket": 7}'), "`--terms`: `$.ticket`: must be a string\n"),
+        (
+            ("--term", "urgent=true", "--term", "ticket=7"),
+            "`--term`: `$.ticket`: must be a string; `7` is read as JSON; a text is written --term 'ticket=\"7\"'\n",
+        ),
+    ],
+)
+def test_refused_terms_are_named(ask: Run, words: tuple[str, ...], said: str) -> None:
+    """By the option that holds them, with the nearest known term, or how the same is written as a text."""
+    done = ask("session", "request", *WANTED, *words)
 
     assert 2 == done.exit_code
-    assert "`terms_json`: `$`: unknown term: `tickt`; did you mean `ticket`?" in done.stderr
+    assert f"error: invalid_argument: {said}" == done.stderr.splitlines(keepends=True)[-1]
 
 
 def test_approval_shows_what_is_approved(ask: Run, requested: str) -> None:

@@ -12,8 +12,10 @@ from pdp.cli.author.explainview import plain, print_explanation
 from pdp.cli.connection import connect
 from pdp.cli.options import ConnectionOptions, connection_options, json_option, with_settings
 from pdp.cli.output import print_json
+from pdp.cli.sessions.terms import terms_named
 from pdp.config import Settings
 from pdp.model import Role
+from pdp.v1.explain_pb2 import ExplainResponse
 
 
 @click.command(
@@ -62,17 +64,23 @@ def explain(
     Decides and records nothing. A server explains only to authors and auditors, not to gateways and agents.
     """
     question = _question(**asked)
-    if folder is not None:
-        from pdp.cli.author.explainfolder import ask_folder  # noqa: PLC0415 - a server is asked without the engine
-
-        answer = ask_folder(folder, settings, **question)
-    else:
-        with connect(Role.AUTHOR, settings, connection) as client:
-            answer = client.explain(**question)
+    with terms_named(asked["terms"], field="supposed.terms_json"):
+        answer = _answer(question, folder, settings, connection)
     if as_json:
         print_json(plain(answer))
     else:
         print_explanation(answer)
+
+
+def _answer(
+    question: dict[str, Any], folder: str | None, settings: Settings, connection: ConnectionOptions
+) -> ExplainResponse:
+    if folder is not None:
+        from pdp.cli.author.explainfolder import ask_folder  # noqa: PLC0415 - a server is asked without the engine
+
+        return ask_folder(folder, settings, **question)
+    with connect(Role.AUTHOR, settings, connection) as client:
+        return client.explain(**question)
 
 
 def _question(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pdp.cli.options import duration, handle_option, json_option, read_handle
 from pdp.cli.output import new_file, print_json, print_table
 from pdp.cli.root import NO
 from pdp.cli.sessions.review import print_review
+from pdp.cli.sessions.terms import terms_named, terms_text
 from pdp.cli.sessions.view import plain, print_session, state_name, time_text
 from pdp.client import Client
 from pdp.model import Role, SessionState
@@ -79,9 +79,9 @@ def request(
 
     With --handle-file the handle goes to that file, and the session's public id is printed instead.
     """
-    wanted_terms = os.fsencode(_terms_text(terms, single_terms))
+    wanted_terms = os.fsencode(terms_text(terms, single_terms))
     # Before the session is requested: a handle that cannot be written would be lost.
-    with new_file(handle_file) if handle_file is not None else nullcontext() as file:
+    with new_file(handle_file) if handle_file is not None else nullcontext() as file, terms_named(terms, single_terms):
         opened = client.request_session(
             user=user,
             agent=agent,
@@ -276,29 +276,6 @@ def _full_id(client: Client, given: str, state: SessionState | None = None) -> s
         )
         raise click.ClickException(f"{problem} with `{wanted}`")
     return found[0]
-
-
-def _terms_text(whole: str, single: Sequence[str]) -> str:
-    """Return the JSON object of the terms; a value that is JSON stays as it is written, with all digits."""
-    if not single:
-        return whole
-    if whole:
-        raise click.UsageError("pass either --terms or --term")
-    members = []
-    for one in single:
-        name, equals, value = one.partition("=")
-        if not (name and equals):
-            raise click.UsageError(f"`--term` must be written `name=value`: `{one}`")
-        members.append(f"{json.dumps(name)}:{value if _is_json(value) else json.dumps(value)}")
-    return "{" + ",".join(members) + "}"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _confirmed() -> bool:
