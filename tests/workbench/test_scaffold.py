@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,18 @@ def test_command_writes_what_check_and_test_accept(
     assert (0, 0, 0) == (made.exit_code, checked.exit_code, passed.exit_code)
     assert "pdp test mine" in made.output
     assert 1 == len(checked.output.splitlines())
+
+
+def test_the_samples_of_the_manifest_load() -> None:
+    """What the new `bundle.yaml` shows in comments declares a group and an obligation when an author takes it over."""
+    files = scaffold("all", [READ, WRITE, WIPE])
+    written = files["bundle.yaml"].decode()
+    files["bundle.yaml"] = re.sub(r"^# (groups:|obligations:|  )", r"\1", written, flags=re.MULTILINE).encode()
+
+    bundle = load_bundle({n: text for n, text in files.items() if belongs(n)}, DEFAULT_LIMITS, compile_here)
+
+    assert ["payments"] == list(bundle.groups)
+    assert ["log_access"] == list(bundle.declared_obligations)
 
 
 def test_folder_that_holds_something_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,12 @@ _HEADER = """\
 #   resource: {{type: Repository, id: "{{owner}}/{{repo}}", canonical: {{owner: lower}}, log: digest}}
 #   parameters: {{amount: {{type: decimal}}, notes: {{opaque: true}}}}
 #   parameters: {{payments: {{members: [iban]}}}}   of a list of objects: `input.payments.count`, `input.payments.iban`
+#   groups: [payments]      further groups of its action, which bundle.yaml declares
+#   adds_labels: [untrusted-input]   the labels that an allowed call adds to its session, which bundle.yaml declares
+#   log: [path]             the parameters whose values are written to the record; of all others it has a keyed digest
+#   targets: [to, "payments[].iban"]   the parameters that name a person or a thing outside
+#   text: [subject, body]   the parameters whose texts can hold links
+#   sums: amount            the parameter that the term `max_sum` of a session adds up
 #   open: true              a call may hold parameters that the tool's schema takes and does not declare
 """
 

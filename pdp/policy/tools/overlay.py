@@ -31,7 +31,7 @@ _Word = TypeVar("_Word", bound=str)
 _DigestRule = Literal["required", "optional"]
 _ResourceLog = Literal["plain", "digest"]
 
-_TOOL_KEYS = (
+TOOL_KEYS = (
     *("adds_labels", "digest", "groups", "log", "open", "parameters", "resource", "risk"),
     *("sums", "targets", "text"),
 )
@@ -120,7 +120,7 @@ class _OverlayReader:
 
     def _tool(self, tool: str, entry: Section, parameters: RecordType, shared: ToolOverlay) -> ToolOverlay:
         """Return the overlay of one tool; what it does not say is as `shared` by all tools of the server."""
-        self.problems += entry.unknown_keys(_TOOL_KEYS)
+        self.problems += entry.unknown_keys(TOOL_KEYS)
         typed = self._parameters(tool, self._section(entry, "parameters"), parameters)
         typed = replace(typed, open=self._open(tool, entry, parameters))
         digest = self._word(entry, "digest", get_args(_DigestRule))

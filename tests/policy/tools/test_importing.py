@@ -11,6 +11,7 @@ import pytest
 from pdp.foundation.jsontext import definition_digest, parse
 from pdp.policy.tools.catalogue import load_catalogue, tool_definitions
 from pdp.policy.tools.importing import catalogue_file, propose_overlay, propose_risk
+from pdp.policy.tools.overlay import TOOL_KEYS
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,15 @@ def test_every_proposal_says_where_it_comes_from() -> None:
         '  "a # b": {risk: mutating}  # neither its annotations nor its name say: look closely',
         "  get_it: {risk: read_only}  # `get` in its name",
     ]
+
+
+@pytest.mark.parametrize("key", TOOL_KEYS)
+def test_the_header_shows_all_that_can_be_said_of_a_tool(key: str) -> None:
+    """An author needs no manual to find a key, and the header is only comments."""
+    header = propose_overlay("files", []).removesuffix("tools: {}\n").splitlines()
+
+    assert [] == [line for line in header if not line.startswith("#") or len(line) > 120]
+    assert any(line.startswith(f"#   {key}: ") for line in header)
 
 
 def test_real_servers(test_data: Path) -> None:
