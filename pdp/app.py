@@ -26,7 +26,7 @@ from pdp.decision.explainer import Explainer
 from pdp.decision.ledger import Ledger
 from pdp.decision.observers import Observers
 from pdp.decision.snapshot import Snapshots
-from pdp.errors import ConfigurationError, PDPError, reason_of
+from pdp.errors import ConfigurationError, PDPError, StoreUnavailableError, reason_of
 from pdp.foundation.ownership import require_own
 from pdp.foundation.repeating import Repeater
 from pdp.limits import DEFAULT_LIMITS, Limits
@@ -36,7 +36,7 @@ from pdp.policy.child.process import PolicyChild, run_once
 from pdp.registry.outcomes import REPORT_SECONDS, Outcomes
 from pdp.registry.registrar import Registrar
 from pdp.sessions.heartbeat import Heartbeat
-from pdp.sessions.history import MemorySessionHistory
+from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
 from pdp.sessions.store import SessionHistory, SessionStore
@@ -57,6 +57,8 @@ _PURGE_SECONDS = 60.0
 _RENEW_SECONDS = 3600.0
 # How long a change of a session waits for other writers.
 _BUSY_SECONDS = 5.0
+# And what a call changes: each waits for it.
+_HISTORY_BUSY_SECONDS = 1.0
 
 # `-P`: nothing is imported from the working directory.
 _WORKER = (sys.executable, "-P", "-m", "pdp.cli.operate.worker")
@@ -204,7 +206,7 @@ class App:
             watchers = Observers(log, telemetry, *([observer] if observer else []))
             sessions = _open_store(settings, log)
             self._opened.callback(sessions.close)
-            history = _open_history(settings)
+            history = _open_history(settings, control=control)
             self._opened.callback(history.close)
             telemetry.watch_sessions(sessions.count_by_state)
             self._sourcing = sourcing = sourcing_of(settings)
@@ -272,7 +274,8 @@ class App:
                         history,
                         time,
                         keep_ended_seconds=settings.sessions.keep_ended_seconds,
-                        keep_reports_seconds=REPORT_SECONDS,
+                        # A retry of a decision has its id, and a token of its own.
+                        keep_reports_seconds=2 * REPORT_SECONDS,
                     )
                 )
         except BaseException:
@@ -475,14 +478,23 @@ def open_record(
     )
 
 
-def _open_history(settings: Settings) -> SessionHistory:
-    if settings.sessions.store == "memory":
+def _open_history(settings: Settings, *, control: bool) -> SessionHistory:
+    # A control process ends authority, and neither decides calls nor takes reports.
+    if control or settings.sessions.store == "memory":
         return MemorySessionHistory()
     from pdp.sessions.sqlitehistory import SQLiteSessionHistory  # noqa: PLC0415 - embedded use may have no need of it
 
-    return SQLiteSessionHistory(
-        settings.history_file, busy_seconds=_BUSY_SECONDS, reserve_bytes=settings.sessions.reserve_bytes
-    )
+    def reopen() -> SessionHistory:
+        return SQLiteSessionHistory(
+            settings.history_file,
+            busy_seconds=_HISTORY_BUSY_SECONDS,
+            reserve_bytes=settings.sessions.reserve_bytes,
+        )
+
+    def failed(error: StoreUnavailableError) -> None:
+        _LOG.error("calls cannot be reported, and those with a budget are denied: %s", error)
+
+    return ReopeningHistory(reopen, on_failure=failed)
 
 
 def _open_store(settings: Settings, log: DecisionLog) -> SessionStore:

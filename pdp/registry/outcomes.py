@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.errors import ConflictError, InvalidRequestError, NotFoundError, WrongStateError
 from pdp.foundation.jsontext import canonical
+from pdp.foundation.quickcaches import SmallCache
 from pdp.limits import MOST_LABELS
 from pdp.model import Caller, CallStatus, Decision, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
@@ -27,6 +28,7 @@ REPORT_SECONDS = 900.0
 
 _PREFIX, _MAC_BYTES = "pdpo_", 16
 _TRIES = 4
+_MOST_RECORDED = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,9 @@ class Outcomes:
         self._bundle = bundle
         self._clock = clock
         self._observer = observer
-        self._key = history.key()
+        # Read when it is first needed: a server starts without its history.
+        self._known_key = b""
+        self._recorded: SmallCache[str, None] = SmallCache(_MOST_RECORDED)
 
     def token(self, decision: Decision) -> str:
         """Return what a report about a decision must bring; empty when it cannot be reported."""
@@ -107,12 +111,15 @@ class Outcomes:
         allowed, bundle, now = self._read(report.outcome_token, caller), self._bundle(), self._now()
         if now.wall_at >= allowed.ends_at:
             raise WrongStateError(f"the call was allowed more than {REPORT_SECONDS:.0f} s ago")
-        chain = self._live(allowed, caller, now)
-        require_labels(report.labels, bundle.labels, present=chain[0].labels)
+        chain, labels = self._live(allowed, caller, now), frozenset(report.labels)
+        # INVARIANT: what one session of the chain has, the others may not have been approved for.
+        present = frozenset.intersection(*(frozenset(session.labels) for session in chain))
+        require_labels(report.labels, bundle.labels, present=present)
+        _require_few(labels, chain)
         digest = hashlib.sha256(canonical([report.status.value, sorted(set(report.labels))])).digest()
         self._history.keep_report(Report(decision_id=allowed.decision_id, digest=digest, reported_at=now.wall_at))
-        session, added = self._label(allowed, frozenset(report.labels), chain, caller, now)
-        self._observer.event(_event(allowed, report, session, added, caller, now.wall_at))
+        session, added = self._label(allowed, labels, chain, caller, now)
+        self._record(allowed, report, session, added, caller, now)
         return Reported(session=session, decision_id=allowed.decision_id, labels_added=added)
 
     def _label(
@@ -123,8 +130,6 @@ class Outcomes:
             fresh = sorted({label for session in chain for label in labels.difference(session.labels)})
             if not fresh:
                 return chain[0], ()
-            if any(len(labels.union(session.labels)) > MOST_LABELS for session in chain):
-                raise InvalidRequestError("labels", f"more than {MOST_LABELS} together")
             try:
                 written = self._sessions.settle(chain, labelled(labels, by=allowed.decision_id), wall_at=now.wall_at)
             except ConflictError:
@@ -132,6 +137,25 @@ class Outcomes:
             else:
                 return written[0], tuple(fresh)
         raise ConflictError("the session changes too fast; try again")
+
+    def _record(
+        self,
+        allowed: _Allowed,
+        report: OutcomeReport,
+        session: Session,
+        added: tuple[str, ...],
+        caller: Caller,
+        now: Instant,
+    ) -> None:
+        """Record a report once in this process: a gateway can repeat it, also one whose record was lost in a crash."""
+        if not added and allowed.decision_id in self._recorded:
+            return
+        self._recorded.keep(allowed.decision_id, None)
+        # Also those that an earlier try of the same report has added.
+        owned = tuple(
+            sorted(one for one in set(report.labels) if session.label_origins.get(one) == allowed.decision_id)
+        )
+        self._observer.event(_event(allowed, report, session, added or owned, caller, now.wall_at))
 
     def _live(self, allowed: _Allowed, caller: Caller, now: Instant) -> tuple[Session, ...]:
         chain = self._sessions.get(allowed.session_id)
@@ -155,10 +179,20 @@ class Outcomes:
 
     def _mac(self, caller: Caller, text: bytes) -> bytes:
         # No id holds a line break.
-        return hmac.digest(self._key, f"{caller.tenant}\n{caller.id}\n".encode() + text, "sha256")[:_MAC_BYTES]
+        return hmac.digest(self._key(), f"{caller.tenant}\n{caller.id}\n".encode() + text, "sha256")[:_MAC_BYTES]
+
+    def _key(self) -> bytes:
+        if not self._known_key:
+            self._known_key = self._history.key()
+        return self._known_key
 
     def _now(self) -> Instant:
         return no_earlier(self._clock.now(), self._sessions.high_water_at())
+
+
+def _require_few(labels: frozenset[str], chain: tuple[Session, ...]) -> None:
+    if any(len(labels.union(session.labels)) > max(MOST_LABELS, len(session.labels)) for session in chain):
+        raise InvalidRequestError("labels", f"more than {MOST_LABELS} together")
 
 
 def _event(

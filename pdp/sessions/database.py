@@ -136,7 +136,7 @@ class Database:
         self._busy_milliseconds = round(busy_seconds * 1000)
         try:
             self._create()
-            self._identity = _identity(self._path)
+            self._identity = identity_of(self._path)
         except OSError as error:
             raise StoreUnavailableError(f"cannot create the session store `{path}`: {reason_of(error)}") from None
 
@@ -173,7 +173,7 @@ class Database:
     def require_same_file(self) -> None:
         """Raise when the path no longer leads to the opened file: its data would stay old."""
         try:
-            same = _identity(self._path) == self._identity
+            same = identity_of(self._path) == self._identity
         except OSError:
             same = False
         if not same:
@@ -269,15 +269,16 @@ def answering() -> Iterator[None]:
         raise unavailable(error) from None
 
 
-def unavailable(error: Exception) -> StoreUnavailableError:
+def unavailable(error: Exception, store: str = "session store") -> StoreUnavailableError:
     """Return the error to raise for an engine error, without its message, which can hold values."""
     if isinstance(error, UnicodeError):
-        return StoreUnavailableError("the session store does not answer: it holds text that is not UTF-8")
+        return StoreUnavailableError(f"the {store} does not answer: it holds text that is not UTF-8")
     # Errors of the binding itself, such as the use of a closed connection, have no SQLite code.
     code = apsw.mapping_result_codes.get(getattr(error, "result", -1), "closed")
-    return StoreUnavailableError(f"the session store does not answer: `{code}`")
+    return StoreUnavailableError(f"the {store} does not answer: `{code}`")
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def identity_of(path: Path) -> tuple[int, int]:
+    """Return the device and the number of a file. Raise `OSError`."""
     status = path.stat()
     return status.st_dev, status.st_ino

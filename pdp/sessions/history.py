@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from threading import Lock
 from typing import NamedTuple
 
-from pdp.errors import AlreadyReportedError, StoreUnavailableError
-from pdp.sessions.store import RETRY_SECONDS
+from pdp.errors import AlreadyReportedError, OverloadedError, StoreUnavailableError
+from pdp.sessions.store import RETRY_SECONDS, SessionHistory
 from pdp.sessions.values import Charge, Charged, Debit, Report, Used
 
 KEY_BYTES = 32
@@ -145,3 +147,89 @@ def require_same(kept: bytes, report: Report) -> None:
     """Raise `AlreadyReportedError` unless the report that is kept says the same; `kept` is its digest."""
     if kept != report.digest:
         raise AlreadyReportedError("this call was reported already, and otherwise")
+
+
+class ReopeningHistory:
+    """A `SessionHistory` that `reopen` opens: now, or when it is next asked for, so that a server starts without it.
+
+    What needs it raises `StoreUnavailableError` meanwhile; each `pause` seconds of `monotonic` it is tried again. Safe
+    for threads.
+    """
+
+    def __init__(
+        self,
+        reopen: Callable[[], SessionHistory],
+        *,
+        on_failure: Callable[[StoreUnavailableError], None],
+        pause: float = 1.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._reopen = reopen
+        self._on_failure = on_failure
+        self._pause = pause
+        self._monotonic = monotonic
+        self._lock = Lock()
+        self._opened: SessionHistory | None = None
+        self._closed = False
+        self._failure: StoreUnavailableError | None = None
+        self._next_try = monotonic()
+        with suppress(StoreUnavailableError):
+            self._history()
+
+    def key(self) -> bytes:
+        """Return the random secret."""
+        return self._history().key()
+
+    def keep_report(self, report: Report) -> None:
+        """Keep a report, one for each decision."""
+        self._history().keep_report(report)
+
+    def forget_reports(self, *, reported_before: float) -> int:
+        """Remove the reports from before a time; return how many."""
+        return self._history().forget_reports(reported_before=reported_before)
+
+    def charge(self, charge: Charge) -> Charged:
+        """Take all debits of a charge, or none."""
+        return self._history().charge(charge)
+
+    def take_back(self, charge: Charge, charged_at: float) -> None:
+        """Take back a charge, unless another try of the same call counts on it."""
+        self._history().take_back(charge, charged_at)
+
+    def used(self, session_id: str) -> Mapping[str, Used]:
+        """Return what is used up of the budgets of a session."""
+        return self._history().used(session_id)
+
+    def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
+        """Remove what is used up in sessions that were over before a time, and what tells retries of old charges."""
+        return self._history().forget_charges(ended_before=ended_before, charged_before=charged_before)
+
+    def close(self) -> None:
+        """Close what is open; afterwards the history does not answer."""
+        with self._lock:
+            self._closed = True
+            if self._opened is not None:
+                self._opened.close()
+
+    def _history(self) -> SessionHistory:
+        if self._opened is not None:
+            return self._opened
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._try()
+            return self._opened
+
+    def _try(self) -> SessionHistory:
+        if self._closed:
+            raise StoreUnavailableError("the history of the sessions is closed")
+        if self._failure is not None and self._monotonic() < self._next_try:
+            raise self._failure
+        try:
+            return self._reopen()
+        except (StoreUnavailableError, OverloadedError) as error:
+            failure = StoreUnavailableError(str(error))
+            # Once, and not for each call that waits for it.
+            if self._failure is None:
+                self._on_failure(failure)
+            self._failure, self._next_try = failure, self._monotonic() + self._pause
+            raise failure from None

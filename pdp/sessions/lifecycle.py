@@ -111,7 +111,7 @@ def labelled(labels: frozenset[str], *, by: str) -> Callable[[Session], Session 
             session,
             epoch=session.epoch + 1,
             labels=tuple(sorted({*session.labels, *fresh})),
-            label_origins={**session.label_origins, **dict.fromkeys(sorted(fresh), by)},
+            label_origins={**session.label_origins, **dict.fromkeys(fresh, by)},
         )
 
     return change

@@ -41,7 +41,6 @@ class Purge:
         `pause` waits the given seconds between two steps, and says whether to stop early. Raise `StoreUnavailableError`
         when one of the two cannot be written.
         """
-        self._history.forget_reports(reported_before=self._clock.now().wall_at - self._keep_reports_seconds)
         total = 0
         while True:
             wall_at = self._clock.now().wall_at
@@ -53,6 +52,8 @@ class Purge:
             total += removed
             if not removed or pause(_PAUSE_SECONDS):
                 break
+        # After the sessions, which can go when the history does not answer.
+        self._history.forget_reports(reported_before=wall_at - self._keep_reports_seconds)
         # The sessions were removed as of `wall_at`, so none of them can come back to life with a budget that is new.
         self._history.forget_charges(
             ended_before=wall_at - self._keep_ended_seconds, charged_before=wall_at - RETRY_SECONDS

@@ -18,12 +18,17 @@ import apsw
 from pdp.errors import OverloadedError, StoreUnavailableError, reason_of
 from pdp.foundation.diskroom import free_bytes
 from pdp.foundation.files import make_file, make_folder, sync_folder
-from pdp.sessions.database import ENGINE_ERRORS, require_sound_engine, unavailable
+from pdp.sessions.database import ENGINE_ERRORS, identity_of, require_sound_engine, unavailable
 from pdp.sessions.history import KEY_BYTES, require_same
 from pdp.sessions.store import RETRY_SECONDS
 from pdp.sessions.values import Charge, Charged, Debit, Report, Used
 
 _VERSION: Final = 1
+_NAME: Final = "session history"
+_BUSY: Final = "the session history is busy; nothing was written, try again"
+# The log is cut to this after it has grown, and old rows go in steps.
+_LOG_BYTES: Final = 8 * 1024 * 1024
+_ROWS_OF_A_STEP: Final = 2000
 
 
 class _ExhaustedError(Exception):
@@ -37,20 +42,25 @@ class _ExhaustedError(Exception):
 class SQLiteSessionHistory:
     """A `SessionHistory` in one file. Safe for threads; open it after forking, not before.
 
-    `busy_seconds` is how long to wait for other writers before `OverloadedError`. Nothing is written while the disk has
-    less than `reserve_bytes` left.
+    `busy_seconds` is how long to wait for other writers, of this process and then of others, before `OverloadedError`.
+    Nothing is written while the disk has less than `reserve_bytes` left, or when another file has taken the path.
     """
 
     def __init__(self, path: Path, *, busy_seconds: float = 5.0, reserve_bytes: int = 0) -> None:
         require_sound_engine(apsw.sqlite_lib_version())
         self._path, self._reserve = path.absolute(), reserve_bytes
+        self._busy_seconds = busy_seconds
         self._lock = Lock()
         try:
             make_folder(self._path.parent, sync_folder)
             make_file(self._path, bytes)
+            self._identity = identity_of(self._path)
         except OSError as error:
             raise StoreUnavailableError(f"cannot create the session history `{path}`: {reason_of(error)}") from None
-        self._connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
+        try:
+            self._connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
+        except ENGINE_ERRORS as error:
+            raise unavailable(error, _NAME) from None
         try:
             self._connection.set_busy_timeout(round(busy_seconds * 1000))
             self._prepare()
@@ -72,10 +82,7 @@ class SQLiteSessionHistory:
 
     def forget_reports(self, *, reported_before: float) -> int:
         """Remove the reports from before a time; return how many."""
-        with self._answering(), self._transaction():
-            self._connection.execute("DELETE FROM reports WHERE reported_at < ?", (reported_before,))
-            removed: int = self._connection.changes()
-        return removed
+        return self._delete("reports", "decision_id", "reported_at", reported_before)
 
     def charge(self, charge: Charge) -> Charged:
         """Take all debits of a charge, or none."""
@@ -113,16 +120,27 @@ class SQLiteSessionHistory:
 
     def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
         """Remove what is used up in sessions that were over before a time, and what tells retries of old charges."""
-        with self._answering(), self._transaction():
-            self._connection.execute("DELETE FROM receipts WHERE charged_at < ?", (charged_before,))
-            self._connection.execute("DELETE FROM budgets WHERE ends_at < ?", (ended_before,))
-            removed: int = self._connection.changes()
-        return removed
+        self._delete("receipts", "retry_digest", "charged_at", charged_before)
+        return self._delete("budgets", "(session_id, budget)", "ends_at", ended_before)
 
     def close(self) -> None:
         """Close the file; afterwards the history does not answer."""
         with self._lock:
             self._connection.close()
+
+    def _delete(self, table: str, key: str, time: str, before: float) -> int:
+        """Delete old rows in steps, between which others write; return how many."""
+        columns = key.strip("()")
+        total, removed = 0, _ROWS_OF_A_STEP
+        while removed == _ROWS_OF_A_STEP:
+            with self._answering(), self._transaction():
+                self._connection.execute(
+                    f"DELETE FROM {table} WHERE {key} IN (SELECT {columns} FROM {table} WHERE {time} < ? LIMIT ?)",  # noqa: S608 - our own names
+                    (before, _ROWS_OF_A_STEP),
+                )
+                removed = self._connection.changes()
+            total += removed
+        return total
 
     def _take(self, debit: Debit) -> int:
         values = (debit.session_id, debit.budget, debit.amount, debit.window, debit.ends_at)
@@ -136,6 +154,7 @@ class SQLiteSessionHistory:
             self._connection.execute("PRAGMA journal_mode=WAL")
             # A commit is in the file of the system before it returns, and on the disk after a while.
             self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
             # Processes that start together wait for each other here.
             with self._transaction():
                 self._connection.execute(_SCHEMA)
@@ -144,7 +163,7 @@ class SQLiteSessionHistory:
         except apsw.NotADBError:
             raise StoreUnavailableError(f"not a session history: `{self._path}`") from None
         except ENGINE_ERRORS as error:
-            raise unavailable(error) from None
+            raise unavailable(error, _NAME) from None
         if version != _VERSION:
             raise StoreUnavailableError(
                 f"the session history has version `{version}`, and this program knows `{_VERSION}`: upgrade the program"
@@ -152,13 +171,26 @@ class SQLiteSessionHistory:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except apsw.BusyError:
-                raise OverloadedError("the session history is busy; nothing was written, try again") from None
-            except ENGINE_ERRORS as error:
-                raise unavailable(error) from None
+        if not self._lock.acquire(timeout=self._busy_seconds):
+            raise OverloadedError(_BUSY)
+        try:
+            self._require_same_file()
+            yield
+        except apsw.BusyError:
+            raise OverloadedError(_BUSY) from None
+        except ENGINE_ERRORS as error:
+            raise unavailable(error, _NAME) from None
+        finally:
+            self._lock.release()
+
+    def _require_same_file(self) -> None:
+        # Other processes that start now use the file at the path, and with it another secret.
+        try:
+            same = identity_of(self._path) == self._identity
+        except OSError:
+            same = False
+        if not same:
+            raise StoreUnavailableError(f"the session history was moved, removed or replaced: `{self._path}`")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from pdp.errors import ConflictError
-from pdp.model import Session, SessionState
+from pdp.model import Session
 from pdp.sessions.values import ActiveBundle, Change
 
 # Enough to roll back by a few activations; older content is in the authors' version control.
@@ -40,7 +40,8 @@ def require_successor(stored: Session | None, successor: Session) -> None:
 
 def require_unchanged(seen: Sequence[Session], stored: Sequence[Session]) -> None:
     """Raise `ConflictError` unless the stored sessions, with cuts applied, are those that a view has shown."""
-    if [_moment(session) for session in seen] != [_moment(session) for session in stored]:
+    # A cut counts as a change: a session that it concerns has the next epoch.
+    if [session.epoch for session in seen] != [session.epoch for session in stored]:
         raise ConflictError("a session was changed while a call in it was decided")
 
 
@@ -68,11 +69,6 @@ def chain_with(chain: Iterable[Session], written: Iterable[Session]) -> tuple[Se
     """Return a chain with the sessions that were written in place of the earlier ones."""
     by_id = {session.id: session for session in written}
     return tuple(by_id.get(session.id, session) for session in chain)
-
-
-def _moment(session: Session) -> tuple[str, int, SessionState]:
-    # A cut changes the state and not the epoch.
-    return session.id, session.epoch, session.state
 
 
 def _identity(session: Session) -> tuple[str, bytes, str, tuple[str, ...]]:

@@ -23,7 +23,9 @@ LEAST_KILLED = 0.95
 # Each module is looked at by itself here, so that a rule does not depend on what goes through the whole server.
 TESTS = (
     "tests/decision/test_gate.py",
+    "tests/decision/test_budgets.py",
     "tests/decision/test_ledger.py",
+    "tests/decision/test_seen_targets.py",
     "tests/decision/test_cache.py",
     "tests/decision/test_ruling.py",
     "tests/sessions/test_lifecycle.py",
@@ -33,6 +35,7 @@ TESTS = (
     "tests/policy/test_reading_by_itself.py",
     "tests/record/test_log.py",
     "tests/record/test_entry.py",
+    "tests/record/test_session_events.py",
     "tests/telemetry/test_spans.py",
     "tests/telemetry/test_attributes.py",
 )

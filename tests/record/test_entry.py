@@ -90,6 +90,17 @@ def test_obligations_are_written_with_what_their_author_wrote() -> None:
     assert [] == record_of()["obligations"]
 
 
+@pytest.mark.parametrize(("characters", "whole"), [(512, True), (513, False)])
+def test_long_parameters_of_an_obligation_are_a_digest(characters: int, *, whole: bool) -> None:
+    """The bundle holds them; up to 512 characters they are written."""
+    parameters = json.dumps({"text": "x" * (characters - len('{"text": ""}'))})
+    record = record_of(obligations=(Obligation(id="notice", parameters_json=parameters),))
+    written = {"parameters": json.loads(parameters)} if whole else {"parameters_digest": digest(parameters.encode())}
+
+    assert [{"id": "notice", **written}] == record["obligations"]
+    assert [] == record_of()["obligations"]
+
+
 @pytest.mark.parametrize(
     ("resource_id", "shown", "expected"),
     [

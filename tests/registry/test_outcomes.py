@@ -331,6 +331,60 @@ def test_a_session_takes_no_more_labels_than_it_may_have(pdp: Opened, store: Sto
         report(pdp, pdp.ask(handle, "mail/read"), "untrusted")
 
 
+def test_a_report_gives_no_label_that_an_ancestor_has_not_been_approved_for(pdp: Opened) -> None:
+    """A child that has a label which widens now reports it for nobody above."""
+    plain = FILES["bundle.yaml"].replace(b", widens: true", b"")
+    pdp.reload({"bundle.yaml": plain})
+    parent_id, parent = pdp.session("mail/*", may_delegate=True)
+    _, child = pdp.request("mail/read", parent_session_handle=parent, labels=("open",))
+    read = pdp.ask(child, "mail/read")
+    pdp.reload({"bundle.yaml": FILES["bundle.yaml"]})
+
+    with pytest.raises(InvalidRequestError, match="`open` widens"):
+        report(pdp, read, "open")
+    assert () == pdp.stored(parent_id).labels
+
+
+def test_a_report_is_recorded_once(pdp: Opened, events: Events) -> None:
+    """However often a gateway repeats it."""
+    _, handle = pdp.session("mail/*")
+    read = pdp.ask(handle, "mail/read")
+    for _ in range(5):
+        report(pdp, read, "untrusted")
+
+    assert [("untrusted",)] == [event.lists["labels_added"] for event in events.reports]
+
+
+def test_a_report_whose_record_was_lost_is_recorded_when_it_is_repeated(
+    tmp_path: Path, store: Store, events: Events
+) -> None:
+    """The process ended after the label was written: the next one says what that report added."""
+    history = MemorySessionHistory()
+    with opened(tmp_path, FILES, sessions=store, history=history) as pdp:
+        _, handle = pdp.session("mail/*")
+        read = pdp.ask(handle, "mail/read")
+        report(pdp, read, "untrusted")
+        after = Outcomes(
+            sessions=store, history=history, bundle=pdp.embedded.keeper.current, clock=pdp.clock, observer=events
+        )
+        said = OutcomeReport(outcome_token=after.token(read), status=CallStatus.SUCCEEDED, labels=("untrusted",))
+        after.report(said, GATEWAY)
+
+    assert [("untrusted",)] == [event.lists["labels_added"] for event in events.reports]
+
+
+def test_a_refused_report_can_be_corrected(pdp: Opened, store: Store) -> None:
+    """It was not kept."""
+    session_id, handle = pdp.session("mail/*")
+    full = labelled(frozenset(f"label-{number}" for number in range(MOST_LABELS)), by="test")
+    store.change_tree(session_id, full, wall_at=pdp.clock.now().wall_at)
+    read = pdp.ask(handle, "mail/read")
+    with pytest.raises(InvalidRequestError, match="more than 256"):
+        report(pdp, read, "untrusted")
+
+    assert read.id == report(pdp, read).decision_id
+
+
 def test_a_session_that_is_gone_is_not_found(pdp: Opened, store: Store) -> None:
     """Sessions that are over leave the store after a while."""
     _, handle = pdp.session("mail/*", duration=10.0)

@@ -14,7 +14,7 @@ import apsw
 import pytest
 
 from pdp.errors import AlreadyReportedError, OverloadedError, StoreUnavailableError
-from pdp.sessions.history import MemorySessionHistory
+from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.store import SessionHistory
 from pdp.sessions.values import Charge, Debit, Report
@@ -177,3 +177,73 @@ def test_memory_keeps_what_tells_retries_of_the_last_charges() -> None:
     charges = [Charge(debits=(debit,), retry_digest=name, at=1000.0) for name in (b"a", b"b", b"c", b"c", b"b", b"a")]
 
     assert [(1,), (2,), (3,), (), (), (4,)] == [history.charge(one).used for one in charges]
+
+
+def test_another_file_at_the_path_is_noticed(tmp_path: Path) -> None:
+    """Processes that start now use that one, and another secret."""
+    path = tmp_path / "history.db"
+    with closing(SQLiteSessionHistory(path)) as opened:
+        path.rename(tmp_path / "old.db")
+        with pytest.raises(StoreUnavailableError, match="was moved, removed or replaced"):
+            opened.keep_report(REPORT)
+        with closing(SQLiteSessionHistory(path)), pytest.raises(StoreUnavailableError, match="was moved"):
+            opened.key()
+
+
+def test_many_old_reports_go_in_steps(tmp_path: Path) -> None:
+    """All of them, and between two steps others write."""
+    with closing(SQLiteSessionHistory(tmp_path / "history.db")) as opened:
+        for number in range(4500):
+            opened.keep_report(Report(decision_id=f"dec_{number}", digest=b"1", reported_at=1000.0))
+        opened.keep_report(Report(decision_id="dec_late", digest=b"1", reported_at=3000.0))
+
+        assert 4500 == opened.forget_reports(reported_before=2000.0)
+        with pytest.raises(AlreadyReportedError):
+            opened.keep_report(Report(decision_id="dec_late", digest=b"2", reported_at=3000.0))
+
+
+def test_a_folder_in_its_place_is_an_error(tmp_path: Path) -> None:
+    """The message names the history, and not the store."""
+    (tmp_path / "history.db").mkdir()
+
+    with pytest.raises(StoreUnavailableError, match="the session history does not answer"):
+        SQLiteSessionHistory(tmp_path / "history.db")
+
+
+class TestReopeningHistory(SessionHistoryContract):
+    """A history that is opened when it is needed."""
+
+    def make_store(self, folder: Path) -> SessionHistory:
+        """Return an empty history."""
+        return ReopeningHistory(lambda: SQLiteSessionHistory(folder / "history.db"), on_failure=lambda _: None)
+
+
+def test_a_damaged_history_is_opened_again(tmp_path: Path) -> None:
+    """Until then each use fails, the failure is told once, and not every use looks at the file."""
+    path, told, seconds, tries = tmp_path / "history.db", list[str](), [0.0], [0]
+    path.write_bytes(b"damaged" * 1000)
+
+    def reopen() -> SessionHistory:
+        tries[0] += 1
+        return SQLiteSessionHistory(path)
+
+    history = ReopeningHistory(reopen, on_failure=lambda error: told.append(str(error)), monotonic=lambda: seconds[0])
+    for _ in range(3):
+        with pytest.raises(StoreUnavailableError, match="not a session history"):
+            history.keep_report(REPORT)
+    path.unlink()
+    seconds[0] = 1.0
+    history.keep_report(REPORT)
+
+    assert (1, 2) == (len(told), tries[0])
+    history.close()
+
+
+def test_one_that_was_never_opened_is_closed(tmp_path: Path) -> None:
+    """And stays so."""
+    (tmp_path / "history.db").mkdir()
+    history = ReopeningHistory(lambda: SQLiteSessionHistory(tmp_path / "history.db"), on_failure=lambda _: None)
+    history.close()
+
+    with pytest.raises(StoreUnavailableError, match="is closed"):
+        history.key()

@@ -110,15 +110,15 @@ def test_an_approval_begins_the_time(bound: Deadline | None, deadline: Deadline)
         epoch=2,
         scope=SCOPE,
         grants=("a", "b", "c", "d", "e"),
-        widening_labels=("l", "o"),
+        widening_labels=tuple("abcdefghijkl"),
         deadline=deadline,
         approved_at=2000.0,
         approved_by="ann",
     )
     grants = ("e", "b", "d", "a", "c", "b")
 
-    # A tool can add `o` later.
-    widening = frozenset({"l", "o"})
+    # Some of them a tool can add later.
+    widening = frozenset("lkjihgfedcba")
 
     found = approve(waiting, NOW, scope=SCOPE, grants=grants, widening=widening, by="ann", no_later_than=bound)
 

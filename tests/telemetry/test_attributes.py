@@ -127,6 +127,13 @@ def test_what_others_wrote_is_cut_and_made_printable(field: str, name: str) -> N
     assert "x" * 127 == record_attributes(a_decision(**{field: "\u202e" + "x" * 128}), KEY)[name]
 
 
+def test_what_a_call_changed_is_shown() -> None:
+    """The labels that it added, and the budgets that it took of, where there are any."""
+    found = decision_attributes(a_decision(labels_added=("seen", "untrusted"), debits=(("max_calls", 3),)), KEY)
+
+    assert (("seen", "untrusted"), ("max_calls",)) == (found[names.LABELS_ADDED], found[names.DEBITS])
+
+
 def test_texts_are_bounded() -> None:
     """A text that is short and printable is the same object."""
     text = "plain text that is printable"

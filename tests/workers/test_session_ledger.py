@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +16,8 @@ from pdp.client import AlreadyReportedError, Answer, Client, ClientSession
 from pdp.model import Role
 from pdp.testing.bundles import bundle_files, tool
 from pdp.testing.inprocess import write_folder
-from tests.machinery.servers.server_process import Callers, ServerProcess
+from pdp.testing.waiting import wait_until
+from tests.machinery.servers.server_process import PATIENCE, Callers, ServerProcess
 from tests.machinery.servers.several import opened_by, seen_by, workers_of
 
 # So many connections are all of one worker once in half a million runs.
@@ -131,3 +134,22 @@ def test_of_many_first_reads_each_is_answered(callers: Callers, clients: list[Cl
 
     assert {"permit"} == {answer.basis for answer in answers}
     assert [origin.decision_id] == [answer.decision_id for answer in answers if answer.labels_added]
+
+
+def test_a_damaged_history_ends_nothing(server: ServerProcess, callers: Callers, clients: list[Client]) -> None:
+    """A worker that starts with it serves: what needs the history is denied, and authority is ended. Comes last."""
+    opened = opened_by(callers)
+    for suffix in ("", "-wal"):
+        (server.record_folder.parent / f"history.sqlite{suffix}").write_bytes(os.urandom(65536))
+    before = workers_of(server)
+    os.kill(before[1], signal.SIGKILL)
+    wait_until(lambda: workers_of(server)[1] != before[1], seconds=PATIENCE)
+    with server.client(Role.ADMIN) as admin:
+        answers = [seen_by(client, opened).authorize("notes", "list") for client in clients]
+        revoked = admin.revoke_sessions(session_id=opened.session.session_id, reason="damaged")
+        after = [seen_by(client, opened).authorize("notes", "list") for client in clients]
+
+    assert {"permit", "error"} >= {answer.basis for answer in answers}
+    assert [opened.session.session_id] == list(revoked)
+    assert not any(after)
+    assert "those with a budget are denied: not a session history" in server.log.read_text()
