@@ -50,7 +50,10 @@ def fitting_allow(request: AuthorizeRequest) -> Decision:
 
 
 class ScriptedServer:
-    """Answers with `decide`, unless a method has a script of its own in `scripts`; keeps what it was sent."""
+    """Answers with `decide`, unless a method has a script of its own in `scripts`; keeps what it was sent.
+
+    With a `token` it answers only those who present it, as a real server does.
+    """
 
     honest = staticmethod(fitting_allow)
 
@@ -63,6 +66,7 @@ class ScriptedServer:
         }
         self.requests: list[tuple[str, Any]] = []
         self.metadata: list[dict[str, str | bytes]] = []
+        self.token = ""
         self.released = threading.Event()
         self._server = grpc.server(ThreadPoolExecutor(8))
         for module, service in (
@@ -96,6 +100,8 @@ class ScriptedServer:
         def handler(name: str) -> Callable[[Any, Any, Any], Any]:
             def handle(_: Any, request: Any, context: Any) -> Any:
                 self.metadata.append(dict(context.invocation_metadata()))
+                if self.token and self.metadata[-1].get("authorization") != f"Bearer {self.token}":
+                    context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid token")
                 if name in _UPLOADS:
                     messages = tuple(request)
                     request = messages[0] if len(messages) == 1 else messages

@@ -13,6 +13,7 @@ import pytest
 
 from pdp.client import FULFILLED, Answer, AsyncClient, Client, ToolCall, ToolCallDenied, ToolResultWithheld, fulfil
 from pdp.v1.decision_pb2 import Decision
+from pdp.identity.callersfile import new_token, write_token
 from tests.client.conftest import ScriptedServer
 from tests.machinery.pages import blocks
 
@@ -290,3 +291,8 @@ def test_the_page_does_what_it_says(
     assert "its result is withheld" in told["list_customers"]("pdps_secret")
     assert "crm/list_customers: Customer data.\n" == capsys.readouterr().out
     assert () == told["ask_and_run"]("pdps_secret", "read", {}, lambda: PEOPLE)
+    tmp_path: Path,
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".pdp" / "tokens").mkdir(parents=True)
+    server.token = new_token()
+    write_token(tmp_path / ".pdp" / "tokens" / "pep.token", server.token)
