@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,13 +24,14 @@ OnNotice = Callable[[str, Answer], object]
 FULFILLED: Final = frozenset({REDACT_RESULT, MAX_RESULT_BYTES})
 
 
-def fulfil(answer: Answer, result: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
+def fulfil(answer: Answer, result: Any, *, met: Collection[str] = ()) -> Any:  # noqa: ANN401 - whatever a tool returns
     """Return the result of an allowed call as the obligations of its answer say; for gateways without a guard.
 
-    Notices are for the gateway to show before the call. Raise `ToolResultWithheld` when the result must not be handed
-    on, and `ToolCallDenied` when the answer is a deny or has another obligation: then the call should not have run.
+    Notices are for the gateway to show before the call. `met` are the ids of obligations of the bundle that the gateway
+    has met itself. Raise `ToolResultWithheld` when the result must not be handed on, and `ToolCallDenied` when the
+    answer is a deny or has another obligation: then the call should not have run.
     """
-    return duties_of(answer, knows=FULFILLED | {NOTICE}).on_result(result)
+    return duties_of(answer, knows=FULFILLED | {NOTICE} | met_ids(met)).on_result(result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,28 +116,36 @@ def unreported(answer: Answer, error: PDPClientError) -> ToolResultWithheld:
 def duties_of(answer: Answer, *, knows: Iterable[str]) -> Duties:
     """Return what to do about an allowed call.
 
-    Raise `ToolCallDenied` for a deny, and for an obligation that is not one of `knows` or cannot be read: the call must
-    not run.
+    An obligation of the bundle that is one of `knows` leaves nothing to do: the caller meets it. Raise `ToolCallDenied`
+    for a deny, and for an obligation that is not one of `knows` or cannot be read: the call must not run.
     """
     if not answer.allowed:
         raise ToolCallDenied(answer)
-    known = frozenset(knows) & KNOWN.keys()
+    known = frozenset(knows)
     duties = Duties(answer=answer)
     for obligation in answer.obligations:
         if obligation.id not in known:
             raise _denied(answer, f"unknown obligation: `{obligation.id}`")
-        duties = _with(duties, obligation)
+        if obligation.id in KNOWN:
+            duties = _with(duties, obligation)
     return duties
 
 
-def guarded_obligations(on_notice: OnNotice | None) -> frozenset[str]:
-    """Return the obligations that a guard fulfils; notices only where there is a way to show them."""
-    return FULFILLED | {NOTICE} if on_notice is not None else FULFILLED
+def met_ids(met: Collection[str]) -> frozenset[str]:
+    """Return the ids of obligations that others meet: never those that the product knows, which it fulfils itself."""
+    if isinstance(met, str):
+        raise TypeError("`met` must be a list of obligations, not one text")
+    return frozenset(met) - KNOWN.keys()
 
 
-def start(answer: Answer, on_notice: OnNotice | None) -> Run:
+def guarded_obligations(on_notice: OnNotice | None, met: Collection[str]) -> frozenset[str]:
+    """Return the obligations that a guard or its function meets; notices only where there is a way to show them."""
+    return (FULFILLED | {NOTICE} if on_notice is not None else FULFILLED) | met_ids(met)
+
+
+def start(answer: Answer, on_notice: OnNotice | None, met: Collection[str]) -> Run:
     """Return the run of an allowed call after its notices are shown. Raise `ToolCallDenied` when it must not run."""
-    duties = duties_of(answer, knows=guarded_obligations(on_notice))
+    duties = duties_of(answer, knows=guarded_obligations(on_notice, met))
     duties.show_notices(on_notice)
     return Run(duties)
 

@@ -16,7 +16,7 @@ import grpc
 
 from pdp.client.control import UNDECIDED
 from pdp.client.errors import PDPClientError
-from pdp.client.fulfilling import Run, guarded_obligations, start, unreported
+from pdp.client.fulfilling import Run, guarded_obligations, met_ids, start, unreported
 from pdp.client.guard import GuardedSignature, labels_of
 from pdp.client.values import Answer, ToolCall
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
@@ -98,6 +98,7 @@ def guard(
     server: str,
     tool: str,
     skip: Collection[str] = (),
+    met: Collection[str] = (),
     labels: Callable[[Any], Iterable[str]] | None = None,
     report: bool = True,
 ) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Awaitable[R]]]:
@@ -105,10 +106,12 @@ def guard(
 
     It raises `ToolCallDenied` on a deny, and `ToolResultWithheld` for a result that must not be handed on. The question
     has the arguments by the names of the parameters, defaults included, without those in `skip`. Obligations about the
-    result are fulfilled, and notices are shown by the client's `on_notice`; any other obligation is a deny.
+    result are fulfilled, and notices are shown by the client's `on_notice`. `met` are the ids of obligations of the
+    bundle that the function meets itself; any other obligation is a deny.
     What came of the call is reported before its result is handed on, if the server wants to know, with the labels that
     `labels` finds for the result; a result that cannot be reported is withheld. `report` False reports nothing.
     """
+    met = met_ids(met)
     reports = _Reports(session, labels, report=report)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
@@ -120,8 +123,8 @@ def guard(
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(args, kwargs)
             call = ToolCall(server=server, tool=tool, arguments=bound.arguments)
-            answer = await session.ask(call, known_obligations=guarded_obligations(session.on_notice))
-            run = start(answer, session.on_notice)
+            answer = await session.ask(call, known_obligations=guarded_obligations(session.on_notice, met))
+            run = start(answer, session.on_notice, met)
             try:
                 with run:
                     run.result = await function(*bound.positional, **bound.named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +37,22 @@ def script(server: ScriptedServer, *asked: Asked) -> None:
     server.decide = decide
 
 
-def _of_function(address: str, function: Callable[[], Any], options: Options) -> Any:
+def _of_function(address: str, function: Callable[[], Any], options: Options, *, met: Collection[str] = ()) -> Any:
     with Client(address, **options) as client:
-        return client.attach("pdps_secret").guard(server="files", tool="read")(function)()
+        return client.attach("pdps_secret").guard(server="files", tool="read", met=met)(function)()
 
 
-def _of_coroutine(address: str, function: Callable[[], Any], options: Options) -> Any:
+def _of_coroutine(address: str, function: Callable[[], Any], options: Options, *, met: Collection[str] = ()) -> Any:
     with Client(address, **options) as client:
-        return asyncio.run(client.attach("pdps_secret").guard(server="files", tool="read")(_awaited(function))())
+        guard = client.attach("pdps_secret").guard(server="files", tool="read", met=met)
+        return asyncio.run(guard(_awaited(function))())
 
 
-def _of_async_client(address: str, function: Callable[[], Any], options: Options) -> Any:
+def _of_async_client(address: str, function: Callable[[], Any], options: Options, *, met: Collection[str] = ()) -> Any:
     async def run() -> Any:
         async with AsyncClient(address, **options) as client:
-            return await client.attach("pdps_secret").guard(server="files", tool="read")(_awaited(function))()
+            guard = client.attach("pdps_secret").guard(server="files", tool="read", met=met)
+            return await guard(_awaited(function))()
 
     return asyncio.run(run())
 
@@ -66,7 +68,7 @@ def _giving(value: object) -> Callable[[], object]:
     return lambda: value
 
 
-Guarded = Callable[[str, Callable[[], Any], Options], Any]
+Guarded = Callable[..., Any]
 every_guard = pytest.mark.parametrize(
     "guard", [_of_function, _of_coroutine, _of_async_client], ids=["function", "coroutine", "async client"]
 )
@@ -285,6 +287,37 @@ def test_the_page_does_what_it_says(
 
     script(server, REDACT)
     expected = [{"name": "Ann", "email": "[redacted]"}]
+def test_a_gateway_names_the_obligations_that_it_has_met(server: ScriptedServer, address: str) -> None:
+    """The others are fulfilled: naming one that the product knows takes nothing away."""
+    script(server, REDACT, ("log_access", {"to": "crm"}))
+    met = ["log_access", *FULFILLED]
+    with Client(address, known_obligations=met) as client:
+        answer = client.authorize("pdps_secret", "files", "read")
+
+    assert [{"name": "Ann", "email": "[redacted]"}] == fulfil(answer, PEOPLE, met=met)
+    with pytest.raises(ToolCallDenied, match="unknown obligation: `log_access`"):
+        fulfil(answer, PEOPLE, met=["redact_result"])
+    with pytest.raises(TypeError, match="`met` must be a list of obligations"):
+        fulfil(answer, PEOPLE, met="log_access")
+
+
+@every_guard
+def test_a_guarded_function_meets_the_obligations_that_the_guard_names(
+    server: ScriptedServer, address: str, guard: Guarded
+) -> None:
+    """The guard fulfils the others, and denies what neither of them knows."""
+    script(server, REDACT, ("log_access", {"to": "crm"}))
+
+    assert [{"name": "Ann", "email": "[redacted]"}] == guard(address, lambda: PEOPLE, {}, met={"log_access"})
+    with pytest.raises(ToolCallDenied, match="unknown obligation: `log_access`"):
+        guard(address, lambda: PEOPLE, {}, met={"log_excess", "redact_result"})
+    script(server, ("notice", {"text": "First."}))
+    with pytest.raises(ToolCallDenied, match="unknown obligation: `notice`"):
+        guard(address, lambda: PEOPLE, {}, met={"notice"})
+    with pytest.raises(TypeError, match="`met` must be a list of obligations"):
+        guard(address, lambda: PEOPLE, {}, met="notice")
+
+
     assert expected == told["list_customers"]("pdps_secret")
     assert expected == told["ask_and_run"]("pdps_secret", "read", {}, lambda: PEOPLE)
     script(server, ("notice", {"text": "Customer data."}), ("max_result_bytes", {"bytes": 5}))
