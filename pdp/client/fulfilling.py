@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
+from pdp.client.blanking import UnredactableError
 from pdp.client.errors import PDPClientError
-from pdp.client.redaction import UnredactableError, redacted
+from pdp.client.redaction import redacted
+from pdp.client.results import as_sent
 from pdp.client.values import ERROR_BASIS, Answer, Obligation, ToolCallDenied, ToolResultWithheld
 from pdp.foundation.fieldpaths import FieldPath, field_path
 from pdp.foundation.obligations import KNOWN, MAX_RESULT_BYTES, NOTICE, REDACT_RESULT, parameter_problem
@@ -61,12 +63,16 @@ class Duties:
     def on_result(self, result: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
         """Return the result, redacted. Raise `ToolResultWithheld` when it must not be handed on."""
         if self.redact:
+            why = ""
             try:
                 result = redacted(result, self.redact)
             except UnredactableError as error:
-                raise ToolResultWithheld(self.answer, f"a part must be redacted, and {error}") from None
+                why = str(error)
+            # Outside of `except`, so that nothing leads to an error that holds the result.
+            if why:
+                raise ToolResultWithheld(self.answer, f"a part must be redacted, and {why}")
         if self.most_bytes is not None:
-            size = _size(result)
+            size = _size(as_sent(result))
             if size is None:
                 raise ToolResultWithheld(self.answer, "its size must be bounded, and it is not a JSON value")
             if size > self.most_bytes:

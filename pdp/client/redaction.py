@@ -5,38 +5,34 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, Self
 
+from pdp.client.blanking import REDACTED, UnredactableError, blanked
+from pdp.client.results import OF_A_RESULT, as_sent, is_message, like
 from pdp.foundation.fieldpaths import FieldPath, last_name
 
 # Any JSON value, and at first whatever a tool returns.
 Value = Any
 
-REDACTED: Final = "[redacted]"
-
 # A redacted value that is shorter stands for too much to be searched for elsewhere.
 _SHORTEST = 4
-# The values to search for, times the characters to search: beyond this a result takes too long.
-_MOST_WORK = 300_000_000
-_MOST_FOUND = 200
-# What is kept of an MCP result: `_meta`, and whatever else a text has beside it, could repeat what is redacted.
-_OF_A_RESULT = ("content", "structuredContent", "isError")
-
-
-class UnredactableError(Exception):
-    """A result in which a field may be elsewhere than its path says: withhold it. The message says why."""
+# A name within a redacted value that is probably that of a field: blanking `street` elsewhere would say nothing.
+_FIELD_NAME = re.compile(r"[A-Za-z_-]*")
 
 
 def redacted(result: Value, paths: Sequence[FieldPath]) -> Value:
     """Return a copy of a result without the fields at some paths, and without their values wherever else they are.
 
-    A result is a JSON value, the text or bytes of one, or a result of MCP. Raise `UnredactableError` for anything else,
-    and for a result that has another shape than the paths.
+    A result is a JSON value, the text or bytes of one, or a result of MCP, as it is sent or as an object of the SDK; it
+    stays what it was. Raise `UnredactableError` for anything else, and for a result that has another shape than the
+    paths.
     """
     try:
-        if type(result) is dict and _is_message(result):
-            return _Redaction(paths, lenient=True).message(result)
+        sent = as_sent(result)
+        if is_message(sent):
+            message = _Redaction(paths, lenient=True).message(sent)
+            return message if sent is result else like(result, message)
         if isinstance(result, str | bytes):
             value = _Redaction(paths, lenient=False).all([_parsed(result)])[0]
             text = json.dumps(value, ensure_ascii=False)
@@ -66,22 +62,23 @@ class _Redaction:
         *values, structured = self.all([*map(_parsed, whole), _plain(structured)])
         texts = [{"type": "text", "text": json.dumps(value, ensure_ascii=False)} for value in values]
         shown = {"content": texts, "structuredContent": structured, "isError": result.get("isError") is True}
-        return {name: shown[name] for name in _OF_A_RESULT if name in result}
+        return {name: shown[name] for name in OF_A_RESULT if name in result}
 
     def all(self, values: list[Value]) -> list[Value]:
         for value in values:
             for path in self._paths:
-                reached = self._at(value, path)
-                if reached == 0 and _mentions(value, last_name(path)):
-                    raise UnredactableError(f"it holds `{last_name(path)}` in another field than the rule names")
-        return _Blanking(self._texts).all([self._without(value, self._paths) for value in values])
+                ends = _ends(value, self._fitted(value, path), last_name(path))
+                if not ends:
+                    _require_no(last_name(path), value)
+                for end in ends:
+                    self._texts.update(_texts_of(end))
+        return self._blanked([self._without(value, self._paths) for value in values])
 
-    def _at(self, value: Value, path: FieldPath) -> int:
-        """Check that a value has the shape of a path; return at how many places the path ends."""
-        ends = list(_ends(value, self._fitted(value, path)))
-        for end in ends:
-            self._texts.update(_texts_of(end))
-        return len(ends)
+    def _blanked(self, values: list[Value]) -> list[Value]:
+        hidden = {text.strip().casefold() for text in self._texts if len(text.strip()) >= _SHORTEST} - {REDACTED}
+        leaves = dict.fromkeys(leaf for value in values for leaf in _leaves(value) if leaf != REDACTED)
+        shown = blanked(leaves, hidden) if hidden else {}
+        return [_shown(value, shown, hidden) for value in values]
 
     def _without(self, value: Value, paths: Sequence[FieldPath]) -> Value:
         for path in paths:
@@ -98,22 +95,31 @@ class _Redaction:
         return path
 
 
-def _ends(value: Value, path: FieldPath) -> Iterator[Value]:
-    """Yield what is at the end of a path. A list where a name is expected, and the like, may hide the field."""
+def _ends(value: Value, path: FieldPath, name: str | None) -> list[Value]:
+    """Return what is at the end of a path. A list where a name is expected, and the like, may hide the field.
+
+    `name` is the last one of the whole path. Where it leads somewhere in one element, it must not be elsewhere in
+    another; where it leads nowhere in all of them, the caller checks all.
+    """
     if value is None:
-        return
+        return []
     if not path:
-        yield value
-        return
+        return [value]
     step, rest = path[0], path[1:]
     if step is None and type(value) is list:
-        for one in value:
-            yield from _ends(one, rest)
-    elif step is not None and type(value) is dict:
-        if step in value:
-            yield from _ends(value[step], rest)
-    else:
-        raise UnredactableError("it does not have the shape that the rule expects")
+        found = [_ends(one, rest, name) for one in value]
+        if any(found):
+            _require_no(name, *(one for one, ends in zip(value, found, strict=True) if not ends))
+        return [end for ends in found for end in ends]
+    if step is not None and type(value) is dict:
+        _require_no(name, {key: one for key, one in value.items() if key != step and key.casefold() == step.casefold()})
+        return _ends(value.get(step), rest, name)
+    raise UnredactableError("it does not have the shape that the rule expects")
+
+
+def _require_no(name: str | None, *values: Value) -> None:
+    if any(_mentions(value, name) for value in values):
+        raise UnredactableError(f"it holds `{name}` in another field than the rule names")
 
 
 def _replaced(value: Value, path: FieldPath) -> Value:
@@ -127,63 +133,17 @@ def _replaced(value: Value, path: FieldPath) -> Value:
     return {name: _replaced(one, rest) if name == step else one for name, one in value.items()}
 
 
-class _Blanking:
-    """Blanks texts wherever they are: a value that is redacted in one field may be repeated in another."""
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self._texts = {text.casefold() for text in texts if len(text) >= _SHORTEST} - {REDACTED}
-        self._found: list[str] = []
-        self._pattern: re.Pattern[str] | None = None
-
-    def all(self, values: list[Value]) -> list[Value]:
-        if not self._texts:
-            return values
-        leaves = [leaf for value in values for leaf in _leaves(value) if leaf.casefold() not in self._texts]
-        whole = "\n".join(leaves).casefold()
-        if len(whole) * len(self._texts) > _MOST_WORK:
-            raise UnredactableError("it is too large to be searched for redacted values")
-        self._found = sorted((text for text in self._texts if text in whole), key=len, reverse=True)
-        if len(self._found) > _MOST_FOUND:
-            raise UnredactableError("it repeats too many redacted values")
-        if self._found:
-            self._pattern = re.compile("|".join(map(re.escape, self._found)), re.IGNORECASE)
-        return [self._blanked(value) for value in values]
-
-    def _blanked(self, value: Value) -> Value:
-        if type(value) is dict:
-            if any(self._hides(name) for name in value):
-                raise UnredactableError("a field name in it is a redacted value")
-            return {name: self._blanked(one) for name, one in value.items()}
-        if type(value) is list:
-            return [self._blanked(one) for one in value]
-        if type(value) is str:
-            return self._text(value)
-        return REDACTED if _number_text(value).casefold() in self._texts else value
-
-    def _text(self, text: str) -> str:
-        if text == REDACTED:
-            return text
-        if text.casefold() in self._texts:
-            return REDACTED
-        if self._pattern is None:
-            return text
-        blanked = self._pattern.sub(REDACTED, text)
-        if self._hides(blanked.replace(REDACTED, "\n")):
-            # Letters that are the same only in another sense of "without case".
-            raise UnredactableError("it repeats a redacted value")
-        return blanked
-
-    def _hides(self, text: str) -> bool:
-        folded = text.casefold()
-        return folded in self._texts or any(one in folded for one in self._found)
-
-
-def _is_message(result: dict[str, Value]) -> bool:
-    if not result.keys() <= {*_OF_A_RESULT, "_meta"}:
-        return False
-    content = result.get("content")
-    blocks = type(content) is list and all(type(one) is dict and type(one.get("type")) is str for one in content)
-    return blocks or (content is None and type(result.get("structuredContent")) is dict)
+def _shown(value: Value, texts: Mapping[str, str], hidden: Collection[str]) -> Value:
+    """Return a value with what to show instead of some texts, and without the numbers that are hidden."""
+    if type(value) is dict:
+        if any(name in texts for name in value):
+            raise UnredactableError("a field name in it is a redacted value")
+        return {name: _shown(one, texts, hidden) for name, one in value.items()}
+    if type(value) is list:
+        return [_shown(one, texts, hidden) for one in value]
+    if type(value) is str:
+        return texts.get(value, value)
+    return REDACTED if any(text in hidden for text in _number_texts(value)) else value
 
 
 def _text_of(block: dict[str, Value]) -> str:
@@ -194,9 +154,20 @@ def _text_of(block: dict[str, Value]) -> str:
 
 def _parsed(text: str | bytes) -> Value:
     try:
-        return _plain(json.loads(text, parse_constant=_refuse))
+        return _plain(json.loads(text, parse_constant=_refuse, parse_float=_WrittenFloat))
     except ValueError:
         raise UnredactableError("it is not JSON") from None
+
+
+class _WrittenFloat(float):
+    """A number as it was written: a `float` keeps about 16 of its digits, and a text may repeat them all."""
+
+    written: str
+
+    def __new__(cls, written: str) -> Self:
+        number = super().__new__(cls, written)
+        number.written = written
+        return number
 
 
 def _refuse(_: str) -> NoReturn:
@@ -211,7 +182,9 @@ def _plain(value: Value) -> Value:
         return {name: _plain(one) for name, one in value.items()}
     if type(value) in (list, tuple):
         return [_plain(one) for one in value]
-    if value is None or type(value) in (str, bool, int) or (type(value) is float and math.isfinite(value)):
+    if value is None or type(value) in (str, bool, int):
+        return value
+    if type(value) in (float, _WrittenFloat) and math.isfinite(value):
         return value
     raise UnredactableError("it is not a JSON value")
 
@@ -232,8 +205,9 @@ def _mentions(value: Value, name: str | None) -> bool:
 
 
 def _texts_of(value: Value) -> Iterator[str]:
-    """Yield the texts in a redacted value, and its numbers as texts."""
+    """Yield the texts in a redacted value, its numbers as texts, and the names that are hardly those of fields."""
     if type(value) is dict:
+        yield from (name for name in value if not _FIELD_NAME.fullmatch(name))
         for one in value.values():
             yield from _texts_of(one)
     elif type(value) is list:
@@ -242,7 +216,7 @@ def _texts_of(value: Value) -> Iterator[str]:
     elif type(value) is str:
         yield value
     else:
-        yield _number_text(value)
+        yield from _number_texts(value)
 
 
 def _leaves(value: Value) -> Iterator[str]:
@@ -258,7 +232,9 @@ def _leaves(value: Value) -> Iterator[str]:
         yield value
 
 
-def _number_text(value: Value) -> str:
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    return json.dumps(value) if type(value) in (int, float) else ""
+def _number_texts(value: Value) -> Iterator[str]:
+    """Yield how a number may be written, in small letters; nothing for another value."""
+    if type(value) is _WrittenFloat:
+        yield value.written.casefold()
+    if type(value) in (int, float, _WrittenFloat):
+        yield json.dumps(int(value) if value == int(value) else value)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp import types
 
 from pdp.client import FULFILLED, Answer, AsyncClient, Client, ToolCall, ToolCallDenied, ToolResultWithheld, fulfil
-from pdp.v1.decision_pb2 import Decision
 from pdp.identity.callersfile import new_token, write_token
+from pdp.v1.decision_pb2 import Decision
 from tests.client.conftest import ScriptedServer
 from tests.machinery.pages import blocks
 
@@ -100,6 +101,8 @@ def test_a_guard_withholds_what_it_cannot_redact(
 
     assert CANARY not in "".join(traceback.format_exception(raised.value))
     assert raised.value.answer.allowed
+    # An error about JSON holds the whole text.
+    assert (None, None) == (raised.value.__cause__, raised.value.__context__)
 
 
 @every_guard
@@ -142,8 +145,35 @@ def test_a_guard_bounds_the_result(server: ScriptedServer, address: str, guard: 
     for large in ("x" * 13, "ä" * 7, ["ab", "cde"], b"x" * 13):
         with pytest.raises(ToolResultWithheld, match="bytes, and at most 12 may be handed on: ask for less"):
             guard(address, _giving(large), {})
-    with pytest.raises(ToolResultWithheld, match="not a JSON value"):
-        guard(address, lambda: iter("x"), {})
+    for strange in (iter("x"), Answered([1])):
+        with pytest.raises(ToolResultWithheld, match="not a JSON value"):
+            guard(address, _giving(strange), {})
+
+
+class Answered:
+    """An object that can be dumped as JSON, as those of many libraries."""
+
+    def __init__(self, dumped: object) -> None:
+        self.dumped = dumped
+
+    def model_dump(self, **_: object) -> object:
+        """Return the object as JSON."""
+        return self.dumped
+
+
+@every_guard
+def test_a_result_of_the_sdk_is_fulfilled_as_it_is_sent(server: ScriptedServer, address: str, guard: Guarded) -> None:
+    """What a gateway gets from an MCP server needs no conversion, and stays an object of the SDK."""
+    result = types.CallToolResult(content=[types.TextContent(type="text", text=json.dumps(PEOPLE))])
+    script(server, REDACT, ("max_result_bytes", {"bytes": 200}))
+
+    found = guard(address, lambda: result, {})
+
+    clean = json.dumps([{"name": "Ann", "email": "[redacted]"}])
+    assert types.CallToolResult(content=[types.TextContent(type="text", text=clean)]) == found
+    script(server, ("max_result_bytes", {"bytes": 60}))
+    with pytest.raises(ToolResultWithheld, match="at most 60 may be handed on"):
+        guard(address, lambda: result, {})
 
 
 @every_guard
@@ -257,36 +287,6 @@ def test_what_is_not_ours_is_not_fulfilled_by_itself(server: ScriptedServer, add
             fulfil(one, PEOPLE)
 
 
-@every_guard
-def test_a_deny_within_a_redacted_call_keeps_its_words(server: ScriptedServer, address: str, guard: Guarded) -> None:
-    """A guarded function may call another one: what we say ourselves holds nothing of the result."""
-    script(server, REDACT)
-    answer = _unary(address, {})
-
-    def deny() -> None:
-        raise ToolCallDenied(answer)
-
-    with pytest.raises(ToolCallDenied):
-        guard(address, deny, {})
-
-
-def test_the_page_does_what_it_says(
-    server: ScriptedServer,
-    address: str,
-    project_root: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Both programs run as they are shown, and what they return has no address of a customer."""
-    monkeypatch.setenv("PDP_ADDRESS", address)
-    page = project_root / "pdp" / "client" / "README.md"
-    told: dict[str, Any] = {}
-    for kind in ("python guard", "python fulfil"):
-        (text,) = blocks(page, kind)
-        exec(text, told)  # noqa: S102 - our own page
-
-    script(server, REDACT)
-    expected = [{"name": "Ann", "email": "[redacted]"}]
 def test_a_gateway_names_the_obligations_that_it_has_met(server: ScriptedServer, address: str) -> None:
     """The others are fulfilled: naming one that the product knows takes nothing away."""
     script(server, REDACT, ("log_access", {"to": "crm"}))
@@ -318,14 +318,44 @@ def test_a_guarded_function_meets_the_obligations_that_the_guard_names(
         guard(address, lambda: PEOPLE, {}, met="notice")
 
 
+@every_guard
+def test_a_deny_within_a_redacted_call_keeps_its_words(server: ScriptedServer, address: str, guard: Guarded) -> None:
+    """A guarded function may call another one: what we say ourselves holds nothing of the result."""
+    script(server, REDACT)
+    answer = _unary(address, {})
+
+    def deny() -> None:
+        raise ToolCallDenied(answer)
+
+    with pytest.raises(ToolCallDenied):
+        guard(address, deny, {})
+
+
+def test_the_page_does_what_it_says(
+    server: ScriptedServer,
+    address: str,
+    project_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Both programs run as they are shown, and what they return has no address of a customer."""
+    monkeypatch.setenv("PDP_ADDRESS", address)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".pdp" / "tokens").mkdir(parents=True)
+    server.token = new_token()
+    write_token(tmp_path / ".pdp" / "tokens" / "pep.token", server.token)
+    page = project_root / "pdp" / "client" / "README.md"
+    told: dict[str, Any] = {}
+    for kind in ("python guard", "python fulfil"):
+        (text,) = blocks(page, kind)
+        exec(text, told)  # noqa: S102 - our own page
+
+    script(server, REDACT)
+    expected = [{"name": "Ann", "email": "[redacted]"}]
     assert expected == told["list_customers"]("pdps_secret")
     assert expected == told["ask_and_run"]("pdps_secret", "read", {}, lambda: PEOPLE)
     script(server, ("notice", {"text": "Customer data."}), ("max_result_bytes", {"bytes": 5}))
     assert "its result is withheld" in told["list_customers"]("pdps_secret")
     assert "crm/list_customers: Customer data.\n" == capsys.readouterr().out
     assert () == told["ask_and_run"]("pdps_secret", "read", {}, lambda: PEOPLE)
-    tmp_path: Path,
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / ".pdp" / "tokens").mkdir(parents=True)
-    server.token = new_token()
-    write_token(tmp_path / ".pdp" / "tokens" / "pep.token", server.token)
