@@ -16,7 +16,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.directory import unknown_parent
 from pdp.workbench.judging import judge
 from pdp.workbench.stage import CannotOpenError, CaseError, Stage
-from pdp.workbench.suite import Case, NamedCall, Suite
+from pdp.workbench.suite import Case, EarlierCall, NamedCall, Suite
 from pdp.workbench.watching import Asked
 
 
@@ -28,7 +28,7 @@ class Facts:
     of the sessions in the snapshot's chain, whose ids are new in each run. `asked` is what the policies were asked for
     this case: for a call in a delegated session, its own question and then one for each session above; empty when the
     gate denied; the refused question when they refused to open the session. `opening` is what they were asked before,
-    when the session was opened.
+    when the session was opened and made the calls of `after`.
     """
 
     bundle: Bundle
@@ -144,12 +144,13 @@ class _SuiteRun:
             return asked.ruling, Facts(bundle=self._bundle, asked=(asked,), opening=opening)
         named = self._suite.calls[case.call]
         stage = self._stage(case, named.action)
-        call = self._call(case, named)
+        opening = (*stage.opening, *self._before(case, stage)) if case.after else stage.opening
+        call = self._call(named, may_be_unknown=case.expect.basis is Basis.UNKNOWN_TOOL)
         decision, snapshot, answers = stage.call(call, stage.gateway)
         return decision.ruling, Facts(
             bundle=self._bundle,
             asked=answers,
-            opening=stage.opening,
+            opening=opening,
             snapshot=snapshot,
             names=stage.names,
             call=call,
@@ -160,9 +161,20 @@ class _SuiteRun:
             return None
         return Facts(bundle=self._bundle, asked=error.asked[-1:], opening=error.asked[:-1])
 
-    def _call(self, case: Case, named: NamedCall) -> Call:
+    def _before(self, case: Case, stage: Stage) -> Iterable[Asked]:
+        """Make the calls that come before that of a case, and report them; yield what the policies were asked."""
+        for earlier in case.after:
+            call = self._call(self._suite.calls[earlier.call])
+            decision, _, asked = stage.call(call, stage.gateway)
+            if not decision.allowed:
+                raise EarlierCallDeniedError(earlier, decision.ruling)
+            if earlier.labels or earlier.failed:
+                stage.report(decision, stage.gateway, earlier)
+            yield from asked
+
+    def _call(self, named: NamedCall, *, may_be_unknown: bool = False) -> Call:
         tool = self._bundle.catalogue.tools.get(named.action)
-        if tool is None and case.expect.basis is not Basis.UNKNOWN_TOOL:
+        if tool is None and not may_be_unknown:
             said = unknown("tool", named.action, self._bundle.catalogue.tools)
             raise UnknownNameError(f"call `{named.name}`: {said}")
         current = tool.definition_digest if tool else ""
@@ -176,6 +188,8 @@ class _SuiteRun:
         )
 
     def _stage(self, case: Case, action: str) -> Stage:
+        if case.after:
+            return self._opened(case)
         shared, tool = self._shared(case), self._bundle.catalogue.tools.get(action)
         if tool is None or not shared.changed_by(tool):
             return shared
@@ -202,6 +216,15 @@ class _SuiteRun:
 
 class UnknownNameError(CaseError):
     """A case names something that the bundle does not have: correct the name."""
+
+
+class EarlierCallDeniedError(CaseError):
+    """A call of `after` is not allowed, so the case is never reached: correct the call or its session."""
+
+    def __init__(self, earlier: EarlierCall, ruling: Ruling) -> None:
+        why = f"{ruling.basis.value} {' '.join((*ruling.policies, *ruling.errors))}".strip()
+        detail = f" ({ruling.detail})" if ruling.detail else ""
+        super().__init__(f"call `{earlier.call}` of `after` must be allowed, and is denied: {why}{detail}")
 
 
 def _misfit(bundle: Bundle, suite: Suite) -> UnknownNameError | None:

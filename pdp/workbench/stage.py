@@ -15,14 +15,15 @@ from pdp.decision.snapshot import Snapshot, Snapshots
 from pdp.errors import PDPError, PermissionDeniedError
 from pdp.foundation.yamltext import unknown
 from pdp.limits import Limits
-from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, Decision, Role, SessionState
+from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, CallStatus, Decision, Role, SessionState
 from pdp.policy.budgets import budgets_of
 from pdp.policy.bundle import Bundle
 from pdp.policy.tools.catalogue import Tool
+from pdp.registry.outcomes import OutcomeReport, Outcomes
 from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
-from pdp.workbench.suite import NamedSession, Step, Suite
+from pdp.workbench.suite import EarlierCall, NamedSession, Step, Suite
 from pdp.workbench.watching import Asked, watched
 
 
@@ -108,6 +109,9 @@ class Stage:
             cache=DecisionCache(size=0),
             limits=limits,
         )
+        self._outcomes = Outcomes(
+            sessions=self._store, history=history, bundle=lambda: seen_by_all, clock=self._clock, observer=Observers()
+        )
         self._opened: tuple[_Opened, ...] = ()
         self.opening: tuple[Asked, ...] = ()
 
@@ -165,6 +169,19 @@ class Stage:
         request = CallRequest(call=replace(call, session_handle=handle))
         decision = self._authorizer.authorize(request, caller)
         return decision, snapshot, tuple(self._seen[before:])
+
+    def report(self, decision: Decision, gateway: str, earlier: EarlierCall) -> None:
+        """Report what came of an allowed call, as its gateway. Raise `CaseError` when it cannot be reported."""
+        if not decision.reportable:
+            raise CaseError(f"call `{earlier.call}` cannot be reported: the bundle declares no labels")
+        status = CallStatus.FAILED if earlier.failed else CallStatus.SUCCEEDED
+        token = self._outcomes.token(decision)
+        try:
+            self._outcomes.report(
+                OutcomeReport(outcome_token=token, status=status, labels=earlier.labels), _gateway(gateway)
+            )
+        except PDPError as error:
+            raise CaseError(f"call `{earlier.call}` cannot be reported: {error}") from None
 
     def changed_by(self, tool: Tool) -> bool:
         """Say whether an allowed call of a tool can change the opened session, or one above it."""

@@ -104,11 +104,24 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierCall:
+    """A call that the session has made before that of a case: its name, and what its gateway reports of it.
+
+    With `labels` or `failed` there is a report.
+    """
+
+    call: str
+    labels: tuple[str, ...] = ()
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One decision and its expectation: a call in a session, or a step of a session.
 
     A table is expanded: each of its cells is a separate case, which `name` identifies. `line` is the line of the
-    expectation, `now` is unix seconds. Exactly one of `call` (a name) and `step` is given.
+    expectation, `now` is unix seconds. Exactly one of `call` (a name) and `step` is given. `after` are the calls that
+    the session makes before, in order.
     """
 
     file: str
@@ -117,6 +130,7 @@ class Case:
     now: float
     session: str
     call: str = ""
+    after: tuple[EarlierCall, ...] = ()
     step: Step | None = None
     expect: Expectation
 

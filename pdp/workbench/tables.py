@@ -9,10 +9,11 @@ from pdp.errors import Problem
 from pdp.foundation.yamltext import Section, unknown
 from pdp.model import Basis, Outcome
 from pdp.policy.obligations import parameters_json
-from pdp.workbench.suite import Case, Expectation, ExpectedObligation, NamedCall, NamedSession, Step
+from pdp.workbench.suite import Case, EarlierCall, Expectation, ExpectedObligation, NamedCall, NamedSession, Step
 from pdp.workbench.values import FieldReader
 
-CASE_KEYS = ("case", "now", "session", "sessions", "call", "calls", "step", "expect")
+CASE_KEYS = ("case", "now", "session", "sessions", "after", "call", "calls", "step", "expect")
+EARLIER_KEYS = ("call", "labels", "failed")
 EXPECTATION_KEYS = ("outcome", "basis", "policies", "errors", "obligations")
 STEPS = {step.name.lower(): step for step in Step}
 
@@ -73,6 +74,9 @@ class CaseReader:
         step = self._step(entry)
         if step is not None and not {"call", "calls"}.isdisjoint(entry):
             fields.problem(entry.problem("a case has either a call or a `step`, not both", "step"))
+        if step is not None and "after" in entry:
+            fields.problem(entry.problem("`after` needs a call: a `step` comes before all calls", "after"))
+        after = self._after(entry)
         calls = [""] if step else self._names(entry, "call", "calls", self._calls)
         if "expect" not in entry or not sessions or not calls:
             return
@@ -85,6 +89,7 @@ class CaseReader:
                 now=now,
                 session=session,
                 call=call,
+                after=after,
                 step=step,
                 expect=self._expectation(said.value, entry.file, said.line),
             )
@@ -97,6 +102,33 @@ class CaseReader:
             return STEPS[said]
         self._fields.problem(entry.problem(f"`step` must be one of {', '.join(STEPS)}", "step"))
         return Step.REQUEST
+
+    def _after(self, entry: Section) -> tuple[EarlierCall, ...]:
+        listed = entry.get("after", [])
+        if not isinstance(listed, list) or ("after" in entry and not listed):
+            self._fields.problem(entry.problem("`after` must be a list of calls", "after"))
+            return ()
+        return tuple(self._earlier(one, entry) for one in listed)
+
+    def _earlier(self, said: object, entry: Section) -> EarlierCall:
+        fields = self._fields
+        if isinstance(said, Section):
+            fields.problems += said.unknown_keys(EARLIER_KEYS)
+            fields.require(said, "call")
+            found = EarlierCall(
+                call=fields.text(said, "call", ""),
+                labels=fields.texts(said, "labels"),
+                failed=fields.flag(said, "failed"),
+            )
+        elif isinstance(said, str) and said:
+            found = EarlierCall(call=said)
+        else:
+            fields.problem(entry.problem("`after` holds names of calls, or mappings such as `{call: NAME}`", "after"))
+            return EarlierCall(call="")
+        if found.call and found.call not in self._calls:
+            place = (said, "call") if isinstance(said, Section) else (entry, "after")
+            fields.problem(place[0].problem(unknown("call", found.call, self._calls), place[1]))
+        return found
 
     def _names(self, entry: Section, one: str, many: str, known: Mapping[str, object]) -> list[str]:
         """Return the names of one axis; none when one of them is wrong."""

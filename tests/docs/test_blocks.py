@@ -23,6 +23,8 @@ from pdp.policy.labels import read_labels
 from pdp.policy.tools.catalogue import load_catalogue
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool
 from pdp.workbench.equivalents import read_equivalents
+from pdp.workbench.reading import read_suite
+from pdp.workbench.runner import run
 from tests.machinery.pages import all_blocks, blocks
 
 _PAGES = "tests/proofs/test_documentation.py::"
@@ -76,6 +78,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "cedar terms": f"{_HERE}test_terms_are_declared_and_read_as_shown",
         "yaml obligations": f"{_HERE}test_obligations_are_read",
         "cedar obliging": f"{_HERE}test_obligations_are_read",
+        "yaml history": f"{_HERE}test_cases_with_a_history_pass",
         "yaml groups": f"{_HERE}test_groups_are_read",
         "yaml targets": f"{_HERE}test_targets_are_read",
         "yaml known": f"{_HERE}test_targets_are_read",
@@ -186,6 +189,16 @@ def test_groups_are_read(project_root: Path) -> None:
 
     assert [] == problems
     assert ["critical", "leaves"] == list(found)
+
+
+def test_cases_with_a_history_pass(project_root: Path) -> None:
+    """The cases that the guide shows pass with the example's bundle."""
+    folder = project_root / "policies"
+    (text,) = blocks(folder / "README.md", "yaml history")
+    bundle = load_bundle(read_folder(folder, DEFAULT_LIMITS), DEFAULT_LIMITS, compile_here)
+    results = run(bundle, [read_suite("tests/history_test.yaml", text.encode("utf-8"))]).results
+
+    assert [(), ()] == [result.problems for result in results]
 
 
 def test_targets_are_read(project_root: Path) -> None:

@@ -11,7 +11,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Outcome, SessionState
 from pdp.policy.contents import read_folder, version_of
 from pdp.workbench.reading import read_suite, read_suites
-from pdp.workbench.suite import Expectation, Step
+from pdp.workbench.suite import EarlierCall, Expectation, Step
 from tests.workbench.material import FILE, HEAD, suite
 
 CASE = "  - {case: one, session: work, call: read, expect: allow}\n"
@@ -74,6 +74,32 @@ def test_case_may_have_its_own_time() -> None:
     assert 1767648600.0 == case.now
 
 
+def test_a_case_has_a_history() -> None:
+    """The calls before, in order, each with what is reported of it; every cell of a table has it."""
+    one, two = suite("""  - case: history
+    session: work
+    after:
+      - read
+      - {call: write, labels: [x], failed: true}
+    calls: [read, write]
+    expect: allow
+""").cases
+
+    assert (EarlierCall(call="read"), EarlierCall(call="write", labels=("x",), failed=True)) == one.after
+    assert one.after == two.after
+
+
+def test_a_slip_in_a_history_has_its_line() -> None:
+    """The line of the call, not only that of the case."""
+    cases = (
+        "  - case: a\n    session: work\n    after:\n    - read\n    - call: raed\n    call: read\n    expect: allow\n"
+    )
+
+    assert ["tests/files_test.yaml:18: unknown call: `raed`; did you mean `read`?"] == problems(
+        f"{HEAD}cases:\n{cases}"
+    )
+
+
 def test_step_takes_the_place_of_a_call() -> None:
     """A case may be about a step of a session."""
     (case,) = suite("  - {case: one, session: work, step: approve, expect: allow}\n").cases
@@ -128,6 +154,31 @@ def test_slip_in_file_is_named(text: str, expected: str) -> None:
         ("{case: a, session: work, expect: allow}", "a case needs either `call` or `calls`"),
         ("{case: a, session: work, sessions: [work], call: read, expect: allow}", "either `session` or `sessions`"),
         ("{case: a, session: work, call: read, step: approve, expect: allow}", "either a call or a `step`"),
+        ("{case: a, session: work, after: [read], step: approve, expect: allow}", "`after` needs a call"),
+        ("{case: a, session: work, after: [], call: read, expect: allow}", "`after` must be a list of calls"),
+        ("{case: a, session: work, after: read, call: read, expect: allow}", "`after` must be a list of calls"),
+        (
+            "{case: a, session: work, after: [raed], call: read, expect: allow}",
+            "unknown call: `raed`; did you mean `read`?",
+        ),
+        ("{case: a, session: work, after: [{call: raed}], call: read, expect: allow}", "unknown call: `raed`"),
+        ("{case: a, session: work, after: [{labels: [x]}], call: read, expect: allow}", "`call` is missing"),
+        (
+            "{case: a, session: work, after: [7], call: read, expect: allow}",
+            "`after` holds names of calls, or mappings",
+        ),
+        (
+            "{case: a, session: work, after: [{call: read, lables: [x]}], call: read, expect: allow}",
+            "unknown key: `lables`; did you mean `labels`?",
+        ),
+        (
+            "{case: a, session: work, after: [{call: read, labels: x}], call: read, expect: allow}",
+            "`labels` must be a list of texts",
+        ),
+        (
+            "{case: a, session: work, after: [{call: read, failed: 1}], call: read, expect: allow}",
+            "`failed` must be `true` or `false`",
+        ),
         ("{case: a, session: work, step: open, expect: allow}", "`step` must be one of request, approve, delegate"),
         ("{case: a, sessions: [work, work], call: read, expect: allow}", "`sessions` must hold names, each once"),
         ("{case: a, session: work, call: read, expect: alow}", "unknown outcome: `alow`; did you mean `allow`?"),

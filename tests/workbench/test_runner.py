@@ -178,6 +178,84 @@ def test_the_facts_of_a_case_are_those_before_its_call() -> None:
     assert () == result.facts.snapshot.chain[0].labels
 
 
+HISTORY = HEAD.replace(
+    "  gone:",
+    """  two: {user: ada, agent: coder, tools: ["files/*"], terms: {max_calls: 2}}
+  above: {user: ada, agent: coder, tools: ["files/*"], may_delegate: true}
+  below: {parent: above, agent: helper, tools: ["files/read"]}
+  gone:""",
+)
+
+
+@pytest.mark.parametrize(
+    ("session", "after", "call", "expect"),
+    [
+        ("work", "[write, write]", "write", "allow"),
+        ("work", "[read]", "write", "deny forbid"),
+        ("work", "[write, {call: write, labels: [seen]}]", "write", "deny forbid"),
+        ("work", "[{call: write, labels: [seen], failed: true}]", "write", "deny forbid"),
+        ("work", "[{call: write, failed: true}]", "write", "allow"),
+        ("below", "[read]", "read", "allow"),
+        ("two", "[write]", "write", "allow"),
+        ("two", "[write, write]", "write", "deny budget_exhausted"),
+        ("work", "[read]", "missing", "deny unknown_tool"),
+    ],
+)
+def test_calls_are_made_before_that_of_a_case(session: str, after: str, call: str, expect: str) -> None:
+    """Their labels, the labels that are reported of them, and what they take of budgets are there."""
+    head = HISTORY + "  missing: {tool: files/gone}\n"
+    cases = f"  - {{case: c, session: {session}, after: {after}, call: {call}, expect: {expect}}}\n"
+    alone = (
+        f"  - {{case: alone, session: {session}, call: write, expect: {'deny' if session == 'below' else 'allow'}}}\n"
+    )
+
+    results = run(changing(), [suite(cases + alone, head)]).results
+
+    assert [(), ()] == [result.problems for result in results]
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ("[read, write]", "call `write` of `after` must be allowed, and is denied: forbid files/no-write-after-read"),
+        (
+            "[broken]",
+            "call `broken` of `after` must be allowed, and is denied: invalid_arguments (`$.path`: is required)",
+        ),
+        ("[missing]", "call `missing`: unknown tool: `files/gone`; did you mean `files/read`?"),
+        (
+            "[{call: read, labels: [sen]}]",
+            "call `read` cannot be reported: `labels[0]`: unknown label: `sen`; did you mean `seen`?",
+        ),
+    ],
+)
+def test_a_history_that_cannot_be_fails_the_case(after: str, said: str) -> None:
+    """Whatever the case expects; a case that no session can reach shows nothing."""
+    head = HISTORY + "  missing: {tool: files/gone}\n  broken: {tool: files/read}\n"
+    result = run(
+        changing(), [suite(f"  - {{case: c, session: work, after: {after}, call: write, expect: deny}}\n", head)]
+    )
+
+    assert [(said,)] == [one.problems for one in result.results]
+
+
+def test_a_bundle_without_labels_takes_no_report() -> None:
+    """As a gateway gets no token for one."""
+    result = only("  - {case: c, session: work, after: [{call: read, failed: true}], call: read, expect: allow}\n")
+
+    assert ("call `read` cannot be reported: the bundle declares no labels",) == result.problems
+
+
+def test_what_was_asked_for_a_history_is_a_fact() -> None:
+    """So that coverage counts it, and a changed policy that decides only about it is noticed."""
+    cases = "  - {case: c, session: work, after: [write], call: read, expect: allow}\n"
+    (result,) = run(changing(), [suite(cases)]).results
+
+    assert result.facts
+    assert ["files/write"] == [one.action for one in result.facts.opening if one.action.startswith("files/")]
+    assert ["files/read"] == [one.action for one in result.facts.asked]
+
+
 def test_each_of_two_obligations_of_a_name_is_stated() -> None:
     """One name without parameters is one obligation, not all of that name."""
     again = OBLIGING.replace("files/obliged", "files/again").replace("text: x", "text: y")

@@ -73,6 +73,13 @@ WHOLE: dict[str, Any] = {
         {"case": "four", "session": "work", "calls": ["read"], "expect": {"read": "allow"}},
         {"case": "five", "sessions": ["work"], "step": "request", "expect": {"basis": "default_deny"}},
         {"case": "six", "sessions": ["work"], "calls": ["read"], "expect": {"outcome": "deny"}},
+        {
+            "case": "seven",
+            "session": "work",
+            "after": ["read", {"call": "raw", "labels": ["l"], "failed": True}, {"call": "read"}],
+            "call": "read",
+            "expect": "allow",
+        },
     ],
 }
 VALUES: tuple[Any, ...] = (
@@ -90,7 +97,7 @@ VALUES: tuple[Any, ...] = (
     {"x": "x"},
     {"x": {}},
 )
-KEYS = ("x", "user", "tools", "outcome", "session", "sessions", "calls", "step", "parent", "expect")
+KEYS = ("x", "user", "tools", "outcome", "session", "sessions", "calls", "step", "parent", "expect", "after", "call")
 
 
 def read_problems(document: dict[str, Any]) -> list[str]:
