@@ -69,7 +69,9 @@ class TextReport:
             return f"{case.step.name.lower()} session {who} at {at}"
         call = suite.calls[case.call]
         arguments = call.arguments_json.decode("utf-8", "replace")
-        return f"in session {who}: {call.action} {arguments or '{}'} at {at}"
+        earlier = ", ".join(f"`{one.call}`" for one in case.after)
+        after = f" after {earlier}" if earlier else ""
+        return f"in session {who}{after}: {call.action} {arguments or '{}'} at {at}"
 
     def _source(self, policy: PolicySource, *, erred: bool) -> Iterator[str]:
         said = "could not be evaluated" if erred else f"this {policy.effect} decided"
