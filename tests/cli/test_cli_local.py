@@ -170,7 +170,7 @@ def test_tools_list(run: Run, policies: Path) -> None:
 
     rows = [line.split()[:3] for line in done.stdout.splitlines()]
     assert [
-        ["tool", "groups", "resource"],
+        ["tool", "groups", "adds"],
         ["files/read", "read_only", "Server"],
         ["files/write", "mutating", "Server"],
     ] == rows
