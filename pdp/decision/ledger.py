@@ -10,9 +10,10 @@ from pdp.decision.ruling import deny
 from pdp.decision.snapshot import Snapshot
 from pdp.errors import ConflictError, OverloadedError, UnavailableError
 from pdp.limits import DEFAULT_LIMITS, MOST_LABELS, Limits
-from pdp.model import Basis, Call, Caller, CallRequest, Debited, Outcome, Ruling, Session, SessionState
+from pdp.model import Basis, Call, Caller, CallRequest, Debited, Outcome, Ruling
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.store import SessionHistory, SessionLedger, SessionReader
+from pdp.sessions.succession import require_unchanged
 from pdp.sessions.values import Charge, Charged
 
 _NOTHING = frozenset[str]()
@@ -115,19 +116,13 @@ class Ledger:
             present = self._sessions.view(snapshot.chain[0].handle_digest).chain
         except (UnavailableError, OverloadedError) as error:
             return unsettled(snapshot, str(error))
-        if _versions(present) != _versions(snapshot.chain):
-            raise ConflictError("a session has changed")
+        require_unchanged(snapshot.chain, present)
         return Settled(ruling, snapshot)
 
 
 def unsettled(snapshot: Snapshot, detail: str) -> Settled:
     """Return the deny of a call whose changes could not be written."""
     return Settled(deny(Basis.LEDGER_UNAVAILABLE, detail), snapshot)
-
-
-def _versions(chain: tuple[Session, ...]) -> list[tuple[str, int, SessionState]]:
-    # A revocation of many changes the state before it changes the epochs.
-    return [(one.id, one.epoch, one.state) for one in chain]
 
 
 def _own(owed: tuple[Owed, ...], charged: Charged) -> Debited:

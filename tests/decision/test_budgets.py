@@ -114,6 +114,29 @@ def test_each_call_of_a_batch_is_charged(pdp: Opened) -> None:
     assert ["permit", "permit", "budget_exhausted"] == list(map(basis, decisions))
 
 
+@pytest.mark.parametrize("labels", [True, False], ids=["with labels", "without labels"])
+def test_a_budget_needs_no_label_in_the_bundle(tmp_path: Path, *, labels: bool) -> None:
+    """It is charged also where no tool adds one; and a sum that cannot be counted is a deny at once."""
+    overlay = FILES["tools/mail.yaml"] if labels else b"tools: {pay: {sums: cents}}"
+    with opened(tmp_path, {**FILES, "tools/mail.yaml": overlay}) as pdp:
+        _, handle = limited(pdp, b'{"max_calls": 1, "max_sum": 5}')
+        negative = pdp.ask(handle, "mail/pay", b'{"cents": -1}')
+        allowed, over = pdp.ask(handle, "mail/read"), pdp.ask(handle, "mail/read")
+
+    assert ["budget_exhausted", "permit", "budget_exhausted"] == list(map(basis, (negative, allowed, over)))
+    assert [(), (("max_calls", 1),), ()] == [one.debits for one in (negative, allowed, over)]
+
+
+def test_an_answer_names_the_budgets_of_its_own_session(pdp: Opened) -> None:
+    """What was taken of those above it is theirs to see."""
+    parent_id, parent = pdp.session("mail/*", may_delegate=True, terms_json=b'{"max_calls": 7}')
+    _, child = pdp.request("mail/*", parent_session_handle=parent, terms_json=b'{"max_calls": 2}')
+    pdp.ask(parent, "mail/read")
+
+    assert (("max_calls", 1),) == pdp.ask(child, "mail/read").debits
+    assert 2 == used(pdp, parent_id)
+
+
 def test_a_retry_is_charged_once(pdp: Opened) -> None:
     """The same caller, request id and call within a minute; the answer to it is the same, also when nothing is left."""
     session_id, handle = limited(pdp, b'{"max_calls":1}')
@@ -233,7 +256,8 @@ def test_labels_that_cannot_be_written_cost_nothing(tmp_path: Path) -> None:
         assert 0 == used(pdp, session_id)
 
 
-def test_sessions_that_cannot_be_read_again_are_a_deny(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [StoreUnavailableError("no answer"), OverloadedError("no answer")], ids=type)
+def test_sessions_that_cannot_be_read_again_are_a_deny(tmp_path: Path, error: Exception) -> None:
     """What is unknown is no allow; nothing is taken."""
 
     class Silent(MemorySessionStore):
@@ -244,7 +268,7 @@ def test_sessions_that_cannot_be_read_again_are_a_deny(tmp_path: Path) -> None:
         def view(self, handle_digest: bytes):  # type: ignore[no-untyped-def]  # noqa: ANN202 - as the method
             self.left -= 1
             if self.left < 0:
-                raise StoreUnavailableError("no answer")
+                raise error
             return super().view(handle_digest)
 
     store = Silent()
@@ -257,12 +281,13 @@ def test_sessions_that_cannot_be_read_again_are_a_deny(tmp_path: Path) -> None:
         assert 0 == used(pdp, session_id)
 
 
-def test_what_cannot_be_taken_back_is_a_deny(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [StoreUnavailableError("busy"), OverloadedError("busy")], ids=type)
+def test_what_cannot_be_taken_back_is_a_deny(tmp_path: Path, error: Exception) -> None:
     """It stays taken: that costs a call and grants none."""
 
     class Stuck(History):
         def take_back(self, _: Charge, __: float) -> None:
-            raise OverloadedError("busy")
+            raise error
 
     history = Stuck()
     with opened(tmp_path, FILES, history=history) as pdp:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 _TYPE = "a type for readers and checkers; nothing runs by it"
 _SLOWER = "the same is done, with more work"
 _WEIGHTLESS = "values that weigh nothing fit into one byte as into none"
+_PAIRS = "a charge that was made has a value for each of its debits"
+_EMPTY = "nothing and an empty list are the same to what asks"
 _UNITS = "the pattern has as many groups as there are units"
 
 EXPLAINED: Mapping[str, Mapping[str, str]] = {
@@ -15,11 +17,21 @@ EXPLAINED: Mapping[str, Mapping[str, str]] = {
             "_of_reach: approved == tool.definition_digest or tool.is_known_as(approved) => tool.is_known_as(approved)"
         ): _SLOWER,
     },
+    "pdp.decision.ruling": {"_no_targets: return () => return None": _EMPTY},
+    "pdp.record.entry": {
+        "_obligations: …one)) for one in asked)) + ']' if asked else '[]' => …one)) for one in asked)) + ']'": _SLOWER,
+    },
     "pdp.decision.ledger": {
         (
-            "Ledger.settle: not snapshot.bundle.added_labels or ruling.outcome is not Outcome.… => "
+            "Ledger.settle: not (bundle.added_labels or bundle.has_budgets) or ruling.outcome is not Outcome.… => "
             "ruling.outcome is not Outcome.…"
         ): _SLOWER,
+        (
+            "Ledger.settle: …apshot, request, self._limits) if bundle.has_budgets else () => "
+            "…apshot, request, self._limits)"
+        ): _SLOWER,
+        "_own: zip(owed, charged.used, strict=True) => zip(owed, charged.used)": _PAIRS,
+        "_own: True => False": _PAIRS,
     },
     "pdp.decision.cache": {
         "module: (object, ...) => (...,)": _TYPE,

@@ -381,3 +381,14 @@ def test_a_link_is_not_followed(log: DecisionLog) -> None:
     with pytest.raises(ConfigurationError):
         DecisionLog(log.folder, key=KEY, signer=SIGNER)
     assert elsewhere.read_bytes() == b"not a line"
+
+
+def test_a_checkpoint_says_how_far_the_store_was(tmp_path: Path) -> None:
+    """Under the name by which a restart finds it again."""
+    log = DecisionLog(tmp_path, key=KEY, signer=SIGNER)
+    log.watch_store(lambda: 7)
+    log.decision(a_decision(), NO_PARENT)
+    log.close()
+
+    checkpoints = [record for _, _, record in read_records(tmp_path) if record["kind"] == "checkpoint"]
+    assert [7] == sorted({record["store_revision"] for record in checkpoints})
