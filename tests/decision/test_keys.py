@@ -97,6 +97,7 @@ BUNDLE = {
     "widening": LIVE,
     "added_labels": LIVE,
     "takes_reports": LIVE,
+    "declared_obligations": UNSEEN,
     "version": DIRECTLY,
     "_schema": VERSION,
     "_author_schema": VERSION,
