@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.machinery.oracle import judge, model, outside, sessions
-from tests.machinery.oracle.choices import ATTRIBUTES, BAD, CALLS, GRANTS, LABELS, PATTERNS, TERMS, on_thing
+from tests.machinery.oracle.choices import ATTRIBUTES, BAD, CALLS, GRANTS, LABELS, PATTERNS, TERMS, on_thing, pay
 from tests.machinery.oracle.world import ToolCall, World
 
 COUNTS: Counter[str] = Counter()
@@ -82,6 +82,22 @@ class Machine(RuleBasedStateMachine):
             deed(self.world.request(user="carol", agent="coder", patterns=PATTERNS[3], duration=60.0))
         self.world.call(second, replace(CALLS[0], facts=b'{"shift":"9"}'))
         self.world.narrow(second, ("repo/*", "notes/*"), 1100.0, ("seen",))
+        self._use_up()
+
+    def _use_up(self) -> None:
+        """Take all of a session's budgets, in part from a session below it, and then more in both."""
+        name = self.world.request(
+            user="alice",
+            agent="coder",
+            patterns=PATTERNS[0],
+            duration=900.0,
+            terms=b'{"max_calls":2,"max_sum":10}',
+            may_delegate=True,
+        )
+        self.world.approve(name, ("all",))
+        below = self.world.request(parent=name, user="alice", agent="coder", patterns=PATTERNS[3], duration=600.0)
+        for spender, wanted in ((name, PAY), (name, PAY), (below, LIST), (below, LIST), (name, LIST)):
+            self.world.call(spender, wanted)
 
     @rule(session=st.integers(0, 11), wanted=st.sampled_from(CALLS))
     def call(self, session: int, wanted: ToolCall) -> None:
@@ -295,6 +311,7 @@ class Machine(RuleBasedStateMachine):
 
 LIST = ToolCall(server="notes", tool="list")
 READ = ToolCall(server="repo", tool="read", arguments=on_thing("acme", "plan"))
+PAY = ToolCall(server="bank", tool="pay", arguments=pay("5.5"))
 
 # What must have happened in every long run; the rarer answers have scenes of their own below.
 EXPECTED = (
@@ -304,7 +321,7 @@ EXPECTED = (
     *("basis:permit", "basis:forbid", "basis:policy_error", "basis:ancestor_denied"),
     *("basis:invalid_arguments", "basis:unknown_tool", "basis:tool_changed", "basis:out_of_scope", "basis:refused"),
     *("basis:session_not_found", "basis:session_not_approved", "basis:session_expired"),
-    *("basis:session_revoked", "basis:session_ended"),
+    *("basis:session_revoked", "basis:session_ended", "basis:budget_exhausted", "took of a budget"),
     *("policy:guard/destructive", "policy:guard/contractors", "policy:guard/interns", "policy:guard/owner"),
     *("policy:guard/amount", "policy:guard/hidden", "policy:guard/overflow", "policy:guard/caller"),
     *("policy:guard/sum", "policy:guard/targets"),

@@ -188,6 +188,7 @@ TOOLS = (
         required=("account", "amount", "memo"),
         resource=("Account", ("account",)),
         lower=True,
+        sums="amount",
     ),
     Tool(
         server="bank",
@@ -282,6 +283,7 @@ def overlay(tool: Tool) -> dict[str, Any]:
     """Return what the overlay says about a tool."""
     said: dict[str, Any] = {"risk": tool.risk, "digest": "required" if tool.digest_required else "optional"}
     said |= {"groups": list(tool.groups)} if tool.groups else {}
+    said |= {"sums": tool.sums} if tool.sums else {}
     said["parameters"] = {name: {"type": "decimal"} for name, kind in tool.parameters.items() if kind == "decimal"}
     if tool.resource:
         template = "/".join(f"{{{name}}}" for name in tool.resource[1])

@@ -321,6 +321,7 @@ class World:
             self._counts[f"{looked_up.value}{'' if product is self.products[0] else ' without cache'}"] += 1
         self._asked.add((name, replace(wanted, digest="none")))
         self._counts[f"basis:{expected.basis}"] += 1
+        self._counts["took of a budget"] += bool(expected.debits)
         self._counts[f"ancestor:{expected.ancestor_basis}"] += 1
         self._counts.update(f"policy:{policy}" for policy in (*expected.policies, *expected.errors))
         return expected
@@ -408,6 +409,8 @@ def spoken(decision: Decision, product: Product) -> Answer:
         (ruling.resource_type, ruling.resource_id),
         names.get(ruling.ancestor_id, ""),
         ruling.ancestor_basis.value if ruling.ancestor_basis else "",
+        labels=decision.labels_added,
+        debits=decision.debits,
         obligations=tuple((one.id, one.parameters_json) for one in ruling.obligations),
         advice=ruling.advice,
     )
