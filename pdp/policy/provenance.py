@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 
 from pdp.errors import Problem
 from pdp.foundation.lrucache import LRUCache
+from pdp.foundation.names import Name, links, name_of, name_of_value
 from pdp.foundation.yamltext import Section, unknown
 from pdp.model import NO_TERMS, Session, Targets
 from pdp.policy.directory import Directory
+from pdp.policy.purposes import Purpose
 from pdp.policy.terms import TARGETS, read_terms
 from pdp.policy.tools.catalogue import Tool
-from pdp.policy.tools.targets import Name, Purpose, links, name_of
 
 NAMED, KNOWN, UNSEEN, NONE, UNDECLARED = "named", "known", "unseen", "none", "undeclared"
 
@@ -181,13 +182,7 @@ def _approved_by_a_person(session: Session) -> bool:
 def _targets(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[_Found]:
     for path in tool.targets or ():
         for place, value in path.found(arguments):
-            yield _Found(place, _name(value, path.kind))
-
-
-def _name(value: object, kind: str | None) -> Name | None:
-    if type(value) is int:
-        return name_of(str(value), kind or "id")
-    return name_of(value, kind) if isinstance(value, str) else None
+            yield _Found(place, name_of_value(value, path.kind))
 
 
 def _links(tool: Tool, arguments: Mapping[str, Any]) -> Iterator[_Found]:

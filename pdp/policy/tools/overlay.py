@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
 from pdp.errors import Problem
+from pdp.foundation.names import KINDS
 from pdp.foundation.yamltext import Section, unknown
 from pdp.policy.tools.mapping import CANONICAL_FORMS, ResourceMapping, split_template
 from pdp.policy.tools.parameters import (
@@ -22,7 +23,6 @@ from pdp.policy.tools.parameters import (
     StringType,
 )
 from pdp.policy.tools.targetpaths import KnownPaths, TargetPath, path_of
-from pdp.policy.tools.targets import KINDS
 
 Risk = Literal["read_only", "mutating", "destructive"]
 RISKS: tuple[Risk, ...] = get_args(Risk)

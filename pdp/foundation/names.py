@@ -1,4 +1,4 @@
-"""Compare what calls name outside by its kind, exactly: addresses, URLs, accounts, phone numbers, ids and other texts.
+"""Compare names by their kind, exactly: addresses, URLs, accounts, phone numbers, ids and other texts.
 
 A canonical form is equal for two values exactly when they name the same. Separators are always kept, as
 `emma@johnson-company.com` is not `emma.johnson@company.com`, and no character outside ASCII equals another one. A value
@@ -10,15 +10,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 # Longer values have no canonical form: no address is that long, and each is looked for in texts.
 _LONGEST = 2048
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
-# In a purpose, a single word that is shorter names nothing.
-_SHORTEST_WORD = 3
 
 _ADDRESS = re.compile(r"[^\s@<>()\[\]\\,;:\"]+@[^\s@<>()\[\]\\,;:\"/]+\Z")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
@@ -42,8 +39,6 @@ _LINK = re.compile(r"(?i)(?:\b[a-z][a-z0-9+.-]{1,30}:(?=\S)|\bwww\.\S|[\w-]\.(?:
 # What is in no link, `](` of Markdown included; and what ends a link unless more of it follows.
 _OUTSIDE, _EDGES = re.compile(r"[\s<>\"]+|\]\("), re.compile(r"[()\[\]{}'`|,;*]+")
 _BEHIND = ".:!?"
-# Between a word and one of these, directly joined to another word, no name begins or ends.
-_JOINERS = frozenset("@.-+/\\_%&=?#~:")
 
 
 class Name(NamedTuple):
@@ -64,6 +59,13 @@ def name_of(value: str, kind: str | None) -> Name | None:
     chosen = kind or kind_of(value)
     text = KINDS[chosen](value)
     return None if text is None else Name(chosen, text)
+
+
+def name_of_value(value: object, kind: str | None) -> Name | None:
+    """Return what a JSON value names; a whole number is an id unless a kind is given, and other values name nothing."""
+    if type(value) is int:
+        return name_of(str(value), kind or "id")
+    return name_of(value, kind) if isinstance(value, str) else None
 
 
 def kind_of(value: str) -> str:
@@ -98,63 +100,6 @@ def links(text: str) -> Iterator[Name | None]:
                 yield _link(token.rstrip(_BEHIND)) if plain == token and place == len(tokens) else None
 
 
-class Purpose:
-    """The purpose of a session, in which names are looked for."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def names(self, name: Name) -> bool:
-        """Return whether the purpose names the same: as a whole word or words, with nothing joined to it."""
-        kind, text = name
-        if " " not in text and len(text) < _SHORTEST_WORD:
-            return False
-        match kind:
-            case "url":
-                return name in self._links
-            case "address":
-                return _is_in(text, self._lowered)
-            case "iban" | "phone":
-                return self._spells(text)
-            case "id":
-                return _is_in(text, self._text)
-        return _is_in(text, self._folded)
-
-    @cached_property
-    def _links(self) -> frozenset[Name | None]:
-        return frozenset(links(self._text))
-
-    @cached_property
-    def _lowered(self) -> str:
-        return _lower_ascii(self._text)
-
-    @cached_property
-    def _folded(self) -> str:
-        return _folded(self._text)
-
-    @cached_property
-    def _spelled(self) -> tuple[str, list[int]]:
-        places = [place for place, character in enumerate(self._text) if character not in " -"]
-        return "".join(self._text[place] for place in places), places
-
-    def _spells(self, number: str) -> bool:
-        """Return whether a number is in the purpose, with or without blanks and dashes, as no part of a longer one."""
-        spelled, _ = self._spelled
-        start = spelled.find(number)
-        while start >= 0:
-            if not self._goes_on(start, -1) and not self._goes_on(start + len(number) - 1, 1):
-                return True
-            start = spelled.find(number, start + 1)
-        return False
-
-    def _goes_on(self, at: int, step: int) -> bool:
-        """Return whether a number continues: a digit is next to it, also behind a gap, or it is joined to a word."""
-        spelled, places = self._spelled
-        beyond = at + step
-        digit = 0 <= beyond < len(spelled) and (spelled[beyond].isdigit() or spelled[beyond] == "+")
-        return digit or _joined(self._text, places[at] + step, step)
-
-
 def _link(written: str) -> Name | None:
     scheme, colon, rest = written.partition(":")
     if colon and scheme.lower() == "mailto":
@@ -165,7 +110,7 @@ def _link(written: str) -> Name | None:
 
 
 def _address(value: str) -> str | None:
-    return _lower_ascii(value) if _ADDRESS.match(value) else None
+    return lower_ascii(value) if _ADDRESS.match(value) else None
 
 
 def _url(value: str) -> str | None:
@@ -187,15 +132,15 @@ def _url(value: str) -> str | None:
         return None
     if port == _DEFAULT_PORTS.get(scheme.lower()):
         port = None
-    where = _lower_ascii(host) + ("" if port is None else f":{port}")
+    where = lower_ascii(host) + ("" if port is None else f":{port}")
     rest = value[value.index(parts.netloc) + len(parts.netloc) :]
     if not rest.startswith("/"):
         rest = f"/{rest}"
-    return f"{_lower_ascii(scheme)}://{where}{rest}"
+    return f"{lower_ascii(scheme)}://{where}{rest}"
 
 
 def _iban(value: str) -> str | None:
-    bare = _without_gaps(value)
+    bare = without_gaps(value)
     return bare if _IBAN.match(bare) else None
 
 
@@ -206,7 +151,7 @@ def _has_valid_check(account: str) -> bool:
 
 
 def _phone(value: str) -> str | None:
-    bare = _without_gaps(value)
+    bare = without_gaps(value)
     return bare if _PHONE.match(bare) else None
 
 
@@ -214,7 +159,8 @@ def _same(value: str) -> str:
     return value
 
 
-def _folded(value: str) -> str:
+def folded(value: str) -> str:
+    """Return a text in small letters, with each run of blanks as one."""
     return _BLANKS.sub(" ", unicodedata.normalize("NFC", value)).strip().lower()
 
 
@@ -224,15 +170,17 @@ KINDS: Mapping[str, Callable[[str], str | None]] = {
     "iban": _iban,
     "phone": _phone,
     "id": _same,
-    "text": _folded,
+    "text": folded,
 }
 
 
-def _lower_ascii(text: str) -> str:
+def lower_ascii(text: str) -> str:
+    """Return a text with the letters of ASCII in small letters."""
     return "".join([character.lower() if character.isascii() else character for character in text])
 
 
-def _without_gaps(value: str) -> str:
+def without_gaps(value: str) -> str:
+    """Return a text without blanks and dashes."""
     return value.replace(" ", "").replace("-", "")
 
 
@@ -255,27 +203,3 @@ def _is_doubtful(value: str) -> bool:
 def _script(letter: str) -> str:
     script = unicodedata.name(letter, "").partition(" ")[0]
     return "CJK" if script in _TOGETHER else script
-
-
-def _is_in(name: str, text: str) -> bool:
-    start = text.find(name)
-    while start >= 0:
-        end = start + len(name)
-        if not _joined(text, start - 1, -1) and not _joined(text, end, 1):
-            return True
-        start = text.find(name, start + 1)
-    return False
-
-
-def _joined(text: str, at: int, step: int) -> bool:
-    """Return whether the character beside a name belongs to it: one of a word, or a joiner with a word behind it."""
-    if not 0 <= at < len(text):
-        return False
-    beyond = at + step
-    joins = text[at] in _JOINERS and 0 <= beyond < len(text) and _in_word(text[beyond])
-    return _in_word(text[at]) or joins
-
-
-def _in_word(character: str) -> bool:
-    # A mark belongs to the letter before it, and an invisible character hides what is joined.
-    return character.isalnum() or character == "_" or unicodedata.category(character) in {"Mn", "Mc", "Me", "Cf"}

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import pytest
 
-from pdp.policy.tools.targets import KINDS, Name, Purpose, kind_of, links, name_of
+from pdp.foundation.names import KINDS, Name, kind_of, links, name_of
 
 KNOWN = {
     "address": "emma.johnson@company.com",
@@ -238,45 +238,6 @@ def test_another_spelling_is_the_same(miss: str) -> None:
 def test_links_are_found(text: str, expected: list[str | None]) -> None:
     """In plain text, in Markdown and behind invisible characters; those whose end cannot be told equal nothing."""
     assert expected == [one and one.text for one in links(text)]
-
-
-PURPOSE = Purpose(
-    "Write to emma@x.com.evil.org and Bob@y.com; pay DE89 3704 0044 0532 0130 00 for Emma  Smith's file-12 "
-    "(https://x.com/a), call +49 30 1234567 or ask in the channel #general-help. IT is ok."
-)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("bob@Y.com", True),
-        ("emma@x.com", False),
-        ("emma@x.com.evil.org", True),
-        ("y.com", False),
-        ("bob", False),
-        ("DE89370400440532013000", True),
-        ("emma smith", True),
-        ("smith", True),
-        ("emma", True),
-        ("file-12", True),
-        ("12", False),
-        ("+1234567", False),
-        ("+49301234567", True),
-        ("+4930123456", False),
-        ("https://x.com/a", True),
-        ("https://x.com/", False),
-        ("x.com", False),
-        ("general", False),
-        ("it", False),
-        ("is ok", True),
-    ],
-)
-def test_a_purpose_names_whole_words(value: str, expected: bool) -> None:  # noqa: FBT001 - a column of the table
-    """Nothing that is a part of a longer name, and no single word of fewer than three characters."""
-    name = name_of(value, None)
-
-    assert name is not None
-    assert expected == PURPOSE.names(name)
 
 
 @pytest.mark.parametrize("part", ["a.", "a:", "(a.", "a@a.", "www.", "\u200b.a", "//a"])
