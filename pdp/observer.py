@@ -18,7 +18,7 @@ class EventKind(StrEnum):
 
     SESSION_REQUESTED = "session.requested"  # a session was asked for
     SESSION_DELEGATED = "session.delegated"  # an agent asked for a session below its own
-    SESSION_DECIDED = "session.decided"  # the policies were asked about a request, an approval or a delegation
+    SESSION_DECIDED = "session.decided"  # the policies were asked about a step of a session, or the approval of a call
     SESSION_APPROVED = "session.approved"  # a session became active
     SESSION_DENIED = "session.denied"  # an approver refused a session
     SESSION_NARROWED = "session.narrowed"  # an active session has less authority
@@ -54,8 +54,8 @@ class Event:
     """An event that is not a decision.
 
     `at` is unix seconds.
-    `session.decided`: the policies were asked about a request, an approval or a delegation. The facts `action`,
-    `outcome` and `basis` and the lists `policies` and `errors` of ids hold the result.
+    `session.decided`: the policies were asked about a step of a session, or the approval of a call in it. The facts
+    `action`, `outcome` and `basis` and the lists `policies` and `errors` of ids hold the result.
     The fact `traceparent` of an event with a span is its position in a gateway's trace; that of any other caller is
     `tracelink`.
     `facts` holds ids, our own words, and a session's purpose and reason, `lists` ids and the patterns of tools: never

@@ -12,7 +12,8 @@ from pdp.policy.view import EVERYTHING, View
 REQUEST_SESSION = "pdp/request_session"
 APPROVE_SESSION = "pdp/approve_session"
 DELEGATE_SESSION = "pdp/delegate_session"
-SESSION_ACTIONS = (REQUEST_SESSION, APPROVE_SESSION, DELEGATE_SESSION)
+APPROVE_CALL = "pdp/approve_call"
+SESSION_ACTIONS = (REQUEST_SESSION, APPROVE_SESSION, DELEGATE_SESSION, APPROVE_CALL)
 
 # The attributes that the author's schema must declare for `Session` entities, which the PDP fills.
 SESSION_ATTRIBUTES = {
@@ -43,9 +44,13 @@ _TARGETS_TYPE = "type PdpTargets = { provenance: Set<String>, links: Set<String>
 _SESSION_ACTION = """\
 action "{action}" appliesTo {{ principal: [User], resource: [Session], context: {{
   agent: Agent, user: User, caller: {{ id: String }}, grants: Set<Grant>, tools: Set<String>, risks: Set<String>,
-  duration: Long, may_delegate: Bool, now: datetime, authenticated_ago?: Long
+  duration: Long, may_delegate: Bool, now: datetime, authenticated_ago?: Long{more}
 }} }};
 """
+
+# What policies see beside that of a call that waits for a person.
+_CALL_CONTEXT = """,
+  action: String, risk: String, groups: Set<String>, provenance: Set<String>, questions: Set<String>, calls: Long"""
 
 
 def preamble(caller_facts: RecordType, groups: Iterable[str]) -> str:
@@ -62,7 +67,7 @@ def preamble(caller_facts: RecordType, groups: Iterable[str]) -> str:
 
 def session_action(action: str) -> str:
     """Write the declaration of an action of the PDP itself."""
-    return _SESSION_ACTION.format(action=action)
+    return _SESSION_ACTION.format(action=action, more=_CALL_CONTEXT if action == APPROVE_CALL else "")
 
 
 def action_schema(tool: Tool, view: View = EVERYTHING) -> str:

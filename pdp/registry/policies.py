@@ -1,8 +1,8 @@
-"""Ask the policies whether a session may be requested, approved or delegated. Every answer is recorded."""
+"""Ask the policies about steps of a session, and about approvals of calls in it. Every answer is recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,24 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import MISFIT, Bundle
 from pdp.policy.question import Facts, reference
 from pdp.policy.schema import REQUEST_SESSION
+from pdp.policy.tools.catalogue import Tool
 from pdp.registry.events import presence, request_facts, terms, vouched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingCall:
+    """A call that waits for a person, as policies about its approval see it.
+
+    `provenance` is where the names of its targets come from, in any session of the chain. `questions` are what its
+    approver is asked, and `calls` is how many calls the approval is for.
+    """
+
+    action: str
+    risk: str
+    groups: tuple[str, ...]
+    provenance: tuple[str, ...]
+    questions: tuple[str, ...] = ()
+    calls: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +40,7 @@ class SessionQuestion:
     """A question about a session. `speaker` is the principal: the user who asks or approves.
 
     `asked_at` (unix seconds) is when the request arrived; its records are ordered by it.
+    `call` is the call that the approval is about, if it is about one; `about` holds facts of the event about that call.
     `trace` holds the facts of the event that link the answer to the caller's trace.
     """
 
@@ -33,6 +51,8 @@ class SessionQuestion:
     speaker: str
     asked_at: float
     grants: tuple[str, ...] = ()
+    call: WaitingCall | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
     trace: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -94,7 +114,7 @@ class SessionPolicies:
             session,
             at=asked.asked_at,
             caller_id=asked.caller.id,
-            facts={**facts, **said, **more, **asked.trace},
+            facts={**facts, **said, **more, **asked.about, **asked.trace},
             lists={**listed, **{name: values for name, values in lists.items() if values}},
             attributes=vouched(session),
             terms=terms(session),
@@ -121,6 +141,33 @@ def _context(bundle: Bundle, asked: SessionQuestion, at: float) -> dict[str, Any
         "duration": int(session.duration),
         "may_delegate": session.may_delegate,
     }
+    if asked.call is not None:
+        context |= _waiting(asked.call)
     if caller.authenticated_at:
         context["authenticated_ago"] = int(max(0.0, at - caller.authenticated_at))
     return context
+
+
+def waiting_call(
+    tool: Tool, chain: Sequence[Session], arguments: Mapping[str, Any], bundle: Bundle, *, questions: Iterable[str] = ()
+) -> WaitingCall:
+    """Return a call of a tool with some raw JSON arguments, in a session and those above it."""
+    seen = bundle.provenances.of(chain, tool, arguments)
+    return WaitingCall(
+        action=tool.action,
+        risk=tool.risk,
+        groups=tool.groups,
+        provenance=tuple(sorted({word for targets in seen for word in targets.provenance})),
+        questions=tuple(questions),
+    )
+
+
+def _waiting(call: WaitingCall) -> dict[str, Any]:
+    return {
+        "action": call.action,
+        "risk": call.risk,
+        "groups": sorted(call.groups),
+        "provenance": sorted(call.provenance),
+        "questions": sorted(set(call.questions)),
+        "calls": call.calls,
+    }

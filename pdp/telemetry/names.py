@@ -129,7 +129,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(DEFINITION_DIGEST, (LOGGED,), "digest of the tool's definition, as the caller saw it"),
     Attribute(DETAIL, (LOGGED,), "one line in our words"),
     Attribute(ARGUMENTS_DIGEST, (LOGGED,), "keyed digest of the arguments"),
-    Attribute(SESSION_ACTION, (SESSION_DECIDED,), "`request_session`, `approve_session` or `delegate_session`"),
+    Attribute(
+        SESSION_ACTION, (SESSION_DECIDED,), "`request_session`, `approve_session`, `delegate_session` or `approve_call`"
+    ),
     Attribute(RPC_SYSTEM, (REFUSED_REQUEST,), "always `grpc`"),
     Attribute(RPC_METHOD, (REFUSED_REQUEST,), "service and method"),
     Attribute(RPC_STATUS, (REFUSED_REQUEST,), "the status that was answered"),

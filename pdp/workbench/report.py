@@ -65,13 +65,14 @@ class TextReport:
         session = suite.sessions[case.session]
         who = f"`{session.name}` ({session.user} with {session.agent}, {session.state.value})"
         at = datetime.fromtimestamp(case.now, UTC).isoformat().replace("+00:00", "Z")
-        if case.step is not None:
+        if case.step is not None and not case.call:
             return f"{case.step.name.lower()} session {who} at {at}"
         call = suite.calls[case.call]
         arguments = call.arguments_json.decode("utf-8", "replace")
         earlier = ", ".join(f"`{one.call}`" for one in case.after)
         after = f" after {earlier}" if earlier else ""
-        return f"in session {who}{after}: {call.action} {arguments or '{}'} at {at}"
+        deed = f"{case.step.name.lower()}{f' by `{case.by}`' if case.by else ''} " if case.step else ""
+        return f"{deed}in session {who}{after}: {call.action} {arguments or '{}'} at {at}"
 
     def _source(self, policy: PolicySource, *, erred: bool) -> Iterator[str]:
         said = "could not be evaluated" if erred else f"this {policy.effect} decided"

@@ -16,7 +16,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.directory import unknown_parent
 from pdp.workbench.judging import judge
 from pdp.workbench.stage import CannotOpenError, CaseError, Stage
-from pdp.workbench.suite import Case, EarlierCall, NamedCall, Suite
+from pdp.workbench.suite import Case, EarlierCall, NamedCall, Step, Suite
 from pdp.workbench.watching import Asked
 
 
@@ -137,7 +137,7 @@ class _SuiteRun:
     def _decide(self, case: Case) -> tuple[Ruling, Facts]:
         if self._misfit is not None:
             raise self._misfit
-        if case.step is not None:
+        if case.step is not None and not case.call:
             stage = Stage(self._bundle, self._suite, case.session, case.now, self._limits)
             asked = stage.take(case.step)
             opening = tuple(one for one in stage.opening if one is not asked)
@@ -145,6 +145,9 @@ class _SuiteRun:
         named = self._suite.calls[case.call]
         stage = self._stage(case, named.action)
         opening = (*stage.opening, *self._before(case, stage)) if case.after else stage.opening
+        if case.step is Step.APPROVE_CALL:
+            asked = stage.approve_call(self._call(named), by=case.by)
+            return asked.ruling, Facts(bundle=self._bundle, asked=(asked,), opening=opening)
         call = self._call(named, may_be_unknown=case.expect.basis is Basis.UNKNOWN_TOOL)
         decision, snapshot, answers = stage.call(call, stage.gateway)
         return decision.ruling, Facts(

@@ -12,15 +12,19 @@ from pdp.decision.cache import DecisionCache
 from pdp.decision.ledger import Ledger
 from pdp.decision.observers import Observers
 from pdp.decision.snapshot import Snapshot, Snapshots
-from pdp.errors import PDPError, PermissionDeniedError
+from pdp.errors import InvalidJSONError, PDPError, PermissionDeniedError
+from pdp.foundation.jsontext import parse_object
 from pdp.foundation.yamltext import unknown
 from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, CallStatus, Decision, Role, SessionState
 from pdp.policy.budgets import budgets_of
 from pdp.policy.bundle import Bundle
+from pdp.policy.schema import APPROVE_CALL
 from pdp.policy.tools.catalogue import Tool
 from pdp.registry.outcomes import OutcomeReport, Outcomes
+from pdp.registry.policies import SessionPolicies, SessionQuestion, waiting_call
 from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
+from pdp.registry.scope import scope_of
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.workbench.suite import EarlierCall, NamedSession, Step, Suite
@@ -88,7 +92,8 @@ class Stage:
         self._store = MemorySessionStore()
         history = MemorySessionHistory()
         self._seen: list[Asked] = []
-        seen_by_all = watched(bundle, self._seen)
+        self._seen_by_all = seen_by_all = watched(bundle, self._seen)
+        self._policies = SessionPolicies(clock=self._clock, observer=Observers())
         self._registrar = Registrar(
             sessions=self._store,
             history=history,
@@ -169,6 +174,32 @@ class Stage:
         request = CallRequest(call=replace(call, session_handle=handle))
         decision = self._authorizer.authorize(request, caller)
         return decision, snapshot, tuple(self._seen[before:])
+
+    def approve_call(self, call: Call, *, by: str = "") -> Asked:
+        """Ask the policies whether a user may approve a call, by default the session's approver; return what they said.
+
+        Raise `CaseError` when the arguments cannot be read.
+        """
+        chain = self._snapshots.of_handle(self._opened[-1].handle, _gateway(self.gateway)).chain
+        tool = self._bundle.catalogue.tools[f"{call.server}/{call.tool}"]
+        try:
+            arguments = parse_object(call.arguments_json, self._limits)
+        except InvalidJSONError as error:
+            raise CaseError(f"the arguments cannot be read: {error}") from None
+        last, session = self._line[-1], chain[0]
+        approver = self._approver(replace(last, approver=by or last.approver))
+        asked = SessionQuestion(
+            action=APPROVE_CALL,
+            session=session,
+            scope=session.scope or scope_of({}),
+            caller=approver,
+            speaker=approver.id,
+            asked_at=self._clock.now().wall_at,
+            grants=session.grants,
+            call=waiting_call(tool, chain, arguments, self._bundle),
+        )
+        self._policies.ask(self._seen_by_all, asked)
+        return self._seen[-1]
 
     def report(self, decision: Decision, gateway: str, earlier: EarlierCall) -> None:
         """Report what came of an allowed call, as its gateway. Raise `CaseError` when it cannot be reported."""

@@ -8,15 +8,19 @@ from enum import Enum
 
 from pdp.model import Basis, Obligation, Outcome, SessionState
 from pdp.policy.directory import Directory
-from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
+from pdp.policy.schema import APPROVE_CALL, APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
 
 
 class Step(Enum):
-    """A step in the life of a session that the policies decide about; the value is its action."""
+    """A step in the life of a session that the policies decide about; the value is its action.
+
+    APPROVE_CALL is about a call in it.
+    """
 
     REQUEST = REQUEST_SESSION
     APPROVE = APPROVE_SESSION
     DELEGATE = DELEGATE_SESSION
+    APPROVE_CALL = APPROVE_CALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +124,9 @@ class Case:
     """One decision and its expectation: a call in a session, or a step of a session.
 
     A table is expanded: each of its cells is a separate case, which `name` identifies. `line` is the line of the
-    expectation, `now` is unix seconds. Exactly one of `call` (a name) and `step` is given. `after` are the calls that
-    the session makes before, in order.
+    expectation, `now` is unix seconds. One of `call` (a name) and `step` is given, and with Step.APPROVE_CALL both.
+    `after` are the calls that the session makes before, in order. `by` is the user who approves a call, empty for the
+    session's approver.
     """
 
     file: str
@@ -132,6 +137,7 @@ class Case:
     call: str = ""
     after: tuple[EarlierCall, ...] = ()
     step: Step | None = None
+    by: str = ""
     expect: Expectation
 
     @property

@@ -12,7 +12,7 @@ from pdp.policy.obligations import parameters_json
 from pdp.workbench.suite import Case, EarlierCall, Expectation, ExpectedObligation, NamedCall, NamedSession, Step
 from pdp.workbench.values import FieldReader
 
-CASE_KEYS = ("case", "now", "session", "sessions", "after", "call", "calls", "step", "expect")
+CASE_KEYS = ("case", "now", "session", "sessions", "after", "call", "calls", "step", "by", "expect")
 EARLIER_KEYS = ("call", "labels", "failed")
 EXPECTATION_KEYS = ("outcome", "basis", "policies", "errors", "obligations")
 STEPS = {step.name.lower(): step for step in Step}
@@ -72,12 +72,16 @@ class CaseReader:
         now = fields.moment(entry, "now", self._now)
         sessions = self._names(entry, "session", "sessions", self._sessions)
         step = self._step(entry)
-        if step is not None and not {"call", "calls"}.isdisjoint(entry):
+        with_call = step in (None, Step.APPROVE_CALL)
+        if not with_call and not {"call", "calls"}.isdisjoint(entry):
             fields.problem(entry.problem("a case has either a call or a `step`, not both", "step"))
-        if step is not None and "after" in entry:
+        if not with_call and "after" in entry:
             fields.problem(entry.problem("`after` needs a call: a `step` comes before all calls", "after"))
+        if step is not Step.APPROVE_CALL and "by" in entry:
+            fields.problem(entry.problem("`by` needs `step: approve_call`", "by"))
+        by = fields.text(entry, "by", "") if "by" in entry else ""
         after = self._after(entry)
-        calls = [""] if step else self._names(entry, "call", "calls", self._calls)
+        calls = self._names(entry, "call", "calls", self._calls) if with_call else [""]
         if "expect" not in entry or not sessions or not calls:
             return
         for session, call, said in self._cells(entry, sessions, calls):
@@ -91,6 +95,7 @@ class CaseReader:
                 call=call,
                 after=after,
                 step=step,
+                by=by,
                 expect=self._expectation(said.value, entry.file, said.line),
             )
 

@@ -116,7 +116,9 @@ def _suite(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, most: i
     moments = list(islice(times, _MOST_MOMENTS))
     opened, calls, cases = dict(ground.sessions), {}, []
     for action in clues.actions:
-        asked: list[NamedCall | Step] = [step for step in Step if step.value == action]
+        asked: list[NamedCall | Step] = [
+            step for step in Step if step.value == action and step is not Step.APPROVE_CALL
+        ]
         asked += islice(_calls(bundle, clues, ground, limits, action), _MOST_CALLS)
         every = [*product(sessions, asked, moments)]
         # Neighbours are decided alike: a mixture shows more. Each run has the same mixture.

@@ -155,6 +155,8 @@ def test_slip_in_file_is_named(text: str, expected: str) -> None:
         ("{case: a, session: work, sessions: [work], call: read, expect: allow}", "either `session` or `sessions`"),
         ("{case: a, session: work, call: read, step: approve, expect: allow}", "either a call or a `step`"),
         ("{case: a, session: work, after: [read], step: approve, expect: allow}", "`after` needs a call"),
+        ("{case: a, session: work, call: read, by: ada, expect: allow}", "`by` needs `step: approve_call`"),
+        ("{case: a, session: work, step: approve_call, expect: allow}", "a case needs either `call` or `calls`"),
         ("{case: a, session: work, after: [], call: read, expect: allow}", "`after` must be a list of calls"),
         ("{case: a, session: work, after: read, call: read, expect: allow}", "`after` must be a list of calls"),
         (
@@ -179,7 +181,10 @@ def test_slip_in_file_is_named(text: str, expected: str) -> None:
             "{case: a, session: work, after: [{call: read, failed: 1}], call: read, expect: allow}",
             "`failed` must be `true` or `false`",
         ),
-        ("{case: a, session: work, step: open, expect: allow}", "`step` must be one of request, approve, delegate"),
+        (
+            "{case: a, session: work, step: open, expect: allow}",
+            "`step` must be one of request, approve, delegate, approve_call",
+        ),
         ("{case: a, sessions: [work, work], call: read, expect: allow}", "`sessions` must hold names, each once"),
         ("{case: a, session: work, call: read, expect: alow}", "unknown outcome: `alow`; did you mean `allow`?"),
         ("{case: a, session: work, call: read, expect: forbid}", "did you mean `deny forbid`?"),

@@ -40,12 +40,12 @@ def made_and_run(server: str, definitions: Sequence[Mapping[str, Any]]) -> Repor
 @pytest.mark.parametrize(
     ("server", "definitions", "cases"),
     [
-        ("notes", example_definitions(), 15),
-        ("all", [READ, WRITE, WIPE], 15),
-        ("reads", [READ], 11),
-        ("Writes.Only", [WRITE], 11),
-        ("wipes", [WIPE], 11),
-        ("far", [tool("read\U0001f600", {"k": {"type": "string", "enum": ["\U0001f600"]}}, ["k"])], 11),
+        ("notes", example_definitions(), 17),
+        ("all", [READ, WRITE, WIPE], 17),
+        ("reads", [READ], 13),
+        ("Writes.Only", [WRITE], 13),
+        ("wipes", [WIPE], 13),
+        ("far", [tool("read\U0001f600", {"k": {"type": "string", "enum": ["\U0001f600"]}}, ["k"])], 13),
         ("no_samples", [tool("x", {"n": {"type": "string", "enum": []}}, ["n"])], 6),
     ],
 )

@@ -71,6 +71,8 @@ WHOLE: dict[str, Any] = {
             },
         },
         {"case": "four", "session": "work", "calls": ["read"], "expect": {"read": "allow"}},
+        {"case": "z", "session": "work", "call": "read", "step": "approve_call", "after": ["read"], "expect": "allow"},
+        {"case": "y", "session": "work", "calls": ["read"], "step": "approve_call", "by": "ada", "expect": "allow"},
         {"case": "five", "sessions": ["work"], "step": "request", "expect": {"basis": "default_deny"}},
         {"case": "six", "sessions": ["work"], "calls": ["read"], "expect": {"outcome": "deny"}},
         {
@@ -97,7 +99,7 @@ VALUES: tuple[Any, ...] = (
     {"x": "x"},
     {"x": {}},
 )
-KEYS = ("x", "user", "tools", "outcome", "session", "sessions", "calls", "step", "parent", "expect", "after", "call")
+KEYS = ("x", "user", "tools", "outcome", "session", "sessions", "calls", "step", "parent", "expect", "after", "by")
 
 
 def read_problems(document: dict[str, Any]) -> list[str]:

@@ -44,6 +44,12 @@ _CONTEXT: Mapping[tuple[str, ...], str] = {
     ("context", "authenticated_ago"): _LONG,
     ("context", "may_delegate"): _BOOL,
     ("context", "caller", "id"): _STRING,
+    ("context", "action"): _STRING,
+    ("context", "risk"): _STRING,
+    ("context", "groups"): "Set<String>",
+    ("context", "provenance"): "Set<String>",
+    ("context", "questions"): "Set<String>",
+    ("context", "calls"): _LONG,
     **{("context", "session", name): kind for name, kind in SESSION_ATTRIBUTES.items()},
 }
 _METHODS = {"lessThan": "<", "lessThanOrEqual": "<=", "greaterThan": ">", "greaterThanOrEqual": ">="}
