@@ -213,6 +213,25 @@ class Obligation(NamedTuple):
     parameters_json: str
 
 
+class Ask(NamedTuple):
+    """A forbid that a person can lift for one call, in one session of its chain.
+
+    `text_digest` is the SHA-256 of the policy's text, `question` what to ask the person. `run` is how many calls one
+    answer can cover, 0 when it covers only one.
+    """
+
+    session_id: str
+    policy: str
+    text_digest: str
+    question: str
+    run: int = 0
+
+    @property
+    def forbid(self) -> tuple[str, str, str]:
+        """Return what an approval lifts: the session, the policy's id, and the digest of its text."""
+        return self.session_id, self.policy, self.text_digest
+
+
 class Targets(NamedTuple):
     """Where the names of a call's targets come from, as one session sees it, and those of the links in its texts.
 

@@ -72,6 +72,7 @@ LIBRARIES = {
     "prometheus_client": ("pdp.telemetry.scraping",),
     "cryptography": (
         "pdp.foundation.keys",
+        "pdp.foundation.sealing",
         "pdp.identity.certificates",
         "pdp.serving.certificates",
         "pdp.identity.keysets",

@@ -17,6 +17,11 @@ def new_session_id() -> str:
     return "ses_" + _base32(secrets.token_bytes(17))
 
 
+def new_access_request_id() -> str:
+    """Return a new id of an access request: `acc_` and 130 random bits."""
+    return "acc_" + _base32(secrets.token_bytes(17))
+
+
 def new_handle() -> str:
     """Return a new secret session handle: `pdps_` and 256 random bits."""
     return "pdps_" + secrets.token_urlsafe(32)

@@ -10,7 +10,8 @@ from threading import Lock
 from typing import NamedTuple
 
 from pdp.errors import AlreadyReportedError, OverloadedError, StoreUnavailableError
-from pdp.sessions.store import RETRY_SECONDS, SessionHistory
+from pdp.sessions.memoryaccess import MemoryAccessRequests
+from pdp.sessions.store import RETRY_SECONDS, AccessRequests, SessionHistory
 from pdp.sessions.values import Charge, Charged, Debit, Report, Used
 
 KEY_BYTES = 32
@@ -26,7 +27,8 @@ class _Receipt(NamedTuple):
 class MemorySessionHistory:
     """A `SessionHistory` that lives as long as its process. Safe for threads.
 
-    It keeps the last `most` reports, and what tells retries of the last `most` charges, some hundred bytes each.
+    It keeps the last `most` reports and access requests, and what tells retries of the last `most` charges and uses of
+    approvals: some hundred bytes each, and the arguments of calls that a person is asked about.
     """
 
     def __init__(self, *, most: int = 20_000) -> None:
@@ -37,11 +39,17 @@ class MemorySessionHistory:
         self._used: dict[tuple[str, str], tuple[Used, float]] = {}
         self._receipts: dict[bytes, _Receipt] = {}
         self._closed = False
+        self._access = MemoryAccessRequests(self._lock, self._require_open, most=most)
 
     def key(self) -> bytes:
         """Return the random secret."""
         self._require_open()
         return self._key
+
+    def access(self) -> AccessRequests:
+        """Return the access requests."""
+        self._require_open()
+        return self._access
 
     def keep_report(self, report: Report) -> None:
         """Keep a report, one for each decision."""
@@ -119,6 +127,7 @@ class MemorySessionHistory:
             self._reports.clear()
             self._used.clear()
             self._receipts.clear()
+            self._access.clear()
 
     def _after(self, debit: Debit) -> Used:
         before, _ = self._used.get((debit.session_id, debit.budget), (Used(0, debit.window), 0.0))
@@ -179,6 +188,10 @@ class ReopeningHistory:
     def key(self) -> bytes:
         """Return the random secret."""
         return self._history().key()
+
+    def access(self) -> AccessRequests:
+        """Return the access requests."""
+        return self._history().access()
 
     def keep_report(self, report: Report) -> None:
         """Keep a report, one for each decision."""

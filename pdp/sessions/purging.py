@@ -43,7 +43,8 @@ class Purge:
         """
         total = 0
         while True:
-            wall_at = self._clock.now().wall_at
+            now = self._clock.now()
+            wall_at = now.wall_at
             # A session is removed before its ancestors, so a step that removes few can be followed by one that removes
             # more.
             removed = self._sessions.purge(
@@ -58,4 +59,7 @@ class Purge:
         self._history.forget_charges(
             ended_before=wall_at - self._keep_ended_seconds, charged_before=wall_at - RETRY_SECONDS
         )
+        access = self._history.access()
+        access.expire(now)
+        access.forget(ended_before=wall_at - self._keep_ended_seconds)
         return total

@@ -7,8 +7,9 @@ need not wait for the disk.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -20,7 +21,8 @@ from pdp.foundation.diskroom import free_bytes
 from pdp.foundation.files import make_file, make_folder, sync_folder
 from pdp.sessions.database import ENGINE_ERRORS, identity_of, require_sound_engine, unavailable
 from pdp.sessions.history import KEY_BYTES, require_same
-from pdp.sessions.store import RETRY_SECONDS
+from pdp.sessions.sqliteaccess import ACCESS_SCHEMA, SQLiteAccessRequests
+from pdp.sessions.store import RETRY_SECONDS, AccessRequests
 from pdp.sessions.values import Charge, Charged, Debit, Report, Used
 
 _VERSION: Final = 1
@@ -29,6 +31,8 @@ _BUSY: Final = "the session history is busy; nothing was written, try again"
 # The log is cut to this after it has grown, and old rows go in steps.
 _LOG_BYTES: Final = 8 * 1024 * 1024
 _ROWS_OF_A_STEP: Final = 2000
+# Calls wait meanwhile.
+_WIPE_MILLISECONDS: Final = 100
 
 
 class _ExhaustedError(Exception):
@@ -67,12 +71,23 @@ class SQLiteSessionHistory:
         except BaseException:
             self._connection.close(force=True)
             raise
+        self._access = SQLiteAccessRequests(
+            self._connection,
+            reading=self._answering,
+            writing=partial(self._durably, self._answering),
+            spending=partial(self._durably, self._with_room),
+            wipe=self._wipe,
+        )
 
     def key(self) -> bytes:
         """Return the random secret of the file."""
         with self._answering():
             key: Any = self._connection.execute("SELECT key FROM history").get
         return bytes(key)
+
+    def access(self) -> AccessRequests:
+        """Return the access requests in the same file."""
+        return self._access
 
     def keep_report(self, report: Report) -> None:
         """Keep a report, one for each decision."""
@@ -154,10 +169,12 @@ class SQLiteSessionHistory:
             self._connection.execute("PRAGMA journal_mode=WAL")
             # A commit is in the file of the system before it returns, and on the disk after a while.
             self._connection.execute("PRAGMA synchronous=NORMAL")
+            # What is removed is written over: the arguments of calls, and the keys that they were sealed with.
+            self._connection.execute("PRAGMA secure_delete=ON")
             self._connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
             # Processes that start together wait for each other here.
             with self._transaction():
-                self._connection.execute(_SCHEMA)
+                self._connection.execute(_SCHEMA + ACCESS_SCHEMA)
                 self._connection.execute(_FIRST, (_VERSION, secrets.token_bytes(KEY_BYTES)))
                 version: int = self._connection.execute("SELECT version FROM history").get
         except apsw.NotADBError:
@@ -193,13 +210,38 @@ class SQLiteSessionHistory:
             raise StoreUnavailableError(f"the session history was moved, removed or replaced: `{self._path}`")
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _with_room(self) -> Iterator[None]:
         with self._answering():
             with suppress(OSError):
                 if self._reserve and free_bytes(self._path.parent) < self._reserve:
                     raise StoreUnavailableError("the disk of the session history is nearly full")
-            with self._transaction():
-                yield
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._with_room(), self._transaction():
+            yield
+
+    @contextmanager
+    def _durably(self, holding: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+        """Make a transaction that is on the disk before it returns."""
+        with holding():
+            self._connection.execute("PRAGMA synchronous=FULL")
+            try:
+                with self._transaction():
+                    yield
+            finally:
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+
+    def _wipe(self) -> None:
+        """Write the log into the file and cut it, so that it does not hold what was removed; not while others read."""
+        # The removal itself is done. If this fails, the next writer that begins the log anew takes its last trace away.
+        with suppress(StoreUnavailableError, OverloadedError), self._answering():
+            self._connection.set_busy_timeout(_WIPE_MILLISECONDS)
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._connection.set_busy_timeout(round(self._busy_seconds * 1000))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

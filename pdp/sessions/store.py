@@ -13,10 +13,12 @@ any number of threads and processes on the same data:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
+from pdp.clock import Instant
 from pdp.model import Session, SessionState
+from pdp.sessions.access import AccessFilter, AccessRequest, BoundCall, Unaskable, Use
 from pdp.sessions.values import (
     ActiveBundle,
     BundlePast,
@@ -31,7 +33,7 @@ from pdp.sessions.values import (
     Used,
 )
 
-# How long after a charge a retry of the same call takes nothing.
+# How long after a charge, or the use of an approval, a retry of the same call takes nothing.
 RETRY_SECONDS: Final = 60.0
 
 
@@ -174,6 +176,96 @@ class SessionLedger(Protocol):
         ...
 
 
+class AccessRequests(Protocol):
+    """What people are asked about single calls, their answers, and the use of these.
+
+    Each method that writes is one transaction. What is acknowledged survives the sudden end of the machine: an answer
+    and a use cannot be lost. (A memory store promises it for the life of its process.) A change gives the request a new
+    `revision`, and the latest one is never lower than before. No method looks at sessions or bundles: whether a session
+    is live, and which bundle is active, is for the caller to check. Methods raise `StoreUnavailableError` when they
+    cannot answer, and `OverloadedError` when others write for too long; then nothing is written.
+
+    The arguments of a call are kept only while its request is open, and never in clear in a file: a store seals them
+    with a key of their own. Each method that ends this state removes key and sealed text in its own transaction.
+    """
+
+    def ask(self, request: AccessRequest, arguments: bytes, now: Instant) -> AccessRequest | Unaskable:
+        """Open a request, or return the one that is found: open or approved, about the same call, and lifting enough.
+
+        `arguments` is what a person is to see of them. An open request about the same call that lifts too little ends
+        now, and another one is opened. Nothing is written, and the reason returned, after a no to the same call in this
+        session, after `MOST_NOES` in it, and when there are `MOST_OPEN_OF_SESSION` open requests of the session or
+        `MOST_OPEN_OF_CALLER` of the caller.
+        """
+        ...
+
+    def usable(self, call: BoundCall, retry_digest: bytes, now: Instant) -> bool:
+        """Say whether `use` would find an approval now."""
+        ...
+
+    def use(self, call: BoundCall, retry_digest: bytes, now: Instant) -> Use | None:
+        """Use an approval that covers a call, once; None without one.
+
+        A call whose `retry_digest` was used with less than `RETRY_SECONDS` before uses nothing, if that approval covers
+        it, was not revoked and is of the same bundle: what it returns is that use. Of any number of calls at the same
+        time, in any number of processes, only as many use an approval as it covers.
+        """
+        ...
+
+    def give_back(self, use: Use) -> None:
+        """Take back a use, so that it was never made; the time to use the approval does not begin anew.
+
+        While another try of the same call counts on it, nothing changes.
+        """
+        ...
+
+    def answer(self, request_id: str, change: Callable[[AccessRequest], AccessRequest]) -> AccessRequest:
+        """Replace a request by its successor under `change`, such as `access.approve`, and return that.
+
+        `change` must be pure. Raise what it raises, and `NotFoundError` when there is no such request.
+        """
+        ...
+
+    def get(self, request_id: str) -> AccessRequest | None:
+        """Return a request; None when there is none."""
+        ...
+
+    def arguments(self, request_id: str, now: Instant) -> bytes | None:
+        """Return the arguments of a request that is open now, as they were given to `ask`; None for any other."""
+        ...
+
+    def select(
+        self, which: AccessFilter, *, limit: int, before: tuple[float, str] | None = None
+    ) -> tuple[AccessRequest, ...]:
+        """Return matching requests, newest first (by `asked_at`, then id, both descending).
+
+        `before` is (`asked_at`, `id`) of the last request of the previous page. Each page is a separate read.
+        """
+        ...
+
+    def changed(self, which: AccessFilter, *, after: int, limit: int) -> tuple[AccessRequest, ...]:
+        """Return matching requests with a revision higher than `after`, as they are now, by revision.
+
+        What happened to a request between two reads is not told. That one expires is no change.
+        """
+        ...
+
+    def revision(self) -> int:
+        """Return the latest revision; 0 before the first change."""
+        ...
+
+    def expire(self, now: Instant) -> int:
+        """Remove the arguments of requests that are no longer open; return how many.
+
+        It also removes what tells retries of uses that are older than `RETRY_SECONDS`.
+        """
+        ...
+
+    def forget(self, *, ended_before: float) -> int:
+        """Remove the requests of sessions that were over at the latest before a time; return how many."""
+        ...
+
+
 class SessionHistory(Protocol):
     """What calls have left behind, apart from the sessions that they were made in.
 
@@ -183,6 +275,10 @@ class SessionHistory(Protocol):
 
     def key(self) -> bytes:
         """Return the random secret of 32 bytes that all processes on the same data share; it never changes."""
+        ...
+
+    def access(self) -> AccessRequests:
+        """Return the access requests on the same data; they end with the history."""
         ...
 
     def keep_report(self, report: Report) -> None:

@@ -1,0 +1,211 @@
+"""Keep access requests in memory, beside the rest of a history in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from threading import Lock
+from typing import NamedTuple
+
+from pdp.clock import Instant
+from pdp.errors import NotFoundError
+from pdp.sessions import access
+from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
+from pdp.sessions.store import RETRY_SECONDS
+
+
+class _Receipt(NamedTuple):
+    """The use of an approval that tells its retries, and how many tries count on it."""
+
+    request_id: str
+    used_at: float
+    tries: int
+
+
+class MemoryAccessRequests:
+    """The `AccessRequests` of a history in memory, under its lock. `require_open` raises when the history is closed.
+
+    Of more than `most` requests the oldest is forgotten, also a no: then a person may be asked again.
+    """
+
+    def __init__(self, lock: Lock, require_open: Callable[[], None], *, most: int) -> None:
+        self._lock = lock
+        self._require_open = require_open
+        self._most = most
+        self._requests: dict[str, AccessRequest] = {}
+        self._by_session: dict[str, dict[str, None]] = {}
+        self._arguments: dict[str, bytes] = {}
+        self._receipts: dict[bytes, _Receipt] = {}
+        self._revision = 0
+
+    def ask(self, request: AccessRequest, arguments: bytes, now: Instant) -> AccessRequest | Unaskable:
+        """Open a request, or return the one that is found."""
+        with self._answering():
+            self._expire(now)
+            # Only what is open has arguments.
+            open_now = [self._requests[name] for name in self._arguments]
+            of_caller = sum((one.tenant, one.asked_by) == (request.tenant, request.asked_by) for one in open_now)
+            found = access.opening(self._of_session(request.call.session_id), of_caller, request, now)
+            if found.answer is not None:
+                return found.answer
+            for one in found.replaced:
+                self._write(one)
+                self._arguments.pop(one.id, None)
+            self._arguments[request.id] = arguments
+            opened = self._write(request)
+            self._keep_few()
+            return opened
+
+    def usable(self, call: BoundCall, retry_digest: bytes, now: Instant) -> bool:
+        """Say whether `use` would find an approval now."""
+        with self._answering():
+            retried = self._retried(call, retry_digest, now)
+            return retried is not None or access.usable(self._of_session(call.session_id), call, now) is not None
+
+    def use(self, call: BoundCall, retry_digest: bytes, now: Instant) -> Use | None:
+        """Use an approval that covers a call, once."""
+        with self._answering():
+            if (retried := self._retried(call, retry_digest, now)) is not None:
+                receipt = self._receipts[retry_digest]
+                self._receipts[retry_digest] = receipt._replace(tries=receipt.tries + 1)
+                return retried
+            found = access.usable(self._of_session(call.session_id), call, now)
+            if found is None:
+                return None
+            after = self._write(access.used(found))
+            if retry_digest:
+                # To the end of the table: what is at its front is oldest.
+                self._receipts.pop(retry_digest, None)
+                self._receipts[retry_digest] = _Receipt(after.id, now.wall_at, 1)
+                if len(self._receipts) > self._most:
+                    del self._receipts[next(iter(self._receipts))]
+            return Use(after, retry_digest, now.wall_at)
+
+    def give_back(self, use: Use) -> None:
+        """Take back a use, unless another try of the same call counts on it."""
+        with self._answering():
+            if use.retry_digest and not self._leave(use):
+                return
+            if (stored := self._requests.get(use.request.id)) is not None:
+                self._write(access.given_back(stored))
+
+    def answer(self, request_id: str, change: Callable[[AccessRequest], AccessRequest]) -> AccessRequest:
+        """Replace a request by its successor."""
+        with self._answering():
+            if request_id not in self._requests:
+                raise NotFoundError(f"no such access request: `{request_id}`")
+            after = self._write(change(self._requests[request_id]))
+            if after.state is not AccessState.OPEN:
+                self._arguments.pop(request_id, None)
+            return after
+
+    def get(self, request_id: str) -> AccessRequest | None:
+        """Return a request."""
+        with self._answering():
+            return self._requests.get(request_id)
+
+    def arguments(self, request_id: str, now: Instant) -> bytes | None:
+        """Return the arguments of a request that is open now."""
+        with self._answering():
+            request = self._requests.get(request_id)
+            return self._arguments.get(request_id) if request and access.is_open(request, now) else None
+
+    def select(
+        self, which: AccessFilter, *, limit: int, before: tuple[float, str] | None = None
+    ) -> tuple[AccessRequest, ...]:
+        """Return matching requests, newest first."""
+        with self._answering():
+            found = sorted(self._requests.values(), key=lambda one: (one.asked_at, one.id), reverse=True)
+            matching = [
+                one for one in found if which.matches(one) and (before is None or (one.asked_at, one.id) < before)
+            ]
+            return tuple(matching[:limit])
+
+    def changed(self, which: AccessFilter, *, after: int, limit: int) -> tuple[AccessRequest, ...]:
+        """Return matching requests with a higher revision, by revision."""
+        with self._answering():
+            found = [one for one in self._requests.values() if one.revision > after and which.matches(one)]
+            return tuple(sorted(found, key=lambda one: one.revision)[:limit])
+
+    def revision(self) -> int:
+        """Return the latest revision."""
+        with self._answering():
+            return self._revision
+
+    def expire(self, now: Instant) -> int:
+        """Remove the arguments of requests that are no longer open, and what tells retries of old uses."""
+        with self._answering():
+            old = now.wall_at - RETRY_SECONDS
+            for digest in [key for key, one in self._receipts.items() if one.used_at <= old]:
+                del self._receipts[digest]
+            return self._expire(now)
+
+    def forget(self, *, ended_before: float) -> int:
+        """Remove the requests of sessions that were over before a time."""
+        with self._answering():
+            over = [one.id for one in self._requests.values() if one.ends_at < ended_before]
+            for name in over:
+                self._drop(name)
+            return len(over)
+
+    def clear(self) -> None:
+        """Forget everything; the caller holds the lock."""
+        self._requests.clear()
+        self._by_session.clear()
+        self._arguments.clear()
+        self._receipts.clear()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        with self._lock:
+            self._require_open()
+            yield
+
+    def _expire(self, now: Instant) -> int:
+        over = [name for name in self._arguments if not access.is_open(self._requests[name], now)]
+        for name in over:
+            del self._arguments[name]
+        return len(over)
+
+    def _of_session(self, session_id: str) -> list[AccessRequest]:
+        return [self._requests[name] for name in self._by_session.get(session_id, ())]
+
+    def _retried(self, call: BoundCall, retry_digest: bytes, now: Instant) -> Use | None:
+        receipt = self._receipts.get(retry_digest)
+        if receipt is None or receipt.used_at <= now.wall_at - RETRY_SECONDS:
+            return None
+        request = self._requests.get(receipt.request_id)
+        if request is None or not access.counts_for(request, call):
+            return None
+        return Use(request, retry_digest, receipt.used_at)
+
+    def _leave(self, use: Use) -> bool:
+        """Let one try less count on a use; say whether it was the last one."""
+        receipt = self._receipts.get(use.retry_digest)
+        # Another use can have replaced one that is old.
+        if receipt is None or (receipt.request_id, receipt.used_at) != (use.request.id, use.used_at):
+            return False
+        if receipt.tries > 1:
+            self._receipts[use.retry_digest] = receipt._replace(tries=receipt.tries - 1)
+            return False
+        del self._receipts[use.retry_digest]
+        return True
+
+    def _write(self, request: AccessRequest) -> AccessRequest:
+        self._revision += 1
+        after = self._requests[request.id] = replace(request, revision=self._revision)
+        self._by_session.setdefault(request.call.session_id, {})[request.id] = None
+        return after
+
+    def _keep_few(self) -> None:
+        if len(self._requests) > self._most:
+            self._drop(next(iter(self._requests)))
+
+    def _drop(self, name: str) -> None:
+        request = self._requests.pop(name)
+        self._arguments.pop(name, None)
+        of_session = self._by_session[request.call.session_id]
+        del of_session[name]
+        if not of_session:
+            del self._by_session[request.call.session_id]
