@@ -36,6 +36,12 @@ def errors(policy: str = "", **other: str) -> list[str]:
     return [f"{one.file}:{one.line}: {one.message}|{one.help}" for one in report.errors]
 
 
+def warnings(policy: str = "", **other: str) -> list[str]:
+    """Return what may be a mistake in such a bundle, each with its help."""
+    report = inspect_bundle(files(policy, **other), DEFAULT_LIMITS, compile_here)
+    return [f"{one.message}|{one.help}" for one in report.warnings]
+
+
 def test_an_action_is_in_its_risk_group_and_its_further_groups() -> None:
     """The slice of a tool holds the policies of each of its groups; the schema declares them all."""
     bundle = loaded(
@@ -81,12 +87,14 @@ def test_an_undeclared_group_of_a_policy_is_told_with_the_nearest() -> None:
 
 
 def test_a_group_without_tools_matches_nothing_and_is_told() -> None:
-    """A forbid for a group that no tool is in protects nothing: the bundle does not load."""
-    overlay = "tools: {read: {risk: read_only}}"
-    (problem,) = errors(f'@id("a/x") forbid ({SCOPE}, action in Action::"critical", resource);', overlay=overlay)
+    """A bundle with a rule for tools that it does not have yet loads, and its author is warned."""
+    overlay = "tools: {read: {risk: read_only}, send: {risk: mutating}}"
+    policy = f'@id("a/x") forbid ({SCOPE}, action in [Action::"critical", Action::"destructive"], resource);'
 
-    assert "no tool is in its action group" in problem
-    assert "set `risk` or `groups` in an overlay" in problem
+    assert [] == errors(policy, overlay=overlay)
+    (warning,) = [one for one in warnings(policy, overlay=overlay) if "`a/x`" in one]
+    assert "no tool is in its action group" in warning
+    assert "set `risk` or `groups` in an overlay" in warning
 
 
 def test_a_group_that_no_policy_names_changes_nothing() -> None:

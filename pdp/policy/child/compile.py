@@ -28,6 +28,7 @@ from pdp.policy.refusals.wording import HELP, by_policy, plainly, refusals, synt
 from pdp.policy.safety import PolicyText, scan, scan_schema
 from pdp.policy.schema import SESSION_ATTRIBUTES, SESSION_DECLARATION, full_schema, preamble
 from pdp.policy.terms import ATTRIBUTE, TYPE, cedar_terms, sample_terms
+from pdp.policy.tools.catalogue import RISKS
 from pdp.policy.tools.typing import terms_type
 
 _ID = re.compile(r"[a-z0-9._/-]{1,128}\Z")
@@ -80,7 +81,9 @@ class _Compilation:
         _check_ids(parsed)
         known = environments(contents.catalogue)
         policies = [one.linted(known) for one in parsed]
-        refused = {} if all_valid(policies, contents, schema) else _refusals(policies, schema, known)
+        # The validator refuses what can match nothing. A group without tools is no mistake; a lint tells of it.
+        matching = [one for one in policies if not _waits_for_tools(one, contents)]
+        refused = {} if all_valid(matching, contents, schema) else _refusals(matching, schema, known)
         refused |= _widened([one for one in policies if one.id not in refused], contents.labels)
         asked, misasked = _asked(policies, contents)
         refused |= {name: [*refused.get(name, ()), *found] for name, found in misasked.items()}
@@ -300,6 +303,12 @@ def _check_ids(policies: list[ParsedPolicy]) -> None:
         first.setdefault(name, f"{policy.file}:{line}")
     if problems:
         raise BundleError(tuple(problems))
+
+
+def _waits_for_tools(policy: LintPolicy, contents: Contents) -> bool:
+    """Return whether a policy is only about groups of actions that no tool is in."""
+    scope = action_scope(policy.tree)
+    return not policy.environments and scope is not None and {*RISKS, *contents.groups}.issuperset(scope)
 
 
 def _refusals(

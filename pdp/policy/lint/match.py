@@ -14,18 +14,23 @@ from pdp.policy.obligations import ADVICE, OBLIGATION
 # The most policies that are compared with one; only an unusual bundle has more candidates.
 _CANDIDATES = 500
 _NEVER_HELP = "remove it, or correct the part that contradicts the rest"
+_NO_TOOLS = "no tool is in its action group"
+_NO_TOOLS_HELP = (
+    "`pdp tools list` shows the groups of each tool; set `risk` or `groups` in an overlay, or remove the policy"
+)
 
 
 def never_matches(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
     """Find a policy that can neither match any call nor fail."""
     if reason := why_never(policy, bundle):
-        yield Finding(message=f"{policy.effect} `{policy.id}` can never match: {reason}", help=_NEVER_HELP)
+        advice = _NO_TOOLS_HELP if reason == _NO_TOOLS else _NEVER_HELP
+        yield Finding(message=f"{policy.effect} `{policy.id}` can never match: {reason}", help=advice)
 
 
 def why_never(policy: LintPolicy, bundle: LintBundle) -> str:
     """Return why a policy can neither match nor fail; empty when it may."""
     if not policy.environments:
-        return "no tool is in its action group"
+        return _NO_TOOLS
     if not cannot_fail(policy.conjuncts):
         return ""
     if policy.id in bundle.impossible:

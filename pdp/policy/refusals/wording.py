@@ -159,12 +159,6 @@ def _unknown_type(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -
 
 
 def _no_action(policy: LintPolicy, text: str, _: Mapping[str, Environment]) -> _Told:
-    if not policy.environments:
-        message = f"policy `{policy.id}`: {text}: no tool is in its action group"
-        advice = (
-            "`pdp tools list` shows the groups of each tool; set `risk` or `groups` in an overlay, or remove the policy"
-        )
-        return _Told(key=text, code="never-matches", message=message, help=advice)
     message = f"policy `{policy.id}`: {text}: its principal, action and resource exclude each other"
     advice = (
         "the principal of every action is a `User`; the resource is the tool's `Server`, or the entity to which its "
