@@ -396,6 +396,8 @@ def policy_source(policy: Mapping[str, Any]) -> PolicySource:
         moments=None if policy["moments"] is None else tuple((m[0], m[1], m[2]) for m in policy["moments"]),
         obligations=tuple(Obligation(*one) for one in policy["obligations"]),
         advice=policy["advice"],
+        step_up=policy["step_up"],
+        step_up_run=policy["step_up_run"],
     )
 
 

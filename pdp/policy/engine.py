@@ -54,7 +54,8 @@ class PolicySource:
     its resource scope can match, None for any. `reads` holds what it can read apart from principal and action, in the
     words of `analysis.reads`, None for everything. `entities` holds the uids that it names. `moments` holds what it
     compares the time with, None when it reads the time in another way. `obligations` are those of a permit, `advice`
-    that of a forbid.
+    that of a forbid. `step_up` is what a forbid asks a person, who can then lift it, empty when nobody can;
+    `step_up_run` is how many calls one answer can cover, 0 when it covers only one.
     """
 
     id: str
@@ -70,6 +71,8 @@ class PolicySource:
     moments: tuple[Moment, ...] | None = None
     obligations: tuple[Obligation, ...] = ()
     advice: str = ""
+    step_up: str = ""
+    step_up_run: int = 0
 
     def may_match(self, groups: Iterable[str]) -> bool:
         """Return whether its action scope can match an action; `groups` are its id and groups."""

@@ -1,11 +1,13 @@
-"""What policies ask of a gateway: `@obligation` on permits, and what `@advice` on forbids tells the agent.
+"""What policies ask of others: `@obligation` of a gateway, `@step_up` of a person, and `@advice` tells the agent.
 
-An `@obligation` holds the inside of a YAML mapping: `redact_result: {fields: ['[].email']}, notice: {text: …}`.
+An `@obligation` holds the inside of a YAML mapping: `redact_result: {fields: ['[].email']}, notice: {text: …}`. It is
+on permits, all others are on forbids.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,12 +18,16 @@ from pdp.foundation.yamltext import Section, load_section
 from pdp.limits import MOST_OBLIGATIONS
 from pdp.model import Obligation
 
-OBLIGATION, ADVICE = "obligation", "advice"
+OBLIGATION, ADVICE, STEP_UP, STEP_UP_RUN = "obligation", "advice", "step_up", "step_up_run"
 
 _PARAMETER_BYTES = 4096
-_ADVICE_CHARACTERS = 512
+_LINE_CHARACTERS = 512
+# Calls that one answer of a person can cover.
+_RUN = re.compile(r"[1-9][0-9]?\Z")
+_LEAST_RUN, _MOST_RUN = 2, 20
 # Reading YAML takes long; this is room for all parameters, names and blanks.
 _MOST_CHARACTERS = 2 * MOST_OBLIGATIONS * _PARAMETER_BYTES
+_NAMES = (OBLIGATION, ADVICE, STEP_UP, STEP_UP_RUN)
 # A key that is as near to one of ours is a slip: Cedar takes any annotation, so nothing else would tell.
 _ALIKE = 0.75
 
@@ -48,19 +54,40 @@ def read_obligations(annotations: Mapping[str, str | None], declared: Mapping[st
 
 def read_advice(annotations: Mapping[str, str | None]) -> str:
     """Return the advice of a policy; empty without one. Raise `AnnotationError`."""
-    if ADVICE not in annotations:
+    return _line(annotations, ADVICE)
+
+
+def read_step_up(annotations: Mapping[str, str | None]) -> str:
+    """Return what a policy asks a person; empty when no person can lift it. Raise `AnnotationError`."""
+    return _line(annotations, STEP_UP)
+
+
+def read_step_up_run(annotations: Mapping[str, str | None]) -> int:
+    """Return how many calls one answer of a person can cover, 0 when it covers only one. Raise `AnnotationError`."""
+    if STEP_UP_RUN not in annotations:
+        return 0
+    text = annotations[STEP_UP_RUN] or ""
+    if not _RUN.match(text) or not _LEAST_RUN <= int(text) <= _MOST_RUN:
+        raise AnnotationError(f"`@step_up_run` must be a number of calls from {_LEAST_RUN} to {_MOST_RUN}")
+    if STEP_UP not in annotations:
+        raise AnnotationError("`@step_up_run` needs `@step_up` beside it")
+    return int(text)
+
+
+def _line(annotations: Mapping[str, str | None], name: str) -> str:
+    if name not in annotations:
         return ""
-    text = annotations[ADVICE] or ""
-    if text.strip() and text.isprintable() and len(text) <= _ADVICE_CHARACTERS:
+    text = annotations[name] or ""
+    if text.strip() and text.isprintable() and len(text) <= _LINE_CHARACTERS:
         return text
-    raise AnnotationError(f"`@advice` must be one printable line of at most {_ADVICE_CHARACTERS} characters")
+    raise AnnotationError(f"`@{name}` must be one printable line of at most {_LINE_CHARACTERS} characters")
 
 
 def slips(annotations: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
-    """Yield each annotation whose name is almost `obligation` or `advice`, with that name."""
+    """Yield each annotation whose name is almost one of ours, with that name."""
     for name in annotations:
-        near = nearest(name.lower(), (OBLIGATION, ADVICE), alike=_ALIKE)
-        if near and name != near:
+        near = nearest(name.lower(), _NAMES, alike=_ALIKE)
+        if near and name not in _NAMES:
             yield name, near
 
 

@@ -15,6 +15,7 @@ DIRECTORY = "users: {alice: {}}\nagents: {coder: {ceiling: ['s/*']}}\n"
 DECLARED = "name: test\nobligations: {ask_again: {meaning: ask the user}, log_access: {meaning: tell the owner}}\n"
 PERMIT = 'permit (principal == User::"alice", action == Action::"s/read", resource);'
 FORBID = 'forbid (principal == User::"alice", action == Action::"s/read", resource);'
+NO_STEP = 'forbid (principal == User::"alice", action == Action::"pdp/request_session", resource);'
 STEP = 'permit (principal == User::"alice", action == Action::"pdp/request_session", resource);'
 
 
@@ -143,6 +144,27 @@ def test_what_cannot_be_read_keeps_the_bundle_from_loading(annotation: str, prob
             "unknown annotation: `@obligations`; did you mean `@obl",
         ),
         (f'@id("a/x")\n@Obligation("ask_again")\n{PERMIT}', 2, "unknown annotation: `@Obligation`; did you mean `@obl"),
+        (f'@id("a/x")\n@step_up("May it?")\n{PERMIT}', 2, "`@step_up` on a permit: a person can only lift a deny"),
+        (f'@id("a/x")\n@step_up\n{FORBID}', 2, "`@step_up` must be one printable line of at most 512 characters"),
+        (f'@id("a/x")\n@step_up(" ")\n{FORBID}', 2, "`@step_up` must be one printable line of at most 512"),
+        (f'@id("a/x")\n@step_up("a\\nb")\n{FORBID}', 2, "`@step_up` must be one printable line of at most 512"),
+        (f'@id("a/x")\n@step_up("{"x" * 513}")\n{FORBID}', 2, "`@step_up` must be one printable line of at most 512"),
+        (f'@id("a/x")\n@step_up("May it?")\n{NO_STEP}', 2, "`@step_up` on a rule about sessions: only answers"),
+        (f'@id("a/x")\n@step_up_run("2")\n{FORBID}', 2, "`@step_up_run` needs `@step_up` beside it"),
+        *(
+            (
+                f'@id("a/x")\n@step_up("May it?")\n@step_up_run("{run}")\n{FORBID}',
+                3,
+                "`@step_up_run` must be a number of calls from 2 to 20",
+            )
+            for run in ("", "1", "21", "2.0", " 2", "02", "two", "٣")
+        ),
+        (f'@id("a/x")\n@stepup("x")\n{FORBID}', 2, "unknown annotation: `@stepup`; did you mean `@step_up`?"),
+        (
+            f'@id("a/x")\n@step_up_runs("x")\n{FORBID}',
+            2,
+            "unknown annotation: `@step_up_runs`; did you mean `@step_up_",
+        ),
         (f'@id("a/x")\n@advise("x")\n{FORBID}', 2, "unknown annotation: `@advise`; did you mean `@advice`?"),
     ],
 )
@@ -176,6 +198,15 @@ def test_other_annotations_are_the_author_s() -> None:
     assert [] == errors(f'@id("a/x")\n@reason("because")\n@author("ann")\n{PERMIT}')
 
 
+def test_what_a_person_is_asked_is_read() -> None:
+    """Of one call, or of a run of calls that are alike; without the annotation nobody is."""
+    texts = ['@step_up("May it?")', '@step_up("May it?")\n@step_up_run("20")', ""]
+    found = [loaded(f'@id("a/x")\n{text}\n{FORBID}').policies["a/x"] for text in texts]
+
+    assert [("May it?", 0), ("May it?", 20), ("", 0)] == [(one.step_up, one.step_up_run) for one in found]
+    assert found[1] == policy_source(json.loads(json.dumps(policy_json(found[1]))))
+
+
 def test_a_policy_keeps_what_it_asks_for_on_its_way_through_json() -> None:
     """The child process describes policies in JSON."""
     policy = loaded(f'@id("a/x")\n@obligation("ask_again: {{a: 1}}")\n{PERMIT}').policies["a/x"]
@@ -197,6 +228,23 @@ def test_a_permit_with_obligations_is_not_shadowed_by_a_wider_one() -> None:
 
     assert ["shadowed"] == codes("")
     assert [] == codes('@obligation("ask_again")')
+
+
+def test_a_forbid_that_a_person_can_lift_shadows_only_its_like() -> None:
+    """Once it is lifted, what it matched before counts: a forbid that asks nobody or something else, and a permit."""
+
+    def shadowed(wide: str, other: str) -> list[str]:
+        agent = 'when { context.agent == Agent::"coder" };'
+        texts = f'@id("a/wide") {wide}\n{FORBID}\n@id("a/other") {other[:-1]} {agent}'
+        report = inspect_bundle(files(texts), DEFAULT_LIMITS, compile_here)
+        assert not report.errors
+        return [one.message.split("`")[1] for one in report.warnings if one.code == "shadowed"]
+
+    asks = '@step_up("May it?")'
+    assert ["a/other"] == shadowed("", FORBID) == shadowed("", f"{asks} {FORBID}") == shadowed("", PERMIT)
+    assert [] == shadowed(asks, FORBID) == shadowed(asks, PERMIT) == shadowed(asks, f'@step_up("Really?") {FORBID}')
+    assert [] == shadowed(asks, f'{asks} @step_up_run("2") {FORBID}')
+    assert ["a/other"] == shadowed(asks, f"{asks} {FORBID}")
 
 
 def test_a_label_must_not_take_an_obligation_away() -> None:

@@ -44,9 +44,10 @@ def compile_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
 
     `job` holds `files` (path to text), `limits` (fields of `Limits`) and, when lints are wanted, `lint`. Return either
     `{"problems": […]}` with the fields of `Problem`, or `{"policies": […]}` with `id`, `effect`, `file`, `line`,
-    `column`, `text`, `obligations`, `advice` and the result of `analysis.findings` for each policy, in the order of
-    their files, `tools`, the number of tools, and `terms`, those that the schema declares for sessions
-    (`declared_terms`). With `lint` both also hold `warnings`: problems that do not prevent the bundle from loading.
+    `column`, `text`, `obligations`, `advice`, `step_up`, `step_up_run` and the result of `analysis.findings` for each
+    policy, in the order of their files, `tools`, the number of tools, and `terms`, those that the schema declares for
+    sessions (`declared_terms`). With `lint` both also hold `warnings`: problems that do not prevent the bundle from
+    loading.
     """
     compilation = _Compilation(Limits(**job["limits"]), lint=bool(job.get("lint")))
     files: Mapping[str, str] = job["files"]
@@ -336,7 +337,7 @@ def _widened(policies: Iterable[LintPolicy], labels: Mapping[str, Label]) -> dic
 def _asked(
     policies: Iterable[LintPolicy], contents: Contents
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[Problem]]]:
-    """Return, by policy, what it asks of a gateway, and the problems of its annotations."""
+    """Return, by policy, what it asks of gateways and people, and the problems of its annotations."""
     asked, refused = {}, {}
     for one in policies:
         asked[one.id], found = annotated(one, contents.obligations)

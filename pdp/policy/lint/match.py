@@ -9,7 +9,7 @@ from itertools import islice
 from pdp.policy.lint.facts import Finding, LintBundle, LintPolicy
 from pdp.policy.lint.permits import is_open
 from pdp.policy.lint.truth import cannot_fail, depends_on_call, refuted
-from pdp.policy.obligations import ADVICE, OBLIGATION
+from pdp.policy.obligations import ADVICE, OBLIGATION, STEP_UP, STEP_UP_RUN
 
 # The most policies that are compared with one; only an unusual bundle has more candidates.
 _CANDIDATES = 500
@@ -85,7 +85,7 @@ def shadows(policies: Sequence[LintPolicy]) -> list[tuple[LintPolicy, LintPolicy
 
 def _covers(above: LintPolicy, policy: LintPolicy) -> bool:
     """Return whether the policy never changes an outcome because of the other."""
-    if above.effect == "permit" and policy.effect == "forbid":
+    if (above.effect == "permit" and policy.effect == "forbid") or _asks_otherwise(policy, above):
         return False
     if not set(above.keys) <= set(policy.keys) or not policy.actions <= above.actions:
         return False
@@ -104,6 +104,14 @@ def _says_more(policy: LintPolicy, above: LintPolicy) -> bool:
     """Return whether a policy has obligations or advice that the other has not: then it changes the answer."""
     names = policy.annotations.keys() & {OBLIGATION, ADVICE}
     return any(policy.annotations[name] != above.annotations.get(name) for name in names)
+
+
+def _asks_otherwise(policy: LintPolicy, above: LintPolicy) -> bool:
+    """Return whether a person can lift the other policy and, with the same answer, not this one: then this counts."""
+    names = (STEP_UP, STEP_UP_RUN)
+    return STEP_UP in above.annotations and any(
+        policy.annotations.get(name) != above.annotations.get(name) for name in names
+    )
 
 
 def _same(first: LintPolicy, second: LintPolicy) -> bool:
