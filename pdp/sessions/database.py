@@ -122,6 +122,8 @@ _UPGRADES: Final = (
     """,
     # Nothing to change, but earlier programs cannot read the sessions of this one: they hold the origins of labels.
     "",
+    # What the active bundle counts, and since when.
+    "ALTER TABLE meta ADD COLUMN bundle_counted TEXT NOT NULL DEFAULT '[]';",
 )
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 
@@ -255,6 +257,19 @@ def _upgrade(connection: apsw.Connection, version: int) -> None:
         connection.execute("UPDATE meta SET schema_version = ?", (SCHEMA_VERSION,))
         connection.execute("COMMIT")
     except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def committing(connection: apsw.Connection) -> Iterator[None]:
+    """Commit a transaction that was begun, or roll it back when the block raises."""
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # After some failures the engine has already rolled back.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

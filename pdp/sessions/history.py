@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from threading import Lock
 from typing import NamedTuple
 
-from pdp.errors import AlreadyReportedError, OverloadedError, StoreUnavailableError
+from pdp.errors import AlreadyReportedError, ConflictError, OverloadedError, StoreUnavailableError
 from pdp.sessions.memoryaccess import MemoryAccessRequests
 from pdp.sessions.store import RETRY_SECONDS, AccessRequests, SessionHistory
-from pdp.sessions.values import Charge, Charged, Debit, Report, Used
+from pdp.sessions.values import Charge, Charged, Count, Counts, Debit, Report, Used
 
 KEY_BYTES = 32
+# What is said when a count is not as it was seen.
+MOVED = "the session has called something meanwhile; try again"
 
 
 class _Receipt(NamedTuple):
@@ -28,15 +30,18 @@ class MemorySessionHistory:
     """A `SessionHistory` that lives as long as its process. Safe for threads.
 
     It keeps the last `most` reports and access requests, and what tells retries of the last `most` charges and uses of
-    approvals: some hundred bytes each, and the arguments of calls that a person is asked about.
+    approvals: some hundred bytes each, and the arguments of calls that a person is asked about. `begun_at` is the
+    present time, unix seconds, where there can be sessions that are older.
     """
 
-    def __init__(self, *, most: int = 20_000) -> None:
+    def __init__(self, *, most: int = 20_000, begun_at: float = 0.0) -> None:
         self._most = most
+        self._begun_at = begun_at
         self._lock = Lock()
         self._key = secrets.token_bytes(KEY_BYTES)
         self._reports: dict[str, Report] = {}
         self._used: dict[tuple[str, str], tuple[Used, float]] = {}
+        self._counts: dict[tuple[str, str], tuple[Count, float]] = {}
         self._receipts: dict[bytes, _Receipt] = {}
         self._closed = False
         self._access = MemoryAccessRequests(self._lock, self._require_open, most=most)
@@ -55,7 +60,10 @@ class MemorySessionHistory:
         """Keep a report, one for each decision."""
         with self._lock:
             self._require_open()
-            require_same(self._reports.setdefault(report.decision_id, report).digest, report)
+            kept = self._reports.setdefault(report.decision_id, report)
+            require_same(kept.digest, report)
+            if kept is report:
+                self._fail(report.failed)
             if len(self._reports) > self._most:
                 del self._reports[next(iter(self._reports))]
 
@@ -69,7 +77,7 @@ class MemorySessionHistory:
             return len(old)
 
     def charge(self, charge: Charge) -> Charged:
-        """Take all debits of a charge, or none."""
+        """Take all debits of a charge and add to its counts, or nothing."""
         with self._lock:
             self._require_open()
             receipt = self._receipts.get(charge.retry_digest)
@@ -80,8 +88,13 @@ class MemorySessionHistory:
             for debit, used in zip(charge.debits, after, strict=True):
                 if used.used > debit.most:
                     return Charged(exhausted=debit)
+            if any(self._count(of) != count for of, count in charge.seen.items()):
+                raise ConflictError(MOVED)
             for debit, used in zip(charge.debits, after, strict=True):
                 self._used[debit.session_id, debit.budget] = used, debit.ends_at
+            for session_id, name, ends_at in charge.addends:
+                count = self._count((session_id, name))
+                self._counts[session_id, name] = count._replace(made=count.made + 1), ends_at
             if charge.retry_digest:
                 # To the end of the table: what is at its front is oldest.
                 self._receipts.pop(charge.retry_digest, None)
@@ -102,6 +115,10 @@ class MemorySessionHistory:
                 if used is not None and used.window == debit.window:
                     less = used._replace(used=used.used - debit.amount)
                     self._used[debit.session_id, debit.budget] = less, ends_at
+            for session_id, name, ends_at in charge.addends:
+                count = self._count((session_id, name))
+                if count.made > count.failed:
+                    self._counts[session_id, name] = count._replace(made=count.made - 1), ends_at
 
     def used(self, session_id: str) -> Mapping[str, Used]:
         """Return what is used up of the budgets of a session."""
@@ -109,8 +126,22 @@ class MemorySessionHistory:
             self._require_open()
             return {name: used for (owner, name), (used, _) in self._used.items() if owner == session_id}
 
+    def counts(
+        self, session_ids: Collection[str], names: Collection[str], *, retry_digest: bytes = b"", at: float = 0.0
+    ) -> Counts:
+        """Return the counts of some sessions under some names."""
+        with self._lock:
+            self._require_open()
+            found = {(one, name): self._count((one, name)) for one in session_ids for name in names}
+            receipt = self._receipts.get(retry_digest)
+            return Counts(
+                {of: count for of, count in found.items() if count != Count()},
+                self._begun_at,
+                receipt is not None and receipt.charged_at > at - RETRY_SECONDS,
+            )
+
     def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
-        """Remove what is used up in sessions that were over before a time, and what tells retries of old charges."""
+        """Remove what is kept of sessions that were over before a time, and what tells retries of old charges."""
         with self._lock:
             self._require_open()
             for digest in [key for key, one in self._receipts.items() if one.charged_at < charged_before]:
@@ -118,7 +149,10 @@ class MemorySessionHistory:
             over = [key for key, (_, ends_at) in self._used.items() if ends_at < ended_before]
             for budget in over:
                 del self._used[budget]
-            return len(over)
+            uncounted = [key for key, (_, ends_at) in self._counts.items() if ends_at < ended_before]
+            for of in uncounted:
+                del self._counts[of]
+            return len(over) + len(uncounted)
 
     def close(self) -> None:
         """Forget everything; afterwards the history does not answer."""
@@ -126,6 +160,7 @@ class MemorySessionHistory:
             self._closed = True
             self._reports.clear()
             self._used.clear()
+            self._counts.clear()
             self._receipts.clear()
             self._access.clear()
 
@@ -134,6 +169,15 @@ class MemorySessionHistory:
         if before.window < debit.window:
             return Used(debit.amount, debit.window)
         return Used(before.used + debit.amount, before.window)
+
+    def _count(self, of: tuple[str, str]) -> Count:
+        return self._counts.get(of, (Count(), 0.0))[0]
+
+    def _fail(self, failed: tuple[tuple[str, str], ...]) -> None:
+        for of in failed:
+            count, ends_at = self._counts.get(of, (Count(), 0.0))
+            if count.failed < count.made:
+                self._counts[of] = count._replace(failed=count.failed + 1), ends_at
 
     def _leave(self, digest: bytes, charged_at: float) -> bool:
         """Let one try less count on a charge; say whether it was the last one."""
@@ -202,7 +246,7 @@ class ReopeningHistory:
         return self._history().forget_reports(reported_before=reported_before)
 
     def charge(self, charge: Charge) -> Charged:
-        """Take all debits of a charge, or none."""
+        """Take all debits of a charge and add to its counts, or nothing."""
         return self._history().charge(charge)
 
     def take_back(self, charge: Charge, charged_at: float) -> None:
@@ -213,8 +257,14 @@ class ReopeningHistory:
         """Return what is used up of the budgets of a session."""
         return self._history().used(session_id)
 
+    def counts(
+        self, session_ids: Collection[str], names: Collection[str], *, retry_digest: bytes = b"", at: float = 0.0
+    ) -> Counts:
+        """Return the counts of some sessions under some names."""
+        return self._history().counts(session_ids, names, retry_digest=retry_digest, at=at)
+
     def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
-        """Remove what is used up in sessions that were over before a time, and what tells retries of old charges."""
+        """Remove what is kept of sessions that were over before a time, and what tells retries of old charges."""
         return self._history().forget_charges(ended_before=ended_before, charged_before=charged_before)
 
     def close(self) -> None:

@@ -174,6 +174,7 @@ class MemorySessionStore:
                 and (captured is None or captured(session.user, session.agent) != session.entities_json)
             ]
             changed = successors_of(sorted(live, key=_seniority), change)
+            bundle = bundle.counting_on(self._bundle, self._high_water_at)
             written = self._write(changed, bundle.activated_at)
             self._bundle = bundle
             self._highest_number = max(self._highest_number, bundle.number)

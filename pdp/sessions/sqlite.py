@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -12,7 +13,7 @@ import apsw
 
 from pdp.errors import ConflictError, OverloadedError, StoreUnavailableError
 from pdp.model import Scope, Session, SessionState
-from pdp.sessions.database import Database, answering, require_known_schema
+from pdp.sessions.database import Database, answering, committing, require_known_schema
 from pdp.sessions.foresight import Foreseen, Foresight
 from pdp.sessions.room import Room
 from pdp.sessions.rows import row_of, tools_text
@@ -271,14 +272,8 @@ class SQLiteSessionStore:
                 self._room.require()
             self._begin()
             self._revision = 0
-            try:
+            with committing(self._connection):
                 yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # After some failures the engine has already rolled back.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
             self._announce()
 
     def _begin(self) -> None:
@@ -356,11 +351,12 @@ class SQLiteSessionStore:
         self, bundle: ActiveBundle, content: bytes, change: Change, expected: str | None, foreseen: Foreseen
     ) -> tuple[Session, ...]:
         with self._transaction():
-            version, *how = self._connection.execute(_ACTIVE).get
+            version, *how, mark = self._connection.execute(_ACTIVE).get
             active = activation_of(version, *how) if version else None
             require_expected(active, expected)
             if bundle.same_as(active):
                 return ()
+            bundle = bundle.counting_on(active, mark)
             revision = self._advance(bundle.activated_at)
             self._keep_bundle(bundle, content, revision)
             written = self._apply(_LIVE, (), change, foreseen)
@@ -370,7 +366,8 @@ class SQLiteSessionStore:
     def _keep_bundle(self, bundle: ActiveBundle, content: bytes, revision: int) -> None:
         how = (bundle.activated_at, bundle.activated_by, bundle.reason, int(bundle.chosen), bundle.number)
         values = (bundle.version, *how, bundle.signed_by)
-        self._connection.execute(_ACTIVATE, (*values, bundle.number))
+        counted = json.dumps(bundle.counted)
+        self._connection.execute(_ACTIVATE, (*values, counted, bundle.number))
         self._connection.execute(_KEEP_BUNDLE, (*values, content, revision))
         self._connection.execute(_DROP_BUNDLES, (self._bundles_kept,))
         self._connection.execute(_REMEMBER, (bundle.version, revision))
@@ -466,12 +463,12 @@ _NOTE = "INSERT INTO changes (revision, kind, id) VALUES (?, ?, ?)"
 _FORGET = "DELETE FROM changes WHERE position <= (SELECT max(position) FROM changes) - ? RETURNING revision"
 _ACTIVE = (
     "SELECT bundle_version, bundle_activated_at, bundle_activated_by,"
-    " bundle_reason, bundle_chosen, bundle_number, bundle_signed_by FROM meta"
+    " bundle_reason, bundle_chosen, bundle_number, bundle_signed_by, bundle_counted, high_water_at FROM meta"
 )
 _ACTIVATE = """
 UPDATE meta
 SET bundle_version = ?, bundle_activated_at = ?, bundle_activated_by = ?, bundle_reason = ?, bundle_chosen = ?,
-    bundle_number = ?, bundle_signed_by = ?, highest_number = max(highest_number, ?)
+    bundle_number = ?, bundle_signed_by = ?, bundle_counted = ?, highest_number = max(highest_number, ?)
 """
 _KEEP_BUNDLE = """
 INSERT OR REPLACE INTO bundles

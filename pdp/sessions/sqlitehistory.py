@@ -7,7 +7,8 @@ need not wait for the disk.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,12 @@ import apsw
 from pdp.errors import OverloadedError, StoreUnavailableError, reason_of
 from pdp.foundation.diskroom import free_bytes
 from pdp.foundation.files import make_file, make_folder, sync_folder
-from pdp.sessions.database import ENGINE_ERRORS, identity_of, require_sound_engine, unavailable
+from pdp.sessions.database import ENGINE_ERRORS, committing, identity_of, require_sound_engine, unavailable
 from pdp.sessions.history import KEY_BYTES, require_same
 from pdp.sessions.sqliteaccess import ACCESS_SCHEMA, SQLiteAccessRequests
+from pdp.sessions.sqlitecounts import SQLiteCounts
 from pdp.sessions.store import RETRY_SECONDS, AccessRequests
-from pdp.sessions.values import Charge, Charged, Debit, Report, Used
+from pdp.sessions.values import Charge, Charged, Counts, Debit, Report, Used
 
 _VERSION: Final = 1
 _NAME: Final = "session history"
@@ -47,10 +49,18 @@ class SQLiteSessionHistory:
     """A `SessionHistory` in one file. Safe for threads; open it after forking, not before.
 
     `busy_seconds` is how long to wait for other writers, of this process and then of others, before `OverloadedError`.
-    Nothing is written while the disk has less than `reserve_bytes` left, or when another file has taken the path.
+    Nothing is written while the disk has less than `reserve_bytes` left, or when another file has taken the path. A new
+    file begins at `wall_at`, unix seconds.
     """
 
-    def __init__(self, path: Path, *, busy_seconds: float = 5.0, reserve_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_seconds: float = 5.0,
+        reserve_bytes: int = 0,
+        wall_at: Callable[[], float] = time.time,
+    ) -> None:
         require_sound_engine(apsw.sqlite_lib_version())
         self._path, self._reserve = path.absolute(), reserve_bytes
         self._busy_seconds = busy_seconds
@@ -67,7 +77,8 @@ class SQLiteSessionHistory:
             raise unavailable(error, _NAME) from None
         try:
             self._connection.set_busy_timeout(round(busy_seconds * 1000))
-            self._prepare()
+            self._counts = SQLiteCounts(self._connection)
+            self._prepare(wall_at)
         except BaseException:
             self._connection.close(force=True)
             raise
@@ -93,6 +104,8 @@ class SQLiteSessionHistory:
         """Keep a report, one for each decision."""
         with self._writing():
             self._connection.execute(_KEEP, (report.decision_id, report.digest, report.reported_at))
+            if self._connection.changes():
+                self._counts.fail(report.failed)
             require_same(self._connection.execute(_KEPT, (report.decision_id,)).get, report)
 
     def forget_reports(self, *, reported_before: float) -> int:
@@ -100,7 +113,7 @@ class SQLiteSessionHistory:
         return self._delete("reports", "decision_id", "reported_at", reported_before)
 
     def charge(self, charge: Charge) -> Charged:
-        """Take all debits of a charge, or none."""
+        """Take all debits of a charge and add to its counts, or nothing."""
         try:
             with self._writing():
                 before = (charge.retry_digest, charge.at - RETRY_SECONDS)
@@ -108,6 +121,8 @@ class SQLiteSessionHistory:
                 if charged_at is not None:
                     return Charged(charged_at=float(charged_at))
                 used = tuple([self._take(debit) for debit in charge.debits])
+                self._counts.require_seen(charge.seen)
+                self._counts.add(charge.addends)
                 if charge.retry_digest:
                     self._connection.execute(_SIGN, (charge.retry_digest, charge.at))
         except _ExhaustedError as error:
@@ -126,6 +141,7 @@ class SQLiteSessionHistory:
             self._connection.executemany(
                 _GIVE_BACK, [(one.amount, one.session_id, one.budget, one.window) for one in charge.debits]
             )
+            self._counts.take_back(charge.addends)
 
     def used(self, session_id: str) -> Mapping[str, Used]:
         """Return what is used up of the budgets of a session."""
@@ -133,10 +149,21 @@ class SQLiteSessionHistory:
             rows: list[tuple[Any, ...]] = self._connection.execute(_USED, (session_id,)).fetchall()
         return {budget: Used(used, window) for budget, used, window in rows}
 
+    def counts(
+        self, session_ids: Collection[str], names: Collection[str], *, retry_digest: bytes = b"", at: float = 0.0
+    ) -> Counts:
+        """Return the counts of some sessions under some names."""
+        with self._answering():
+            # Before the counts: when the charge is taken back in between, these are not as they will be `seen`.
+            before = (retry_digest, at - RETRY_SECONDS)
+            retried = bool(retry_digest) and self._connection.execute(_RETRIED, before).get is not None
+            return self._counts.of(session_ids, names, retried=retried)
+
     def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
-        """Remove what is used up in sessions that were over before a time, and what tells retries of old charges."""
+        """Remove what is kept of sessions that were over before a time, and what tells retries of old charges."""
         self._delete("receipts", "retry_digest", "charged_at", charged_before)
-        return self._delete("budgets", "(session_id, budget)", "ends_at", ended_before)
+        gone = self._delete("counts", "(session_id, name)", "ends_at", ended_before)
+        return gone + self._delete("budgets", "(session_id, budget)", "ends_at", ended_before)
 
     def close(self) -> None:
         """Close the file; afterwards the history does not answer."""
@@ -164,7 +191,7 @@ class SQLiteSessionHistory:
             raise _ExhaustedError(debit)
         return used
 
-    def _prepare(self) -> None:
+    def _prepare(self, wall_at: Callable[[], float]) -> None:
         try:
             self._connection.execute("PRAGMA journal_mode=WAL")
             # A commit is in the file of the system before it returns, and on the disk after a while.
@@ -176,6 +203,7 @@ class SQLiteSessionHistory:
             with self._transaction():
                 self._connection.execute(_SCHEMA + ACCESS_SCHEMA)
                 self._connection.execute(_FIRST, (_VERSION, secrets.token_bytes(KEY_BYTES)))
+                self._counts.prepare(wall_at())
                 version: int = self._connection.execute("SELECT version FROM history").get
         except apsw.NotADBError:
             raise StoreUnavailableError(f"not a session history: `{self._path}`") from None
@@ -248,14 +276,8 @@ class SQLiteSessionHistory:
         # Not as `with self._connection`: that waits for other writers while no other thread of this process can run, so
         # a writer among them could not go on.
         self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with committing(self._connection):
             yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            # After some failures the engine has already rolled back.
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
 
 
 _SCHEMA: Final = """
@@ -304,3 +326,4 @@ _JOIN: Final = "UPDATE receipts SET tries = tries + 1 WHERE retry_digest = ? AND
 _SIGN: Final = "INSERT OR REPLACE INTO receipts VALUES (?, ?, 1)"
 _LEAVE: Final = "UPDATE receipts SET tries = tries - 1 WHERE retry_digest = ? AND charged_at = ? RETURNING tries"
 _TEAR: Final = "DELETE FROM receipts WHERE retry_digest = ?"
+_RETRIED: Final = "SELECT 1 FROM receipts WHERE retry_digest = ? AND charged_at > ?"

@@ -13,7 +13,7 @@ any number of threads and processes on the same data:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from pdp.clock import Instant
@@ -26,6 +26,7 @@ from pdp.sessions.values import (
     Change,
     Charge,
     Charged,
+    Counts,
     Cut,
     Report,
     SessionFilter,
@@ -282,9 +283,9 @@ class SessionHistory(Protocol):
         ...
 
     def keep_report(self, report: Report) -> None:
-        """Keep a report, one for each decision. The same again changes nothing.
+        """Keep a report, one for each decision, and count a failure with it. The same again changes nothing.
 
-        Raise `AlreadyReportedError` when another one is kept.
+        There are never more failures than calls. Raise `AlreadyReportedError` when another one is kept.
         """
         ...
 
@@ -293,10 +294,11 @@ class SessionHistory(Protocol):
         ...
 
     def charge(self, charge: Charge) -> Charged:
-        """Take all debits of a charge, or none when too little is left for one of them.
+        """Take all debits of a charge and add to its counts, or nothing when too little is left for one of the debits.
 
         A charge with the `retry_digest` of one from less than `RETRY_SECONDS` before takes nothing, and is never
-        refused. Raise `OverloadedError` when others write for too long; then nothing is taken.
+        refused. Raise `ConflictError` when a count is not as it was `seen`: the call must be decided again; and
+        `OverloadedError` when others write for too long. Then nothing is taken.
         """
         ...
 
@@ -312,8 +314,17 @@ class SessionHistory(Protocol):
         """Return what is used up of the budgets of a session, by their names; only those of which something is."""
         ...
 
+    def counts(
+        self, session_ids: Collection[str], names: Collection[str], *, retry_digest: bytes = b"", at: float = 0.0
+    ) -> Counts:
+        """Return the counts of some sessions under some names, all as of one moment.
+
+        `retry_digest` and `at` are those of the charge that would follow.
+        """
+        ...
+
     def forget_charges(self, *, ended_before: float, charged_before: float) -> int:
-        """Remove what is used up in sessions that were over at the latest before a time; return of how many budgets.
+        """Remove what is used up and counted in sessions that were over at the latest before a time; return how much.
 
         Retries of charges from before `charged_before` become charges of their own. Both are unix seconds.
         """
@@ -349,8 +360,9 @@ class BundleHistory(HighWaterMark, Protocol):
 
         All of it is one transaction. `change` is called for every session whose stored state is REQUESTED or ACTIVE;
         with `captured` it can be left out for those whose `entities_json` equals what `captured` returns for their user
-        and agent. A bundle that is `same_as` the active one changes nothing and returns (). `expected` is the version
-        that must be active, empty for none; otherwise `ConflictError`. Return the successors that were written.
+        and agent. A bundle that is `same_as` the active one changes nothing and returns (). `bundle.counted` names what
+        is counted; its times are set in the transaction, by `ActiveBundle.counting_on`. `expected` is the version that
+        must be active, empty for none; otherwise `ConflictError`. Return the successors that were written.
         """
         ...
 

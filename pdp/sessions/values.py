@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pdp.clock import Instant
@@ -17,7 +17,8 @@ class ActiveBundle:
 
     `reason` is the reason given for the activation. `chosen` says that a person chose the bundle by its version, rather
     than that a source delivered it. `number` and `signed_by` (the id of a key) come with its signature; 0 and empty
-    without one.
+    without one. `counted` holds the names under which the calls of sessions are counted, each with since when this has
+    been so without a gap: a session that was approved later has a count of all its calls.
     """
 
     version: str
@@ -27,6 +28,17 @@ class ActiveBundle:
     chosen: bool = False
     number: int = 0
     signed_by: str = ""
+    counted: tuple[tuple[str, float], ...] = ()
+
+    def counting_on(self, before: ActiveBundle | None, mark: float) -> ActiveBundle:
+        """Return the activation with the times of what is counted, as of the transaction that stores it.
+
+        What `before` counts goes on. For all else, `mark` is the latest time that was stored: no session that is
+        approved already was approved after it.
+        """
+        known = dict(before.counted) if before is not None else {}
+        begins = max(self.activated_at, mark)
+        return replace(self, counted=tuple((name, known.get(name, begins)) for name, _ in self.counted))
 
     def same_as(self, other: ActiveBundle | None) -> bool:
         """Say whether another activation differs only in who made it, when and why."""
@@ -106,12 +118,14 @@ class Cut:
 class Report:
     """A report of what came of a call: of which decision, and the digest of all that it says.
 
-    `reported_at` is unix seconds.
+    `reported_at` is unix seconds. `failed` holds the counts in which a call that failed is one: of which session, and
+    under which name.
     """
 
     decision_id: str
     digest: bytes
     reported_at: float
+    failed: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,16 +144,46 @@ class Debit:
     ends_at: float
 
 
+class Count(NamedTuple):
+    """How many calls were allowed in a session and below it under one name, and how many were reported as failed."""
+
+    made: int = 0
+    failed: int = 0
+
+
+class Counts(NamedTuple):
+    """Counts by the session and the name, those that are not zero.
+
+    `begun_at` is when the history began to be kept, unix seconds: it knows nothing of calls before. `retried` says that
+    the call that asks is already among them.
+    """
+
+    of: Mapping[tuple[str, str], Count]
+    begun_at: float
+    retried: bool = False
+
+
+class Addend(NamedTuple):
+    """One more call of a session under a name. `ends_at` is when the session is over at the latest, unix seconds."""
+
+    session_id: str
+    name: str
+    ends_at: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """All that one call takes of budgets, at a time in unix seconds.
+    """All that one call takes of budgets and adds to counts, at a time in unix seconds.
 
     `retry_digest` is the same for each retry of the call, and for no other call; empty when it cannot be retried.
+    `seen` holds the counts for which the call was allowed, by the session and the name.
     """
 
     debits: tuple[Debit, ...]
     retry_digest: bytes
     at: float
+    addends: tuple[Addend, ...] = ()
+    seen: Mapping[tuple[str, str], Count] = field(default_factory=dict)
 
 
 class Charged(NamedTuple):

@@ -8,6 +8,7 @@ connection that wrote). Then the sessions that `changes` lists since the last re
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -281,7 +282,14 @@ def applied(cuts: tuple[Cut, ...], sessions: Iterable[Session]) -> Chain:
 
 
 def activation_of(
-    version: str, activated_at: float, activated_by: str, reason: str, chosen: int, number: int, signed_by: str
+    version: str,
+    activated_at: float,
+    activated_by: str,
+    reason: str,
+    chosen: int,
+    number: int,
+    signed_by: str,
+    counted_json: str = "[]",
 ) -> ActiveBundle:
     """Return the activation that a row holds."""
     return ActiveBundle(
@@ -292,7 +300,16 @@ def activation_of(
         chosen=bool(chosen),
         number=number,
         signed_by=signed_by,
+        counted=_counted(counted_json),
     )
+
+
+def _counted(text: str) -> tuple[tuple[str, float], ...]:
+    try:
+        return tuple((str(name), float(since)) for name, since in json.loads(text))
+    except (ValueError, TypeError):
+        # What is not known to be counted is a deny.
+        return ()
 
 
 def _no_session(_: str) -> Chain:
@@ -304,6 +321,6 @@ BY_HANDLE = "SELECT session_json FROM sessions WHERE handle_digest = ?"
 _META = (
     "SELECT schema_version, revision, forgotten_revision, high_water_at,"
     " bundle_version, bundle_activated_at, bundle_activated_by,"
-    " bundle_reason, bundle_chosen, bundle_number, bundle_signed_by FROM meta"
+    " bundle_reason, bundle_chosen, bundle_number, bundle_signed_by, bundle_counted FROM meta"
 )
 _CHANGED = "SELECT id FROM changes WHERE kind = 'session' AND revision > ?"

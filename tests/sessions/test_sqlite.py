@@ -735,6 +735,7 @@ def test_an_upgrade_finds_scopes_and_ends_of_old_sessions(path: Path) -> None:
     with closing(apsw.Connection(str(path))) as connection:
         connection.execute("DROP INDEX sessions_by_scope; ALTER TABLE sessions DROP COLUMN scope_id")
         connection.execute("DROP INDEX sessions_live; ALTER TABLE sessions DROP COLUMN ends_at; DROP TABLE cuts")
+        connection.execute("ALTER TABLE meta DROP COLUMN bundle_counted")
         connection.execute("UPDATE meta SET schema_version = 2")
 
     with closing(SQLiteSessionStore(path)) as store:
@@ -757,6 +758,7 @@ def test_an_upgrade_takes_no_label_that_came_later_for_approved(path: Path) -> N
         connection.execute("UPDATE sessions SET session_json = json_remove(session_json, '$.widening_labels')")
         connection.execute("UPDATE sessions SET epoch = iif(id = 'ses_narrowed', 3, 2)")
         connection.execute("UPDATE sessions SET parent_id = 'ses_approved' WHERE id = 'ses_child'")
+        connection.execute("ALTER TABLE meta DROP COLUMN bundle_counted")
         connection.execute("UPDATE meta SET schema_version = 4")
 
     with closing(SQLiteSessionStore(path)) as store:

@@ -35,6 +35,35 @@ class BundleHistoryContract(StoreSuite):
 
         assert store.active_bundle() == make_bundle("v2")
 
+    def test_what_is_counted_is_known_since_when(self, store: BundleHistory) -> None:
+        """What two bundles in a row count goes on; what one in between does not count begins anew."""
+        names: list[tuple[str, ...]] = [("a", "b"), ("b", "c"), (), ("b",)]
+        found = []
+        for index, counted in enumerate(names):
+            activated = make_bundle(
+                f"v{index}", activated_at=3000.0 + index, counted=tuple((name, 0.0) for name in counted)
+            )
+            store.activate_bundle(activated, b"", unchanged)
+            active = store.active_bundle()
+            found.append(active.counted if active else None)
+
+        assert found == [
+            (("a", 3000.0), ("b", 3000.0)),
+            (("b", 3000.0), ("c", 3001.0)),
+            (),
+            (("b", 3003.0),),
+        ]
+
+    def test_counting_begins_no_earlier_than_anything_stored(self, store: BundleHistory) -> None:
+        """A session that is stored already may be as young as that."""
+        store.activate_bundle(make_bundle("v1", activated_at=5000.0), b"", unchanged)
+        store.activate_bundle(make_bundle("v2", activated_at=3000.0, counted=(("a", 0.0),)), b"", unchanged)
+        store.activate_bundle(make_bundle("v2", activated_at=6000.0, counted=(("a", 0.0),)), b"", unchanged)
+        active = store.active_bundle()
+
+        assert active is not None
+        assert active.counted == (("a", 5000.0),)
+
     def test_kept_bundles_are_listed_by_their_latest_activation(self, store: BundleHistory) -> None:
         """The active one is first; one that was activated twice is listed once, at its latest activation."""
         for index, version in enumerate(("v1", "v2", "v3", "v1")):

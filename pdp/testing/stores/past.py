@@ -11,9 +11,9 @@ from threading import Barrier
 
 import pytest
 
-from pdp.errors import AlreadyReportedError, StoreUnavailableError
+from pdp.errors import AlreadyReportedError, ConflictError, StoreUnavailableError
 from pdp.sessions.store import RETRY_SECONDS, SessionHistory
-from pdp.sessions.values import Charge, Charged, Debit, Report, Used
+from pdp.sessions.values import Addend, Charge, Charged, Count, Debit, Report, Used
 from pdp.testing.stores.suite import StoreSuite
 
 
@@ -27,6 +27,17 @@ def _debit(session_id: str = "ses_a", budget: str = "max_calls", *, amount: int 
 
 def _charge(*debits: Debit, retry: bytes = b"", at: float = 1000.0) -> Charge:
     return Charge(debits=debits, retry_digest=retry, at=at)
+
+
+def _call(*sessions: str, retry: bytes = b"", at: float = 1000.0, **seen: Count) -> Charge:
+    """Return the charge of a call that is counted as `a` in some sessions, and has `seen` counts of the first."""
+    return Charge(
+        debits=(),
+        retry_digest=retry,
+        at=at,
+        addends=tuple(Addend(name, "a", 5000.0) for name in sessions),
+        seen={("ses_a", name): count for name, count in seen.items()},
+    )
 
 
 _MOST = 2**63 - 1
@@ -201,6 +212,119 @@ class SessionHistoryContract(StoreSuite):
             assert sum(threads.map(take, range(4))) == 50
         assert (store.used("ses_a")["max_calls"].used, store.used("ses_b")["max_calls"].used) == (50, 50)
 
+    def test_calls_are_counted_in_each_session(self, store: SessionHistory) -> None:
+        """Under each name apart, and only those are returned that were asked for."""
+        both = _call("ses_a", "ses_b")
+        other = replace(both, addends=(Addend("ses_a", "b/c", 5000.0),))
+        for charge in (both, both, _call("ses_c"), other):
+            assert store.charge(charge) == Charged(charged_at=1000.0)
+
+        counts = store.counts(["ses_a", "ses_b", "ses_d"], ["a", "d"])
+        assert counts.of == {("ses_a", "a"): Count(2), ("ses_b", "a"): Count(2)}
+        assert store.counts(["ses_a"], ["a", "b/c"]).of == {("ses_a", "a"): Count(2), ("ses_a", "b/c"): Count(1)}
+        assert store.counts([], []).of == {}
+        assert store.used("ses_a") == {}
+
+    def test_a_count_is_added_only_to_what_was_seen(self, store: SessionHistory) -> None:
+        """Otherwise the call must be decided again; nothing of its charge is made, debits included."""
+        store.charge(_call("ses_a", a=Count(), b=Count()))
+        late = _call("ses_a", retry=b"call", a=Count())
+
+        for stale in (late, replace(late, debits=(_debit(),)), replace(late, addends=()), _call(b=Count(1))):
+            with pytest.raises(ConflictError):
+                store.charge(stale)
+        assert store.used("ses_a") == {}
+        assert store.counts(["ses_a"], ["a"], retry_digest=b"call", at=1000.0).retried is False
+        store.charge(_call("ses_a", a=Count(1)))
+        assert store.counts(["ses_a"], ["a"]).of == {("ses_a", "a"): Count(2)}
+
+    def test_an_exhausted_budget_counts_nothing(self, store: SessionHistory) -> None:
+        """And it is named, whatever the counts are."""
+        short = replace(_call("ses_a", a=Count()), debits=(_debit(amount=4),))
+
+        assert store.charge(short).exhausted == short.debits[0]
+        assert store.counts(["ses_a"], ["a"]).of == {}
+
+    def test_a_retry_counts_once(self, store: SessionHistory) -> None:
+        """Whatever it has seen; and it is told that it is among the calls that are counted."""
+        first = _call("ses_a", retry=b"call", a=Count())
+        store.charge(first)
+        known = [
+            store.counts(["ses_a"], ["a"], retry_digest=digest, at=at).retried
+            for digest, at in (
+                (b"call", 1000.0),
+                (b"call", 999.0 + RETRY_SECONDS),
+                (b"call", 1000.0 + RETRY_SECONDS),
+                (b"", 1000.0),
+                (b"other", 1000.0),
+            )
+        ]
+
+        assert known == [True, True, False, False, False]
+        assert store.charge(first) == Charged(charged_at=1000.0)
+        assert store.counts(["ses_a"], ["a"]).of == {("ses_a", "a"): Count(1)}
+
+    def test_a_count_can_be_taken_back(self, store: SessionHistory) -> None:
+        """With the debits of its charge, and once."""
+        charge = replace(_call("ses_a", "ses_b", retry=b"call"), debits=(_debit(),))
+        store.charge(_call("ses_a"))
+        charged_at = store.charge(charge).charged_at
+        store.take_back(charge, charged_at)
+        store.take_back(charge, charged_at)
+
+        assert store.counts(["ses_a", "ses_b"], ["a"]).of.get(("ses_a", "a")) == Count(1)
+        assert store.counts(["ses_b"], ["a"]).of.get(("ses_b", "a"), Count()) == Count()
+        assert store.used("ses_a")["max_calls"].used == 0
+
+    def test_a_failure_is_counted_once_for_each_decision(self, store: SessionHistory) -> None:
+        """And never more than there were calls, nor of calls that are not counted."""
+        failed = (("ses_a", "a"), ("ses_b", "a"), ("ses_a", "b"))
+        for _ in range(3):
+            store.charge(_call("ses_a"))
+        store.charge(_call("ses_b"))
+        for report in (_report(), _report(), _report("dec_2")):
+            store.keep_report(replace(report, failed=failed))
+        with pytest.raises(AlreadyReportedError):
+            store.keep_report(replace(_report(digest=b"2"), failed=failed))
+        store.keep_report(_report("dec_3"))
+
+        assert store.counts(["ses_a", "ses_b"], ["a", "b"]).of == {
+            ("ses_a", "a"): Count(3, 2),
+            ("ses_b", "a"): Count(1, 1),
+        }
+        store.take_back(_call("ses_b"), 1000.0)
+        assert store.counts(["ses_b"], ["a"]).of == {("ses_b", "a"): Count(1, 1)}
+        with pytest.raises(ConflictError):
+            store.charge(_call("ses_a", a=Count(3, 1)))
+
+    def test_counts_of_sessions_that_are_over_are_forgotten(self, store: SessionHistory) -> None:
+        """Those that ended before a time."""
+        ended = replace(_call(), addends=(Addend("ses_b", "a", 4999.0), Addend("ses_b", "b", 4999.0)))
+        for charge in (_call("ses_a"), ended):
+            store.charge(charge)
+
+        assert store.forget_charges(ended_before=5000.0, charged_before=0.0) == 2
+        assert store.counts(["ses_a", "ses_b"], ["a", "b"]).of == {("ses_a", "a"): Count(1)}
+
+    def test_of_many_at_once_each_has_seen_the_ones_before(self, store: SessionHistory) -> None:
+        """Threads that count up to a number, each for what it has seen, count exactly to that."""
+        barrier = Barrier(4)
+
+        def count(_: int) -> int:
+            barrier.wait()
+            made = 0
+            while (seen := store.counts(["ses_a"], ["a"]).of.get(("ses_a", "a"), Count())).made < 50:
+                try:
+                    store.charge(_call("ses_a", a=seen))
+                except ConflictError:
+                    continue
+                made += 1
+            return made
+
+        with ThreadPoolExecutor(max_workers=4) as threads:
+            assert sum(threads.map(count, range(4))) == 50
+        assert store.counts(["ses_a"], ["a"]).of == {("ses_a", "a"): Count(50)}
+
     @pytest.mark.parametrize(
         "call",
         [
@@ -208,6 +332,7 @@ class SessionHistoryContract(StoreSuite):
             pytest.param(lambda store: store.charge(_charge(_debit())), id="charge"),
             pytest.param(lambda store: store.take_back(_charge(_debit()), 1.0), id="take_back"),
             pytest.param(lambda store: store.used("ses_a"), id="used"),
+            pytest.param(lambda store: store.counts(["ses_a"], ["a"]), id="counts"),
             pytest.param(lambda store: store.forget_charges(ended_before=1.0, charged_before=1.0), id="forget_charges"),
             pytest.param(lambda store: store.keep_report(_report()), id="keep_report"),
             pytest.param(lambda store: store.forget_reports(reported_before=1.0), id="forget_reports"),
