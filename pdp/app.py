@@ -127,6 +127,7 @@ def open_embedded(
     authorizer = Authorizer(
         snapshots=snapshots,
         ledger=Ledger(store, past, limits),
+        history=past,
         observer=watcher,
         trace_ids=trace_ids,
         cache=cache,

@@ -56,6 +56,23 @@ class CallStatus(_Word):
     FAILED = "failed"
 
 
+class ValueClass(_Word):
+    """What is known of a value that results in a tree of sessions held; a better class has a lower `rank`.
+
+    An issued one was in a field that issues ids, a clean one in a result that strangers do not write, a tainted one
+    only in results of others. The names are words of `context.targets`.
+    """
+
+    ISSUED = "issued"
+    CLEAN = "clean"
+    TAINTED = "tainted"
+
+    @property
+    def rank(self) -> int:
+        """Return the place in the order of the classes, from the best."""
+        return _RANKS[self]
+
+
 class CacheResult(_Word):
     """What the decision cache did for one decision."""
 
@@ -85,6 +102,8 @@ class Role(_Word):
     AUDITOR = "auditor"
     ADMIN = "admin"
 
+
+_RANKS = {one: rank for rank, one in enumerate(ValueClass)}
 
 # A caller that asks for tool calls, or runs the server, does not decide about sessions: no policy lifts this.
 NEVER_APPROVERS = (Role.PEP, Role.ADMIN)
@@ -162,7 +181,7 @@ class Session:
     `entities_json` holds the directory's data for user and agent when it was captured: Cedar's JSON array.
     `user_attributes_json` holds attributes of the user that the requester vouched for: a JSON object.
     `terms_json` holds the session's terms as canonical JSON, those taken over from its parent included. They never
-    change.
+    change. `sealed_key` is the key of the values in its tree, sealed under its handle; empty at the root.
     `label_origins` maps each label that an allowed call added to the id of the decision.
     `widening_labels` holds the labels that widened under the bundle of the approval, and that the session had then or
     its tools could add: no other label can ever grant anything.
@@ -194,6 +213,7 @@ class Session:
     entities_json: str = field(default="[]", repr=False)
     user_attributes_json: str = field(default="{}", repr=False)
     terms_json: str = field(default=NO_TERMS, repr=False)
+    sealed_key: bytes = field(default=b"", repr=False)
     approved_at: float = 0.0
     approved_by: str = ""
     ended_at: float = 0.0

@@ -73,6 +73,7 @@ LIBRARIES = {
     "cryptography": (
         "pdp.foundation.keys",
         "pdp.foundation.sealing",
+        "pdp.sessions.valuekeys",
         "pdp.identity.certificates",
         "pdp.serving.certificates",
         "pdp.identity.keysets",

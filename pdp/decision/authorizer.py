@@ -12,6 +12,7 @@ from pdp.decision.gate import gate
 from pdp.decision.ledger import Ledger, Settled, unsettled
 from pdp.decision.ruling import call_facts, caller_facts, deny, judge_chain, of_this_call, seen_targets
 from pdp.decision.snapshot import Snapshot, Snapshots
+from pdp.decision.values import names_in_results
 from pdp.decision.visibility import ToolListing, tool_listing
 from pdp.errors import ConflictError, InvalidArgumentsError, InvalidJSONError, InvalidRequestError, UnavailableError
 from pdp.foundation.ids import decision_ids
@@ -20,6 +21,7 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, Outcome, Ruling, TraceParent
 from pdp.observer import Observer, TraceIds
 from pdp.sessions.lifecycle import earliest_end
+from pdp.sessions.store import SessionHistory
 
 NO_PARENT = TraceParent()
 
@@ -38,6 +40,7 @@ class Authorizer:
         *,
         snapshots: Snapshots,
         ledger: Ledger,
+        history: SessionHistory,
         observer: Observer,
         trace_ids: TraceIds | None = None,
         cache: DecisionCache | None = None,
@@ -45,6 +48,7 @@ class Authorizer:
     ) -> None:
         self._snapshots = snapshots
         self._ledger = ledger
+        self._history = history
         self._observer = observer
         self._trace_ids = trace_ids or _no_trace
         self._cache = cache if cache is not None else DecisionCache()
@@ -158,7 +162,8 @@ class Authorizer:
         if by_call and reading.cacheable and (found := self._cache.get(by_call, now)) is not None:
             return found.ruling, CacheResult.HIT
         try:
-            seen = call_facts(tool, call, caller.id, facts, self._limits, seen_targets(bundle, chain, tool))
+            find = names_in_results(self._history, chain, call.session_handle)
+            seen = call_facts(tool, call, caller.id, facts, self._limits, seen_targets(bundle, chain, tool, find))
         except (InvalidJSONError, InvalidArgumentsError) as error:
             return deny(Basis.INVALID_ARGUMENTS, str(error)), CacheResult.NONE
         if not reading.cacheable:

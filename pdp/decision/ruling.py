@@ -17,6 +17,7 @@ from pdp.limits import MOST_OBLIGATIONS, Limits
 from pdp.model import Basis, Call, Outcome, Ruling, Session, Targets
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import TOO_MANY_OBLIGATIONS
+from pdp.policy.provenance import FindNames, found_nowhere
 from pdp.policy.question import Facts
 from pdp.policy.tools.catalogue import Tool
 from pdp.policy.tools.mapping import map_resource
@@ -41,10 +42,15 @@ def _no_targets(_: Mapping[str, Any]) -> tuple[Targets, ...]:
 
 
 def seen_targets(
-    bundle: Bundle, chain: Sequence[Session], tool: Tool
+    bundle: Bundle, chain: Sequence[Session], tool: Tool, find: FindNames = found_nowhere
 ) -> Callable[[Mapping[str, Any]], tuple[Targets, ...]]:
-    """Return what `call_facts` needs to find the targets of a call; nothing is done where no policy can see them."""
-    return partial(bundle.provenances.of, chain, tool) if bundle.slice(tool.action).sees_targets else _no_targets
+    """Return what `call_facts` needs to find the targets of a call; nothing is done where no policy can see them.
+
+    `find` finds names in results, see `decision.values`.
+    """
+    if not bundle.slice(tool.action).sees_targets:
+        return _no_targets
+    return partial(bundle.provenances.of, chain, tool, find=find)
 
 
 def call_facts(
@@ -58,7 +64,8 @@ def call_facts(
     """Type the arguments, check them against the tool's schema, and map the call to its resource.
 
     `targets` returns what each session of the chain sees as `context.targets`, from the raw arguments. Raise
-    `InvalidJSONError` or `InvalidArgumentsError` for a mistake of the agent, and for an unusable tool.
+    `InvalidJSONError` or `InvalidArgumentsError` for a mistake of the agent, and for an unusable tool, and what
+    `targets` raises.
     """
     if tool.unusable:
         raise InvalidArgumentsError(f"the tool cannot be called: {tool.unusable}")

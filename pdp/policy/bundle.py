@@ -79,8 +79,11 @@ class Bundle:
         self.added_labels: Mapping[str, frozenset[str]] = {
             action: frozenset(tool.adds_labels) for action, tool in contents.catalogue.tools.items() if tool.adds_labels
         }
-        # Only labels can be reported.
-        self.takes_reports = bool(contents.labels)
+        self.takes_values = _sees_targets(parts.policies)
+        # In the words of `foundation.names.KINDS`.
+        self.target_kinds = tuple(
+            sorted({one.kind for tool in contents.catalogue.tools.values() for one in tool.targets or () if one.kind})
+        )
         self.catalogue: Catalogue = contents.catalogue
         self.directory: Directory = contents.directory
         self.provenances = Provenances(contents.known, contents.directory)
@@ -109,6 +112,11 @@ class Bundle:
     def parts(self) -> CompiledParts:
         """Return what was found in its files, for a process that need not compile them again."""
         return CompiledParts(policies=tuple(self.policies.values()), terms=self._declared_terms)
+
+    @property
+    def takes_reports(self) -> bool:
+        """Say whether a report of what came of a call can make a difference: by labels, or by values."""
+        return bool(self.labels) or self.takes_values
 
     def unapproved_labels(self, session: Session) -> frozenset[str]:
         """Return the labels of a session that widen now, but did not when the session was approved.
@@ -144,6 +152,7 @@ class Bundle:
         """
         other = self._variant()
         other.policies = {policy.id: policy for policy in policies}
+        other.takes_values = _sees_targets(policies)
         other._by_action = _by_action(policies)  # noqa: SLF001 - a copy of this very class
         return other
 
@@ -405,6 +414,10 @@ def policy_json(policy: PolicySource) -> dict[str, Any]:
     """Return the description of a policy, for `policy_source`."""
     found = ((name, getattr(policy, name)) for name in PolicySource.__slots__)
     return {name: sorted(value) if isinstance(value, frozenset) else value for name, value in found}
+
+
+def _sees_targets(policies: Iterable[PolicySource]) -> bool:
+    return any(View.of([policy.reads]).sees("targets") for policy in policies)
 
 
 def _by_action(policies: Sequence[PolicySource]) -> dict[str | None, list[int]]:

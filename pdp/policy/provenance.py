@@ -2,17 +2,21 @@
 
 - `named`: its terms hold the target, or its purpose names it;
 - `known`: an attribute of its user in the directory, one that the bundle names, holds it;
-- `unseen`: neither;
+- `issued`: a field of a result, one that the overlay says issues ids, held it;
+- `clean`: a result that strangers do not write held it, though the call did not;
+- `tainted`: only results of others held it;
+- `unseen`: none of these;
 - `none`: the overlay declares targets, and the call has none;
 - `undeclared`: the overlay does not say which parameters are targets.
 
 A session that was delegated without an approver names nothing by itself. Its purpose does not count, but that of the
-nearest session above that a person approved. Its targets are some of those of the sessions above: so many count.
+nearest session above that a person approved. Its targets are some of those of the sessions above: so many count. The
+results are those of its whole tree: of its root, and of all sessions below that one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -21,13 +25,18 @@ from pdp.errors import Problem
 from pdp.foundation.lrucache import LRUCache
 from pdp.foundation.names import Name, links, name_of, name_of_value
 from pdp.foundation.yamltext import Section, unknown
-from pdp.model import NO_TERMS, Session, Targets
+from pdp.model import NO_TERMS, Session, Targets, ValueClass
 from pdp.policy.directory import Directory
 from pdp.policy.purposes import Purpose
 from pdp.policy.terms import TARGETS, read_terms
 from pdp.policy.tools.catalogue import Tool
 
 NAMED, KNOWN, UNSEEN, NONE, UNDECLARED = "named", "known", "unseen", "none", "undeclared"
+# From results; in this order, after the first two.
+ISSUED, CLEAN, TAINTED = (one.value for one in ValueClass)
+
+# Returns a word for each name that results held; others are left out.
+FindNames = Callable[[Collection[Name]], Mapping[Name, str]]
 
 # Of a call that names more, the others are `unseen`: each is looked for in the purposes of a whole chain.
 MOST_TARGETS = 256
@@ -35,6 +44,11 @@ MOST_TARGETS = 256
 _MOST_KEPT, _MOST_NAMING_BYTES, _MOST_KNOWN_BYTES = 1024, 8 * 1024 * 1024, 32 * 1024 * 1024
 # Approximate bytes of an entry, of one name, and for each byte of text; a text is kept in one form for each kind.
 _ENTRY_BYTES, _NAME_BYTES, _BYTES_PER_BYTE = 1024, 320, 32
+
+
+def found_nowhere(_: Collection[Name]) -> Mapping[Name, str]:
+    """Return that no result held any of the names."""
+    return {}
 
 
 class Target(NamedTuple):
@@ -68,34 +82,62 @@ class Provenances:
         """Return the same for another directory."""
         return Provenances(self._attributes, directory)
 
-    def of(self, chain: Sequence[Session], tool: Tool, arguments: Mapping[str, Any]) -> tuple[Targets, ...]:
-        """Return what each session of a chain sees of a call with some raw JSON arguments."""
-        targets, linked = tuple(_targets(tool, arguments)), tuple(_links(tool, arguments))
-        names, link_names = _distinct(targets), _distinct(linked)
-        found = []
-        for place, session in enumerate(chain):
-            naming = self._naming_of(chain[place:])
-            words = {self._provenance(naming, session.user, name) for name in names}
-            of_links = {self._provenance(naming, session.user, name) for name in link_names}
-            found.append(Targets(_declared(tool, words), _declared_links(tool, of_links)))
-        return tuple(found)
+    def of(
+        self, chain: Sequence[Session], tool: Tool, arguments: Mapping[str, Any], find: FindNames = found_nowhere
+    ) -> tuple[Targets, ...]:
+        """Return what each session of a chain sees of a call with some raw JSON arguments.
 
-    def each(self, chain: Sequence[Session], tool: Tool, arguments: Mapping[str, Any]) -> tuple[Target, ...]:
+        `find` is asked once, and only for names that a session neither names nor knows; what it raises is passed on.
+        """
+        names = _distinct(tuple(_targets(tool, arguments)))
+        linked = _distinct(tuple(_links(tool, arguments)))
+        words = self._words(chain, (*names, *linked), find)
+        return tuple(
+            Targets(
+                _declared(tool, {_word(one, name) for name in names}),
+                _declared_links(tool, {_word(one, name) for name in linked}),
+            )
+            for one in words
+        )
+
+    def each(
+        self, chain: Sequence[Session], tool: Tool, arguments: Mapping[str, Any], find: FindNames = found_nowhere
+    ) -> tuple[Target, ...]:
         """Return targets and links of a call, as the first session of a chain sees them, at most 256."""
-        naming, user = self._naming_of(chain), chain[0].user
-        found = []
-        for listed in (tuple(_targets(tool, arguments)), tuple(_links(tool, arguments))):
-            compared = set(_distinct(listed))
-            for path, name in listed:
-                found.append(Target(path, self._provenance(naming, user, name if name in compared else None)))
+        targets, linked = tuple(_targets(tool, arguments)), tuple(_links(tool, arguments))
+        compared = (set(_distinct(targets)), set(_distinct(linked)))
+        (words,) = self._words(chain[:1], tuple(compared[0] | compared[1]), find, above=chain[1:])
+        found = [
+            Target(path, _word(words, name if name in some else None))
+            for listed, some in zip((targets, linked), compared, strict=True)
+            for path, name in listed
+        ]
         return tuple(islice(dict.fromkeys(found), MOST_TARGETS))
 
-    def _provenance(self, naming: _Naming, user: str, name: Name | None) -> str:
-        if name is None:
-            return UNSEEN
-        if naming.names(name):
-            return NAMED
-        return KNOWN if self._attributes and name in self._known_to(user, name.kind).names else UNSEEN
+    def _words(
+        self,
+        chain: Sequence[Session],
+        names: Sequence[Name | None],
+        find: FindNames,
+        above: Sequence[Session] = (),
+    ) -> list[Mapping[Name, str]]:
+        """Return for each session the words of names; those that are left out are unseen."""
+        real = tuple(name for name in dict.fromkeys(names) if name is not None)
+        own = [self._own_words((*chain[place:], *above), real) for place in range(len(chain))]
+        others = tuple(name for name in real if any(name not in words for words in own))
+        found = find(others) if others else {}
+        return [{**found, **words} for words in own]
+
+    def _own_words(self, chain: Sequence[Session], names: Sequence[Name]) -> Mapping[Name, str]:
+        """Return the words of the names that the first session of a chain names, or that its user knows."""
+        naming, user = self._naming_of(chain), chain[0].user
+        words: dict[Name, str] = {}
+        for name in names:
+            if naming.names(name):
+                words[name] = NAMED
+            elif self._attributes and name in self._known_to(user, name.kind).names:
+                words[name] = KNOWN
+        return words
 
     def _naming_of(self, chain: Sequence[Session]) -> _Naming:
         approved = next((one for one in chain if _approved_by_a_person(one)), None)
@@ -209,6 +251,10 @@ def _distinct(found: Sequence[_Found]) -> tuple[Name | None, ...]:
     """Return the names to compare, each once; None stands for those beyond the most."""
     names = dict.fromkeys(one.name for one in found)
     return tuple(names) if len(names) <= MOST_TARGETS else (*islice(names, MOST_TARGETS), None)
+
+
+def _word(words: Mapping[Name, str], name: Name | None) -> str:
+    return UNSEEN if name is None else words.get(name, UNSEEN)
 
 
 def _declared(tool: Tool, words: set[str]) -> tuple[str, ...]:

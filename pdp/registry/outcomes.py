@@ -8,10 +8,10 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pdp.clock import Clock, Instant, no_earlier
-from pdp.errors import ConflictError, InvalidRequestError, NotFoundError, WrongStateError
+from pdp.errors import ConflictError, InvalidRequestError, NotFoundError, UnavailableError, WrongStateError
 from pdp.foundation.jsontext import canonical
 from pdp.foundation.quickcaches import SmallCache
 from pdp.limits import MOST_LABELS
@@ -19,8 +19,10 @@ from pdp.model import Caller, CallStatus, Decision, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.registry.labels import require_labels
+from pdp.registry.readings import NO_VALUES, ReportedValues, ResultReading, reads_of, require_values
 from pdp.sessions.lifecycle import labelled, state_of
 from pdp.sessions.store import SessionHistory, Sessions
+from pdp.sessions.valuekeys import key_of
 from pdp.sessions.values import Report
 
 # How long after its decision a call can be reported.
@@ -38,6 +40,7 @@ class OutcomeReport:
     outcome_token: str = field(repr=False)
     status: CallStatus
     labels: tuple[str, ...] = ()
+    values: ReportedValues = field(default=NO_VALUES, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +53,18 @@ class Reported:
 
 
 class _Allowed(NamedTuple):
-    """What a token says of its decision. `decided_at` is unix milliseconds, as text."""
+    """What a token says of its decision. `decided_at` is unix milliseconds, as text.
+
+    `reads` says in which class the values of the result count; empty when a report can bring none.
+    """
 
     decision_id: str
     session_id: str
     action: str
     arguments_digest: str
     decided_at: str
+    # A token of an earlier release does not say it.
+    reads: str = ""
 
     @property
     def ends_at(self) -> float:
@@ -94,12 +102,32 @@ class Outcomes:
         # The record can have turned an allow into a deny.
         if not (decision.reportable and decision.allowed):
             return ""
-        action = f"{decision.server}/{decision.tool}"
         said = _Allowed(
-            decision.id, decision.session_id, action, decision.arguments_digest, str(int(decision.decided_at * 1000))
+            decision.id,
+            decision.session_id,
+            _action(decision),
+            decision.arguments_digest,
+            str(int(decision.decided_at * 1000)),
+            self._reads(decision),
         )
         text = "\n".join(said).encode()
         return _PREFIX + urlsafe_b64encode(self._mac(decision.caller, text) + text).decode("ascii")
+
+    def reading(self, decision: Decision, handle: str) -> ResultReading | None:
+        """Return how to read the result of an allowed call for its report, a secret; `handle` is the call's session's.
+
+        None when a report could bring no values, and when the session cannot be read now: values are then unseen.
+        """
+        bundle = self._bundle_of(decision)
+        if not (decision.reportable and decision.allowed and bundle and bundle.takes_values):
+            return None
+        try:
+            chain = self._sessions.get(decision.session_id)
+            key = key_of(chain[0], handle) if chain else b""
+        except UnavailableError:
+            return None
+        tool, kinds = bundle.catalogue.tools[_action(decision)], bundle.target_kinds
+        return ResultReading(key=key, trusted=tool.trusted, issues=tool.issues, kinds=kinds) if key else None
 
     def report(self, report: OutcomeReport, caller: Caller) -> Reported:
         """Take a report. The same again is the same answer.
@@ -116,11 +144,24 @@ class Outcomes:
         present = frozenset.intersection(*(frozenset(session.labels) for session in chain))
         require_labels(report.labels, bundle.labels, present=present)
         _require_few(labels, chain)
-        digest = hashlib.sha256(canonical([report.status.value, sorted(set(report.labels))])).digest()
+        require_values(report.values, report.status, allowed.reads)
+        digest = hashlib.sha256(canonical(_said(report))).digest()
         self._history.keep_report(Report(decision_id=allowed.decision_id, digest=digest, reported_at=now.wall_at))
         session, added = self._label(allowed, labels, chain, caller, now)
+        # INVARIANT: a label forbids, and a value can permit: at no moment does it count without the label.
+        if report.values:
+            self._history.values().keep(report.values.held(chain[-1].id, allowed.reads))
         self._record(allowed, report, session, added, caller, now)
         return Reported(session=session, decision_id=allowed.decision_id, labels_added=added)
+
+    def _reads(self, decision: Decision) -> str:
+        bundle = self._bundle_of(decision)
+        return reads_of(bundle, bundle.catalogue.tools[_action(decision)]) if bundle else ""
+
+    def _bundle_of(self, decision: Decision) -> Bundle | None:
+        """Return the bundle that has decided; None when another one is active now, which may trust other tools."""
+        bundle = self._bundle()
+        return bundle if bundle.version == decision.bundle_version else None
 
     def _label(
         self, allowed: _Allowed, labels: frozenset[str], chain: tuple[Session, ...], caller: Caller, now: Instant
@@ -188,6 +229,16 @@ class Outcomes:
 
     def _now(self) -> Instant:
         return no_earlier(self._clock.now(), self._sessions.high_water_at())
+
+
+def _action(decision: Decision) -> str:
+    return f"{decision.server}/{decision.tool}"
+
+
+def _said(report: OutcomeReport) -> list[Any]:
+    """Return all that a report says, for its digest."""
+    said: list[Any] = [report.status.value, sorted(set(report.labels))]
+    return [*said, *report.values.said()] if report.values else said
 
 
 def _require_few(labels: frozenset[str], chain: tuple[Session, ...]) -> None:

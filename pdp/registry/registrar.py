@@ -48,6 +48,7 @@ from pdp.registry.terms import session_terms
 from pdp.sessions import lifecycle
 from pdp.sessions.lifecycle import LIVE, earliest_end, state_of
 from pdp.sessions.store import SessionHistory, Sessions
+from pdp.sessions.valuekeys import key_of, sealed_for
 from pdp.sessions.values import Change, Cut, SessionFilter
 
 # The number of sessions that are read at a time for a list, and written at a time when many are revoked.
@@ -79,7 +80,8 @@ class SessionRequest:
 class SessionView:
     """A session as people and PEPs see it: with its current state, and what an approval would approve.
 
-    `budgets` is filled only by `Registrar.get`, and only while the session waits or is active.
+    `budgets` and `values_kept` are filled only by `Registrar.get`: the first while the session waits or is active, the
+    second while it is active.
     """
 
     session: Session
@@ -87,6 +89,7 @@ class SessionView:
     tools: tuple[ScopedTool, ...]
     request_digest: str
     budgets: tuple[BudgetState, ...] = ()
+    values_kept: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,9 +312,14 @@ class Registrar:
 
     def get(self, session_id: str, *, caller: Caller) -> SessionView:
         """Return one session. Raise `NotFoundError` for an unknown id, and for one that the caller may not see."""
-        now = self._now()
-        view = self._view(self._chain(session_id, caller), self._bundle(), now)
-        return replace(view, budgets=budget_states(view.session, self._history, now)) if view.state in LIVE else view
+        bundle, now = self._bundle(), self._now()
+        chain = self._chain(session_id, caller)
+        view = self._view(chain, bundle, now)
+        if view.state not in LIVE:
+            return view
+        counted = view.state is SessionState.ACTIVE and bundle.takes_values
+        kept = self._history.values().count(chain[-1].id) if counted else 0
+        return replace(view, budgets=budget_states(view.session, self._history, now), values_kept=kept)
 
     def review(self, session_id: str, *, grants: tuple[str, ...], caller: Caller) -> Review:
         """Return a waiting session as an approval with these grants would make it, or an active one.
@@ -447,9 +455,12 @@ class Registrar:
         labels = {*wanted.labels, *marked}
         if len(labels) > MOST_LABELS:
             raise InvalidRequestError("labels", f"more than {MOST_LABELS} in total")
-        handle = new_handle()
+        handle, session_id = new_handle(), new_session_id()
+        # Only where it is used: a server of an earlier release can read the other sessions.
+        shared = parents and bundle.takes_values
+        key = key_of(parents[0], wanted.parent_session_handle) if shared else b""
         return Session(
-            id=new_session_id(),
+            id=session_id,
             handle_digest=handle_digest(handle),
             state=SessionState.REQUESTED,
             user=wanted.user,
@@ -470,6 +481,7 @@ class Registrar:
             entities_json=captured,
             user_attributes_json=self._attributes(wanted),
             terms_json=session_terms(wanted.terms_json, parents, bundle, self._limits),
+            sealed_key=sealed_for(session_id, handle, key),
         ), handle
 
     def _attributes(self, wanted: SessionRequest) -> str:

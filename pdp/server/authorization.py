@@ -16,6 +16,7 @@ from pdp.server.messages import (
     reading_message,
     visibility_number,
     write_decision,
+    write_reading,
 )
 from pdp.serving.origin import Origin
 from pdp.serving.status import Refusal, duration
@@ -34,7 +35,7 @@ class AuthorizationHandlers:
     def authorize(self, request: calls.AuthorizeRequest, origin: Origin) -> calls.AuthorizeResponse:
         """Decide about one call."""
         answer = calls.AuthorizeResponse()
-        self._write(self._decide(request, origin), answer.decision)
+        self._write(self._decide(request, origin), request, answer.decision)
         return answer
 
     def batch_authorize(self, request: calls.BatchAuthorizeRequest, origin: Origin) -> calls.BatchAuthorizeResponse:
@@ -42,14 +43,14 @@ class AuthorizationHandlers:
         asked = call_requests(request, self._limits)
         decided = self._authorizer.batch(asked, origin.caller, parent=origin.parent)
         answer = calls.BatchAuthorizeResponse()
-        for decision in decided:
-            self._write(decision, answer.decisions.add())
+        for decision, one in zip(decided, request.requests, strict=True):
+            self._write(decision, one, answer.decisions.add())
         return answer
 
     def authorize_stream(self, request: calls.AuthorizeStreamRequest, origin: Origin) -> calls.AuthorizeStreamResponse:
         """Decide about one call of a stream."""
         answer = calls.AuthorizeStreamResponse(request_id=request.request.request_id)
-        self._write(self._decide(request.request, origin), answer.decision)
+        self._write(self._decide(request.request, origin), request.request, answer.decision)
         return answer
 
     def report_outcome(self, request: calls.ReportOutcomeRequest, origin: Origin) -> calls.ReportOutcomeResponse:
@@ -76,10 +77,13 @@ class AuthorizationHandlers:
             session_id=listing.session_id,
         )
 
-    def _write(self, decision: Decision, message: decisions.Decision) -> None:
+    def _write(self, decision: Decision, request: calls.AuthorizeRequest, message: decisions.Decision) -> None:
         write_decision(decision, message)
         if decision.reportable:
             message.outcome_token = self._outcomes.token(decision)
+            reading = self._outcomes.reading(decision, request.call.session_handle)
+            if reading is not None:
+                write_reading(reading, message.result_reading)
 
     def _decide(self, request: calls.AuthorizeRequest, origin: Origin) -> Decision:
         return self._authorizer.authorize(call_request(request, self._limits), origin.caller, parent=origin.parent)

@@ -25,6 +25,7 @@ from pdp.model import (
 )
 from pdp.policy.reading import CacheClass, Reading
 from pdp.registry.outcomes import OutcomeReport
+from pdp.registry.readings import ReportedValues, ResultReading, require_digests
 from pdp.registry.registrar import Review, Selector, SessionRequest, SessionView
 from pdp.registry.scope import ScopedTool
 from pdp.server.fields import (
@@ -103,11 +104,22 @@ def outcome_report(request: calls.ReportOutcomeRequest) -> OutcomeReport:
     if status is None:
         unstated = request.status == calls.CALL_STATUS_UNSPECIFIED
         raise InvalidRequestError("status", "is required" if unstated else f"`{request.status}` is unknown")
+    values = ReportedValues(issued=tuple(request.values.issued), others=tuple(request.values.others))
+    require_digests(values)
     return OutcomeReport(
         outcome_token=require_outcome_token("outcome_token", request.outcome_token),
         status=status,
         labels=labels(request.labels),
+        values=values,
     )
+
+
+def write_reading(reading: ResultReading, message: decisions.ResultReading) -> None:
+    """Write how to read the result of a call into an empty message."""
+    message.key = reading.key
+    message.trusted = reading.trusted
+    message.issues.extend(reading.issues)
+    message.kinds.extend(reading.kinds)
 
 
 def write_decision(decision: Decision, message: decisions.Decision) -> None:
@@ -261,6 +273,7 @@ def session_message(view: SessionView) -> sessions.Session:
         ended_by=session.ended_by,
         user_attributes_json=session.user_attributes_json.encode("utf-8"),
         terms_json=session.terms_json.encode("utf-8"),
+        values_kept=view.values_kept,
         budgets=[sessions.Budget(name=one.name, most=one.most, left=one.left) for one in view.budgets],
     )
 

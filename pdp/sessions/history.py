@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from pdp.errors import AlreadyReportedError, ConflictError, OverloadedError, StoreUnavailableError
 from pdp.sessions.memoryaccess import MemoryAccessRequests
-from pdp.sessions.store import RETRY_SECONDS, AccessRequests, SessionHistory
+from pdp.sessions.memoryvalues import MemoryValues
+from pdp.sessions.store import RETRY_SECONDS, AccessRequests, ResultValues, SessionHistory
 from pdp.sessions.values import Charge, Charged, Count, Counts, Debit, Report, Used
 
 KEY_BYTES = 32
@@ -30,11 +31,12 @@ class MemorySessionHistory:
     """A `SessionHistory` that lives as long as its process. Safe for threads.
 
     It keeps the last `most` reports and access requests, and what tells retries of the last `most` charges and uses of
-    approvals: some hundred bytes each, and the arguments of calls that a person is asked about. `begun_at` is the
-    present time, unix seconds, where there can be sessions that are older.
+    approvals: some hundred bytes each, and the arguments of calls that a person is asked about. Of what results held it
+    keeps `most_values` digests. `begun_at` is the present time, unix seconds, where there can be sessions that are
+    older.
     """
 
-    def __init__(self, *, most: int = 20_000, begun_at: float = 0.0) -> None:
+    def __init__(self, *, most: int = 20_000, most_values: int = 65_536, begun_at: float = 0.0) -> None:
         self._most = most
         self._begun_at = begun_at
         self._lock = Lock()
@@ -44,12 +46,18 @@ class MemorySessionHistory:
         self._counts: dict[tuple[str, str], tuple[Count, float]] = {}
         self._receipts: dict[bytes, _Receipt] = {}
         self._closed = False
+        self._values = MemoryValues(self._lock, self._require_open, most=most_values)
         self._access = MemoryAccessRequests(self._lock, self._require_open, most=most)
 
     def key(self) -> bytes:
         """Return the random secret."""
         self._require_open()
         return self._key
+
+    def values(self) -> ResultValues:
+        """Return what results held."""
+        self._require_open()
+        return self._values
 
     def access(self) -> AccessRequests:
         """Return the access requests."""
@@ -163,6 +171,7 @@ class MemorySessionHistory:
             self._counts.clear()
             self._receipts.clear()
             self._access.clear()
+            self._values.clear()
 
     def _after(self, debit: Debit) -> Used:
         before, _ = self._used.get((debit.session_id, debit.budget), (Used(0, debit.window), 0.0))
@@ -232,6 +241,10 @@ class ReopeningHistory:
     def key(self) -> bytes:
         """Return the random secret."""
         return self._history().key()
+
+    def values(self) -> ResultValues:
+        """Return what results held."""
+        return self._history().values()
 
     def access(self) -> AccessRequests:
         """Return the access requests."""

@@ -7,22 +7,30 @@ stored gets the same answer as one that never existed. What sessions did is in t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from pdp.clock import Clock
-from pdp.sessions.store import RETRY_SECONDS, SessionHistory, SessionWriter
+from pdp.sessions.lifecycle import over_at
+from pdp.sessions.store import RETRY_SECONDS, SessionHistory, SessionReader, SessionWriter
 
 # A step locks the store for some milliseconds; calls and other writers run between two steps.
 _SESSIONS_OF_A_STEP: Final = 200
 _PAUSE_SECONDS: Final = 0.2
 
 
+class PurgedSessions(SessionReader, SessionWriter, Protocol):
+    """The sessions as the purge needs them."""
+
+
 class Purge:
-    """Removes sessions that have been over for `keep_ended_seconds`, and reports older than `keep_reports_seconds`."""
+    """Removes sessions that have been over for `keep_ended_seconds`, and reports older than `keep_reports_seconds`.
+
+    What results held is removed as soon as the root of their tree is over.
+    """
 
     def __init__(
         self,
-        sessions: SessionWriter,
+        sessions: PurgedSessions,
         history: SessionHistory,
         clock: Clock,
         *,
@@ -62,4 +70,19 @@ class Purge:
         access = self._history.access()
         access.expire(now)
         access.forget(ended_before=wall_at - self._keep_ended_seconds)
+        self._forget_values(wall_at, pause)
         return total
+
+    def _forget_values(self, wall_at: float, pause: Callable[[float], bool]) -> None:
+        """Remove what results held in trees whose root is over, or is no longer stored."""
+        after = ""
+        values = self._history.values()
+        while trees := values.trees(after=after, limit=_SESSIONS_OF_A_STEP):
+            values.forget([one for one in trees if self._is_over(one, wall_at)])
+            after = trees[-1]
+            if len(trees) < _SESSIONS_OF_A_STEP or pause(_PAUSE_SECONDS):
+                break
+
+    def _is_over(self, root_id: str, wall_at: float) -> bool:
+        chain = self._sessions.get(root_id)
+        return not chain or over_at(chain[0]) <= wall_at

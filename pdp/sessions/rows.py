@@ -55,6 +55,7 @@ def session_of(text: str, scope_of: Callable[[str], Scope]) -> Session:
         if _STORED_ATTRIBUTES in values:
             values["user_attributes_json"] = values.pop(_STORED_ATTRIBUTES)
         values["handle_digest"] = bytes.fromhex(values["handle_digest"])
+        values["sealed_key"] = bytes.fromhex(values.get("sealed_key", ""))
         values["state"] = SessionState(values["state"])
         values["deadline"]["boot_id"] = intern(values["deadline"]["boot_id"])
         values["deadline"] = Deadline(**values["deadline"])
@@ -84,11 +85,13 @@ def scope_from(scope_id: str, text: str) -> Scope:
 
 
 def _text_of(session: Session) -> str:
-    values: dict[str, Any] = {name: getattr(session, name) for name in _FIELDS}
+    values: dict[str, Any] = {name: getattr(session, name) for name in _FIELDS if name != "sealed_key"}
     values[_STORED_ATTRIBUTES] = values.pop("user_attributes_json")
     if session.terms_json == NO_TERMS:
         # A server of an older version can read the session.
         del values["terms_json"]
+    # The same.
+    values |= {"sealed_key": session.sealed_key.hex()} if session.sealed_key else {}
     values["handle_digest"] = session.handle_digest.hex()
     values["state"] = session.state.value
     values["deadline"] = {name: getattr(session.deadline, name) for name in _DEADLINE_FIELDS}

@@ -24,7 +24,8 @@ from pdp.sessions.database import ENGINE_ERRORS, committing, identity_of, requir
 from pdp.sessions.history import KEY_BYTES, require_same
 from pdp.sessions.sqliteaccess import ACCESS_SCHEMA, SQLiteAccessRequests
 from pdp.sessions.sqlitecounts import SQLiteCounts
-from pdp.sessions.store import RETRY_SECONDS, AccessRequests
+from pdp.sessions.sqlitevalues import VALUES_SCHEMA, SQLiteValues
+from pdp.sessions.store import RETRY_SECONDS, AccessRequests, ResultValues
 from pdp.sessions.values import Charge, Charged, Counts, Debit, Report, Used
 
 _VERSION: Final = 1
@@ -82,6 +83,9 @@ class SQLiteSessionHistory:
         except BaseException:
             self._connection.close(force=True)
             raise
+        self._values = SQLiteValues(
+            self._connection, reading=self._answering, writing=self._writing, removing=self._removing
+        )
         self._access = SQLiteAccessRequests(
             self._connection,
             reading=self._answering,
@@ -95,6 +99,10 @@ class SQLiteSessionHistory:
         with self._answering():
             key: Any = self._connection.execute("SELECT key FROM history").get
         return bytes(key)
+
+    def values(self) -> ResultValues:
+        """Return what results held, in the same file."""
+        return self._values
 
     def access(self) -> AccessRequests:
         """Return the access requests in the same file."""
@@ -131,7 +139,7 @@ class SQLiteSessionHistory:
 
     def take_back(self, charge: Charge, charged_at: float) -> None:
         """Take back a charge, unless another try of the same call counts on it."""
-        with self._answering(), self._transaction():
+        with self._removing():
             if charge.retry_digest:
                 tries = self._connection.execute(_LEAVE, (charge.retry_digest, charged_at)).get
                 # Another charge can have replaced one that is old.
@@ -175,7 +183,7 @@ class SQLiteSessionHistory:
         columns = key.strip("()")
         total, removed = 0, _ROWS_OF_A_STEP
         while removed == _ROWS_OF_A_STEP:
-            with self._answering(), self._transaction():
+            with self._removing():
                 self._connection.execute(
                     f"DELETE FROM {table} WHERE {key} IN (SELECT {columns} FROM {table} WHERE {time} < ? LIMIT ?)",  # noqa: S608 - our own names
                     (before, _ROWS_OF_A_STEP),
@@ -201,7 +209,7 @@ class SQLiteSessionHistory:
             self._connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
             # Processes that start together wait for each other here.
             with self._transaction():
-                self._connection.execute(_SCHEMA + ACCESS_SCHEMA)
+                self._connection.execute(_SCHEMA + VALUES_SCHEMA + ACCESS_SCHEMA)
                 self._connection.execute(_FIRST, (_VERSION, secrets.token_bytes(KEY_BYTES)))
                 self._counts.prepare(wall_at())
                 version: int = self._connection.execute("SELECT version FROM history").get
@@ -270,6 +278,11 @@ class SQLiteSessionHistory:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             finally:
                 self._connection.set_busy_timeout(round(self._busy_seconds * 1000))
+
+    @contextmanager
+    def _removing(self) -> Iterator[None]:
+        with self._answering(), self._transaction():
+            yield
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

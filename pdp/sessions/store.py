@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Protocol
 
 from pdp.clock import Instant
-from pdp.model import Session, SessionState
+from pdp.model import Session, SessionState, ValueClass
 from pdp.sessions.access import AccessFilter, AccessRequest, BoundCall, Unaskable, Use
 from pdp.sessions.values import (
     ActiveBundle,
@@ -28,6 +28,7 @@ from pdp.sessions.values import (
     Charged,
     Counts,
     Cut,
+    HeldValues,
     Report,
     SessionFilter,
     StoreView,
@@ -267,6 +268,37 @@ class AccessRequests(Protocol):
         ...
 
 
+class ResultValues(Protocol):
+    """What the results in each tree of sessions held, as digests: a part of a `SessionHistory`, with its promises.
+
+    A crash of the machine can lose the latest. Methods that write raise `OverloadedError` when others do for too long.
+    """
+
+    def keep(self, values: HeldValues) -> None:
+        """Keep the digests of values; the same again changes nothing but that they count as the latest.
+
+        A value that has a better class keeps it. At most 4,096 issued and clean values of a tree are kept, and apart
+        from them 512 tainted ones; the oldest go.
+        """
+        ...
+
+    def classes(self, tree_id: str, digests: Collection[bytes]) -> Mapping[bytes, ValueClass]:
+        """Return the class of each of some digests that the tree of a root session has; others are left out."""
+        ...
+
+    def count(self, tree_id: str) -> int:
+        """Return how many values the tree of a root session has."""
+        ...
+
+    def trees(self, *, after: str, limit: int) -> tuple[str, ...]:
+        """Return the ids of root sessions whose trees have values, sorted, from behind `after`, at most `limit`."""
+        ...
+
+    def forget(self, tree_ids: Collection[str]) -> None:
+        """Remove all values of the trees of some root sessions."""
+        ...
+
+
 class SessionHistory(Protocol):
     """What calls have left behind, apart from the sessions that they were made in.
 
@@ -276,6 +308,10 @@ class SessionHistory(Protocol):
 
     def key(self) -> bytes:
         """Return the random secret of 32 bytes that all processes on the same data share; it never changes."""
+        ...
+
+    def values(self) -> ResultValues:
+        """Return what results held."""
         ...
 
     def access(self) -> AccessRequests:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pdp.clock import Instant
-from pdp.model import Session, SessionState
+from pdp.model import Session, SessionState, ValueClass
 from pdp.sessions.lifecycle import revoke
 
 
@@ -126,6 +126,25 @@ class Report:
     digest: bytes
     reported_at: float
     failed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldValues:
+    """Digests of values that one result held, in the tree of sessions whose root has the id `tree_id`."""
+
+    tree_id: str
+    issued: tuple[bytes, ...] = ()
+    clean: tuple[bytes, ...] = ()
+    tainted: tuple[bytes, ...] = ()
+
+    def classes(self) -> Iterator[tuple[bytes, ValueClass]]:
+        """Yield each digest and its class, the best class last."""
+        for digests, found in (
+            (self.tainted, ValueClass.TAINTED),
+            (self.clean, ValueClass.CLEAN),
+            (self.issued, ValueClass.ISSUED),
+        ):
+            yield from ((digest, found) for digest in digests)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

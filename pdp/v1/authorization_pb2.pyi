@@ -88,15 +88,25 @@ class AuthorizeStreamResponse(_message.Message):
     error: StreamError
     def __init__(self, request_id: _Optional[str] = ..., decision: _Optional[_Union[_decision_pb2.Decision, _Mapping]] = ..., error: _Optional[_Union[StreamError, _Mapping]] = ...) -> None: ...
 
+class ReportedValues(_message.Message):
+    __slots__ = ("issued", "others")
+    ISSUED_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
+    issued: _containers.RepeatedScalarFieldContainer[bytes]
+    others: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, issued: _Optional[_Iterable[bytes]] = ..., others: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
 class ReportOutcomeRequest(_message.Message):
-    __slots__ = ("outcome_token", "status", "labels")
+    __slots__ = ("outcome_token", "status", "labels", "values")
     OUTCOME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
     outcome_token: str
     status: CallStatus
     labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, outcome_token: _Optional[str] = ..., status: _Optional[_Union[CallStatus, str]] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
+    values: ReportedValues
+    def __init__(self, outcome_token: _Optional[str] = ..., status: _Optional[_Union[CallStatus, str]] = ..., labels: _Optional[_Iterable[str]] = ..., values: _Optional[_Union[ReportedValues, _Mapping]] = ...) -> None: ...
 
 class ReportOutcomeResponse(_message.Message):
     __slots__ = ("decision_id",)

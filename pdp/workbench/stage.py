@@ -109,6 +109,7 @@ class Stage:
         self._authorizer = Authorizer(
             snapshots=self._snapshots,
             ledger=Ledger(self._store, history, limits),
+            history=history,
             observer=Observers(),
             # Without a cache: every case asks the policies.
             cache=DecisionCache(size=0),
@@ -204,7 +205,7 @@ class Stage:
     def report(self, decision: Decision, gateway: str, earlier: EarlierCall) -> None:
         """Report what came of an allowed call, as its gateway. Raise `CaseError` when it cannot be reported."""
         if not decision.reportable:
-            raise CaseError(f"call `{earlier.call}` cannot be reported: the bundle declares no labels")
+            raise CaseError(f"call `{earlier.call}` cannot be reported: the bundle makes no use of it")
         status = CallStatus.FAILED if earlier.failed else CallStatus.SUCCEEDED
         token = self._outcomes.token(decision)
         try:

@@ -69,7 +69,7 @@ def test_no_key_holds_only_the_call_where_policies_see_targets(pdp: Opened, monk
 def test_nothing_is_looked_for_where_no_policy_sees_it(pdp: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """Targets cost only the calls whose policies ask for them."""
 
-    def refuse(*_: Any) -> tuple[Targets, ...]:
+    def refuse(*_: Any, **__: Any) -> tuple[Targets, ...]:
         raise AssertionError("looked for")
 
     _, handle = pdp.session("mail/*")

@@ -80,6 +80,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "cedar obliging": f"{_HERE}test_obligations_are_read",
         "yaml history": f"{_HERE}test_cases_with_a_history_pass",
         "yaml groups": f"{_HERE}test_groups_are_read",
+        "yaml results": f"{_HERE}test_results_are_read",
         "yaml targets": f"{_HERE}test_targets_are_read",
         "yaml known": f"{_HERE}test_targets_are_read",
         "cedar targets": f"{_HERE}test_targets_are_read",
@@ -225,6 +226,25 @@ def test_targets_are_read(project_root: Path) -> None:
         one.name: len(one.targets or ()) for one in found.catalogue.tools.values()
     }
     assert found.slice("mail/pay").reading.readers.keys() == {"context.targets"}
+
+
+def test_results_are_read(project_root: Path) -> None:
+    """The overlay that the guide shows says which results are trusted, and which of their fields issue ids."""
+    (overlay,) = blocks(project_root / "policies" / "README.md", "yaml results")
+    files = bundle_files(
+        policies={"mail": '@id("mail/all") permit (principal, action, resource);'},
+        tools={"mail": [tool(name) for name in ("search_contacts", "create_event", "search_files", "read_mail")]},
+        overlays={"mail": overlay},
+        directory="users: {ada: {}}",
+    )
+    tools = load_bundle(files, DEFAULT_LIMITS, compile_here).catalogue.tools.values()
+
+    assert {
+        "search_contacts": (True, ()),
+        "create_event": (False, ("id",)),
+        "search_files": (False, ("[].id",)),
+        "read_mail": (False, ()),
+    } == {one.name: (one.trusted, one.issues) for one in tools}
 
 
 def test_obligations_are_read(project_root: Path) -> None:

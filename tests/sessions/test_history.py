@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import stat
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -14,10 +16,11 @@ import apsw
 import pytest
 
 from pdp.errors import AlreadyReportedError, OverloadedError, StoreUnavailableError
+from pdp.model import ValueClass
 from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.store import SessionHistory
-from pdp.sessions.values import Charge, Debit, Report
+from pdp.sessions.values import Charge, Debit, HeldValues, Report
 from pdp.testing.stores.past import SessionHistoryContract
 
 CHARGING = Path(__file__).parent / "charging_process.py"
@@ -247,3 +250,50 @@ def test_one_that_was_never_opened_is_closed(tmp_path: Path) -> None:
 
     with pytest.raises(StoreUnavailableError, match="is closed"):
         history.key()
+
+
+def test_a_file_shares_values(tmp_path: Path) -> None:
+    """What one process has kept, another one sees at once, and after a restart."""
+    path, held = tmp_path / "history.db", HeldValues(tree_id="ses_a", clean=(b"v" * 16,))
+    with closing(SQLiteSessionHistory(path)) as here, closing(SQLiteSessionHistory(path)) as there:
+        here.values().keep(held)
+        assert {b"v" * 16: ValueClass.CLEAN} == there.values().classes("ses_a", [b"v" * 16])
+
+    with closing(SQLiteSessionHistory(path)) as again:
+        assert 1 == again.values().count("ses_a")
+
+
+def test_a_nearly_full_disk_takes_no_values(tmp_path: Path) -> None:
+    """Forgetting goes on."""
+    with closing(SQLiteSessionHistory(tmp_path / "history.db", reserve_bytes=1 << 62)) as opened:
+        with pytest.raises(StoreUnavailableError, match="nearly full"):
+            opened.values().keep(HeldValues(tree_id="ses_a", clean=(b"v" * 16,)))
+        opened.values().forget(["ses_a"])
+
+
+def test_memory_keeps_values_of_the_trees_of_the_last_reports() -> None:
+    """So many in all, and then a tree goes as a whole; the last one stays, however large."""
+    history = MemorySessionHistory(most_values=10)
+    for number, size in enumerate((4, 4, 1, 2, 12)):
+        digests = tuple(f"{number}-{value}".rjust(16).encode() for value in range(size))
+        history.values().keep(HeldValues(tree_id=f"ses_{number}", clean=digests))
+        if size == 2:
+            assert [0, 4, 1, 2] == [history.values().count(f"ses_{one}") for one in range(4)]
+
+    assert ("ses_4",) == history.values().trees(after="", limit=10)
+
+
+def test_memory_that_values_take_is_bounded() -> None:
+    """Trees of the most values, each kept apart, take no more than twenty megabytes together."""
+    tracemalloc.start()
+    history = MemorySessionHistory()
+    for number in range(40):
+        digests = tuple(secrets.token_bytes(16) for _ in range(4096 + 512))
+        held = HeldValues(tree_id=f"ses_{number}", clean=digests[:4096], tainted=digests[4096:])
+        history.values().keep(held)
+    del digests, held
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert taken < 20 * 1024 * 1024
+    assert 14 == len(history.values().trees(after="", limit=100))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pdp.app import open_embedded
+from pdp.clock import Deadline
 from pdp.errors import AlreadyReportedError
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, Decision, Role
 from pdp.registry.registrar import SessionRequest
@@ -17,7 +18,7 @@ from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.purging import Purge
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
-from pdp.sessions.values import Charge, Debit, Report, SessionFilter
+from pdp.sessions.values import Charge, Debit, HeldValues, Report, SessionFilter
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
@@ -74,6 +75,21 @@ def test_budgets_go_with_their_sessions() -> None:
 
     assert {"old": False, "fresh": True, "live": True} == {name: bool(history.used(name)) for name in ends}
     assert (2,) == history.charge(Charge(debits=(debits["live"],), retry_digest=b"live", at=9_950.0)).used
+
+
+def test_values_go_as_soon_as_the_root_is_over(store: SessionStore) -> None:
+    """Also when it ended early, and when it is no longer stored; a session below it is no root."""
+    clock, history = FakeClock(wall_at=10_000.0), MemorySessionHistory()
+    late = replace(make_session("late"), deadline=Deadline(wall_at=9_999.0, boot_at=1e9, boot_id="boot-1"))
+    live = replace(make_session("live"), deadline=Deadline(wall_at=20_000.0, boot_at=1e9, boot_id="boot-1"))
+    for session in (late, live):
+        store.insert(session, wall_at=9_000.0)
+    ended = insert_over(store, "ended", ended_at=9_999.0)
+    for name in (ended.id, late.id, live.id, "ses_gone"):
+        history.values().keep(HeldValues(tree_id=name, clean=(b"v" * 16,)))
+    Purge(store, history, clock, keep_ended_seconds=DAY, keep_reports_seconds=900.0).run(lambda _: True)
+
+    assert (live.id,) == history.values().trees(after="", limit=10)
 
 
 def test_all_goes_that_has_been_over_for_long_enough(store: SessionStore) -> None:

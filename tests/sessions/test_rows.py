@@ -47,14 +47,21 @@ def test_a_row_without_terms_has_none() -> None:
     assert "terms_json" not in json.loads(str(row_of(session)["session_json"]))
 
 
+def test_a_row_at_the_root_has_no_key() -> None:
+    """So a server of an earlier release can read it."""
+    assert "sealed_key" not in json.loads(str(row_of(make_session("a"))["session_json"]))
+
+
+@pytest.mark.parametrize("sealed", [b"", b"\x00sealed\xff"])
 @pytest.mark.parametrize("terms", ["{}", '{"max_sum":20.5}'])
 @pytest.mark.parametrize("attributes", ["{}", '{"level": 3}'])
-def test_nothing_is_lost_in_a_row(attributes: str, terms: str) -> None:
+def test_nothing_is_lost_in_a_row(attributes: str, terms: str, sealed: bytes) -> None:
     """What is read equals what was written."""
     scope = make_scope("files/read")
     origins = {"untrusted": "dec_1"}
     session = replace(
         make_session("a"), scope=scope, user_attributes_json=attributes, terms_json=terms, label_origins=origins
     )
+    session = replace(session, sealed_key=sealed)
 
     assert session == session_of(str(row_of(session)["session_json"]), lambda _: scope)

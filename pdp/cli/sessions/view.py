@@ -60,6 +60,7 @@ def plain(session: Session) -> dict[str, Any]:
         "user_attributes": _attributes(session),
         # A decimal is a text here, so that it keeps its digits.
         "terms": json.loads(session.terms_json or b"{}", parse_float=str),
+        "values_kept": session.values_kept,
         "budgets": {one.name: {"most": one.most, "left": one.left} for one in session.budgets},
         "tenant": session.tenant,
         "environment": session.environment,
@@ -115,6 +116,7 @@ def _fields(session: Session, grants: tuple[str, ...], known_grants: tuple[str, 
     yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)
     yield from ((visible(f"term {name}"), _term_text(value)) for name, value in terms_of(session).items())
     yield from ((visible(f"left of {one.name}"), f"{one.left} of {one.most}") for one in session.budgets)
+    yield "values kept", f"{session.values_kept} of what results held" if session.values_kept else ""
     yield "delegation", "may delegate without a person" if session.may_delegate else ""
     yield "parent", session.parent_session_id
     yield "tenant", session.tenant

@@ -31,6 +31,8 @@ def list_tools(*, settings: Settings, policies: str | None, as_json: bool) -> No
                     "risk": tool.risk,
                     "groups": tool.groups,
                     "adds_labels": tool.adds_labels,
+                    "results": "trusted" if tool.trusted else "untrusted",
+                    "issues": tool.issues,
                     "resource_type": tool.resource_type,
                     "digest_required": tool.digest_required,
                     "definition_digest": tool.definition_digest,

@@ -14,14 +14,15 @@ from pdp.policy.directory import FILE, Uid
 from pdp.policy.lint.facts import Finding, LintBundle, LintPolicy, Tree, nodes, path
 from pdp.policy.lint.labels import labels_named
 from pdp.policy.locate import entity_anchor
-from pdp.policy.provenance import KNOWN, NAMED, NONE, UNDECLARED, UNSEEN
+from pdp.policy.provenance import CLEAN, ISSUED, KNOWN, NAMED, NONE, TAINTED, UNDECLARED, UNSEEN
 from pdp.policy.tools.parameters import FURTHER, ListingType, RecordType, cedar_string
 
 _WORDS = {"User": "user", "UserGroup": "group", "Agent": "agent", "AgentGroup": "agent group", "Server": "server"}
+_RESULTS = (ISSUED, CLEAN, TAINTED)
 # The words that each attribute can hold.
 _TARGETS: Mapping[tuple[str, ...], tuple[str, ...]] = {
-    ("context", "targets", "provenance"): (NAMED, KNOWN, UNSEEN, NONE, UNDECLARED),
-    ("context", "targets", "links"): (NAMED, KNOWN, UNSEEN, UNDECLARED),
+    ("context", "targets", "provenance"): (NAMED, KNOWN, *_RESULTS, UNSEEN, NONE, UNDECLARED),
+    ("context", "targets", "links"): (NAMED, KNOWN, *_RESULTS, UNSEEN, UNDECLARED),
 }
 _NEAR = 0.8
 # Shorter names that differ in one letter are intended.

@@ -54,8 +54,9 @@ class Tool:
     destructive, whatever its server says. `check` checks arguments against the whole schema, None when none is
     declared. `adds_labels` names the labels that an allowed call adds to its session, and `sums` the parameter whose
     values the budget `max_sum` adds up; empty for none. `targets` are the paths to what calls name outside, `text`
-    those to texts with links; None where the overlay says nothing. `unusable` says why every call is denied, and is
-    empty for a tool that can be called.
+    those to texts with links; None where the overlay says nothing. `trusted` says that strangers do not write its
+    results, and `issues` are the paths to the fields of its results that issue ids. `unusable` says why every call is
+    denied, and is empty for a tool that can be called.
     """
 
     action: str
@@ -72,6 +73,8 @@ class Tool:
     targets: tuple[TargetPath, ...] | None = None
     text: tuple[TargetPath, ...] | None = None
     sums: str = ""
+    trusted: bool = False
+    issues: tuple[str, ...] = ()
     named: bool = True
     title: str = ""
     description: str = ""
@@ -206,7 +209,11 @@ class _ServerReader:
         }
         overlay = self._overlay(files.get(self._overlay_file, b""))
         overlays, problems = read_overlay(
-            overlay, inputs, self._declared, lambda name: known_paths(definitions[name].get("inputSchema"))
+            overlay,
+            inputs,
+            self._declared,
+            lambda name: known_paths(definitions[name].get("inputSchema")),
+            lambda name: known_paths(definitions[name].get("outputSchema")),
         )
         self.problems += problems
         tools = [self._tool(name, definition, overlays[name]) for name, definition in definitions.items()]
@@ -261,6 +268,8 @@ class _ServerReader:
             targets=overlay.targets,
             text=overlay.text,
             sums=overlay.sums,
+            trusted=overlay.trusted,
+            issues=overlay.issues,
             title=_text(definition, "title") or _text(annotations, "title"),
             description=_text(definition, "description"),
             check=check,

@@ -45,6 +45,8 @@ _HEADER = """\
 #   log: [path]             the parameters whose values are written to the record; of all others it has a keyed digest
 #   targets: [to, "payments[].iban"]   the parameters that name a person or a thing outside
 #   text: [subject, body]   the parameters whose texts can hold links
+#   results: trusted        strangers do not write its results
+#   issues: ["[].id"]       the fields of its results that issue ids
 #   sums: amount            the parameter that the term `max_sum` of a session adds up
 #   open: true              a call may hold parameters that the tool's schema takes and does not declare
 """

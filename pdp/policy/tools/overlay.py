@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar, get_args
 
 from pdp.errors import Problem
+from pdp.foundation.fieldpaths import field_path, last_name
 from pdp.foundation.names import KINDS
 from pdp.foundation.yamltext import Section, unknown
 from pdp.policy.tools.mapping import CANONICAL_FORMS, ResourceMapping, split_template
@@ -30,11 +31,14 @@ RISKS: tuple[Risk, ...] = get_args(Risk)
 _Word = TypeVar("_Word", bound=str)
 _DigestRule = Literal["required", "optional"]
 _ResourceLog = Literal["plain", "digest"]
+_ResultTrust = Literal["trusted", "untrusted"]
 
 TOOL_KEYS = (
     *("adds_labels", "digest", "groups", "log", "open", "parameters", "resource", "risk"),
-    *("sums", "targets", "text"),
+    *("issues", "results", "sums", "targets", "text"),
 )
+# A client looks for each in each result.
+MOST_ISSUES = 16
 _ENTITY_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(::[A-Za-z_][A-Za-z0-9_]*)*\Z")
 # The PDP makes entities of these types, or they are people: no tool argument may name one.
 _BUILT_IN_TYPES = frozenset({"User", "UserGroup", "Agent", "AgentGroup", "Session", "Grant", "Server", "Action"})
@@ -47,7 +51,8 @@ class ToolOverlay:
     `groups` are the further groups of the tool, sorted. `log` names the parameters whose values may be written to the
     record, `adds_labels` the labels that an allowed call adds to its session, `sums` the parameter whose values are
     added up. `targets` are the paths to what calls name outside, `text` those to texts with links; None where the
-    overlay says nothing.
+    overlay says nothing. `trusted` says that strangers do not write its results, and `issues` are the paths to the
+    fields of its results that issue ids.
     """
 
     input: RecordType
@@ -60,6 +65,8 @@ class ToolOverlay:
     targets: tuple[TargetPath, ...] | None = None
     text: tuple[TargetPath, ...] | None = None
     sums: str = ""
+    trusted: bool = False
+    issues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,22 +89,27 @@ def read_overlay(
     inputs: Mapping[str, RecordType],
     declared: Declared = ANYTHING,
     paths: Callable[[str], KnownPaths] = _no_paths,
+    results: Callable[[str], KnownPaths] = _no_paths,
 ) -> tuple[dict[str, ToolOverlay], list[Problem]]:
     """Read the overlay of one server, given the parameters of each of its tools.
 
-    `paths` returns the paths that the schema of a tool declares. Returns an overlay for every tool, mentioned or not,
-    and all problems with file and line.
+    `paths` returns the paths that the schema of a tool declares, `results` those that the schema of its results does;
+    none where there is no schema. Returns an overlay for every tool, mentioned or not, and all problems with file and
+    line.
     """
-    reader = _OverlayReader(declared, paths)
+    reader = _OverlayReader(declared, paths, results)
     return reader.read(top, inputs), reader.problems
 
 
 class _OverlayReader:
     """Collects the problems of an overlay; its result is valid only without problems."""
 
-    def __init__(self, declared: Declared, paths: Callable[[str], KnownPaths]) -> None:
+    def __init__(
+        self, declared: Declared, paths: Callable[[str], KnownPaths], results: Callable[[str], KnownPaths]
+    ) -> None:
         self._declared = declared
         self._paths = paths
+        self._results = results
         self.problems: list[Problem] = []
 
     def read(self, top: Section, inputs: Mapping[str, RecordType]) -> dict[str, ToolOverlay]:
@@ -135,6 +147,8 @@ class _OverlayReader:
             targets=self._targets(tool, entry, typed) if "targets" in entry else None,
             text=self._text(tool, entry, typed) if "text" in entry else None,
             sums=self._sums(tool, entry, typed),
+            trusted=self._word(entry, "results", get_args(_ResultTrust)) == "trusted",
+            issues=self._issues(tool, entry),
         )
 
     def _targets(self, tool: str, entry: Section, parameters: RecordType) -> tuple[TargetPath, ...]:
@@ -179,6 +193,26 @@ class _OverlayReader:
             said = f"`{tool}`: `{name}` must be a required integer, or a required number with `type: decimal`"
             self._add(entry, "sums", f"{said}, to be added up")
         return str(name)
+
+    def _issues(self, tool: str, entry: Section) -> tuple[str, ...]:
+        said = entry.get("issues", [])
+        if not isinstance(said, list) or not all(isinstance(path, str) for path in said):
+            self._add(entry, "issues", f"`{tool}`: `issues` must be a list of paths such as `id` or `[].id`")
+            return ()
+        if len(said) > MOST_ISSUES:
+            self._add(entry, "issues", f"`{tool}`: `issues` holds more than {MOST_ISSUES} paths")
+        names = {one for path in self._results(tool).known for one in path.replace("[]", "").split(".")}
+        for path in said:
+            try:
+                name = last_name(field_path(path))
+            except ValueError as error:
+                self._add(entry, "issues", f"`{tool}`: `issues`: {error}")
+                continue
+            if name is None:
+                self._add(entry, "issues", f"`{tool}`: `issues`: `{path}` names no field")
+            elif names and name not in names:
+                self._add(entry, "issues", unknown(f"field of the results of `{tool}`", name, sorted(names)))
+        return tuple(dict.fromkeys(said))
 
     def _labels(self, section: Section) -> tuple[str, ...]:
         names, declared = section.get("adds_labels", []), self._declared.labels

@@ -14,7 +14,7 @@ import pytest
 from pdp.errors import AlreadyReportedError, ConflictError, StoreUnavailableError
 from pdp.sessions.store import RETRY_SECONDS, SessionHistory
 from pdp.sessions.values import Addend, Charge, Charged, Count, Debit, Report, Used
-from pdp.testing.stores.suite import StoreSuite
+from pdp.testing.stores.valuekeeping import ResultValuesContract
 
 
 def _report(decision_id: str = "dec_1", digest: bytes = b"1", reported_at: float = 1000.0) -> Report:
@@ -43,7 +43,7 @@ def _call(*sessions: str, retry: bytes = b"", at: float = 1000.0, **seen: Count)
 _MOST = 2**63 - 1
 
 
-class SessionHistoryContract(StoreSuite):
+class SessionHistoryContract(ResultValuesContract):
     """A decision is reported once, no budget is overshot, and the secret stays the same."""
 
     def test_the_secret_stays_the_same(self, store: SessionHistory) -> None:

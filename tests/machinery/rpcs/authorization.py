@@ -18,6 +18,7 @@ from pdp.v1.authorization_pb2 import (
     BatchAuthorizeRequest,
     ListToolsRequest,
     ListToolsResponse,
+    ReportedValues,
     ReportOutcomeRequest,
     ReportOutcomeResponse,
     ToolVisibility,
@@ -125,6 +126,9 @@ AUTHORIZATION: Mapping[str, Row] = {
             (_failed("pdpo_" + "a" * 2049), "outcome_token"),
             (_failed(labels=["a b"]), "labels[0]"),
             (_failed(labels=["a"] * 65), "labels"),
+            (_failed(values=ReportedValues(issued=[b"v" * 16, b"v" * 17])), "values.issued"),
+            (_failed(values=ReportedValues(others=[b""])), "values.others"),
+            (_failed(values=ReportedValues(issued=[b"v" * 16], others=[b"v" * 16] * 2048)), "values"),
         ),
         wrapped=Wrapped(
             lambda client: client.report_outcome(_ALLOWED, succeeded=False, labels=["untrusted"]),

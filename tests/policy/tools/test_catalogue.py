@@ -351,6 +351,55 @@ def test_a_label_that_is_not_declared_is_refused(overlay: str, problem: str) -> 
     assert (found.file, found.line) == ("tools/s.yaml", overlay.count("\n") + 1)
 
 
+OUTPUT = {
+    "type": "object",
+    "properties": {"files": {"type": "array", "items": {"properties": {"id_": {}, "name": {}}}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        ("", (False, ())),
+        ("tools: {a: {results: trusted}}", (True, ())),
+        ("tools: {a: {results: untrusted, issues: [id_, id_]}}", (False, ("id_",))),
+        ('tools: {a: {issues: ["files[].id_", "[].name"]}}', (False, ("files[].id_", "[].name"))),
+    ],
+)
+def test_results(overlay: str, expected: tuple[bool, tuple[str, ...]]) -> None:
+    """Trusted only where the overlay says so of this very tool; paths to fields that the results can have."""
+    files = {"tools/s.json": json.dumps([tool("a") | {"outputSchema": OUTPUT}]).encode()}
+    found = load_catalogue(files | {"tools/s.yaml": overlay.encode()}).tools["s/a"]
+
+    assert expected == (found.trusted, found.issues)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "problem"),
+    [
+        ("results: trusted", "unknown key: `results`"),
+        ("tools: {a: {results: trustd}}", "unknown results: `trustd`; did you mean `trusted`? (one of `trusted`, "),
+        ("tools: {a: {results: true}}", "unknown results: `True`"),
+        ("tools: {a: {result: trusted}}", "did you mean `results`?"),
+        ("tools: {a: {issues: id_}}", "`a`: `issues` must be a list of paths such as `id` or `[].id`"),
+        ("tools: {a: {issues: [7]}}", "`a`: `issues` must be a list of paths"),
+        ("tools:\n  a:\n    issues: [id]", "unknown field of the results of `a`: `id`; did you mean `id_`?"),
+        ('tools: {a: {issues: ["..id_"]}}', "`a`: `issues`: not a path such as"),
+        ('tools: {a: {issues: ["[]"]}}', "`a`: `issues`: `[]` names no field"),
+        (f"tools: {{a: {{issues: {['id_'] * 17}}}}}", "`a`: `issues` holds more than 16 paths"),
+    ],
+)
+def test_wrong_results_are_refused(overlay: str, problem: str) -> None:
+    """With file and line."""
+    files = {"tools/s.json": json.dumps([tool("a") | {"outputSchema": OUTPUT}]).encode()}
+
+    with pytest.raises(BundleError) as caught:
+        load_catalogue(files | {"tools/s.yaml": overlay.encode()})
+    (found,) = caught.value.problems
+    assert problem in found.message
+    assert (found.file, found.line) == ("tools/s.yaml", overlay.count("\n") + 1)
+
+
 @pytest.mark.parametrize("declared", [{"type": "number"}, {"type": "integer"}, {"type": ["number", "null"]}], ids=str)
 def test_decimal(declared: dict[str, Any]) -> None:
     """Every parameter that is declared a number can be `decimal`; what does not fit is then refused."""
