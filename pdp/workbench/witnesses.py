@@ -25,7 +25,7 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.directory import Directory
 from pdp.policy.engine import PolicySource
 from pdp.policy.hints import hints
-from pdp.policy.schema import SESSION_ACTIONS
+from pdp.policy.schema import APPROVE_CALL, SESSION_ACTIONS
 from pdp.policy.tools.catalogue import Tool
 from pdp.policy.tools.mapping import ResourceMapping
 from pdp.workbench.reading import DEFAULT_NOW
@@ -89,7 +89,9 @@ def generated_suites(
 
 def _actions(bundle: Bundle, versions: Sequence[PolicySource]) -> tuple[str, ...]:
     """Return some of the actions that a policy can match, first those that it names."""
-    known = (*SESSION_ACTIONS, *sorted(bundle.catalogue.tools))
+    # An approval of a call takes a call that waits for it: none is made up.
+    steps = (action for action in SESSION_ACTIONS if action != APPROVE_CALL)
+    known = (*steps, *sorted(bundle.catalogue.tools))
     matched = [action for action in known if any(one.may_match(bundle.groups_of(action)) for one in versions)]
     itself = {action for one in versions for action in one.actions or ()}
     return tuple(sorted(matched, key=lambda action: action not in itself)[:_MOST_ACTIONS])
@@ -116,9 +118,7 @@ def _suite(bundle: Bundle, clues: _Clues, ground: Suite, limits: Limits, most: i
     moments = list(islice(times, _MOST_MOMENTS))
     opened, calls, cases = dict(ground.sessions), {}, []
     for action in clues.actions:
-        asked: list[NamedCall | Step] = [
-            step for step in Step if step.value == action and step is not Step.APPROVE_CALL
-        ]
+        asked: list[NamedCall | Step] = [step for step in Step if step.value == action]
         asked += islice(_calls(bundle, clues, ground, limits, action), _MOST_CALLS)
         every = [*product(sessions, asked, moments)]
         # Neighbours are decided alike: a mixture shows more. Each run has the same mixture.
