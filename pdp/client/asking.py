@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp.client.errors import InvalidRequestError, details_of, one_line
-from pdp.client.values import ERROR_BASIS, Answer, Obligation, ToolCall
+from pdp.client.values import ERROR_BASIS, Answer, Obligation, ResultReading, ToolCall
 from pdp.foundation import jsontext
 from pdp.model import Outcome
 from pdp.v1 import decision_pb2
@@ -114,6 +114,7 @@ def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozens
         span_id=decision.span_id,
         labels_added=tuple(decision.labels_added),
         outcome_token=decision.outcome_token if allowed else "",
+        result_reading=_reading(prepared, decision) if allowed else None,
         obligations=_obligations(decision) if allowed else (),
         unmet_obligations=unmet,
         advice=tuple(decision.advice),
@@ -249,6 +250,19 @@ def _unknown(unmet: tuple[Obligation, ...]) -> str:
 
 def _obligations(decision: Decision) -> tuple[Obligation, ...]:
     return tuple(Obligation(id=each.id, parameters_json=each.parameters_json) for each in decision.obligations)
+
+
+def _reading(prepared: PreparedCall, decision: Decision) -> ResultReading | None:
+    if not (decision.outcome_token and decision.HasField("result_reading")):
+        return None
+    wanted = decision.result_reading
+    return ResultReading(
+        key=wanted.key,
+        trusted=wanted.trusted,
+        issues=tuple(wanted.issues),
+        kinds=tuple(wanted.kinds),
+        arguments_json=prepared.request.call.arguments_json,
+    )
 
 
 def _stated_pause(error: grpc.RpcError) -> float | None:

@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pdp.client.asking import json_object
 from pdp.client.errors import InvalidRequestError, PDPClientError, SessionNotApprovedError
+from pdp.client.reading import NOTHING_HELD, HeldDigests
 from pdp.client.uploads import bundle_upload, evaluation_upload
 from pdp.client.values import Answer, ListedTool
 from pdp.model import Visibility
@@ -125,11 +126,11 @@ def list_tools(
 
 
 def report_outcome(
-    answer: Answer, *, succeeded: bool, labels: Sequence[str]
+    answer: Answer, *, succeeded: bool, labels: Sequence[str], held: HeldDigests
 ) -> Operation[authorization_pb2.ReportOutcomeResponse, None]:
     """Report what came of the call that an answer allowed. Raise `PDPClientError` when it cannot be reported."""
     if not answer.outcome_token:
-        why = "the active bundle declares no labels" if answer.allowed else "it was denied"
+        why = "the active bundle makes no use of it" if answer.allowed else "it was denied"
         raise PDPClientError(f"what came of `{answer.server}/{answer.tool}` cannot be reported: {why}")
     return Operation(
         method=Method(path="/pdp.v1.AuthorizationService/ReportOutcome", reply=authorization_pb2.ReportOutcomeResponse),
@@ -137,6 +138,9 @@ def report_outcome(
             outcome_token=answer.outcome_token,
             status=authorization_pb2.CALL_STATUS_SUCCEEDED if succeeded else authorization_pb2.CALL_STATUS_FAILED,
             labels=_strings("labels", labels),
+            values=authorization_pb2.ReportedValues(issued=held.issued, others=held.others)
+            if held != NOTHING_HELD
+            else None,
         ),
         read=lambda _: None,
     )

@@ -157,7 +157,7 @@ class _Reports:
         if not (answer.outcome_token or found):
             return
         try:
-            await self._session.report_outcome(answer, succeeded=run.succeeded, labels=found)
+            await self._session.report_outcome(answer, succeeded=run.succeeded, labels=found, result=run.result)
         except PDPClientError as error:
             raise unreported(answer, error) from None
 

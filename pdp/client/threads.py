@@ -185,7 +185,7 @@ class _Reports:
         if not (answer.outcome_token or found):
             return
         try:
-            self._session.report_outcome(answer, succeeded=run.succeeded, labels=found)
+            self._session.report_outcome(answer, succeeded=run.succeeded, labels=found, result=run.result)
         except PDPClientError as error:
             raise unreported(answer, error) from None
 

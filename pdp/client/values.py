@@ -42,6 +42,22 @@ class Obligation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResultReading:
+    """How the server wants the result of an allowed call read for its report; a secret of the session.
+
+    `key` is that of the digests, `trusted` says that strangers do not write the result, `issues` are the paths to its
+    fields that issue ids, `kinds` those that targets are compared in beside the kind of a value's shape, and
+    `arguments_json` is what the call was asked about with.
+    """
+
+    key: bytes = field(repr=False)
+    trusted: bool
+    issues: tuple[str, ...]
+    kinds: tuple[str, ...]
+    arguments_json: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """Whether one tool call can go ahead, and why. An answer is true exactly when the call is allowed.
 
@@ -50,7 +66,8 @@ class Answer:
     `STORE_UNAVAILABLE`, if it gave one. `advice` tells the agent what to do about a deny.
     The other fields are the server's, and empty where it stated nothing. `duration_us` is its own time, `labels_added`
     are the labels that the call added to its session or to one above it. With an `outcome_token`, the server wants to
-    know what came of the call: `Client.report_outcome`.
+    know what came of the call: `Client.report_outcome`. With a `result_reading` it wants to know what the result holds;
+    both are secrets.
     `obligations` must all be met, by the guard of a session or by the gateway (`fulfil`). An answer with one that is
     not in `known_obligations` is a deny, so that a caller that does not look at them allows nothing; then
     `obligations` is empty, and `unmet_obligations` holds those that are not known.
@@ -78,6 +95,7 @@ class Answer:
     span_id: str = ""
     labels_added: tuple[str, ...] = ()
     outcome_token: str = field(default="", repr=False)
+    result_reading: ResultReading | None = field(default=None, repr=False)
     obligations: tuple[Obligation, ...] = ()
     unmet_obligations: tuple[Obligation, ...] = ()
     advice: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 # Longer values have no canonical form: no address is that long, and each is looked for in texts.
-_LONGEST = 2048
+LONGEST = 2048
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "ftp": 21}
 
 _ADDRESS = re.compile(r"[^\s@<>()\[\]\\,;:\"]+@[^\s@<>()\[\]\\,;:\"/]+\Z")
@@ -54,7 +54,7 @@ def name_of(value: str, kind: str | None) -> Name | None:
     Without a kind the shape of the value decides, see `kind_of`.
     """
     # A blank at an end must not make an id a text, whose case does not matter.
-    if len(value) > _LONGEST or not value or value != value.strip() or _is_doubtful(value):
+    if len(value) > LONGEST or not value or value != value.strip() or _is_doubtful(value):
         return None
     chosen = kind or kind_of(value)
     text = KINDS[chosen](value)

@@ -10,17 +10,20 @@ from typing import Any
 import grpc
 import pytest
 
-from pdp.client import Answer, AsyncClient, Client, PDPClientError, ToolCallDenied, ToolResultWithheld
+from pdp.client import Answer, AsyncClient, Client, PDPClientError, ToolCall, ToolCallDenied, ToolResultWithheld
+from pdp.foundation.names import Name
+from pdp.foundation.valuedigests import value_digest
 from pdp.v1.authorization_pb2 import (
     CALL_STATUS_FAILED,
     CALL_STATUS_SUCCEEDED,
     ReportOutcomeRequest,
     ReportOutcomeResponse,
 )
-from pdp.v1.decision_pb2 import OUTCOME_DENY, Decision
+from pdp.v1.decision_pb2 import OUTCOME_DENY, Decision, ResultReading
 from tests.client.conftest import ScriptedServer
 
 GIVEN = "pdpo_1"
+KEY = b"k" * 32
 CANARY = "canary@example.com"
 Run = Callable[[str, Callable[[], Any], dict[str, Any]], Any]
 
@@ -124,8 +127,8 @@ def test_a_failure_that_cannot_be_reported_stays_the_tools(
 
 @every_guard
 def test_labels_that_nobody_wants_withhold_the_result(server: ScriptedServer, address: str, guarded: Run) -> None:
-    """The bundle declares none, so what is found about a result can be told to nobody."""
-    with pytest.raises(ToolResultWithheld, match="the active bundle declares no labels"):
+    """The bundle makes no use of reports, so what is found about a result can be told to nobody."""
+    with pytest.raises(ToolResultWithheld, match="the active bundle makes no use of it"):
         guarded(address, lambda: "result", {"labels": lambda _: ["untrusted"]})
 
     assert [] == server.sent("ReportOutcome")
@@ -234,7 +237,7 @@ def test_a_report_is_sent_again_when_the_server_is_away(reporting: ScriptedServe
 
 @pytest.mark.parametrize(
     ("allowed", "why"),
-    [(True, "the active bundle declares no labels"), (False, "it was denied")],
+    [(True, "the active bundle makes no use of it"), (False, "it was denied")],
     ids=["allow", "deny"],
 )
 def test_an_answer_without_a_token_cannot_be_reported(
@@ -256,8 +259,101 @@ def test_an_answer_without_a_token_cannot_be_reported(
     assert [] == server.sent("ReportOutcome")
 
 
-def test_a_token_is_not_shown() -> None:
-    """It is a secret of the gateway."""
-    (field,) = (one for one in Answer.__dataclass_fields__.values() if one.name == "outcome_token")
+@pytest.mark.parametrize("name", ["outcome_token", "result_reading"])
+def test_a_secret_is_not_shown(name: str) -> None:
+    """Token and key are the gateway's."""
+    (field,) = (one for one in Answer.__dataclass_fields__.values() if one.name == name)
 
     assert not field.repr
+
+
+@pytest.fixture
+def reading(reporting: ScriptedServer) -> ScriptedServer:
+    """Return a server that wants to know what results hold."""
+    allow = reporting.decide
+
+    def decide(request: Any, context: Any) -> Decision:
+        decision = allow(request, context)
+        decision.result_reading.MergeFrom(ResultReading(key=KEY, trusted=True, issues=["id"], kinds=["iban"]))
+        return decision
+
+    reporting.decide = decide
+    return reporting
+
+
+def held(server: ScriptedServer) -> list[tuple[list[bytes], list[bytes]]]:
+    """Return the digests that were reported."""
+    return [(list(one.values.issued), list(one.values.others)) for one in server.sent("ReportOutcome")]
+
+
+@every_guard
+def test_what_a_result_holds_is_reported(reading: ScriptedServer, address: str, guarded: Run) -> None:
+    """Before it is handed on; as digests, and without a word of it."""
+    result = guarded(address, lambda: {"id": "file_1", "mail": CANARY}, {"labels": lambda _: ["untrusted"]})
+
+    issued, other = (value_digest(KEY, Name(*name)) for name in (("id", "file_1"), ("address", CANARY)))
+    assert {"id": "file_1", "mail": CANARY} == result
+    assert [([issued], [other])] == held(reading)
+    assert [(GIVEN, CALL_STATUS_SUCCEEDED, ["untrusted"])] == reports(reading)
+    assert CANARY.encode() not in reading.sent("ReportOutcome")[0].SerializeToString()
+
+
+@every_guard
+@pytest.mark.parametrize(
+    "result", [object(), b"\xff", iter([CANARY]), {"id": 10**5000}], ids=lambda one: type(one).__name__
+)
+def test_a_result_that_cannot_be_read_is_reported_without_values(
+    reading: ScriptedServer, address: str, guarded: Run, result: Any
+) -> None:
+    """And handed on: what it holds is unseen."""
+    assert result is guarded(address, lambda: result, {})
+    assert [([], [])] == held(reading)
+    assert not reading.sent("ReportOutcome")[0].HasField("values")
+
+
+@every_guard
+def test_a_call_that_failed_holds_nothing(reading: ScriptedServer, address: str, guarded: Run) -> None:
+    """Whatever its error says."""
+    with pytest.raises(LookupError):
+        guarded(address, broken, {})
+
+    assert [([], [])] == held(reading)
+
+
+def test_values_can_be_switched_off(reading: ScriptedServer, address: str) -> None:
+    """In one line, for all calls of a client: the rest of the report stays."""
+    with Client(address, report_values=False) as client:
+        client.attach("pdps_secret").guard(server="files", tool="read")(lambda: CANARY)()
+
+    assert [([], [])] == held(reading)
+
+
+def test_every_answer_says_how_its_result_is_read(reading: ScriptedServer, address: str) -> None:
+    """Alone, in a batch and on a stream; with the arguments that were asked about, which a result may repeat."""
+    with Client(address) as client:
+        session = client.attach("pdps_secret")
+        (batched,) = session.batch([ToolCall(server="files", tool="read", arguments={"q": CANARY})])
+        with client.stream() as stream:
+            streamed = stream.authorize("pdps_secret", "files", "read", {"q": CANARY})
+        for answer in (session.authorize("files", "read", {"q": CANARY}), batched, streamed):
+            session.report_outcome(answer, result=[CANARY, "bob@example.com"])
+
+    assert [([], [value_digest(KEY, Name("address", "bob@example.com"))])] * 3 == held(reading)
+
+
+def test_a_deny_and_an_answer_without_a_token_have_no_key(reading: ScriptedServer, address: str) -> None:
+    """Whatever a server sends with them."""
+    allow = reading.decide
+
+    def decide(request: Any, context: Any) -> Decision:
+        decision = allow(request, context)
+        if request.call.tool == "read":
+            decision.outcome = OUTCOME_DENY
+        decision.outcome_token = ""
+        return decision
+
+    reading.decide = decide
+    with Client(address) as client:
+        answers = [client.attach("pdps_secret").authorize("files", tool) for tool in ("read", "write")]
+
+    assert [(False, None), (True, None)] == [(one.allowed, one.result_reading) for one in answers]

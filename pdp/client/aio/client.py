@@ -27,6 +27,7 @@ from pdp.client.errors import (
 )
 from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
+from pdp.client.reading import read_result
 from pdp.client.values import Answer, ListedTool, ToolCall
 from pdp.v1 import audit_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
@@ -51,6 +52,7 @@ class AsyncClient:
     `known_obligations` are the obligations that the caller meets; an answer with any other is a deny.
     `on_notice` shows a notice to a person before a guarded function runs: it gets the text and the answer, and must not
     block. Without it a call with a notice is denied.
+    `report_values` False sends no digests of what results hold: what an agent takes from a result is then unseen.
     `traceparent` returns the W3C header of the current trace, for calls that do not state one.
     Raise `ConfigurationError` when the address, the token or the certificates are wrong.
     """
@@ -71,6 +73,7 @@ class AsyncClient:
         management_timeout: float = 30.0,
         known_obligations: Iterable[str] = (),
         on_notice: OnNotice | None = None,
+        report_values: bool = True,
         traceparent: Callable[[], str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = tasks.sleep,
@@ -96,6 +99,7 @@ class AsyncClient:
         )
         self._known_obligations = frozenset(known_obligations)
         self.on_notice = on_notice
+        self._report_values = report_values
         self._clock = clock
         self._sleep = sleep
 
@@ -191,13 +195,23 @@ class AsyncClient:
             describe=self._connection.describe,
         )
 
-    async def report_outcome(self, answer: Answer, *, succeeded: bool = True, labels: Sequence[str] = ()) -> None:
+    async def report_outcome(
+        self,
+        answer: Answer,
+        *,
+        succeeded: bool = True,
+        labels: Sequence[str] = (),
+        result: Any = None,  # noqa: ANN401 - whatever the tool returned
+    ) -> None:
         """Report what came of an allowed call whose answer has an `outcome_token`, before its result is used.
 
-        `labels` are added to the session and to all above it. Use the result only when this returns. Raise
-        `AlreadyReportedError` when the call was reported otherwise, and `WrongStateError` when the session is over.
+        `labels` are added to the session and to all above it. Of `result`, what the tool returned, digests are sent
+        where policies look at what results hold. Use the result only when this returns. Raise `AlreadyReportedError`
+        when the call was reported otherwise, and `WrongStateError` when the session is over.
         """
-        await self._calls.manage(operations.report_outcome(answer, succeeded=succeeded, labels=labels))
+        reading = answer.result_reading if succeeded and self._report_values else None
+        held = read_result(reading, result)
+        await self._calls.manage(operations.report_outcome(answer, succeeded=succeeded, labels=labels, held=held))
 
     async def list_tools(self, session_handle: str, *, session_id: str = "") -> tuple[ListedTool, ...]:
         """Return every tool of the catalogue as a session sees it. Being listed gives no authority."""

@@ -91,8 +91,15 @@ class AsyncClientSession:
         """Return every tool of the catalogue as this session sees it."""
         return await self._client.list_tools(self.handle, session_id=self.id)
 
-    async def report_outcome(self, answer: Answer, *, succeeded: bool = True, labels: Sequence[str] = ()) -> None:
+    async def report_outcome(
+        self,
+        answer: Answer,
+        *,
+        succeeded: bool = True,
+        labels: Sequence[str] = (),
+        result: Any = None,  # noqa: ANN401 - whatever the tool returned
+    ) -> None:
         """Report what came of an allowed call, as `AsyncClient.report_outcome` does."""
-        await self._client.report_outcome(answer, succeeded=succeeded, labels=labels)
+        await self._client.report_outcome(answer, succeeded=succeeded, labels=labels, result=result)
 
     guard = tasks.guard

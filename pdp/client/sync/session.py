@@ -91,8 +91,15 @@ class ClientSession:
         """Return every tool of the catalogue as this session sees it."""
         return self._client.list_tools(self.handle, session_id=self.id)
 
-    def report_outcome(self, answer: Answer, *, succeeded: bool = True, labels: Sequence[str] = ()) -> None:
+    def report_outcome(
+        self,
+        answer: Answer,
+        *,
+        succeeded: bool = True,
+        labels: Sequence[str] = (),
+        result: Any = None,  # noqa: ANN401 - whatever the tool returned
+    ) -> None:
         """Report what came of an allowed call, as `Client.report_outcome` does."""
-        self._client.report_outcome(answer, succeeded=succeeded, labels=labels)
+        self._client.report_outcome(answer, succeeded=succeeded, labels=labels, result=result)
 
     guard = threads.guard
