@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,10 +36,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
                 @id("notes/all") permit (principal, action, resource);
                 @id("notes/tainted") forbid (principal, action == Action::"notes/write", resource)
                 when { context.session.labels.containsAny(["read", "suspect"]) };
+                @id("notes/unseen") forbid (principal, action == Action::"notes/send", resource)
+                unless { ["clean"].containsAll(context.targets.provenance) };
             """
         },
-        tools={"notes": [tool("read"), tool("write"), tool("list")]},
-        overlays={"notes": "tools: {read: {adds_labels: [read]}}"},
+        tools={"notes": [tool("read"), tool("write"), tool("list"), tool("send", {"to": {"type": "string"}})]},
+        overlays={"notes": "tools: {read: {adds_labels: [read]}, list: {results: trusted}, send: {targets: [to]}}"},
         directory='users: {alice: {}}\nagents: {coder: {ceiling: ["notes/*"]}}',
         labels=("read", "suspect"),
     )
@@ -96,6 +99,24 @@ def test_a_reported_label_counts_everywhere_before_the_report_is_answered(
         clients[(number * 7 + 3) % CONNECTIONS].report_outcome(answer, labels=["suspect"])
 
         assert ({"permit"}, {"forbid"}) == (before, basis_everywhere(sessions))
+
+
+def test_a_reported_value_counts_everywhere_before_the_report_is_answered(
+    server: ServerProcess, callers: Callers, clients: list[Client]
+) -> None:
+    """For whichever worker; and no file of the server holds a word of the result."""
+    canary = f"canary{secrets.token_hex(8)}"
+    for number in range(ROUNDS):
+        sessions, to = seen_by_all(callers, clients), f"{canary}-{number}@x.com"
+        answer = sessions[number % CONNECTIONS].authorize("notes", "list")
+        before = {session.authorize("notes", "send", {"to": to}).basis for session in sessions}
+        clients[(number * 7 + 3) % CONNECTIONS].report_outcome(answer, result={"owner": to})
+        after = {session.authorize("notes", "send", {"to": to}).basis for session in sessions}
+
+        assert ({"forbid"}, {"permit"}) == (before, after)
+    files = [path for path in server.record_folder.parent.rglob("*") if path.is_file()]
+    assert len(files) > 3
+    assert [] == [path for path in (*files, server.log) if canary.encode() in path.read_bytes()]
 
 
 def test_of_many_reports_one_is_taken(callers: Callers, clients: list[Client]) -> None:
