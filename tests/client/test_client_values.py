@@ -109,7 +109,7 @@ def test_a_mail_makes_nothing_clean(server: RunningServer, name: str) -> None:
         explained = server.client("author").explain("mail", "send", {"to": "eve@evil.com"}, session_id=held.id)
         assert ["unseen"] == [one.provenance for one in explained.targets]
     record = next(one for one in reversed(server.evidence.records) if one["kind"] == "decision")
-    assert ["tainted"] == record["targets"]["provenance"]
+    assert ["tainted"] == record["targets"]
 
 
 @pytest.mark.parametrize("query", ["eve@evil.com", "EVE@evil.com", "who is eve%40evil.com?", "x eve@evil.com.org"])
