@@ -13,7 +13,9 @@ from pdp.decision.explanation import Explanation, SessionExplanation
 from pdp.decision.gate import gate
 from pdp.decision.ruling import call_facts, caller_facts, deny, of_chain, of_this_call, seen_targets
 from pdp.decision.snapshot import Snapshot, Snapshots
+from pdp.decision.values import names_in_results
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError, NotFoundError
+from pdp.foundation.ids import handle_digest
 from pdp.foundation.jsontext import parse_object
 from pdp.foundation.lrucache import LRUCache
 from pdp.limits import DEFAULT_LIMITS, Limits
@@ -22,6 +24,7 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import PolicyResult, Probes
 from pdp.policy.engine import PolicySource
+from pdp.policy.provenance import UNSEEN, FindNames, found_nowhere
 from pdp.policy.question import Facts
 from pdp.policy.terms import canonical_terms
 from pdp.sessions.store import SessionHistory
@@ -55,10 +58,11 @@ class CallExplainer:
         self._limits = limits
         self._probes: LRUCache[Probes] = LRUCache(kept)
 
-    def explain(self, snapshot: Snapshot, call: Call, caller_id: str) -> Explanation:
+    def explain(self, snapshot: Snapshot, call: Call, caller_id: str, find: FindNames = found_nowhere) -> Explanation:
         """Explain a call on a snapshot that holds at least one session.
 
-        Raise `InvalidRequestError` for facts that the bundle does not declare.
+        `find` finds names in results, see `decision.values`. Raise `InvalidRequestError` for facts that the bundle does
+        not declare, and what `find` raises.
         """
         facts = caller_facts(snapshot.bundle, call, self._limits)
         refused = gate(snapshot, call)
@@ -74,7 +78,7 @@ class CallExplainer:
             return explained(ruling=refused.ruling if refused else deny(Basis.UNKNOWN_TOOL), sessions=())
         try:
             seen = call_facts(
-                tool, call, caller_id, facts, self._limits, seen_targets(snapshot.bundle, snapshot.chain, tool)
+                tool, call, caller_id, facts, self._limits, seen_targets(snapshot.bundle, snapshot.chain, tool, find)
             )
         except (InvalidJSONError, InvalidArgumentsError) as error:
             problem = str(error)
@@ -85,7 +89,7 @@ class CallExplainer:
         would = of_chain(chain, [side.ruling for side in sides])
         ruling = refused.ruling if refused else of_this_call(would, tool, seen)
         opaque = tuple(seen.context["opaque"])
-        targets = bundle.provenances.each(chain, tool, parse_object(call.arguments_json, self._limits))
+        targets = bundle.provenances.each(chain, tool, parse_object(call.arguments_json, self._limits), find)
         return explained(ruling=ruling, sessions=sides, resource=seen.resource, opaque=opaque, targets=targets)
 
     def results(
@@ -136,8 +140,9 @@ class Explainer:
     def explain(
         self, session_id: str, call: Call, caller: Caller, *, made_by: str = "", at: float | None = None
     ) -> Explanation:
-        """Explain a call in the session with a public id; the call's handle is ignored.
+        """Explain a call in the session with a public id.
 
+        With the session's handle the call's targets are compared with what results held, and without it they are not.
         The caller is `made_by`, by default the one that opened the session; the time is `at` (unix seconds), by default
         now. Raise `NotFoundError`, and `InvalidRequestError` for facts that the bundle does not declare.
         """
@@ -158,7 +163,14 @@ class Explainer:
         return self._explained(replace(snapshot, chain=(session,)), call, caller, made_by, at)
 
     def _explained(self, snapshot: Snapshot, call: Call, caller: Caller, made_by: str, at: float | None) -> Explanation:
-        explanation = self._calls.explain(snapshot if at is None else snapshot.moved_to(at), call, made_by)
+        own = snapshot.chain[0]
+        known = handle_digest(call.session_handle) == own.handle_digest
+        find = names_in_results(self._history, snapshot.chain, call.session_handle) if known else found_nowhere
+        explanation = self._calls.explain(snapshot if at is None else snapshot.moved_to(at), call, made_by, find)
+        # A supposed session has no handle, and has read nothing.
+        if own.handle_digest and not known and any(one.provenance == UNSEEN for one in explanation.targets):
+            kept = self._history.values().count(snapshot.chain[-1].id)
+            explanation = replace(explanation, values_not_compared=kept)
         if explanation.ruling.allowed and at is None:
             # What was left of a budget at another time is not known.
             refused = foreseen(snapshot, CallRequest(call=call), self._limits, self._history)

@@ -36,9 +36,10 @@ class Explanation:
     `ruling` is the answer that the call would get, `resource` the type and id of its resource. `refusal` says in plain
     words which check of the gate failed, `problem` what is wrong with the arguments; both are empty otherwise. `opaque`
     names the arguments that policies cannot see. `targets` says where the name of each target and of each link comes
-    from, as the session sees it. `sessions` holds the session and then each above it; it is empty for an unknown tool
-    and for invalid arguments. When the gate refuses, a decision does not ask the policies; `sessions`
-    then holds what they would have answered.
+    from, as the session sees it. `values_not_compared` is the number of values that results held and that no target
+    could be compared with, since the session's handle is not known: one of them may be what is `unseen` here.
+    `sessions` holds the session and then each above it; it is empty for an unknown tool and for invalid arguments. When
+    the gate refuses, a decision does not ask the policies; `sessions` then holds what they would have answered.
     """
 
     action: str
@@ -51,6 +52,7 @@ class Explanation:
     problem: str = ""
     opaque: tuple[str, ...] = ()
     targets: tuple[Target, ...] = ()
+    values_not_compared: int = 0
 
     @property
     def summary(self) -> str:

@@ -76,6 +76,7 @@ def explanation_message(explanation: Explanation) -> explanations.ExplainRespons
         targets=[
             explanations.TargetExplanation(path=one.path, provenance=one.provenance) for one in explanation.targets
         ],
+        values_not_compared=explanation.values_not_compared,
         sessions=[_session(one) for one in explanation.sessions],
         resource_type=explanation.resource[0],
         resource_id=explanation.resource[1],

@@ -139,7 +139,7 @@ class TargetExplanation(_message.Message):
     def __init__(self, path: _Optional[str] = ..., provenance: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("summary", "outcome", "basis", "refusal", "problem", "sessions", "resource_type", "resource_id", "bundle_version", "explain_time", "opaque", "obligations", "advice", "targets")
+    __slots__ = ("summary", "outcome", "basis", "refusal", "problem", "sessions", "resource_type", "resource_id", "bundle_version", "explain_time", "opaque", "obligations", "advice", "targets", "values_not_compared")
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     BASIS_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +154,7 @@ class ExplainResponse(_message.Message):
     OBLIGATIONS_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
+    VALUES_NOT_COMPARED_FIELD_NUMBER: _ClassVar[int]
     summary: str
     outcome: _decision_pb2.Outcome
     basis: _decision_pb2.Basis
@@ -168,4 +169,5 @@ class ExplainResponse(_message.Message):
     obligations: _containers.RepeatedCompositeFieldContainer[_decision_pb2.Obligation]
     advice: _containers.RepeatedScalarFieldContainer[str]
     targets: _containers.RepeatedCompositeFieldContainer[TargetExplanation]
-    def __init__(self, summary: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., refusal: _Optional[str] = ..., problem: _Optional[str] = ..., sessions: _Optional[_Iterable[_Union[SessionExplanation, _Mapping]]] = ..., resource_type: _Optional[str] = ..., resource_id: _Optional[str] = ..., bundle_version: _Optional[str] = ..., explain_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., opaque: _Optional[_Iterable[str]] = ..., obligations: _Optional[_Iterable[_Union[_decision_pb2.Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ..., targets: _Optional[_Iterable[_Union[TargetExplanation, _Mapping]]] = ...) -> None: ...
+    values_not_compared: int
+    def __init__(self, summary: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., refusal: _Optional[str] = ..., problem: _Optional[str] = ..., sessions: _Optional[_Iterable[_Union[SessionExplanation, _Mapping]]] = ..., resource_type: _Optional[str] = ..., resource_id: _Optional[str] = ..., bundle_version: _Optional[str] = ..., explain_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., opaque: _Optional[_Iterable[str]] = ..., obligations: _Optional[_Iterable[_Union[_decision_pb2.Obligation, _Mapping]]] = ..., advice: _Optional[_Iterable[str]] = ..., targets: _Optional[_Iterable[_Union[TargetExplanation, _Mapping]]] = ..., values_not_compared: _Optional[int] = ...) -> None: ...

@@ -14,6 +14,7 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.model import Basis, Call, Ruling
 from pdp.policy.bundle import Bundle
 from pdp.policy.directory import unknown_parent
+from pdp.policy.provenance import FindNames, found_nowhere
 from pdp.workbench.judging import judge
 from pdp.workbench.stage import CannotOpenError, CaseError, Stage
 from pdp.workbench.suite import Case, EarlierCall, NamedCall, Step, Suite
@@ -28,7 +29,7 @@ class Facts:
     of the sessions in the snapshot's chain, whose ids are new in each run. `asked` is what the policies were asked for
     this case: for a call in a delegated session, its own question and then one for each session above; empty when the
     gate denied; the refused question when they refused to open the session. `opening` is what they were asked before,
-    when the session was opened and made the calls of `after`.
+    when the session was opened and made the calls of `after`, and `find` finds names in the results of these.
     """
 
     bundle: Bundle
@@ -37,6 +38,7 @@ class Facts:
     snapshot: Snapshot | None = None
     names: tuple[str, ...] = ()
     call: Call | None = None
+    find: FindNames = found_nowhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +159,7 @@ class _SuiteRun:
             snapshot=snapshot,
             names=stage.names,
             call=call,
+            find=stage.find,
         )
 
     def _refusal(self, error: Exception) -> Facts | None:
@@ -171,8 +174,8 @@ class _SuiteRun:
             decision, _, asked = stage.call(call, stage.gateway)
             if not decision.allowed:
                 raise EarlierCallDeniedError(earlier, decision.ruling)
-            if earlier.labels or earlier.failed:
-                stage.report(decision, stage.gateway, earlier)
+            if earlier.reported:
+                stage.report(decision, call, stage.gateway, earlier)
             yield from asked
 
     def _call(self, named: NamedCall, *, may_be_unknown: bool = False) -> Call:

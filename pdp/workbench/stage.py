@@ -12,6 +12,7 @@ from pdp.decision.cache import DecisionCache
 from pdp.decision.ledger import Ledger
 from pdp.decision.observers import Observers
 from pdp.decision.snapshot import Snapshot, Snapshots
+from pdp.decision.values import names_in_results
 from pdp.errors import InvalidJSONError, PDPError, PermissionDeniedError
 from pdp.foundation.jsontext import parse_object
 from pdp.foundation.yamltext import unknown
@@ -19,10 +20,12 @@ from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, Basis, Call, Caller, CallRequest, CallStatus, Decision, Role, SessionState
 from pdp.policy.budgets import budgets_of
 from pdp.policy.bundle import Bundle
+from pdp.policy.provenance import FindNames
 from pdp.policy.schema import APPROVE_CALL
 from pdp.policy.tools.catalogue import Tool
 from pdp.registry.outcomes import OutcomeReport, Outcomes
 from pdp.registry.policies import SessionPolicies, SessionQuestion, waiting_call
+from pdp.registry.readings import NO_VALUES, ReportedValues
 from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
 from pdp.registry.scope import scope_of
 from pdp.sessions.history import MemorySessionHistory
@@ -90,7 +93,7 @@ class Stage:
         expired = [one for one in self._line if one.state is SessionState.EXPIRED]
         self._clock = FixedClock(now - max((self._life(one) for one in expired), default=0.0))
         self._store = MemorySessionStore()
-        history = MemorySessionHistory()
+        history = self._history = MemorySessionHistory()
         self._seen: list[Asked] = []
         self._seen_by_all = seen_by_all = watched(bundle, self._seen)
         self._policies = SessionPolicies(clock=self._clock, observer=Observers())
@@ -202,23 +205,49 @@ class Stage:
         self._policies.ask(self._seen_by_all, asked)
         return self._seen[-1]
 
-    def report(self, decision: Decision, gateway: str, earlier: EarlierCall) -> None:
+    def report(self, decision: Decision, call: Call, gateway: str, earlier: EarlierCall) -> None:
         """Report what came of an allowed call, as its gateway. Raise `CaseError` when it cannot be reported."""
         if not decision.reportable:
             raise CaseError(f"call `{earlier.call}` cannot be reported: the bundle makes no use of it")
         status = CallStatus.FAILED if earlier.failed else CallStatus.SUCCEEDED
-        token = self._outcomes.token(decision)
+        token, values = self._outcomes.token(decision), self._values(decision, call, earlier)
         try:
             self._outcomes.report(
-                OutcomeReport(outcome_token=token, status=status, labels=earlier.labels), _gateway(gateway)
+                OutcomeReport(outcome_token=token, status=status, labels=earlier.labels, values=values),
+                _gateway(gateway),
             )
         except PDPError as error:
             raise CaseError(f"call `{earlier.call}` cannot be reported: {error}") from None
+
+    def _values(self, decision: Decision, call: Call, earlier: EarlierCall) -> ReportedValues:
+        """Return what a gateway would report of the values in a result."""
+        reading = self._outcomes.reading(decision, self._opened[-1].handle) if earlier.result_json else None
+        if reading is None:
+            return NO_VALUES
+        # Only here: the client imports gRPC, which few test files need.
+        from pdp.client.reading import read_result  # noqa: PLC0415 - see above
+        from pdp.client.values import ResultReading  # noqa: PLC0415 - see above
+
+        wanted = ResultReading(
+            key=reading.key,
+            trusted=reading.trusted,
+            issues=reading.issues,
+            kinds=reading.kinds,
+            arguments_json=call.arguments_json,
+        )
+        held = read_result(wanted, json.loads(earlier.result_json))
+        return ReportedValues(issued=held.issued, others=held.others)
 
     def changed_by(self, tool: Tool) -> bool:
         """Say whether an allowed call of a tool can change the opened session, or one above it."""
         budgets = (budget for one in self._opened for budget in budgets_of(one.view.session.terms_json))
         return bool(tool.adds_labels) or any(budget.counts(tool) for budget in budgets)
+
+    @property
+    def find(self) -> FindNames:
+        """Return what finds names in the results that the opened session and those above it have read."""
+        last = self._opened[-1]
+        return names_in_results(self._history, self._store.get(last.id), last.handle)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -111,12 +111,18 @@ class Expectation:
 class EarlierCall:
     """A call that the session has made before that of a case: its name, and what its gateway reports of it.
 
-    With `labels` or `failed` there is a report.
+    With `labels`, `failed` or `result_json`, what the tool returned, there is a report.
     """
 
     call: str
     labels: tuple[str, ...] = ()
     failed: bool = False
+    result_json: str = field(default="", repr=False)
+
+    @property
+    def reported(self) -> bool:
+        """Say whether there is a report."""
+        return bool(self.labels or self.failed or self.result_json)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

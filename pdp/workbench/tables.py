@@ -13,7 +13,7 @@ from pdp.workbench.suite import Case, EarlierCall, Expectation, ExpectedObligati
 from pdp.workbench.values import FieldReader
 
 CASE_KEYS = ("case", "now", "session", "sessions", "after", "call", "calls", "step", "by", "expect")
-EARLIER_KEYS = ("call", "labels", "failed")
+EARLIER_KEYS = ("call", "labels", "failed", "result")
 EXPECTATION_KEYS = ("outcome", "basis", "policies", "errors", "obligations")
 STEPS = {step.name.lower(): step for step in Step}
 
@@ -124,7 +124,10 @@ class CaseReader:
                 call=fields.text(said, "call", ""),
                 labels=fields.texts(said, "labels"),
                 failed=fields.flag(said, "failed"),
+                result_json=fields.any_json(said, "result"),
             )
+            if found.failed and found.result_json:
+                fields.problem(said.problem("a call that `failed` has no `result`", "result"))
         elif isinstance(said, str) and said:
             found = EarlierCall(call=said)
         else:

@@ -132,6 +132,16 @@ class FieldReader:
             return b""
         return json.dumps(self.section(entry, key), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
+    def any_json(self, entry: Section, key: str) -> str:
+        """Return any value as JSON, a text as a JSON text; empty when it is missing."""
+        if key not in entry:
+            return ""
+        try:
+            return json.dumps(entry[key], allow_nan=False)
+        except (TypeError, ValueError):
+            self.problem(entry.problem(f"`{key}` must be a JSON value or a text", key))
+            return ""
+
 
 def _is_text(value: object) -> bool:
     # YAML can write half of a surrogate pair, which no gateway can send.

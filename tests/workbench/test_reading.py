@@ -89,6 +89,24 @@ def test_a_case_has_a_history() -> None:
     assert one.after == two.after
 
 
+@pytest.mark.parametrize(
+    ("said", "result"),
+    [
+        ("{id: x, n: [1, 2.5, null]}", '{"id": "x", "n": [1, 2.5, null]}'),
+        ("[a]", '["a"]'),
+        ("write to a@x.com", '"write to a@x.com"'),
+        ("'{}'", '"{}"'),
+    ],
+)
+def test_a_call_of_a_history_has_a_result(said: str, result: str) -> None:
+    """A JSON value, or a text as a text."""
+    (case,) = suite(
+        f"  - {{case: a, session: work, after: [{{call: read, result: {said}}}], call: read, expect: allow}}\n"
+    ).cases
+
+    assert (EarlierCall(call="read", result_json=result),) == case.after
+
+
 def test_a_slip_in_a_history_has_its_line() -> None:
     """The line of the call, not only that of the case."""
     cases = (
@@ -165,6 +183,14 @@ def test_slip_in_file_is_named(text: str, expected: str) -> None:
         ),
         ("{case: a, session: work, after: [{call: raed}], call: read, expect: allow}", "unknown call: `raed`"),
         ("{case: a, session: work, after: [{labels: [x]}], call: read, expect: allow}", "`call` is missing"),
+        (
+            "{case: a, session: work, after: [{call: read, result: .nan}], call: read, expect: allow}",
+            "`result` must be a JSON value or a text",
+        ),
+        (
+            "{case: a, session: work, after: [{call: read, failed: true, result: x}], call: read, expect: allow}",
+            "a call that `failed` has no `result`",
+        ),
         (
             "{case: a, session: work, after: [7], call: read, expect: allow}",
             "`after` holds names of calls, or mappings",

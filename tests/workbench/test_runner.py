@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 
+from pdp.decision.explainer import CallExplainer
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Outcome, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
@@ -36,6 +37,9 @@ TARGETS = """
 permit (principal, action == Action::"files/read", resource)
 when { ["named", "known"].containsAll(context.targets.provenance) };
 """
+
+
+WRITES = '@id("files/writes") permit (principal, action == Action::"files/write", resource);'
 
 
 @cache
@@ -122,6 +126,46 @@ def test_obligations_are_compared(expected: str, problems: list[str]) -> None:
     (result,) = run(obliging(), [suite(cases)]).results
 
     assert tuple(problems) == result.problems
+
+
+@pytest.mark.parametrize(
+    ("overlay", "after", "outcome"),
+    [
+        ("results: trusted", "{call: list, result: [blues, greens]}", "allow"),
+        ("results: trusted", "{call: list, result: 'teams: reds'}, {call: list, result: '- blues'}", "allow"),
+        ("results: trusted", "{call: asked, result: 'no team blues: is blues right?'}", "deny"),
+        ("results: trusted", "list", "deny"),
+        ("results: trusted", "{call: list, failed: true}", "deny"),
+        ("issues: [id]", "{call: list, result: {id: blues}}", "allow"),
+        ("issues: [id]", "{call: list, result: {name: blues}}", "deny"),
+        ("risk: mutating", "{call: list, result: [blues]}", "deny"),
+    ],
+)
+@pytest.mark.parametrize("session", ["work", "child"])
+def test_names_come_from_the_results_of_earlier_calls(overlay: str, after: str, outcome: str, session: str) -> None:
+    """As a gateway would report them: by the overlay of the tool that returned them, in a session and below it."""
+    files = {
+        **material_files(),
+        "files.cedar": (TARGETS.replace('"known"', '"known", "issued", "clean"') + WRITES).encode(),
+        "tools/files.yaml": f"tools: {{read: {{risk: read_only, targets: [path]}}, write: {{{overlay}}}}}".encode(),
+    }
+    head = (
+        "sessions: {work: {user: ada, agent: coder, tools: ['files/*']}, child: {parent: work, tools: ['files/*']}}\n"
+        "calls:\n  read: {tool: files/read, arguments: {path: blues}}\n"
+        "  list: {tool: files/write, arguments: {path: x, size: 1}}\n"
+        "  asked: {tool: files/write, arguments: {path: blues, size: 1}}\n"
+    )
+    cases = f"  - {{case: one, session: {session}, after: [{after}], call: read, expect: {{outcome: {outcome}}}}}\n"
+    bundle = load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+    (result,) = run(bundle, [suite(cases, head)]).results
+
+    assert () == result.problems
+    assert result.facts is not None
+    assert result.facts.snapshot is not None
+    assert result.facts.call is not None
+    explained = CallExplainer().explain(result.facts.snapshot, result.facts.call, "pep", result.facts.find)
+    assert (outcome == "allow") == explained.ruling.allowed
 
 
 CHANGING = """
@@ -243,7 +287,7 @@ def test_a_bundle_without_labels_takes_no_report() -> None:
     """As a gateway gets no token for one."""
     result = only("  - {case: c, session: work, after: [{call: read, failed: true}], call: read, expect: allow}\n")
 
-    assert ("call `read` cannot be reported: the bundle declares no labels",) == result.problems
+    assert ("call `read` cannot be reported: the bundle makes no use of it",) == result.problems
 
 
 def test_what_was_asked_for_a_history_is_a_fact() -> None:

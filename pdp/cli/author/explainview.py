@@ -44,6 +44,9 @@ def print_explanation(answer: ExplainResponse) -> None:
         click.echo(visible(f"policies cannot see {', '.join(f'`{label}`' for label in answer.opaque)}"))
     for target in answer.targets:
         click.echo(visible(f"target `{target.path}` is {target.provenance}"))
+    if answer.values_not_compared:
+        many = f"{answer.values_not_compared} values that results held"
+        click.echo(f"{many} cannot be compared without the session's handle: an unseen target may be one of them")
     for one in answer.obligations:
         click.echo(visible(f"obligation {one.id} {one.parameters_json.decode('utf-8')}"))
     for line in answer.advice:
@@ -65,6 +68,7 @@ def plain(answer: ExplainResponse) -> dict[str, Any]:
         "problem": answer.problem,
         "opaque": list(answer.opaque),
         "targets": [{"path": one.path, "provenance": one.provenance} for one in answer.targets],
+        "values_not_compared": answer.values_not_compared,
         "obligations": [{"id": one.id, "parameters": json.loads(one.parameters_json)} for one in answer.obligations],
         "advice": list(answer.advice),
         "resource_type": answer.resource_type,
