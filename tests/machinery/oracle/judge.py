@@ -66,6 +66,9 @@ class Tool:
     texts: Sequence[str] | None = None
     # The parameter whose values are added up.
     sums: str = ""
+    # Strangers do not write its results; and the paths to fields of them that issue ids.
+    trusted: bool = False
+    issues: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,12 @@ It remembers no answer, speaks in strings, and imports nothing of the product.
 
 from __future__ import annotations
 
-from tests.machinery.oracle.judge import Answer, Tool, mapped, parsed, require_schema, typed
+from collections.abc import Callable
+from typing import Any
+
+from tests.machinery.oracle.held import read
+from tests.machinery.oracle.judge import JSON, Answer, Tool, mapped, parsed, require_schema, typed
+from tests.machinery.oracle.outside import Form, seen
 from tests.machinery.oracle.sessions import Session, Sessions, Time
 
 __all__ = ["Oracle", "Session", "Time"]
@@ -21,6 +26,11 @@ OF_STATE = {
 
 class Oracle(Sessions):
     """What is decided about calls, from the sessions and the bundle of now."""
+
+    def __init__(self, clock: Callable[[], Time]) -> None:
+        super().__init__(clock)
+        # What results held, by the name of the session at the top.
+        self.held: dict[str, dict[Form, str]] = {}
 
     def call(
         self, name: str, tenant: str, caller: str, server: str, tool: str, arguments: bytes, digest: str, told: bytes
@@ -70,6 +80,25 @@ class Oracle(Sessions):
         if first is not own:
             answer = answer._replace(basis="ancestor_denied", ancestor=first.name, ancestor_basis=answer.basis)
         return answer
+
+    def targets(self, session: Session, tool: Tool, arguments: JSON) -> JSON:
+        """Return what a session sees of where the names in a call come from."""
+        asked = next(one for one in (session, *session.parents) if not one.delegated)
+        (user,) = (one for one in self.bundle.entities if one["uid"] == {"type": "User", "id": session.user})
+        held = [one for name in self.bundle.known for one in user["attrs"].get(name, [])]
+        known = [one if isinstance(one, str) else one.get("__entity", one)["id"] for one in held]
+        results = self.held.get((session, *session.parents)[-1].name, {})
+        named = session.terms.get("targets", [])
+        return seen(tool.targets, tool.texts, arguments, named, asked.purpose, known, results)
+
+    def read(self, name: str, action: str, arguments: JSON, result: Any) -> None:
+        """Take what the result of an allowed call held; all sessions of the tree share it."""
+        session, tool = self.sessions[name], self.bundle.tools[action]
+        root = (session, *session.parents)[-1].name
+        kinds = sorted({kind for one in self.bundle.tools.values() for _, kind in one.targets or () if kind})
+        self.held[root] = read(
+            self.held.get(root, {}), result, trusted=tool.trusted, issues=tool.issues, kinds=kinds, asked=arguments
+        )
 
     def _standing(self, session: Session) -> str:
         if self.state(session) != "active":

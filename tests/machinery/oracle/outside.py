@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,8 +31,12 @@ def seen(
     named: Sequence[str],
     purpose: str,
     known: Sequence[str],
+    held: Mapping[Form, str],
 ) -> JSON:
-    """Return what a session sees: `named` are the targets of its terms, `known` is what its user knows."""
+    """Return what a session sees: `named` are the targets of its terms, `known` is what its user knows.
+
+    `held` is what results in its tree held, each with its word.
+    """
 
     def word(form: Form | None) -> str:
         if form is None:
@@ -40,7 +44,7 @@ def seen(
         kind = form[0]
         if any(form_of(one, kind) == form for one in named) or _says(purpose, form):
             return "named"
-        return "known" if any(form_of(one, kind) == form for one in known) else "unseen"
+        return "known" if any(form_of(one, kind) == form for one in known) else held.get(form, "unseen")
 
     found = [_form_of_any(value, kind) for path, kind in targets or () for value in _at(arguments, path)]
     linked = [

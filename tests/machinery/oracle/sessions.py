@@ -24,7 +24,6 @@ from tests.machinery.oracle.judge import (
     reference,
     terms_of,
 )
-from tests.machinery.oracle.outside import seen
 
 # Unix seconds, seconds since boot, and which boot.
 Time = tuple[float, float, str]
@@ -259,14 +258,6 @@ class Sessions:
         context = {**context, "agent": reference("Agent", session.agent)}
         context |= {} if action.startswith("pdp/") else {"session": reference("Session", session.name)}
         return self._judge.ask(action, who, resource, context, made, self._clock()[0])
-
-    def targets(self, session: Session, tool: Tool, arguments: JSON) -> JSON:
-        """Return what a session sees of where the names in a call come from."""
-        asked = next(one for one in (session, *session.parents) if not one.delegated)
-        (user,) = (one for one in self.bundle.entities if one["uid"] == {"type": "User", "id": session.user})
-        held = [one for name in self.bundle.known for one in user["attrs"].get(name, [])]
-        known = [one if isinstance(one, str) else one.get("__entity", one)["id"] for one in held]
-        return seen(tool.targets, tool.texts, arguments, session.terms.get("targets", []), asked.purpose, known)
 
     def _binds(self, session: Session, above: Session | None) -> bool:
         """Give a session its terms and those of its parent; say whether they fit and are none wider."""

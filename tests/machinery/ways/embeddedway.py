@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from pdp.app import Embedded, open_embedded
+from pdp.client.reading import read_result
+from pdp.client.values import ResultReading
 from pdp.decision.cache import DecisionCache
 from pdp.decision.explanation import Explanation
 from pdp.errors import PDPError
-from pdp.model import Call, Caller, CallRequest, Decision
+from pdp.model import Call, Caller, CallRequest, CallStatus, Decision
+from pdp.registry.outcomes import OutcomeReport
+from pdp.registry.readings import ReportedValues
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
 from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 from pdp.testing.evidence import Evidence
 from pdp.testing.inprocess import write_folder
 from tests.machinery.ways.explained import assert_explains
-from tests.machinery.ways.notation import Case, Step, changed, files_of, written
+from tests.machinery.ways.notation import Case, Step, changed, files_of, plain, written
 from tests.machinery.ways.ways import (
     CALLERS,
     UNKNOWN_HANDLE,
@@ -94,7 +98,29 @@ class EmbeddedWay:
         if decision.session_id and not self.remembers:
             assert explanation is not None
             assert_explains(explanation, decision)
+        if "result" in step.given:
+            self._report(step, call, decision)
         return self._seen(decision)
+
+    def _report(self, step: Step, call: Call, decision: Decision) -> None:
+        """Report what a result held, as the client would."""
+        outcomes = self._pdp.outcomes
+        told = outcomes.reading(decision, call.session_handle)
+        assert told is not None
+        wanted = ResultReading(
+            key=told.key,
+            trusted=told.trusted,
+            issues=told.issues,
+            kinds=told.kinds,
+            arguments_json=call.arguments_json,
+        )
+        held = read_result(wanted, plain(step.given["result"]))
+        report = OutcomeReport(
+            outcome_token=outcomes.token(decision),
+            status=CallStatus.SUCCEEDED,
+            values=ReportedValues(issued=held.issued, others=held.others),
+        )
+        outcomes.report(report, CALLERS[step.caller])
 
     def _explanation(self, step: Step, call: Call) -> Explanation | None:
         """Return the explanation of a call; None where the call itself has no decision in a session."""

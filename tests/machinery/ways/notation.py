@@ -70,6 +70,8 @@ TOOL_KEYS = (
     "targets",
     "text",
     "sums",
+    "results",
+    "issues",
 )
 
 # What each step must say, what it may, and what may be stated of its result. The first key of a step is its verb.
@@ -93,7 +95,7 @@ STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "list": ((), (), ("always", "depends", "never")),
     "call": (
         ("session",),
-        ("arguments", "digest", "facts"),
+        ("arguments", "digest", "facts", "result"),
         (
             *("allow", "deny", "policies", "cache", "ancestor", "ancestor_basis"),
             *("adds", "debits", "obligations", "advice", "span"),
@@ -294,7 +296,7 @@ def _overlay(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _tool_overlay(tool: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {parameter.removesuffix("?"): kind for parameter, kind in (tool.get("parameters") or {}).items()}
     overlay: dict[str, Any] = {"risk": tool["risk"]}
-    known = ("digest", "groups", "adds_labels", "sums", "targets", "text")
+    known = ("digest", "groups", "adds_labels", "sums", "targets", "text", "results", "issues")
     overlay |= {key: plain(tool[key]) for key in known if key in tool}
     overlay["parameters"] = {name: KINDS[kind][1] for name, kind in kinds.items() if KINDS[kind][1]}
     if "resource" in tool:

@@ -49,6 +49,9 @@ class OracleWay:
         )
         if answer.basis == "refused":
             raise RefusedError(("InvalidRequestError",), "the oracle refuses")
+        if "result" in step.given:
+            arguments = parsed(step.arguments or b"{}")
+            self._oracle.read(step.given["session"], step.subject, arguments, plain(step.given["result"]))
         return self._seen(step, answer)
 
     def _request(self, step: Step) -> Mapping[str, Any]:
@@ -184,6 +187,8 @@ def _tool(server: str, name: str, tool: Mapping[str, Any]) -> Tool:
         targets=_targets(tool.get("targets")),
         texts=tool.get("text"),
         sums=tool.get("sums", ""),
+        trusted=tool.get("results") == "trusted",
+        issues=tool.get("issues", ()),
         schema=False if "broken" in said.values() else definition_of(name, tool)["inputSchema"],
     )
 

@@ -10,7 +10,7 @@ from pdp.client import Answer, AuthorizationStream, Client, PDPClientError, Tool
 from pdp.foundation.obligations import KNOWN
 from pdp.testing.inprocess import RunningServer, running_server
 from pdp.v1.session_pb2 import Session, SessionState
-from tests.machinery.ways.notation import Case, Step, changed, files_of, written
+from tests.machinery.ways.notation import Case, Step, changed, files_of, plain, written
 from tests.machinery.ways.ways import (
     CALLERS,
     UNKNOWN_HANDLE,
@@ -73,6 +73,8 @@ class ServiceWay:
         if answer.error:
             # The client never raises for a call; the status stands in front of its text.
             raise RefusedError((_CLASSES[answer.error.partition(":")[0]],), answer.error)
+        if "result" in step.given:
+            self._server.client(step.caller).report_outcome(answer, result=plain(step.given["result"]))
         return self._seen(answer)
 
     def _ask(self, call: ToolCall, caller: str) -> Answer:
