@@ -24,6 +24,11 @@ _TARGETS: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("context", "targets", "provenance"): (NAMED, KNOWN, *_RESULTS, UNSEEN, NONE, UNDECLARED),
     ("context", "targets", "links"): (NAMED, KNOWN, *_RESULTS, UNSEEN, UNDECLARED),
 }
+# What an overlay says for a name to become this, and of which tools.
+_OVERLAY: Mapping[str, tuple[str, str]] = {
+    CLEAN: ("results: trusted", "whose results strangers do not write; all others are not trusted"),
+    ISSUED: ("issues: [PATH]", "whose results issue ids"),
+}
 _NEAR = 0.8
 # Shorter names that differ in one letter are intended.
 _SHORTEST = 6
@@ -77,8 +82,10 @@ def unknown_opaque(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
                     )
 
 
-def unknown_provenances(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
-    """Find words that are compared with `context.targets` and never are in it."""
+def unknown_provenances(policy: LintPolicy, bundle: LintBundle) -> Iterator[Finding]:
+    """Find words that are compared with `context.targets` and never are in it, or not with these overlays."""
+    tools = bundle.catalogue.tools.values()
+    brought = {CLEAN: any(one.trusted for one in tools), ISSUED: any(one.issues for one in tools)}
     for node in nodes(policy.conditions):
         match node:
             case {"contains": sides} | {"containsAll": sides} | {"containsAny": sides}:
@@ -86,6 +93,7 @@ def unknown_provenances(policy: LintPolicy, _: LintBundle) -> Iterator[Finding]:
                 words = _constants(sides["left"]) + _constants(sides["right"])
                 for attribute in attributes:
                     yield from (_never(policy, attribute, word) for word in words if word not in _TARGETS[attribute])
+                    yield from (_brought_by_none(policy, word) for word in words if not brought.get(word, True))
 
 
 def _never(policy: LintPolicy, attribute: tuple[str, ...], word: str) -> Finding:
@@ -93,6 +101,15 @@ def _never(policy: LintPolicy, attribute: tuple[str, ...], word: str) -> Finding
     return Finding(
         message=f"policy `{policy.id}` compares `{name}` with `{word}`, which it never holds",
         help=f"did you mean `{near}`?" if near else f"it holds some of {_listed(_TARGETS[attribute])}",
+        at=[cedar_string(word)],
+    )
+
+
+def _brought_by_none(policy: LintPolicy, word: str) -> Finding:
+    key, what = _OVERLAY[word]
+    return Finding(
+        message=f"policy `{policy.id}` asks for `{word}`, and no name ever is: no overlay of a tool says `{key}`",
+        help=f"say it of each tool {what}",
         at=[cedar_string(word)],
     )
 

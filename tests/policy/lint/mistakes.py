@@ -192,6 +192,12 @@ MISTAKES = {
         "unknown-provenance",
         'when { context.targets.provenance.contains("unseen") || ["named"].containsAll(context.targets.links) }',
     ),
+    "`clean` where no overlay says `results: trusted`": forbid(
+        'action == Action::"bank/pay"',
+        'unless { ["named", "known", "clean"].containsAll(context.targets.provenance) }',
+        "unknown-provenance",
+        'unless { ["named", "known"].containsAll(context.targets.provenance) }',
+    ),
     "`opaque.contains(…) == false` of an argument that is not opaque": permit(
         'action == Action::"mail/send"',
         'when { context.agent == Agent::"clerk" && context.opaque.contains("to") == false }',

@@ -253,3 +253,31 @@ def test_lints_speak_beside_errors() -> None:
     wrong = policy(FORBID, "when { context.input.centz == 1 }")
 
     assert ["unknown-attribute", "open-permit"] == codes(wrong + policy(PERMIT, name="y"))
+
+
+@pytest.mark.parametrize(
+    ("word", "overlay", "message"),
+    [
+        (
+            "clean",
+            "risk: mutating",
+            "asks for `clean`, and no name ever is: no overlay of a tool says `results: trusted`",
+        ),
+        (
+            "issued",
+            "risk: mutating",
+            "asks for `issued`, and no name ever is: no overlay of a tool says `issues: [PATH]`",
+        ),
+        ("clean", "results: trusted", ""),
+        ("issued", "issues: [id]", ""),
+        ("tainted", "risk: mutating", ""),
+    ],
+)
+def test_a_word_needs_an_overlay_that_brings_it_about(word: str, overlay: str, message: str) -> None:
+    """Tools that no overlay trusts are not trusted, and the author is told where a rule counts on it."""
+    rule = policy(FORBID, f'unless {{ ["named", "{word}"].containsAll(context.targets.provenance) }}')
+    bank = f"tools: {{transfer: {{risk: mutating, targets: [to]}}, balance: {{{overlay}}}}}"
+
+    said = [one.message for one in found(rule, bank=bank) if one.code == "unknown-provenance"]
+
+    assert [f"policy `bank/x` {message}"] * bool(message) == said
