@@ -33,6 +33,7 @@ from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, Observer, TraceIds
 from pdp.policy.bundle import Compile
 from pdp.policy.child.process import PolicyChild, run_once
+from pdp.registry.access import Approvals
 from pdp.registry.outcomes import REPORT_SECONDS, Outcomes
 from pdp.registry.registrar import Registrar
 from pdp.sessions.heartbeat import Heartbeat
@@ -68,8 +69,8 @@ _WORKER = (sys.executable, "-P", "-m", "pdp.cli.operate.worker")
 class Embedded:
     """The PDP without a server.
 
-    Ask `authorizer`, report with `outcomes`, open sessions with `registrar`, reload with `keeper`, explain with
-    `explainer`.
+    Ask `authorizer`, report with `outcomes`, open sessions with `registrar`, answer access requests with `approvals`,
+    reload with `keeper`, explain with `explainer`.
     """
 
     authorizer: Authorizer
@@ -77,6 +78,7 @@ class Embedded:
     keeper: BundleKeeper
     explainer: Explainer
     outcomes: Outcomes
+    approvals: Approvals
     sessions: SessionStore
     history: SessionHistory
 
@@ -143,6 +145,15 @@ def open_embedded(
         trusted_attributes=trusted_attributes,
         record_permits=record_permits,
     )
+    approvals = Approvals(
+        sessions=store,
+        history=past,
+        bundle=keeper.current,
+        clock=time,
+        observer=watcher,
+        limits=limits,
+        record_permits=record_permits,
+    )
     outcomes = Outcomes(sessions=store, history=past, bundle=keeper.current, clock=time, observer=watcher)
     explainer = Explainer(snapshots=snapshots, history=past, observer=watcher, limits=limits)
     if peers is not None:
@@ -155,6 +166,7 @@ def open_embedded(
         keeper=keeper,
         explainer=explainer,
         outcomes=outcomes,
+        approvals=approvals,
         sessions=store,
         history=past,
     )
@@ -247,6 +259,7 @@ class App:
                 authorizer=self.embedded.authorizer,
                 registrar=self.embedded.registrar,
                 outcomes=self.embedded.outcomes,
+                approvals=self.embedded.approvals,
                 keeper=self.embedded.keeper,
                 evaluator=evaluator,
                 explainer=self.embedded.explainer,

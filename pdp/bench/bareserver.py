@@ -45,6 +45,7 @@ def main() -> None:
             authorizer=embedded.authorizer,
             registrar=embedded.registrar,
             outcomes=embedded.outcomes,
+            approvals=embedded.approvals,
             keeper=embedded.keeper,
             evaluator=opened.enter_context(closing(PolicyChild(timeout=_EVALUATE_SECONDS))),
             explainer=embedded.explainer,

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # its stubs come without a py.typed marker
 
 from pdp.client.errors import InvalidRequestError, details_of, one_line
@@ -92,6 +93,7 @@ def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozens
     unmet = () if error else _unmet(decision, known_obligations)
     error = error or _unknown(unmet)
     allowed = not error and decision.outcome == decision_pb2.OUTCOME_ALLOW
+    waits = not error and decision.basis == decision_pb2.BASIS_APPROVAL_REQUIRED
     return Answer(
         outcome=Outcome.ALLOW if allowed else Outcome.DENY,
         basis=ERROR_BASIS if error else _BASES[decision.basis],
@@ -118,6 +120,8 @@ def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozens
         obligations=_obligations(decision) if allowed else (),
         unmet_obligations=unmet,
         advice=tuple(decision.advice),
+        access_request_id=decision.access_request.id if waits else "",
+        access_request_expires_at=_unix_seconds(decision.access_request.expire_time) if waits else 0.0,
     )
 
 
@@ -269,6 +273,10 @@ def _stated_pause(error: grpc.RpcError) -> float | None:
     retry = RetryInfo()
     stated = any(detail.Unpack(retry) for detail in details_of(error))
     return max(0.0, _seconds(retry.retry_delay)) if stated else None
+
+
+def _unix_seconds(moment: Timestamp) -> float:
+    return moment.seconds + moment.nanos / 1e9
 
 
 def _seconds(duration: Duration) -> float:

@@ -21,9 +21,18 @@ from pdp.model import Visibility
 from pdp.v1 import authorization_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.session_pb2 import Session
 
-_REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "RevokeSessions", "NarrowSession")
+_REPEATABLE = ("Get", "List", "Plan", "Review", "Explain", "ReportOutcome", "Revoke", "NarrowSession")
 
-_ENDING = ("RevokeSessions", "DenySession", "NarrowSession", "EndSession", "ActivateBundle", "ReloadBundle")
+_ENDING = (
+    "RevokeSessions",
+    "DenySession",
+    "NarrowSession",
+    "EndSession",
+    "DenyCall",
+    "RevokeAccess",
+    "ActivateBundle",
+    "ReloadBundle",
+)
 
 Reply = TypeVar("Reply", bound=Message)
 Result = TypeVar("Result")
@@ -51,6 +60,12 @@ class Method(Generic[Reply]):
     def upload(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
         """Return the callable for the RPC with several messages."""
         return channel.stream_unary(
+            self.path, request_serializer=_serialize, response_deserializer=self.reply.FromString
+        )
+
+    def feed(self, channel: Any) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return the callable that asks once for many messages."""
+        return channel.unary_stream(
             self.path, request_serializer=_serialize, response_deserializer=self.reply.FromString
         )
 

@@ -28,6 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 sleep = asyncio.sleep
+Lock = asyncio.Lock
 
 
 def closable(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -90,6 +91,60 @@ class Exchange:
     async def close(self) -> None:
         """End the stream, and with it any question in progress."""
         self.cancel()
+
+
+class Feed:
+    """The messages of one watch, opened by `begin`."""
+
+    def __init__(self, begin: Callable[[], Any]) -> None:
+        self._call = begin()
+
+    async def next(self) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return the next message, or None at the end. Raise `grpc.RpcError` when the watch breaks."""
+        try:
+            message = await self._call.read()
+        except asyncio.CancelledError:
+            if _cancelled_by_caller():
+                raise
+            raise PDPClientError("the connection was closed") from None
+        return None if message is grpc.aio.EOF else message
+
+    def cancel(self) -> None:
+        """End the watch."""
+        self._call.cancel()
+
+
+class Signal:
+    """What one task waits for, and others set. Setting it while no task waits is not lost."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Wake the task that waits."""
+        self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when it is set, or after some seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        self._event.clear()
+
+
+class Background:
+    """A task of the client's own that does `work`."""
+
+    def __init__(self, work: Callable[[Any], Awaitable[None]], what: Any) -> None:  # noqa: ANN401 - passed on
+        self._task = asyncio.ensure_future(work(what))
+
+    def cancel(self) -> None:
+        """Have it end, without waiting."""
+        self._task.cancel()
+
+    async def join(self) -> None:
+        """Wait until it has ended."""
+        await asyncio.wait([self._task])
 
 
 def guard(

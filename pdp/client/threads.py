@@ -31,6 +31,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 sleep = time.sleep
+Lock = threading.Lock
 
 
 def closable(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,6 +106,52 @@ class Exchange:
             self._incoming.put(self._describe(error))
         else:
             self._incoming.put("the server ended the stream")
+
+
+class Feed:
+    """The messages of one watch, opened by `begin`."""
+
+    def __init__(self, begin: Callable[[], Any]) -> None:
+        self._call = begin()
+
+    def next(self) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return the next message, or None at the end. Raise `grpc.RpcError` when the watch breaks."""
+        return next(self._call, None)
+
+    def cancel(self) -> None:
+        """End the watch."""
+        self._call.cancel()
+
+
+class Signal:
+    """What one thread waits for, and others set. Setting it while no thread waits is not lost."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Wake the thread that waits."""
+        self._event.set()
+
+    def wait(self, seconds: float) -> None:
+        """Return when it is set, or after some seconds."""
+        self._event.wait(seconds)
+        self._event.clear()
+
+
+class Background:
+    """A thread of the client's own that does `work`."""
+
+    def __init__(self, work: Callable[[Any], None], what: Any) -> None:  # noqa: ANN401 - passed on
+        self._thread = threading.Thread(target=work, args=(what,), name="pdp-answers", daemon=True)
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Do nothing: what it waits for has been ended."""
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+        self._thread.join()
 
 
 def guard(

@@ -67,7 +67,8 @@ class Answer:
     The other fields are the server's, and empty where it stated nothing. `duration_us` is its own time, `labels_added`
     are the labels that the call added to its session or to one above it. With an `outcome_token`, the server wants to
     know what came of the call: `Client.report_outcome`. With a `result_reading` it wants to know what the result holds;
-    both are secrets.
+    both are secrets. With the basis `approval_required`, `access_request_id` names what a person is asked, until
+    `access_request_expires_at` in unix seconds.
     `obligations` must all be met, by the guard of a session or by the gateway (`fulfil`). An answer with one that is
     not in `known_obligations` is a deny, so that a caller that does not look at them allows nothing; then
     `obligations` is empty, and `unmet_obligations` holds those that are not known.
@@ -99,6 +100,8 @@ class Answer:
     obligations: tuple[Obligation, ...] = ()
     unmet_obligations: tuple[Obligation, ...] = ()
     advice: tuple[str, ...] = ()
+    access_request_id: str = ""
+    access_request_expires_at: float = 0.0
 
     @property
     def allowed(self) -> bool:

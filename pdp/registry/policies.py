@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import MISFIT, Bundle
 from pdp.policy.question import Facts, reference
 from pdp.policy.schema import REQUEST_SESSION
-from pdp.policy.tools.catalogue import Tool
 from pdp.registry.events import presence, request_facts, terms, vouched
 
 
@@ -23,7 +22,7 @@ from pdp.registry.events import presence, request_facts, terms, vouched
 class WaitingCall:
     """A call that waits for a person, as policies about its approval see it.
 
-    `provenance` is where the names of its targets come from, in any session of the chain. `questions` are what its
+    `provenance` is where the names of its targets come from, as its session sees them. `questions` are what its
     approver is asked, and `calls` is how many calls the approval is for.
     """
 
@@ -146,20 +145,6 @@ def _context(bundle: Bundle, asked: SessionQuestion, at: float) -> dict[str, Any
     if caller.authenticated_at:
         context["authenticated_ago"] = int(max(0.0, at - caller.authenticated_at))
     return context
-
-
-def waiting_call(
-    tool: Tool, chain: Sequence[Session], arguments: Mapping[str, Any], bundle: Bundle, *, questions: Iterable[str] = ()
-) -> WaitingCall:
-    """Return a call of a tool with some raw JSON arguments, in a session and those above it."""
-    seen = bundle.provenances.of(chain, tool, arguments)
-    return WaitingCall(
-        action=tool.action,
-        risk=tool.risk,
-        groups=tool.groups,
-        provenance=tuple(sorted({word for targets in seen for word in targets.provenance})),
-        questions=tuple(questions),
-    )
 
 
 def _waiting(call: WaitingCall) -> dict[str, Any]:

@@ -23,12 +23,13 @@ from pdp.foundation.ids import handle_digest, new_handle, new_session_id
 from pdp.foundation.jsontext import parse_object
 from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
 from pdp.limits import MOST_LABELS, Limits
-from pdp.model import NEVER_APPROVERS, Caller, Role, Scope, Session, SessionState
+from pdp.model import Caller, Role, Scope, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.grants import Grants, require_known
 from pdp.policy.patterns import ToolPatterns
 from pdp.policy.schema import APPROVE_SESSION, DELEGATE_SESSION, REQUEST_SESSION
+from pdp.registry.approvers import require_approver, require_presence
 from pdp.registry.budgets import BudgetState, budget_states
 from pdp.registry.events import closed_event, narrowed_event, opened_event, presence
 from pdp.registry.labels import require_labels
@@ -54,9 +55,8 @@ from pdp.sessions.values import Change, Cut, SessionFilter
 # The number of sessions that are read at a time for a list, and written at a time when many are revoked.
 _STEP, _AT_ONCE = 100, 500
 
-# The approver of a destructive tool must have authenticated recently; no policy or setting lifts this.
+# The approver of a tool with this risk must have authenticated recently.
 _HIGH_RISK = "destructive"
-_PRESENT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +209,7 @@ class Registrar:
         does not wait for approval, would have too many tools, or is not what was shown, and `PermissionDeniedError`
         when a rule or the policies refuse.
         """
-        _require_approver(caller)
+        require_approver(caller, "a session")
         self._require_record()
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
@@ -262,7 +262,7 @@ class Registrar:
 
     def deny(self, session_id: str, *, reason: str, caller: Caller) -> SessionView:
         """Refuse a requested session. Raise `WrongStateError` when it does not wait for approval."""
-        _require_approver(caller)
+        require_approver(caller, "a session")
         bundle, now = self._bundle(), self._now()
         chain = self._chain(session_id, caller)
         denied = lifecycle.deny(chain[0], now, by=caller.id, reason=reason)
@@ -577,21 +577,11 @@ def _expiry(session: Session, now: Instant) -> Event:
     return Event.of_session(EventKind.SESSION_EXPIRED, session, at=now.wall_at, facts=facts)
 
 
-def _require_approver(caller: Caller) -> None:
-    if Role.APPROVER not in caller.roles or not caller.roles.isdisjoint(NEVER_APPROVERS):
-        raise PermissionDeniedError("only an approver who is neither a gateway nor an admin may decide about a session")
-
-
 def _require_presence(caller: Caller, scope: Scope, bundle: Bundle, now: Instant) -> None:
     """Refuse destructive tools when the approver authenticated too long ago."""
-    age = now.wall_at - caller.authenticated_at
     risky = [tool.tool for tool in scoped_tools(scope, bundle) if tool.risk == _HIGH_RISK]
-    if risky and age > _PRESENT_SECONDS:
-        since = f"that was {age:.0f} s ago" if caller.authenticated_at else "the credential does not say when that was"
-        raise PermissionDeniedError(
-            f"`{risky[0]}` is {_HIGH_RISK}: its approver must have authenticated in the last {_PRESENT_SECONDS:.0f} s,"
-            f" and {since}"
-        )
+    if risky:
+        require_presence(caller, f"`{risky[0]}` is {_HIGH_RISK}", now)
 
 
 def _require_active(chain: Iterable[Session], bundle: Bundle, now: Instant) -> None:

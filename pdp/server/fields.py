@@ -23,6 +23,7 @@ P = ParamSpec("P")
 # For each RPC: an attribute that the core refuses, and the field of the message. All others have the same name.
 FIELDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
+        "ApproveCall": {"uses": "calls"},
         "Explain": {"call.facts_json": "facts_json"},
         "NarrowSession": {"expires_at": "expire_time"},
     }

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
 from pdp.model import Role
 from pdp.serving.rpc import PUBLIC, RPC, Lane, Shape
+from pdp.v1 import access_pb2 as access
 from pdp.v1 import audit_pb2 as audit
 from pdp.v1 import authorization_pb2 as calls
 from pdp.v1 import explain_pb2 as explanations
@@ -20,6 +21,7 @@ from pdp.v1 import session_pb2 as sessions
 
 AUTHORIZATION = "pdp.v1.AuthorizationService"
 SESSIONS = "pdp.v1.SessionService"
+ACCESS = "pdp.v1.AccessService"
 POLICIES = "pdp.v1.PolicyService"
 AUDIT = "pdp.v1.AuditService"
 HEALTH = "grpc.health.v1.Health"
@@ -73,6 +75,19 @@ def _sessions() -> tuple[RPC, ...]:
     )
 
 
+def _access() -> tuple[RPC, ...]:
+    of, lane, ending, watches = ACCESS, Lane.CALLS, Lane.ENDING, Lane.ACCESS_WATCHES
+    approver, seeing = Role.APPROVER, {Role.PEP, Role.APPROVER, Role.AUDITOR}
+    return (
+        _row(of, "ApproveCall", access.ApproveCallRequest, {approver}, lane),
+        _row(of, "DenyCall", access.DenyCallRequest, {approver}, ending),
+        _row(of, "RevokeAccess", access.RevokeAccessRequest, {approver, Role.ADMIN}, ending),
+        _row(of, "GetAccessRequest", access.GetAccessRequestRequest, seeing, lane),
+        _row(of, "ListAccessRequests", access.ListAccessRequestsRequest, seeing, lane),
+        _row(of, "WatchAccessRequests", access.WatchAccessRequestsRequest, seeing, watches, shape=Shape.FEED),
+    )
+
+
 def _policies() -> tuple[RPC, ...]:
     of, lane, activation = POLICIES, Lane.AUTHORING, Lane.ACTIVATION
     author, auditor, admin = Role.AUTHOR, Role.AUDITOR, Role.ADMIN
@@ -112,5 +127,5 @@ def _standard() -> tuple[RPC, ...]:
 
 
 RPCS: Mapping[str, RPC] = MappingProxyType(
-    {row.path: row for row in (*_authorization(), *_sessions(), *_policies(), *_audit(), *_standard())}
+    {row.path: row for row in (*_authorization(), *_sessions(), *_access(), *_policies(), *_audit(), *_standard())}
 )

@@ -22,13 +22,26 @@ from pdp.foundation.repeating import Repeater
 from pdp.identity.authentication import Authenticator
 from pdp.limits import DEFAULT_LIMITS, Limits
 from pdp.observer import Event, EventKind, Observer
+from pdp.registry.access import Approvals
 from pdp.registry.outcomes import Outcomes
 from pdp.registry.registrar import Registrar
+from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers, stream_error
 from pdp.server.fields import in_fields
 from pdp.server.policies import Evaluator, PolicyHandlers
-from pdp.server.rpcs import AUDIT, AUTHORIZATION, CONTROL, HEALTH, OLD_REFLECTION, POLICIES, REFLECTION, RPCS, SESSIONS
+from pdp.server.rpcs import (
+    ACCESS,
+    AUDIT,
+    AUTHORIZATION,
+    CONTROL,
+    HEALTH,
+    OLD_REFLECTION,
+    POLICIES,
+    REFLECTION,
+    RPCS,
+    SESSIONS,
+)
 from pdp.server.sessions import SessionHandlers
 from pdp.server.standard import HealthHandlers, ReflectionHandlers
 from pdp.serving.awaiting import Awaited
@@ -84,6 +97,7 @@ class PDPServer:
         authorizer: Authorizer,
         registrar: Registrar,
         outcomes: Outcomes,
+        approvals: Approvals,
         keeper: BundleKeeper,
         evaluator: Evaluator,
         explainer: Explainer,
@@ -107,9 +121,11 @@ class PDPServer:
         self._health = HealthHandlers(
             healthy, every=check_seconds, record_healthy=record_healthy, store_healthy=store_healthy
         )
+        self._access = AccessHandlers(approvals, limits, clock, every=check_seconds)
         services: dict[str, object] = {
             AUTHORIZATION: AuthorizationHandlers(authorizer, outcomes, limits),
             SESSIONS: SessionHandlers(registrar, limits),
+            ACCESS: self._access,
             POLICIES: PolicyHandlers(keeper, evaluator, explainer, limits),
             AUDIT: AuditHandlers(searchable, clock=clock, limits=limits),
             HEALTH: self._health,
@@ -191,6 +207,7 @@ class PDPServer:
     def stop(self, grace: float = 0.0) -> None:
         """Take no new calls, give open ones `grace` seconds, and end. Calling it twice is harmless."""
         self.drain()
+        self._access.end()
         self._server.stop(grace).wait()
         if not self._released:
             self._release()
@@ -235,6 +252,8 @@ def rooms(limits: Limits, *, call_threads: int) -> Mapping[Lane, Room]:
         Lane.ACTIVATION: Room(threads=2, bound=16, share=4, turns=1),
         Lane.AUTHORING: Room(threads=2, bound=16, share=8, turns=1),
         Lane.AUDIT: Room(threads=2, bound=16, share=8, turns=1),
+        # One more watch of a caller is refused, and ends no other.
+        Lane.ACCESS_WATCHES: Room(threads=32, bound=32, share=8),
         Lane.PROBES: Room(threads=2, bound=32, share=32, patience=_PATIENCE_SECONDS),
         # One more watch ends the oldest, and waits for its thread.
         Lane.WATCHES: Room(threads=8, bound=16, share=16),

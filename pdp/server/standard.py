@@ -52,7 +52,7 @@ class HealthHandlers:
             raise NotFoundError("no such service")
         return self._answer(request.service)
 
-    def watch(self, request: HealthCheckRequest, over: threading.Event) -> Iterator[HealthCheckResponse]:
+    def watch(self, request: HealthCheckRequest, _: Origin, over: threading.Event) -> Iterator[HealthCheckResponse]:
         """Yield whether a service is served, now and on every change, until `over`."""
         last: HealthCheckResponse | None = None
         while not over.is_set():

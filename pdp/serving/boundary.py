@@ -12,6 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -65,7 +66,7 @@ class Route:
     """
 
     rpc: RPC
-    handle: Callable[[Any, Any], Any]
+    handle: Callable[..., Any]
     upload_bytes: int
     longest_wait: float = math.inf
     in_band: Callable[[bytes, Refusal], bytes] | None = None
@@ -153,7 +154,9 @@ class Boundary:
             call.wire, call.latest = wire, self._clock.now().boot_at + call.route.longest_wait
             if rpc.shape is Shape.FEED:
                 call.feed = _Feed()
-                self._feeds.add(call.feed)
+                # In other lanes a feed has been counted before, and has a thread.
+                if rpc.roles == PUBLIC:
+                    self._feeds.add(call.feed)
             call.lane.put(call.owner, call.run)
 
     def give_up(self, call: _Call, error: PDPError) -> None:
@@ -227,22 +230,30 @@ class Boundary:
     def feed(self, call: _Call, feed: _Feed, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
         """Yield the answers to a call until it is over."""
         try:
-            if context.add_callback(feed.over.set):
-                yield from self._answers(call, feed, wire, context)
+            if not context.add_callback(feed.over.set):
+                return
+            # A caller that does not read holds up the thread, and its answers: it is idle.
+            with self._idle.watched(context.cancel) if call.owner else nullcontext(_nothing) as touch:
+                for answer in self._answers(call, feed, wire, context):
+                    yield answer
+                    touch()
         finally:
             self._feeds.take(feed)
 
     def _answers(self, call: _Call, feed: _Feed, wire: bytes, context: Any) -> Iterator[bytes]:  # noqa: ANN401 - gRPC has no types
-        rpc, metadata = call.route.rpc, call.incoming.metadata
-        answers = self._attempt(rpc, metadata, _open_feed, call.route, wire, feed.over)
+        rpc, metadata, caller = call.route.rpc, call.incoming.metadata, call.caller
+        answers = self._attempt(rpc, metadata, _open_feed, call, wire, feed.over)
         if isinstance(answers, Refusal):
-            self._end(rpc, ANONYMOUS, metadata, answers, context)
+            self._end(rpc, caller, metadata, answers, context)
         while (answer := self._attempt(rpc, metadata, _next_of_feed, answers)) is not None:
             if isinstance(answer, Refusal):
-                self._end(rpc, ANONYMOUS, metadata, answer, context)
+                self._end(rpc, caller, metadata, answer, context)
+            # The caller may have been removed, or lost its role, since the feed was opened.
+            if rpc.roles != PUBLIC and self._readmit(call.route, metadata, context) != caller:
+                return
             yield answer
         if feed.error is not None:
-            self._end(rpc, ANONYMOUS, metadata, _refusal(rpc, metadata, feed.error), context)
+            self._end(rpc, caller, metadata, _refusal(rpc, metadata, feed.error), context)
 
     def _attempt(
         self, rpc: RPC, metadata: Metadata, work: Callable[P, T], *args: P.args, **more: P.kwargs
@@ -362,9 +373,14 @@ def _work(route: Route, caller: Caller, metadata: Metadata, request: Any, contex
     return answer
 
 
-def _open_feed(route: Route, wire: bytes, over: threading.Event) -> Iterator[Any]:
-    answers: Iterator[Any] = route.handle(read(route.rpc.request, wire), over)
+def _open_feed(call: _Call, wire: bytes, over: threading.Event) -> Iterator[Any]:
+    origin = Origin(caller=call.caller, parent=trace_parent(call.incoming.metadata))
+    answers: Iterator[Any] = call.route.handle(read(call.route.rpc.request, wire), origin, over)
     return answers
+
+
+def _nothing() -> None:
+    pass
 
 
 def _next_of_feed(answers: Iterator[Any]) -> bytes | None:

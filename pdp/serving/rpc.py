@@ -40,6 +40,8 @@ class Lane(Enum):
     AUTHORING = "authoring"
     # A question can read many records, and first those that the index does not hold yet.
     AUDIT = "audit"
+    # Each watch has a thread for as long as it is open.
+    ACCESS_WATCHES = "watches of access requests"
     # Callers without credentials can fill these two lanes and no other.
     PROBES = "probes"
     WATCHES = "watches"

@@ -135,6 +135,7 @@ def running_server(
             authorizer=embedded.authorizer,
             registrar=embedded.registrar,
             outcomes=embedded.outcomes,
+            approvals=embedded.approvals,
             keeper=embedded.keeper,
             evaluator=evaluator,
             explainer=embedded.explainer,

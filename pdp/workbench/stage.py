@@ -24,7 +24,7 @@ from pdp.policy.provenance import FindNames
 from pdp.policy.schema import APPROVE_CALL
 from pdp.policy.tools.catalogue import Tool
 from pdp.registry.outcomes import OutcomeReport, Outcomes
-from pdp.registry.policies import SessionPolicies, SessionQuestion, waiting_call
+from pdp.registry.policies import SessionPolicies, SessionQuestion, WaitingCall
 from pdp.registry.readings import NO_VALUES, ReportedValues
 from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
 from pdp.registry.scope import scope_of
@@ -200,7 +200,12 @@ class Stage:
             speaker=approver.id,
             asked_at=self._clock.now().wall_at,
             grants=session.grants,
-            call=waiting_call(tool, chain, arguments, self._bundle),
+            call=WaitingCall(
+                action=tool.action,
+                risk=tool.risk,
+                groups=tool.groups,
+                provenance=self._bundle.provenances.of(chain, tool, arguments)[0].provenance,
+            ),
         )
         self._policies.ask(self._seen_by_all, asked)
         return self._seen[-1]

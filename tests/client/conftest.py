@@ -14,7 +14,14 @@ import pytest
 
 from pdp.foundation import jsontext
 from pdp.serving.localtls import CERTIFICATE_FILE, KEY_FILE, TLS_FOLDER, write_local_certificate
-from pdp.v1 import audit_pb2_grpc, authorization_pb2_grpc, decision_pb2, policy_pb2_grpc, session_pb2_grpc
+from pdp.v1 import (
+    access_pb2_grpc,
+    audit_pb2_grpc,
+    authorization_pb2_grpc,
+    decision_pb2,
+    policy_pb2_grpc,
+    session_pb2_grpc,
+)
 from pdp.v1.authorization_pb2 import (
     AuthorizeRequest,
     AuthorizeResponse,
@@ -72,6 +79,7 @@ class ScriptedServer:
         for module, service in (
             (authorization_pb2_grpc, "AuthorizationService"),
             (session_pb2_grpc, "SessionService"),
+            (access_pb2_grpc, "AccessService"),
             (policy_pb2_grpc, "PolicyService"),
             (audit_pb2_grpc, "AuditService"),
         ):

@@ -67,7 +67,14 @@ class Opened:
     digest: str
     decision_id: str = "dec_" + "a" * 26
     outcome_token: str = "pdpo_" + "a" * 200
+    access_request_id: str = "acc_" + "a" * 26
+    access_digest: str = "sha256:" + "0" * 64
     bundle_version: str = version_of(FILES)
+
+    @property
+    def access_session_id(self) -> str:
+        """Return the public id."""
+        return self.id
 
 
 LOST = Opened(id="ses_" + "a" * 26, handle="pdps_" + "a" * 43, digest="sha256:" + "0" * 64)

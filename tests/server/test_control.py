@@ -9,17 +9,30 @@ import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from pdp.app import Embedded
 from pdp.limits import Limits
+from pdp.model import Caller, Role
+from pdp.registry.registrar import SessionRequest
 from pdp.server.rpcs import CONTROL, RPCS
+from pdp.sessions.access import AccessState
+from pdp.testing.clock import FakeClock
+from pdp.v1.access_pb2 import DenyCallRequest, RevokeAccessRequest
 from pdp.v1.session_pb2 import RevokeSessionsRequest
 from tests.machinery.servers.running import PATIENCE, Running, Serve, a_call
+from tests.machinery.servers.waitingcalls import waiting
 
 REVOKE = "/pdp.v1.SessionService/RevokeSessions"
 RELOAD = "/pdp.v1.PolicyService/ReloadBundle"
 AUTHORIZE = "/pdp.v1.AuthorizationService/Authorize"
 SERVED = {
-    "DenySession", "EndSession", "RevokeSessions", "NarrowSession", "ActivateBundle", "ReloadBundle", "Check", "Watch",
+    "DenySession",
+    "DenyCall",
+    "RevokeAccess", "EndSession", "RevokeSessions", "NarrowSession", "ActivateBundle", "ReloadBundle", "Check", "Watch",
 }  # fmt: skip
+
+
+WANTED = SessionRequest(user="alice", agent="coder", purpose="x", tool_patterns=("git/git_log",))
+GATEWAY = Caller(id="pep", kind="token", roles=frozenset({Role.PEP}))
 
 
 @pytest.fixture
@@ -37,6 +50,22 @@ def test_what_ends_authority_is_served(control: Running) -> None:
     assert revoked == b""
     assert reloaded != b""
     assert health == HealthCheckResponse.SERVING
+
+
+def test_answers_that_end_authority_are_served(control: Running, embedded: Embedded, clock: FakeClock) -> None:
+    """A no to a call, and the end of a yes, are taken there too, by the same rules."""
+    main = embedded.registrar.request(WANTED, GATEWAY)[0].session
+    request = waiting(embedded, clock, main.id, by="pep", action="git/git_log")
+    access = "/pdp.v1.AccessService"
+
+    control.unary(f"{access}/DenyCall", DenyCallRequest(access_request_id=request.id).SerializeToString(), "approver")
+    wire = RevokeAccessRequest(session_id=main.id, reason="x").SerializeToString()
+
+    assert control.unary(f"{access}/RevokeAccess", wire, "admin") == b""
+    assert control.refused(f"{access}/ApproveCall", b"", "approver").code() is grpc.StatusCode.UNIMPLEMENTED
+    denied = embedded.history.access().get(request.id)
+    assert denied is not None
+    assert denied.state is AccessState.DENIED
 
 
 def test_nothing_else_is_served(control: Running) -> None:

@@ -18,11 +18,13 @@ from pdp.decision.authorizer import Authorizer
 from pdp.decision.explainer import Explainer
 from pdp.model import CallRequest
 from pdp.policy.child import evaluation
+from pdp.registry.access import Approvals
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.registrar import Registrar, SessionRequest
 from pdp.server.fields import FIELDS
 from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import RPC
+from pdp.sessions import access
 from pdp.v1.authorization_pb2 import AuthorizeRequest
 
 PACKAGE = Path(pdp.__file__).parent
@@ -54,6 +56,8 @@ ASKED: dict[str, set[str]] = {
     "ReviewSession": {*attributes_of(Registrar.review)},
     "ListSessions": {*attributes_of(Registrar.list)},
     "NarrowSession": {*attributes_of(Registrar.narrow)},
+    "ApproveCall": {*attributes_of(Approvals.approve), *attributes_of(access.approve)},
+    "ListAccessRequests": {*attributes_of(Approvals.list)},
     "Evaluate": {*re.findall(r'job\.get\("(\w+)"', inspect.getsource(evaluation)), "template_links.new_id"},
     "Explain": {*attributes_of(Explainer.explain), *attributes_of(Explainer.suppose)},
     "ListRecords": PAGES,

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from pdp.model import Role
-from pdp.server.rpcs import RPCS
+from pdp.server.rpcs import ACCESS, RPCS
 from pdp.serving.rpc import PUBLIC
 from tests.machinery.rpcs.row import EVERYONE, REFUSED
 from tests.machinery.rpcs.table import ALL
@@ -75,7 +75,9 @@ def test_who_is_no_caller_calls_nothing(world: World, method: str, tenant_id: st
 def subjects_of(world: World, method: str, tenant_id: str) -> dict[str, Subject]:
     """Return a fresh session for each cell."""
     (elsewhere,) = (one for one in TENANTS if one != tenant_id)
-    make = world.waiting if ALL[method].waits else world.active
+    # A caller can have few open access requests, so only a session that needs one has one.
+    asked = world.asked if RPCS[PATHS[method]].service == ACCESS else world.active
+    make = world.waiting if ALL[method].waits else asked
     return {
         "own": make(tenant_id, Role.PEP.value),
         "other": make(tenant_id, SIBLING),
@@ -101,7 +103,7 @@ def plain(answer: Answer, asked: Subject) -> Answer:
                 decision.ClearField(name)
         message = message.SerializeToString(deterministic=True)
     details, trailing = answer.details, answer.trailing
-    for one in (asked.id, asked.decision_id):
+    for one in (asked.id, asked.decision_id, asked.access_request_id):
         details = details.replace(one, "ID")
         trailing = tuple((key, _bytes(value).replace(one.encode(), b"ID")) for key, value in trailing)
     return replace(answer, message=message, details=details, trailing=trailing)

@@ -15,14 +15,14 @@ from pdp.model import Role
 from pdp.server.rpcs import RPCS
 from pdp.server.service import PDPServer
 from pdp.serving.rpc import PUBLIC, RPC, Shape
-from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
+from pdp.v1 import access_pb2, audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from tests.machinery.rpcs.table import ALL
 from tests.machinery.servers.running import PATIENCE, Running, Serve
 
 
 def described() -> Iterator[tuple[str, MethodDescriptor]]:
     """Yield path and description of every RPC of the API and of the standard services."""
-    for module in (authorization_pb2, session_pb2, policy_pb2, audit_pb2, health_pb2, reflection_pb2):
+    for module in (authorization_pb2, session_pb2, access_pb2, policy_pb2, audit_pb2, health_pb2, reflection_pb2):
         for service in module.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 yield f"/{service.full_name}/{method.name}", method
@@ -60,11 +60,6 @@ def test_roles_are_as_decided() -> None:
 
     assert roles == {path: {Role(role) for role in ALL[RPCS[path].method].roles} for path in roles}
     assert public == {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"}
-
-
-def test_feeds_are_public() -> None:
-    """A feed does not ask who is calling, so nobody may be in need of a role for one."""
-    assert {PUBLIC} == {row.roles for row in RPCS.values() if row.shape is Shape.FEED}
 
 
 @pytest.mark.parametrize("role", [*Role, None], ids=lambda role: role.value if role else "nobody")

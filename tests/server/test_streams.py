@@ -331,6 +331,7 @@ def test_reflection_describes_the_api(serve: Serve) -> None:
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
+        "pdp.v1.AccessService",
         "pdp.v1.AuditService",
         "pdp.v1.AuthorizationService",
         "pdp.v1.PolicyService",

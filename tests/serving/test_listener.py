@@ -98,6 +98,7 @@ def test_tls_serves_who_trusts_the_certificate(
         authorizer=embedded.authorizer,
         registrar=embedded.registrar,
         outcomes=embedded.outcomes,
+        approvals=embedded.approvals,
         keeper=embedded.keeper,
         evaluator=child,
         explainer=embedded.explainer,

@@ -13,7 +13,17 @@ from pdp.client import control, tasks
 from pdp.client.asking import MANAGEMENT_TRIES, repeat_pause, retry_pause
 from pdp.client.connection import Connection, checked_timeout
 from pdp.client.errors import from_status
-from pdp.client.operations import AUTHORIZE, AUTHORIZE_STREAM, BATCH_AUTHORIZE, Item, Operation, Page, Reply, Result
+from pdp.client.operations import (
+    AUTHORIZE,
+    AUTHORIZE_STREAM,
+    BATCH_AUTHORIZE,
+    Item,
+    Method,
+    Operation,
+    Page,
+    Reply,
+    Result,
+)
 
 
 class AsyncCalls:
@@ -73,6 +83,17 @@ class AsyncCalls:
         begin = partial(self._authorize_stream, metadata=metadata)
         return tasks.Exchange(begin, timeout=self._timeout, describe=self._connection.describe)
 
+    def feed(self, method: Method[Any], request: Message) -> tasks.Feed:
+        """Begin a watch."""
+        return tasks.Feed(partial(method.feed(self._channel), request, metadata=self._metadata("", "")))
+
+    async def next_of(self, feed: tasks.Feed) -> Any:  # noqa: ANN401 - gRPC has no types
+        """Return the next message of a watch, or None at its end. Raise `PDPClientError` when it breaks."""
+        try:
+            return await feed.next()
+        except grpc.RpcError as error:
+            raise from_status(error, self._connection.diagnosis) from error
+
     async def pages(self, ask: Callable[[str], Operation[Any, Page[Item]]]) -> AsyncIterator[Item]:
         """Yield the items of all pages; `ask` gets each page's token, empty for the first."""
         token = ""
@@ -84,11 +105,14 @@ class AsyncCalls:
             if not token:
                 return
 
-    async def manage(self, operation: Operation[Reply, Result]) -> Result:
-        """Return the server's answer to a management call, or raise `PDPClientError`."""
+    async def manage(self, operation: Operation[Reply, Result], *, within: float | None = None) -> Result:
+        """Return the server's answer to a management call, or raise `PDPClientError`.
+
+        It takes at most `within` seconds, None for the client's usual time.
+        """
         reply = await self._at_control(operation) if operation.method.ends_authority else None
         if reply is None:
-            reply = await self._at_main(operation)
+            reply = await self._at_main(operation, self._management_timeout if within is None else within)
         return operation.read(reply)
 
     def _metadata(self, traceparent: str, tracestate: str) -> tuple[tuple[str, str], ...]:
@@ -96,10 +120,10 @@ class AsyncCalls:
             traceparent = self._traceparent()
         return self._connection.metadata(traceparent, tracestate)
 
-    async def _at_main(self, operation: Operation[Reply, Result]) -> Reply:
+    async def _at_main(self, operation: Operation[Reply, Result], within: float) -> Reply:
         """Ask at the main address, and retry where that helps."""
         ask, metadata = tasks.closable(operation.on(self._channel)), self._metadata("", "")
-        deadline = self._clock() + self._management_timeout
+        deadline = self._clock() + within
         for left in reversed(range(MANAGEMENT_TRIES)):
             try:
                 reply: Reply = await ask(timeout=deadline - self._clock(), metadata=metadata)

@@ -48,10 +48,11 @@ class AsyncClientSession:
         tool_call_id: str = "",
         traceparent: str = "",
         tracestate: str = "",
+        wait: float | None = None,
     ) -> Answer:
         """Ask about one call, as `AsyncClient.authorize` does, with its digest if known.
 
-        The digest is that of the tool's definition.
+        The digest is that of the tool's definition. `wait` None means the session's `wait_for_approval`.
         """
         call = ToolCall(
             server=server,
@@ -62,7 +63,7 @@ class AsyncClientSession:
             request_id=request_id,
             tool_call_id=tool_call_id,
         )
-        return await self._client.ask(self._held.completed(call), traceparent=traceparent, tracestate=tracestate)
+        return await self.ask(call, traceparent=traceparent, tracestate=tracestate, wait=wait)
 
     async def ask(
         self,
@@ -71,13 +72,18 @@ class AsyncClientSession:
         known_obligations: Iterable[str] | None = None,
         traceparent: str = "",
         tracestate: str = "",
+        wait: float | None = None,
     ) -> Answer:
-        """Ask about one call of this session, as `AsyncClient.ask` does."""
+        """Ask about one call of this session, as `AsyncClient.ask` does.
+
+        `wait` None means the session's `wait_for_approval`.
+        """
         return await self._client.ask(
             self._held.completed(call),
             known_obligations=known_obligations,
             traceparent=traceparent,
             tracestate=tracestate,
+            wait=self._held.wait_for_approval if wait is None else wait,
         )
 
     async def batch(

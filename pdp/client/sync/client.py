@@ -7,16 +7,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pdp.client import auditing, operations, threads
+from pdp.client import approvals, auditing, operations, threads
 from pdp.client.sync.calls import Calls
 from pdp.client.sync.session import ClientSession
 from pdp.client.sync.stream import AuthorizationStream
-from pdp.client.asking import judge, judge_batch, prepare, refuse_batch
+from pdp.client.sync.waiting import AccessAnswers
+from pdp.client.asking import PreparedCall, judge, judge_batch, prepare, refuse_batch
 from pdp.client.connection import Connection
 from pdp.client.definitions import DefinitionDigests
 from pdp.client.errors import (
@@ -31,7 +33,7 @@ from pdp.client.fulfilling import OnNotice
 from pdp.client.held import HeldSession
 from pdp.client.reading import read_result
 from pdp.client.values import Answer, ListedTool, ToolCall
-from pdp.v1 import audit_pb2, explain_pb2, policy_pb2, session_pb2
+from pdp.v1 import access_pb2, audit_pb2, explain_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import BatchAuthorizeRequest
 
 
@@ -98,6 +100,7 @@ class Client:
             clock=clock,
             sleep=sleep,
         )
+        self._answers = AccessAnswers(self._begin_watch, self._read_access, clock=clock)
         self._known_obligations = frozenset(known_obligations)
         self.on_notice = on_notice
         self._report_values = report_values
@@ -114,6 +117,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; calls in progress and later ones are denied."""
+        self._answers.close()
         self._calls.close()
 
     def authorize(
@@ -130,9 +134,11 @@ class Client:
         tool_call_id: str = "",
         traceparent: str = "",
         tracestate: str = "",
+        wait: float = 0.0,
     ) -> Answer:
         """Ask whether a tool call can go ahead; `ToolCall` explains the fields.
 
+        A call that a person must approve waits up to `wait` seconds for the answer, and is then asked about again.
         Never raises for a fault of server, network or arguments: the answer is then a deny with `error`.
         """
         call = ToolCall(
@@ -146,7 +152,7 @@ class Client:
             request_id=request_id,
             tool_call_id=tool_call_id,
         )
-        return self.ask(call, traceparent=traceparent, tracestate=tracestate)
+        return self.ask(call, traceparent=traceparent, tracestate=tracestate, wait=wait)
 
     def ask(
         self,
@@ -155,6 +161,7 @@ class Client:
         known_obligations: Iterable[str] | None = None,
         traceparent: str = "",
         tracestate: str = "",
+        wait: float = 0.0,
     ) -> Answer:
         """Ask about one call, as `authorize` does.
 
@@ -164,11 +171,9 @@ class Client:
         prepared = prepare(call)
         if isinstance(prepared, Answer):
             return prepared
-        try:
-            reply = self._calls.decide(self._calls.authorize, prepared.request, traceparent, tracestate)
-            return judge(prepared, reply.decision, known)
-        except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
-            return prepared.refused(self._connection.describe(error), reason_of(error))
+        ask = partial(self._ask_once, prepared, known, traceparent, tracestate)
+        answer = ask()
+        return self._once_approved(ask, answer, wait) if answer.access_request_id else answer
 
     def batch(self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = "") -> tuple[Answer, ...]:
         """Ask about up to 100 calls at once, all decided on one snapshot.
@@ -235,11 +240,13 @@ class Client:
         labels: Sequence[str] = (),
         may_delegate: bool = False,
         terms: Mapping[str, Any] | bytes | None = None,
+        wait_for_approval: float = 0.0,
     ) -> Iterator[ClientSession]:
         """Hold a session: ask for it, wait for its approval, and end it in any case.
 
         `announce` is called with a session that waits, so that an approver can be asked. `wait` bounds the waiting and
-        `poll` is the pause between two checks, in seconds. `definitions` come from `definition_digests`.
+        `poll` is the pause between two checks, in seconds. `definitions` come from `definition_digests`. A call that a
+        person must approve waits up to `wait_for_approval` seconds for the answer.
         Raise `SessionNotApprovedError` when the session is refused or not approved in time.
         """
         opened = self.request_session(
@@ -257,7 +264,12 @@ class Client:
         )
         try:
             self._await_approval(opened.session, wait, poll, announce)
-            yield self.attach(opened.session_handle, session_id=opened.session.session_id, definitions=definitions)
+            yield self.attach(
+                opened.session_handle,
+                session_id=opened.session.session_id,
+                definitions=definitions,
+                wait_for_approval=wait_for_approval,
+            )
         except BaseException as error:
             try:
                 self._end_if_live(opened.session_handle)
@@ -267,10 +279,21 @@ class Client:
         self._end_if_live(opened.session_handle)
 
     def attach(
-        self, session_handle: str, *, session_id: str = "", definitions: DefinitionDigests | None = None
+        self,
+        session_handle: str,
+        *,
+        session_id: str = "",
+        definitions: DefinitionDigests | None = None,
+        wait_for_approval: float = 0.0,
     ) -> ClientSession:
         """Return a session that already exists; this client does not end it."""
-        return ClientSession(self, HeldSession(handle=session_handle, id=session_id, definitions=definitions or {}))
+        held = HeldSession(
+            handle=session_handle,
+            id=session_id,
+            definitions=definitions or {},
+            wait_for_approval=wait_for_approval,
+        )
+        return ClientSession(self, held)
 
     def request_session(
         self,
@@ -395,6 +418,58 @@ class Client:
         """Yield exactly the live sessions to revoke, page by page. Nothing is revoked."""
         return self._calls.pages(lambda token: auditing.plan_revocation(wanted, page_token=token))
 
+    def approve_call(
+        self, access_request_id: str, *, request_digest: str, calls: int = 1
+    ) -> access_pb2.RequestedAccess:
+        """Approve exactly the call that was shown; `request_digest` comes from `get_access_request`.
+
+        `calls` is how many calls like it to approve, where its `most_calls` allows more than one.
+        """
+        return self._calls.manage(approvals.approve_call(access_request_id, request_digest=request_digest, calls=calls))
+
+    def deny_call(self, access_request_id: str, *, reason: str = "") -> access_pb2.RequestedAccess:
+        """Refuse a call: in its session it is not asked for again."""
+        return self._calls.manage(approvals.deny_call(access_request_id, reason=reason))
+
+    def revoke_access(self, *, reason: str, access_request_id: str = "", session_id: str = "") -> tuple[str, ...]:
+        """Take back approvals that are not used up: that of one request, or all of a session.
+
+        Return the ids of their requests.
+        """
+        return self._calls.manage(
+            approvals.revoke_access(access_request_id=access_request_id, session_id=session_id, reason=reason)
+        )
+
+    def get_access_request(self, access_request_id: str) -> access_pb2.GetAccessRequestResponse:
+        """Return one access request, with all that this caller may see."""
+        return self._calls.manage(approvals.get_access_request(access_request_id))
+
+    def list_access_requests(
+        self, *, state: str = "", session_id: str = "", user: str = "", page_size: int = 0
+    ) -> Iterator[access_pb2.RequestedAccess]:
+        """Yield access requests, newest first, page by page.
+
+        `state` is a name such as `open`; empty does not filter.
+        """
+        return self._calls.pages(
+            lambda token: approvals.list_access_requests(
+                state=state, session_id=session_id, user=user, page_size=page_size, page_token=token
+            )
+        )
+
+    def watch_access_requests(self, *, session_id: str = "", user: str = "") -> Iterator[access_pb2.RequestedAccess]:
+        """Yield the access requests that are open, and then each that changes, until the server or the caller ends it.
+
+        Raise `PDPClientError` when the watch breaks. A new one begins with all that is open then.
+        """
+        feed = self._begin_watch(session_id, user)
+        try:
+            while (message := self._calls.next_of(feed)) is not None:
+                for request in message.access_requests:
+                    yield request
+        finally:
+            feed.cancel()
+
     def get_bundle(self, version: str = "") -> policy_pb2.GetBundleResponse:
         """Return the running bundle, or a kept version; and why the last load failed."""
         return self._calls.manage(operations.get_bundle(version))
@@ -497,6 +572,38 @@ class Client:
                 at=at,
             )
         )
+
+    def _begin_watch(self, session_id: str = "", user: str = "") -> threads.Feed:
+        return self._calls.feed(approvals.WATCH, approvals.watch_access_requests(session_id=session_id, user=user))
+
+    def _read_access(self, access_request_id: str, within: float) -> access_pb2.RequestedAccess:
+        found = self._calls.manage(approvals.get_access_request(access_request_id), within=within)
+        return found.access_request
+
+    def _ask_once(self, prepared: PreparedCall, known: frozenset[str], traceparent: str, tracestate: str) -> Answer:
+        try:
+            reply = self._calls.decide(self._calls.authorize, prepared.request, traceparent, tracestate)
+            return judge(prepared, reply.decision, known)
+        except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the answer is a deny
+            return prepared.refused(self._connection.describe(error), reason_of(error))
+
+    def _once_approved(self, ask: Callable[[], Answer], answer: Answer, wait: float) -> Answer:
+        """Wait for people as long as a call waits for one, and ask about it again with the same request id.
+
+        The server tells a repeated question by that id, so an approval is used once, also when an answer was lost.
+        """
+        deadline, asked = self._clock() + wait, ""
+        while answer.access_request_id not in ("", asked) and (remaining := deadline - self._clock()) > 0:
+            asked = answer.access_request_id
+            try:
+                request = self._answers.of(asked, remaining)
+            except Exception as error:  # noqa: BLE001 - fails closed: the answer stays a deny
+                told = f"what a person answers cannot be read: {self._connection.describe(error)}"
+                return replace(answer, advice=(told, *answer.advice))
+            if not approvals.lets_ask_again(request):
+                return approvals.unapproved(answer, request, wait)
+            answer = ask()
+        return answer
 
     def _await_approval(
         self,

@@ -50,10 +50,11 @@ class ClientSession:
         tool_call_id: str = "",
         traceparent: str = "",
         tracestate: str = "",
+        wait: float | None = None,
     ) -> Answer:
         """Ask about one call, as `Client.authorize` does, with its digest if known.
 
-        The digest is that of the tool's definition.
+        The digest is that of the tool's definition. `wait` None means the session's `wait_for_approval`.
         """
         call = ToolCall(
             server=server,
@@ -64,7 +65,7 @@ class ClientSession:
             request_id=request_id,
             tool_call_id=tool_call_id,
         )
-        return self._client.ask(self._held.completed(call), traceparent=traceparent, tracestate=tracestate)
+        return self.ask(call, traceparent=traceparent, tracestate=tracestate, wait=wait)
 
     def ask(
         self,
@@ -73,13 +74,18 @@ class ClientSession:
         known_obligations: Iterable[str] | None = None,
         traceparent: str = "",
         tracestate: str = "",
+        wait: float | None = None,
     ) -> Answer:
-        """Ask about one call of this session, as `Client.ask` does."""
+        """Ask about one call of this session, as `Client.ask` does.
+
+        `wait` None means the session's `wait_for_approval`.
+        """
         return self._client.ask(
             self._held.completed(call),
             known_obligations=known_obligations,
             traceparent=traceparent,
             tracestate=tracestate,
+            wait=self._held.wait_for_approval if wait is None else wait,
         )
 
     def batch(self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = "") -> tuple[Answer, ...]:

@@ -45,6 +45,21 @@ class Named(Protocol):
         ...
 
     @property
+    def access_request_id(self) -> str:
+        """Return the id of an access request in the session, which waits if the session is live."""
+        ...
+
+    @property
+    def access_digest(self) -> str:
+        """Return the digest of what an approver is shown of that request."""
+        ...
+
+    @property
+    def access_session_id(self) -> str:
+        """Return the public id, of a session that has such a request."""
+        ...
+
+    @property
     def bundle_version(self) -> str:
         """Return the version of the bundle that is active."""
         ...

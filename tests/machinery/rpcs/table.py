@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from grpc_health.v1.health_pb2 import HealthCheckRequest
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 
+from tests.machinery.rpcs.access import ACCESS
 from tests.machinery.rpcs.audit import AUDIT
 from tests.machinery.rpcs.authorization import AUTHORIZATION
 from tests.machinery.rpcs.policies import POLICIES
@@ -14,7 +15,7 @@ from tests.machinery.rpcs.row import ANY, EVERYONE, Row
 from tests.machinery.rpcs.sessions import SESSIONS
 
 # Those of the API, in its order.
-OWN: Mapping[str, Row] = {**AUTHORIZATION, **SESSIONS, **POLICIES, **AUDIT}
+OWN: Mapping[str, Row] = {**AUTHORIZATION, **SESSIONS, **ACCESS, **POLICIES, **AUDIT}
 STANDARD: Mapping[str, Row] = {
     "Check": Row(ask=lambda _: HealthCheckRequest(), roles=dict.fromkeys(EVERYONE, ANY)),
     "Watch": Row(ask=lambda _: HealthCheckRequest(), roles=dict.fromkeys(EVERYONE, ANY)),

@@ -126,6 +126,7 @@ def serve(
                 authorizer=authorizer or embedded.authorizer,
                 registrar=registrar or embedded.registrar,
                 outcomes=embedded.outcomes,
+                approvals=embedded.approvals,
                 keeper=embedded.keeper,
                 evaluator=child,
                 explainer=embedded.explainer,

@@ -18,10 +18,11 @@ from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.store import SessionStore
 from pdp.testing.decisions import a_decision
 from pdp.testing.inprocess import RunningServer, running_server
-from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
+from pdp.v1 import access_pb2, audit_pb2, authorization_pb2, policy_pb2, session_pb2
 from pdp.v1.authorization_pb2 import AuthorizeStreamResponse
-from tests.machinery.rpcs.asking import a_call
+from tests.machinery.rpcs.asking import DIGEST, a_call
 from tests.machinery.rpcs.table import OWN
+from tests.machinery.servers.waitingcalls import waiting
 from tests.machinery.ways.notation import changed, files_of, load_bundle
 from tests.machinery.ways.ways import CALLERS
 
@@ -30,11 +31,18 @@ PATIENCE = 60.0
 
 UNKNOWN_HANDLE = "pdps_" + "u" * 43
 UNKNOWN_ID = "ses_" + "u" * 26
+UNKNOWN_ACCESS = "acc_" + "u" * 26
 
 BUNDLE = changed(
     load_bundle("office"),
     {
         "directory": {"users": {"foreign-lead": {"groups": ["leads"]}}},
+        "policies": {
+            "calls": """
+              @id("calls/leads")
+              permit (principal in UserGroup::"leads", action == Action::"pdp/approve_call", resource);
+            """
+        },
         "tools": {"clock": {"ring": {"risk": "mutating", "parameters": {"score?": "anything"}}}},
     },
 )
@@ -43,7 +51,7 @@ FILES = files_of(BUNDLE)
 # Every RPC of the API as it is described, so that a new one cannot be forgotten.
 METHODS: Mapping[str, MethodDescriptor] = {
     method.name: method
-    for module in (authorization_pb2, session_pb2, policy_pb2, audit_pb2)
+    for module in (authorization_pb2, session_pb2, access_pb2, policy_pb2, audit_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -92,9 +100,13 @@ class Service:
         wire = message if isinstance(message, bytes) else message.SerializeToString()
         token = token or (self.server.token(caller or usual_caller(method)) if caller is not None else "")
         metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        if described.client_streaming and described.server_streaming:
-            answers = self._channel.stream_stream(path)(iter([wire]), metadata=metadata, timeout=PATIENCE)
+        if described.server_streaming:
+            exchange = described.client_streaming
+            call = (self._channel.stream_stream if exchange else self._channel.unary_stream)(path)
+            answers = call(iter([wire]) if exchange else wire, metadata=metadata, timeout=PATIENCE)
             answer = next(answers)
+            if not exchange:
+                answers.cancel()
         else:
             answer = self._channel.unary_unary(path)(wire, metadata=metadata, timeout=PATIENCE)
         return GetMessageClass(described.output_type).FromString(answer)
@@ -136,7 +148,7 @@ class Opened:
         self.handle = handle
         self.id = session_id
         self.digest = digest
-        self._decision_id = ""
+        self._decision_id = self._access_request_id = ""
         self.bundle_version = version_of(FILES)
 
     @property
@@ -152,6 +164,28 @@ class Opened:
         server = self._service.server
         allowed = a_decision(session_id=self.id, decided_at=server.clock.now().wall_at, caller=CALLERS["gateway"])
         return server.embedded.outcomes.token(replace(allowed, id=f"dec_{self.id}", reportable=True))
+
+    @property
+    def access_request_id(self) -> str:
+        """Return the id of an access request that the gateway of the session has opened."""
+        server = self._service.server
+        if not self._access_request_id and self.id != UNKNOWN_ID:
+            opener = server.embedded.sessions.get(self.id)[0].opened_by
+            self._access_request_id = waiting(server.embedded, server.clock, self.id, by=opener).id
+        return self._access_request_id or UNKNOWN_ACCESS
+
+    @property
+    def access_digest(self) -> str:
+        """Return the digest of what an approver is shown; any for one that does not wait."""
+        if self.id == UNKNOWN_ID:
+            return self.digest
+        approver = self._service.server.client(self._lead)
+        return approver.get_access_request(self.access_request_id).request_digest or DIGEST
+
+    @property
+    def access_session_id(self) -> str:
+        """Return the public id, once there is such a request."""
+        return self.id if self.access_request_id else ""
 
     def approved(self) -> Opened:
         """Have the session approved."""

@@ -15,7 +15,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from pdp.app import build
+from pdp.app import Embedded, build
 from pdp.cli.operate.init import prepare
 from pdp.config import JWTSettings, PolicySettings, ServerSettings, Settings
 from pdp.model import Role
@@ -24,12 +24,14 @@ from pdp.server.rpcs import RPCS
 from pdp.serving.rpc import Shape
 from pdp.testing.clock import FakeClock
 from pdp.testing.inprocess import write_folder
-from pdp.v1 import audit_pb2, authorization_pb2, policy_pb2, session_pb2
+from pdp.v1 import access_pb2, audit_pb2, authorization_pb2, policy_pb2, session_pb2
+from pdp.v1.access_pb2 import GetAccessRequestRequest
 from pdp.v1.session_pb2 import ApproveSessionRequest, RequestSessionRequest
 from tests.machinery.credentials.authority import Authority
 from tests.machinery.credentials.issuer import AUDIENCE, ISSUER, Issuer
 from tests.machinery.rpcs.asking import a_call
-from tests.machinery.servers.rawmessages import BUNDLE, UNKNOWN_HANDLE, UNKNOWN_ID
+from tests.machinery.servers.rawmessages import BUNDLE, UNKNOWN_ACCESS, UNKNOWN_HANDLE, UNKNOWN_ID
+from tests.machinery.servers.waitingcalls import waiting
 from tests.machinery.ways.notation import changed, files_of
 
 PATIENCE = 60.0
@@ -41,7 +43,7 @@ SIBLING = "sibling"
 
 METHODS: Mapping[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
-    for module in (authorization_pb2, session_pb2, policy_pb2, audit_pb2, health_pb2, reflection_pb2)
+    for module in (authorization_pb2, session_pb2, access_pb2, policy_pb2, audit_pb2, health_pb2, reflection_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -68,6 +70,14 @@ class Subject:
     digest: str = "sha256:" + "0" * 64
     decision_id: str = "dec_" + "u" * 26
     outcome_token: str = "pdpo_" + "u" * 200
+    access_request_id: str = UNKNOWN_ACCESS
+    access_digest: str = "sha256:" + "0" * 64
+
+    @property
+    def access_session_id(self) -> str:
+        """Return the public id."""
+        return self.id
+
     bundle_version: str = ""
 
 
@@ -110,6 +120,8 @@ class World:
     actors: Mapping[tuple[str, str], Actor]
     nobody: Mapping[str, Actor]
     bundle_version: str
+    embedded: Embedded
+    clock: FakeClock
 
     def actor(self, tenant: str, name: str) -> Actor:
         """Return a caller of a tenant, by the name of its role."""
@@ -138,6 +150,15 @@ class World:
         made = asked.decision
         return replace(subject, decision_id=made.decision_id, outcome_token=made.outcome_token)
 
+    def asked(self, tenant: str, by: str) -> Subject:
+        """Return an active session of a gateway, of which a call waits for a person."""
+        subject = self.active(tenant, by)
+        opened = waiting(self.embedded, self.clock, subject.id, by=_caller_id(tenant, by))
+        shown = self.actor(tenant, Role.APPROVER.value).must(
+            "/pdp.v1.AccessService/GetAccessRequest", GetAccessRequestRequest(access_request_id=opened.id)
+        )
+        return replace(subject, access_request_id=opened.id, access_digest=shown.request_digest)
+
 
 @contextmanager
 def two_tenants(folder: Path) -> Iterator[World]:
@@ -164,7 +185,8 @@ def two_tenants(folder: Path) -> Iterator[World]:
     )
     prepare(settings)
     settings.callers_file.write_text("\n".join(_caller_lines(tenant, name) for tenant in TENANTS for name in names))
-    app = build(settings, clock=FakeClock())
+    clock = FakeClock()
+    app = build(settings, clock=clock)
     app.start()
     with ExitStack() as ending:
         ending.callback(app.stop)
@@ -183,7 +205,7 @@ def two_tenants(folder: Path) -> Iterator[World]:
 
         actors = {(tenant, name): actor(tenant, name) for tenant in TENANTS for name in names}
         nobody = {CERTIFIED: Actor(channel=anybody), TOKENED: Actor(channel=anybody, token=issuer.token(sub="nobody"))}
-        yield World(actors=actors, nobody=nobody, bundle_version=version_of(files))
+        yield World(actors=actors, nobody=nobody, bundle_version=version_of(files), embedded=app.embedded, clock=clock)
 
 
 def _by_certificate(tenant: str, name: str) -> bool:

@@ -1,0 +1,26 @@
+"""Who may decide as a person: neither a gateway nor an admin, and present where the harm would be great."""
+
+from __future__ import annotations
+
+from pdp.clock import Instant
+from pdp.errors import PermissionDeniedError
+from pdp.model import NEVER_APPROVERS, Caller, Role
+
+# How recently the approver of what is risky must have authenticated; no policy or setting lifts this.
+PRESENT_SECONDS = 300.0
+
+
+def require_approver(caller: Caller, what: str) -> None:
+    """Raise `PermissionDeniedError` unless the caller may decide about `what`, such as `a session`."""
+    if Role.APPROVER not in caller.roles or not caller.roles.isdisjoint(NEVER_APPROVERS):
+        raise PermissionDeniedError(f"only an approver who is neither a gateway nor an admin may decide about {what}")
+
+
+def require_presence(caller: Caller, what: str, now: Instant) -> None:
+    """Raise `PermissionDeniedError` when the approver authenticated too long ago; `what` says what is risky."""
+    age = now.wall_at - caller.authenticated_at
+    if age > PRESENT_SECONDS:
+        since = f"that was {age:.0f} s ago" if caller.authenticated_at else "the credential does not say when that was"
+        raise PermissionDeniedError(
+            f"{what}: its approver must have authenticated in the last {PRESENT_SECONDS:.0f} s, and {since}"
+        )

@@ -1,0 +1,69 @@
+"""Calls that wait for a person, as a decision would leave them in the history."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+from pdp.app import Embedded
+from pdp.clock import Deadline
+from pdp.foundation.ids import new_access_request_id
+from pdp.model import Ask
+from pdp.sessions.access import REQUEST_SECONDS, AccessRequest, BoundCall, Unaskable
+from pdp.testing.clock import FakeClock
+
+QUESTION = "may the agent look at all that was ever changed?"
+
+
+def a_request(
+    embedded: Embedded, clock: FakeClock, session_id: str, *, by: str, action: str = "git/log"
+) -> AccessRequest:
+    """Return an access request about a call in a session that exists, by a gateway."""
+    chain = embedded.sessions.get(session_id)
+    session, bundle, now = chain[0], embedded.keeper.current(), clock.now()
+    server, _, tool = action.partition("/")
+    digest = hashlib.sha256(f"{session_id} {action}".encode()).digest()
+    return AccessRequest(
+        id=new_access_request_id(),
+        call=BoundCall(
+            session_id=session_id,
+            server=server,
+            tool=tool,
+            definition_digest=bundle.catalogue.tools[action].definition_digest,
+            bundle_version=bundle.version,
+            digest=digest,
+            names=b"names",
+            targets=frozenset(),
+            asks=(Ask(session_id, "guardrails/ask", "sha256:" + "1" * 64, QUESTION),),
+        ),
+        tenant=session.tenant,
+        user=session.user,
+        agent=session.agent,
+        ancestor_ids=session.ancestor_ids,
+        asked_by=by,
+        decision_id="dec_" + "a" * 26,
+        asked_at=now.wall_at,
+        deadline=Deadline.after(now, REQUEST_SECONDS),
+        ends_at=session.deadline.wall_at,
+        provenance=("none",),
+    )
+
+
+def waiting(
+    embedded: Embedded,
+    clock: FakeClock,
+    session_id: str,
+    *,
+    by: str,
+    action: str = "git/log",
+    arguments: bytes = b'{"repo":"web"}',
+    call: dict[str, Any] | None = None,
+    **more: Any,
+) -> AccessRequest:
+    """Have a call wait for a person; `call` and `more` are other fields of the request and of what it binds."""
+    request = a_request(embedded, clock, session_id, by=by, action=action)
+    request = replace(request, call=replace(request.call, **(call or {})), **more)
+    opened = embedded.history.access().ask(request, arguments, clock.now())
+    assert not isinstance(opened, Unaskable), opened
+    return opened

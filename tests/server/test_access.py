@@ -1,0 +1,601 @@
+"""Who answers access requests, what they see, and what their answers change: the attacks, over gRPC."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from pdp.app import Embedded
+from pdp.errors import UnavailableError
+from pdp.foundation.ids import handle_digest
+from pdp.limits import Limits
+from pdp.model import AT_EACH_CALL, Ask, Caller, Role
+from pdp.sessions.access import MOST_OPEN_OF_CALLER, MOST_OPEN_OF_SESSION, AccessRequest, Unaskable
+from pdp.testing.clock import FakeClock
+from pdp.testing.inprocess import RunningServer, running_server
+from pdp.v1.access_pb2 import (
+    ACCESS_STATE_APPROVED,
+    ACCESS_STATE_DENIED,
+    ACCESS_STATE_OPEN,
+    ACCESS_STATE_REVOKED,
+    ApproveCallRequest,
+    GetAccessRequestRequest,
+    GetAccessRequestResponse,
+    WatchAccessRequestsRequest,
+    WatchAccessRequestsResponse,
+)
+from tests.machinery.servers.rawmessages import BUNDLE, PATIENCE
+from tests.machinery.servers.running import Running, Serve
+from tests.machinery.servers.waitingcalls import QUESTION, a_request, waiting
+from tests.machinery.ways.notation import changed, files_of
+
+PEP, APPROVER = frozenset({Role.PEP}), frozenset({Role.APPROVER})
+# As in `callers.yaml`: nobody there says when a person authenticated, but for development callers, who are present.
+CALLERS = (
+    Caller(id="gateway", kind="token", roles=PEP),
+    Caller(id="sidecar", kind="token", roles=PEP),
+    Caller(id="lead", kind="token", roles=APPROVER, authenticated_at=AT_EACH_CALL),
+    Caller(id="ada", kind="token", roles=APPROVER, authenticated_at=AT_EACH_CALL),
+    Caller(id="bob", kind="token", roles=APPROVER, authenticated_at=AT_EACH_CALL),
+    Caller(id="coder", kind="token", roles=APPROVER, authenticated_at=AT_EACH_CALL),
+    Caller(id="both", kind="token", roles=APPROVER | {Role.AUDITOR}, authenticated_at=AT_EACH_CALL),
+    Caller(id="auditor", kind="token", roles=frozenset({Role.AUDITOR})),
+    Caller(id="admin", kind="token", roles=frozenset({Role.ADMIN})),
+    Caller(id="foreign-lead", kind="token", roles=APPROVER, tenant="elsewhere", authenticated_at=AT_EACH_CALL),
+    Caller(id="foreign-admin", kind="token", roles=frozenset({Role.ADMIN}), tenant="elsewhere"),
+)
+LEADS = {name: {"groups": ["leads"]} for name in ("coder", "both")}
+FILES = files_of(changed(BUNDLE, {"directory": {"users": LEADS}}))
+SECRET = b'{"repo":"web","note":"the-secret-of-the-arguments"}'
+
+
+class Desk:
+    """A running server, and sessions whose calls wait for a person."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self.server = server
+
+    def session(self, *, by: str = "gateway", tools: tuple[str, ...] = ("git/*",)) -> str:
+        """Return the id of an active session of ada and the coder."""
+        opened = self.server.client(by).request_session(user="ada", agent="coder", purpose="to wait", tools=tools)
+        shown = opened.session
+        self.server.client("lead").approve_session(shown.session_id, request_digest=shown.request_digest)
+        return shown.session_id
+
+    def wait(self, session_id: str = "", *, by: str = "gateway", **more: Any) -> AccessRequest:
+        """Have a call wait, by default in a session of its own."""
+        session_id = session_id or self.session(by=by)
+        return waiting(self.server.embedded, self.server.clock, session_id, by=by, **more)
+
+    def shown(self, request: AccessRequest, to: str = "lead") -> GetAccessRequestResponse:
+        """Return what somebody is shown."""
+        return self.server.client(to).get_access_request(request.id)
+
+    def approve(self, request: AccessRequest, *, by: str = "lead", digest: str = "", calls: int = 0) -> str:
+        """Approve what the lead is shown; return `OK` or the status and its message."""
+        message = ApproveCallRequest(
+            access_request_id=request.id, request_digest=digest or self.shown(request).request_digest, calls=calls
+        )
+        return self.told("ApproveCall", message, by)
+
+    def told(self, method: str, message: Any, by: str) -> str:
+        """Call an RPC of the service; return `OK`, or the status with its message."""
+        with grpc.insecure_channel(self.server.address) as channel:
+            call = channel.unary_unary(f"/pdp.v1.AccessService/{method}")
+            metadata = (("authorization", f"Bearer {self.server.token(by)}"),)
+            try:
+                call(message.SerializeToString(), metadata=metadata, timeout=PATIENCE)
+            except grpc.RpcError as error:
+                return f"{error.code().name}: {error.details()}"
+        return "OK"
+
+    def state(self, request: AccessRequest) -> int:
+        """Return the present state."""
+        return int(self.shown(request).access_request.state)
+
+    def records(self, kind: str) -> list[dict[str, Any]]:
+        """Return the records of a kind."""
+        return [one for one in self.server.evidence.records if one["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def desk() -> Iterator[Desk]:
+    """Serve for all of them."""
+    with running_server(FILES, callers=CALLERS) as server:
+        yield Desk(server)
+
+
+def test_approver_sees_the_whole_call(desk: Desk) -> None:
+    """The session, the arguments, the question and the digest of all of it."""
+    request = desk.wait(arguments=SECRET)
+
+    shown = desk.shown(request)
+
+    assert (ACCESS_STATE_OPEN, QUESTION) == (shown.access_request.state, shown.access_request.questions[0].text)
+    assert (SECRET, "ada", "to wait") == (shown.arguments_json, shown.session.user, shown.session.purpose)
+    assert (1, False, "read_only") == (shown.most_calls, shown.critical, shown.risk)
+    assert shown.request_digest.startswith("sha256:")
+
+
+def test_approval_is_recorded(desk: Desk) -> None:
+    """What the policies said, and who approved what, without any argument."""
+    request = desk.wait(arguments=SECRET)
+
+    assert desk.approve(request) == "OK"
+
+    assert desk.state(request) == ACCESS_STATE_APPROVED
+    decided, approved = desk.records("session.decided")[-1], desk.records("access.approved")[-1]
+    assert ("pdp/approve_call", "lead", "allow", request.id) == tuple(
+        decided["facts"][name] for name in ("action", "principal", "outcome", "access_request_id")
+    )
+    assert approved["facts"]["access_request_id"] == request.id
+    assert approved["facts"]["forbids"] == ["guardrails/ask"]
+    assert b"the-secret-of-the-arguments" not in json.dumps(desk.server.evidence.records).encode()
+
+
+@pytest.mark.parametrize("by", ["gateway", "sidecar", "auditor", "admin"])
+def test_only_approvers_approve(desk: Desk, by: str) -> None:
+    """Neither a gateway, its own caller included, nor an auditor or admin."""
+    request = desk.wait()
+
+    assert desk.approve(request, by=by).startswith("PERMISSION_DENIED: ")
+    assert desk.state(request) == ACCESS_STATE_OPEN
+
+
+def test_who_asked_does_not_approve(desk: Desk) -> None:
+    """A caller that asked about the call is refused, even if it is an approver that policies permit."""
+    request = desk.wait(desk.session(), by="both")
+
+    said = desk.approve(request, by="both")
+
+    assert said == "PERMISSION_DENIED: a call is approved by a person, not by the caller or agent that asks for it"
+
+
+def test_the_agent_does_not_approve(desk: Desk) -> None:
+    """A caller with the name of the agent is refused, even if it is an approver that policies permit."""
+    assert desk.approve(desk.wait(), by="coder").startswith("PERMISSION_DENIED: a call is approved by a person")
+
+
+def test_policies_can_refuse(desk: Desk) -> None:
+    """Bob is an approver to the server, and not to the policies; that is recorded."""
+    request = desk.wait()
+
+    said = desk.approve(request, by="bob")
+
+    assert said == "PERMISSION_DENIED: the policies refuse `pdp/approve_call`: default_deny"
+    refused = desk.records("session.decided")[-1]["facts"]
+    assert ("deny", "bob", request.id) == (refused["outcome"], refused["principal"], refused["access_request_id"])
+
+
+def test_the_user_may_approve(desk: Desk) -> None:
+    """The person whom the agent works for is a person like others, if policies permit it."""
+    assert desk.approve(desk.wait(), by="ada") == "OK"
+
+
+@pytest.mark.parametrize("method", ["approve", "see"])
+def test_another_tenant_finds_nothing(desk: Desk, method: str) -> None:
+    """A request of another tenant is as unknown as one that never was."""
+    request = desk.wait()
+    message = GetAccessRequestRequest(access_request_id=request.id)
+
+    if method == "approve":
+        said = desk.approve(request, by="foreign-lead")
+    else:
+        said = desk.told("GetAccessRequest", message, "foreign-lead")
+
+    assert said == "NOT_FOUND: no such access request"
+    assert list(desk.server.client("foreign-lead").list_access_requests()) == []
+
+
+def test_another_tenants_approvals_stay(desk: Desk) -> None:
+    """An admin of another tenant takes back nothing, by id or by session."""
+    request = desk.wait()
+    desk.approve(request)
+    admin = desk.server.client("foreign-admin")
+
+    for selector in ({"access_request_id": request.id}, {"session_id": request.call.session_id}):
+        with pytest.raises(Exception, match="no such"):
+            admin.revoke_access(reason="mine", **selector)
+
+    assert desk.state(request) == ACCESS_STATE_APPROVED
+
+
+def test_another_digest_is_refused(desk: Desk) -> None:
+    """An approval is of what was shown, so one of another digest is none."""
+    request = desk.wait()
+
+    said = desk.approve(request, digest="sha256:" + "0" * 64)
+
+    assert said.startswith("FAILED_PRECONDITION: the request digest does not match")
+    assert desk.state(request) == ACCESS_STATE_OPEN
+
+
+def test_digest_is_of_this_request(desk: Desk) -> None:
+    """The digest of one request approves no other one, with other arguments in the same session."""
+    session = desk.session()
+    harmless = desk.wait(session, arguments=b'{"repo":"web"}', call={"digest": b"one"})
+    harmful = desk.wait(session, arguments=b'{"repo":"attic"}', call={"digest": b"two"})
+
+    assert desk.approve(harmful, digest=desk.shown(harmless).request_digest).startswith("FAILED_PRECONDITION: ")
+
+
+def test_a_label_in_between_has_to_be_shown(desk: Desk) -> None:
+    """A session that has got a label since is not the one that was shown."""
+    request = desk.wait()
+    digest = desk.shown(request).request_digest
+    desk.server.client("gateway").narrow_session(request.call.session_id, labels=["untrusted-input"])
+
+    assert desk.approve(request, digest=digest).startswith("FAILED_PRECONDITION: the request digest")
+    assert desk.approve(request) == "OK"
+
+
+def test_a_critical_tool_needs_a_fresh_log_in() -> None:
+    """A token of `callers.yaml` does not say when its person logged in, so it approves no destructive call."""
+    stale = Caller(id="lead", kind="token", roles=APPROVER)
+    files = files_of(changed(BUNDLE, {"tools": {"git": {"wipe": {"risk": "destructive", "parameters": {}}}}}))
+    callers = (*(one for one in CALLERS if one.id != "lead"), stale)
+    with running_server(files, callers=callers) as server:
+        desk = Desk(server)
+        opened = server.client("gateway").request_session(user="bob", agent="coder", purpose="x", tools=["git/*"])
+        shown = opened.session
+        server.client("ada").approve_session(shown.session_id, request_digest=shown.request_digest)
+        request = desk.wait(shown.session_id, action="git/wipe", arguments=b"{}")
+
+        assert desk.shown(request).critical
+        assert desk.approve(request).startswith(
+            "PERMISSION_DENIED: `git/wipe` is destructive: its approver must have authenticated in the last 300 s"
+        )
+        assert desk.approve(request, by="ada") == "OK"
+
+
+@pytest.mark.parametrize("end", ["revoke", "end", "expire", "narrow"])
+def test_what_ends_the_session_ends_the_request(end: str) -> None:
+    """A call that can no longer be made is not approved, and its arguments are no longer shown."""
+    with running_server(FILES, callers=CALLERS) as server:
+        desk = Desk(server)
+        opened = server.client("gateway").request_session(
+            user="ada", agent="coder", purpose="x", tools=["git/*", "clock/*"], duration=60.0
+        )
+        shown = opened.session
+        server.client("lead").approve_session(shown.session_id, request_digest=shown.request_digest)
+        request = desk.wait(shown.session_id)
+        digest = desk.shown(request).request_digest
+        match end:
+            case "revoke":
+                server.client("admin").revoke_sessions(session_id=shown.session_id, reason="enough")
+            case "end":
+                server.client("gateway").end_session(opened.session_handle)
+            case "expire":
+                server.clock.advance(61.0)
+            case "narrow":
+                server.client("gateway").narrow_session(shown.session_id, tools=["clock/*"])
+
+        assert desk.approve(request, digest=digest) == "FAILED_PRECONDITION: the access request is expired, not open"
+        assert desk.shown(request).arguments_json == b""
+
+
+def test_another_bundle_ends_the_request() -> None:
+    """What is asked under other policies is another question."""
+    with running_server(FILES, callers=CALLERS) as server:
+        desk = Desk(server)
+        request = desk.wait()
+        digest = desk.shown(request).request_digest
+        server.write_policies(files_of(changed(BUNDLE, {"directory": {"users": {**LEADS, "new": {}}}})))
+        server.embedded.keeper.reload(by="test")
+
+        assert desk.approve(request, digest=digest).startswith("FAILED_PRECONDITION: the access request is expired")
+
+
+def test_second_answers_are_refused(desk: Desk) -> None:
+    """A request is answered once; a no stays a no, and a second no changes nothing."""
+    request = desk.wait()
+    lead = desk.server.client("lead")
+    digest = desk.shown(request).request_digest
+    lead.deny_call(request.id, reason="not this one")
+
+    assert desk.approve(request, digest=digest) == "FAILED_PRECONDITION: the access request is denied, not open"
+    with pytest.raises(Exception, match="denied, not open"):
+        lead.deny_call(request.id)
+    denied = desk.shown(request).access_request
+    assert (ACCESS_STATE_DENIED, "not this one", "lead") == (denied.state, denied.reason, denied.answered_by)
+    assert [request.id] == [one["facts"]["access_request_id"] for one in desk.records("access.denied")][-1:]
+
+
+def test_an_approval_is_taken_back_once(desk: Desk) -> None:
+    """The same revocation again is the same answer, and takes back nothing."""
+    request = desk.wait()
+    desk.approve(request)
+    admin = desk.server.client("admin")
+
+    first = admin.revoke_access(access_request_id=request.id, reason="changed my mind")
+    second = admin.revoke_access(access_request_id=request.id, reason="changed my mind")
+
+    assert ((request.id,), ()) == (first, second)
+    assert desk.state(request) == ACCESS_STATE_REVOKED
+
+
+def test_a_session_loses_all_its_approvals(desk: Desk) -> None:
+    """One selector takes back what was approved of a session, and leaves what waits."""
+    session = desk.session()
+    requests = [desk.wait(session, call={"digest": bytes([number])}) for number in range(3)]
+    for request in requests[:2]:
+        desk.approve(request)
+
+    revoked = desk.server.client("lead").revoke_access(session_id=session, reason="enough")
+
+    assert sorted(request.id for request in requests[:2]) == list(revoked)
+    assert desk.state(requests[2]) == ACCESS_STATE_OPEN
+
+
+def test_a_request_that_was_not_approved_is_not_revoked(desk: Desk) -> None:
+    """There is nothing to take back; the caller is told to look again."""
+    request = desk.wait()
+
+    with pytest.raises(Exception, match="open, not approved"):
+        desk.server.client("lead").revoke_access(access_request_id=request.id, reason="enough")
+
+
+def test_nobody_else_sees_arguments(desk: Desk) -> None:
+    """The auditor sees none; the gateway that asked sees its own, and no session; another gateway sees nothing."""
+    request = desk.wait(arguments=SECRET)
+
+    auditor, own = desk.shown(request, "auditor"), desk.shown(request, "gateway")
+
+    assert (b"", False, "") == (auditor.arguments_json, auditor.HasField("session"), auditor.request_digest)
+    assert (SECRET, False, "") == (own.arguments_json, own.HasField("session"), own.request_digest)
+    with pytest.raises(Exception, match="no such access request"):
+        desk.shown(request, "sidecar")
+    assert list(desk.server.client("sidecar").list_access_requests(session_id=request.call.session_id)) == []
+
+
+def test_arguments_are_gone_after_the_answer(desk: Desk) -> None:
+    """What was kept for the person is of no use afterwards, and not shown to anybody."""
+    request = desk.wait(arguments=SECRET)
+    desk.approve(request)
+
+    assert desk.shown(request).arguments_json == b""
+
+
+def test_more_calls_than_a_run_has_are_refused(desk: Desk) -> None:
+    """Without `@step_up_run` an approval is for one call, and with it for so many."""
+    one = desk.wait()
+    run = desk.wait(call={"run": 3, "digest": b"run", "targets": frozenset({b"t"})})
+
+    assert desk.approve(one, calls=2) == "INVALID_ARGUMENT: `calls`: an approval of this request is for one call"
+    assert desk.approve(run, calls=4) == "INVALID_ARGUMENT: `calls`: an approval of this request is for at most 3 calls"
+    assert desk.approve(run, calls=3) == "OK"
+    assert desk.shown(run).access_request.approved_calls == 3
+
+
+def test_people_are_not_asked_without_end(desk: Desk) -> None:
+    """At most eight requests of a session wait, and a hundred of a caller."""
+    embedded, clock = desk.server.embedded, desk.server.clock
+    session, store = desk.session(by="sidecar"), embedded.history.access()
+    for number in range(MOST_OPEN_OF_SESSION):
+        desk.wait(session, by="sidecar", call={"digest": bytes([number])})
+
+    ninth = store.ask(a_request(embedded, clock, session, by="sidecar"), b"{}", clock.now())
+    for number in range(MOST_OPEN_OF_CALLER - MOST_OPEN_OF_SESSION):
+        if number % MOST_OPEN_OF_SESSION == 0:
+            session = desk.session(by="sidecar")
+        desk.wait(session, by="sidecar", call={"digest": bytes([number])})
+    last = store.ask(a_request(embedded, clock, desk.session(by="sidecar"), by="sidecar"), b"{}", clock.now())
+
+    assert (Unaskable.SESSION_ASKS_TOO_MUCH, Unaskable.CALLER_ASKS_TOO_MUCH) == (ninth, last)
+
+
+def test_nothing_is_approved_without_a_record(desk: Desk) -> None:
+    """While the record takes no more, a yes is refused; a no, and what takes back a yes, go on."""
+    approvals, (approved, waits) = desk.server.embedded.approvals, (desk.wait(), desk.wait())
+    desk.approve(approved)
+    digest = desk.shown(waits).request_digest
+    lead = next(one for one in CALLERS if one.id == "lead")
+    approvals._record_permits = lambda: False
+    try:
+        with pytest.raises(UnavailableError):
+            approvals.approve(waits.id, request_digest=digest, caller=lead)
+        assert desk.server.client("lead").revoke_access(access_request_id=approved.id, reason="x") == (approved.id,)
+        assert desk.server.client("lead").deny_call(waits.id).state == ACCESS_STATE_DENIED
+    finally:
+        approvals._record_permits = lambda: True
+
+
+class Watching:
+    """An open watch, read by hand."""
+
+    def __init__(self, desk: Desk, by: str, **which: str) -> None:
+        self._channel = grpc.insecure_channel(desk.server.address)
+        call = self._channel.unary_stream("/pdp.v1.AccessService/WatchAccessRequests")
+        self.answers = call(
+            WatchAccessRequestsRequest(**which).SerializeToString(),
+            metadata=(("authorization", f"Bearer {desk.server.token(by)}"),),
+            timeout=PATIENCE,
+        )
+
+    def next(self) -> WatchAccessRequestsResponse:
+        """Return the next message."""
+        return WatchAccessRequestsResponse.FromString(next(self.answers))
+
+    def change(self) -> tuple[str, int]:
+        """Return id and state of the next request that is sent."""
+        while not (message := self.next()).access_requests:
+            pass
+        request = message.access_requests[0]
+        return request.access_request_id, int(request.state)
+
+    def close(self) -> None:
+        """End the watch."""
+        self.answers.cancel()
+        self._channel.close()
+
+
+@pytest.fixture
+def watch(desk: Desk) -> Iterator[Callable[..., Watching]]:
+    """Return what opens a watch; it ends with the test."""
+    opened: list[Watching] = []
+
+    def start(by: str, **which: str) -> Watching:
+        opened.append(Watching(desk, by, **which))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+def test_a_watch_shows_what_waits_and_then_each_change(desk: Desk, watch: Callable[..., Watching]) -> None:
+    """First what is open, then a sign that this was all, then what happens."""
+    session = desk.session()
+    before = desk.wait(session, call={"digest": b"before"})
+    seen = watch("lead", session_id=session)
+
+    first, then = seen.next(), seen.next()
+    after = desk.wait(session, call={"digest": b"after"})
+    opened = seen.change()
+    desk.approve(before)
+    approved = seen.change()
+
+    assert [before.id] == [one.access_request_id for one in first.access_requests]
+    assert (False, True) == (first.complete, then.complete)
+    assert ((after.id, ACCESS_STATE_OPEN), (before.id, ACCESS_STATE_APPROVED)) == (opened, approved)
+
+
+@pytest.mark.parametrize("by", ["sidecar", "foreign-lead"])
+def test_a_watch_shows_only_what_its_caller_may_see(desk: Desk, watch: Callable[..., Watching], by: str) -> None:
+    """Neither another gateway nor another tenant is told that anything waits or happens."""
+    session = desk.session()
+    waits = desk.wait(session)
+    seen = watch(by, session_id=session)
+
+    first = seen.next()
+    desk.approve(waits)
+    threading.Timer(0.5, seen.answers.cancel).start()
+
+    assert (True, 0) == (first.complete, len(first.access_requests))
+    with pytest.raises(grpc.RpcError):
+        seen.change()
+
+
+def test_a_caller_has_its_share_of_watches(watch: Callable[..., Watching]) -> None:
+    """One more is refused and ends no other; a closed one makes room."""
+    mine = [watch("auditor") for _ in range(8)]
+    for one in mine:
+        one.next()
+
+    with pytest.raises(grpc.RpcError) as caught:
+        watch("auditor").next()
+
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert watch("lead").next() is not None
+    mine[0].close()
+    deadline = time.monotonic() + PATIENCE
+    while not _opens(watch("auditor")):
+        assert time.monotonic() < deadline
+
+
+def _opens(watching: Watching) -> bool:
+    try:
+        return watching.next() is not None
+    except grpc.RpcError:
+        return False
+
+
+def test_a_watch_ends_when_the_server_stops(serve: Serve) -> None:
+    """It ends well within the time that open calls get, and without an error."""
+    running = serve()
+    call = running.channel.unary_stream("/pdp.v1.AccessService/WatchAccessRequests")
+    answers = call(b"", metadata=running.credentials("approver"), timeout=PATIENCE)
+    next(answers)
+
+    running.server.stop(grace=PATIENCE)
+
+    assert list(answers) == []
+
+
+@contextmanager
+def advancing(clock: FakeClock) -> Iterator[None]:
+    """Advance a clock by a second a hundred times each second."""
+    ending = threading.Event()
+
+    def advance() -> None:
+        while not ending.wait(0.01):
+            clock.advance(1.0)
+
+    thread = threading.Thread(target=advance)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
+
+
+def test_a_watch_says_that_it_lives_and_ends_with_its_caller(serve: Serve, clock: FakeClock) -> None:
+    """A sign of life comes when nothing happens, and each message is for a caller that may still call."""
+    known: list[Caller] = [Caller(id="lead", kind="token", roles=APPROVER)]
+
+    class Changing:
+        def needs_peer(self, _: object) -> bool:
+            return False
+
+        def authenticate(self, _: object, __: object = None) -> Caller:
+            return known[0]
+
+    running = serve(authenticator=Changing())
+    call = running.channel.unary_stream("/pdp.v1.AccessService/WatchAccessRequests")
+    answers = call(b"", timeout=PATIENCE)
+    next(answers)
+    with advancing(clock):
+        alive = WatchAccessRequestsResponse.FromString(next(answers))
+        known[0] = Caller(id="lead", kind="token", roles=frozenset({Role.AUTHOR}))
+        with pytest.raises(grpc.RpcError) as caught:
+            list(answers)
+
+    assert (True, 0) == (alive.complete, len(alive.access_requests))
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_watch_that_nobody_reads_ends(serve: Serve, embedded: Embedded, clock: FakeClock) -> None:
+    """It keeps nothing back for its caller: it waits at the first message that does not go out, and is idle then."""
+    running = serve()
+    for _ in range(MOST_OPEN_OF_CALLER // MOST_OPEN_OF_SESSION):
+        session = embedded.sessions.view(handle_digest(running.open_session())).chain[0]
+        asks = tuple(Ask(session.id, f"guardrails/{place}", "sha256:" + "1" * 64, "?" * 512) for place in range(100))
+        for number in range(MOST_OPEN_OF_SESSION):
+            large = {"asks": asks, "digest": bytes([number])}
+            waiting(embedded, clock, session.id, by="pep", action="git/git_log", call=large)
+    # A client that measures how much fits into the connection takes many MiB before it is asked for them.
+    with grpc.insecure_channel(running.server.address, options=[("grpc.http2.bdp_probe", 0)]) as channel:
+        unread = [_watched(channel, running) for _ in range(8)]
+
+        # On the same connection, so it comes after them.
+        assert not _answers(_watched(channel, running))
+        began_at = clock.now().boot_at
+
+        while not _answers(_watched(running.channel, running)):
+            clock.advance(1.0)
+
+        assert clock.now().boot_at - began_at >= Limits().stream_idle_seconds
+        for one in unread:
+            one.cancel()
+
+
+def _watched(channel: grpc.Channel, running: Running) -> Any:
+    call = channel.unary_stream("/pdp.v1.AccessService/WatchAccessRequests")
+    return call(b"", metadata=running.credentials("approver"), timeout=PATIENCE)
+
+
+def _answers(watched: Any) -> bool:
+    try:
+        next(watched)
+    except grpc.RpcError:
+        return False
+    watched.cancel()
+    return True
