@@ -65,7 +65,8 @@ class SQLiteSessionHistory:
         require_sound_engine(apsw.sqlite_lib_version())
         self._path, self._reserve = path.absolute(), reserve_bytes
         self._busy_seconds = busy_seconds
-        self._lock = Lock()
+        # A decision that only reads waits for no writer, of this process or another.
+        self._lock, self._reading_lock = Lock(), Lock()
         try:
             make_folder(self._path.parent, sync_folder)
             make_file(self._path, bytes)
@@ -80,11 +81,12 @@ class SQLiteSessionHistory:
             self._connection.set_busy_timeout(round(busy_seconds * 1000))
             self._counts = SQLiteCounts(self._connection)
             self._prepare(wall_at)
+            self._reader = self._open_reader()
         except BaseException:
             self._connection.close(force=True)
             raise
         self._values = SQLiteValues(
-            self._connection, reading=self._answering, writing=self._writing, removing=self._removing
+            self._connection, self._reader, reading=self._reading, writing=self._writing, removing=self._removing
         )
         self._access = SQLiteAccessRequests(
             self._connection,
@@ -175,8 +177,9 @@ class SQLiteSessionHistory:
 
     def close(self) -> None:
         """Close the file; afterwards the history does not answer."""
-        with self._lock:
+        with self._lock, self._reading_lock:
             self._connection.close()
+            self._reader.close()
 
     def _delete(self, table: str, key: str, time: str, before: float) -> int:
         """Delete old rows in steps, between which others write; return how many."""
@@ -222,9 +225,28 @@ class SQLiteSessionHistory:
                 f"the session history has version `{version}`, and this program knows `{_VERSION}`: upgrade the program"
             )
 
+    def _open_reader(self) -> apsw.Connection:
+        try:
+            reader = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READWRITE)
+            reader.set_busy_timeout(round(self._busy_seconds * 1000))
+            reader.execute("PRAGMA query_only=ON")
+        except ENGINE_ERRORS as error:
+            raise unavailable(error, _NAME) from None
+        return reader
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._held(self._reading_lock):
+            yield
+
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=self._busy_seconds):
+        with self._held(self._lock):
+            yield
+
+    @contextmanager
+    def _held(self, lock: Lock) -> Iterator[None]:
+        if not lock.acquire(timeout=self._busy_seconds):
             raise OverloadedError(_BUSY)
         try:
             self._require_same_file()
@@ -234,7 +256,7 @@ class SQLiteSessionHistory:
         except ENGINE_ERRORS as error:
             raise unavailable(error, _NAME) from None
         finally:
-            self._lock.release()
+            lock.release()
 
     def _require_same_file(self) -> None:
         # Other processes that start now use the file at the path, and with it another secret.

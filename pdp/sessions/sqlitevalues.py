@@ -18,10 +18,22 @@ Context = Callable[[], AbstractContextManager[None]]
 
 
 class SQLiteValues:
-    """The `ResultValues` in a file. `reading` is held for each read, `writing` and `removing` are transactions."""
+    """The `ResultValues` in a file.
 
-    def __init__(self, connection: apsw.Connection, *, reading: Context, writing: Context, removing: Context) -> None:
+    `reading` is held for each read with `reader`; `writing` and `removing` are transactions of `connection`.
+    """
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        reader: apsw.Connection,
+        *,
+        reading: Context,
+        writing: Context,
+        removing: Context,
+    ) -> None:
         self._connection = connection
+        self._reader = reader
         self._reading = reading
         self._writing = writing
         self._removing = removing
@@ -45,19 +57,19 @@ class SQLiteValues:
             return {}
         query = _CLASSES_OF.format(", ".join("?" * len(wanted)))
         with self._reading():
-            rows: list[tuple[Any, ...]] = self._connection.execute(query, (tree_id, *wanted)).fetchall()
+            rows: list[tuple[Any, ...]] = self._reader.execute(query, (tree_id, *wanted)).fetchall()
         return {bytes(digest): _CLASSES[rank] for digest, rank in rows}
 
     def count(self, tree_id: str) -> int:
         """Return how many values a tree has."""
         with self._reading():
-            count: int = self._connection.execute(_COUNT, (tree_id,)).get
+            count: int = self._reader.execute(_COUNT, (tree_id,)).get
         return count
 
     def trees(self, *, after: str, limit: int) -> tuple[str, ...]:
         """Return the ids of trees that have values, in their order."""
         with self._reading():
-            rows: list[tuple[Any, ...]] = self._connection.execute(_TREES, (after, limit)).fetchall()
+            rows: list[tuple[Any, ...]] = self._reader.execute(_TREES, (after, limit)).fetchall()
         return tuple(str(tree_id) for (tree_id,) in rows)
 
     def forget(self, tree_ids: Collection[str]) -> None:

@@ -297,3 +297,17 @@ def test_memory_that_values_take_is_bounded() -> None:
 
     assert taken < 20 * 1024 * 1024
     assert 14 == len(history.values().trees(after="", limit=100))
+
+
+def test_what_results_held_is_read_while_others_write(tmp_path: Path) -> None:
+    """A decision does not wait for a report, of this process or another."""
+    path, held = tmp_path / "history.db", HeldValues(tree_id="ses_a", clean=(b"v" * 16,))
+    with closing(SQLiteSessionHistory(path, busy_seconds=60.0)) as history:
+        history.values().keep(held)
+        with closing(apsw.Connection(str(path))) as other, ThreadPoolExecutor(max_workers=1) as thread:
+            other.execute("BEGIN IMMEDIATE")
+            waits = thread.submit(history.keep_report, REPORT)
+            assert {b"v" * 16: ValueClass.CLEAN} == history.values().classes("ses_a", [b"v" * 16])
+            assert not waits.done()
+            other.execute("COMMIT")
+            waits.result()
