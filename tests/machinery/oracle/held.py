@@ -93,8 +93,10 @@ def _asked_for(form: Form, asked: Any) -> bool:
     if kind == "url":
         text = text.split("://", 1)[1].rstrip("/")
     said = "\n".join(one for text_ in _texts(asked) for one in (text_, unquote(text_)))
-    said = " ".join(said.split()).lower().replace(":443", "")
+    said = " ".join(said.split()).lower()
     text = " ".join(text.split()).lower()
+    if kind == "url" and any(re.sub("(?=/|$)", port, text, count=1) in said for port in (":80", ":443")):
+        return True
     return text in said or re.sub("[ -]", "", text) in re.sub("[ -]", "", said)
 
 

@@ -62,6 +62,7 @@ def form_of(value: str, kind: str = "") -> Form | None:
     """Return what a value names; None for what could be taken for something else."""
     if not 0 < len(value) <= 2048 or value.strip() != value or _doubtful(value):
         return None
+    kind = "url" if not kind and "://" in value else kind
     for one in [kind] if kind else ["address", "url", "iban", "phone", "id", "text"]:
         text = _FORMS[one](value)
         if text is not None and (kind or _looks_like(one, value, text)):
