@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pdp.decision.cache import DecisionCache, Key, read_key
-from pdp.model import CacheResult, Call, CallRequest, Decision, Targets
+from pdp.model import CacheResult, Call, CallRequest, Decision, Targets, ValueClass
 from pdp.policy.provenance import Provenances
 from pdp.policy.reading import Reading
 from pdp.testing.bundles import bundle_files, tool
@@ -106,6 +106,8 @@ def test_each_session_of_the_chain_is_in_the_key() -> None:
         (named, unseen),
         (unseen, named),
         (named, named),
+        *((Targets((word.value,), ()),) for word in ValueClass),
+        *((Targets((), (word.value,)),) for word in ValueClass),
     ]
     chain = (make_session("own"),)
 
