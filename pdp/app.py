@@ -219,7 +219,7 @@ class App:
             watchers = Observers(log, telemetry, *([observer] if observer else []))
             sessions = _open_store(settings, log)
             self._opened.callback(sessions.close)
-            history = _open_history(settings, control=control)
+            history = _open_history(settings)
             self._opened.callback(history.close)
             telemetry.watch_sessions(sessions.count_by_state)
             self._sourcing = sourcing = sourcing_of(settings)
@@ -492,9 +492,9 @@ def open_record(
     )
 
 
-def _open_history(settings: Settings, *, control: bool) -> SessionHistory:
-    # A control process ends authority, and neither decides calls nor takes reports.
-    if control or settings.sessions.store == "memory":
+def _open_history(settings: Settings) -> SessionHistory:
+    # Also in a control process: there too people refuse calls, and take approvals back.
+    if settings.sessions.store == "memory":
         return MemorySessionHistory()
     from pdp.sessions.sqlitehistory import SQLiteSessionHistory  # noqa: PLC0415 - embedded use may have no need of it
 

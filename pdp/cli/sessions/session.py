@@ -15,11 +15,15 @@ from pdp.cli.groups import Group
 from pdp.cli.options import duration, handle_option, json_option, read_handle
 from pdp.cli.output import new_file, print_json, print_table
 from pdp.cli.root import NO
+from pdp.cli.sessions.accessview import plain_access
 from pdp.cli.sessions.review import print_review
 from pdp.cli.sessions.terms import terms_named, terms_text
 from pdp.cli.sessions.view import plain, print_session, state_name, time_text
-from pdp.client import Client
+from pdp.client import Client, PermissionDeniedError
+from pdp.foundation.printable import visible
 from pdp.model import Role, SessionState
+from pdp.sessions.access import AccessState
+from pdp.v1.access_pb2 import RequestedAccess
 from pdp.v1.session_pb2 import Session
 
 _PURPOSE_CHARACTERS = 48
@@ -178,12 +182,15 @@ def list_sessions(*, client: Client, state: str | None, user: str, agent: str, l
 @json_option
 @with_client(Role.APPROVER)
 def show(*, client: Client, session_id: str, as_json: bool) -> None:
-    """Show one session."""
+    """Show one session, with the calls that wait for a person."""
     found = client.get_session(_full_id(client, session_id))
+    waiting = _waiting(client, found)
     if as_json:
-        print_json(plain(found))
+        print_json({**plain(found), "access_requests": [plain_access(one) for one in waiting]})
     else:
         print_session(found)
+        for one in waiting:
+            click.echo(visible(f"waits: {one.access_request_id} {one.server}/{one.tool}"))
 
 
 @session.command(epilog="Example:  pdp session end --session-handle-file handle")
@@ -276,6 +283,14 @@ def _full_id(client: Client, given: str, state: SessionState | None = None) -> s
         )
         raise click.ClickException(f"{problem} with `{wanted}`")
     return found[0]
+
+
+def _waiting(client: Client, session: Session) -> list[RequestedAccess]:
+    """Return the access requests that wait in a session; none for a caller who may not see them."""
+    try:
+        return list(client.list_access_requests(state=AccessState.OPEN.value, session_id=session.session_id))
+    except PermissionDeniedError:
+        return []
 
 
 def _confirmed() -> bool:

@@ -114,7 +114,7 @@ def _fields(session: Session, grants: tuple[str, ...], known_grants: tuple[str, 
     yield "grants known", " ".join(known_grants)
     origins = {one.label: f" ({one.decision_id})" for one in session.label_origins}
     yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)
-    yield from ((visible(f"term {name}"), _term_text(value)) for name, value in terms_of(session).items())
+    yield from ((visible(f"term {name}"), term_text(value)) for name, value in terms_of(session).items())
     yield from ((visible(f"left of {one.name}"), f"{one.left} of {one.most}") for one in session.budgets)
     yield "values kept", f"{session.values_kept} of what results held" if session.values_kept else ""
     yield "delegation", "may delegate without a person" if session.may_delegate else ""
@@ -146,7 +146,8 @@ def terms_of(session: Session) -> Mapping[str, Any]:
     return found
 
 
-def _term_text(value: object) -> str:
+def term_text(value: object) -> str:
+    """Return the value of a term as JSON; a decimal with its digits."""
     return str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False, default=str)
 
 

@@ -1,0 +1,180 @@
+"""The output of an access request for its approver, for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from pdp.cli.output import STYLES, paragraphs, print_fields
+from pdp.cli.sessions.view import plain, term_text, terms_of
+from pdp.foundation.printable import visible
+from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, AccessState, GetAccessRequestResponse, RequestedAccess
+
+_PURPOSE_LINES = 4
+_SPACE = " \t\r\n"
+
+
+def access_state(request: RequestedAccess) -> str:
+    """Return the state as a word: `open`."""
+    return AccessState.Name(request.state).removeprefix("ACCESS_STATE_").lower()
+
+
+def access_time(request: RequestedAccess, field: str) -> str:
+    """Return a time of a request in ISO 8601, to the second; empty if it has not come."""
+    if not request.HasField(field):
+        return ""
+    moment: datetime = getattr(request, field).ToDatetime(tzinfo=UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def plain_access(request: RequestedAccess) -> dict[str, Any]:
+    """Return a request as a JSON object."""
+    return {
+        "access_request_id": request.access_request_id,
+        "state": access_state(request),
+        "session_id": request.session_id,
+        "user": request.user,
+        "agent": request.agent,
+        "server": request.server,
+        "tool": request.tool,
+        "questions": [
+            {"session_id": one.session_id, "policy_id": one.policy_id, "text": one.text, "most_calls": one.most_calls}
+            for one in request.questions
+        ],
+        "asked_by": request.asked_by,
+        "decision_id": request.decision_id,
+        **{field: access_time(request, field) for field in ("request_time", "expire_time", "answer_time")},
+        "answered_by": request.answered_by,
+        "reason": request.reason,
+        "approved_calls": request.approved_calls,
+        "used_calls": request.used_calls,
+        "bundle_version": request.bundle_version,
+        "tenant": request.tenant,
+    }
+
+
+def plain_review(review: GetAccessRequestResponse) -> dict[str, Any]:
+    """Return all that is shown of a request as a JSON object; the arguments are the text that the agent wrote."""
+    return {
+        **plain_access(review.access_request),
+        "arguments_json": review.arguments_json.decode("utf-8", "replace"),
+        "targets": {one.path: list(one.provenance) for one in review.targets},
+        "risk": review.risk,
+        "groups": list(review.groups),
+        "definition_digest": review.definition_digest,
+        "critical": review.critical,
+        "most_calls": review.most_calls,
+        "request_digest": review.request_digest,
+        "session": plain(review.session) if review.HasField("session") else None,
+    }
+
+
+def print_access(review: GetAccessRequestResponse) -> None:
+    """Print what an approver needs to judge a call.
+
+    Who wants to call what, and what is asked, come first and once more at the end, above the question.
+    """
+    _print_summary(review)
+    click.echo()
+    print_fields(_fields(review))
+    click.echo()
+    _print_summary(review, most_lines=_PURPOSE_LINES)
+
+
+def access_row(request: RequestedAccess) -> Sequence[str]:
+    """Return a request as a row of a table."""
+    question = request.questions[0].text if request.questions else ""
+    more = f" (and {len(request.questions) - 1} more)" if len(request.questions) > 1 else ""
+    return (
+        request.access_request_id,
+        access_state(request),
+        request.user,
+        request.agent,
+        f"{request.server}/{request.tool}",
+        access_time(request, "expire_time"),
+        f"{question}{more}",
+    )
+
+
+def _print_summary(review: GetAccessRequestResponse, *, most_lines: int | None = None) -> None:
+    request = review.access_request
+    console = Console(highlight=False, soft_wrap=not Console().is_terminal)
+    line = Text.assemble(
+        (visible(f"{request.agent} for {request.user} wants to call {request.server}/{request.tool}"), "bold")
+    )
+    if review.risk:
+        line.append(", ").append(review.risk, STYLES.get(review.risk, ""))
+    if review.groups:
+        line.append(visible(f", in {', '.join(review.groups)}"), "bold")
+    console.print(line)
+    lines = paragraphs(review.session.purpose, console.width - 2)
+    for one in lines[:most_lines]:
+        console.print(Text(f"  {one}"))
+    if lines[most_lines:] and most_lines is not None:
+        console.print(Text("  … (the whole purpose is above)", style="dim"))
+    for question in request.questions:
+        for one in paragraphs(question.text, console.width - 2):
+            console.print(Text(f"? {one}", style="bold yellow"))
+
+
+def _fields(review: GetAccessRequestResponse) -> Iterator[tuple[str, str]]:
+    request, session = review.access_request, review.session
+    yield "request", request.access_request_id
+    yield "state", access_state(request)
+    yield "tool", f"{request.server}/{request.tool}"
+    yield from ((visible(f"argument {name}"), text) for name, text in _arguments(review.arguments_json))
+    yield from ((visible(f"target {one.path}"), ", ".join(one.provenance)) for one in review.targets)
+    yield "asked by", f"{', '.join(sorted({one.policy_id for one in request.questions}))}"
+    yield "session", request.session_id
+    yield "user", request.user
+    yield "agent", request.agent
+    yield "purpose", session.purpose
+    origins = {one.label: f" ({one.decision_id})" for one in session.label_origins}
+    yield "labels", " ".join(f"{label}{origins.get(label, '')}" for label in session.labels)
+    yield "grants", " ".join(session.grants)
+    yield from ((visible(f"term {name}"), term_text(value)) for name, value in terms_of(session).items())
+    yield "caller", request.asked_by
+    yield "decision", request.decision_id
+    yield "requested", access_time(request, "request_time")
+    yield "answer by" if request.state == ACCESS_STATE_OPEN else "expires", access_time(request, "expire_time")
+    yield "answered", " by ".join(filter(None, (access_time(request, "answer_time"), request.answered_by)))
+    yield "reason", request.reason
+    if request.approved_calls:
+        yield "used", f"{request.used_calls} of {request.approved_calls}"
+    if review.most_calls > 1:
+        yield "calls", f"this one, or with --run up to {review.most_calls} like it"
+    yield "log-in", "must be from the last five minutes" if review.critical else ""
+    yield "digest", review.request_digest
+
+
+def _arguments(text: bytes) -> Iterator[tuple[str, str]]:
+    """Yield the name of each argument and its value exactly as the agent wrote it."""
+    try:
+        yield from _members(text.decode("utf-8")) if text else ()
+    except (ValueError, RecursionError):
+        yield "", text.decode("utf-8", "replace")
+
+
+def _members(text: str) -> list[tuple[str, str]]:
+    known: Mapping[str, Any] = json.loads(text)
+    decoder, place = json.JSONDecoder(), text.index("{") + 1
+    found: list[tuple[str, str]] = []
+    while len(found) < len(known):
+        place = _after(text, place, _SPACE + ",")
+        name, place = decoder.raw_decode(text, place)
+        start = _after(text, place, _SPACE + ":")
+        _, place = decoder.raw_decode(text, start)
+        found.append((str(name), text[start:place]))
+    return found
+
+
+def _after(text: str, place: int, skipped: str) -> int:
+    while text[place] in skipped:
+        place += 1
+    return place
