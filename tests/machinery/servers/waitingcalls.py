@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pdp.app import Embedded
-from pdp.clock import Deadline
+from pdp.clock import Deadline, Instant
 from pdp.foundation.ids import new_access_request_id
 from pdp.model import Ask
 from pdp.sessions.access import REQUEST_SECONDS, AccessRequest, BoundCall, Unaskable
@@ -20,32 +20,43 @@ def a_request(
     embedded: Embedded, clock: FakeClock, session_id: str, *, by: str, action: str = "git/log"
 ) -> AccessRequest:
     """Return an access request about a call in a session that exists, by a gateway."""
-    chain = embedded.sessions.get(session_id)
-    session, bundle, now = chain[0], embedded.keeper.current(), clock.now()
+    session, bundle = embedded.sessions.get(session_id)[0], embedded.keeper.current()
+    tool = bundle.catalogue.tools[action]
+    call = bound_call(session_id, tool.definition_digest, bundle.version, action=action)
+    request = request_of(call, clock.now(), user=session.user, agent=session.agent, by=by)
+    return replace(request, tenant=session.tenant, ancestor_ids=session.ancestor_ids)
+
+
+def bound_call(session_id: str, definition_digest: str, bundle_version: str, *, action: str) -> BoundCall:
+    """Return a call about which one question is asked."""
     server, _, tool = action.partition("/")
-    digest = hashlib.sha256(f"{session_id} {action}".encode()).digest()
+    return BoundCall(
+        session_id=session_id,
+        server=server,
+        tool=tool,
+        definition_digest=definition_digest,
+        bundle_version=bundle_version,
+        digest=hashlib.sha256(f"{session_id} {action}".encode()).digest(),
+        names=b"names",
+        targets=frozenset(),
+        asks=(Ask(session_id, "guardrails/ask", "sha256:" + "1" * 64, QUESTION),),
+    )
+
+
+def request_of(call: BoundCall, now: Instant, *, user: str, agent: str, by: str) -> AccessRequest:
+    """Return an access request about a call of a gateway."""
+    deadline = Deadline.after(now, REQUEST_SECONDS)
     return AccessRequest(
         id=new_access_request_id(),
-        call=BoundCall(
-            session_id=session_id,
-            server=server,
-            tool=tool,
-            definition_digest=bundle.catalogue.tools[action].definition_digest,
-            bundle_version=bundle.version,
-            digest=digest,
-            names=b"names",
-            targets=frozenset(),
-            asks=(Ask(session_id, "guardrails/ask", "sha256:" + "1" * 64, QUESTION),),
-        ),
-        tenant=session.tenant,
-        user=session.user,
-        agent=session.agent,
-        ancestor_ids=session.ancestor_ids,
+        call=call,
+        tenant="default",
+        user=user,
+        agent=agent,
         asked_by=by,
         decision_id="dec_" + "a" * 26,
         asked_at=now.wall_at,
-        deadline=Deadline.after(now, REQUEST_SECONDS),
-        ends_at=session.deadline.wall_at,
+        deadline=deadline,
+        ends_at=deadline.wall_at,
         provenance=("none",),
     )
 
