@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import click
 
 from pdp.cli.connection import with_client
-from pdp.cli.options import handle_option, json_option, read_handle
+from pdp.cli.options import duration, handle_option, json_option, read_handle
 from pdp.cli.output import print_fields, print_json
 from pdp.cli.root import NO
 from pdp.client import Answer, Client, Obligation, PDPClientError, ToolCall
@@ -28,6 +28,7 @@ from pdp.model import Role
 @click.option(
     "--known-obligation", "known", metavar="ID", multiple=True, help="An obligation that you meet. Any other is a deny."
 )
+@click.option("--wait", type=duration, help="Wait this long for a person who must approve the call, such as `5m`.")
 @click.option("--tool-call-id", metavar="ID", default="", help="The model's id of this call, for traces.")
 @json_option
 @with_client(Role.PEP)
@@ -41,6 +42,7 @@ def authorize(
     definition_digest: str,
     facts: str,
     known: tuple[str, ...],
+    wait: float | None,
     tool_call_id: str,
     as_json: bool,
 ) -> None:
@@ -60,7 +62,7 @@ def authorize(
         facts=os.fsencode(facts),
         tool_call_id=tool_call_id,
     )
-    answer = client.ask(call, known_obligations=known)
+    answer = client.ask(call, known_obligations=known, wait=wait or 0.0)
     if as_json:
         print_json(_plain(answer))
     if answer.basis == ERROR_BASIS and not answer.unmet_obligations:
@@ -87,6 +89,7 @@ def _print(answer: Answer) -> None:
             ("trace", answer.trace_id),
             ("obligations", _listed(answer.obligations)),
             ("not known", _listed(answer.unmet_obligations)),
+            ("waits", answer.access_request_id),
             ("advice", "; ".join(answer.advice)),
         )
     )
@@ -127,4 +130,6 @@ def _plain(answer: Answer) -> dict[str, object]:
         "unmet_obligations": [_fields(one) for one in answer.unmet_obligations],
         "advice": list(answer.advice),
         "outcome_token": answer.outcome_token,
+        "access_request_id": answer.access_request_id,
+        "access_request_expires_at": answer.access_request_expires_at,
     }
