@@ -121,7 +121,7 @@ def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozens
         unmet_obligations=unmet,
         advice=tuple(decision.advice),
         access_request_id=decision.access_request.id if waits else "",
-        access_request_expires_at=_unix_seconds(decision.access_request.expire_time) if waits else 0.0,
+        access_expires_at=_unix_seconds(decision.access_request.expire_time) if waits else 0.0,
     )
 
 

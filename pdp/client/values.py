@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pdp.model import Outcome, Visibility
+from pdp.model import Basis, Outcome, Visibility
 
 ERROR_BASIS = "error"  # The basis of a deny that the client made itself.
 
@@ -68,7 +68,7 @@ class Answer:
     are the labels that the call added to its session or to one above it. With an `outcome_token`, the server wants to
     know what came of the call: `Client.report_outcome`. With a `result_reading` it wants to know what the result holds;
     both are secrets. With the basis `approval_required`, `access_request_id` names what a person is asked, until
-    `access_request_expires_at` in unix seconds.
+    `access_expires_at` in unix seconds.
     `obligations` must all be met, by the guard of a session or by the gateway (`fulfil`). An answer with one that is
     not in `known_obligations` is a deny, so that a caller that does not look at them allows nothing; then
     `obligations` is empty, and `unmet_obligations` holds those that are not known.
@@ -101,12 +101,17 @@ class Answer:
     unmet_obligations: tuple[Obligation, ...] = ()
     advice: tuple[str, ...] = ()
     access_request_id: str = ""
-    access_request_expires_at: float = 0.0
+    access_expires_at: float = 0.0
 
     @property
     def allowed(self) -> bool:
         """Say whether the call can go ahead."""
         return self.outcome is Outcome.ALLOW
+
+    @property
+    def waits(self) -> bool:
+        """Say whether a person is asked about the call, and may still approve it."""
+        return self.basis == Basis.APPROVAL_REQUIRED.value and bool(self.access_request_id)
 
     def __bool__(self) -> bool:
         # Without this, `if client.authorize(...)` would take every deny for an allow.

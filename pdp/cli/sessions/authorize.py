@@ -131,5 +131,5 @@ def _plain(answer: Answer) -> dict[str, object]:
         "advice": list(answer.advice),
         "outcome_token": answer.outcome_token,
         "access_request_id": answer.access_request_id,
-        "access_request_expires_at": answer.access_request_expires_at,
+        "access_expires_at": answer.access_expires_at,
     }

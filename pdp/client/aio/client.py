@@ -172,7 +172,7 @@ class AsyncClient:
             return prepared
         ask = partial(self._ask_once, prepared, known, traceparent, tracestate)
         answer = await ask()
-        return await self._once_approved(ask, answer, wait) if answer.access_request_id else answer
+        return await self._once_approved(ask, answer, wait) if answer.waits else answer
 
     async def batch(
         self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = ""
@@ -602,7 +602,7 @@ class AsyncClient:
         The server tells a repeated question by that id, so an approval is used once, also when an answer was lost.
         """
         deadline, asked = self._clock() + wait, ""
-        while answer.access_request_id not in ("", asked) and (remaining := deadline - self._clock()) > 0:
+        while answer.waits and answer.access_request_id != asked and (remaining := deadline - self._clock()) > 0:
             asked = answer.access_request_id
             try:
                 request = await self._answers.of(asked, remaining)

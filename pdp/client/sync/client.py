@@ -173,7 +173,7 @@ class Client:
             return prepared
         ask = partial(self._ask_once, prepared, known, traceparent, tracestate)
         answer = ask()
-        return self._once_approved(ask, answer, wait) if answer.access_request_id else answer
+        return self._once_approved(ask, answer, wait) if answer.waits else answer
 
     def batch(self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = "") -> tuple[Answer, ...]:
         """Ask about up to 100 calls at once, all decided on one snapshot.
@@ -593,7 +593,7 @@ class Client:
         The server tells a repeated question by that id, so an approval is used once, also when an answer was lost.
         """
         deadline, asked = self._clock() + wait, ""
-        while answer.access_request_id not in ("", asked) and (remaining := deadline - self._clock()) > 0:
+        while answer.waits and answer.access_request_id != asked and (remaining := deadline - self._clock()) > 0:
             asked = answer.access_request_id
             try:
                 request = self._answers.of(asked, remaining)
