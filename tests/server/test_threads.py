@@ -35,7 +35,8 @@ ELSEWHERE = {
     "pdp-supervisor",
     "pdp-peers",
     "pdp-alive",  # of workers
-    "pdp-stream",  # of clients
+    "pdp-answers",  # of clients
+    "pdp-stream",  # the same
     "pdp-catch-up",
     "pdp-telemetry-end",
     "pdp-fetch-end",

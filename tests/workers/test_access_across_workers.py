@@ -8,17 +8,21 @@ from pathlib import Path
 
 import pytest
 
+from pdp.client import Client
 from pdp.client.errors import WrongStateError
 from pdp.clock import SystemClock
+from pdp.model import Role
 from pdp.sessions.access import Unaskable
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.testing.inprocess import write_folder
-from pdp.v1.access_pb2 import ACCESS_STATE_APPROVED, ACCESS_STATE_DENIED, ACCESS_STATE_OPEN
+from pdp.v1.access_pb2 import ACCESS_STATE_APPROVED, ACCESS_STATE_DENIED, ACCESS_STATE_OPEN, ACCESS_STATE_REVOKED
 from tests.machinery.servers.notes import READ, notes_bundle
 from tests.machinery.servers.server_process import Callers, ServerProcess
 from tests.machinery.servers.waitingcalls import bound_call, request_of
 
 ANSWERING = '@id("answering/all") permit (principal, action == Action::"pdp/approve_call", resource);'
+# No server listens there.
+NOWHERE = "127.0.0.1:1"
 ACTION = f"notes/{READ}"
 
 
@@ -55,6 +59,22 @@ def wait_for_a_person(folder: Path, callers: Callers) -> str:
         found = history.access().ask(request, b'{"name": "shopping"}', now)
     assert not isinstance(found, Unaskable)
     return found.id
+
+
+def test_the_control_process_takes_what_ends_authority(tmp_path: Path) -> None:
+    """A no, and the end of a yes, need none of the workers: the client knows no other address that answers."""
+    write_folder(tmp_path / "policies", {**notes_bundle(), "answering.cedar": ANSWERING.encode()})
+    with ServerProcess(tmp_path, server_workers="2") as server, Callers.of(server) as callers:
+        refused, approved = (wait_for_a_person(tmp_path, callers) for _ in range(2))
+        digest = callers.approver.get_access_request(approved).request_digest
+        callers.approver.approve_call(approved, request_digest=digest)
+        token, socket = server.token(Role.APPROVER), f"unix:{tmp_path / 'data' / 'control.sock'}"
+        with Client(NOWHERE, control_address=socket, token=token, data_dir=tmp_path / "data") as person:
+            denied = person.deny_call(refused, reason="no")
+            revoked = person.revoke_access(access_request_id=approved, reason="no longer")
+
+        assert (ACCESS_STATE_DENIED, (approved,)) == (denied.state, revoked)
+        assert callers.approver.get_access_request(approved).access_request.state == ACCESS_STATE_REVOKED
 
 
 def test_a_watch_sees_what_another_worker_wrote(folder: Path, workers: tuple[Callers, Callers]) -> None:
