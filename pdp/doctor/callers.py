@@ -16,7 +16,7 @@ from pdp.identity.callersfile import digest_in
 from pdp.model import AT_EACH_CALL, Role
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import PolicySource
-from pdp.policy.schema import APPROVE_SESSION
+from pdp.policy.schema import APPROVE_CALL, APPROVE_SESSION
 
 _CHECK: Final = "callers"
 _SOON_SECONDS: Final = 14 * 86400.0
@@ -66,7 +66,7 @@ def approvers(deployment: Deployment, bundle: Bundle) -> Iterator[Finding]:
 
 
 def _compares_approver_and_user(policy: PolicySource) -> bool:
-    about_approval = policy.actions is None or APPROVE_SESSION in policy.actions
+    about_approval = policy.actions is None or not {APPROVE_SESSION, APPROVE_CALL}.isdisjoint(policy.actions)
     reads_user = policy.reads is None or "context.user" in policy.reads
     return about_approval and reads_user and _ABOUT_APPROVER.search(policy.text) is not None
 

@@ -87,7 +87,8 @@ def review(
         view=seen,
         session=chain[0] if for_approver and chain else None,
         arguments_json=arguments,
-        targets=_targets(request, chain, bundle, tool, arguments, limits) if tool and chain and arguments else (),
+        # Who is known to the user is not for gateways.
+        targets=_targets(request, chain, bundle, tool, arguments, limits) if tool and chain and for_approver else (),
         risk=tool.risk if tool else "",
         groups=tool.groups if tool else (),
         definition_digest=tool.definition_digest if tool else "",
@@ -112,11 +113,13 @@ def what_is_critical(reviewed: AccessReview) -> str:
 def _targets(
     request: AccessRequest, chain: Sequence[Session], bundle: Bundle, tool: Tool, arguments: bytes, limits: Limits
 ) -> tuple[SeenTarget, ...]:
-    """Return the parameters with targets or links.
+    """Return the parameters with targets or links; none without the arguments.
 
     Which result held a name can be told only with the handle of the session, so of a name that the session neither
     names nor knows these are all words that the call was asked about with.
     """
+    if not arguments:
+        return ()
     elsewhere = {*request.provenance, *request.links}.difference((NAMED, KNOWN, NONE, UNDECLARED)) or {UNSEEN}
     found: dict[str, set[str]] = {}
     for target in bundle.provenances.each(chain, tool, parse_object(arguments, limits)):

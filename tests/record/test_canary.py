@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from pdp.app import build
+from pdp.app import App, build
 from pdp.cli.operate.init import prepare
 from pdp.client import Client
 from pdp.client.connection import Connection
+from pdp.clock import SystemClock
 from pdp.config import PolicySettings, ServerSettings, SessionSettings, Settings
 from pdp.model import Role
 from pdp.policy.contents import version_of
-from pdp.server.rpcs import HEALTH, OLD_REFLECTION, REFLECTION, RPCS
+from pdp.server.rpcs import ACCESS, HEALTH, OLD_REFLECTION, REFLECTION, RPCS
 from pdp.serving.rpc import RPC, Shape
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import bundle_files, tool, with_terms
@@ -34,6 +35,7 @@ from pdp.v1 import authorization_pb2 as calls
 from pdp.v1.session_pb2 import RequestSessionRequest
 from tests.machinery.rpcs.row import LOGS, RECORD, STORE, TRACES
 from tests.machinery.rpcs.table import OWN
+from tests.machinery.servers.waitingcalls import waiting
 from tests.record.canaries import new_canary, plant, plantings, texts_of
 
 PATIENCE = 60.0
@@ -105,16 +107,19 @@ class Found:
 class _Speaker:
     """Speaks to the server in raw messages, as whoever may call an RPC."""
 
-    def __init__(self, channel: grpc.Channel, settings: Settings, pep: Client, approver: Client, found: Found) -> None:
-        self._channel, self._found = channel, found
+    def __init__(
+        self, channel: grpc.Channel, app: App, settings: Settings, pep: Client, approver: Client, found: Found
+    ) -> None:
+        self._channel, self._embedded, self._found = channel, app.embedded, found
         self._pep, self._approver = pep, approver
         self._tokens = {
             role: (settings.tokens_folder / f"{role.value}.token").read_text("ascii").strip() for role in Role
         }
         found.secrets |= {f"token of {role.value}": token for role, token in self._tokens.items()}
 
-    def open(self, *, approved: bool) -> Opened:
-        """Return a new session."""
+    def open(self, rpc: RPC) -> Opened:
+        """Return a new session for an RPC: one that waits or is active, and where it is asked for, has a call wait."""
+        approved = not OWN[rpc.method].waits
         opened = self._pep.request_session(user="ada", agent="coder", purpose="notes", tools=("git/*",))
         if approved:
             self._approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
@@ -126,6 +131,10 @@ class _Speaker:
             decision_id=answer.decision_id,
             outcome_token=answer.outcome_token or LOST.outcome_token,
         )
+        if rpc.service == ACCESS:
+            waits = waiting(self._embedded, SystemClock(), one.id, by="pep")
+            shown = self._approver.get_access_request(waits.id)
+            one = replace(one, access_request_id=waits.id, access_digest=shown.request_digest)
         if answer.outcome_token:
             self._found.secrets[f"outcome token of {one.id}"] = answer.outcome_token
         self._found.secrets[f"handle of {one.id}"] = one.handle
@@ -136,7 +145,11 @@ class _Speaker:
         role = Role(next(iter(OWN[rpc.method].roles)))
         metadata = (("authorization", f"Bearer {token or self._tokens[role]}"), *more)
         try:
-            if rpc.shape is not Shape.EXCHANGE:
+            if rpc.shape is Shape.FEED:
+                feed = self._channel.unary_stream(path)(wire, metadata=metadata, timeout=PATIENCE)
+                next(feed)
+                feed.cancel()
+            elif rpc.shape is not Shape.EXCHANGE:
                 self._channel.unary_unary(path)(wire, metadata=metadata, timeout=PATIENCE)
             else:
                 answers = self._channel.stream_stream(path)(iter([wire]), metadata=metadata, timeout=PATIENCE)
@@ -229,7 +242,7 @@ def _speaking(settings: Settings, found: Found) -> Iterator[_Speaker]:
             ) as approver,
             Connection.to(app.address, data_dir=settings.data_dir).open(grpc) as channel,
         ):
-            yield _Speaker(channel, settings, pep, approver, found)
+            yield _Speaker(channel, app, settings, pep, approver, found)
     finally:
         app.stop()
 
@@ -257,12 +270,12 @@ def _broken(*_: object, **__: object) -> None:
 
 def _send_all(speaker: _Speaker, path: str, rpc: RPC, found: Found, *, session: Opened | None = None) -> None:
     row, lost = OWN[rpc.method], session is not None
-    session = session or speaker.open(approved=not OWN[rpc.method].waits)
+    session = session or speaker.open(rpc)
     if not lost:
         found.plain[rpc.method] = _told(speaker.send(path, rpc, _asked(rpc, session).SerializeToString()))
     for place, shape in plantings(_asked(rpc, session).DESCRIPTOR):
         if row.spends and not lost:
-            session = speaker.open(approved=not OWN[rpc.method].waits)
+            session = speaker.open(rpc)
         one = plant(_asked(rpc, session), place, shape)
         wire = one.message.SerializeToString()
         found.sent.append((rpc.method, one.path, one.canary))
@@ -272,7 +285,7 @@ def _send_all(speaker: _Speaker, path: str, rpc: RPC, found: Found, *, session: 
 
 
 def _send_headers(speaker: _Speaker, path: str, rpc: RPC, found: Found) -> None:
-    wire = _asked(rpc, speaker.open(approved=not OWN[rpc.method].waits)).SerializeToString()
+    wire = _asked(rpc, speaker.open(rpc)).SerializeToString()
     for name in ("traceparent", "tracestate", "x-anything", "authorization"):
         canary = new_canary()
         found.sent.append((rpc.method, f"header {name}", canary))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -22,7 +23,7 @@ from pdp.cli.sessions.accessview import (
     print_access,
 )
 from pdp.client import Client, OverloadedError, UnavailableError
-from pdp.foundation.printable import visible, visible_json
+from pdp.foundation.printable import visible
 from pdp.model import Role
 from pdp.sessions.access import AccessState
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, RequestedAccess
@@ -171,7 +172,7 @@ def watch(*, client: Client, session_id: str, user: str, count: int | None, as_j
     """
     for request in islice(_changes(client, session_id, user), count):
         # One line each, which no text from others can break.
-        line = visible_json(plain_access(request)).replace("\n", "") if as_json else visible("  ".join(_words(request)))
+        line = json.dumps(plain_access(request)) if as_json else visible("  ".join(_words(request)))
         click.echo(line)
 
 

@@ -15,7 +15,7 @@ from pdp.v1.access_pb2 import RequestedAccess
 # How often a call that waits reads its request: while there is a watch, which misses what only expires, and without.
 _WATCHED_SECONDS, _UNWATCHED_SECONDS = 15.0, 1.0
 # The pause before a watch that has ended is opened again.
-_REOPEN_SECONDS = 2.0
+_REOPEN_SECONDS = 5.0
 
 
 class AccessAnswers:

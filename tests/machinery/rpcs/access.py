@@ -22,7 +22,7 @@ from pdp.v1.access_pb2 import (
     WatchAccessRequestsRequest,
 )
 from tests.machinery.rpcs.asking import BIDI, DIGEST, FOREIGN_TOKENS, LONG_ID
-from tests.machinery.rpcs.row import ERROR, RECORD, STORE, Row, Wrapped, opener, tenant
+from tests.machinery.rpcs.row import RECORD, STORE, Row, Wrapped, opener, tenant
 from tests.machinery.rpcs.states import ALL_STATES, in_states
 
 _ACCESS = RequestedAccess(access_request_id="acc_1", user="alice")
@@ -74,7 +74,6 @@ ACCESS: Mapping[str, Row] = {
             ApproveCallResponse(access_request=_ACCESS),
             _ACCESS,
         ),
-        seen_again={"access_request_id": {ERROR}, "request_digest": {ERROR}},
         spends=True,
     ),
     "DenyCall": Row(
@@ -94,7 +93,7 @@ ACCESS: Mapping[str, Row] = {
             DenyCallResponse(access_request=_ACCESS),
             _ACCESS,
         ),
-        seen_again={"access_request_id": {ERROR}, "reason": {RECORD, STORE}},
+        seen_again={"reason": {RECORD, STORE}},
         spends=True,
         without_bundle="OK",
     ),
@@ -116,7 +115,6 @@ ACCESS: Mapping[str, Row] = {
             RevokeAccessResponse(access_request_ids=["acc_1"]),
             ("acc_1",),
         ),
-        seen_again={"access_request_id": {ERROR}, "session_id": {ERROR}},
         without_bundle="OK",
     ),
     "GetAccessRequest": Row(
@@ -134,7 +132,6 @@ ACCESS: Mapping[str, Row] = {
             GetAccessRequestResponse(access_request=_ACCESS),
             GetAccessRequestResponse(access_request=_ACCESS),
         ),
-        seen_again={"access_request_id": {ERROR}},
     ),
     "ListAccessRequests": Row(
         ask=lambda session: ListAccessRequestsRequest(session_id=session.access_session_id),

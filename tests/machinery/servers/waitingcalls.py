@@ -7,18 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from pdp.app import Embedded
-from pdp.clock import Deadline, Instant
+from pdp.clock import Clock, Deadline, Instant
 from pdp.foundation.ids import new_access_request_id
 from pdp.model import Ask
 from pdp.sessions.access import REQUEST_SECONDS, AccessRequest, BoundCall, Unaskable
-from pdp.testing.clock import FakeClock
 
 QUESTION = "may the agent look at all that was ever changed?"
 
 
-def a_request(
-    embedded: Embedded, clock: FakeClock, session_id: str, *, by: str, action: str = "git/log"
-) -> AccessRequest:
+def a_request(embedded: Embedded, clock: Clock, session_id: str, *, by: str, action: str = "git/log") -> AccessRequest:
     """Return an access request about a call in a session that exists, by a gateway."""
     session, bundle = embedded.sessions.get(session_id)[0], embedded.keeper.current()
     tool = bundle.catalogue.tools[action]
@@ -63,7 +60,7 @@ def request_of(call: BoundCall, now: Instant, *, user: str, agent: str, by: str)
 
 def waiting(
     embedded: Embedded,
-    clock: FakeClock,
+    clock: Clock,
     session_id: str,
     *,
     by: str,

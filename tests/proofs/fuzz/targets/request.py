@@ -23,6 +23,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Caller, Role, SessionState, TraceParent
 from pdp.policy.child.process import PolicyChild
 from pdp.registry.registrar import SessionRequest
+from pdp.server.access import AccessHandlers
 from pdp.server.audit import AuditHandlers
 from pdp.server.authorization import AuthorizationHandlers
 from pdp.server.policies import PolicyHandlers
@@ -34,6 +35,13 @@ from pdp.serving.rpc import RPC, Shape
 from pdp.serving.status import refusal_of
 from pdp.testing.bundles import bundle_files, compile_here, tool
 from pdp.testing.clock import FakeClock
+from pdp.v1.access_pb2 import (
+    ApproveCallRequest,
+    DenyCallRequest,
+    ListAccessRequestsRequest,
+    RevokeAccessRequest,
+    WatchAccessRequestsRequest,
+)
 from pdp.v1.audit_pb2 import ListRecordsRequest
 from pdp.v1.authorization_pb2 import AuthorizeRequest, BatchAuthorizeRequest, ListToolsRequest
 from pdp.v1.decision_pb2 import Call
@@ -62,6 +70,7 @@ WORDS = (
     "\x12\x00",
     "\xe2\x80\xae",
 )
+REQUEST = "acc_" + "a" * 26
 _HOUSE = "pdp.v1."
 PATHS = tuple(sorted(path for path, row in RPCS.items() if row.service.startswith(_HOUSE)))
 _CALL = Call(session_handle=HANDLE, server="a", tool="b", arguments_json=b'{"x": "y"}')
@@ -75,6 +84,11 @@ _GOOD: dict[str, Message] = {
     "ReviewSession": ReviewSessionRequest(session_id=SESSION, grants=["g"]),
     "EndSession": EndSessionRequest(session_handle=HANDLE),
     "NarrowSession": NarrowSessionRequest(session_id=SESSION, tool_patterns=["a/b"], labels=["l"]),
+    "ApproveCall": ApproveCallRequest(access_request_id=REQUEST, request_digest="sha256:" + "0" * 64, calls=2),
+    "DenyCall": DenyCallRequest(access_request_id=REQUEST, reason="r"),
+    "RevokeAccess": RevokeAccessRequest(session_id=SESSION, reason="r"),
+    "ListAccessRequests": ListAccessRequestsRequest(session_id=SESSION, page_size=10),
+    "WatchAccessRequests": WatchAccessRequestsRequest(user="alice"),
     "CheckBundle": CheckBundleRequest(files=[BundleFile(path="a.cedar", content=b"permit;")]),
     "Evaluate": EvaluateRequest(),
     "ListRecords": ListRecordsRequest(page_size=10),
@@ -151,7 +165,11 @@ def _serve(service: _Service, row: RPC, message: Any) -> None:
     caller = Caller(id="fuzz", kind="token", roles=frozenset({role}))
     handle = getattr(service.handlers[row.service], row.handler)
     sent = (message,) if row.shape is Shape.UPLOAD else message
-    answer = handle(sent, Origin(caller=caller, parent=TraceParent()))
+    over = threading.Event()
+    origin = Origin(caller=caller, parent=TraceParent())
+    answer = handle(sent, origin, over) if row.shape is Shape.FEED else handle(sent, origin)
+    if row.shape is Shape.FEED:
+        over.set()
     for one in islice(answer, 3) if row.shape is Shape.FEED else (answer,):
         one.SerializeToString()
 
@@ -171,6 +189,7 @@ def _service() -> _Service:
     handlers: dict[str, object] = {
         "pdp.v1.AuthorizationService": AuthorizationHandlers(embedded.authorizer, embedded.outcomes, DEFAULT_LIMITS),
         "pdp.v1.SessionService": SessionHandlers(embedded.registrar, DEFAULT_LIMITS),
+        "pdp.v1.AccessService": AccessHandlers(embedded.approvals, DEFAULT_LIMITS, clock, every=1.0),
         "pdp.v1.PolicyService": PolicyHandlers(embedded.keeper, _CHILD, embedded.explainer, DEFAULT_LIMITS),
         "pdp.v1.AuditService": AuditHandlers(_SEARCHABLE, clock=clock, limits=DEFAULT_LIMITS),
     }
