@@ -97,7 +97,7 @@ def review(
     )
     if seen.state is not AccessState.OPEN or not (for_approver and arguments):
         return reviewed
-    return replace(reviewed, request_digest=_digest(reviewed, chain))
+    return replace(reviewed, request_digest=_digest(reviewed, chain[0]))
 
 
 def is_critical(tool: Tool) -> bool:
@@ -128,9 +128,9 @@ def _targets(
     return tuple(SeenTarget(path=path, provenance=tuple(sorted(words))) for path, words in sorted(found.items()))
 
 
-def _digest(reviewed: AccessReview, chain: Sequence[Session]) -> str:
+def _digest(reviewed: AccessReview, session: Session) -> str:
     """Return the digest of what the approver sees, except what changes by waiting."""
-    request, session = reviewed.view.request, chain[0]
+    request = reviewed.view.request
     shown = {
         "access_request_id": request.id,
         "server": request.call.server,
@@ -146,8 +146,7 @@ def _digest(reviewed: AccessReview, chain: Sequence[Session]) -> str:
         "decision_id": request.decision_id,
         "bundle_version": request.call.bundle_version,
         "expires_at": request.deadline.wall_at,
-        "sessions": [_shown_session(one) for one in chain],
-        "tenant": session.tenant,
+        "session": _shown_session(session),
     }
     return digest(canonical(shown))
 
@@ -158,7 +157,9 @@ def _shown_session(session: Session) -> dict[str, object]:
         "user": session.user,
         "agent": session.agent,
         "purpose": session.purpose,
+        "tenant": session.tenant,
         "environment": session.environment,
+        "parent_id": session.parent_id,
         "opened_by": session.opened_by,
         "approved_by": session.approved_by,
         "grants": list(session.grants),

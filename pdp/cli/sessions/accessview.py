@@ -60,7 +60,7 @@ def plain_access(request: RequestedAccess) -> dict[str, Any]:
 
 
 def plain_review(review: GetAccessRequestResponse) -> dict[str, Any]:
-    """Return all that is shown of a request as a JSON object; the arguments are the text that the agent wrote."""
+    """Return all that is shown of a request as a JSON object; the arguments are a text, so that no digit is lost."""
     return {
         **plain_access(review.access_request),
         "arguments_json": review.arguments_json.decode("utf-8", "replace"),
@@ -154,7 +154,7 @@ def _fields(review: GetAccessRequestResponse) -> Iterator[tuple[str, str]]:
 
 
 def _arguments(text: bytes) -> Iterator[tuple[str, str]]:
-    """Yield the name of each argument and its value exactly as the agent wrote it."""
+    """Yield the name of each argument and its value exactly as the server shows it: no digit is lost."""
     try:
         yield from _members(text.decode("utf-8")) if text else ()
     except (ValueError, RecursionError):
