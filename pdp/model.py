@@ -275,6 +275,8 @@ class Ruling:
     `targets` is what the session sees of the call's targets, None where no policy can see them.
     `obligations` are those of the permits that an allow rests on, for a session below others also of the permits of
     these; sorted, each once. `advice` are the lines of the forbids that a deny rests on.
+    `asks` are the forbids that a person can lift, of all sessions of the chain, where a call is denied only until then:
+    `otherwise` is the allow that holds without them. `policies_lifted` are those that a person has lifted, sorted.
     `errors` holds ids of policies that could not be evaluated. Policies and errors are sorted and complete; answers and
     records name at most `limits.MOST_POLICIES` of them.
     `detail` is one line in our words, without any value of the arguments; for logs, never for agents.
@@ -293,6 +295,9 @@ class Ruling:
     ancestor_basis: Basis | None = None
     obligations: tuple[Obligation, ...] = ()
     advice: tuple[str, ...] = ()
+    asks: tuple[Ask, ...] = field(default=(), repr=False)
+    otherwise: Ruling | None = field(default=None, repr=False)
+    policies_lifted: tuple[str, ...] = ()
     detail: str = ""
 
     @property
@@ -308,8 +313,10 @@ class Decision:
     `definition_digest` is of the tool's definition as the PEP stated it, `catalogue_digest` as the bundle holds it;
     empty when it was not stated, or the tool is unknown. `reportable` says whether the gateway can report what came of
     the call: it was allowed, and the bundle can make use of it. `labels_added` holds the labels that this decision
-    added to the session or to one above it, sorted; `debits` is what it took of budgets of the session. `phases` holds
-    (name, microseconds) in order. `decided_at` is unix seconds, `duration_us` microseconds.
+    added to the session or to one above it, sorted; `debits` is what it took of budgets of the session.
+    `access_request_id` names the request to a person about the call: of a deny, the one to wait for, until
+    `access_ends_at` (unix seconds); of an allow, the one whose approval was used. `phases` holds (name, microseconds)
+    in order. `decided_at` is unix seconds, `duration_us` microseconds.
     """
 
     id: str
@@ -335,6 +342,8 @@ class Decision:
     reportable: bool = False
     labels_added: tuple[str, ...] = ()
     debits: Debited = ()
+    access_request_id: str = ""
+    access_ends_at: float = 0.0
     phases: tuple[tuple[str, float], ...] = ()
     request_id: str = ""
     tool_call_id: str = ""

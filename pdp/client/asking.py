@@ -115,6 +115,7 @@ def judge(prepared: PreparedCall, decision: Decision, known_obligations: frozens
         trace_id=decision.trace_id,
         span_id=decision.span_id,
         labels_added=tuple(decision.labels_added),
+        policies_lifted=tuple(decision.policies_lifted),
         outcome_token=decision.outcome_token if allowed else "",
         result_reading=_reading(prepared, decision) if allowed else None,
         obligations=_obligations(decision) if allowed else (),

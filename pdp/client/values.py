@@ -68,7 +68,7 @@ class Answer:
     are the labels that the call added to its session or to one above it. With an `outcome_token`, the server wants to
     know what came of the call: `Client.report_outcome`. With a `result_reading` it wants to know what the result holds;
     both are secrets. With the basis `approval_required`, `access_request_id` names what a person is asked, until
-    `access_expires_at` in unix seconds.
+    `access_expires_at` in unix seconds; `policies_lifted`, of an allow, are the forbids that a person had lifted.
     `obligations` must all be met, by the guard of a session or by the gateway (`fulfil`). An answer with one that is
     not in `known_obligations` is a deny, so that a caller that does not look at them allows nothing; then
     `obligations` is empty, and `unmet_obligations` holds those that are not known.
@@ -95,6 +95,7 @@ class Answer:
     trace_id: str = ""
     span_id: str = ""
     labels_added: tuple[str, ...] = ()
+    policies_lifted: tuple[str, ...] = ()
     outcome_token: str = field(default="", repr=False)
     result_reading: ResultReading | None = field(default=None, repr=False)
     obligations: tuple[Obligation, ...] = ()

@@ -7,8 +7,10 @@ It names no policy, no other session and no value, since an agent reads it. What
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from types import MappingProxyType
 
+from pdp.limits import MOST_ADVICE
 from pdp.model import Basis, Ruling
 
 ADVICE: Mapping[Basis, str] = MappingProxyType(
@@ -35,7 +37,7 @@ ADVICE: Mapping[Basis, str] = MappingProxyType(
             "a session above this one may not make this call: do not retry it; hand the task back to the agent that "
             "delegated it"
         ),
-        Basis.APPROVAL_REQUIRED: "this exact call needs an approval: ask for one, and call again when it is given",
+        Basis.APPROVAL_REQUIRED: "a person must approve this call: wait, then call again with the same arguments",
         Basis.BUDGET_EXHAUSTED: "the session's budget is used up: do not retry it; tell the user",
         Basis.RECORD_UNAVAILABLE: "the decision cannot be recorded now: retry it later",
         Basis.LEDGER_UNAVAILABLE: "what this call changes in its session cannot be written now: retry it later",
@@ -50,11 +52,12 @@ ADVICE: Mapping[Basis, str] = MappingProxyType(
 def advice(ruling: Ruling) -> tuple[str, ...]:
     """Return what to do about a deny: our own line, then which arguments do not fit, or what the forbids say.
 
-    It is empty for an allow.
+    For a call that a person can allow, what the person is asked comes before that. It is empty for an allow.
     """
     if ruling.allowed:
         return ()
     if ruling.basis is Basis.INVALID_ARGUMENTS and ruling.detail:
         # It names paths and rules of the tool's own definition, and never a value.
         return ADVICE[ruling.basis], ruling.detail
-    return ADVICE[ruling.basis], *ruling.advice
+    said = dict.fromkeys((*(ask.question for ask in ruling.asks), *ruling.advice))
+    return ADVICE[ruling.basis], *islice(said, MOST_ADVICE)

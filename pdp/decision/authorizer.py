@@ -123,8 +123,10 @@ class Authorizer:
             ruling, looked_up = self._ruling(snapshot, request.call, caller, facts)
         else:
             ruling, looked_up = refused.ruling, CacheResult.NONE
-        # A deny by the gate has an id of its own: a retry that passes later is another decision.
-        decision_id = self._decision_id(request, caller, snapshot.now, None if refused else ruling.outcome)
+        # A deny by the gate, and a call that a person can allow, has an id of its own: a retry that passes later is
+        # another decision.
+        settled_here = refused is None and ruling.basis is not Basis.APPROVAL_REQUIRED
+        decision_id = self._decision_id(request, caller, snapshot.now, ruling.outcome if settled_here else None)
         times = (started, gated, perf_counter_ns())
         try:
             settled = self._ledger.settle(snapshot, request, caller, ruling, decision_id)
@@ -177,7 +179,7 @@ class Authorizer:
             return ruling, CacheResult.HIT
         general = judge_chain(bundle, chain, seen, at)
         ruling = of_this_call(general, tool, seen)
-        if Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis):
+        if Basis.POLICY_ERROR in (ruling.basis, ruling.ancestor_basis) or ruling.basis is Basis.APPROVAL_REQUIRED:
             return ruling, CacheResult.BYPASS
         end = earliest_end(chain, now)
         self._cache.put(by_reading, general, end, now)
@@ -212,6 +214,7 @@ def _decision(
     if settled is not None:
         ruled, ended = ended, perf_counter_ns()
         ruling, phases = settled.ruling, (*phases, ("ledger", (ended - ruled) / 1000))
+    waits_for = settled.access if settled is not None else None
     return Decision(
         id=decision_id,
         ruling=ruling,
@@ -238,6 +241,8 @@ def _decision(
         reportable=ruling.outcome is Outcome.ALLOW and snapshot.bundle.takes_reports,
         labels_added=settled.labels_added if settled is not None else (),
         debits=settled.debits if settled is not None else (),
+        access_request_id=waits_for.id if waits_for else "",
+        access_ends_at=waits_for.deadline.wall_at if waits_for and not ruling.allowed else 0.0,
         phases=phases,
         request_id=request.request_id,
         tool_call_id=request.tool_call_id,

@@ -56,7 +56,7 @@ def charge_of(owed: tuple[Owed, ...], snapshot: Snapshot, request: CallRequest, 
     """Return the charge for what a call takes."""
     return Charge(
         debits=tuple([one.debit for one in owed]),
-        retry_digest=_retry_digest(request, caller) if request.request_id else b"",
+        retry_digest=retry_digest(request, caller),
         at=snapshot.now.wall_at,
     )
 
@@ -98,7 +98,10 @@ def _deny(one: Owed, snapshot: Snapshot, detail: str) -> Ruling:
     return ancestor_deny(session, denied) if one.place else denied
 
 
-def _retry_digest(request: CallRequest, caller: Caller) -> bytes:
+def retry_digest(request: CallRequest, caller: Caller) -> bytes:
+    """Return what is the same for each retry of a call, and for no other call; empty when it cannot be retried."""
+    if not request.request_id:
+        return b""
     call = request.call
     texts = (
         *(caller.tenant, caller.kind, caller.id, request.request_id),

@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from pdp.decision.budgets import Owed, charge_of, exhausted, owed_by, uncountable
-from pdp.decision.ruling import deny
+from pdp.decision.ruling import deny, lifted
 from pdp.decision.snapshot import Snapshot
+from pdp.decision.stepup import People, Waiting
 from pdp.errors import ConflictError, OverloadedError, UnavailableError
 from pdp.limits import DEFAULT_LIMITS, MOST_LABELS, Limits
 from pdp.model import Basis, Call, Caller, CallRequest, Debited, Outcome, Ruling
+from pdp.sessions.access import AccessRequest, Use
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.store import SessionHistory, SessionLedger, SessionReader
 from pdp.sessions.succession import require_unchanged
@@ -27,12 +29,14 @@ class Settled(NamedTuple):
     """The ruling that counts, and the snapshot with what the call changed.
 
     `labels_added` holds the labels that it added, sorted, and `debits` what it took of the budgets of its own session.
+    `access` is the request to a person that an approval-required call waits for, or whose approval was used.
     """
 
     ruling: Ruling
     snapshot: Snapshot
     labels_added: tuple[str, ...] = ()
     debits: Debited = ()
+    access: AccessRequest | None = None
 
 
 class Ledger:
@@ -41,6 +45,7 @@ class Ledger:
     def __init__(self, sessions: LedgerSessions, history: SessionHistory, limits: Limits = DEFAULT_LIMITS) -> None:
         self._sessions = sessions
         self._history = history
+        self._people = People(history, limits)
         self._limits = limits
 
     def settle(
@@ -48,19 +53,53 @@ class Ledger:
     ) -> Settled | None:
         """Write what the call changes when it is allowed; None when that is nothing.
 
-        Any failure turns the allow into a deny. Raise `ConflictError` when a session has changed since the snapshot:
-        then nothing is changed, and the call must be decided again.
+        A call that a person can allow is allowed by using an approval; without one, a person is asked. Any failure
+        turns the allow into a deny. Raise `ConflictError` when a session has changed since the snapshot: then nothing
+        is changed, and the call must be decided again.
         """
+        if ruling.basis is Basis.APPROVAL_REQUIRED:
+            return self._step_up(snapshot, request, caller, ruling, decision_id)
         bundle = snapshot.bundle
         # A shortcut, since this runs for each call and most bundles have neither.
         if not (bundle.added_labels or bundle.has_budgets) or ruling.outcome is not Outcome.ALLOW:
             return None
-        owed = owed_by(snapshot, request, self._limits) if bundle.has_budgets else ()
+        return self._allow(snapshot, request, caller, ruling, decision_id, None)
+
+    def _step_up(
+        self, snapshot: Snapshot, request: CallRequest, caller: Caller, ruling: Ruling, decision_id: str
+    ) -> Settled:
+        try:
+            waiting = self._people.waiting(snapshot, request, caller, ruling)
+            if not self._people.have_approved(waiting):
+                return self._ask(waiting, decision_id)
+            allow = self._allow(snapshot, request, caller, lifted(ruling), decision_id, waiting)
+        except (UnavailableError, OverloadedError) as error:
+            return unsettled(snapshot, str(error))
+        if allow is None:
+            raise AssertionError("the use of an approval is settled")
+        return allow
+
+    def _ask(self, waiting: Waiting, decision_id: str) -> Settled:
+        offer = self._people.ask(waiting, decision_id)
+        return Settled(offer.ruling, waiting.snapshot, access=offer.request)
+
+    def _allow(
+        self,
+        snapshot: Snapshot,
+        request: CallRequest,
+        caller: Caller,
+        ruling: Ruling,
+        decision_id: str,
+        waiting: Waiting | None,
+    ) -> Settled | None:
+        """Charge, use the approval of a call that waits for one, then add labels; None when there is nothing of it."""
+        owed = owed_by(snapshot, request, self._limits) if snapshot.bundle.has_budgets else ()
         if not owed:
-            return self._label(snapshot, request.call, ruling, decision_id)
+            return self._use(waiting, snapshot, request.call, ruling, decision_id)
         if (refused := uncountable(owed, snapshot)) is not None:
             return Settled(refused, snapshot)
-        return self._charge(owed, charge_of(owed, snapshot, request, caller), snapshot, request, ruling, decision_id)
+        charge = charge_of(owed, snapshot, request, caller)
+        return self._charge(owed, charge, snapshot, request, ruling, decision_id, waiting)
 
     def _charge(
         self,
@@ -70,6 +109,7 @@ class Ledger:
         request: CallRequest,
         ruling: Ruling,
         decision_id: str,
+        waiting: Waiting | None,
     ) -> Settled:
         try:
             charged = self._history.charge(charge)
@@ -79,7 +119,9 @@ class Ledger:
             return Settled(exhausted(owed, charged.exhausted, snapshot), snapshot)
         try:
             # INVARIANT: at a moment after the charge, the sessions are as the policies saw them.
-            settled = self._label(snapshot, request.call, ruling, decision_id) or self._unchanged(snapshot, ruling)
+            settled = self._use(waiting, snapshot, request.call, ruling, decision_id) or self._unchanged(
+                snapshot, ruling
+            )
         except ConflictError:
             if (denied := self._take_back(charge, charged, snapshot)) is not None:
                 return denied
@@ -94,6 +136,39 @@ class Ledger:
             self._history.take_back(charge, charged.charged_at)
         except (UnavailableError, OverloadedError) as error:
             # What was taken stays taken: that costs a call, and grants none.
+            return unsettled(snapshot, str(error))
+        return None
+
+    def _use(
+        self, waiting: Waiting | None, snapshot: Snapshot, call: Call, ruling: Ruling, decision_id: str
+    ) -> Settled | None:
+        """Use the approval of a call that waits for one, and add labels; None for a call that needs neither."""
+        if waiting is None:
+            return self._label(snapshot, call, ruling, decision_id)
+        try:
+            use = self._people.use(waiting)
+            if use is None:
+                # Another call has used it meanwhile, or it was taken back.
+                return self._ask(waiting, decision_id)
+        except (UnavailableError, OverloadedError) as error:
+            return unsettled(snapshot, str(error))
+        try:
+            # INVARIANT: at a moment after the use, the sessions are as the policies saw them.
+            settled = self._label(snapshot, call, ruling, decision_id) or self._unchanged(snapshot, ruling)
+        except ConflictError:
+            if (denied := self._give_back(use, snapshot)) is not None:
+                return denied
+            raise
+        if settled.ruling.allowed:
+            return settled._replace(access=use.request)
+        return self._give_back(use, snapshot) or settled
+
+    def _give_back(self, use: Use, snapshot: Snapshot) -> Settled | None:
+        """Take back the use of an approval; return the deny when that fails."""
+        try:
+            self._people.give_back(use)
+        except (UnavailableError, OverloadedError) as error:
+            # What was used stays used: that costs an approval, and grants nothing.
             return unsettled(snapshot, str(error))
         return None
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pdp.errors import InvalidArgumentsError, InvalidJSONError, InvalidRequestError
 from pdp.foundation.jsontext import parse_object
-from pdp.limits import MOST_OBLIGATIONS, Limits
+from pdp.limits import MOST_ADVICE, MOST_OBLIGATIONS, Limits
 from pdp.model import Basis, Call, Outcome, Ruling, Session, Targets
 from pdp.policy.bundle import Bundle
 from pdp.policy.engine import TOO_MANY_OBLIGATIONS
@@ -97,18 +97,54 @@ def judge_chain(bundle: Bundle, chain: Sequence[Session], facts: Facts, at: floa
 def of_chain(chain: Sequence[Session], rulings: Iterable[Ruling]) -> Ruling:
     """Return the ruling of a chain: all its sessions must permit, and the first deny decides.
 
-    An allow has the obligations of all of them.
+    An allow has the obligations of all of them. A deny that a person can lift decides only when there is no other; then
+    all sessions ask together.
     """
-    own: Ruling | None = None
+    allow: Ruling | None = None
+    asking: list[Ruling] = []
     for session, ruling in zip(chain, rulings, strict=True):
-        if not ruling.allowed:
-            return ruling if own is None else ancestor_deny(session, ruling)
-        own = ruling if own is None else _with_obligations(own, ruling)
-    if own is None:
+        held = ruling if ruling.otherwise is None else ruling.otherwise
+        if not held.allowed:
+            return ruling if allow is None else ancestor_deny(session, ruling)
+        if held is not ruling:
+            asking.append(ruling)
+        allow = held if allow is None else _with_obligations(allow, held)
+    if allow is None:
         raise AssertionError("the gate lets no call without a session through")
-    if len(own.obligations) > MOST_OBLIGATIONS:
+    if len(allow.obligations) > MOST_OBLIGATIONS:
         return deny(Basis.POLICY_ERROR, TOO_MANY_OBLIGATIONS)
-    return own
+    return _asking(asking, allow) if asking else allow
+
+
+def _asking(asking: Sequence[Ruling], otherwise: Ruling) -> Ruling:
+    """Return the deny of a call that a person can allow in all sessions that ask."""
+    asks = tuple(sorted(one for ruling in asking for one in ruling.asks))
+    advice = dict.fromkeys(line for ruling in asking for line in ruling.advice)
+    return Ruling(
+        outcome=Outcome.DENY,
+        basis=Basis.APPROVAL_REQUIRED,
+        policies=tuple(sorted({one.policy for one in asks})),
+        advice=tuple(advice)[:MOST_ADVICE],
+        asks=asks,
+        otherwise=otherwise,
+    )
+
+
+def lifted(ruling: Ruling) -> Ruling:
+    """Return the allow of a call that a person has approved, for the deny that asked."""
+    if ruling.otherwise is None:
+        raise AssertionError("only what a person can lift is lifted")
+    return replace(
+        ruling,
+        outcome=ruling.otherwise.outcome,
+        basis=ruling.otherwise.basis,
+        policies=ruling.otherwise.policies,
+        obligations=ruling.otherwise.obligations,
+        policies_lifted=ruling.policies,
+        advice=(),
+        asks=(),
+        otherwise=None,
+    )
 
 
 def _with_obligations(own: Ruling, above: Ruling) -> Ruling:

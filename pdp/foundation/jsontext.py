@@ -21,6 +21,7 @@ _ACTED_ON = ("name", "description", "inputSchema", "outputSchema", "annotations"
 # The integers that a double holds exactly, and the only ones that RFC 8785 writes as integers.
 _SAFE_INTEGER = 2**53 - 1
 _STRING_OR_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}"]', re.DOTALL)
+_FRACTION_OR_EXPONENT = re.compile("[.E]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -61,6 +62,49 @@ def parse_object(text: bytes, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]
 def canonical(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Write a JSON value by RFC 8785, so that equal values have equal bytes in every language."""
     return rfc8785.dumps(value)
+
+
+def canonical_as_typed(value: Any) -> str:  # noqa: ANN401 - any JSON value of `parse`
+    """Write a parsed JSON value in one form, and every number as it was typed.
+
+    Equal texts have the same keys, texts and numbers: keys are sorted by code point, and blanks and the spelling of
+    texts do not matter. An integer has no fraction, so `1` is not `1.0`, and `1.0` is not `1.00`; `1E2` and `1e+2` are
+    the same. Nothing becomes a double.
+    """
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_text(key)}:{canonical_as_typed(value[key])}" for key in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical_as_typed, value)) + "]"
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Decimal):
+        text = str(value)
+        # `1E0` would be written as `1`.
+        return text if _FRACTION_OR_EXPONENT.search(text) else f"{text}E+0"
+    # `true`, `false`, `null` and integers.
+    return json.dumps(value)
+
+
+def key_paths(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - any JSON value of `parse`
+    """Return the paths of all keys in a parsed JSON value, sorted, each once.
+
+    A path is JSON: `["to",[],"name"]` is the key `name` of the objects in the list `to`.
+    """
+    found: set[str] = set()
+    pending: list[tuple[tuple[Any, ...], Any]] = [((), value)]
+    while pending:
+        above, one = pending.pop()
+        if isinstance(one, dict):
+            pending += [((*above, key), inner) for key, inner in one.items()]
+            found.update(json.dumps([*above, key], separators=(",", ":")) for key in one)
+        elif isinstance(one, list):
+            # No key is a list.
+            pending += [((*above, []), inner) for inner in one]
+    return tuple(sorted(found))
+
+
+def _text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def digest(text: bytes) -> str:

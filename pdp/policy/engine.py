@@ -7,17 +7,18 @@ import json
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 import cedarpy
 
 from pdp.errors import UnavailableError
+from pdp.foundation.jsontext import digest
 from pdp.foundation.quickcaches import GenerationCache
 from pdp.foundation.threads import on_large_stack
 from pdp.limits import MOST_ADVICE, MOST_OBLIGATIONS, Limits
-from pdp.model import Basis, Obligation, Outcome, Ruling, Visibility
+from pdp.model import Ask, Basis, Obligation, Outcome, Ruling, Visibility
 from pdp.policy.analysis import BELOW
 from pdp.policy.directory import Directory, Uid, entity, uid_json
 from pdp.policy.entities import SessionEntities, SliceEntities
@@ -112,16 +113,31 @@ class _KnownPart:
     policies: tuple[PolicySource, ...]
     set: cedarpy.PolicySet
     effects_aside: frozenset[str]
+    permits: _Permits | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Permits:
+    """The permits among some policies, which decide when a person has lifted all forbids that match."""
+
+    policies: tuple[PolicySource, ...]
+    set: cedarpy.PolicySet
+
+    @classmethod
+    def of(cls, policies: Iterable[PolicySource]) -> _Permits:
+        found = tuple(policy for policy in policies if policy.effect == "permit")
+        return cls(policies=found, set=_policy_set(found))
 
 
 class KeptParts:
-    """The parsed parts of the slices of one bundle: whole slices by action, and their known parts.
+    """The parsed parts of the slices of one bundle: whole slices and their permits by action, and their known parts.
 
     INVARIANT: slices of one action in one bundle differ only in their directory.
     """
 
     def __init__(self) -> None:
         self.whole: GenerationCache[str, Parsed] = GenerationCache(MOST_PARSED)
+        self.permits: GenerationCache[str, _Permits] = GenerationCache(MOST_PARSED)
         self.known: GenerationCache[Slice, _KnownPart] = GenerationCache(MOST_PARSED)
 
 
@@ -158,6 +174,8 @@ class Slice:
         self._resource_type = resource_type
         self._mapped = resource_type not in ("Server", "Session")
         self._server: Uid = ("Server", action.partition("/")[0])
+        # Steps of a session itself are never asked about again.
+        self._liftable = {policy.id: policy for policy in policies if policy.step_up and resource_type != "Session"}
         self._named = frozenset(uid for policy in policies for uid in policy.entities)
         self._actions = _action_entities(groups)
         self._uid: Uid = ("Action", action)
@@ -226,12 +244,38 @@ class Slice:
         self._require_present(question, beside.session)
         try:
             handle = self._entities(question.resource, beside)
-            parsed = self._parsed()
-            result = cedarpy.is_authorized(self._request(question), parsed.policies, handle, parsed.schema)
+            parsed, request = self._parsed(), self._request(question)
+            result = cedarpy.is_authorized(request, parsed.policies, handle, parsed.schema)
         except ValueError:
             # The engine's message quotes entities, so it must not be shown.
             return _error((), "the entities do not fit the schema")
-        return _ruling(result, self.policies)
+        ruling = _ruling(result, self.policies)
+        if not self._can_be_lifted(ruling):
+            return ruling
+        # INVARIANT: no other forbid has matched, and no policy has failed. So this asks the policies without exactly
+        # the forbids that are to be lifted.
+        permits = self._permits()
+        otherwise = _ruling(cedarpy.is_authorized(request, permits.set, handle, parsed.schema), permits.policies)
+        return self._asking(ruling, otherwise, question.session_id) if otherwise.allowed else ruling
+
+    def _can_be_lifted(self, ruling: Ruling) -> bool:
+        """Return whether a ruling rests on forbids that a person can lift, and on nothing else."""
+        # A shortcut, since this runs for each call and most actions have none.
+        return bool(self._liftable) and ruling.basis is Basis.FORBID and self._liftable.keys() >= set(ruling.policies)
+
+    def _asking(self, ruling: Ruling, otherwise: Ruling, session_id: str) -> Ruling:
+        lifted = [self._liftable[name] for name in ruling.policies]
+        asks = tuple(
+            Ask(session_id, one.id, digest(one.text.encode("utf-8")), one.step_up, one.step_up_run) for one in lifted
+        )
+        return replace(ruling, basis=Basis.APPROVAL_REQUIRED, asks=asks, otherwise=otherwise)
+
+    def _permits(self) -> _Permits:
+        found = self._kept.permits.get(self.action)
+        if found is None:
+            found = _Permits.of(self.policies)
+            self._kept.permits.put(self.action, found, len(found.policies) + 1)
+        return found
 
     def probe(self, question: Question, beside: SliceEntities, probes: cedarpy.PolicySet) -> ProbeAnswer | None:
         """Return which of a set of permits match, under the schema and the entities that `ask` uses.
@@ -261,7 +305,14 @@ class Slice:
         except ValueError:
             return Foreseen(Visibility.NEVER)
         # Without the schema: the context has no input yet, and the policies of this part do not read it.
-        ruling = _ruling(cedarpy.is_authorized(self._request(question), part.set, entities), part.policies)
+        request = self._request(question)
+        ruling = _ruling(cedarpy.is_authorized(request, part.set, entities), part.policies)
+        if part.permits is not None and self._can_be_lifted(ruling):
+            # A person can lift what forbids it, and nobody knows yet whether one will.
+            permits = part.permits
+            otherwise = _ruling(cedarpy.is_authorized(request, permits.set, entities), permits.policies)
+            depends = otherwise.allowed or "permit" in part.effects_aside
+            return Foreseen(Visibility.DEPENDS if depends else Visibility.NEVER)
         if ruling.basis in (Basis.FORBID, Basis.POLICY_ERROR):
             return Foreseen(Visibility.NEVER)
         if ruling.basis is Basis.PERMIT and not part.effects_aside:
@@ -310,6 +361,7 @@ class Slice:
                 policies=policies,
                 set=_policy_set(policies),
                 effects_aside=frozenset(policy.effect for policy in self.policies if policy.id in aside),
+                permits=_Permits.of(policies) if any(policy.id in self._liftable for policy in policies) else None,
             )
             self._kept.known.put(self, found, len(policies) + 1)
         return found

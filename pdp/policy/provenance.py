@@ -183,6 +183,17 @@ class _Known:
         self.weight = _ENTRY_BYTES + sum(_NAME_BYTES + len(name.text) for name in self.names if name)
 
 
+def names_outside(tool: Tool, arguments: Mapping[str, Any]) -> frozenset[Name] | None:
+    """Return what a call with some raw JSON arguments names outside, in targets and links.
+
+    None when it has no target, when one of the names equals nothing, and beyond 256 of them.
+    """
+    targets = {one.name for one in _targets(tool, arguments)}
+    found = targets | {one.name for one in _links(tool, arguments)}
+    names = frozenset(name for name in found if name is not None)
+    return names if targets and len(names) == len(found) <= MOST_TARGETS else None
+
+
 def read_known(manifest: Section, directory: Directory, problems: list[Problem]) -> tuple[str, ...]:
     """Read `known: [ATTRIBUTE, …]` of a manifest: attributes of users; append problems to `problems`.
 

@@ -119,7 +119,8 @@ class Entries:
 
     def _form(self, decision: Decision) -> _Form:
         ruling = decision.ruling
-        if decision.cache_result is not CacheResult.HIT or decision.labels_added or decision.debits:
+        written_once = decision.labels_added or decision.debits or decision.access_request_id
+        if decision.cache_result is not CacheResult.HIT or written_once:
             return _form_of(decision, self._key)
         key = (id(ruling), id(decision.caller), _IN_COMMON(decision))
         form = self._forms.get(key)
@@ -161,7 +162,7 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
         ruling=ruling,
         caller=caller,
         to_duration=(
-            f'{{"agent":{_text(decision.agent)},"ancestor_basis":"{ancestor_basis}",'
+            f'{{{_access(decision.access_request_id)}"agent":{_text(decision.agent)},"ancestor_basis":"{ancestor_basis}",'
             f'"ancestor_id":{_text(ruling.ancestor_id)},"ancestors":{_texts(decision.ancestor_ids)},'
             f"{_arguments(ruling.logged_arguments)}"
             f'"arguments_digest":{_text(keyed_digest(key, decision.arguments_digest))},"basis":"{ruling.basis.value}",'
@@ -174,7 +175,8 @@ def _form_of(decision: Decision, key: bytes) -> _Form:
         to_request_id=(
             f',"kind":"decision",{_labels(decision.labels_added)}{links}"obligations":{_obligations(ruling.obligations)},'
             f'"opened_by":{_text(decision.opened_by)},'
-            f'"outcome":"{ruling.outcome.value}",{_bounded("policies", ruling.policies)},"request_id":'
+            f'"outcome":"{ruling.outcome.value}",{_bounded("policies", ruling.policies)},'
+            f'{_lifted(ruling.policies_lifted)}"request_id":'
         ),
         to_span_id=(
             f',{resource},"resource_type":{_text(ruling.resource_type)},'
@@ -195,6 +197,14 @@ def _arguments(logged: tuple[tuple[str, str], ...]) -> str:
 
 def _labels(added: tuple[str, ...]) -> str:
     return f'"labels_added":{_texts(added)},' if added else ""
+
+
+def _access(request_id: str) -> str:
+    return f'"access_request_id":{_text(request_id)},' if request_id else ""
+
+
+def _lifted(policies: tuple[str, ...]) -> str:
+    return f'"policies_lifted":{_texts(policies)},' if policies else ""
 
 
 def _debits(taken: Debited) -> str:

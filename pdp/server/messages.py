@@ -147,6 +147,12 @@ def write_decision(decision: Decision, message: decisions.Decision) -> None:
     message.duration_us = decision.duration_us
     if decision.labels_added:
         message.labels_added.extend(decision.labels_added)
+    if ruling.policies_lifted:
+        message.policies_lifted.extend(ruling.policies_lifted)
+    if decision.access_request_id:
+        message.access_request.id = decision.access_request_id
+    if decision.access_ends_at:
+        write_timestamp(decision.access_ends_at, message.access_request.expire_time)
     if ruling.obligations:
         message.obligations.extend(map(obligation_message, ruling.obligations))
     if not ruling.allowed:

@@ -88,7 +88,7 @@ class AccessRequest:
 
     `tenant`, `user` and `agent` are those of the session, `ancestor_ids` the sessions above it, nearest first.
     `asked_by` is the caller that made the call, `decision_id` the decision that opened the request. `provenance` and
-    `links` say where the names of its targets and links come from, as the session sees it, see `model.Targets`.
+    `links` say where the names of its targets and links come from, in any session of the chain, see `model.Targets`.
     `deadline` is the end of the present state: of the request while OPEN, of the approval while APPROVED. `ends_at` is
     when the session is over at the latest. `..._at` are unix seconds, 0.0 when it has not happened.
     `most_uses` is how many calls the approval covers, `used` how many were made. `revision` is higher after each

@@ -101,6 +101,8 @@ def call_part(decision: Decision, digest_key: bytes) -> Attributes:
             names.REQUEST_ID: bounded(decision.request_id),
             names.LABELS_ADDED: decision.labels_added,
             names.DEBITS: tuple([name for name, _ in decision.debits]),
+            names.POLICIES_LIFTED: ruling.policies_lifted,
+            names.ACCESS_REQUEST: decision.access_request_id,
         }
     )
     for phase, microseconds in decision.phases:

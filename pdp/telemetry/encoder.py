@@ -215,6 +215,7 @@ class _Parts:
             ruling.outcome,
             ruling.basis,
             ruling.policies,
+            ruling.obligations,
             ruling.errors,
             ruling.resource_type,
             ruling.ancestor_id,
@@ -258,6 +259,10 @@ class _Parts:
         if decision.debits:
             taken = tuple([name for name, _ in decision.debits])
             parts.append(wire.attributes(self._tag, {names.DEBITS: taken}))
+        if ruling.policies_lifted:
+            parts.append(wire.attributes(self._tag, {names.POLICIES_LIFTED: ruling.policies_lifted}))
+        if decision.access_request_id:
+            parts.append(self._text(names.ACCESS_REQUEST, decision.access_request_id))
         for phase, microseconds in decision.phases:
             head = self._number_heads.get(phase)
             if head is None:

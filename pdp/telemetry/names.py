@@ -53,6 +53,8 @@ CACHE = "pdp.cache"
 REQUEST_ID = "pdp.request.id"
 LABELS_ADDED = "pdp.labels_added"
 DEBITS = "pdp.debits"
+POLICIES_LIFTED = "pdp.policies_lifted"
+ACCESS_REQUEST = "pdp.access_request.id"
 REQUEST_FIELD = "pdp.request.field"
 SESSION_ACTION = "pdp.session.action"
 PHASE_PREFIX = "pdp.phase."
@@ -122,6 +124,10 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute(REQUEST_ID, _BOTH, "the caller's id of the request"),
     Attribute(LABELS_ADDED, _BOTH, "labels that the call added to its session or to one above it"),
     Attribute(DEBITS, _BOTH, "names of the budgets of the session that the call took of"),
+    Attribute(POLICIES_LIFTED, _BOTH, "ids of the forbids that a person had lifted for the call"),
+    Attribute(
+        ACCESS_REQUEST, _BOTH, "id of the request to a person that the call waits for, or whose approval it used"
+    ),
     Attribute(f"{PHASE_PREFIX}gate{PHASE_SUFFIX}", _BOTH, "microseconds that snapshot and live checks took"),
     Attribute(f"{PHASE_PREFIX}policy{PHASE_SUFFIX}", _BOTH, "microseconds that look-up and policies took"),
     Attribute(f"{PHASE_PREFIX}ledger{PHASE_SUFFIX}", _BOTH, "microseconds that a change of its session took, if any"),

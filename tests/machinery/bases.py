@@ -8,8 +8,6 @@ from pdp.model import Basis
 
 POLICIES: Final = frozenset({Basis.PERMIT, Basis.FORBID, Basis.DEFAULT_DENY, Basis.POLICY_ERROR})
 AUTHORIZER: Final = frozenset({Basis.INVALID_ARGUMENTS, Basis.ANCESTOR_DENIED, Basis.BUDGET_EXHAUSTED})
-# Parts that do not exist yet.
-RESERVED: Final = frozenset({Basis.APPROVAL_REQUIRED})
 # No case shows them.
-UNSHOWN: Final = RESERVED | {Basis.RECORD_UNAVAILABLE, Basis.LEDGER_UNAVAILABLE}
+UNSHOWN: Final = frozenset({Basis.APPROVAL_REQUIRED, Basis.RECORD_UNAVAILABLE, Basis.LEDGER_UNAVAILABLE})
 ELSEWHERE: Final = POLICIES | AUTHORIZER | UNSHOWN

@@ -29,7 +29,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from pdp.model import Basis, CacheResult, Caller, Decision, Outcome, Role, TraceParent
+from pdp.model import Basis, CacheResult, Caller, Decision, Obligation, Outcome, Role, TraceParent
 from pdp.telemetry import wire
 from pdp.telemetry.attributes import decision_attributes
 from pdp.telemetry.encoder import (
@@ -102,6 +102,7 @@ decisions = st.builds(
     outcome=st.sampled_from(Outcome),
     basis=st.sampled_from(Basis),
     policies=ids,
+    obligations=st.lists(st.builds(Obligation, words, st.just("{}")), max_size=2).map(tuple),
     errors=ids,
     resource_type=words,
     resource_id=wild,
@@ -131,6 +132,8 @@ decisions = st.builds(
     phases=st.just(()) | st.tuples(*(st.tuples(st.just(one), st.floats(0, 1e7)) for one in ("gate", "policy"))),
     labels_added=st.just(()) | st.lists(words, max_size=3).map(tuple),
     debits=st.just(()) | st.lists(st.tuples(words, st.integers(0, 9)), max_size=3).map(tuple),
+    policies_lifted=ids,
+    access_request_id=words,
     request_id=wild,
     tool_call_id=wild,
     trace_id=trace_ids,

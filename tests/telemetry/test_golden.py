@@ -74,6 +74,7 @@ DECISIONS = (
         debits=(("max_calls", 3),),
         phases=(("gate", 4.5), ("policy", 80.0), ("ledger", 900.0)),
     ),
+    a_decision(policies_lifted=("guardrails/after-reading",), access_request_id="acc_cccccccccccccccccccccccccc"),
 )
 
 

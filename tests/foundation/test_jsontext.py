@@ -1,0 +1,90 @@
+"""Arguments in one form: what is equal has equal texts, numbers stay as they were typed, and nothing is rounded."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdp.foundation.jsontext import canonical_as_typed, key_paths, parse
+
+DIGITS = "123456789012345678901234567890"
+
+
+@pytest.mark.parametrize(
+    ("texts", "canonical"),
+    [
+        (['{"a": 1, "b": [2, 3]}', '{ "b":[2,3],"a":1 }'], '{"a":1,"b":[2,3]}'),
+        (['{"b": {"d": 1, "c": 2}, "a": {}}'], '{"a":{},"b":{"c":2,"d":1}}'),
+        (['{"B": 1, "a": 2, "é": 3, "z": 4}'], '{"B":1,"a":2,"z":4,"é":3}'),
+        (["[true, false, null, [], {}]"], "[true,false,null,[],{}]"),
+        (['"h\\u00e9\\/\\n"', '"hé/\\n"'], '"hé/\\n"'),
+        (['"\\ud83d\\ude00"', '"😀"'], '"😀"'),
+        ([DIGITS], DIGITS),
+        ([f"0.{DIGITS}"], f"0.{DIGITS}"),
+        (["1"], "1"),
+        (["1.0", "10e-1", "10E-1"], "1.0"),
+        (["1.00"], "1.00"),
+        (["1e0", "1E0", "1e+0", "1e-0"], "1E+0"),
+        (["1e2", "1E+2"], "1E+2"),
+        (["100.0"], "100.0"),
+        (["-0.0"], "-0.0"),
+    ],
+)
+def test_texts_that_say_the_same_have_one_form(texts: list[str], canonical: str) -> None:
+    """Order of keys, blanks and escapes do not matter; the type and the digits of a number do."""
+    assert [canonical] * len(texts) == [canonical_as_typed(parse(text.encode())) for text in texts]
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**40), 10**40)
+    | st.decimals(allow_nan=False, allow_infinity=False, places=3).map(lambda one: one + Decimal("0.000"))
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def typed(value: Any) -> Any:
+    """Return a value with the type of each number and truth value beside it, for which Python has equal values."""
+    if isinstance(value, dict):
+        return {key: typed(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [typed(inner) for inner in value]
+    return (type(value).__name__, str(value))
+
+
+@given(JSON, JSON)
+def test_the_form_tells_values_apart(one: Any, other: Any) -> None:
+    """Equal forms are of equal values, and it is JSON that is read back as the same value."""
+    forms = [canonical_as_typed(value) for value in (one, other)]
+
+    assert (forms[0] == forms[1]) == (typed(one) == typed(other))
+    assert typed(one) == typed(json.loads(forms[0], parse_float=Decimal))
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("{}", []),
+        ('{"b": 1, "a": {"c": 2}}', [["a"], ["a", "c"], ["b"]]),
+        ('{"to": [{"name": 1}, {"name": 2, "more": 3}]}', [["to"], ["to", [], "more"], ["to", [], "name"]]),
+        ('{"a": [[{"b": 1}]]}', [["a"], ["a", [], [], "b"]]),
+        ('{"a.b": 1, "[]": 2}', [["[]"], ["a.b"]]),
+    ],
+)
+def test_paths_of_keys_hold_no_value(text: str, paths: list[list[object]]) -> None:
+    """Lists count as one step, however long they are; a key that looks like a step is not taken for one."""
+    found = key_paths(parse(text.encode()))
+
+    assert sorted(paths, key=json.dumps) == sorted(map(json.loads, found), key=json.dumps)
+    assert sorted(set(found)) == list(found)
