@@ -29,9 +29,11 @@ class EventKind(StrEnum):
     BUNDLE_ACTIVATED = "bundle.activated"  # a bundle became active
     BUNDLE_REFUSED = "bundle.refused"  # a bundle could not be loaded
     CALL_REPORTED = "call.reported"  # a gateway said what came of an allowed call
+    ACCESS_REQUESTED = "access.requested"  # a call waits for a person
     ACCESS_APPROVED = "access.approved"  # a person approved a call
     ACCESS_DENIED = "access.denied"  # a person refused a call
     ACCESS_REVOKED = "access.revoked"  # an approval of a call was taken back
+    ACCESS_USED = "access.used"  # an approved call was allowed
     CALL_EXPLAINED = "call.explained"  # an author or auditor asked why
     REQUEST_REFUSED = "request.refused"  # a request got a status instead of an answer
     REQUESTS_REFUSED = "requests.refused"  # the sum of many similar refusals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pdp.model import Decision
 from pdp.observer import Event, EventKind
 from pdp.sessions.access import AccessRequest
 
@@ -32,4 +33,18 @@ def access_event(kind: EventKind, request: AccessRequest, *, at: float, caller_i
         tenant=request.tenant,
         facts={name: fact for name, fact in facts.items() if fact},
         lists={name: values for name, values in lists.items() if values},
+    )
+
+
+def event_of(request: AccessRequest | None, decision: Decision) -> Event | None:
+    """Return the event of a decision that has opened a request or used an approval; None for any other.
+
+    What was used stays used, also if the decision cannot be recorded.
+    """
+    if request is None or not (decision.allowed or request.decision_id == decision.id):
+        return None
+    used = {"used": str(request.used), "calls": str(request.most_uses)} if decision.allowed else {}
+    kind = EventKind.ACCESS_USED if decision.allowed else EventKind.ACCESS_REQUESTED
+    return access_event(
+        kind, request, at=decision.decided_at, caller_id=decision.caller.id, decision_id=decision.id, **used
     )

@@ -7,6 +7,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from pdp.clock import Instant
+from pdp.decision.accessevents import event_of
 from pdp.decision.cache import DecisionCache, RequestMemory, call_key, read_key
 from pdp.decision.gate import gate
 from pdp.decision.ledger import Ledger, Settled, unsettled
@@ -143,6 +144,8 @@ class Authorizer:
         trace = self._trace_ids(parent, caller)
         decision = _decision(decision_id, ruling, settled, looked_up, snapshot, request, caller, times, trace=trace)
         answered = self._observer.decision(decision, parent)
+        if settled is not None and (told := event_of(settled.access, decision)) is not None:
+            self._observer.event(told)
         if answered.ruling is not ruling and request.request_id:
             self._retries.part(caller.id, request.request_id)
         return answered, settled.snapshot if settled else snapshot

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from pdp.clock import Clock, Instant, no_earlier
 from pdp.decision.accessevents import access_event
+from pdp.decision.stepup import CRITICAL
 from pdp.errors import InvalidRequestError, NotFoundError, PermissionDeniedError, UnavailableError, WrongStateError
 from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
 from pdp.limits import Limits
@@ -16,7 +17,7 @@ from pdp.model import Caller, Role, Session
 from pdp.observer import EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.schema import APPROVE_CALL
-from pdp.registry.accessreview import AccessReview, AccessView, review, view, what_is_critical
+from pdp.registry.accessreview import AccessReview, AccessView, review, view
 from pdp.registry.approvers import require_approver, require_presence
 from pdp.registry.events import presence
 from pdp.registry.policies import SessionPolicies, SessionQuestion, WaitingCall
@@ -98,7 +99,8 @@ class Approvals:
             most = f"at most {reviewed.most_calls} calls" if reviewed.most_calls > 1 else "one call"
             raise InvalidRequestError("calls", f"an approval of this request is for {most}")
         if reviewed.critical:
-            require_presence(caller, f"`{request.call.action}` is {what_is_critical(reviewed)}", now)
+            what = CRITICAL if CRITICAL in reviewed.groups else reviewed.risk
+            require_presence(caller, f"`{request.call.action}` is {what}", now)
         approve = partial(
             access.approve, now=now, by=caller.id, session_end=earliest_end(chain, now), uses=max(1, calls)
         )

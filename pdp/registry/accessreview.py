@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from pdp.clock import Instant
 from pdp.decision.gate import gate
 from pdp.decision.snapshot import Snapshot
+from pdp.decision.stepup import is_critical
 from pdp.foundation.jsontext import canonical, digest, parse_object
 from pdp.limits import Limits
 from pdp.model import Call, Session
@@ -16,10 +16,6 @@ from pdp.policy.bundle import Bundle
 from pdp.policy.provenance import KNOWN, NAMED, NONE, UNDECLARED, UNSEEN
 from pdp.policy.tools.catalogue import Tool
 from pdp.sessions.access import AccessRequest, AccessState, state_of
-
-# A tool in this group is treated as one that cannot be undone.
-CRITICAL: Final = "critical"
-_HIGH_RISK: Final = "destructive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +94,6 @@ def review(
     if seen.state is not AccessState.OPEN or not (for_approver and arguments):
         return reviewed
     return replace(reviewed, request_digest=_digest(reviewed, chain[0]))
-
-
-def is_critical(tool: Tool) -> bool:
-    """Say whether the approver of a tool's calls must be present: it is destructive, or in the group `critical`."""
-    return tool.risk == _HIGH_RISK or CRITICAL in tool.groups
-
-
-def what_is_critical(reviewed: AccessReview) -> str:
-    """Return why the approver must be present, as the risk or group of the tool."""
-    return _HIGH_RISK if reviewed.risk == _HIGH_RISK else CRITICAL
 
 
 def _targets(

@@ -145,7 +145,7 @@ class _SuiteRun:
             opening = tuple(one for one in stage.opening if one is not asked)
             return asked.ruling, Facts(bundle=self._bundle, asked=(asked,), opening=opening)
         named = self._suite.calls[case.call]
-        stage = self._stage(case, named.action)
+        stage = self._opened(case) if case.step else self._stage(case, named.action)
         opening = (*stage.opening, *self._before(case, stage)) if case.after else stage.opening
         if case.step is Step.APPROVE_CALL:
             asked = stage.approve_call(self._call(named), by=case.by)

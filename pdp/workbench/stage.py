@@ -182,15 +182,18 @@ class Stage:
     def approve_call(self, call: Call, *, by: str = "") -> Asked:
         """Ask the policies whether a user may approve a call, by default the session's approver; return what they said.
 
-        Raise `CaseError` when the arguments cannot be read.
+        The call is made before, so that they see what a person is asked about it, if that is anything. Raise
+        `CaseError` when the arguments cannot be read.
         """
+        decision, _, _ = self.call(call, self.gateway)
+        waits = self._history.access().get(decision.access_request_id)
         chain = self._snapshots.of_handle(self._opened[-1].handle, _gateway(self.gateway)).chain
         tool = self._bundle.catalogue.tools[f"{call.server}/{call.tool}"]
         try:
             arguments = parse_object(call.arguments_json, self._limits)
         except InvalidJSONError as error:
             raise CaseError(f"the arguments cannot be read: {error}") from None
-        last, session = self._line[-1], chain[0]
+        last, session, provenances = self._line[-1], chain[0], self._bundle.provenances
         approver = self._approver(replace(last, approver=by or last.approver))
         asked = SessionQuestion(
             action=APPROVE_CALL,
@@ -204,7 +207,8 @@ class Stage:
                 action=tool.action,
                 risk=tool.risk,
                 groups=tool.groups,
-                provenance=self._bundle.provenances.of(chain, tool, arguments)[0].provenance,
+                provenance=waits.provenance if waits else provenances.of(chain, tool, arguments)[0].provenance,
+                questions=tuple(ask.question for ask in waits.call.asks) if waits else (),
             ),
         )
         self._policies.ask(self._seen_by_all, asked)

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from pdp.app import Embedded
+from pdp.client import Answer
 from pdp.errors import UnavailableError
 from pdp.foundation.ids import handle_digest
 from pdp.limits import Limits
@@ -336,6 +337,83 @@ def test_nothing_is_approved_without_a_record(desk: Desk) -> None:
         assert desk.server.client("lead").deny_call(waits.id).state == ACCESS_STATE_DENIED
     finally:
         approvals._record_permits = lambda: True
+
+
+STEPPING_UP = """
+@id("asking/attic")
+@step_up("may the agent look into the attic?")
+forbid (principal, action == Action::"git/log", resource) when { context.input.repo == "attic" };
+"""
+
+
+@pytest.fixture
+def asking() -> Iterator[tuple[Desk, str]]:
+    """Serve a bundle in which a rule asks a person; return the desk, and the handle of a session."""
+    files = files_of(changed(BUNDLE, {"policies": {"asking": STEPPING_UP}, "directory": {"users": LEADS}}))
+    with running_server(files, callers=CALLERS) as server:
+        opened = server.client("gateway").request_session(user="ada", agent="coder", purpose="x", tools=["git/*"])
+        shown = opened.session
+        server.client("lead").approve_session(shown.session_id, request_digest=shown.request_digest)
+        yield Desk(server), opened.session_handle
+
+
+def in_the_attic(desk: Desk, handle: str, **more: Any) -> Answer:
+    """Ask about the call that a person must approve."""
+    return desk.server.client("gateway").authorize(handle, "git", "log", {"repo": "attic"}, **more)
+
+
+def test_a_call_waits_is_approved_and_goes_on(asking: tuple[Desk, str]) -> None:
+    """From the gateway's question to the person's answer and the allow; the record tells each step, in order."""
+    desk, handle = asking
+    lead = desk.server.client("lead")
+
+    def answer() -> None:
+        waits = next(lead.watch_access_requests()).access_request_id
+        lead.approve_call(waits, request_digest=lead.get_access_request(waits).request_digest)
+
+    person = threading.Thread(target=answer)
+    person.start()
+    answered = in_the_attic(desk, handle, wait=PATIENCE, request_id="once")
+    again = in_the_attic(desk, handle, request_id="once")
+    another = in_the_attic(desk, handle)
+    person.join(PATIENCE)
+
+    assert ("permit", ("asking/attic",)) == (answered.basis, answered.policies_lifted)
+    assert again.allowed
+    assert ("approval_required", True) == (another.basis, another.waits)
+    # The repeated question is told again, and has used nothing.
+    kinds = [one["kind"] for one in desk.server.evidence.records if one["kind"].startswith("access.")]
+    assert kinds == ["access.requested", "access.approved", "access.used", "access.used", "access.requested"]
+    used = desk.records("access.used")[0]["facts"]
+    assert (answered.decision_id, "1", "1") == (used["decision_id"], used["used"], used["calls"])
+
+
+def test_a_no_counts_for_the_session(asking: tuple[Desk, str]) -> None:
+    """The gateway is told at once, and the same call is a plain deny from then on."""
+    desk, handle = asking
+    lead = desk.server.client("lead")
+    waits = in_the_attic(desk, handle).access_request_id
+
+    threading.Timer(0.1, lambda: lead.deny_call(waits, reason="leave it")).start()
+    refused = in_the_attic(desk, handle, wait=PATIENCE)
+    later = in_the_attic(desk, handle)
+
+    assert refused.advice[0].startswith("a person refused this call (`leave it`)")
+    assert ("forbid", False) == (later.basis, later.waits)
+
+
+def test_what_is_taken_back_allows_nothing(asking: tuple[Desk, str]) -> None:
+    """A revoked approval is not used, and neither is that of a session that was revoked."""
+    desk, handle = asking
+    lead = desk.server.client("lead")
+    waits = in_the_attic(desk, handle).access_request_id
+    lead.approve_call(waits, request_digest=lead.get_access_request(waits).request_digest)
+
+    lead.revoke_access(access_request_id=waits, reason="no longer")
+    answer = in_the_attic(desk, handle)
+
+    assert "approval_required" == answer.basis
+    assert answer.access_request_id != waits
 
 
 class Watching:

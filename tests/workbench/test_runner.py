@@ -623,6 +623,40 @@ when { context.session.terms has ticket && context.session.terms.ticket == "secr
     assert [] == [result.problems for result in run(found, [suite(cases, head)]).results if not result.passed]
 
 
+def test_approvals_of_calls_are_asked_about() -> None:
+    """The policies see the call that waits, what a person is asked about it, and who answers."""
+    policy = """
+@id("asking/read")
+@step_up("may it read?")
+forbid (principal, action == Action::"files/read", resource);
+@id("asking/answer")
+permit (principal == User::"ada", action == Action::"pdp/approve_call", resource)
+when {
+  context.action == "files/read" && context.risk == "read_only" && context.groups.isEmpty() && context.calls == 1 &&
+  context.questions == ["may it read?"] && context.provenance == ["undeclared"]
+};
+"""
+    cases = """  - case: ada answers
+    session: work
+    call: read
+    step: approve_call
+    by: ada
+    expect: {outcome: allow, policies: [asking/answer]}
+  - case: others do not
+    session: work
+    call: read
+    step: approve_call
+    expect: deny default_deny
+  - case: until then it waits
+    session: work
+    call: read
+    expect: deny approval_required
+"""
+    found = load_bundle({**material_files(), "asking.cedar": policy.encode()}, DEFAULT_LIMITS, compile_here)
+
+    assert [] == [result.problems for result in run(found, [suite(cases)]).results if not result.passed]
+
+
 def test_facts_answer_again() -> None:
     """What a case rested on is kept, so that the same question has the same answer."""
     result = only("  - {case: one, session: child, call: read, expect: allow}\n")
