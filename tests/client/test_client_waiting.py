@@ -82,12 +82,15 @@ class People:
         changes: queue.SimpleQueue[RequestedAccess | None] = queue.SimpleQueue()
         context.add_callback(lambda: changes.put(None))
         self.watches.append(changes)
-        yield WatchAccessRequestsResponse(complete=True)
-        self.watching.release()
-        while (change := changes.get()) is not None:
-            yield WatchAccessRequestsResponse(access_requests=[change], complete=True)
-        self.watches.remove(changes)
-        self.ended.release()
+        try:
+            yield WatchAccessRequestsResponse(complete=True)
+            self.watching.release()
+            while (change := changes.get()) is not None:
+                yield WatchAccessRequestsResponse(access_requests=[change], complete=True)
+        finally:
+            # gRPC drops what it has not read to its end when the caller has gone.
+            self.watches.remove(changes)
+            self.ended.release()
 
 
 @pytest.fixture
