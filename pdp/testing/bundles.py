@@ -25,7 +25,8 @@ entity Thing in [Server] = { owner?: User, secret?: Bool };
 OPEN_SESSIONS = """
 @id("sessions/all")
 permit (principal, action in [
-  Action::"pdp/request_session", Action::"pdp/approve_session", Action::"pdp/delegate_session"
+  Action::"pdp/request_session", Action::"pdp/approve_session", Action::"pdp/delegate_session",
+  Action::"pdp/approve_call"
 ], resource);
 """
 

@@ -20,6 +20,14 @@ _EXAMPLE = Path(__file__).parent.parent / "example"
 _CALLS = {"read_only": "read", "mutating": "change", "destructive": "destroy"}
 
 
+# What the rules of the example need from overlays, and a new bundle does not have yet.
+_NOT_YET = {
+    "untrusted/changes-where-named": "unknown-provenance: no overlay says yet which results to trust",
+    "untrusted/critical-asks": "never-matches: no tool is in the group yet",
+    "untrusted/confidential-stays": "never-matches: no tool is in the group yet",
+}
+
+
 def example_definitions() -> Sequence[Mapping[str, Any]]:
     """Return the tools of a server that exists only in examples."""
     return tool_definitions(_template("notes.tools.json").encode("utf-8"))
@@ -38,7 +46,7 @@ def scaffold(server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str,
     cannot hold the definitions, or the server's name is one of the bundle's own files.
     """
     stem = server.lower()
-    if stem in ("guardrails", "sessions"):
+    if stem in ("guardrails", "sessions", "untrusted"):
         raise BundleError((Problem("", 0, f"`{stem}.cedar` is taken, so rename the server `{server}`"),))
     catalogue = {f"tools/{server}.json": catalogue_file(definitions)}
     load_catalogue(catalogue)  # report problems of the definitions before anything is proposed
@@ -58,7 +66,7 @@ def scaffold(server: str, definitions: Sequence[Mapping[str, Any]]) -> dict[str,
         f"{stem}.cedar": _filled(_permits(risks), words),
         f"tests/{stem}_test.yaml": _tests(tools, words),
     }
-    return {**{name: text.encode("utf-8") for name, text in texts.items()}, **catalogue}
+    return {**{name: text.encode("utf-8") for name, text in texts.items()}, **_untrusted(risks), **catalogue}
 
 
 def _permits(risks: set[str]) -> list[str]:
@@ -69,7 +77,17 @@ def _permits(risks: set[str]) -> list[str]:
 def _guardrails(risks: set[str]) -> list[str]:
     # A policy about a risk group without tools could never match, and strict validation refuses it.
     destructive = ["guardrail_destructive.cedar"] * ("destructive" in risks)
-    return ["guardrails.cedar", *destructive, *["guardrail_tainted.cedar"] * bool(risks - {"read_only"})]
+    return ["guardrails.cedar", *destructive]
+
+
+def _untrusted(risks: set[str]) -> dict[str, bytes]:
+    """Return the rules for sessions that have read what strangers wrote; none for a server that only reads."""
+    if not risks - {"read_only"}:
+        return {}
+    text = (_EXAMPLE / "untrusted.cedar").read_text(encoding="utf-8")
+    for rule, why in _NOT_YET.items():
+        text = text.replace(f'@id("{rule}")\n', f'@id("{rule}")\n@allow("{why}")\n')
+    return {"untrusted.cedar": text.encode("utf-8")}
 
 
 def _changing(risks: set[str]) -> str:

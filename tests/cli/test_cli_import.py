@@ -126,14 +126,14 @@ def test_what_policies_cannot_see_is_said(run: Run) -> None:
 def test_list_shows_the_labels_that_tools_add(run: Run) -> None:
     """What a call adds to its session, as `pdp session show` does; nothing for a tool that adds none."""
     run("tools", "import", "files", "-", stdin=json.dumps({"tools": [tool("fetch"), tool("save")]}))
-    OVERLAY.write_text("tools: {fetch: {risk: read_only, adds_labels: [untrusted-input, far]}}\n", encoding="utf-8")
+    OVERLAY.write_text("tools: {fetch: {risk: read_only, adds_labels: [untrusted, far]}}\n", encoding="utf-8")
 
     listed = run("tools", "list").stdout.splitlines()
     as_json = json.loads(run("tools", "list", "--json").stdout)
 
     assert "adds labels" in listed[0]
-    assert listed[1].split("read_only")[1].strip().startswith("far, untrusted-input ")
-    assert {"fetch": ["far", "untrusted-input"], "save": []} == {one["tool"]: one["adds_labels"] for one in as_json}
+    assert listed[1].split("read_only")[1].strip().startswith("far, untrusted ")
+    assert {"fetch": ["far", "untrusted"], "save": []} == {one["tool"]: one["adds_labels"] for one in as_json}
 
 
 def test_import_from_stdin_says_what_changed(run: Run) -> None:

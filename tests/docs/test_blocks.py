@@ -162,16 +162,16 @@ def test_labels_are_read(project_root: Path) -> None:
     found = read_labels(load_section("bundle.yaml", text.encode("utf-8")), problems)
 
     assert [] == problems
-    assert {"untrusted-input": False, "reviewed": True} == {name: one.widens for name, one in found.items()}
+    assert {"untrusted": False, "reviewed": True} == {name: one.widens for name, one in found.items()}
 
 
 def test_terms_are_declared_and_read_as_shown(project_root: Path) -> None:
-    """The guide's type and policies load in the example bundle, once its sessions have the attribute."""
+    """The guide's type and policies load in the example bundle, in place of its own type."""
     files = read_folder(project_root / "policies", DEFAULT_LIMITS)
     page = project_root / "policies" / "README.md"
     (declared,), (policies,) = blocks(page, "cedar schema"), blocks(page, "cedar terms")
-    labels = b"labels: Set<String>,"
-    schema = files["schema.cedarschema"].replace(labels, labels + b" terms: SessionTerms,") + declared.encode()
+    own = b"type SessionTerms = { targets?: Set<String> };"
+    schema = files["schema.cedarschema"].replace(own, declared.encode())
 
     bundle = load_bundle(
         {**files, "schema.cedarschema": schema, "terms.cedar": policies.encode()}, DEFAULT_LIMITS, compile_here
@@ -218,7 +218,7 @@ def test_targets_are_read(project_root: Path) -> None:
         directory="users: {ada: {attributes: {contacts: [a@x.com], payees: []}}}",
         schema=SCHEMA.replace("team?: String", held),
         manifest=known,
-        labels=("untrusted-input",),
+        labels=("untrusted",),
     )
     found = load_bundle(files, DEFAULT_LIMITS, compile_here)
 

@@ -54,7 +54,7 @@ when { context.input has count && context.input.count * 4 > 4000000000000000000 
     },
     overlays={"git": "tools: {log: {risk: mutating}}"},
     directory="users: {ada: {}}\nagents: {coder: {ceiling: [git/*]}}",
-    manifest="name: canaries\nlabels: {harmless: {meaning: none}, untrusted-input: {meaning: none}}\n"
+    manifest="name: canaries\nlabels: {harmless: {meaning: none}, untrusted: {meaning: none}}\n"
     "caller_facts: {properties: {team: {type: string}, count: {type: integer}}}\n",
     schema=with_terms("team?: String, count?: Long"),
 )

@@ -51,7 +51,7 @@ def test_the_life_of_a_session(running: Running) -> None:
         running,
         duration=Duration(seconds=600, nanos=500_000_000),
         user_attributes_json=b'{"team": "platform"}',
-        labels=["untrusted-input"],
+        labels=["untrusted"],
         environment="test",
         may_delegate=True,
     )
@@ -63,7 +63,7 @@ def test_the_life_of_a_session(running: Running) -> None:
         session_id=live.session_id,
         tool_patterns=["git/git_log"],
         expire_time=Timestamp(seconds=int(now) + 60),
-        labels=["untrusted-input"],
+        labels=["untrusted"],
     )
     narrow = ask(running, "sessions", "NarrowSession", narrowing, "approver").session
     revoking = sessions.RevokeSessionsRequest(user="alice", reason="enough")
@@ -75,7 +75,7 @@ def test_the_life_of_a_session(running: Running) -> None:
     assert (waiting.state, waiting.user, waiting.agent, waiting.purpose) == (
         sessions.SESSION_STATE_REQUESTED, "alice", "coder", "fix it",
     )  # fmt: skip
-    assert (list(waiting.labels), waiting.environment, waiting.opened_by) == (["untrusted-input"], "test", "pep")
+    assert (list(waiting.labels), waiting.environment, waiting.opened_by) == (["untrusted"], "test", "pep")
     assert (waiting.tenant, json.loads(waiting.user_attributes_json)) == ("default", {"team": "platform"})
     assert waiting.may_delegate
     assert waiting.duration.ToTimedelta().total_seconds() == 600.5
@@ -96,7 +96,7 @@ def test_the_life_of_a_session(running: Running) -> None:
     assert allowed.cache_result == decisions.CACHE_RESULT_MISS
     assert allowed.decide_time.seconds == int(now)
     assert [tool.tool for tool in narrow.tools] == ["git_log"]
-    assert (narrow.expire_time.seconds, list(narrow.labels)) == (int(now) + 60, ["untrusted-input"])
+    assert (narrow.expire_time.seconds, list(narrow.labels)) == (int(now) + 60, ["untrusted"])
     assert list(revoked) == [live.session_id]
     assert (after.outcome, after.basis) == (decisions.OUTCOME_DENY, decisions.BASIS_SESSION_REVOKED)
     assert (over.state, over.reason, over.ended_by) == (sessions.SESSION_STATE_REVOKED, "enough", "admin")

@@ -133,14 +133,13 @@ def test_command_writes_what_check_and_test_accept(
 
 
 def test_the_samples_of_the_manifest_load() -> None:
-    """What the new `bundle.yaml` shows in comments declares a group and an obligation when an author takes it over."""
+    """What the new `bundle.yaml` shows in comments declares an obligation when an author takes it over."""
     files = scaffold("all", [READ, WRITE, WIPE])
     written = files["bundle.yaml"].decode()
-    files["bundle.yaml"] = re.sub(r"^# (groups:|obligations:|  )", r"\1", written, flags=re.MULTILINE).encode()
+    files["bundle.yaml"] = re.sub(r"^# (obligations:|  )", r"\1", written, flags=re.MULTILINE).encode()
 
     bundle = load_bundle({n: text for n, text in files.items() if belongs(n)}, DEFAULT_LIMITS, compile_here)
 
-    assert ["payments"] == list(bundle.groups)
     assert ["log_access"] == list(bundle.declared_obligations)
 
 

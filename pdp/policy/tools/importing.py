@@ -41,7 +41,7 @@ _HEADER = """\
 #   parameters: {{amount: {{type: decimal}}, notes: {{opaque: true}}}}
 #   parameters: {{payments: {{members: [iban]}}}}   of a list of objects: `input.payments.count`, `input.payments.iban`
 #   groups: [payments]      further groups of its action, which bundle.yaml declares
-#   adds_labels: [untrusted-input]   the labels that an allowed call adds to its session, which bundle.yaml declares
+#   adds_labels: [untrusted]   the labels that an allowed call adds to its session, which bundle.yaml declares
 #   log: [path]             the parameters whose values are written to the record; of all others it has a keyed digest
 #   targets: [to, "payments[].iban"]   the parameters that name a person or a thing outside
 #   text: [subject, body]   the parameters whose texts can hold links

@@ -105,7 +105,7 @@ AUTHORIZATION: Mapping[str, Row] = {
     ),
     "ReportOutcome": Row(
         ask=lambda session: ReportOutcomeRequest(
-            outcome_token=session.outcome_token, status=CALL_STATUS_SUCCEEDED, labels=["untrusted-input"]
+            outcome_token=session.outcome_token, status=CALL_STATUS_SUCCEEDED, labels=["untrusted"]
         ),
         # Only the gateway that was allowed the call has its token.
         roles={"pep": opener("OK", hidden="INVALID_ARGUMENT")},
