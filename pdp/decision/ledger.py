@@ -45,7 +45,7 @@ class Ledger:
     def __init__(self, sessions: LedgerSessions, history: SessionHistory, limits: Limits = DEFAULT_LIMITS) -> None:
         self._sessions = sessions
         self._history = history
-        self._people = People(history, limits)
+        self._people = People(sessions, history, limits)
         self._limits = limits
 
     def settle(

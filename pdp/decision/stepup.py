@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
-from pdp.clock import Deadline
+from pdp.clock import Deadline, Instant
 from pdp.decision.budgets import retry_digest
 from pdp.decision.snapshot import Snapshot
+from pdp.errors import WrongStateError
 from pdp.foundation.ids import new_access_request_id
 from pdp.foundation.jsontext import canonical_as_typed, key_paths, parse_object
 from pdp.limits import MOST_ADVICE, MOST_POLICIES, Limits
-from pdp.model import Ask, Basis, Caller, CallRequest, Ruling, Targets
+from pdp.model import Ask, Basis, Caller, CallRequest, Ruling, SessionState, Targets
 from pdp.policy.provenance import names_outside
 from pdp.policy.tools.catalogue import Tool
 from pdp.sessions import access
-from pdp.sessions.access import AccessRequest, BoundCall, Unaskable, Use
-from pdp.sessions.lifecycle import earliest_end
-from pdp.sessions.store import SessionHistory
+from pdp.sessions.access import AccessFilter, AccessRequest, AccessState, BoundCall, Unaskable, Use
+from pdp.sessions.lifecycle import earliest_end, state_of
+from pdp.sessions.store import SessionHistory, SessionReader
 
 # The group and the risk of tools of which a person must see every call.
 CRITICAL, _DESTRUCTIVE = "critical", "destructive"
@@ -63,7 +66,8 @@ class People:
     Every method raises `StoreUnavailableError` and `OverloadedError` when the history does not answer.
     """
 
-    def __init__(self, history: SessionHistory, limits: Limits) -> None:
+    def __init__(self, sessions: SessionReader, history: SessionHistory, limits: Limits) -> None:
+        self._sessions = sessions
         self._history = history
         self._limits = limits
 
@@ -115,8 +119,26 @@ class People:
         # Of more policies than an answer can name, a person could not tell what they lift.
         if len(waiting.arguments) > access.MOST_ARGUMENT_BYTES or len(waiting.call.asks) > MOST_POLICIES:
             return _unasked(waiting, Unaskable.TOO_LARGE)
-        found = self._history.access().ask(_request(waiting, decision_id), waiting.arguments, waiting.snapshot.now)
+        request, now = _request(waiting, decision_id), waiting.snapshot.now
+        found = self._history.access().ask(request, waiting.arguments, now)
+        if found is Unaskable.CALLER_ASKS_TOO_MUCH and self._lapse_of_ended_sessions(waiting.caller, now):
+            found = self._history.access().ask(request, waiting.arguments, now)
         return _unasked(waiting, found) if isinstance(found, Unaskable) else Offer(waiting.ruling, found)
+
+    def _lapse_of_ended_sessions(self, caller: Caller, now: Instant) -> bool:
+        """Let the open requests of a caller lapse whose sessions are over; say whether there was any."""
+        requests = self._history.access()
+        its_open = AccessFilter(asked_by=caller.id, states=frozenset({AccessState.OPEN}), ends_after=now.wall_at)
+        lapsed = False
+        for one in requests.select(its_open, limit=access.MOST_OPEN_OF_CALLER):
+            chain = self._sessions.get(one.call.session_id)
+            if chain and all(state_of(session, now) is SessionState.ACTIVE for session in chain):
+                continue
+            # Somebody may have answered it meanwhile: then it is open no longer.
+            with suppress(WrongStateError):
+                requests.answer(one.id, partial(access.lapse, now=now))
+                lapsed = True
+        return lapsed
 
 
 def is_critical(tool: Tool) -> bool:

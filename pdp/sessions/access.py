@@ -195,6 +195,12 @@ def revoke(request: AccessRequest, now: Instant, *, by: str, reason: str) -> Acc
     return _answered(request, AccessState.REVOKED, now, by, reason)
 
 
+def lapse(request: AccessRequest, now: Instant) -> AccessRequest:
+    """Return the request that has expired now. Raise `WrongStateError` unless OPEN."""
+    _require(request, now, AccessState.OPEN)
+    return replace(request, deadline=Deadline.after(now, 0.0))
+
+
 class Opening(NamedTuple):
     """What comes of asking: the request that is there already, or why none can be opened; None to open it.
 
@@ -223,7 +229,7 @@ def opening(known: Iterable[AccessRequest], open_of_caller: int, wanted: AccessR
         return Opening(found)
     if len(denied) >= MOST_NOES:
         return Opening(Unaskable.TOO_MANY_NOES)
-    replaced = tuple(replace(one, deadline=Deadline.after(now, 0.0)) for one in same if one.state is AccessState.OPEN)
+    replaced = tuple(lapse(one, now) for one in same if one.state is AccessState.OPEN)
     still_open = sum(one.state is AccessState.OPEN for one in live) - len(replaced)
     if still_open >= MOST_OPEN_OF_SESSION:
         return Opening(Unaskable.SESSION_ASKS_TOO_MUCH)
