@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -53,12 +53,19 @@ def name_of(value: str, kind: str | None) -> Name | None:
 
     Without a kind the shape of the value decides, see `kind_of`.
     """
+    return next(names_of(value, (kind,)), None)
+
+
+def names_of(value: str, kinds: Iterable[str | None]) -> Iterator[Name]:
+    """Yield what a value names of each kind, None for that of its shape."""
     # A blank at an end must not make an id a text, whose case does not matter.
     if len(value) > LONGEST or not value or value != value.strip() or _is_doubtful(value):
-        return None
-    chosen = kind or kind_of(value)
-    text = KINDS[chosen](value)
-    return None if text is None else Name(chosen, text)
+        return
+    for kind in kinds:
+        chosen = kind or kind_of(value)
+        text = KINDS[chosen](value)
+        if text is not None:
+            yield Name(chosen, text)
 
 
 def name_of_value(value: object, kind: str | None) -> Name | None:
@@ -128,7 +135,8 @@ def _url(value: str) -> str | None:
     except ValueError:
         return None
     host, _, _ = parts.netloc.partition(":")
-    if not _HOST.match(host):
+    # A user and a password before the host could look like host and port.
+    if "@" in parts.netloc or not _HOST.match(host):
         return None
     if port == _DEFAULT_PORTS.get(scheme.lower()):
         port = None
@@ -192,12 +200,15 @@ def _is_doubtful(value: str) -> bool:
     """Return whether a value could look like another one."""
     if value.isascii():
         return not value.isprintable()
-    if any(character in _INVISIBLE or unicodedata.category(character) in _UNSHOWN for character in value):
+    characters = set(value)
+    if any(one in _INVISIBLE or unicodedata.category(one) in _UNSHOWN for one in characters):
         return True
     # The Kelvin sign becomes a `K`, and some letters become two, one of them in ASCII.
-    if any(not one.isascii() and any(map(str.isascii, unicodedata.normalize("NFC", one).lower())) for one in value):
+    if any(
+        not one.isascii() and any(map(str.isascii, unicodedata.normalize("NFC", one).lower())) for one in characters
+    ):
         return True
-    return len({_script(character) for character in value if character.isalpha()}) > 1
+    return len({_script(one) for one in characters if one.isalpha()}) > 1
 
 
 def _script(letter: str) -> str:

@@ -52,6 +52,8 @@ def test_the_shape_of_a_value_gives_its_kind(value: str, kind: str | None, form:
         ("address", "a@b@c.com", None),
         ("address", "x.com", None),
         ("url", "https://known.com@evil.com/", None),
+        ("url", "https://known.com:p@evil.com/", None),
+        ("url", "https://known.com:443@evil.com/", None),
         ("url", "https://known.com\\.evil.com/", None),
         ("url", "https:///x", None),
         ("url", "https://x.com:port/", None),

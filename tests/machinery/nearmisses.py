@@ -57,6 +57,8 @@ def near_misses() -> list[str]:
         "wiki.example.com:8443",
         "wiki.example.com:80",
         "wiki.example.com@evil.com",
+        "wiki.example.com:p@evil.com",
+        "wiki.example.com:443@evil.com",
         "wiki.example.com.",
     )
     hosts += ("u:p@wiki.example.com", "wiki.example.com\\@evil.com", "wiki.exam\uff0eple.com", "wiki\u3002example.com")
