@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import accumulate, chain, islice
 from typing import Any, Final
-from urllib.parse import unquote
 
+from pdp.client.asked import Asked
 from pdp.client.results import as_sent, is_message
 from pdp.client.values import ResultReading
 from pdp.foundation.fieldpaths import FieldPath, field_path
-from pdp.foundation.names import KINDS, LONGEST, Name, folded, links, name_of, name_of_value, without_gaps
+from pdp.foundation.names import KINDS, LONGEST, Name, links, name_of, names_of, without_gaps
 from pdp.foundation.valuedigests import MOST_DIGESTS, value_digest
 
 # Any JSON value, and at first whatever a tool returns.
@@ -23,8 +23,8 @@ Value = Any
 # How much is read of one result: the rest holds nothing that policies will see.
 MOST_CHARACTERS: Final = 256 * 1024
 MOST_VALUES: Final = 8192
-# Of a call with longer arguments, nothing is clean: each value is looked for in them.
-MOST_ASKED: Final = 16 * 1024
+# So many elements of lists and objects are looked at.
+MOST_ELEMENTS: Final = 64 * 1024
 # Shorter values are in too many results to say anything.
 _SHORTEST: Final = 3
 _DEEPEST: Final = 32
@@ -39,6 +39,7 @@ _BEHIND: Final = ".,:;!?"
 _ACCOUNT: Final = re.compile(r"\b[A-Za-z]{2}[0-9]{2}")
 _GROUP: Final = re.compile(r"[ -]?[A-Za-z0-9]{1,4}")
 _GROUPS: Final = 8
+_SHORTEST_ACCOUNT: Final = 15
 _MOST_ACCOUNTS: Final = 512
 _GOES_ON: Final = re.compile(r"[A-Za-z0-9]|[ -][0-9]")
 
@@ -84,15 +85,17 @@ class _Reader:
         self._kinds = (None, *(kind for kind in reading.kinds if kind in KINDS))
 
     def read(self, result: Value) -> HeldDigests:
-        parts = _parts_of(result)
-        issued = dict.fromkeys(
+        parts, told = _parts_of(result), self._reading
+        asked = Asked(told.arguments_json if told.trusted or told.issues else b"")
+        found = (
             name
             for path in map(_path, self._reading.issues)
             for one in parts.issuing
             for name in self._issued(one, path)
         )
+        issued = dict.fromkeys(name for name in islice(found, MOST_VALUES) if not asked.named(name))
         digests = self._digests(issued, MOST_DIGESTS)
-        others = (name for name in self._others(parts) if name not in issued)
+        others = (name for name in self._others(parts, asked) if name not in issued)
         return HeldDigests(issued=digests, others=self._digests(dict.fromkeys(others), MOST_DIGESTS - len(digests)))
 
     def _digests(self, names: Iterable[Name], most: int) -> tuple[bytes, ...]:
@@ -102,13 +105,10 @@ class _Reader:
         for one in _ends(value, _fitted(value, path)):
             yield from self._names(one)
 
-    def _others(self, parts: _Parts) -> Iterator[Name]:
-        if self._reading.trusted and len(self._reading.arguments_json) > MOST_ASKED:
-            return
-        asked = _Asked(self._reading) if self._reading.trusted else None
+    def _others(self, parts: _Parts, asked: Asked) -> Iterator[Name]:
         for value in _bounded(_candidates(parts)):
             for name in self._names_of(value):
-                if asked is None or not asked.held(name):
+                if not (self._reading.trusted and asked.held(name)):
                     yield name
 
     def _names_of(self, value: Value | Name) -> Iterator[Name]:
@@ -118,34 +118,9 @@ class _Reader:
             yield from self._names(value)
 
     def _names(self, value: Value) -> Iterator[Name]:
-        for kind in self._kinds:
-            name = name_of_value(value, kind)
-            if name is not None:
-                yield name
-
-
-class _Asked:
-    """What the arguments of a call held: an agent must not make a value clean by asking for it."""
-
-    def __init__(self, reading: ResultReading) -> None:
-        arguments = json.loads(reading.arguments_json or b"{}")
-        texts = [str(one) for one in _leaves(arguments, names=True)]
-        # What a tool may decode on its way.
-        texts += [str(one) for text in texts for inner in [_parsed(text)] for one in _leaves(inner, names=True)]
-        whole = "\n".join([*texts, *map(unquote, texts), *map(html.unescape, texts)])
-        self._folded = folded(whole)
-        self._spelled = without_gaps(self._folded)
-
-    def held(self, name: Name) -> bool:
-        """Return whether the arguments hold a name, wherever in them, and in any case or spacing."""
-        text = folded(name.text)
-        if name.kind == "url":
-            # With any scheme, and with or without the usual port.
-            text = text.partition("://")[2].rstrip("/")
-            host, slash, rest = text.partition("/")
-            if f"{host}:80{slash}{rest}" in self._folded or f"{host}:443{slash}{rest}" in self._folded:
-                return True
-        return text in self._folded or without_gaps(text) in self._spelled
+        if type(value) is int:
+            return names_of(str(value), ("id", *self._kinds[1:]))
+        return names_of(value, self._kinds)
 
 
 def _parts_of(result: Value) -> _Parts:
@@ -161,10 +136,13 @@ def _parts_of(result: Value) -> _Parts:
 
 
 def _parts_of_message(sent: dict[str, Value]) -> _Parts:
-    if sent.get("isError") is True:
+    # What is no boolean is no word of a success either.
+    if sent.get("isError"):
         return _Parts((), (), ())
-    structured, texts = sent.get("structuredContent"), list(_texts_of(sent.get("content") or []))
-    parsed = [(text, _parsed(text)) for text in texts]
+    structured = sent.get("structuredContent")
+    texts = list(islice(_texts_of(sent.get("content") or []), MOST_VALUES))
+    ends = accumulate(map(len, texts))
+    parsed = [(text, _parsed(text) if end <= MOST_CHARACTERS else None) for text, end in zip(texts, ends, strict=True)]
     values = [value for _, value in parsed if value is not None]
     # INVARIANT: a text among others may be one that a stranger wrote, whatever fields it seems to have.
     issuing = values if len(texts) == 1 else []
@@ -195,20 +173,29 @@ def _bounded(values: Iterable[Value]) -> Iterator[Value]:
     """Yield values until they are too many, or too long together."""
     left = MOST_CHARACTERS
     for _, value in zip(range(MOST_VALUES), values, strict=False):
-        left -= len(value) if isinstance(value, str) else _SHORTEST
+        left -= _size(value)
         if left < 0:
             return
         yield value
+
+
+def _size(value: Value) -> int:
+    if isinstance(value, str):
+        return len(value)
+    return max(value.bit_length() // 3, _SHORTEST) if isinstance(value, int) else _SHORTEST
 
 
 def _candidates(parts: _Parts) -> Iterator[Value]:
     """Yield all that a name can be: whole leaves first, then what is told by its shape, then the parts of texts."""
     leaves = list(islice((leaf for value in parts.structured for leaf in _leaves(value)), MOST_VALUES))
     yield from (leaf for leaf in leaves if not isinstance(leaf, str) or len(leaf) <= LONGEST)
-    texts = [*(leaf for leaf in leaves if type(leaf) is str), *parts.texts]
-    for text in _within(texts):
+    texts = list(_within([*(leaf for leaf in leaves if type(leaf) is str), *parts.texts]))
+    for text in texts:
         yield from _tokens(text)
-    for text in _within(texts):
+    found = ((text, one) for text in texts for one in _ACCOUNT.finditer(text))
+    for text, one in islice(found, _MOST_ACCOUNTS):
+        yield from _accounts(text, one.start(), one.end())
+    for text in texts:
         yield from _lines(text)
 
 
@@ -224,14 +211,12 @@ def _within(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _tokens(text: str) -> Iterator[Value]:
-    """Yield the links, addresses and accounts in a text."""
+    """Yield the links and addresses in a text."""
     yield from (name for name in links(text) if name is not None)
     for token in _BETWEEN.split(text):
         bare = token.rstrip(_BEHIND)
         if "@" in bare and (name := name_of(bare, "address")):
             yield name
-    for found in islice(_ACCOUNT.finditer(text), _MOST_ACCOUNTS):
-        yield from _accounts(text, found.start(), found.end())
 
 
 def _accounts(text: str, start: int, end: int) -> Iterator[Name]:
@@ -241,7 +226,9 @@ def _accounts(text: str, start: int, end: int) -> Iterator[Name]:
         if group is None:
             return
         end = group.end()
-        name = None if _GOES_ON.match(text, end) else name_of(text[start:end], None)
+        if _GOES_ON.match(text, end) or len(without_gaps(text[start:end])) < _SHORTEST_ACCOUNT:
+            continue
+        name = name_of(text[start:end], None)
         if name is not None and name.kind == "iban":
             yield name
 
@@ -259,21 +246,22 @@ def _lines(text: str) -> Iterator[str]:
             yield pair[1].strip(_QUOTES)
 
 
-def _leaves(value: Value, *, names: bool = False) -> Iterator[str | int]:
-    """Yield the texts and whole numbers in a value, down to some depth.
-
-    With `names`, yield also other numbers and the names of fields.
-    """
-    pending = [(value, 0)]
-    while pending:
-        one, depth = pending.pop()
-        if type(one) in (str, int) or (names and type(one) is float):
+def _leaves(value: Value) -> Iterator[str | int]:
+    """Yield the texts and whole numbers in a value, down to some depth."""
+    pending, left = [iter((value,))], MOST_ELEMENTS
+    while pending and left:
+        left -= 1
+        try:
+            one = next(pending[-1])
+        except StopIteration:
+            pending.pop()
+            continue
+        if type(one) in (str, int):
             yield one
-        elif depth < _DEEPEST and type(one) is dict:
-            yield from (str(name) for name in one if names)
-            pending += [(inner, depth + 1) for inner in reversed(one.values())]
-        elif depth < _DEEPEST and type(one) in (list, tuple):
-            pending += [(inner, depth + 1) for inner in reversed(one)]
+        elif len(pending) <= _DEEPEST and type(one) is dict:
+            pending.append(iter(one.values()))
+        elif len(pending) <= _DEEPEST and type(one) in (list, tuple):
+            pending.append(iter(one))
 
 
 def _path(text: str) -> FieldPath:
@@ -295,13 +283,14 @@ def _fitted(value: Value, path: FieldPath) -> FieldPath:
 
 def _ends(value: Value, path: FieldPath) -> Iterator[Value]:
     """Yield the texts and whole numbers at the end of a path, which leads through fields and lists exactly."""
-    if not path:
-        if type(value) in (str, int):
-            yield value
-        return
-    step, rest = path[0], path[1:]
-    if step is None and type(value) in (list, tuple):
-        for one in value:
-            yield from _ends(one, rest)
-    elif step is not None and type(value) is dict and step in value:
-        yield from _ends(value[step], rest)
+    found: Iterator[Value] = iter((value,))
+    for step in path:
+        found = islice(chain.from_iterable(map(partial(_after, step), found)), MOST_ELEMENTS)
+    yield from (one for one in found if type(one) in (str, int))
+
+
+def _after(step: str | None, value: Value) -> Sequence[Value]:
+    """Return what is one step further."""
+    if step is None:
+        return value if type(value) in (list, tuple) else ()
+    return (value[step],) if type(value) is dict and step in value else ()

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pdp.client.reading import MOST_ASKED, MOST_CHARACTERS, NOTHING_HELD, read_result
+from pdp.client.asked import MOST_ASKED
+from pdp.client.reading import MOST_CHARACTERS, MOST_VALUES, NOTHING_HELD, read_result
 from pdp.client.values import ResultReading
 from pdp.foundation.names import KINDS, name_of
 from pdp.foundation.valuedigests import MOST_DIGESTS, value_digest
@@ -82,6 +83,8 @@ def test_values_are_found(result: Any, values: list[str]) -> None:
         ("XDE89370400440532013000", [IBAN]),
         ("ann\u200b@x.com and \u0430nn@x.com", ["ann@x.com"]),
         (message("ann@x.com", isError=True), ["ann@x.com"]),
+        (message("ann@x.com", isError="true"), ["ann@x.com"]),
+        (message("ann@x.com", isError=1), ["ann@x.com"]),
         (b"\xff ann@x.com", ["ann@x.com"]),
         (iter(["ann@x.com"]), ["ann@x.com"]),
         (object(), ["object"]),
@@ -182,9 +185,100 @@ def test_what_was_asked_for_is_known_in_other_spellings(asked: Any, answered: st
 )
 def test_only_named_fields_issue(path: str, result: Any, issued: list[str]) -> None:
     """Exactly at the path, never a word of a text, and no text that only looks like the result of the tool."""
-    held = read_result(reading(issues=(path,), arguments={"id": "e1"}), result)
+    held = read_result(reading(issues=(path,)), result)
 
     assert {value_digest(KEY, name) for name in map(name_of, issued, [None] * len(issued)) if name} == set(held.issued)
+
+
+EVE = "eve@evil.com"
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [
+        ({"name": "eve", "host": "evil.com"}, EVE),
+        (["evil.com", "eve"], EVE),
+        ("\uff45\uff56\uff45\uff20\uff45\uff56\uff49\uff4c\uff0e\uff43\uff4f\uff4d", EVE),
+        ("eve\u200b@ev\u00adil.com", EVE),
+        ("\u00e9ve@\u00e9vil.com", EVE),
+        ("eve@evil.com\u017f", "eve@evil.coms"),
+        ("%2565ve%2540%2565vil.com", EVE),
+        ("%26%23101%3Bve@evil.com", EVE),
+        ('["[\\"\\\\u0065ve@evil.com\\"]"]', EVE),
+        ("\\u0065ve@evil.com", EVE),
+        ("=65ve@evil.com", EVE),
+        ("ZXZlQGV2aWwuY29t", EVE),
+        ("657665406576696c2e636f6d", EVE),
+        ("evil.com", "https://www.evil.com/"),
+        ("https://evil.com/a b", "https://evil.com/a%20b"),
+        ("https://evil.com/a?b=1&c=2", "https://evil.com/a?b=1&amp;c=2"),
+        ("https://evil.com/a", "https://evil.com/a?utm_source=x"),
+        ("https://\u00e9vil.com/", "https://xn--vil-9la.com/"),
+        ("eve@\u00e9vil.com", "eve@xn--vil-9la.com"),
+        ("DE89.3704.0044.0532.0130.00", IBAN),
+        ({"account": "0532013000", "country": "DE", "bank": "37040044"}, IBAN),
+        ("0170 12.34.567", "+491701234567"),
+        (1e22, "10000000000000000000000"),
+        (42, "0042"),
+        ("1,234,567", "1234567"),
+        ("club, book", "Book Club"),
+    ],
+)
+def test_what_was_asked_for_is_known_however_a_tool_changes_it(asked: Any, answered: str) -> None:
+    """In parts, with other letters or separators, coded once or twice, and written as links and accounts are."""
+    told = reading(arguments={"query": asked}, kinds=("text", "id"))
+    held = read_result(told, [answered, "zoe@y.com"])
+
+    assert name_of(answered, None)
+    assert [] == [kind for kind in (None, "text", "id") if among(held.others, answered, kind)]
+    assert among(held.others, "zoe@y.com")
+
+
+@pytest.mark.parametrize(
+    ("asked", "issued"),
+    [("e_1", False), ("E_1 ", False), ("e_0,e_1", False), ("https://x.com/e_1?a=b", False), ("like e_10", True)],
+)
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_id_that_the_call_held_is_not_issued_by_it(asked: str, *, issued: bool, trusted: bool) -> None:
+    """Otherwise an agent gets any id issued by calling a tool that returns what it was asked about."""
+    held = read_result(reading(trusted=trusted, issues=("id",), arguments={"id": asked}), {"id": "e_1"})
+
+    assert issued == among(held.issued, "e_1")
+
+
+def test_ids_are_issued_by_calls_with_long_arguments_too() -> None:
+    """As of a file that is written; but not what these hold."""
+    told = reading(issues=("[].id",), arguments={"text": "x " * MOST_ASKED, "id": "e_2"})
+    held = read_result(told, [{"id": "e_1"}, {"id": "e_2"}])
+
+    assert [True, False] == [among(held.issued, one) for one in ("e_1", "e_2")]
+
+
+def test_a_text_that_is_cut_issues_nothing() -> None:
+    """Only the whole text of a result is the result."""
+    for texts in (['{"id": "e_1"}\n' + "x" * MOST_CHARACTERS, "more"], ['{"id": "e_1"}\n' + "x" * MOST_CHARACTERS]):
+        assert () == read_result(reading(issues=("id",)), message(*texts)).issued
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        [[]] * 3_000_000,
+        [{"other": 1}] * 3_000_000,
+        [{"id": one} for one in range(300_000)],
+        message(*[json.dumps(["ab"] * 40_000)] * 300),
+        message(structuredContent={"a": [10**4000] * MOST_VALUES}),
+        "[" * MOST_CHARACTERS,
+    ],
+    ids=["empty", "other", "ids", "texts", "numbers", "deep"],
+)
+def test_a_huge_result_takes_little_time(result: Any) -> None:
+    """Whatever it is made of: a result has no limit of its own."""
+    started = perf_counter()
+    held = read_result(reading(issues=("[].id", "[][].id"), kinds=tuple(KINDS)), result)
+
+    assert perf_counter() - started < 2
+    assert len(held.issued) + len(held.others) <= MOST_DIGESTS
 
 
 def test_a_value_has_a_digest_for_each_kind_that_is_compared() -> None:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from html import unescape
 from typing import Any
-from urllib.parse import unquote
+from unicodedata import category, normalize
+from urllib.parse import unquote_plus
 
 from tests.machinery.oracle.outside import Form, form_of, links
 
@@ -23,7 +27,8 @@ def read(
 ) -> dict[Form, str]:
     """Return what a tree of sessions knows after one more result, each form with the best word that it had."""
     shaped = _shaped(result)
-    found = {form: "issued" for path in issues for one in _at(shaped, path) for form in _forms(one, kinds)}
+    issued = [form for path in issues for one in _at(shaped, path) for form in _forms(one, kinds)]
+    found = {form: "issued" for form in issued if _brought(form, asked)}
     word = "clean" if trusted else "tainted"
     for piece in _pieces(shaped):
         for form in _forms(piece, kinds) if isinstance(piece, str | int) else [piece]:
@@ -89,15 +94,64 @@ def _tokens(text: str) -> Iterator[Form]:
 
 
 def _asked_for(form: Form, asked: Any) -> bool:
+    """Say whether all words of a form are in what was asked for, in one of the ways to read it."""
+    said = "".join(_letters(one) for one in _said(asked))
     kind, text = form
+    for read_as in {text, unquote_plus(text), unescape(text)}:
+        for one in {kind, (form_of(read_as) or (kind,))[0]}:
+            if any(all(_within(word, said) for word in words) for words in _words(one, read_as)):
+                return True
+    return False
+
+
+def _words(kind: str, text: str) -> Iterator[list[str]]:
+    if kind == "iban":
+        yield [_letters(text)[4:]]
+        return
+    if kind == "phone":
+        yield [_letters(text)[-7:]]
+        return
     if kind == "url":
-        text = text.split("://", 1)[1].rstrip("/")
-    said = "\n".join(one for text_ in _texts(asked) for one in (text_, unquote(text_)))
-    said = " ".join(said.split()).lower()
-    text = " ".join(text.split()).lower()
-    if kind == "url" and any(re.sub("(?=/|$)", port, text, count=1) in said for port in (":80", ":443")):
-        return True
-    return text in said or re.sub("[ -]", "", text) in re.sub("[ -]", "", said)
+        text = re.sub(r"^[^/]*://", "", text)
+        text = re.sub(r"[/?#:].*", "", text, flags=re.DOTALL)
+    words = [word for part in re.split(r"[^\w]|_", _without_marks(text)) if (word := _letters(part))]
+    yield [word for word in words if not (kind == "url" and word == "www")]
+
+
+def _within(word: str, said: str) -> bool:
+    """Say whether a word is in what was said, if need be in at most eight parts, on average of four characters."""
+    word = word.lstrip("0") or "0" if word.isdigit() else word
+    # After so many parts, how far one can be.
+    reached = {0}
+    for _ in range(min(8, max(1, len(word) // 4))):
+        reached |= {end for start in reached for end in range(start + 1, len(word) + 1) if word[start:end] in said}
+    return len(word) in reached
+
+
+def _without_marks(text: str) -> str:
+    return "".join(one for one in normalize("NFKD", text) if category(one)[0] not in ("M", "C")).casefold()
+
+
+def _letters(text: str) -> str:
+    return "".join(one for one in _without_marks(text) if one.isalnum())
+
+
+def _said(asked: Any) -> list[str]:
+    """Return all that was said, as it is and decoded in all ways until nothing is new."""
+    found = list(_texts(asked))
+    for text in found:
+        more = [
+            unquote_plus(text),
+            unescape(text),
+            re.sub(r"=([0-9A-Fa-f]{2})", lambda one: chr(int(one[1], 16)), text),
+        ]
+        for word in re.findall(r"[\w+/-]{6,}", text, re.ASCII):
+            with suppress(ValueError):
+                more.append(bytes.fromhex(word).decode())
+            with suppress(ValueError):
+                more.append(b64decode(word.replace("-", "+").replace("_", "/") + "=" * (-len(word) % 4)).decode())
+        found += [one for one in more if one not in found and one.isprintable()]
+    return found
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -109,6 +163,16 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(one)
     elif value is not None:
         yield str(value)
+
+
+def _brought(form: Form, asked: Any) -> bool:
+    """Say whether a call did not hold an id as a whole argument, between commas or in a path."""
+    parts = [part for text in _texts(asked) for part in (text, *re.split(r"[\s,;|\"'`()\[\]{}<>/?&=#]+", text))]
+    return _number(_letters(form[1])) not in {_number(_letters(part)) for part in parts}
+
+
+def _number(word: str) -> str:
+    return str(int(word)) if word.isascii() and word.isdigit() else word
 
 
 def _at(value: Any, path: str) -> list[Any]:
