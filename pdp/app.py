@@ -18,7 +18,7 @@ from pdp.bundles.keeper import BundleKeeper
 from pdp.bundles.localsources import source_at
 from pdp.bundles.peers import Peers
 from pdp.bundles.signing import Trust
-from pdp.clock import Clock, SystemClock
+from pdp.clock import Clock, Instant, SystemClock, no_earlier
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache
 from pdp.decision.expirynotices import ExpiryNotices
@@ -111,8 +111,10 @@ def open_embedded(
     that decide need a stack of 2 MiB or more.
     """
     store = sessions if sessions is not None else MemorySessionStore()
-    past = history if history is not None else MemorySessionHistory()
     time = clock or SystemClock()
+    # Sessions of an earlier process can be in the store.
+    begun_at = no_earlier(time.now(), store.high_water_at()).wall_at if sessions is not None else 0.0
+    past = history if history is not None else MemorySessionHistory(begun_at=begun_at)
     watcher = ExpiryNotices(observer or Observers())
     keeper = BundleKeeper(
         source=source_at(Path(policies), limits) if isinstance(policies, Path | str) else policies,
@@ -219,7 +221,7 @@ class App:
             watchers = Observers(log, telemetry, *([observer] if observer else []))
             sessions = _open_store(settings, log)
             self._opened.callback(sessions.close)
-            history = _open_history(settings)
+            history = _open_history(settings, lambda: no_earlier(time.now(), sessions.high_water_at()))
             self._opened.callback(history.close)
             telemetry.watch_sessions(sessions.count_by_state)
             self._sourcing = sourcing = sourcing_of(settings)
@@ -492,7 +494,7 @@ def open_record(
     )
 
 
-def _open_history(settings: Settings) -> SessionHistory:
+def _open_history(settings: Settings, now: Callable[[], Instant]) -> SessionHistory:
     # Also in a control process: there too people refuse calls, and take approvals back.
     if settings.sessions.store == "memory":
         return MemorySessionHistory()
@@ -503,6 +505,7 @@ def _open_history(settings: Settings) -> SessionHistory:
             settings.history_file,
             busy_seconds=_HISTORY_BUSY_SECONDS,
             reserve_bytes=settings.sessions.reserve_bytes,
+            wall_at=lambda: now().wall_at,
         )
 
     def failed(error: StoreUnavailableError) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pdp.clock import Deadline
 
@@ -266,13 +266,28 @@ class Targets(NamedTuple):
         return {"provenance": list(self.provenance), "links": list(self.links)}
 
 
+class Counted(NamedTuple):
+    """What one session sees of its earlier calls: how many there were, and which names are done, both sorted by name.
+
+    Calls of the sessions below it are among them.
+    """
+
+    counts: tuple[tuple[str, int], ...] = ()
+    done: tuple[str, ...] = ()
+
+    def cedar(self) -> dict[str, Any]:
+        """Return `context.counts` and `context.done` in Cedar's JSON."""
+        return {"counts": dict(self.counts), "done": list(self.done)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
     """The result for a call: the part of a decision that can be remembered.
 
     `resource_type` and `resource_id` name the resource of the call; empty when it was not mapped.
     `logged_arguments` holds the arguments that the bundle allows to be recorded, each as name and JSON text.
-    `targets` is what the session sees of the call's targets, None where no policy can see them.
+    `targets` is what the session sees of the call's targets, `counted` what it sees of its earlier calls; None where no
+    policy can see them.
     `obligations` are those of the permits that an allow rests on, for a session below others also of the permits of
     these; sorted, each once. `advice` are the lines of the forbids that a deny rests on.
     `asks` are the forbids that a person can lift, of all sessions of the chain, where a call is denied only until then:
@@ -291,6 +306,7 @@ class Ruling:
     log_resource: bool = True
     logged_arguments: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     targets: Targets | None = None
+    counted: Counted | None = None
     ancestor_id: str = ""
     ancestor_basis: Basis | None = None
     obligations: tuple[Obligation, ...] = ()
@@ -313,10 +329,10 @@ class Decision:
     `definition_digest` is of the tool's definition as the PEP stated it, `catalogue_digest` as the bundle holds it;
     empty when it was not stated, or the tool is unknown. `reportable` says whether the gateway can report what came of
     the call: it was allowed, and the bundle can make use of it. `labels_added` holds the labels that this decision
-    added to the session or to one above it, sorted; `debits` is what it took of budgets of the session.
-    `access_request_id` names the request to a person about the call: of a deny, the one to wait for, until
-    `access_ends_at` (unix seconds); of an allow, the one whose approval was used. `phases` holds (name, microseconds)
-    in order. `decided_at` is unix seconds, `duration_us` microseconds.
+    added to the session or to one above it, sorted; `debits` is what it took of budgets of the session, `counted_as`
+    the names under which the call is counted. `access_request_id` names the request to a person about the call: of a
+    deny, the one to wait for, until `access_ends_at` (unix seconds); of an allow, the one whose approval was used.
+    `phases` holds (name, microseconds) in order. `decided_at` is unix seconds, `duration_us` microseconds.
     """
 
     id: str
@@ -344,6 +360,7 @@ class Decision:
     debits: Debited = ()
     access_request_id: str = ""
     access_ends_at: float = 0.0
+    counted_as: tuple[str, ...] = ()
     phases: tuple[tuple[str, float], ...] = ()
     request_id: str = ""
     tool_call_id: str = ""

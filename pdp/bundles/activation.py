@@ -65,6 +65,7 @@ class Activations:
                 chosen=how.chosen,
                 number=verified.number,
                 signed_by=verified.signed_by,
+                counted=tuple((name, 0.0) for name in sorted(bundle.counted.all)),
             )
 
             # Many sessions have the same user and agent.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pdp.decision.ruling import ancestor_deny, deny
@@ -13,9 +14,10 @@ from pdp.limits import Limits
 from pdp.model import Basis, Caller, CallRequest, Ruling
 from pdp.policy.budgets import MOST, Budget, budgets_of, units
 from pdp.sessions.store import SessionHistory
-from pdp.sessions.values import Charge, Debit, Used
+from pdp.sessions.values import Addend, Charge, Count, Debit, Used
 
 _NEVER_USED = Used(0, 0)
+NONE_SEEN: Mapping[tuple[str, str], Count] = MappingProxyType({})
 
 
 class Owed(NamedTuple):
@@ -52,12 +54,23 @@ def _owed(snapshot: Snapshot, request: CallRequest, limits: Limits) -> Iterator[
             yield Owed(place, budget, debit)
 
 
-def charge_of(owed: tuple[Owed, ...], snapshot: Snapshot, request: CallRequest, caller: Caller) -> Charge:
-    """Return the charge for what a call takes."""
+def charge_of(
+    owed: tuple[Owed, ...],
+    snapshot: Snapshot,
+    request: CallRequest,
+    caller: Caller,
+    seen: Mapping[tuple[str, str], Count] = NONE_SEEN,
+) -> Charge:
+    """Return the charge for what a call takes and is counted as; `seen` holds the counts that the policies saw."""
+    names = snapshot.bundle.counted_as.get(request.call.action, ())
     return Charge(
         debits=tuple([one.debit for one in owed]),
         retry_digest=retry_digest(request, caller),
         at=snapshot.now.wall_at,
+        addends=tuple(
+            [Addend(session.id, name, session.deadline.wall_at) for session in snapshot.chain for name in names]
+        ),
+        seen=seen,
     )
 
 

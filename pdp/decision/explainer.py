@@ -9,6 +9,7 @@ from math import inf
 
 from pdp.clock import Deadline
 from pdp.decision.budgets import foreseen
+from pdp.decision.counts import SeenCounts, never_called, seen_counts
 from pdp.decision.explanation import Explanation, SessionExplanation
 from pdp.decision.gate import gate
 from pdp.decision.ruling import call_facts, caller_facts, deny, of_chain, of_this_call, seen_targets
@@ -19,10 +20,11 @@ from pdp.foundation.ids import handle_digest
 from pdp.foundation.jsontext import parse_object
 from pdp.foundation.lrucache import LRUCache
 from pdp.limits import DEFAULT_LIMITS, Limits
-from pdp.model import Basis, Call, Caller, CallRequest, Ruling, Scope, Session, SessionState
+from pdp.model import Basis, Call, Caller, CallRequest, Counted, Ruling, Scope, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.policy.conditions import PolicyResult, Probes
+from pdp.policy.counting import NOTHING
 from pdp.policy.engine import PolicySource
 from pdp.policy.provenance import UNSEEN, FindNames, found_nowhere
 from pdp.policy.question import Facts
@@ -58,10 +60,18 @@ class CallExplainer:
         self._limits = limits
         self._probes: LRUCache[Probes] = LRUCache(kept)
 
-    def explain(self, snapshot: Snapshot, call: Call, caller_id: str, find: FindNames = found_nowhere) -> Explanation:
+    def explain(
+        self,
+        snapshot: Snapshot,
+        call: Call,
+        caller_id: str,
+        find: FindNames = found_nowhere,
+        counted: tuple[Counted, ...] = (),
+    ) -> Explanation:
         """Explain a call on a snapshot that holds at least one session.
 
-        `find` finds names in results, see `decision.values`. Raise `InvalidRequestError` for facts that the bundle does
+        `find` finds names in results, see `decision.values`; `counted` is what each session sees of its earlier calls,
+        by default none. Raise `InvalidRequestError` for facts that the bundle does
         not declare, and what `find` raises.
         """
         facts = caller_facts(snapshot.bundle, call, self._limits)
@@ -85,7 +95,12 @@ class CallExplainer:
             ruling = refused.ruling if refused else deny(Basis.INVALID_ARGUMENTS, problem)
             return explained(ruling=ruling, sessions=(), problem=problem)
         bundle, chain, at = snapshot.bundle, snapshot.chain, snapshot.wall_at
-        sides = tuple(self._side(bundle, session, seen.seen_in(place), at) for place, session in enumerate(chain))
+        if names := bundle.slice(call.action).counted:
+            seen = replace(seen, counted=counted or never_called(snapshot, names))
+        sides = tuple(
+            self._side(bundle, session, seen.seen_in(place), at, seen.counted[place] if seen.counted else None)
+            for place, session in enumerate(chain)
+        )
         would = of_chain(chain, [side.ruling for side in sides])
         ruling = refused.ruling if refused else of_this_call(would, tool, seen)
         opaque = tuple(seen.context["opaque"])
@@ -105,12 +120,15 @@ class CallExplainer:
         probes = self._probes.get(key) or self._probes.keep(key, Probes(policies))
         return probes.results(bundle, session, facts, at) or ()
 
-    def _side(self, bundle: Bundle, session: Session, facts: Facts, at: float) -> SessionExplanation:
+    def _side(
+        self, bundle: Bundle, session: Session, facts: Facts, at: float, counted: Counted | None
+    ) -> SessionExplanation:
         ruling, policies = bundle.judge(session, facts, at), bundle.slice(facts.action).policies
         chosen = _chosen(policies, ruling)
         return SessionExplanation(
             session=session,
             ruling=ruling,
+            counted=counted,
             policies=self.results(bundle, session, facts, at, chosen),
             left_out=len(policies) - len(chosen),
         )
@@ -144,7 +162,8 @@ class Explainer:
 
         With the session's handle the call's targets are compared with what results held, and without it they are not.
         The caller is `made_by`, by default the one that opened the session; the time is `at` (unix seconds), by default
-        now. Raise `NotFoundError`, and `InvalidRequestError` for facts that the bundle does not declare.
+        now; what the session has called is always that of now. Raise `NotFoundError`, and `InvalidRequestError` for
+        facts that the bundle does not declare.
         """
         snapshot = self._snapshots.of_session(session_id, caller)
         if not snapshot.chain:
@@ -166,7 +185,10 @@ class Explainer:
         own = snapshot.chain[0]
         known = handle_digest(call.session_handle) == own.handle_digest
         find = names_in_results(self._history, snapshot.chain, call.session_handle) if known else found_nowhere
-        explanation = self._calls.explain(snapshot if at is None else snapshot.moved_to(at), call, made_by, find)
+        counts, moved = self._counts(snapshot, call, caller), snapshot if at is None else snapshot.moved_to(at)
+        explanation = self._calls.explain(moved, call, made_by, find, counts.counted if counts else ())
+        if counts and counts.unknown and not (explanation.refusal or explanation.problem):
+            explanation = replace(explanation, ruling=counts.unknown)
         # A supposed session has no handle, and has read nothing.
         if own.handle_digest and not known and any(one.provenance == UNSEEN for one in explanation.targets):
             kept = self._history.values().count(snapshot.chain[-1].id)
@@ -185,6 +207,15 @@ class Explainer:
         )
         self._observer.event(event)
         return explanation
+
+    def _counts(self, snapshot: Snapshot, call: Call, caller: Caller) -> SeenCounts | None:
+        """Return the counts that the policies would see; None where they see none."""
+        bundle = snapshot.bundle
+        names = bundle.slice(call.action).counted if call.action in bundle.catalogue.tools else NOTHING
+        # A supposed session has called nothing.
+        if not (names and snapshot.chain[0].handle_digest):
+            return None
+        return seen_counts(snapshot, CallRequest(call=call), caller, names, self._history)
 
 
 def supposed_session(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pdp.model import Basis, Ruling, Session
+from pdp.model import Basis, Counted, Ruling, Session
 from pdp.policy.conditions import ConditionResult, PolicyResult, Value
 from pdp.policy.provenance import Target
 
@@ -19,7 +19,8 @@ class SessionExplanation:
     """The policies' answer about a call for one session of the chain.
 
     `policies` holds the policies whose action scope can match, in the order of their files; it is empty when the
-    question does not fit the schema. `left_out` is the number of other policies: of very many, only some are
+    question does not fit the schema. `counted` is what the session sees of its earlier calls, None where no policy of
+    the action can see it. `left_out` is the number of other policies: of very many, only some are
     evaluated, among them the decisive ones.
     """
 
@@ -27,6 +28,7 @@ class SessionExplanation:
     ruling: Ruling
     policies: tuple[PolicyResult, ...]
     left_out: int = 0
+    counted: Counted | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

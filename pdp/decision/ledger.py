@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from pdp.decision.budgets import Owed, charge_of, exhausted, owed_by, uncountable
+from pdp.decision.budgets import NONE_SEEN, Owed, charge_of, exhausted, owed_by, uncountable
+from pdp.decision.counts import SeenCounts, seen_counts
 from pdp.decision.ruling import deny, lifted
 from pdp.decision.snapshot import Snapshot
 from pdp.decision.stepup import People, Waiting
 from pdp.errors import ConflictError, OverloadedError, UnavailableError
 from pdp.limits import DEFAULT_LIMITS, MOST_LABELS, Limits
 from pdp.model import Basis, Call, Caller, CallRequest, Debited, Outcome, Ruling
+from pdp.policy.counting import CountedNames
 from pdp.sessions.access import AccessRequest, Use
 from pdp.sessions.lifecycle import labelled
 from pdp.sessions.store import SessionHistory, SessionLedger, SessionReader
@@ -30,6 +33,7 @@ class Settled(NamedTuple):
 
     `labels_added` holds the labels that it added, sorted, and `debits` what it took of the budgets of its own session.
     `access` is the request to a person that an approval-required call waits for, or whose approval was used.
+    `counted_as` holds the names under which the call is counted, and `charge` what can be taken back, with its time.
     """
 
     ruling: Ruling
@@ -37,6 +41,8 @@ class Settled(NamedTuple):
     labels_added: tuple[str, ...] = ()
     debits: Debited = ()
     access: AccessRequest | None = None
+    counted_as: tuple[str, ...] = ()
+    charge: tuple[Charge, float] | None = None
 
 
 class Ledger:
@@ -48,31 +54,48 @@ class Ledger:
         self._people = People(sessions, history, limits)
         self._limits = limits
 
+    def counts(self, snapshot: Snapshot, request: CallRequest, caller: Caller, names: CountedNames) -> SeenCounts:
+        """Return the counts that policies see of a call, for `settle`. Raises what `SessionHistory.counts` raises."""
+        return seen_counts(snapshot, request, caller, names, self._history)
+
     def settle(
-        self, snapshot: Snapshot, request: CallRequest, caller: Caller, ruling: Ruling, decision_id: str
+        self,
+        snapshot: Snapshot,
+        request: CallRequest,
+        caller: Caller,
+        ruling: Ruling,
+        decision_id: str,
+        seen: SeenCounts | None = None,
     ) -> Settled | None:
         """Write what the call changes when it is allowed; None when that is nothing.
 
-        A call that a person can allow is allowed by using an approval; without one, a person is asked. Any failure
-        turns the allow into a deny. Raise `ConflictError` when a session has changed since the snapshot: then nothing
-        is changed, and the call must be decided again.
+        `seen` holds the counts that the policies saw. A call that a person can allow is allowed by using an approval;
+        without one, a person is asked. Any failure turns the allow into a deny. Raise `ConflictError` when a session
+        has changed since the snapshot, or a count since it was read: then nothing is changed, and the call must be
+        decided again.
         """
         if ruling.basis is Basis.APPROVAL_REQUIRED:
-            return self._step_up(snapshot, request, caller, ruling, decision_id)
+            return self._step_up(snapshot, request, caller, ruling, decision_id, seen)
         bundle = snapshot.bundle
-        # A shortcut, since this runs for each call and most bundles have neither.
-        if not (bundle.added_labels or bundle.has_budgets) or ruling.outcome is not Outcome.ALLOW:
+        # A shortcut, since this runs for each call and most bundles have none of these.
+        if not (bundle.added_labels or bundle.has_budgets or bundle.counted) or ruling.outcome is not Outcome.ALLOW:
             return None
-        return self._allow(snapshot, request, caller, ruling, decision_id, None)
+        return self._allow(snapshot, request, caller, ruling, decision_id, seen, None)
 
     def _step_up(
-        self, snapshot: Snapshot, request: CallRequest, caller: Caller, ruling: Ruling, decision_id: str
+        self,
+        snapshot: Snapshot,
+        request: CallRequest,
+        caller: Caller,
+        ruling: Ruling,
+        decision_id: str,
+        seen: SeenCounts | None,
     ) -> Settled:
         try:
             waiting = self._people.waiting(snapshot, request, caller, ruling)
             if not self._people.have_approved(waiting):
                 return self._ask(waiting, decision_id)
-            allow = self._allow(snapshot, request, caller, lifted(ruling), decision_id, waiting)
+            allow = self._allow(snapshot, request, caller, lifted(ruling), decision_id, seen, waiting)
         except (UnavailableError, OverloadedError) as error:
             return unsettled(snapshot, str(error))
         if allow is None:
@@ -90,15 +113,16 @@ class Ledger:
         caller: Caller,
         ruling: Ruling,
         decision_id: str,
+        seen: SeenCounts | None,
         waiting: Waiting | None,
     ) -> Settled | None:
         """Charge, use the approval of a call that waits for one, then add labels; None when there is nothing of it."""
         owed = owed_by(snapshot, request, self._limits) if snapshot.bundle.has_budgets else ()
-        if not owed:
+        if not owed and seen is None and request.call.action not in snapshot.bundle.counted_as:
             return self._use(waiting, snapshot, request.call, ruling, decision_id)
         if (refused := uncountable(owed, snapshot)) is not None:
             return Settled(refused, snapshot)
-        charge = charge_of(owed, snapshot, request, caller)
+        charge = charge_of(owed, snapshot, request, caller, seen.rows if seen is not None else NONE_SEEN)
         return self._charge(owed, charge, snapshot, request, ruling, decision_id, waiting)
 
     def _charge(
@@ -127,8 +151,16 @@ class Ledger:
                 return denied
             raise
         if settled.ruling.allowed:
-            return settled._replace(debits=_own(owed, charged))
+            names = snapshot.bundle.counted_as.get(request.call.action, ())
+            kept = (charge, charged.charged_at)
+            return settled._replace(debits=_own(owed, charged), counted_as=names, charge=kept)
         return self._take_back(charge, charged, snapshot) or settled
+
+    def undo(self, settled: Settled) -> None:
+        """Take back what a call took and was counted as, which is denied after all. Its labels stay."""
+        if settled.charge is not None:
+            with suppress(UnavailableError, OverloadedError):
+                self._history.take_back(*settled.charge)
 
     def _take_back(self, charge: Charge, charged: Charged, snapshot: Snapshot) -> Settled | None:
         """Take back a charge; return the deny when that fails."""

@@ -163,6 +163,7 @@ def of_this_call(ruling: Ruling, tool: Tool, facts: Facts) -> Ruling:
         log_resource=tool.log_resource,
         logged_arguments=facts.logged,
         targets=facts.targets[0] if facts.targets else None,
+        counted=facts.counted[0] if facts.counted else None,
     )
 
 

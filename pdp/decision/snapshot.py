@@ -22,13 +22,14 @@ class Snapshot:
     """The inputs of one decision: the bundle, the session with its ancestors (nearest first), and the time.
 
     `chain` is empty without a session of the caller's tenant. `wall_at` is the unchanged wall clock, for policies;
-    `now` never goes back, for deadlines.
+    `now` never goes back, for deadlines. `activation` is that of the bundle, read with the chain; None without a chain.
     """
 
     bundle: Bundle
     chain: tuple[Session, ...]
     now: Instant
     wall_at: float
+    activation: ActiveBundle | None = None
 
     def after(self, other: Snapshot) -> Snapshot:
         """Return the snapshot with the sessions of another one that is later, where it holds them too."""
@@ -81,17 +82,27 @@ class Snapshots:
     def of_session(self, session_id: str, caller: Caller) -> Snapshot:
         """Return the current snapshot of the session with a public id; without a session for an empty id."""
         chain = self._sessions.get(session_id) if session_id else ()
-        return _taken(self._current(), chain, self._clock.now(), self._sessions.high_water_at(), caller)
+        if chain:
+            return self._of_view(self._sessions.view(chain[0].handle_digest), self._clock.now(), caller)
+        return _taken(self._current(), (), self._clock.now(), self._sessions.high_water_at(), caller)
 
     def _of_view(self, view: StoreView, now: Instant, caller: Caller) -> Snapshot:
-        return _taken(self._bundle_for(view.bundle), view.chain, now, view.high_water_at, caller)
+        return _taken(self._bundle_for(view.bundle), view.chain, now, view.high_water_at, caller, view.bundle)
 
 
-def _taken(bundle: Bundle, chain: tuple[Session, ...], now: Instant, high_water_at: float, caller: Caller) -> Snapshot:
+def _taken(
+    bundle: Bundle,
+    chain: tuple[Session, ...],
+    now: Instant,
+    high_water_at: float,
+    caller: Caller,
+    activation: ActiveBundle | None = None,
+) -> Snapshot:
     return Snapshot(
         bundle=bundle,
         # INVARIANT: a session of another tenant is the same as an unknown one.
         chain=chain if chain and chain[0].tenant == caller.tenant else (),
         now=no_earlier(now, high_water_at),
         wall_at=now.wall_at,
+        activation=activation,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pdp.policy.counting import COUNTS, DONE
 from pdp.policy.directory import Uid
 from pdp.policy.moments import moments
 from pdp.policy.view import HAS
@@ -20,6 +21,8 @@ BELOW = "below "
 
 _CONTEXT = {"Var": "context"}
 _INPUT = {".": {"left": _CONTEXT, "attr": "input"}}
+_COUNTS = {".": {"left": _CONTEXT, "attr": "counts"}}
+_DONE = {".": {"left": _CONTEXT, "attr": "done"}}
 
 
 def findings(policy: Tree) -> dict[str, Any]:
@@ -57,9 +60,11 @@ def reads(policy: Tree) -> list[str] | None:
     """Return what the policy can read apart from principal and action, sorted; None means everything.
 
     The items are attributes of the context by name, one argument as `context.input.amount`; `has NAME` for a test
-    whether the context has an attribute, which the action alone determines; `resource` when more than its type and
-    server matters; and `below NAME` when the scope tests whether it is below the server of that name. The resource of
-    a call to that server is, and any other only if the directory says so.
+    whether the context has an attribute, which the action alone determines; `context.counts.NAME` and
+    `context.done.NAME` for what is counted under a name, and both without a name for any other use, which a bundle may
+    not have; `resource` when more than its type and server matters; and `below NAME` when the scope tests whether it is
+    below the server of that name. The resource of a call to that server is, and any other only if the directory says
+    so.
 
     A `context` that is not directly under an attribute or a `has` could be read as a whole; so could `context.input`.
     Whether another entity is below a server also depends on the resource: during a call, its resource is below the
@@ -73,6 +78,9 @@ def reads(policy: Tree) -> list[str] | None:
     for node in _nodes([condition["body"] for condition in policy["conditions"]]):
         if node.get("Var") == "context":
             return None
+        if counted := _counted(node):
+            found.update(counted)
+            continue
         if node.get("Var") == "resource" or _could_ask_for_server(node):
             found.add("resource")
         if (attribute := _attribute(node, _INPUT)) is not None:
@@ -121,11 +129,27 @@ def _nodes(roots: list[Tree]) -> Iterator[dict[str, Any]]:
         value = pending.pop()
         if isinstance(value, dict):
             yield value
-            if _attribute(value, _INPUT) is not None or _attribute(value, _CONTEXT) is not None:
+            if _attribute(value, _INPUT) is not None or _attribute(value, _CONTEXT) is not None or _counted(value):
                 continue  # only one attribute of this context is read
             pending.extend(value.values())
         elif isinstance(value, list):
             pending.extend(value)
+
+
+def _counted(node: dict[str, Any]) -> list[str]:
+    """Return what a node reads of what is counted, in the form of which all names are known; empty for other nodes."""
+    match node:
+        case {".": {"left": left, "attr": str(name), **others}} if left == _COUNTS and len(node) == 1 and not others:
+            return [f"{COUNTS}{name}"]
+        case {"contains": {"left": left, "right": {"Value": str(name), **others}}} if left == _DONE and not others:
+            return [f"{DONE}{name}"]
+        case {"containsAll": {"left": left, "right": {"Set": [*members], **others}}} | {
+            "containsAny": {"left": left, "right": {"Set": [*members], **others}}
+        } if left == _DONE and not others:
+            names = [one.get("Value") for one in members if isinstance(one, dict) and set(one) == {"Value"}]
+            texts = [f"{DONE}{name}" for name in names if isinstance(name, str)]
+            return texts if len(texts) == len(members) else []
+    return []
 
 
 def _attribute(node: dict[str, Any], of: Tree) -> str | None:

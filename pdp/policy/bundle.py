@@ -15,6 +15,7 @@ from pdp.errors import BundleError, InvalidArgumentsError, Problem
 from pdp.limits import Limits
 from pdp.model import NO_TERMS, Basis, Obligation, Outcome, Ruling, Session, Visibility
 from pdp.policy.contents import Contents, read_contents, require_sizes, version_of
+from pdp.policy.counting import CountedNames
 from pdp.policy.directory import Directory, Entity, entity, references
 from pdp.policy.engine import Foreseen, KeptParts, PolicySource, ProbeAnswer, Slice, StackCheck
 from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
@@ -95,6 +96,7 @@ class Bundle:
         self._declared_terms = parts.terms
         self._author_schema = contents.schema
         self._schema = contents.schema + "\n" + preamble(contents.caller_facts, contents.groups)
+        self._count(parts.policies)
         # INVARIANT: a policy for any action, or for a group, is in the slice of each action that it can match.
         self._by_action = _by_action(parts.policies)
         self._stack = stack
@@ -116,7 +118,7 @@ class Bundle:
     @property
     def takes_reports(self) -> bool:
         """Say whether a report of what came of a call can make a difference: by labels, or by values."""
-        return bool(self.labels) or self.takes_values
+        return bool(self.labels or self.counted.done) or self.takes_values
 
     def unapproved_labels(self, session: Session) -> frozenset[str]:
         """Return the labels of a session that widen now, but did not when the session was approved.
@@ -153,7 +155,8 @@ class Bundle:
         other = self._variant()
         other.policies = {policy.id: policy for policy in policies}
         other.takes_values = _sees_targets(policies)
-        other._by_action = _by_action(policies)  # noqa: SLF001 - a copy of this very class
+        other._count(policies)  # noqa: SLF001 - a copy of this very class
+        other._by_action = _by_action(policies)  # noqa: SLF001 - the same
         return other
 
     def misfits(self, entities: Iterable[Entity]) -> tuple[Entity, ...]:
@@ -175,7 +178,9 @@ class Bundle:
 
     def schema_text(self) -> str:
         """Return the whole schema: the author's part, and every generated action."""
-        return full_schema(self._author_schema, self.caller_facts, tuple(self.catalogue.tools.values()), self.groups)
+        return full_schema(
+            self._author_schema, self.caller_facts, tuple(self.catalogue.tools.values()), self.groups, self.counted
+        )
 
     def slice(self, action: str) -> Slice:
         """Return the slice of an action: a tool of the catalogue, or an action of the PDP itself."""
@@ -234,6 +239,16 @@ class Bundle:
         Raise `ValueError` when the entities do not fit the schema.
         """
         return self._known(SessionContent.of(session, speaker))
+
+    def _count(self, policies: Iterable[PolicySource]) -> None:
+        """Find under which names calls are counted: those that any policy reads."""
+        self.counted = CountedNames.of(policy.reads for policy in policies)
+        found = {
+            action: sorted(self.counted.all.intersection(self.groups_of(action))) for action in self.catalogue.tools
+        }
+        self.counted_as: Mapping[str, tuple[str, ...]] = {
+            action: tuple(names) for action, names in found.items() if names
+        }
 
     def _beside(self, session: Session, facts: Facts) -> SliceEntities:
         """Return the entities for a question. Raise `ValueError` when they do not fit the schema."""

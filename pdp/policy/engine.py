@@ -144,8 +144,9 @@ class KeptParts:
 class Slice:
     """The policies that can match one action, and the schema of only that action, which declares what `view` shows.
 
-    `reading` says what the policies can read of a call, and whether their answer may be remembered. Schema and policies
-    are parsed for the first question, and again when `kept`, which all slices of a bundle share, has dropped them.
+    `reading` says what the policies can read of a call, and whether their answer may be remembered; `counted` what they
+    read of earlier calls. Schema and policies are parsed for the first question, and again when `kept`, which all
+    slices of a bundle share, has dropped them.
     `shared` is the schema without the actions of tools; all slices of a bundle share it too.
     """
 
@@ -171,6 +172,7 @@ class Slice:
         self._schema_text = schema
         self._view = view
         self.sees_targets = view.sees("targets")
+        self.counted = view.counted
         self._resource_type = resource_type
         self._mapped = resource_type not in ("Server", "Session")
         self._server: Uid = ("Server", action.partition("/")[0])
@@ -352,6 +354,8 @@ class Slice:
                 "context.opaque",
                 "context.caller",
                 "context.targets",
+                "context.counts",
+                "context.done",
                 *(("resource",) if mapped else ()),
             )
             reads = {policy.id: self._reads(policy) for policy in self.policies}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pdp.model import Session, Targets
+from pdp.model import Counted, Session, Targets
 from pdp.policy.directory import Uid
 
 
@@ -19,7 +19,7 @@ class Facts:
     user. For a step of the session itself, the principal is `speaker`, the user who asks for it, and the resource is
     the session. `logged` is not part of the question: it holds the arguments that the bundle allows to be recorded,
     each as name and JSON text. `targets` holds `context.targets` for each session of the chain, which may differ; it is
-    empty where no policy of the action can see it.
+    empty where no policy of the action can see it. `counted` holds what each of them sees of its earlier calls, alike.
     """
 
     action: str
@@ -28,12 +28,15 @@ class Facts:
     speaker: str = ""
     logged: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     targets: tuple[Targets, ...] = ()
+    counted: tuple[Counted, ...] = ()
 
     def seen_in(self, place: int) -> Facts:
         """Return the facts that the policies see for the session at a place of the chain."""
-        if not self.targets:
+        if not (self.targets or self.counted):
             return self
-        return replace(self, context={**self.context, "targets": self.targets[place].cedar()})
+        targets = {"targets": self.targets[place].cedar()} if self.targets else {}
+        counted = self.counted[place].cedar() if self.counted else {}
+        return replace(self, context={**self.context, **targets, **counted})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from pdp.model import Targets
+from pdp.policy.counting import COUNTS, DONE
 from pdp.policy.directory import Uid
 from pdp.policy.moments import Moment, Moments, milliseconds
 
@@ -19,8 +20,8 @@ class CacheClass(Enum):
     """How far an answer can be remembered: the broadest kind of fact that a policy of the action reads.
 
     PURE policies read nothing of the call, INPUT policies a part of it, TIMED policies the time, VOLATILE policies the
-    context as a whole. A VOLATILE answer is never remembered; a TIMED one is where the time is only compared with
-    constants.
+    context as a whole, or what the session has called before. A VOLATILE answer is never remembered; a TIMED one is
+    where the time is only compared with constants.
     """
 
     PURE = "pure"
@@ -34,8 +35,8 @@ class Reading:
     """What policies can read of a call.
 
     `readers` maps what is read to the ids of the policies that read it: `context.input.NAME`, `context.input`,
-    `context.opaque`, `context.caller`, `context.targets`, `context.now`, `resource`, or `context` for the whole
-    context.
+    `context.opaque`, `context.caller`, `context.targets`, `context.counts.NAME`, `context.done.NAME`, `context.now`,
+    `resource`, or `context` for the whole context.
     `inputs` names the arguments that can be read, None for all. `moments` is None when no answer may be remembered.
     """
 
@@ -58,7 +59,8 @@ class Reading:
             for read in {"context"} if reads is None else reads - _OF_THE_SESSION:
                 readers.setdefault(read, []).append(policy_id)
             compared += moments or ()
-            provable = provable and reads is not None and moments is not None
+            # INVARIANT: an answer that depends on what was called before is never remembered.
+            provable = provable and reads is not None and moments is not None and not any(map(_of_calls, reads))
         arguments = frozenset(read.removeprefix(_INPUT) for read in readers if read.startswith(_INPUT))
         return cls(
             readers={read: tuple(sorted(readers[read])) for read in sorted(readers)},
@@ -104,8 +106,12 @@ class Reading:
 _OF_THE_SESSION = frozenset({"context.agent", "context.session"})
 
 
+def _of_calls(read: str) -> bool:
+    return read.startswith((COUNTS.rstrip("."), DONE.rstrip(".")))
+
+
 def _kind(readers: Mapping[str, object]) -> CacheClass:
-    if "context" in readers:
+    if "context" in readers or any(map(_of_calls, readers)):
         return CacheClass.VOLATILE
     if "context.now" in readers:
         return CacheClass.TIMED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pdp.policy.counting import NOTHING, CountedNames
 from pdp.policy.tools.catalogue import RISKS, Tool
 from pdp.policy.tools.parameters import RecordType, cedar_string
 from pdp.policy.view import EVERYTHING, View
@@ -28,7 +29,7 @@ SESSION_DECLARATION = (
     "entity Session in [Grant] = { " + ", ".join(f"{name}: {kind}" for name, kind in SESSION_ATTRIBUTES.items()) + " };"
 )
 
-# The context of every call, apart from its `input`.
+# The context of every call, apart from its `input` and from what is counted.
 _CONTEXT_TYPES = {
     "agent": "Agent",
     "session": "Session",
@@ -73,10 +74,12 @@ def session_action(action: str) -> str:
 def action_schema(tool: Tool, view: View = EVERYTHING) -> str:
     """Write the Cedar declaration of a tool's action, with what `view` shows of the context.
 
+    Each name that policies read of `context.counts` is declared, so that the validator accepts it.
+
     The groups, `PdpCaller`, `PdpTargets` and the built-in entity types are declared elsewhere, the resource's type by
     the author.
     """
-    types = {**_CONTEXT_TYPES, "input": tool.input.only(view.inputs).cedar()}
+    types = {**_CONTEXT_TYPES, **_counted_types(view.counted), "input": tool.input.only(view.inputs).cedar()}
     declared = "".join(f"    {name}: {kind},\n" for name, kind in types.items() if view.sees(name))
     groups = ", ".join(f"Action::{cedar_string(group)}" for group in tool.action_groups)
     return (
@@ -86,14 +89,30 @@ def action_schema(tool: Tool, view: View = EVERYTHING) -> str:
     )
 
 
-def full_schema(author: str, caller_facts: RecordType, tools: tuple[Tool, ...], groups: Iterable[str]) -> str:
-    """Write the author's schema with all generated declarations. `groups` are the further groups of actions."""
+def _counted_types(counted: CountedNames) -> dict[str, str]:
+    counts = ", ".join(f"{cedar_string(name)}: Long" for name in sorted(counted.counts))
+    types = {"counts": f"{{ {counts} }}"} if counts else {}
+    return types | ({"done": "Set<String>"} if counted.done else {})
+
+
+def full_schema(
+    author: str,
+    caller_facts: RecordType,
+    tools: tuple[Tool, ...],
+    groups: Iterable[str],
+    counted: CountedNames = NOTHING,
+) -> str:
+    """Write the author's schema with all generated declarations.
+
+    `groups` are the further groups of actions, and `counted` is what the policies of the bundle read of it.
+    """
+    view = View(counted=counted)
     return "\n".join(
         [
             author,
             preamble(caller_facts, groups),
             *(session_action(action) for action in SESSION_ACTIONS),
-            *(_unseen(tool) + action_schema(tool) for tool in tools),
+            *(_unseen(tool) + action_schema(tool, view) for tool in tools),
         ]
     )
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pdp.policy.counting import NOTHING, CountedNames
+
 # The prefix of an attribute of the context that a policy tests for with `has`.
 HAS = "has "
 
@@ -17,24 +19,31 @@ _INPUT = "context.input."
 class View:
     """The attributes of the context, and the arguments in its `input`, that policies can see. None means all.
 
+    `counted` holds the names in its `counts` and `done`, which are there only where policies read some.
+
     INVARIANT: what is left out changes no decision, reason or error, as long as the schema declares only what is shown.
     """
 
     attributes: frozenset[str] | None = None
     inputs: frozenset[str] | None = None
+    counted: CountedNames = NOTHING
 
     @classmethod
     def of(cls, policies: Iterable[frozenset[str] | None]) -> View:
         """Return what policies can see, from the reads of each (see `analysis.reads`)."""
+        known = tuple(policies)
+        counted = CountedNames.of(known)
         seen: set[str] = set()
-        for reads in policies:
+        for reads in known:
             if reads is None:
-                return EVERYTHING
+                return cls(counted=counted)
             seen |= reads
         arguments = frozenset(read.removeprefix(_INPUT) for read in seen if read.startswith(_INPUT))
         attributes = {read.removeprefix(HAS) for read in seen if read.startswith(HAS)}
         attributes |= {read.split(".")[1] for read in seen if read.startswith(_CONTEXT)}
-        return cls(attributes=frozenset(attributes), inputs=None if "context.input" in seen else arguments)
+        return cls(
+            attributes=frozenset(attributes), inputs=None if "context.input" in seen else arguments, counted=counted
+        )
 
     def sees(self, attribute: str) -> bool:
         """Return whether policies can see an attribute of the context."""
@@ -45,6 +54,9 @@ class View:
         if self.attributes is None:
             return context
         shown = {name: context[name] for name in self.attributes if name in context}
+        if "counts" in shown:
+            given = shown["counts"]
+            shown["counts"] = {name: given[name] for name in self.counted.counts if name in given}
         if self.inputs is not None and "input" in shown:
             given = shown["input"]
             shown["input"] = {name: given[name] for name in self.inputs if name in given}

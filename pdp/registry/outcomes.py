@@ -55,7 +55,8 @@ class Reported:
 class _Allowed(NamedTuple):
     """What a token says of its decision. `decided_at` is unix milliseconds, as text.
 
-    `reads` says in which class the values of the result count; empty when a report can bring none.
+    `reads` says in which class the values of the result count; empty when a report can bring none. `counted_as` holds
+    the names under which the call is counted.
     """
 
     decision_id: str
@@ -63,8 +64,20 @@ class _Allowed(NamedTuple):
     action: str
     arguments_digest: str
     decided_at: str
-    # A token of an earlier release does not say it.
+    # A token of an earlier release says neither.
     reads: str = ""
+    counted_as: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, text: str) -> _Allowed:
+        """Return what a text says that `written` has returned."""
+        decision_id, session_id, action, arguments_digest, decided_at, *others = text.split("\n")
+        reads, *counted_as = others or ("",)
+        return cls(decision_id, session_id, action, arguments_digest, decided_at, reads, tuple(counted_as))
+
+    def written(self) -> str:
+        """Return it as a text. No id and no name holds a line break."""
+        return "\n".join((*self[:6], *self.counted_as))
 
     @property
     def ends_at(self) -> float:
@@ -103,14 +116,15 @@ class Outcomes:
         if not (decision.reportable and decision.allowed):
             return ""
         said = _Allowed(
-            decision.id,
-            decision.session_id,
-            _action(decision),
-            decision.arguments_digest,
-            str(int(decision.decided_at * 1000)),
-            self._reads(decision),
+            decision_id=decision.id,
+            session_id=decision.session_id,
+            action=_action(decision),
+            arguments_digest=decision.arguments_digest,
+            decided_at=str(int(decision.decided_at * 1000)),
+            reads=self._reads(decision),
+            counted_as=decision.counted_as,
         )
-        text = "\n".join(said).encode()
+        text = said.written().encode()
         return _PREFIX + urlsafe_b64encode(self._mac(decision.caller, text) + text).decode("ascii")
 
     def reading(self, decision: Decision, handle: str) -> ResultReading | None:
@@ -146,7 +160,10 @@ class Outcomes:
         _require_few(labels, chain)
         require_values(report.values, report.status, allowed.reads)
         digest = hashlib.sha256(canonical(_said(report))).digest()
-        self._history.keep_report(Report(decision_id=allowed.decision_id, digest=digest, reported_at=now.wall_at))
+        failed = [(one.id, name) for one in chain for name in allowed.counted_as if report.status is CallStatus.FAILED]
+        self._history.keep_report(
+            Report(decision_id=allowed.decision_id, digest=digest, reported_at=now.wall_at, failed=tuple(failed))
+        )
         session, added = self._label(allowed, labels, chain, caller, now)
         # INVARIANT: a label forbids, and a value can permit: at no moment does it count without the label.
         if report.values:
@@ -216,7 +233,7 @@ class Outcomes:
         mac, text = content[:_MAC_BYTES], content[_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(caller, text)):
             raise InvalidRequestError("outcome_token", "was not given to this caller")
-        return _Allowed(*text.decode().split("\n"))
+        return _Allowed.read(text.decode())
 
     def _mac(self, caller: Caller, text: bytes) -> bytes:
         # No id holds a line break.

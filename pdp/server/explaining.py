@@ -115,6 +115,11 @@ def _session(one: SessionExplanation) -> explanations.SessionExplanation:
         if one.ruling.basis is Basis.DEFAULT_DENY
         else [],
         policies_left_out=one.left_out,
+        counts=[
+            explanations.CountExplanation(name=name, calls=calls)
+            for name, calls in (one.counted.counts if one.counted else ())
+        ],
+        done=one.counted.done if one.counted else (),
     )
 
 

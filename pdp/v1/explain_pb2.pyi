@@ -111,7 +111,7 @@ class PolicyExplanation(_message.Message):
     def __init__(self, policy_id: _Optional[str] = ..., effect: _Optional[str] = ..., file: _Optional[str] = ..., line: _Optional[int] = ..., value: _Optional[_Union[ConditionValue, str]] = ..., error: _Optional[str] = ..., determining: _Optional[bool] = ..., conditions: _Optional[_Iterable[_Union[ConditionExplanation, _Mapping]]] = ...) -> None: ...
 
 class SessionExplanation(_message.Message):
-    __slots__ = ("session_id", "user", "agent", "outcome", "basis", "policies", "nearest_permits", "policies_left_out")
+    __slots__ = ("session_id", "user", "agent", "outcome", "basis", "policies", "nearest_permits", "policies_left_out", "counts", "done")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +120,8 @@ class SessionExplanation(_message.Message):
     POLICIES_FIELD_NUMBER: _ClassVar[int]
     NEAREST_PERMITS_FIELD_NUMBER: _ClassVar[int]
     POLICIES_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user: str
     agent: str
@@ -128,7 +130,17 @@ class SessionExplanation(_message.Message):
     policies: _containers.RepeatedCompositeFieldContainer[PolicyExplanation]
     nearest_permits: _containers.RepeatedScalarFieldContainer[str]
     policies_left_out: int
-    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., policies: _Optional[_Iterable[_Union[PolicyExplanation, _Mapping]]] = ..., nearest_permits: _Optional[_Iterable[str]] = ..., policies_left_out: _Optional[int] = ...) -> None: ...
+    counts: _containers.RepeatedCompositeFieldContainer[CountExplanation]
+    done: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ..., outcome: _Optional[_Union[_decision_pb2.Outcome, str]] = ..., basis: _Optional[_Union[_decision_pb2.Basis, str]] = ..., policies: _Optional[_Iterable[_Union[PolicyExplanation, _Mapping]]] = ..., nearest_permits: _Optional[_Iterable[str]] = ..., policies_left_out: _Optional[int] = ..., counts: _Optional[_Iterable[_Union[CountExplanation, _Mapping]]] = ..., done: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CountExplanation(_message.Message):
+    __slots__ = ("name", "calls")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    calls: int
+    def __init__(self, name: _Optional[str] = ..., calls: _Optional[int] = ...) -> None: ...
 
 class TargetExplanation(_message.Message):
     __slots__ = ("path", "provenance")

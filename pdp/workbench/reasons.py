@@ -45,7 +45,11 @@ class Reasons:
     def _summary(self, facts: Facts, last: Asked | None, results: Sequence[PolicyResult]) -> str:
         if facts.snapshot is not None and facts.call is not None:
             chain = facts.snapshot.chain
-            summary = self._explainer.explain(facts.snapshot, facts.call, chain[0].opened_by, facts.find).summary
+            counted = facts.asked[-1].facts.counted if facts.asked else ()
+            explained = self._explainer.explain(
+                facts.snapshot, facts.call, chain[0].opened_by, facts.find, counted=counted
+            )
+            summary = explained.summary
             for session, name in zip(chain, facts.names, strict=True):
                 summary = summary.replace(session.id, name)
             return summary

@@ -30,6 +30,7 @@ from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionV
 from pdp.registry.scope import scope_of
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
+from pdp.sessions.values import ActiveBundle
 from pdp.workbench.suite import EarlierCall, NamedSession, Step, Suite
 from pdp.workbench.watching import Asked, watched
 
@@ -93,6 +94,14 @@ class Stage:
         expired = [one for one in self._line if one.state is SessionState.EXPIRED]
         self._clock = FixedClock(now - max((self._life(one) for one in expired), default=0.0))
         self._store = MemorySessionStore()
+        # Its calls are counted from before the first session on.
+        active = ActiveBundle(
+            version=bundle.version,
+            activated_at=self._clock.now().wall_at - 1.0,
+            activated_by="a test",
+            counted=tuple((name, 0.0) for name in bundle.counted.all),
+        )
+        self._store.activate_bundle(active, b"", lambda _: None)
         history = self._history = MemorySessionHistory()
         self._seen: list[Asked] = []
         self._seen_by_all = seen_by_all = watched(bundle, self._seen)
@@ -216,6 +225,9 @@ class Stage:
 
     def report(self, decision: Decision, call: Call, gateway: str, earlier: EarlierCall) -> None:
         """Report what came of an allowed call, as its gateway. Raise `CaseError` when it cannot be reported."""
+        if not decision.reportable and not (earlier.labels or earlier.result_json):
+            # That it failed makes no difference, perhaps only in a variant of the bundle.
+            return
         if not decision.reportable:
             raise CaseError(f"call `{earlier.call}` cannot be reported: the bundle makes no use of it")
         status = CallStatus.FAILED if earlier.failed else CallStatus.SUCCEEDED
@@ -250,7 +262,9 @@ class Stage:
     def changed_by(self, tool: Tool) -> bool:
         """Say whether an allowed call of a tool can change the opened session, or one above it."""
         budgets = (budget for one in self._opened for budget in budgets_of(one.view.session.terms_json))
-        return bool(tool.adds_labels) or any(budget.counts(tool) for budget in budgets)
+        if tool.adds_labels or self._bundle.counted_as.get(tool.action):
+            return True
+        return any(budget.counts(tool) for budget in budgets)
 
     @property
     def find(self) -> FindNames:

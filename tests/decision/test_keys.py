@@ -98,6 +98,8 @@ BUNDLE = {
     "widening": LIVE,
     "added_labels": LIVE,
     "takes_values": UNSEEN,
+    "counted": VERSION,
+    "counted_as": VERSION,
     "target_kinds": UNSEEN,
     "declared_obligations": UNSEEN,
     "version": DIRECTLY,
@@ -133,8 +135,11 @@ CONTEXT = {
     "opaque": "a function of server, tool, arguments and bundle; by itself where policies can read it",
     "input": "a function of server, tool, arguments and bundle; each argument by itself where policies can read it",
     "targets": "by itself, for each session of the chain, where policies can see it; then no key holds only the call",
+    "counts": "past the cache, which remembers nothing of a call whose policies can see them",
+    "done": "past the cache, as counts",
 }
 SNAPSHOT = {
+    "activation": "what it says of counts, past the cache",
     "bundle": VERSION,
     "chain": "each session by id and epoch",
     "now": LIVE,
@@ -161,6 +166,8 @@ when { context.input has tags && context.input.tags.contains("a") };
 @id("shop/term") forbid (principal, action, resource is Thing)
 when { context.session.terms has ticket && context.session.terms.ticket == "bad" };
 @id("shop/risk") forbid (principal, action in Action::"destructive", resource);
+@id("shop/often") forbid (principal, action == Action::"shop/drop", resource)
+when { context.counts["shop/drop"] > 3 && context.done.contains("shop/drop") };
 @id("shop/owner") forbid (principal, action, resource is Thing) when { resource has secret && resource.secret };
 """
 DIRECTORY = """

@@ -84,6 +84,7 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "yaml targets": f"{_HERE}test_targets_are_read",
         "yaml known": f"{_HERE}test_targets_are_read",
         "cedar targets": f"{_HERE}test_targets_are_read",
+        "cedar counts": f"{_HERE}test_counts_are_read",
         "yaml mutants": f"{_HERE}test_equivalent_mutants_are_read",
     },
 }
@@ -226,6 +227,21 @@ def test_targets_are_read(project_root: Path) -> None:
         one.name: len(one.targets or ()) for one in found.catalogue.tools.values()
     }
     assert found.slice("mail/pay").reading.readers.keys() == {"context.targets"}
+
+
+def test_counts_are_read(project_root: Path) -> None:
+    """The rules that the guide shows load, and fix what is counted."""
+    (rules,) = blocks(project_root / "policies" / "README.md", "cedar counts")
+    files = bundle_files(
+        policies={"git": rules + '@id("git/all") permit (principal, action, resource);'},
+        tools={"git": [tool("git_status"), tool("git_commit")]},
+        overlays={"git": "risk: mutating"},
+        directory="users: {ada: {}}",
+    )
+    found = load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+    assert {"git/git_commit"} == found.counted.counts
+    assert {"git/git_status"} == found.counted.done
 
 
 def test_results_are_read(project_root: Path) -> None:

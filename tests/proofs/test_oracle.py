@@ -18,11 +18,19 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.machinery.oracle import held, judge, model, outside, sessions
+from tests.machinery.oracle import counting, held, judge, model, outside, sessions
 from tests.machinery.oracle.choices import ATTRIBUTES, BAD, CALLS, GRANTS, LABELS, PATTERNS, TERMS, on_thing, pay
 from tests.machinery.oracle.world import ToolCall, World
 
 COUNTS: Counter[str] = Counter()
+# What policies count.
+COUNTED = (
+    ToolCall(server="notes", tool="add", arguments=b'{"text":null,"count":1}'),
+    ToolCall(server="notes", tool="add", arguments=b'{"text":"","count":9}', digest="right"),
+    ToolCall(server="repo", tool="read", arguments=on_thing("acme", "plan")),
+    ToolCall(server="repo", tool="drop", arguments=b'{"project":"acme"}', digest="right"),
+    ToolCall(server="bank", tool="balance", arguments=b'{"account":"main"}'),
+)
 
 
 class Machine(RuleBasedStateMachine):
@@ -72,6 +80,8 @@ class Machine(RuleBasedStateMachine):
     def begin(self, on_disk: bool, granted: tuple[str, ...]) -> None:  # noqa: FBT001 - hypothesis passes it by name
         """Open two sessions, so that there is something to ask about."""
         self.world = World(COUNTS, remembering_on_disk=on_disk)
+        # Sessions that are as old as the bundle do not know what they have called.
+        self.world.clock.advance(1.0)
         self.recent, self.turn = [], 0
         self._open(granted)
         second = self.world.request(user="bob", agent="helper", patterns=PATTERNS[1], duration=1200.0)
@@ -111,6 +121,12 @@ class Machine(RuleBasedStateMachine):
         COUNTS["steps"] += 1
         for wanted in (first, second, first):
             self._call(self._session(session), wanted)
+
+    @rule(session=st.integers(0, 5), wanted=st.sampled_from(COUNTED))
+    def call_what_is_counted(self, session: int, wanted: ToolCall) -> None:
+        """Call what policies count, and let it fail now and then."""
+        COUNTS["steps"] += 1
+        (self.world.call_and_fail if self.turn % 4 == 0 else self._call)(self._session(session), wanted)
 
     @rule(place=st.integers(0, 5))
     def call_again(self, place: int) -> None:
@@ -325,6 +341,7 @@ EXPECTED = (
     *("policy:guard/destructive", "policy:guard/contractors", "policy:guard/interns", "policy:guard/owner"),
     *("policy:guard/amount", "policy:guard/hidden", "policy:guard/overflow", "policy:guard/caller"),
     *("policy:guard/sum", "policy:guard/targets"),
+    *("policy:count/few", "policy:count/order", "saw counts", "saw what is done", "failed"),
 )
 
 
@@ -374,6 +391,8 @@ def test_any_interleaving_for_long(number: int) -> None:
 def world() -> Iterator[World]:
     """Yield a world in which nothing has happened."""
     with closing(World(Counter(), remembering_on_disk=False)) as world:
+        # As in the walk above.
+        world.clock.advance(1.0)
         yield world
 
 
@@ -504,11 +523,11 @@ def test_what_an_ancestor_is_denied(
 
 def test_the_oracle_is_independent() -> None:
     """The oracle imports nothing of the product, and its model of sessions is short."""
-    files = [Path(module.__file__ or "") for module in (model, sessions, judge, outside, held)]
+    files = [Path(module.__file__ or "") for module in (model, sessions, judge, outside, held, counting)]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     imported = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    own = {f"tests.machinery.oracle.{name}" for name in ("sessions", "judge", "outside", "held")}
+    own = {f"tests.machinery.oracle.{name}" for name in ("sessions", "judge", "outside", "held", "counting")}
 
     assert {"cedarpy", "jsonschema", "yaml"} == {
         name for name in imported - own if name.partition(".")[0] not in sys.stdlib_module_names

@@ -11,6 +11,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, Outcome, SessionState
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.testing.bundles import compile_here, with_terms
+from pdp.workbench.reasons import Reasons
 from pdp.workbench.runner import run
 from tests.workbench.material import HEAD, bundle, material_files, only, report, suite
 
@@ -284,10 +285,14 @@ def test_a_history_that_cannot_be_fails_the_case(after: str, said: str) -> None:
 
 
 def test_a_bundle_without_labels_takes_no_report() -> None:
-    """As a gateway gets no token for one."""
-    result = only("  - {case: c, session: work, after: [{call: read, failed: true}], call: read, expect: allow}\n")
+    """As a gateway gets no token for one. That a call failed makes no difference in it, and is no mistake."""
+    labels, failed = (
+        only(f"  - {{case: c, session: work, after: [{{call: read, {said}}}], call: read, expect: allow}}\n")
+        for said in ("labels: [seen]", "failed: true")
+    )
 
-    assert ("call `read` cannot be reported: the bundle makes no use of it",) == result.problems
+    assert ("call `read` cannot be reported: the bundle makes no use of it",) == labels.problems
+    assert () == failed.problems
 
 
 def test_what_was_asked_for_a_history_is_a_fact() -> None:
@@ -701,3 +706,50 @@ def test_caller_facts_and_times_reach_the_policies() -> None:
     )
 
     assert result.problems[0].startswith("`call.facts_json`: ")
+
+
+COUNTING = """
+@id("files/all")
+permit (principal, action in [Action::"read_only", Action::"mutating", Action::"destructive"], resource);
+
+@id("files/once")
+forbid (principal, action == Action::"files/write", resource) when { context.counts["files/write"] > 0 };
+
+@id("files/looked")
+forbid (principal, action == Action::"files/write", resource) unless { context.done.contains("files/read") };
+"""
+
+
+@cache
+def counting() -> Bundle:
+    """Return a bundle that lets a session write once, after it has read."""
+    files = {**material_files(), "files.cedar": COUNTING.encode()}
+    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+
+@pytest.mark.parametrize(
+    ("after", "expect"),
+    [
+        ("", "{outcome: deny, policies: [files/looked]}"),
+        ("read", "allow"),
+        ("{call: read, failed: true}", "{outcome: deny, policies: [files/looked]}"),
+        ("{call: read, failed: true}, read", "allow"),
+        ("read, write", "{outcome: deny, policies: [files/once]}"),
+        ("read, {call: write, failed: true}", "{outcome: deny, policies: [files/once]}"),
+    ],
+)
+def test_the_calls_before_a_case_are_counted(after: str, expect: str) -> None:
+    """Those that failed are not done; and no case counts the calls of another."""
+    before = f"after: [{after}], " if after else ""
+    case = f"  - {{case: NAME, session: work, {before}call: write, expect: {expect}}}\n"
+    results = run(counting(), [suite("".join(case.replace("NAME", f"c{number}") for number in range(2)))]).results
+
+    assert [(), ()] == [result.problems for result in results]
+
+
+def test_why_a_case_failed_is_said_with_what_was_counted() -> None:
+    """The explanation sees the calls before, as the decision did."""
+    cases = "  - {case: c, session: work, after: [read, write], call: write, expect: allow}\n"
+    (result,) = run(counting(), [suite(cases)]).results
+
+    assert Reasons(DEFAULT_LIMITS)(result)[0].startswith("why:      denied: `files/once`")

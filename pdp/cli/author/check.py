@@ -67,5 +67,9 @@ def schema(*, settings: Settings, folder: str | None) -> None:
     """
     files = read_folder(Path(folder or settings.policies.folder), settings.limits)
     contents = read_contents(files, settings.limits)
+    if any("context.counts" in text or "context.done" in text for text in contents.policies.values()):
+        # What is counted is declared too, and only parsed policies tell it.
+        click.echo(load_bundle(files, settings.limits, compile_once()).schema_text(), nl=False)
+        return
     tools = tuple(contents.catalogue.tools.values())
     click.echo(full_schema(contents.schema, contents.caller_facts, tools, contents.groups), nl=False)

@@ -84,6 +84,10 @@ def _print_session(session: SessionExplanation, *, asked: bool) -> None:
     said = f"{_outcome(session.outcome)} {_basis(session.basis)}"
     would = "" if asked else "the policies would say "
     click.echo(visible(f"{name}, {session.user} with {session.agent}: {would}{said}"))
+    for one in session.counts:
+        click.echo(visible(f"calls of `{one.name}` before: {one.calls}"))
+    for done in session.done:
+        click.echo(visible(f"`{done}` is done"))
     for policy in _sorted(session):
         _print_policy(policy)
     if session.policies_left_out:
@@ -131,6 +135,8 @@ def _plain_session(session: SessionExplanation) -> dict[str, Any]:
         "basis": _basis(session.basis),
         "nearest_permits": list(session.nearest_permits),
         "policies_left_out": session.policies_left_out,
+        "counts": {one.name: one.calls for one in session.counts},
+        "done": list(session.done),
         "policies": [_plain_policy(policy) for policy in session.policies],
     }
 

@@ -16,10 +16,12 @@ from pdp.policy.analysis import action_scope, findings
 from pdp.policy.child.terms import declared_terms
 from pdp.policy.child.validation import all_valid
 from pdp.policy.contents import MANIFEST, SCHEMA, Contents, read_contents
+from pdp.policy.counting import NOTHING, CountedNames
 from pdp.policy.directory import FILE as DIRECTORY
 from pdp.policy.directory import Entity
 from pdp.policy.labels import Label
 from pdp.policy.lint.annotations import annotated
+from pdp.policy.lint.counting import count_findings
 from pdp.policy.lint.facts import Environment, LintBundle, LintPolicy, environments, matching
 from pdp.policy.lint.labels import label_finding
 from pdp.policy.lint.table import problem_of, run_lints, with_impossible
@@ -82,9 +84,13 @@ class _Compilation:
         _check_ids(parsed)
         known = environments(contents.catalogue)
         policies = [one.linted(known) for one in parsed]
+        miscounted, counted = _counted(policies, contents)
+        if counted:
+            schema = _schema(contents, self._limits, counted)
         # The validator refuses what can match nothing. A group without tools is no mistake; a lint tells of it.
-        matching = [one for one in policies if not _waits_for_tools(one, contents)]
-        refused = {} if all_valid(matching, contents, schema) else _refusals(matching, schema, known)
+        matching = [one for one in policies if one.id not in miscounted and not _waits_for_tools(one, contents)]
+        valid = all_valid(matching, contents, schema, counted)
+        refused = miscounted | ({} if valid else _refusals(matching, schema, known))
         refused |= _widened([one for one in policies if one.id not in refused], contents.labels)
         asked, misasked = _asked(policies, contents)
         refused |= {name: [*refused.get(name, ()), *found] for name, found in misasked.items()}
@@ -128,13 +134,13 @@ def _one_line(message: str) -> str:
     return " ".join(one_line(message).split())
 
 
-def _schema(contents: Contents, limits: Limits) -> cedarpy.Schema:
+def _schema(contents: Contents, limits: Limits, counted: CountedNames = NOTHING) -> cedarpy.Schema:
     try:
         scan_schema(contents.schema, limits)
     except UnsafePolicyError as error:
         raise BundleError((Problem(SCHEMA, error.line, str(error)),)) from None
     tools = tuple(contents.catalogue.tools.values())
-    return _parsed(contents, full_schema(contents.schema, contents.caller_facts, tools, contents.groups))
+    return _parsed(contents, full_schema(contents.schema, contents.caller_facts, tools, contents.groups, counted))
 
 
 def _parsed(contents: Contents, text: str) -> cedarpy.Schema:
@@ -332,6 +338,16 @@ def _widened(policies: Iterable[LintPolicy], labels: Mapping[str, Label]) -> dic
     """Return, by policy, the problems of those that may permit more for a label that does not widen."""
     found = ((one, label_finding(one, labels)) for one in policies)
     return {one.id: [problem_of(one, "label-widens", said, "error")] for one, said in found if said}
+
+
+def _counted(policies: Sequence[LintPolicy], contents: Contents) -> tuple[dict[str, list[Problem]], CountedNames]:
+    """Return, by policy, the problems of what it reads of earlier calls, and what the others read of them."""
+    counts = any(one.counted for one in policies)
+    found = {one.id: count_findings(one, contents, counts=counts) for one in policies}
+    refused = {
+        one.id: [problem_of(one, "count", said, "error") for said in found[one.id]] for one in policies if found[one.id]
+    }
+    return refused, CountedNames.of(one.reads for one in policies if one.id not in refused)
 
 
 def _asked(

@@ -19,6 +19,7 @@ from pdp.limits import Limits
 from pdp.policy.analysis import action_scope, findings
 from pdp.policy.child.compile import compile_bundle
 from pdp.policy.contents import Contents, read_contents
+from pdp.policy.counting import CountedNames
 from pdp.policy.obligations import OBLIGATION
 from pdp.policy.rendering import expression_text, policy_text, scope_text, uid_text
 from pdp.policy.safety import scan
@@ -88,13 +89,20 @@ def mutate_bundle(job: Mapping[str, Any]) -> dict[str, Any]:
         {path: text.encode("utf-8", "surrogateescape") for path, text in job["files"].items()}, limits
     )
     tools = tuple(contents.catalogue.tools.values())
-    schema = cedarpy.Schema.from_str(full_schema(contents.schema, contents.caller_facts, tools, contents.groups))
+    counted = CountedNames.of(_read_by(policy) for policy in compiled["policies"])
+    schema = cedarpy.Schema.from_str(
+        full_schema(contents.schema, contents.caller_facts, tools, contents.groups, counted)
+    )
     mutants = [mutant for policy in compiled["policies"] for mutant in _mutants(policy, contents, limits)]
     refused = _refused([mutant["policy"]["text"] for mutant in mutants if mutant["policy"]], schema)
     kept = [mutant for mutant in mutants if not mutant["policy"] or mutant["policy"]["text"] not in refused]
     gone = Counter(mutant["of"] for mutant in mutants)
     gone.subtract(mutant["of"] for mutant in kept)
     return {"mutants": kept, "refused": {name: count for name, count in gone.items() if count}}
+
+
+def _read_by(policy: Mapping[str, Any]) -> frozenset[str] | None:
+    return None if policy["reads"] is None else frozenset(policy["reads"])
 
 
 def changes(policy: Tree) -> Iterator[Change]:

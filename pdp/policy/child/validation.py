@@ -13,6 +13,7 @@ from typing import Final
 import cedarpy
 
 from pdp.policy.contents import Contents
+from pdp.policy.counting import NOTHING, CountedNames
 from pdp.policy.lint.facts import LintPolicy
 from pdp.policy.schema import SESSION_ACTIONS, full_schema
 from pdp.policy.tools.catalogue import Tool
@@ -23,9 +24,16 @@ TOOLS_OF_A_PART: Final = 16
 
 
 def all_valid(
-    policies: Sequence[LintPolicy], contents: Contents, whole: cedarpy.Schema, *, tools_of_a_part: int = TOOLS_OF_A_PART
+    policies: Sequence[LintPolicy],
+    contents: Contents,
+    whole: cedarpy.Schema,
+    counted: CountedNames = NOTHING,
+    *,
+    tools_of_a_part: int = TOOLS_OF_A_PART,
 ) -> bool:
     """Return whether the validator accepts every policy. `whole` is the full schema of the same contents.
+
+    `counted` is what it declares to be counted.
 
     INVARIANT: True only if it would accept them all under `whole`. Otherwise, validate under `whole` for the problems.
     """
@@ -39,7 +47,7 @@ def all_valid(
         fits = len(numbers) == 1 and not _asks_for_actions(policy)
         (shelves[numbers.pop()] if fits else rest).append(policy)
     return _valid(rest, whole) and all(
-        _valid_among(shelf, contents, part) for shelf, part in zip(shelves, parts, strict=True)
+        _valid_among(shelf, contents, part, counted) for shelf, part in zip(shelves, parts, strict=True)
     )
 
 
@@ -48,10 +56,12 @@ def _asks_for_actions(policy: LintPolicy) -> bool:
     return any(kind == "Action" or kind.endswith("::Action") for kind, _ in policy.uids)
 
 
-def _valid_among(policies: Sequence[LintPolicy], contents: Contents, tools: Iterable[Tool]) -> bool:
+def _valid_among(
+    policies: Sequence[LintPolicy], contents: Contents, tools: Iterable[Tool], counted: CountedNames
+) -> bool:
     if not policies:
         return True
-    schema = full_schema(contents.schema, contents.caller_facts, tuple(tools), contents.groups)
+    schema = full_schema(contents.schema, contents.caller_facts, tuple(tools), contents.groups, counted)
     return _valid(policies, cedarpy.Schema.from_str(schema))
 
 

@@ -90,6 +90,11 @@ class LintPolicy:
         found = reads(self.tree)
         return None if found is None else frozenset(read for read in found if not read.startswith(BELOW))
 
+    @property
+    def counted(self) -> bool:
+        """Say whether it reads what was called before, in whatever form."""
+        return any(read.startswith(("context.counts", "context.done")) for read in self.reads or ())
+
     @cached_property
     def uids(self) -> tuple[Uid, ...]:
         """Return every entity that the policy names, except actions in its scope."""

@@ -37,6 +37,7 @@ _CONTEXT: Mapping[tuple[str, ...], str] = {
     ("context", "opaque"): "Set<String>",
     ("context", "targets", "provenance"): "Set<String>",
     ("context", "targets", "links"): "Set<String>",
+    ("context", "done"): "Set<String>",
     ("context", "tools"): "Set<String>",
     ("context", "risks"): "Set<String>",
     ("context", "grants"): "Set<Grant>",
@@ -101,6 +102,8 @@ def _of_path(where: tuple[str, ...], environment: Environment) -> str:
         return environment.resource_type
     if where[:1] == ("resource",) and environment.resource_type == "Session" and len(where) == 2:  # noqa: PLR2004 - one attribute
         return SESSION_ATTRIBUTES.get(where[1], "")
+    if where[:2] == ("context", "counts"):
+        return _LONG
     return _CONTEXT.get(where, "")
 
 

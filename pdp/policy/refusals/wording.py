@@ -34,6 +34,7 @@ ERRORS = {
     "unknown-type": "an entity type that is not declared",
     "type-mismatch": "values of different types that are compared",
     "annotation": "an `@obligation` or `@advice` that cannot be read, or that no answer can carry",
+    "count": "a use of `context.counts` or `context.done` that does not name what is counted",
     "label-widens": "a rule that may permit more for a label that a gateway can add",
     "validation": "anything else that the validator refuses",
     "policy": "anything else about a policy file",

@@ -132,6 +132,16 @@ SEEN = """
 permit (principal, action in Action::"read_only", resource) when { context.session.labels.contains("seen") };
 """
 
+COUNTING = """
+@id("count/few")
+forbid (principal, action == Action::"notes/add", resource)
+when { context.counts["notes/add"] > 1 || context.counts.critical > 4 };
+
+@id("count/order")
+forbid (principal, action in Action::"destructive", resource)
+unless { context.done.containsAny(["repo/read", "critical"]) };
+"""
+
 WHOLE_CONTEXT = """
 @id("whole/exactly")
 forbid (principal, action == Action::"repo/read", resource)
@@ -379,7 +389,7 @@ def all_bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
     )
     things = [thing("Account", "main", "alice"), thing("Account", "other", "bob")]
     things += [thing("Thing", "acme/plan", "alice"), thing("Thing", "acme/secret", "bob", secret=True)]
-    first = bundle_of(PERMITS, FORBIDS, tools=tools, people_and_things=first_people + things)
+    first = bundle_of(PERMITS, FORBIDS, COUNTING, tools=tools, people_and_things=first_people + things)
 
     # Other policies, and one tool with another definition.
     changed = [(tool, "v2" if (tool.server, tool.name) == ("repo", "write") else "v1") for tool in TOOLS]
@@ -398,6 +408,7 @@ def all_bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
     third = bundle_of(
         PERMITS,
         FORBIDS,
+        COUNTING,
         tools=tools,
         people_and_things=moved + owned,
         schema=SCHEMA.replace(", max_calls?: Long", ""),
@@ -427,6 +438,7 @@ def all_bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
     fifth = bundle_of(
         PERMITS,
         SEEN,
+        COUNTING,
         tools=tools,
         people_and_things=first_people + owned[:1] + things[2:],
         schema=schema,

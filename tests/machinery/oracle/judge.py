@@ -38,7 +38,7 @@ _GROUPS = "action read_only, mutating, destructive{};"
 TOOL_ACTION = """
 action "{}" in [{}] appliesTo {{ principal: User, resource: {}, context: {{
   agent: Agent, session: Session, caller: Caller, now: datetime, opaque: Set<String>, targets: Targets,
-  input: {{ {} }}
+  {}input: {{ {} }}
 }} }};"""
 
 
@@ -107,6 +107,9 @@ class Answer(NamedTuple):
     obligations: tuple[tuple[str, str], ...] = ()
     advice: tuple[str, ...] = ()
     debits: tuple[tuple[str, int | str], ...] = ()
+    # What its session sees of its earlier calls.
+    counts: tuple[tuple[str, int], ...] = ()
+    done: tuple[str, ...] = ()
 
 
 class Judge:
@@ -175,6 +178,10 @@ def obligations(text: str) -> list[tuple[str, str]]:
 
 def full_schema(bundle: Bundle) -> str:
     """Write the schema of every action there is."""
+    called = sorted(set(re.findall(r'context\.counts(?:\["|\.)([^"\s)&|<>=]+)', bundle.policies)))
+    longs = ", ".join(f'"{name}": Long' for name in called)
+    memory = f"counts: {{ {longs} }}, " if called else ""
+    memory += "done: Set<String>, " if "context.done" in bundle.policies else ""
     caller = ", ".join(["id: String", *(f'"{name}"?: {CEDAR[kind]}' for name, kind in bundle.facts.items())])
     parts = [
         bundle.schema,
@@ -188,7 +195,7 @@ def full_schema(bundle: Bundle) -> str:
         always = [name for name, kind in seen.items() if name in tool.required and kind != "string?"]
         shown = ", ".join(f'"{name}"{"?" * (name not in always)}: {CEDAR[kind]}' for name, kind in seen.items())
         above = ", ".join(f'Action::"{name}"' for name in (tool.risk, *tool.groups))
-        parts.append(TOOL_ACTION.format(action, above, tool.resource[0] if tool.resource else "Server", shown))
+        parts.append(TOOL_ACTION.format(action, above, tool.resource[0] if tool.resource else "Server", memory, shown))
     return "\n".join(parts)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tests.machinery.oracle.counting import OLDER, Counting, names_in
 from tests.machinery.oracle.held import read
 from tests.machinery.oracle.judge import JSON, Answer, Tool, mapped, parsed, require_schema, typed
 from tests.machinery.oracle.outside import Form, seen
-from tests.machinery.oracle.sessions import Session, Sessions, Time
+from tests.machinery.oracle.sessions import Session, Time
 
 __all__ = ["Oracle", "Session", "Time"]
 
@@ -24,7 +25,7 @@ OF_STATE = {
 }
 
 
-class Oracle(Sessions):
+class Oracle(Counting):
     """What is decided about calls, from the sessions and the bundle of now."""
 
     def __init__(self, clock: Callable[[], Time]) -> None:
@@ -60,16 +61,28 @@ class Oracle(Sessions):
             except ValueError:
                 return Answer("invalid_arguments")
             context = {"input": shown, "opaque": hidden, "caller": {**facts, "id": caller}}
+            names = names_in(self.bundle.policies, (action, known.risk, *known.groups))
+            older = [
+                (one, Answer("budget_exhausted", resource=resource, advice=(OLDER,)))
+                for one in chain
+                if self.older(one, names)
+            ]
+            counts, done = self.counted(own, names)
             answers = [
                 (
                     one,
                     self.about(
-                        one, action, one.user, resource, context | {"targets": self.targets(one, known, values)}
+                        one,
+                        action,
+                        one.user,
+                        resource,
+                        context | {"targets": self.targets(one, known, values)} | self.memory(one),
                     ),
                 )
                 for one in chain
             ]
             denied = [(one, answer) for one, answer in answers if answer.basis != "permit"] or [_all_of(answers)]
+            denied = [(one, answer._replace(counts=counts, done=done)) for one, answer in (*older, *denied)]
         first, answer = denied[0]
         if known and answer.basis == "permit":
             short, debits = self.spend(chain, known, values)
@@ -77,6 +90,7 @@ class Oracle(Sessions):
                 first, answer = short, Answer("budget_exhausted")
             else:
                 answer = answer._replace(labels=self.label(chain, known.labels), debits=tuple(debits.items()))
+                self.count(chain, known)
         if first is not own:
             answer = answer._replace(basis="ancestor_denied", ancestor=first.name, ancestor_basis=answer.basis)
         return answer

@@ -59,6 +59,9 @@ class Session:
     scope: Mapping[str, str] = field(default_factory=dict)
     # What is used up, by the name of a budget and the minute in which it counts.
     spent: dict[tuple[str, int], Any] = field(default_factory=dict)
+    approved: float = 0.0
+    # How many calls were allowed under a name, and how many of them failed.
+    calls: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 class Sessions:
@@ -273,7 +276,7 @@ class Sessions:
 
     def _begin(self, session: Session, scope: dict[str, str], grants: Sequence[str]) -> None:
         session.state, session.scope, session.grants = "active", scope, frozenset(grants)
-        session.widening = self.may_widen(session, scope)
+        session.widening, session.approved = self.may_widen(session, scope), self._now()[0]
         session.end = reduce(_first, (parent.end for parent in session.parents), self._after(session.duration))
 
     def _with_all_below(self, sessions: Sequence[Session]) -> list[Session]:

@@ -20,11 +20,13 @@ from pdp.decision.cache import DecisionCache
 from pdp.errors import InvalidRequestError, PDPError
 from pdp.foundation.lrucache import LRUCache
 from pdp.limits import Limits
-from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, CallRequest, Decision, Role
+from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, CallRequest, CallStatus, Decision, Role
 from pdp.policy.bundle import Bundle as LoadedBundle
 from pdp.policy.bundle import Compile, load_bundle
 from pdp.policy.entities import EntityMemory
+from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
+from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import compile_here
@@ -69,6 +71,14 @@ class Product:
     ids: dict[str, str] = field(default_factory=dict)
     handles: dict[str, str] = field(default_factory=dict)
     shown: dict[str, str] = field(default_factory=dict)
+    latest: Decision | None = None
+
+
+class Lasting(MemorySessionHistory):
+    """A history that goes on after it was closed."""
+
+    def close(self) -> None:
+        """Keep all."""
 
 
 _loaded: dict[frozenset[tuple[str, bytes]], LoadedBundle] = {}
@@ -120,7 +130,12 @@ class World:
         memory = MemorySessionStore()
         first, second = (disk, memory) if remembering_on_disk else (memory, disk)
         self.cache = DecisionCache(size=24, max_ttl=300.0)
-        self.products = [self._open(first, self.cache), self._open(second, DecisionCache(size=0))]
+        # What calls left outlives a PDP that is closed, as the disk does.
+        self._history = Lasting()
+        self.products = [
+            self._open(first, self.cache, self._history),
+            self._open(second, DecisionCache(size=0), MemorySessionHistory()),
+        ]
         self._forget_entities()
         self.oracle.activate(_bundles()[0][0])
         self.shown: dict[str, Mapping[str, str] | None] = {}
@@ -281,7 +296,7 @@ class World:
         """Close the PDP that remembers, and open it again on what is on the disk."""
         before = self.products[0]
         before.embedded.close()
-        self.products[0] = replace(before, embedded=self._open(store(), self.cache).embedded)
+        self.products[0] = replace(before, embedded=self._open(store(), self.cache, self._history).embedded)
 
     def evict(self) -> None:
         """Forget all decisions and entities that are remembered."""
@@ -322,9 +337,24 @@ class World:
         self._asked.add((name, replace(wanted, digest="none")))
         self._counts[f"basis:{expected.basis}"] += 1
         self._counts["took of a budget"] += bool(expected.debits)
+        self._counts["saw counts"] += any(count for _, count in expected.counts)
+        self._counts["saw what is done"] += bool(expected.done)
         self._counts[f"ancestor:{expected.ancestor_basis}"] += 1
         self._counts.update(f"policy:{policy}" for policy in (*expected.policies, *expected.errors))
         return expected
+
+    def call_and_fail(self, name: str, wanted: ToolCall) -> None:
+        """Call, and report that it failed when it was allowed, twice."""
+        if self.call(name, wanted).basis != "permit":
+            return
+        tool = self.oracle.bundle.tools[f"{wanted.server}/{wanted.tool}"]
+        self.oracle.fail(name, self.oracle.counted_as(tool))
+        for product in self.products * 2:
+            assert product.latest is not None
+            token = product.embedded.outcomes.token(product.latest)
+            report = OutcomeReport(outcome_token=token, status=CallStatus.FAILED)
+            product.embedded.outcomes.report(report, CALLERS[wanted.caller])
+        self._counts["failed"] += 1
 
     def check_states(self) -> None:
         """Compare the state, the tools and the labels of every session."""
@@ -339,9 +369,12 @@ class World:
         except InvalidRequestError:
             return Answer("refused"), CacheResult.NONE
         # An explanation costs as much as some ten decisions.
-        if product is self.products[1] and decision.session_id and not next(self._calls) % _CALLS_TO_AN_EXPLANATION:
-            explained = product.embedded.explainer.explain(decision.session_id, call, caller, made_by=caller.id)
-            assert_explains(explained, decision)
+        # It shows what is counted now, this call among it.
+        explained = product is self.products[1] and decision.session_id and decision.ruling.counted is None
+        if explained and not next(self._calls) % _CALLS_TO_AN_EXPLANATION:
+            explanation = product.embedded.explainer.explain(decision.session_id, call, caller, made_by=caller.id)
+            assert_explains(explanation, decision)
+        product.latest = decision
         return spoken(decision, product), decision.cache_result
 
     def _all(self, deed: str, act: Callable[[Product], object], *, happens: bool) -> None:
@@ -369,10 +402,16 @@ class World:
     def _approver(self, name: str) -> Caller:
         return CALLERS["ann" if self.oracle.sessions[name].tenant == "default" else "oz"]
 
-    def _open(self, store: MemorySessionStore | SQLiteSessionStore, remembered: DecisionCache) -> Product:
+    def _open(
+        self,
+        store: MemorySessionStore | SQLiteSessionStore,
+        remembered: DecisionCache,
+        history: MemorySessionHistory,
+    ) -> Product:
         embedded = open_embedded(
             self._folder / "policies",
             sessions=store,
+            history=history,
             clock=self.clock,
             cache=remembered,
             trusted_attributes=frozenset({"level"}),
@@ -411,6 +450,8 @@ def spoken(decision: Decision, product: Product) -> Answer:
         ruling.ancestor_basis.value if ruling.ancestor_basis else "",
         labels=decision.labels_added,
         debits=decision.debits,
+        counts=ruling.counted.counts if ruling.counted else (),
+        done=ruling.counted.done if ruling.counted else (),
         obligations=tuple((one.id, one.parameters_json) for one in ruling.obligations),
         advice=ruling.advice,
     )

@@ -76,6 +76,7 @@ CASES: dict[str, dict[str, bytes]] = {
     "unneeded-allow": files(policy(FORBID, note='@allow("overflow: cents are few")')),
     "annotation": files(policy(PERMIT, AGENT, note="@obligation(\"redact_resul: {fields: ['[].email']}\")")),
     "annotation-advice": files(policy(PERMIT, AGENT, note='@advice("Ask the owner.")')),
+    "count": files(policy(FORBID, 'when { context.counts["bank/transfr"] > 2 && context.done.isEmpty() }')),
     "unknown-attribute": files(policy(FORBID, "when { context.input.cent > 5 }")),
     "unknown-attribute-of-user": files(policy(FORBID, "when {\n  principal has level &&\n  principal.shoe == 3\n}")),
     "unknown-action": files(policy('permit (principal, action == Action::"bank/transfr", resource)', AGENT)),
