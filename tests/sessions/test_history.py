@@ -149,12 +149,20 @@ def test_a_newer_file_is_refused(tmp_path: Path) -> None:
         SQLiteSessionHistory(path)
 
 
-@pytest.mark.parametrize(("most", "processes"), [(300, 3), pytest.param(20_000, 24, marks=pytest.mark.long)])
-def test_killed_processes_overshoot_no_budget(tmp_path: Path, most: int, processes: int) -> None:
-    """What was acknowledged is in the file, each number once; a kill costs at most one call, and grants none."""
+@pytest.mark.parametrize(
+    ("kind", "most", "processes", "threads"),
+    [
+        ("budget", 300, 3, 1),
+        ("count", 300, 3, 4),
+        pytest.param("budget", 20_000, 24, 1, marks=pytest.mark.long),
+        pytest.param("count", 3_000, 12, 8, marks=pytest.mark.long),
+    ],
+)
+def test_killed_processes_overshoot_nothing(tmp_path: Path, kind: str, most: int, processes: int, threads: int) -> None:
+    """What was acknowledged is in the file, each number once; a kill costs at most one call of each thread."""
     path = tmp_path / "history.db"
     SQLiteSessionHistory(path).close()
-    command = [sys.executable, str(CHARGING), str(path), str(most)]
+    command = [sys.executable, str(CHARGING), str(path), str(most), kind, str(threads)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     doomed, lines = running[: processes // 2 + 1], []
     for place, one in enumerate(doomed):
@@ -164,13 +172,28 @@ def test_killed_processes_overshoot_no_budget(tmp_path: Path, most: int, process
     for one in running:
         lines += [line for line in one.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
     with closing(SQLiteSessionHistory(path)) as after:
-        used = [after.used(name)["max_calls"].used for name in ("ses_child", "ses_parent")]
+        used = [after.used(name) for name in ("ses_child", "ses_parent")]
+        counted = after.counts(["ses_child", "ses_parent"], ["git/commit"]).of
 
     said = [tuple(map(int, line.split())) for line in lines if line]
     assert all(child == parent for child, parent in said)
     assert len(set(said)) == len(said)
-    assert [most, most] == used
-    assert most - len(doomed) <= len(said) <= most
+    found = [one["max_calls"].used for one in used] if kind == "budget" else [one.made for one in counted.values()]
+    assert [most, most] == found
+    assert most - len(doomed) * threads <= len(said) <= most
+
+
+@pytest.mark.parametrize("kind", ["budget", "count"])
+def test_threads_of_two_processes_take_exactly_what_there_is(tmp_path: Path, kind: str) -> None:
+    """Sixteen threads in each: together as many calls as there may be, and none of them is lost."""
+    path = tmp_path / "history.db"
+    SQLiteSessionHistory(path).close()
+    command = [sys.executable, str(CHARGING), str(path), "1000", kind, "16"]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [line for one in running for line in one.communicate()[0].splitlines()]
+
+    assert [f"{number} {number}" for number in range(1, 1001)] == sorted(said, key=lambda line: int(line.split()[0]))
+    assert [0, 0] == [one.returncode for one in running]
 
 
 def test_memory_keeps_what_tells_retries_of_the_last_charges() -> None:
