@@ -19,7 +19,7 @@ from pdp.model import Caller, CallStatus, Decision, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
 from pdp.policy.bundle import Bundle
 from pdp.registry.labels import require_labels
-from pdp.registry.readings import NO_VALUES, ReportedValues, ResultReading, reads_of, require_values
+from pdp.registry.readings import NO_VALUES, ReportedValues, ResultReading, lesser, reads_of, require_values
 from pdp.sessions.lifecycle import labelled, state_of
 from pdp.sessions.store import SessionHistory, Sessions
 from pdp.sessions.valuekeys import key_of
@@ -167,7 +167,8 @@ class Outcomes:
         session, added = self._label(allowed, labels, chain, caller, now)
         # INVARIANT: a label forbids, and a value can permit: at no moment does it count without the label.
         if report.values:
-            self._history.values().keep(report.values.held(chain[-1].id, allowed.reads))
+            reads = lesser(allowed.reads, bundle, allowed.action)
+            self._history.values().keep(report.values.held(chain[-1].id, reads))
         self._record(allowed, report, session, added, caller, now)
         return Reported(session=session, decision_id=allowed.decision_id, labels_added=added)
 

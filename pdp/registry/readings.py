@@ -45,12 +45,10 @@ class ReportedValues:
 
     def held(self, tree_id: str, reads: str) -> HeldValues:
         """Return the values in their classes; `reads` is what the token of the report says."""
+        issued, others = (self.issued, self.others) if reads.endswith(_ISSUES) else ((), (*self.issued, *self.others))
         trusted = reads.startswith(_CLEAN)
         return HeldValues(
-            tree_id=tree_id,
-            issued=self.issued,
-            clean=self.others if trusted else (),
-            tainted=() if trusted else self.others,
+            tree_id=tree_id, issued=issued, clean=others if trusted else (), tainted=() if trusted else others
         )
 
 
@@ -62,6 +60,14 @@ def reads_of(bundle: Bundle, tool: Tool) -> str:
     if not bundle.takes_values:
         return ""
     return (_CLEAN if tool.trusted else _TAINTED) + (_ISSUES if tool.issues else "")
+
+
+def lesser(reads: str, bundle: Bundle, action: str) -> str:
+    """Return what a token says of values as far as the active bundle says it too: it may trust a tool no longer."""
+    tool = bundle.catalogue.tools.get(action)
+    trusted = reads.startswith(_CLEAN) and tool is not None and tool.trusted
+    issues = reads.endswith(_ISSUES) and tool is not None and bool(tool.issues)
+    return (_CLEAN if trusted else _TAINTED) + (_ISSUES if issues else "")
 
 
 def require_values(values: ReportedValues, status: CallStatus, reads: str) -> None:

@@ -304,6 +304,28 @@ def test_another_bundle_trusts_nothing_of_a_call_before_it(pdp: Opened) -> None:
         report(pdp, decision, values=ReportedValues(others=(b"v" * 16,)))
 
 
+@pytest.mark.parametrize(
+    ("now", "issued", "other"),
+    [
+        (OVERLAY.replace("results: trusted, issues", "issues"), "issued", "tainted"),
+        (OVERLAY.replace("results: trusted, issues: [id]", "results: trusted"), "clean", "clean"),
+        (OVERLAY.replace("  find: {risk: read_only, results: trusted, issues: [id]}\n", ""), "tainted", "tainted"),
+        (OVERLAY.replace("  read:", "  # read:"), "issued", "clean"),
+    ],
+)
+def test_a_bundle_that_ceases_to_trust_a_tool_counts_at_once(pdp: Opened, now: str, issued: str, other: str) -> None:
+    """Also for the results of calls that were allowed before it came."""
+    _, handle = pdp.session("mail/*")
+    decision, found = reading(pdp, handle, "find")
+    token = pdp.embedded.outcomes.token(decision)
+    pdp.reload(files(overlay=now))
+    values = ReportedValues(issued=(digest(found, "new@x.com"),), others=(digest(found, "ann@x.com"),))
+    told = OutcomeReport(outcome_token=token, status=CallStatus.SUCCEEDED, values=values)
+    pdp.embedded.outcomes.report(told, GATEWAY)
+
+    assert [(issued,), (other,)] == [seen(pdp, handle, f"{one}@x.com") for one in ("new", "ann")]
+
+
 def test_a_history_that_does_not_answer_is_no_unseen_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A policy could permit what is unseen: the call gets no decision. Names that need no look-up do."""
     history = MemorySessionHistory()
