@@ -41,9 +41,9 @@ FindNames = Callable[[Collection[Name]], Mapping[Name, str]]
 # Of a call that names more, the others are `unseen`: each is looked for in the purposes of a whole chain.
 MOST_TARGETS = 256
 # Bounds of the memory: for the names of sessions and for what users know, in entries and in bytes.
-_MOST_KEPT, _MOST_NAMING_BYTES, _MOST_KNOWN_BYTES = 1024, 8 * 1024 * 1024, 32 * 1024 * 1024
+_MOST_KEPT, _MOST_NAMING_BYTES, _MOST_KNOWN_BYTES = 1024, 8 * 1024 * 1024, 10 * 1024 * 1024
 # Approximate bytes of an entry, of one name, and for each byte of text; a text is kept in one form for each kind.
-_ENTRY_BYTES, _NAME_BYTES, _BYTES_PER_BYTE = 1024, 320, 32
+_ENTRY_BYTES, _NAME_BYTES, _BYTES_PER_BYTE = 1024, 320, 64
 
 
 def found_nowhere(_: Collection[Name]) -> Mapping[Name, str]:

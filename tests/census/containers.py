@@ -27,13 +27,18 @@ from pdp.config import PolicySettings, ServerSettings, Settings
 from pdp.decision.cache import DecisionCache, RequestMemory
 from pdp.decision.expirynotices import ExpiryNotices
 from pdp.decision.observers import Observers
+from pdp.foundation.names import KINDS, Name
+from pdp.foundation.quickcaches import SmallCache
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, TraceParent
 from pdp.observer import Event, EventKind
+from pdp.policy.directory import Directory, Entity
 from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
+from pdp.policy.provenance import Provenances
 from pdp.record import DecisionLog, SigningKey
 from pdp.record.disk import Disk
 from pdp.record.entry import Entries
+from pdp.registry.outcomes import _MOST_RECORDED
 from pdp.serving.refusals import MOST_KINDS, RefusalSums
 from pdp.sessions.rows import row_of, session_of
 from pdp.sessions.watcher import RecentSessions
@@ -141,6 +146,40 @@ def sessions(_: Path) -> object:
     return recent
 
 
+def names_of_sessions(_: Path) -> object:
+    """Look for targets of each kind in sessions with the longest purposes and terms."""
+    found = Provenances((), Directory())
+    for number in range(1024):
+        targets = [f"{one:03}" for one in range(2500)]
+        purpose = f"{number:05}" + WIDE * (DEFAULT_LIMITS.purpose_characters - 5)
+        session = make_session(f"{number:05}", purpose=purpose, terms_json=json.dumps({"targets": targets}))
+        for kind in KINDS:
+            found._own_words((session,), (Name(kind, "e_1"),))
+    return found
+
+
+def names_that_users_know(_: Path) -> object:
+    """Look for targets of each kind among what many users know: in each form it is another text."""
+    # One list for all: the directory is the bundle's, and not counted here.
+    attributes = {"contacts": [f"{one:03}" for one in range(2500)]}
+    users = [("User", f"{number:05}") for number in range(200)]
+    entities = {uid: Entity(uid=uid, json={"attrs": attributes}, refers_to=frozenset()) for uid in users}
+    found = Provenances(("contacts",), Directory(entities=entities))
+    for _kind, name in users:
+        session = make_session(name, user=name)
+        for kind in KINDS:
+            found._own_words((session,), (Name(kind, "e_1"),))
+    return found
+
+
+def reported(_: Path) -> object:
+    """Remember the calls that were reported, as `Outcomes` does."""
+    ids: SmallCache[str, None] = SmallCache(_MOST_RECORDED)
+    for number in range(2 * _MOST_RECORDED):
+        ids.keep(f"dec_{number:026}", None)
+    return ids
+
+
 def notices(_: Path) -> object:
     """Notice the expiry of as many sessions as are remembered."""
     noticed = ExpiryNotices(Observers())
@@ -214,6 +253,13 @@ CONTAINERS = (
         keeps="parsed entities of sessions", bound="16 MiB, and 32 MiB with those of an action", most=52, fill=entities
     ),
     Container(keeps="sessions last used", bound="48 MiB, 100,000", most=54, fill=sessions),
+    Container(
+        keeps="names in purposes and terms of sessions, and those that users know",
+        bound="8 MiB and 10 MiB, 1,024 each",
+        most=20,
+        fill=lambda folder: (names_of_sessions(folder), names_that_users_know(folder)),
+    ),
+    Container(keeps="ids of calls that were reported", bound="10,000", most=2, fill=reported),
     Container(keeps="ids of sessions that have expired", bound="65,536", most=12, fill=notices),
     Container(keeps="records that wait for the disk", bound="16 MiB, 10,000", most=20, fill=late_records),
     Container(keeps="forms of records of remembered answers", bound="8 MiB, 2,048", most=12, fill=forms),
@@ -226,8 +272,8 @@ CONTAINERS = (
     Container(keeps="sums of refusals", bound="256 kinds, one event each", most=2, fill=refusals),
     Container(
         keeps="names and pages of the index of the record",
-        bound="32 MiB of names, 32 MiB of pages",
-        most=72,
+        bound="24 MiB of names, 24 MiB of pages",
+        most=50,
         fill=names,
     ),
 )
