@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -28,16 +28,26 @@ class Owed(NamedTuple):
     debit: Debit
 
 
-def owed_by(snapshot: Snapshot, request: CallRequest, limits: Limits) -> tuple[Owed, ...]:
-    """Return what an allowed call takes: first of the budgets of its session, then of those above it."""
-    return tuple(_owed(snapshot, request, limits))
+def owed_by(
+    snapshot: Snapshot,
+    request: CallRequest,
+    limits: Limits,
+    budgets: Callable[[str], tuple[Budget, ...]] = budgets_of,
+) -> tuple[Owed, ...]:
+    """Return what an allowed call takes: first of the budgets of its session, then of those above it.
+
+    `budgets` returns those of some terms.
+    """
+    return tuple(_owed(snapshot, request, limits, budgets))
 
 
-def _owed(snapshot: Snapshot, request: CallRequest, limits: Limits) -> Iterator[Owed]:
+def _owed(
+    snapshot: Snapshot, request: CallRequest, limits: Limits, budgets: Callable[[str], tuple[Budget, ...]]
+) -> Iterator[Owed]:
     tool = snapshot.bundle.catalogue.tools[request.call.action]
     summed: int | None = None
     for place, session in enumerate(snapshot.chain):
-        for budget in budgets_of(session.terms_json):
+        for budget in budgets(session.terms_json):
             if not budget.counts(tool):
                 continue
             if budget.summed and summed is None:

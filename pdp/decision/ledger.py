@@ -14,6 +14,7 @@ from pdp.decision.stepup import People, Waiting
 from pdp.errors import ConflictError, OverloadedError, UnavailableError
 from pdp.limits import DEFAULT_LIMITS, MOST_LABELS, Limits
 from pdp.model import Basis, Call, Caller, CallRequest, Debited, Outcome, Ruling
+from pdp.policy.budgets import BudgetMemory
 from pdp.policy.counting import CountedNames
 from pdp.sessions.access import AccessRequest, Use
 from pdp.sessions.lifecycle import labelled
@@ -53,6 +54,7 @@ class Ledger:
         self._history = history
         self._people = People(sessions, history, limits)
         self._limits = limits
+        self._budgets = BudgetMemory()
 
     def counts(self, snapshot: Snapshot, request: CallRequest, caller: Caller, names: CountedNames) -> SeenCounts:
         """Return the counts that policies see of a call, for `settle`. Raises what `SessionHistory.counts` raises."""
@@ -117,7 +119,7 @@ class Ledger:
         waiting: Waiting | None,
     ) -> Settled | None:
         """Charge, use the approval of a call that waits for one, then add labels; None when there is nothing of it."""
-        owed = owed_by(snapshot, request, self._limits) if snapshot.bundle.has_budgets else ()
+        owed = owed_by(snapshot, request, self._limits, self._budgets.of) if snapshot.bundle.has_budgets else ()
         if not owed and seen is None and request.call.action not in snapshot.bundle.counted_as:
             return self._use(waiting, snapshot, request.call, ruling, decision_id)
         if (refused := uncountable(owed, snapshot)) is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+from pdp.foundation.quickcaches import GenerationCache
 from pdp.policy.terms import MOST_OF, is_budget, read_terms
 from pdp.policy.tools.catalogue import Tool
 
@@ -14,6 +15,8 @@ UNITS = 10_000
 # The most that can be counted, in units of a sum.
 MOST = 2**63 - 1
 MINUTE_SECONDS = 60
+# What a budget takes in a `BudgetMemory`, and a text beside its characters.
+_BUDGET_BYTES = 256
 # Without it, terms hold no budget.
 _SIGN = '"max_'
 
@@ -44,6 +47,26 @@ class Budget:
     def value(self, counted: int) -> int | str:
         """Return what was counted as a value in JSON: calls as a number, a sum as a text with four digits."""
         return counted if not self.summed else f"{counted // UNITS}.{counted % UNITS:04d}"
+
+
+class BudgetMemory:
+    """The budgets of sessions by their terms, which never change, so that calls need not parse them. Safe for threads.
+
+    `most_bytes` bounds the texts with their budgets.
+    """
+
+    def __init__(self, most_bytes: int = 1024 * 1024) -> None:
+        self._known: GenerationCache[str, tuple[Budget, ...]] = GenerationCache(most_bytes)
+
+    def of(self, terms_json: str) -> tuple[Budget, ...]:
+        """Return the same as `budgets_of`."""
+        if _SIGN not in terms_json:
+            return ()
+        found = self._known.get(terms_json)
+        if found is None:
+            found = budgets_of(terms_json)
+            self._known.put(terms_json, found, len(terms_json) + _BUDGET_BYTES * (1 + len(found)))
+        return found
 
 
 def budgets_of(terms_json: str) -> tuple[Budget, ...]:

@@ -103,6 +103,7 @@ def summaries() -> dict[str, str]:
         "unusable-tool": "a tool whose calls are all denied, because its JSON schema cannot be used",
         "unchecked-pattern": "a `pattern` of a tool's schema against which arguments are not checked",
         "twin-names": "two tools of a server, or two parameters of a tool, whose names people cannot tell apart",
+        "unsummed": "a term `max_sum`, and no tool that adds to a sum",
         "unnamed-tool": "tools that no overlay puts into a risk group",
         ALLOW: "a wrong `@allow`",
     }

@@ -32,6 +32,7 @@ from pdp.foundation.quickcaches import SmallCache
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Basis, CacheResult, Call, Decision, Outcome, TraceParent
 from pdp.observer import Event, EventKind
+from pdp.policy.budgets import BudgetMemory
 from pdp.policy.directory import Directory, Entity
 from pdp.policy.entities import EntityMemory, SessionContent, SessionEntities, SliceEntities
 from pdp.policy.provenance import Provenances
@@ -132,6 +133,17 @@ def entities(_: Path) -> object:
         )
         memory.of_sessions.keep((mark, content), known)
         memory.of_actions.keep((mark, "files/read", again), beside)
+    return memory
+
+
+def budgets(_: Path) -> object:
+    """Read the budgets of terms as long as they may be, and of short ones."""
+    memory = BudgetMemory()
+    for number in range(2000):
+        filling = "x" * (DEFAULT_LIMITS.terms_bytes - 64) if number % 2 else ""
+        memory.of(json.dumps({"filling": f"{number:06}{filling}", "max_calls": number}, separators=(",", ":")))
+        groups = {f"max_calls_of_group_{group:03}": number for group in range(60)}
+        memory.of(json.dumps(groups, separators=(",", ":")))
     return memory
 
 
@@ -260,6 +272,7 @@ CONTAINERS = (
         fill=lambda folder: (names_of_sessions(folder), names_that_users_know(folder)),
     ),
     Container(keeps="ids of calls that were reported", bound="10,000", most=2, fill=reported),
+    Container(keeps="budgets of sessions", bound="1 MiB", most=2, fill=budgets),
     Container(keeps="ids of sessions that have expired", bound="65,536", most=12, fill=notices),
     Container(keeps="records that wait for the disk", bound="16 MiB, 10,000", most=20, fill=late_records),
     Container(keeps="forms of records of remembered answers", bound="8 MiB, 2,048", most=12, fill=forms),

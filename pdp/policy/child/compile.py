@@ -96,11 +96,16 @@ class _Compilation:
         refused |= {name: [*refused.get(name, ()), *found] for name, found in misasked.items()}
         if self._lint:
             sound = tuple(one for one in policies if one.id not in refused)
-            self.warnings = run_lints(with_impossible(LintBundle(contents=contents, policies=sound), schema))
+            self.warnings = run_lints(
+                with_impossible(LintBundle(contents=contents, policies=sound, terms=self._term_names()), schema)
+            )
         if refused:
             problems = [problem for found in refused.values() for problem in found]
             raise BundleError(tuple(sorted(problems, key=lambda one: (one.file, one.line))))
         return [{**one.result(), **asked[one.id]} for one in parsed]
+
+    def _term_names(self) -> frozenset[str]:
+        return frozenset(one.name for one in terms_type(self.terms).parameters) if self.terms else frozenset()
 
 
 def _placed(problems: Iterable[Problem], files: Mapping[str, str]) -> list[dict[str, str | int]]:

@@ -109,10 +109,14 @@ class LintPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class LintBundle:
-    """All policies and the contents of their bundle. `impossible` holds those that the validator calls impossible."""
+    """All policies and the contents of their bundle. `impossible` holds those that the validator calls impossible.
+
+    `terms` are the names of the terms that the schema declares.
+    """
 
     contents: Contents
     policies: tuple[LintPolicy, ...]
+    terms: frozenset[str] = frozenset()
     impossible: frozenset[str] = frozenset()
 
     @property

@@ -67,6 +67,7 @@ LINTS = (
 OTHER_LINTS: Mapping[str, Callable[[LintBundle], Iterator[Problem]]] = {
     "mixed-script": names.mixed_scripts_elsewhere,
     "unknown-reference": names.unknown_references,
+    "unsummed": lambda bundle: tools.unsummed(bundle.catalogue, bundle.terms),
     "unnamed-tool": lambda bundle: tools.unnamed_tools(bundle.catalogue),
 }
 # Problems of an `@allow` itself.

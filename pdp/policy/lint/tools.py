@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 from pdp.errors import Problem
+from pdp.policy.contents import SCHEMA
 from pdp.policy.lint.lookalikes import twins
 from pdp.policy.tools.catalogue import Catalogue, Tool
 
@@ -78,6 +79,17 @@ def unnamed_tools(catalogue: Catalogue) -> Iterator[Problem]:
                 "server says",
                 help=f"add `tools: {{{names[0]}: {{risk: …}}}}` to `{file}`: `read_only`, `mutating` or `destructive`",
             )
+
+
+def unsummed(catalogue: Catalogue, terms: Collection[str]) -> Iterator[Problem]:
+    """Find a term that limits a sum to which no tool adds anything."""
+    if "max_sum" in terms and not any(tool.sums for tool in catalogue.tools.values()):
+        yield Problem(
+            SCHEMA,
+            0,
+            "the schema declares the term `max_sum`, and no tool adds to a sum: it limits nothing",
+            help="name the parameter that is added up in the overlay of each tool that counts: `sums: amount`",
+        )
 
 
 # By code; `pdp tools import` reports the same before there are policies.

@@ -15,7 +15,7 @@ import pytest
 from pdp.limits import DEFAULT_LIMITS
 from pdp.policy.bundle import inspect_bundle
 from pdp.policy.lint.table import ALLOW, LINTS, OTHER_LINTS
-from pdp.testing.bundles import SCHEMA, compile_here, tool
+from pdp.testing.bundles import SCHEMA, compile_here, tool, with_terms
 from pdp.workbench.checking import summaries, text_lines
 from tests.policy.lint.material import AGENT, DIRECTORY, GOLDEN, files, policy
 from tests.policy.lint.mistakes import MISTAKES, bundle_of, text_of
@@ -110,6 +110,7 @@ CASES: dict[str, dict[str, bytes]] = {
     "directory": files("", directory=DIRECTORY.replace("[tellers]", "[teller]")),
     "directory-deep": files("", directory="users: " + "[" * 20_000),
     "overlay": files("", bank="tools:\n  transfr: {risk: mutating}\n"),
+    "unsummed": files("", schema=with_terms("max_sum?: Long")),
     "unnamed-tool": files("", bank="tools: {transfer: {risk: mutating}}\n"),
     "unusable-tool": with_tool("buy", {}, inputSchema={"type": "array"}),
     "unchecked-pattern": with_tool("buy", {"item": {"type": "string", "pattern": "(?=a)b"}}),
