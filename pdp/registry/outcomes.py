@@ -120,7 +120,8 @@ class Outcomes:
             session_id=decision.session_id,
             action=_action(decision),
             arguments_digest=decision.arguments_digest,
-            decided_at=str(int(decision.decided_at * 1000)),
+            # A clock that was set back does not make the token old before its report.
+            decided_at=str(int(max(decision.decided_at, self._sessions.high_water_at()) * 1000)),
             reads=self._reads(decision),
             counted_as=decision.counted_as,
         )

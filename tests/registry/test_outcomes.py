@@ -242,6 +242,15 @@ def test_a_chain_that_is_over_takes_no_report(pdp: Opened, which: str) -> None:
         report(pdp, read)
 
 
+def test_a_clock_that_was_set_back_lets_calls_be_reported(pdp: Opened) -> None:
+    """The store remembers a later time than that of the call."""
+    _, handle = pdp.session("mail/*")
+    pdp.clock.step_wall(-2 * REPORT_SECONDS)
+    read = pdp.ask(handle, "mail/read")
+
+    assert report(pdp, read).decision_id == read.id
+
+
 @pytest.mark.parametrize(("seconds", "taken"), [(REPORT_SECONDS - 0.01, True), (REPORT_SECONDS, False)])
 def test_a_report_has_a_quarter_of_an_hour(pdp: Opened, seconds: float, *, taken: bool) -> None:
     """Then the token is no longer good."""
