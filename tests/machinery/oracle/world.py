@@ -17,7 +17,8 @@ from unittest.mock import patch
 
 from pdp.app import Embedded, open_embedded
 from pdp.decision.cache import DecisionCache
-from pdp.errors import InvalidRequestError, PDPError
+from pdp.decision.explanation import Explanation
+from pdp.errors import InvalidRequestError, NotFoundError, PDPError
 from pdp.foundation.lrucache import LRUCache
 from pdp.limits import Limits
 from pdp.model import AT_EACH_CALL, CacheResult, Call, Caller, CallRequest, CallStatus, Decision, Role
@@ -364,18 +365,29 @@ class World:
                 self._check_view(name, product.embedded.registrar.get(product.ids[name], caller=speaker))
 
     def _answer(self, product: Product, call: Call, caller: Caller) -> tuple[Answer, CacheResult]:
+        # Explained first: the call can change its session.
+        explanation = self._explanation(product, call, caller)
         try:
             decision = product.embedded.authorizer.authorize(CallRequest(call=call), caller)
         except InvalidRequestError:
             return Answer("refused"), CacheResult.NONE
-        # An explanation costs as much as some ten decisions.
-        # It shows what is counted now, this call among it.
-        explained = product is self.products[1] and decision.session_id and decision.ruling.counted is None
-        if explained and not next(self._calls) % _CALLS_TO_AN_EXPLANATION:
-            explanation = product.embedded.explainer.explain(decision.session_id, call, caller, made_by=caller.id)
+        # What is counted has a test of its own.
+        if explanation is not None and decision.session_id and decision.ruling.counted is None:
             assert_explains(explanation, decision)
         product.latest = decision
         return spoken(decision, product), decision.cache_result
+
+    def _explanation(self, product: Product, call: Call, caller: Caller) -> Explanation | None:
+        """Return what explains one call in many: it costs as much as some ten decisions."""
+        session_id = next(
+            (product.ids[name] for name, one in product.handles.items() if one == call.session_handle), ""
+        )
+        if product is not self.products[1] or not session_id or next(self._calls) % _CALLS_TO_AN_EXPLANATION:
+            return None
+        try:
+            return product.embedded.explainer.explain(session_id, call, caller, made_by=caller.id)
+        except (InvalidRequestError, NotFoundError):
+            return None
 
     def _all(self, deed: str, act: Callable[[Product], object], *, happens: bool) -> None:
         for product in self.products:
