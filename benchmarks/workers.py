@@ -57,14 +57,14 @@ def main() -> int:
             for _ in range(chosen.rounds):
                 found = []
                 for target, shared, workers in servers:
-                    _run_on(shared)
+                    run_on(shared)
                     found.append(asyncio.run(_measure(target, workload, many * workers, chosen.seconds)))
                 rounds.append(found)
             _print_row(many, rounds)
     return 0
 
 
-def _run_on(shared: set[int]) -> None:
+def run_on(shared: set[int]) -> None:
     """Run all threads of this process on these cores."""
     for thread in Path("/proc/self/task").iterdir():
         with suppress(ProcessLookupError):
@@ -78,11 +78,11 @@ async def _measure(target: Target, workload: Workload, many: int, seconds: float
     supply = supplied(workload, ALL_HITS, lambda asked: target.dialect.encode(Shape.UNARY, asked), size=1)
     # Connections are open, and caches are warm.
     await asyncio.gather(*(_ask(channel, target, supply, 0.0, len(workload.repeated)) for channel in channels))
-    processes = _processes(target.pid or 0)
-    before, end = sum(map(cpu_seconds, processes)), time.perf_counter() + seconds
+    pids = processes(target.pid or 0)
+    before, end = sum(map(cpu_seconds, pids)), time.perf_counter() + seconds
     asking = (_ask(channels[one % _CONNECTIONS], target, supply, end) for one in range(many))
     asked = sum(await asyncio.gather(*asking))
-    spent = sum(map(cpu_seconds, processes)) - before
+    spent = sum(map(cpu_seconds, pids)) - before
     for channel in channels:
         await channel.close()
     return spent * 1e6 / asked
@@ -99,7 +99,7 @@ async def _ask(channel: grpc.aio.Channel, target: Target, supply: Iterator[Asked
     return done
 
 
-def _processes(parent: int) -> list[int]:
+def processes(parent: int) -> list[int]:
     """Return a server's process and those of its workers."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
     return [parent, *map(int, children.split())]

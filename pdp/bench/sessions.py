@@ -11,7 +11,7 @@ from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.registry.registrar import SessionRequest
 
 PEP = Caller(id="pep", kind="embedded", roles=frozenset({Role.PEP}))
-_APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
+APPROVER = Caller(id="approver", kind="embedded", roles=frozenset({Role.APPROVER}), authenticated_at=AT_EACH_CALL)
 
 
 def open_sessions(pdp: Embedded, askers: Sequence[Asker], tool_patterns: Sequence[str]) -> list[str]:
@@ -26,7 +26,7 @@ def _open(pdp: Embedded, asker: Asker, tool_patterns: tuple[str, ...]) -> str:
     wanted = SessionRequest(user=asker.user, agent=asker.agent, purpose="benchmark", tool_patterns=tool_patterns)
     try:
         view, handle = pdp.registrar.request(wanted, PEP)
-        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=_APPROVER)
+        pdp.registrar.approve(view.session.id, request_digest=view.request_digest, grants=(), caller=APPROVER)
     except PDPError as error:
         raise ConfigurationError(
             f"no session for user `{asker.user}` with agent `{asker.agent}`: {error}; "
