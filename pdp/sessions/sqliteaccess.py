@@ -164,6 +164,8 @@ class SQLiteAccessRequests:
                 self._connection.execute(_FORGET, (ended_before, _ROWS_OF_A_STEP))
                 removed = self._connection.changes()
             total += removed
+        if total:
+            self._wipe()
         return total
 
     def _of_session(self, session_id: str, now: Instant) -> list[AccessRequest]:
