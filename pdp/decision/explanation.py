@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pdp.model import Basis, Counted, Ruling, Session
@@ -63,6 +63,11 @@ class Explanation:
             return f"denied: {self.refusal}{self._otherwise()}"
         if self.problem:
             return f"denied: the arguments do not fit the tool: {self.problem}"
+        if self.ruling.basis is Basis.APPROVAL_REQUIRED:
+            return f"denied: a person must approve this call: {_and(self._asking())}"
+        return self._said()
+
+    def _said(self) -> str:
         if Basis.BUDGET_EXHAUSTED in (self.ruling.basis, self.ruling.ancestor_basis):
             return f"denied: {self.ruling.detail}"
         for one in self.sessions:
@@ -77,7 +82,16 @@ class Explanation:
         if not self.sessions:
             return ""
         would = next((one.ruling for one in self.sessions if not one.ruling.allowed), self.sessions[0].ruling)
-        return f"; the policies were not asked, and would {'permit' if would.allowed else 'deny'} it"
+        until = " until a person approves this call" if would.asks else ""
+        return f"; the policies were not asked, and would {'permit' if would.allowed else 'deny'} it{until}"
+
+    def _asking(self) -> Iterator[str]:
+        for place, one in enumerate(self.sessions):
+            results = {result.policy.id: result for result in one.policies}
+            if one.ruling.asks:
+                found = _and(map(_place, _named(one.ruling.policies, results)))
+                where = f" in session `{one.session.id}` above" if place else ""
+                yield f"{found} {_verb(one.ruling, 'forbid')} it{where}"
 
 
 def nearest_permits(policies: Sequence[PolicyResult]) -> tuple[PolicyResult, ...]:
@@ -92,7 +106,7 @@ def because(ruling: Ruling, policies: Sequence[PolicyResult], action: str) -> st
     match ruling.basis:
         case Basis.PERMIT:
             return f"allowed: {_and(map(_place, _named(ruling.policies, results)))} {_verb(ruling, 'permit')} it"
-        case Basis.FORBID:
+        case Basis.FORBID | Basis.APPROVAL_REQUIRED:
             found = _and(map(_place, _named(ruling.policies, results)))
             return f"denied: {found} {_verb(ruling, 'forbid')} it{_otherwise(policies)}"
         case Basis.POLICY_ERROR:

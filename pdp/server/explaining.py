@@ -132,6 +132,7 @@ def _policy(result: PolicyResult, *, determining: bool) -> explanations.PolicyEx
         value=_VALUES[result.value],
         error=result.error,
         determining=determining,
+        step_up=result.policy.step_up,
         conditions=[_condition(one) for one in result.parts],
     )
 

@@ -91,7 +91,7 @@ class ConditionExplanation(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., text: _Optional[str] = ..., value: _Optional[_Union[ConditionValue, str]] = ..., alone: _Optional[_Union[ConditionValue, str]] = ..., error: _Optional[str] = ..., line: _Optional[int] = ..., column: _Optional[int] = ..., end_line: _Optional[int] = ..., end_column: _Optional[int] = ..., within: _Optional[_Iterable[_Union[ConditionExplanation, _Mapping]]] = ...) -> None: ...
 
 class PolicyExplanation(_message.Message):
-    __slots__ = ("policy_id", "effect", "file", "line", "value", "error", "determining", "conditions")
+    __slots__ = ("policy_id", "effect", "file", "line", "value", "error", "determining", "conditions", "step_up")
     POLICY_ID_FIELD_NUMBER: _ClassVar[int]
     EFFECT_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class PolicyExplanation(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     DETERMINING_FIELD_NUMBER: _ClassVar[int]
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    STEP_UP_FIELD_NUMBER: _ClassVar[int]
     policy_id: str
     effect: str
     file: str
@@ -108,7 +109,8 @@ class PolicyExplanation(_message.Message):
     error: str
     determining: bool
     conditions: _containers.RepeatedCompositeFieldContainer[ConditionExplanation]
-    def __init__(self, policy_id: _Optional[str] = ..., effect: _Optional[str] = ..., file: _Optional[str] = ..., line: _Optional[int] = ..., value: _Optional[_Union[ConditionValue, str]] = ..., error: _Optional[str] = ..., determining: _Optional[bool] = ..., conditions: _Optional[_Iterable[_Union[ConditionExplanation, _Mapping]]] = ...) -> None: ...
+    step_up: str
+    def __init__(self, policy_id: _Optional[str] = ..., effect: _Optional[str] = ..., file: _Optional[str] = ..., line: _Optional[int] = ..., value: _Optional[_Union[ConditionValue, str]] = ..., error: _Optional[str] = ..., determining: _Optional[bool] = ..., conditions: _Optional[_Iterable[_Union[ConditionExplanation, _Mapping]]] = ..., step_up: _Optional[str] = ...) -> None: ...
 
 class SessionExplanation(_message.Message):
     __slots__ = ("session_id", "user", "agent", "outcome", "basis", "policies", "nearest_permits", "policies_left_out", "counts", "done")

@@ -28,7 +28,8 @@ from pdp.workbench.suite import Suite
 class Effect(Enum):
     """The effect of a bundle's change on a call.
 
-    An allow without an obligation that it had before, or with other parameters, is an allow of more.
+    An allow without an obligation that it had before, or with other parameters, is an allow of more; so is a deny that
+    a person can lift now, and could not before.
     """
 
     NEWLY_ALLOWED = "newly allowed"
@@ -36,6 +37,8 @@ class Effect(Enum):
     NEWLY_ERRING = "newly erring"
     LESS_OBLIGED = "allowed with fewer obligations"
     MORE_OBLIGED = "allowed with more obligations"
+    NEWLY_LIFTABLE = "newly liftable by a person"
+    NO_LONGER_LIFTABLE = "no longer liftable by a person"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,8 @@ class CallsDifference:
 def compare_policies(old: Bundle, new: Bundle) -> tuple[PolicyChange, ...]:
     """Return the policies that were added, removed or changed, by id.
 
-    A different position or layout, and different comments or annotations, are no change; other obligations are.
+    A different position or layout, and different comments or annotations, are no change; other obligations are, and
+    whether and what a person is asked.
     """
     changes = []
     for name in sorted(old.policies.keys() | new.policies.keys()):
@@ -121,7 +125,8 @@ def compare_files(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> tuple[s
 def _say_the_same(before: PolicySource, after: PolicySource) -> bool:
     if before.text == after.text:
         return True
-    return before.obligations == after.obligations and meaning(before.text) == meaning(after.text)
+    said = ((one.obligations, one.step_up, one.step_up_run) for one in (before, after))
+    return len(set(said)) == 1 and meaning(before.text) == meaning(after.text)
 
 
 def _content(name: str, files: Mapping[str, bytes]) -> object:
@@ -191,8 +196,15 @@ def effect_of(was: Answer, now: Answer) -> Effect | None:
     if was.allowed and now.allowed and was.obligations != now.obligations:
         return Effect.MORE_OBLIGED if set(was.obligations) <= set(now.obligations) else Effect.LESS_OBLIGED
     if was.allowed == now.allowed:
-        return None
+        return _of_people(was, now)
     return Effect.NEWLY_ALLOWED if now.allowed else Effect.NEWLY_DENIED
+
+
+def _of_people(was: Answer, now: Answer) -> Effect | None:
+    asked_before, asked = (one.basis == Basis.APPROVAL_REQUIRED.value for one in (was, now))
+    if asked_before == asked:
+        return None
+    return Effect.NEWLY_LIFTABLE if asked else Effect.NO_LONGER_LIFTABLE
 
 
 def answer_of(ruling: Ruling) -> Answer:

@@ -142,6 +142,9 @@ class CoverageCounter:
 
     def _count(self, bundle: Bundle, asked: Asked) -> None:
         self._determining.update(asked.ruling.policies)
+        if asked.ruling.otherwise is not None:
+            # Once a person has lifted the forbids, these permit it.
+            self._determining.update(asked.ruling.otherwise.policies)
         for result in self._explainer.results(bundle, asked.session, asked.facts, asked.at):
             name = result.policy.id
             self._looked_at.add(name)

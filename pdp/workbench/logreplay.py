@@ -7,6 +7,7 @@ logs from before approvals held it, calls whose policies read them are undecided
 is known if one of the two bundles was active then; otherwise calls of a session with a label that widens are undecided.
 Of its terms only the names are used, as the values of most are not in the log: a call whose policies read `terms` is
 undecided, too.
+So is a call that a person was asked about, or whose forbids one had lifted.
 Attributes of the user that a gateway vouched for are ignored: users are as the directories describe them.
 """
 
@@ -172,6 +173,8 @@ def compare_records(old: Bundle, new: Bundle, records: Iterable[Record]) -> LogD
 
 
 def _answer(bundle: Bundle, record: Record, sessions: _Sessions) -> Answer:
+    if record.get("policies_lifted") or record.get("basis") == Basis.APPROVAL_REQUIRED.value:
+        raise _UndecidableError("a person was asked, and what people answer is not in the policies")
     if record.get("basis") not in _JUDGED:
         raise _UndecidableError("not decided by the policies")
     if record.get("bundle_version") == bundle.version:

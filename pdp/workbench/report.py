@@ -71,6 +71,7 @@ class TextReport:
         arguments = call.arguments_json.decode("utf-8", "replace")
         earlier = ", ".join(f"`{one.call}`" for one in case.after)
         after = f" after {earlier}" if earlier else ""
+        after += f" with approval of {', '.join(f'`{name}`' for name in case.approvals)}" if case.approvals else ""
         deed = f"{case.step.name.lower()}{f' by `{case.by}`' if case.by else ''} " if case.step else ""
         return f"{deed}in session {who}{after}: {call.action} {arguments or '{}'} at {at}"
 

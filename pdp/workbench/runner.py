@@ -146,12 +146,16 @@ class _SuiteRun:
             return asked.ruling, Facts(bundle=self._bundle, asked=(asked,), opening=opening)
         named = self._suite.calls[case.call]
         stage = self._opened(case) if case.step else self._stage(case, named.action)
-        opening = (*stage.opening, *self._before(case, stage)) if case.after else stage.opening
+        approvals = set(case.approvals)
+        opening = (*stage.opening, *self._before(case, stage, approvals)) if case.after else stage.opening
         if case.step is Step.APPROVE_CALL:
             asked = stage.approve_call(self._call(named), by=case.by)
             return asked.ruling, Facts(bundle=self._bundle, asked=(asked,), opening=opening)
         call = self._call(named, may_be_unknown=case.expect.basis is Basis.UNKNOWN_TOOL)
-        decision, snapshot, answers = stage.call(call, stage.gateway)
+        decision, snapshot, answers = stage.call(call, stage.gateway, approved=case.call in case.approvals)
+        approvals.difference_update([case.call] if _asks(answers) else [])
+        if approvals:
+            raise IdleApprovalError(min(approvals))
         return decision.ruling, Facts(
             bundle=self._bundle,
             asked=answers,
@@ -167,11 +171,15 @@ class _SuiteRun:
             return None
         return Facts(bundle=self._bundle, asked=error.asked[-1:], opening=error.asked[:-1])
 
-    def _before(self, case: Case, stage: Stage) -> Iterable[Asked]:
-        """Make the calls that come before that of a case, and report them; yield what the policies were asked."""
+    def _before(self, case: Case, stage: Stage, approvals: set[str]) -> Iterable[Asked]:
+        """Make the calls that come before that of a case, and report them; yield what the policies were asked.
+
+        A call that a person is asked about leaves `approvals`.
+        """
         for earlier in case.after:
             call = self._call(self._suite.calls[earlier.call])
-            decision, _, asked = stage.call(call, stage.gateway)
+            decision, _, asked = stage.call(call, stage.gateway, approved=earlier.call in case.approvals)
+            approvals.difference_update([earlier.call] if _asks(asked) else [])
             if not decision.allowed:
                 raise EarlierCallDeniedError(earlier, decision.ruling)
             if earlier.reported:
@@ -194,7 +202,7 @@ class _SuiteRun:
         )
 
     def _stage(self, case: Case, action: str) -> Stage:
-        if case.after:
+        if case.after or case.approvals:
             return self._opened(case)
         shared, tool = self._shared(case), self._bundle.catalogue.tools.get(action)
         if tool is None or not shared.changed_by(tool):
@@ -231,6 +239,17 @@ class EarlierCallDeniedError(CaseError):
         why = f"{ruling.basis.value} {' '.join((*ruling.policies, *ruling.errors))}".strip()
         detail = f" ({ruling.detail})" if ruling.detail else ""
         super().__init__(f"call `{earlier.call}` of `after` must be allowed, and is denied: {why}{detail}")
+
+
+class IdleApprovalError(CaseError):
+    """A call of `approvals` waits for nobody, so the case does not say what it seems to: correct it."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(f"call `{call}` of `approvals` never waits for a person")
+
+
+def _asks(answers: Iterable[Asked]) -> bool:
+    return any(one.ruling.asks for one in answers)
 
 
 def _misfit(bundle: Bundle, suite: Suite) -> UnknownNameError | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from pdp.clock import Instant
+from pdp.clock import Deadline, Instant
 from pdp.decision.authorizer import Authorizer
 from pdp.decision.cache import DecisionCache
 from pdp.decision.ledger import Ledger
@@ -28,6 +29,7 @@ from pdp.registry.policies import SessionPolicies, SessionQuestion, WaitingCall
 from pdp.registry.readings import NO_VALUES, ReportedValues
 from pdp.registry.registrar import Registrar, Selector, SessionRequest, SessionView
 from pdp.registry.scope import scope_of
+from pdp.sessions import access
 from pdp.sessions.history import MemorySessionHistory
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.values import ActiveBundle
@@ -175,10 +177,10 @@ class Stage:
         self.opening = tuple(self._seen)
         return found[-1]
 
-    def call(self, call: Call, gateway: str) -> tuple[Decision, Snapshot, tuple[Asked, ...]]:
+    def call(self, call: Call, gateway: str, *, approved: bool = False) -> tuple[Decision, Snapshot, tuple[Asked, ...]]:
         """Decide about a call in the opened session, with its handle filled in.
 
-        Raises what `authorize` raises.
+        If it waits for a person, one says yes when `approved`, and it is made again. Raises what `authorize` raises.
         """
         caller, handle = _gateway(gateway), self._opened[-1].handle
         before = len(self._seen)
@@ -186,7 +188,18 @@ class Stage:
         snapshot = replace(self._snapshots.of_handle(handle, caller), bundle=self._bundle)
         request = CallRequest(call=replace(call, session_handle=handle))
         decision = self._authorizer.authorize(request, caller)
+        if decision.ruling.basis is Basis.APPROVAL_REQUIRED:
+            self._answer(decision, approved=approved)
+            decision = self._authorizer.authorize(request, caller) if approved else decision
         return decision, snapshot, tuple(self._seen[before:])
+
+    def _answer(self, decision: Decision, *, approved: bool) -> None:
+        now = self._clock.now()
+        end = Deadline.after(now, access.APPROVAL_SECONDS)
+        yes = partial(access.approve, now=now, by="approver", session_end=end)
+        # INVARIANT: no case finds what another one has asked a person.
+        withdrawn = partial(replace, deadline=Deadline.after(now, 0.0))
+        self._history.access().answer(decision.access_request_id, yes if approved else withdrawn)
 
     def approve_call(self, call: Call, *, by: str = "") -> Asked:
         """Ask the policies whether a user may approve a call, by default the session's approver; return what they said.

@@ -12,7 +12,7 @@ from pdp.policy.obligations import parameters_json
 from pdp.workbench.suite import Case, EarlierCall, Expectation, ExpectedObligation, NamedCall, NamedSession, Step
 from pdp.workbench.values import FieldReader
 
-CASE_KEYS = ("case", "now", "session", "sessions", "after", "call", "calls", "step", "by", "expect")
+CASE_KEYS = ("case", "now", "session", "sessions", "after", "approvals", "call", "calls", "step", "by", "expect")
 EARLIER_KEYS = ("call", "labels", "failed", "result")
 EXPECTATION_KEYS = ("outcome", "basis", "policies", "errors", "obligations")
 STEPS = {step.name.lower(): step for step in Step}
@@ -77,10 +77,12 @@ class CaseReader:
             fields.problem(entry.problem("a case has either a call or a `step`, not both", "step"))
         if not with_call and "after" in entry:
             fields.problem(entry.problem("`after` needs a call: a `step` comes before all calls", "after"))
+        if step is not None and "approvals" in entry:
+            fields.problem(entry.problem("`approvals` needs a call and no `step`", "approvals"))
         if step is not Step.APPROVE_CALL and "by" in entry:
             fields.problem(entry.problem("`by` needs `step: approve_call`", "by"))
         by = fields.text(entry, "by", "") if "by" in entry else ""
-        after = self._after(entry)
+        after, approvals = self._after(entry), self._approvals(entry)
         calls = self._names(entry, "call", "calls", self._calls) if with_call else [""]
         if "expect" not in entry or not sessions or not calls:
             return
@@ -94,6 +96,7 @@ class CaseReader:
                 session=session,
                 call=call,
                 after=after,
+                approvals=approvals,
                 step=step,
                 by=by,
                 expect=self._expectation(said.value, entry.file, said.line),
@@ -114,6 +117,15 @@ class CaseReader:
             self._fields.problem(entry.problem("`after` must be a list of calls", "after"))
             return ()
         return tuple(self._earlier(one, entry) for one in listed)
+
+    def _approvals(self, entry: Section) -> tuple[str, ...]:
+        names = self._fields.texts(entry, "approvals") if "approvals" in entry else ()
+        if "approvals" in entry and (not names or len(set(names)) != len(names)):
+            self._fields.problem(entry.problem("`approvals` must hold names of calls, each once", "approvals"))
+        for name in names:
+            if name not in self._calls:
+                self._fields.problem(entry.problem(unknown("call", name, self._calls), "approvals"))
+        return names
 
     def _earlier(self, said: object, entry: Section) -> EarlierCall:
         fields = self._fields

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.machinery.oracle import counting, held, judge, model, outside, sessions
+from tests.machinery.oracle import counting, held, judge, model, outside, people, sessions
 from tests.machinery.oracle.choices import ATTRIBUTES, BAD, CALLS, GRANTS, LABELS, PATTERNS, TERMS, on_thing, pay
 from tests.machinery.oracle.world import ToolCall, World
 
@@ -38,6 +38,7 @@ class Machine(RuleBasedStateMachine):
 
     world: World
     recent: list[tuple[str, ToolCall]]
+    waiting: list[tuple[str, str, ToolCall]]
     turn: int
 
     def _session(self, number: int) -> str:
@@ -57,7 +58,9 @@ class Machine(RuleBasedStateMachine):
         return [name for name in self.world.names if self.world.oracle.state(sessions[name]) == state]
 
     def _call(self, name: str, wanted: ToolCall) -> None:
-        self.world.call(name, wanted)
+        found = self.world.call(name, wanted)
+        if found.basis == "approval_required" and found.question not in [one for _, one, _ in self.waiting]:
+            self.waiting = [*self.waiting[-7:], (name, found.question, wanted)]
         self.recent = [*self.recent[-5:], (name, wanted)]
 
     def _open(self, grants: tuple[str, ...]) -> None:
@@ -82,7 +85,7 @@ class Machine(RuleBasedStateMachine):
         self.world = World(COUNTS, remembering_on_disk=on_disk)
         # Sessions that are as old as the bundle do not know what they have called.
         self.world.clock.advance(1.0)
-        self.recent, self.turn = [], 0
+        self.recent, self.turn, self.waiting = [], 0, []
         self._open(granted)
         second = self.world.request(user="bob", agent="helper", patterns=PATTERNS[1], duration=1200.0)
         self.world.approve(second, ("all",))
@@ -93,6 +96,7 @@ class Machine(RuleBasedStateMachine):
         self.world.call(second, replace(CALLS[0], facts=b'{"shift":"9"}'))
         self.world.narrow(second, ("repo/*", "notes/*"), 1100.0, ("seen",))
         self._use_up()
+        self._ask_people()
 
     def _use_up(self) -> None:
         """Take all of a session's budgets, in part from a session below it, and then more in both."""
@@ -108,6 +112,27 @@ class Machine(RuleBasedStateMachine):
         below = self.world.request(parent=name, user="alice", agent="coder", patterns=PATTERNS[3], duration=600.0)
         for spender, wanted in ((name, PAY), (name, PAY), (below, LIST), (below, LIST), (name, LIST)):
             self.world.call(spender, wanted)
+
+    def _ask_people(self) -> None:
+        """Have a person say yes, take it back, and say no, about calls of two sessions that have read too much."""
+        above = self.world.request(
+            user="alice", agent="coder", patterns=PATTERNS[0], duration=900.0, labels=("tainted",), may_delegate=True
+        )
+        self.world.approve(above, ("all",))
+        below = self.world.request(parent=above, user="alice", agent="coder", patterns=PATTERNS[1], duration=600.0)
+        said: tuple[tuple[Literal["yes", "no", "revoked"], ...], ...] = (
+            ("yes",),
+            ("yes", "revoked"),
+            ("yes",),
+            ("no",),
+        )
+        for words in said:
+            for name in (above, below):
+                asked = self.world.call(name, WRITE)
+                for word in words:
+                    self.world.answer(asked.question, word)
+                self._call(name, WRITE)
+        self._call(above, PAY)
 
     @rule(session=st.integers(0, 11), wanted=st.sampled_from(CALLS))
     def call(self, session: int, wanted: ToolCall) -> None:
@@ -232,6 +257,16 @@ class Machine(RuleBasedStateMachine):
         COUNTS["steps"] += 1
         self.world.deny(self._waiting(session))
 
+    @rule(number=st.integers(0, 3), word=st.sampled_from(("yes", "yes", "yes", "no", "revoked")), again=st.booleans())
+    def answer(self, number: int, word: Literal["yes", "no", "revoked"], *, again: bool) -> None:
+        """Answer one of the last questions about calls, and perhaps make that call again."""
+        COUNTS["steps"] += 1
+        if self.waiting:
+            name, asked, wanted = self.waiting[-1 - number % len(self.waiting)]
+            self.world.answer(asked, word)
+            for _ in range(2 * again):
+                self._call(name, wanted)
+
     @rule(session=st.integers(0, 5), caller=st.sampled_from(("gateway-1", "gateway-1", "gateway-2", "gateway-x")))
     def end(self, session: int, caller: str) -> None:
         """End a session."""
@@ -328,6 +363,8 @@ class Machine(RuleBasedStateMachine):
 LIST = ToolCall(server="notes", tool="list")
 READ = ToolCall(server="repo", tool="read", arguments=on_thing("acme", "plan"))
 PAY = ToolCall(server="bank", tool="pay", arguments=pay("5.5"))
+ADD = ToolCall(server="notes", tool="add")
+WRITE = ToolCall(server="repo", tool="write", arguments=on_thing("acme", "plan"))
 
 # What must have happened in every long run; the rarer answers have scenes of their own below.
 EXPECTED = (
@@ -342,6 +379,8 @@ EXPECTED = (
     *("policy:guard/amount", "policy:guard/hidden", "policy:guard/overflow", "policy:guard/caller"),
     *("policy:guard/sum", "policy:guard/targets"),
     *("policy:count/few", "policy:count/order", "saw counts", "saw what is done", "failed"),
+    *("basis:approval_required", "lifted", "lifted in a chain", "unasked: denied"),
+    *("deed:answer yes", "deed:answer no", "deed:answer revoked", "refused:answer yes", "refused:answer revoked"),
 )
 
 
@@ -492,7 +531,13 @@ def test_what_happens_to_a_session_that_comes_back(
     [
         ({}, {}, "narrow", LIST, "out_of_scope"),
         ({}, {}, "expire", LIST, "session_expired"),
-        ({}, {}, "taint", ToolCall(server="notes", tool="add"), "forbid"),
+        (
+            {"patterns": ("bank/*",)},
+            {"patterns": ("bank/*",)},
+            "taint",
+            ToolCall(server="bank", tool="balance", arguments=b'{"account":"main"}'),
+            "forbid",
+        ),
         ({"user": "carol"}, {"grants": ("all",)}, "", ToolCall(server="notes", tool="add"), "default_deny"),
         ({"attributes": {"level": 3}}, {"grants": ("all",)}, "reload", LIST, "policy_error"),
     ],
@@ -504,7 +549,7 @@ def test_what_an_ancestor_is_denied(
     facts: dict[str, Any] = {"user": "alice", "agent": "coder", "patterns": ("notes/*",), "duration": 900.0}
     parent = world.request(**{**facts, **above})
     world.approve(parent, ())
-    child = world.request(parent=parent, **facts)
+    child = world.request(parent=parent, **{**facts, "patterns": below.get("patterns", facts["patterns"])})
     world.approve(child, below.get("grants", ()))
     if happens == "narrow":
         world.narrow(parent, ("notes/add",), None, ())
@@ -521,13 +566,65 @@ def test_what_an_ancestor_is_denied(
     assert ("ancestor_denied", parent, basis) == (answer.basis, answer.ancestor, answer.ancestor_basis)
 
 
+def test_a_person_lifts_what_denies_a_call_in_a_whole_chain(world: World) -> None:
+    """The question is asked in the session of the call, and a yes is good for one call there and for none above."""
+    facts: dict[str, Any] = {"user": "alice", "agent": "coder", "patterns": ("notes/*",), "duration": 900.0}
+    parent = world.request(**facts)
+    world.approve(parent, ())
+    child = world.request(parent=parent, **facts)
+    world.approve(child, ())
+    world.narrow(parent, (), None, ("tainted",))
+    asked = world.call(child, ADD)
+    world.answer(asked.question, "yes")
+    above = world.call(parent, ADD)
+    lifted = world.call(child, ADD)
+    again = world.call(child, ADD)
+
+    assert ["approval_required"] * 2 + ["permit", "approval_required"] == [
+        one.basis for one in (asked, above, lifted, again)
+    ]
+    assert (("guard/tainted",), asked.question) == (lifted.lifted, lifted.question)
+    assert 3 == len({one.question for one in (asked, above, again)})
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda world: world.clock.advance(600.0),
+        lambda world: world.clock.step_wall(600.0),
+        lambda world: world.reload(2),
+        lambda world: world.answer("question-0", "revoked"),
+    ],
+    ids=["time passes", "the clock is set", "another bundle", "taken back"],
+)
+def test_a_yes_does_not_last(world: World, meanwhile: Callable[[World], None]) -> None:
+    """It ends by either clock, with its bundle, and when it is taken back."""
+    name = world.request(
+        user="carol",
+        agent="coder",
+        patterns=("notes/*",),
+        duration=3600.0,
+        labels=("tainted",),
+        attributes={"level": 3},
+    )
+    world.approve(name, ("all",))
+    asked = world.call(name, ADD)
+    world.answer(asked.question, "yes")
+    meanwhile(world)
+    late = world.call(name, ADD)
+
+    assert ("approval_required", "question-0") == (asked.basis, asked.question)
+    assert "permit" != late.basis
+
+
 def test_the_oracle_is_independent() -> None:
     """The oracle imports nothing of the product, and its model of sessions is short."""
-    files = [Path(module.__file__ or "") for module in (model, sessions, judge, outside, held, counting)]
+    files = [Path(module.__file__ or "") for module in (model, sessions, judge, outside, held, counting, people)]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
     imported = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    own = {f"tests.machinery.oracle.{name}" for name in ("sessions", "judge", "outside", "held", "counting")}
+    names = ("sessions", "judge", "outside", "held", "counting", "people")
+    own = {f"tests.machinery.oracle.{name}" for name in names}
 
     assert {"cedarpy", "jsonschema", "yaml"} == {
         name for name in imported - own if name.partition(".")[0] not in sys.stdlib_module_names

@@ -223,6 +223,57 @@ def test_the_facts_of_a_case_are_those_before_its_call() -> None:
     assert () == result.facts.snapshot.chain[0].labels
 
 
+ASKING = CHANGING.replace('@id("files/no', '@step_up("May it write after it has read?")\n@id("files/no')
+
+
+@cache
+def asking() -> Bundle:
+    """Return the same bundle where a person can let a session write after it has read."""
+    files = {
+        **material_files(),
+        "files.cedar": ASKING.encode(),
+        "schema.cedarschema": with_terms("max_calls?: Long").encode(),
+        "tools/files.yaml": b"tools: {read: {risk: read_only, adds_labels: [seen]}, write: {risk: mutating}}",
+        "bundle.yaml": b"labels: {seen: {meaning: It has read what others wrote.}}",
+    }
+    return load_bundle(files, DEFAULT_LIMITS, compile_here)
+
+
+@pytest.mark.parametrize(
+    ("said", "expect", "problem"),
+    [
+        ("after: [read]", "deny approval_required", ""),
+        ("after: [read]", "{basis: approval_required, policies: [files/no-write-after-read]}", ""),
+        ("after: [read]", "deny forbid", "expected basis `forbid`, got `approval_required`"),
+        ("after: [read], approvals: [write]", "{outcome: allow, policies: [files/all]}", ""),
+        ("after: [read, write], approvals: [write]", "allow", ""),
+        ("after: [read, write]", "allow", "call `write` of `after` must be allowed, and is denied: approval_required"),
+        ("after: [read], approvals: [read, write]", "allow", "call `read` of `approvals` never waits for a person"),
+        ("approvals: [write]", "allow", "call `write` of `approvals` never waits for a person"),
+    ],
+)
+def test_a_person_can_be_asked(said: str, expect: str, problem: str) -> None:
+    """A case says which calls a person approves; all others wait."""
+    result = run(asking(), [suite(f"  - {{case: c, session: work, {said}, call: write, expect: {expect}}}\n")]).results[
+        0
+    ]
+
+    assert [problem] * bool(problem) == [one[: len(problem)] for one in result.problems]
+
+
+def test_no_case_asks_too_much_for_another() -> None:
+    """However many share a session, none of them finds what another one has asked."""
+    head = HEAD.replace("work: {", "work: {labels: [seen], ", 1)
+    arguments = [
+        f"  w{number}: {{tool: files/write, arguments: {{path: p{number}, size: 1}}}}\n" for number in range(12)
+    ]
+    names = [f"w{number}" for number in range(12)]
+    cases = "".join(f"  - {{case: {n}, session: work, call: {n}, expect: deny approval_required}}\n" for n in names)
+    results = run(asking(), [suite(cases, head + "".join(arguments))]).results
+
+    assert [()] * 12 == [result.problems for result in results]
+
+
 HISTORY = HEAD.replace(
     "  gone:",
     """  two: {user: ada, agent: coder, tools: ["files/*"], terms: {max_calls: 2}}

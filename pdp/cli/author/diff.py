@@ -72,8 +72,9 @@ def diff(
     generated from the cases, the tools and the values that the policy compares, and those whose decision changes are
     shown.
 
-    Exit code 2: a call is newly allowed, or allowed with fewer obligations, without --allow-widening. 1: a call is
-    newly erring. 3: no call shows what a change does, without --allow-undecided. 0: otherwise.
+    Exit code 2: a call is newly allowed, allowed with fewer obligations, or newly liftable by a person, without
+    --allow-widening. 1: a call is newly erring. 3: no call shows what a change does, without --allow-undecided. 0:
+    otherwise.
     """
     with ExitStack() as stack:
         before, after = (
@@ -124,7 +125,7 @@ def diff(
             click.echo(f"{count} calls of the log cannot be decided: {reason}")
         for what in undecided:
             click.echo(f"undecided: no call shows what the change of `{visible(what)}` does; write a test case for it")
-    wider = (Effect.NEWLY_ALLOWED, Effect.LESS_OBLIGED)
+    wider = (Effect.NEWLY_ALLOWED, Effect.LESS_OBLIGED, Effect.NEWLY_LIFTABLE)
     if any(one.having(effect) for _, one in found for effect in wider) and not allow_widening:
         return ERROR
     if any(one.having(Effect.NEWLY_ERRING) for _, one in found):

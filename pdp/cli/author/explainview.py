@@ -103,6 +103,7 @@ def _sorted(session: SessionExplanation) -> list[PolicyExplanation]:
 
 def _print_policy(policy: PolicyExplanation) -> None:
     decides = "   decides" if policy.determining else ""
+    decides += "   a person can lift it" if policy.determining and policy.step_up else ""
     position = f"{policy.file}:{policy.line}"
     click.echo(visible(f"{_MARKS.get(policy.value, '?')} {policy.effect} {policy.policy_id}  {position}{decides}"))
     shown = [(one, text) for condition in policy.conditions for one, text in _texts(condition)]
@@ -150,6 +151,7 @@ def _plain_policy(policy: PolicyExplanation) -> dict[str, Any]:
         "value": _value(policy.value),
         "error": policy.error,
         "determining": policy.determining,
+        "step_up": policy.step_up,
         "conditions": list(_plain_conditions(policy.conditions)),
     }
 

@@ -20,7 +20,7 @@ from pdp.policy.analysis import action_scope, findings
 from pdp.policy.child.compile import compile_bundle
 from pdp.policy.contents import Contents, read_contents
 from pdp.policy.counting import CountedNames
-from pdp.policy.obligations import OBLIGATION
+from pdp.policy.obligations import OBLIGATION, STEP_UP, STEP_UP_RUN
 from pdp.policy.rendering import expression_text, policy_text, scope_text, uid_text
 from pdp.policy.safety import scan
 from pdp.policy.schema import full_schema
@@ -106,13 +106,15 @@ def _read_by(policy: Mapping[str, Any]) -> frozenset[str] | None:
 
 
 def changes(policy: Tree) -> Iterator[Change]:
-    """Yield every change of one policy: to its effect, obligations, scope and clauses, and within each expression."""
+    """Yield every change of one policy: to its effect, annotations, scope and clauses, and within each expression."""
     yield Change(tree=None, words="policy dropped")
     other = "forbid" if policy["effect"] == "permit" else "permit"
     yield Change(tree={**policy, "effect": other}, words=f"{policy['effect']} → {other}")
-    if OBLIGATION in policy.get("annotations", {}):
-        kept = {name: value for name, value in policy["annotations"].items() if name != OBLIGATION}
-        yield Change(tree={**policy, "annotations": kept}, words=f"@{OBLIGATION} dropped")
+    for dropped in (OBLIGATION, STEP_UP):
+        if dropped in policy.get("annotations", {}):
+            gone = (dropped, STEP_UP_RUN) if dropped == STEP_UP else (dropped,)
+            kept = {name: value for name, value in policy["annotations"].items() if name not in gone}
+            yield Change(tree={**policy, "annotations": kept}, words=f"@{dropped} dropped")
     for name in ("principal", "action", "resource"):
         for scope, without in _wider_scopes(policy[name]):
             words = f"{scope_text(name, policy[name])} {without or '→ ' + scope_text(name, scope)}"
@@ -228,10 +230,12 @@ def _mutants(compiled: Mapping[str, Any], contents: Contents, limits: Limits) ->
         if _meaning(change.tree) in seen or not _readable(text, change.tree, limits):
             continue
         seen.add(_meaning(change.tree))
+        left = change.tree.get("annotations", {})
         mutant = {
             **compiled,
             "effect": change.tree["effect"],
-            "obligations": compiled["obligations"] if OBLIGATION in change.tree.get("annotations", {}) else [],
+            "obligations": compiled["obligations"] if OBLIGATION in left else [],
+            "step_up": compiled["step_up"] if STEP_UP in left and change.tree["effect"] == "forbid" else "",
             "text": text,
             **findings(change.tree),
         }

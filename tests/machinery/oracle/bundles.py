@@ -82,6 +82,8 @@ forbid (principal, action, resource is Thing)
 when { resource has secret && resource.secret && !(principal has level && principal.level > 2) };
 
 @id("guard/amount")
+@step_up("May it pay so much?")
+@advice("Pay less at once.")
 forbid (principal, action == Action::"bank/pay", resource)
 when { context.input.amount.greaterThan(decimal("500.0")) };
 
@@ -90,6 +92,7 @@ forbid (principal, action == Action::"bank/pay", resource)
 when { context.opaque.contains("meta") || (context.input has tags && context.input.tags.contains("x")) };
 
 @id("guard/tainted")
+@step_up("May it write after what it has read?")
 forbid (principal, action in [Action::"mutating", Action::"destructive"], resource)
 when { context.session.labels.contains("tainted") };
 
@@ -98,6 +101,7 @@ forbid (principal, action in Action::"critical", resource)
 when { context.session.labels.contains("tainted") };
 
 @id("guard/hours")
+@step_up("May it write at this hour?")
 forbid (principal, action == Action::"notes/add", resource)
 when { context.now.toTime() >= duration("40m") && context.now.toTime() < duration("90m") };
 

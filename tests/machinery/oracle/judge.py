@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -94,6 +94,10 @@ class Bundle:
         return set(uids) <= {(one["uid"]["type"], one["uid"]["id"]) for one in self.entities}
 
 
+# A forbid that a person can lift: the session that it denies, its id and its text.
+Ask = tuple[str, str, str]
+
+
 class Answer(NamedTuple):
     """What is said about a call; an ancestor by its name. The basis `refused` stands for an error of the PEP's."""
 
@@ -110,6 +114,11 @@ class Answer(NamedTuple):
     # What its session sees of its earlier calls.
     counts: tuple[tuple[str, int], ...] = ()
     done: tuple[str, ...] = ()
+    # What a person can lift, and what then holds; what a person has lifted, and the name of the question.
+    asks: tuple[Ask, ...] = ()
+    otherwise: Answer | None = None
+    lifted: tuple[str, ...] = ()
+    question: str = ""
 
 
 class Judge:
@@ -122,10 +131,12 @@ class Judge:
         self._ids = re.findall(r'@id\("([^"]+)"\)', bundle.policies)
         # An id stands before the other annotations of its policy.
         told = re.split(r'@id\("[^"]+"\)', bundle.policies)[1:]
+        self._texts = {name: f'@id("{name}"){text}' for name, text in zip(self._ids, told, strict=True)}
         self._told = {
-            name: dict(re.findall(r'@(obligation|advice)\("([^"]*)"\)', text))
-            for name, text in zip(self._ids, told, strict=True)
+            name: dict(re.findall(r'@(obligation|advice|step_up)\("([^"]*)"\)', text))
+            for name, text in self._texts.items()
         }
+        self._without: dict[tuple[str, ...], Judge] = {}
 
     def ask(self, action: str, who: str, resource: Uid, context: JSON, made: Iterable[JSON], wall_at: float) -> Answer:
         """Answer about one action; `made` holds entities beside the directory's, or instead of them."""
@@ -156,12 +167,39 @@ class Judge:
         policies = self._names(result.diagnostics.reasons)
         basis = "permit" if decision == "Allow" else "forbid" if policies else "default_deny"
         asked = {one for name in policies for one in obligations(self._told[name].get("obligation", ""))}
+        if (
+            basis == "forbid"
+            and not action.startswith("pdp/")
+            and all("step_up" in self._told[name] for name in policies)
+        ):
+            otherwise = self._lifted(policies).ask(action, who, resource, context, made, wall_at)
+            if otherwise.basis == "permit":
+                return self._asking(context["session"]["__entity"]["id"], policies, otherwise)
         if basis != "permit":
             lines = [line for name in policies if (line := self._told[name].get("advice"))]
             return Answer(basis, policies, resource=resource, advice=tuple(dict.fromkeys(lines))[:8])
         if len(asked) > 16:
             return Answer("policy_error", resource=resource)
         return Answer(basis, policies, resource=resource, obligations=tuple(sorted(asked)))
+
+    def _lifted(self, policies: tuple[str, ...]) -> Judge:
+        """Return the judge of the same bundle without some policies."""
+        if policies not in self._without:
+            left = "\n".join(text for name, text in self._texts.items() if name not in policies)
+            self._without[policies] = Judge(replace(self._bundle, policies=left))
+        return self._without[policies]
+
+    def _asking(self, session: str, policies: tuple[str, ...], otherwise: Answer) -> Answer:
+        lines = [line for name in policies if (line := self._told[name].get("advice"))]
+        asks = tuple((session, name, self._texts[name]) for name in policies)
+        return Answer(
+            "approval_required",
+            policies,
+            resource=otherwise.resource,
+            advice=tuple(dict.fromkeys(lines))[:8],
+            asks=asks,
+            otherwise=otherwise,
+        )
 
     def _names(self, positions: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted({self._ids[int(one.removeprefix("policy"))] for one in positions}))

@@ -10,8 +10,9 @@ from typing import Any
 
 from tests.machinery.oracle.counting import OLDER, Counting, names_in
 from tests.machinery.oracle.held import read
-from tests.machinery.oracle.judge import JSON, Answer, Tool, mapped, parsed, require_schema, typed
+from tests.machinery.oracle.judge import JSON, Answer, Tool, Uid, mapped, parsed, require_schema, typed
 from tests.machinery.oracle.outside import Form, seen
+from tests.machinery.oracle.people import People, bound, soonest
 from tests.machinery.oracle.sessions import Session, Time
 
 __all__ = ["Oracle", "Session", "Time"]
@@ -32,6 +33,7 @@ class Oracle(Counting):
         super().__init__(clock)
         # What results held, by the name of the session at the top.
         self.held: dict[str, dict[Form, str]] = {}
+        self.people = People()
 
     def call(
         self, name: str, tenant: str, caller: str, server: str, tool: str, arguments: bytes, digest: str, told: bytes
@@ -47,53 +49,74 @@ class Oracle(Counting):
             return Answer("session_not_found")
         chain = (own, *own.parents)
         denied = [(one, Answer(basis)) for one in chain if (basis := self._standing(one))]
-        if not denied and (known is None or known.server != server):
-            return Answer("unknown_tool")
-        if not denied and known and digest != known.digest and (digest or known.digest_required):
-            return Answer("tool_changed")
+        if not denied and (basis := _unfit(known, server, digest)):
+            return Answer(basis)
         denied += [(one, Answer(basis)) for one in chain if known and (basis := self._out_of_reach(one, known))]
-        if known and not denied:
-            try:
-                values = parsed(arguments)
-                shown, hidden = typed(known.parameters, known.required, values)
-                require_schema(known.schema, values)
-                resource = mapped(known, values)
-            except ValueError:
-                return Answer("invalid_arguments")
-            context = {"input": shown, "opaque": hidden, "caller": {**facts, "id": caller}}
-            names = names_in(self.bundle.policies, (action, known.risk, *known.groups))
-            older = [
-                (one, Answer("budget_exhausted", resource=resource, advice=(OLDER,)))
-                for one in chain
-                if self.older(one, names)
-            ]
-            counts, done = self.counted(own, names)
-            answers = [
-                (
-                    one,
-                    self.about(
-                        one,
-                        action,
-                        one.user,
-                        resource,
-                        context | {"targets": self.targets(one, known, values)} | self.memory(one),
-                    ),
-                )
-                for one in chain
-            ]
-            denied = [(one, answer) for one, answer in answers if answer.basis != "permit"] or [_all_of(answers)]
-            denied = [(one, answer._replace(counts=counts, done=done)) for one, answer in (*older, *denied)]
-        first, answer = denied[0]
-        if known and answer.basis == "permit":
-            short, debits = self.spend(chain, known, values)
-            if short is not None:
-                first, answer = short, Answer("budget_exhausted")
-            else:
-                answer = answer._replace(labels=self.label(chain, known.labels), debits=tuple(debits.items()))
-                self.count(chain, known)
-        if first is not own:
-            answer = answer._replace(basis="ancestor_denied", ancestor=first.name, ancestor_basis=answer.basis)
-        return answer
+        if denied or known is None:
+            return _seen_below(own, *denied[0])
+        try:
+            values = parsed(arguments)
+            shown, hidden = typed(known.parameters, known.required, values)
+            require_schema(known.schema, values)
+            resource = mapped(known, values)
+        except ValueError:
+            return Answer("invalid_arguments")
+        context = {"input": shown, "opaque": hidden, "caller": {**facts, "id": caller}}
+        return self._judged(chain, (tenant, caller), known, values, resource, context)
+
+    def _judged(
+        self,
+        chain: tuple[Session, ...],
+        gateway: tuple[str, str],
+        tool: Tool,
+        values: JSON,
+        resource: Uid,
+        context: JSON,
+    ) -> Answer:
+        own, action = chain[0], f"{tool.server}/{tool.name}"
+        names = names_in(self.bundle.policies, (action, tool.risk, *tool.groups))
+        counts, done = self.counted(own, names)
+        for one in chain:
+            if self.older(one, names):
+                unknown = Answer("budget_exhausted", resource=resource, advice=(OLDER,), counts=counts, done=done)
+                return _seen_below(own, one, unknown)
+        answers = []
+        for one in chain:
+            facts = context | {"targets": self.targets(one, tool, values)} | self.memory(one)
+            answer = self.about(one, action, one.user, resource, facts)
+            answers.append((one, answer._replace(counts=counts, done=done)))
+        held = [(one, answer.otherwise or answer) for one, answer in answers]
+        # A deny that nobody can lift counts first.
+        denied = [pair for pair, (_, left) in zip(answers, held, strict=True) if left.basis != "permit"]
+        first, answer = (denied or [_all_of(held)])[0]
+        if answer.basis != "permit":
+            return _seen_below(own, first, answer._replace(counts=counts, done=done))
+        asking = [one for _, one in answers if one.asks]
+        asks = {ask for one in asking for ask in one.asks}
+        about = (own.name, bound(action, tool.digest, values), self.bundle, asks)
+        if asks and not self.people.approved(self._now(), *about):
+            end = soonest(self._now(), [one.end for one in chain])
+            waits = _waiting(asking, self.people.ask(self._now(), gateway, *about, end), resource)
+            return waits._replace(counts=counts, done=done)
+        short, debits = self.spend(chain, tool, values)
+        if short is not None:
+            return _seen_below(own, short, Answer("budget_exhausted"))
+        self.count(chain, tool)
+        return answer._replace(
+            counts=counts,
+            done=done,
+            labels=self.label(chain, tool.labels),
+            debits=tuple(debits.items()),
+            lifted=tuple(sorted({ask[1] for ask in asks})),
+            question=self.people.use(self._now(), *about) if asks else "",
+        )
+
+    def answer(self, name: str, word: str) -> bool:
+        """Answer a question, as a person; say whether it counts."""
+        (question,) = (one for one in self.people.questions if one.name == name)
+        session = self.sessions[question.session]
+        end = soonest(self._now(), [one.end for one in (session, *session.parents)])
+        return self.people.answer(self._now(), name, word, end)
 
     def targets(self, session: Session, tool: Tool, arguments: JSON) -> JSON:
         """Return what a session sees of where the names in a call come from."""
@@ -126,10 +149,34 @@ class Oracle(Counting):
         return "" if session.scope[action] == tool.digest else "tool_changed"
 
 
+def _unfit(tool: Tool | None, server: str, digest: str) -> str:
+    """Return what is wrong with the tool that a call names, or nothing."""
+    if tool is None or tool.server != server:
+        return "unknown_tool"
+    return "tool_changed" if digest != tool.digest and (digest or tool.digest_required) else ""
+
+
+def _seen_below(own: Session, first: Session, answer: Answer) -> Answer:
+    """Return a deny as the session of the call sees it."""
+    if first is own:
+        return answer
+    return answer._replace(basis="ancestor_denied", ancestor=first.name, ancestor_basis=answer.basis)
+
+
+def _waiting(asking: list[Answer], question: str, resource: Uid) -> Answer:
+    """Return the deny of a call that waits for a person, or that none is asked about."""
+    policies = tuple(sorted({ask[1] for one in asking for ask in one.asks}))
+    advice = [line for one in asking for line in one.advice]
+    if question.startswith("unasked"):
+        return Answer("forbid", policies, resource=resource, advice=tuple(dict.fromkeys([question, *advice]))[:8])
+    lines = tuple(dict.fromkeys(advice))[:8]
+    return Answer("approval_required", policies, resource=resource, advice=lines, question=question)
+
+
 def _all_of(answers: list[tuple[Session, Answer]]) -> tuple[Session, Answer]:
     """Return the first of several allows, with what all of them ask of the gateway."""
     own, answer = answers[0]
     asked = {one for _, each in answers for one in each.obligations}
     if len(asked) > 16:
-        return own, Answer("policy_error", resource=answer.resource)
+        return own, answer._replace(basis="policy_error", policies=(), obligations=())
     return own, answer._replace(obligations=tuple(sorted(asked)))

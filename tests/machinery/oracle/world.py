@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,8 +16,10 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 from pdp.app import Embedded, open_embedded
+from pdp.clock import no_earlier
 from pdp.decision.cache import DecisionCache
 from pdp.decision.explanation import Explanation
+from pdp.decision.stepup import UNASKED
 from pdp.errors import InvalidRequestError, NotFoundError, PDPError
 from pdp.foundation.lrucache import LRUCache
 from pdp.limits import Limits
@@ -27,7 +29,9 @@ from pdp.policy.bundle import Compile, load_bundle
 from pdp.policy.entities import EntityMemory
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
+from pdp.sessions import access
 from pdp.sessions.history import MemorySessionHistory
+from pdp.sessions.lifecycle import earliest_end
 from pdp.sessions.memory import MemorySessionStore
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.testing.bundles import compile_here
@@ -73,6 +77,8 @@ class Product:
     handles: dict[str, str] = field(default_factory=dict)
     shown: dict[str, str] = field(default_factory=dict)
     latest: Decision | None = None
+    # What people are asked, by the names that the oracle gives it.
+    questions: dict[str, str] = field(default_factory=dict)
 
 
 class Lasting(MemorySessionHistory):
@@ -309,6 +315,24 @@ class World:
         memory = self.products[0].embedded.keeper._bundles._memory
         memory.of_sessions, memory.of_actions = LRUCache(3), LRUCache(3)
 
+    def answer(self, name: str, word: Literal["yes", "no", "revoked"]) -> None:
+        """Answer what a person was asked about a call, or take a yes back."""
+        now = no_earlier(self.clock.now(), self.oracle._latest)
+
+        def say(product: Product) -> None:
+            requests = product.embedded.history.access()
+            found = requests.get(product.questions[name])
+            assert found is not None
+            chain = product.embedded.sessions.get(found.call.session_id)
+            change = {
+                "yes": partial(access.approve, now=now, by="ann", session_end=earliest_end(chain, now)),
+                "no": partial(access.deny, now=now, by="ann", reason="r"),
+                "revoked": partial(access.revoke, now=now, by="ann", reason="r"),
+            }[word]
+            requests.answer(found.id, change)
+
+        self._all(f"answer {word}", say, happens=self.oracle.answer(name, word))
+
     # Calls.
 
     def call(self, name: str, wanted: ToolCall) -> Answer:
@@ -328,7 +352,7 @@ class World:
                 definition_digest=digest,
                 facts_json=wanted.facts,
             )
-            found, looked_up = self._answer(product, call, caller)
+            found, looked_up = self._answer(product, call, caller, expected.question)
 
             assert expected == found, f"{name} {wanted}: {looked_up}: {found}, expected {expected}"
 
@@ -340,6 +364,9 @@ class World:
         self._counts["took of a budget"] += bool(expected.debits)
         self._counts["saw counts"] += any(count for _, count in expected.counts)
         self._counts["saw what is done"] += bool(expected.done)
+        self._counts["lifted"] += bool(expected.lifted)
+        self._counts["lifted in a chain"] += bool(expected.lifted and self.oracle.sessions[name].parents)
+        self._counts.update(line for line in expected.advice if line.startswith("unasked"))
         self._counts[f"ancestor:{expected.ancestor_basis}"] += 1
         self._counts.update(f"policy:{policy}" for policy in (*expected.policies, *expected.errors))
         return expected
@@ -364,7 +391,7 @@ class World:
                 speaker = self._approver(name)
                 self._check_view(name, product.embedded.registrar.get(product.ids[name], caller=speaker))
 
-    def _answer(self, product: Product, call: Call, caller: Caller) -> tuple[Answer, CacheResult]:
+    def _answer(self, product: Product, call: Call, caller: Caller, question: str) -> tuple[Answer, CacheResult]:
         # Explained first: the call can change its session.
         explanation = self._explanation(product, call, caller)
         try:
@@ -375,6 +402,9 @@ class World:
         if explanation is not None and decision.session_id and decision.ruling.counted is None:
             assert_explains(explanation, decision)
         product.latest = decision
+        if decision.access_request_id not in product.questions.values() and decision.access_request_id:
+            # A new one, if the oracle says so too.
+            product.questions.setdefault(question, decision.access_request_id)
         return spoken(decision, product), decision.cache_result
 
     def _explanation(self, product: Product, call: Call, caller: Caller) -> Explanation | None:
@@ -450,6 +480,8 @@ def spoken(decision: Decision, product: Product) -> Answer:
     """Return a decision in the oracle's words."""
     ruling = decision.ruling
     names = {session_id: name for name, session_id in product.ids.items()}
+    questions = {request_id: name for name, request_id in product.questions.items()}
+    reasons = {said: f"unasked: {why.value}" for why, said in UNASKED.items()}
 
     assert decision.allowed == (ruling.basis.value == "permit")
 
@@ -465,5 +497,7 @@ def spoken(decision: Decision, product: Product) -> Answer:
         counts=ruling.counted.counts if ruling.counted else (),
         done=ruling.counted.done if ruling.counted else (),
         obligations=tuple((one.id, one.parameters_json) for one in ruling.obligations),
-        advice=ruling.advice,
+        advice=tuple(reasons.get(line, line) for line in ruling.advice),
+        lifted=ruling.policies_lifted,
+        question=questions.get(decision.access_request_id, decision.access_request_id),
     )

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from pdp.decision.explanation import Explanation, SessionExplanation
-from pdp.model import Basis, Decision
+from pdp.decision.ruling import lifted
+from pdp.model import Basis, Decision, Ruling
 from pdp.policy.conditions import Value
 
 
 def assert_explains(explanation: Explanation, decision: Decision) -> None:
     """Check that an explanation says what was decided, and that no condition's value contradicts it."""
-    assert decision.ruling == explanation.ruling
-    assert explanation.summary.startswith("allowed: " if decision.allowed else "denied: ")
+    if explanation.ruling.basis is Basis.APPROVAL_REQUIRED:
+        _assert_asks(explanation.ruling, decision.ruling)
+    else:
+        assert decision.ruling == explanation.ruling
+    assert explanation.summary.startswith("allowed: " if explanation.ruling.allowed else "denied: ")
     assert explanation.summary.isprintable()
     for one in explanation.sessions:
         _assert_consistent(one)
+
+
+def _assert_asks(explained: Ruling, decided: Ruling) -> None:
+    """Check the decision about a call that a person can allow: an explanation does not say whether one has."""
+    if decided.allowed:
+        assert lifted(explained) == decided
+    elif decided.basis is Basis.FORBID:
+        assert explained.policies == decided.policies
+        assert explained.advice == decided.advice[1:]
+    elif decided.basis is not Basis.BUDGET_EXHAUSTED:
+        assert explained == decided
 
 
 def _assert_consistent(one: SessionExplanation) -> None:
@@ -30,4 +45,5 @@ def _assert_consistent(one: SessionExplanation) -> None:
     forbids = sorted(name for name, effect in matched.items() if effect == "forbid")
     permits = sorted(name for name, effect in matched.items() if effect == "permit")
     assert (forbids or permits) == list(ruling.policies)
-    assert ruling.basis is (Basis.FORBID if forbids else Basis.PERMIT if permits else Basis.DEFAULT_DENY)
+    forbidden = Basis.APPROVAL_REQUIRED if ruling.asks else Basis.FORBID
+    assert ruling.basis is (forbidden if forbids else Basis.PERMIT if permits else Basis.DEFAULT_DENY)
