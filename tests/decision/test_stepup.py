@@ -380,6 +380,29 @@ def test_span_and_record_name_the_request_and_what_was_lifted(pdp: Opened, evide
     assert [] == [text for text in ("bob@", "hello", "May it") if text in shown]
 
 
+def test_an_explanation_names_what_a_person_could_lift(pdp: Opened) -> None:
+    """Of the session and of those above; without a permit, and beside a hard deny, there is nothing to lift."""
+    parent_id, parent = tainted(pdp, may_delegate=True)
+    child_id, _ = pdp.request("mail/*", parent_session_handle=parent)
+    pdp.embedded.sessions.change_tree(child_id, _only(child_id, "secret"), wall_at=1.0)
+    call = Call(session_handle="", server="mail", tool="send", arguments_json=SEND)
+
+    def summary() -> str:
+        return pdp.embedded.explainer.explain(child_id, call, APPROVER).summary
+
+    asking = summary()
+    pdp.embedded.sessions.change_tree(child_id, _only(child_id, "never"), wall_at=1.0)
+    denied = summary()
+    pdp.embedded.registrar.revoke(Selector(kind="session", value=parent_id), reason="r", caller=APPROVER)
+
+    assert asking == (
+        "denied: a person must approve this call: `mail/secret` (mail.cedar:11) and `mail/untrusted` (mail.cedar:5) "
+        f"forbid it and `mail/untrusted` (mail.cedar:5) forbids it in session `{parent_id}` above"
+    )
+    assert denied.startswith("denied: `mail/never` (mail.cedar:15), `mail/secret`")
+    assert "the policies were not asked, and would deny it" in summary()
+
+
 def test_a_delegated_session_asks_for_all_above_it(pdp: Opened) -> None:
     """The request is of its own session, and lifts the forbids of each; a hard deny above wins."""
     parent_id, parent = tainted(pdp, may_delegate=True)

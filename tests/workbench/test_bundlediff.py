@@ -89,6 +89,9 @@ def thrown(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 - for tests that can be run again, not for secrets
 
 
+ASKS = ('@step_up("May it?")', "")
+
+
 def random_policies(dice: random.Random, count: int) -> dict[str, str]:
     """Return policies by id, a few of which can fail to be evaluated."""
     made = {}
@@ -97,7 +100,7 @@ def random_policies(dice: random.Random, count: int) -> dict[str, str]:
         conditions = CONDITIONS + (ONLY_WRITE if action == ACTIONS[3] else ())
         effect = dice.choice(("permit", "permit", "forbid"))
         scope = f"{dice.choice(PRINCIPALS)}, {action}, resource"
-        note = OBLIGATIONS[place % len(OBLIGATIONS)] if effect == "permit" else ""
+        note = OBLIGATIONS[place % len(OBLIGATIONS)] if effect == "permit" else ASKS[place % len(ASKS)]
         made[f"files/p{place}"] = f'@id("files/p{place}") {note} {effect} ({scope}) {dice.choice(conditions)};'
     return made
 
@@ -205,7 +208,9 @@ def expected_effect(was: judge.Answer, now: judge.Answer) -> Effect | None:
         lost = [one for one in was.obligations if one not in now.obligations]
         return Effect.LESS_OBLIGED if lost else Effect.MORE_OBLIGED
     if (was.basis == "permit") == (now.basis == "permit"):
-        return None
+        if (was.basis == "approval_required") == (now.basis == "approval_required"):
+            return None
+        return Effect.NEWLY_LIFTABLE if now.basis == "approval_required" else Effect.NO_LONGER_LIFTABLE
     return Effect.NEWLY_ALLOWED if now.basis == "permit" else Effect.NEWLY_DENIED
 
 
@@ -254,6 +259,16 @@ def test_policies_are_compared_by_id_and_text() -> None:
     ]
 
 
+@pytest.mark.parametrize("note", ['@step_up("May it?")', '@step_up("Really?")\n@step_up_run("2")', ""])
+def test_what_a_person_is_asked_is_a_change(note: str) -> None:
+    """Whether one is asked, what, and about how many calls."""
+    forbid = 'forbid (principal, action == Action::"files/read", resource);'
+    before = {"files/x": f'@id("files/x")\n@step_up("Really?")\n{forbid}'}
+    after = {"files/x": f'@id("files/x")\n{note}\n{forbid}'}
+
+    assert ["changed"] == [one.kind for one in compare_policies(bundle_of(before), bundle_of(after))]
+
+
 def test_other_files_are_compared_by_content() -> None:
     """What is no policy can change decisions too, so it is named."""
     old = {"a.cedar": b"1", "directory.yaml": b"1", "tools/x.json": b"1"}
@@ -264,6 +279,7 @@ def test_other_files_are_compared_by_content() -> None:
 
 ALLOW = Answer(allowed=True, basis="permit")
 OBLIGED = Answer(allowed=True, basis="permit", obligations=("a {}",))
+ASKED = Answer(basis="approval_required")
 DENY = Answer(basis="default_deny")
 ERRING = Answer(basis="policy_error", erring=True)
 UNDECIDED = Answer(problem="the session cannot be opened")
@@ -290,6 +306,13 @@ UNDECIDED = Answer(problem="the session cannot be opened")
         (OBLIGED, replace(OBLIGED, obligations=("b {}",)), Effect.LESS_OBLIGED),
         (OBLIGED, DENY, Effect.NEWLY_DENIED),
         (DENY, OBLIGED, Effect.NEWLY_ALLOWED),
+        (DENY, ASKED, Effect.NEWLY_LIFTABLE),
+        (UNDECIDED, ASKED, Effect.NEWLY_LIFTABLE),
+        (ASKED, DENY, Effect.NO_LONGER_LIFTABLE),
+        (ASKED, ASKED, None),
+        (ASKED, ALLOW, Effect.NEWLY_ALLOWED),
+        (ALLOW, ASKED, Effect.NEWLY_DENIED),
+        (ASKED, ERRING, Effect.NEWLY_ERRING),
     ],
 )
 def test_effect(was: Answer, now: Answer, effect: Effect | None) -> None:

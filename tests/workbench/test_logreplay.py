@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pdp.app import Embedded, open_embedded
+from pdp.clock import Deadline, SystemClock
 from pdp.limits import DEFAULT_LIMITS
 from pdp.model import AT_EACH_CALL, Call, Caller, CallRequest, CallStatus, Decision, Role
 from pdp.policy.bundle import Bundle, load_bundle
 from pdp.record import DecisionLog, SigningKey, read_records
 from pdp.registry.outcomes import OutcomeReport
 from pdp.registry.registrar import SessionRequest
+from pdp.sessions import access
 from pdp.testing.bundles import SCHEMA, bundle_files, compile_here, tool, with_terms
 from pdp.workbench.bundlediff import Effect
 from pdp.workbench.logreplay import FACT_CHARACTERS, LogDifference, compare_records
@@ -127,6 +130,12 @@ class Recorder:
         self._pdp.outcomes.report(
             OutcomeReport(outcome_token=token, status=CallStatus.SUCCEEDED, labels=labels), GATEWAY
         )
+
+    def approve(self, decision: Decision) -> None:
+        """Approve what a call waits for."""
+        now = SystemClock().now()
+        yes = partial(access.approve, now=now, by="approver", session_end=Deadline.after(now, 600.0))
+        self._pdp.history.access().answer(decision.access_request_id, yes)
 
     def call(self, handle: str, name: str, path: str = "mine") -> Decision:
         """Make a call."""
@@ -440,6 +449,21 @@ def test_what_the_gate_denied_is_undecided(tmp_path: Path) -> None:
         found = compare_records(bundle_of(READ), bundle_of(READ), pdp.records)
 
     assert {"not decided by the policies": 1} == found.undecided
+
+
+def test_what_a_person_was_asked_about_is_undecided(tmp_path: Path) -> None:
+    """Also a call that one approved: no policy holds what people answer."""
+    lifted = FORBID.replace(" forbid", ' @step_up("May it?") forbid', 1)
+    asking = f"{READ} {lifted};"
+    with running(tmp_path, asking) as pdp:
+        session = pdp.session()
+        pdp.approve(pdp.call(session, "read"))
+        decisions = [pdp.call(session, "read"), pdp.call(session, "drop")]
+        found = compare_records(bundle_of(asking), bundle_of(READ), pdp.records)
+
+    assert [True, False] == [one.allowed for one in decisions]
+    assert {"a person was asked, and what people answer is not in the policies": 2} == found.undecided
+    assert [] == outcome(found)
 
 
 def test_a_call_without_its_approval_is_undecided(tmp_path: Path) -> None:

@@ -167,3 +167,18 @@ def test_an_obligation_can_be_dropped() -> None:
     others = [one["policy"] for one in found if one["of"] == "files/x" and one["policy"] not in (None, dropped)]
     assert others
     assert all([("notice", '{"text":"x"}')] == [tuple(each) for each in one["obligations"]] for one in others)
+
+
+def test_what_a_person_is_asked_can_be_dropped() -> None:
+    """Then nobody can lift the forbid; a permit of it asks nobody either."""
+    asking = '@id("files/x") @step_up("May it?") @step_up_run("3")'
+    scope = '(principal, action == Action::"files/read", resource)'
+    found = mutated(f'{asking} forbid {scope} when {{ context.agent == Agent::"coder" }};')["mutants"]
+
+    (dropped,) = [one["policy"] for one in found if one["words"] == "@step_up dropped"]
+    assert ("", "forbid") == (dropped["step_up"], dropped["effect"])
+    assert "@step_up" not in dropped["text"]
+    others = [one["policy"] for one in found if one["of"] == "files/x" and one["policy"] not in (None, dropped)]
+    assert {"forbid": {"May it?"}, "permit": {""}} == {
+        effect: {one["step_up"] for one in others if one["effect"] == effect} for effect in ("forbid", "permit")
+    }
