@@ -114,7 +114,7 @@ class Machine(RuleBasedStateMachine):
             self.world.call(spender, wanted)
 
     def _ask_people(self) -> None:
-        """Have a person say yes, take it back, and say no, about calls of two sessions that have read too much."""
+        """Have a person say yes, take it back and say no, in sessions that have read too much; and call too often."""
         above = self.world.request(
             user="alice", agent="coder", patterns=PATTERNS[0], duration=900.0, labels=("tainted",), may_delegate=True
         )
@@ -133,6 +133,11 @@ class Machine(RuleBasedStateMachine):
                     self.world.answer(asked.question, word)
                 self._call(name, WRITE)
         self._call(above, PAY)
+        counting = self.world.request(user="alice", agent="coder", patterns=PATTERNS[3], duration=600.0)
+        self.world.approve(counting, ("all",))
+        self.world.call_and_fail(counting, ADD)
+        for _ in range(2):
+            self._call(counting, ADD)
 
     @rule(session=st.integers(0, 11), wanted=st.sampled_from(CALLS))
     def call(self, session: int, wanted: ToolCall) -> None:
