@@ -19,7 +19,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.machinery.oracle import counting, held, judge, model, outside, people, sessions
-from tests.machinery.oracle.choices import ATTRIBUTES, BAD, CALLS, GRANTS, LABELS, PATTERNS, TERMS, on_thing, pay
+from tests.machinery.oracle.choices import (
+    ATTRIBUTES,
+    BAD,
+    CALLS,
+    GRANTS,
+    LABELS,
+    PATTERNS,
+    READS,
+    RESULTS,
+    TERMS,
+    WRITES,
+    on_thing,
+    pay,
+)
 from tests.machinery.oracle.world import ToolCall, World
 
 COUNTS: Counter[str] = Counter()
@@ -95,8 +108,21 @@ class Machine(RuleBasedStateMachine):
             deed(self.world.request(user="carol", agent="coder", patterns=PATTERNS[3], duration=60.0))
         self.world.call(second, replace(CALLS[0], facts=b'{"shift":"9"}'))
         self.world.narrow(second, ("repo/*", "notes/*"), 1100.0, ("seen",))
+        self._read()
         self._use_up()
         self._ask_people()
+
+    def _read(self) -> None:
+        """Write to what results held, from the session that read them and from one below it."""
+        wanted: dict[str, Any] = {"user": "alice", "agent": "coder", "duration": 900.0}
+        name = self.world.request(patterns=PATTERNS[0], may_delegate=True, **wanted)
+        self.world.approve(name, ("all",))
+        below = self.world.request(parent=name, patterns=PATTERNS[1], **wanted)
+        self.world.read(below, READS[0], RESULTS[0])
+        for reader, write in ((name, WRITES[0]), (below, WRITES[2]), (name, WRITES[3])):
+            self.world.call(reader, write)
+        self.world.read(name, READS[3], RESULTS[1])
+        self.world.call(below, WRITES[3])
 
     def _use_up(self) -> None:
         """Take all of a session's budgets, in part from a session below it, and then more in both."""
@@ -157,6 +183,22 @@ class Machine(RuleBasedStateMachine):
         """Call what policies count, and let it fail now and then."""
         COUNTS["steps"] += 1
         (self.world.call_and_fail if self.turn % 4 == 0 else self._call)(self._session(session), wanted)
+
+    @rule(
+        session=st.integers(0, 7),
+        other=st.integers(0, 7),
+        wanted=st.sampled_from(READS),
+        result=st.sampled_from(RESULTS),
+        write=st.sampled_from(WRITES),
+    )
+    def read(self, session: int, other: int, wanted: ToolCall, result: Any, write: ToolCall) -> None:
+        """Call, report what the result held, and write to something before and after, also in another session."""
+        COUNTS["steps"] += 1
+        name = self._session(session)
+        self._call(name, write)
+        self.world.read(name, wanted, result)
+        for one in (name, self._session(other)):
+            self._call(one, write)
 
     @rule(place=st.integers(0, 5))
     def call_again(self, place: int) -> None:
@@ -383,6 +425,7 @@ EXPECTED = (
     *("policy:guard/destructive", "policy:guard/contractors", "policy:guard/interns", "policy:guard/owner"),
     *("policy:guard/amount", "policy:guard/hidden", "policy:guard/overflow", "policy:guard/caller"),
     *("policy:guard/sum", "policy:guard/targets"),
+    *("deed:read", "policy:source/tainted", "policy:source/clean", "policy:source/issued"),
     *("policy:count/few", "policy:count/order", "saw counts", "saw what is done", "failed"),
     *("basis:approval_required", "lifted", "lifted in a chain", "unasked: denied"),
     *("deed:answer yes", "deed:answer no", "deed:answer revoked", "refused:answer yes", "refused:answer revoked"),

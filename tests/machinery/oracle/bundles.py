@@ -131,6 +131,20 @@ forbid (principal, action, resource == Server::"notes")
 when { context.caller.id == "gateway-2" || (context.caller has shift && context.caller.shift > 8) };
 """
 
+SOURCES = """
+@id("source/tainted")
+forbid (principal, action == Action::"notes/add", resource)
+when { context.targets.provenance.contains("tainted") };
+
+@id("source/clean")
+forbid (principal, action == Action::"notes/add", resource)
+when { context.targets.provenance.contains("clean") };
+
+@id("source/issued")
+forbid (principal, action == Action::"notes/add", resource)
+when { context.targets.provenance.contains("issued") };
+"""
+
 SEEN = """
 @id("seen/reads")
 permit (principal, action in Action::"read_only", resource) when { context.session.labels.contains("seen") };
@@ -232,6 +246,8 @@ TOOLS = (
         parameters={"project": "string", "item": "string"},
         required=("project", "item"),
         resource=("Thing", ("project", "item")),
+        trusted=True,
+        issues=("id",),
     ),
     Tool(
         server="repo",
@@ -250,6 +266,7 @@ TOOLS = (
         risk="mutating",
         digest="",
         parameters={"text": "string?", "count": "integer"},
+        targets=(("text", ""),),
     ),
     Tool(server="a", name="b/c", risk="read_only", digest=""),
 )
@@ -298,6 +315,8 @@ def overlay(tool: Tool) -> dict[str, Any]:
     said: dict[str, Any] = {"risk": tool.risk, "digest": "required" if tool.digest_required else "optional"}
     said |= {"groups": list(tool.groups)} if tool.groups else {}
     said |= {"sums": tool.sums} if tool.sums else {}
+    said |= {"targets": [name for name, _ in tool.targets]} if tool.targets else {}
+    said |= {"results": "trusted", "issues": list(tool.issues)} if tool.trusted else {}
     said["parameters"] = {name: {"type": "decimal"} for name, kind in tool.parameters.items() if kind == "decimal"}
     if tool.resource:
         template = "/".join(f"{{{name}}}" for name in tool.resource[1])
@@ -393,7 +412,7 @@ def all_bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
     )
     things = [thing("Account", "main", "alice"), thing("Account", "other", "bob")]
     things += [thing("Thing", "acme/plan", "alice"), thing("Thing", "acme/secret", "bob", secret=True)]
-    first = bundle_of(PERMITS, FORBIDS, COUNTING, tools=tools, people_and_things=first_people + things)
+    first = bundle_of(PERMITS, FORBIDS, SOURCES, COUNTING, tools=tools, people_and_things=first_people + things)
 
     # Other policies, and one tool with another definition.
     changed = [(tool, "v2" if (tool.server, tool.name) == ("repo", "write") else "v1") for tool in TOOLS]
@@ -412,6 +431,7 @@ def all_bundles() -> list[tuple[Bundle, dict[str, bytes]]]:
     third = bundle_of(
         PERMITS,
         FORBIDS,
+        SOURCES,
         COUNTING,
         tools=tools,
         people_and_things=moved + owned,

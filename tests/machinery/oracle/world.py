@@ -16,6 +16,8 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 from pdp.app import Embedded, open_embedded
+from pdp.client.reading import read_result
+from pdp.client.values import ResultReading
 from pdp.clock import no_earlier
 from pdp.decision.cache import DecisionCache
 from pdp.decision.explanation import Explanation
@@ -28,6 +30,7 @@ from pdp.policy.bundle import Bundle as LoadedBundle
 from pdp.policy.bundle import Compile, load_bundle
 from pdp.policy.entities import EntityMemory
 from pdp.registry.outcomes import OutcomeReport
+from pdp.registry.readings import ReportedValues
 from pdp.registry.registrar import Selector, SessionRequest, SessionView
 from pdp.sessions import access
 from pdp.sessions.history import MemorySessionHistory
@@ -384,6 +387,15 @@ class World:
             product.embedded.outcomes.report(report, CALLERS[wanted.caller])
         self._counts["failed"] += 1
 
+    def read(self, name: str, wanted: ToolCall, result: Any) -> None:
+        """Make a call, and report what its result held if it is allowed and a policy looks."""
+        if self.call(name, wanted).basis != "permit" or "context.targets" not in self.oracle.bundle.policies:
+            return
+        for product in self.products:
+            _report(product, name, wanted, result)
+        self.oracle.read(name, f"{wanted.server}/{wanted.tool}", parsed(wanted.arguments), result)
+        self._counts["deed:read"] += 1
+
     def check_states(self) -> None:
         """Compare the state, the tools and the labels of every session."""
         for product in self.products:
@@ -474,6 +486,30 @@ class World:
     def _time(self) -> Time:
         now = self.clock.now()
         return now.wall_at, now.boot_at, now.boot_id
+
+
+def _report(product: Product, name: str, wanted: ToolCall, result: Any) -> None:
+    """Report what the result of the last call held, as the client does."""
+    decision, outcomes = product.latest, product.embedded.outcomes
+    assert decision is not None
+    told = outcomes.reading(decision, product.handles[name])
+    assert told is not None
+    held = read_result(
+        ResultReading(
+            key=told.key,
+            trusted=told.trusted,
+            issues=told.issues,
+            kinds=told.kinds,
+            arguments_json=wanted.arguments,
+        ),
+        result,
+    )
+    report = OutcomeReport(
+        outcome_token=outcomes.token(decision),
+        status=CallStatus.SUCCEEDED,
+        values=ReportedValues(issued=held.issued, others=held.others),
+    )
+    outcomes.report(report, CALLERS[wanted.caller])
 
 
 def spoken(decision: Decision, product: Product) -> Answer:
