@@ -37,10 +37,7 @@ def access_event(kind: EventKind, request: AccessRequest, *, at: float, caller_i
 
 
 def event_of(request: AccessRequest | None, decision: Decision) -> Event | None:
-    """Return the event of a decision that has opened a request or used an approval; None for any other.
-
-    What was used stays used, also if the decision cannot be recorded.
-    """
+    """Return the event of a decision that has opened a request or used an approval; None for any other."""
     if request is None or not (decision.allowed or request.decision_id == decision.id):
         return None
     used = {"used": str(request.used), "calls": str(request.most_uses)} if decision.allowed else {}

@@ -213,7 +213,7 @@ class Authorizer:
         trace = self._trace_ids(parent, caller)
         decision = _decision(decision_id, ruling, settled, looked_up, snapshot, request, caller, times, trace=trace)
         answered = self._observer.decision(decision, parent)
-        if settled is not None and (told := event_of(settled.access, decision)) is not None:
+        if settled is not None and (told := event_of(settled.access, answered)) is not None:
             self._observer.event(told)
         if answered.ruling is not ruling and request.request_id:
             self._retries.part(caller.id, request.request_id)

@@ -34,7 +34,7 @@ class Settled(NamedTuple):
 
     `labels_added` holds the labels that it added, sorted, and `debits` what it took of the budgets of its own session.
     `access` is the request to a person that an approval-required call waits for, or whose approval was used.
-    `counted_as` holds the names under which the call is counted, and `charge` what can be taken back, with its time.
+    `counted_as` holds the names under which the call is counted. `charge`, with its time, and `use` can be taken back.
     """
 
     ruling: Ruling
@@ -44,6 +44,7 @@ class Settled(NamedTuple):
     access: AccessRequest | None = None
     counted_as: tuple[str, ...] = ()
     charge: tuple[Charge, float] | None = None
+    use: Use | None = None
 
 
 class Ledger:
@@ -159,9 +160,12 @@ class Ledger:
         return self._take_back(charge, charged, snapshot) or settled
 
     def undo(self, settled: Settled) -> None:
-        """Take back what a call took and was counted as, which is denied after all. Its labels stay."""
-        if settled.charge is not None:
-            with suppress(UnavailableError, OverloadedError):
+        """Take back what a call took, used and was counted as, which is denied after all. Its labels stay."""
+        with suppress(UnavailableError, OverloadedError):
+            if settled.use is not None:
+                self._people.give_back(settled.use)
+        with suppress(UnavailableError, OverloadedError):
+            if settled.charge is not None:
                 self._history.take_back(*settled.charge)
 
     def _take_back(self, charge: Charge, charged: Charged, snapshot: Snapshot) -> Settled | None:
@@ -194,7 +198,7 @@ class Ledger:
                 return denied
             raise
         if settled.ruling.allowed:
-            return settled._replace(access=use.request)
+            return settled._replace(access=use.request, use=use)
         return self._give_back(use, snapshot) or settled
 
     def _give_back(self, use: Use, snapshot: Snapshot) -> Settled | None:

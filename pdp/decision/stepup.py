@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pdp.clock import Deadline, Instant
 from pdp.decision.budgets import retry_digest
 from pdp.decision.snapshot import Snapshot
+from pdp.decision.values import names_in_results
 from pdp.errors import WrongStateError
 from pdp.foundation.ids import new_access_request_id
 from pdp.foundation.jsontext import canonical_as_typed, key_paths, parse_object
@@ -80,6 +81,7 @@ class People:
         own, key = snapshot.chain[0], self._history.key()
         bound = (own.id, tool.action, tool.definition_digest)
         names = names_outside(tool, arguments)
+        find = names_in_results(self._history, snapshot.chain, request.call.session_handle)
         call = BoundCall(
             session_id=own.id,
             server=tool.server,
@@ -99,7 +101,7 @@ class People:
             call=call,
             retry_digest=retry_digest(request, caller),
             arguments=written,
-            targets=snapshot.bundle.provenances.of(snapshot.chain, tool, arguments),
+            targets=snapshot.bundle.provenances.of(snapshot.chain, tool, arguments, find),
         )
 
     def have_approved(self, waiting: Waiting) -> bool:

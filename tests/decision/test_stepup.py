@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -15,7 +16,21 @@ import pytest
 from pdp.clock import Instant
 from pdp.decision.stepup import UNASKED
 from pdp.errors import OverloadedError, PermissionDeniedError, StoreUnavailableError
-from pdp.model import Basis, CacheResult, Call, Caller, CallRequest, Decision, Role, Session, Visibility
+from pdp.model import (
+    Basis,
+    CacheResult,
+    Call,
+    Caller,
+    CallRequest,
+    Decision,
+    Outcome,
+    Role,
+    Ruling,
+    Session,
+    TraceParent,
+    Visibility,
+)
+from pdp.observer import Event, EventKind
 from pdp.registry.registrar import Selector
 from pdp.sessions import access
 from pdp.sessions.access import AccessRequest, AccessState, BoundCall, Unaskable, Use
@@ -515,6 +530,44 @@ def test_a_store_that_fails_denies(pdp: Opened, history: History, error: Excepti
 
     assert ["ledger_unavailable"] * 2 == [basis(asked), basis(used)]
     assert AccessState.APPROVED is stored(pdp, waiting).state
+
+
+class Refusing:
+    """An observer that refuses to record allowed calls while it is told to, and keeps the events."""
+
+    def __init__(self) -> None:
+        self.refuses = False
+        self.events: list[Event] = []
+
+    def decision(self, decision: Decision, parent: TraceParent) -> Decision:  # noqa: ARG002 - as observers have it
+        """Turn an allow around."""
+        if not (decision.allowed and self.refuses):
+            return decision
+        return replace(decision, ruling=Ruling(outcome=Outcome.DENY, basis=Basis.RECORD_UNAVAILABLE))
+
+    def event(self, event: Event) -> None:
+        """Keep it."""
+        self.events.append(event)
+
+
+def test_a_call_that_could_not_be_recorded_uses_no_approval(tmp_path: Path) -> None:
+    """It was denied after all, and is allowed when it is made again; only that one is told as a use."""
+    watcher = Refusing()
+    with opened(tmp_path, FILES, observer=watcher) as pdp:
+        _, handle = tainted(pdp)
+        waiting = ask(pdp, handle)
+        approve(pdp, waiting)
+        watcher.refuses = True
+        refused = ask(pdp, handle)
+        kept = stored(pdp, waiting)
+        watcher.refuses = False
+        allowed = ask(pdp, handle)
+
+    assert ["record_unavailable", "permit"] == [basis(refused), basis(allowed)]
+    assert (AccessState.APPROVED, 0) == (kept.state, kept.used)
+    assert [EventKind.ACCESS_REQUESTED, EventKind.ACCESS_USED] == [
+        one.kind for one in watcher.events if one.kind.name.startswith("ACCESS")
+    ]
 
 
 def test_a_run_covers_calls_to_the_shown_targets(pdp: Opened) -> None:
