@@ -78,6 +78,8 @@ HELD: Final[Mapping[str, Mapping[str, str]]] = {
         "cedar terms": f"{_HERE}test_terms_are_declared_and_read_as_shown",
         "yaml obligations": f"{_HERE}test_obligations_are_read",
         "cedar obliging": f"{_HERE}test_obligations_are_read",
+        "cedar asking": f"{_HERE}test_people_are_asked_as_shown",
+        "yaml asked": f"{_HERE}test_people_are_asked_as_shown",
         "yaml history": f"{_HERE}test_cases_with_a_history_pass",
         "yaml groups": f"{_HERE}test_groups_are_read",
         "yaml results": f"{_HERE}test_results_are_read",
@@ -274,6 +276,21 @@ def test_obligations_are_read(project_root: Path) -> None:
 
     assert ["notice", "redact_result"] == [one.id for one in found["git/log-without-addresses"].obligations]
     assert "Revert the commit instead of a reset." == found["git/no-resets"].advice
+
+
+def test_people_are_asked_as_shown(project_root: Path) -> None:
+    """The rule asks a person, and the cases that say so pass."""
+    folder = project_root / "policies"
+    (rule,) = blocks(folder / "README.md", "cedar asking")
+    (text,) = blocks(folder / "README.md", "yaml asked")
+    files = read_folder(folder, DEFAULT_LIMITS)
+    # The shipped rule about what is critical would ask as well.
+    del files["untrusted.cedar"]
+    files["git.cedar"] += rule.encode("utf-8")
+    bundle = load_bundle(files, DEFAULT_LIMITS, compile_here)
+    results = run(bundle, [read_suite("tests/asked_test.yaml", text.encode("utf-8"))]).results
+
+    assert [(), ()] == [one.problems for one in results]
 
 
 def test_equivalent_mutants_are_read(project_root: Path, tmp_path: Path) -> None:

@@ -222,14 +222,14 @@ def test_a_change_that_raises_writes_nothing(tmp_path: Path) -> None:
         assert CANARY == history.access().arguments("acc_1", at(1000.0))
 
 
-@pytest.mark.parametrize(("approvals", "processes"), [(60, 3), pytest.param(2000, 16, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("approvals", "processes"), [(60, 3), pytest.param(1000, 12, marks=pytest.mark.long)])
 def test_killed_processes_use_each_approval_once(tmp_path: Path, approvals: int, processes: int) -> None:
     """What was acknowledged is in the file, each once; a kill costs at most one approval, and uses none twice."""
     path = tmp_path / "history.db"
     with closing(SQLiteSessionHistory(path)) as history:
         for number in range(approvals):
             asked_by = f"gateway-{number // 50}"
-            call = bound(b"%d" % number)
+            call = bound(b"%d" % number, session_id=f"ses_{number // 20}")
             history.access().ask(request(f"{number}", call, asked_by=asked_by), b"{}", at(1000.0))
             history.access().answer(f"acc_{number}", YES)
     command = [sys.executable, str(USING), str(path), str(approvals)]

@@ -15,7 +15,7 @@ from pdp.testing.stores.access import at, bound
 
 def use_all(history: SQLiteSessionHistory, approvals: int) -> None:
     """Use approvals of as many calls until none is left."""
-    calls = [bound(b"%d" % number) for number in range(approvals)]
+    calls = [bound(b"%d" % number, session_id=f"ses_{number // 20}") for number in range(approvals)]
     while calls:
         for call in list(calls):
             use = history.access().use(call, b"", at(1001.0))
