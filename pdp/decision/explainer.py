@@ -67,12 +67,13 @@ class CallExplainer:
         caller_id: str,
         find: FindNames = found_nowhere,
         counted: tuple[Counted, ...] = (),
+        unknown: Ruling | None = None,
     ) -> Explanation:
         """Explain a call on a snapshot that holds at least one session.
 
         `find` finds names in results, see `decision.values`; `counted` is what each session sees of its earlier calls,
-        by default none. Raise `InvalidRequestError` for facts that the bundle does
-        not declare, and what `find` raises.
+        by default none, and `unknown` the deny for a count that is not known. Raise `InvalidRequestError` for facts
+        that the bundle does not declare, and what `find` raises.
         """
         facts = caller_facts(snapshot.bundle, call, self._limits)
         refused = gate(snapshot, call)
@@ -102,7 +103,7 @@ class CallExplainer:
             for place, session in enumerate(chain)
         )
         would = of_chain(chain, [side.ruling for side in sides])
-        ruling = refused.ruling if refused else of_this_call(would, tool, seen)
+        ruling = refused.ruling if refused else of_this_call(unknown or would, tool, seen)
         opaque = tuple(seen.context["opaque"])
         targets = bundle.provenances.each(chain, tool, parse_object(call.arguments_json, self._limits), find)
         return explained(ruling=ruling, sessions=sides, resource=seen.resource, opaque=opaque, targets=targets)
@@ -186,9 +187,8 @@ class Explainer:
         known = handle_digest(call.session_handle) == own.handle_digest
         find = names_in_results(self._history, snapshot.chain, call.session_handle) if known else found_nowhere
         counts, moved = self._counts(snapshot, call, caller), snapshot if at is None else snapshot.moved_to(at)
-        explanation = self._calls.explain(moved, call, made_by, find, counts.counted if counts else ())
-        if counts and counts.unknown and not (explanation.refusal or explanation.problem):
-            explanation = replace(explanation, ruling=counts.unknown)
+        counted, unknown = (counts.counted, counts.unknown) if counts else ((), None)
+        explanation = self._calls.explain(moved, call, made_by, find, counted, unknown)
         # A supposed session has no handle, and has read nothing.
         if own.handle_digest and not known and any(one.provenance == UNSEEN for one in explanation.targets):
             kept = self._history.values().count(snapshot.chain[-1].id)

@@ -100,6 +100,10 @@ class EmbeddedWay:
             assert_explains(explanation, decision)
         if "result" in step.given:
             self._report(step, call, decision)
+        if step.given.get("fails"):
+            token = self._pdp.outcomes.token(decision)
+            report = OutcomeReport(outcome_token=token, status=CallStatus.FAILED)
+            self._pdp.outcomes.report(report, CALLERS[step.caller])
         return self._seen(decision)
 
     def _report(self, step: Step, call: Call, decision: Decision) -> None:

@@ -95,7 +95,7 @@ STEPS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "list": ((), (), ("always", "depends", "never")),
     "call": (
         ("session",),
-        ("arguments", "digest", "facts", "result"),
+        ("arguments", "digest", "facts", "result", "fails"),
         (
             *("allow", "deny", "policies", "cache", "ancestor", "ancestor_basis"),
             *("adds", "debits", "obligations", "advice", "span"),

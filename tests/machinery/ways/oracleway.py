@@ -52,6 +52,8 @@ class OracleWay:
         if "result" in step.given:
             arguments = parsed(step.arguments or b"{}")
             self._oracle.read(step.given["session"], step.subject, arguments, plain(step.given["result"]))
+        if step.given.get("fails"):
+            self._oracle.fail(step.given["session"], self._oracle.counted_as(self._oracle.bundle.tools[step.subject]))
         return self._seen(step, answer)
 
     def _request(self, step: Step) -> Mapping[str, Any]:

@@ -75,6 +75,8 @@ class ServiceWay:
             raise RefusedError((_CLASSES[answer.error.partition(":")[0]],), answer.error)
         if "result" in step.given:
             self._server.client(step.caller).report_outcome(answer, result=plain(step.given["result"]))
+        if step.given.get("fails"):
+            self._server.client(step.caller).report_outcome(answer, succeeded=False)
         return self._seen(answer)
 
     def _ask(self, call: ToolCall, caller: str) -> Answer:
@@ -159,8 +161,8 @@ class ServiceWay:
             ancestor_basis=answer.ancestor_basis,
             labels_added=answer.labels_added,
             obligations=tuple((one.id, one.parameters_json.decode("utf-8")) for one in answer.obligations),
-            # Our own line comes first.
-            advice=answer.advice[1:] if answer.policies else (),
+            # Our own line comes first, and then what is wrong with arguments.
+            advice=() if answer.basis == "invalid_arguments" else answer.advice[1:],
             cache=answer.cache_result,
             user=answer.user,
             agent=answer.agent,
