@@ -75,6 +75,7 @@ WHOLE: dict[str, Any] = {
         {"case": "y", "session": "work", "calls": ["read"], "step": "approve_call", "by": "ada", "expect": "allow"},
         {"case": "five", "sessions": ["work"], "step": "request", "expect": {"basis": "default_deny"}},
         {"case": "six", "sessions": ["work"], "calls": ["read"], "expect": {"outcome": "deny"}},
+        {"case": "eight", "session": "work", "approvals": ["read", "raw"], "calls": ["read"], "expect": "allow"},
         {
             "case": "seven",
             "session": "work",
