@@ -22,6 +22,7 @@ from pdp.limits import DEFAULT_LIMITS
 from pdp.model import Role
 from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
+from pdp.testing.bundles import with_terms
 from tests.cli.conftest import Run
 from tests.machinery.servers.commandline import start_server, stop_server, write_bundle
 
@@ -108,6 +109,7 @@ def test_version(run: Run) -> None:
 
 def test_check_accepts_good_folder(run: Run, policies: Path) -> None:
     """A folder that loads is said to load, with the version that a server would report."""
+    write_bundle(policies, schema=with_terms("ticket?: String"))
     bundle = load_bundle(read_folder(policies, DEFAULT_LIMITS), DEFAULT_LIMITS, compile_once())
 
     done = run("check", str(policies))
@@ -120,7 +122,7 @@ def test_check_accepts_good_folder(run: Run, policies: Path) -> None:
 def test_check_names_file_and_line(run: Run, tmp_path: Path) -> None:
     """Each problem of a folder names file, line and column, and the exit code is 1."""
     wrong = '\n@id("files/wrong")\npermit (principal, action, resource) when { principal.shoe == 3 };\n'
-    folder = write_bundle(tmp_path / "bad", policies={"files": wrong})
+    folder = write_bundle(tmp_path / "bad", policies={"files": wrong}, schema=with_terms("ticket?: String"))
 
     done = run("check", str(folder))
     as_json = run("check", str(folder), "--json")
@@ -161,6 +163,17 @@ def test_schema_is_the_whole_schema(run: Run, policies: Path) -> None:
     assert 0 == done.exit_code
     for part in ("entity Thing", 'action "files/read"', 'action "files/write"', '"pdp/request_session"', "read_only"):
         assert part in done.stdout
+
+
+def test_the_schema_declares_what_is_counted(run: Run, policies: Path) -> None:
+    """Each name that a policy reads, for each tool; without one there is nothing of it."""
+    without = run("schema", str(policies))
+    rule = 'forbid (principal, action == Action::"files/write", resource) when { context.counts["files/read"] > 3 };'
+    (policies / "often.cedar").write_text(f'@id("often/x") {rule}', encoding="utf-8")
+    done = run("schema", str(policies))
+
+    assert (0, 0, False) == (without.exit_code, done.exit_code, "counts" in without.stdout)
+    assert 2 == done.stdout.count('counts: { "files/read": Long }')
 
 
 def test_tools_list(run: Run, policies: Path) -> None:

@@ -24,6 +24,7 @@ LEAST_KILLED = 0.95
 TESTS = (
     "tests/decision/test_gate.py",
     "tests/decision/test_budgets.py",
+    "tests/decision/test_counts.py",
     "tests/decision/test_ledger.py",
     "tests/decision/test_seen_targets.py",
     "tests/decision/test_cache.py",

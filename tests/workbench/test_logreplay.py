@@ -305,6 +305,18 @@ def test_what_reads_targets_is_undecided(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "condition", ['context.counts["files/read"] > 3', 'context.done.contains("files/drop")'], ids=["counts", "done"]
+)
+def test_what_reads_counts_is_undecided(tmp_path: Path, condition: str) -> None:
+    """How often a session had called what is not in the log."""
+    with running(tmp_path, READ) as pdp:
+        pdp.call(pdp.session(), "read")
+        found = compare_records(bundle_of(READ), bundle_of(f"{READ} {FORBID} when {{ {condition} }};"), pdp.records)
+
+    assert ([], {"policies read what is not in the log": 1}) == (outcome(found), found.undecided)
+
+
+@pytest.mark.parametrize(
     ("terms", "fits"),
     [("ticket?: String", True), ("ticket: Bool, more?: Long", True), ("more?: Long", False), ("", False)],
 )
