@@ -19,7 +19,7 @@ from pdp.policy.bundle import load_bundle
 from pdp.policy.contents import read_folder
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.store import SessionStore
-from pdp.testing.bundles import compile_here, with_terms
+from pdp.testing.bundles import compile_here
 from pdp.testing.clock import FakeClock
 from tests.bundles.keeping import Folder, contents, keeper, version
 
@@ -139,8 +139,6 @@ def test_a_bundle_that_was_not_told_of_is_loaded_before_serving(open_store: Open
 def test_a_compiled_bundle_reads_as_it_was_written(project_root: Path) -> None:
     """Whoever is told of a bundle has the same policies, with all that was found in them, as who compiled it."""
     files = read_folder(project_root / "policies", DEFAULT_LIMITS)
-    schema = files["schema.cedarschema"].decode()
-    files["schema.cedarschema"] = with_terms("max_sum?: decimal", schema).encode()
     bundle = load_bundle(files, DEFAULT_LIMITS, compile_here)
     delivery = Delivery(files=files, signature=Signature(key_id="key", number=7, value=bytes(64)))
 

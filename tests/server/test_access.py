@@ -162,7 +162,7 @@ def test_a_label_in_between_has_to_be_shown(desk: Desk) -> None:
     """A session that has got a label since is not the one that was shown."""
     request = desk.wait()
     digest = desk.shown(request).request_digest
-    desk.server.client("gateway").narrow_session(request.call.session_id, labels=["untrusted-input"])
+    desk.server.client("gateway").narrow_session(request.call.session_id, labels=["untrusted"])
 
     assert desk.approve(request, digest=digest).startswith("FAILED_PRECONDITION: the request digest")
     assert desk.approve(request) == "OK"
