@@ -7,6 +7,7 @@ highest number of a signed bundle, the higher one of backup and present store is
 
 from __future__ import annotations
 
+import json
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +87,13 @@ def _prepare(
         reason = f"restored from a backup of {utc_text(report.high_water_at)}: what was revoked after it is not known"
         change = lifecycle.revoke(now, by=BY, reason=reason)
         revoked = () if keep_sessions else store.change_where(SessionFilter(), change, wall_at=now.wall_at)
+        active = store.active_bundle()
+    # Bundles that came after the backup may not have counted the calls of its sessions.
+    counted = json.dumps([(name, now.wall_at) for name, _ in (active.counted if active else ())])
     with closing(apsw.Connection(str(draft), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
-        connection.execute("UPDATE meta SET highest_number = max(highest_number, ?)", (number,))
+        connection.execute(
+            "UPDATE meta SET highest_number = max(highest_number, ?), bundle_counted = ?", (number, counted)
+        )
     return revoked
 
 

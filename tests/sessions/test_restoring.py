@@ -88,6 +88,20 @@ def test_sessions_are_kept_when_asked(path: Path, saved: Path) -> None:
     assert SessionState.ACTIVE == states(path)["live"]
 
 
+def test_sessions_that_are_kept_are_older_than_what_counts_their_calls(path: Path, tmp_path: Path) -> None:
+    """A bundle that came after the backup may not have counted them."""
+    with closing(SQLiteSessionStore(path)) as store:
+        active = make_bundle("v2", activated_at=1500.0, counted=(("git/commit", 0.0), ("mutating", 0.0)))
+        store.activate_bundle(active, b"", unchanged)
+    backup(path, tmp_path / "counting")
+    restore(tmp_path / "counting", path, now=NOW, keep_sessions=True)
+
+    with closing(SQLiteSessionStore(path)) as store:
+        restored = store.active_bundle()
+    assert restored is not None
+    assert (("git/commit", NOW.wall_at), ("mutating", NOW.wall_at)) == restored.counted
+
+
 def test_an_expired_session_is_left_to_its_end(path: Path, tmp_path: Path) -> None:
     """A session whose end has passed on the wall clock is not revoked: nothing can bring it back."""
     past: Session = make_session("past", deadline=Deadline(wall_at=2500.0, boot_at=9e9, boot_id="boot-1"))
