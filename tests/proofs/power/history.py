@@ -162,7 +162,7 @@ class History:
         found = [*found_states(product), *answered]
         expected = [[*expected_states(one, clock, known.ids), *expected_answers(one, asked)] for one in around]
         store.touch(wall_at=clock.now().wall_at)
-        if found in expected:
+        if any(all(map(_same, found, one)) for one in expected):
             return ""
         was, now = next((was, now) for was, now in zip(expected[0], found, strict=True) if was != now)
         return f"lost: {now} instead of {was}"
@@ -339,3 +339,13 @@ def copy_of(model: Oracle) -> Oracle:
     copy = Oracle(model._clock)
     vars(copy).update(vars(model) | {"sessions": deepcopy(model.sessions)})
     return copy
+
+
+def _same(now: object, was: object) -> bool:
+    """Say whether an answer is as expected by a server that has only the sessions, and not the history of their calls.
+
+    Then counts are unknown, which denies, and a person is asked by another request.
+    """
+    if not isinstance(now, Answer) or not isinstance(was, Answer):
+        return now == was
+    return now.basis == "budget_exhausted" or now._replace(question="") == was._replace(question="")
