@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from pdp.cli.output import STYLES, paragraphs, print_fields
-from pdp.cli.sessions.view import plain, term_text, terms_of
+from pdp.cli.sessions.view import plain, term_text, terms_of, time_text
 from pdp.foundation.printable import visible
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, AccessState, GetAccessRequestResponse, RequestedAccess
 
@@ -23,14 +22,6 @@ _SPACE = " \t\r\n"
 def access_state(request: RequestedAccess) -> str:
     """Return the state as a word: `open`."""
     return AccessState.Name(request.state).removeprefix("ACCESS_STATE_").lower()
-
-
-def access_time(request: RequestedAccess, field: str) -> str:
-    """Return a time of a request in ISO 8601, to the second; empty if it has not come."""
-    if not request.HasField(field):
-        return ""
-    moment: datetime = getattr(request, field).ToDatetime(tzinfo=UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def plain_access(request: RequestedAccess) -> dict[str, Any]:
@@ -49,7 +40,7 @@ def plain_access(request: RequestedAccess) -> dict[str, Any]:
         ],
         "asked_by": request.asked_by,
         "decision_id": request.decision_id,
-        **{field: access_time(request, field) for field in ("request_time", "expire_time", "answer_time")},
+        **{field: time_text(request, field) for field in ("request_time", "expire_time", "answer_time")},
         "answered_by": request.answered_by,
         "reason": request.reason,
         "approved_calls": request.approved_calls,
@@ -97,7 +88,7 @@ def access_row(request: RequestedAccess) -> Sequence[str]:
         request.user,
         request.agent,
         f"{request.server}/{request.tool}",
-        access_time(request, "expire_time"),
+        time_text(request, "expire_time"),
         f"{question}{more}",
     )
 
@@ -141,9 +132,9 @@ def _fields(review: GetAccessRequestResponse) -> Iterator[tuple[str, str]]:
     yield from ((visible(f"term {name}"), term_text(value)) for name, value in terms_of(session).items())
     yield "caller", request.asked_by
     yield "decision", request.decision_id
-    yield "requested", access_time(request, "request_time")
-    yield "answer by" if request.state == ACCESS_STATE_OPEN else "expires", access_time(request, "expire_time")
-    yield "answered", " by ".join(filter(None, (access_time(request, "answer_time"), request.answered_by)))
+    yield "requested", time_text(request, "request_time")
+    yield "answer by" if request.state == ACCESS_STATE_OPEN else "expires", time_text(request, "expire_time")
+    yield "answered", " by ".join(filter(None, (time_text(request, "answer_time"), request.answered_by)))
     yield "reason", request.reason
     if request.approved_calls:
         yield "used", f"{request.used_calls} of {request.approved_calls}"

@@ -17,21 +17,19 @@ from pdp.cli.root import NO
 from pdp.cli.sessions.accessview import (
     access_row,
     access_state,
-    access_time,
     plain_access,
     plain_review,
     print_access,
 )
+from pdp.cli.sessions.selecting import NEWEST, Kind
+from pdp.cli.sessions.view import time_text
 from pdp.client import Client, OverloadedError, UnavailableError
 from pdp.foundation.printable import visible
 from pdp.model import Role
 from pdp.sessions.access import AccessState
 from pdp.v1.access_pb2 import ACCESS_STATE_OPEN, RequestedAccess
 
-_ID_CHARACTERS = len("acc_") + 26
-_FEWEST_CHARACTERS = 4
-# The beginning of an id is searched among this many of the newest requests.
-_NEWEST = 1000
+_REQUEST = Kind(prefix="acc_", noun="request", empty="the id of the request is empty")
 # The pause before a watch that has ended is opened again, in seconds.
 _AGAIN_SECONDS = 1.0
 _COLUMNS = ("request", "state", "user", "agent", "tool", "until", "question")
@@ -120,7 +118,7 @@ def approve(
         print_json(plain_access(approved))
     else:
         what = f"{approved.approved_calls} calls" if approved.approved_calls > 1 else "one call"
-        until = access_time(approved, "expire_time")
+        until = time_text(approved, "expire_time")
         click.echo(f"approved {approved.access_request_id}: {what} until {until}")
 
 
@@ -204,28 +202,13 @@ def _words(request: RequestedAccess) -> Iterator[str]:
 
 
 def _full_id(client: Client, given: str, state: AccessState | None = None) -> str:
-    """Return the one id of a request that begins with the given text.
-
-    A text that is long enough to be an id is not looked up.
-    """
-    if not given:
-        raise click.UsageError("the id of the request is empty")
-    if len(given) >= _ID_CHARACTERS:
-        return given
-    wanted = given if given.startswith("acc_") else f"acc_{given}"
-    if len(wanted) < len("acc_") + _FEWEST_CHARACTERS:
-        raise click.UsageError(f"`{given}` is too short to select a request")
-    newest = islice(client.list_access_requests(state=state.value if state else "", page_size=_NEWEST), _NEWEST)
-    found = [one.access_request_id for one in newest if one.access_request_id.startswith(wanted)]
-    if len(found) != 1:
-        which = f"{state.value} request" if state else "request"
-        problem = (
-            f"{len(found)} of the newest {_NEWEST} {which}s begin"
-            if found
-            else f"none of the newest {_NEWEST} {which}s begins"
-        )
-        raise click.ClickException(f"{problem} with `{wanted}`")
-    return found[0]
+    """Return the one id of a request in a state that begins with the given text."""
+    word = state.value if state else ""
+    return _REQUEST.full_id(
+        given,
+        lambda: (one.access_request_id for one in client.list_access_requests(state=word, page_size=NEWEST)),
+        state=word,
+    )
 
 
 def _confirmed(calls: int) -> bool:

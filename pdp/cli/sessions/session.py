@@ -17,6 +17,7 @@ from pdp.cli.output import new_file, print_json, print_table
 from pdp.cli.root import NO
 from pdp.cli.sessions.accessview import plain_access
 from pdp.cli.sessions.review import print_review
+from pdp.cli.sessions.selecting import NEWEST, Kind
 from pdp.cli.sessions.terms import terms_named, terms_text
 from pdp.cli.sessions.view import plain, print_session, state_name, time_text
 from pdp.client import Client, PermissionDeniedError
@@ -27,10 +28,7 @@ from pdp.v1.access_pb2 import RequestedAccess
 from pdp.v1.session_pb2 import Session
 
 _PURPOSE_CHARACTERS = 48
-_ID_CHARACTERS = len("ses_") + 26
-_FEWEST_CHARACTERS = 4
-# The beginning of an id is searched among this many of the newest sessions.
-_NEWEST = 1000
+_SESSION = Kind(prefix="ses_", noun="session", empty="the session id is empty")
 
 
 @click.group(cls=Group)
@@ -261,28 +259,11 @@ def narrow(
 
 
 def _full_id(client: Client, given: str, state: SessionState | None = None) -> str:
-    """Return the one session id that begins with the given text.
-
-    A text that is long enough to be an id is not looked up.
-    """
-    if not given:
-        raise click.UsageError("the session id is empty")
-    if len(given) >= _ID_CHARACTERS:
-        return given
-    wanted = given if given.startswith("ses_") else f"ses_{given}"
-    if len(wanted) < len("ses_") + _FEWEST_CHARACTERS:
-        raise click.UsageError(f"`{given}` is too short to select a session")
-    newest = islice(client.list_sessions(state=state.value if state else "", page_size=_NEWEST), _NEWEST)
-    found = [one.session_id for one in newest if one.session_id.startswith(wanted)]
-    if len(found) != 1:
-        which = f"{state.value} session" if state else "session"
-        problem = (
-            f"{len(found)} of the newest {_NEWEST} {which}s begin"
-            if found
-            else f"none of the newest {_NEWEST} {which}s begins"
-        )
-        raise click.ClickException(f"{problem} with `{wanted}`")
-    return found[0]
+    """Return the one id of a session in a state that begins with the given text."""
+    word = state.value if state else ""
+    return _SESSION.full_id(
+        given, lambda: (one.session_id for one in client.list_sessions(state=word, page_size=NEWEST)), state=word
+    )
 
 
 def _waiting(client: Client, session: Session) -> list[RequestedAccess]:

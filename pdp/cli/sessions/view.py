@@ -12,6 +12,7 @@ import click
 
 from pdp.cli.output import print_fields, print_table
 from pdp.foundation.printable import visible
+from pdp.v1.access_pb2 import RequestedAccess
 from pdp.v1.session_pb2 import Session, SessionState
 
 
@@ -20,11 +21,11 @@ def state_name(session: Session) -> str:
     return SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
 
 
-def time_text(session: Session, field: str) -> str:
-    """Return a session's time in ISO 8601, to the second; empty if it has not come."""
-    if not session.HasField(field):
+def time_text(message: Session | RequestedAccess, field: str) -> str:
+    """Return a time of a session or an access request in ISO 8601, to the second; empty if it has not come."""
+    if not message.HasField(field):
         return ""
-    moment: datetime = getattr(session, field).ToDatetime(tzinfo=UTC)
+    moment: datetime = getattr(message, field).ToDatetime(tzinfo=UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
