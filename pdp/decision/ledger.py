@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from pdp.decision.budgets import NONE_SEEN, Owed, charge_of, exhausted, owed_by, uncountable
@@ -144,20 +146,18 @@ class Ledger:
             return unsettled(snapshot, str(error))
         if charged.exhausted is not None:
             return Settled(exhausted(owed, charged.exhausted, snapshot), snapshot)
-        try:
-            # INVARIANT: at a moment after the charge, the sessions are as the policies saw them.
-            settled = self._use(waiting, snapshot, request.call, ruling, decision_id) or self._unchanged(
-                snapshot, ruling
-            )
-        except ConflictError:
-            if (denied := self._take_back(charge, charged, snapshot)) is not None:
-                return denied
-            raise
-        if settled.ruling.allowed:
-            names = snapshot.bundle.counted_as.get(request.call.action, ())
-            kept = (charge, charged.charged_at)
-            return settled._replace(debits=_own(owed, charged), counted_as=names, charge=kept)
-        return self._take_back(charge, charged, snapshot) or settled
+        # INVARIANT: at a moment after the charge, the sessions are as the policies saw them.
+        settled = self._kept_if_allowed(
+            lambda: (
+                self._use(waiting, snapshot, request.call, ruling, decision_id) or self._unchanged(snapshot, ruling)
+            ),
+            partial(self._history.take_back, charge, charged.charged_at),
+            snapshot,
+        )
+        if not settled.ruling.allowed:
+            return settled
+        names = snapshot.bundle.counted_as.get(request.call.action, ())
+        return settled._replace(debits=_own(owed, charged), counted_as=names, charge=(charge, charged.charged_at))
 
     def undo(self, settled: Settled) -> None:
         """Take back what a call took, used and was counted as, which is denied after all. Its labels stay."""
@@ -168,14 +168,18 @@ class Ledger:
             if settled.charge is not None:
                 self._history.take_back(*settled.charge)
 
-    def _take_back(self, charge: Charge, charged: Charged, snapshot: Snapshot) -> Settled | None:
-        """Take back a charge; return the deny when that fails."""
+    def _kept_if_allowed(self, rest: Callable[[], Settled], undo: Callable[[], None], snapshot: Snapshot) -> Settled:
+        """Settle the rest of a call; unless it is allowed, undo what was written for it.
+
+        Raise `ConflictError` as `settle` does. When it cannot be undone, the call is denied.
+        """
         try:
-            self._history.take_back(charge, charged.charged_at)
-        except (UnavailableError, OverloadedError) as error:
-            # What was taken stays taken: that costs a call, and grants none.
-            return unsettled(snapshot, str(error))
-        return None
+            settled = rest()
+        except ConflictError:
+            if (denied := _undone(undo, snapshot)) is not None:
+                return denied
+            raise
+        return settled if settled.ruling.allowed else _undone(undo, snapshot) or settled
 
     def _use(
         self, waiting: Waiting | None, snapshot: Snapshot, call: Call, ruling: Ruling, decision_id: str
@@ -190,25 +194,13 @@ class Ledger:
                 return self._ask(waiting, decision_id)
         except (UnavailableError, OverloadedError) as error:
             return unsettled(snapshot, str(error))
-        try:
-            # INVARIANT: at a moment after the use, the sessions are as the policies saw them.
-            settled = self._label(snapshot, call, ruling, decision_id) or self._unchanged(snapshot, ruling)
-        except ConflictError:
-            if (denied := self._give_back(use, snapshot)) is not None:
-                return denied
-            raise
-        if settled.ruling.allowed:
-            return settled._replace(access=use.request, use=use)
-        return self._give_back(use, snapshot) or settled
-
-    def _give_back(self, use: Use, snapshot: Snapshot) -> Settled | None:
-        """Take back the use of an approval; return the deny when that fails."""
-        try:
-            self._people.give_back(use)
-        except (UnavailableError, OverloadedError) as error:
-            # What was used stays used: that costs an approval, and grants nothing.
-            return unsettled(snapshot, str(error))
-        return None
+        # INVARIANT: at a moment after the use, the sessions are as the policies saw them.
+        settled = self._kept_if_allowed(
+            lambda: self._label(snapshot, call, ruling, decision_id) or self._unchanged(snapshot, ruling),
+            partial(self._people.give_back, use),
+            snapshot,
+        )
+        return settled._replace(access=use.request, use=use) if settled.ruling.allowed else settled
 
     def _label(self, snapshot: Snapshot, call: Call, ruling: Ruling, decision_id: str) -> Settled | None:
         """Add the labels of the call; None when it adds none. Raise `ConflictError` as `settle` does."""
@@ -236,6 +228,16 @@ class Ledger:
 def unsettled(snapshot: Snapshot, detail: str) -> Settled:
     """Return the deny of a call whose changes could not be written."""
     return Settled(deny(Basis.LEDGER_UNAVAILABLE, detail), snapshot)
+
+
+def _undone(undo: Callable[[], None], snapshot: Snapshot) -> Settled | None:
+    """Undo what was written for a call; return the deny when that fails."""
+    try:
+        undo()
+    except (UnavailableError, OverloadedError) as error:
+        # What was taken or used stays so: that costs a call or an approval, and grants nothing.
+        return unsettled(snapshot, str(error))
+    return None
 
 
 def _own(owed: tuple[Owed, ...], charged: Charged) -> Debited:
