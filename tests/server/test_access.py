@@ -583,8 +583,10 @@ def test_a_watch_that_nobody_reads_ends(serve: Serve, embedded: Embedded, clock:
     # A client that measures how much fits into the connection takes many MiB before it is asked for them.
     with grpc.insecure_channel(running.server.address, options=[("grpc.http2.bdp_probe", 0)]) as channel:
         unread = [_watched(channel, running) for _ in range(8)]
+        # Calls begin in any order: all eight have, when the head of each answer has come.
+        for one in unread:
+            one.initial_metadata()
 
-        # On the same connection, so it comes after them.
         assert not _answers(_watched(channel, running))
         began_at = clock.now().boot_at
 
