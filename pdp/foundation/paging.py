@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 from pdp.errors import InvalidRequestError
+
+Row = TypeVar("Row")
+View = TypeVar("View")
+# Where a row is in its list: by time, then by id.
+Position = tuple[float, str]
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 1000
@@ -45,6 +51,49 @@ def page_start_of(token: str, *kinds: type) -> Any:  # noqa: ANN401 - a tuple of
     if [type(value) for value in values] != list(kinds) or not all(map(_is_sound, values)):
         raise InvalidRequestError("page_token", "is not one that this service issued")
     return tuple(values)
+
+
+def rows_of(
+    read: Callable[[Position | None], Sequence[Row]],
+    position_of: Callable[[Row], Position],
+    *,
+    step: int,
+    before: Position | None = None,
+) -> Iterator[Row]:
+    """Yield all rows after a position; `read` returns the next ones, `step` of them unless there are no more."""
+    while True:
+        page = read(before)
+        yield from page
+        if len(page) < step:
+            return
+        before = position_of(page[-1])
+
+
+def filled_page(
+    rows: Iterable[Row],
+    seen: Callable[[Row], View | None],
+    position_of: Callable[[Row], Position],
+    *,
+    size: int,
+    before: Position | None,
+    fits: Callable[[View], bool],
+) -> tuple[tuple[View, ...], str]:
+    """Return a page of what `seen` makes of rows, and the token of the next page (empty at the end).
+
+    `rows` come after `before`. Those of which `seen` makes nothing are passed over. The first that does not fit begins
+    the next page.
+    """
+    found: list[View] = []
+    for row in rows:
+        view = seen(row)
+        if view is not None:
+            if not fits(view):
+                return tuple(found), page_token_of(*before) if before else ""
+            found.append(view)
+        before = position_of(row)
+        if len(found) == size:
+            return tuple(found), page_token_of(*before)
+    return tuple(found), ""
 
 
 def _values(token: str) -> list[Any]:

@@ -11,7 +11,7 @@ from pdp.clock import Clock, Instant, no_earlier
 from pdp.decision.accessevents import access_event
 from pdp.decision.stepup import CRITICAL
 from pdp.errors import InvalidRequestError, NotFoundError, PermissionDeniedError, UnavailableError, WrongStateError
-from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
+from pdp.foundation.paging import Position, filled_page, page_size_of, page_start_of, rows_of
 from pdp.limits import Limits
 from pdp.model import Caller, Role, Session
 from pdp.observer import EventKind, Observer
@@ -145,7 +145,7 @@ class Approvals:
             ends_after=now.wall_at,
         )
         revoked = []
-        for request in self._pages(which):
+        for request in self._rows(which):
             try:
                 revoked.append(self._revoke(request.id, revoke, caller, now))
             except (WrongStateError, NotFoundError):
@@ -176,20 +176,12 @@ class Approvals:
         before = page_start_of(page_token, float, str)
         bundle, now = self._bundle(), self._now()
         which = self._filter(session_id, user, caller, _stored_states(state))
-        found: list[AccessView] = []
-        while True:
-            page = self._requests().select(which, limit=_STEP, before=before)
-            for request in page:
-                seen = self._view(request, bundle, now)
-                if state in (None, seen.state):
-                    if not fits(seen):
-                        return tuple(found), page_token_of(*before) if before else ""
-                    found.append(seen)
-                before = (request.asked_at, request.id)
-                if len(found) == size:
-                    return tuple(found), page_token_of(*before)
-            if len(page) < _STEP:
-                return tuple(found), ""
+
+        def seen(request: AccessRequest) -> AccessView | None:
+            found = self._view(request, bundle, now)
+            return found if state in (None, found.state) else None
+
+        return filled_page(self._rows(which, before), seen, _position, size=size, before=before, fits=fits)
 
     def revision(self) -> int:
         """Return the latest revision of all requests: while it stays the same, none has changed."""
@@ -199,7 +191,7 @@ class Approvals:
         """Yield the requests that are open, newest first."""
         which = self._filter(session_id, user, caller, frozenset({AccessState.OPEN}))
         bundle, now = self._bundle(), self._now()
-        for request in self._pages(which):
+        for request in self._rows(which):
             seen = self._view(request, bundle, now)
             if seen.state is AccessState.OPEN:
                 yield seen
@@ -220,11 +212,9 @@ class Approvals:
         self._observer.event(access_event(EventKind.ACCESS_REVOKED, revoked, at=now.wall_at, caller_id=caller.id))
         return revoked.id
 
-    def _pages(self, which: AccessFilter) -> Iterator[AccessRequest]:
-        before: tuple[float, str] | None = None
-        while page := self._requests().select(which, limit=_STEP, before=before):
-            yield from page
-            before = (page[-1].asked_at, page[-1].id)
+    def _rows(self, which: AccessFilter, before: Position | None = None) -> Iterator[AccessRequest]:
+        read = partial(self._requests().select, which, limit=_STEP)
+        return rows_of(lambda start: read(before=start), _position, step=_STEP, before=before)
 
     def _review(
         self, request: AccessRequest, chain: tuple[Session, ...], bundle: Bundle, caller: Caller, now: Instant
@@ -269,6 +259,10 @@ class Approvals:
 
     def _now(self) -> Instant:
         return no_earlier(self._clock.now(), self._sessions.high_water_at())
+
+
+def _position(request: AccessRequest) -> Position:
+    return request.asked_at, request.id
 
 
 def _sees_all(caller: Caller) -> bool:

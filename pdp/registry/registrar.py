@@ -21,7 +21,7 @@ from pdp.errors import (
 )
 from pdp.foundation.ids import handle_digest, new_handle, new_session_id
 from pdp.foundation.jsontext import parse_object
-from pdp.foundation.paging import page_size_of, page_start_of, page_token_of
+from pdp.foundation.paging import Position, filled_page, page_size_of, page_start_of, rows_of
 from pdp.limits import MOST_LABELS, Limits
 from pdp.model import Caller, Role, Scope, Session, SessionState
 from pdp.observer import Event, EventKind, Observer
@@ -370,21 +370,17 @@ class Registrar:
         # Few sessions out of many may have a computed state: smaller steps would query the store once for each.
         # In larger steps, sessions of the largest size would take hundreds of megabytes.
         step = min(size, _STEP) if state is None else _STEP
-        found: list[SessionView] = []
-        while True:
-            page = self._sessions.select(which, limit=step, before=before)
-            for session in page:
-                # EXPIRED is computed, so the store cannot filter by it.
-                if state in (None, state_of(session, now)):
-                    view = self._view((session, *self._sessions.get(session.id)[1:]), bundle, now)
-                    if not fits(view):
-                        return tuple(found), page_token_of(*before) if before else ""
-                    found.append(view)
-                before = (session.requested_at, session.id)
-                if len(found) == size:
-                    return tuple(found), page_token_of(*before)
-            if len(page) < step:
-                return tuple(found), ""
+
+        def seen(session: Session) -> SessionView | None:
+            # EXPIRED is computed, so the store cannot filter by it.
+            if state not in (None, state_of(session, now)):
+                return None
+            return self._view((session, *self._sessions.get(session.id)[1:]), bundle, now)
+
+        rows = rows_of(
+            lambda start: self._sessions.select(which, limit=step, before=start), _position, step=step, before=before
+        )
+        return filled_page(rows, seen, _position, size=size, before=before, fits=fits)
 
     def narrow(
         self,
@@ -606,6 +602,10 @@ def _selected(selector: Selector, caller: Caller) -> SessionFilter:
             if selector.value != caller.tenant:
                 raise PermissionDeniedError("another tenant's sessions cannot be revoked")
             return SessionFilter(tenant=caller.tenant, states=states)
+
+
+def _position(session: Session) -> Position:
+    return session.requested_at, session.id
 
 
 def _sees_all(caller: Caller) -> bool:
