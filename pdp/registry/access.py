@@ -116,8 +116,10 @@ class Approvals:
         return AccessView(request=approved, state=approved.state)
 
     def deny(self, request_id: str, *, reason: str, caller: Caller) -> AccessView:
-        """Refuse a call, for the rest of its session. Raise `WrongStateError` unless the request is open."""
-        require_approver(caller, "a call")
+        """Refuse a call, for the rest of its session. Raise `WrongStateError` unless the request is open.
+
+        As with `revoke`, the table of RPCs says who may: whoever ends authority needs no right to give it.
+        """
         now = self._now()
         self._visible(request_id, caller)
         denied = self._requests().answer(request_id, partial(access.deny, now=now, by=caller.id, reason=reason))

@@ -77,11 +77,11 @@ def _sessions() -> tuple[RPC, ...]:
 
 def _access() -> tuple[RPC, ...]:
     of, lane, ending, watches = ACCESS, Lane.CALLS, Lane.ENDING, Lane.ACCESS_WATCHES
-    approver, seeing = Role.APPROVER, {Role.PEP, Role.APPROVER, Role.AUDITOR}
+    approver, admin, seeing = Role.APPROVER, Role.ADMIN, {Role.PEP, Role.APPROVER, Role.AUDITOR, Role.ADMIN}
     return (
         _row(of, "ApproveCall", access.ApproveCallRequest, {approver}, lane),
-        _row(of, "DenyCall", access.DenyCallRequest, {approver}, ending),
-        _row(of, "RevokeAccess", access.RevokeAccessRequest, {approver, Role.ADMIN}, ending),
+        _row(of, "DenyCall", access.DenyCallRequest, {approver, admin}, ending),
+        _row(of, "RevokeAccess", access.RevokeAccessRequest, {approver, admin}, ending),
         _row(of, "GetAccessRequest", access.GetAccessRequestRequest, seeing, lane),
         _row(of, "ListAccessRequests", access.ListAccessRequestsRequest, seeing, lane),
         _row(of, "WatchAccessRequests", access.WatchAccessRequestsRequest, seeing, watches, shape=Shape.FEED),

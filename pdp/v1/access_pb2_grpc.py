@@ -85,7 +85,7 @@ class AccessServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DenyCall(self, request, context):
-        """Refuses a call: in this session it is not asked for again. For `approver`.
+        """Refuses a call: in this session it is not asked for again. For `approver` and `admin`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

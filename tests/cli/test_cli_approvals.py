@@ -181,14 +181,24 @@ def test_watch_prints_each_change(approvals: Approvals, desk: Desk) -> None:
 
 
 def test_session_show_lists_what_waits(approvals: Approvals, desk: Desk) -> None:
-    """Beside the labels and budgets of the session; an admin, who may not see requests, sees the session alone."""
+    """Beside the labels and budgets of the session."""
     request = desk.wait()
     words = ("show", request.call.session_id)
 
     assert f"waits: {request.id} git/log\n" in approvals(*words, group="session").stdout
     as_json = json.loads(approvals(*words, "--json", group="session").stdout)
     assert [request.id] == [one["access_request_id"] for one in as_json["access_requests"]]
-    assert [] == json.loads(approvals(*words, "--json", group="session", by="admin").stdout)["access_requests"]
+
+
+def test_an_admin_refuses_and_takes_back(approvals: Approvals, desk: Desk) -> None:
+    """With a token of its own, and the beginning of an id."""
+    waits, approved = desk.wait(), desk.wait()
+    desk.approve(approved)
+
+    assert approvals("deny", waits.id[:16], by="admin").stdout == f"denied {waits.id}\n"
+    taken = approvals("revoke", approved.id[:16], "--reason", "an incident", by="admin")
+
+    assert taken.stdout == f"revoked {approved.id}\n"
 
 
 def test_others_are_refused(approvals: Approvals, desk: Desk) -> None:

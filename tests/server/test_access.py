@@ -240,6 +240,23 @@ def test_second_answers_are_refused(desk: Desk) -> None:
     assert [request.id] == [one["facts"]["access_request_id"] for one in desk.records("access.denied")][-1:]
 
 
+def test_an_admin_refuses_what_it_may_not_approve(desk: Desk) -> None:
+    """Ending always works: an admin finds what waits, sees no argument of it, and its no stands like any other."""
+    request = desk.wait(arguments=SECRET)
+    admin = desk.server.client("admin")
+
+    found = [one.access_request_id for one in admin.list_access_requests(session_id=request.call.session_id)]
+    seen = desk.shown(request, "admin")
+    denied = admin.deny_call(request.id, reason="an incident")
+
+    assert [request.id] == found
+    assert (b"", False, "") == (seen.arguments_json, seen.HasField("session"), seen.request_digest)
+    assert (ACCESS_STATE_DENIED, "admin", "an incident") == (denied.state, denied.answered_by, denied.reason)
+    store, clock = desk.server.embedded.history.access(), desk.server.clock
+    again = a_request(desk.server.embedded, clock, request.call.session_id, by="gateway")
+    assert Unaskable.DENIED is store.ask(again, b"{}", clock.now())
+
+
 def test_an_approval_is_taken_back_once(desk: Desk) -> None:
     """The same revocation again is the same answer, and takes back nothing."""
     request = desk.wait()

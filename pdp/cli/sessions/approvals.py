@@ -128,7 +128,10 @@ def approve(
 @json_option
 @with_client(Role.APPROVER)
 def deny(*, client: Client, request_id: str, reason: str, as_json: bool) -> None:
-    """Refuse a call: in its session it is not asked for again."""
+    """Refuse a call: in its session it is not asked for again.
+
+    An admin can do it too: pass the admin's token with --token-file.
+    """
     denied = client.deny_call(_full_id(client, request_id, AccessState.OPEN), reason=reason)
     if as_json:
         print_json(plain_access(denied))
@@ -143,7 +146,10 @@ def deny(*, client: Client, request_id: str, reason: str, as_json: bool) -> None
 @json_option
 @with_client(Role.APPROVER)
 def revoke(*, client: Client, request_id: str, session_id: str, reason: str, as_json: bool) -> None:
-    """Take back an approval that is not used up, or all of a session."""
+    """Take back an approval that is not used up, or all of a session.
+
+    An admin can do it too: pass the admin's token with --token-file.
+    """
     if bool(request_id) == bool(session_id):
         raise click.UsageError("pass exactly one of REQUEST_ID and --session")
     whole = _full_id(client, request_id, AccessState.APPROVED) if request_id else ""

@@ -20,7 +20,7 @@ from pdp.cli.sessions.review import print_review
 from pdp.cli.sessions.selecting import NEWEST, Kind
 from pdp.cli.sessions.terms import terms_named, terms_text
 from pdp.cli.sessions.view import plain, print_session, state_name, time_text
-from pdp.client import Client, PermissionDeniedError
+from pdp.client import Client
 from pdp.foundation.printable import visible
 from pdp.model import Role, SessionState
 from pdp.sessions.access import AccessState
@@ -267,11 +267,8 @@ def _full_id(client: Client, given: str, state: SessionState | None = None) -> s
 
 
 def _waiting(client: Client, session: Session) -> list[RequestedAccess]:
-    """Return the access requests that wait in a session; none for a caller who may not see them."""
-    try:
-        return list(client.list_access_requests(state=AccessState.OPEN.value, session_id=session.session_id))
-    except PermissionDeniedError:
-        return []
+    """Return the access requests that wait in a session."""
+    return list(client.list_access_requests(state=AccessState.OPEN.value, session_id=session.session_id))
 
 
 def _confirmed() -> bool:

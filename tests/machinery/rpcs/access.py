@@ -45,6 +45,10 @@ _SHOWN = in_states(
     of_another_gateway="open",
 )
 
+_LISTED = dict.fromkeys(("approver", "auditor", "admin"), tenant("open", hidden="not listed")) | {
+    "pep": opener("open", hidden="not listed")
+}
+
 
 def _state(shown: Any) -> str:
     return AccessState.Name(shown.state).removeprefix("ACCESS_STATE_").lower()
@@ -78,7 +82,7 @@ ACCESS: Mapping[str, Row] = {
     ),
     "DenyCall": Row(
         ask=lambda session: DenyCallRequest(access_request_id=session.access_request_id),
-        roles={"approver": tenant("OK")},
+        roles=dict.fromkeys(("approver", "admin"), tenant("OK")),
         # A no needs no live session.
         states=dict.fromkeys(ALL_STATES, "OK") | {"unknown": "NOT_FOUND", "of_another_tenant": "NOT_FOUND"},
         wrong=(
@@ -120,7 +124,7 @@ ACCESS: Mapping[str, Row] = {
     "GetAccessRequest": Row(
         ask=lambda session: GetAccessRequestRequest(access_request_id=session.access_request_id),
         said=lambda found, _: _state(found.access_request),
-        roles={"approver": tenant("open"), "pep": opener("open"), "auditor": tenant("open")},
+        roles=dict.fromkeys(("approver", "auditor", "admin"), tenant("open")) | {"pep": opener("open")},
         states=_SHOWN,
         wrong=(
             (GetAccessRequestRequest(), "access_request_id"),
@@ -136,11 +140,7 @@ ACCESS: Mapping[str, Row] = {
     "ListAccessRequests": Row(
         ask=lambda session: ListAccessRequestsRequest(session_id=session.access_session_id),
         said=lambda found, _: _first(found),
-        roles={
-            "approver": tenant("open", hidden="not listed"),
-            "pep": opener("open", hidden="not listed"),
-            "auditor": tenant("open", hidden="not listed"),
-        },
+        roles=_LISTED,
         states=_SHOWN | {"unknown": "not listed", "of_another_tenant": "not listed"},
         wrong=(
             (ListAccessRequestsRequest(state=7), "state"),  # type: ignore[arg-type]  # a number that is no state
@@ -160,11 +160,7 @@ ACCESS: Mapping[str, Row] = {
     "WatchAccessRequests": Row(
         ask=lambda session: WatchAccessRequestsRequest(session_id=session.access_session_id),
         said=lambda found, _: _first(found),
-        roles={
-            "approver": tenant("open", hidden="not listed"),
-            "pep": opener("open", hidden="not listed"),
-            "auditor": tenant("open", hidden="not listed"),
-        },
+        roles=_LISTED,
         states=in_states(
             live="open",
             over="not listed",
