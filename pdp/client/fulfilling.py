@@ -7,11 +7,9 @@ import inspect
 import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from pdp.client.blanking import UnredactableError
-from pdp.client.errors import PDPClientError
 from pdp.client.redaction import redacted
 from pdp.client.results import as_sent
 from pdp.client.values import ERROR_BASIS, Answer, Obligation, ToolCallDenied, ToolResultWithheld
@@ -81,44 +79,6 @@ class Duties:
         return result
 
 
-class Run:
-    """The run of one allowed call: set `result` within `with`, then take what may be handed on.
-
-    An error of the tool could say what must be redacted, so it is then replaced, without a trace of it.
-    """
-
-    def __init__(self, duties: Duties) -> None:
-        self._duties = duties
-        self._failed = False
-        self.result: Any = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        ours = isinstance(error, ToolCallDenied | ToolResultWithheld)
-        self._failed = isinstance(error, Exception) and not ours and bool(self._duties.redact)
-        return self._failed
-
-    @property
-    def succeeded(self) -> bool:
-        """Say whether the tool returned something."""
-        return not self._failed
-
-    def handed_on(self) -> Any:  # noqa: ANN401 - whatever the tool returns
-        """Return the result as the obligations say. Raise `ToolResultWithheld` when it must not be handed on."""
-        if self._failed:
-            raise ToolResultWithheld(self._duties.answer, "the call failed, and its error may hold redacted values")
-        return self._duties.on_result(self.result)
-
-
-def unreported(answer: Answer, error: PDPClientError) -> ToolResultWithheld:
-    """Return what to raise when what came of a call could not be reported: its result must not be used."""
-    return ToolResultWithheld(answer, f"what came of the call could not be reported: {error}")
-
-
 def duties_of(answer: Answer, *, knows: Iterable[str]) -> Duties:
     """Return what to do about an allowed call.
 
@@ -149,11 +109,11 @@ def guarded_obligations(on_notice: OnNotice | None, met: Collection[str]) -> fro
     return (FULFILLED | {NOTICE} if on_notice is not None else FULFILLED) | met_ids(met)
 
 
-def start(answer: Answer, on_notice: OnNotice | None, met: Collection[str]) -> Run:
-    """Return the run of an allowed call after its notices are shown. Raise `ToolCallDenied` when it must not run."""
+def duties_before(answer: Answer, on_notice: OnNotice | None, met: Collection[str]) -> Duties:
+    """Return what is left to do about a call whose notices are shown. Raise `ToolCallDenied` when it must not run."""
     duties = duties_of(answer, knows=guarded_obligations(on_notice, met))
     duties.show_notices(on_notice)
-    return Run(duties)
+    return duties
 
 
 def _with(duties: Duties, obligation: Obligation) -> Duties:

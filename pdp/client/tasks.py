@@ -16,9 +16,9 @@ import grpc
 
 from pdp.client.control import UNDECIDED
 from pdp.client.errors import PDPClientError
-from pdp.client.fulfilling import Run, guarded_obligations, met_ids, start, unreported
-from pdp.client.guard import GuardedSignature, labels_of
-from pdp.client.values import Answer, ToolCall
+from pdp.client.fulfilling import met_ids
+from pdp.client.guard import GuardedSignature
+from pdp.client.values import ToolCall
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
 if TYPE_CHECKING:  # A session imports its guard from this module, so a real import would be circular.
@@ -167,7 +167,6 @@ def guard(
     `labels` finds for the result; a result that cannot be reported is withheld. `report` False reports nothing.
     """
     met = met_ids(met)
-    reports = _Reports(session, labels, report=report)
 
     def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         if not inspect.iscoroutinefunction(function):
@@ -178,49 +177,14 @@ def guard(
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(args, kwargs)
             call = ToolCall(server=server, tool=tool, arguments=bound.arguments)
-            answer = await session.ask(call, known_obligations=guarded_obligations(session.on_notice, met))
-            run = start(answer, session.on_notice, met)
-            try:
-                with run:
-                    run.result = await function(*bound.positional, **bound.named)
-            except Exception:
-                await reports.raised(answer)
-                raise
-            await reports.returned(answer, run)
-            return cast("R", run.handed_on())
+            admitted = await session.admit(call, met=met, labels=labels, report=report)
+            async with admitted:
+                admitted.result = await function(*bound.positional, **bound.named)
+            return cast("R", await admitted.handed_on())
 
         return guarded
 
     return decorate
-
-
-class _Reports:
-    """Reports what came of guarded calls. `labels` returns the labels for a result; None finds none."""
-
-    def __init__(
-        self, session: AsyncClientSession, labels: Callable[[Any], Iterable[str]] | None, *, report: bool
-    ) -> None:
-        self._session = session
-        self._labels = labels
-        self._report = report
-
-    async def returned(self, answer: Answer, run: Run) -> None:
-        """Report a call that is over. Raise `ToolResultWithheld` when that fails."""
-        if not self._report:
-            return
-        found = labels_of(answer, self._labels, run.result) if run.succeeded else ()
-        if not (answer.outcome_token or found):
-            return
-        try:
-            await self._session.report_outcome(answer, succeeded=run.succeeded, labels=found, result=run.result)
-        except PDPClientError as error:
-            raise unreported(answer, error) from None
-
-    async def raised(self, answer: Answer) -> None:
-        """Report a call whose tool raised an error, which goes on whether or not that is known."""
-        if self._report and answer.outcome_token:
-            with suppress(PDPClientError):
-                await self._session.report_outcome(answer, succeeded=False)
 
 
 def _cancelled_by_caller() -> bool:

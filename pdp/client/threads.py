@@ -11,20 +11,19 @@ import queue
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
-from contextlib import suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import grpc
 
 from pdp.client.control import UNDECIDED
-from pdp.client.errors import PDPClientError
-from pdp.client.fulfilling import Run, guarded_obligations, met_ids, start, unreported
-from pdp.client.guard import BoundCall, GuardedSignature, labels_of
-from pdp.client.values import Answer, ToolCall
+from pdp.client.fulfilling import met_ids
+from pdp.client.guard import BoundCall, GuardedSignature
+from pdp.client.values import ToolCall
 from pdp.v1.authorization_pb2 import AuthorizeStreamRequest, AuthorizeStreamResponse
 
 if TYPE_CHECKING:  # A session imports its guard from this module, so a real import would be circular.
+    from pdp.client.sync.admitted import AdmittedCall
     from pdp.client.sync.session import ClientSession
 
 P = ParamSpec("P")
@@ -175,69 +174,34 @@ def guard(
     question for an `async def` function is asked on another thread, so that its event loop goes on.
     """
     met = met_ids(met)
-    reports = _Reports(session, labels, report=report)
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = GuardedSignature(function, skip)
 
-        def begin(bound: BoundCall) -> tuple[Answer, Run]:
+        def admit(bound: BoundCall) -> AdmittedCall:
             call = ToolCall(server=server, tool=tool, arguments=bound.arguments)
-            answer = session.ask(call, known_obligations=guarded_obligations(session.on_notice, met))
-            return answer, start(answer, session.on_notice, met)
+            return session.admit(call, met=met, labels=labels, report=report)
 
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(args, kwargs)
-            answer, run = begin(bound)
-            try:
-                with run:
-                    run.result = function(*bound.positional, **bound.named)
-            except Exception:
-                reports.raised(answer)
-                raise
-            reports.returned(answer, run)
-            return cast("R", run.handed_on())
+            admitted = admit(bound)
+            with admitted:
+                admitted.result = function(*bound.positional, **bound.named)
+            return cast("R", admitted.handed_on())
 
         @wraps(function)
         async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:  # noqa: ANN401 - what the function gives
             bound = signature.bind(args, kwargs)
-            answer, run = await asyncio.to_thread(begin, bound)
+            admitted = await asyncio.to_thread(admit, bound)
             try:
-                with run:
-                    run.result = await cast("Callable[..., Awaitable[Any]]", function)(*bound.positional, **bound.named)
-            except Exception:
-                await asyncio.to_thread(reports.raised, answer)
-                raise
-            await asyncio.to_thread(reports.returned, answer, run)
-            return run.handed_on()
+                running = cast("Callable[..., Awaitable[Any]]", function)
+                admitted.result = await running(*bound.positional, **bound.named)
+            except Exception as error:
+                if not await asyncio.to_thread(admitted.failed, error):
+                    raise
+            return await asyncio.to_thread(admitted.handed_on)
 
         return cast("Callable[P, R]", guarded_async) if inspect.iscoroutinefunction(function) else guarded
 
     return decorate
-
-
-class _Reports:
-    """Reports what came of guarded calls. `labels` returns the labels for a result; None finds none."""
-
-    def __init__(self, session: ClientSession, labels: Callable[[Any], Iterable[str]] | None, *, report: bool) -> None:
-        self._session = session
-        self._labels = labels
-        self._report = report
-
-    def returned(self, answer: Answer, run: Run) -> None:
-        """Report a call that is over. Raise `ToolResultWithheld` when that fails."""
-        if not self._report:
-            return
-        found = labels_of(answer, self._labels, run.result) if run.succeeded else ()
-        if not (answer.outcome_token or found):
-            return
-        try:
-            self._session.report_outcome(answer, succeeded=run.succeeded, labels=found, result=run.result)
-        except PDPClientError as error:
-            raise unreported(answer, error) from None
-
-    def raised(self, answer: Answer) -> None:
-        """Report a call whose tool raised an error, which goes on whether or not that is known."""
-        if self._report and answer.outcome_token:
-            with suppress(PDPClientError):
-                self._session.report_outcome(answer, succeeded=False)

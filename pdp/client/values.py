@@ -130,11 +130,16 @@ class ListedTool:
 
 
 class ToolResultWithheld(Exception):  # noqa: N818 - the call was made; only what it returned must not be handed on
-    """A call was allowed and made, and its result must not be handed on: show the agent why. `answer` allowed it."""
+    """A call was allowed and made, and its result must not be handed on: show the agent `why`. `answer` allowed it.
 
-    def __init__(self, answer: Answer, why: str) -> None:
-        super().__init__(f"the call of `{answer.server}/{answer.tool}` was made, and its result is withheld: {why}")
+    The text of the exception also has `detail`, what went wrong elsewhere.
+    """
+
+    def __init__(self, answer: Answer, why: str, *, detail: str = "") -> None:
+        made = f"the call of `{answer.server}/{answer.tool}` was made, and its result is withheld"
+        super().__init__(": ".join([made, why, *([detail] if detail else [])]))
         self.answer = answer
+        self.why = why
 
 
 class ToolCallDenied(Exception):  # noqa: N818 - a deny is an answer and no error; only a guard has to raise it

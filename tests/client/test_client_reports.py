@@ -52,8 +52,18 @@ def _async_client(address: str, function: Callable[[], Any], options: dict[str, 
     return asyncio.run(run())
 
 
+def _admitted(address: str, function: Callable[[], Any], options: dict[str, Any]) -> Any:
+    with Client(address) as client:
+        admitted = client.attach("pdps_secret").admit(ToolCall(server="files", tool="read"), **options)
+        with admitted:
+            admitted.result = function()
+        return admitted.handed_on()
+
+
 every_guard = pytest.mark.parametrize(
-    "guarded", [_function, _coroutine, _async_client], ids=["function", "coroutine", "async client"]
+    "guarded",
+    [_function, _coroutine, _async_client, _admitted],
+    ids=["function", "coroutine", "async client", "admitted"],
 )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pdp.client import tasks
-from pdp.client.fulfilling import OnNotice
+from pdp.client.aio.admitted import AsyncAdmittedCall
+from pdp.client.fulfilling import OnNotice, duties_before, guarded_obligations
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
 
@@ -85,6 +86,28 @@ class AsyncClientSession:
             tracestate=tracestate,
             wait=self._held.wait_for_approval if wait is None else wait,
         )
+
+    async def admit(
+        self,
+        call: ToolCall,
+        *,
+        met: Collection[str] = (),
+        labels: Callable[[Any], Iterable[str]] | None = None,
+        report: bool = True,
+        traceparent: str = "",
+        tracestate: str = "",
+        wait: float | None = None,
+    ) -> AsyncAdmittedCall:
+        """Ask about one call as a guard does, for programs that make the call themselves.
+
+        `met`, `labels` and `report` are those of `guard`, the others those of `ask`. Notices are shown before this
+        returns. Raise `ToolCallDenied` when the call must not be made.
+        """
+        known = guarded_obligations(self.on_notice, met)
+        answer = await self.ask(
+            call, known_obligations=known, traceparent=traceparent, tracestate=tracestate, wait=wait
+        )
+        return AsyncAdmittedCall(self, duties_before(answer, self.on_notice, met), labels, report=report)
 
     async def batch(
         self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = ""

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pdp.client import threads
-from pdp.client.fulfilling import OnNotice
+from pdp.client.sync.admitted import AdmittedCall
+from pdp.client.fulfilling import OnNotice, duties_before, guarded_obligations
 from pdp.client.held import HeldSession
 from pdp.client.values import Answer, ListedTool, ToolCall
 
@@ -87,6 +88,26 @@ class ClientSession:
             tracestate=tracestate,
             wait=self._held.wait_for_approval if wait is None else wait,
         )
+
+    def admit(
+        self,
+        call: ToolCall,
+        *,
+        met: Collection[str] = (),
+        labels: Callable[[Any], Iterable[str]] | None = None,
+        report: bool = True,
+        traceparent: str = "",
+        tracestate: str = "",
+        wait: float | None = None,
+    ) -> AdmittedCall:
+        """Ask about one call as a guard does, for programs that make the call themselves.
+
+        `met`, `labels` and `report` are those of `guard`, the others those of `ask`. Notices are shown before this
+        returns. Raise `ToolCallDenied` when the call must not be made.
+        """
+        known = guarded_obligations(self.on_notice, met)
+        answer = self.ask(call, known_obligations=known, traceparent=traceparent, tracestate=tracestate, wait=wait)
+        return AdmittedCall(self, duties_before(answer, self.on_notice, met), labels, report=report)
 
     def batch(self, calls: Sequence[ToolCall], *, traceparent: str = "", tracestate: str = "") -> tuple[Answer, ...]:
         """Ask about several calls of this session, as `Client.batch` does."""

@@ -1,0 +1,84 @@
+"""A call that was allowed, until what came of it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pdp.client.errors import PDPClientError
+from pdp.client.fulfilling import Duties
+from pdp.client.guard import labels_of
+from pdp.client.values import Answer, ToolCallDenied, ToolResultWithheld
+
+if TYPE_CHECKING:  # A session admits calls, so a real import would be circular.
+    from pdp.client.aio.session import AsyncClientSession
+
+
+class AsyncAdmittedCall:
+    """An allowed call: set `result` within `async with`, then take what may be handed on.
+
+    The error of a tool is reported and goes on. Where it could say what must be redacted, it is replaced instead,
+    without a trace of it.
+    """
+
+    def __init__(
+        self,
+        session: AsyncClientSession,
+        duties: Duties,
+        labels: Callable[[Any], Iterable[str]] | None,
+        *,
+        report: bool,
+    ) -> None:
+        self._session = session
+        self._duties = duties
+        self._labels = labels
+        self._report = report
+        self._hidden = False
+        self.result: Any = None
+
+    @property
+    def answer(self) -> Answer:
+        """Return the answer that allowed the call."""
+        return self._duties.answer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return isinstance(error, Exception) and await self.failed(error)
+
+    async def failed(self, error: Exception | None = None) -> bool:
+        """Report that the tool failed, and say whether its error must be replaced by what `handed_on` raises.
+
+        An error of a guard in the tool is never replaced. Without a report the error goes on too.
+        """
+        guards = isinstance(error, ToolCallDenied | ToolResultWithheld)
+        self._hidden = bool(self._duties.redact) and not guards
+        if self._report and self.answer.outcome_token:
+            with suppress(PDPClientError):
+                await self._session.report_outcome(self.answer, succeeded=False)
+        return self._hidden
+
+    async def handed_on(self) -> Any:  # noqa: ANN401 - whatever the tool returns
+        """Report the result, and return what the obligations leave of it.
+
+        Raise `ToolResultWithheld` when it must not be handed on, or cannot be reported.
+        """
+        if self._hidden:
+            raise ToolResultWithheld(self.answer, "the call failed, and its error may hold redacted values")
+        if self._report:
+            await self._report_result(labels_of(self.answer, self._labels, self.result))
+        return self._duties.on_result(self.result)
+
+    async def _report_result(self, labels: tuple[str, ...]) -> None:
+        if not (self.answer.outcome_token or labels):
+            return
+        try:
+            await self._session.report_outcome(self.answer, labels=labels, result=self.result)
+        except PDPClientError as error:
+            why = "what came of the call could not be reported"
+            raise ToolResultWithheld(self.answer, why, detail=str(error)) from None
