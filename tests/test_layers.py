@@ -26,6 +26,7 @@ FLOORS = (
     ("decision", "bundles", "audit"),
     ("registry",),
     ("server", "client"),
+    ("doors",),
     # Composition: `app` alone constructs the parts.
     ("config", "bundlesettings", "callersettings", "starting", "app", "workers"),
     ("testing",),

@@ -52,7 +52,7 @@ def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> It
         Client(
             address,
             control_address=control,
-            token_file=connection.token_file or (None if connection.tls_certificate else _token_of(role, settings)),
+            token_file=connection.token_file or (None if connection.tls_certificate else token_of(role, settings)),
             **ways(settings, connection),
         ) as client,
     ):
@@ -82,7 +82,8 @@ def ways(settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:
     }
 
 
-def _token_of(role: Role, settings: Settings) -> Path:
+def token_of(role: Role, settings: Settings) -> Path:
+    """Return the file of the token that `pdp init` wrote for a role."""
     path = settings.tokens_folder / f"{role.value}.token"
     if not path.exists():
         # Existing callers keep their tokens: `pdp init` does not replace them.

@@ -1,0 +1,1 @@
+"""Doors: processes and adapters by which gateways and agent frameworks ask the PDP before every tool call."""

@@ -1,0 +1,268 @@
+"""Ask the PDP about one request of a client of MCP, and say what may be handed on of the answer to it.
+
+Knows no transport: a request comes as a message, and what comes back is the text of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pdp.client import (
+    FULFILLED,
+    Answer,
+    NotFoundError,
+    PDPClientError,
+    ToolCall,
+    ToolCallDenied,
+    ToolResultWithheld,
+    WrongStateError,
+)
+from pdp.client.fulfilling import Duties, duties_of, unreported
+from pdp.client.values import ERROR_BASIS
+from pdp.doors.mcp import answers
+from pdp.doors.mcp.messages import InvalidMessageError, Message
+from pdp.doors.mcp.methods import ASKED, CALL, LIST, SERVER_ASKS, STATED
+from pdp.doors.mcp.tools import MOST_PAGES, Definitions, page, shown
+from pdp.doors.session import DoorSession, NoSessionError
+from pdp.model import Basis, Visibility
+
+_LOG = logging.getLogger(__name__)
+
+# Asks the server for something in the proxy's own name, and returns the answer. Raises `InvalidMessageError`.
+AskServer = Callable[[str, Mapping[str, Any]], Awaitable[Message]]
+
+_COMPLETE, _INPUT_REQUIRED = "complete", "input_required"
+
+
+class RefusedError(Exception):
+    """A request does not reach the server. `answer` is what the client gets."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__("refused")
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllowedCall:
+    """A request that the PDP has allowed, and what is left to do about its result."""
+
+    request: Message
+    answer: Answer
+    duties: Duties = field(repr=False)
+
+
+class Gate:
+    """Asks about the requests for one server, which the catalogue knows by the name `server`.
+
+    `passes` are the methods that the operator lets pass besides.
+    """
+
+    def __init__(
+        self, *, server: str, session: DoorSession, ask_server: AskServer, passes: frozenset[str] = frozenset()
+    ) -> None:
+        self.definitions = Definitions()
+        self._server = server
+        self._session = session
+        self._ask_server = ask_server
+        self._passes = passes
+        self._listing = asyncio.Lock()
+
+    async def ask(self, request: Message) -> AllowedCall:
+        """Ask whether a request may reach the server. Raise `RefusedError` when it may not.
+
+        The arguments that are asked about are the text of the request, byte for byte.
+        """
+        tool, arguments = self._question(request)
+        try:
+            return await self._allowed(request, tool, arguments)
+        except NoSessionError as missing:
+            raise RefusedError(answers.refusal(request, str(missing))) from None
+        except ToolCallDenied as denied:
+            told = answers.refusal(request, denial(denied.answer), answers.decision_of(denied.answer))
+            raise RefusedError(told) from None
+        except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
+            # Without its text, which can hold arguments.
+            _LOG.error("a call is denied, because asking about it failed: %s", type(error).__name__)
+            raise RefusedError(answers.refusal(request, _FAILED)) from None
+
+    async def handed_on(self, allowed: AllowedCall, said: Message) -> str:
+        """Report what came of an allowed request, and return what the client gets of it."""
+        try:
+            return await self._handed_on(allowed, said)
+        except ToolResultWithheld as withheld:
+            why = str(withheld)
+        except Exception as error:  # noqa: BLE001 - fails closed: a result that may not have been reported is not shown
+            _LOG.error("a result is withheld, because handling it failed: %s", type(error).__name__)
+            why = "The call was made, and its result is withheld, because handling it failed. Do not retry."
+        return answers.refusal(allowed.request, why, answers.decision_of(allowed.answer))
+
+    async def lost(self, allowed: AllowedCall) -> None:
+        """Report that an allowed request has brought nothing: it was cancelled, or the server is gone."""
+        if allowed.answer.outcome_token:
+            try:
+                session = await self._session.current()
+                await session.report_outcome(allowed.answer, succeeded=False)
+            except (PDPClientError, NoSessionError) as error:
+                _LOG.warning("what came of a call could not be reported: %s", error)
+
+    async def visible(self) -> frozenset[str]:
+        """Return the tools that the session can see; those that it asked for while it waits for a person.
+
+        Raise `PDPClientError` when the PDP does not say.
+        """
+        try:
+            session = await self._session.current()
+        except NoSessionError as missing:
+            mine = f"{self._server}/"
+            return frozenset(name.removeprefix(mine) for name in missing.tools if name.startswith(mine))
+        try:
+            listed = await session.list_tools()
+        except (WrongStateError, NotFoundError):
+            return frozenset()  # the session is over
+        return frozenset(
+            one.tool for one in listed if one.server == self._server and one.visibility is not Visibility.NEVER
+        )
+
+    async def listed(self, request: Message, said: Message) -> str:
+        """Return a page of the server's list of tools as the session sees it."""
+        if "error" in said.value:
+            return said.text
+        try:
+            self.definitions.add(page(said)[0])
+            return shown(said, await self.visible(), modern=_modern(request)).text
+        except InvalidMessageError as error:
+            return answers.error(request.id, answers.INTERNAL_ERROR, str(error))
+        except PDPClientError as error:
+            _LOG.warning("the tools of the session cannot be listed: %s", error)
+            return answers.error(request.id, answers.DENIED, "the policy decision point does not answer: try again")
+
+    def fits(self, said: Message) -> str:
+        """Name what keeps the answer to any request from the client; empty for nothing.
+
+        A server of the era without a handshake can ask the client for something in an answer.
+        """
+        result = said.value.get("result")
+        if not isinstance(result, dict):
+            return ""
+        kind = result.get("resultType", _COMPLETE)
+        if kind == _INPUT_REQUIRED:
+            wanted = result.get("inputRequests") or {}
+            asks = wanted.values() if isinstance(wanted, dict) else [None]
+            methods = {one.get("method") if isinstance(one, dict) else None for one in asks}
+            if not methods <= self._passes & SERVER_ASKS:
+                return "the server asks for something that it may not ask the client for"
+        elif kind != _COMPLETE:
+            return "the result is of a kind that this proxy does not know"
+        return ""
+
+    async def _allowed(self, request: Message, tool: str, arguments: bytes) -> AllowedCall:
+        session = await self._session.current()
+        digest = ""
+        if request.method == CALL:
+            await self._know_definitions(request)
+            digest = self.definitions.digest(tool)
+        call = ToolCall(server=self._server, tool=tool, arguments=arguments, definition_digest=digest)
+        answer = await session.ask(
+            call,
+            known_obligations=FULFILLED,
+            traceparent=_text(request.meta.get("traceparent")),
+            tracestate=_text(request.meta.get("tracestate")),
+        )
+        return AllowedCall(request=request, answer=answer, duties=duties_of(answer, knows=FULFILLED))
+
+    async def _handed_on(self, allowed: AllowedCall, said: Message) -> str:
+        answer, duties = allowed.answer, allowed.duties
+        text = said.part("result")
+        result = json.loads(text) if text is not None else None
+        failed = text is None or (isinstance(result, dict) and result.get("isError") is True)
+        if answer.outcome_token:
+            session = await self._session.current()
+            try:
+                await session.report_outcome(answer, succeeded=not failed, result=result)
+            except PDPClientError as error:
+                raise unreported(answer, error) from None
+        if problem := self.fits(said):
+            raise ToolResultWithheld(answer, problem)
+        if text is None:
+            if duties.redact:
+                raise ToolResultWithheld(answer, "the call failed, and its error may hold redacted values")
+            return said.text
+        fulfilled = duties.on_result(result)
+        if not duties.redact:
+            return said.text
+        if isinstance(result, dict) and "resultType" in result:
+            fulfilled["resultType"] = result["resultType"]
+        written = json.dumps(fulfilled, separators=(",", ":"), ensure_ascii=False)
+        return said.with_members((), {"result": written}).text
+
+    async def _know_definitions(self, request: Message) -> None:
+        async with self._listing:
+            if self.definitions.known:
+                return
+            # The server may need to know whose request it is: the proxy asks as the client does.
+            stated = {name: request.meta[name] for name in STATED if name in request.meta}
+            params: dict[str, Any] = {"_meta": stated} if stated else {}
+            found: list[Any] = []
+            for _ in range(MOST_PAGES):
+                tools, cursor = page(await self._ask_server(LIST, params))
+                found += tools
+                if not cursor:
+                    break
+                params = {**params, "cursor": cursor}
+            self.definitions.replace(found)
+
+    def _question(self, request: Message) -> tuple[str, bytes]:
+        """Return the tool of the catalogue that a request is about, and its arguments as they are written."""
+        if request.method in ASKED:
+            parts = {name: request.part("params", name) for name in ASKED[request.method]}
+            held = ",".join(f"{json.dumps(name)}:{text}" for name, text in parts.items() if text is not None)
+            return request.method, f"{{{held}}}".encode()
+        tool = request.params.get("name")
+        problem = ""
+        if not isinstance(tool, str) or not tool:
+            problem = "`params.name` is not the name of a tool"
+        elif tool in ASKED:
+            problem = "`params.name` is the name of a method"
+        elif not isinstance(request.params.get("arguments", {}), dict):
+            problem = "`params.arguments` is not an object"
+        elif "task" in request.params:
+            problem = "`params.task`: this proxy runs no call as a task"
+        if problem:
+            raise RefusedError(answers.error(request.id, answers.INVALID_PARAMS, problem))
+        return str(tool), (request.part("params", "arguments") or "{}").encode()
+
+
+def denial(answer: Answer) -> str:
+    """Return what a model is told about a call that did not run."""
+    call = f"`{answer.server}/{answer.tool}`"
+    if answer.waits:
+        return (
+            f"The call of {call} did not run: a person must approve exactly this call first. Tell the user to run "
+            f"`pdp approvals approve {answer.access_request_id}`, and make the same call again after that."
+        )
+    if answer.basis == ERROR_BASIS and not answer.unmet_obligations and not answer.decision_id:
+        return f"The call of {call} did not run: no decision could be made about it. Try again later."
+    why = [f"Denied ({answer.basis}): the call of {call} did not run", *answer.advice]
+    if answer.basis == Basis.TOOL_CHANGED.value:
+        why.append(f"a policy author sees what has changed with `pdp tools diff {answer.server}`")
+    if not any(_NO_RETRY in line for line in answer.advice):
+        why.append(f"{_NO_RETRY} it")
+    decision = f" Decision {answer.decision_id}." if answer.decision_id else ""
+    return f"{'; '.join(why)}.{decision}"
+
+
+def _modern(request: Message) -> bool:
+    return any(name in request.meta for name in STATED)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+_NO_RETRY = "do not retry"
+_FAILED = "The call did not run: this proxy could not ask about it. Try again later."

@@ -1,0 +1,166 @@
+"""One JSON-RPC message of MCP: read strictly, and kept as it was written.
+
+What is checked and what is sent on is the same text. A part of a message is found by its place in the text, never by
+searching for a word, which can also be in a value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self, TypeAlias
+
+from pdp.errors import InvalidJSONError
+from pdp.foundation import jsontext
+from pdp.limits import Limits
+
+# Of one message in each direction. A server's answer can hold a file.
+MOST_BYTES = 16 * 1024 * 1024
+MOST_ID_CHARACTERS = 128
+_LIMITS = Limits(arguments_bytes=MOST_BYTES, arguments_depth=64, arguments_nodes=1_000_000, string_bytes=MOST_BYTES)
+
+# An id as it is written: `1` and `"1"` are two ids.
+MessageId: TypeAlias = int | str
+
+_BLANKS = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
+
+
+class InvalidMessageError(Exception):
+    """A text is no message that may be sent on. The message of the error holds nothing of it."""
+
+
+class Span(NamedTuple):
+    """The place of a JSON value in a text, in characters."""
+
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A request, a notification or an answer: its exact text, and the value of it.
+
+    A request has a `method` and an id, a notification no id, an answer no method.
+    """
+
+    text: str
+    value: Mapping[str, Any]
+    method: str = ""
+    id: MessageId | None = None
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """Read one message strictly. Raise `InvalidMessageError`.
+
+        It must be UTF-8 without a byte order mark, one JSON object, and no key may appear twice.
+        """
+        try:
+            value = jsontext.parse(raw, _LIMITS, minting=True)
+        except InvalidJSONError as error:
+            raise InvalidMessageError(str(error)) from None
+        if not isinstance(value, dict):
+            raise InvalidMessageError("not a JSON object: a batch is not a message")
+        if value.get("jsonrpc") != "2.0":
+            raise InvalidMessageError("not JSON-RPC 2.0")
+        method, number = value.get("method", ""), value.get("id")
+        if "method" in value and not (isinstance(method, str) and method):
+            raise InvalidMessageError("`method` is not a name")
+        # An answer without an id belongs to no request. A number with a fraction can come back in another form.
+        if "id" in value and (not isinstance(number, int | str) or isinstance(number, bool)):
+            raise InvalidMessageError("`id` is neither a text nor an integer")
+        if len(str(number)) > MOST_ID_CHARACTERS:
+            raise InvalidMessageError(f"`id` has more than {MOST_ID_CHARACTERS} characters")
+        if not method and ("id" not in value or ("result" in value) == ("error" in value)):
+            raise InvalidMessageError("neither a request, a notification nor an answer")
+        if not isinstance(value.get("params", {}), dict):
+            raise InvalidMessageError("`params` is not an object")
+        return cls(text=raw.decode("utf-8"), value=value, method=method, id=number)
+
+    @property
+    def raw(self) -> bytes:
+        """Return the message as it is sent, without a line's end."""
+        return self.text.encode("utf-8")
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """Return the parameters of a request or a notification."""
+        found: Mapping[str, Any] = self.value.get("params", {})
+        return found
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """Return what the parameters say about the message itself (`_meta`)."""
+        found = self.params.get("_meta")
+        return found if isinstance(found, dict) else {}
+
+    def place(self, *names: str) -> Span | None:
+        """Return where the value is that these names lead to, from object to object; None if there is none."""
+        span = Span(*_value(self.text, 0))
+        for name in names:
+            found = members(self.text, span) if self.text[span.begin] == "{" else {}
+            if name not in found:
+                return None
+            span = found[name]
+        return span
+
+    def part(self, *names: str) -> str | None:
+        """Return the text of the value that these names lead to."""
+        span = self.place(*names)
+        return None if span is None else self.text[slice(*span)]
+
+    def with_members(self, names: tuple[str, ...], new: Mapping[str, str]) -> Self:
+        """Return the message with other members, given as JSON, in the object that the names lead to.
+
+        All else stays as it was written. The object must be there.
+        """
+        span = self.place(*names)
+        if span is None or self.text[span.begin] != "{":
+            raise InvalidMessageError(f"`{'.'.join(names)}` is not an object")
+        there = members(self.text, span)
+        text, added = self.text, [f"{json.dumps(name)}:{value}" for name, value in new.items() if name not in there]
+        for (begin, end), value in sorted(((there[name], new[name]) for name in new.keys() & there), reverse=True):
+            text = text[:begin] + value + text[end:]
+        if added:
+            begin = span.begin + 1
+            text = text[:begin] + ",".join(added) + ("," if there else "") + text[begin:]
+        return replace(self, text=text, value=json.loads(text))
+
+
+def members(text: str, span: Span) -> dict[str, Span]:
+    """Return where the values of a JSON object are, by name. `text` must have been read strictly."""
+    found: dict[str, Span] = {}
+    at = _after_blanks(text, span.begin + 1)
+    while text[at] != "}":
+        name, at = _DECODER.raw_decode(text, at)
+        begin, end = _value(text, _after_blanks(text, at) + 1)  # after the colon
+        found[name] = Span(begin, end)
+        at = _after_comma(text, end)
+    return found
+
+
+def elements(text: str, span: Span) -> Iterator[Span]:
+    """Yield where the values of a JSON list are. `text` must have been read strictly."""
+    at = _after_blanks(text, span.begin + 1)
+    while text[at] != "]":
+        begin, end = _value(text, at)
+        yield Span(begin, end)
+        at = _after_comma(text, end)
+
+
+def _value(text: str, at: int) -> tuple[int, int]:
+    begin = _after_blanks(text, at)
+    _, end = _DECODER.raw_decode(text, begin)
+    return begin, end
+
+
+def _after_comma(text: str, at: int) -> int:
+    at = _after_blanks(text, at)
+    return _after_blanks(text, at + 1) if text[at] == "," else at
+
+
+def _after_blanks(text: str, at: int) -> int:
+    match = _BLANKS.match(text, at)
+    return match.end() if match else at

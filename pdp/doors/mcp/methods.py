@@ -1,0 +1,74 @@
+"""What the proxy does with each method of MCP, of both eras: a closed table, in which the rest is refused."""
+
+from __future__ import annotations
+
+# Requests of the client that pass unasked: they hold the conversation together, and list what there is.
+PASSED = frozenset(
+    {
+        "initialize",
+        "logging/setLevel",
+        "ping",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        "server/discover",
+        "subscriptions/listen",
+        "tools/list",
+    }
+)
+# Requests that bring content. The PDP is asked about each as about a tool of this name, with these parameters.
+ASKED = {
+    "completion/complete": ("ref", "argument", "context"),
+    "prompts/get": ("name", "arguments"),
+    "resources/read": ("uri",),
+}
+CALL, LIST = "tools/call", "tools/list"
+# In their answers the server states its capabilities.
+GREETINGS = frozenset({"initialize", "server/discover"})
+LISTEN = "subscriptions/listen"
+
+# Notifications of the client.
+SAID = frozenset(
+    {
+        "notifications/cancelled",
+        "notifications/initialized",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+    }
+)
+CANCELLED, INITIALIZED = "notifications/cancelled", "notifications/initialized"
+
+# Notifications of the server.
+TOLD = frozenset(
+    {
+        "notifications/cancelled",
+        "notifications/elicitation/complete",
+        "notifications/message",
+        "notifications/progress",
+        "notifications/prompts/list_changed",
+        "notifications/resources/list_changed",
+        "notifications/resources/updated",
+        "notifications/subscriptions/acknowledged",
+        "notifications/tools/list_changed",
+    }
+)
+TOOLS_CHANGED = "notifications/tools/list_changed"
+ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+
+# Requests of the server, which ask the client's model, person or disk.
+SERVER_ASKS = frozenset({"elicitation/create", "roots/list", "sampling/createMessage"})
+
+# What an operator can let pass besides, by name.
+PASSABLE = SERVER_ASKS | {
+    "resources/subscribe",
+    "resources/unsubscribe",
+}
+
+PROTOCOL_VERSION = "io.modelcontextprotocol/protocolVersion"
+SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
+# What a request of the era without a handshake must state about its client.
+STATED = (
+    PROTOCOL_VERSION,
+    "io.modelcontextprotocol/clientCapabilities",
+    "io.modelcontextprotocol/clientInfo",
+)

@@ -1,0 +1,292 @@
+"""The proxy between one client and one server, without a transport: what becomes of each message."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from pdp.client import PDPClientError
+from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp.gate import AllowedCall, Gate, RefusedError
+from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId
+from pdp.doors.mcp.tools import announcing
+from pdp.doors.session import DoorSession
+
+_LOG = logging.getLogger(__name__)
+
+# Requests of the client that have no answer yet, and subscriptions among them.
+MOST_OPEN = 256
+_LIST_SECONDS = 30.0
+# How often the proxy looks for a change of the tools that the session can see.
+_LOOK_SECONDS = 3.0
+
+
+@dataclass(eq=False)
+class _Open:
+    """A request of the client that has no answer yet.
+
+    `asking` is set while the PDP is asked about it, `acknowledged` once a subscription has begun.
+    """
+
+    request: Message
+    asking: asyncio.Task[None] | None = None
+    allowed: AllowedCall | None = None
+    acknowledged: bool = False
+
+    @property
+    def wants_tools_changed(self) -> bool:
+        """Say whether this is a subscription to changes of the list of tools."""
+        wanted = self.request.params.get("notifications")
+        return (
+            self.request.method == methods.LISTEN
+            and isinstance(wanted, dict)
+            and wanted.get("toolsListChanged") is True
+        )
+
+
+class Proxy:
+    """Passes messages between a client and a server, and asks the PDP about those that a session must allow.
+
+    `to_client` and `to_server` send a message. Feed it with `from_client` and `from_server`, line by line.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: str,
+        session: DoorSession,
+        to_client: Callable[[bytes | str], Awaitable[None]],
+        to_server: Callable[[bytes | str], Awaitable[None]],
+        passes: frozenset[str] = frozenset(),
+    ) -> None:
+        self.gate = Gate(server=server, session=session, ask_server=self._ask_server, passes=passes)
+        self._to_client = to_client
+        self._to_server = to_server
+        self._passes = passes
+        self._open: dict[MessageId, _Open] = {}
+        self._own: dict[str, asyncio.Future[Message]] = {}
+        self._server_asks: set[MessageId] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._initialized = False
+
+    # From the client.
+
+    async def from_client(self, line: bytes | None) -> None:
+        """Take one line of the client."""
+        if line is not None and not line.strip():
+            return
+        try:
+            if line is None:
+                raise InvalidMessageError("the message is too large")
+            message = Message.read(line)
+        except InvalidMessageError as error:
+            await self._to_client(answers.error(None, answers.PARSE_ERROR, str(error)))
+            return
+        if not message.method:
+            await self._client_answered(message)
+        elif message.id is None:
+            await self._client_said(message)
+        else:
+            await self._client_asked(message)
+
+    async def _client_answered(self, message: Message) -> None:
+        if message.id in self._server_asks:
+            self._server_asks.discard(message.id)
+            await self._to_server(message.raw)
+
+    async def _client_said(self, message: Message) -> None:
+        if message.method not in methods.SAID:
+            return
+        if message.method == methods.CANCELLED and (found := self._named(message)) is not None:
+            if found.asking is not None:
+                # It has not reached the server, and will not.
+                found.asking.cancel()
+                return
+            # What the server may still answer is not shown.
+            self._closed(found.request.id)
+            if found.allowed is not None:
+                self._start(self.gate.lost(found.allowed))
+        await self._to_server(message.raw)
+        if message.method == methods.INITIALIZED:
+            self._initialized = True
+
+    async def _client_asked(self, request: Message) -> None:
+        if request.id is None:
+            return
+        if request.id in self._open:
+            await self._to_client(answers.error(request.id, answers.INVALID_REQUEST, "`id` is that of an open request"))
+        elif len(self._open) >= MOST_OPEN:
+            await self._to_client(answers.refusal(request, "Too many requests are open: wait for their answers."))
+        elif request.method == methods.CALL or request.method in methods.ASKED:
+            found = self._open[request.id] = _Open(request=request)
+            found.asking = self._start(self._ask(found))
+        elif request.method in methods.PASSED or request.method in self._passes:
+            self._open[request.id] = _Open(request=request)
+            await self._to_server(request.raw)
+        else:
+            unknown = f"`{request.method}` is not let pass"
+            await self._to_client(answers.error(request.id, answers.METHOD_NOT_FOUND, unknown))
+
+    async def _ask(self, found: _Open) -> None:
+        try:
+            found.allowed = await self.gate.ask(found.request)
+        except RefusedError as refused:
+            self._closed(found.request.id)
+            await self._to_client(refused.answer)
+            return
+        except asyncio.CancelledError:
+            self._closed(found.request.id)
+            raise
+        found.asking = None
+        await self._to_server(found.request.raw)
+
+    def _named(self, message: Message) -> _Open | None:
+        named = message.params.get("requestId")
+        return self._open.get(named) if isinstance(named, int | str) else None
+
+    # From the server.
+
+    async def from_server(self, line: bytes | None) -> None:
+        """Take one line of the server."""
+        try:
+            if line is None:
+                raise InvalidMessageError("the message is too large")
+            message = Message.read(line)
+        except InvalidMessageError as error:
+            if line is None or line.strip():
+                _LOG.warning("a message of the server is dropped: %s", error)
+            return
+        if not message.method:
+            await self._server_answered(message)
+        elif message.id is None:
+            await self._server_told(message)
+        else:
+            await self._server_asked(message)
+
+    async def _server_answered(self, message: Message) -> None:
+        if isinstance(message.id, str) and (own := self._own.pop(message.id, None)) is not None:
+            if not own.done():
+                own.set_result(message)
+            return
+        found = self._open.get(message.id) if message.id is not None else None
+        if found is None or found.asking is not None:
+            _LOG.warning("an answer of the server is dropped, because nothing was asked")
+        elif found.allowed is None and found.request.method != methods.LIST:
+            self._closed(message.id)
+            await self._to_client(self._passed(found.request, message))
+        else:
+            self._closed(message.id)
+            self._start(self._hand_on(found, message))
+
+    def _passed(self, request: Message, said: Message) -> bytes | str:
+        """Return an answer to a request that was not asked about."""
+        if problem := self.gate.fits(said):
+            return answers.error(request.id, answers.DENIED, problem)
+        if request.method in methods.GREETINGS:
+            try:
+                return announcing(said).raw
+            except InvalidMessageError as error:
+                return answers.error(request.id, answers.INTERNAL_ERROR, str(error))
+        return said.raw
+
+    async def _hand_on(self, found: _Open, said: Message) -> None:
+        if found.allowed is not None:
+            await self._to_client(await self.gate.handed_on(found.allowed, said))
+            return
+        await self._to_client(await self.gate.listed(found.request, said))
+
+    async def _server_told(self, message: Message) -> None:
+        if message.method not in methods.TOLD:
+            return
+        if message.method == methods.TOOLS_CHANGED:
+            self.gate.definitions.forget()
+        if message.method == methods.ACKNOWLEDGED:
+            message = self._acknowledged(message)
+        await self._to_client(message.raw)
+
+    def _acknowledged(self, message: Message) -> Message:
+        number = message.meta.get(methods.SUBSCRIPTION_ID)
+        found = self._open.get(number) if isinstance(number, int | str) else None
+        if found is None:
+            return message
+        found.acknowledged = True
+        honoured = message.place("params", "notifications") is not None
+        if not (found.wants_tools_changed and honoured):
+            return message
+        return message.with_members(("params", "notifications"), {"toolsListChanged": "true"})
+
+    async def _server_asked(self, message: Message) -> None:
+        if message.id is None:
+            return
+        if message.method != "ping" and message.method not in self._passes & methods.SERVER_ASKS:
+            told = answers.error(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
+            await self._to_server(told)
+        elif message.id in self._server_asks or len(self._server_asks) >= MOST_OPEN:
+            told = answers.error(message.id, answers.INVALID_REQUEST, "too many requests are open, or one with this id")
+            await self._to_server(told)
+        else:
+            self._server_asks.add(message.id)
+            await self._to_client(message.raw)
+
+    # Of its own.
+
+    async def _ask_server(self, method: str, params: Mapping[str, Any]) -> Message:
+        message_id = f"pdp-{secrets.token_hex(8)}"
+        answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._own[message_id] = answer
+        try:
+            await self._to_server(answers.request(message_id, method, params))
+            async with asyncio.timeout(_LIST_SECONDS):
+                return await answer
+        except TimeoutError:
+            raise InvalidMessageError("the server does not answer") from None
+        finally:
+            self._own.pop(message_id, None)
+
+    async def watch_tools(self) -> None:
+        """Tell the client whenever the session can see other tools than before. Runs until it is cancelled."""
+        before: frozenset[str] | None = None
+        while True:
+            with suppress(PDPClientError):
+                now = await self.gate.visible()
+                if before is not None and now != before:
+                    await self._tell_tools_changed()
+                before = now
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _tell_tools_changed(self) -> None:
+        if self._initialized:
+            await self._to_client(answers.tools_changed())
+        for number, found in tuple(self._open.items()):
+            if found.acknowledged and found.wants_tools_changed:
+                await self._to_client(answers.tools_changed(number))
+
+    async def close(self) -> None:
+        """Cancel what is being asked, and report the calls that bring nothing any more."""
+        for found in self._open.values():
+            if found.asking is not None:
+                found.asking.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        lost = [found.allowed for found in self._open.values() if found.allowed is not None]
+        self._open.clear()
+        await asyncio.gather(*map(self.gate.lost, lost), return_exceptions=True)
+
+    def _start(self, work: Any) -> asyncio.Task[None]:  # noqa: ANN401 - a coroutine
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, ConnectionError):
+            _LOG.error("a message could not be handled: %s", type(error).__name__)
+
+    def _closed(self, message_id: MessageId | None) -> None:
+        if message_id is not None:
+            self._open.pop(message_id, None)

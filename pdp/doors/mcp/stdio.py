@@ -1,0 +1,111 @@
+"""The proxy over pipes: between one client on stdin and stdout, and one server that the proxy starts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pdp.doors.mcp.lines import Sender, lines
+from pdp.doors.mcp.proxy import Proxy
+from pdp.doors.session import DoorSession
+from pdp.errors import ConfigurationError, reason_of
+
+_OURS = "PDP_"
+# How long a server may take to end when its stdin is closed, and again when it is asked to.
+_END_SECONDS = 5.0
+
+
+async def serve_stdio(
+    command: Sequence[str],
+    *,
+    server: str,
+    session: DoorSession,
+    passes: frozenset[str] = frozenset(),
+    run_as: str = "",
+    environment: Mapping[str, str] = os.environ,
+) -> int:
+    """Run a server, and stand between it and the client until one of them ends. Return the server's exit code.
+
+    The server gets neither variables whose names begin with `PDP_` nor open files of this process. `run_as` is the user
+    of the machine as whom it runs. Raise `ConfigurationError` when the server cannot be started.
+    """
+    reader, writer = await _standard_streams()
+    process = await _start(command, run_as, environment)
+    if process.stdin is None or process.stdout is None:
+        raise AssertionError("the server was started with pipes")
+    to_client, to_server = Sender(writer), Sender(process.stdin)
+    proxy = Proxy(server=server, session=session, to_client=to_client.send, to_server=to_server.send, passes=passes)
+    from_client = asyncio.ensure_future(_feed(reader, proxy.from_client))
+    from_server = asyncio.ensure_future(_feed(process.stdout, proxy.from_server))
+    watching = asyncio.ensure_future(proxy.watch_tools())
+    try:
+        await asyncio.wait([from_client, from_server], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (from_client, watching):
+            task.cancel()
+        await asyncio.wait([from_client, watching])
+        to_server.close()
+        code = await _ended(process)
+        # What the server said last may answer a call.
+        await asyncio.wait([from_server], timeout=_END_SECONDS)
+        from_server.cancel()
+        await proxy.close()
+    return code
+
+
+async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    try:
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout)
+    except ValueError:
+        raise ConfigurationError("stdin and stdout must be pipes: an MCP client starts this command") from None
+    return reader, asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+async def _feed(source: asyncio.StreamReader, take: Callable[[bytes | None], Awaitable[None]]) -> None:
+    with suppress(ConnectionError):
+        async for line in lines(source):
+            await take(line)
+
+
+async def _start(command: Sequence[str], run_as: str, environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    kept = {name: value for name, value in environment.items() if not name.startswith(_OURS)}
+    # Further groups would keep what the other user must not have.
+    other: dict[str, Any] = {"user": run_as, "group": _group_of(run_as), "extra_groups": []} if run_as else {}
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=kept,
+            **other,
+        )
+    except (OSError, ValueError) as error:
+        why = reason_of(error) if isinstance(error, OSError) else "not a command"
+        as_whom = f" as user `{run_as}`" if run_as else ""
+        raise ConfigurationError(f"the server `{command[0]}` cannot be started{as_whom}: {why}") from None
+
+
+def _group_of(user: str) -> int:
+    try:
+        return pwd.getpwnam(user).pw_gid
+    except KeyError:
+        raise ConfigurationError(f"no user of this machine: `{user}`") from None
+
+
+async def _ended(process: asyncio.subprocess.Process) -> int:
+    """Wait for a server whose stdin is closed; end it if it does not end by itself. Return its exit code."""
+    for end in (process.terminate, process.kill):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                return await process.wait()
+        with suppress(ProcessLookupError):
+            end()
+    return await process.wait()

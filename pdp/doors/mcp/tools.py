@@ -1,0 +1,105 @@
+"""The tools of the server behind the proxy: their definitions as it lists them, and the list as a session sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Any
+
+from pdp.client.definitions import definition_digest
+from pdp.doors.mcp.messages import InvalidMessageError, Message, elements
+from pdp.errors import InvalidJSONError
+
+# Of one server. More are not looked at: their calls are denied.
+MOST_TOOLS, MOST_PAGES = 2048, 64
+# How long a client may show a list, in milliseconds: as long as it may show a tool that a person has just taken away.
+_TTL = 5_000
+
+
+class Definitions:
+    """Which definition each tool of the server has, as it was last listed.
+
+    It is `known` once the proxy has listed all of them, until the server says that they have changed.
+    """
+
+    def __init__(self) -> None:
+        self.known = False
+        self._digests: dict[str, str] = {}
+
+    def digest(self, tool: str) -> str:
+        """Return the digest of a tool's definition; of one that the server does not list, one that no tool has."""
+        return self._digests.get(tool) or _NOT_LISTED
+
+    def lists(self, tool: str) -> bool:
+        """Say whether the server lists the tool, with one definition that can be read."""
+        return bool(self._digests.get(tool))
+
+    def replace(self, definitions: Iterable[Any]) -> None:
+        """Take the definitions of all pages of a list."""
+        self._digests = {}
+        self.add(definitions)
+        self.known = True
+
+    def add(self, definitions: Iterable[Any]) -> None:
+        """Take the definitions of a page that the client asked for: what it sees is what its calls mean."""
+        seen: dict[str, str] = {}
+        for definition in definitions:
+            name = definition.get("name") if isinstance(definition, dict) else None
+            if not isinstance(name, str) or len(self._digests) >= MOST_TOOLS:
+                continue
+            # Two definitions of one name: which one a call means cannot be told.
+            seen[name] = "" if name in seen else _digest(definition)
+            self._digests[name] = seen[name]
+
+    def forget(self) -> None:
+        """Have the tools listed again before the next call."""
+        self.known = False
+
+
+def page(answer: Message) -> tuple[list[Any], str]:
+    """Return the definitions on a page of the list, and the cursor of the next one. Raise `InvalidMessageError`."""
+    result = answer.value.get("result")
+    tools = result.get("tools") if isinstance(result, dict) else None
+    if not isinstance(result, dict) or not isinstance(tools, list):
+        raise InvalidMessageError("the server lists no tools")
+    cursor = result.get("nextCursor")
+    return tools, cursor if isinstance(cursor, str) else ""
+
+
+def shown(answer: Message, tools: Collection[str], *, modern: bool) -> Message:
+    """Return a page of the list with only these tools. Each entry stays as it was written.
+
+    The page of a modern server may be kept only by this client, and only for a moment.
+    """
+    place = answer.place("result", "tools")
+    if place is None:
+        return answer
+    kept = []
+    for span, definition in zip(elements(answer.text, place), page(answer)[0], strict=True):
+        if isinstance(definition, dict) and definition.get("name") in tools:
+            kept.append(answer.text[slice(*span)])
+    filtered = f"{answer.text[: place.begin]}[{','.join(kept)}]{answer.text[place.end :]}"
+    answer = replace(answer, text=filtered)
+    if not modern:
+        return answer
+    lasting = answer.value["result"].get("ttlMs")
+    most = min(lasting, _TTL) if isinstance(lasting, int) and not isinstance(lasting, bool) else _TTL
+    return answer.with_members(("result",), {"ttlMs": str(max(0, most)), "cacheScope": '"private"'})
+
+
+def announcing(answer: Message) -> Message:
+    """Return a server's greeting with the word that its list of tools can change: the proxy says when."""
+    if answer.place("result", "capabilities", "tools") is None:
+        return answer
+    return answer.with_members(("result", "capabilities", "tools"), {"listChanged": "true"})
+
+
+def _digest(definition: dict[str, Any]) -> str:
+    try:
+        return definition_digest(definition)
+    except InvalidJSONError:
+        return ""
+
+
+# So that the server records a call of a tool that is not listed, and denies it: the definition is not as approved.
+_NOT_LISTED = definition_digest({"name": ""})
