@@ -21,6 +21,12 @@ def is_message(result: object) -> bool:
     return blocks or (content is None and type(result.get("structuredContent")) is dict)
 
 
+def says_failure(result: object) -> bool:
+    """Return whether a result of MCP says that its call failed."""
+    sent = as_sent(result)
+    return is_message(sent) and sent.get("isError") is True
+
+
 def as_sent(result: Any) -> Any:  # noqa: ANN401 - whatever a tool returns
     """Return a result of the MCP SDK, such as `CallToolResult`, as it is sent; any other result as it is."""
     dump = getattr(type(result), "model_dump", None)

@@ -112,6 +112,17 @@ def test_a_tool_that_fails_is_reported_too(reporting: ScriptedServer, address: s
 
 
 @every_guard
+def test_a_result_of_mcp_says_itself_that_its_call_failed(
+    reporting: ScriptedServer, address: str, guarded: Run
+) -> None:
+    """It is reported as a failure, and handed on."""
+    result = {"content": [{"type": "text", "text": "no such file"}], "isError": True}
+
+    assert result == guarded(address, lambda: result, {})
+    assert [(GIVEN, CALL_STATUS_FAILED, [])] == reports(reporting)
+
+
+@every_guard
 def test_a_result_that_cannot_be_reported_is_withheld(reporting: ScriptedServer, address: str, guarded: Run) -> None:
     """The session may be over meanwhile; the result goes nowhere."""
     reporting.scripts["ReportOutcome"] = lambda _, context: context.abort(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pdp.client.errors import PDPClientError
 from pdp.client.fulfilling import Duties
 from pdp.client.guard import labels_of
+from pdp.client.results import says_failure
 from pdp.client.values import Answer, ToolCallDenied, ToolResultWithheld
 
 if TYPE_CHECKING:  # A session admits calls, so a real import would be circular.
@@ -78,7 +79,8 @@ class AsyncAdmittedCall:
         if not (self.answer.outcome_token or labels):
             return
         try:
-            await self._session.report_outcome(self.answer, labels=labels, result=self.result)
+            succeeded = not says_failure(self.result)
+            await self._session.report_outcome(self.answer, succeeded=succeeded, labels=labels, result=self.result)
         except PDPClientError as error:
             why = "what came of the call could not be reported"
             raise ToolResultWithheld(self.answer, why, detail=str(error)) from None

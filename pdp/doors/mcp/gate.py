@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pdp.client import (
-    FULFILLED,
     Answer,
     NotFoundError,
     PDPClientError,
@@ -22,13 +21,14 @@ from pdp.client import (
     ToolResultWithheld,
     WrongStateError,
 )
-from pdp.client.fulfilling import Duties, duties_of, unreported
+from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.values import ERROR_BASIS
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.messages import InvalidMessageError, Message
 from pdp.doors.mcp.methods import ASKED, CALL, LIST, SERVER_ASKS, STATED
 from pdp.doors.mcp.tools import MOST_PAGES, Definitions, page, shown
 from pdp.doors.session import DoorSession, NoSessionError
+from pdp.foundation.obligations import REDACT_RESULT
 from pdp.model import Basis, Visibility
 
 _LOG = logging.getLogger(__name__)
@@ -52,8 +52,7 @@ class AllowedCall:
     """A request that the PDP has allowed, and what is left to do about its result."""
 
     request: Message
-    answer: Answer
-    duties: Duties = field(repr=False)
+    call: AsyncAdmittedCall = field(repr=False)
 
 
 class Gate:
@@ -99,16 +98,11 @@ class Gate:
         except Exception as error:  # noqa: BLE001 - fails closed: a result that may not have been reported is not shown
             _LOG.error("a result is withheld, because handling it failed: %s", type(error).__name__)
             why = "The call was made, and its result is withheld, because handling it failed. Do not retry."
-        return answers.refusal(allowed.request, why, answers.decision_of(allowed.answer))
+        return answers.refusal(allowed.request, why, answers.decision_of(allowed.call.answer))
 
     async def lost(self, allowed: AllowedCall) -> None:
         """Report that an allowed request has brought nothing: it was cancelled, or the server is gone."""
-        if allowed.answer.outcome_token:
-            try:
-                session = await self._session.current()
-                await session.report_outcome(allowed.answer, succeeded=False)
-            except (PDPClientError, NoSessionError) as error:
-                _LOG.warning("what came of a call could not be reported: %s", error)
+        await allowed.call.failed()
 
     async def visible(self) -> frozenset[str]:
         """Return the tools that the session can see; those that it asked for while it waits for a person.
@@ -167,37 +161,28 @@ class Gate:
             await self._know_definitions(request)
             digest = self.definitions.digest(tool)
         call = ToolCall(server=self._server, tool=tool, arguments=arguments, definition_digest=digest)
-        answer = await session.ask(
+        admitted = await session.admit(
             call,
-            known_obligations=FULFILLED,
             traceparent=_text(request.meta.get("traceparent")),
             tracestate=_text(request.meta.get("tracestate")),
         )
-        return AllowedCall(request=request, answer=answer, duties=duties_of(answer, knows=FULFILLED))
+        return AllowedCall(request=request, call=admitted)
 
     async def _handed_on(self, allowed: AllowedCall, said: Message) -> str:
-        answer, duties = allowed.answer, allowed.duties
-        text = said.part("result")
-        result = json.loads(text) if text is not None else None
-        failed = text is None or (isinstance(result, dict) and result.get("isError") is True)
-        if answer.outcome_token:
-            session = await self._session.current()
-            try:
-                await session.report_outcome(answer, succeeded=not failed, result=result)
-            except PDPClientError as error:
-                raise unreported(answer, error) from None
+        text, call = said.part("result"), allowed.call
+        # An error of the protocol is reported as a result that says that the call failed.
+        result = _FAILURE if text is None else json.loads(text)
+        call.result = result
+        kept = await call.handed_on()
         if problem := self.fits(said):
-            raise ToolResultWithheld(answer, problem)
-        if text is None:
-            if duties.redact:
-                raise ToolResultWithheld(answer, "the call failed, and its error may hold redacted values")
-            return said.text
-        fulfilled = duties.on_result(result)
-        if not duties.redact:
+            raise ToolResultWithheld(call.answer, problem)
+        if text is None and any(one.id == REDACT_RESULT for one in call.answer.obligations):
+            raise ToolResultWithheld(call.answer, "the call failed, and its error may hold redacted values")
+        if text is None or kept == result:
             return said.text
         if isinstance(result, dict) and "resultType" in result:
-            fulfilled["resultType"] = result["resultType"]
-        written = json.dumps(fulfilled, separators=(",", ":"), ensure_ascii=False)
+            kept["resultType"] = result["resultType"]
+        written = json.dumps(kept, separators=(",", ":"), ensure_ascii=False)
         return said.with_members((), {"result": written}).text
 
     async def _know_definitions(self, request: Message) -> None:
@@ -264,5 +249,6 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+_FAILURE: dict[str, Any] = {"content": [], "isError": True}
 _NO_RETRY = "do not retry"
 _FAILED = "The call did not run: this proxy could not ask about it. Try again later."
