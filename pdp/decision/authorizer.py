@@ -211,9 +211,13 @@ class Authorizer:
         times: tuple[int, int, int],
     ) -> tuple[Decision, Snapshot]:
         trace = self._trace_ids(parent, caller)
+        use = settled.use if settled is not None else None
+        # A try before this one has used the approval, and was told: it is one use, of one decision.
+        retried = use is not None and use.decision_id != decision_id
+        decision_id = use.decision_id if use is not None else decision_id
         decision = _decision(decision_id, ruling, settled, looked_up, snapshot, request, caller, times, trace=trace)
         answered = self._observer.decision(decision, parent)
-        if settled is not None and (told := event_of(settled.access, answered)) is not None:
+        if settled is not None and not retried and (told := event_of(settled.access, answered)) is not None:
             self._observer.event(told)
         if answered.ruling is not ruling and request.request_id:
             self._retries.part(caller.id, request.request_id)

@@ -188,7 +188,7 @@ class Ledger:
         if waiting is None:
             return self._label(snapshot, call, ruling, decision_id)
         try:
-            use = self._people.use(waiting)
+            use = self._people.use(waiting, decision_id)
             if use is None:
                 # Another call has used it meanwhile, or it was taken back.
                 return self._ask(waiting, decision_id)
@@ -196,7 +196,7 @@ class Ledger:
             return unsettled(snapshot, str(error))
         # INVARIANT: at a moment after the use, the sessions are as the policies saw them.
         settled = self._kept_if_allowed(
-            lambda: self._label(snapshot, call, ruling, decision_id) or self._unchanged(snapshot, ruling),
+            lambda: self._label(snapshot, call, ruling, use.decision_id) or self._unchanged(snapshot, ruling),
             partial(self._people.give_back, use),
             snapshot,
         )

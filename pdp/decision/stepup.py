@@ -108,9 +108,9 @@ class People:
         """Say whether there is an approval to be used for a call."""
         return self._history.access().usable(waiting.call, waiting.retry_digest, waiting.snapshot.now)
 
-    def use(self, waiting: Waiting) -> Use | None:
-        """Use an approval for a call; None without one."""
-        return self._history.access().use(waiting.call, waiting.retry_digest, waiting.snapshot.now)
+    def use(self, waiting: Waiting, decision_id: str) -> Use | None:
+        """Use an approval for a call; None without one. A retry gets the use, and the decision id, of the first try."""
+        return self._history.access().use(waiting.call, waiting.retry_digest, waiting.snapshot.now, decision_id)
 
     def give_back(self, use: Use) -> None:
         """Take back the use of an approval."""

@@ -120,12 +120,14 @@ class AccessRequest:
 class Use(NamedTuple):
     """The use of an approval by one call: the request as it is afterwards, and when it was used, unix seconds.
 
-    `retry_digest` is the same for each retry of the call, and empty when it cannot be retried.
+    `retry_digest` is the same for each retry of the call, and empty when it cannot be retried. `decision_id` is the
+    decision that allowed the call; its retries get the same.
     """
 
     request: AccessRequest
     retry_digest: bytes
     used_at: float
+    decision_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ class _Receipt(NamedTuple):
     request_id: str
     used_at: float
     tries: int
+    decision_id: str
 
 
 class MemoryAccessRequests:
@@ -63,7 +64,7 @@ class MemoryAccessRequests:
             retried = self._retried(call, retry_digest, now)
             return retried is not None or access.usable(self._of_session(call.session_id), call, now) is not None
 
-    def use(self, call: BoundCall, retry_digest: bytes, now: Instant) -> Use | None:
+    def use(self, call: BoundCall, retry_digest: bytes, now: Instant, decision_id: str = "") -> Use | None:
         """Use an approval that covers a call, once."""
         with self._answering():
             if (retried := self._retried(call, retry_digest, now)) is not None:
@@ -77,10 +78,10 @@ class MemoryAccessRequests:
             if retry_digest:
                 # To the end of the table: what is at its front is oldest.
                 self._receipts.pop(retry_digest, None)
-                self._receipts[retry_digest] = _Receipt(after.id, now.wall_at, 1)
+                self._receipts[retry_digest] = _Receipt(after.id, now.wall_at, 1, decision_id)
                 if len(self._receipts) > self._most:
                     del self._receipts[next(iter(self._receipts))]
-            return Use(after, retry_digest, now.wall_at)
+            return Use(after, retry_digest, now.wall_at, decision_id)
 
     def give_back(self, use: Use) -> None:
         """Take back a use, unless another try of the same call counts on it."""
@@ -178,7 +179,7 @@ class MemoryAccessRequests:
         request = self._requests.get(receipt.request_id)
         if request is None or not access.counts_for(request, call):
             return None
-        return Use(request, retry_digest, receipt.used_at)
+        return Use(request, retry_digest, receipt.used_at, receipt.decision_id)
 
     def _leave(self, use: Use) -> bool:
         """Let one try less count on a use; say whether it was the last one."""

@@ -68,7 +68,7 @@ class SQLiteAccessRequests:
                 return True
             return access.usable(self._of_session(call.session_id, now), call, now) is not None
 
-    def use(self, call: BoundCall, retry_digest: bytes, now: Instant) -> Use | None:
+    def use(self, call: BoundCall, retry_digest: bytes, now: Instant, decision_id: str = "") -> Use | None:
         """Use an approval that covers a call, once."""
         # Most calls that need an approval have none yet, and a durable transaction waits for the disk.
         if not self.usable(call, retry_digest, now):
@@ -82,8 +82,8 @@ class SQLiteAccessRequests:
                 return None
             after = self._write(access.used(found), None)
             if retry_digest:
-                self._connection.execute(_SIGN, (retry_digest, after.id, now.wall_at))
-        return Use(after, retry_digest, now.wall_at)
+                self._connection.execute(_SIGN, (retry_digest, after.id, now.wall_at, decision_id))
+        return Use(after, retry_digest, now.wall_at, decision_id)
 
     def give_back(self, use: Use) -> None:
         """Take back a use, unless another try of the same call counts on it."""
@@ -184,7 +184,7 @@ class SQLiteAccessRequests:
         request = self._one(str(row[0])) if row else None
         if row is None or request is None or not access.counts_for(request, call):
             return None
-        return Use(request, retry_digest, float(row[1]))
+        return Use(request, retry_digest, float(row[1]), str(row[2]))
 
     def _one(self, request_id: str) -> AccessRequest | None:
         row = self._connection.execute("SELECT revision, content FROM access WHERE id = ?", (request_id,)).fetchone()
@@ -305,7 +305,8 @@ CREATE TABLE IF NOT EXISTS access_uses (
   retry_digest BLOB PRIMARY KEY,
   request_id TEXT NOT NULL,
   used_at REAL NOT NULL,
-  tries INTEGER NOT NULL
+  tries INTEGER NOT NULL,
+  decision_id TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS access_uses_by_age ON access_uses (used_at);
 """
@@ -330,9 +331,9 @@ UPDATE access SET key = NULL, sealed = NULL
 WHERE key IS NOT NULL AND (state != 'open' OR wall_at <= ? OR (boot_id = ? AND boot_at <= ?))
 """
 _FORGET: Final = "DELETE FROM access WHERE id IN (SELECT id FROM access WHERE ends_at < ? LIMIT ?)"
-_RECEIPT: Final = "SELECT request_id, used_at FROM access_uses WHERE retry_digest = ? AND used_at > ?"
+_RECEIPT: Final = "SELECT request_id, used_at, decision_id FROM access_uses WHERE retry_digest = ? AND used_at > ?"
 _JOIN: Final = "UPDATE access_uses SET tries = tries + 1 WHERE retry_digest = ?"
-_SIGN: Final = "INSERT OR REPLACE INTO access_uses VALUES (?, ?, ?, 1)"
+_SIGN: Final = "INSERT OR REPLACE INTO access_uses VALUES (?, ?, ?, 1, ?)"
 _LEAVE: Final = """
 UPDATE access_uses SET tries = tries - 1 WHERE retry_digest = ? AND request_id = ? AND used_at = ? RETURNING tries
 """

@@ -205,8 +205,8 @@ class AccessRequests(Protocol):
         """Say whether `use` would find an approval now."""
         ...
 
-    def use(self, call: BoundCall, retry_digest: bytes, now: Instant) -> Use | None:
-        """Use an approval that covers a call, once; None without one.
+    def use(self, call: BoundCall, retry_digest: bytes, now: Instant, decision_id: str = "") -> Use | None:
+        """Use an approval that covers a call, once, for a decision; None without one.
 
         A call whose `retry_digest` was used with less than `RETRY_SECONDS` before uses nothing, if that approval covers
         it, was not revoked and is of the same bundle: what it returns is that use. Of any number of calls at the same

@@ -92,10 +92,10 @@ class Access(MemoryAccessRequests):
 
     before: Callable[[], None] = staticmethod(lambda: None)
 
-    def use(self, call: BoundCall, retry_digest: bytes, now: Instant) -> Use | None:
+    def use(self, call: BoundCall, retry_digest: bytes, now: Instant, decision_id: str = "") -> Use | None:
         """Use, after what the test wants."""
         self.before()
-        return super().use(call, retry_digest, now)
+        return super().use(call, retry_digest, now, decision_id)
 
 
 class History(MemorySessionHistory):
@@ -465,6 +465,25 @@ def test_a_retry_gets_the_same_allow(pdp: Opened, history: History) -> None:
     ]
     assert (1, 1) == (used, stored(pdp, first).used)
     assert [(("max_calls", 1),), ()] == [first.debits, retried.debits]
+
+
+def test_a_retry_is_the_same_decision_and_no_second_use(tmp_path: Path) -> None:
+    """The answer has the id of the first try, and the record tells of one use, also where the call adds labels."""
+    watcher = Refusing()
+    with opened(tmp_path, FILES, observer=watcher) as pdp:
+        session_id, handle = tainted(pdp)
+        approve(pdp, ask(pdp, handle, request_id="r"))
+        tries = [ask(pdp, handle, request_id="r") for _ in range(3)]
+        added_by = dict(pdp.stored(session_id).label_origins)["sent"]
+        pdp.clock.advance(60.0)
+        late = ask(pdp, handle, request_id="r")
+
+    assert ["permit"] * 3 + ["approval_required"] == [basis(one) for one in (*tries, late)]
+    assert [added_by] * 3 == [one.id for one in tries]
+    assert late.id != tries[0].id
+    assert [EventKind.ACCESS_REQUESTED, EventKind.ACCESS_USED, EventKind.ACCESS_REQUESTED] == [
+        one.kind for one in watcher.events if one.kind.name.startswith("ACCESS")
+    ]
 
 
 def test_a_call_that_waits_takes_of_no_budget(pdp: Opened, history: History) -> None:

@@ -316,15 +316,16 @@ class AccessRequestsContract(StoreSuite):
             store.access().answer("acc_1", _taken_back())
 
     def test_a_retry_uses_nothing(self, store: SessionHistory) -> None:
-        """It gets the same use until that is too old; another call does not, nor one that differs in what is bound."""
+        """It gets the same use until that is too old, of the first decision; another call, or other forbids, do not."""
         store.access().ask(request(), b"{}", at(1000.0))
         store.access().answer("acc_1", _yes())
-        first = store.access().use(bound(), b"retry", at(1000.0))
+        first = store.access().use(bound(), b"retry", at(1000.0), "dec_1")
         late = 999.0 + RETRY_SECONDS
 
         assert first is not None
+        assert first.decision_id == "dec_1"
         assert store.access().usable(bound(), b"retry", at(late))
-        assert store.access().use(bound(), b"retry", at(late)) == first
+        assert store.access().use(bound(), b"retry", at(late), "dec_2") == first
         assert store.access().use(bound(), b"other", at(1000.0)) is None
         assert store.access().use(bound(), b"", at(1000.0)) is None
         assert store.access().use(bound(bundle_version="v2"), b"retry", at(late)) is None
