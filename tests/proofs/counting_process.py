@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pdp.app import Embedded, open_embedded
-from pdp.model import Call, CallRequest
+from pdp.model import Basis, Call, CallRequest
 from pdp.sessions.sqlite import SQLiteSessionStore
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.testing.bundles import compile_here
@@ -36,7 +36,10 @@ def bases(embedded: Embedded, handle: str) -> Counter[str]:
     request = CallRequest(call=Call(session_handle=handle, server="git", tool="commit"))
     found: Counter[str] = Counter()
     while not found["forbid"]:
-        found[embedded.authorizer.authorize(request, GATEWAY).ruling.basis.value] += 1
+        basis = embedded.authorizer.authorize(request, GATEWAY).ruling.basis
+        # Too many calls wait for each other: the answer says to ask again, and a gateway does.
+        if basis is not Basis.LEDGER_UNAVAILABLE:
+            found[basis.value] += 1
     return found
 
 

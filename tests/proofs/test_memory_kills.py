@@ -137,15 +137,18 @@ class Work:
 
 
 @pytest.mark.parametrize(
-    ("calls", "kills", "many"),
+    ("calls", "kills", "pauses", "many"),
     [
-        (60, 3, 1),
-        (60, 3, 20),
-        pytest.param(3200, 40, 1, marks=pytest.mark.long),
-        pytest.param(3200, 40, 200, marks=pytest.mark.long),
+        (60, 3, (0.1, 1.0), 1),
+        (60, 3, (0.1, 1.0), 20),
+        # A server whose worker ends six times soon after its start stops: workers here serve for more than ten seconds.
+        pytest.param(3200, 40, (12.0, 13.0), 1, marks=pytest.mark.long),
+        pytest.param(3200, 40, (12.0, 13.0), 200, marks=pytest.mark.long),
     ],
 )
-def test_what_calls_change_survives_kills(tmp_path: Path, calls: int, kills: int, many: int) -> None:
+def test_what_calls_change_survives_kills(
+    tmp_path: Path, calls: int, kills: int, pauses: tuple[float, float], many: int
+) -> None:
     """On one session and on many: budgets hold, labels close what they close, each approval serves one call."""
     seed = int(os.environ.get("KILL_SEED") or random.SystemRandom().randrange(2**32))
     choices = random.Random(seed)  # noqa: S311 - no secret
@@ -158,7 +161,7 @@ def test_what_calls_change_survives_kills(tmp_path: Path, calls: int, kills: int
             randoms = [random.Random(choices.randrange(2**32)) for _ in range(THREADS)]  # noqa: S311 - no secret
             done = [threads.submit(work.by, callers, one) for one in randoms]
             try:
-                kill_now_and_then(server, choices, kills)
+                kill_now_and_then(server, choices, kills, pauses)
             finally:
                 work.enough.set()
             seen = [one.result() for one in done]
@@ -180,10 +183,10 @@ def opened(callers: Callers, most: int) -> ClientSession:
     return callers.pep.attach(asked.session_handle, session_id=asked.session.session_id)
 
 
-def kill_now_and_then(server: ServerProcess, choices: random.Random, kills: int) -> None:
-    """Kill one of the workers at random moments, so often, each time when both serve."""
+def kill_now_and_then(server: ServerProcess, choices: random.Random, kills: int, pauses: tuple[float, float]) -> None:
+    """Kill one of the workers at random moments, so often, each time when both serve; pauses are in seconds."""
     for _ in range(kills):
-        time.sleep(choices.uniform(0.1, 1.0))
+        time.sleep(choices.uniform(*pauses))
         before = workers_of(server)
         number = choices.choice(sorted(before))
         os.kill(before[number], signal.SIGKILL)
