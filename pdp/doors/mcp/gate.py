@@ -25,8 +25,8 @@ from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.values import ERROR_BASIS
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.messages import InvalidMessageError, Message
-from pdp.doors.mcp.methods import ASKED, CALL, LIST, SERVER_ASKS, STATED
-from pdp.doors.mcp.tools import MOST_PAGES, Definitions, page, shown
+from pdp.doors.mcp.methods import ASKED, CALL, GREETINGS, LIST, PASSED, PING, SERVER_ASKS, STATED
+from pdp.doors.mcp.tools import MOST_PAGES, Definitions, announcing, page, shown
 from pdp.doors.session import DoorSession, NoSessionError
 from pdp.foundation.obligations import REDACT_RESULT
 from pdp.model import Basis, Visibility
@@ -99,6 +99,31 @@ class Gate:
             _LOG.error("a result is withheld, because handling it failed: %s", type(error).__name__)
             why = "The call was made, and its result is withheld, because handling it failed. Do not retry."
         return answers.refusal(allowed.request, why, answers.decision_of(allowed.call.answer))
+
+    def passed(self, request: Message, said: Message) -> str:
+        """Return what the client gets of the answer to a request that was not asked about."""
+        if problem := self.fits(said):
+            return answers.error(request.id, answers.DENIED, problem)
+        if request.method in GREETINGS:
+            try:
+                return announcing(said).text
+            except InvalidMessageError as error:
+                return answers.error(request.id, answers.INTERNAL_ERROR, str(error))
+        return said.text
+
+    async def answered(self, request: Message, allowed: AllowedCall | None, said: Message) -> str:
+        """Return what the client gets of the answer to any request."""
+        if allowed is not None:
+            return await self.handed_on(allowed, said)
+        return await self.listed(request, said) if request.method == LIST else self.passed(request, said)
+
+    def lets_pass(self, method: str) -> bool:
+        """Say whether the client's requests of this method reach the server unasked."""
+        return method in PASSED or method in self._passes
+
+    def lets_server_ask(self, method: str) -> bool:
+        """Say whether the server may send requests of this method to the client."""
+        return method == PING or method in self._passes & SERVER_ASKS
 
     async def lost(self, allowed: AllowedCall) -> None:
         """Report that an allowed request has brought nothing: it was cancelled, or the server is gone."""

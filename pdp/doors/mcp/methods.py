@@ -22,7 +22,7 @@ ASKED = {
     "prompts/get": ("name", "arguments"),
     "resources/read": ("uri",),
 }
-CALL, LIST = "tools/call", "tools/list"
+CALL, LIST, PING = "tools/call", "tools/list", "ping"
 # In their answers the server states its capabilities.
 GREETINGS = frozenset({"initialize", "server/discover"})
 LISTEN = "subscriptions/listen"

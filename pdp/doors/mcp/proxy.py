@@ -14,7 +14,7 @@ from pdp.client import PDPClientError
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp.gate import AllowedCall, Gate, RefusedError
 from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId
-from pdp.doors.mcp.tools import announcing
+from pdp.doors.mcp.tools import acknowledging, wants_tools_changed
 from pdp.doors.session import DoorSession
 
 _LOG = logging.getLogger(__name__)
@@ -38,16 +38,6 @@ class _Open:
     allowed: AllowedCall | None = None
     acknowledged: bool = False
 
-    @property
-    def wants_tools_changed(self) -> bool:
-        """Say whether this is a subscription to changes of the list of tools."""
-        wanted = self.request.params.get("notifications")
-        return (
-            self.request.method == methods.LISTEN
-            and isinstance(wanted, dict)
-            and wanted.get("toolsListChanged") is True
-        )
-
 
 class Proxy:
     """Passes messages between a client and a server, and asks the PDP about those that a session must allow.
@@ -67,7 +57,6 @@ class Proxy:
         self.gate = Gate(server=server, session=session, ask_server=self._ask_server, passes=passes)
         self._to_client = to_client
         self._to_server = to_server
-        self._passes = passes
         self._open: dict[MessageId, _Open] = {}
         self._own: dict[str, asyncio.Future[Message]] = {}
         self._server_asks: set[MessageId] = set()
@@ -125,7 +114,7 @@ class Proxy:
         elif request.method == methods.CALL or request.method in methods.ASKED:
             found = self._open[request.id] = _Open(request=request)
             found.asking = self._start(self._ask(found))
-        elif request.method in methods.PASSED or request.method in self._passes:
+        elif self.gate.lets_pass(request.method):
             self._open[request.id] = _Open(request=request)
             await self._to_server(request.raw)
         else:
@@ -178,27 +167,13 @@ class Proxy:
             _LOG.warning("an answer of the server is dropped, because nothing was asked")
         elif found.allowed is None and found.request.method != methods.LIST:
             self._closed(message.id)
-            await self._to_client(self._passed(found.request, message))
+            await self._to_client(self.gate.passed(found.request, message))
         else:
             self._closed(message.id)
             self._start(self._hand_on(found, message))
 
-    def _passed(self, request: Message, said: Message) -> bytes | str:
-        """Return an answer to a request that was not asked about."""
-        if problem := self.gate.fits(said):
-            return answers.error(request.id, answers.DENIED, problem)
-        if request.method in methods.GREETINGS:
-            try:
-                return announcing(said).raw
-            except InvalidMessageError as error:
-                return answers.error(request.id, answers.INTERNAL_ERROR, str(error))
-        return said.raw
-
     async def _hand_on(self, found: _Open, said: Message) -> None:
-        if found.allowed is not None:
-            await self._to_client(await self.gate.handed_on(found.allowed, said))
-            return
-        await self._to_client(await self.gate.listed(found.request, said))
+        await self._to_client(await self.gate.answered(found.request, found.allowed, said))
 
     async def _server_told(self, message: Message) -> None:
         if message.method not in methods.TOLD:
@@ -215,15 +190,12 @@ class Proxy:
         if found is None:
             return message
         found.acknowledged = True
-        honoured = message.place("params", "notifications") is not None
-        if not (found.wants_tools_changed and honoured):
-            return message
-        return message.with_members(("params", "notifications"), {"toolsListChanged": "true"})
+        return acknowledging(found.request, message)
 
     async def _server_asked(self, message: Message) -> None:
         if message.id is None:
             return
-        if message.method != "ping" and message.method not in self._passes & methods.SERVER_ASKS:
+        if not self.gate.lets_server_ask(message.method):
             told = answers.error(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
             await self._to_server(told)
         elif message.id in self._server_asks or len(self._server_asks) >= MOST_OPEN:
@@ -263,7 +235,7 @@ class Proxy:
         if self._initialized:
             await self._to_client(answers.tools_changed())
         for number, found in tuple(self._open.items()):
-            if found.acknowledged and found.wants_tools_changed:
+            if found.acknowledged and wants_tools_changed(found.request):
                 await self._to_client(answers.tools_changed(number))
 
     async def close(self) -> None:

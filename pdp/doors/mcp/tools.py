@@ -8,6 +8,7 @@ from typing import Any
 
 from pdp.client.definitions import definition_digest
 from pdp.doors.mcp.messages import InvalidMessageError, Message, elements
+from pdp.doors.mcp.methods import LISTEN
 from pdp.errors import InvalidJSONError
 
 # Of one server. More are not looked at: their calls are denied.
@@ -92,6 +93,19 @@ def announcing(answer: Message) -> Message:
     if answer.place("result", "capabilities", "tools") is None:
         return answer
     return answer.with_members(("result", "capabilities", "tools"), {"listChanged": "true"})
+
+
+def wants_tools_changed(request: Message) -> bool:
+    """Say whether this is a subscription to changes of the list of tools."""
+    wanted = request.params.get("notifications")
+    return request.method == LISTEN and isinstance(wanted, dict) and wanted.get("toolsListChanged") is True
+
+
+def acknowledging(request: Message, told: Message) -> Message:
+    """Return a server's word that a subscription has begun, with the list of tools in it if that was wanted."""
+    if not wants_tools_changed(request) or told.place("params", "notifications") is None:
+        return told
+    return told.with_members(("params", "notifications"), {"toolsListChanged": "true"})
 
 
 def _digest(definition: dict[str, Any]) -> str:
