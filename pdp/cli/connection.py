@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pdp.cli.options import ConnectionOptions, address_origin, connection_options, with_settings
-from pdp.client import Client
+from pdp.client import AsyncClient, Client
 from pdp.config import Settings
 from pdp.errors import ConfigurationError, PDPError
 from pdp.model import Role
@@ -44,19 +44,16 @@ def with_client(role: Role) -> Callable[[C], Callable[..., Any]]:
 @contextmanager
 def connect(role: Role, settings: Settings, connection: ConnectionOptions) -> Iterator[Client]:
     """Open a client."""
-    # The server prefers a token to a certificate, so a command with a certificate sends no token by default.
-    # A server other than that of the settings has another control address.
-    control = connection.control_address or (None if connection.address else settings.control_address)
-    with (
-        reaching(settings, connection) as address,
-        Client(
-            address,
-            control_address=control,
-            token_file=connection.token_file or (None if connection.tls_certificate else token_of(role, settings)),
-            **ways(settings, connection),
-        ) as client,
-    ):
+    with reaching(settings, connection) as address, Client(address, **_as(role, settings, connection)) as client:
         yield client
+
+
+@asynccontextmanager
+async def connect_async(role: Role, settings: Settings, connection: ConnectionOptions) -> AsyncIterator[AsyncClient]:
+    """Open a client for asyncio."""
+    with reaching(settings, connection) as address:
+        async with AsyncClient(address, **_as(role, settings, connection)) as client:
+            yield client
 
 
 @contextmanager
@@ -71,6 +68,16 @@ def reaching(settings: Settings, connection: ConnectionOptions) -> Iterator[str]
         raise
 
 
+def _as(role: Role, settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:
+    # The server prefers a token to a certificate, so a command with a certificate sends no token by default.
+    # A server other than that of the settings has another control address.
+    return {
+        "control_address": connection.control_address or (None if connection.address else settings.control_address),
+        "token_file": connection.token_file or (None if connection.tls_certificate else _token_of(role, settings)),
+        **ways(settings, connection),
+    }
+
+
 def ways(settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:
     """Return the arguments by which the client knows the server."""
     return {
@@ -82,8 +89,7 @@ def ways(settings: Settings, connection: ConnectionOptions) -> dict[str, Any]:
     }
 
 
-def token_of(role: Role, settings: Settings) -> Path:
-    """Return the file of the token that `pdp init` wrote for a role."""
+def _token_of(role: Role, settings: Settings) -> Path:
     path = settings.tokens_folder / f"{role.value}.token"
     if not path.exists():
         # Existing callers keep their tokens: `pdp init` does not replace them.

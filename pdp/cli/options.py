@@ -141,6 +141,21 @@ def connection_options(role: Role) -> Callable[[C], Callable[..., Any]]:
     return decorate
 
 
+def flags_of(connection: ConnectionOptions, settings: Settings) -> tuple[str, ...]:
+    """Return the flags by which another command of this program reaches the same server, from any folder."""
+    given = {field.name: getattr(connection, field.name) for field in fields(ConnectionOptions)}
+    address = given.pop("address") or settings.server.address
+    flags = ["--data-dir", str(Path(settings.data_dir).absolute()), "--address", address]
+    if given.pop("plaintext"):
+        flags.append("--plaintext")
+    for name, value in given.items():
+        if value is not None:
+            # A path of this process's folder means nothing in another.
+            known = name == "control_address" or (name == "tls_roots" and value == "system")
+            flags += [f"--{name.replace('_', '-')}", value if known else str(Path(value).absolute())]
+    return tuple(flags)
+
+
 def address_origin() -> str:
     """Return the origin of the server's address: a flag, a variable or a file's line."""
     context = click.get_current_context()

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 from pdp.client import (
     AsyncClient,
     AsyncClientSession,
-    NotFoundError,
     OverloadedError,
     PDPClientError,
     UnavailableError,
-    WrongStateError,
 )
+from pdp.doors.tasks import Task
+from pdp.errors import ConfigurationError
 from pdp.v1 import session_pb2
 
 _LOG = logging.getLogger(__name__)
 
-_AGAIN_SECONDS, _LONGEST_PAUSE = 1.0, 30.0
-_MOST_END_SECONDS = 5.0
+_AGAIN_SECONDS, _LONGEST_PAUSE = 0.5, 5.0
+_MOST_START_SECONDS, _MOST_END_SECONDS = 20.0, 5.0
 
 
 class NoSessionError(Exception):
@@ -42,7 +41,10 @@ class DoorSession(Protocol):
     """Where a door gets its session from."""
 
     async def current(self) -> AsyncClientSession:
-        """Return the session to ask in. Raise `NoSessionError` when there is none, or none yet. Never waits."""
+        """Return the session to ask in. Raise `NoSessionError` when there is none, or none yet.
+
+        Never waits for a person.
+        """
         ...
 
     async def close(self) -> None:
@@ -64,86 +66,78 @@ class GivenSession:
         """Do nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What a door requests a session for; `AsyncClient.request_session` explains the fields."""
-
-    user: str
-    agent: str
-    purpose: str
-    tools: tuple[str, ...]
-    duration: float | None = None
-    environment: str = ""
-    terms: Mapping[str, Any] | bytes | None = None
-    labels: tuple[str, ...] = ()
-
-
 class RequestedSession:
-    """A session that the door itself requests when it opens, and ends when it closes.
+    """The session of a task, which the door requests or joins when it opens, and leaves when it closes.
 
-    `approval` returns the command by which a person approves a session of an id. `changed` is called when the person
-    has answered. Make it where the event loop runs.
+    `pdp_command` returns a whole command of `pdp` for its words, as a person must type it.
+    Make it where the event loop runs.
     """
 
     def __init__(
         self,
         client: AsyncClient,
-        wish: Wish,
+        task: Task,
         *,
-        approval: Callable[[str], str],
+        pdp_command: Callable[[str], str],
         wait_for_approval: float = 0.0,
-        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
-        self._wish = wish
-        self._approval = approval
+        self._task = task
+        self._pdp_command = pdp_command
         self._wait_for_approval = wait_for_approval
-        self._changed = changed
-        self._handle = ""
         self._session: AsyncClientSession | None = None
         self._missing = NoSessionError("The policy decision point has not answered yet. Try again in a moment.")
+        # Whether the server has answered the request for a session.
+        self._answered = asyncio.Event()
         self._opening = asyncio.ensure_future(self._open())
 
     async def current(self) -> AsyncClientSession:
-        """Return the session once a person has approved it. Raise `NoSessionError` before, and after a refusal."""
+        """Return the session once a person has approved it. Raise `NoSessionError` before, and after a refusal.
+
+        Waits a while for a server that has just been started.
+        """
+        if not self._answered.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_MOST_START_SECONDS):
+                    await self._answered.wait()
         if self._session is None:
             raise NoSessionError(str(self._missing), self._missing.tools)
         return self._session
 
     async def close(self) -> None:
-        """End the session, or its request."""
+        """Leave the task; the last door ends its session, or the request for it."""
         self._opening.cancel()
         await asyncio.wait([self._opening])
-        if self._handle:
-            # A server that is away lets the session end by its own time.
-            with suppress(NotFoundError, WrongStateError, PDPClientError, TimeoutError):
-                async with asyncio.timeout(_MOST_END_SECONDS):
-                    await self._client.end_session(self._handle)
+        # A server that is away lets the session end by its own time.
+        with suppress(PDPClientError, TimeoutError):
+            async with asyncio.timeout(_MOST_END_SECONDS):
+                await self._task.leave(self._client)
 
     async def _open(self) -> None:
         try:
-            opened = await self._patiently(self._request)
-            self._handle = opened.session_handle
-            await self._until_answered(opened.session)
-        except PDPClientError as error:
+            await self._until_answered(*await self._patiently(partial(self._task.join, self._client)))
+        except (PDPClientError, ConfigurationError) as error:
+            _LOG.warning("no session can be opened: %s", error)
             self._missing = NoSessionError(
                 f"No session could be opened, so no tool may be called: {error}. Do not retry; tell the user."
             )
-        self._changed()
+        finally:
+            self._answered.set()
 
-    async def _until_answered(self, session: session_pb2.Session) -> None:
+    async def _until_answered(self, handle: str, session: session_pb2.Session) -> None:
         while session.state == session_pb2.SESSION_STATE_REQUESTED:
-            command = self._approval(session.session_id)
+            command = self._pdp_command(f"session approve {session.session_id}")
             self._missing = NoSessionError(
                 "Waiting for approval: a person must approve this task before any tool may be called. "
                 f"Tell the user to run `{command}`, and call the tool again after that.",
                 frozenset(f"{tool.server}/{tool.tool}" for tool in session.tools),
             )
+            self._answered.set()
             await asyncio.sleep(_AGAIN_SECONDS)
             session = await self._patiently(partial(self._client.get_session, session.session_id))
         if session.state == session_pb2.SESSION_STATE_ACTIVE:
             self._session = self._client.attach(
-                self._handle, session_id=session.session_id, wait_for_approval=self._wait_for_approval
+                handle, session_id=session.session_id, wait_for_approval=self._wait_for_approval
             )
             return
         state = session_pb2.SessionState.Name(session.state).removeprefix("SESSION_STATE_").lower()
@@ -152,27 +146,16 @@ class RequestedSession:
             f"The request for a session is {state}{reason}. No tool may be called. Do not retry; tell the user."
         )
 
-    def _request(self) -> Any:  # noqa: ANN401 - an awaitable of a message
-        wish = self._wish
-        return self._client.request_session(
-            user=wish.user,
-            agent=wish.agent,
-            purpose=wish.purpose,
-            tools=wish.tools,
-            duration=wish.duration,
-            environment=wish.environment,
-            terms=wish.terms,
-            labels=wish.labels,
-        )
-
     async def _patiently(self, ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it returns
         """Ask until the server answers."""
-        pause = _AGAIN_SECONDS
+        pause, told = _AGAIN_SECONDS, False
         while True:
             try:
                 return await ask()
             except (UnavailableError, OverloadedError) as error:
-                _LOG.warning("the session cannot be opened yet: %s", error)
+                if not told and self._answered.is_set():
+                    _LOG.warning("the session cannot be opened now: %s", error)
+                    told = True
                 self._missing = NoSessionError(
                     "The policy decision point does not answer, so no tool may be called. Try again later."
                 )

@@ -5,33 +5,59 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 from collections.abc import Callable, Sequence
-from pathlib import PurePath
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePath
 
 import click
 
-from pdp.cli.connection import reaching, token_of, ways
-from pdp.cli.options import HANDLE_VARIABLE, ConnectionOptions, connection_options, duration, read_handle, with_settings
+from pdp.cli.connection import connect_async
+from pdp.cli.doors.embedded import SETTINGS_FILE, EmbeddedServer, data_folder, embedded_settings
+from pdp.cli.doors.guarding import guarded
+from pdp.cli.operate.logs import log_to_stderr
+from pdp.cli.options import (
+    HANDLE_VARIABLE,
+    ConnectionOptions,
+    connection_options,
+    duration,
+    flags_of,
+    read_handle,
+    with_loader,
+)
 from pdp.cli.sessions.terms import terms_text
 from pdp.client import AsyncClient
-from pdp.config import Settings
+from pdp.config import LogSettings, Settings
 from pdp.doors.isolation import keep_memory_private
 from pdp.doors.mcp.methods import PASSABLE
 from pdp.doors.mcp.stdio import serve_stdio
-from pdp.doors.session import DoorSession, GivenSession, RequestedSession, Wish
+from pdp.doors.session import DoorSession, GivenSession, RequestedSession
+from pdp.doors.tasks import Task
+from pdp.doors.wish import Wish
 from pdp.model import Role
 
 _SERVER_NAME = re.compile(r"(?:mcp-)?server-(?P<after>.+)|(?P<before>.+?)-mcp(?:-server)?|(?P<between>.+)-server")
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Before:
+    """What stands behind the proxy: the command of the server, its name, what may pass, and as whom it runs."""
+
+    command: Sequence[str]
+    server: str
+    passes: frozenset[str]
+    run_as: str
 
 
 @click.command(
     "mcp",
-    context_settings={"ignore_unknown_options": False},
     epilog="Example:  pdp mcp --request 'Read the history' --user alice --agent coder -- mcp-server-git --repository .",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
-    "--server", "name", metavar="NAME", help="The server's name in the catalogue. [that in the command's name]"
+    "--server", "name", metavar="NAME", help="The server's name in the catalogue. [the one in the command's name]"
 )
 @click.option("--request", "purpose", metavar="PURPOSE", help="Ask for a session for this task, and end it afterwards.")
 @click.option("--user", default="", help="With --request: the user whose authority is used.")
@@ -51,6 +77,16 @@ _SERVER_NAME = re.compile(r"(?:mcp-)?server-(?P<after>.+)|(?P<before>.+?)-mcp(?:
 @click.option("--terms", metavar="JSON", default="", help="With --request: the terms of the session.")
 @click.option("--term", "single_terms", metavar="NAME=VALUE", multiple=True, help="With --request: one term.")
 @click.option(
+    "--task",
+    metavar="NAME",
+    default="",
+    help="With --request: share one session with every `pdp mcp` that has the same --task. The first one asks for it.",
+)
+@click.option("--embedded", is_flag=True, help="Decide in this process, without a server. Needs --request.")
+@click.option(
+    "--policies", metavar="FOLDER", default="policies", show_default=True, help="With --embedded: the bundle."
+)
+@click.option(
     "--session-handle-file",
     metavar="FILE",
     help=f"The file of the secret handle of a session that exists. [{HANDLE_VARIABLE} holds the handle itself]",
@@ -69,10 +105,10 @@ _SERVER_NAME = re.compile(r"(?:mcp-)?server-(?P<after>.+)|(?P<before>.+?)-mcp(?:
 )
 @click.option("--run-as", metavar="USER", default="", help="Run the server as this user of the machine; needs root.")
 @connection_options(Role.PEP)
-@with_settings("data_dir")
+@with_loader("data_dir")
 def mcp(
     *,
-    settings: Settings,
+    load_settings: Callable[[], Settings],
     connection: ConnectionOptions,
     command: tuple[str, ...],
     name: str | None,
@@ -85,6 +121,9 @@ def mcp(
     labels: tuple[str, ...],
     terms: str,
     single_terms: tuple[str, ...],
+    task: str,
+    embedded: bool,
+    policies: str,
     session_handle_file: str | None,
     session_handle_fd: int | None,
     wait: float,
@@ -96,56 +135,113 @@ def mcp(
     Takes the place of the server's command in the configuration of an MCP client. Only what the session allows reaches
     the server, and of its list of tools only what the session can see is shown. Exits as the server does.
     """
-    server = name or _server_of(command)
-    keep_memory_private()
-
-    if purpose is not None:
-        if session_handle_file is not None or session_handle_fd is not None:
-            raise click.UsageError("--request asks for a session: leave out the handle of another")
-        if not (user and agent):
-            raise click.UsageError("--request needs --user and --agent")
-        wish = Wish(
-            user=user,
-            agent=agent,
-            purpose=purpose,
-            tools=patterns or (f"{server}/*",),
-            duration=lifetime,
-            environment=environment,
-            terms=os.fsencode(terms_text(terms, single_terms)) or None,
-            labels=labels,
-        )
-
-        def session_of(client: AsyncClient) -> DoorSession:
-            return RequestedSession(client, wish, approval="pdp session approve {}".format, wait_for_approval=wait)
-    else:
+    log_to_stderr(LogSettings(level="warning"))
+    before = _Before(command=command, server=name or _server_of(command), passes=frozenset(passes), run_as=run_as)
+    if purpose is None:
+        if embedded or task or user or agent or patterns:
+            raise click.UsageError("--request is missing: the task for which to ask for a session")
         handle = _handle(session_handle_file, session_handle_fd)
+        keep_memory_private()
+        given = partial(_given, handle, wait)
+        return asyncio.run(_serve(load_settings(), connection, before, given, _pdp))
+    if session_handle_file is not None or session_handle_fd is not None:
+        raise click.UsageError("--request asks for a session: leave out the handle of another")
+    if not (user and agent):
+        raise click.UsageError("--request needs --user and --agent")
+    if embedded and connection.address:
+        raise click.UsageError("--embedded asks no server: leave out --address")
+    wish = Wish(
+        user=user,
+        agent=agent,
+        purpose=purpose,
+        tools=patterns or (f"{before.server}/*",),
+        duration=lifetime,
+        environment=environment,
+        terms=os.fsencode(terms_text(terms, single_terms)) or None,
+        labels=labels,
+    )
+    keep_memory_private()
+    server, told = None, _pdp
+    if embedded:
+        chosen = click.get_current_context().params.get("setting_data_dir")
+        folder = Path(chosen) if chosen else data_folder(Path(policies), os.environ)
+        settings = embedded_settings(folder, Path(policies))
+        server = EmbeddedServer(settings)
+        options: tuple[str, ...] = ("--config", str(Path(settings.data_dir) / SETTINGS_FILE))
+        told = partial(_pdp, options=options)
+    else:
+        settings = load_settings()
+        options = flags_of(connection, settings)
+    part = Task(Path(settings.data_dir) / "tasks", task, wish)
+    with guarded(part, options):
+        requested = partial(_requested, part, told, wait)
+        return asyncio.run(_serve(settings, connection, before, requested, told, server))
 
-        def session_of(client: AsyncClient) -> DoorSession:
-            return GivenSession(client.attach(handle, wait_for_approval=wait))
 
-    return asyncio.run(_serve(settings, connection, session_of, command, server, frozenset(passes), run_as))
+def _given(handle: str, wait: float, client: AsyncClient) -> DoorSession:
+    return GivenSession(client.attach(handle, wait_for_approval=wait))
+
+
+def _requested(task: Task, pdp_command: Callable[[str], str], wait: float, client: AsyncClient) -> DoorSession:
+    return RequestedSession(client, task, pdp_command=pdp_command, wait_for_approval=wait)
 
 
 async def _serve(
     settings: Settings,
     connection: ConnectionOptions,
+    before: _Before,
     session_of: Callable[[AsyncClient], DoorSession],
-    command: Sequence[str],
-    server: str,
-    passes: frozenset[str],
-    run_as: str,
+    pdp_command: Callable[[str], str],
+    embedded: EmbeddedServer | None = None,
 ) -> int:
-    with reaching(settings, connection) as address:
-        token = connection.token_file or (None if connection.tls_certificate else token_of(Role.PEP, settings))
-        control = connection.control_address or (None if connection.address else settings.control_address)
-        async with AsyncClient(
-            address, control_address=control, token_file=token, **ways(settings, connection)
-        ) as client:
-            session = session_of(client)
-            try:
-                return await serve_stdio(command, server=server, session=session, passes=passes, run_as=run_as)
-            finally:
-                await session.close()
+    """Stand between client and server; return the server's exit code, or that of a signal."""
+    loop = asyncio.get_running_loop()
+    if embedded is not None:
+        embedded.prepare()
+    serving = asyncio.ensure_future(_between(settings, connection, before, session_of, pdp_command))
+    received: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        # What ends this process ends the session first, however often it says so.
+        if not received:
+            serving.cancel()
+        received.append(number)
+
+    for number in _STOPPING:
+        loop.add_signal_handler(number, stop, number)
+    if embedded is not None:
+        # The client is answered meanwhile.
+        embedded.start(on_failure=lambda: loop.call_soon_threadsafe(stop, signal.SIGTERM))
+    await asyncio.wait([serving])
+    if embedded is not None:
+        await asyncio.to_thread(embedded.stop)
+    return 128 + received[0] if serving.cancelled() else serving.result()
+
+
+async def _between(
+    settings: Settings,
+    connection: ConnectionOptions,
+    before: _Before,
+    session_of: Callable[[AsyncClient], DoorSession],
+    pdp_command: Callable[[str], str],
+) -> int:
+    async with connect_async(Role.PEP, settings, connection) as client:
+        session = session_of(client)
+        try:
+            return await serve_stdio(
+                before.command,
+                server=before.server,
+                session=session,
+                pdp_command=pdp_command,
+                passes=before.passes,
+                run_as=before.run_as,
+            )
+        finally:
+            await session.close()
+
+
+def _pdp(words: str, options: Sequence[str] = ()) -> str:
+    return " ".join(("pdp", words, *options))
 
 
 def _handle(file: str | None, descriptor: int | None) -> str:

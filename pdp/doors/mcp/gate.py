@@ -58,16 +58,24 @@ class AllowedCall:
 class Gate:
     """Asks about the requests for one server, which the catalogue knows by the name `server`.
 
-    `passes` are the methods that the operator lets pass besides.
+    `passes` are the methods that the operator lets pass besides. `pdp_command` returns a whole command of `pdp` for its
+    words, as a person must type it.
     """
 
     def __init__(
-        self, *, server: str, session: DoorSession, ask_server: AskServer, passes: frozenset[str] = frozenset()
+        self,
+        *,
+        server: str,
+        session: DoorSession,
+        ask_server: AskServer,
+        pdp_command: Callable[[str], str],
+        passes: frozenset[str] = frozenset(),
     ) -> None:
         self.definitions = Definitions()
         self._server = server
         self._session = session
         self._ask_server = ask_server
+        self._pdp_command = pdp_command
         self._passes = passes
         self._listing = asyncio.Lock()
 
@@ -82,7 +90,9 @@ class Gate:
         except NoSessionError as missing:
             raise RefusedError(answers.refusal(request, str(missing))) from None
         except ToolCallDenied as denied:
-            told = answers.refusal(request, denial(denied.answer), answers.decision_of(denied.answer))
+            told = answers.refusal(
+                request, denial(denied.answer, self._pdp_command), answers.decision_of(denied.answer)
+            )
             raise RefusedError(told) from None
         except Exception as error:  # noqa: BLE001 - fails closed: whatever went wrong, the call does not run
             # Without its text, which can hold arguments.
@@ -247,13 +257,14 @@ class Gate:
         return str(tool), (request.part("params", "arguments") or "{}").encode()
 
 
-def denial(answer: Answer) -> str:
+def denial(answer: Answer, pdp_command: Callable[[str], str]) -> str:
     """Return what a model is told about a call that did not run."""
     call = f"`{answer.server}/{answer.tool}`"
     if answer.waits:
+        command = pdp_command(f"approvals approve {answer.access_request_id}")
         return (
             f"The call of {call} did not run: a person must approve exactly this call first. Tell the user to run "
-            f"`pdp approvals approve {answer.access_request_id}`, and make the same call again after that."
+            f"`{command}`, and make the same call again after that."
         )
     if answer.basis == ERROR_BASIS and not answer.unmet_obligations and not answer.decision_id:
         return f"The call of {call} did not run: no decision could be made about it. Try again later."

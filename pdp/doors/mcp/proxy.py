@@ -52,9 +52,12 @@ class Proxy:
         session: DoorSession,
         to_client: Callable[[bytes | str], Awaitable[None]],
         to_server: Callable[[bytes | str], Awaitable[None]],
+        pdp_command: Callable[[str], str],
         passes: frozenset[str] = frozenset(),
     ) -> None:
-        self.gate = Gate(server=server, session=session, ask_server=self._ask_server, passes=passes)
+        self.gate = Gate(
+            server=server, session=session, ask_server=self._ask_server, pdp_command=pdp_command, passes=passes
+        )
         self._to_client = to_client
         self._to_server = to_server
         self._open: dict[MessageId, _Open] = {}

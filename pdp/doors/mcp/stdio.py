@@ -25,21 +25,30 @@ async def serve_stdio(
     *,
     server: str,
     session: DoorSession,
+    pdp_command: Callable[[str], str],
     passes: frozenset[str] = frozenset(),
     run_as: str = "",
     environment: Mapping[str, str] = os.environ,
 ) -> int:
     """Run a server, and stand between it and the client until one of them ends. Return the server's exit code.
 
-    The server gets neither variables whose names begin with `PDP_` nor open files of this process. `run_as` is the user
-    of the machine as whom it runs. Raise `ConfigurationError` when the server cannot be started.
+    The server gets neither variables whose names begin with `PDP_` nor open files of this process. `pdp_command`
+    returns a whole command of `pdp` for its words, as a person must type it. `run_as` is the user of the machine as
+    whom the server runs. Raise `ConfigurationError` when the server cannot be started.
     """
     reader, writer = await _standard_streams()
     process = await _start(command, run_as, environment)
     if process.stdin is None or process.stdout is None:
         raise AssertionError("the server was started with pipes")
     to_client, to_server = Sender(writer), Sender(process.stdin)
-    proxy = Proxy(server=server, session=session, to_client=to_client.send, to_server=to_server.send, passes=passes)
+    proxy = Proxy(
+        server=server,
+        session=session,
+        to_client=to_client.send,
+        to_server=to_server.send,
+        pdp_command=pdp_command,
+        passes=passes,
+    )
     from_client = asyncio.ensure_future(_feed(reader, proxy.from_client))
     from_server = asyncio.ensure_future(_feed(process.stdout, proxy.from_server))
     watching = asyncio.ensure_future(proxy.watch_tools())
