@@ -25,7 +25,7 @@ from pdp.client.aio.admitted import AsyncAdmittedCall
 from pdp.client.values import ERROR_BASIS
 from pdp.doors.mcp import answers
 from pdp.doors.mcp.messages import InvalidMessageError, Message
-from pdp.doors.mcp.methods import ASKED, CALL, GREETINGS, LIST, PASSED, PING, SERVER_ASKS, STATED
+from pdp.doors.mcp.methods import ASKED, BESIDES, CALL, GREETINGS, LIST, PASSED, PING, SERVER_ASKS, STATED
 from pdp.doors.mcp.tools import MOST_PAGES, Definitions, announcing, page, shown
 from pdp.doors.session import DoorSession, NoSessionError
 from pdp.foundation.obligations import REDACT_RESULT
@@ -84,9 +84,11 @@ class Gate:
 
         The arguments that are asked about are the text of the request, byte for byte.
         """
-        tool, arguments = self._question(request)
         try:
+            tool, arguments = self._question(request)
             return await self._allowed(request, tool, arguments)
+        except RefusedError:
+            raise
         except NoSessionError as missing:
             raise RefusedError(answers.refusal(request, str(missing))) from None
         except ToolCallDenied as denied:
@@ -238,6 +240,10 @@ class Gate:
 
     def _question(self, request: Message) -> tuple[str, bytes]:
         """Return the tool of the catalogue that a request is about, and its arguments as they are written."""
+        members = ASKED.get(request.method, ("name", "arguments"))
+        if unknown := request.params.keys() - BESIDES - set(members):
+            problem = f"`params.{min(unknown)[:_SHOWN]}` is not let pass"
+            raise RefusedError(answers.error(request.id, answers.INVALID_PARAMS, problem))
         if request.method in ASKED:
             parts = {name: request.part("params", name) for name in ASKED[request.method]}
             held = ",".join(f"{json.dumps(name)}:{text}" for name, text in parts.items() if text is not None)
@@ -250,8 +256,6 @@ class Gate:
             problem = "`params.name` is the name of a method"
         elif not isinstance(request.params.get("arguments", {}), dict):
             problem = "`params.arguments` is not an object"
-        elif "task" in request.params:
-            problem = "`params.task`: this proxy runs no call as a task"
         if problem:
             raise RefusedError(answers.error(request.id, answers.INVALID_PARAMS, problem))
         return str(tool), (request.part("params", "arguments") or "{}").encode()
@@ -287,4 +291,5 @@ def _text(value: object) -> str:
 
 _FAILURE: dict[str, Any] = {"content": [], "isError": True}
 _NO_RETRY = "do not retry"
+_SHOWN = 64
 _FAILED = "The call did not run: this proxy could not ask about it. Try again later."

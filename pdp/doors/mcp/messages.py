@@ -23,6 +23,11 @@ _LIMITS = Limits(arguments_bytes=MOST_BYTES, arguments_depth=64, arguments_nodes
 
 # An id as it is written: `1` and `"1"` are two ids.
 MessageId: TypeAlias = int | str
+# Beyond it two integers can be one double, and so one id to some readers.
+_LARGEST_ID = 2**53 - 1
+
+# There is no other. Some readers take `Method` for `method`, and the last of both counts.
+_MEMBERS = frozenset({"jsonrpc", "id", "method", "params", "result", "error"})
 
 _BLANKS = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
@@ -52,10 +57,22 @@ class Message:
     id: MessageId | None = None
 
     @classmethod
+    def read_line(cls, line: bytes) -> Self:
+        """Read one message that is a line, as `read` does.
+
+        A carriage return ends a line for some readers, and is a blank of JSON: what is between two of them would be a
+        message of its own, about which nobody was asked. So there may be one at the end only.
+        """
+        if b"\r" in line.removesuffix(b"\r"):
+            raise InvalidMessageError("a carriage return within a line")
+        return cls.read(line)
+
+    @classmethod
     def read(cls, raw: bytes) -> Self:
         """Read one message strictly. Raise `InvalidMessageError`.
 
-        It must be UTF-8 without a byte order mark, one JSON object, and no key may appear twice.
+        It must be UTF-8 without a byte order mark, one JSON object with the members of JSON-RPC alone, and no key may
+        appear twice.
         """
         try:
             value = jsontext.parse(raw, _LIMITS, minting=True)
@@ -65,14 +82,11 @@ class Message:
             raise InvalidMessageError("not a JSON object: a batch is not a message")
         if value.get("jsonrpc") != "2.0":
             raise InvalidMessageError("not JSON-RPC 2.0")
-        method, number = value.get("method", ""), value.get("id")
+        if not value.keys() <= _MEMBERS:
+            raise InvalidMessageError("a member that JSON-RPC does not have")
+        method, number = value.get("method", ""), _id_of(value)
         if "method" in value and not (isinstance(method, str) and method):
             raise InvalidMessageError("`method` is not a name")
-        # An answer without an id belongs to no request. A number with a fraction can come back in another form.
-        if "id" in value and (not isinstance(number, int | str) or isinstance(number, bool)):
-            raise InvalidMessageError("`id` is neither a text nor an integer")
-        if len(str(number)) > MOST_ID_CHARACTERS:
-            raise InvalidMessageError(f"`id` has more than {MOST_ID_CHARACTERS} characters")
         if not method and ("id" not in value or ("result" in value) == ("error" in value)):
             raise InvalidMessageError("neither a request, a notification nor an answer")
         if not isinstance(value.get("params", {}), dict):
@@ -127,6 +141,18 @@ class Message:
             begin = span.begin + 1
             text = text[:begin] + ",".join(added) + ("," if there else "") + text[begin:]
         return replace(self, text=text, value=json.loads(text))
+
+
+def _id_of(value: Mapping[str, Any]) -> MessageId | None:
+    number = value.get("id")
+    # An answer without an id belongs to no request. A number with a fraction can come back in another form.
+    if "id" in value and (not isinstance(number, int | str) or isinstance(number, bool)):
+        raise InvalidMessageError("`id` is neither a text nor an integer")
+    if isinstance(number, int) and abs(number) > _LARGEST_ID:
+        raise InvalidMessageError("`id` is an integer that a double does not hold")
+    if len(str(number)) > MOST_ID_CHARACTERS:
+        raise InvalidMessageError(f"`id` has more than {MOST_ID_CHARACTERS} characters")
+    return number
 
 
 def members(text: str, span: Span) -> dict[str, Span]:

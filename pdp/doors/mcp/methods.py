@@ -23,6 +23,9 @@ ASKED = {
     "resources/read": ("uri",),
 }
 CALL, LIST, PING = "tools/call", "tools/list", "ping"
+# What a request that is asked about can have besides. Any other member could change what it means: a task, or to some
+# readers `Name` beside `name`.
+BESIDES = frozenset({"_meta", "inputResponses", "requestState"})
 # In their answers the server states its capabilities.
 GREETINGS = frozenset({"initialize", "server/discover"})
 LISTEN = "subscriptions/listen"

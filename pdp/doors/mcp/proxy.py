@@ -75,7 +75,7 @@ class Proxy:
         try:
             if line is None:
                 raise InvalidMessageError("the message is too large")
-            message = Message.read(line)
+            message = Message.read_line(line)
         except InvalidMessageError as error:
             await self._to_client(answers.error(None, answers.PARSE_ERROR, str(error)))
             return
@@ -148,7 +148,7 @@ class Proxy:
         try:
             if line is None:
                 raise InvalidMessageError("the message is too large")
-            message = Message.read(line)
+            message = Message.read_line(line)
         except InvalidMessageError as error:
             if line is None or line.strip():
                 _LOG.warning("a message of the server is dropped: %s", error)
