@@ -72,6 +72,8 @@ class Gate:
         passes: frozenset[str] = frozenset(),
     ) -> None:
         self.definitions = Definitions()
+        # The tools that the session could see when the client was last told of them; None until then.
+        self.shown: frozenset[str] | None = None
         self._server = server
         self._session = session
         self._ask_server = ask_server
@@ -106,7 +108,8 @@ class Gate:
         try:
             return await self._handed_on(allowed, said)
         except ToolResultWithheld as withheld:
-            why = str(withheld)
+            # Without what went wrong elsewhere, which the exception tells too.
+            why = f"The call was made, and its result is withheld: {withheld.why}."
         except Exception as error:  # noqa: BLE001 - fails closed: a result that may not have been reported is not shown
             _LOG.error("a result is withheld, because handling it failed: %s", type(error).__name__)
             why = "The call was made, and its result is withheld, because handling it failed. Do not retry."
@@ -163,14 +166,19 @@ class Gate:
         """Return a page of the server's list of tools as the session sees it."""
         if "error" in said.value:
             return said.text
+        if problem := self.fits(said):
+            return answers.error(request.id, answers.DENIED, problem)
         try:
-            self.definitions.add(page(said)[0])
-            return shown(said, await self.visible(), modern=_modern(request)).text
-        except InvalidMessageError as error:
-            return answers.error(request.id, answers.INTERNAL_ERROR, str(error))
+            self.definitions.add(page(said)[0], first="cursor" not in request.params)
+            visible = await self.visible()
+            self.shown = visible if self.shown is None else self.shown
+            return shown(said, visible, modern=_modern(request)).text
         except PDPClientError as error:
             _LOG.warning("the tools of the session cannot be listed: %s", error)
             return answers.error(request.id, answers.DENIED, "the policy decision point does not answer: try again")
+        except Exception as error:  # noqa: BLE001 - fails closed: a list that could not be filtered is not shown
+            _LOG.error("a list of tools is not shown, because handling it failed: %s", type(error).__name__)
+            return answers.error(request.id, answers.INTERNAL_ERROR, "the server's list of tools cannot be read")
 
     def fits(self, said: Message) -> str:
         """Name what keeps the answer to any request from the client; empty for nothing.
@@ -184,8 +192,8 @@ class Gate:
         if kind == _INPUT_REQUIRED:
             wanted = result.get("inputRequests") or {}
             asks = wanted.values() if isinstance(wanted, dict) else [None]
-            methods = {one.get("method") if isinstance(one, dict) else None for one in asks}
-            if not methods <= self._passes & SERVER_ASKS:
+            methods = [one.get("method") if isinstance(one, dict) else None for one in asks]
+            if not all(isinstance(one, str) and one in self._passes & SERVER_ASKS for one in methods):
                 return "the server asks for something that it may not ask the client for"
         elif kind != _COMPLETE:
             return "the result is of a kind that this proxy does not know"
@@ -207,8 +215,8 @@ class Gate:
 
     async def _handed_on(self, allowed: AllowedCall, said: Message) -> str:
         text, call = said.part("result"), allowed.call
-        # An error of the protocol is reported as a result that says that the call failed.
-        result = _FAILURE if text is None else json.loads(text)
+        # An error of the protocol is reported as a result that says that the call failed, and it can be too large too.
+        result = _failure(said.part("error") or "") if text is None else json.loads(text)
         call.result = result
         kept = await call.handed_on()
         if problem := self.fits(said):
@@ -229,14 +237,19 @@ class Gate:
             # The server may need to know whose request it is: the proxy asks as the client does.
             stated = {name: request.meta[name] for name in STATED if name in request.meta}
             params: dict[str, Any] = {"_meta": stated} if stated else {}
-            found: list[Any] = []
-            for _ in range(MOST_PAGES):
-                tools, cursor = page(await self._ask_server(LIST, params))
-                found += tools
-                if not cursor:
-                    break
-                params = {**params, "cursor": cursor}
-            self.definitions.replace(found)
+            found = self.definitions = Definitions()
+            # What the server says meanwhile counts: that its tools have changed makes this list an old one.
+            found.known = True
+            try:
+                for number in range(MOST_PAGES):
+                    tools, cursor = page(await self._ask_server(LIST, params))
+                    found.add(tools, first=not number)
+                    if not cursor:
+                        break
+                    params = {**params, "cursor": cursor}
+            except BaseException:
+                found.forget()
+                raise
 
     def _question(self, request: Message) -> tuple[str, bytes]:
         """Return the tool of the catalogue that a request is about, and its arguments as they are written."""
@@ -281,6 +294,10 @@ def denial(answer: Answer, pdp_command: Callable[[str], str]) -> str:
     return f"{'; '.join(why)}.{decision}"
 
 
+def _failure(error: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": error}], "isError": True}
+
+
 def _modern(request: Message) -> bool:
     return any(name in request.meta for name in STATED)
 
@@ -289,7 +306,6 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-_FAILURE: dict[str, Any] = {"content": [], "isError": True}
 _NO_RETRY = "do not retry"
 _SHOWN = 64
 _FAILED = "The call did not run: this proxy could not ask about it. Try again later."

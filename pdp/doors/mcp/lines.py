@@ -29,10 +29,14 @@ async def lines(source: asyncio.StreamReader) -> AsyncIterator[bytes | None]:
 
 
 class Sender:
-    """Writes messages to a pipe, each whole; the pipe sets the pace."""
+    """Writes messages to a pipe, each whole; the pipe sets the pace.
+
+    What is sent is in the pipe, not in this process, which may end at once.
+    """
 
     def __init__(self, pipe: asyncio.StreamWriter) -> None:
         self._pipe = pipe
+        pipe.transport.set_write_buffer_limits(0)
         self._turn = asyncio.Lock()
 
     async def send(self, message: bytes | str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -141,6 +142,35 @@ class Message:
             begin = span.begin + 1
             text = text[:begin] + ",".join(added) + ("," if there else "") + text[begin:]
         return replace(self, text=text, value=json.loads(text))
+
+
+def refused_id(raw: bytes, *, request: bool) -> MessageId | None:
+    """Return the id of a request, or of an answer, that is refused, so that the one who waits hears of it.
+
+    None where the text does not tell. It is read as far as it can be; what it says goes to nobody.
+    """
+    text = raw.decode("utf-8", "replace")
+    seen: list[tuple[str, Any]] = []
+    with suppress(ValueError, IndexError, RecursionError):
+        at = _after_blanks(text, 0)
+        if text[at] != "{":
+            return None
+        at = _after_blanks(text, at + 1)
+        while text[at] == '"':
+            name, at = _DECODER.raw_decode(text, at)
+            at = _after_blanks(text, at)
+            if text[at] != ":":
+                break
+            value, at = _DECODER.raw_decode(text, _after_blanks(text, at + 1))
+            seen.append((name, value))
+            at = _after_comma(text, at)
+    numbers = [value for name, value in seen if name == "id"]
+    if len(numbers) != 1 or request is not any(name == "method" for name, _ in seen):
+        return None
+    with suppress(InvalidMessageError, UnicodeEncodeError):
+        str(numbers[0]).encode("utf-8")
+        return _id_of({"id": numbers[0]})
+    return None
 
 
 def _id_of(value: Mapping[str, Any]) -> MessageId | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from pdp.client import PDPClientError
 from pdp.doors.mcp import answers, methods
 from pdp.doors.mcp.gate import AllowedCall, Gate, RefusedError
-from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId
+from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId, refused_id
 from pdp.doors.mcp.tools import acknowledging, wants_tools_changed
 from pdp.doors.session import DoorSession
 
@@ -24,6 +24,10 @@ MOST_OPEN = 256
 _LIST_SECONDS = 30.0
 # How often the proxy looks for a change of the tools that the session can see.
 _LOOK_SECONDS = 3.0
+# How long the proxy waits for what is left to do when it closes.
+_END_SECONDS = 1.0
+
+_UNHANDLED = "this proxy could not handle the message"
 
 
 @dataclass(eq=False)
@@ -69,16 +73,25 @@ class Proxy:
     # From the client.
 
     async def from_client(self, line: bytes | None) -> None:
-        """Take one line of the client."""
+        """Take one line of the client; None for one that is too large."""
         if line is not None and not line.strip():
             return
+        message = None
         try:
             if line is None:
                 raise InvalidMessageError("the message is too large")
             message = Message.read_line(line)
+            await self._client_sent(message)
         except InvalidMessageError as error:
-            await self._to_client(answers.error(None, answers.PARSE_ERROR, str(error)))
-            return
+            number = refused_id(line, request=True) if line is not None else None
+            await self._to_client(answers.error(number, answers.PARSE_ERROR, str(error)))
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - fails closed: what could not be handled has not reached the server
+            _LOG.error("a message of the client could not be handled: %s", type(error).__name__)
+            await self._to_client(answers.error(message.id if message else None, answers.INTERNAL_ERROR, _UNHANDLED))
+
+    async def _client_sent(self, message: Message) -> None:
         if not message.method:
             await self._client_answered(message)
         elif message.id is None:
@@ -95,12 +108,12 @@ class Proxy:
         if message.method not in methods.SAID:
             return
         if message.method == methods.CANCELLED and (found := self._named(message)) is not None:
+            # What the server may still answer is not shown.
+            self._closed(found.request.id)
             if found.asking is not None:
                 # It has not reached the server, and will not.
                 found.asking.cancel()
                 return
-            # What the server may still answer is not shown.
-            self._closed(found.request.id)
             if found.allowed is not None:
                 self._start(self.gate.lost(found.allowed))
         await self._to_server(message.raw)
@@ -112,7 +125,7 @@ class Proxy:
             return
         if request.id in self._open:
             await self._to_client(answers.error(request.id, answers.INVALID_REQUEST, "`id` is that of an open request"))
-        elif len(self._open) >= MOST_OPEN:
+        elif max(len(self._open), len(self._tasks)) >= MOST_OPEN:
             await self._to_client(answers.refusal(request, "Too many requests are open: wait for their answers."))
         elif request.method == methods.CALL or request.method in methods.ASKED:
             found = self._open[request.id] = _Open(request=request)
@@ -131,9 +144,6 @@ class Proxy:
             self._closed(found.request.id)
             await self._to_client(refused.answer)
             return
-        except asyncio.CancelledError:
-            self._closed(found.request.id)
-            raise
         found.asking = None
         await self._to_server(found.request.raw)
 
@@ -144,21 +154,36 @@ class Proxy:
     # From the server.
 
     async def from_server(self, line: bytes | None) -> None:
-        """Take one line of the server."""
+        """Take one line of the server; None for one that is too large."""
+        if line is not None and not line.strip():
+            return
         try:
             if line is None:
                 raise InvalidMessageError("the message is too large")
-            message = Message.read_line(line)
+            await self._server_sent(Message.read_line(line))
         except InvalidMessageError as error:
-            if line is None or line.strip():
-                _LOG.warning("a message of the server is dropped: %s", error)
-            return
+            _LOG.warning("a message of the server is dropped: %s", error)
+            await self._answered_with_nothing(line)
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - fails closed: what could not be handled is not shown to the client
+            _LOG.error("a message of the server could not be handled: %s", type(error).__name__)
+            await self._answered_with_nothing(line)
+
+    async def _server_sent(self, message: Message) -> None:
         if not message.method:
             await self._server_answered(message)
         elif message.id is None:
             await self._server_told(message)
         else:
             await self._server_asked(message)
+
+    async def _answered_with_nothing(self, line: bytes | None) -> None:
+        """Have an answer that is dropped count as an error, so that nobody waits for it for ever."""
+        number = refused_id(line, request=False) if line is not None else None
+        if number in self._open or number in self._own:
+            told = answers.error(number, answers.INTERNAL_ERROR, "the answer of the server cannot be handed on")
+            await self._server_answered(Message.read(told.encode("utf-8")))
 
     async def _server_answered(self, message: Message) -> None:
         if isinstance(message.id, str) and (own := self._own.pop(message.id, None)) is not None:
@@ -183,6 +208,9 @@ class Proxy:
             return
         if message.method == methods.TOOLS_CHANGED:
             self.gate.definitions.forget()
+        if message.method == methods.CANCELLED:
+            number = message.params.get("requestId")
+            self._server_asks -= {one for one in self._server_asks if one == number}
         if message.method == methods.ACKNOWLEDGED:
             message = self._acknowledged(message)
         await self._to_client(message.raw)
@@ -199,14 +227,17 @@ class Proxy:
         if message.id is None:
             return
         if not self.gate.lets_server_ask(message.method):
-            told = answers.error(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
-            await self._to_server(told)
+            self._refuse_server(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
         elif message.id in self._server_asks or len(self._server_asks) >= MOST_OPEN:
-            told = answers.error(message.id, answers.INVALID_REQUEST, "too many requests are open, or one with this id")
-            await self._to_server(told)
+            self._refuse_server(message.id, answers.INVALID_REQUEST, "too many requests are open, or one with this id")
         else:
             self._server_asks.add(message.id)
             await self._to_client(message.raw)
+
+    def _refuse_server(self, message_id: MessageId, code: int, text: str) -> None:
+        """Answer a request of the server, without waiting until it reads: it may first write until we read."""
+        if len(self._tasks) < MOST_OPEN:
+            self._start(self._to_server(answers.error(message_id, code, text)))
 
     # Of its own.
 
@@ -225,13 +256,12 @@ class Proxy:
 
     async def watch_tools(self) -> None:
         """Tell the client whenever the session can see other tools than before. Runs until it is cancelled."""
-        before: frozenset[str] | None = None
         while True:
             with suppress(PDPClientError):
                 now = await self.gate.visible()
+                before, self.gate.shown = self.gate.shown, now
                 if before is not None and now != before:
                     await self._tell_tools_changed()
-                before = now
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _tell_tools_changed(self) -> None:
@@ -246,10 +276,18 @@ class Proxy:
         for found in self._open.values():
             if found.asking is not None:
                 found.asking.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._within(tuple(self._tasks))
         lost = [found.allowed for found in self._open.values() if found.allowed is not None]
         self._open.clear()
-        await asyncio.gather(*map(self.gate.lost, lost), return_exceptions=True)
+        await self._within([self._start(self.gate.lost(one)) for one in lost])
+
+    @staticmethod
+    async def _within(tasks: Collection[asyncio.Task[None]]) -> None:
+        """Wait for tasks, but not for ever: a client may not read, and a PDP may not answer."""
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_END_SECONDS)
+            for task in late:
+                task.cancel()
 
     def _start(self, work: Any) -> asyncio.Task[None]:  # noqa: ANN401 - a coroutine
         task: asyncio.Task[None] = asyncio.ensure_future(work)

@@ -17,7 +17,8 @@ from pdp.errors import ConfigurationError, reason_of
 
 _OURS = "PDP_"
 # How long a server may take to end when its stdin is closed, and again when it is asked to.
-_END_SECONDS = 5.0
+# MCP clients wait two seconds until they ask this process to end, and two more until they kill it.
+_END_SECONDS = 1.5
 
 
 async def serve_stdio(
@@ -52,19 +53,33 @@ async def serve_stdio(
     from_client = asyncio.ensure_future(_feed(reader, proxy.from_client))
     from_server = asyncio.ensure_future(_feed(process.stdout, proxy.from_server))
     watching = asyncio.ensure_future(proxy.watch_tools())
-    try:
-        await asyncio.wait([from_client, from_server], return_when=asyncio.FIRST_COMPLETED)
-    finally:
+    urgent = asyncio.Event()
+
+    async def end() -> int:
         for task in (from_client, watching):
             task.cancel()
         await asyncio.wait([from_client, watching])
         to_server.close()
-        code = await _ended(process)
+        code = await _ended(process, urgent)
         # What the server said last may answer a call.
         await asyncio.wait([from_server], timeout=_END_SECONDS)
         from_server.cancel()
         await proxy.close()
-    return code
+        return code
+
+    try:
+        await asyncio.wait([from_client, from_server], return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        urgent.set()
+        await end()
+        raise
+    ending = asyncio.ensure_future(end())
+    try:
+        return await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        urgent.set()
+        await ending
+        raise
 
 
 async def _standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -109,12 +124,18 @@ def _group_of(user: str) -> int:
         raise ConfigurationError(f"no user of this machine: `{user}`") from None
 
 
-async def _ended(process: asyncio.subprocess.Process) -> int:
-    """Wait for a server whose stdin is closed; end it if it does not end by itself. Return its exit code."""
+async def _ended(process: asyncio.subprocess.Process, urgent: asyncio.Event) -> int:
+    """Wait for a server whose stdin is closed; end it if it does not end by itself, when urgent at once.
+
+    Return its exit code.
+    """
+    gone = asyncio.ensure_future(process.wait())
+    hurry = asyncio.ensure_future(urgent.wait())
+    await asyncio.wait([gone, hurry], timeout=_END_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
     for end in (process.terminate, process.kill):
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_END_SECONDS):
-                return await process.wait()
-        with suppress(ProcessLookupError):
-            end()
-    return await process.wait()
+        if not gone.done():
+            with suppress(ProcessLookupError):
+                end()
+            await asyncio.wait([gone], timeout=_END_SECONDS)
+    return await gone

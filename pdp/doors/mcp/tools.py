@@ -26,31 +26,30 @@ class Definitions:
     def __init__(self) -> None:
         self.known = False
         self._digests: dict[str, str] = {}
+        self._listing: dict[str, str] = {}
 
     def digest(self, tool: str) -> str:
         """Return the digest of a tool's definition; of one that the server does not list, one that no tool has."""
         return self._digests.get(tool) or _NOT_LISTED
 
-    def lists(self, tool: str) -> bool:
-        """Say whether the server lists the tool, with one definition that can be read."""
-        return bool(self._digests.get(tool))
+    def add(self, definitions: Iterable[Any], *, first: bool) -> None:
+        """Take the definitions of a page, the first of a list or a further one.
 
-    def replace(self, definitions: Iterable[Any]) -> None:
-        """Take the definitions of all pages of a list."""
-        self._digests = {}
-        self.add(definitions)
-        self.known = True
-
-    def add(self, definitions: Iterable[Any]) -> None:
-        """Take the definitions of a page that the client asked for: what it sees is what its calls mean."""
-        seen: dict[str, str] = {}
+        What a client has seen is what its calls mean.
+        """
+        if first:
+            self._listing = {}
+        here: set[str] = set()
         for definition in definitions:
             name = definition.get("name") if isinstance(definition, dict) else None
-            if not isinstance(name, str) or len(self._digests) >= MOST_TOOLS:
+            if not isinstance(name, str) or (name not in self._digests and len(self._digests) >= MOST_TOOLS):
                 continue
-            # Two definitions of one name: which one a call means cannot be told.
-            seen[name] = "" if name in seen else _digest(definition)
-            self._digests[name] = seen[name]
+            digest = _digest(definition)
+            # Two definitions of one name: which one a call means cannot be told. A page can be asked for again.
+            if name in here or self._listing.get(name, digest) != digest:
+                digest = ""
+            here.add(name)
+            self._listing[name] = self._digests[name] = digest
 
     def forget(self) -> None:
         """Have the tools listed again before the next call."""
@@ -77,7 +76,8 @@ def shown(answer: Message, tools: Collection[str], *, modern: bool) -> Message:
         return answer
     kept = []
     for span, definition in zip(elements(answer.text, place), page(answer)[0], strict=True):
-        if isinstance(definition, dict) and definition.get("name") in tools:
+        name = definition.get("name") if isinstance(definition, dict) else None
+        if isinstance(name, str) and name in tools:
             kept.append(answer.text[slice(*span)])
     filtered = f"{answer.text[: place.begin]}[{','.join(kept)}]{answer.text[place.end :]}"
     answer = replace(answer, text=filtered)

@@ -124,9 +124,9 @@ class Conversation:
         await self.say(request)
         return await self.answer(request["id"])
 
-    async def call(self, tool: str, arguments: dict[str, Any] | None = None, **more: Any) -> Any:
+    async def call(self, tool: str, arguments: dict[str, Any] | None = None, number: Any = None, **more: Any) -> Any:
         """Have the client call a tool, and return the answer that it gets."""
-        return await self.ask("tools/call", {"name": tool, "arguments": arguments or {}, **more})
+        return await self.ask("tools/call", {"name": tool, "arguments": arguments or {}, **more}, number)
 
     async def answer(self, number: Any) -> Any:
         """Wait until the client has the answer to a request; return it."""
