@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo serve test proofs long fuzz lint proto client dist bench bench-check mutation lock upgrade audit clean help
+.PHONY: demo serve test proofs doors long fuzz lint proto client dist bench bench-check mutation lock lock-doors upgrade audit clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
@@ -88,5 +88,22 @@ upgrade: lock  ## upgrade all versions, and lock them
 audit: $(TOOLS)/ready  ## ask a vulnerability service about every locked version; needs the network
 	$(TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement requirements.lock
 
+# The agent frameworks that have adapters, in an environment of their own: the product never imports them.
+DOORS := .venv-doors
+ADAPTERS := tests/doors/adapters
+$(DOORS)/ready: $(ADAPTERS)/requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(DOORS)
+	$(DOORS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(ADAPTERS)/requirements.lock
+	$(DOORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+doors: $(DOORS)/ready  ## run the tests of the adapters with the real agent frameworks
+	$(DOORS)/bin/python -m pytest $(ADAPTERS)
+
+# The versions that both environments hold are those of the product's lock. The project itself is not locked.
+lock-doors: $(TOOLS)/ready  ## lock what the tests of the adapters need, with hashes
+	$(COMPILE) $(UPGRADE) --no-annotate --constraint requirements.lock --no-emit-package agent-pdp \
+	  --output-file $(ADAPTERS)/requirements.lock $(ADAPTERS)/requirements.in
+
 clean:  ## remove what these targets have created
-	rm -rf $(VENV) $(TOOLS) $(DIST) build *.egg-info
+	rm -rf $(VENV) $(DOORS) $(TOOLS) $(DIST) build *.egg-info

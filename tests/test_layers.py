@@ -69,7 +69,7 @@ LIBRARIES = {
     "grpc_health": ("pdp.server", "pdp.client.health"),
     "grpc_reflection": ("pdp.server",),
     "google": ("pdp.serving", "pdp.server", "pdp.client", "pdp.telemetry", "pdp.testing", "pdp.bench"),
-    "opentelemetry": ("pdp.telemetry", "pdp.testing"),
+    "opentelemetry": ("pdp.telemetry", "pdp.testing", "pdp.doors.traces"),
     "prometheus_client": ("pdp.telemetry.scraping",),
     "cryptography": (
         "pdp.foundation.keys",
@@ -88,6 +88,10 @@ LIBRARIES = {
     "pytest": ("pdp.testing",),
     "anyio": ("pdp.cli",),
     "httpx2": ("pdp.cli.tools.mcpserver",),
+    # Each framework has one adapter, and no other module needs it.
+    "langchain": ("pdp.doors.langchain",),
+    "langchain_core": ("pdp.doors.langchain",),
+    "langgraph": ("pdp.doors.langchain",),
 }
 
 
@@ -193,6 +197,8 @@ def test_tests_mirror_the_houses() -> None:
         ("from pdp import open_embedded", "grpc"),
         ("import pdp.client", "cedarpy"),
         ("import pdp.client", "opentelemetry"),
+        ("import pdp.doors.core", "opentelemetry"),
+        ("import pdp.doors.core", "cedarpy"),
         ("import pdp.cli", "cedarpy"),
     ],
 )

@@ -19,6 +19,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "opentelemetry": "server",
     "prometheus_client": "server",
     "mcp": "demo",
+    "langchain": "langchain",
     "pyarrow": "parquet",
 }
 

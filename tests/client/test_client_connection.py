@@ -21,7 +21,7 @@ from pdp.errors import ConfigurationError
 from tests.machinery.credentials.authority import Authority
 
 if TYPE_CHECKING:
-    from tests.client.conftest import ScriptedServer
+    from tests.machinery.servers.scripted import ScriptedServer
 
 CALL = ToolCall(session_handle="pdps_secret", server="files", tool="read")
 TOKEN = "sesame"  # noqa: S105 - a token of the tests' own server

@@ -27,7 +27,7 @@ from pdp.v1.authorization_pb2 import (
 from pdp.v1.decision_pb2 import Decision
 
 if TYPE_CHECKING:
-    from tests.client.conftest import ScriptedServer
+    from tests.machinery.servers.scripted import ScriptedServer
 
 TOKEN = "sesame"  # noqa: S105 - a token of the tests' own server
 CALL = ToolCall(

@@ -18,7 +18,7 @@ from pdp.v1.session_pb2 import Session
 from tests.machinery.rpcs.table import OWN
 
 if TYPE_CHECKING:
-    from tests.client.conftest import ScriptedServer
+    from tests.machinery.servers.scripted import ScriptedServer
 
 RECORD = audit_pb2.AuditRecord(record_json=b"{}\n", segment="a", place=7)
 

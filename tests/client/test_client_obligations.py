@@ -15,8 +15,8 @@ from mcp import types
 from pdp.client import FULFILLED, Answer, AsyncClient, Client, ToolCall, ToolCallDenied, ToolResultWithheld, fulfil
 from pdp.identity.callersfile import new_token, write_token
 from pdp.v1.decision_pb2 import Decision
-from tests.client.conftest import ScriptedServer
 from tests.machinery.pages import blocks
+from tests.machinery.servers.scripted import ScriptedServer
 
 CANARY = "canary@example.com"
 PEOPLE = [{"name": "Ann", "email": CANARY}]

@@ -20,7 +20,7 @@ from pdp.v1.authorization_pb2 import (
     ReportOutcomeResponse,
 )
 from pdp.v1.decision_pb2 import OUTCOME_DENY, Decision, ResultReading
-from tests.client.conftest import ScriptedServer
+from tests.machinery.servers.scripted import ScriptedServer
 
 GIVEN = "pdpo_1"
 KEY = b"k" * 32

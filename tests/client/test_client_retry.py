@@ -21,7 +21,7 @@ from pdp.v1.policy_pb2 import CheckBundleResponse
 from pdp.v1.session_pb2 import DenySessionResponse, RevokeSessionsResponse
 
 if TYPE_CHECKING:
-    from tests.client.conftest import ScriptedServer
+    from tests.machinery.servers.scripted import ScriptedServer
 
 CALL = ToolCall(session_handle="pdps_secret", server="files", tool="read")
 RETRYABLE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)

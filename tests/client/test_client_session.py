@@ -24,7 +24,7 @@ from pdp.v1.decision_pb2 import Decision
 from pdp.v1.session_pb2 import Session
 
 if TYPE_CHECKING:
-    from tests.client.conftest import ScriptedServer
+    from tests.machinery.servers.scripted import ScriptedServer
 
 WANTED: dict[str, Any] = {"user": "alice", "agent": "coder", "purpose": "fix", "tools": ["files/*"]}
 

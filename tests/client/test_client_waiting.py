@@ -26,7 +26,7 @@ from pdp.v1.access_pb2 import (
 from pdp.v1.decision_pb2 import AccessRequest, Decision
 
 if TYPE_CHECKING:
-    from tests.client.conftest import ScriptedServer
+    from tests.machinery.servers.scripted import ScriptedServer
 
 PATIENCE = 30.0
 CALL = ("pdps_1", "files", "read", {"path": "/a"})

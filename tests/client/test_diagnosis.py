@@ -15,7 +15,7 @@ from pdp.client.health import is_serving
 from tests.machinery.credentials.authority import COMING, PASSED, Authority, Identity
 
 if TYPE_CHECKING:
-    from tests.client.conftest import ScriptedServer
+    from tests.machinery.servers.scripted import ScriptedServer
 
 PATIENCE = 30.0
 

@@ -19,7 +19,9 @@ from pdp.foundation.extras import DISTRIBUTION, EXTRA_OF
 # What `.ci/run` installs, by way of the Makefile.
 EXTRAS = ("server", "demo", "dev", "fuzz")
 # The lock of everything, and the one of what serves, which goes with the package.
-LOCKS = ("requirements.lock", "pdp/deployment/requirements.lock")
+LOCKS = ("requirements.lock", "pdp/deployment/requirements.lock", "tests/doors/adapters/requirements.lock")
+# The agent frameworks, which only the environment of `make doors` holds: what is imported of each, and its extra.
+FRAMEWORKS = {"langchain": "langchain"}
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -123,15 +125,27 @@ def test_the_lock_of_what_serves_is_a_part_of_the_lock(project_root: Path, text:
     assert {"pytest", "mypy", "hypothesis"}.isdisjoint(serving)
 
 
+def test_the_lock_of_the_adapters_satisfies_the_project(project_root: Path, project: dict[str, Any]) -> None:
+    """Their tests run with frameworks within the bounds of the extras, and with the product's own versions."""
+    held = read_lock((project_root / LOCKS[2]).read_text(encoding="utf-8"))
+    own = read_lock((project_root / LOCKS[0]).read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    wanted = [one for extra in ("server", *FRAMEWORKS.values()) for one in extras[extra]]
+
+    assert [] == unmet([*project["project"]["dependencies"], *wanted], held), "run `make lock-doors`"
+    for name in held.keys() & own.keys():
+        assert {one.version for one in held[name]} <= {one.version for one in own[name]}, name
+
+
 def test_each_library_of_an_extra_is_named_where_it_lacks(project: dict[str, Any]) -> None:
     """What the small installation lacks is known by the name of its import, with the extra that brings it."""
     extras = project["project"]["optional-dependencies"]
-    provides = metadata.packages_distributions()
+    provides = {**metadata.packages_distributions(), **{name: [extra] for name, extra in FRAMEWORKS.items()}}
 
     homes = {
         library: {
             extra
-            for extra in ("server", "parquet", "demo")
+            for extra in ("server", "parquet", "demo", *FRAMEWORKS.values())
             for one in map(Requirement, extras[extra])
             if canonicalize_name(one.name) in map(canonicalize_name, provides.get(library, ()))
         }

@@ -1,0 +1,89 @@
+"""LangChain and LangGraph: a middleware that asks before each tool call of an agent.
+
+Put it last in the list, nearest to the tools: what a middleware after it does to a call is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from langchain.agents.middleware import AgentMiddleware, ToolCallRequest
+from langchain_core.messages import ToolMessage
+from langgraph.errors import GraphBubbleUp
+from langgraph.types import Command
+
+from pdp.doors.core import DenyLoopError, Door, Form, FrameworkCall, Refusal
+
+Result: TypeAlias = "ToolMessage | Command[Any]"
+
+
+class PDPMiddleware(AgentMiddleware):
+    """Asks a door about each tool call, in `create_agent(…, middleware=[…, PDPMiddleware(door)])`.
+
+    It serves `invoke` and `ainvoke`. For a `ToolNode` of a graph of your own, pass its two methods as `wrap_tool_call`
+    and `awrap_tool_call`. A door whose session is a function gets the `context` of the run.
+    A model that repeats a denied call again and again ends the run: `DenyLoopError`.
+    """
+
+    def __init__(self, door: Door) -> None:
+        super().__init__()
+        self._door = door
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Result]) -> Result:
+        """Run the tool with what was asked about, if the call is allowed."""
+
+        def tool(arguments: dict[str, Any]) -> Result:
+            return handler(_with_arguments(request, arguments))
+
+        return _message(request, self._door.run(_call(request), tool, _MESSAGES))
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Result]]
+    ) -> Result:
+        """Do as `wrap_tool_call`, for asyncio."""
+
+        async def tool(arguments: dict[str, Any]) -> Result:
+            return await handler(_with_arguments(request, arguments))
+
+        return _message(request, await self._door.run_async(_call(request), tool, _MESSAGES))
+
+
+def _call(request: ToolCallRequest) -> FrameworkCall:
+    call = request.tool_call
+    # Outside of a graph there is no runtime.
+    context = getattr(request.runtime, "context", None)
+    return FrameworkCall(name=call["name"], arguments=call["args"], tool_call_id=call["id"] or "", run=context)
+
+
+def _with_arguments(request: ToolCallRequest, arguments: dict[str, Any]) -> ToolCallRequest:
+    return request.override(tool_call={**request.tool_call, "args": arguments})
+
+
+def _message(request: ToolCallRequest, result: Result | Refusal) -> Result:
+    if not isinstance(result, Refusal):
+        return result
+    if result.ends_run:
+        raise DenyLoopError(result)
+    call = request.tool_call
+    return ToolMessage(content=result.text, name=call["name"], tool_call_id=call["id"], status="error")
+
+
+def _content(result: Result) -> object:
+    """Return what the model sees: a text, or blocks as in a result of MCP. A `Command` is no JSON value."""
+    if not isinstance(result, ToolMessage):
+        return result
+    return {"content": result.content} if isinstance(result.content, list) else result.content
+
+
+def _with_content(result: ToolMessage, content: object) -> ToolMessage:
+    # Without the artifact: what the tool returned beside the content is not redacted.
+    changed = content["content"] if isinstance(content, dict) else content
+    return result.model_copy(update={"content": changed, "artifact": None})
+
+
+def _failed(result: Result) -> bool:
+    return isinstance(result, ToolMessage) and result.status == "error"
+
+
+_MESSAGES: Form[Result] = Form(content=_content, with_content=_with_content, failed=_failed, steering=(GraphBubbleUp,))

@@ -1,0 +1,154 @@
+"""LangChain's agent with its fake model, and a `ToolNode` of LangGraph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.tools import StructuredTool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Command, interrupt
+
+from pdp.doors.core import Door
+from pdp.doors.langchain import PDPMiddleware
+from tests.doors.adapters.page import asked, example
+from tests.doors.conformance import DoorConformance
+from tests.doors.desk import MAPPED, NAMES, PREFIX, SCHEMA, CountedTools, Driver, Step
+
+
+class ScriptedModel(GenericFakeChatModel):
+    """A model that calls what it is told to call."""
+
+    def bind_tools(self, *_: Any, **__: Any) -> Any:
+        """Know the tools already."""
+        return self
+
+
+def _messages(steps: Sequence[Step]) -> Iterator[AIMessage]:
+    for number, step in enumerate(steps):
+        step.before()
+        call = {"name": step.name, "args": step.arguments, "id": f"call_{number}"}
+        yield AIMessage(content="", tool_calls=[call])
+    yield AIMessage(content="that is all")
+
+
+def _tool(name: str, tools: CountedTools) -> StructuredTool:
+    def function(**arguments: Any) -> Any:
+        return tools(name, arguments)
+
+    async def coroutine(**arguments: Any) -> Any:
+        return tools(name, arguments)
+
+    schema = {"title": name, "type": "object", "properties": dict(SCHEMA)}
+    return StructuredTool(name=name, description=name, args_schema=schema, func=function, coroutine=coroutine)
+
+
+class LangChainDriver(Driver):
+    """`create_agent`, invoked or awaited."""
+
+    name = "langchain"
+
+    def play(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Invoke the agent."""
+        return _shown(self._agent(door, tools, steps).invoke(_ASK, _CONFIG, context=run))
+
+    async def play_async(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Await the agent."""
+        return _shown(await self._agent(door, tools, steps).ainvoke(_ASK, _CONFIG, context=run))
+
+    def _agent(self, door: Door, tools: CountedTools, steps: Sequence[Step]) -> Any:
+        known = [_tool(PREFIX + name, tools) for name in NAMES]
+        model = ScriptedModel(messages=_messages(steps))
+        return create_agent(model, known, middleware=[PDPMiddleware(door)])
+
+
+_ASK: Any = {"messages": [("user", "go")]}
+_CONFIG: Any = {"recursion_limit": 100}
+
+
+def _shown(state: Any) -> list[str]:
+    return [str(one.content) for one in state["messages"] if isinstance(one, ToolMessage)]
+
+
+class TestLangChain(DoorConformance):
+    """The cases, with LangChain's agent."""
+
+    driver = LangChainDriver()
+    cannot = MappingProxyType({"text_that_is_no_call_does_not_run": "LangChain reads arguments before any tool call"})
+
+
+def test_the_page_does_what_it_says() -> None:
+    """Its agent asks before it calls a tool."""
+    tools = CountedTools()
+    with example("python langchain") as (defined, session, server):
+        model = ScriptedModel(messages=_messages([Step(tool="git_log", prefix="")]))
+        agent = defined["agent_with_door"](session, model, [_tool("git_log", tools)])
+        shown = _shown(agent.invoke(_ASK))
+
+        assert ["done"] == shown
+        assert [("git", "git_log")] == asked(server)
+
+
+def test_a_node_of_a_graph_asks_too() -> None:
+    """A `ToolNode` takes the two methods of the middleware."""
+    tools = CountedTools()
+    with example("python langchain") as (_, session, server):
+        middleware = PDPMiddleware(Door(session, MAPPED))
+        node = ToolNode([_tool(PREFIX + name, tools) for name in NAMES], wrap_tool_call=middleware.wrap_tool_call)
+        graph = StateGraph(MessagesState).add_node("tools", node).set_entry_point("tools").compile()
+        asks = AIMessage(content="", tool_calls=[{"name": Step().name, "args": {"text": "a"}, "id": "call_1"}])
+        shown = _shown(graph.invoke({"messages": [asks]}))
+
+        assert ["done"] == shown
+        assert [("desk", "note")] == asked(server)
+
+
+def test_a_tool_may_interrupt_the_run_and_is_asked_about_again() -> None:
+    """What steers a run is no failure of the tool."""
+
+    def pause() -> None:
+        interrupt("sure?")
+
+    tools = CountedTools(during=pause)
+    with example("python langchain") as (_, session, server):
+        agent = create_agent(
+            ScriptedModel(messages=_messages([Step()])),
+            [_tool(Step().name, tools)],
+            middleware=[PDPMiddleware(Door(session, MAPPED))],
+            checkpointer=InMemorySaver(),
+        )
+        config: Any = {"configurable": {"thread_id": "1"}}
+        paused = agent.invoke(_ASK, config)
+        shown = _shown(agent.invoke(Command(resume="yes"), config))
+
+        assert "__interrupt__" in paused
+        assert ["done"] == shown
+        assert [("desk", "note")] * 2 == asked(server)
+        assert [] == server.sent("ReportOutcome")
+
+
+def test_what_a_middleware_outside_changes_is_asked_about() -> None:
+    """The door is last, so it sees what the tool gets."""
+    tools = CountedTools()
+
+    class Rewrites(AgentMiddleware):  # type: ignore[misc,unused-ignore]
+        def wrap_tool_call(self, request: Any, handler: Any) -> Any:
+            return handler(request.override(tool_call={**request.tool_call, "args": {"text": "rewritten"}}))
+
+    with example("python langchain") as (_, session, server):
+        agent = create_agent(
+            ScriptedModel(messages=_messages([Step()])),
+            [_tool(Step().name, tools)],
+            middleware=[Rewrites(), PDPMiddleware(Door(session, MAPPED))],
+        )
+        agent.invoke(_ASK)
+
+        assert [("note", {"text": "rewritten"})] == tools.runs
+        assert b'{"text":"rewritten"}' == server.sent("Authorize")[0].call.arguments_json

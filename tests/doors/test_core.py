@@ -1,0 +1,149 @@
+"""The core of all adapters, by itself: a door without a framework, and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from pdp.client import Answer
+from pdp.doors import refusals
+from pdp.doors.core import DenyLoopError, Door, FrameworkCall, Refusal, frozen
+from pdp.doors.repeats import Repeats
+from pdp.doors.tooltable import Tools, tool_table
+from pdp.errors import ConfigurationError
+from pdp.model import Outcome
+from tests.doors.conformance import DoorConformance
+from tests.doors.desk import CountedTools, Driver, Step
+
+
+class PlainDriver(Driver):
+    """Calls tools as an adapter does, without a framework around it."""
+
+    name = "core"
+
+    def play(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Play the steps with functions."""
+        return [self._play(door, tools, step, run) for step in steps]
+
+    def _play(self, door: Door, tools: CountedTools, step: Step, run: Any) -> str:
+        step.before()
+        return _shown(door.run(_call(step, run), lambda arguments: tools(step.name, arguments)))
+
+    async def play_async(self, door: Door, tools: CountedTools, steps: Sequence[Step], run: Any = None) -> list[str]:
+        """Play the steps with coroutines."""
+        shown = []
+        for step in steps:
+            step.before()
+
+            async def tool(arguments: dict[str, Any], name: str = step.name) -> Any:
+                return tools(name, arguments)
+
+            shown.append(_shown(await door.run_async(_call(step, run), tool)))
+        return shown
+
+
+def _call(step: Step, run: Any) -> FrameworkCall:
+    return FrameworkCall(name=step.name, arguments=step.arguments, tool_call_id="call_1", run=run)
+
+
+def _shown(result: Any) -> str:
+    if isinstance(result, Refusal) and result.ends_run:
+        raise DenyLoopError(result)
+    return result.text if isinstance(result, Refusal) else str(result)
+
+
+class TestCore(DoorConformance):
+    """The cases, without a framework."""
+
+    driver = PlainDriver()
+    cannot = MappingProxyType({"text_that_is_no_call_does_not_run": "arguments come as values"})
+
+
+def test_a_table_says_what_each_name_means() -> None:
+    """Only the first `/` splits, and of the catalogue's name alone."""
+    table = tool_table({"mcp__git__git_log": "git/git_log", "a/b": "s/t/u"})
+
+    assert {"mcp__git__git_log": ("git", "git_log"), "a/b": ("s", "t/u")} == dict(table)
+
+
+@pytest.mark.parametrize(
+    ("tools", "told"),
+    [
+        ([("log", "git/log"), ("log", "hg/log")], "the tool `log` has two entries"),
+        ([("log", "git/log"), ("log", "git/log")], "the tool `log` has two entries"),
+        ({"log": "git_log"}, "the tool `log` is not mapped to `server/tool`: `git_log`"),
+        ({"log": "/log"}, "not mapped"),
+        ({"log": "git/"}, "not mapped"),
+        ({"": "git/log"}, "not mapped"),
+        ({}, "no tool is mapped"),
+    ],
+)
+def test_a_table_that_could_be_misread_starts_no_door(tools: Tools, told: str) -> None:
+    """Two entries for a name, a name without a meaning, and no entry at all."""
+    with pytest.raises(ConfigurationError, match=told):
+        tool_table(tools)
+
+
+def test_what_runs_is_read_from_what_was_asked_about() -> None:
+    """A change of the agent's own objects meanwhile changes nothing."""
+    given: dict[str, Any] = {"list": [1, {"deep": 1.0}], "text": "é"}
+    runs, asked = frozen(given)
+    given["list"][1]["deep"] = 2
+
+    assert {"list": [1, {"deep": 1.0}], "text": "é"} == runs
+    assert '{"list":[1,{"deep":1.0}],"text":"é"}'.encode() == asked
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{1: "a"}, {"a": (1,)}, {"a": float("inf")}, {"a": object()}, {"a": "\ud800"}, {"a": 10**5000}],
+    ids=["a number as a name", "a tuple", "no number", "an object", "half a character", "too many digits"],
+)
+def test_what_json_does_not_keep_is_not_asked_about(arguments: dict[Any, Any]) -> None:
+    """Names that are no texts, other lists, numbers without end."""
+    with pytest.raises((TypeError, ValueError)):
+        frozen(arguments)
+
+
+def test_denies_in_a_row_are_counted_for_each_call() -> None:
+    """One call's do not count for another; an allow, and the end of a run, begin anew."""
+    repeats = Repeats(2)
+
+    assert [False, False, True, False] == [repeats.denied("a", b"1") for _ in range(4)]
+    assert [False, False, True] == [repeats.denied("a", "1", "") for _ in range(3)]
+    repeats.denied("b")
+    repeats.allowed("b")
+    assert [False, False, True] == [repeats.denied("b") for _ in range(3)]
+
+
+def test_the_call_denied_longest_ago_is_forgotten_first() -> None:
+    """A model that always finds another call fills no memory."""
+    repeats = Repeats(1)
+    repeats.denied("first")
+    for number in range(1024):
+        repeats.denied(str(number))
+
+    assert not repeats.denied("first")
+    assert repeats.denied("1023")
+
+
+def test_a_text_says_what_to_do_next() -> None:
+    """With advice and the decision, and the same each time."""
+    answer = Answer(
+        outcome=Outcome.DENY,
+        basis="forbid",
+        server="git",
+        tool="reset",
+        request_id="1",
+        policies=("guardrails/secret",),
+        decision_id="dec_1",
+        advice=("revert the commit instead",),
+    )
+
+    assert (
+        "The call of `reset` was denied (forbid) and did not run. Do not retry this call. revert the commit instead."
+        " Decision dec_1."
+    ) == refusals.denied("reset", answer, "")
