@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
+from pdp.model import Outcome
 from pdp.testing.inprocess import RunningServer
-from tests.doors.mcp.conversation import conversation
+from tests.doors.mcp.conversation import approved, conversation
+from tests.doors.mcp.toolserver import ToolServer
 
 pytestmark = pytest.mark.anyio
+
+
+def text_of(said: Any) -> str:
+    """Return the text of a result that says that its call failed."""
+    assert said["result"]["isError"] is True
+    (block,) = said["result"]["content"]
+    return str(block["text"])
 
 
 async def test_an_allowed_call_runs_once(pdp: RunningServer, era: str) -> None:
@@ -20,9 +30,9 @@ async def test_an_allowed_call_runs_once(pdp: RunningServer, era: str) -> None:
         await it.say(line)
         answer = await it.line(lambda one: one.get("id") == json.loads(line)["id"])
 
-        assert [line] == it.server.sent("tools/call")
-        request: dict[str, Any] = json.loads(line)
-        assert it.server.answer(request, it.server.result_of(request)) == answer
+    request: dict[str, Any] = json.loads(line)
+    assert [line] == it.server.sent("tools/call")
+    assert it.server.answer(request, it.server.result_of(request)) == answer
 
 
 async def test_a_denied_call_does_not_run(pdp: RunningServer, era: str) -> None:
@@ -31,13 +41,263 @@ async def test_a_denied_call_does_not_run(pdp: RunningServer, era: str) -> None:
         denied = await it.call("write", {"path": "/a"})
         allowed = await it.call("read")
 
-        assert {"read": 1} == it.server.ran
-        decision = denied["result"]["_meta"]["agent-pdp/decision"]
-        assert decision["basis"] == "default_deny"
-        (block,) = denied["result"]["content"]
-        assert block["text"] == (
-            "Denied (default_deny): the call of `files/write` did not run; no rule permits this call: "
-            f"do not retry it; find another way, or tell the user. Decision {decision['decision_id']}."
-        )
-        assert denied["result"]["isError"] is True
-        assert allowed["result"]["isError"] is False
+    assert {"read": 1} == it.server.ran
+    decision = denied["result"]["_meta"]["agent-pdp/decision"]
+    assert decision["basis"] == "default_deny"
+    assert text_of(denied) == (
+        "Denied (default_deny): the call of `files/write` did not run; no rule permits this call: "
+        f"do not retry it; find another way, or tell the user. Decision {decision['decision_id']}."
+    )
+    assert allowed["result"]["isError"] is False
+
+
+async def test_a_denial_says_the_same_each_time(pdp: RunningServer) -> None:
+    """Models that retry learn nothing new: only the decision has another id."""
+    async with conversation(pdp) as it:
+        texts = {text_of(await it.call("write")).partition(" Decision ")[0] for _ in range(3)}
+
+    assert 1 == len(texts)
+
+
+@pytest.mark.parametrize(
+    "tool", ["other", "git/read", "files/read", "../read", "READ", "read ", "read\u0000", "é" * 300]
+)
+async def test_a_tool_that_nobody_knows_does_not_run(pdp: RunningServer, era: str, tool: str) -> None:
+    """It is a deny, and no error."""
+    async with conversation(pdp, era) as it:
+        said = await it.call(tool)
+
+    assert "did not run" in text_of(said)
+    assert {} == it.server.ran
+
+
+async def test_a_hidden_tool_that_is_called_by_name_does_not_run(pdp: RunningServer, era: str) -> None:
+    """Filtering hides; the deny forbids."""
+    async with conversation(pdp, era) as it:
+        listed = await it.ask("tools/list")
+        said = await it.call("hidden")
+
+    assert "hidden" not in json.dumps(listed)
+    assert text_of(said).startswith("Denied (default_deny)")
+    assert {} == it.server.ran
+
+
+@pytest.mark.parametrize("kind", ["requested", "ended", "expired", "revoked", "unknown"])
+async def test_without_a_live_session_nothing_runs(
+    pdp: RunningServer, era: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever became of it, the deny names the basis, the list is empty, and the handle is nowhere."""
+    pep, approver = pdp.client("pep"), pdp.client("approver")
+    opened = pep.request_session(user="alice", agent="coder", purpose="to test", tools=["files/*"], duration=600)
+    if kind != "requested":
+        approver.approve_session(opened.session.session_id, request_digest=opened.session.request_digest)
+    if kind == "ended":
+        pep.end_session(opened.session_handle)
+    if kind == "expired":
+        pdp.clock.advance(601)
+    if kind == "revoked":
+        pdp.client("admin").revoke_sessions(session_id=opened.session.session_id, reason="to test")
+    handle = "pdps_" + "0" * 43 if kind == "unknown" else opened.session_handle
+
+    async with conversation(pdp, era, handle=handle) as it:
+        said = await it.call("read")
+        listed = await it.ask("tools/list")
+
+    basis = {"requested": "session_not_approved", "unknown": "session_not_found"}.get(kind, f"session_{kind}")
+    assert text_of(said).startswith(f"Denied ({basis}): the call of `files/read` did not run")
+    assert {} == it.server.ran
+    assert [] == listed["result"]["tools"]
+    everything = [*it.seen, *it.server.lines, caplog.text.encode()]
+    assert not any(handle.encode() in line for line in everything)
+
+
+async def test_a_revocation_holds_for_the_next_call(pdp: RunningServer, era: str) -> None:
+    """What ran before does not matter."""
+    opened = approved(pdp)
+    async with conversation(pdp, era, handle=opened.session_handle) as it:
+        await it.call("read")
+        pdp.client("admin").revoke_sessions(session_id=opened.session.session_id, reason="to test")
+        said = await it.call("read")
+
+    assert text_of(said).startswith("Denied (session_revoked)")
+    assert {"read": 1} == it.server.ran
+
+
+async def test_calls_at_one_time_do_not_mix(pdp: RunningServer, era: str) -> None:
+    """Fifty calls in two sessions, allowed and denied: each gets its own answer, and each decision its session."""
+    first, second = approved(pdp, user="alice"), approved(pdp, user="bob")
+    async with (
+        conversation(pdp, era, handle=first.session_handle) as one,
+        conversation(pdp, era, handle=second.session_handle) as other,
+    ):
+        asked = [
+            (it, tool, it.call(tool, {"path": f"{number}"}, f"{tool} {number}"))
+            for number in range(25)
+            for it, tool in ((one, "read"), (other, "write" if number % 2 else "read"))
+        ]
+        said = await asyncio.gather(*(asking for *_, asking in asked))
+
+    for number, ((_, tool, _), answer) in enumerate(zip(asked, said, strict=True)):
+        assert f"{tool} {number // 2}" == answer["id"]
+        text = answer["result"]["content"][0]["text"]
+        wanted = f'ran read with {{"path": "{number // 2}"}}' if tool == "read" else "Denied (default_deny)"
+        assert text.startswith(wanted)
+    assert ({"read": 25}, {"read": 13}) == (one.server.ran, other.server.ran)
+    sessions = {record["session_id"]: record["user"] for record in pdp.evidence.decision_records}
+    assert ("alice", "bob") == (sessions[first.session.session_id], sessions[second.session.session_id])
+
+
+async def test_a_repeated_call_is_a_new_decision(pdp: RunningServer) -> None:
+    """A client that asks again has another decision."""
+    async with conversation(pdp) as it:
+        said = [await it.call("write", {"path": "/a"}) for _ in range(2)]
+
+    decisions = {one["result"]["_meta"]["agent-pdp/decision"]["decision_id"] for one in said}
+    assert 2 == len(decisions)
+
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("meta", "joined"),
+    [
+        ({"traceparent": TRACE}, True),
+        ({"traceparent": TRACE, "tracestate": "a=b"}, True),
+        ({"traceparent": TRACE, "tracestate": "a\nb=\u00e9"}, True),
+        ({}, False),
+        ({"traceparent": ""}, False),
+        ({"traceparent": TRACE.upper()}, False),
+        ({"traceparent": TRACE + "\r\nauthorization: x"}, False),
+        ({"traceparent": "00-" + "0" * 32 + "-b7ad6b7169203331-01"}, False),
+        ({"traceparent": 7, "tracestate": []}, False),
+    ],
+)
+async def test_a_decision_joins_the_trace_of_its_call(pdp: RunningServer, meta: dict[str, Any], joined: bool) -> None:  # noqa: FBT001 - a column
+    """A trace that is malformed is a new one, and never a reason to deny."""
+    async with conversation(pdp) as it:
+        said = await it.ask("tools/call", {"name": "read", "_meta": meta})
+
+    assert said["result"]["isError"] is False
+    assert joined is (pdp.evidence.decision_records[-1]["trace_id"] == TRACE.split("-")[1])
+
+
+PEOPLE = [{"name": "ann", "email": "ann@example.com"}, {"name": "bo", "email": "bo@example.com"}]
+
+
+def people(**more: Any) -> dict[str, Any]:
+    """Return a result with what must be redacted."""
+    return {"content": [{"type": "text", "text": json.dumps(PEOPLE)}], "isError": False, **more}
+
+
+async def test_a_field_is_redacted(pdp: RunningServer, era: str) -> None:
+    """The client gets the rest; in the era without a handshake still a result that says that it is complete."""
+    server = ToolServer()
+    server.results["people"] = people(structuredContent={"result": PEOPLE}, _meta={"note": "ann@example.com"})
+
+    async with conversation(pdp, era, server=server) as it:
+        said = await it.call("people")
+
+    assert b"example.com" not in b"".join(it.seen)
+    shown = [{"name": "ann", "email": "[redacted]"}, {"name": "bo", "email": "[redacted]"}]
+    assert {"result": shown} == said["result"]["structuredContent"]
+    assert shown == json.loads(said["result"]["content"][0]["text"])
+    assert ("resultType" in said["result"]) is (era == "2026-07-28")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"result": {"content": [{"type": "text", "text": "ann@example.com"}]}},
+        {"result": {"content": [{"type": "image", "data": "YW5uQGV4YW1wbGUuY29t", "mimeType": "image/png"}]}},
+        {"result": {"note": "ann@example.com"}},
+        {"result": ["ann@example.com"]},
+        {"error": {"code": 1, "message": "ann@example.com"}},
+        {"error": {"code": 1, "message": "", "data": ["ann@example.com"]}},
+    ],
+)
+async def test_what_cannot_be_redacted_is_withheld(pdp: RunningServer, answer: dict[str, Any]) -> None:
+    """Another shape, another kind of content, or an error: nothing of it is shown."""
+    server = ToolServer()
+    server.reactions["tools/call"] = lambda one: [json.dumps({"jsonrpc": "2.0", "id": one["id"], **answer}).encode()]
+
+    async with conversation(pdp, server=server) as it:
+        said = await it.call("people")
+
+    assert text_of(said).startswith("The call was made, and its result is withheld: ")
+    assert b"example.com" not in b"".join(it.seen)
+    assert {"people": 1} == server.ran
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"result": {"content": [{"type": "text", "text": "x" * 300}]}},
+        {"result": {"anything": "x" * 300}},
+        {"error": {"code": 1, "message": "x" * 300}},
+    ],
+)
+async def test_what_is_too_large_is_withheld(pdp: RunningServer, answer: dict[str, Any]) -> None:
+    """Also an error: a server could say anything in one."""
+    server = ToolServer()
+    server.reactions["tools/call"] = lambda one: [json.dumps({"jsonrpc": "2.0", "id": one["id"], **answer}).encode()]
+
+    async with conversation(pdp, server=server) as it:
+        said = await it.call("large")
+
+    assert "at most 200 may be handed on: ask for less" in text_of(said)
+    assert b"xxx" not in b"".join(it.seen)
+
+
+async def test_what_is_small_enough_stays_as_it_was_written(pdp: RunningServer) -> None:
+    """A bound changes nothing of what is within it."""
+    server = ToolServer()
+    line = '{"id":"it","result":{ "content" : [], "n":1.0 , "é":"\\u00e9"},"jsonrpc":"2.0"}'.encode()
+    server.reactions["tools/call"] = lambda _: [line]
+
+    async with conversation(pdp, server=server) as it:
+        await it.call("large", number="it")
+
+    assert line == it.seen[-1]
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "outcome"),
+    [
+        ("resources/read", {"uri": "file:///open"}, Outcome.ALLOW),
+        ("resources/read", {"uri": "file:///secret"}, Outcome.DENY),
+        ("prompts/get", {"name": "review", "arguments": {"a": "1"}}, Outcome.ALLOW),
+        ("completion/complete", {"ref": {}, "argument": {}}, Outcome.DENY),
+    ],
+)
+async def test_content_is_asked_for_as_a_tool(
+    pdp: RunningServer, era: str, method: str, params: dict[str, Any], outcome: Outcome
+) -> None:
+    """Each method that brings content is an action of the catalogue, or denied."""
+    async with conversation(pdp, era) as it:
+        said = await it.ask(method, params)
+        record = pdp.evidence.decision_records[-1]
+
+    assert (f"files/{method}", outcome.value) == (f"{record['server']}/{record['tool']}", record["outcome"])
+    assert (outcome is Outcome.ALLOW) is ("result" in said)
+    assert int(outcome is Outcome.ALLOW) == it.server.ran[method]
+    if outcome is Outcome.DENY:
+        assert -31001 == said["error"]["code"]
+        assert record["id"] == said["error"]["data"]["agent-pdp/decision"]["decision_id"]
+
+
+async def test_progress_is_not_held_back(pdp: RunningServer) -> None:
+    """What the server tells of a call reaches the client before its answer, as it is written."""
+    server = ToolServer()
+    told = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1.0}}'
+    server.reactions["tools/call"] = lambda _: [told]
+
+    async with conversation(pdp, server=server) as it:
+        request = it.request("tools/call", {"name": "read", "_meta": {"progressToken": 1}})
+        await it.say(request)
+        await it.line(lambda one: one.get("method") == "notifications/progress")
+        before = list(it.seen)
+        await it.write(server.answer(request, server.result_of(request)))
+        await it.answer(request["id"])
+
+    assert told == before[-1]
