@@ -74,6 +74,7 @@ FILES = bundle_files(
     tools={"files": [*TOOLS, *METHODS]},
     overlays={"files": OVERLAY},
     directory=DIRECTORY,
+    labels=("tainted",),  # so that the PDP takes reports of what came of calls
 )
 
 

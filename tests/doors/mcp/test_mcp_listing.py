@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pdp.doors.mcp import proxy
-from pdp.doors.mcp.methods import TOOLS_CHANGED
+from pdp.doors.mcp.methods import ACKNOWLEDGED, TOOLS_CHANGED
 from pdp.testing.bundles import tool
 from pdp.testing.inprocess import RunningServer
 from tests.doors.mcp.conversation import LEGACY, MODERN, approved, conversation
@@ -52,7 +52,8 @@ async def test_each_page_is_filtered(pdp: RunningServer, era: str) -> None:
     """Cursors stay as they are, also of a page on which nothing is left."""
     server = ToolServer()
     server.page_size = 1
-    pages, cursor = [], {}
+    pages = []
+    cursor: dict[str, Any] = {}
     async with conversation(pdp, era, server=server) as it:
         for _ in TOOLS:
             listed = await it.ask("tools/list", cursor)
@@ -163,7 +164,7 @@ async def test_a_subscription_is_told_by_its_id(pdp: RunningServer) -> None:
     def acknowledge(request: Any) -> list[bytes]:
         meta = {"io.modelcontextprotocol/subscriptionId": request["id"]}
         params = {"_meta": meta, "notifications": {}}
-        return [json.dumps({"jsonrpc": "2.0", "method": proxy.methods.ACKNOWLEDGED, "params": params}).encode()]
+        return [json.dumps({"jsonrpc": "2.0", "method": ACKNOWLEDGED, "params": params}).encode()]
 
     server.reactions["subscriptions/listen"] = acknowledge
     async with conversation(pdp, MODERN, server=server, handle=opened.session_handle, watched=True) as it:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -131,7 +132,8 @@ async def test_no_other_call_is_cancelled(pdp: RunningServer) -> None:
     async with conversation(pdp, handle=opened.session_handle, wait=PATIENCE) as it:
         calling = asyncio.ensure_future(it.call("reset", number=1_000))
         await it.until(lambda: asked(pdp, opened.session.session_id) == 1)
-        for number in ("1000", 1000.5, True, None, [1000], {}, 7):
+        others: tuple[Any, ...] = ("1000", 1000.5, True, None, [1000], {}, 7)
+        for number in others:
             await it.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}})
         await it.say({"jsonrpc": "2.0", "method": "notifications/cancelled"})
         approve(pdp, opened.session.session_id)
