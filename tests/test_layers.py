@@ -87,6 +87,8 @@ LIBRARIES = {
     "mcp": ("pdp.cli",),
     "pytest": ("pdp.testing",),
     "anyio": ("pdp.cli",),
+    "httpcore2": ("pdp.doors.mcp.upstream",),
+    "uvicorn": ("pdp.doors.listening",),
     "httpx2": ("pdp.cli.tools.mcpserver",),
     # Each framework has one adapter, and no other module needs it.
     "langchain": ("pdp.doors.langchain",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from functools import partial, wraps
 from pathlib import Path
@@ -38,6 +38,25 @@ class SettingsCommand(click.Command):
         titles = section_titles()
         for section, records in sections.items():
             with formatter.section(titles.get(section, "Options").removesuffix(".")):
+                formatter.write_dl(records)
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists its options by what they are for: `sections` names the options under each title."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Collection[str]], **more: Any) -> None:  # noqa: ANN401 - click's own parameters
+        super().__init__(*args, **more)
+        self._sections = sections
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options section by section, and first those of none."""
+        titles = {name: title for title, names in self._sections.items() for name in names}
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Options", *self._sections)}
+        for parameter in self.get_params(ctx):
+            if (record := parameter.get_help_record(ctx)) is not None:
+                sections[next((titles[one] for one in parameter.opts if one in titles), "Options")].append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
                 formatter.write_dl(records)
 
 

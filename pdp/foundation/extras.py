@@ -18,9 +18,11 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "jsonschema_rs": "server",
     "opentelemetry": "server",
     "prometheus_client": "server",
+    "httpcore2": "mcp",
     "mcp": "demo",
     "langchain": "langchain",
     "pyarrow": "parquet",
+    "uvicorn": "mcp",
 }
 
 

@@ -12,14 +12,17 @@ from functools import partial
 from pathlib import Path, PurePath
 
 import click
+from click.core import ParameterSource
 
 from pdp.cli.connection import connect_async
 from pdp.cli.doors.embedded import SETTINGS_FILE, EmbeddedServer, data_folder, embedded_settings
 from pdp.cli.doors.guarding import guarded
+from pdp.cli.doors.web import WebOptions, serve_web, web_options
 from pdp.cli.operate.logs import log_to_stderr
 from pdp.cli.options import (
     HANDLE_VARIABLE,
     ConnectionOptions,
+    SectionedCommand,
     connection_options,
     duration,
     flags_of,
@@ -38,6 +41,7 @@ from pdp.doors.wish import Wish
 from pdp.model import Role
 
 _SERVER_NAME = re.compile(r"(?:mcp-)?server-(?P<after>.+)|(?P<before>.+?)-mcp(?:-server)?|(?P<between>.+)-server")
+_WEB_SECTIONS = ("For a server at a URL", "For the connection to the policy decision point")
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -51,36 +55,77 @@ class _Before:
     run_as: str
 
 
+_SECTIONS = {
+    "For a server that this command runs": ("--run-as",),
+    "For a session that it asks for and ends": (
+        "--request",
+        "--user",
+        "--agent",
+        "--tool",
+        "--duration",
+        "--environment",
+        "--label",
+        "--terms",
+        "--term",
+        "--task",
+        "--embedded",
+        "--policies",
+    ),
+    "For a session that exists": ("--session-handle-file", "--session-handle-fd"),
+    "For a server at a URL": (
+        "--upstream",
+        "--upstream-tls-roots",
+        "--headers-file",
+        "--listen",
+        "--listen-tls-certificate",
+        "--listen-tls-key",
+        "--allowed-host",
+        "--allowed-origin",
+    ),
+    "For the connection to the policy decision point": (
+        "--address",
+        "--control-address",
+        "--token-file",
+        "--tls-roots",
+        "--tls-certificate",
+        "--tls-key",
+        "--plaintext",
+        "--config",
+        "--data-dir",
+    ),
+}
+
+
 @click.command(
     "mcp",
+    cls=SectionedCommand,
+    sections=_SECTIONS,
     epilog="Example:  pdp mcp --request 'Read the history' --user alice --agent coder -- mcp-server-git --repository .",
 )
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--server", "name", metavar="NAME", help="The server's name in the catalogue. [the one in the command's name]"
 )
 @click.option("--request", "purpose", metavar="PURPOSE", help="Ask for a session for this task, and end it afterwards.")
-@click.option("--user", default="", help="With --request: the user whose authority is used.")
-@click.option("--agent", default="", help="With --request: the agent that makes the calls.")
+@click.option("--user", default="", help="The user whose authority is used.")
+@click.option("--agent", default="", help="The agent that makes the calls.")
 @click.option(
     "--tool",
     "patterns",
     metavar="PATTERN",
     multiple=True,
-    help="With --request: the tools to ask for. [all of the server]",
+    help="The tools to ask for. [all of the server]",
 )
-@click.option(
-    "--duration", "lifetime", type=duration, help="With --request: how long the session lives, such as `30m`."
-)
-@click.option("--environment", default="", help="With --request: the environment, such as `production`.")
-@click.option("--label", "labels", multiple=True, help="With --request: a label of the session.")
-@click.option("--terms", metavar="JSON", default="", help="With --request: the terms of the session.")
-@click.option("--term", "single_terms", metavar="NAME=VALUE", multiple=True, help="With --request: one term.")
+@click.option("--duration", "lifetime", type=duration, help="How long the session lives, such as `30m`.")
+@click.option("--environment", default="", help="The environment, such as `production`.")
+@click.option("--label", "labels", multiple=True, help="A label of the session.")
+@click.option("--terms", metavar="JSON", default="", help="The terms of the session.")
+@click.option("--term", "single_terms", metavar="NAME=VALUE", multiple=True, help="One term.")
 @click.option(
     "--task",
     metavar="NAME",
     default="",
-    help="With --request: share one session with every `pdp mcp` that has the same --task. The first one asks for it.",
+    help="Share one session with every `pdp mcp` that has the same --task. The first one asks for it.",
 )
 @click.option("--embedded", is_flag=True, help="Decide in this process, without a server. Needs --request.")
 @click.option(
@@ -104,6 +149,7 @@ class _Before:
     help="Let this method pass.",
 )
 @click.option("--run-as", metavar="USER", default="", help="Run the server as this user of the machine; needs root.")
+@web_options
 @connection_options(Role.PEP)
 @with_loader("data_dir")
 def mcp(
@@ -129,13 +175,24 @@ def mcp(
     wait: float,
     passes: tuple[str, ...],
     run_as: str,
+    web: WebOptions,
 ) -> int:
     """Run an MCP server, and ask before every call of its tools.
 
     Takes the place of the server's command in the configuration of an MCP client. Only what the session allows reaches
     the server, and of its list of tools only what the session can see is shown. Exits as the server does.
+
+    With --upstream and --listen it does the same over HTTP, before a server at a URL. Each request brings the handle of
+    its own session in the header X-PDP-Session.
     """
     log_to_stderr(LogSettings(level="warning"))
+    if web.given:
+        _require_web_alone(command)
+        if not name:
+            raise click.UsageError("pass --server with the server's name in the catalogue")
+        return serve_web(load_settings(), connection, web, server=name, passes=frozenset(passes), wait=wait)
+    if not command:
+        raise click.UsageError("pass the command of a server after `--`, or --upstream and --listen")
     before = _Before(command=command, server=name or _server_of(command), passes=frozenset(passes), run_as=run_as)
     if purpose is None:
         if embedded or task or user or agent or patterns:
@@ -257,6 +314,19 @@ def _handle(file: str | None, descriptor: int | None) -> str:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _require_web_alone(command: Sequence[str]) -> None:
+    """Raise `UsageError` for what does not go with a server at a URL."""
+    if command:
+        raise click.UsageError("pass the command of a server, or --upstream and --listen, but not both")
+    context = click.get_current_context()
+    own = {option for title in _SECTIONS if title not in _WEB_SECTIONS for option in _SECTIONS[title]}
+    for parameter in context.command.params:
+        option = parameter.opts[0]
+        if option in own and context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+            why = "each request brings its own session" if option != "--run-as" else "it runs no server"
+            raise click.UsageError(f"{option} does not go with --listen: {why}")
 
 
 def _server_of(command: Sequence[str]) -> str:

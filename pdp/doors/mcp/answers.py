@@ -16,6 +16,8 @@ from pdp.doors.mcp.methods import CALL, SUBSCRIPTION_ID, TOOLS_CHANGED
 
 # JSON-RPC's own codes, and one of ours outside of the ranges that JSON-RPC and MCP keep.
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+# A header and the message disagree: MCP's own.
+HEADER_MISMATCH = -32020
 DENIED = -31001
 
 # Where a result says which decision it is about.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,8 @@ class Gate:
     """Asks about the requests for one server, which the catalogue knows by the name `server`.
 
     `passes` are the methods that the operator lets pass besides. `pdp_command` returns a whole command of `pdp` for its
-    words, as a person must type it.
+    words, as a person must type it. `reveals` says that a message holds what no client may see. For `lasting` seconds a
+    definition of a tool is taken for what the server does.
     """
 
     def __init__(
@@ -70,10 +72,14 @@ class Gate:
         ask_server: AskServer,
         pdp_command: Callable[[str], str],
         passes: frozenset[str] = frozenset(),
+        lasting: float = math.inf,
+        reveals: Callable[[Message], bool] = lambda _: False,
     ) -> None:
-        self.definitions = Definitions()
+        self._lasting = lasting
+        self.definitions = Definitions(lasting=lasting)
         # The tools that the session could see when the client was last told of them; None until then.
         self.shown: frozenset[str] | None = None
+        self._reveals = reveals
         self._server = server
         self._session = session
         self._ask_server = ask_server
@@ -149,6 +155,10 @@ class Gate:
 
         Raise `PDPClientError` when the PDP does not say.
         """
+        return await self.seen() or frozenset()
+
+    async def seen(self) -> frozenset[str] | None:
+        """Return the same, and None when the session is over."""
         try:
             session = await self._session.current()
         except NoSessionError as missing:
@@ -157,17 +167,17 @@ class Gate:
         try:
             listed = await session.list_tools()
         except (WrongStateError, NotFoundError):
-            return frozenset()  # the session is over
+            return None
         return frozenset(
             one.tool for one in listed if one.server == self._server and one.visibility is not Visibility.NEVER
         )
 
     async def listed(self, request: Message, said: Message) -> str:
         """Return a page of the server's list of tools as the session sees it."""
-        if "error" in said.value:
-            return said.text
         if problem := self.fits(said):
             return answers.error(request.id, answers.DENIED, problem)
+        if "error" in said.value:
+            return said.text
         try:
             self.definitions.add(page(said)[0], first="cursor" not in request.params)
             visible = await self.visible()
@@ -181,10 +191,12 @@ class Gate:
             return answers.error(request.id, answers.INTERNAL_ERROR, "the server's list of tools cannot be read")
 
     def fits(self, said: Message) -> str:
-        """Name what keeps the answer to any request from the client; empty for nothing.
+        """Name what keeps a message of the server from the client; empty for nothing.
 
         A server of the era without a handshake can ask the client for something in an answer.
         """
+        if self._reveals(said):
+            return "what the server says holds a credential of this proxy"
         result = said.value.get("result")
         if not isinstance(result, dict):
             return ""
@@ -237,9 +249,9 @@ class Gate:
             # The server may need to know whose request it is: the proxy asks as the client does.
             stated = {name: request.meta[name] for name in STATED if name in request.meta}
             params: dict[str, Any] = {"_meta": stated} if stated else {}
-            found = self.definitions = Definitions()
+            found = self.definitions = Definitions(lasting=self._lasting)
             # What the server says meanwhile counts: that its tools have changed makes this list an old one.
-            found.known = True
+            found.begin()
             try:
                 for number in range(MOST_PAGES):
                     tools, cursor = page(await self._ask_server(LIST, params))

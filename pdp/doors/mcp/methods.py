@@ -27,7 +27,8 @@ CALL, LIST, PING = "tools/call", "tools/list", "ping"
 # readers `Name` beside `name`.
 BESIDES = frozenset({"_meta", "inputResponses", "requestState"})
 # In their answers the server states its capabilities.
-GREETINGS = frozenset({"initialize", "server/discover"})
+INITIALIZE = "initialize"
+GREETINGS = frozenset({INITIALIZE, "server/discover"})
 LISTEN = "subscriptions/listen"
 
 # Notifications of the client.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import math
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +22,21 @@ _TTL = 5_000
 class Definitions:
     """Which definition each tool of the server has, as it was last listed.
 
-    It is `known` once the proxy has listed all of them, until the server says that they have changed.
+    They are `known` once the proxy lists all of them, until the server says that they have changed, and for
+    `lasting` seconds at most: over HTTP a server may have no way to say it.
     """
 
-    def __init__(self) -> None:
-        self.known = False
+    def __init__(self, *, lasting: float = math.inf, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lasting = lasting
+        self._clock = clock
+        self._listed_at = -math.inf
         self._digests: dict[str, str] = {}
         self._listing: dict[str, str] = {}
+
+    @property
+    def known(self) -> bool:
+        """Say whether the definitions need not be listed before a call."""
+        return self._clock() - self._listed_at < self._lasting
 
     def digest(self, tool: str) -> str:
         """Return the digest of a tool's definition; of one that the server does not list, one that no tool has."""
@@ -51,9 +61,13 @@ class Definitions:
             here.add(name)
             self._listing[name] = self._digests[name] = digest
 
+    def begin(self) -> None:
+        """Take what is added from now on for known, unless it is forgotten."""
+        self._listed_at = self._clock()
+
     def forget(self) -> None:
         """Have the tools listed again before the next call."""
-        self.known = False
+        self._listed_at = -math.inf
 
 
 def page(answer: Message) -> tuple[list[Any], str]:

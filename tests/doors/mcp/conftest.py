@@ -8,12 +8,20 @@ import pytest
 
 from pdp.testing.inprocess import RunningServer, running_server
 from tests.doors.mcp.conversation import ERAS, FILES
+from tests.doors.mcp.webworld import desk_bundle
 
 
 @pytest.fixture(scope="module")
 def pdp() -> Iterator[RunningServer]:
     """Return a PDP whose catalogue knows the small tool server as `files`."""
     with running_server(FILES) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def desk_pdp() -> Iterator[RunningServer]:
+    """Return a PDP whose catalogue knows the server over HTTP as `desk`."""
+    with running_server(desk_bundle()) as server:
         yield server
 
 

@@ -1,0 +1,149 @@
+"""Listening for HTTP as doors do it: on one address, within bounds, under TLS beyond loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pdp.errors import ConfigurationError, reason_of
+from pdp.foundation.loopback import host_and_port, is_loopback
+from pdp.foundation.ownership import require_own
+
+_MOST_CONNECTIONS = 512
+# For the headers of a request, from the first moment of the connection.
+_HEAD_SECONDS, _MOST_HEAD_BYTES = 10.0, 64 * 1024
+_IDLE_SECONDS, _END_SECONDS = 5, 3
+_LOOPBACK_NAMES = ("127.0.0.1", "[::1]", "localhost")
+
+
+class Listener:
+    """A port that is open, and not yet served.
+
+    Raise `ConfigurationError` for an address that cannot be opened, or that others reach without TLS.
+    """
+
+    def __init__(self, address: str, *, certificate: Path | None = None, key: Path | None = None) -> None:
+        found = host_and_port(address)
+        if found is None:
+            raise ConfigurationError(f"not an address such as `127.0.0.1:8080`: `{address}`")
+        self.host, port = found
+        self.tls = _tls(certificate, key)
+        if not is_loopback(self.host) and self.tls is None:
+            raise ConfigurationError(f"others can reach `{address}`: it needs a certificate and its key")
+        try:
+            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+            self.socket = socket.create_server((self.host, port), family=family, backlog=128)
+        except OSError as error:
+            raise ConfigurationError(f"cannot listen on `{address}`: {reason_of(error)}") from None
+        self.port: int = self.socket.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        """Return the beginning of this listener's URLs."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self._scheme}://{host}:{self.port}"
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Return the hosts by which clients on this machine call; none beyond loopback."""
+        return frozenset(f"{name}:{self.port}" for name in _LOOPBACK_NAMES if is_loopback(self.host))
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Return the origins of pages that this listener could have sent; none beyond loopback."""
+        return frozenset(f"{self._scheme}://{host}" for host in self.hosts)
+
+    @property
+    def _scheme(self) -> str:
+        return "http" if self.tls is None else "https"
+
+
+async def serve(app: Any, listener: Listener) -> None:  # noqa: ANN401 - an ASGI application
+    """Serve an ASGI application until this is cancelled, and what has begun a moment longer."""
+    tls = listener.tls
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http=_BoundedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=_END_SECONDS,
+            h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
+            ssl_context_factory=None if tls is None else lambda *_: tls,
+        )
+    )
+    serving = asyncio.ensure_future(server.serve(sockets=[listener.socket]))
+    try:
+        await asyncio.shield(serving)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which leaves signals to others: what follows it must still run."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _BoundedProtocol(H11Protocol):
+    """Uvicorn's protocol, with a bound on the time that the headers of a request may take: it has none."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._rest()
+            return
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._rest()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._waiting is None:
+            self._waiting = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+
+    def _rest(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+
+def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ConfigurationError("a certificate needs its key, and a key its certificate")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        for path in (certificate, key):
+            require_own(path, "anyone could impersonate the proxy")
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError:
+        raise ConfigurationError(f"`{certificate}` and `{key}` are not a certificate and its key, in PEM") from None
+    except OSError as error:
+        raise ConfigurationError(f"cannot read `{certificate}` and `{key}`: {reason_of(error)}") from None
+    return context

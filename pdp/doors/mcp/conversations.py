@@ -1,0 +1,222 @@
+"""What belongs together over HTTP: the requests of one session of the PDP, and of one session of MCP in it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from pdp.client import PDPClientError
+from pdp.doors.mcp import answers
+from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.gate import Gate
+from pdp.doors.mcp.messages import InvalidMessageError, Message, MessageId
+from pdp.doors.mcp.methods import PROTOCOL_VERSION
+from pdp.doors.mcp.upstream import Upstream, UpstreamError
+from pdp.doors.session import DoorSession
+
+# Of one session of the PDP: its sessions of MCP, and its requests without an answer.
+MOST_CONVERSATIONS, MOST_OPEN = 16, 256
+MOST_PARTIES = 1024
+# How long a definition is taken for what the server does, and a session for one that lives; calls are asked each time.
+_FRESH_SECONDS, LIVELY_SECONDS = 10.0, 3.0
+_LOOK_SECONDS = 2.0
+_LIST_SECONDS, _END_SECONDS = 30.0, 5.0
+
+T = TypeVar("T")
+
+
+class Background:
+    """Work that goes on when the request that began it is cancelled."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin work that nobody waits for."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def to_the_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work that goes on even if this task is cancelled."""
+        return await asyncio.shield(self.begin(work))
+
+    async def close(self) -> None:
+        """Wait for all of it, for a moment."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_END_SECONDS)
+
+
+class Cancellable(Protocol):
+    """A request that can be taken back."""
+
+    def take_back(self) -> bool:
+        """Take the request back. Say whether it had reached the server."""
+        ...
+
+
+class Conversation:
+    """What the requests of one session of MCP share; those without a handshake share only the definitions of tools.
+
+    `version` is what the client's headers last called the revision of MCP.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: str,
+        session: DoorSession,
+        upstream: Upstream,
+        passes: frozenset[str],
+        background: Background,
+        pdp_command: Callable[[str], str],
+        mcp_session: str = "",
+    ) -> None:
+        self.mcp_session = mcp_session
+        self.background = background
+        self.version = ""
+        self.open: dict[MessageId, Cancellable] = {}
+        self.server_asks: set[MessageId] = set()
+        self._upstream = upstream
+        self.gate = Gate(
+            server=server,
+            session=session,
+            ask_server=self._ask_server,
+            pdp_command=pdp_command,
+            passes=passes,
+            lasting=_FRESH_SECONDS,
+            reveals=upstream.credentials.shown_by,
+        )
+
+    def headers(self, of_client: http.Headers) -> dict[str, str]:
+        """Return the headers with which a client's request is sent on."""
+        return {**http.to_server(of_client), **({http.SESSION: self.mcp_session} if self.mcp_session else {})}
+
+    async def tell_server(self, text: str) -> None:
+        """Send the server a message of the proxy's own that has no answer. Never raises."""
+        with suppress(UpstreamError):
+            async with self._upstream.exchange("POST", self._own_headers(self.version), text.encode("utf-8")) as answer:
+                await answer.body()
+
+    async def _ask_server(self, method: str, params: Mapping[str, Any]) -> Message:
+        number = f"pdp-{secrets.token_hex(8)}"
+        version = params.get("_meta", {}).get(PROTOCOL_VERSION)
+        headers = self._own_headers(version if isinstance(version, str) else self.version)
+        if version is not None:
+            headers[http.METHOD] = method
+        try:
+            async with (
+                asyncio.timeout(_LIST_SECONDS),
+                self._upstream.exchange("POST", headers, answers.request(number, method, params).encode()) as answer,
+            ):
+                if http.is_stream(answer.headers):
+                    async for message in answer.messages():
+                        if message is not None and message.id == number and not message.method:
+                            return message
+                else:
+                    message = Message.read(await answer.body())
+                    if message.id == number and not message.method:
+                        return message
+        except UpstreamError as error:
+            raise InvalidMessageError(str(error)) from None
+        except TimeoutError:
+            pass
+        raise InvalidMessageError("the server does not answer")
+
+    def _own_headers(self, version: str) -> dict[str, str]:
+        headers = {"accept": "application/json, text/event-stream"}
+        if version:
+            headers[http.VERSION] = version
+        if self.mcp_session:
+            headers[http.SESSION] = self.mcp_session
+        return headers
+
+
+class Party:
+    """One session of the PDP, and its conversations."""
+
+    def __init__(self, make: Callable[[str], Conversation]) -> None:
+        self._make = make
+        self._conversations: OrderedDict[str, Conversation] = OrderedDict()
+        self.plain = make("")
+        self.open = 0
+        self._lively_until = 0.0
+
+    def begin(self, mcp_session: str) -> None:
+        """Take up a session of MCP that the server has begun for this party."""
+        self._conversations[mcp_session] = self._make(mcp_session)
+        while len(self._conversations) > MOST_CONVERSATIONS:
+            self._conversations.popitem(last=False)
+
+    def conversation(self, mcp_session: str) -> Conversation | None:
+        """Return the conversation of a session of MCP; None for one that is not this party's, or no longer."""
+        if not mcp_session:
+            return self.plain
+        if mcp_session in self._conversations:
+            self._conversations.move_to_end(mcp_session)
+        return self._conversations.get(mcp_session)
+
+    def end(self, mcp_session: str) -> None:
+        """Forget a session of MCP."""
+        self._conversations.pop(mcp_session, None)
+
+    async def lives(self) -> bool:
+        """Say whether the session lives. Raise `PDPClientError` when the PDP does not say.
+
+        What it has said is believed for a moment.
+        """
+        if time.monotonic() < self._lively_until:
+            return True
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                seen = await self.plain.gate.seen()
+        except TimeoutError:
+            raise PDPClientError("the policy decision point does not answer in time") from None
+        if seen is None:
+            return False
+        self._lively_until = time.monotonic() + LIVELY_SECONDS
+        return True
+
+
+class Parties:
+    """The sessions that clients have brought, by their handle: bounded, and those that were used last are kept.
+
+    `session_of` returns the session of a handle.
+    """
+
+    def __init__(
+        self, session_of: Callable[[str], DoorSession], conversation_of: Callable[[DoorSession, str], Conversation]
+    ) -> None:
+        self._session_of = session_of
+        self._conversation_of = conversation_of
+        self._parties: OrderedDict[bytes, Party] = OrderedDict()
+
+    def known(self, handle: str) -> Party | None:
+        """Return the party of a handle that has been valid before."""
+        key = _key(handle)
+        if key in self._parties:
+            self._parties.move_to_end(key)
+        return self._parties.get(key)
+
+    def new(self, handle: str) -> Party:
+        """Return a party for a handle about which nothing is known yet. It is not kept."""
+        session = self._session_of(handle)
+        return Party(lambda mcp_session: self._conversation_of(session, mcp_session))
+
+    def keep(self, handle: str, party: Party) -> Party:
+        """Keep a party whose handle is valid, and return the one that is kept."""
+        kept = self._parties.setdefault(_key(handle), party)
+        while len(self._parties) > MOST_PARTIES:
+            self._parties.popitem(last=False)
+        return kept
+
+
+def _key(handle: str) -> bytes:
+    return hashlib.sha256(handle.encode("utf-8")).digest()

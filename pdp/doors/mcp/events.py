@@ -1,0 +1,86 @@
+"""The event streams in which servers of MCP answer over HTTP: events are read from bytes, and written anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError
+
+_MESSAGE = "message"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_MARK = b"\xef\xbb\xbf"
+
+# A line that no reader takes for an event, and that keeps a connection open.
+KEEP_ALIVE = b":\r\n\r\n"
+
+
+class Event(NamedTuple):
+    """One event: its text, and what it is called. Without a text it only keeps the connection open."""
+
+    text: bytes
+    kind: str = _MESSAGE
+
+    @property
+    def is_message(self) -> bool:
+        """Say whether the event holds a message of MCP."""
+        return self.kind == _MESSAGE and bool(self.text.strip())
+
+
+class EventReader:
+    """Reads events from pieces of a stream, as the HTML standard describes it, and each as soon as it has ended.
+
+    Ids are not kept: a client cannot resume a stream of this proxy.
+    """
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._texts: list[bytes] = []
+        self._kind = _MESSAGE
+        self._size = 0
+        self._begun = False
+        self._after_return = False
+
+    def feed(self, piece: bytes) -> Iterator[Event]:
+        """Yield the events that end in this piece. Raise `InvalidMessageError` when one is too large."""
+        if self._after_return and piece.startswith(b"\n"):
+            piece = piece[1:]
+        self._after_return = piece.endswith(b"\r")
+        *ended, rest = _LINE_END.split(piece)
+        for part in ended:
+            self._take(part)
+            line = bytes(self._line)
+            self._line.clear()
+            if line or not self._begun:
+                self._field(line)
+            else:
+                yield self._event()
+        self._take(rest)
+
+    def _take(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > MOST_BYTES:
+            raise InvalidMessageError("an event is too large")
+        self._line += part
+
+    def _field(self, line: bytes) -> None:
+        if not self._begun:
+            line, self._begun = line.removeprefix(_MARK), True
+        name, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if name == b"data":
+            self._texts.append(value)
+        elif name == b"event":
+            self._kind = value.decode("utf-8", "replace") or _MESSAGE
+
+    def _event(self) -> Event:
+        event = Event(b"\n".join(self._texts), self._kind)
+        self._texts, self._kind, self._size = [], _MESSAGE, 0
+        return event
+
+
+def written(message: str) -> bytes:
+    """Return a message as an event."""
+    lines = _LINE_END.split(message.encode("utf-8"))
+    return b"event: message\r\n" + b"".join(b"data: %b\r\n" % line for line in lines) + b"\r\n"

@@ -1,0 +1,180 @@
+"""One request of a client over HTTP: whether it is sent on, and what the client gets of the server's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import aclosing
+from typing import Any
+
+from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.conversations import Conversation, Party
+from pdp.doors.mcp.gate import AllowedCall, RefusedError
+from pdp.doors.mcp.messages import InvalidMessageError, Message
+from pdp.doors.mcp.replies import Reply
+from pdp.doors.mcp.streams import BAD_GATEWAY, ended, passing, watch
+from pdp.doors.mcp.tools import wants_tools_changed
+from pdp.doors.mcp.upstream import Upstream, UpstreamAnswer, UpstreamError
+from pdp.doors.web import NOT_FOUND, is_json
+
+_LOG = logging.getLogger(__name__)
+
+_OK = 200
+# What a client of MCP acts on: other methods or revisions, and a session of MCP that is over. The credentials that the
+# server misses are the proxy's.
+_HANDED_ON = frozenset({400, 404, 405, 406, 409, 413, 415, 429})
+_STRANGE = "The server behind this proxy answers in a form that is not handed on."
+_NO_ANSWER = "The server behind this proxy has ended its answer too early."
+
+
+class Exchange:
+    """A request of a client, from its POST to the end of the answer. Run it once, as a task of its own."""
+
+    def __init__(
+        self,
+        *,
+        party: Party,
+        conversation: Conversation,
+        upstream: Upstream,
+        request: Message,
+        headers: http.Headers,
+        reply: Reply,
+    ) -> None:
+        self._party = party
+        self._conversation = conversation
+        self._gate = conversation.gate
+        self._upstream = upstream
+        self._request = request
+        self._headers = headers
+        self._reply = reply
+        self._modern = http.is_modern(request)
+        self._allowed: AllowedCall | None = None
+        self._sent = False
+        self._task: asyncio.Task[None] | None = None
+        self.taken_back = False
+
+    def take_back(self) -> bool:
+        """Take the request back. Say whether it had reached the server."""
+        self.taken_back = True
+        if self._task is not None:
+            self._task.cancel()
+        return self._sent
+
+    async def run(self) -> None:
+        """Answer the request. When it is cancelled, nothing is sent on any more, and an allowed call is reported."""
+        self._task = asyncio.current_task()
+        try:
+            await self._run()
+        except UpstreamError as error:
+            await self._fail(str(error))
+        finally:
+            if self._allowed is not None:
+                await self._conversation.background.to_the_end(self._gate.lost(self._allowed))
+
+    async def _run(self) -> None:
+        request = self._request
+        if request.method == methods.CALL or request.method in methods.ASKED:
+            try:
+                self._allowed = await self._gate.ask(request)
+            except RefusedError as refused:
+                await self._reply.message(refused.answer)
+                return
+        elif not self._gate.lets_pass(request.method):
+            told = answers.error(request.id, answers.METHOD_NOT_FOUND, f"`{request.method}` is not let pass")
+            await self._reply.message(told, status=NOT_FOUND if self._modern else _OK)
+            return
+        self._sent = True
+        sent = self._conversation.headers(self._headers)
+        async with self._upstream.exchange("POST", sent, request.raw) as answer:
+            if answer.status == _OK and http.is_stream(answer.headers):
+                await self._stream(answer)
+            elif answer.status == _OK and is_json(answer.headers):
+                await self._answered(_read(await answer.body()), answer)
+            else:
+                await self._refused(answer)
+
+    async def _answered(self, said: Message | None, answer: UpstreamAnswer | None = None, status: int = _OK) -> None:
+        """Hand on the server's answer to this request."""
+        if said is None or said.method or said.id != self._request.id:
+            raise UpstreamError(_STRANGE)
+        allowed, self._allowed = self._allowed, None
+        # What came of a call is reported, even if the client leaves now.
+        text = await self._conversation.background.to_the_end(self._gate.answered(self._request, allowed, said))
+        headers = http.to_client(answer.headers) if answer is not None else {}
+        if answer is not None and self._request.method == methods.INITIALIZE:
+            headers |= self._begun(answer)
+        await self._reply.message(text, status=status, headers=headers)
+
+    async def _refused(self, answer: UpstreamAnswer) -> None:
+        """Hand on that the server has refused the request, if that is what a client can act on."""
+        if answer.status not in _HANDED_ON:
+            raise UpstreamError(f"The server behind this proxy answers with the status {answer.status}.")
+        error = _error_in(await answer.body()) if is_json(answer.headers) else None
+        told = answers.error(self._request.id, answers.INTERNAL_ERROR, f"The server answers {answer.status}.")
+        if error is not None:
+            told = json.dumps({"jsonrpc": "2.0", "id": self._request.id, "error": error}, ensure_ascii=False)
+        await self._answered(_read(told.encode("utf-8", "replace")), answer, answer.status)
+
+    def _begun(self, answer: UpstreamAnswer) -> dict[str, str]:
+        """Take up the session of MCP that the server has begun, and return the header that tells the client."""
+        mcp_session = answer.headers.get(http.SESSION, "")
+        if not mcp_session:
+            return {}
+        if not http.is_session(mcp_session) or self._upstream.credentials.shown_in(mcp_session):
+            raise UpstreamError(_STRANGE)
+        self._party.begin(mcp_session)
+        return {http.SESSION: mcp_session}
+
+    # Streams.
+
+    async def _stream(self, answer: UpstreamAnswer) -> None:
+        headers = http.to_client(answer.headers)
+        if self._request.method == methods.INITIALIZE:
+            headers |= self._begun(answer)
+        await self._reply.stream(headers)
+        watching: asyncio.Task[None] | None = None
+        try:
+            async with aclosing(answer.messages()) as messages:
+                async for message in messages:
+                    if message is None:
+                        await self._reply.keep_alive()
+                    elif message.id == self._request.id and not message.method:
+                        await self._answered(message)
+                        return
+                    else:
+                        await passing(message, self._conversation, self._reply, request=self._request)
+                    if message is not None and message.method == methods.ACKNOWLEDGED and watching is None:
+                        watching = asyncio.ensure_future(self._watch())
+        finally:
+            await ended(watching)
+        raise UpstreamError(_NO_ANSWER)
+
+    async def _watch(self) -> None:
+        changed = answers.tools_changed(self._request.id) if wants_tools_changed(self._request) else ""
+        await watch(self._conversation, self._reply, changed)
+        self.take_back()
+
+    async def _fail(self, why: str) -> None:
+        if not self._reply.ended:
+            told = answers.error(self._request.id, answers.INTERNAL_ERROR, why)
+            await self._reply.message(told, status=BAD_GATEWAY)
+
+
+def _read(body: bytes) -> Message | None:
+    try:
+        return Message.read(body)
+    except InvalidMessageError as error:
+        _LOG.warning("a message of the server is dropped: %s", error)
+        return None
+
+
+def _error_in(body: bytes) -> dict[str, Any] | None:
+    """Return the error in an answer that may have no id, since the server has not read so far."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    error = value.get("error") if isinstance(value, dict) else None
+    return error if isinstance(error, dict) else None

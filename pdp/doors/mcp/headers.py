@@ -1,0 +1,117 @@
+"""The headers of MCP over HTTP: which of them are handed on, and whether they say what the message says.
+
+Decisions are made about the message alone. A header that says something else is refused, since a server, or what is in
+front of it, could go by the header.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+from pdp.doors.mcp.messages import Message
+from pdp.doors.mcp.methods import PROTOCOL_VERSION, STATED
+
+# As ASGI has them: names in lower case.
+RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
+Headers: TypeAlias = Mapping[str, str]
+
+HANDLE, SESSION, VERSION, METHOD, NAME = (
+    "x-pdp-session",
+    "mcp-session-id",
+    "mcp-protocol-version",
+    "mcp-method",
+    "mcp-name",
+)
+# The first revision without a handshake. Revisions are dates, in the order of their texts.
+MODERN = "2026-07-28"
+
+# What a client may tell the server. All else stays here: credentials, cookies, and what a server could trust.
+_TO_SERVER = frozenset({"accept", "accept-language", METHOD, NAME, VERSION, "traceparent", "tracestate", "user-agent"})
+_TO_CLIENT = frozenset({"retry-after", VERSION, "x-accel-buffering"})
+_ONCE = frozenset({HANDLE, SESSION, VERSION, METHOD, NAME, "host", "origin", "content-type", "content-length"})
+
+_NAMED = {"prompts/get": "name", "resources/read": "uri", "tools/call": "name"}
+_ENCODED = re.compile(r"=\?base64\?(.*)\?=")
+_SESSION = re.compile(r"[\x21-\x7e]{1,256}")
+
+
+class RepeatedHeaderError(Exception):
+    """A header that may be there once is there twice: readers could take either."""
+
+
+def read(raw: RawHeaders) -> Headers:
+    """Return headers by name. Raise `RepeatedHeaderError` for one that may be there once only."""
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        text = name.decode("latin-1").lower()
+        if text in headers and text in _ONCE:
+            raise RepeatedHeaderError(f"the header `{text}` is there twice")
+        headers[text] = value.decode("latin-1").strip()
+    return headers
+
+
+def to_server(headers: Headers) -> dict[str, str]:
+    """Return what the server gets of a client's headers."""
+    return {name: value for name, value in headers.items() if name in _TO_SERVER}
+
+
+def to_client(headers: Headers) -> dict[str, str]:
+    """Return what the client gets of the server's headers."""
+    return {name: value for name, value in headers.items() if name in _TO_CLIENT}
+
+
+def is_stream(headers: Headers) -> bool:
+    """Say whether a body is a stream of events."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def is_session(text: str) -> bool:
+    """Say whether a text can be the id of a session of MCP."""
+    return bool(_SESSION.fullmatch(text))
+
+
+def is_modern(message: Message) -> bool:
+    """Say whether a request is of the era without a handshake."""
+    return any(name in message.meta for name in STATED)
+
+
+def disagreement(message: Message, headers: Headers) -> str:
+    """Name what the headers of a request say other than the message does; empty for nothing."""
+    modern = is_modern(message)
+    version = headers.get(VERSION)
+    if modern and version != message.meta.get(PROTOCOL_VERSION):
+        return f"the header `{VERSION}` is not the version that the message states"
+    if not modern and version is not None and version >= MODERN and message.id is not None and message.method:
+        return f"the header `{VERSION}` is of an era in which each message states its version"
+    method = headers.get(METHOD)
+    if method != message.method and (modern or method is not None):
+        return f"the header `{METHOD}` is not the method of the message"
+    name = headers.get(NAME)
+    inside = message.params.get(_NAMED.get(message.method, ""))
+    if isinstance(inside, str) and (modern or name is not None) and (name is None or decoded(name) != inside):
+        return f"the header `{NAME}` is not the name in the message"
+    return ""
+
+
+def decoded(value: str) -> str | None:
+    """Return the text of a header's value, which may be written in base64; None when that is broken."""
+    match = _ENCODED.fullmatch(value)
+    if match is None:
+        return value
+    try:
+        content = base64.b64decode(match[1], validate=True)
+        text = content.decode("utf-8")
+    except (binascii.Error, ValueError):
+        return None
+    # Otherwise one text could be written in several ways.
+    return text if base64.b64encode(content).decode("ascii") == match[1] else None
+
+
+def encoded(text: str) -> str:
+    """Return a text as a header's value."""
+    plain = text.isascii() and text.isprintable() and text == text.strip() and not _ENCODED.fullmatch(text)
+    return text if plain else f"=?base64?{base64.b64encode(text.encode('utf-8')).decode('ascii')}?="

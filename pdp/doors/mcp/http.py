@@ -1,0 +1,269 @@
+"""The proxy over streamable HTTP: what becomes of each HTTP request, before and after what it says about MCP."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+
+from pdp.client import PDPClientError
+from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.conversations import MOST_OPEN, Background, Conversation, Parties, Party
+from pdp.doors.mcp.exchange import Exchange
+from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
+from pdp.doors.mcp.replies import Reply
+from pdp.doors.mcp.streams import listen, send_on
+from pdp.doors.mcp.upstream import Upstream
+from pdp.doors.session import DoorSession
+from pdp.doors.web import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    NOT_ALLOWED,
+    NOT_FOUND,
+    ClientGoneError,
+    Doorstep,
+    Receive,
+    RefusedRequestError,
+    Scope,
+    Send,
+    read_body,
+    require_plain_json,
+    until_gone,
+)
+
+_LOG = logging.getLogger(__name__)
+
+PATH = "/mcp"
+# Of a message of a client whose session is not known yet, and of all messages together that are being answered.
+_MOST_UNKNOWN_BYTES, _MOST_HELD_BYTES = 64 * 1024, 16 * MOST_BYTES
+
+_OK, _ACCEPTED, _INTERNAL, _UNAVAILABLE = 200, 202, 500, 503
+
+_HANDLE = re.compile(r"[\x21-\x7e]{1,512}")
+_MISSING = (
+    f"This proxy needs the handle of a session of the policy decision point in the header `{http.HANDLE}`. "
+    "Do not retry; tell the user."
+)
+_OVER = "The session of this handle is not active: it was never approved, or it is over. Do not retry; tell the user."
+_AWAY = "The policy decision point does not answer. Try again later."
+
+
+class HTTPDoor:
+    """The proxy before one server, as an ASGI application.
+
+    `session_of` returns the session of a handle. `pdp_command` and `passes` are those of `Gate`.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: str,
+        upstream: Upstream,
+        session_of: Callable[[str], DoorSession],
+        doorstep: Doorstep,
+        pdp_command: Callable[[str], str],
+        passes: frozenset[str] = frozenset(),
+    ) -> None:
+        self._upstream = upstream
+        self._doorstep = doorstep
+        self._background = Background()
+        self._held = 0
+
+        def conversation_of(session: DoorSession, mcp_session: str) -> Conversation:
+            return Conversation(
+                server=server,
+                session=session,
+                upstream=upstream,
+                passes=passes,
+                pdp_command=pdp_command,
+                background=self._background,
+                mcp_session=mcp_session,
+            )
+
+        self._parties = Parties(session_of, conversation_of)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        if scope["type"] != "http":
+            return
+        reply = Reply(send)
+        try:
+            await self._answer(scope, receive, reply)
+        except RefusedRequestError as refused:
+            # What has not been read of the request is not.
+            allowed = {"allow": "DELETE, GET, POST"} if refused.status == NOT_ALLOWED else {}
+            headers = {"connection": "close", **allowed}
+            text = answers.error(None, answers.INVALID_REQUEST, str(refused)) if str(refused) else ""
+            await reply.message(text, status=refused.status, headers=headers)
+        except ClientGoneError:
+            return
+        except Exception as error:  # noqa: BLE001 - fails closed: nothing more of this request is sent on, or shown
+            # Without its text, which can hold arguments.
+            _LOG.error("a request could not be handled: %s", type(error).__name__)
+            if not reply.begun:
+                await reply.nothing(_INTERNAL)
+            elif not reply.ended:
+                await reply.end()
+
+    async def close(self) -> None:
+        """Wait for what must still be reported."""
+        await self._background.close()
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        try:
+            headers = http.read(scope["headers"])
+        except http.RepeatedHeaderError as error:
+            raise RefusedRequestError(BAD_REQUEST, str(error)) from None
+        self._doorstep.check(headers)
+        if scope["path"] != PATH:
+            raise RefusedRequestError(NOT_FOUND)
+        if scope["method"] == "POST":
+            await self._post(headers, receive, reply)
+        elif scope["method"] in ("GET", "DELETE"):
+            await self._bare(scope["method"], headers, receive, reply)
+        else:
+            raise RefusedRequestError(NOT_ALLOWED)
+
+    # Messages.
+
+    async def _post(self, headers: http.Headers, receive: Receive, reply: Reply) -> None:
+        require_plain_json(headers)
+        party, missing = await self._party(headers)
+        body = await read_body(headers, receive, most=MOST_BYTES if party is not None else _MOST_UNKNOWN_BYTES)
+        try:
+            message = Message.read(body)
+        except InvalidMessageError as error:
+            await reply.message(answers.error(None, answers.PARSE_ERROR, str(error)), status=BAD_REQUEST)
+            return
+        if problem := http.disagreement(message, headers):
+            told = answers.error(message.id, answers.HEADER_MISMATCH, problem)
+            await reply.message(told, status=BAD_REQUEST)
+            return
+        if party is not None and message.method != methods.CALL and not missing:
+            missing = await self._lives(party)
+        if party is None or missing:
+            await _refuse(message, missing, reply)
+            return
+        self._held += len(body)
+        try:
+            await self._take(party, message, headers, receive, reply)
+        finally:
+            self._held -= len(body)
+
+    async def _take(
+        self, party: Party, message: Message, headers: http.Headers, receive: Receive, reply: Reply
+    ) -> None:
+        begins = message.method == methods.INITIALIZE
+        modern = http.is_modern(message)
+        conversation = party.conversation("" if begins or modern else headers.get(http.SESSION, ""))
+        if conversation is None:
+            told = answers.error(message.id, answers.INVALID_REQUEST, "this session of MCP is over: initialize again")
+            await reply.message(told, status=NOT_FOUND)
+            return
+        if not modern:
+            conversation.version = headers.get(http.VERSION, conversation.version)
+        if not message.method:
+            if message.id not in conversation.server_asks:
+                raise RefusedRequestError(BAD_REQUEST, "an answer to what was not asked")
+            conversation.server_asks.discard(message.id)
+            await send_on(self._upstream, "POST", conversation, headers, reply, message.raw)
+        elif message.id is None:
+            await self._said(conversation, message, headers, reply)
+        elif conversation.mcp_session and message.id in conversation.open:
+            told = answers.error(message.id, answers.INVALID_REQUEST, "`id` is that of an open request")
+            await reply.message(told)
+        elif party.open >= MOST_OPEN or self._held > _MOST_HELD_BYTES:
+            await reply.message(answers.refusal(message, "Too many requests are open: wait for their answers."))
+        else:
+            exchange = Exchange(
+                party=party,
+                conversation=conversation,
+                upstream=self._upstream,
+                request=message,
+                headers=headers,
+                reply=reply,
+            )
+            if conversation.mcp_session:
+                conversation.open[message.id] = exchange
+            party.open += 1
+            try:
+                await self._while_there(exchange, message, receive, reply)
+            finally:
+                party.open -= 1
+                conversation.open.pop(message.id, None)
+
+    async def _while_there(self, exchange: Exchange, message: Message, receive: Receive, reply: Reply) -> None:
+        """Run an exchange until its end, or until the client has gone or has taken it back."""
+        await until_gone(exchange.run(), receive)
+        if exchange.taken_back and not reply.ended:
+            # Clients do not wait for this.
+            told = answers.error(
+                message.id, answers.INVALID_REQUEST, "the request was taken back, or its session is over"
+            )
+            await reply.message(told)
+
+    async def _said(self, conversation: Conversation, message: Message, headers: http.Headers, reply: Reply) -> None:
+        if message.method == methods.CANCELLED:
+            named = message.params.get("requestId")
+            found = conversation.open.get(named) if isinstance(named, int | str) else None
+            if found is not None and not found.take_back():
+                # It has not reached the server, and will not.
+                await reply.nothing(_ACCEPTED)
+                return
+        if message.method not in methods.SAID:
+            await reply.nothing(_ACCEPTED)
+            return
+        await send_on(self._upstream, "POST", conversation, headers, reply, message.raw)
+
+    # What has no message: the stream of a session of MCP, and its end.
+
+    async def _bare(self, method: str, headers: http.Headers, receive: Receive, reply: Reply) -> None:
+        party, missing = await self._party(headers)
+        if party is None or missing or (missing := await self._lives(party)):
+            raise RefusedRequestError(_UNAVAILABLE if missing == _AWAY else FORBIDDEN, missing)
+        mcp_session = headers.get(http.SESSION, "")
+        if not mcp_session or headers.get(http.VERSION, "") >= http.MODERN:
+            raise RefusedRequestError(NOT_ALLOWED)
+        conversation = party.conversation(mcp_session)
+        if conversation is None:
+            raise RefusedRequestError(NOT_FOUND, "this session of MCP is over: initialize again")
+        if method == "GET":
+            await until_gone(listen(self._upstream, conversation, headers, reply), receive)
+            if reply.begun and not reply.ended:
+                await reply.end()
+            return
+        party.end(mcp_session)
+        await send_on(self._upstream, method, conversation, headers, reply)
+
+    # Sessions and bodies.
+
+    async def _party(self, headers: http.Headers) -> tuple[Party | None, str]:
+        """Return whose request this is, or why nobody's."""
+        handle = headers.get(http.HANDLE, "")
+        if not _HANDLE.fullmatch(handle):
+            return None, _MISSING
+        party = self._parties.known(handle)
+        if party is not None:
+            return party, ""
+        party = self._parties.new(handle)
+        if missing := await self._lives(party):
+            return None, missing
+        return self._parties.keep(handle, party), ""
+
+    async def _lives(self, party: Party) -> str:
+        """Say why a session may not be used; empty if it may."""
+        try:
+            return "" if await party.lives() else _OVER
+        except PDPClientError as error:
+            _LOG.warning("a session cannot be looked at: %s", error)
+            return _AWAY
+
+
+async def _refuse(message: Message, missing: str, reply: Reply) -> None:
+    """Say why there is no session: where clients show it, which is in an answer."""
+    away = missing == _AWAY
+    if not message.method or message.id is None:
+        raise RefusedRequestError(_UNAVAILABLE if away else FORBIDDEN, missing)
+    status = _UNAVAILABLE if away and message.method != methods.CALL else _OK
+    await reply.message(answers.refusal(message, missing), status=status)

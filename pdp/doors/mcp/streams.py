@@ -1,0 +1,119 @@
+"""What a server says besides its answers over HTTP: what of it a client gets, and the stream that is for it alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing, suppress
+
+from pdp.client import PDPClientError
+from pdp.doors.mcp import answers, methods
+from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.conversations import LIVELY_SECONDS, MOST_OPEN, Conversation
+from pdp.doors.mcp.messages import Message
+from pdp.doors.mcp.replies import Reply
+from pdp.doors.mcp.tools import acknowledging
+from pdp.doors.mcp.upstream import Upstream, UpstreamError
+from pdp.doors.web import BAD_REQUEST, NOT_ALLOWED, NOT_FOUND, RefusedRequestError
+
+_LOG = logging.getLogger(__name__)
+
+_OK, BAD_GATEWAY = 200, 502
+_HANDED_ON = (BAD_REQUEST, NOT_FOUND, NOT_ALLOWED)
+
+
+async def listen(upstream: Upstream, conversation: Conversation, headers: http.Headers, reply: Reply) -> None:
+    """Hand on what the server says in a session of MCP, until it ends or the session of the PDP does."""
+    try:
+        async with upstream.exchange("GET", conversation.headers(headers)) as answer:
+            if answer.status != _OK or not http.is_stream(answer.headers):
+                await reply.nothing(status_of(answer.status) if answer.status != _OK else BAD_GATEWAY)
+                return
+            await reply.stream(http.to_client(answer.headers))
+            watching = asyncio.ensure_future(_end_with_session(conversation, reply, asyncio.current_task()))
+            try:
+                async with aclosing(answer.messages()) as messages:
+                    async for message in messages:
+                        if message is None:
+                            await reply.keep_alive()
+                        else:
+                            await passing(message, conversation, reply)
+            finally:
+                await ended(watching)
+    except UpstreamError as error:
+        if not reply.begun:
+            raise RefusedRequestError(BAD_GATEWAY, str(error)) from None
+
+
+async def send_on(
+    upstream: Upstream, method: str, conversation: Conversation, headers: http.Headers, reply: Reply, body: bytes = b""
+) -> None:
+    """Send on what the server only takes note of."""
+    try:
+        async with upstream.exchange(method, conversation.headers(headers), body) as answer:
+            status = answer.status
+    except UpstreamError as error:
+        raise RefusedRequestError(BAD_GATEWAY, str(error)) from None
+    await reply.nothing(status_of(status))
+
+
+async def passing(
+    message: Message, conversation: Conversation, reply: Reply, *, request: Message | None = None
+) -> None:
+    """Hand on what the server says or asks on a stream, if it may. `request` is what the stream answers."""
+    gate = conversation.gate
+    if not message.method:
+        _LOG.warning("an answer of the server is dropped, because nothing was asked there")
+    elif message.id is not None:
+        await _asking(message, conversation, reply)
+    elif message.method in methods.TOLD and not gate.fits(message):
+        if message.method == methods.TOOLS_CHANGED:
+            gate.definitions.forget()
+        if message.method == methods.ACKNOWLEDGED and request is not None:
+            message = acknowledging(request, message)
+        await reply.event(message.text)
+
+
+async def _asking(message: Message, conversation: Conversation, reply: Reply) -> None:
+    if message.id is None:
+        return
+    may = conversation.gate.lets_server_ask(message.method) and not conversation.gate.fits(message)
+    # Only in a session of MCP can the answer find its way back.
+    if may and conversation.mcp_session and len(conversation.server_asks) < MOST_OPEN:
+        conversation.server_asks.add(message.id)
+        await reply.event(message.text)
+    elif conversation.mcp_session:
+        told = answers.error(message.id, answers.METHOD_NOT_FOUND, f"`{message.method}` is not let pass")
+        conversation.background.begin(conversation.tell_server(told))
+
+
+async def watch(conversation: Conversation, reply: Reply, changed: str) -> None:
+    """Send `changed`, unless it is empty, whenever the session can see other tools. Return when the session is over."""
+    before: frozenset[str] | None = None
+    while True:
+        with suppress(PDPClientError):
+            now = await conversation.gate.seen()
+            if changed and before is not None and now != before:
+                await reply.event(changed)
+            if now is None:
+                return
+            before = now
+        await asyncio.sleep(LIVELY_SECONDS)
+
+
+async def ended(task: asyncio.Task[None] | None) -> None:
+    """End a task."""
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _end_with_session(conversation: Conversation, reply: Reply, stream: asyncio.Task[None] | None) -> None:
+    await watch(conversation, reply, answers.tools_changed())
+    if stream is not None:
+        stream.cancel()
+
+
+def status_of(status: int) -> int:
+    """Return what a client is told of the status of an answer without content that it can act on."""
+    return status if status in _HANDED_ON or status // 100 == _OK // 100 else BAD_GATEWAY

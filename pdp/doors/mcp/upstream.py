@@ -1,0 +1,153 @@
+"""The server behind the proxy, over HTTP: one URL, which alone is sent its credentials. Redirects are not followed."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import httpcore2
+
+from pdp.doors.mcp import headers as http
+from pdp.doors.mcp.credentials import Credentials
+from pdp.doors.mcp.events import EventReader
+from pdp.doors.mcp.messages import MOST_BYTES, InvalidMessageError, Message
+from pdp.errors import ConfigurationError
+from pdp.foundation.loopback import is_loopback
+from pdp.foundation.ownership import require_own
+
+_LOG = logging.getLogger(__name__)
+
+_CONNECT_SECONDS, _WRITE_SECONDS, _TURN_SECONDS = 5.0, 30.0, 5.0
+# Shorter than servers keep a connection, so that none is used that ends at this moment.
+_IDLE_SECONDS = 3.0
+_MOST_CONNECTIONS = 1024
+_REDIRECTS = range(300, 400)
+_FAILURES = (
+    httpcore2.NetworkError,
+    httpcore2.TimeoutException,
+    httpcore2.ProtocolError,
+    httpcore2.UnsupportedProtocol,
+    OSError,
+)
+
+
+class UpstreamError(Exception):
+    """The server cannot be asked, or answers in a form that is not handed on. The text is for the client."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamAnswer:
+    """The server's answer: its status, its headers, and its body as it comes."""
+
+    status: int
+    headers: http.Headers
+    pieces: AsyncIterator[bytes]
+
+    async def body(self) -> bytes:
+        """Return the whole body. Raise `UpstreamError` when it is too large, or breaks off."""
+        held = bytearray()
+        async for piece in self.pieces:
+            held += piece
+            if len(held) > MOST_BYTES:
+                raise UpstreamError("The server's answer is too large.")
+        return bytes(held)
+
+    async def messages(self) -> AsyncGenerator[Message | None]:
+        """Yield the messages of a stream of events as they come; None for a sign that it is still open.
+
+        What is no message is dropped. Raise `UpstreamError` when the stream breaks off.
+        """
+        reader = EventReader()
+        async for piece in self.pieces:
+            try:
+                events = tuple(reader.feed(piece))
+            except InvalidMessageError:
+                raise UpstreamError("The server's answer is too large.") from None
+            for event in events:
+                if not event.is_message:
+                    yield None
+                    continue
+                try:
+                    yield Message.read(event.text)
+                except InvalidMessageError as error:
+                    _LOG.warning("a message of the server is dropped: %s", error)
+
+
+class Upstream:
+    """Sends requests to one server. Open it with `async with`.
+
+    Raise `ConfigurationError` for a URL that is not https, or http on loopback.
+    """
+
+    def __init__(self, url: str, *, credentials: Credentials | None = None, ca_file: Path | None = None) -> None:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        secure = parts.scheme == "https" and host
+        if not (secure or (parts.scheme == "http" and is_loopback(host))) or parts.username or parts.fragment:
+            raise ConfigurationError("the server's URL must be `https://…`, or `http://…` on loopback, and no more")
+        self.credentials = credentials or Credentials()
+        self._url = httpcore2.URL(url)
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=_trusting(ca_file) if secure else None,
+            max_connections=_MOST_CONNECTIONS,
+            keepalive_expiry=_IDLE_SECONDS,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.aclose()
+
+    @asynccontextmanager
+    async def exchange(
+        self, method: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> AsyncIterator[UpstreamAnswer]:
+        """Send one request, and provide its answer while it comes. Raise `UpstreamError`.
+
+        Leaving before the end closes the connection, by which a server learns that nobody waits any more.
+        """
+        # The last word is the proxy's.
+        whole = {**headers, "accept-encoding": "identity", **self.credentials.headers()}
+        if body:
+            whole["content-type"] = "application/json"
+        limits = {"connect": _CONNECT_SECONDS, "write": _WRITE_SECONDS, "pool": _TURN_SECONDS, "read": None}
+        try:
+            async with self._pool.stream(
+                method,
+                self._url,
+                headers=list(whole.items()),
+                content=body,
+                extensions={"timeout": limits},
+            ) as response:
+                yield _checked(response)
+        except _FAILURES as error:
+            _LOG.warning("the server behind the proxy cannot be asked: %s", type(error).__name__)
+            raise UpstreamError("The server behind this proxy does not answer. Try again later.") from None
+
+
+def _checked(response: httpcore2.Response) -> UpstreamAnswer:
+    try:
+        headers = http.read(response.headers)
+    except http.RepeatedHeaderError:
+        raise UpstreamError("The server behind this proxy answers with a header twice.") from None
+    if response.status in _REDIRECTS:
+        raise UpstreamError("The server behind this proxy answers with a redirect, which is not followed.")
+    if headers.get("content-encoding", "identity") != "identity":
+        raise UpstreamError("The server behind this proxy answers in an encoding that was not requested.")
+    return UpstreamAnswer(status=response.status, headers=headers, pieces=response.aiter_stream())
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        if ca_file is not None:
+            require_own(ca_file, "anyone could impersonate the server")
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError:
+        raise ConfigurationError(f"`{ca_file}` holds no certificates") from None

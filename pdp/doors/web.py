@@ -1,0 +1,107 @@
+"""What a door over HTTP does before it knows what a request is about: who may call it, and how much it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+# Of ASGI.
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, TIMEOUT, TOO_LARGE, UNSUPPORTED = 400, 403, 404, 405, 408, 413, 415
+
+# How long a client may take to send a body.
+_BODY_SECONDS = 30.0
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_JSON = re.compile(r"application/json[ \t]*(?:;[ \t]*charset=\"?utf-8\"?[ \t]*)?", re.IGNORECASE)
+
+
+class RefusedRequestError(Exception):
+    """A request is answered with a status, and with a text for people unless that is empty."""
+
+    def __init__(self, status: int, text: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class ClientGoneError(Exception):
+    """The client has gone before its request was whole. Nothing is answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doorstep:
+    """The hosts by which a door may be called, and the origins of the pages that may call it, in lower case.
+
+    A page of any site can have a browser send requests to this machine, and let a name of its own lead there.
+    """
+
+    hosts: Collection[str]
+    origins: Collection[str]
+
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Raise `RefusedRequestError` when a request was meant for another host, or comes from another's page."""
+        if headers.get("host", "").lower() not in self.hosts:
+            raise RefusedRequestError(FORBIDDEN, "the header `host` names no host of this door: see --allowed-host")
+        if "origin" in headers and headers["origin"].lower() not in self.origins:
+            raise RefusedRequestError(FORBIDDEN, "pages of this `origin` may not call this door: see --allowed-origin")
+
+
+def is_json(headers: Mapping[str, str]) -> bool:
+    """Say whether a body is JSON in UTF-8."""
+    return bool(_JSON.fullmatch(headers.get("content-type", "")))
+
+
+def require_plain_json(headers: Mapping[str, str]) -> None:
+    """Raise `RefusedRequestError` unless the body is JSON as it is: what is packed can be of any size."""
+    if not is_json(headers):
+        raise RefusedRequestError(UNSUPPORTED, "the body must be `application/json`, in UTF-8")
+    if headers.get("content-encoding", "identity") != "identity":
+        raise RefusedRequestError(UNSUPPORTED, "the body must not be encoded")
+
+
+async def read_body(headers: Mapping[str, str], receive: Receive, *, most: int) -> bytes:
+    """Return the body of a request.
+
+    Raise `RefusedRequestError` before it is whole when it is too large or too slow, and `ClientGoneError`.
+    """
+    length = headers.get("content-length", "0")
+    if not _NUMBER.fullmatch(length) or int(length) > most:
+        raise RefusedRequestError(TOO_LARGE, f"the body has more than {most} bytes")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            while True:
+                part = await receive()
+                if part["type"] == "http.disconnect":
+                    raise ClientGoneError
+                body += part.get("body", b"")
+                if len(body) > most:
+                    raise RefusedRequestError(TOO_LARGE, f"the body has more than {most} bytes")
+                if not part.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise RefusedRequestError(TIMEOUT, f"the body has not come within {_BODY_SECONDS:g} seconds") from None
+
+
+async def until_gone(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Do work until it ends, or until the client has gone: then it is cancelled. To be called after the whole body."""
+    working, going = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait([working, going], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (working, going):
+            task.cancel()
+        await asyncio.wait([working, going])
+    with suppress(asyncio.CancelledError):
+        working.result()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,268 @@
+"""A real MCP server, the proxy before it and the PDP behind that, all over HTTP in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import uvicorn
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.server.mcpserver import Context, MCPServer
+
+from pdp.client import AsyncClient
+from pdp.doors import listening
+from pdp.doors.listening import Listener
+from pdp.doors.mcp.credentials import Credentials
+from pdp.doors.mcp.http import PATH, HTTPDoor
+from pdp.doors.mcp.upstream import Upstream
+from pdp.doors.session import GivenSession
+from pdp.doors.web import Doorstep
+from pdp.testing.bundles import bundle_files
+from pdp.testing.inprocess import RunningServer
+from tests.doors.mcp.conversation import MODERN, PATIENCE, STATED
+
+HANDLE = "X-PDP-Session"
+SECRET = "tok-8e1f0a6c5b"  # noqa: S105 - of a test
+_DIRECTORY = """
+users: {alice: {}, bob: {}, approver: {}}
+agents: {coder: {ceiling: ["desk/*"]}}
+"""
+_POLICIES = """
+@id("desk/everything") permit (principal, action, resource == Server::"desk");
+@id("desk/never") forbid (principal, action == Action::"desk/hidden", resource);
+@id("desk/not-bob") forbid (principal == User::"bob", action == Action::"desk/reflect", resource);
+@id("desk/asked") @step_up("Ask a person.") forbid (principal, action == Action::"desk/asked", resource);
+"""
+
+
+@dataclass
+class Desk:
+    """What the tools of the server have seen: how often each has run, and the headers of the last request."""
+
+    ran: Counter[str] = field(default_factory=Counter)
+    texts: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def desk_server(desk: Desk) -> MCPServer:
+    """Return a server whose tools count how often they run."""
+    server = MCPServer("desk")
+
+    @server.tool()
+    def echo(text: str) -> str:
+        """Return the text."""
+        desk.ran["echo"] += 1
+        desk.texts.append(text)
+        return text
+
+    @server.tool()
+    def hidden() -> str:
+        """Do what no policy permits."""
+        desk.ran["hidden"] += 1
+        return "hidden"
+
+    @server.tool()
+    def asked() -> str:
+        """Do what a person must approve first."""
+        desk.ran["asked"] += 1
+        return "asked"
+
+    @server.tool()
+    def reflect(how: str) -> str:
+        """Return a header of the request."""
+        desk.ran["reflect"] += 1
+        token = desk.headers["authorization"]
+        return base64.b64encode(f"it is {token}!".encode()).decode() if how == "base64" else f"it is {token}"
+
+    @server.tool()
+    async def slow(steps: int, ctx: Context[Any, Any]) -> str:
+        """Report progress, and wait."""
+        desk.ran["slow"] += 1
+        for step in range(steps):
+            await ctx.report_progress(step, steps)
+        desk.begun.set()
+        await desk.go_on.wait()
+        desk.ran["slow to the end"] += 1
+        return "done"
+
+    @server.tool()
+    async def question(ctx: Context[Any, Any]) -> str:
+        """Ask the client's person."""
+        desk.ran["question"] += 1
+        roots = await ctx.session.list_roots()
+        return str(len(roots.roots))
+
+    return server
+
+
+def desk_bundle() -> dict[str, bytes]:
+    """Return a bundle whose catalogue holds the tools as the server lists them."""
+    listed = asyncio.run(desk_server(Desk()).list_tools())
+    tools = [tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in listed]
+    return bundle_files(policies={"desk": _POLICIES}, tools={"desk": tools}, directory=_DIRECTORY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The proxy that runs, and what stands behind it."""
+
+    pdp: RunningServer
+    desk: Desk
+    url: str
+    listener: Listener
+
+    def session(self, user: str = "alice") -> tuple[str, str]:
+        """Return id and handle of an active session for all tools."""
+        opened = self.pdp.client("pep").request_session(user=user, agent="coder", purpose="to try", tools=("desk/*",))
+        shown = opened.session
+        self.pdp.client("approver").approve_session(shown.session_id, request_digest=shown.request_digest)
+        return shown.session_id, opened.session_handle
+
+    def revoke(self, session_id: str) -> None:
+        """Revoke a session."""
+        self.pdp.client("approver").revoke_sessions(session_id=session_id, reason="enough")
+
+    @asynccontextmanager
+    async def client(self, era: str, handle: str, **more: Any) -> AsyncIterator[Client]:
+        """Connect the real client of MCP."""
+        async with httpx2.AsyncClient(headers={HANDLE: handle} if handle else {}, timeout=60) as http:
+            transport = streamable_http_client(self.url, http_client=http)
+            async with Client(transport, mode=MODERN if era == MODERN else "legacy", **more) as client:
+                yield client
+
+    async def call(
+        self, tool: str, arguments: Mapping[str, Any] | None = None, *, handle: str, **headers: str
+    ) -> httpx2.Response:
+        """Call a tool with one message of the era without a handshake; `headers` replace those that it needs."""
+        params = {"name": tool, "arguments": dict(arguments or {}), "_meta": STATED}
+        sent = {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": tool}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+        return await self.post(body, {name: value for name, value in sent.items() if value}, handle=handle)
+
+    async def post(
+        self, body: bytes | dict[str, Any], headers: Mapping[str, str] | None = None, *, handle: str = ""
+    ) -> httpx2.Response:
+        """Send one message as it is."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"accept": "application/json, text/event-stream", "content-type": "application/json", **(headers or {})}
+        sent |= {HANDLE: handle} if handle else {}
+        async with httpx2.AsyncClient(timeout=60) as http:
+            return await http.post(self.url, content=content, headers=sent)
+
+    async def waiting(self, session_id: str) -> str:
+        """Return the id of the call of a session that waits for a person, as soon as there is one."""
+        approver = self.pdp.client("approver")
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = await asyncio.to_thread(lambda: list(approver.list_access_requests(session_id=session_id)))
+                if found:
+                    return str(found[0].access_request_id)
+
+    async def approve_a_call(self, session_id: str) -> None:
+        """Approve the call of a session that waits."""
+        number = await self.waiting(session_id)
+        approver = self.pdp.client("approver")
+        shown = approver.get_access_request(number)
+        approver.approve_call(number, request_digest=shown.request_digest)
+
+    def outcomes(self) -> list[dict[str, Any]]:
+        """Return what was reported of calls."""
+        return [one for one in self.pdp.evidence.records if one["kind"] == "outcome"]
+
+
+@asynccontextmanager
+async def world(
+    pdp: RunningServer,
+    *,
+    credentials: Credentials | None = None,
+    passes: frozenset[str] = frozenset(),
+    upstream: str = "",
+    json_answers: bool = False,
+    wait: float = 0.0,
+) -> AsyncIterator[World]:
+    """Run the server and the proxy before it."""
+    desk = Desk()
+    async with AsyncExitStack() as opened:
+        if not upstream:
+            app = desk_server(desk).streamable_http_app(json_response=json_answers)
+            upstream = await opened.enter_async_context(behind(desk, app))
+        client = await opened.enter_async_context(
+            AsyncClient(pdp.address, token=pdp.token("pep"), plaintext=True, timeout=20.0)
+        )
+        server = await opened.enter_async_context(Upstream(upstream, credentials=credentials))
+        listener = Listener("127.0.0.1:0")
+        door = HTTPDoor(
+            server="desk",
+            upstream=server,
+            session_of=lambda handle: GivenSession(client.attach(handle, wait_for_approval=wait)),
+            doorstep=Doorstep(hosts=listener.hosts, origins=listener.origins),
+            pdp_command="pdp {}".format,
+            passes=passes,
+        )
+        serving = asyncio.ensure_future(listening.serve(door, listener))
+        try:
+            yield World(pdp=pdp, desk=desk, url=listener.url + PATH, listener=listener)
+        finally:
+            desk.go_on.set()
+            serving.cancel()
+            with suppress(asyncio.CancelledError):
+                await serving
+            await door.close()
+
+
+@asynccontextmanager
+async def behind(desk: Desk, app: Any) -> AsyncIterator[str]:
+    """Serve an application as the server behind the proxy, and provide its URL."""
+
+    async def noting(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            desk.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        await app(scope, receive, send)
+
+    server = uvicorn.Server(uvicorn.Config(noting, port=0, log_config=None, timeout_graceful_shutdown=1))
+    server.capture_signals = _no_signals  # type: ignore[method-assign]
+    listener = Listener("127.0.0.1:0")
+    serving = asyncio.ensure_future(server.serve(sockets=[listener.socket]))
+    try:
+        yield f"http://127.0.0.1:{listener.port}/mcp"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _no_signals() -> Any:
+    return nullcontext()
+
+
+def message_of(answer: httpx2.Response) -> dict[str, Any]:
+    """Return the message in an answer, or the last one of a stream."""
+    text = answer.text
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        text = [line for line in text.splitlines() if line.startswith("data: ")][-1].removeprefix("data: ")
+    message: dict[str, Any] = json.loads(text)
+    return message
+
+
+def text_of(result: Any) -> str:
+    """Return the first text of a result."""
+    return str(result.content[0].text)
+
+
+def private_file(folder: Path, text: str) -> Path:
+    """Return a file that nobody else can read."""
+    file = folder / "headers"
+    file.write_text(text, encoding="ascii")
+    file.chmod(0o600)
+    return file
