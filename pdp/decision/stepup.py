@@ -32,12 +32,16 @@ CRITICAL, _DESTRUCTIVE = "critical", "destructive"
 UNASKED = {
     Unaskable.TOO_LARGE: "a person would have to approve this call, and it is too large to be shown to one",
     Unaskable.DENIED: "a person said no to this call, and that counts until the session is over",
-    Unaskable.TOO_MANY_NOES: f"people said no {access.MOST_NOES} times in this session: nothing more is asked in it",
+    Unaskable.TOO_MANY_NOES: (
+        f"people said no {access.MOST_NOES} times in this session and those delegated with it: nothing more is asked"
+    ),
     Unaskable.SESSION_ASKS_TOO_MUCH: (
-        f"{access.MOST_OPEN_OF_SESSION} calls of this session wait for a person: call again when one is answered"
+        f"{access.MOST_OPEN_OF_SESSION} calls of this session and those delegated with it wait for a person: nothing "
+        "more is asked until one is answered"
     ),
     Unaskable.CALLER_ASKS_TOO_MUCH: (
-        f"{access.MOST_OPEN_OF_CALLER} calls of this gateway wait for a person: call again when one is answered"
+        f"{access.MOST_OPEN_OF_CALLER} calls of this gateway wait for a person: nothing more is asked until one is "
+        "answered"
     ),
 }
 
@@ -78,8 +82,8 @@ class People:
         # The arguments were checked before the policies were asked.
         arguments = parse_object(request.call.arguments_json, self._limits)
         written = canonical_as_typed(arguments).encode("utf-8")
-        own, key = snapshot.chain[0], self._history.key()
-        bound = (own.id, tool.action, tool.definition_digest)
+        own, root, key = snapshot.chain[0], snapshot.chain[-1], self._history.key()
+        bound = (root.id, tool.action, tool.definition_digest)
         names = names_outside(tool, arguments)
         find = names_in_results(self._history, snapshot.chain, request.call.session_handle)
         call = BoundCall(
@@ -163,7 +167,7 @@ def _request(waiting: Waiting, decision_id: str) -> AccessRequest:
         deadline=Deadline.after(snapshot.now, access.REQUEST_SECONDS).earliest(
             earliest_end(snapshot.chain, snapshot.now)
         ),
-        ends_at=own.deadline.wall_at,
+        ends_at=snapshot.chain[-1].deadline.wall_at,
         provenance=tuple(sorted({word for seen in waiting.targets for word in seen.provenance})),
         links=tuple(sorted({word for seen in waiting.targets for word in seen.links})),
     )

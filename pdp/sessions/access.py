@@ -54,10 +54,11 @@ class Unaskable(Enum):
 class BoundCall:
     """A call, as an approval binds it. What could show a value of the arguments is an HMAC under the history's key.
 
-    `definition_digest` is that of the catalogue. `digest` covers session, action, definition and canonical arguments;
-    `names` covers the paths of all keys in the arguments. `targets` holds a digest of each target and link, and is
-    empty when one of them has no canonical name. `asks` are the forbids to be lifted, sorted. `run` is how many calls
-    like this one answer can cover, 0 when it covers only this one.
+    `definition_digest` is that of the catalogue. `digest` covers action, definition, canonical arguments and the root
+    of the session's tree: a call has the same in all sessions of a tree. `names` covers the paths of all keys in the
+    arguments. `targets` holds a digest of each target and link, and is empty when one of them has no canonical name.
+    `asks` are the forbids to be lifted, sorted. `run` is how many calls like this one answer can cover, 0 when it
+    covers only this one.
     """
 
     session_id: str
@@ -90,7 +91,7 @@ class AccessRequest:
     `asked_by` is the caller that made the call, `decision_id` the decision that opened the request. `provenance` and
     `links` say where the names of its targets and links come from, in any session of the chain, see `model.Targets`.
     `deadline` is the end of the present state: of the request while OPEN, of the approval while APPROVED. `ends_at` is
-    when the session is over at the latest. `..._at` are unix seconds, 0.0 when it has not happened.
+    when the tree of the session is over at the latest. `..._at` are unix seconds, 0.0 when it has not happened.
     `most_uses` is how many calls the approval covers, `used` how many were made. `revision` is higher after each
     change, and no two changes have the same. `state` is as stored; `state_of` returns the present one.
     """
@@ -115,6 +116,11 @@ class AccessRequest:
     answered_at: float = 0.0
     answered_by: str = ""
     reason: str = field(default="", repr=False)
+
+    @property
+    def tree_id(self) -> str:
+        """Return the id of the root session above."""
+        return self.ancestor_ids[-1] if self.ancestor_ids else self.call.session_id
 
 
 class Use(NamedTuple):
@@ -186,7 +192,10 @@ def approve(request: AccessRequest, now: Instant, *, by: str, session_end: Deadl
 
 
 def deny(request: AccessRequest, now: Instant, *, by: str, reason: str) -> AccessRequest:
-    """Return the denied request: the no counts until the session is over. Raise `WrongStateError` unless OPEN."""
+    """Return the denied request. Raise `WrongStateError` unless OPEN.
+
+    The no counts in the whole tree of the session, until that is over.
+    """
     _require(request, now, AccessState.OPEN)
     return _answered(request, AccessState.DENIED, now, by, reason)
 
@@ -216,8 +225,11 @@ class Opening(NamedTuple):
 def opening(known: Iterable[AccessRequest], open_of_caller: int, wanted: AccessRequest, now: Instant) -> Opening:
     """Return what comes of asking for a request.
 
-    `known` are those of the session that are stored as OPEN, APPROVED or DENIED, `open_of_caller` is how many of the
-    caller's are open now.
+    `known` are those of the session's tree that are stored as OPEN, APPROVED or DENIED, `open_of_caller` is how many of
+    the caller's are open now.
+
+    INVARIANT: what is counted are the sessions of a tree together. A session that is delegated without a person would
+    otherwise ask again what a person refused in the one above, and the next one again.
     """
     call = wanted.call
     present = [(state_of(one, now), one) for one in known]
@@ -231,7 +243,8 @@ def opening(known: Iterable[AccessRequest], open_of_caller: int, wanted: AccessR
         return Opening(found)
     if len(denied) >= MOST_NOES:
         return Opening(Unaskable.TOO_MANY_NOES)
-    replaced = tuple(lapse(one, now) for one in same if one.state is AccessState.OPEN)
+    of_session = [one for one in same if one.call.session_id == call.session_id]
+    replaced = tuple(lapse(one, now) for one in of_session if one.state is AccessState.OPEN)
     still_open = sum(one.state is AccessState.OPEN for one in live) - len(replaced)
     if still_open >= MOST_OPEN_OF_SESSION:
         return Opening(Unaskable.SESSION_ASKS_TOO_MUCH)

@@ -35,6 +35,7 @@ class MemoryAccessRequests:
         self._require_open = require_open
         self._most = most
         self._requests: dict[str, AccessRequest] = {}
+        # By its session, and by the root of its tree.
         self._by_session: dict[str, dict[str, None]] = {}
         self._arguments: dict[str, bytes] = {}
         self._receipts: dict[bytes, _Receipt] = {}
@@ -47,7 +48,7 @@ class MemoryAccessRequests:
             # Only what is open has arguments.
             open_now = [self._requests[name] for name in self._arguments]
             of_caller = sum((one.tenant, one.asked_by) == (request.tenant, request.asked_by) for one in open_now)
-            found = access.opening(self._of_session(request.call.session_id), of_caller, request, now)
+            found = access.opening(self._of_session(request.tree_id), of_caller, request, now)
             if found.answer is not None:
                 return found.answer
             for one in found.replaced:
@@ -170,6 +171,7 @@ class MemoryAccessRequests:
         return len(over)
 
     def _of_session(self, session_id: str) -> list[AccessRequest]:
+        """Return the requests of a session; of a root, those of its tree."""
         return [self._requests[name] for name in self._by_session.get(session_id, ())]
 
     def _retried(self, call: BoundCall, retry_digest: bytes, now: Instant) -> Use | None:
@@ -196,7 +198,8 @@ class MemoryAccessRequests:
     def _write(self, request: AccessRequest) -> AccessRequest:
         self._revision += 1
         after = self._requests[request.id] = replace(request, revision=self._revision)
-        self._by_session.setdefault(request.call.session_id, {})[request.id] = None
+        for session_id in {request.call.session_id, request.tree_id}:
+            self._by_session.setdefault(session_id, {})[request.id] = None
         return after
 
     def _keep_few(self) -> None:
@@ -206,7 +209,8 @@ class MemoryAccessRequests:
     def _drop(self, name: str) -> None:
         request = self._requests.pop(name)
         self._arguments.pop(name, None)
-        of_session = self._by_session[request.call.session_id]
-        del of_session[name]
-        if not of_session:
-            del self._by_session[request.call.session_id]
+        for session_id in {request.call.session_id, request.tree_id}:
+            of_session = self._by_session[session_id]
+            del of_session[name]
+            if not of_session:
+                del self._by_session[session_id]

@@ -51,7 +51,7 @@ class SQLiteAccessRequests:
         """Open a request, or return the one that is found."""
         with self._spending():
             of_caller = self._count_open(request, now)
-            found = access.opening(self._of_session(request.call.session_id, now), of_caller, request, now)
+            found = access.opening(self._of_tree(request.tree_id, now), of_caller, request, now)
             if found.answer is not None:
                 return found.answer
             for one in found.replaced:
@@ -169,8 +169,13 @@ class SQLiteAccessRequests:
         return total
 
     def _of_session(self, session_id: str, now: Instant) -> list[AccessRequest]:
-        """Return the requests of a session that can matter: its noes, and what is neither final nor past its end."""
+        """Return the approvals of a session that may be used."""
         rows: list[tuple[Any, ...]] = self._connection.execute(_OF_SESSION, (session_id, now.wall_at)).fetchall()
+        return [_request(*row) for row in rows]
+
+    def _of_tree(self, tree_id: str, now: Instant) -> list[AccessRequest]:
+        """Return the requests of a tree of sessions that can matter: noes, and what has neither ended nor expired."""
+        rows: list[tuple[Any, ...]] = self._connection.execute(_OF_TREE, (tree_id, now.wall_at)).fetchall()
         return [_request(*row) for row in rows]
 
     def _count_open(self, request: AccessRequest, now: Instant) -> int:
@@ -209,6 +214,15 @@ class SQLiteAccessRequests:
         return after
 
 
+def prepare_access(connection: apsw.Connection) -> None:
+    """Create the tables of access requests where they are missing, and bring older ones up to date."""
+    for table, column, upgrade in _UPGRADES:
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        if columns and column not in columns:
+            connection.execute(upgrade)
+    connection.execute(_SCHEMA)
+
+
 def _where(which: AccessFilter) -> tuple[list[str], list[Any]]:
     named = {name: getattr(which, name) for name in ("tenant", "session_id", "user", "asked_by")}
     equal = {name: value for name, value in named.items() if value}
@@ -239,6 +253,7 @@ def _row(request: AccessRequest, kept: Sealed | None) -> tuple[Any, ...]:
         request.ends_at,
         json.dumps(_content(request), separators=(",", ":")),
         *((kept.key, kept.text) if kept else (None, None)),
+        request.tree_id,
     )
 
 
@@ -272,7 +287,7 @@ def _request(revision: int, content: str) -> AccessRequest:
         raise StoreUnavailableError("an access request in the session history is damaged") from error
 
 
-ACCESS_SCHEMA: Final = """
+_SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS access (
   id TEXT PRIMARY KEY,
   revision INTEGER NOT NULL,
@@ -288,9 +303,11 @@ CREATE TABLE IF NOT EXISTS access (
   ends_at REAL NOT NULL,
   content TEXT NOT NULL,
   key BLOB,
-  sealed BLOB
+  sealed BLOB,
+  tree_id TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS access_by_session ON access (session_id, state);
+CREATE INDEX IF NOT EXISTS access_by_tree ON access (tree_id, state);
 CREATE INDEX IF NOT EXISTS access_by_caller ON access (asked_by, state);
 CREATE INDEX IF NOT EXISTS access_by_age ON access (asked_at, id);
 CREATE INDEX IF NOT EXISTS access_by_revision ON access (revision);
@@ -310,16 +327,29 @@ CREATE TABLE IF NOT EXISTS access_uses (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS access_uses_by_age ON access_uses (used_at);
 """
+_ADD_TREES: Final = """
+ALTER TABLE access ADD COLUMN tree_id TEXT NOT NULL DEFAULT '';
+UPDATE access SET tree_id = coalesce(content ->> '$.ancestor_ids[#-1]', session_id) WHERE json_valid(content);
+"""
+# For files of earlier programs: a table, what it may lack, and how it comes to have it.
+_UPGRADES: Final = (
+    ("access", "tree_id", _ADD_TREES),
+    # It is created anew: its rows are good for a minute.
+    ("access_uses", "decision_id", "DROP TABLE access_uses"),
+)
 _NEXT_REVISION: Final = "UPDATE access_revision SET revision = revision + 1 RETURNING revision"
 _WRITE: Final = """
-INSERT INTO access VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO access VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
   revision = excluded.revision, state = excluded.state, wall_at = excluded.wall_at, boot_at = excluded.boot_at,
   boot_id = excluded.boot_id, content = excluded.content, key = excluded.key, sealed = excluded.sealed
 """
 _OF_SESSION: Final = """
+SELECT revision, content FROM access WHERE session_id = ? AND state = 'approved' AND wall_at > ? ORDER BY asked_at, id
+"""
+_OF_TREE: Final = """
 SELECT revision, content FROM access
-WHERE session_id = ? AND (state = 'denied' OR (state IN ('open', 'approved') AND wall_at > ?))
+WHERE tree_id = ? AND (state = 'denied' OR (state IN ('open', 'approved') AND wall_at > ?))
 ORDER BY asked_at, id
 """
 _COUNT_OPEN: Final = """

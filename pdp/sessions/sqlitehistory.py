@@ -22,7 +22,7 @@ from pdp.foundation.diskroom import free_bytes
 from pdp.foundation.files import make_file, make_folder, sync_folder
 from pdp.sessions.database import ENGINE_ERRORS, committing, identity_of, require_sound_engine, unavailable
 from pdp.sessions.history import KEY_BYTES, require_same
-from pdp.sessions.sqliteaccess import ACCESS_SCHEMA, SQLiteAccessRequests
+from pdp.sessions.sqliteaccess import SQLiteAccessRequests, prepare_access
 from pdp.sessions.sqlitecounts import SQLiteCounts
 from pdp.sessions.sqlitevalues import VALUES_SCHEMA, SQLiteValues
 from pdp.sessions.store import RETRY_SECONDS, AccessRequests, ResultValues
@@ -212,7 +212,8 @@ class SQLiteSessionHistory:
             self._connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
             # Processes that start together wait for each other here.
             with self._transaction():
-                self._connection.execute(_SCHEMA + VALUES_SCHEMA + ACCESS_SCHEMA)
+                self._connection.execute(_SCHEMA + VALUES_SCHEMA)
+                prepare_access(self._connection)
                 self._connection.execute(_FIRST, (_VERSION, secrets.token_bytes(KEY_BYTES)))
                 self._counts.prepare(wall_at())
                 version: int = self._connection.execute("SELECT version FROM history").get

@@ -196,8 +196,8 @@ class AccessRequests(Protocol):
 
         `arguments` is what a person is to see of them. An open request about the same call that lifts too little ends
         now, and another one is opened. Nothing is written, and the reason returned, after a no to the same call in this
-        session, after `MOST_NOES` in it, and when there are `MOST_OPEN_OF_SESSION` open requests of the session or
-        `MOST_OPEN_OF_CALLER` of the caller.
+        tree of sessions, after `MOST_NOES` in it, and when there are `MOST_OPEN_OF_SESSION` open requests of the tree
+        or `MOST_OPEN_OF_CALLER` of the caller.
         """
         ...
 

@@ -656,6 +656,26 @@ def test_an_agent_cannot_ask_without_end(pdp: Opened) -> None:
     assert "permit" == basis(ask(pdp, sessions[0], name="read"))
 
 
+def test_what_people_refused_is_not_asked_again_by_a_delegated_session(pdp: Opened) -> None:
+    """Nobody approves these sessions, so any number of them could wear a person out."""
+    parent_id, parent = tainted(pdp, may_delegate=True)
+    children = [pdp.request("mail/*", parent_session_handle=parent)[1] for _ in range(3)]
+    calls = [b'{"to": ["%d@example.com"]}' % number for number in range(4)]
+    refused = ask(pdp, children[0], calls[0])
+    deny(pdp, refused)
+    again = [ask(pdp, handle, calls[0]) for handle in (parent, *children)]
+    for handle, arguments in zip(children[1:], calls[1:3], strict=True):
+        deny(pdp, ask(pdp, handle, arguments))
+    others = [
+        ask(pdp, handle, calls[3])
+        for handle in (parent, *children, pdp.request("mail/*", parent_session_handle=parent)[1])
+    ]
+
+    assert {UNASKED[Unaskable.DENIED]} == {one.ruling.advice[0] for one in again}
+    assert {UNASKED[Unaskable.TOO_MANY_NOES]} == {one.ruling.advice[0] for one in others}
+    assert pdp.stored(parent_id).deadline.wall_at == stored(pdp, refused).ends_at
+
+
 def test_what_is_too_large_is_not_asked_about(pdp: Opened) -> None:
     """A person could not read it."""
     _, handle = tainted(pdp)

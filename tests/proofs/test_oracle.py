@@ -155,7 +155,8 @@ class Machine(RuleBasedStateMachine):
         for words in said:
             for name in (above, below):
                 asked = self.world.call(name, WRITE)
-                for word in words:
+                # What was refused above is not asked about below.
+                for word in words if asked.question else ():
                     self.world.answer(asked.question, word)
                 self._call(name, WRITE)
         self._call(above, PAY)

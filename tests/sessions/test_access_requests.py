@@ -16,7 +16,7 @@ import pytest
 from pdp.clock import Deadline
 from pdp.errors import InvalidRequestError, StoreUnavailableError, WrongStateError
 from pdp.sessions import access
-from pdp.sessions.access import AccessRequest, AccessState
+from pdp.sessions.access import AccessRequest, AccessState, Unaskable
 from pdp.sessions.history import MemorySessionHistory, ReopeningHistory
 from pdp.sessions.sqlitehistory import SQLiteSessionHistory
 from pdp.sessions.store import SessionHistory
@@ -189,6 +189,28 @@ def test_a_damaged_request_is_no_answer(tmp_path: Path, content: str) -> None:
         for look in (lambda: history.access().get("acc_1"), lambda: history.access().use(bound(), b"", at(1000.0))):
             with pytest.raises(StoreUnavailableError, match="damaged"):
                 look()
+
+
+def test_a_file_of_an_earlier_program_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Noes that were said count in the tree of their session, and approvals can be used and told apart."""
+    path = tmp_path / "history.db"
+    with closing(SQLiteSessionHistory(path)) as history:
+        for name in ("1", "2"):
+            call = bound(name.encode(), session_id="ses_b")
+            history.access().ask(request(name, call, ancestor_ids=("ses_m", "ses_a")), CANARY, at(1000.0))
+        history.access().answer("acc_1", NO)
+        history.access().answer("acc_2", YES)
+    with closing(apsw.Connection(str(path))) as other:
+        other.execute(
+            "DROP INDEX access_by_tree; ALTER TABLE access DROP COLUMN tree_id;"
+            "ALTER TABLE access_uses DROP COLUMN decision_id"
+        )
+    with closing(SQLiteSessionHistory(path)) as history:
+        asked = history.access().ask(request("3", bound(b"1")), CANARY, at(1000.0))
+        uses = [history.access().use(bound(b"2", session_id="ses_b"), b"r", at(1000.0), word) for word in ("d", "e")]
+
+    assert asked is Unaskable.DENIED
+    assert ["d", "d"] == [use and use.decision_id for use in uses]
 
 
 def test_answers_need_no_room_and_uses_do(tmp_path: Path) -> None:

@@ -201,6 +201,45 @@ class AccessRequestsContract(StoreSuite):
         assert store.access().ask(request("x", bound(b"x")), b"{}", at(9000.0)) is Unaskable.TOO_MANY_NOES
         assert store.access().answer(f"acc_{MOST_NOES}", _yes()).state is AccessState.APPROVED
 
+    def test_a_tree_of_sessions_asks_together(self, store: SessionHistory) -> None:
+        """Open requests and noes count in all sessions below the same root: a delegated one asks nothing anew."""
+        below, beside = ("ses_a",), ("ses_m", "ses_a")
+        places = (("ses_b", below), ("ses_c", beside), ("ses_a", ()))
+        for number in range(MOST_OPEN_OF_SESSION):
+            name, above = places[number % 3]
+            call = bound(b"%d" % number, session_id=name)
+            store.access().ask(request(f"{number}", call, ancestor_ids=above), b"{}", at(1000.0))
+
+        def ask(digest: bytes) -> list[AccessRequest | Unaskable]:
+            wanted = [
+                request("x", bound(digest, session_id=name), ancestor_ids=above)
+                for name, above in (*places, ("ses_d", below))
+            ]
+            return [store.access().ask(one, b"{}", at(1000.0)) for one in wanted]
+
+        assert ask(b"x") == [Unaskable.SESSION_ASKS_TOO_MUCH] * 4
+        store.access().answer("acc_1", _no())
+        assert ask(b"1") == [Unaskable.DENIED] * 4
+        for number in (2, 3):
+            store.access().answer(f"acc_{number}", _no())
+        assert ask(b"x") == [Unaskable.TOO_MANY_NOES] * 4
+        elsewhere = request("y", bound(session_id="ses_e"), ancestor_ids=("ses_f",))
+        assert isinstance(store.access().ask(elsewhere, b"{}", at(1000.0)), AccessRequest)
+
+    def test_the_same_call_of_two_sessions_of_a_tree_is_two_requests(self, store: SessionHistory) -> None:
+        """Each session has its own approval; neither request ends the other."""
+        store.access().ask(request(), b"{}", at(1000.0))
+        child = bound(session_id="ses_b")
+        second = store.access().ask(request("2", child, ancestor_ids=("ses_a",)), b"{}", at(1000.0))
+        store.access().answer("acc_2", _yes())
+
+        assert isinstance(second, AccessRequest)
+        assert store.access().use(bound(), b"", at(1000.0)) is None
+        assert store.access().answer("acc_1", _yes()).state is AccessState.APPROVED
+        used = store.access().use(child, b"", at(1000.0))
+        assert used is not None
+        assert used.request.id == "acc_2"
+
     @pytest.mark.parametrize("answer", [_yes(), _no()])
     def test_an_answer_takes_the_arguments_away(
         self, store: SessionHistory, answer: Callable[[AccessRequest], AccessRequest]

@@ -96,7 +96,7 @@ class Oracle(Counting):
         about = (own.name, bound(action, tool.digest, values), self.bundle, asks)
         if asks and not self.people.approved(self._now(), *about):
             end = soonest(self._now(), [one.end for one in chain])
-            waits = _waiting(asking, self.people.ask(self._now(), gateway, *about, end), resource)
+            waits = _waiting(asking, self.people.ask(self._now(), gateway, *about, end, chain[-1].name), resource)
             return waits._replace(counts=counts, done=done)
         short, debits = self.spend(chain, tool, values)
         if short is not None:

@@ -23,6 +23,7 @@ class Question:
     name: str
     gateway: tuple[str, str]
     session: str
+    root: str
     call: tuple[Any, ...]
     bundle: object
     asks: frozenset[Ask]
@@ -56,9 +57,13 @@ class People:
         bundle: object,
         asks: set[Ask],
         end: Time,
+        root: str,
     ) -> str:
-        """Ask, if that is possible; return the name of the question, or `unasked: …` with the reason."""
-        noes = [one for one in self.questions if one.session == session and one.state == "no"]
+        """Ask, if that is possible; return the name of the question, or `unasked: …` with the reason.
+
+        `root` is the session at the top: what people are spared, they are spared by all below it together.
+        """
+        noes = [one for one in self.questions if one.root == root and one.state == "no"]
         if call in [one.call for one in noes]:
             return "unasked: denied"
         for one in self.questions:
@@ -70,7 +75,7 @@ class People:
         waiting = [one for one in self.questions if one.state == "open" and not over(one.end, now)]
         former = [one for one in waiting if (one.session, one.call) == (session, call)]
         others = [one for one in waiting if one not in former]
-        if sum(one.session == session for one in others) >= 8:
+        if sum(one.root == root for one in others) >= 8:
             return "unasked: session_asks_too_much"
         if sum(one.gateway == gateway for one in others) >= 100:
             return "unasked: caller_asks_too_much"
@@ -82,6 +87,7 @@ class People:
                 name=name,
                 gateway=gateway,
                 session=session,
+                root=root,
                 call=call,
                 bundle=bundle,
                 asks=frozenset(asks),
