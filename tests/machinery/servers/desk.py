@@ -10,6 +10,7 @@ from pdp.model import AT_EACH_CALL, Caller, Role
 from pdp.sessions.access import AccessRequest
 from pdp.testing.inprocess import RunningServer
 from pdp.v1.access_pb2 import ApproveCallRequest, GetAccessRequestResponse
+from pdp.v1.session_pb2 import RequestSessionResponse
 from tests.machinery.servers.rawmessages import BUNDLE, PATIENCE
 from tests.machinery.servers.waitingcalls import waiting
 from tests.machinery.ways.notation import changed, files_of
@@ -40,12 +41,20 @@ class Desk:
     def __init__(self, server: RunningServer) -> None:
         self.server = server
 
-    def session(self, *, by: str = "gateway", tools: tuple[str, ...] = ("git/*",)) -> str:
-        """Return the id of an active session of ada and the coder."""
-        opened = self.server.client(by).request_session(user="ada", agent="coder", purpose="to wait", tools=tools)
+    def opened(
+        self, *, by: str = "gateway", tools: tuple[str, ...] = ("git/*",), **more: Any
+    ) -> RequestSessionResponse:
+        """Open a session of ada and the coder, which the lead approves."""
+        opened = self.server.client(by).request_session(
+            user="ada", agent="coder", purpose="to wait", tools=tools, **more
+        )
         shown = opened.session
         self.server.client("lead").approve_session(shown.session_id, request_digest=shown.request_digest)
-        return shown.session_id
+        return opened
+
+    def session(self, *, by: str = "gateway", tools: tuple[str, ...] = ("git/*",)) -> str:
+        """Return the id of an active session of ada and the coder."""
+        return self.opened(by=by, tools=tools).session.session_id
 
     def wait(self, session_id: str = "", *, by: str = "gateway", **more: Any) -> AccessRequest:
         """Have a call wait, by default in a session of its own."""
